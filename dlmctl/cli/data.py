@@ -1,0 +1,129 @@
+"""``dlmctl data``: prepare."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dlmctl.prepare import PrepareReport
+
+app = typer.Typer(no_args_is_help=True)
+
+
+class FormatName(str, Enum):
+    e2e_csv = "e2e-csv"
+    e2e = "e2e"
+    roc_csv = "roc-csv"
+    roc_jsonl = "roc-jsonl"
+    text = "text"
+    jsonl = "jsonl"
+
+
+class PackingName(str, Enum):
+    pad = "pad"
+    block = "block"
+
+
+@app.callback()
+def data() -> None:
+    """Prepare data sets for training."""
+
+
+@app.command()
+def prepare(
+    train: Annotated[Path, typer.Argument(help="The training file.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    valid: Annotated[Path | None, typer.Option(help="The validation file; else rows are held out.")] = None,
+    format: Annotated[
+        FormatName | None, typer.Option(help="Form of the files; told from their names and first lines if not given.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Of JSON lines: which field holds the text.")] = "text",
+    min_count: Annotated[int, typer.Option(help="Words seen less often become UNK.")] = 11,
+    length: Annotated[int, typer.Option(help="Positions of a row, START and END included.")] = 64,
+    packing: Annotated[
+        PackingName, typer.Option(help="pad: one text a row; block: the joined texts cut into full rows.")
+    ] = PackingName.pad,
+    valid_share: Annotated[float, typer.Option(help="Share of rows held out where there is no --valid.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows held out.")] = 0,
+    unique: Annotated[bool, typer.Option("--unique", help="Keep only the first of several equal texts.")] = False,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="Use the vocabulary of this model or prepared data set.", metavar="MODEL")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Use a Hugging Face tokenizer: a folder or a hub name.", metavar="NAME")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the data set in --out.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Turn text files into a data set for training.
+
+    Reads E2E (the released CSV, or attribute : value | ...||text), ROCStories (CSV or JSON lines), JSON lines, text.
+    Says what was left out, and why.
+    """
+    from dlmctl.prepare import find_tokenizer
+    from dlmctl.prepare import prepare as run
+
+    report = run(
+        train,
+        valid,
+        out,
+        format=format.value if format else None,
+        text_field=text_field,
+        min_count=min_count,
+        length=length,
+        packing=packing.value,
+        valid_share=valid_share,
+        seed=seed,
+        unique=unique,
+        tokenizer=find_tokenizer(vocabulary, tokenizer),
+        overwrite=overwrite,
+    )
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(report.as_dict(), ensure_ascii=False, indent=2))
+    else:
+        _print(report, out)
+
+
+def _print(report: PrepareReport, out: Path) -> None:
+    """A table on a terminal, tab-separated lines in a pipe; then what was left out and where it went."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [_column(report, name) for name in report.splits]
+    rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
+    console = Console()
+    if console.is_terminal:
+        table = Table("", *report.splits, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        for row in [("", *report.splits), *rows]:
+            print("\t".join(row))
+    for name, split in report.splits.items():
+        for reason, count in split.dropped.items():
+            places = "; ".join(split.examples[reason]) + ("; ..." if count > len(split.examples[reason]) else "")
+            typer.echo(f"left out of {name} as {reason}: {count} ({places})")
+    typer.echo(f"{report.vocabulary} vocabulary entries; data set in {out}")
+
+
+def _column(report: PrepareReport, name: str) -> dict[str, str]:
+    split = report.splits[name]
+    of = split.lengths
+    return {
+        "source": f"{split.source} ({split.format})",
+        "rows": f"{split.rows}",
+        "texts": f"{split.texts}",
+        "left out": f"{sum(split.dropped.values())}",
+        "words": f"{split.words}",
+        "unknown words": f"{split.unknown_share:.2%}",
+        "words a text": f"{of['mean']:.1f} on average, {of['min']:.0f} to {of['max']:.0f}, 95% within {of['p95']:.0f}",
+    }

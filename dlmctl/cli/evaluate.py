@@ -1,0 +1,97 @@
+"""``dlmctl evaluate``: free samples, and control success on targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dlmctl.recipe import Recipe
+
+app = typer.Typer(no_args_is_help=True)
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A sampler or guidance setting, as in a recipe.")
+]
+Model = Annotated[str, typer.Option(help="A bundled name, a folder or a hub name.")]
+Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+
+
+@app.command()
+def samples(
+    data: Annotated[Path, typer.Option(help="The prepared data set that the model was trained on.")],
+    model: Model = "e2e",
+    samples: Annotated[int, typer.Option("-n", "--samples", help="How many free samples.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    scorer: Scorer = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Fluency, diversity and novelty of free samples beside the validation text."""
+    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.cli.render import sampling_progress
+    from dlmctl.evaluation.samples import evaluate_samples
+
+    chosen = _settings(settings)
+    with sampling_progress(quiet=json) as progress:
+        figures = evaluate_samples(
+            from_pretrained(model),
+            data,
+            samples=samples,
+            seed=seed,
+            sampler=chosen.sampler,
+            scorer=scorer,
+            progress=progress,
+        )
+    _print(figures, json)
+
+
+@app.command()
+def control(
+    name: Annotated[str, typer.Argument(help="A control, e.g. pos.")],
+    targets: Annotated[Path, typer.Option(help="JSON lines; of each the field `words` gives a target.")],
+    model: Model = "e2e",
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Use only the first so many targets.")] = None,
+    scorer: Scorer = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Success and fluency of a control, one sample for each target, guided and unguided."""
+    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.cli.render import sampling_progress
+    from dlmctl.evaluation.control_success import evaluate_control, read_targets
+
+    chosen = _settings(settings)
+    built, count = read_targets(name, targets, limit)
+    with sampling_progress(quiet=json) as progress:
+        figures = evaluate_control(
+            built,
+            from_pretrained(model),
+            count,
+            seed=seed,
+            sampler=chosen.sampler,
+            guidance=chosen.guidance,
+            scorer=scorer,
+            progress=progress,
+        )
+    _print(figures, json)
+
+
+def _settings(settings: list[str] | None) -> Recipe:
+    from dlmctl.recipe import read_recipe
+
+    return read_recipe("", "command line", settings or [])[0]
+
+
+def _print(figures: dict[str, float], json: bool) -> None:
+    if json:
+        import json as encoder
+
+        typer.echo(encoder.dumps(figures, indent=2))
+        return
+    for name, value in figures.items():
+        typer.echo(f"{name:<28} {value:.4f}")

@@ -1,0 +1,67 @@
+"""``dlmctl generate``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class SamplerName(str, Enum):
+    ancestral = "ancestral"
+    ddim = "ddim"
+    dpmpp_2m = "dpmpp_2m"
+
+
+def generate(
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="A recipe file or the name of a bundled one.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same texts.")] = None,
+    model: Annotated[str | None, typer.Option(help="A bundled name, a folder or a hub name.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Reverse steps.")] = None,
+    sampler: Annotated[SamplerName | None, typer.Option(help="Which sampler.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Generate texts that satisfy a recipe, or free texts where none is given."""
+    from dlmctl.recipe import dump_recipe, load_recipe, read_recipe
+
+    options = {
+        "samples": samples,
+        "seed": seed,
+        "model": model,
+        "sampler.steps": steps,
+        "sampler.name": sampler.value if sampler else None,
+        "device": device,
+    }
+    overrides = [*(settings or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    resolved, _ = load_recipe(recipe, overrides) if recipe else read_recipe("", "command line", overrides)
+    if dry_run:
+        typer.echo(dump_recipe(resolved), nl=False)
+        return
+
+    from dlmctl.cli.render import print_generation, sampling_progress
+    from dlmctl.output import as_json, check_target, write
+
+    if out is not None:
+        check_target(out)
+    with sampling_progress(quiet=quiet or json) as progress:
+        from dlmctl.generation import run_recipe
+
+        result = run_recipe(resolved, progress=progress)
+    if out is not None:
+        write(result, out)
+    if json:
+        typer.echo(as_json(result, resolved))
+    elif not quiet:
+        print_generation(result)

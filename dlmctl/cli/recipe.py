@@ -1,0 +1,49 @@
+"""``dlmctl recipe``: validate, schema, list, show."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A recipe file or the name of a bundled one.")]
+
+
+@app.command()
+def validate(name: Name) -> None:
+    """Check a recipe without running it; the first fault is named with its line."""
+    from dlmctl.recipe import load_recipe
+
+    load_recipe(name)
+    typer.echo(f"{name}: valid")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, with the parameters of every installed control."""
+    import json
+
+    from dlmctl.recipe import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(), indent=2))
+
+
+@app.command("list")
+def list_() -> None:
+    """List the bundled recipes."""
+    from dlmctl.bundled import bundled_names
+    from dlmctl.recipe import load_recipe
+
+    for name in bundled_names("recipes"):
+        recipe, _ = load_recipe(name)
+        typer.echo(f"{name:<16} {recipe.description}")
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Print a recipe with every default written out."""
+    from dlmctl.recipe import dump_recipe, load_recipe
+
+    typer.echo(dump_recipe(load_recipe(name)[0]), nl=False)

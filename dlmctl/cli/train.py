@@ -1,0 +1,87 @@
+"""``dlmctl train``: lm, control, scorer, tagger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option(help="A data set made by `dlmctl data prepare`.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run: metrics, checkpoint, result.")]
+Config = Annotated[str, typer.Option(help="A YAML file or the name of a shipped configuration.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
+
+
+def _overrides(settings: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    from dlmctl.errors import UserError
+
+    found = {}
+    for setting in settings or []:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise UserError(f"{setting!r} is not key=value.", where="--set", remedy="For example loop.steps=1000.")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+@app.command()
+def lm(data: Data, out: Out, config: Config = "e2e", settings: Settings = None, resume: Resume = False) -> None:
+    """Train a diffusion language model."""
+    from dlmctl.training.config import read_config
+    from dlmctl.training.lm import LanguageModelConfig, train_lm
+
+    folder = train_lm(read_config(config, LanguageModelConfig, _overrides(settings)), data, out, resume=resume)
+    typer.echo(f"model saved in {folder}")
+
+
+@app.command()
+def control(
+    name: Annotated[str, typer.Argument(help="A trainable control, e.g. pos.")],
+    data: Data,
+    out: Out,
+    model: Annotated[str, typer.Option(help="The model whose latents the classifier reads.")] = "e2e",
+    config: Config = "control",
+    settings: Settings = None,
+    resume: Resume = False,
+) -> None:
+    """Train the classifier of a control and save it beside the model."""
+    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.control import find_control
+    from dlmctl.training.config import LoopConfig, read_config
+    from dlmctl.training.control import require_trainable, train_control
+
+    kind = require_trainable(find_control(name))
+    loop = read_config(config, LoopConfig, _overrides(settings))
+    folder = train_control(kind, from_pretrained(model), loop, data, out, resume=resume)
+    typer.echo(f"weights of {name} saved in {folder}")
+
+
+@app.command()
+def scorer(
+    data: Data, out: Out, config: Config = "scorer-e2e", settings: Settings = None, resume: Resume = False
+) -> None:
+    """Train the autoregressive scorer that lm-scores are measured with."""
+    from dlmctl.training.config import read_config
+    from dlmctl.training.scorer import ScorerConfig, train_scorer
+
+    train_scorer(read_config(config, ScorerConfig, _overrides(settings)), data, out, resume=resume)
+    typer.echo(f"scorer saved in {out / 'scorer'}")
+
+
+@app.command()
+def tagger(
+    train: Annotated[Path, typer.Option(help="CoNLL-U file with the training sentences.")],
+    dev: Annotated[Path, typer.Option(help="CoNLL-U file to measure accuracy on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tagger.")],
+) -> None:
+    """Train the UPOS tagger that checks POS controls and labels their training text."""
+    from dlmctl.training.tagger import train_tagger
+
+    accuracy = train_tagger(train, dev, out)
+    typer.echo(f"tagger saved in {out}; accuracy on {dev.name}: {accuracy:.4f}")

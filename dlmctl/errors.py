@@ -1,0 +1,41 @@
+"""Errors a user can mend. The command line prints them as one message and exits with code 2."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user gave cannot work.
+
+    Args:
+        what: what is wrong, in one sentence.
+        where: the place, such as ``recipe.yaml:12`` or a folder.
+        remedy: what would be right.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head} {self.remedy}" if self.remedy else head
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be read, validated or satisfied."""
+
+
+class ModelError(UserError):
+    """A model folder that is missing, damaged or of the wrong kind."""
+
+
+class DataError(UserError):
+    """A data file or prepared data set that cannot be used."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself when nothing is close."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."

@@ -1,0 +1,1 @@
+"""What is measured on texts: lm-score, diversity, novelty."""

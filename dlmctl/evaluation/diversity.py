@@ -1,0 +1,59 @@
+"""How much samples differ from each other and from the training text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from dlmctl.errors import DataError
+
+Words = Sequence[str]
+
+
+def distinct_n(samples: Sequence[Words], n: int) -> float:
+    """Share of distinct n-grams among all n-grams of all samples, in [0, 1] (Li et al. 2016, dist-n).
+
+    It falls as the number of samples grows: compare equally many.
+
+    Raises:
+        DataError: no sample has ``n`` words.
+    """
+    grams = [tuple(words[at : at + n]) for words in samples for at in range(len(words) - n + 1)]
+    if not grams:
+        raise DataError(f"no sample has {n} words.")
+    return len(set(grams)) / len(grams)
+
+
+def self_bleu(samples: Sequence[Words], *, references: int = 100, seed: int = 0) -> float:
+    """Mean BLEU-4 of each sample against other samples, in [0, 1]; lower is more diverse (Zhu et al. 2018, Texygen).
+
+    With more than ``references`` other samples, each is compared with that many of them, drawn anew for each with
+    ``seed``: BLEU rises with the number of references, so figures compare only for the same number. N-gram counts
+    that are zero are smoothed (method 1 of Chen and Cherry 2014), as short samples would else count as 0.
+
+    Raises:
+        DataError: there are fewer than two samples.
+    """
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    if len(samples) < 2:
+        raise DataError("self-BLEU needs two samples or more.")
+    smooth, rng = SmoothingFunction().method1, random.Random(seed)
+    total = 0.0
+    for at, words in enumerate(samples):
+        others = rng.sample(range(len(samples) - 1), min(references, len(samples) - 1))
+        texts = [samples[other + (other >= at)] for other in others]  # numbers from ``at`` on skip the sample itself
+        total += float(sentence_bleu(texts, words, smoothing_function=smooth))
+    return total / len(samples)
+
+
+def novelty(samples: Sequence[Words], training: Iterable[Words]) -> float:
+    """Share of samples that do not stand word for word in the training text, in [0, 1].
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if not samples:
+        raise DataError("there are no samples.")
+    known = {tuple(words) for words in training}
+    return sum(tuple(words) not in known for words in samples) / len(samples)

@@ -1,0 +1,118 @@
+"""The transformer denoiser: a bidirectional encoder with learned positions and an additive time embedding.
+
+With ``norm_first: false`` and GELU it is the BERT encoder of Diffusion-LM (Li et al. 2022, section 4), weight
+for weight; with ``norm_first: true`` it is the pre-norm form that trains faster and at higher learning rates.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class TransformerConfig(BaseModel):
+    """Sizes of a transformer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hidden: int = Field(768, gt=0, description="width of the residual stream")
+    layers: int = Field(12, gt=0, description="number of blocks")
+    heads: int = Field(12, gt=0, description="attention heads; must divide hidden")
+    feedforward: int | None = Field(None, gt=0, description="inner width of the MLP; 4 x hidden if not given")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability, in training only")
+    norm_first: bool = Field(True, description="LayerNorm before (true) or after (false, BERT) each sublayer")
+    max_length: int = Field(512, gt=0, description="number of learned positions")
+    time_channels: int = Field(128, gt=0, description="width of the sinusoidal time features")
+    checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+
+
+def sinusoid(t: Tensor, channels: int) -> Tensor:
+    """Sinusoidal features of times ``t [batch]``: ``[batch, channels]``, cosines first (Ho et al. 2020)."""
+    half = channels // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    angles = t.float()[:, None] * frequencies
+    features = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return F.pad(features, (0, channels % 2))
+
+
+class Block(nn.Module):
+    """Self-attention and an MLP, each with a residual connection and a LayerNorm."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        if config.hidden % config.heads:
+            raise ValueError(f"heads ({config.heads}) must divide hidden ({config.hidden})")
+        inner = config.feedforward or 4 * config.hidden
+        self.heads, self.dropout, self.norm_first = config.heads, config.dropout, config.norm_first
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
+        self.attention_out = nn.Linear(config.hidden, config.hidden)
+        self.attention_norm = nn.LayerNorm(config.hidden, eps=1e-12)
+        self.mlp_in = nn.Linear(config.hidden, inner)
+        self.mlp_out = nn.Linear(inner, config.hidden)
+        self.mlp_norm = nn.LayerNorm(config.hidden, eps=1e-12)
+
+    def attend(self, h: Tensor) -> Tensor:
+        batch, length, hidden = h.shape
+        q, k, v = self.qkv(h).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.drop(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, hidden)))
+
+    def feed_forward(self, h: Tensor) -> Tensor:
+        return self.drop(self.mlp_out(F.gelu(self.mlp_in(h))))
+
+    def drop(self, h: Tensor) -> Tensor:
+        return F.dropout(h, self.dropout, self.training)
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.norm_first:
+            h = h + self.attend(self.attention_norm(h))
+            return h + self.feed_forward(self.mlp_norm(h))
+        h = self.attention_norm(h + self.attend(h))
+        return self.mlp_norm(h + self.feed_forward(h))
+
+
+class LatentEncoder(nn.Module):
+    """Blocks over a latent: ``[batch, length, in_dim]`` and times ``[batch]`` to ``[batch, length, hidden]``.
+
+    The trunk of the denoiser, and of the control classifiers.
+    """
+
+    def __init__(self, config: TransformerConfig, in_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.time_channels
+        self.time = nn.Sequential(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, config.hidden))
+        self.input = nn.Sequential(nn.Linear(in_dim, config.hidden), nn.Tanh(), nn.Linear(config.hidden, config.hidden))
+        self.positions = nn.Embedding(config.max_length, config.hidden)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.input_norm = nn.LayerNorm(config.hidden, eps=1e-12)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.hidden) if config.norm_first else nn.Identity()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        time = self.time(sinusoid(t, self.config.time_channels).to(self.positions.weight.dtype))
+        h = self.input(x) + time[:, None] + self.positions.weight[: x.shape[1]]
+        h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
+        for block in self.blocks:
+            h = checkpoint(block, h, use_reentrant=False) if self.config.checkpointing and self.training else block(h)
+        return self.final_norm(h)
+
+
+class TransformerDenoiser(nn.Module):
+    """LatentEncoder with the output head Linear, Tanh, Linear down to ``out_dim``."""
+
+    def __init__(self, config: TransformerConfig, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.encoder = LatentEncoder(config, in_dim)
+        self.output = nn.Sequential(
+            nn.Linear(config.hidden, config.hidden), nn.Tanh(), nn.Linear(config.hidden, out_dim)
+        )
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
+        return self.output(self.encoder(x, t))

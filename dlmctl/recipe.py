@@ -1,0 +1,268 @@
+"""The recipe: what to generate, with which model, controls and sampler, as YAML or as Python objects.
+
+A control stands in the list ``controls`` under its name, ``- pos: {tags: [...]}``, with an optional ``weight``
+beside it; ``all``, ``any`` and ``not`` nest controls. A list of parameter sets (``- pos: [{...}, {...}]``) gives
+each sample its own, in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dlmctl.bundled import bundled_names, bundled_path
+from dlmctl.errors import RecipeError, nearest
+from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.yaml_source import Place, line_of, parse
+
+COMBINATIONS = ("all", "any", "not")
+
+
+class ControlSpec(BaseModel):
+    """One entry under ``controls``, taken apart."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    params: list[dict[str, Any]] = []
+    parts: list[ControlSpec] = []
+    weight: float = Field(1.0, ge=0)
+    place: tuple[str | int, ...] = Field((), exclude=True)
+
+
+class Recipe(BaseModel):
+    """Everything that a run of ``dlmctl generate`` depends on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    description: str = Field("", description="what the recipe is for")
+    model: str = Field("e2e", description="a bundled name, a folder, or a hub name")
+    samples: int = Field(8, ge=1, description="how many texts")
+    seed: int = Field(0, ge=0, description="same seed, same texts, whatever the batch size")
+    controls: list[dict[str, Any]] = Field(default_factory=list, description="what the texts must satisfy")
+    sampler: SamplerSettings = SamplerSettings()
+    guidance: Guidance = Guidance()
+    batch_size: int = Field(64, ge=1, description="most samples in one batch")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+
+    def control_specs(self) -> list[ControlSpec]:
+        """The entries of ``controls`` taken apart.
+
+        Raises:
+            RecipeError: an entry has not exactly one control.
+        """
+        return [_spec(entry, ("controls", index)) for index, entry in enumerate(self.controls)]
+
+
+def _spec(entry: Any, place: Place) -> ControlSpec:
+    if not isinstance(entry, dict):
+        raise _Misplaced(place, f"a control is written `name: {{parameters}}`, not {entry!r}.")
+    names = [key for key in entry if key != "weight"]
+    if len(names) != 1:
+        listed = ", ".join(map(repr, names)) or "none"
+        raise _Misplaced(place, f"each list item holds one control (and perhaps `weight`), here: {listed}.")
+    name, value, weight = names[0], entry[names[0]], entry.get("weight", 1.0)
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or weight < 0:
+        raise _Misplaced((*place, "weight"), f"weight must be a number from 0, not {weight!r}.")
+    inside = (*place, name)
+    if name in COMBINATIONS:
+        children = value if isinstance(value, list) else [value]
+        if name == "not" and len(children) != 1:
+            raise _Misplaced(inside, "`not` takes one control.")
+        if not children:
+            raise _Misplaced(inside, f"`{name}` needs controls inside.")
+        nested = isinstance(value, list)
+        parts = [_spec(child, (*inside, index) if nested else inside) for index, child in enumerate(children)]
+        return ControlSpec(name=name, parts=parts, weight=weight, place=inside)
+    sets = value if isinstance(value, list) else [value]
+    params = [item if isinstance(item, dict) else {} if item is None else _not_params(inside, item) for item in sets]
+    return ControlSpec(name=name, params=params, weight=weight, place=inside)
+
+
+def _not_params(place: Place, item: Any) -> dict[str, Any]:
+    raise _Misplaced(place, f"parameters are written as a mapping, not {item!r}.")
+
+
+class _Misplaced(Exception):
+    def __init__(self, place: Place, what: str, remedy: str | None = None) -> None:
+        self.place, self.what, self.remedy = place, what, remedy
+
+
+class Source:
+    """Where a recipe came from: its name and the line of every value."""
+
+    def __init__(self, name: str, lines: dict[Place, int]) -> None:
+        self.name, self.lines = name, lines
+
+    def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
+        return RecipeError(what, where=f"{self.name}:{line_of(place, self.lines)}", remedy=remedy)
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by bundled name (``pos`` or ``pos.yaml``).
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    found = bundled_path("recipes", path.name.removesuffix(".yaml"))
+    if found is not None and path.parent == Path("."):
+        return found
+    known = bundled_names("recipes")
+    if found is not None:
+        raise RecipeError("there is no such file.", where=name, remedy=f"The bundled recipe is named {path.stem!r}.")
+    raise RecipeError("there is no such recipe file.", where=name, remedy=f"Bundled recipes: {', '.join(known)}.")
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Source]:
+    """Read and validate a recipe, controls' parameters included.
+
+    Args:
+        name: a path or the name of a bundled recipe.
+        overrides: ``key=value`` settings laid over it, keys dotted (``sampler.steps=20``), values YAML.
+
+    Raises:
+        RecipeError: it cannot be read or does not validate; the message names file and line.
+    """
+    path = find_recipe(name)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot be read: {error}.", where=str(path)) from None
+    return read_recipe(text, str(path), overrides)
+
+
+def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Source]:
+    """``load_recipe`` for a YAML text at hand; ``name`` stands for the file in messages."""
+    value, lines = parse(text, name)
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise RecipeError("a recipe is a mapping of settings.", where=f"{name}:1", remedy="See `dlmctl recipe schema`.")
+    for override in overrides:
+        _override(value, override)
+    source = Source(name, lines)
+    try:
+        recipe = Recipe.model_validate(value)
+        for spec in recipe.control_specs():
+            _validate_params(spec)
+    except ValidationError as error:
+        raise _explain(error, Recipe, (), source) from None
+    except _Invalid as invalid:
+        raise _explain(invalid.error, invalid.kind, invalid.place, source) from None
+    except _Misplaced as misplaced:
+        raise source.error(misplaced.place, misplaced.what, misplaced.remedy) from None
+    return recipe, source
+
+
+class _Invalid(Exception):
+    def __init__(self, error: ValidationError, kind: type[BaseModel], place: Place) -> None:
+        self.error, self.kind, self.place = error, kind, place
+
+
+def _validate_params(spec: ControlSpec) -> None:
+    from dlmctl.control import find_control
+
+    for part in spec.parts:
+        _validate_params(part)
+    if spec.name in COMBINATIONS:
+        return
+    try:
+        control = find_control(spec.name)
+    except RecipeError as error:
+        raise _Misplaced(spec.place, error.what, error.remedy) from None
+    for index, params in enumerate(spec.params):
+        try:
+            control.Params.model_validate(params)
+        except ValidationError as error:
+            inner = (*spec.place, index) if len(spec.params) > 1 else spec.place
+            raise _Invalid(error, control.Params, inner) from None
+
+
+def _explain(error: ValidationError, kind: type[BaseModel], place: Place, source: Source) -> RecipeError:
+    """One message for the first thing that pydantic found."""
+    first = error.errors()[0]
+    where: Place = (*place, *(part for part in first["loc"]))
+    dotted = ".".join(str(part) for part in where)
+    if first["type"] == "extra_forbidden":
+        owner: Any = kind
+        for part in first["loc"][:-1]:
+            owner = owner.model_fields[part].annotation if isinstance(part, str) else owner
+        key = str(first["loc"][-1])
+        return source.error(where, f"unknown key {key!r}.", nearest(key, list(owner.model_fields)))
+    if first["type"] == "missing":
+        return source.error(where, f"{dotted} is required.")
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:] if message[:5] == "Input" else message
+    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    return source.error(where, f"{dotted}: {message.rstrip('.')}{given}.")
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"{override!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"{text!r} is not a YAML value.", where=f"--set {key}") from None
+    *parents, last = key.split(".")
+    place: Any = settings
+    for parent in parents:
+        place = _enter(place, parent, key)
+    if isinstance(place, list):
+        place[_index(place, last, key)] = value
+    else:
+        place[last] = value
+
+
+def _enter(place: Any, step: str, key: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, step, key)]
+    inner = place.setdefault(step, {})
+    if not isinstance(inner, dict | list):
+        raise RecipeError(f"{step!r} holds a value, not settings.", where=f"--set {key}")
+    return inner
+
+
+def _index(items: list[Any], step: str, key: str) -> int:
+    if step.isdigit() and int(step) < len(items):
+        return int(step)
+    raise RecipeError(f"{step!r} is not an item of a list of {len(items)}.", where=f"--set {key}")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema of a recipe, with the parameters of every registered control."""
+    from dlmctl.control import find_control, registered
+
+    schema = Recipe.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    entries: dict[str, Any] = {"weight": {"type": "number", "minimum": 0, "default": 1.0}}
+    for name in registered():
+        params = find_control(name).Params.model_json_schema()
+        definitions.update(params.pop("$defs", {}))
+        definitions[f"control_{name}"] = params
+        one = {"$ref": f"#/$defs/control_{name}"}
+        entries[name] = {"anyOf": [one, {"type": "array", "items": one}]}
+    control = {"$ref": "#/$defs/control"}
+    for name in ("all", "any"):
+        entries[name] = {"type": "array", "items": control, "minItems": 1}
+    entries["not"] = control
+    definitions["control"] = {
+        "type": "object",
+        "properties": entries,
+        "additionalProperties": False,
+        "maxProperties": 2,
+    }
+    schema["properties"]["controls"]["items"] = control
+    return schema

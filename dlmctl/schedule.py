@@ -1,0 +1,130 @@
+"""Noise schedules: how much of the signal is left at time t.
+
+Time is continuous in [0, 1]: ``alphabar(0) = 1`` is clean text and ``alphabar(1)`` is almost pure noise
+(x_t = sqrt(alphabar) x_0 + sqrt(1 - alphabar) noise). The discrete betas of Diffusion-LM (Li et al. 2022)
+and of improved DDPM (Nichol and Dhariwal 2021) exist only here: a schedule with ``steps`` reproduces the
+T-step process of an original checkpoint on the grid t = (k + 1) / T, k = 0 .. T - 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ScheduleName = Literal["linear", "cosine", "sqrt", "trunc_cos", "trunc_lin", "pw_lin"]
+
+# Below this the signal is numerically gone; a floor keeps divisions by sqrt(alphabar) finite.
+ALPHABAR_FLOOR = 1e-5
+MAX_BETA = 0.999
+# The additive 0.01 of trunc_lin and pw_lin does not scale with T, so they have no continuous limit.
+STEPS_WITHOUT_LIMIT = 2000
+
+
+def _sqrt(t: float) -> float:
+    return 1.0 - math.sqrt(t + 1e-4)
+
+
+def _cosine(t: float) -> float:
+    return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+
+
+def _trunc_cos(t: float) -> float:
+    return math.cos((t + 0.1) / 1.1 * math.pi / 2) ** 2
+
+
+def betas(name: ScheduleName, steps: int) -> np.ndarray:
+    """The discrete variances beta_k, k = 0 .. steps - 1, as float64.
+
+    Sources: ``linear`` Ho et al. 2020, ``cosine`` Nichol and Dhariwal 2021, ``sqrt`` Li et al. 2022
+    (section 4.2 and appendix A); ``trunc_cos``, ``trunc_lin`` and ``pw_lin`` the code of Diffusion-LM.
+
+    Raises:
+        ValueError: the name is unknown or ``steps`` is too small for the schedule.
+    """
+    scale = 1000.0 / steps
+    start, end, shift = scale * 1e-4, scale * 0.02, 0.01
+    if name == "linear":
+        return np.linspace(start, end, steps)
+    if name == "trunc_lin":
+        return np.linspace(start + shift, end + shift, steps)
+    if name == "pw_lin":
+        if steps <= 10:
+            raise ValueError(f"pw_lin needs more than 10 steps, got {steps}")
+        return np.concatenate([np.linspace(start + shift, start, 10), np.linspace(start, end, steps - 10)])
+    signal = {"sqrt": _sqrt, "cosine": _cosine, "trunc_cos": _trunc_cos}.get(name)
+    if signal is None:
+        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(get_args(ScheduleName))}")
+    levels = np.array([signal(k / steps) for k in range(steps + 1)])
+    if name == "trunc_cos":  # starts from the noise already present at t = 0
+        levels = np.concatenate([[1.0], levels[:-1]])
+    # The sqrt schedule runs out of signal just before t = 1; the cap takes over there.
+    ratios = 1.0 - levels[1:] / np.maximum(levels[:-1], 1e-12)
+    return np.minimum(ratios, MAX_BETA)
+
+
+class Schedule:
+    """alphabar(t) of one named schedule.
+
+    Args:
+        name: one of ``linear cosine sqrt trunc_cos trunc_lin pw_lin``.
+        steps: None for the continuous schedule; T for the discrete process of an original checkpoint.
+    """
+
+    def __init__(self, name: ScheduleName = "sqrt", steps: int | None = None) -> None:
+        self.name, self.steps = name, steps
+        grid = steps
+        if grid is None:
+            grid = STEPS_WITHOUT_LIMIT if name in ("trunc_lin", "pw_lin") else 20_000
+        log_signal = np.concatenate([[0.0], np.cumsum(np.log1p(-betas(name, grid)))])
+        if steps is None:
+            log_signal = np.maximum(log_signal, math.log(ALPHABAR_FLOOR))
+        self._log_alphabar = torch.from_numpy(log_signal)
+
+    def alphabar(self, t: Tensor | float) -> Tensor:
+        """Share of signal variance left at ``t`` (any shape, in [0, 1]), as float64 of the same shape.
+
+        Between grid points log alphabar is interpolated linearly.
+        """
+        at = torch.as_tensor(t, dtype=torch.float64)
+        table = self._log_alphabar.to(at.device)
+        position = at.clamp(0, 1) * (len(table) - 1)
+        # A grid point such as 7/2000 must hit its own entry in spite of rounding.
+        position = torch.where((position - position.round()).abs() < 1e-4, position.round(), position)
+        low = position.floor().long()
+        high = (low + 1).clamp(max=len(table) - 1)
+        return torch.lerp(table[low], table[high], position - low).exp()
+
+    def network_time(self, t: Tensor | float) -> Tensor:
+        """``t`` on the 0..1000 scale that denoisers receive (Li et al. 2022: k * 1000 / T), float32."""
+        at = torch.as_tensor(t, dtype=torch.float64)
+        offset = 1.0 / self.steps if self.steps else 0.0
+        return ((at - offset).clamp(min=0) * 1000.0).float()
+
+    def times(self, steps: int, *, first: float = 1.0, last: float = 0.0) -> Tensor:
+        """``steps + 1`` descending times from ``first`` by equal strides to ``last``, then 0, as float64.
+
+        With ``last > 0`` the final stride jumps from ``last`` straight to clean text: in the low-noise
+        region the words no longer change, so steps spent there are wasted.
+        """
+        if steps < 1:
+            raise ValueError(f"at least one step is needed, got {steps}")
+        if last <= 0:
+            return torch.linspace(first, 0.0, steps + 1, dtype=torch.float64)
+        return torch.cat([torch.linspace(first, last, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+
+    def respaced_times(self, steps: int) -> Tensor:
+        """The times that the original's respacing to ``steps`` visits, descending and ending in 0, float64.
+
+        The kept k are spread evenly from 0 to T - 1 and rounded (Nichol and Dhariwal 2021, section 4).
+
+        Raises:
+            ValueError: the schedule is continuous.
+        """
+        if self.steps is None:
+            raise ValueError("respacing needs a discrete schedule; use times()")
+        kept = [round(k) for k in np.linspace(self.steps - 1, 0, steps)]
+        return torch.tensor([*((k + 1) / self.steps for k in kept), 0.0], dtype=torch.float64)

@@ -1,0 +1,43 @@
+"""Settings of sampling and guidance: what a recipe may say of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Method = Literal["words", "latent", "langevin"]
+
+
+class SamplerSettings(BaseModel):
+    """How the reverse process runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Literal["ancestral", "ddim", "dpmpp_2m"] = Field("ddim", description="which sampler")
+    steps: int = Field(40, ge=1, le=100_000, description="reverse steps")
+    eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
+    last: float = Field(0.2, ge=0, lt=1, description="time from which the last step goes straight to clean text")
+    temperature: float = Field(0.8, gt=0, description="divides the word logits; below 1 is more cautious")
+    clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
+    top_p: float | None = Field(None, gt=0, description="redraw noise entries beyond this absolute value")
+    rounding: Literal["dot", "l2", "cosine"] | None = Field(
+        None, description="how the final latent becomes words; by default the model's own logits"
+    )
+
+
+class Guidance(BaseModel):
+    """How strongly, when and by which method controls steer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Method = Field(
+        "words",
+        description="words: shift the word logits of the x_0 estimate; latent: shift the x_0 estimate by the gradient "
+        "at x_t; langevin: Adagrad updates of x_s after each step (Li et al. 2022)",
+    )
+    scale: float = Field(1.0, ge=0, description="strength of words and latent; 1 is Bayes' rule to first order")
+    updates: int = Field(1, ge=1, description="gradient updates at each step")
+    step_size: float = Field(0.1, gt=0, description="Adagrad learning rate of langevin")
+    fluency: float = Field(0.003, ge=0, description="langevin: weight of the distance from the model's own mean")
+    until: float = Field(0.05, ge=0, le=1, description="no guidance at times below this")

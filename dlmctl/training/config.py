@@ -1,0 +1,80 @@
+"""Training settings: what a configuration file may say, and the files that ship."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dlmctl.errors import UserError, nearest
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class LoopConfig(BaseModel):
+    """Settings of the training loop, whatever is trained in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(gt=0, description="optimiser steps")
+    batch_positions: int = Field(4096, gt=0, description="positions (rows x padded length) of one batch")
+    accumulate: int = Field(1, gt=0, description="batches whose gradients are summed into one step")
+    bucket: int = Field(8, gt=0, description="rows of like length share a batch, in classes of this many positions")
+    full_share: float = Field(0.2, ge=0, le=1, description="share of rows padded to the full length")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for matrices, AdamW for the rest")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    decay: Literal["linear", "cosine", "constant"] = Field("linear", description="shape of the decay to zero")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for none")
+    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast precision; no: float32")
+    compile: bool = Field(False, description="torch.compile the model")
+    seed: int = Field(0, ge=0, description="of the shuffle, the noise and the initial weights")
+    log_every: int = Field(50, gt=0, description="steps between metrics")
+    validate_every: int = Field(1000, gt=0, description="steps between validations and sample texts")
+    checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations that come with the package."""
+    folder = resources.files("dlmctl.training") / "configs"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_config(source: str, kind: type[T], overrides: dict[str, Any] | None = None) -> T:
+    """A configuration from a YAML file or from the name of a shipped one.
+
+    Args:
+        source: a path, or a name that ``shipped_configs`` lists.
+        kind: the pydantic model it must fit.
+        overrides: dotted keys and values laid over the file, e.g. ``{"loop.steps": 100}``.
+
+    Raises:
+        UserError: there is no such file, it is not YAML, or it does not fit.
+    """
+    path = Path(source)
+    if path.is_file():
+        text = path.read_text("utf-8")
+    elif source in shipped_configs():
+        text = (resources.files("dlmctl.training") / "configs" / f"{source}.yaml").read_text("utf-8")
+    else:
+        raise UserError(f"no such configuration {source!r}.", remedy=nearest(source, shipped_configs()))
+    try:
+        settings = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"not YAML: {error}", where=source) from None
+    for key, value in (overrides or {}).items():
+        *parents, last = key.split(".")
+        place = settings
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", where=source) from None

@@ -1,0 +1,86 @@
+"""What a training run shows and records: a bar or plain lines, ``metrics.jsonl`` and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Context of one run. ``loss`` is the running mean since the last log."""
+
+    def __init__(self, steps: int, start: int, out: Path, *, quiet: bool) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.steps, self.out, self.quiet = steps, out, quiet
+        self._positions, self._losses, self._count = 0, 0.0, 0
+        self._since = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} positions/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=steps, completed=start, loss=0.0, speed=0.0)
+        self._events: Any = None
+        if not quiet:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._events = SummaryWriter(str(out / "tensorboard"), purge_step=start or None)
+            except ImportError:
+                pass
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        if self._events is not None:
+            self._events.close()
+
+    @property
+    def loss(self) -> float:
+        return self._losses / max(1, self._count)
+
+    def advance(self, loss: float, positions: int) -> None:
+        """Take in one step's loss and positions."""
+        self._losses, self._count, self._positions = self._losses + loss, self._count + 1, self._positions + positions
+        self._bar.update(self._task, advance=1, loss=self.loss, speed=self._speed())
+
+    def _speed(self) -> float:
+        return self._positions / max(1e-9, time.perf_counter() - self._since)
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """Record figures of a step; the speed joins a training loss, and the running means start anew."""
+        if "loss" in figures:
+            figures = {**figures, "positions_per_second": self._speed()}
+            self._losses, self._count, self._positions, self._since = 0.0, 0, 0, time.perf_counter()
+        if self.quiet:
+            return
+        record = {"step": step, **figures, "time": time.time()}
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._events is not None:
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, step)
+        if not self.console.is_terminal or "loss" not in figures:
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self.console.print(f"step {step}/{self.steps}  {shown}", highlight=False)
+
+    def show(self, texts: list[str]) -> None:
+        """Print sample texts."""
+        for text in texts:
+            self.console.print(f"  {text}", highlight=False, markup=False)

@@ -1,0 +1,131 @@
+"""Training the autoregressive scorer behind the lm-score: a GPT-2 architecture over the words of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from dlmctl.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
+from dlmctl.evaluation.lm_score import save_scorer, sequence_nats
+from dlmctl.tokenizer import Tokenizer
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.loop import fit
+
+
+class ScorerSizes(BaseModel):
+    """Sizes of the scorer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    length: int = Field(64, gt=1, description="longest row, START and END included")
+    hidden: int = Field(256, gt=0, description="width")
+    layers: int = Field(4, gt=0, description="blocks")
+    heads: int = Field(4, gt=0, description="attention heads; they share the width")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of embeddings, attention and blocks")
+
+
+class ScorerConfig(BaseModel):
+    """A configuration file of ``dlmctl train scorer``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: ScorerSizes = Field(default_factory=ScorerSizes, description="sizes of the scorer")
+    loop: LoopConfig
+
+
+class ScorerTask:
+    """An autoregressive model of a prepared data set, for the training loop.
+
+    Args:
+        data: folder of a prepared data set with the splits ``train`` and ``valid``, one sentence a row
+            (packing ``pad``).
+    """
+
+    def __init__(self, config: ScorerConfig, data: Path) -> None:
+        self.config = config
+        self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
+        self.tokenizer = load_vocabulary(data)
+        torch.manual_seed(config.loop.seed)
+        self.model: nn.Module = build_scorer(config.model, self.tokenizer)
+
+    def batches(self, skip: int, rank: int, world: int) -> Iterator[Tensor]:
+        loop = self.config.loop
+        plan = BatchPlan(loop.batch_positions, self.config.model.length, loop.bucket, loop.full_share, loop.seed)
+        for ids, _ in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
+            yield torch.from_numpy(ids)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, int]:
+        """Nats per token, words and END alike; PAD is no token."""
+        batch = batch.to(next(model.parameters()).device)
+        tokens = (batch[:, 1:] != self.tokenizer.pad_id).sum()
+        return sequence_nats(model, batch, self.tokenizer.pad_id).sum() / tokens, batch.numel()
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Nats per token of the whole validation split."""
+        device, pad_id = next(model.parameters()).device, self.tokenizer.pad_id
+        nats, tokens = 0.0, 0
+        plan = BatchPlan(8192, self.config.model.length, full_share=0.0)
+        for rows, canvas in plan.epoch(self.valid.lengths, 0):
+            ids = torch.from_numpy(padded(self.valid, rows, canvas, pad_id)).to(device)
+            nats += sequence_nats(model, ids, pad_id).double().sum().item()
+            tokens += int((ids[:, 1:] != pad_id).sum())
+        return {"loss": nats / max(1, tokens)}
+
+    @torch.no_grad()
+    def samples(self, model: nn.Module) -> list[str]:
+        """Four texts drawn word by word, the same random numbers every time."""
+        ids = torch.full((4, 1), self.tokenizer.start_id, device=next(model.parameters()).device)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for _ in range(self.config.model.length - 1):
+                logits = model(input_ids=ids, use_cache=False).logits[:, -1]
+                ids = torch.cat([ids, torch.multinomial(logits.float().softmax(-1), 1)], dim=1)
+        return [self.tokenizer.text(self.tokenizer.words(row)) for row in ids.tolist()]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+def build_scorer(sizes: ScorerSizes, tokenizer: Tokenizer) -> GPT2LMHeadModel:
+    """An untrained scorer."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=sizes.length - 1,  # END is predicted, never read
+            n_embd=sizes.hidden,
+            n_layer=sizes.layers,
+            n_head=sizes.heads,
+            resid_pdrop=sizes.dropout,
+            embd_pdrop=sizes.dropout,
+            attn_pdrop=sizes.dropout,
+            bos_token_id=tokenizer.start_id,
+            eos_token_id=tokenizer.end_id,
+        )
+    )
+
+
+def train_scorer(
+    config: ScorerConfig, data: Path, out: Path, *, resume: bool = False, quiet: bool = False
+) -> GPT2LMHeadModel:
+    """Train a scorer on a prepared data set; ``out`` gets the run's files and, in ``out/scorer``, the result.
+
+    Raises:
+        DataError: ``data`` is not a prepared data set with the splits ``train`` and ``valid``.
+        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
+    """
+    task = ScorerTask(config, data)
+    scorer = fit(task, config.loop, out, resume=resume, quiet=quiet)
+    assert isinstance(scorer, GPT2LMHeadModel)
+    if PartialState().is_main_process:
+        save_scorer(scorer, task.tokenizer, out / "scorer")
+    return scorer

@@ -1,0 +1,148 @@
+"""The command line from outside: what it prints, its exit codes, its messages."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def dlmctl(*arguments: object, cwd: Path | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    code = "from dlmctl.cli import main; main()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd or REPO,
+        timeout=timeout,
+        env=environment,
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, model_folder: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"model: {model_folder}\nsamples: 3\nsampler: {{steps: 3}}\ncontrols:\n  - pos: {{tags: [DET, NOUN, VERB]}}\n"
+    )
+    return path
+
+
+def test_help_does_not_load_torch():
+    code = "import sys, dlmctl, dlmctl.cli, dlmctl.recipe; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    assert "generate" in dlmctl("--help").stdout
+
+
+def test_piped_output_is_one_text_a_line(recipe):
+    run = dlmctl("generate", "--recipe", recipe)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("\tpos=" in line for line in lines)
+    assert "3 texts in" in run.stderr
+
+
+def test_json_holds_the_recipe_and_the_checks(recipe):
+    run = dlmctl("generate", "--recipe", recipe, "--json", "-n", 2, "--set", "controls.0.pos.pass_at=0.0")
+    result = json.loads(run.stdout)
+    assert result["recipe"]["samples"] == 2
+    assert [sample["checks"]["pos"]["passed"] for sample in result["samples"]] == [True, True]
+    assert result["success"] == 1.0
+
+
+def test_every_output_format_holds_the_same_texts(recipe, tmp_path):
+    for ending in ("txt", "jsonl", "npz"):
+        assert dlmctl("generate", "--recipe", recipe, "--quiet", "--out", tmp_path / f"out.{ending}").stdout == ""
+    texts = (tmp_path / "out.txt").read_text().splitlines()
+    assert len(texts) == 3
+    assert [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == texts
+    arrays = np.load(tmp_path / "out.npz")
+    assert arrays["texts"].tolist() == texts
+    assert arrays["latents"].shape == (arrays["offsets"][-1], 8)
+
+
+def test_dry_run_prints_the_resolved_recipe(recipe):
+    run = dlmctl("generate", "--recipe", recipe, "--dry-run", "--steps", 9, "--seed", 4)
+    assert "steps: 9" in run.stdout
+    assert "seed: 4" in run.stdout
+
+
+def test_recipe_commands(recipe):
+    assert "pos" in dlmctl("recipe", "list").stdout
+    assert dlmctl("recipe", "validate", recipe).stdout.endswith("valid\n")
+    assert json.loads(dlmctl("recipe", "schema").stdout)["properties"]["controls"]
+    assert "guidance:" in dlmctl("recipe", "show", recipe).stdout
+
+
+def test_info_names_the_controls_with_weights(model_folder):
+    assert "controls" in dlmctl("info", model_folder).stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("samples: 3", "sampels: 3"), ":2: unknown key 'sampels'. Did you mean 'samples'?"),
+        (("[DET, NOUN, VERB]", "[DET, NUON]"), ":5: controls.0.pos.tags: there is no UPOS tag 'NUON'."),
+        (("[DET, NOUN, VERB]", str(["NOUN"] * 40).replace("'", "")), "the model holds at most 30"),
+        (("model: ", "model: /nowhere"), "/nowhere"),
+        (("steps: 3", "steps: none"), ":3: sampler.steps: input should be a valid integer"),
+        (("pos:", "poss:"), ":5: there is no control 'poss'. Did you mean 'pos'?"),
+    ],
+)
+def test_bad_recipes_get_one_message_and_exit_code_2(recipe, change, said):
+    recipe.write_text(recipe.read_text().replace(*change))
+    run = dlmctl("generate", "--recipe", recipe)
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_damaged_model_is_named(recipe, model_folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "damaged"
+    shutil.copytree(model_folder, copy)
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    run = dlmctl("generate", "--recipe", recipe, "--model", copy)
+    assert run.returncode == 2
+    assert "model.safetensors" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("out", ["texts.doc", "no/such/folder/texts.txt"])
+def test_a_target_that_cannot_be_written_is_found_before_sampling(recipe, tmp_path, out):
+    started = time.perf_counter()
+    run = dlmctl("generate", "--recipe", recipe, "--out", tmp_path / out, "--steps", 100_000)
+    assert run.returncode == 2
+    assert time.perf_counter() - started < 60
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_message(tmp_path, pretrained, monkeypatch):
+    from dlmctl.errors import UserError
+    from dlmctl.generation import Generation
+    from dlmctl.output import write
+
+    (tmp_path / ".texts.txt.partial").symlink_to("/dev/full")
+    sample = pytest.importorskip("dlmctl.generation").Sample(0, ["a"], "a" * 100_000, {}, np.zeros((1, 1)))
+    with pytest.raises(UserError, match="No space left"):
+        write(Generation([sample], 0.1), tmp_path / "texts.txt")
+    assert not (tmp_path / "texts.txt").exists()
+
+
+def test_an_unreadable_recipe_is_one_message(tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01" * 20)
+    run = dlmctl("generate", "--recipe", tmp_path / "binary.yaml")
+    assert run.returncode == 2
+    assert "binary.yaml" in run.stderr
+    assert "Traceback" not in run.stderr

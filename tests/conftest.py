@@ -1,0 +1,55 @@
+"""A tiny model for tests: random weights, a vocabulary of our own, saved as users' models are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from controls.pos import Pos
+from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained, save_weights
+from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.models.transformer import TransformerConfig
+from dlmctl.tokenizer import WordTokenizer
+
+SENTENCES = [
+    "the small bakery sells warm bread .".split(),
+    "a noisy garden hides two grey cats .".split(),
+    "Anna paints the old bridge near a river .".split(),
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> WordTokenizer:
+    return WordTokenizer.from_corpus(SENTENCES, min_count=1)
+
+
+def tiny_config(vocab_size: int, **changes: object) -> ModelConfig:
+    sizes = TransformerConfig(hidden=32, layers=2, heads=2, dropout=0.0, max_length=32, time_channels=16)
+    settings: dict[str, object] = {
+        "vocab_size": vocab_size,
+        "length": 32,
+        "embed_dim": 8,
+        "denoiser": sizes,
+        "sentence_lengths": [0, 0, 0, 0, 0, 1, 4, 4, 2],
+    }
+    return ModelConfig.model_validate({**settings, **changes})
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordTokenizer) -> Path:
+    """A saved model with untrained weights of its POS classifier beside it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    model = DiffusionLM(tiny_config(len(tokenizer)))
+    save_pretrained(model, tokenizer, folder)
+    classifier = Pos.build_classifier(model.config, tokenizer)
+    (folder / "controls" / "pos").mkdir(parents=True)
+    save_weights(classifier.state_dict(), folder / "controls" / "pos")
+    return folder
+
+
+@pytest.fixture
+def pretrained(model_folder: Path) -> Pretrained:
+    return from_pretrained(model_folder)

@@ -1,0 +1,166 @@
+"""Agreement with the original Diffusion-LM: its checkpoints, loaded here, give its numbers within 1e-4.
+
+The checkpoints lie in the folder of DLMCTL_PARITY, or in shared/parity beside the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dlmctl.diffusion import DiffusionLM, paper_loss, posterior, q_sample
+from dlmctl.original import load_original
+from dlmctl.samplers import Step, ancestral, ddim
+from dlmctl.schedule import ScheduleName, betas
+
+BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
+TOLERANCE = 1e-4
+INPUTS = {"input_ids", "x_t", "noise", "noise_x0", "t"}
+SCHEDULES = [f"betas_{name}" for name in get_args(ScheduleName)]
+PROCESS = ["alphas_cumprod", "q_sample", "posterior_mean", "posterior_var"]
+NETWORK = ["model_timesteps_scaled", "model_output", "embeds", "logits"]
+REVERSE = [f"p_{what}_{how}" for what in ("mean", "logvar", "x0") for how in ("plain", "clamp")]
+DDIM = ["ddim20_timesteps", "ddim20_sample_plain", "ddim20_sample_clamp", "ddim20_tokens_clamp"]
+LOSS = ["loss", "loss_mse"]
+
+
+class Case(NamedTuple):
+    expected: dict[str, np.ndarray]
+    ours: dict[str, np.ndarray]
+
+
+class Given(NamedTuple):
+    """The inputs of ``expected.npz``, with the original's integer k as our time (k + 1) / T."""
+
+    model: DiffusionLM
+    ids: Tensor
+    x_t: Tensor
+    noise: Tensor
+    noise_x0: Tensor
+    k: Tensor
+    t: Tensor
+
+
+@pytest.fixture(scope="session", params=["original_sqrt_d16", "original_sqrt_d32_l2logits"])
+def original(request: pytest.FixtureRequest) -> Path:
+    """One checkpoint folder of the original with its ``expected.npz``."""
+    folder = Path(os.environ.get("DLMCTL_PARITY", BESIDE)) / str(request.param)
+    if not (folder / "expected.npz").is_file():
+        pytest.skip(f"the original's numbers are not here: {folder} (set DLMCTL_PARITY to their folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def case(original: Path) -> Case:
+    model, _ = load_original(original)
+    with np.load(original / "expected.npz") as file:
+        expected = {name: file[name] for name in file.files}
+    ids, x_t, noise, noise_x0, k = (
+        torch.from_numpy(expected[name]) for name in ("input_ids", "x_t", "noise", "noise_x0", "t")
+    )
+    steps = model.config.schedule_steps
+    assert steps is not None
+    given = Given(model, ids, x_t, noise, noise_x0, k, (k.double() + 1) / steps)
+    with torch.no_grad():
+        ours = {**_schedules(steps), **_process(given), **_network(given), **_reverse(given)}
+        ours |= {**_ddim20(given), **_losses(given)}
+    return Case(expected, {name: np.asarray(value) for name, value in ours.items()})
+
+
+def _schedules(steps: int) -> dict[str, np.ndarray]:
+    return {f"betas_{name}": betas(name, steps) for name in get_args(ScheduleName)}
+
+
+def _process(given: Given) -> dict[str, Tensor]:
+    schedule, x0 = given.model.schedule, given.model.embed(given.ids)
+    steps = given.model.config.schedule_steps
+    assert steps is not None
+    grid = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    mean, variance = posterior(schedule, x0, given.x_t, given.t, given.t - 1 / steps)
+    return {
+        "alphas_cumprod": schedule.alphabar(grid),
+        "q_sample": q_sample(schedule, x0, given.t, given.noise),
+        "posterior_mean": mean,
+        "posterior_var": variance.expand_as(mean),
+    }
+
+
+def _network(given: Given) -> dict[str, Tensor]:
+    return {
+        "model_timesteps_scaled": given.model.schedule.network_time(given.t),
+        "model_output": given.model.predict(given.x_t, given.t).x0,
+        "embeds": given.model.embed(given.ids),
+        "logits": given.model.rounding_logits(given.x_t),
+    }
+
+
+def _reverse(given: Given) -> dict[str, Tensor]:
+    """One ancestral step of each row, through the sampler itself."""
+    model, steps = given.model, given.model.config.schedule_steps
+    assert steps is not None
+    found: dict[str, Tensor] = {}
+    for how in ("plain", "clamp"):
+        seen: list[Step] = []
+
+        def denoise(x: Tensor, t: Tensor, how: str = how) -> Tensor:
+            x0 = model.predict(x, t).x0
+            return model.clamp(x0) if how == "clamp" else x0
+
+        for row, k in enumerate(given.k.tolist()):
+            times = torch.tensor([k + 1, k], dtype=torch.float64) / steps
+            watch = seen.append
+            ancestral(denoise, given.x_t[row : row + 1], times, model.schedule, torch.zeros_like, on_step=watch)
+        found[f"p_mean_{how}"] = torch.cat([step.mean for step in seen])
+        found[f"p_x0_{how}"] = torch.cat([step.x0 for step in seen])
+        variance = torch.cat([step.variance for step in seen])
+        found[f"p_logvar_{how}"] = variance.log().expand_as(given.x_t)
+    return found
+
+
+def _ddim20(given: Given) -> dict[str, Tensor]:
+    model, steps = given.model, given.model.config.schedule_steps
+    assert steps is not None
+    times = model.schedule.respaced_times(20)
+
+    def plain(x: Tensor, t: Tensor) -> Tensor:
+        return model.predict(x, t).x0
+
+    def clamped(x: Tensor, t: Tensor) -> Tensor:
+        return model.clamp(plain(x, t))
+
+    sample = ddim(clamped, given.x_t, times, model.schedule, torch.randn_like)
+    return {
+        "ddim20_timesteps": (times[:-1] * steps - 1).round().long().flip(0),
+        "ddim20_sample_plain": ddim(plain, given.x_t, times, model.schedule, torch.randn_like),
+        "ddim20_sample_clamp": sample,
+        "ddim20_tokens_clamp": model.words(sample),
+    }
+
+
+def _losses(given: Given) -> dict[str, Tensor]:
+    found = paper_loss(given.model, given.ids, given.t, given.noise, given.noise_x0)
+    return {"loss": found["loss"], "loss_mse": found["mse"]}
+
+
+def test_every_number_of_the_original_is_compared(case: Case) -> None:
+    named = {*SCHEDULES, *PROCESS, *NETWORK, *REVERSE, *DDIM, *LOSS}
+    assert set(case.expected) == named | INPUTS
+    assert set(case.ours) == named
+
+
+@pytest.mark.parametrize("name", [*SCHEDULES, *PROCESS, *NETWORK, *REVERSE, *DDIM, *LOSS])
+def test_agrees_with_the_original(case: Case, name: str) -> None:
+    ours, expected = case.ours[name], case.expected[name]
+    assert ours.shape == expected.shape
+    if expected.dtype.kind == "i":
+        np.testing.assert_array_equal(ours, expected)
+    elif name.startswith(("betas", "alphas")):
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-15)
+    else:
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE)

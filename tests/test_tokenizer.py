@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from dlmctl.errors import DataError, ModelError
+from dlmctl.tokenizer import HuggingFaceTokenizer, WordTokenizer, detokenize, load_tokenizer, split_words
+
+CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
+
+
+def test_structure_tokens_come_first_then_words_by_frequency() -> None:
+    vocabulary = WordTokenizer.from_corpus(CORPUS, min_count=2).vocabulary
+    assert list(vocabulary.items()) == [
+        ("START", 0), ("END", 1), ("UNK", 2), ("PAD", 3), ("the", 4), ("red", 5), ("boat", 6), (".", 7), ("rises", 8),
+    ]  # fmt: skip
+
+
+def test_min_count_is_inclusive() -> None:
+    assert len(WordTokenizer.from_corpus([["owl"]] * 11)) == 5
+    assert len(WordTokenizer.from_corpus([["owl"]] * 10)) == 4
+
+
+def test_encode_and_words_are_inverse_but_for_unknown_words() -> None:
+    tokenizer = WordTokenizer.from_corpus(CORPUS, min_count=2)
+    ids = tokenizer.encode(["the", "kite", "rises"])
+    assert ids == [0, 4, 2, 8, 1]
+    assert tokenizer.words([*ids, 3, 3, 5]) == ["the", "UNK", "rises"]
+
+
+def test_structure_tokens_in_a_text_are_words_outside_the_vocabulary() -> None:
+    tokenizer = WordTokenizer.from_corpus([["THE", "END", "PAD"]], min_count=1)
+    assert "END" in tokenizer
+    assert tokenizer.encode(["THE", "END", "START", "PAD"]) == [0, 4, 2, 2, 2, 1]
+
+
+def test_vocabulary_file_round_trip(tmp_path: Path) -> None:
+    tokenizer = WordTokenizer.from_corpus([*CORPUS, ["crème"] * 3], min_count=1)
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert isinstance(loaded, WordTokenizer)
+    assert loaded.vocabulary == tokenizer.vocabulary
+    assert list(loaded.vocabulary) == list(tokenizer.vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        ({"START": 0, "END": 1, "UNK": 2, "owl": 3}, "lacks PAD"),
+        ({"START": 0, "END": 1, "UNK": 2, "PAD": 3, "owl": 5}, "0 to 4"),
+        ({"START": 0, "END": 1, "UNK": 2, "PAD": 3, "owl": 3}, "0 to 4"),
+    ],
+)
+def test_a_vocabulary_with_gaps_is_refused(vocabulary: dict[str, int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        WordTokenizer(vocabulary)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"START": "0"}', "not json"])
+def test_a_damaged_vocabulary_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "vocab.json").write_text(content)
+    with pytest.raises(ModelError, match=r"vocab\.json"):
+        WordTokenizer.load(tmp_path)
+
+
+def test_a_missing_vocabulary_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"vocab\.json is missing"):
+        load_tokenizer(tmp_path)
+
+
+SPLITS = [
+    ("It's a 5-star, family-friendly inn.", "It 's a 5 - star , family - friendly inn ."),
+    ("Lunch isn't £20-25; it's £7.50!", "Lunch isn 't £ 20 - 25 ; it 's £ 7.50 !"),
+    ("Closed at 7:30 p.m. by Mr O'Hara", "Closed at 7:30 p.m. by Mr O'Hara"),
+    ("the cooks' table (outside)", "the cooks ' table ( outside )"),
+    ("Wait... no -- 1,000 owls", "Wait ... no -- 1,000 owls"),
+    ("the cafe\u0301 we\u2019ve seen", "the caf\u00e9 we 've seen"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), SPLITS)
+def test_split(text: str, words: str) -> None:
+    assert split_words(text) == words.split()
+
+
+TEXTS = [
+    (
+        "city centre , Alimentum , that is not family - friendly .",
+        "city centre, Alimentum, that is not family-friendly.",
+    ),
+    ("lunch costs £ 20 - 25 or £ 20 - £ 25 .", "lunch costs £20-25 or £20-£25."),
+    ("lunch costs £ 20- £ 25 or £ 20 -25 .", "lunch costs £20-£25 or £20-25."),
+    ("a 5 - star and 3 - 5 - day non - family - friendly inn", "a 5-star and 3-5-day non-family-friendly inn"),
+    ("it isn 't far , they don 't say , we do n't", "it isn't far, they don't say, we don't"),
+    ("It 's what we 've seen ; it ' s late", "It's what we've seen; it's late"),
+    ('they call it " the nest " , and " home " .', 'they call it "the nest", and "home".'),
+    ("an inn called ' The Nest ' is here", "an inn called 'The Nest' is here"),
+    ("the kids ' menu and the cooks ' table", "the kids' menu and the cooks' table"),
+    ("the inn ( by the sea ) is open : 90 % full !", "the inn (by the sea) is open: 90% full!"),
+    ("an up - and - coming inn - the best of all", "an up-and-coming inn - the best of all"),
+    ("tea and / or soup ... perhaps", "tea and/or soup... perhaps"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), TEXTS)
+def test_detokenize(words: str, text: str) -> None:
+    assert detokenize(words.split()) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The harbour inn, which isn't cheap, has a four-star kitchen.",
+        'She said "no" twice; he hadn\'t asked.',
+        "Soup is £4.50 (bread 20% off) until 9:15 p.m.!",
+        "The students' choice: tea, cakes and o'clock jokes...",
+    ],
+)
+def test_natural_text_survives_splitting_and_joining(text: str) -> None:
+    assert detokenize(split_words(text)) == text
+
+
+def word_pieces(folder: Path, **special: str) -> str:
+    """A Hugging Face tokenizer of whole words, built here and saved in ``folder``."""
+    words = ["the", "red", "boat", "sinks", ".", *special.values()]
+    inner = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(dict.fromkeys(words))}, unk_token=None)
+    )
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
+    return str(folder)
+
+
+def byte_pieces(folder: Path) -> str:
+    """As GPT-2 has it: byte pieces, and one token in three roles."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: index for index, piece in enumerate(["<|endoftext|>", *letters, "re", "red", "Ġred"])}
+    inner = Tokenizer(models.BPE(vocabulary, [("r", "e"), ("re", "d"), ("Ġ", "red")]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=end, eos_token=end, unk_token=end).save_pretrained(folder)
+    return str(folder)
+
+
+def test_hugging_face_tokenizer_gives_pieces_and_text_back(tmp_path: Path) -> None:
+    tokenizer = HuggingFaceTokenizer(byte_pieces(tmp_path))
+    pieces = tokenizer.split("a red boat, £5")
+    assert pieces[:2] == ["a", "Ġred"]
+    ids = tokenizer.encode(pieces)
+    assert (ids[0], ids[-1]) == (tokenizer.start_id, tokenizer.end_id)
+    assert tokenizer.words([*ids, tokenizer.pad_id, tokenizer.pad_id]) == pieces
+    assert tokenizer.text(pieces) == "a red boat, £5"
+
+
+def test_hugging_face_structure_tokens_are_four_different_ones(tmp_path: Path) -> None:
+    shared = HuggingFaceTokenizer(byte_pieces(tmp_path / "bytes"))
+    bare = HuggingFaceTokenizer(word_pieces(tmp_path / "bare"))
+    own = HuggingFaceTokenizer(
+        word_pieces(tmp_path / "own", bos_token="[B]", eos_token="[E]", unk_token="[U]", pad_token="[P]")
+    )
+    for tokenizer in (shared, bare, own):
+        roles = {tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id, tokenizer.pad_id}
+        assert len(roles) == 4
+        assert max(roles) < len(tokenizer)
+    assert len(own) == 9
+    assert len(bare) == 9
+
+
+def test_hugging_face_unknown_words_and_empty_texts(tmp_path: Path) -> None:
+    tokenizer = HuggingFaceTokenizer(word_pieces(tmp_path, unk_token="[U]"))
+    ids = tokenizer.encode(["the", "owl", "sinks"])
+    assert ids[2] == tokenizer.unk_id
+    assert tokenizer.words(tokenizer.encode([])) == []
+
+
+def test_hugging_face_tokenizer_round_trip_through_a_model_folder(tmp_path: Path) -> None:
+    tokenizer = HuggingFaceTokenizer(byte_pieces(tmp_path / "source"))
+    (tmp_path / "model").mkdir()
+    tokenizer.save(tmp_path / "model")
+    loaded = load_tokenizer(tmp_path / "model")
+    assert isinstance(loaded, HuggingFaceTokenizer)
+    assert len(loaded) == len(tokenizer)
+    assert loaded.encode(loaded.split("red owls")) == tokenizer.encode(tokenizer.split("red owls"))
+    assert (loaded.start_id, loaded.end_id, loaded.unk_id, loaded.pad_id) == (
+        tokenizer.start_id,
+        tokenizer.end_id,
+        tokenizer.unk_id,
+        tokenizer.pad_id,
+    )
+
+
+def test_a_folder_without_a_hugging_face_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no such model"}))
+    with pytest.raises(ModelError, match="no tokenizer could be loaded"):
+        HuggingFaceTokenizer(str(tmp_path))

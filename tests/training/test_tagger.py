@@ -1,0 +1,89 @@
+import json
+import sys
+
+import pytest
+
+from dlmctl.annotate import TAGGER_FILE, features, load_tagger, upos_tagger
+from dlmctl.errors import DataError, UserError
+from dlmctl.training import tagger as training
+from dlmctl.training.tagger import TaggedSentence, accuracy, fit_crf, read_conllu, train_tagger
+
+CONLLU = """# text = He can't swim
+1\tHe\the\tPRON\tPRP\t_\t3\tnsubj\t_\t_
+2-3\tcan't\t_\t_\t_\t_\t_\t_\t_\t_
+2\tca\tcan\tAUX\tMD\t_\t4\taux\t_\t_
+3\tn't\tnot\tPART\tRB\t_\t4\tadvmod\t_\t_
+4\tswim\tswim\tVERB\tVB\t_\t0\troot\t_\t_
+4.1\tfar\tfar\tADV\tRB\t_\t_\t_\t_\t_
+
+1\tStop\tstop\tVERB\tVB\t_\t0\troot\t_\t_
+2\t!\t!\tPUNCT\t.\t_\t1\tpunct\t_\t_
+"""
+
+
+@pytest.fixture
+def treebank(tmp_path):
+    path = tmp_path / "train.conllu"
+    path.write_text(CONLLU, "utf-8")
+    return path
+
+
+def test_multiword_ranges_and_empty_nodes_are_skipped(treebank):
+    assert read_conllu(treebank) == [
+        TaggedSentence(["He", "ca", "n't", "swim"], ["PRON", "AUX", "PART", "VERB"]),
+        TaggedSentence(["Stop", "!"], ["VERB", "PUNCT"]),
+    ]
+
+
+def test_what_is_not_conllu_is_said_with_its_line(tmp_path):
+    path = tmp_path / "bad.conllu"
+    path.write_text("1\tHe\the\tPRON\n2\truns\trun\tVBZ\n")
+    with pytest.raises(DataError, match=r"bad\.conllu:2"):
+        read_conllu(path)
+    path.write_text("# nothing\n")
+    with pytest.raises(DataError, match="no sentences"):
+        read_conllu(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_conllu(tmp_path / "none.conllu")
+
+
+def test_a_tagger_is_trained_saved_and_found_by_its_folder(treebank, tmp_path):
+    out = tmp_path / "tagger"
+    assert train_tagger(treebank, treebank, out) == 1.0
+    assert json.loads((out / TAGGER_FILE).read_text("utf-8"))["format"] == 1
+    assert upos_tagger(str(out))([["He", "swim"]]) == [["PRON", "VERB"]]
+
+
+def test_decoding_here_agrees_with_crfsuite(treebank, tmp_path, monkeypatch):
+    import pycrfsuite
+
+    sentences = read_conllu(treebank)
+    trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
+    trainer.set_params(
+        {
+            "c1": training.L1,
+            "c2": training.L2,
+            "max_iterations": training.ITERATIONS,
+            "feature.possible_transitions": True,
+        }
+    )
+    for sentence in sentences:
+        trainer.append(features(sentence.words), sentence.tags)
+    trainer.train(str(tmp_path / "crf"))
+    reference = pycrfsuite.Tagger()
+    reference.open(str(tmp_path / "crf"))
+    (tmp_path / TAGGER_FILE).write_text(json.dumps(fit_crf(sentences)))
+    ours = load_tagger(tmp_path)
+    for words in (["He", "n't", "Stop", "swim"], ["!", "He"], ["unseen", "words", "swim", "!"], ["ca"]):
+        assert ours([words]) == [reference.tag(features(words))]
+
+
+def test_accuracy_is_by_words():
+    gold = [TaggedSentence(["a", "b", "c"], ["DET", "NOUN", "VERB"]), TaggedSentence(["d"], ["X"])]
+    assert accuracy(lambda sentences: [["DET"] * len(words) for words in sentences], gold) == 0.25
+
+
+def test_without_crfsuite_the_remedy_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycrfsuite", None)
+    with pytest.raises(UserError, match=r"dlmctl\[train\]"):
+        fit_crf([])
