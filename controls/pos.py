@@ -11,7 +11,6 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from dlmctl.annotate import UPOS_TAGS, upos_tagger
-from dlmctl.canvas import pin_structure
 from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.diffusion import ModelConfig
 from dlmctl.errors import nearest
@@ -70,7 +69,6 @@ class Pos(Control[PosParams]):
         device = setting.model.embeddings.device
         self._classifier = load_classifier(type(self), setting).to(device)
         wanted = torch.zeros(setting.batch, setting.length, len(CLASSES), dtype=torch.bool)
-        self._counts = torch.tensor([len(self.of(i).tags) for i in range(setting.batch)], device=device)
         for sample in range(setting.batch):
             for place, tag in enumerate(self.of(sample).tags, start=1):
                 choices = UPOS_TAGS if ANY in tag.split("|") else tag.split("|")
@@ -85,10 +83,6 @@ class Pos(Control[PosParams]):
         open_places = self._wanted | ~self._words[..., None]
         found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)
         return -(found * self._words).sum(-1)
-
-    def project(self, x0: Tensor, state: ControlState) -> Tensor:
-        """START, END and PAD stand where the number of tags puts them."""
-        return pin_structure(x0, self._counts, state)
 
     def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
         """Share of tags met at their place by the outside tagger, the text cut or padded to the target's length."""

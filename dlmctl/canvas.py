@@ -1,19 +1,20 @@
-"""The canvas: how many positions a text is laid out on, and where its structure tokens stand."""
+"""The layout of a text: on how many positions it is drawn, and where its structure tokens stand."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from dlmctl.errors import RecipeError
-from dlmctl.noise import generator
+from dlmctl.noise import LAYOUT, Draw
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlmctl.control import Control, ControlState
+    from dlmctl.control import Control
     from dlmctl.diffusion import ModelConfig
+    from dlmctl.tokenizer import Tokenizer
 
 # START and END.
 STRUCTURE = 2
@@ -21,53 +22,59 @@ STRUCTURE = 2
 CLASS = 8
 
 
+class Layout(NamedTuple):
+    """Positions of a text, and how many words it has: None where that is the model's to choose."""
+
+    canvas: int
+    words: int | None
+
+
 def canvas_of(words: int, length: int) -> int:
     """The smallest canvas, at most ``length``, that holds so many words."""
     return min(-(-(words + STRUCTURE) // CLASS) * CLASS, length)
 
 
-def choose_canvas(config: ModelConfig, control: Control | None, seed: int, sample: int) -> int:  # type: ignore[type-arg]
-    """The canvas of one sample: fitted to what its control demands, else drawn like the training sentences.
+def lay_out(config: ModelConfig, control: Control[Any] | None, draw: Draw) -> Layout:
+    """The layout of one text, its length drawn like those of the training sentences.
+
+    A control that wants a number of words, or a range, settles the number before the first step: the samples keep to
+    it exactly, and every part of a composition agrees on it.
 
     Raises:
-        RecipeError: the control asks for more words than the model can hold, or for no possible number.
+        RecipeError: the controls ask for more words than the model can hold, or for no possible number.
     """
-    wanted = control.word_count(sample) if control is not None else None
+    wanted = control.word_count(draw.sample) if control is not None else None
+    low, high = wanted or (0, config.length)
     most = config.length - STRUCTURE
-    if wanted is not None:
-        low, high = wanted
-        if low > high:
-            raise RecipeError(
-                f"the controls contradict each other: one needs at least {low} words, another at most {high}.",
-                where=f"sample {sample}",
-            )
-        if low > most:
-            raise RecipeError(
-                f"the target has {low} words, but the model holds at most {most}.",
-                where=f"sample {sample}",
-                remedy="Shorten the target or choose a model with a greater length.",
-            )
-        if low == high:
-            return canvas_of(low, config.length)
-    histogram = torch.tensor(config.sentence_lengths, dtype=torch.float64)
-    if wanted is not None and len(histogram):
-        histogram[: wanted[0]] = 0
-        histogram[wanted[1] + 1 :] = 0
-    if not len(histogram) or not histogram.sum() > 0:
-        return config.length if wanted is None else canvas_of(min(wanted[1], most), config.length)
-    # A stream of its own, so that the canvas and the first noise are not correlated.
-    drawn = int(torch.multinomial(histogram, 1, generator=generator(seed, sample, 1)))
-    return canvas_of(drawn, config.length)
+    if low > high:
+        raise RecipeError(
+            f"the controls contradict each other: one needs at least {low} words, another at most {high}.",
+            where=f"sample {draw.sample}",
+        )
+    if low > most:
+        raise RecipeError(
+            f"the target has {low} words, but the model holds at most {most}.",
+            where=f"sample {draw.sample}",
+            remedy="Shorten the target or choose a model with a greater length.",
+        )
+    high = min(high, most)
+    weights = torch.tensor(config.sentence_lengths[: high + 1], dtype=torch.float64)
+    weights[:low] = 0
+    if weights.sum() > 0:
+        words = int(torch.multinomial(weights, 1, generator=draw.generator(LAYOUT)))
+    else:  # no training sentence is so long or so short
+        words = high if wanted is None or low == high else (low + high) // 2
+    return Layout(canvas_of(words, config.length), None if wanted is None else words)
 
 
-def pin_structure(x0: Tensor, counts: Tensor, state: ControlState) -> Tensor:
-    """``x0 [B, L, D]`` with START first, END after ``counts [B]`` words, PAD behind it."""
-    tokenizer, place = state.tokenizer, torch.arange(x0.shape[1], device=x0.device)
-    end = counts[:, None] + 1
+def pin_structure(x0: Tensor, counts: Tensor, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
+    """``x0 [B, L, D]`` with START first, END after ``counts [B]`` words, PAD behind it; rows below 0 stay free."""
+    place = torch.arange(x0.shape[1], device=x0.device)
+    end, settled = counts[:, None] + 1, counts[:, None] >= 0
     for token, where in (
-        (tokenizer.start_id, (place == 0).expand(len(x0), -1)),
-        (tokenizer.end_id, place == end),
-        (tokenizer.pad_id, place > end),
+        (tokenizer.start_id, settled & (place == 0)),
+        (tokenizer.end_id, settled & (place == end)),
+        (tokenizer.pad_id, settled & (place > end)),
     ):
-        x0 = torch.where(where[..., None], state.embeddings[token].to(x0), x0)
+        x0 = torch.where(where[..., None], embeddings[token].to(x0), x0)
     return x0

@@ -60,6 +60,11 @@ class All(Composite):
             total = total + part.weight * part.energy(state)
         return total
 
+    def restrict(self, logits: Tensor) -> Tensor:
+        for part in self.parts:
+            logits = part.restrict(logits)
+        return logits
+
     def project(self, x0: Tensor, state: ControlState) -> Tensor:
         for part in self.parts:
             x0 = part.project(x0, state)

@@ -7,12 +7,13 @@ onto an exact constraint, and ``check``s the finished words by other means than 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlmctl.diffusion import DiffusionLM
+    from dlmctl.noise import Draw
     from dlmctl.tokenizer import Tokenizer
 
 ENTRY_POINTS = "dlmctl.controls"
+# What stands where a control's name stands in a recipe, and so cannot be one.
+RESERVED = ("all", "any", "not", "weight")
+
+log = logging.getLogger("dlmctl")
 
 
 class Check(NamedTuple):
@@ -43,13 +49,26 @@ class ControlParams(BaseModel):
 
 @dataclass(frozen=True)
 class Setting:
-    """What a control is told before sampling: the model, where its folder is, and the batch's shape."""
+    """What a control is told before a batch is sampled.
+
+    Attributes:
+        model, tokenizer, folder: the model, its words, and where its weights and those of its controls lie.
+        length: positions of the batch.
+        draws: which sample, and which attempt at it, each row is.
+        words: of each row the settled number of words, or None where the model chooses.
+    """
 
     model: DiffusionLM
     tokenizer: Tokenizer
     folder: Path
-    batch: int
     length: int
+    draws: Sequence[Draw]
+    words: Sequence[int | None]
+
+    @property
+    def batch(self) -> int:
+        """Rows of the batch."""
+        return len(self.draws)
 
 
 class ControlState:
@@ -124,7 +143,10 @@ class Control(Generic[P]):
     # What subclasses give.
 
     def word_count(self, sample: int) -> tuple[int, int] | None:
-        """Fewest and most words that a text of this sample can have, or None for any number."""
+        """Fewest and most words that a text of this sample can have, or None for any number.
+
+        Asked with this, the number is settled before the first step and START, END and PAD are pinned accordingly.
+        """
         return None
 
     def prepare(self, setting: Setting) -> None:
@@ -137,6 +159,10 @@ class Control(Generic[P]):
     def energy(self, state: ControlState) -> Tensor:
         """How far each sample is from what is wanted: ``[B]``, in nats, lower is better, differentiable."""
         raise NotImplementedError
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        """Word logits ``[B, L, V]`` with -inf where a word is out of the question. Asked at every step."""
+        return logits
 
     def project(self, x0: Tensor, state: ControlState) -> Tensor:
         """Exact constraints written into the x_0 estimate ``[B, L, D]``."""
@@ -173,27 +199,69 @@ class Control(Generic[P]):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.params[0].model_dump().items())})"
 
 
-def registered() -> dict[str, EntryPoint]:
-    """Every control that an installed package offers, by name, without importing any."""
-    return {point.name: point for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)}
+def offers() -> dict[str, list[EntryPoint]]:
+    """Every control that an installed package offers, by name, without importing any.
+
+    Where packages offer controls of one name the first of the list is taken: dlmctl's own, else the first by
+    package name, so that what a recipe means does not hang on the order of installation.
+    """
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, _rank(point), point.value)):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _rank(point: EntryPoint) -> tuple[bool, str]:
+    package = point.dist.name if point.dist else ""
+    return package != "dlmctl", package
+
+
+def origin(point: EntryPoint) -> str:
+    """Package and version that a control comes from."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def find_control(name: str) -> type[Control[Any]]:
-    """The control class registered as ``name``.
+    """The control class registered as ``name``. Warns, once, where several packages offer one.
 
     Raises:
         RecipeError: no installed package registers it.
-        UserError: its package fails to import; the message names package and reason.
+        UserError: it fails to import or is no control; ``where`` is the control and its package, ``what`` the reason.
     """
-    known = registered()
+    known = offers()
     if name not in known:
         raise RecipeError(f"there is no control {name!r}.", remedy=nearest(name, list(known)))
+    taken, *ignored = known[name]
+    if ignored:
+        _warn_of_rivals(name, origin(taken), ", ".join(map(origin, ignored)))
+    where = f"control {name!r} of {origin(taken)}"
     try:
-        found = known[name].load()
-    except Exception as error:
-        dist = known[name].dist
-        package = dist.name if dist else known[name].value
-        raise UserError(f"control {name!r} of package {package} fails to import: {error!r}.") from error
+        found = taken.load()
+    except (Exception, SystemExit) as error:  # whatever the code of others may do
+        raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
+    if fault := _fault(name, found):
+        raise UserError(f"cannot be used: {taken.value} {fault}.", where=where)
+    return cast("type[Control[Any]]", found)
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, without its full stop."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")
+
+
+def _fault(name: str, found: Any) -> str | None:
+    """What keeps a registered object from being the control ``name``."""
     if not (isinstance(found, type) and issubclass(found, Control)):
-        raise UserError(f"control {name!r} ({known[name].value}) is not a subclass of dlmctl.control.Control.")
-    return found
+        return "is not a subclass of dlmctl.control.Control"
+    if name in RESERVED:
+        return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
+    # Weights and verdicts are filed under the class's own name.
+    if getattr(found, "name", None) != name:
+        return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"
+    params = getattr(found, "Params", None)
+    return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
+
+
+@cache
+def _warn_of_rivals(name: str, taken: str, ignored: str) -> None:
+    log.warning("dlmctl: several packages offer a control %r: that of %s is taken, not %s.", name, taken, ignored)

@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
 from dlmctl.models import Architecture, build_denoiser
 from dlmctl.models.transformer import TransformerConfig
-from dlmctl.schedule import Schedule, ScheduleName
+from dlmctl.schedule import Schedule, ScheduleName, betas
 
 Rounding = Literal["dot", "l2", "cosine"]
 Objective = Literal["paper", "cross_entropy"]
@@ -40,9 +40,17 @@ class ModelConfig(BaseModel):
     prediction: PredictionTarget = Field("x0", description="what the denoiser of the paper objective predicts")
     rounding: Rounding = Field("dot", description="how a latent becomes words: dot product, L2 or cosine")
     self_conditioning: bool = Field(True, description="the denoiser also receives its previous x_0 estimate")
-    sentence_lengths: list[int] = Field(
+    sentence_lengths: list[NonNegativeInt] = Field(
         default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelConfig:
+        if self.length > self.denoiser.max_length:
+            raise ValueError(f"length is {self.length}, but the denoiser has max_length {self.denoiser.max_length}")
+        if self.schedule_steps is not None:
+            betas(self.schedule, self.schedule_steps)  # has a message of its own for too few steps
+        return self
 
 
 class Prediction(NamedTuple):

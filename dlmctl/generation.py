@@ -1,29 +1,25 @@
-"""From a recipe to checked texts: lay out canvases, sample batches under control, check the words."""
+"""From a recipe to checked texts: draw, check, choose, and draw again what failed."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from dlmctl.canvas import choose_canvas
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.compose import All, AnyOf, Not
-from dlmctl.control import Check, Control, Setting, find_control
+from dlmctl.control import Check, Control, find_control
 from dlmctl.errors import UserError
-from dlmctl.noise import SampleNoise
+from dlmctl.noise import Draw
 from dlmctl.recipe import ControlSpec, Recipe
-from dlmctl.samplers import SAMPLERS, OnStep, Step
-from dlmctl.settings import Guidance, SamplerSettings
-from dlmctl.steer import Steered
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from dlmctl.samplers import OnStep
+from dlmctl.sampling import Drawn, Plan, Progress, draw_texts
+from dlmctl.selection import satisfied, utilities
+from dlmctl.settings import Criterion, Guidance, SamplerSettings, Until
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,8 @@ class Sample:
         words: as the model made them; text: the same in natural spelling.
         checks: the verdict of each control, by its label.
         latent: the final latent of the words, ``[L, D]``.
+        rounds: how many rounds of drawing it took; with ``until``, all of them if it never was good enough.
+        problem: what went wrong with its guidance, if anything.
     """
 
     index: int
@@ -42,6 +40,8 @@ class Sample:
     text: str
     checks: dict[str, Check]
     latent: np.ndarray = field(repr=False)
+    rounds: int = 1
+    problem: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -66,10 +66,6 @@ class Generation:
     def success(self) -> float:
         """Share of samples that satisfy every control."""
         return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
-
-
-Progress = Callable[[int, int], None]
-"""Receives reverse steps done and reverse steps in all."""
 
 
 def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
@@ -104,6 +100,9 @@ def run_recipe(recipe: Recipe, *, progress: Progress | None = None, on_step: OnS
         seed=recipe.seed,
         sampler=recipe.sampler,
         guidance=recipe.guidance,
+        until=recipe.until,
+        candidates=recipe.candidates,
+        rank_by=recipe.rank_by,
         batch_size=recipe.batch_size,
         device=recipe.device,
         progress=progress,
@@ -119,6 +118,9 @@ def generate(
     seed: int = 0,
     sampler: SamplerSettings | None = None,
     guidance: Guidance | None = None,
+    until: Until | None = None,
+    candidates: int = 1,
+    rank_by: Sequence[Criterion] = ("satisfaction",),
     batch_size: int = 64,
     device: str = "auto",
     progress: Progress | None = None,
@@ -131,6 +133,9 @@ def generate(
         model: a bundled name, a folder, a hub name, or a model already loaded.
         samples: how many texts; a control's sets of parameters are dealt out to them in turn.
         seed: each sample follows from the seed and its own number alone.
+        until: draw samples again that are not good enough; the best text of each is kept.
+        candidates: texts drawn for each sample in each round, of which the best by ``rank_by`` is kept.
+        rank_by: what makes a text the best, the first criterion first; see ``selection.utilities``.
         device: ``auto`` takes a GPU if there is one.
         on_step: sees every reverse step of every batch.
 
@@ -138,27 +143,40 @@ def generate(
         UserError: a missing model or weights, a control that the model cannot satisfy, an unknown device.
     """
     started = time.perf_counter()
-    sampler, guidance = sampler or SamplerSettings(), guidance or Guidance()
+    until = until or Until(max_rounds=1)
     place = choose_device(device)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     pretrained.model.to(place)
-    batches = _batches(pretrained, control, seed, samples, batch_size)
-    done: list[Sample] = []
-    for number, (rows, canvas) in enumerate(batches):
+    plan = Plan(pretrained, control, sampler or SamplerSettings(), guidance or Guidance(), batch_size)
+    best: dict[int, Sample] = {}
+    for number in range(until.max_rounds):
+        open_samples = [i for i in range(samples) if i not in best or not satisfied(best[i].checks, until)]
+        if not open_samples:
+            break
+        attempts = range(number * candidates, (number + 1) * candidates)
+        draws = [Draw(seed, sample, attempt) for sample in open_samples for attempt in attempts]
+        found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
+        for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
+            found[sample.index].append(sample)
+        for i, texts in found.items():
+            best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
+    return Generation([best[i] for i in range(samples)], time.perf_counter() - started)
 
-        def watch(step: Step, number: int = number) -> None:
-            if progress is not None:
-                progress(number * step.steps + step.number + 1, len(batches) * step.steps)
 
-        part = control.only(rows) if control is not None else None
-        ids, latent = _sample(pretrained, part, rows, canvas, seed, sampler, guidance, [watch, on_step])
-        words = [pretrained.tokenizer.words(row) for row in ids.tolist()]
-        checks = check_all(part, words)
-        for at, row in enumerate(rows):
-            text = pretrained.tokenizer.text(words[at])
-            done.append(Sample(row, words[at], text, checks[at], latent[at].cpu().numpy()))
-    done.sort(key=lambda sample: sample.index)
-    return Generation(done, time.perf_counter() - started)
+def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
+    """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""
+    results = sorted(drawn, key=lambda result: result.draw)
+    control = plan.control.only([result.draw.sample for result in results]) if plan.control is not None else None
+    for result, checks in zip(results, check_all(control, [result.words for result in results]), strict=True):
+        text = plan.pretrained.tokenizer.text(result.words)
+        yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
+
+
+def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrained) -> Sample:
+    if len(texts) == 1:
+        return texts[0]
+    values = utilities(rank_by, pretrained, [text.words for text in texts], [text.checks for text in texts])
+    return texts[max(range(len(texts)), key=values.__getitem__)]
 
 
 def choose_device(name: str) -> torch.device:
@@ -190,55 +208,3 @@ def check_all(control: Control[Any] | None, words: Sequence[Sequence[str]]) -> l
             label += "'"
         verdicts[label] = part.check(words)
     return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(words))]
-
-
-def _batches(
-    pretrained: Pretrained, control: Control[Any] | None, seed: int, samples: int, batch_size: int
-) -> list[tuple[list[int], int]]:
-    """Sample numbers and canvas of each batch: samples of like length share one."""
-    by_canvas: dict[int, list[int]] = defaultdict(list)
-    for sample in range(samples):
-        by_canvas[choose_canvas(pretrained.model.config, control, seed, sample)].append(sample)
-    return [
-        (rows[at : at + batch_size], canvas)
-        for canvas, rows in sorted(by_canvas.items())
-        for at in range(0, len(rows), batch_size)
-    ]
-
-
-def _sample(
-    pretrained: Pretrained,
-    control: Control[Any] | None,
-    rows: list[int],
-    canvas: int,
-    seed: int,
-    sampler: SamplerSettings,
-    guidance: Guidance,
-    watchers: Sequence[OnStep | None],
-) -> tuple[Tensor, Tensor]:
-    """Word ids ``[B, L]`` and final latents ``[B, L, D]`` of one batch."""
-    model = pretrained.model
-    table = model.embeddings
-    if control is not None:
-        control.prepare(Setting(model, pretrained.tokenizer, pretrained.folder, len(rows), canvas))
-    steered = Steered(
-        model, pretrained.tokenizer, control, guidance, clamp=sampler.clamp, temperature=sampler.temperature
-    )
-    noise = SampleNoise(seed, rows, sampler.top_p)
-
-    def on_step(step: Step) -> Tensor | None:
-        moved = steered.on_step(step)
-        for watcher in watchers:
-            if watcher is not None:
-                seen = step if moved is None else step._replace(x=moved)
-                replaced = watcher(seen)
-                moved = moved if replaced is None else replaced
-        return moved
-
-    with torch.no_grad():
-        x = noise(torch.empty(len(rows), canvas, model.config.embed_dim, device=table.device))
-        times = model.schedule.times(sampler.steps, last=sampler.last)
-        eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
-        x = SAMPLERS[sampler.name](steered, x, times, model.schedule, noise, eta=eta, on_step=on_step)
-        ids = steered.words(x, sampler.rounding)
-        return ids, model.embed(ids)

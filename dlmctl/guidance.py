@@ -1,6 +1,7 @@
 """How controls' energies move the latent: one function per method.
 
-Energies are sums over a sample in nats, so a step does not depend on what else is in the batch.
+Each takes ``gradient``, the controls' summed d energy / d at for any point ``at``. Energies are sums over a sample in
+nats, so a step does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
@@ -16,25 +17,19 @@ from dlmctl.settings import Guidance
 # throws a sample off.
 LARGEST_SHIFT = 20.0
 
-
-EnergyOfWords = Callable[[Tensor], Tensor]
-"""Word probabilities ``[B, L, V]`` to energies ``[B]``."""
-
-EnergyOfLatent = Callable[[Tensor], Tensor]
-"""A latent ``[B, L, D]`` to energies ``[B]``."""
+Gradient = Callable[[Tensor], Tensor]
+"""A point, ``[B, L, V]`` word probabilities or ``[B, L, D]`` latents, to the energy's gradient there."""
 
 
-def _gradient(energy: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """d energy / d at, finite everywhere: a sample whose energy is not a number is left as it is."""
-    with torch.enable_grad():
-        leaf = at.detach().requires_grad_()
-        energies = energy(leaf)
-        (slope,) = torch.autograd.grad(energies.sum(), leaf)
-    broken = ~torch.isfinite(energies) | ~torch.isfinite(slope).flatten(1).all(1)
-    return slope.masked_fill(broken.reshape(-1, 1, 1), 0.0)
+def strength(guidance: Guidance, t: float) -> float:
+    """The scale of guidance at time ``t``; 0 outside the times it acts in."""
+    if not guidance.until <= t <= guidance.since:
+        return 0.0
+    share = {"constant": 1.0, "rising": 1.0 - t, "falling": t}[guidance.schedule]
+    return guidance.scale * share
 
 
-def shift_words(logits: Tensor, energy: EnergyOfWords, guidance: Guidance) -> Tensor:
+def shift_words(logits: Tensor, gradient: Gradient, scale: float, updates: int) -> Tensor:
     """Guided word logits ``[B, L, V]``: mirror descent on the word probabilities of the x_0 estimate.
 
     An update adds -scale * d energy / d p to the logits, which is exponentiated gradient descent on the
@@ -42,25 +37,26 @@ def shift_words(logits: Tensor, energy: EnergyOfWords, guidance: Guidance) -> Te
     unlikely so far. To first order in the energy it multiplies each word's probability by that of the
     constraint given the word. It needs no backward pass through the denoiser.
     """
-    for _ in range(guidance.updates):
-        slope = _gradient(energy, logits.softmax(-1))
+    for _ in range(updates):
+        slope = gradient(logits.softmax(-1))
         # Only differences between the words of a position matter.
         slope = slope - slope.mean(-1, keepdim=True)
-        logits = logits - (guidance.scale / guidance.updates * slope).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+        logits = logits - (scale / updates * slope).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
     return logits
 
 
-def shift_latent(x0: Tensor, x_t: Tensor, alphabar: Tensor, energy: EnergyOfLatent, guidance: Guidance) -> Tensor:
+def shift_latent(x0: Tensor, x_t: Tensor, alphabar: Tensor, gradient: Gradient, scale: float) -> Tensor:
     """Guided x_0 estimate: classifier guidance (Dhariwal and Nichol 2021, algorithm 2) in terms of x_0.
 
     Adding -grad E to the score of x_t moves the x_0 estimate by -(1 - alphabar) / sqrt(alphabar) * grad E,
-    for ``alphabar [B, 1, 1]``. One backward pass through the classifier at x_t.
+    for ``alphabar [B, 1, 1]``. With the gradient taken at x_t by a noise-aware classifier this is the plain form; with
+    the energy of the x_0 estimate, through the denoiser, it is universal guidance (Bansal et al. 2023).
     """
-    shift = guidance.scale * (1 - alphabar) / alphabar.sqrt() * _gradient(energy, x_t)
+    shift = scale * (1 - alphabar) / alphabar.sqrt() * gradient(x_t)
     return x0 - shift.clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
 
 
-def langevin(x: Tensor, mean: Tensor, variance: Tensor, energy: EnergyOfLatent, guidance: Guidance) -> Tensor:
+def langevin(x: Tensor, mean: Tensor, variance: Tensor, gradient: Gradient, guidance: Guidance) -> Tensor:
     """Guided x_s: Adagrad on ``fluency * ||mean - x||^2 / variance + energy`` (Li et al. 2022, section 5.1).
 
     Args:
@@ -69,7 +65,7 @@ def langevin(x: Tensor, mean: Tensor, variance: Tensor, energy: EnergyOfLatent, 
     x = x.detach().clone()
     squares = torch.zeros_like(x)
     for _ in range(guidance.updates):
-        slope = _gradient(energy, x) + 2 * guidance.fluency * (x - mean) / variance.clamp(min=1e-6)
+        slope = gradient(x) + 2 * guidance.fluency * (x - mean) / variance.clamp(min=1e-6)
         squares += slope.square()
         x = x - guidance.step_size * slope / (squares.sqrt() + 1e-10)
     return x

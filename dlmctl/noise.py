@@ -1,33 +1,49 @@
-"""Where randomness comes from: one seed a run, one stream a sample, so batch size never changes a text."""
+"""Where randomness comes from: each draw of each sample has streams of its own, so batch size never changes a text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+# What a stream is for; streams of one draw are independent of each other.
+NOISE, LAYOUT, CONTROL = range(3)
+
+
+class Draw(NamedTuple):
+    """One attempt at one sample of a run; all its randomness follows from these numbers."""
+
+    seed: int
+    sample: int
+    attempt: int = 0
+
+    def generator(self, use: int) -> torch.Generator:
+        """The stream of this draw for a use: ``NOISE``, ``LAYOUT``, or ``CONTROL`` for what a control draws itself."""
+        state = np.random.SeedSequence((self.seed, self.sample, self.attempt, use)).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(state) % 2**63)
+
 
 class SampleNoise:
-    """Standard normal noise for a batch, drawn from one generator per sample.
+    """Standard normal noise for a batch, from one stream per draw.
 
     The generators live on the CPU, so a seed means the same noise on every device.
 
     Args:
-        seed: of the run.
-        samples: the number of each sample in the run.
+        draws: one for each row of the batch.
         top_p: redraw entries whose absolute value exceeds this (Diffusion-LM's noise truncation); None keeps all.
 
     Raises:
         ValueError: ``top_p`` is not positive.
     """
 
-    def __init__(self, seed: int, samples: Sequence[int], top_p: float | None = None) -> None:
+    def __init__(self, draws: Sequence[Draw], top_p: float | None = None) -> None:
         if top_p is not None and top_p <= 0:
             raise ValueError(f"top_p must be positive, got {top_p}")
         self.top_p = top_p
-        self.generators = [generator(seed, sample) for sample in samples]
+        self.generators = [draw.generator(NOISE) for draw in draws]
 
     def __call__(self, like: Tensor) -> Tensor:
         """Noise of the shape ``[B, L, D]``, type and device of ``like``; row i comes from stream i."""
@@ -39,9 +55,3 @@ class SampleNoise:
         while self.top_p is not None and bool((outside := noise.abs() > self.top_p).any()):
             noise[outside] = torch.randn(int(outside.sum()), generator=source)
         return noise
-
-
-def generator(seed: int, *numbers: int) -> torch.Generator:
-    """A generator that follows from a run's seed and any further numbers, each combination its own stream."""
-    state = np.random.SeedSequence((seed, *numbers)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) % 2**63)

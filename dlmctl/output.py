@@ -41,6 +41,8 @@ def record(sample: Sample) -> dict[str, Any]:
         "words": sample.words,
         "passed": sample.passed,
         "checks": {name: check._asdict() for name, check in sample.checks.items()},
+        "rounds": sample.rounds,
+        "problem": sample.problem,
     }
 
 

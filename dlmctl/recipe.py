@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.bundled import bundled_names, bundled_path
-from dlmctl.errors import RecipeError, nearest
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.yaml_source import Place, line_of, parse
 
 COMBINATIONS = ("all", "any", "not")
@@ -46,6 +46,13 @@ class Recipe(BaseModel):
     controls: list[dict[str, Any]] = Field(default_factory=list, description="what the texts must satisfy")
     sampler: SamplerSettings = SamplerSettings()
     guidance: Guidance = Guidance()
+    until: Until | None = Field(None, description="draw texts again that are not good enough; the best are kept")
+    candidates: int = Field(1, ge=1, description="texts drawn for each sample in each round; the best is kept")
+    rank_by: list[Criterion] = Field(
+        ["satisfaction"],
+        min_length=1,
+        description="what makes a text the best: satisfaction of the controls, lm_score, mbr",
+    )
     batch_size: int = Field(64, ge=1, description="most samples in one batch")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
@@ -174,8 +181,8 @@ def _validate_params(spec: ControlSpec) -> None:
         return
     try:
         control = find_control(spec.name)
-    except RecipeError as error:
-        raise _Misplaced(spec.place, error.what, error.remedy) from None
+    except UserError as error:
+        raise _Misplaced(spec.place, str(error)) from None
     for index, params in enumerate(spec.params):
         try:
             control.Params.model_validate(params)
@@ -190,17 +197,35 @@ def _explain(error: ValidationError, kind: type[BaseModel], place: Place, source
     where: Place = (*place, *(part for part in first["loc"]))
     dotted = ".".join(str(part) for part in where)
     if first["type"] == "extra_forbidden":
-        owner: Any = kind
-        for part in first["loc"][:-1]:
-            owner = owner.model_fields[part].annotation if isinstance(part, str) else owner
-        key = str(first["loc"][-1])
-        return source.error(where, f"unknown key {key!r}.", nearest(key, list(owner.model_fields)))
+        *outer, key = first["loc"]
+        known = _keys_at(kind, outer)
+        return source.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
     if first["type"] == "missing":
         return source.error(where, f"{dotted} is required.")
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:] if message[:5] == "Input" else message
     given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
     return source.error(where, f"{dotted}: {message.rstrip('.')}{given}.")
+
+
+def _keys_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys that the model at ``path`` inside ``kind`` knows; none where its type leaves that open."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = kind.model_fields.get(part)
+        inside = _models_in(field.annotation) if field else []
+        if len(inside) != 1:
+            return []
+        (kind,) = inside
+    return list(kind.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models in a type such as ``list[Span] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
 def _override(settings: dict[str, Any], override: str) -> None:
@@ -242,18 +267,24 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON schema of a recipe, with the parameters of every registered control."""
-    from dlmctl.control import find_control, registered
+    """JSON schema of a recipe, with the parameters of every installed control that works."""
+    from dlmctl.control import log
+    from dlmctl.plugins import installed
 
     schema = Recipe.model_json_schema()
     definitions = schema.setdefault("$defs", {})
     entries: dict[str, Any] = {"weight": {"type": "number", "minimum": 0, "default": 1.0}}
-    for name in registered():
-        params = find_control(name).Params.model_json_schema()
-        definitions.update(params.pop("$defs", {}))
-        definitions[f"control_{name}"] = params
-        one = {"$ref": f"#/$defs/control_{name}"}
-        entries[name] = {"anyOf": [one, {"type": "array", "items": one}]}
+    plugins, broken = installed()
+    for name, source, fault in broken:
+        log.warning("dlmctl: the schema is without control %r of %s: it %s", name, source, fault)
+    for plugin in plugins:
+        # Two controls may each have a nested model of one name, so each has a corner of its own.
+        corner = f"control_{plugin.name}"
+        params = plugin.schema(ref_template=f"#/$defs/{corner}.{{model}}")
+        definitions.update({f"{corner}.{key}": value for key, value in params.pop("$defs", {}).items()})
+        definitions[corner] = params
+        one = {"$ref": f"#/$defs/{corner}"}
+        entries[plugin.name] = {"anyOf": [one, {"type": "array", "items": one}]}
     control = {"$ref": "#/$defs/control"}
     for name in ("all", "any"):
         entries[name] = {"type": "array", "items": control, "minItems": 1}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Method = Literal["words", "latent", "langevin"]
+Criterion = Literal["satisfaction", "lm_score", "mbr"]
+Method = Literal["words", "latent", "denoiser", "langevin"]
 
 
 class SamplerSettings(BaseModel):
@@ -34,10 +35,29 @@ class Guidance(BaseModel):
     method: Method = Field(
         "words",
         description="words: shift the word logits of the x_0 estimate; latent: shift the x_0 estimate by the gradient "
-        "at x_t; langevin: Adagrad updates of x_s after each step (Li et al. 2022)",
+        "at x_t; denoiser: the same by the gradient of the estimate's energy through the denoiser; "
+        "langevin: Adagrad updates of x_s after each step (Li et al. 2022)",
     )
-    scale: float = Field(1.0, ge=0, description="strength of words and latent; 1 is Bayes' rule to first order")
+    scale: float = Field(1.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off")
+    schedule: Literal["constant", "rising", "falling"] = Field(
+        "constant", description="how the scale goes over time: as it is, times 1 - t, or times t"
+    )
+    clip: float = Field(
+        100.0, gt=0, description="largest norm of one control's gradient in a sample, so that none drowns the others"
+    )
     updates: int = Field(1, ge=1, description="gradient updates at each step")
     step_size: float = Field(0.1, gt=0, description="Adagrad learning rate of langevin")
     fluency: float = Field(0.003, ge=0, description="langevin: weight of the distance from the model's own mean")
+    since: float = Field(1.0, ge=0, le=1, description="no guidance at times above this")
     until: float = Field(0.05, ge=0, le=1, description="no guidance at times below this")
+
+
+class Until(BaseModel):
+    """When a sample is good enough, and how often it may be drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    satisfied: Literal["all", "any"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "all", description="all or any of the checks passed, or the least mean score of the checks"
+    )
+    max_rounds: int = Field(4, ge=1, le=1000, description="rounds of drawing, the first included")

@@ -1,23 +1,27 @@
 """The denoiser that samplers call: the model's x_0 estimate, steered by a control.
 
-Order at each step: predict (self-conditioned on the last estimate), guide, project exact constraints, clamp.
+Order at each step: predict (self-conditioned on the last estimate), guide, clamp, project exact constraints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlmctl.canvas import pin_structure
+from dlmctl.compose import All
 from dlmctl.control import Control, ControlState
-from dlmctl.diffusion import DiffusionLM, Rounding
-from dlmctl.guidance import langevin, shift_latent, shift_words
+from dlmctl.diffusion import DiffusionLM
+from dlmctl.guidance import Gradient, langevin, shift_latent, shift_words, strength
 from dlmctl.samplers import Step
-from dlmctl.settings import Guidance
+from dlmctl.settings import Guidance, SamplerSettings
 from dlmctl.tokenizer import Tokenizer
+
+StateOf = Callable[[Tensor], ControlState]
 
 
 class Steered:
@@ -25,8 +29,10 @@ class Steered:
 
     Args:
         control: prepared for this batch, or None for unguided text.
-        clamp: replace the x_0 estimate by its nearest words at every step (Li et al. 2022, section 4.3).
-        temperature: divides the word logits; below 1 is more cautious.
+        counts: words of each row ``[B]``, -1 where the model decides.
+
+    Attributes:
+        problems: of each row whose energy stopped being a number, what happened; it goes on unguided.
     """
 
     def __init__(
@@ -35,55 +41,98 @@ class Steered:
         tokenizer: Tokenizer,
         control: Control[Any] | None,
         guidance: Guidance,
-        *,
-        clamp: bool = False,
-        temperature: float = 1.0,
+        sampler: SamplerSettings,
+        counts: Tensor,
     ) -> None:
         self.model, self.tokenizer, self.control, self.guidance = model, tokenizer, control, guidance
-        self.clamp, self.temperature = clamp, temperature
+        self.sampler, self.counts = sampler, counts
+        self.parts = control.parts if isinstance(control, All) else [control] if control is not None else []
         self.embeddings = model.embeddings.detach()
+        self.problems: dict[int, str] = {}
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         x0, logits = self.model.predict(x_t, t, self.previous)
-        control = self.control if float(t[0]) >= self.guidance.until else None
+        method, scale = self.guidance.method, strength(self.guidance, float(t[0])) if self.parts else 0.0
         if logits is not None:
             # UNK stands for words the vocabulary lacks; a text has no use for it.
             logits[..., self.tokenizer.unk_id] = -torch.inf
-            logits = logits / self.temperature
-            if control is not None and self.guidance.method == "words":
-                logits = shift_words(logits, partial(self._energy_of_words, control), self.guidance)
+            logits = logits / self.sampler.temperature
+            if self.control is not None:
+                logits = self.control.restrict(logits)
+            if scale and method == "words":
+                gradient = self._gradient(self._state_of_words, float(t[0]))
+                logits = shift_words(logits, gradient, scale, self.guidance.updates)
             x0 = logits.softmax(-1) @ self.embeddings
-        if control is not None and self.guidance.method == "latent":
+        if scale and method in ("latent", "denoiser"):
             alphabar = self.model.schedule.alphabar(t).to(x_t).reshape(-1, 1, 1)
-            energy = partial(self._energy_of_latent, control, t=t)
-            x0, logits = shift_latent(x0, x_t, alphabar, energy, self.guidance), None
-        if self.clamp:
+            gradient = self._gradient(self._state_of_latent(t, through=method == "denoiser"), float(t[0]))
+            x0, logits = shift_latent(x0, x_t, alphabar, gradient, scale), None
+        if self.sampler.clamp:
             x0 = self.model.embed(self.model.words(x0, logits))
-        if self.control is not None:
-            x0 = self.control.project(x0, self._state(x0))
+        x0 = self._exact(x0)
         self.previous, self.logits = x0, logits
         return x0
 
     @torch.no_grad()
     def on_step(self, step: Step) -> Tensor | None:
         """The paper's guidance moves the latent after each draw; the other methods leave it."""
-        if self.control is None or self.guidance.method != "langevin" or step.s < self.guidance.until:
+        if not self.parts or self.guidance.method != "langevin" or not strength(self.guidance, step.s):
             return None
         s = torch.full((len(step.x),), step.s, dtype=torch.float64, device=step.x.device)
-        energy = partial(self._energy_of_latent, self.control, t=s)
-        return langevin(step.x, step.mean, step.variance, energy, self.guidance)
+        gradient = self._gradient(self._state_of_latent(s), step.s)
+        return langevin(step.x, step.mean, step.variance, gradient, self.guidance)
 
     @torch.no_grad()
-    def words(self, x: Tensor, rounding: Rounding | None = None) -> Tensor:
+    def words(self, x: Tensor) -> Tensor:
         """Word ids ``[B, L]`` of the finished latent, exact constraints kept."""
-        ids = self.model.words(x, self.logits, rounding)
-        if self.control is None:
-            return ids
-        clean = self.model.embed(ids)
-        return self.model.rounding_logits(self.control.project(clean, self._state(clean)), "l2").argmax(-1)
+        scores = self.logits
+        if scores is None or self.sampler.rounding is not None:
+            scores = self.model.rounding_logits(x, self.sampler.rounding)
+            if self.control is not None:
+                scores = self.control.restrict(scores)
+        clean = self._exact(self.model.embed(scores.argmax(-1)))
+        return self.model.rounding_logits(clean, "l2").argmax(-1)
+
+    def _exact(self, x0: Tensor) -> Tensor:
+        """``x0 [B, L, D]`` with what must stand in it: the settled number of words, and the control's projection."""
+        if self.control is not None:
+            x0 = self.control.project(x0, self._state(x0))
+        return pin_structure(x0, self.counts, self.tokenizer, self.embeddings)
+
+    def _gradient(self, state_of: StateOf, t: float) -> Gradient:
+        """The sum of the parts' gradients, each kept within ``guidance.clip``; rows that broke get none."""
+
+        def gradient(at: Tensor) -> Tensor:
+            total = torch.zeros_like(at)
+            with torch.enable_grad():
+                leaf = at.detach().requires_grad_()
+                state = state_of(leaf)
+                for part in self.parts:
+                    energy = part.weight * part.energy(state)
+                    if not energy.requires_grad:  # a control that only projects
+                        continue
+                    # Parts may share the x_0 estimate, so the graph is kept for the next one.
+                    (slope,) = torch.autograd.grad(energy.sum(), leaf, retain_graph=True)
+                    total += self._tamed(part.name, energy.detach(), slope, t)
+            return total.masked_fill(self._broken(at.device), 0.0)
+
+        return gradient
+
+    def _tamed(self, name: str, energy: Tensor, slope: Tensor, t: float) -> Tensor:
+        finite = torch.isfinite(energy) & torch.isfinite(slope).flatten(1).all(1)
+        for row in (~finite).nonzero().flatten().tolist():
+            self.problems.setdefault(row, f"the energy of {name} was not a number at t = {t:.2f}; unguided from there")
+        norm = slope.flatten(1).norm(dim=1).clamp(min=1e-12)
+        slope = slope * (self.guidance.clip / norm).clamp(max=1.0).reshape(-1, 1, 1)
+        return slope.masked_fill(~finite.reshape(-1, 1, 1), 0.0)
+
+    def _broken(self, device: torch.device) -> Tensor:
+        broken = torch.zeros(len(self.counts), 1, 1, dtype=torch.bool, device=device)
+        broken[list(self.problems)] = True
+        return broken
 
     def _state(self, x0: Tensor, log_probs: Callable[[], Tensor] | None = None) -> ControlState:
         """A state whose latent is itself an x_0 estimate, and so at noise level 0."""
@@ -96,22 +145,27 @@ class Steered:
             word_log_probs=log_probs or (lambda: self.model.rounding_logits(x0).log_softmax(-1)),
         )
 
-    def _energy_of_words(self, control: Control[Any], probabilities: Tensor) -> Tensor:
-        return control.energy(self._state(probabilities @ self.embeddings, probabilities.clamp(min=1e-20).log))
+    def _state_of_words(self, probabilities: Tensor) -> ControlState:
+        return self._state(probabilities @ self.embeddings, probabilities.clamp(min=1e-20).log)
 
-    def _energy_of_latent(self, control: Control[Any], x: Tensor, t: Tensor) -> Tensor:
-        @cache
-        def predict() -> tuple[Tensor, Tensor]:
-            x0, logits = self.model.predict(x, t, self.previous)
-            return x0, (self.model.rounding_logits(x0) if logits is None else logits).log_softmax(-1)
+    def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
+        """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
 
-        return control.energy(
-            ControlState(
-                x,
+        def state_of(x_t: Tensor) -> ControlState:
+            @cache
+            def predict() -> tuple[Tensor, Tensor]:
+                x0, logits = self.model.predict(x_t, t, self.previous)
+                return x0, (self.model.rounding_logits(x0) if logits is None else logits).log_softmax(-1)
+
+            if through:
+                return self._state(predict()[0], lambda: predict()[1])
+            return ControlState(
+                x_t,
                 t,
                 tokenizer=self.tokenizer,
                 embeddings=self.embeddings,
                 x0=lambda: predict()[0],
                 word_log_probs=lambda: predict()[1],
             )
-        )
+
+        return state_of

@@ -3,9 +3,10 @@ import torch
 
 from controls import Pos
 from controls.pos import PosParams
-from dlmctl.canvas import choose_canvas
+from dlmctl.canvas import lay_out
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation import build_control, generate
+from dlmctl.noise import Draw
 from dlmctl.recipe import read_recipe
 from dlmctl.settings import Guidance, SamplerSettings
 
@@ -53,7 +54,8 @@ def test_guidance_lowers_the_energy(pretrained):
             control, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(scale=scale, updates=3)
         )
         x = torch.stack([torch.from_numpy(sample.latent) for sample in result])
-        control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, 8, x.shape[1]))
+        draws, words = [Draw(0, i) for i in range(8)], [len(TAGS)] * 8
+        control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, x.shape[1], draws, words))
         state = ControlState(
             x,
             torch.zeros(8),
@@ -79,7 +81,7 @@ def test_no_unknown_words_and_no_structure_tokens(pretrained):
 
 def test_canvases_follow_the_training_lengths(pretrained):
     config = pretrained.model.config
-    canvases = {choose_canvas(config, None, 0, sample) for sample in range(50)}
+    canvases = {lay_out(config, None, Draw(0, sample)).canvas for sample in range(50)}
     assert canvases == {8, 16}  # sentences of 5 to 8 words, START and END, in multiples of 8
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dlmctl.noise import SampleNoise
+from dlmctl.noise import Draw, SampleNoise
 from dlmctl.samplers import SAMPLERS, Step, ddim, dpmpp_2m
 from dlmctl.schedule import Schedule
 
@@ -23,7 +23,7 @@ def gaussian_denoiser(variance: float):
 
 @pytest.mark.parametrize(("name", "eta"), [("ancestral", 1.0), ("ddim", 0.0), ("ddim", 1.0), ("dpmpp_2m", 0.0)])
 def test_reproduces_the_data_variance(name, eta):
-    noise = SampleNoise(0, range(8))
+    noise = SampleNoise([Draw(0, i) for i in range(8)])
     x = noise(torch.empty(8, 50, 20))
     times = SCHEDULE.times(400)
     out = SAMPLERS[name](gaussian_denoiser(0.25), x, times, SCHEDULE, noise, eta=eta)
@@ -33,7 +33,7 @@ def test_reproduces_the_data_variance(name, eta):
 @pytest.mark.parametrize(("sampler", "order"), [(ddim, 1), (dpmpp_2m, 2)])
 def test_order_of_convergence(sampler, order):
     """Halving the steps of a p-th order solver multiplies its error by 2^p."""
-    x = SampleNoise(1, range(4))(torch.empty(4, 20, 8)).double()
+    x = SampleNoise([Draw(1, i) for i in range(4)])(torch.empty(4, 20, 8)).double()
 
     def end(steps):
         times = torch.linspace(0.8, 0.2, steps + 1, dtype=torch.float64)
@@ -52,7 +52,7 @@ def test_every_step_is_seen_and_can_move_the_latent(name):
         seen.append(step)
         return torch.full_like(step.x, 7.0) if step.s == 0 else None
 
-    noise = SampleNoise(0, range(2))
+    noise = SampleNoise([Draw(0, i) for i in range(2)])
     x = noise(torch.empty(2, 5, 4))
     eta = 0.0 if name == "dpmpp_2m" else 1.0
     out = SAMPLERS[name](gaussian_denoiser(1.0), x, SCHEDULE.times(6), SCHEDULE, noise, eta=eta, on_step=move)
@@ -69,14 +69,14 @@ def test_dpmpp_refuses_fresh_noise():
 
 def test_a_sample_draws_the_same_noise_in_any_batch():
     like = torch.empty(5, 6, 3)
-    together = SampleNoise(3, [0, 1, 2, 3, 4])(like)
-    alone = SampleNoise(3, [3])(like[:1])
+    together = SampleNoise([Draw(3, i) for i in range(5)])(like)
+    alone = SampleNoise([Draw(3, 3)])(like[:1])
     assert torch.equal(together[3], alone[0])
     assert not torch.equal(together[0], together[1])
 
 
 def test_top_p_bounds_the_noise():
-    noise = SampleNoise(0, range(4), top_p=0.5)(torch.empty(4, 200, 4))
+    noise = SampleNoise([Draw(0, i) for i in range(4)], top_p=0.5)(torch.empty(4, 200, 4))
     assert noise.abs().max().item() <= 0.5
     # A standard normal cut at 0.5 has this variance; redrawing, unlike clipping, leaves no mass at the bound.
     assert noise.std().item() == pytest.approx(math.sqrt(0.0806), rel=0.05)

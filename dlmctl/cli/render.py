@@ -54,4 +54,11 @@ def print_generation(result: Generation) -> None:
         checks = [sample.checks[name] for sample in result]
         mean = sum(check.score for check in checks) / len(checks)
         totals.append(f"{name}: mean score {mean:.1%}, {sum(check.passed for check in checks)} of {len(checks)} pass")
-    Console(stderr=not console.is_terminal).print(". ".join(totals) + ".", highlight=False)
+    rounds = max((sample.rounds for sample in result), default=1)
+    if rounds > 1:
+        totals.append(f"Drawn in {rounds} rounds")
+    notes = Console(stderr=not console.is_terminal)
+    notes.print(". ".join(totals) + ".", highlight=False)
+    for sample in result:
+        if sample.problem:
+            notes.print(f"sample {sample.index}: {sample.problem}.", highlight=False, style="yellow")

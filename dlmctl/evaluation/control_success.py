@@ -10,7 +10,8 @@ from dlmctl.checkpoint import Pretrained
 from dlmctl.control import Control, find_control
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
-from dlmctl.generation import Progress, generate
+from dlmctl.generation import generate
+from dlmctl.sampling import Progress
 from dlmctl.settings import Guidance, SamplerSettings
 
 
@@ -39,7 +40,7 @@ def evaluate_control(
     judge, judge_words = load_scorer(scorer or pretrained.folder / "scorer")
     strength = guidance or Guidance()
     figures: dict[str, float] = {}
-    for prefix, used in (("", strength), ("unguided_", strength.model_copy(update={"until": 1.0}))):
+    for prefix, used in (("", strength), ("unguided_", strength.model_copy(update={"scale": 0.0}))):
         result = generate(
             control,
             model=pretrained,

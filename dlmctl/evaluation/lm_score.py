@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +81,9 @@ def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> 
     tokenizer.save(folder)
 
 
+@cache
 def load_scorer(folder: Path) -> tuple[GPT2LMHeadModel, Tokenizer]:
-    """The scorer of ``folder`` in float32, and the tokeniser of its words.
+    """The scorer of ``folder`` in float32, and the tokeniser of its words. Loaded once a process.
 
     Raises:
         ModelError: the folder is missing, damaged or holds another kind of model.

@@ -8,7 +8,8 @@ from dlmctl.checkpoint import Pretrained
 from dlmctl.dataset import Split, load_split
 from dlmctl.evaluation.diversity import distinct_n, novelty, self_bleu
 from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
-from dlmctl.generation import Progress, generate
+from dlmctl.generation import generate
+from dlmctl.sampling import Progress
 from dlmctl.settings import SamplerSettings
 from dlmctl.tokenizer import Tokenizer
 

@@ -1,0 +1,97 @@
+"""Draws to words: lay texts out, put those of like length into batches, walk each batch from noise to words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlmctl.canvas import Layout, lay_out
+from dlmctl.checkpoint import Pretrained
+from dlmctl.control import Control, Setting
+from dlmctl.noise import Draw, SampleNoise
+from dlmctl.samplers import SAMPLERS, OnStep, Step
+from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.steer import Steered
+
+Progress = Callable[[int, int], None]
+"""Receives reverse steps done and reverse steps in all."""
+
+
+class Drawn(NamedTuple):
+    """What came of one draw: words, their latents ``[L, D]``, and what went wrong with the guidance, if anything."""
+
+    draw: Draw
+    words: list[str]
+    latent: np.ndarray
+    problem: str | None
+
+
+class Plan(NamedTuple):
+    """How texts are drawn, apart from which ones."""
+
+    pretrained: Pretrained
+    control: Control[Any] | None
+    sampler: SamplerSettings
+    guidance: Guidance
+    batch_size: int
+
+
+def draw_texts(
+    plan: Plan, draws: Sequence[Draw], *, progress: Progress | None = None, on_step: OnStep | None = None
+) -> Iterator[Drawn]:
+    """Each of ``draws`` as words, batch by batch, in the order of their lengths.
+
+    Raises:
+        UserError: the control has no weights for this model, or the model cannot satisfy it.
+    """
+    config = plan.pretrained.model.config
+    by_canvas: dict[int, list[tuple[Draw, Layout]]] = defaultdict(list)
+    for draw in draws:
+        layout = lay_out(config, plan.control, draw)
+        by_canvas[layout.canvas].append((draw, layout))
+    batches = [
+        rows[at : at + plan.batch_size]
+        for _, rows in sorted(by_canvas.items())
+        for at in range(0, len(rows), plan.batch_size)
+    ]
+    for number, batch in enumerate(batches):
+
+        def watch(step: Step, number: int = number) -> Tensor | None:
+            if progress is not None:
+                progress(number * step.steps + step.number + 1, len(batches) * step.steps)
+            return on_step(step) if on_step is not None else None
+
+        yield from _draw_batch(plan, batch, watch)
+
+
+def _draw_batch(plan: Plan, batch: list[tuple[Draw, Layout]], watch: OnStep) -> Iterator[Drawn]:
+    model, tokenizer, sampler = plan.pretrained.model, plan.pretrained.tokenizer, plan.sampler
+    draws, layouts = [draw for draw, _ in batch], [layout for _, layout in batch]
+    table, canvas = model.embeddings, layouts[0].canvas
+    control = plan.control.only([draw.sample for draw in draws]) if plan.control is not None else None
+    if control is not None:
+        words = [layout.words for layout in layouts]
+        control.prepare(Setting(model, tokenizer, plan.pretrained.folder, canvas, draws, words))
+    counts = torch.tensor([-1 if layout.words is None else layout.words for layout in layouts], device=table.device)
+    steered = Steered(model, tokenizer, control, plan.guidance, sampler, counts)
+    noise = SampleNoise(draws, sampler.top_p)
+
+    def on_step(step: Step) -> Tensor | None:
+        moved = steered.on_step(step)
+        replaced = watch(step if moved is None else step._replace(x=moved))
+        return moved if replaced is None else replaced
+
+    with torch.no_grad():
+        x = noise(torch.empty(len(draws), canvas, model.config.embed_dim, device=table.device))
+        times = model.schedule.times(sampler.steps, last=sampler.last)
+        eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
+        x = SAMPLERS[sampler.name](steered, x, times, model.schedule, noise, eta=eta, on_step=on_step)
+        ids = steered.words(x)
+        latents = model.embed(ids).cpu().numpy()
+    for row, draw in enumerate(draws):
+        yield Drawn(draw, tokenizer.words(ids[row].tolist()), latents[row], steered.problems.get(row))

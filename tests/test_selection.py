@@ -1,0 +1,94 @@
+import pytest
+
+from dlmctl import generate
+from dlmctl.control import Check, Control, ControlParams
+from dlmctl.errors import ModelError
+from dlmctl.selection import mean_bleu, mean_score, satisfied, utilities
+from dlmctl.settings import SamplerSettings, Until
+
+QUICK = SamplerSettings(steps=4)
+GOOD, BAD = Check(1.0, True, ""), Check(0.4, False, "")
+
+
+class Shortish(Control):
+    """A control without guidance: passes texts whose first word is in a set. Counts how many texts it has seen."""
+
+    name = "shortish"
+    Params = ControlParams
+
+    def __init__(self, wanted):
+        super().__init__()
+        self.wanted, self.seen = wanted, []
+
+    def energy(self, state):
+        return state.x.detach().sum((1, 2)) * 0
+
+    def check(self, words):
+        self.seen.append(len(words))
+        return [Check(float(text[:1] == [self.wanted]), text[:1] == [self.wanted], "") for text in words]
+
+
+@pytest.mark.parametrize(
+    ("asked", "checks", "answer"),
+    [
+        ("all", {"a": GOOD, "b": GOOD}, True),
+        ("all", {"a": GOOD, "b": BAD}, False),
+        ("any", {"a": GOOD, "b": BAD}, True),
+        ("any", {"a": BAD}, False),
+        (0.7, {"a": GOOD, "b": BAD}, True),
+        (0.71, {"a": GOOD, "b": BAD}, False),
+        ("all", {}, True),
+        ("any", {}, True),
+    ],
+)
+def test_satisfied(asked, checks, answer):
+    assert satisfied(checks, Until(satisfied=asked)) is answer
+
+
+def test_mean_score():
+    assert mean_score({"a": GOOD, "b": BAD}) == pytest.approx(0.7)
+    assert mean_score({}) == 1.0
+
+
+def test_satisfaction_ranks_by_passes_then_score(pretrained):
+    checks = [{"a": BAD}, {"a": GOOD}, {"a": Check(0.9, False, "")}]
+    values = utilities(["satisfaction"], pretrained, [["x"]] * 3, checks)
+    assert sorted(range(3), key=values.__getitem__) == [0, 2, 1]
+
+
+def test_mbr_prefers_the_text_most_like_the_others():
+    texts = ["a b c d e f".split(), "a b c d e g".split(), "z y x w v u".split(), "a b c d h f".split()]
+    scores = mean_bleu(texts)
+    assert scores.index(min(scores)) == 2
+    assert scores.index(max(scores)) == 0
+
+
+def test_lm_score_without_a_scorer_says_how_to_make_one(pretrained):
+    with pytest.raises(ModelError, match="dlmctl train scorer"):
+        generate(model=pretrained, samples=1, candidates=2, rank_by=["lm_score"], sampler=QUICK)
+
+
+def test_until_draws_the_failing_ones_again_and_counts_rounds(pretrained):
+    first = generate(model=pretrained, samples=6, sampler=QUICK)
+    control = Shortish(first.samples[0].words[0])
+    result = generate(control, model=pretrained, samples=6, sampler=QUICK, until=Until(max_rounds=5))
+    assert [sample.index for sample in result] == list(range(6))
+    assert result.samples[0].rounds == 1
+    assert result.samples[0].words == first.samples[0].words
+    # Each round draws those that failed the round before, and no others.
+    failing = [
+        sum(sample.rounds >= n or not sample.passed for sample in result) for n in range(1, len(control.seen) + 1)
+    ]
+    assert control.seen == failing
+    assert all(sample.passed or sample.rounds == 5 for sample in result)
+
+
+def test_the_best_candidate_is_kept_whatever_the_batch_size(pretrained):
+    word = generate(model=pretrained, samples=1, sampler=QUICK).samples[0].words[0]
+    results = [
+        generate(Shortish(word), model=pretrained, samples=4, candidates=5, sampler=QUICK, batch_size=size)
+        for size in (1, 64)
+    ]
+    assert [s.words for s in results[0]] == [s.words for s in results[1]]
+    alone = generate(Shortish(word), model=pretrained, samples=4, sampler=QUICK)
+    assert results[0].success >= alone.success

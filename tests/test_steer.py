@@ -1,0 +1,111 @@
+"""The steered denoiser, with energies whose effect is known."""
+
+import pytest
+import torch
+
+from dlmctl import generate
+from dlmctl.control import Check, Control, ControlParams
+from dlmctl.settings import Guidance, SamplerSettings
+
+QUICK = SamplerSettings(steps=4)
+
+
+class Wish(Control):
+    """Wants one word everywhere; rows in ``broken`` have an energy that is not a number."""
+
+    name = "wish"
+    Params = ControlParams
+
+    def __init__(self, word, broken=(), sharpness=1.0):
+        super().__init__()
+        self.word, self.broken, self.sharpness = word, broken, sharpness
+
+    def prepare(self, setting):
+        self.rows = [draw.sample in self.broken for draw in setting.draws]
+
+    def energy(self, state):
+        wanted = state.tokenizer.encode([self.word])[1]
+        log_probs = (state.x @ state.embeddings.T).log_softmax(-1)
+        energy = -self.sharpness * log_probs[..., wanted].sum(1)
+        return torch.where(torch.tensor(self.rows), torch.tensor(torch.nan), energy)
+
+    def check(self, words):
+        return [Check(text.count(self.word) / max(1, len(text)), self.word in text, "") for text in words]
+
+
+class Ban(Control):
+    """Never this word."""
+
+    name = "ban"
+    Params = ControlParams
+
+    def __init__(self, word, id):
+        super().__init__()
+        self.word, self.id = word, id
+
+    def energy(self, state):
+        return torch.zeros(len(state.x))
+
+    def restrict(self, logits):
+        logits = logits.clone()
+        logits[..., self.id] = -torch.inf
+        return logits
+
+    def check(self, words):
+        return [Check(float(self.word not in text), self.word not in text, "") for text in words]
+
+
+def share(result, word):
+    return sum(sample.words.count(word) for sample in result) / max(1, sum(len(sample.words) for sample in result))
+
+
+@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+def test_every_method_moves_the_latent_towards_the_energy(pretrained, method):
+    # An untrained denoiser forgets the latent at the next step, so it is the first step that is looked at.
+    guidance = Guidance(method=method, updates=3, scale=2.0, step_size=1.0)
+    wanted = pretrained.model.embeddings[pretrained.tokenizer.encode(["river"])[1]].detach()
+
+    def nearness(control):
+        first = []
+        generate(control, model=pretrained, samples=12, sampler=QUICK, guidance=guidance, on_step=first.append)
+        return torch.cat([(step.x @ wanted).mean(1) for step in first if step.number == 0])
+
+    assert bool((nearness(Wish("river")) > nearness(None)).all())
+
+
+@pytest.mark.parametrize(("method", "at_estimate"), [("words", True), ("denoiser", True), ("latent", False)])
+def test_what_the_energy_sees(pretrained, method, at_estimate):
+    seen = []
+
+    class Spy(Wish):
+        def energy(self, state):
+            seen.append((float(state.t.max()), torch.equal(state.x, state.x0)))
+            return super().energy(state)
+
+    generate(Spy("river"), model=pretrained, samples=1, sampler=QUICK, guidance=Guidance(method=method))
+    assert all((t == 0 and same) == at_estimate for t, same in seen)
+
+
+def test_an_energy_that_is_not_a_number_stops_its_own_guidance_only(pretrained):
+    free = generate(model=pretrained, samples=3, sampler=QUICK)
+    whole = generate(Wish("river"), model=pretrained, samples=3, sampler=QUICK)
+    result = generate(Wish("river", broken=[1]), model=pretrained, samples=3, sampler=QUICK)
+    assert [sample.problem is None for sample in result] == [True, False, True]
+    assert "wish was not a number at t = 1.00" in result.samples[1].problem
+    assert result.samples[1].words == free.samples[1].words
+    assert [result.samples[i].words for i in (0, 2)] == [whole.samples[i].words for i in (0, 2)]
+
+
+def test_clip_keeps_a_steep_control_from_drowning_another(pretrained):
+    both = Wish("river") & Wish("bread", sharpness=1000.0)
+    drowned = generate(both, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(clip=1e9))
+    balanced = generate(both, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(clip=0.5))
+    assert share(balanced, "river") > share(drowned, "river")
+
+
+def test_restricted_words_never_appear(pretrained):
+    free = generate(model=pretrained, samples=30, sampler=QUICK)
+    word = max({word for sample in free for word in sample.words}, key=lambda w: share(free, w))
+    banned = pretrained.tokenizer.encode([word])[1]
+    for sampler in (QUICK, SamplerSettings(steps=4, rounding="l2")):
+        assert share(generate(Ban(word, banned), model=pretrained, samples=30, sampler=sampler), word) == 0
