@@ -1,5 +1,12 @@
 """The controls that come with dlmctl, registered through the same entry points as anybody's."""
 
+from controls.avoid import Avoid
+from controls.classifier import Classifier
+from controls.contains import Contains
+from controls.infill import Infill
+from controls.length import Length
 from controls.pos import Pos
+from controls.semantic import Semantic
+from controls.syntax_tree import SyntaxTree
 
-__all__ = ["Pos"]
+__all__ = ["Avoid", "Classifier", "Contains", "Infill", "Length", "Pos", "Semantic", "SyntaxTree"]

@@ -69,12 +69,28 @@ def lay_out(config: ModelConfig, control: Control[Any] | None, draw: Draw) -> La
 
 def pin_structure(x0: Tensor, counts: Tensor, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
     """``x0 [B, L, D]`` with START first, END after ``counts [B]`` words, PAD behind it; rows below 0 stay free."""
-    place = torch.arange(x0.shape[1], device=x0.device)
+    for token, where in _structure(counts, x0.shape[1], tokenizer):
+        x0 = torch.where(where[..., None], embeddings[token].to(x0), x0)
+    return x0
+
+
+def restrict_structure(logits: Tensor, counts: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """``pin_structure`` for word logits ``[B, L, V]``: -inf for all else, and for structure tokens among the words."""
+    places = _structure(counts, logits.shape[1], tokenizer)
+    inside = (counts[:, None] >= 0) & ~(places[0][1] | places[1][1] | places[2][1])
+    token = torch.arange(logits.shape[-1], device=logits.device)
+    banned = inside[..., None] & torch.isin(token, torch.tensor([number for number, _ in places], device=token.device))
+    for number, where in places:
+        banned |= where[..., None] & (token != number)
+    return logits.masked_fill(banned, -torch.inf)
+
+
+def _structure(counts: Tensor, length: int, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
+    """START, END and PAD, each with the places ``[B, L]`` it stands at; none in rows whose number is not settled."""
+    place = torch.arange(length, device=counts.device)
     end, settled = counts[:, None] + 1, counts[:, None] >= 0
-    for token, where in (
+    return [
         (tokenizer.start_id, settled & (place == 0)),
         (tokenizer.end_id, settled & (place == end)),
         (tokenizer.pad_id, settled & (place > end)),
-    ):
-        x0 = torch.where(where[..., None], embeddings[token].to(x0), x0)
-    return x0
+    ]

@@ -63,7 +63,7 @@ def resolve(source: str | Path) -> Path:
     Raises:
         ModelError: there is no such model, or it cannot be downloaded.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # Path.expanduser would raise where there is no such user
     if (path / "config.json").is_file() or (path / "training_args.json").is_file():
         return path
     bundled = bundled_path("models", str(source))
@@ -159,8 +159,8 @@ def _read_config(path: Path) -> ModelConfig:
         return ModelConfig.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{place}: {first['msg']}.", where=str(path), remedy=AGAIN) from None
+        place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ModelError(f"{place}: {what}." if place else f"{what}.", where=str(path), remedy=AGAIN) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

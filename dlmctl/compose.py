@@ -11,6 +11,8 @@ from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlmctl.checkpoint import Pretrained
+
 # -log p of a control that is all but satisfied; below it the negation would grow without bound.
 SMALLEST_ENERGY = 1e-3
 
@@ -28,6 +30,10 @@ class Composite(Control[ControlParams]):
         chosen = copy.copy(self)
         chosen.parts = [part.only(samples) for part in self.parts]
         return chosen
+
+    def attach(self, pretrained: Pretrained) -> None:
+        for part in self.parts:
+            part.attach(pretrained)
 
     def prepare(self, setting: Setting) -> None:
         for part in self.parts:
@@ -64,6 +70,15 @@ class All(Composite):
         for part in self.parts:
             logits = part.restrict(logits)
         return logits
+
+    def condition(self, logits: Tensor, t: Tensor) -> Tensor:
+        for part in self.parts:
+            logits = part.condition(logits, t)
+        return logits
+
+    def verify(self, logits: Tensor) -> None:
+        for part in self.parts:
+            part.verify(logits)
 
     def project(self, x0: Tensor, state: ControlState) -> Tensor:
         for part in self.parts:

@@ -22,6 +22,7 @@ from dlmctl.errors import RecipeError, UserError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlmctl.checkpoint import Pretrained
     from dlmctl.diffusion import DiffusionLM
     from dlmctl.noise import Draw
     from dlmctl.tokenizer import Tokenizer
@@ -119,6 +120,8 @@ class Control(Generic[P]):
     name: ClassVar[str]
     Params: ClassVar[type[BaseModel]]
     weight: float = 1.0
+    # Whether `restrict`, `condition` and `project` alone satisfy it: then its energy need not guide word logits.
+    exact: ClassVar[bool] = False
 
     def __init__(self, **params: Any) -> None:
         self.params: list[P] = [self.Params.model_validate(params)]  # type: ignore[list-item]
@@ -149,6 +152,13 @@ class Control(Generic[P]):
         """
         return None
 
+    def attach(self, pretrained: Pretrained) -> None:
+        """Load what the check needs from beside the model. Called once, before anything is drawn.
+
+        Raises:
+            UserError: it is missing, or the parameters do not fit it.
+        """
+
     def prepare(self, setting: Setting) -> None:
         """Load weights and lay out targets for a batch. Called once before its first step.
 
@@ -164,6 +174,21 @@ class Control(Generic[P]):
         """Word logits ``[B, L, V]`` with -inf where a word is out of the question. Asked at every step."""
         return logits
 
+    def condition(self, logits: Tensor, t: Tensor) -> Tensor:
+        """Word logits ``[B, L, V]`` given that the constraint holds, where that can be said exactly.
+
+        For constraints that no single position decides. Asked at every step, times ``t [B]``, after ``restrict`` of
+        every control and after guidance; with t = 0 for the finished text, whose words are the likeliest ones.
+        """
+        return logits
+
+    def verify(self, logits: Tensor) -> None:
+        """Asked before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
+
+        Raises:
+            RecipeError: nothing that is left can satisfy this control.
+        """
+
     def project(self, x0: Tensor, state: ControlState) -> Tensor:
         """Exact constraints written into the x_0 estimate ``[B, L, D]``."""
         return x0
@@ -171,6 +196,29 @@ class Control(Generic[P]):
     def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
         """The verdict on each finished text, given as words."""
         raise NotImplementedError
+
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[P]:
+        """For each sentence the parameters that it satisfies itself.
+
+        Raises:
+            UserError: this control has no such thing.
+        """
+        raise UserError(f"the control {cls.name!r} cannot take its targets from sentences.")
+
+    @classmethod
+    def from_target(cls, record: Any) -> P:
+        """The parameters that one JSON value of a file of targets asks for (``dlmctl evaluate control``).
+
+        By default what the list ``words`` of an object satisfies, else the parameters that the object holds.
+
+        Raises:
+            ValueError, KeyError, TypeError: the value is no target of this control.
+        """
+        words = record.get("words") if isinstance(record, dict) else None
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return cls.from_words([words])[0]
+        return cast("P", cls.Params.model_validate(record))
 
     # How controls combine.
 

@@ -242,9 +242,8 @@ def _csv_rows(path: Path, columns: list[str]) -> Iterator[tuple[int, Fields]]:
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
-        raise DataError(
-            f"is not CSV: {error}.", where=f"{path}:{reader.line_num}", remedy="A quote may be left open."
-        ) from None
+        start = reader.line_num + 1  # of the row at fault: the number is that of the row before
+        raise DataError(f"is not CSV: {error}.", where=f"{path}:{start}", remedy="A quote may be left open.") from None
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, str]]:

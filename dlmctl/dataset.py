@@ -141,9 +141,18 @@ def stream(
     """Endless ``(ids [rows, canvas], row numbers)`` batches, epoch after epoch, starting after ``skip`` batches.
 
     With several processes each takes every ``world``-th batch of the same plan.
+
+    Raises:
+        DataError: there are no rows, or one is longer than the plan's longest canvas.
     """
     if not len(split):
         raise DataError("the data set has no rows.")
+    longest = int(split.lengths.max())
+    if longest > plan.length:
+        raise DataError(
+            f"the data set has rows of {longest} positions, the model holds {plan.length}.",
+            remedy=f"Prepare the data with --length {plan.length}, or give the model a greater length.",
+        )
     epoch = 0
     while True:
         batches = plan.epoch(split.lengths, epoch)

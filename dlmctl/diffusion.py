@@ -6,7 +6,7 @@ Latents are ``[batch, length, embed_dim]``, word ids ``[batch, length]``, times 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,11 @@ Objective = Literal["paper", "cross_entropy"]
 PredictionTarget = Literal["x0", "epsilon", "previous"]
 
 
-class ModelConfig(BaseModel):
-    """Everything that fixes the shape and meaning of a model's weights."""
+class ModelSettings(BaseModel):
+    """What one chooses of a model."""
 
     model_config = ConfigDict(extra="forbid")
 
-    vocab_size: int = Field(gt=4, description="number of words, structure tokens included")
     length: int = Field(64, gt=2, description="longest sequence in positions, START and END included")
     embed_dim: int = Field(16, gt=0, description="width of the word embeddings and of the latent")
     architecture: Architecture = "transformer"
@@ -40,17 +39,23 @@ class ModelConfig(BaseModel):
     prediction: PredictionTarget = Field("x0", description="what the denoiser of the paper objective predicts")
     rounding: Rounding = Field("dot", description="how a latent becomes words: dot product, L2 or cosine")
     self_conditioning: bool = Field(True, description="the denoiser also receives its previous x_0 estimate")
-    sentence_lengths: list[NonNegativeInt] = Field(
-        default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
-    )
 
     @model_validator(mode="after")
-    def _fits(self) -> ModelConfig:
+    def _fits(self) -> Self:
         if self.length > self.denoiser.max_length:
             raise ValueError(f"length is {self.length}, but the denoiser has max_length {self.denoiser.max_length}")
         if self.schedule_steps is not None:
             betas(self.schedule, self.schedule_steps)  # has a message of its own for too few steps
         return self
+
+
+class ModelConfig(ModelSettings):
+    """Everything that fixes the shape and meaning of a model's weights: the settings, and what the data adds."""
+
+    vocab_size: int = Field(gt=4, description="number of words, structure tokens included")
+    sentence_lengths: list[NonNegativeInt] = Field(
+        default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
+    )
 
 
 class Prediction(NamedTuple):

@@ -38,4 +38,5 @@ def nearest(word: str, known: list[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+    listed = known if len(known) <= 20 else [*known[:20], "..."]
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(listed)}."

@@ -147,6 +147,8 @@ def generate(
     place = choose_device(device)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     pretrained.model.to(place)
+    if control is not None:
+        control.attach(pretrained)
     plan = Plan(pretrained, control, sampler or SamplerSettings(), guidance or Guidance(), batch_size)
     best: dict[int, Sample] = {}
     for number in range(until.max_rounds):
@@ -189,7 +191,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"device {name!r} cannot be used: {reason}.", remedy="Use auto or cpu.") from None

@@ -41,5 +41,8 @@ def describe(source: str) -> tuple[dict[str, str], str]:
 def _scorer(config: Path) -> str:
     if not config.exists():
         return "none"
-    sizes = json.loads(config.read_text("utf-8"))
-    return f"GPT-2 architecture, {sizes['n_layer']} layers of width {sizes['n_embd']}"
+    try:
+        sizes = json.loads(config.read_text("utf-8"))
+        return f"GPT-2 architecture, {sizes['n_layer']} layers of width {sizes['n_embd']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"damaged: {config} cannot be read"

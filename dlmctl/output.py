@@ -83,8 +83,9 @@ def write(result: Generation, path: Path) -> None:
             partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _write_arrays(result: Generation, file: Any) -> None:

@@ -307,7 +307,7 @@ def _staged(out: Path, overwrite: bool) -> Iterator[Path]:
             os.replace(out, old)
         try:
             os.replace(staging, out)
-        except OSError:
+        except BaseException:
             if old.exists():
                 os.replace(old, out)
             raise

@@ -73,7 +73,7 @@ def _spec(entry: Any, place: Place) -> ControlSpec:
         listed = ", ".join(map(repr, names)) or "none"
         raise _Misplaced(place, f"each list item holds one control (and perhaps `weight`), here: {listed}.")
     name, value, weight = names[0], entry[names[0]], entry.get("weight", 1.0)
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or weight < 0:
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < float("inf"):
         raise _Misplaced((*place, "weight"), f"weight must be a number from 0, not {weight!r}.")
     inside = (*place, name)
     if name in COMBINATIONS:
@@ -100,13 +100,16 @@ class _Misplaced(Exception):
 
 
 class Source:
-    """Where a recipe came from: its name and the line of every value."""
+    """Where settings came from: the file's name, the line of every value, and what the command line laid over it."""
 
-    def __init__(self, name: str, lines: dict[Place, int]) -> None:
-        self.name, self.lines = name, lines
+    def __init__(self, name: str, lines: dict[Place, int], overridden: Sequence[Place] = ()) -> None:
+        self.name, self.lines, self.overridden = name, lines, overridden
 
     def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
-        return RecipeError(what, where=f"{self.name}:{line_of(place, self.lines)}", remedy=remedy)
+        # What the command line set lies around the place at fault, or inside it.
+        theirs = any(a == b for a, b in ((place[: len(o)], o[: len(place)]) for o in self.overridden))
+        where = "command line" if theirs else f"{self.name}:{line_of(place, self.lines)}"
+        return RecipeError(what, where=where, remedy=remedy)
 
 
 def find_recipe(name: str) -> Path:
@@ -151,17 +154,15 @@ def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Re
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise RecipeError("a recipe is a mapping of settings.", where=f"{name}:1", remedy="See `dlmctl recipe schema`.")
-    for override in overrides:
-        _override(value, override)
-    source = Source(name, lines)
+    source = Source(name, lines, [override(value, text) for text in overrides])
     try:
         recipe = Recipe.model_validate(value)
         for spec in recipe.control_specs():
             _validate_params(spec)
     except ValidationError as error:
-        raise _explain(error, Recipe, (), source) from None
+        raise explain(error, Recipe, (), source) from None
     except _Invalid as invalid:
-        raise _explain(invalid.error, invalid.kind, invalid.place, source) from None
+        raise explain(invalid.error, invalid.kind, invalid.place, source) from None
     except _Misplaced as misplaced:
         raise source.error(misplaced.place, misplaced.what, misplaced.remedy) from None
     return recipe, source
@@ -191,7 +192,7 @@ def _validate_params(spec: ControlSpec) -> None:
             raise _Invalid(error, control.Params, inner) from None
 
 
-def _explain(error: ValidationError, kind: type[BaseModel], place: Place, source: Source) -> RecipeError:
+def explain(error: ValidationError, kind: type[BaseModel], place: Place, source: Source) -> RecipeError:
     """One message for the first thing that pydantic found."""
     first = error.errors()[0]
     where: Place = (*place, *(part for part in first["loc"]))
@@ -202,10 +203,15 @@ def _explain(error: ValidationError, kind: type[BaseModel], place: Place, source
         return source.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
     if first["type"] == "missing":
         return source.error(where, f"{dotted} is required.")
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message[:5] == "Input" else message
-    given = "" if first["type"] == "value_error" else f", not {first['input']!r}"
-    return source.error(where, f"{dotted}: {message.rstrip('.')}{given}.")
+    head = f"{dotted}: " if dotted else ""
+    if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
+        message = first["msg"].removeprefix("Value error, ")
+        return source.error(where, head + message + ("" if message[-1] in ".?" else "."))
+    message = "should be a mapping" if first["type"] == "model_type" else first["msg"]
+    message = message[0].lower() + message[1:]
+    given = repr(first["input"])
+    said = "" if ", not " in message or len(given) > 60 else f", not {given}"
+    return source.error(where, f"{head}{message}{said}.")
 
 
 def _keys_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
@@ -228,37 +234,38 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
-def _override(settings: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
+def override(settings: dict[str, Any], setting: str) -> Place:
+    """Lay one ``key=value`` over ``settings`` (key dotted, value YAML) and return the place it went to.
+
+    Raises:
+        RecipeError: it is not ``key=value``, or there is no such place.
+    """
+    key, separator, text = setting.partition("=")
     if not separator or not key:
-        raise RecipeError(f"{override!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
+        raise RecipeError(f"{setting!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value, _ = parse(text, "value")
+    except RecipeError:
         raise RecipeError(f"{text!r} is not a YAML value.", where=f"--set {key}") from None
     *parents, last = key.split(".")
-    place: Any = settings
+    inner: Any = settings
+    place: list[str | int] = []
     for parent in parents:
-        place = _enter(place, parent, key)
-    if isinstance(place, list):
-        place[_index(place, last, key)] = value
-    else:
-        place[last] = value
+        place.append(_step(inner, parent, key))
+        inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
+        if not isinstance(inner, dict | list):
+            raise RecipeError(f"{parent!r} holds a value, not settings.", where=f"--set {key}")
+    place.append(_step(inner, last, key))
+    inner[place[-1]] = value
+    return tuple(place)
 
 
-def _enter(place: Any, step: str, key: str) -> Any:
-    if isinstance(place, list):
-        return place[_index(place, step, key)]
-    inner = place.setdefault(step, {})
-    if not isinstance(inner, dict | list):
-        raise RecipeError(f"{step!r} holds a value, not settings.", where=f"--set {key}")
-    return inner
-
-
-def _index(items: list[Any], step: str, key: str) -> int:
-    if step.isdigit() and int(step) < len(items):
+def _step(inner: dict[str, Any] | list[Any], step: str, key: str) -> str | int:
+    if isinstance(inner, dict):
+        return step
+    if step.isdecimal() and int(step) < len(inner):
         return int(step)
-    raise RecipeError(f"{step!r} is not an item of a list of {len(items)}.", where=f"--set {key}")
+    raise RecipeError(f"{step!r} is not an item of a list of {len(inner)}.", where=f"--set {key}")
 
 
 def dump_recipe(recipe: Recipe) -> str:

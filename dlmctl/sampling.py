@@ -13,6 +13,7 @@ from torch import Tensor
 from dlmctl.canvas import Layout, lay_out
 from dlmctl.checkpoint import Pretrained
 from dlmctl.control import Control, Setting
+from dlmctl.feasible import check_feasible
 from dlmctl.noise import Draw, SampleNoise
 from dlmctl.samplers import SAMPLERS, OnStep, Step
 from dlmctl.settings import Guidance, SamplerSettings
@@ -59,26 +60,44 @@ def draw_texts(
         for _, rows in sorted(by_canvas.items())
         for at in range(0, len(rows), plan.batch_size)
     ]
-    for number, batch in enumerate(batches):
+    # All of them before the first step, so that whatever cannot be done is said at once.
+    controls = [_prepared(plan, batch) for batch in batches]
+    for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):
 
         def watch(step: Step, number: int = number) -> Tensor | None:
             if progress is not None:
                 progress(number * step.steps + step.number + 1, len(batches) * step.steps)
             return on_step(step) if on_step is not None else None
 
-        yield from _draw_batch(plan, batch, watch)
+        yield from _draw_batch(plan, batch, control, watch)
 
 
-def _draw_batch(plan: Plan, batch: list[tuple[Draw, Layout]], watch: OnStep) -> Iterator[Drawn]:
+Batch = list[tuple[Draw, Layout]]
+
+
+def _counts(plan: Plan, batch: Batch) -> Tensor:
+    """Words of each row ``[B]``, -1 where the model decides."""
+    counts = [-1 if layout.words is None else layout.words for _, layout in batch]
+    return torch.tensor(counts, device=plan.pretrained.model.embeddings.device)
+
+
+def _prepared(plan: Plan, batch: Batch) -> Control[Any] | None:
+    """The control for the samples of one batch, ready and known to be satisfiable."""
+    if plan.control is None:
+        return None
+    draws, canvas = [draw for draw, _ in batch], batch[0][1].canvas
+    control = plan.control.only([draw.sample for draw in draws])
+    pretrained, words = plan.pretrained, [layout.words for _, layout in batch]
+    setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, canvas, draws, words)
+    control.prepare(setting)
+    check_feasible(control, setting, _counts(plan, batch))
+    return control
+
+
+def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: OnStep) -> Iterator[Drawn]:
     model, tokenizer, sampler = plan.pretrained.model, plan.pretrained.tokenizer, plan.sampler
-    draws, layouts = [draw for draw, _ in batch], [layout for _, layout in batch]
-    table, canvas = model.embeddings, layouts[0].canvas
-    control = plan.control.only([draw.sample for draw in draws]) if plan.control is not None else None
-    if control is not None:
-        words = [layout.words for layout in layouts]
-        control.prepare(Setting(model, tokenizer, plan.pretrained.folder, canvas, draws, words))
-    counts = torch.tensor([-1 if layout.words is None else layout.words for layout in layouts], device=table.device)
-    steered = Steered(model, tokenizer, control, plan.guidance, sampler, counts)
+    draws, canvas, table = [draw for draw, _ in batch], batch[0][1].canvas, model.embeddings
+    steered = Steered(model, tokenizer, control, plan.guidance, sampler, _counts(plan, batch))
     noise = SampleNoise(draws, sampler.top_p)
 
     def on_step(step: Step) -> Tensor | None:

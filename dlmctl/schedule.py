@@ -17,7 +17,7 @@ from torch import Tensor
 
 ScheduleName = Literal["linear", "cosine", "sqrt", "trunc_cos", "trunc_lin", "pw_lin"]
 
-# Below this the signal is numerically gone; a floor keeps divisions by sqrt(alphabar) finite.
+# The level that continuous schedules approach; it keeps divisions by sqrt(alphabar) finite.
 ALPHABAR_FLOOR = 1e-5
 MAX_BETA = 0.999
 # The additive 0.01 of trunc_lin and pw_lin does not scale with T, so they have no continuous limit.
@@ -47,13 +47,13 @@ def betas(name: ScheduleName, steps: int) -> np.ndarray:
     """
     scale = 1000.0 / steps
     start, end, shift = scale * 1e-4, scale * 0.02, 0.01
+    if name in ("linear", "trunc_lin", "pw_lin") and steps <= 20:  # end would reach 1
+        raise ValueError(f"the schedule {name} needs more than 20 steps, got {steps}")
     if name == "linear":
         return np.linspace(start, end, steps)
     if name == "trunc_lin":
         return np.linspace(start + shift, end + shift, steps)
     if name == "pw_lin":
-        if steps <= 10:
-            raise ValueError(f"pw_lin needs more than 10 steps, got {steps}")
         return np.concatenate([np.linspace(start + shift, start, 10), np.linspace(start, end, steps - 10)])
     signal = {"sqrt": _sqrt, "cosine": _cosine, "trunc_cos": _trunc_cos}.get(name)
     if signal is None:
@@ -81,7 +81,8 @@ class Schedule:
             grid = STEPS_WITHOUT_LIMIT if name in ("trunc_lin", "pw_lin") else 20_000
         log_signal = np.concatenate([[0.0], np.cumsum(np.log1p(-betas(name, grid)))])
         if steps is None:
-            log_signal = np.maximum(log_signal, math.log(ALPHABAR_FLOOR))
+            # Not a maximum: where alphabar stands still, a reverse step has no posterior and DPM-Solver++ no stride.
+            log_signal = np.logaddexp(math.log(ALPHABAR_FLOOR), math.log1p(-ALPHABAR_FLOOR) + log_signal)
         self._log_alphabar = torch.from_numpy(log_signal)
 
     def alphabar(self, t: Tensor | float) -> Tensor:

@@ -21,7 +21,7 @@ class SamplerSettings(BaseModel):
     last: float = Field(0.2, ge=0, lt=1, description="time from which the last step goes straight to clean text")
     temperature: float = Field(0.8, gt=0, description="divides the word logits; below 1 is more cautious")
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
-    top_p: float | None = Field(None, gt=0, description="redraw noise entries beyond this absolute value")
+    top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")
     rounding: Literal["dot", "l2", "cosine"] | None = Field(
         None, description="how the final latent becomes words; by default the model's own logits"
     )
@@ -32,13 +32,16 @@ class Guidance(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: Method = Field(
-        "words",
+    method: Method | None = Field(
+        None,
         description="words: shift the word logits of the x_0 estimate; latent: shift the x_0 estimate by the gradient "
         "at x_t; denoiser: the same by the gradient of the estimate's energy through the denoiser; "
-        "langevin: Adagrad updates of x_s after each step (Li et al. 2022)",
+        "langevin: Adagrad updates of x_s after each step (Li et al. 2022). If not given, words where the model "
+        "predicts words, else langevin",
     )
-    scale: float = Field(1.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off")
+    scale: float = Field(
+        1.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
+    )
     schedule: Literal["constant", "rising", "falling"] = Field(
         "constant", description="how the scale goes over time: as it is, times 1 - t, or times t"
     )

@@ -1,6 +1,7 @@
 """The denoiser that samplers call: the model's x_0 estimate, steered by a control.
 
-Order at each step: predict (self-conditioned on the last estimate), guide, clamp, project exact constraints.
+Order at each step: predict (self-conditioned on the last estimate), restrict the words, guide, condition, clamp,
+project exact constraints.
 """
 
 from __future__ import annotations
@@ -12,16 +13,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.canvas import pin_structure
+from dlmctl.canvas import pin_structure, restrict_structure
 from dlmctl.compose import All
 from dlmctl.control import Control, ControlState
 from dlmctl.diffusion import DiffusionLM
+from dlmctl.errors import RecipeError
 from dlmctl.guidance import Gradient, langevin, shift_latent, shift_words, strength
 from dlmctl.samplers import Step
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.settings import Guidance, Method, SamplerSettings
 from dlmctl.tokenizer import Tokenizer
 
 StateOf = Callable[[Tensor], ControlState]
+
+
+def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
+    """The guidance method asked for, or the one that suits the model.
+
+    Raises:
+        RecipeError: ``words`` is asked for, but the model predicts latents.
+    """
+    if guidance.method == "words" and not model.predicts_words:
+        raise RecipeError(
+            "`words` needs a model that predicts words, and this one predicts latents.",
+            where="guidance.method",
+            remedy="Use langevin, latent or denoiser, or leave it out.",
+        )
+    return guidance.method or ("words" if model.predicts_words else "langevin")
 
 
 class Steered:
@@ -46,7 +63,10 @@ class Steered:
     ) -> None:
         self.model, self.tokenizer, self.control, self.guidance = model, tokenizer, control, guidance
         self.sampler, self.counts = sampler, counts
-        self.parts = control.parts if isinstance(control, All) else [control] if control is not None else []
+        parts = control.parts if isinstance(control, All) else [control] if control is not None else []
+        # What word logits are held to exactly needs no gradient.
+        self.parts = [part for part in parts if not (part.exact and model.predicts_words)]
+        self.method = method_for(model, guidance) if self.parts else None
         self.embeddings = model.embeddings.detach()
         self.problems: dict[int, str] = {}
         self.previous: Tensor | None = None
@@ -55,16 +75,17 @@ class Steered:
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         x0, logits = self.model.predict(x_t, t, self.previous)
-        method, scale = self.guidance.method, strength(self.guidance, float(t[0])) if self.parts else 0.0
+        method, scale = self.method, strength(self.guidance, float(t[0])) if self.parts else 0.0
         if logits is not None:
             # UNK stands for words the vocabulary lacks; a text has no use for it.
             logits[..., self.tokenizer.unk_id] = -torch.inf
             logits = logits / self.sampler.temperature
-            if self.control is not None:
-                logits = self.control.restrict(logits)
+            logits = self._restrict(logits)
             if scale and method == "words":
                 gradient = self._gradient(self._state_of_words, float(t[0]))
                 logits = shift_words(logits, gradient, scale, self.guidance.updates)
+            if self.control is not None:
+                logits = self.control.condition(logits, t)
             x0 = logits.softmax(-1) @ self.embeddings
         if scale and method in ("latent", "denoiser"):
             alphabar = self.model.schedule.alphabar(t).to(x_t).reshape(-1, 1, 1)
@@ -79,7 +100,7 @@ class Steered:
     @torch.no_grad()
     def on_step(self, step: Step) -> Tensor | None:
         """The paper's guidance moves the latent after each draw; the other methods leave it."""
-        if not self.parts or self.guidance.method != "langevin" or not strength(self.guidance, step.s):
+        if not self.parts or self.method != "langevin" or not strength(self.guidance, step.s):
             return None
         s = torch.full((len(step.x),), step.s, dtype=torch.float64, device=step.x.device)
         gradient = self._gradient(self._state_of_latent(s), step.s)
@@ -90,11 +111,17 @@ class Steered:
         """Word ids ``[B, L]`` of the finished latent, exact constraints kept."""
         scores = self.logits
         if scores is None or self.sampler.rounding is not None:
-            scores = self.model.rounding_logits(x, self.sampler.rounding)
-            if self.control is not None:
-                scores = self.control.restrict(scores)
+            scores = self._restrict(self.model.rounding_logits(x, self.sampler.rounding))
+        if self.control is not None:
+            scores = self.control.condition(scores, torch.zeros(len(x), device=x.device))
         clean = self._exact(self.model.embed(scores.argmax(-1)))
         return self.model.rounding_logits(clean, "l2").argmax(-1)
+
+    def _restrict(self, logits: Tensor) -> Tensor:
+        """``logits [B, L, V]`` with -inf for words that cannot stand where they are."""
+        if self.control is not None:
+            logits = self.control.restrict(logits)
+        return restrict_structure(logits, self.counts, self.tokenizer)
 
     def _exact(self, x0: Tensor) -> Tensor:
         """``x0 [B, L, D]`` with what must stand in it: the settled number of words, and the control's projection."""

@@ -1,11 +1,17 @@
 """The steered denoiser, with energies whose effect is known."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from dlmctl import generate
+from dlmctl.checkpoint import Pretrained
 from dlmctl.control import Check, Control, ControlParams
+from dlmctl.diffusion import DiffusionLM
+from dlmctl.errors import RecipeError
 from dlmctl.settings import Guidance, SamplerSettings
+from tests.conftest import tiny_config
 
 QUICK = SamplerSettings(steps=4)
 
@@ -109,3 +115,14 @@ def test_restricted_words_never_appear(pretrained):
     banned = pretrained.tokenizer.encode([word])[1]
     for sampler in (QUICK, SamplerSettings(steps=4, rounding="l2")):
         assert share(generate(Ban(word, banned), model=pretrained, samples=30, sampler=sampler), word) == 0
+
+
+def test_a_model_that_predicts_latents_is_guided_too(tokenizer):
+    torch.manual_seed(0)
+    model = DiffusionLM(tiny_config(len(tokenizer), objective="paper", self_conditioning=False))
+    latents = Pretrained(model.eval(), tokenizer, Path())
+    free = generate(model=latents, samples=4, sampler=QUICK)
+    guided = generate(Wish("river"), model=latents, samples=4, sampler=QUICK, guidance=Guidance(step_size=1.0))
+    assert [sample.words for sample in guided] != [sample.words for sample in free]
+    with pytest.raises(RecipeError, match="predicts latents"):
+        generate(Wish("river"), model=latents, samples=1, sampler=QUICK, guidance=Guidance(method="words"))

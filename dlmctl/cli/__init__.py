@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from dlmctl.cli import data, evaluate, generate, info, recipe, train
+from dlmctl.cli import controls, data, evaluate, generate, info, recipe, train
+from dlmctl.errors import UserError
+
+
+class CommandLine(TyperGroup):
+    """Whatever a user can mend or has caused becomes one message on stderr, never a traceback.
+
+    Exit codes: 2 for errors, 130 when interrupted, 141 when the reader of the output has gone.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here rather than at exit, where a failure could not be handled
+            return result
+        except UserError as error:
+            return _stop(str(error), 2)
+        except KeyboardInterrupt:
+            return _stop("interrupted.", 130)
+        except BrokenPipeError:
+            _silence_stdout()
+            raise typer.Exit(141) from None
+        except OSError as error:  # a full disk, a folder without permission: the name says which
+            _silence_stdout()
+            return _stop(f"{error.filename or 'output'}: {error.strerror or error}.", 2)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"dlmctl: {message}", file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
+def _silence_stdout() -> None:
+    """What is still buffered has nowhere to go; Python would complain about it at exit."""
+    with suppress(OSError):  # where stdout is no file, as in a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 app = typer.Typer(
+    cls=CommandLine,
     name="dlmctl",
     help="Controllable text generation on diffusion language models.",
     no_args_is_help=True,
@@ -18,23 +59,12 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("info")(info.info)
 app.add_typer(recipe.app, name="recipe", help="Look at, check and list recipes.")
+app.add_typer(controls.app, name="controls", help="List, show and start controls.")
 app.add_typer(train.app, name="train", help="Train language models, control classifiers, scorers and taggers.")
 app.add_typer(evaluate.app, name="evaluate", help="Measure a model's samples and its controls.")
 app.add_typer(data.app, name="data", help="Prepare data sets for training.")
 
 
 def main() -> None:
-    """Entry point: errors that the user can mend become one message on stderr and exit code 2."""
-    from dlmctl.errors import UserError
-
-    try:
-        app()
-    except UserError as error:
-        print(f"dlmctl: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("dlmctl: interrupted.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        sys.exit(141)
+    """Entry point."""
+    app()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,8 +24,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")
 def samples(
     data: Annotated[Path, typer.Option(help="The prepared data set that the model was trained on.")],
     model: Model = "e2e",
-    samples: Annotated[int, typer.Option("-n", "--samples", help="How many free samples.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="How many free samples.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     scorer: Scorer = None,
     settings: Settings = None,
     json: Json = False,
@@ -52,10 +52,13 @@ def samples(
 @app.command()
 def control(
     name: Annotated[str, typer.Argument(help="A control, e.g. pos.")],
-    targets: Annotated[Path, typer.Option(help="JSON lines; of each the field `words` gives a target.")],
+    targets: Annotated[Path, typer.Option(help="JSON lines, each a target: a sentence as `words`, or parameters.")],
     model: Model = "e2e",
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Use only the first so many targets.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many targets.")] = None,
+    params: Annotated[
+        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter laid over every target's.")
+    ] = None,
     scorer: Scorer = None,
     settings: Settings = None,
     json: Json = False,
@@ -66,7 +69,7 @@ def control(
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 
     chosen = _settings(settings)
-    built, count = read_targets(name, targets, limit)
+    built, count = read_targets(name, targets, limit, _params(params))
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_control(
             built,
@@ -79,6 +82,15 @@ def control(
             progress=progress,
         )
     _print(figures, json)
+
+
+def _params(settings: list[str] | None) -> dict[str, Any]:
+    from dlmctl.recipe import override
+
+    params: dict[str, Any] = {}
+    for setting in settings or []:
+        override(params, setting)
+    return params
 
 
 def _settings(settings: list[str] | None) -> Recipe:

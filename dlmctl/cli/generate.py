@@ -34,6 +34,8 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Generate texts that satisfy a recipe, or free texts where none is given."""
+    import json as encoder
+
     from dlmctl.recipe import dump_recipe, load_recipe, read_recipe
 
     options = {
@@ -44,7 +46,9 @@ def generate(
         "sampler.name": sampler.value if sampler else None,
         "device": device,
     }
-    overrides = [*(settings or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    # As JSON, which is YAML: a folder named 12 or null is still a name.
+    given = [f"{key}={encoder.dumps(value)}" for key, value in options.items() if value is not None]
+    overrides = [*(settings or []), *given]
     resolved, _ = load_recipe(recipe, overrides) if recipe else read_recipe("", "command line", overrides)
     if dry_run:
         typer.echo(dump_recipe(resolved), nl=False)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -47,7 +48,7 @@ def print_generation(result: Generation) -> None:
                 f"[green]{check.score:.0%} pass[/]" if check.passed else f"[red]{check.score:.0%} fail[/]"
                 for check in sample.checks.values()
             ]
-            table.add_row(str(sample.index), sample.text, *marks)
+            table.add_row(str(sample.index), escape(sample.text), *marks)
         console.print(table)
     totals = [f"{len(result)} texts in {result.seconds:.1f} s ({len(result) / max(result.seconds, 1e-9):.1f} a second)"]
     for name in names:
@@ -58,7 +59,7 @@ def print_generation(result: Generation) -> None:
     if rounds > 1:
         totals.append(f"Drawn in {rounds} rounds")
     notes = Console(stderr=not console.is_terminal)
-    notes.print(". ".join(totals) + ".", highlight=False)
+    notes.print(". ".join(totals) + ".", highlight=False, markup=False)
     for sample in result:
         if sample.problem:
-            notes.print(f"sample {sample.index}: {sample.problem}.", highlight=False, style="yellow")
+            notes.print(f"sample {sample.index}: {sample.problem}.", highlight=False, markup=False, style="yellow")

@@ -1,9 +1,9 @@
-"""``dlmctl train``: lm, control, scorer, tagger."""
+"""``dlmctl train``: lm, control, scorer, tagger, parser."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,27 +16,13 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
 
 
-def _overrides(settings: list[str] | None) -> dict[str, Any]:
-    import yaml
-
-    from dlmctl.errors import UserError
-
-    found = {}
-    for setting in settings or []:
-        key, separator, value = setting.partition("=")
-        if not separator:
-            raise UserError(f"{setting!r} is not key=value.", where="--set", remedy="For example loop.steps=1000.")
-        found[key] = yaml.safe_load(value)
-    return found
-
-
 @app.command()
 def lm(data: Data, out: Out, config: Config = "e2e", settings: Settings = None, resume: Resume = False) -> None:
     """Train a diffusion language model."""
     from dlmctl.training.config import read_config
     from dlmctl.training.lm import LanguageModelConfig, train_lm
 
-    folder = train_lm(read_config(config, LanguageModelConfig, _overrides(settings)), data, out, resume=resume)
+    folder = train_lm(read_config(config, LanguageModelConfig, settings or []), data, out, resume=resume)
     typer.echo(f"model saved in {folder}")
 
 
@@ -46,6 +32,8 @@ def control(
     data: Data,
     out: Out,
     model: Annotated[str, typer.Option(help="The model whose latents the classifier reads.")] = "e2e",
+    label: Annotated[str | None, typer.Option(help="Field of the data that holds the labels.")] = None,
+    weights: Annotated[str | None, typer.Option("--name", help="Name of the weights, to keep several.")] = None,
     config: Config = "control",
     settings: Settings = None,
     resume: Resume = False,
@@ -56,9 +44,10 @@ def control(
     from dlmctl.training.config import LoopConfig, read_config
     from dlmctl.training.control import require_trainable, train_control
 
-    kind = require_trainable(find_control(name))
-    loop = read_config(config, LoopConfig, _overrides(settings))
-    folder = train_control(kind, from_pretrained(model), loop, data, out, resume=resume)
+    kind = find_control(name)
+    require_trainable(kind)
+    loop = read_config(config, LoopConfig, settings or [])
+    folder = train_control(kind, from_pretrained(model), loop, data, out, label=label, name=weights, resume=resume)
     typer.echo(f"weights of {name} saved in {folder}")
 
 
@@ -70,7 +59,7 @@ def scorer(
     from dlmctl.training.config import read_config
     from dlmctl.training.scorer import ScorerConfig, train_scorer
 
-    train_scorer(read_config(config, ScorerConfig, _overrides(settings)), data, out, resume=resume)
+    train_scorer(read_config(config, ScorerConfig, settings or []), data, out, resume=resume)
     typer.echo(f"scorer saved in {out / 'scorer'}")
 
 
@@ -85,3 +74,22 @@ def tagger(
 
     accuracy = train_tagger(train, dev, out)
     typer.echo(f"tagger saved in {out}; accuracy on {dev.name}: {accuracy:.4f}")
+
+
+@app.command()
+def parser(
+    train: Annotated[Path, typer.Option(help="Bracketed trees to train on.")],
+    dev: Annotated[Path, typer.Option(help="Bracketed trees to measure F1 on.")],
+    conllu: Annotated[Path, typer.Option(help="CoNLL-U file that the bundled tagger was trained on.")],
+    out: Out,
+    config: Config = "parser",
+    settings: Settings = None,
+    resume: Resume = False,
+) -> None:
+    """Train the constituency parser that checks syntax controls and labels their training text."""
+    from dlmctl.training.config import read_config
+    from dlmctl.training.parser import ParserTrainingConfig, train_parser
+
+    settled = read_config(config, ParserTrainingConfig, settings or [])
+    f1 = train_parser(settled, train, dev, conllu, out, resume=resume)
+    typer.echo(f"parser saved in {out / 'parser'}; F1 on {dev.name}: {f1:.4f}")

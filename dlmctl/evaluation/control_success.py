@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dlmctl.checkpoint import Pretrained
 from dlmctl.control import Control, find_control
-from dlmctl.errors import DataError, UserError
+from dlmctl.errors import DataError
 from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
 from dlmctl.generation import generate
 from dlmctl.sampling import Progress
@@ -59,30 +61,38 @@ def evaluate_control(
     return figures
 
 
-def read_targets(name: str, path: Path, limit: int | None = None) -> tuple[Control[Any], int]:
-    """A control with one set of parameters for each line's ``words``, and how many there are.
+def read_targets(
+    name: str, path: Path, limit: int | None = None, params: dict[str, Any] | None = None
+) -> tuple[Control[Any], int]:
+    """A control with one set of parameters for each line, and how many there are.
 
-    The control's own ``from_words`` says what the words of a target satisfy.
+    Args:
+        path: JSON lines; the control's own ``from_target`` says what parameters a line asks for.
+        params: parameters laid over those of every target.
 
     Raises:
-        UserError: the control has no ``from_words``.
-        DataError: the file is missing, empty, or a line has no list ``words``.
+        UserError: the control cannot take its targets from such lines.
+        DataError: the file is missing, empty, or a line is no target of this control.
     """
     kind = find_control(name)
-    from_words = getattr(kind, "from_words", None)
-    if from_words is None:
-        raise UserError(f"the control {name!r} cannot take its targets from sentences.")
     try:
         lines = path.read_text("utf-8").splitlines()[:limit]
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}.", where=str(path)) from None
-    sentences = []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}.", where=str(path)) from None
+    targets = []
     for number, line in enumerate(lines, start=1):
         try:
-            words = json.loads(line)["words"]
-        except (ValueError, KeyError, TypeError):
-            raise DataError("is not a JSON object with a list `words`.", where=f"{path}:{number}") from None
-        sentences.append(words)
-    if not sentences:
+            target = kind.from_target(json.loads(line))
+            targets.append(kind.Params.model_validate({**target.model_dump(), **(params or {})}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"is no target of {name}: {_reason(error)}.", where=f"{path}:{number}") from None
+    if not targets:
         raise DataError("holds no targets.", where=str(path))
-    return kind.each(from_words(sentences)), len(sentences)
+    return kind.each(targets), len(targets)
+
+
+def _reason(error: ValueError | KeyError | TypeError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

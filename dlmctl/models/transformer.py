@@ -7,10 +7,11 @@ for weight; with ``norm_first: true`` it is the pre-norm form that trains faster
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -30,6 +31,12 @@ class TransformerConfig(BaseModel):
     time_channels: int = Field(128, gt=0, description="width of the sinusoidal time features")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden})")
+        return self
+
 
 def sinusoid(t: Tensor, channels: int) -> Tensor:
     """Sinusoidal features of times ``t [batch]``: ``[batch, channels]``, cosines first (Ho et al. 2020)."""
@@ -45,8 +52,6 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        if config.hidden % config.heads:
-            raise ValueError(f"heads ({config.heads}) must divide hidden ({config.hidden})")
         inner = config.feedforward or 4 * config.hidden
         self.heads, self.dropout, self.norm_first = config.heads, config.dropout, config.norm_first
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)

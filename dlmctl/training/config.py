@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.errors import UserError, nearest
+from dlmctl.recipe import Source, explain, override
+from dlmctl.yaml_source import parse
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -33,7 +35,7 @@ class LoopConfig(BaseModel):
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast precision; no: float32")
     compile: bool = Field(False, description="torch.compile the model")
-    seed: int = Field(0, ge=0, description="of the shuffle, the noise and the initial weights")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the shuffle, the noise and the initial weights")
     log_every: int = Field(50, gt=0, description="steps between metrics")
     validate_every: int = Field(1000, gt=0, description="steps between validations and sample texts")
     checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
@@ -45,36 +47,35 @@ def shipped_configs() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def read_config(source: str, kind: type[T], overrides: dict[str, Any] | None = None) -> T:
+def read_config(source: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
     """A configuration from a YAML file or from the name of a shipped one.
 
     Args:
         source: a path, or a name that ``shipped_configs`` lists.
         kind: the pydantic model it must fit.
-        overrides: dotted keys and values laid over the file, e.g. ``{"loop.steps": 100}``.
+        overrides: ``key=value`` settings laid over the file, keys dotted, e.g. ``loop.steps=100``.
 
     Raises:
-        UserError: there is no such file, it is not YAML, or it does not fit.
+        UserError: there is no such file, it cannot be read, or it does not fit; the message names the line.
     """
+    value, lines = parse(_text_of(source), source)
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise UserError("a configuration is a mapping of settings.", where=f"{source}:1")
+    overridden = [override(value, setting) for setting in overrides]
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise explain(error, kind, (), Source(source, lines, overridden)) from None
+
+
+def _text_of(source: str) -> str:
     path = Path(source)
-    if path.is_file():
-        text = path.read_text("utf-8")
-    elif source in shipped_configs():
-        text = (resources.files("dlmctl.training") / "configs" / f"{source}.yaml").read_text("utf-8")
-    else:
+    if not path.is_file() and source in shipped_configs():
+        return (resources.files("dlmctl.training") / "configs" / f"{source}.yaml").read_text("utf-8")
+    if not path.exists():
         raise UserError(f"no such configuration {source!r}.", remedy=nearest(source, shipped_configs()))
     try:
-        settings = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"not YAML: {error}", where=source) from None
-    for key, value in (overrides or {}).items():
-        *parents, last = key.split(".")
-        place = settings
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    try:
-        return kind.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", where=source) from None
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}.", where=source) from None

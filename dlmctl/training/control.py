@@ -9,41 +9,67 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from dlmctl.checkpoint import Pretrained, load_into, save_weights
 from dlmctl.control import Control, Setting
-from dlmctl.dataset import BatchPlan, Split, load_split, padded, stream
+from dlmctl.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
 from dlmctl.diffusion import DiffusionLM, ModelConfig, q_sample
 from dlmctl.errors import DataError, ModelError, UserError
+from dlmctl.plugins import is_trainable
 from dlmctl.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 VALIDATION_ROWS = 512
+LABELS_FILE = "labels.json"
 
 
 class Trainable(Protocol):
-    """What a control class offers so that its classifier can be trained."""
+    """What trains a classifier: a control class with these as class methods, or its ``Labels`` (``DataLabels``)."""
 
-    name: ClassVar[str]
-
-    @classmethod
-    def build_classifier(cls, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
+    def build_classifier(self, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
         """An untrained classifier over the latents of a model."""
 
-    @classmethod
-    def labels(cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Any]:
+    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Any]:
         """What the classifier is to predict, for each sentence."""
 
-    @classmethod
-    def classifier_loss(cls, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
+    def classifier_loss(self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
         """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
+
+
+class DataLabels(Trainable, Protocol):
+    """Labels that are known only from the data, such as the fields and values of a corpus.
+
+    A control names its class of them as ``Labels``. They are made from the training rows and saved as
+    ``labels.json`` beside the weights, which have no meaning without them.
+    """
+
+    @classmethod
+    def from_data(cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None) -> Self:
+        """The labels of these rows; ``label`` names the field that they are in, where the user chose one.
+
+        Raises:
+            DataError: the rows have no such labels.
+        """
+
+    def to_json(self) -> Any:
+        """What ``from_json`` makes them from again."""
+
+    @classmethod
+    def from_json(cls, saved: Any) -> Self: ...
+
+    def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
+        """Figures for the card about anything else that was learned, on validation rows."""
+
+
+L = TypeVar("L", bound=DataLabels)
 
 
 class ControlTask:
@@ -53,25 +79,30 @@ class ControlTask:
         DataError: the data was prepared with another vocabulary than the model's.
     """
 
-    def __init__(self, control: type[Trainable], pretrained: Pretrained, config: LoopConfig, data: Path) -> None:
-        self.control, self.config = control, config
+    def __init__(
+        self, control: type[Control[Any]], pretrained: Pretrained, config: LoopConfig, data: Path, label: str | None
+    ) -> None:
+        self.config = config
         self.lm: DiffusionLM = pretrained.model.requires_grad_(False)
         self.tokenizer = pretrained.tokenizer
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
-        if json.loads((data / "vocab.json").read_text("utf-8")) != getattr(self.tokenizer, "vocabulary", None):
+        if getattr(load_vocabulary(data), "vocabulary", None) != getattr(self.tokenizer, "vocabulary", None):
             raise DataError(
                 "was prepared with another vocabulary than the model's.",
                 where=str(data),
                 remedy="Prepare it again with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`).",
             )
-        self.train_labels = self._label(self.train)
-        self.valid_labels = self._label(self.valid)
+        rows = self._rows(self.train)
+        self.trainable = _trainable(control, rows, label)
+        self.train_labels = self.trainable.labels(*rows)
+        self.valid_rows = self._rows(self.valid)
+        self.valid_labels = self.trainable.labels(*self.valid_rows)
         torch.manual_seed(config.seed)
-        self.model = control.build_classifier(self.lm.config, self.tokenizer)
+        self.model = self.trainable.build_classifier(self.lm.config, self.tokenizer)
 
-    def _label(self, split: Split) -> list[Any]:
+    def _rows(self, split: Split) -> tuple[list[list[str]], list[dict[str, Any]] | None]:
         sentences = [self.tokenizer.words(split.row(row).tolist()) for row in range(len(split))]
-        return self.control.labels(sentences, split.read_fields() if split.fields else None)
+        return sentences, split.read_fields() if split.fields else None
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[tuple[Tensor, list[Any]]]:
         plan = BatchPlan(
@@ -97,7 +128,7 @@ class ControlTask:
                 estimate = self.lm.predict(x[:half], t[:half]).x0.to(x)
             x = torch.cat([estimate, x[half:]])
             t = torch.cat([torch.zeros_like(t[:half]), t[half:]])
-        losses, _ = self.control.classifier_loss(model, x, t, labels)
+        losses, _ = self.trainable.classifier_loss(model, x, t, labels)
         return losses.mean(), ids.numel()
 
     @torch.no_grad()
@@ -112,9 +143,9 @@ class ControlTask:
         for level in NOISE_LEVELS:
             t = torch.full((len(ids),), level, dtype=torch.float64, device=device)
             x = q_sample(self.lm.schedule, clean, t, noise)
-            _, accuracy = self.control.classifier_loss(model, x, t, labels)
+            _, accuracy = self.trainable.classifier_loss(model, x, t, labels)
             figures[f"accuracy_x_t_{level:g}"] = accuracy.mean().item()
-            _, accuracy = self.control.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
+            _, accuracy = self.trainable.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
             figures[f"accuracy_x0_{level:g}"] = accuracy.mean().item()
         return figures
 
@@ -128,58 +159,120 @@ class ControlTask:
         pass
 
 
-def classifier_folder(model: Path, control: str) -> Path:
-    """Where the weights of a control lie beside a model's."""
-    return model / "controls" / control
+def _trainable(
+    control: type[Control[Any]], rows: tuple[list[list[str]], list[dict[str, Any]] | None], label: str | None
+) -> Trainable:
+    kind = _label_kind(control)
+    if kind is not None:
+        return kind.from_data(*rows, label)
+    if label is not None:
+        raise UserError(f"the control {control.name!r} has labels of its own, so it takes none.", where="--label")
+    return cast("Trainable", control)
+
+
+def _label_kind(control: type[Control[Any]]) -> type[DataLabels] | None:
+    return getattr(control, "Labels", None)
+
+
+def classifier_folder(model: Path, control: str, name: str | None = None) -> Path:
+    """Where the weights of a control lie beside a model's; ``name`` tells several of one control apart.
+
+    Raises:
+        UserError: ``name`` is a path.
+    """
+    folder = model / "controls" / control
+    if name is None:
+        return folder
+    if not name or name != Path(name).name:
+        raise UserError(f"{name!r} cannot be the name of weights.", remedy="Take one word, such as sentiment.")
+    return folder / name
 
 
 def train_control(
-    control: type[Trainable], pretrained: Pretrained, config: LoopConfig, data: Path, out: Path, *, resume: bool = False
+    control: type[Control[Any]],
+    pretrained: Pretrained,
+    config: LoopConfig,
+    data: Path,
+    out: Path,
+    *,
+    label: str | None = None,
+    name: str | None = None,
+    resume: bool = False,
 ) -> Path:
     """Train a control's classifier and save it beside the model.
 
     Args:
+        control: one that ``require_trainable`` accepts.
         data: a prepared data set with the model's vocabulary.
         out: folder of the run (metrics, checkpoint).
+        label: the field of the data that holds the labels, for controls that take them from there.
+        name: of the weights, where a model has several of one control.
 
     Returns:
         The folder of the saved weights and their card.
     """
-    task = ControlTask(control, pretrained, config, data)
+    task = ControlTask(control, pretrained, config, data, label)
     classifier = fit(task, config, out, resume=resume)
-    folder = classifier_folder(pretrained.folder, control.name)
+    folder = classifier_folder(pretrained.folder, control.name, name)
+    if not PartialState().is_main_process:
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(classifier.state_dict(), folder)
-    card = {"control": control.name, "training": config.model_dump(), "validation": task.validate(classifier)}
+    figures = task.validate(classifier)
+    if _label_kind(control) is not None:
+        learned = cast("DataLabels", task.trainable)
+        (folder / LABELS_FILE).write_text(json.dumps(learned.to_json(), ensure_ascii=False, indent=0) + "\n", "utf-8")
+        figures |= learned.held_out(*task.valid_rows)
+    card = {"control": control.name, "training": config.model_dump(), "validation": figures}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     return folder
 
 
-def load_classifier(control: type[Trainable], setting: Setting) -> nn.Module:
+def load_labels(kind: type[L], control: type[Control[Any]], of: Setting | Pretrained, name: str | None = None) -> L:
+    """The labels that a control's classifier was trained on.
+
+    Raises:
+        ModelError: the weights are missing, or their ``labels.json`` is missing or damaged.
+    """
+    path = _trained_folder(control, of.folder, name) / LABELS_FILE
+    try:
+        return kind.from_json(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot be read: {error}.", where=str(path), remedy="Train the control again.") from None
+
+
+def load_classifier(control: type[Control[Any]], setting: Setting, name: str | None = None) -> nn.Module:
     """The trained classifier of a control for the model in ``setting``, in evaluation mode.
 
     Raises:
         ModelError: it is missing, damaged or made for other sizes.
     """
-    folder = classifier_folder(setting.folder, control.name)
-    if not folder.is_dir():
-        raise ModelError(
-            f"the control {control.name!r} has no weights for this model.",
-            where=str(setting.folder),
-            remedy=f"Train them with `dlmctl train control {control.name} --model {setting.folder} --data DATA`.",
-        )
-    classifier = control.build_classifier(setting.model.config, setting.tokenizer)
-    load_into(classifier, folder)
+    kind = _label_kind(control)
+    trainable = cast("Trainable", control) if kind is None else load_labels(kind, control, setting, name)
+    classifier = trainable.build_classifier(setting.model.config, setting.tokenizer)
+    load_into(classifier, _trained_folder(control, setting.folder, name))
     return classifier.eval().requires_grad_(False)
 
 
-def require_trainable(kind: type[Control[Any]]) -> type[Trainable]:
-    """The control class as a ``Trainable``.
+def _trained_folder(control: type[Control[Any]], model: Path, name: str | None) -> Path:
+    folder = classifier_folder(model, control.name, name)
+    if not any(folder.glob("*.safetensors")):
+        others = sorted(path.parent.name for path in folder.parent.glob("*/card.json")) if name else []
+        others += sorted(path.parent.name for path in folder.glob("*/card.json"))
+        remedy = f"Train them with `dlmctl train control {control.name} --model {model} --data DATA`."
+        raise ModelError(
+            f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model.",
+            where=str(model),
+            remedy=f"There are weights named {', '.join(others)}." if others else remedy,
+        )
+    return folder
+
+
+def require_trainable(kind: type[Control[Any]]) -> None:
+    """Check that a control has a classifier to train, itself or by its ``Labels``.
 
     Raises:
-        UserError: it has no classifier to train.
+        UserError: it has none.
     """
-    missing = [name for name in ("build_classifier", "labels", "classifier_loss") if not hasattr(kind, name)]
-    if missing:
+    if not is_trainable(kind):
         raise UserError(f"the control {kind.name!r} has no classifier, so there is nothing to train.")
-    return cast("type[Trainable]", kind)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint import Pretrained, save_pretrained
 from dlmctl.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
-from dlmctl.diffusion import DiffusionLM, ModelConfig, cross_entropy_loss, one_step, paper_loss
+from dlmctl.diffusion import DiffusionLM, ModelConfig, ModelSettings, cross_entropy_loss, one_step, paper_loss
 from dlmctl.generation import generate
 from dlmctl.settings import SamplerSettings
 from dlmctl.training.config import LoopConfig
@@ -29,9 +29,7 @@ class LanguageModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: dict[str, object] = Field(
-        default_factory=dict, description="ModelConfig without vocab_size and sentence_lengths: the data gives those"
-    )
+    model: ModelSettings = Field(default_factory=ModelSettings, description="sizes and method of the model")
     time_sampling: str = Field("adaptive", pattern="^(adaptive|uniform)$", description="see time_sampling.py")
     loop: LoopConfig
 
@@ -45,12 +43,13 @@ class LanguageModelTask:
 
     def __init__(self, config: LanguageModelConfig, data: Path) -> None:
         self.config = config
-        self.tokenizer = load_vocabulary(data)
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
+        self.tokenizer = load_vocabulary(data)
         lengths = np.bincount(np.clip(self.train.lengths - 2, 0, None))
-        settings = {**config.model, "vocab_size": len(self.tokenizer), "sentence_lengths": lengths.tolist()}
         torch.manual_seed(config.loop.seed)
-        self.model = DiffusionLM(ModelConfig.model_validate(settings))
+        self.model = DiffusionLM(
+            ModelConfig(**dict(config.model), vocab_size=len(self.tokenizer), sentence_lengths=lengths.tolist())
+        )
         self.times = TimeSampler(config.time_sampling == "adaptive", one_step(self.model.schedule))
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Tensor]:

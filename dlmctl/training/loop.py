@@ -5,6 +5,7 @@ What differs between them is the ``Task``: batches, a loss, a validation and, if
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,7 +105,8 @@ def fit(task: Task, config: LoopConfig, out: Path, *, resume: bool = False, quie
     continues bit for bit.
 
     Raises:
-        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
+        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on; a checkpoint cannot
+            be written or read; the loss is no longer a number.
     """
     state_file = out / "state.pt"
     if state_file.exists() != resume:
@@ -142,6 +144,12 @@ def fit(task: Task, config: LoopConfig, out: Path, *, resume: bool = False, quie
                     loss, count = model(next(batches))
                 accelerator.backward(loss / config.accumulate)
                 positions, total = positions + count * world, total + loss.detach().item() / config.accumulate
+            if not math.isfinite(total):
+                raise UserError(
+                    f"the loss is {total} at step {step + 1}.",
+                    where=str(out),
+                    remedy="The last checkpoint is from before; give --resume with a smaller lr or a longer warmup.",
+                )
             norm = accelerator.clip_grad_norm_(raw.parameters(), config.clip) if config.clip else torch.zeros(())
             for stepper in steppers:
                 stepper.step()
@@ -178,14 +186,15 @@ def _save(path: Path, model: nn.Module, ema: nn.Module, steppers: list[Any], tas
         torch.save(state, partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"the checkpoint could not be written: {error}.",
             where=str(path),
             remedy="The checkpoint before it is untouched; make room and give --resume.",
         ) from None
-    partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _restore(path: Path, model: nn.Module, ema: nn.Module, steppers: list[Any], task: Task, rank: int) -> int:

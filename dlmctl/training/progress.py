@@ -33,6 +33,7 @@ class TrainingProgress:
         self._task = self._bar.add_task("training", total=steps, completed=start, loss=0.0, speed=0.0)
         self._events: Any = None
         if not quiet:
+            _forget_after(out / "metrics.jsonl", start)
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -78,9 +79,23 @@ class TrainingProgress:
                 self._events.add_scalar(name, value, step)
         if not self.console.is_terminal or "loss" not in figures:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            self.console.print(f"step {step}/{self.steps}  {shown}", highlight=False)
+            self.console.print(f"step {step}/{self.steps}  {shown}", highlight=False, soft_wrap=True)
 
     def show(self, texts: list[str]) -> None:
         """Print sample texts."""
         for text in texts:
-            self.console.print(f"  {text}", highlight=False, markup=False)
+            self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Take figures of later steps out of ``metrics.jsonl``: a killed run had gone on after its last checkpoint."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:  # cut short by the kill
+            continue
+    path.write_text("".join(kept), "utf-8")

@@ -1,0 +1,57 @@
+"""How well the check of the semantic control reads texts: against the fields that a corpus gives for them.
+
+    python benchmarks/semantic_check.py valid.txt
+
+For every field, over the texts that have it: the share in which its value is found (recall), and over the other values
+of the field the share of texts in which one is found that the text does not have (false alarms). Writers leave facts
+out and reword them freely, so recall is a property of the corpus as much as of the check.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from controls.wordings import statement
+from dlmctl.corpus import Record, read_corpus, sniff
+
+
+def measure(records: list[Record], *, natural: bool) -> dict[tuple[str, str], list[int]]:
+    """For each field and value: texts that have it, of these found; texts with another value, of these found."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        for field, value in (record.fields or {}).items():
+            values[field].add(value)
+    counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for record in records:
+        for field, value in (record.fields or {}).items():
+            for other in values[field]:
+                found = statement(field, other, record.words, natural=natural) is not None
+                count = counts[field, other]
+                place = 0 if other == value else 2
+                count[place] += 1
+                count[place + 1] += found
+    return counts
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    by_value = "--values" in sys.argv[2:]
+    records = list(read_corpus(path, sniff(path)))
+    print(f"{len(records)} texts of {path.name}; recall / false alarms in %")
+    exact, natural = measure(records, natural=False), measure(records, natural=True)
+    rows = sorted(exact) if by_value else [(field, "") for field in dict.fromkeys(field for field, _ in exact)]
+    print("| field | texts | exact: recall | false alarms | natural: recall | false alarms |")
+    print("|---|---|---|---|---|---|")
+    for field, value in rows:
+        cells = []
+        for counts in (exact, natural):
+            chosen = [count for (name, at), count in counts.items() if name == field and at == (value or at)]
+            have, found, others, wrong = (sum(column) for column in zip(*chosen, strict=True))
+            cells += [f"{100 * found / have:.1f}", f"{100 * wrong / max(1, others):.2f}"]
+        print(f"| {field}{': ' + value if value else ''} | {have} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A template with blanks: the words around the blanks are kept, the model fills the blanks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.noise import CONTROL, Draw
+from dlmctl.tokenizer import split_words
+from dlmctl.vocabulary import known_ids
+
+BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")
+FORMS = "A blank is written ___ (one word), ___{2} (two words) or ___{1,3} (one to three words)"
+
+
+class Piece(NamedTuple):
+    """A fixed ``word``, or a blank (None) of ``fewest`` to ``most`` words."""
+
+    word: str | None
+    fewest: int = 1
+    most: int = 1
+
+
+def parse_template(template: str) -> list[Piece]:
+    """Words and blanks of a template, in order; words are split as the tokeniser splits raw text.
+
+    Raises:
+        ValueError: a blank is malformed, or there is none.
+    """
+    pieces: list[Piece] = []
+    end = 0
+    for blank in [*BLANK.finditer(template), None]:
+        between = template[end : blank.start() if blank else len(template)]
+        if stray := re.search(r"[_{}]+", between):
+            raise ValueError(f"{stray[0]!r} is no blank. {FORMS}")
+        pieces.extend(Piece(word) for word in split_words(between))
+        if blank:
+            fewest = int(blank[1] or 1)
+            most = int(blank[2] or fewest)
+            if most < max(1, fewest):
+                raise ValueError(f"the blank {blank[0]!r} holds no words. {FORMS}")
+            pieces.append(Piece(None, fewest, most))
+            end = blank.end()
+    if all(piece.word is not None for piece in pieces):
+        raise ValueError(f"the template has no blank. {FORMS}")
+    return pieces
+
+
+class InfillParams(ControlParams):
+    """What a recipe says of a template."""
+
+    template: str = Field(
+        description="text with blanks: ___ for one word, ___{2} for two, ___{1,3} for one to three; "
+        "punctuation marks are words of their own",
+        examples=["The Eagle is a ___ shop near ___{1,3}."],
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _parses(cls, template: str) -> str:
+        parse_template(template)
+        return template
+
+    def pieces(self) -> list[Piece]:
+        return parse_template(self.template)
+
+
+class Infill(Control[InfillParams]):
+    """Pins the words of a template at every step (Li et al. 2022, section 5), exactly.
+
+    The number of words of each blank is settled before sampling: first the length of the whole text, drawn as often
+    as in the training text from what the template (and any other control) allows, then how it falls to the blanks.
+    """
+
+    name = "infill"
+    exact = True
+    Params = InfillParams
+
+    def __init__(self, template: str) -> None:
+        super().__init__(template=template)
+
+    def word_count(self, sample: int) -> tuple[int, int]:
+        pieces = self.of(sample).pieces()
+        return sum(piece.fewest for piece in pieces), sum(piece.most for piece in pieces)
+
+    def prepare(self, setting: Setting) -> None:
+        ids = torch.full((setting.batch, setting.length), -1)
+        for row, (draw, words) in enumerate(zip(setting.draws, setting.words, strict=True)):
+            pieces = self.of(row).pieces()
+            known = iter(known_ids([piece.word for piece in pieces if piece.word], setting.tokenizer, self.name))
+            place = 1
+            for piece, size in zip(pieces, self._sizes(row, pieces, words, draw), strict=True):
+                if piece.word and place < setting.length:
+                    ids[row, place] = next(known)
+                place += size
+        self._ids = ids.to(setting.model.embeddings.device)
+        self._fixed = self._ids >= 0
+
+    def _sizes(self, row: int, pieces: list[Piece], words: int | None, draw: Draw) -> list[int]:
+        """Words of each piece. Those beyond the fewest go one by one to a random blank that still has room."""
+        fewest, most = self.word_count(row)
+        sizes = [piece.fewest for piece in pieces]
+        stream = draw.generator(CONTROL)
+        if words is None:
+            words = int(torch.randint(fewest, most + 1, (), generator=stream))
+        for _ in range(min(words, most) - fewest):
+            room = [at for at, piece in enumerate(pieces) if sizes[at] < piece.most]
+            sizes[room[int(torch.randint(len(room), (), generator=stream))]] += 1
+        return sizes
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p of the fixed words at their places."""
+        found = state.word_log_probs.gather(-1, self._ids.clamp(min=0)[..., None]).squeeze(-1)
+        return -(found * self._fixed).sum(1)
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        other = torch.arange(logits.shape[-1], device=logits.device) != self._ids[..., None]
+        return logits.masked_fill(other & self._fixed[..., None], -torch.inf)
+
+    def project(self, x0: Tensor, state: ControlState) -> Tensor:
+        """The fixed words' embeddings at their places."""
+        return torch.where(self._fixed[..., None], state.embeddings[self._ids.clamp(min=0)].to(x0), x0)
+
+    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+        """Whether the words match the template; the score of a text that does not is the share up to the mismatch."""
+        return [_match(self.of(sample).pieces(), text) for sample, text in enumerate(words)]
+
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[InfillParams]:
+        """Each sentence with the middle third blank."""
+        templates = []
+        for words in sentences:
+            left, right = len(words) // 3, len(words) - len(words) // 3
+            templates.append(" ".join([*words[:left], f"___{{{right - left}}}", *words[right:]]))
+        return [InfillParams(template=template) for template in templates]
+
+
+def _match(pieces: list[Piece], words: Sequence[str]) -> Check:
+    ends = {0}  # where the pieces so far may end
+    for done, piece in enumerate(pieces):
+        if piece.word is None:
+            ends = {end + size for end in ends for size in range(piece.fewest, piece.most + 1)}
+        else:
+            ends = {end + 1 for end in ends if end < len(words) and words[end] == piece.word}
+        ends = {end for end in ends if end <= len(words)}
+        if not ends:
+            missed = "the text ends too early" if piece.word is None else f"{piece.word!r} is not where it should be"
+            return Check(done / len(pieces), False, missed)
+    if len(words) not in ends:
+        return Check(1 - 1 / len(pieces), False, "the text goes on after the template")
+    return Check(1.0, True, "the template is met")

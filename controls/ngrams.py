@@ -1,0 +1,81 @@
+"""A judge of labelled text that shares nothing with what guides: a linear model of its words and word pairs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+# Fewer texts than this have too little to say about a feature.
+MIN_TEXTS = 3
+STEPS, LEARNING_RATE, L2 = 200, 0.05, 1e-5
+
+
+def features(words: Sequence[str]) -> set[str]:
+    """The words and the pairs of neighbours of a text, in lower case, each once."""
+    lower = [word.lower() for word in words]
+    return {*lower, *(f"{first} {second}" for first, second in pairwise(lower))}
+
+
+@dataclass(frozen=True)
+class NgramJudge:
+    """Multinomial logistic regression on the presence of ``features``.
+
+    Attributes:
+        weights: of each feature one a class; ``bias``: one a class.
+    """
+
+    bias: list[float]
+    weights: dict[str, list[float]]
+
+    @classmethod
+    def fit(cls, texts: Sequence[Sequence[str]], classes: Sequence[int], count: int) -> NgramJudge:
+        """Learn from clean texts and the class, 0 to ``count`` - 1, of each."""
+        import torch
+        import torch.nn.functional as F
+
+        bags = [sorted(features(text)) for text in texts]
+        seen = Counter(name for bag in bags for name in bag)
+        index = {name: at for at, name in enumerate(sorted(name for name in seen if seen[name] >= MIN_TEXTS))}
+        rows = [[index[name] for name in bag if name in index] for bag in bags]
+        ids = torch.tensor([at for row in rows for at in row], dtype=torch.long)
+        offsets = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)[:-1]
+        weights = torch.zeros(len(index), count, requires_grad=True)
+        bias = torch.zeros(count, requires_grad=True)
+        target, optimizer = torch.tensor(classes), torch.optim.Adam([weights, bias], lr=LEARNING_RATE)
+        for _ in range(STEPS):
+            scores = F.embedding_bag(ids, weights, offsets, mode="sum") + bias
+            loss = F.cross_entropy(scores, target) + L2 * weights.square().sum()
+            weights.grad, bias.grad = torch.autograd.grad(loss, [weights, bias])
+            optimizer.step()
+        rounded = [[round(value, 3) for value in row] for row in weights.tolist()]
+        return cls(
+            [round(value, 3) for value in bias.tolist()],
+            {name: row for name, row in zip(index, rounded, strict=True) if any(row)},
+        )
+
+    def probabilities(self, words: Sequence[str]) -> list[float]:
+        """Of each class, given the words of a text."""
+        found = [self.weights[name] for name in sorted(features(words)) if name in self.weights]
+        scores = [sum(column) for column in zip(self.bias, *found, strict=True)]
+        top = max(scores)
+        exponentials = [math.exp(score - top) for score in scores]
+        return [value / sum(exponentials) for value in exponentials]
+
+    def accuracy(self, rows: Iterable[tuple[Sequence[str], int]]) -> float:
+        """Share of the rows (a text and its class) whose likeliest class is right."""
+        right = []
+        for words, wanted in rows:
+            chances = self.probabilities(words)
+            right.append(chances.index(max(chances)) == wanted)
+        return sum(right) / len(right) if right else math.nan
+
+    def to_json(self) -> Any:
+        return {"bias": self.bias, "weights": self.weights}
+
+    @classmethod
+    def from_json(cls, saved: Any) -> NgramJudge:
+        return cls(saved["bias"], saved["weights"])

@@ -1,0 +1,290 @@
+"""Syntax: the whole constituency tree of a text, or some of its labelled spans."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from dlmctl.canvas import STRUCTURE
+from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.diffusion import ModelConfig
+from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.evaluation.brackets import compare
+from dlmctl.models.transformer import LatentEncoder, TransformerConfig
+from dlmctl.parsing import NONE, all_spans, constituency_parser
+from dlmctl.tokenizer import Tokenizer
+from dlmctl.training.control import load_classifier, load_labels
+from dlmctl.trees import Span, Tree, labelled_spans, read_tree
+
+# Rarer labels of the training parses are parsing accidents that nobody asks for.
+MIN_COUNT = 5
+# Nats of a span beyond the canvas, which can only be asked for under `any` and `not`.
+NO_ROOM = 10.0
+
+
+class SpanParams(BaseModel):
+    """A labelled span of words."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(description="of the constituent; a unary chain is joined by ::, as S::NP", examples=["PP"])
+    start: int = Field(ge=0, description="first word, counted from 0", examples=[3])
+    end: int = Field(ge=0, description="last word, counted from 0", examples=[5])
+
+    @model_validator(mode="after")
+    def _forward(self) -> SpanParams:
+        if self.end < self.start:
+            raise ValueError(f"the span ends at word {self.end}, before its start at {self.start}")
+        return self
+
+
+class SyntaxTreeParams(ControlParams):
+    """What a recipe says of syntax: ``tree`` or ``spans``."""
+
+    tree: str | None = Field(
+        None,
+        description="a bracketed tree; its leaves, (PRP It) or just PRP, say how many words there are, not which",
+        examples=["(S (NP (PRP It)) (VP (VBZ is) (NP (DT a) (NN pub))) (. .))"],
+    )
+    spans: list[SpanParams] | None = Field(
+        None,
+        min_length=1,
+        description="constituents that the text must have",
+        examples=[[{"label": "PP", "start": 3, "end": 5}]],
+    )
+    pass_at: float = Field(
+        1.0, ge=0, le=1, description="labelled F1 of the tree, or share of spans, that a text must reach to pass"
+    )
+
+    @field_validator("tree")
+    @classmethod
+    def _bracketed(cls, tree: str | None) -> str | None:
+        if tree is not None and not labelled_spans(read_tree(tree)):
+            raise ValueError("the tree has no phrase, only words")
+        return tree
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SyntaxTreeParams:
+        if (self.tree is None) == (self.spans is None):
+            raise ValueError("give either tree or spans")
+        found = sorted(self.wanted)
+        for at, one in enumerate(found):
+            for other in found[at + 1 :]:
+                if one.start < other.start <= one.end < other.end:
+                    raise ValueError(
+                        f"the spans {tuple(one)} and {tuple(other)} cross; in a tree they nest or lie apart"
+                    )
+                if one[:2] == other[:2] and one.label != other.label:
+                    raise ValueError(f"the words {one.start} to {one.end} have two labels; join a unary chain as S::NP")
+        return self
+
+    @property
+    def wanted(self) -> list[Span]:
+        """The constituents asked for."""
+        if self.tree is not None:
+            return labelled_spans(read_tree(self.tree))
+        return [Span(span.start, span.end, span.label) for span in self.spans or ()]
+
+    @property
+    def words(self) -> int:
+        """How many words there are, or, of spans, must at least be."""
+        if self.tree is not None:
+            return len(list(read_tree(self.tree).leaves()))
+        return 1 + max(span.end for span in self.wanted)
+
+
+class SpanClassifier(nn.Module):
+    """The label of any span of a latent's words, from the encoder's states at its two ends."""
+
+    def __init__(self, embed_dim: int, length: int, labels: int) -> None:
+        super().__init__()
+        sizes = TransformerConfig(
+            hidden=192, layers=2, heads=4, feedforward=512, dropout=0.1, max_length=length, time_channels=64
+        )
+        self.encoder = LatentEncoder(sizes, embed_dim)
+        # The first layer of an MLP over both ends, taken apart so that it runs once a word and not once a span.
+        self.start = nn.Linear(sizes.hidden, 128)
+        self.end = nn.Linear(sizes.hidden, 128, bias=False)
+        self.out = nn.Linear(128, labels)
+
+    def forward(self, x: Tensor, t: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+        """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, S, labels]``.
+
+        Args:
+            starts, ends: first and last words of the spans, from 0, ``[S]`` or, where rows differ, ``[B, S]``.
+        """
+        h = self.encoder(x, 1000 * t.float())[:, 1:]  # START is no word
+        row = torch.arange(len(h), device=h.device)[:, None]
+        return self.out(F.gelu(self.start(h)[row, starts] + self.end(h)[row, ends]))
+
+
+@dataclass(frozen=True)
+class SpanLabels:
+    """The labels of constituents in the training parses. See ``dlmctl.training.control.DataLabels``."""
+
+    names: list[str]
+
+    @classmethod
+    def from_data(
+        cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None
+    ) -> SpanLabels:
+        """The labels that the outside parser gives often enough to these sentences.
+
+        Raises:
+            DataError: ``label`` is given: labels come from the parser, not from the data.
+        """
+        if label is not None:
+            raise DataError("a syntax tree's labels come from the parser.", where="--label", remedy="Leave it out.")
+        counts = Counter(span.label for tree in parsed(sentences) for span in labelled_spans(tree))
+        return cls([NONE, *sorted(name for name, count in counts.items() if count >= MIN_COUNT)])
+
+    def to_json(self) -> list[str]:
+        return self.names
+
+    @classmethod
+    def from_json(cls, saved: Any) -> SpanLabels:
+        return cls([str(name) for name in saved])
+
+    def number(self, name: str) -> int:
+        """The class of a label.
+
+        Raises:
+            RecipeError: the training parses have no such label; the message names the nearest one.
+        """
+        if name not in self.names[1:]:
+            raise RecipeError(
+                f"the label {name!r} is not among those of this model's spans.", remedy=nearest(name, self.names[1:])
+            )
+        return self.names.index(name)
+
+    def build_classifier(self, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
+        return SpanClassifier(config.embed_dim, config.length, len(self.names))
+
+    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Tensor]:
+        """For each sentence the class of every span, ``[words, words]`` by first and last word."""
+        place = {name: at for at, name in enumerate(self.names)}
+        charts = []
+        for words, tree in zip(sentences, parsed(sentences), strict=True):
+            chart = torch.zeros(len(words), len(words), dtype=torch.uint8)
+            for start, end, label in labelled_spans(tree):
+                chart[start, end] = place.get(label, 0)
+            charts.append(chart)
+        return charts
+
+    def classifier_loss(
+        self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Nats per word of the whole chart, and accuracy over constituents and what is taken for one, both ``[B]``."""
+        counts = torch.tensor([len(chart) for chart in labels]).clamp(max=x.shape[1] - 1)
+        most = int(counts.max())
+        target = torch.zeros(len(labels), most, most, dtype=torch.long)
+        for row, chart in enumerate(labels):
+            target[row, : len(chart), : len(chart)] = chart[:most, :most]
+        starts, ends = all_spans(most)
+        inside = (ends < counts[:, None]).to(x.device)
+        target = target[:, starts, ends].to(x.device)
+        logits = classifier(x, t, starts, ends).float()
+        nats = F.cross_entropy(logits.transpose(1, 2), target, reduction="none") * inside
+        guess = logits.argmax(-1)
+        either = ((target > 0) | (guess > 0)) & inside
+        accuracy = ((guess == target) & either).sum(1) / either.sum(1).clamp(min=1)
+        return nats.sum(1) / counts.to(x.device), accuracy
+
+    def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
+        return {}
+
+
+def parsed(sentences: Sequence[Sequence[str]]) -> list[Tree]:
+    """The trees that the outside parser gives these sentences; asked again at once, as training does, the same."""
+    return _parsed(tuple(map(tuple, sentences)))
+
+
+@lru_cache(maxsize=1)
+def _parsed(sentences: tuple[tuple[str, ...], ...]) -> list[Tree]:
+    return constituency_parser()(sentences)
+
+
+class SyntaxTree(Control[SyntaxTreeParams]):
+    """Steers by a noise-aware span classifier (Li et al. 2022, section 5), checks by an outside parser."""
+
+    name = "syntax_tree"
+    Params = SyntaxTreeParams
+    Labels = SpanLabels
+
+    def word_count(self, sample: int) -> tuple[int, int]:
+        params = self.of(sample)
+        return params.words, params.words if params.tree is not None else sys.maxsize
+
+    def prepare(self, setting: Setting) -> None:
+        device = setting.model.embeddings.device
+        labels = load_labels(SpanLabels, type(self), setting)
+        self._classifier = load_classifier(type(self), setting).to(device)
+        rows = [self._cells(self.of(row), labels) for row in range(setting.batch)]
+        room = [[cell for cell in found if cell[1] < setting.length - STRUCTURE] for found in rows]
+        beyond = torch.tensor([len(found) - len(inside) for found, inside in zip(rows, room, strict=True)])
+        self._beyond = NO_ROOM * beyond.to(device)
+        # Each row's cells of the chart, filled up with the first word at no weight.
+        cells = torch.zeros(setting.batch, max(map(len, room)), 4, dtype=torch.long)
+        for row, found in enumerate(room):
+            cells[row, : len(found)] = torch.tensor([(*cell, 1) for cell in found]).reshape(-1, 4)
+        self._starts, self._ends, self._wanted, self._weights = cells.to(device).unbind(-1)
+
+    @staticmethod
+    def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int, int]]:
+        """First word, last word and class of the spans in the energy: all that a tree has room for, or those asked."""
+        wanted = {(start, end): labels.number(label) for start, end, label in params.wanted}
+        if params.tree is not None:
+            starts, ends = all_spans(params.words)
+            wanted = {cell: wanted.get(cell, 0) for cell in zip(starts.tolist(), ends.tolist(), strict=True)}
+        return [(*cell, label) for cell, label in wanted.items()]
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
+        over the spans asked for."""
+        logits = self._classifier(state.x, state.t, self._starts, self._ends).float()
+        nats = F.cross_entropy(logits.transpose(1, 2), self._wanted, reduction="none")
+        return (nats * self._weights).sum(-1) + self._beyond
+
+    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+        """Labelled F1 with the outside parser's tree, all words counted, or the share of spans that are in it."""
+        checks = []
+        for sample, tree in enumerate(constituency_parser()(words)):
+            params = self.of(sample)
+            found = labelled_spans(tree)
+            missing = [span for span in params.wanted if span not in found]
+            if params.tree is not None:
+                score = compare(read_tree(params.tree), tree, ignore=()).f1
+            else:
+                score = 1 - len(missing) / len(params.wanted)
+            why = "all constituents found"
+            if missing:
+                start, end, label = missing[0]
+                why = f"no {label} over words {start} to {end} ({' '.join(words[sample][start : end + 1])})"
+            elif score < 1:
+                why = "constituents beyond the tree's"
+            checks.append(Check(score, score >= params.pass_at, why))
+        return checks
+
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[SyntaxTreeParams]:
+        """For each sentence the tree that the outside parser gives it."""
+        return [SyntaxTreeParams(tree=str(tree)) for tree in constituency_parser()(sentences)]
+
+    @classmethod
+    def from_target(cls, record: Any) -> SyntaxTreeParams:
+        """Of an object with ``tree``, with ``spans`` as ``[start, end, label]``, or with ``words`` to parse."""
+        if "spans" in record:
+            spans = [SpanParams(start=start, end=end, label=label) for start, end, label in record["spans"]]
+            return SyntaxTreeParams(spans=spans)
+        if "tree" in record:
+            return SyntaxTreeParams(tree=record["tree"])
+        return cls.from_words([cast("list[str]", record["words"])])[0]

@@ -1,0 +1,59 @@
+"""Controls that contradict each other: found before the first step, and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlmctl.canvas import restrict_structure
+from dlmctl.compose import All
+from dlmctl.control import Control, Setting
+from dlmctl.errors import RecipeError
+
+
+@torch.no_grad()
+def check_feasible(control: Control[Any], setting: Setting, counts: Tensor) -> None:
+    """Try a prepared control on a distribution that holds every word possible.
+
+    Args:
+        counts: words of each row ``[B]``, -1 where the model decides.
+
+    Raises:
+        RecipeError: the controls leave no word for some place, or no place for what must be in the text.
+    """
+    tokenizer, vocabulary = setting.tokenizer, setting.model.config.vocab_size
+    logits = torch.zeros(setting.batch, setting.length, vocabulary, device=counts.device)
+    logits[..., tokenizer.unk_id] = -torch.inf
+    logits = restrict_structure(logits, counts, tokenizer)
+    empty = torch.isneginf(control.restrict(logits)).all(-1)
+    if empty.any():
+        row, place = empty.nonzero()[0].tolist()
+        reasons = "; ".join(_limits(control, setting, logits, row, place))
+        raise RecipeError(
+            f"the controls contradict each other: no word is left for word {place}. {reasons}.",
+            where=f"sample {setting.draws[row].sample}",
+        )
+    logits = control.restrict(logits)
+    control.verify(logits)
+    # Once more where each part has what it requires: that may be what another one excludes.
+    control.verify(control.condition(logits, torch.zeros(setting.batch, device=logits.device)))
+
+
+def _limits(control: Control[Any], setting: Setting, logits: Tensor, row: int, place: int) -> Iterator[str]:
+    """What each part that limits a place does to it."""
+    wanted: list[int] = []
+    parts = control.parts if isinstance(control, All) else [control]
+    kept = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
+    for part, words in zip(parts, kept, strict=True):
+        if words.sum() == 1:
+            wanted = words.nonzero()[0].tolist()
+            yield f"{part.name} wants {setting.tokenizer.words(wanted)[0]!r} there"
+    before = ~torch.isneginf(logits[row, place])
+    for part, words in zip(parts, kept, strict=True):
+        if words.sum() != 1 and not words[wanted].all():
+            yield f"{part.name} forbids it"
+        elif words.sum() != 1 and not wanted and (before & ~words).any():
+            yield f"{part.name} leaves {int(words.sum())} of the {int(before.sum())} words"

@@ -1,0 +1,34 @@
+"""A classifier of whole latents: several labels at once, each with an attention pooling of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dlmctl.models.transformer import LatentEncoder, TransformerConfig
+
+
+class PooledClassifier(nn.Module):
+    """A ``LatentEncoder``; for each label a learned weighting of the positions and a linear layer.
+
+    Args:
+        embed_dim: width of the latent.
+        length: its most positions.
+        classes: how many classes each label has.
+    """
+
+    def __init__(self, embed_dim: int, length: int, classes: Sequence[int]) -> None:
+        super().__init__()
+        sizes = TransformerConfig(hidden=160, layers=2, heads=4, dropout=0.1, max_length=length, time_channels=64)
+        self.encoder = LatentEncoder(sizes, embed_dim)
+        self.attention = nn.Linear(sizes.hidden, len(classes))
+        self.heads = nn.ModuleList(nn.Linear(sizes.hidden, count) for count in classes)
+
+    def forward(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, classes]``, one tensor a label."""
+        h = self.encoder(x, 1000 * t.float())
+        weights = self.attention(h).float().softmax(1).to(h)
+        pooled = torch.einsum("blf,blh->fbh", weights, h)
+        return [head(part) for head, part in zip(self.heads, pooled, strict=True)]

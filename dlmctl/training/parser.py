@@ -1,0 +1,250 @@
+"""Training the constituency parser on a treebank: every span's label by cross-entropy (Teng and Zhang 2018)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dlmctl.annotate import TAGGER_FILE, load_tagger, upos_tagger
+from dlmctl.checkpoint import save_weights
+from dlmctl.dataset import BatchPlan
+from dlmctl.errors import DataError
+from dlmctl.evaluation.brackets import corpus_f1
+from dlmctl.parsing import (
+    NONE,
+    PARSER_FILE,
+    PARSER_FORMAT,
+    UNSEEN,
+    ChartParser,
+    ParserConfig,
+    all_spans,
+    feature_ids,
+    features,
+    parse,
+    stack_ids,
+)
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.loop import fit
+from dlmctl.training.tagger import TaggedSentence, fit_crf, read_conllu
+from dlmctl.trees import JOIN, Tree, labelled_spans, read_trees, simplify
+
+# Values of a feature, and labels, that are rarer than this in training are not told apart.
+MIN_FEATURE, MIN_LABEL = 2, 5
+# A word seen c times is taken for an unseen one in a / (a + c) of its occurrences (Stern et al. 2017).
+WORD_DROPOUT = 0.8
+# Share of sentences shown in small letters.
+LOWERCASE = 0.1
+FOLDS = 4
+
+
+class ParserSizes(BaseModel):
+    """Sizes of the parser."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hidden: int = Field(200, gt=0, description="width of the LSTM in each direction")
+    layers: int = Field(2, gt=0, description="LSTM layers")
+    span_hidden: int = Field(250, gt=0, description="width of the layer between a span and its label scores")
+    dropout: float = Field(0.35, ge=0, lt=1, description="dropout between layers")
+
+
+class ParserTrainingConfig(BaseModel):
+    """A configuration file of ``dlmctl train parser``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: ParserSizes = Field(default_factory=ParserSizes, description="sizes of the parser")
+    loop: LoopConfig
+
+
+class ParserTask:
+    """A parser for a treebank, for the training loop. The best weights by F1 on ``dev`` are kept in ``out``.
+
+    Args:
+        train, dev: trees.
+        tags: the UPOS tags of their sentences.
+    """
+
+    def __init__(
+        self,
+        config: ParserTrainingConfig,
+        train: list[Tree],
+        dev: list[Tree],
+        tags: tuple[list[list[str]], list[list[str]]],
+        out: Path,
+    ) -> None:
+        self.config, self.dev, self.dev_tags, self.out = config, dev, tags[1], out
+        self.best = 0.0
+        words = [words_of(tree) for tree in train]
+        columns = zip(*(row for pair in zip(words, tags[0], strict=True) for row in features(*pair)), strict=True)
+        counts = [Counter(column) for column in columns]
+        spans = [labelled_spans(tree) for tree in train]
+        sizes = ParserConfig(
+            **config.model.model_dump(),
+            labels=[NONE, *_frequent(Counter(span.label for found in spans for span in found), MIN_LABEL)],
+            tags=_frequent(Counter(leaf.label for tree in train for leaf in tree.leaves()), 1),
+            vocabularies=[
+                {value: row for row, value in enumerate(_frequent(count, MIN_FEATURE), UNSEEN + 1)} for count in counts
+            ],
+        )
+        torch.manual_seed(config.loop.seed)
+        self.model = ChartParser(sizes)
+        seen = torch.tensor([0, 0, 0, *(counts[0][word] for word in sizes.vocabularies[0])])
+        self.word_dropout = torch.where(seen > 0, WORD_DROPOUT / (WORD_DROPOUT + seen), 0.0)
+
+        self.ids = [feature_ids(sizes, *pair) for pair in zip(words, tags[0], strict=True)]
+        lower = [[word.lower() for word in sentence] for sentence in words]
+        self.lower_ids = [feature_ids(sizes, *pair) for pair in zip(lower, tags[0], strict=True)]
+        label_row = {label: row for row, label in enumerate(sizes.labels)}
+        self.labels = [
+            [
+                (start, end, label_row.get(label) or label_row.get(label.split(JOIN)[0], 0))
+                for start, end, label in found
+            ]
+            for found in spans
+        ]
+        tag_row = {tag: row for row, tag in enumerate(sizes.tags)}
+        self.tags = [torch.tensor([tag_row[leaf.label] for leaf in tree.leaves()]) for tree in train]
+
+    def batches(self, skip: int, rank: int, world: int) -> Iterator[list[int]]:
+        """Numbers of sentences of like length."""
+        lengths = np.array([len(row) for row in self.ids])
+        loop = self.config.loop
+        plan = BatchPlan(loop.batch_positions, int(lengths.max()), loop.bucket, 0.0, loop.seed)
+        epoch = 0
+        while True:
+            for rows, _ in plan.epoch(lengths, epoch)[rank::world]:
+                if skip:
+                    skip -= 1
+                else:
+                    yield rows.tolist()
+            epoch += 1
+
+    def loss(self, model: nn.Module, batch: list[int]) -> tuple[Tensor, int]:
+        """Nats per word of all spans' labels and all words' tags."""
+        lower = (torch.rand(len(batch)) < LOWERCASE).tolist()
+        ids, counts = stack_ids(
+            [(self.lower_ids if low else self.ids)[at] for at, low in zip(batch, lower, strict=True)]
+        )
+        ids[..., 0].masked_fill_(torch.rand(ids.shape[:2]) < self.word_dropout[ids[..., 0]], UNSEEN)
+        most = int(counts.max())
+        labels = torch.zeros(len(batch), most, most, dtype=torch.long)
+        tags = torch.full((len(batch), most), -1)
+        for row, at in enumerate(batch):
+            for start, end, label in self.labels[at]:
+                labels[row, start, end] = label
+            tags[row, : len(self.tags[at])] = self.tags[at]
+        starts, ends = all_spans(most)
+        labels = labels[:, starts, ends].masked_fill(ends >= counts[:, None], -1)
+        device = next(model.parameters()).device
+        scores, tag_scores = model(ids.to(device), counts)
+        nats = F.cross_entropy(scores.flatten(0, 1), labels.flatten().to(device), ignore_index=-1, reduction="sum")
+        nats += F.cross_entropy(tag_scores.flatten(0, 1), tags.flatten().to(device), ignore_index=-1, reduction="sum")
+        return nats / counts.sum(), int(counts.sum())
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Labelled brackets as evalb counts them, with punctuation deleted, and the share of right tags."""
+        assert isinstance(model, ChartParser)
+        found = parse(model, [words_of(tree) for tree in self.dev], self.dev_tags)
+        score = corpus_f1(zip(self.dev, found, strict=True))
+        if score.f1 > self.best:
+            self.best = score.f1
+            save_parser(model, self.out)
+        gold = [leaf.label for tree in self.dev for leaf in tree.leaves()]
+        guessed = [leaf.label for tree in found for leaf in tree.leaves()]
+        right = sum(map(str.__eq__, gold, guessed)) / len(gold)
+        return {"f1": score.f1, "precision": score.precision, "recall": score.recall, "tags": right}
+
+    def samples(self, model: nn.Module) -> list[str]:
+        return []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"best": torch.tensor(self.best, dtype=torch.float64)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.best = float(state["best"])
+
+
+def words_of(tree: Tree) -> list[str]:
+    """The words of a tree."""
+    return [leaf.word for leaf in tree.leaves()]
+
+
+def _frequent(counts: Counter[str], least: int) -> list[str]:
+    return sorted(value for value, count in counts.items() if count >= least)
+
+
+def save_parser(model: ChartParser, folder: Path) -> None:
+    """Write what ``dlmctl.parsing.load_parser`` reads; weights in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = {"format": PARSER_FORMAT, **model.config.model_dump()}
+    (folder / PARSER_FILE).write_text(json.dumps(saved, ensure_ascii=False, indent=0) + "\n", "utf-8")
+    save_weights(model.state_dict(), folder, dtype=torch.float16)
+
+
+def read_treebank(path: Path) -> list[Tree]:
+    """The trees of a bracketed file, without function tags and traces.
+
+    Raises:
+        DataError: the file cannot be read, is not well bracketed, or has a leaf without a word.
+    """
+    try:
+        trees = [tree for tree in map(simplify, read_trees(path.read_text("utf-8"))) if tree is not None]
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}.", where=str(path)) from None
+    except ValueError as error:
+        raise DataError(f"not bracketed trees: {error}.", where=str(path)) from None
+    for tree in trees:
+        if not all(words_of(tree)):
+            raise DataError(f"a leaf has no word: {tree}", where=str(path))
+    if not trees:
+        raise DataError("holds no trees.", where=str(path))
+    return trees
+
+
+def jackknifed(tagged: list[TaggedSentence]) -> dict[tuple[str, ...], list[str]]:
+    """Each sentence with the tags of a tagger that was trained on the other folds.
+
+    A tagger has learned its own training text by heart; a parser trained on such tags would trust them too much.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for fold in range(FOLDS):
+        rest = [sentence for at, sentence in enumerate(tagged) if at % FOLDS != fold]
+        held = [sentence.words for sentence in tagged[fold::FOLDS]]
+        with tempfile.TemporaryDirectory() as scratch:
+            (Path(scratch) / TAGGER_FILE).write_text(json.dumps(fit_crf(rest)), "utf-8")
+            tagger = load_tagger(Path(scratch))
+        found |= {tuple(words): tags for words, tags in zip(held, tagger(held), strict=True)}
+    return found
+
+
+def train_parser(
+    config: ParserTrainingConfig, train: Path, dev: Path, conllu: Path, out: Path, *, resume: bool = False
+) -> float:
+    """Train a parser, keep the best in ``out / "parser"`` and return its F1 on ``dev``.
+
+    Args:
+        train, dev: bracketed trees.
+        conllu: what the bundled tagger was trained on, so that the training sentences can be tagged anew by
+            taggers that have not seen them.
+
+    Raises:
+        DataError: a file cannot be read.
+        UserError: python-crfsuite is missing, or ``out`` and ``resume`` do not fit together.
+    """
+    trees, held_out = read_treebank(train), read_treebank(dev)
+    unseen = jackknifed(read_conllu(conllu))
+    tags = [unseen.get(tuple(words)) or upos_tagger()([words])[0] for words in map(words_of, trees)]
+    dev_tags = upos_tagger()([words_of(tree) for tree in held_out])
+    task = ParserTask(config, trees, held_out, (tags, dev_tags), out / "parser")
+    fit(task, config.loop, out, resume=resume)
+    return task.best

@@ -1,0 +1,159 @@
+"""Constituency trees: bracketed text, labelled spans, and from one to the other.
+
+A span runs over words, from 0, both ends included. A unary chain is one span whose label joins the chain's from the
+top by ``::``, as ``S::NP``. The root symbol (``ROOT``, ``TOP``) is no span.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ROOTS = ("ROOT", "TOP", "")
+JOIN = "::"
+PHRASES = tuple(
+    "ADJP ADVP CONJP FRAG INTJ LST NAC NML NP NX PP PRN PRT QP RRC S SBAR SBARQ SINV SQ UCP VP WHADJP WHADVP WHNP"
+    " WHPP X".split()
+)
+
+_TOKEN = re.compile(r"\(|\)|[^\s()]+")
+_FUNCTION = re.compile(r"(?<=.)[-=|].*")
+_ESCAPES = {"(": "-LRB-", ")": "-RRB-", "[": "-LSB-", "]": "-RSB-", "{": "-LCB-", "}": "-RCB-"}
+_UNESCAPES = {written: char for char, written in _ESCAPES.items()}
+
+
+class Span(NamedTuple):
+    """A constituent: its first and last word, from 0, and its label."""
+
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A node: a phrase with children, or a word (no children) whose label is its tag."""
+
+    label: str
+    children: tuple[Tree, ...] = ()
+    word: str = ""
+
+    def leaves(self) -> Iterator[Tree]:
+        """The words from left to right."""
+        if not self.children:
+            yield self
+        for child in self.children:
+            yield from child.leaves()
+
+    def __str__(self) -> str:
+        """Bracketed on one line; brackets among the words are written ``-LRB-`` and the like."""
+        if not self.children and not self.word:
+            return self.label
+        if not self.children:
+            return f"({self.label} {_ESCAPES.get(self.word, self.word)})"
+        return f"({self.label} {' '.join(map(str, self.children))})"
+
+
+def read_trees(text: str) -> list[Tree]:
+    """All bracketed trees of a text.
+
+    A leaf is ``(PRP It)``, or its tag alone as in ``(NP DT NN)`` and ``(NP PRP)``: in brackets that hold a single
+    atom, a label of ``PHRASES`` is a phrase over that tag, any other a tag over that word.
+
+    Raises:
+        ValueError: the brackets do not match, or hold nothing.
+    """
+    # Each open bracket's label and what it holds so far: trees and bare atoms.
+    stack: list[tuple[str, list[Tree | str]]] = []
+    found: list[Tree] = []
+    tokens = [*_TOKEN.findall(text)]
+    for at, token in enumerate(tokens):
+        if token == "(":
+            labelled = at + 1 < len(tokens) and tokens[at + 1] not in "()"
+            stack.append((tokens[at + 1] if labelled else "", []))
+        elif token == ")":
+            if not stack:
+                raise ValueError("a bracket is closed that was not opened")
+            node = _node(*stack.pop())
+            if stack:
+                stack[-1][1].append(node)
+            else:
+                found.append(node)
+        elif not stack:
+            raise ValueError(f"{token!r} stands outside all brackets")
+        elif tokens[at - 1] != "(":
+            stack[-1][1].append(token)
+    if stack:
+        raise ValueError(f"{len(stack)} brackets are not closed" if len(stack) > 1 else "a bracket is not closed")
+    return found
+
+
+def read_tree(text: str) -> Tree:
+    """The one tree of a text; see ``read_trees``.
+
+    Raises:
+        ValueError: it holds none, several, or is not well bracketed.
+    """
+    trees = read_trees(text)
+    if len(trees) != 1:
+        raise ValueError(f"one tree is expected, not {len(trees)}")
+    return trees[0]
+
+
+def _node(label: str, held: list[Tree | str]) -> Tree:
+    if not held:
+        raise ValueError(f"the brackets of {label or 'a node without a label'!r} hold nothing")
+    if len(held) == 1 and isinstance(held[0], str) and label not in PHRASES and label not in ROOTS:
+        return Tree(label, word=_UNESCAPES.get(held[0], held[0]))
+    return Tree(label, tuple(Tree(part) if isinstance(part, str) else part for part in held))
+
+
+def simplify(tree: Tree) -> Tree | None:
+    """The tree without function tags (``NP-SBJ`` becomes ``NP``) and traces; None if nothing else is in it."""
+    if tree.label == "-NONE-":
+        return None
+    if not tree.children:
+        return tree
+    kept = tuple(child for child in map(simplify, tree.children) if child is not None)
+    return Tree(_FUNCTION.sub("", tree.label), kept) if kept else None
+
+
+def labelled_spans(tree: Tree) -> list[Span]:
+    """Every constituent with its chain of labels, outer before inner."""
+    found: list[Span] = []
+
+    def walk(node: Tree, start: int, chain: tuple[str, ...]) -> int:
+        if not node.children and not chain:
+            return start + 1
+        if node.children and node.label not in ROOTS:
+            chain = (*chain, node.label)
+        if len(node.children) == 1:
+            return walk(node.children[0], start, chain)
+        place, end = len(found), start if node.children else start + 1
+        for child in node.children:
+            end = walk(child, end, ())
+        if chain:
+            found.insert(place, Span(start, end - 1, JOIN.join(chain)))
+        return end
+
+    walk(tree, 0, ())
+    return found
+
+
+def from_spans(words: Sequence[str], tags: Sequence[str], spans: Iterable[Span]) -> Tree:
+    """The tree under ``ROOT`` with these constituents, which must nest.
+
+    Args:
+        spans: at most one for each pair of ends; chains as ``S::NP``.
+    """
+    nodes = [Tree(tag, word=word) for word, tag in zip(words, tags, strict=True)]
+    open_nodes: list[tuple[int, Tree]] = list(enumerate(nodes))
+    for span in sorted(spans, key=lambda span: (span.end - span.start, span.start)):
+        inside = [at for at, (start, _) in enumerate(open_nodes) if span.start <= start <= span.end]
+        children = tuple(open_nodes[at][1] for at in inside)
+        for label in reversed(span.label.split(JOIN)):
+            children = (Tree(label, children),)
+        open_nodes[inside[0] : inside[-1] + 1] = [(span.start, children[0])]
+    return Tree("ROOT", tuple(node for _, node in open_nodes))

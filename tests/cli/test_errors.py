@@ -1,0 +1,229 @@
+"""The command line in the hands of somebody who gets things wrong: one message, the right exit code, no traceback."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dlmctl.cli import app
+from dlmctl.errors import UserError
+
+CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
+MAIN = [sys.executable, "-c", "from dlmctl.cli import main; main()"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, model_folder):
+    """A folder with a recipe, a model ``tiny`` and everything else that people point at by mistake."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model_folder, "tiny")
+    Path("good.yaml").write_text(
+        "model: tiny\nsamples: 2\nsampler: {steps: 2}\ncontrols:\n  - pos: {tags: [DET, NOUN, VERB]}\n"
+    )
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("list.yaml").write_text("- 1\n")
+    Path("plain.txt").write_text("hello\n")
+    Path("long.yaml").write_text(f"model: tiny\ncontrols:\n  - pos: {{tags: [{', '.join(['NOUN'] * 40)}]}}\n")
+    Path("empty").mkdir()
+    shutil.copytree("tiny", "cut")
+    Path("cut/model.safetensors").write_bytes(Path("tiny/model.safetensors").read_bytes()[:500])
+    shutil.copytree("tiny", "unguided")
+    shutil.rmtree("unguided/controls")
+    return tmp_path
+
+
+def said(*arguments):
+    """What one command says on stderr; it must be one line, and the exit code 2."""
+    run = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert run.exit_code == 2, run.exception
+    assert run.stdout == ""
+    (line,) = run.stderr.strip().splitlines()
+    return line.removeprefix("dlmctl: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--recipe nope.yaml", "nope.yaml: there is no such recipe file. Bundled recipes: "),
+        ("--recipe empty", "empty: there is no such recipe file."),
+        ("--recipe binary.yaml", "binary.yaml: cannot be read"),
+        ("--recipe list.yaml", "list.yaml:1: a recipe is a mapping of settings."),
+        ("--recipe long.yaml", "sample 0: the target has 40 words, but the model holds at most 30. Shorten"),
+        ("--set nonsense", "--set: 'nonsense' is not key=value. For example sampler.steps=20."),
+        ("--set sampler.stepz=3", "command line: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("--set samplr.steps=3", "command line: unknown key 'samplr'. Did you mean 'sampler'?"),
+        ("--set sampler.steps=many", "command line: sampler.steps: input should be a valid integer"),
+        ("--set sampler=3", "command line: sampler: should be a mapping, not 3."),
+        ("--set sampler.steps=[1", "--set sampler.steps: '[1' is not a YAML value."),
+        ("--set controls.7.pos=1", "--set controls.7.pos: '7' is not an item of a list of 1."),
+        ("--set controls.0.pos.tags.0.x=1", "--set controls.0.pos.tags.0.x: '0' holds a value, not settings."),
+        ("--set controls.0.pos.tags=[DTE]", "there is no UPOS tag 'DTE'. Did you mean 'DET'?"),
+        ("--set controls.0.weight=.inf", "command line: weight must be a number from 0, not inf."),
+        ("-n 0", "command line: samples: input should be greater than or equal to 1, not 0."),
+        ("-n -4", "command line: samples: input should be greater than or equal to 1, not -4."),
+        ("--seed -1", "command line: seed: input should be greater than or equal to 0, not -1."),
+        ("--steps 0", "command line: sampler.steps: input should be greater than or equal to 1, not 0."),
+        ("--device gpu9", "device 'gpu9' cannot be used: Invalid device string: 'gpu9'. Use auto or cpu."),
+        ("--device meta", "device 'meta' cannot be used"),
+        ("--model tyni", "tyni: there is no such model. Did you mean 'tiny'?"),
+        ("--model 12", "12: there is no such model."),
+        ("--model null", "null: there is no such model."),
+        ("--model empty", "empty: is not a model: config.json is missing."),
+        ("--model plain.txt", "plain.txt: is a file; a model is a folder."),
+        ("--model cut", "cut/model.safetensors: is damaged or cut short"),
+        (
+            "--model unguided",
+            "unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
+        ),
+        ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),
+        ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .npz."),
+    ],
+)
+def test_generate(here, options, message):
+    arguments = options.split()
+    recipe = [] if "--recipe" in arguments else ["--recipe", "good.yaml"]
+    assert message in said("generate", *recipe, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("info tyni", "Did you mean 'tiny'?"),
+        ("info cut", "cut/model.safetensors: is damaged"),
+        ("recipe validate binary.yaml", "binary.yaml: cannot be read"),
+        ("recipe show nope", "there is no such recipe file"),
+        ("data prepare plain.tx --out set", "plain.tx: no such file. Did you mean 'plain.txt'?"),
+        ("data prepare binary.yaml --out set", "is not UTF-8"),
+        ("data prepare plain.txt --out plain.txt", "plain.txt: is a file. Name a folder."),
+        ("data prepare plain.txt --out set --min-count 0", "--min-count"),
+        ("train lm --data nope --out run", "nope: no such folder. Make it with `dlmctl data prepare`."),
+        ("train lm --data empty --out run", "empty: holds no 'train' split."),
+        ("train lm --data empty --out run --config e2", "no such configuration 'e2'. Did you mean 'e2e'?"),
+        ("train lm --data empty --out run --config binary.yaml", "binary.yaml: cannot be read"),
+        ("train lm --data empty --out run --set loop.stepz=1", "command line: unknown key 'stepz'."),
+        ("train lm --data empty --out run --set model.denoiser.heads=7", "heads (7) must divide hidden (256)"),
+        ("train control pso --data empty --out run", "there is no control 'pso'. Did you mean 'pos'?"),
+        ("train control pos --data empty --out run --model tiny", "empty: holds no 'train' split."),
+        ("train tagger --train nope --dev nope --out run", "nope: cannot be read"),
+        ("evaluate samples --data empty --model tiny", "tiny/scorer: no scorer here."),
+        ("evaluate control pos --targets nope --model tiny", "nope: cannot be read"),
+    ],
+)
+def test_other_commands(here, command, message):
+    before = sorted(here.rglob("*"))
+    assert message in said(*command.split())
+    assert sorted(here.rglob("*")) == before  # nothing half-made
+
+
+@pytest.mark.parametrize(
+    "command", ["nonsense", "generate --sampler euler", "generate -n many", "evaluate samples -n 0"]
+)
+def test_usage_errors_exit_with_2(command):
+    run = CliRunner().invoke(app, command.split())
+    assert run.exit_code == 2
+    assert "Usage" in run.stderr
+
+
+def test_a_model_may_have_a_name_that_yaml_would_read_otherwise(here):
+    for name in ("12", "null", "1e3"):
+        shutil.copytree("tiny", name)
+        run = CliRunner().invoke(app, ["generate", "--recipe", "good.yaml", "--model", name])
+        assert run.exit_code == 0, run.stderr
+
+
+def test_a_failing_disk_is_one_message(here, monkeypatch):
+    def full(*_arguments, **_options):
+        raise OSError(28, "No space left on device", "out/metrics.jsonl")
+
+    monkeypatch.setattr("dlmctl.model_info.describe", full)
+    assert said("info", "tiny") == "out/metrics.jsonl: No space left on device."
+
+
+def test_what_is_no_fault_of_the_user_keeps_its_traceback(here, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("dlmctl.model_info.describe", broken)
+    assert isinstance(CliRunner().invoke(app, ["info", "tiny"]).exception, ZeroDivisionError)
+
+
+def test_markup_in_texts_and_errors_is_printed_as_it_stands(capsys, monkeypatch):
+    import numpy as np
+
+    from dlmctl.cli.render import print_generation
+    from dlmctl.generation import Generation, Sample
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_generation(
+        Generation([Sample(0, ["x"], "an [/odd] [bold]text", {}, np.zeros((1, 1)), problem="a[0] [/x]")], 1)
+    )
+    printed = "".join(capsys.readouterr())
+    assert "an [/odd] [bold]text" in printed
+    assert "a[0] [/x]" in printed
+
+
+# Says by a file that sampling has begun.
+WORKING = """
+import pathlib
+import dlmctl.generation
+from dlmctl.cli import main
+
+draw = dlmctl.generation.draw_texts
+
+def working(*arguments, **options):
+    pathlib.Path("working").touch()
+    yield from draw(*arguments, **options)
+
+dlmctl.generation.draw_texts = working
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_is_one_line_and_leaves_nothing_behind(here):
+    before = {path.name for path in here.iterdir()}
+    run = subprocess.Popen(
+        [sys.executable, "-c", WORKING, "generate", "-r", "good.yaml", "--steps", "100000", "--out", "x.txt"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        # Whoever runs the tests may have been started with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not Path("working").exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=120)
+    assert (run.returncode, out, err) == (130, "", "dlmctl: interrupted.\n")
+    assert {path.name for path in here.iterdir()} == before | {"working"}
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run([*MAIN, "recipe", "schema"], stdout=writer, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_output_that_is_full_is_one_message():
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [*MAIN, "recipe", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+    assert (run.returncode, run.stderr) == (2, "dlmctl: output: No space left on device.\n")
+
+
+def test_errors_name_place_fault_and_remedy():
+    assert str(UserError("is empty.", where="a.txt", remedy="Fill it.")) == "a.txt: is empty. Fill it."
+    assert str(UserError("is empty.")) == "is empty."

@@ -1,0 +1,97 @@
+from collections import Counter
+
+import pytest
+from pydantic import ValidationError
+
+from controls import Avoid, Infill, Length
+from controls.avoid import AvoidParams
+from controls.phrases import occurrences
+from dlmctl import generate
+from dlmctl.errors import RecipeError
+from dlmctl.settings import Guidance, SamplerSettings
+
+QUICK = SamplerSettings(steps=4)
+
+
+def common(pretrained, size):
+    """The most frequent phrase of so many words in the free texts of the tiny model."""
+    counts = Counter(
+        tuple(sample.words[at : at + size])
+        for sample in generate(model=pretrained, samples=30, sampler=QUICK)
+        for at in range(len(sample.words) - size + 1)
+    )
+    return " ".join(counts.most_common(1)[0][0])
+
+
+@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_what_is_common_otherwise_is_never_there(pretrained, method, size):
+    phrase = common(pretrained, size)
+    free = generate(model=pretrained, samples=30, sampler=QUICK)
+    assert any(occurrences(sample.words, phrase.split()) for sample in free)
+    result = generate(Avoid(phrase), model=pretrained, samples=30, sampler=QUICK, guidance=Guidance(method=method))
+    assert not any(occurrences(sample.words, phrase.split()) for sample in result)
+    assert result.success == 1.0
+
+
+def test_the_rest_of_a_phrase_may_occur(pretrained):
+    phrase = common(pretrained, 2)
+    result = generate(Avoid(phrase), model=pretrained, samples=30, sampler=QUICK)
+    assert any(set(phrase.split()) & set(sample.words) for sample in result)
+
+
+def test_each_sample_its_own_words(pretrained):
+    word = common(pretrained, 1)
+    control = Avoid.each([AvoidParams(words=[word]), AvoidParams(words=["Anna"])])
+    result = generate(control, model=pretrained, samples=30, sampler=QUICK)
+    assert not any(word in sample.words for sample in result.samples[::2])
+    assert any(word in sample.words for sample in result.samples[1::2])
+
+
+def test_it_leaves_the_other_texts_of_a_batch_as_they_are(pretrained):
+    one = generate(Avoid("Anna", "old bridge"), model=pretrained, samples=6, sampler=QUICK, batch_size=1)
+    six = generate(Avoid("Anna", "old bridge"), model=pretrained, samples=6, sampler=QUICK)
+    assert [sample.words for sample in one] == [sample.words for sample in six]
+
+
+def test_a_word_that_the_model_does_not_know_is_avoided_anyway(pretrained):
+    assert generate(Avoid("zebra", "grey zebra"), model=pretrained, samples=2, sampler=QUICK).success == 1.0
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        (Infill("the old ___") & Avoid("old"), "word 2. infill wants 'old' there; avoid forbids it"),
+        (Avoid("the old") & Infill("the old ___"), "avoid: another control wants the words 'the old'"),
+        (Infill("the old ___") & Avoid("the old"), "avoid: another control wants the words 'the old'"),
+    ],
+)
+def test_a_template_with_avoided_words_is_refused(pretrained, control, message):
+    with pytest.raises(RecipeError, match=message):
+        generate(control, model=pretrained, samples=1)
+
+
+def test_avoiding_every_word_is_refused(pretrained):
+    words = pretrained.tokenizer.words(range(4, len(pretrained.tokenizer)))
+    with pytest.raises(RecipeError, match=r"no word is left for word 1. avoid leaves 0 of the"):
+        generate(Avoid(*words) & Length(4), model=pretrained, samples=1)
+
+
+def test_the_check_wants_whole_words_in_their_case():
+    control = Avoid.each([AvoidParams(words=["grey cats", "river"])] * 4)
+    checks = control.check(
+        [["grey", "old", "cats"], ["two", "grey", "cats"], ["River"], ["grey", "cats", "river", "river"]]
+    )
+    assert [check.score for check in checks] == [1.0, 0.5, 1.0, 0.0]
+    assert [check.passed for check in checks] == [True, False, True, False]
+    assert checks[3].why == "with 'grey cats', 'river'"
+
+
+@pytest.mark.parametrize("words", [[], [" "], "river"])
+def test_words_must_be_given(words):
+    with pytest.raises(ValidationError):
+        Avoid(words=words)
+
+
+def test_targets_are_parameters():
+    assert Avoid.from_target({"words": ["river"]}) == AvoidParams(words=["river"])

@@ -1,0 +1,194 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from controls.classifier import Classifier, ClassifierParams, TextLabels
+from controls.huggingface import WordClassifier
+from controls.ngrams import NgramJudge, features
+from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
+from dlmctl.control import ControlState, Setting
+from dlmctl.dataset import load_vocabulary
+from dlmctl.diffusion import DiffusionLM
+from dlmctl.errors import DataError, ModelError, RecipeError
+from dlmctl.generation import generate
+from dlmctl.noise import Draw
+from dlmctl.prepare import prepare
+from dlmctl.settings import SamplerSettings
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.control import train_control
+from tests.conftest import tiny_config
+
+CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Pretrained:
+    """A tiny model with two classifiers: of the sentiment, without a name, and of the type, under its name."""
+    folder = tmp_path_factory.mktemp("models") / "restaurants"
+    data = tmp_path_factory.mktemp("data") / "restaurants"
+    prepare(CORPUS, None, data, length=32)
+    tokenizer = load_vocabulary(data)
+    torch.manual_seed(0)
+    save_pretrained(DiffusionLM(tiny_config(len(tokenizer))), tokenizer, folder)
+    pretrained, loop = from_pretrained(folder), LoopConfig(steps=2, batch_positions=512)
+    train_control(Classifier, pretrained, loop, data, tmp_path_factory.mktemp("a"), label="sentiment")
+    train_control(Classifier, pretrained, loop, data, tmp_path_factory.mktemp("b"), label="type", name="kind")
+    return pretrained
+
+
+def prepared(control, pretrained, batch=1):
+    control.attach(pretrained)
+    draws = [Draw(0, sample, 0) for sample in range(batch)]
+    control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, 16, draws, [None] * batch))
+    return control
+
+
+def state_of(pretrained, x):
+    tokenizer, table = pretrained.tokenizer, pretrained.model.embeddings
+    log_probs = pretrained.model.rounding_logits(x).log_softmax(-1)
+    t = torch.zeros(len(x))
+    return ControlState(x, t, tokenizer=tokenizer, embeddings=table, x0=lambda: x, word_log_probs=lambda: log_probs)
+
+
+def test_the_card_has_the_accuracy_of_the_judge_on_held_out_text(trained):
+    card = json.loads((trained.folder / "controls" / "classifier" / "card.json").read_text("utf-8"))
+    assert card["validation"]["judge_accuracy"] > 0.8
+    assert 0 <= card["validation"]["accuracy_x_t_0"] <= 1
+
+
+def test_classifiers_coexist_under_names(trained):
+    first = prepared(Classifier(label="Positive"), trained)
+    second = prepared(Classifier(label="tavern", name="kind"), trained)
+    x = torch.randn(1, 16, trained.model.config.embed_dim)
+    assert float(first.energy(state_of(trained, x))) != float(second.energy(state_of(trained, x)))
+    with pytest.raises(RecipeError, match="Did you mean 'positive'"):
+        Classifier(label="positve").attach(trained)
+    with pytest.raises(ModelError, match="There are weights named kind"):
+        Classifier(label="positive", name="kin").attach(trained)
+
+
+def test_each_sample_has_its_own_label_and_classifier(trained):
+    params = [
+        ClassifierParams(label="positive"),
+        ClassifierParams(label="tavern", name="kind"),
+        ClassifierParams(label="negative"),
+    ]
+    x = torch.randn(3, 16, trained.model.config.embed_dim)
+    together = prepared(Classifier.each(params), trained, 3).energy(state_of(trained, x))
+    alone = [
+        prepared(Classifier.each([one]), trained).energy(state_of(trained, x[at : at + 1]))[0]
+        for at, one in enumerate(params)
+    ]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-5)
+    # Two labels in all: their probabilities and that of no label make 1.
+    p = sum(
+        prepared(Classifier(label=label), trained).energy(state_of(trained, x[:1])).neg().exp()
+        for label in ("positive", "negative")
+    )
+    assert 0 < float(p) < 1
+
+
+def test_the_check_is_the_judge(trained):
+    control = Classifier(label="positive")
+    control.attach(trained)
+    praise, blame = control.check(
+        [
+            "The Lantern is a charming bistro , and it has friendly staff .".split(),
+            "The Lantern is a bistro , but it has careless staff .".split(),
+        ]
+    )
+    assert praise.score > blame.score
+    assert not blame.passed
+    assert "'negative'" in blame.why
+
+
+def test_generation_checks_every_sample(trained):
+    control = Classifier(label="positive") & Classifier(label="tavern", name="kind")
+    result = generate(control, model=trained, samples=2, sampler=SamplerSettings(steps=2))
+    assert [len(sample.checks) for sample in result] == [2, 2]
+
+
+def test_the_field_of_the_labels_must_be_named():
+    rows = [{"mood": "good"}, {"mood": "bad"}]
+    with pytest.raises(DataError, match="Known: mood"):
+        TextLabels.from_data([["a"], ["b"]], rows, None)
+
+
+@pytest.mark.parametrize("params", [{}, {"label": None}, {"label": "a", "model": "b"}])
+def test_bad_parameters_are_refused(params):
+    with pytest.raises(ValidationError):
+        Classifier(**params)
+
+
+def test_the_judge_learns_words_and_pairs():
+    assert features("Not good".split()) == {"not", "good", "not good"}
+    texts = [line.split() for line in ("it is good", "it is not good", "so good", "so not good") * 5]
+    judge = NgramJudge.fit(texts, [1, 0] * 10, 2)
+    assert judge.accuracy([("rather good".split(), 1), ("rather not good".split(), 0)]) == 1.0
+    again = NgramJudge.from_json(json.loads(json.dumps(judge.to_json())))
+    assert again.probabilities(["good"]) == judge.probabilities(["good"])
+    assert sum(judge.probabilities(["good"])) == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def foreign(trained, tmp_path_factory):
+    """A Hugging Face classifier with the model's vocabulary, and one that lacks a word of it; random weights."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    words = [trained.tokenizer.words([index])[0] for index in range(4, len(trained.tokenizer))]
+    folders = []
+    for kept in (words, words[1:]):
+        folder = tmp_path_factory.mktemp("foreign")
+        vocabulary = {word: at for at, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *reversed(kept)])}
+        PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(WordLevel(vocabulary, unk_token="[UNK]")),
+            pad_token="[PAD]",
+            unk_token="[UNK]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+        ).save_pretrained(folder)
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        config = BertConfig(vocab_size=len(vocabulary), id2label={0: "NEGATIVE", 1: "POSITIVE"}, **sizes)
+        BertForSequenceClassification(config).save_pretrained(folder)
+        folders.append(str(folder))
+    return folders
+
+
+def test_a_hugging_face_classifier_reads_expected_words(trained, foreign):
+    network = WordClassifier(foreign[0], trained.tokenizer)
+    assert network.labels == ["NEGATIVE", "POSITIVE"]
+    ids = torch.tensor(trained.tokenizer.encode("The Lantern is a cheap bistro .".split()))[None]
+    certain = torch.nn.functional.one_hot(ids, len(trained.tokenizer)).float()
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(foreign[0])
+    tokens = ["[CLS]", *"The Lantern is a cheap bistro .".split(), "[SEP]"]
+    expected = AutoModelForSequenceClassification.from_pretrained(foreign[0]).eval()(
+        input_ids=torch.tensor([theirs.convert_tokens_to_ids(tokens)])
+    )
+    torch.testing.assert_close(network(certain), expected.logits, rtol=1e-4, atol=1e-5)
+    # What stands behind END makes no difference.
+    pad = torch.nn.functional.one_hot(torch.full((1, 3), trained.tokenizer.pad_id), len(trained.tokenizer)).float()
+    torch.testing.assert_close(network(torch.cat([certain, pad], 1)), expected.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_hugging_face_classifier_guides(trained, foreign):
+    control = prepared(Classifier(label="positive", huggingface=foreign[0]), trained)
+    x = torch.randn(1, 16, trained.model.config.embed_dim, requires_grad=True)
+    control.energy(state_of(trained, x)).sum().backward()
+    assert float(x.grad.abs().sum()) > 0
+    (sample,) = generate(control, model=trained, samples=1, sampler=SamplerSettings(steps=2))
+    assert 0 <= sample.checks["classifier"].score <= 1
+
+
+def test_other_vocabularies_and_folders_are_refused(trained, foreign, tmp_path):
+    with pytest.raises(ModelError, match="1 of the model's"):
+        WordClassifier(foreign[1], trained.tokenizer)
+    with pytest.raises(ModelError, match="no sequence classifier"):
+        WordClassifier(str(tmp_path), trained.tokenizer)

@@ -1,0 +1,176 @@
+import itertools
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from controls import Avoid, Contains, Infill, Length
+from controls.contains import SHARPNESS, ContainsParams, best_places
+from dlmctl import generate
+from dlmctl.control import ControlState, Setting
+from dlmctl.errors import RecipeError
+from dlmctl.noise import Draw
+from dlmctl.settings import Guidance, SamplerSettings
+
+QUICK = SamplerSettings(steps=4)
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+def test_the_words_are_there_whatever_samples(pretrained, name, method):
+    control = Contains("grey cats", "river", "near")
+    sampler, guidance = SamplerSettings(name=name, steps=4), Guidance(method=method)
+    assert generate(control, model=pretrained, samples=12, sampler=sampler, guidance=guidance).success == 1.0
+
+
+@pytest.mark.parametrize("last", [0.2, 0.95])
+def test_even_if_the_last_step_comes_early(pretrained, last):
+    sampler = SamplerSettings(steps=2, last=last, rounding="l2")
+    assert generate(Contains("grey cats"), model=pretrained, samples=12, sampler=sampler).success == 1.0
+
+
+def test_words_fill_a_text_to_the_brim(pretrained):
+    control = Contains("grey cats", "two", "old bridge", "river") & Length(6)
+    result = generate(control, model=pretrained, samples=12, sampler=QUICK)
+    assert result.success == 1.0
+
+
+def test_each_sample_its_own_words_whatever_the_batch(pretrained):
+    wanted = [["river"], ["grey cats", "bread"], ["old"]]
+    control = Contains.each([ContainsParams(words=words) for words in wanted])
+    runs = [generate(control, model=pretrained, samples=6, sampler=QUICK, batch_size=size) for size in (1, 6)]
+    assert [sample.words for sample in runs[0]] == [sample.words for sample in runs[1]]
+    assert runs[0].success == 1.0
+
+
+def test_words_of_a_template_count(pretrained):
+    control = Infill("the old ___{1,6}") & Contains("old", "river")
+    assert generate(control, model=pretrained, samples=6, sampler=QUICK).success == 1.0
+
+
+def test_two_controls_share_the_text(pretrained):
+    control = Contains("grey cats") & Contains("old bridge") & Length(4)
+    # Pinned one after the other, the first may leave the second no room; the check says so.
+    assert all(s.passed or not s.checks["contains'"].passed for s in generate(control, model=pretrained, samples=6))
+    roomy = Contains("grey cats") & Contains("old bridge") & Length(12)
+    assert generate(roomy, model=pretrained, samples=6, sampler=QUICK).success == 1.0
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        (Contains("rivr"), r"contains: the word 'rivr' .* Did you mean 'river'\?"),
+        (Contains("old bridge", "river", "cats") & Length(3), "at least 4 words, another at most 3"),
+        (Contains(*["old bridge " * 16]), "32 words, but the model holds at most 30"),
+        (Contains("river") & Avoid("river"), "contains: no place is left for 'river'"),
+        (Avoid("grey cats") & Contains("two grey cats"), "avoid: another control wants the words 'grey cats'"),
+        (Contains("two grey cats") & Avoid("grey cats"), "avoid: another control wants the words 'grey cats'"),
+        (Contains("river") & Infill("the old ___{0,1}"), "at least 2|no place is left for 'river'"),
+        (Contains("grey cats") & Infill("___ old ___"), "no place is left for 'grey cats'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_step(pretrained, control, message):
+    steps = []
+    with pytest.raises(RecipeError, match=message):
+        generate(control, model=pretrained, samples=4, sampler=QUICK, on_step=steps.append)
+    assert not steps
+
+
+def test_a_phrase_that_another_holds_is_not_asked_for_twice():
+    assert ContainsParams(words=["cats", "two grey cats", "cats", "old"]).phrases() == [
+        ["two", "grey", "cats"],
+        ["old"],
+    ]
+
+
+def test_the_check_wants_whole_words_in_their_case():
+    control = Contains("grey cats", "Anna")
+    checks = Contains.each(control.params * 4).check(
+        [["Anna", "has", "grey", "cats"], ["grey", "old", "cats", "Anna"], ["anna", "grey", "cats"], []]
+    )
+    assert [check.score for check in checks] == [1.0, 0.5, 0.5, 0.0]
+    assert [check.passed for check in checks] == [True, False, False, False]
+    assert checks[1].why == "without 'grey cats'"
+
+
+@pytest.mark.parametrize("words", [[], [""], ["river", " "], "river"])
+def test_words_must_be_given(words):
+    with pytest.raises(ValidationError):
+        Contains(words=words)
+
+
+def test_from_words_takes_the_two_longest():
+    assert Contains.from_words([["a", "noisy", "garden", "hides"]])[0].words == ["garden", "noisy"]
+
+
+def energy(pretrained, control, probs):
+    draws = [Draw(0, row) for row in range(len(probs))]
+    control.prepare(
+        Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, probs.shape[1], draws, [None] * len(draws))
+    )
+    state = ControlState(
+        probs,
+        torch.zeros(len(probs)),
+        tokenizer=pretrained.tokenizer,
+        embeddings=pretrained.model.embeddings,
+        x0=lambda: probs,
+        word_log_probs=probs.clamp(min=1e-20).log,
+    )
+    return control.energy(state)
+
+
+def test_the_energy_is_minus_log_p_that_the_words_occur(pretrained):
+    probs = (3 * torch.randn(2, 8, len(pretrained.tokenizer))).softmax(-1)
+    found = energy(pretrained, Contains("river", "grey cats"), probs)
+    river, grey, cats = pretrained.tokenizer.encode(["river", "grey", "cats"])[1:-1]
+    for row in range(2):
+        no_river = math.prod(1 - probs[row, i, river].item() for i in range(8))
+        no_cats = math.prod(1 - (probs[row, i, grey] * probs[row, i + 1, cats]).item() for i in range(7))
+        assert found[row].item() == pytest.approx(-math.log(1 - no_river) - math.log(1 - no_cats), rel=1e-3)
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-20, 1e-4, 1.0])
+def test_the_energy_has_a_finite_gradient_however_likely_the_words(pretrained, p):
+    (river,) = pretrained.tokenizer.encode(["river"])[1:-1]
+    probs = torch.full((1, 8, len(pretrained.tokenizer)), (1 - p) / (len(pretrained.tokenizer) - 1))
+    probs[..., river] = p
+    probs.requires_grad_()
+    value = energy(pretrained, Contains("river"), probs)
+    value.sum().backward()
+    assert bool(torch.isfinite(value).all())
+    assert bool(torch.isfinite(probs.grad).all())
+
+
+def test_early_on_a_word_is_spread_by_its_probability(pretrained):
+    control = Contains("river")
+    energy(pretrained, control, torch.full((1, 8, len(pretrained.tokenizer)), 0.1))
+    logits = torch.randn(1, 8, len(pretrained.tokenizer))
+    (river,) = pretrained.tokenizer.encode(["river"])[1:-1]
+    before = logits.softmax(-1)
+    after = control.condition(logits, torch.ones(1)).softmax(-1)
+    share = before[0, :, river] ** SHARPNESS
+    share = share / share.sum()
+    assert torch.allclose(after.sum(-1), torch.ones(1, 8))
+    assert torch.allclose(after[0, :, river], share + (1 - share) * before[0, :, river], atol=1e-6)
+    others = [index for index in range(len(pretrained.tokenizer)) if index != river]
+    assert torch.allclose(after[0][:, others], (1 - share)[:, None] * before[0][:, others], atol=1e-6)
+
+
+def test_places_are_the_best_that_do_not_overlap():
+    torch.manual_seed(0)
+    for _ in range(20):
+        sizes = [2, 1, 1]
+        log_p = [torch.randn(7 - size).tolist() for size in sizes]
+        best = -math.inf
+        for starts in itertools.product(*(range(len(row)) for row in log_p)):
+            taken = [at for start, size in zip(starts, sizes, strict=True) for at in range(start, start + size)]
+            if len(set(taken)) == len(taken):
+                best = max(best, sum(row[start] for row, start in zip(log_p, starts, strict=True)))
+        places = best_places(log_p, sizes)
+        assert sum(row[start] for row, start in zip(log_p, places, strict=True)) == pytest.approx(best)
+
+
+def test_no_places_where_none_fit():
+    assert best_places([[0.0, 0.0], [0.0, 0.0]], [2, 2]) is None
+    assert best_places([[-math.inf, -math.inf]], [1]) is None

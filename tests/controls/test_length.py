@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from controls import Length
+from controls.length import LengthParams
+from dlmctl import generate
+from dlmctl.control import ControlState, Setting
+from dlmctl.errors import RecipeError
+from dlmctl.noise import Draw
+from dlmctl.settings import Guidance, SamplerSettings
+
+QUICK = SamplerSettings(steps=4)
+
+
+def lengths(result):
+    return [len(sample.words) for sample in result]
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+def test_the_length_is_exact_whatever_samples(pretrained, name, method):
+    sampler, guidance = SamplerSettings(name=name, steps=4), Guidance(method=method)
+    result = generate(Length(11), model=pretrained, samples=12, sampler=sampler, guidance=guidance)
+    assert set(lengths(result)) == {11}
+    assert result.success == 1.0
+
+
+def test_within_a_tolerance_lengths_are_drawn_as_in_training(pretrained):
+    """The tiny model's training sentences have 5 to 8 words, 6 and 7 four times as often as 5."""
+    result = generate(Length(5, tolerance=2), model=pretrained, samples=60, sampler=QUICK)
+    found = lengths(result)
+    assert set(found) == {5, 6, 7}
+    assert found.count(5) < found.count(6)
+    assert result.success == 1.0
+
+
+def test_the_length_of_a_sample_does_not_hang_on_the_batch(pretrained):
+    runs = [
+        lengths(generate(Length(5, tolerance=2), model=pretrained, samples=9, sampler=QUICK, batch_size=size))
+        for size in (1, 4, 9)
+    ]
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_each_sample_its_own_length(pretrained):
+    control = Length.each([LengthParams(words=n) for n in (3, 12)])
+    assert lengths(generate(control, model=pretrained, samples=4, sampler=QUICK)) == [3, 12, 3, 12]
+
+
+def test_ranges_of_two_controls_overlap(pretrained):
+    result = generate(Length(5, tolerance=2) & Length(8, tolerance=1), model=pretrained, samples=8, sampler=QUICK)
+    assert set(lengths(result)) == {7}
+
+
+def test_lengths_without_overlap_are_refused(pretrained):
+    with pytest.raises(RecipeError, match="at least 9 words, another at most 6"):
+        generate(Length(5, tolerance=1) & Length(9), model=pretrained, samples=1)
+
+
+def test_a_length_beyond_the_model_is_refused(pretrained):
+    with pytest.raises(RecipeError, match="31 words, but the model holds at most 30"):
+        generate(Length(31), model=pretrained, samples=1)
+
+
+def test_the_check_counts_words_and_says_how_many():
+    checks = Length.each([LengthParams(words=4, tolerance=1)] * 3).check([["a"] * 3, ["a"] * 5, ["a"] * 7])
+    assert [check.passed for check in checks] == [True, True, False]
+    assert checks[2].score == pytest.approx(0.5)
+    assert checks[2].why == "7 words"
+
+
+def test_the_energy_is_the_log_probability_of_the_range(pretrained):
+    """Against a sum over all 3 ** 5 sequences of word, END and PAD behind START."""
+    tokenizer, length = pretrained.tokenizer, 6
+    probs = torch.rand(2, length, len(tokenizer), dtype=torch.float64).softmax(-1)
+    control = Length.each([LengthParams(words=1), LengthParams(words=2, tolerance=1)])
+    draws = [Draw(0, 0), Draw(0, 1)]
+    control.prepare(Setting(pretrained.model, tokenizer, pretrained.folder, length, draws, [None, None]))
+    state = ControlState(
+        probs,
+        torch.zeros(2),
+        tokenizer=tokenizer,
+        embeddings=pretrained.model.embeddings,
+        x0=lambda: probs,
+        word_log_probs=lambda: probs.log(),
+    )
+    for row, (low, high) in enumerate([(1, 1), (1, 3)]):
+        end, pad = probs[row, :, tokenizer.end_id], probs[row, :, tokenizer.pad_id]
+        of_length = []
+        for n in range(length - 1):
+            shares = [1 - end[i] - pad[i] for i in range(1, n + 1)]
+            shares += [end[n + 1]] + [pad[i] for i in range(n + 2, length)]
+            of_length.append(math.prod(float(share) for share in shares))
+        expected = -math.log(sum(of_length[low : high + 1]) / sum(of_length))
+        assert control.energy(state)[row].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_under_any_and_not_the_energy_moves_the_length(pretrained):
+    target = Length(14)  # untrained, this model never ends a text on a canvas of 16
+    free = generate(Length(13, tolerance=1) | Length(14), model=pretrained, samples=8, sampler=QUICK,
+                    guidance=Guidance(scale=0.0))  # fmt: skip
+    guided = generate(target | target, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(updates=3))
+    assert guided.success >= free.success
+
+
+@pytest.mark.parametrize("params", [{"words": 0}, {"words": 3, "tolerance": -1}, {"words": "many"}])
+def test_impossible_parameters_are_refused(params):
+    with pytest.raises(ValidationError):
+        LengthParams(**params)
+
+
+def test_from_words():
+    assert Length.from_words([["a", "b"], []]) == [LengthParams(words=2), LengthParams(words=1)]

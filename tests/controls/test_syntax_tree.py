@@ -1,0 +1,198 @@
+import json
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from controls import syntax_tree
+from controls.syntax_tree import SpanLabels, SpanParams, SyntaxTree, SyntaxTreeParams
+from dlmctl.checkpoint import save_weights
+from dlmctl.control import ControlState, Setting
+from dlmctl.errors import DataError, RecipeError
+from dlmctl.evaluation.brackets import compare
+from dlmctl.noise import Draw
+from dlmctl.parsing import NONE, all_spans
+from dlmctl.training.control import LABELS_FILE
+from dlmctl.trees import Span, from_spans, labelled_spans, read_tree
+
+WORDS = "Anna paints the old bridge .".split()
+TREE = "(S (NP (NNP Anna)) (VP (VBZ paints) (NP (DT the) (JJ old) (NN bridge))) (. .))"
+LABELS = SpanLabels([NONE, "NP", "PP", "S", "VP"])
+
+
+@pytest.fixture(autouse=True)
+def parser(monkeypatch):
+    """An outside parser that knows one sentence; any other text is a noun phrase."""
+
+    def parse(texts):
+        return [
+            read_tree(f"(ROOT {TREE})")
+            if list(words) == WORDS
+            else from_spans(words, ["NN"] * len(words), [Span(0, len(words) - 1, "NP")] if words else [])
+            for words in texts
+        ]
+
+    monkeypatch.setattr(syntax_tree, "constituency_parser", lambda: parse)
+    syntax_tree._parsed.cache_clear()
+    yield
+    syntax_tree._parsed.cache_clear()
+
+
+@pytest.fixture
+def setting(pretrained, tmp_path):
+    """The tiny model in a folder of its own, with an untrained span classifier."""
+    folder = tmp_path / "controls" / "syntax_tree"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_weights(LABELS.build_classifier(pretrained.model.config, pretrained.tokenizer).state_dict(), folder)
+    (folder / LABELS_FILE).write_text(json.dumps(LABELS.to_json()))
+    return Setting(pretrained.model, pretrained.tokenizer, tmp_path, 16, [Draw(0, 0), Draw(0, 1)], [None, None])
+
+
+def state(setting, seed=0, batch=2):
+    x = torch.randn(batch, 16, setting.model.config.embed_dim, generator=torch.Generator().manual_seed(seed))
+    return ControlState(
+        x.requires_grad_(),
+        torch.zeros(batch),
+        tokenizer=setting.tokenizer,
+        embeddings=setting.model.embeddings,
+        x0=lambda: x,
+        word_log_probs=lambda: x,
+    )
+
+
+def test_a_text_passes_its_own_tree():
+    (check,) = SyntaxTree.each(SyntaxTree.from_words([WORDS])).check([WORDS])
+    assert check == (1.0, True, "all constituents found")
+
+
+def test_the_score_of_a_tree_is_its_labelled_f1_and_says_what_is_missing():
+    other = "(S (NP (NNP Anna)) (VP (VBZ paints) (NP (DT the) (JJ old)) (NN bridge)) (. .))"
+    (check,) = SyntaxTree(tree=other).check([WORDS])
+    assert check.score == compare(read_tree(other), read_tree(TREE), ignore=()).f1 == 0.75
+    assert not check.passed
+    assert check.why == "no NP over words 2 to 3 (the old)"
+    assert SyntaxTree(tree=other, pass_at=0.7).check([WORDS])[0].passed
+
+
+def test_constituents_beyond_the_tree_cost_too():
+    (check,) = SyntaxTree(tree="(S (NP NNP) VBZ DT JJ NN .)").check([WORDS])
+    assert check.score == pytest.approx(2 * 2 / (2 + 4))
+    assert "beyond" in check.why
+
+
+def test_the_score_of_spans_is_the_share_that_is_in_the_parse():
+    spans = [SpanParams(label="NP", start=2, end=4), SpanParams(label="PP", start=1, end=4)]
+    (check,) = SyntaxTree(spans=spans).check([WORDS])
+    assert check.score == 0.5
+    assert check.why == "no PP over words 1 to 4 (paints the old bridge)"
+    assert SyntaxTree(spans=spans[:1]).check([WORDS])[0].passed
+    assert SyntaxTree(spans=spans[:1]).check([[]])[0].score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "either tree or spans"),
+        ({"tree": TREE, "spans": [{"label": "NP", "start": 0, "end": 1}]}, "either tree or spans"),
+        ({"tree": "(S (NP"}, "not closed"),
+        ({"tree": "(NNP Anna)"}, "no phrase"),
+        ({"spans": []}, "at least 1"),
+        ({"spans": [{"label": "NP", "start": 3, "end": 1}]}, "before its start"),
+        ({"spans": [{"label": "NP", "start": 0, "end": 2}, {"label": "PP", "start": 1, "end": 3}]}, "cross"),
+        ({"spans": [{"label": "NP", "start": 0, "end": 2}, {"label": "S", "start": 0, "end": 2}]}, "two labels"),
+    ],
+)
+def test_bad_parameters_are_refused(params, message):
+    with pytest.raises(ValidationError, match=message):
+        SyntaxTree(**params)
+
+
+def test_a_tree_settles_the_number_of_words_and_spans_only_the_least():
+    assert SyntaxTree(tree=TREE).word_count(0) == (6, 6)
+    assert SyntaxTree(tree="(S (NP PRP) (VP VBZ (NP DT NN)))").word_count(0) == (4, 4)
+    low, high = SyntaxTree(spans=[{"label": "NP", "start": 2, "end": 7}]).word_count(0)
+    assert low == 8
+    assert high > 1000
+
+
+def test_the_energy_is_minus_the_log_probability_of_the_cells_and_differs_by_sample(setting):
+    control = SyntaxTree.each(
+        [SyntaxTreeParams(tree=TREE), SyntaxTreeParams(spans=[SpanParams(label="PP", start=1, end=3)])]
+    )
+    control.prepare(setting)
+    seen = state(setting)
+    energies = control.energy(seen)
+
+    classifier = control._classifier
+    starts, ends = all_spans(6)
+    log_probs = classifier(seen.x, seen.t, starts, ends).log_softmax(-1)
+    spans = {(span.start, span.end): span.label for span in labelled_spans(read_tree(TREE))}
+    wanted = [LABELS.names.index(spans.get(cell, NONE)) for cell in zip(starts.tolist(), ends.tolist(), strict=True)]
+    whole = -log_probs[0].gather(-1, torch.tensor(wanted)[:, None]).sum()
+    (one,) = (-log_probs[1, at, 2] for at, cell in enumerate(zip(starts, ends, strict=True)) if cell == (1, 3))
+    assert torch.allclose(energies, torch.stack([whole, one]), atol=1e-4)
+
+    (slope,) = torch.autograd.grad(energies.sum(), seen.x)
+    assert torch.isfinite(slope).all()
+    assert slope.flatten(1).norm(dim=1).min() > 0
+
+
+def test_an_energy_does_not_depend_on_the_company(setting):
+    params = [SyntaxTreeParams(spans=[SpanParams(label="NP", start=0, end=1)]), SyntaxTreeParams(tree=TREE)]
+    both, alone = SyntaxTree.each(params), SyntaxTree.each(params[:1])
+    both.prepare(setting)
+    alone.prepare(setting)
+    assert torch.allclose(both.energy(state(setting))[0], alone.energy(state(setting))[0], atol=1e-5)
+
+
+def test_spans_beyond_the_canvas_have_a_high_energy(setting):
+    far = SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}, {"label": "NP", "start": 3, "end": 30}])
+    near = SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}])
+    for control in (far, near):
+        control.prepare(setting)
+    assert torch.allclose(far.energy(state(setting)), near.energy(state(setting)) + syntax_tree.NO_ROOM)
+
+
+def test_an_unknown_label_is_said_with_the_nearest(setting):
+    control = SyntaxTree(spans=[{"label": "VPP", "start": 0, "end": 1}])
+    with pytest.raises(RecipeError, match=r"'VPP'.*'VP'"):
+        control.prepare(setting)
+
+
+def test_labels_are_those_the_parser_gives_often_enough():
+    labels = SpanLabels.from_data([WORDS] * 5 + [["Oh"]], None, None)
+    assert labels.names == [NONE, "NP", "S", "VP"]
+    assert SpanLabels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
+    (chart,) = labels.labels([WORDS], None)
+    found = {(start, end): labels.names[chart[start, end]] for start, end in chart.nonzero().tolist()}
+    assert found == {(0, 5): "S", (0, 0): "NP", (1, 4): "VP", (2, 4): "NP"}
+    with pytest.raises(DataError, match="parser"):
+        SpanLabels.from_data([WORDS], None, "sentiment")
+
+
+def test_the_classifier_loss_counts_the_spans_of_the_sentence_only(pretrained):
+    charts = LABELS.labels([WORDS, WORDS[:2]], None)
+    x = torch.zeros(2, 16, pretrained.model.config.embed_dim)
+
+    class Oracle(torch.nn.Module):
+        def forward(self, x, t, starts, ends):
+            logits = torch.full((2, len(starts), len(LABELS.names)), 0.0)
+            for row, chart in enumerate(charts):
+                for at, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+                    inside = end < len(chart)
+                    logits[row, at, int(chart[start, end]) if inside else 3] = 50.0
+            return logits
+
+    loss, accuracy = LABELS.classifier_loss(Oracle(), x, torch.zeros(2), charts)
+    assert torch.allclose(loss, torch.zeros(2), atol=1e-6)
+    assert torch.equal(accuracy, torch.ones(2))
+    untrained = LABELS.build_classifier(pretrained.model.config, pretrained.tokenizer)
+    worse, _ = LABELS.classifier_loss(untrained, x, torch.zeros(2), charts)
+    assert bool((worse > 1).all())
+
+
+def test_targets_are_trees_spans_or_words():
+    assert SyntaxTree.from_target({"words": WORDS, "spans": [[2, 4, "NP"]]}).wanted == [Span(2, 4, "NP")]
+    assert SyntaxTree.from_target({"tree": TREE}).tree == TREE
+    assert SyntaxTree.from_target({"words": WORDS}).wanted == labelled_spans(read_tree(TREE))

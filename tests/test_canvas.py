@@ -1,0 +1,93 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from dlmctl.canvas import Layout, canvas_of, lay_out, pin_structure, restrict_structure
+from dlmctl.control import Control, ControlParams
+from dlmctl.errors import RecipeError
+from dlmctl.noise import Draw
+
+
+class Words(Control):
+    """Wants from ``low`` to ``high`` words."""
+
+    class Params(ControlParams):
+        low: int
+        high: int
+
+    name = "words"
+
+    def word_count(self, sample):
+        return self.of(sample).low, self.of(sample).high
+
+
+@pytest.fixture
+def config(pretrained):
+    """Length 32; training sentences of 5 (1 of 11), 6 (4), 7 (4) and 8 (2) words."""
+    return pretrained.model.config
+
+
+def test_canvases_come_in_eights_up_to_the_length():
+    assert [canvas_of(words, 32) for words in (1, 6, 7, 14, 15, 29, 30)] == [8, 8, 16, 16, 24, 32, 32]
+    assert canvas_of(25, 29) == 29
+
+
+def test_free_texts_are_as_long_as_training_sentences(config):
+    layouts = [lay_out(config, None, Draw(0, sample)) for sample in range(400)]
+    assert {layout.words for layout in layouts} == {None}
+    counts = Counter(layout.canvas for layout in layouts)
+    assert set(counts) == {8, 16}
+    assert counts[8] / 400 == pytest.approx(5 / 11, abs=0.08)
+    assert layouts[7] == lay_out(config, None, Draw(0, 7))
+
+
+def test_a_range_is_settled_like_the_training_sentences(config):
+    control = Words(low=7, high=20)
+    counts = Counter(lay_out(config, control, Draw(0, sample)).words for sample in range(300))
+    assert set(counts) == {7, 8}
+    assert counts[7] / 300 == pytest.approx(4 / 6, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (7, 7, Layout(16, 7)),
+        (20, 20, Layout(24, 20)),
+        (20, 24, Layout(24, 22)),
+        (20, 99, Layout(32, 25)),
+        (0, 3, Layout(8, 1)),
+    ],
+)
+def test_lengths_that_training_never_saw(config, low, high, expected):
+    assert lay_out(config, Words(low=low, high=high), Draw(0, 0)) == expected
+
+
+def test_a_model_that_knows_no_lengths_uses_its_whole_canvas(config):
+    assert lay_out(config.model_copy(update={"sentence_lengths": []}), None, Draw(0, 0)) == Layout(32, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(31, 31, "the target has 31 words, but the model holds at most 30. Shorten"), (9, 8, "contradict each other")],
+)
+def test_what_no_text_can_be_is_said(config, low, high, said):
+    with pytest.raises(RecipeError, match=said) as caught:
+        lay_out(config, Words(low=low, high=high), Draw(0, 4))
+    assert "sample 4" in str(caught.value)
+
+
+def test_structure_tokens_stand_where_the_count_says(pretrained):
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    x0, counts = torch.zeros(3, 8, 8), torch.tensor([2, 6, -1])
+    pinned = pin_structure(x0, counts, tokenizer, model.embeddings.detach())
+    words = model.rounding_logits(pinned, "l2").argmax(-1)
+    assert words[0, [0, 3, 4, 7]].tolist() == [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.pad_id]
+    assert words[1, [0, 7]].tolist() == [tokenizer.start_id, tokenizer.end_id]
+    assert torch.equal(pinned[0, 1:3], x0[0, 1:3])
+    assert torch.equal(pinned[2], x0[2])
+    allowed = restrict_structure(torch.zeros(3, 8, len(tokenizer)), counts, tokenizer).isfinite()
+    assert allowed[0, 3].nonzero().flatten().tolist() == [tokenizer.end_id]
+    assert not allowed[0, 1, [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]].any()
+    assert allowed[0, 1].sum() == len(tokenizer) - 3
+    assert allowed[2].all()

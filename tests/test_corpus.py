@@ -1,0 +1,145 @@
+import json
+
+import pytest
+
+from dlmctl.corpus import Dropped, parse_mr, read_corpus, sniff
+from dlmctl.errors import DataError
+
+STORY = ["Ann went out.", "It rained.", "She ran.", "A bus came.", "She was home soon."]
+ROC_HEADER = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def records(path, format, **options):
+    return list(read_corpus(path, format, **options))
+
+
+def test_the_e2e_release(file):
+    path = file(
+        "e2e.csv",
+        '\ufeffmr,ref\r\n"name[Blue Door], eatType[pub], priceRange[£20-25]",'
+        '"Blue Door isn\u2019t far,\r\nnor dear."\r\n'
+        '"name[Fern]",\r\n"Fern","Fern is open."\r\n',
+    )
+    dropped = Dropped()
+    (found,) = records(path, "e2e-csv", dropped=dropped)
+    assert found.words == "Blue Door isn 't far , nor dear .".split()
+    assert found.text == "Blue Door isn\u2019t far, nor dear."
+    assert found.fields == {"name": "Blue Door", "Type": "pub", "price": "£ 20 - 25"}
+    assert found.line == 3
+    assert dropped.counts == {"empty": 1, "unreadable": 1}
+    assert dropped.examples["unreadable"] == ["line 5: not field[value] at 'Fern'"]
+
+
+def test_the_tokenised_e2e_form(file):
+    path = file("train.txt", "name : Fern | near : the quay||Fern is near the quay .\nno bars here\n||\n")
+    dropped = Dropped()
+    (found,) = records(path, "e2e", dropped=dropped)
+    assert found.words == "Fern is near the quay .".split()
+    assert found.text == "Fern is near the quay."
+    assert found.fields == {"name": "Fern", "near": "the quay"}
+    assert dropped.counts == {"unreadable": 2}
+
+
+def test_stories_as_csv_and_as_json_lines(file):
+    table = file(
+        "roc.csv", ROC_HEADER + ",".join(["7", "Rain", *STORY]) + "\n" + ",".join(["8", "Half", *STORY[:3], "", ""])
+    )
+    dropped = Dropped()
+    (found,) = records(table, "roc-csv", dropped=dropped)
+    assert found.text == " ".join(STORY)
+    assert found.fields["storytitle"] == "Rain"
+    assert dropped.examples == {"unreadable": ["line 3: not five sentences"]}
+    lines = [[" ".join(STORY)], STORY, {"sentences": STORY, "id": 3}, {"sentence1": "Only one."}, 5]
+    path = file("roc.jsonl", "\n".join(map(json.dumps, lines)))
+    dropped = Dropped()
+    found = records(path, "roc-jsonl", dropped=dropped)
+    assert [record.text for record in found] == [" ".join(STORY)] * 3
+    assert found[2].fields["id"] == 3
+    assert dropped.counts == {"unreadable": 2}
+
+
+def test_json_lines(file):
+    path = file(
+        "a.jsonl", '{"text": "A small inn.", "stars": 3}\n\n{"text": 5}\n{"words": "x"}\n[1]\n{"text": " "}\n{\n'
+    )
+    dropped = Dropped()
+    (found,) = records(path, "jsonl", dropped=dropped)
+    assert (found.words, found.fields, found.line) == (["A", "small", "inn", "."], {"stars": 3}, 1)
+    assert dropped.counts == {"empty": 2, "unreadable": 4}
+    assert "line 4: no field 'text' among words" in dropped.examples["unreadable"]
+    assert [record.text for record in records(path, "jsonl", text_field="words")] == ["x"]
+    half = file("half.jsonl", '{"text": "\\ud800"}\n{"text": "whole"}\n')
+    assert [record.text for record in records(half, "jsonl")] == ["whole"]
+
+
+def test_plain_text_keeps_its_spelling_and_loses_its_spacing(file):
+    (found,) = records(file("a.txt", "\n   The  inn's\tdoor \n \n"), "text")
+    assert (found.words, found.text, found.fields, found.line) == (
+        ["The", "inn", "'s", "door"],
+        "The inn's door",
+        None,
+        2,
+    )
+
+
+def test_only_a_few_examples_of_each_reason_are_kept():
+    dropped = Dropped()
+    for line in range(20):
+        dropped.add("empty", line)
+    assert dropped.counts == {"empty": 20}
+    assert dropped.examples == {"empty": [f"line {line}" for line in range(5)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "format"),
+    [
+        ("x.csv", 'mr,ref\n"name[A]",A\n', "e2e-csv"),
+        ("x.txt", "ref,mr\nA,name[A]\n", "e2e-csv"),
+        ("x.csv", ROC_HEADER, "roc-csv"),
+        ("x.txt", "name : A | near : B||A is near B .\n" * 3, "e2e"),
+        ("x.txt", "A plain || line.\nAnother one.\n", "text"),
+        ("x.txt", '\n\n{"text": "A"}\n', "jsonl"),
+        ("x.jsonl", '["One. Two."]\n', "roc-jsonl"),
+        ("x.json", json.dumps({"sentence1": "A"}), "roc-jsonl"),
+    ],
+)
+def test_the_format_is_told_from_the_first_lines(file, name, content, format):
+    assert sniff(file(name, content)) == format
+
+
+def fault(read, *arguments):
+    with pytest.raises(DataError) as caught:
+        read(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_files_that_cannot_be_used_are_said_with_their_line(file, tmp_path):
+    assert "is empty" in fault(sniff, file("none.txt", "\n \n"))
+    assert "x.csv:1: the columns are a, b. They should be mr,ref or storyid" in fault(
+        sniff, file("x.csv", "a,b\n1,2\n")
+    )
+    assert "x.jsonl:1: the first line is neither" in fault(sniff, file("x.jsonl", "hello\n"))
+    assert "latin.txt:2: is not UTF-8 (byte 0xe9)." in fault(records, file("latin.txt", b"ok\ncaf\xe9\n"), "text")
+    assert "binary: is" not in fault(sniff, file("binary", b"\x00\xff\x00"))
+    assert "open.csv:2: is not CSV" in fault(records, file("open.csv", 'mr,ref\n"name[A]","A\nB is here.\n'), "e2e-csv")
+    assert "y.csv:1: the columns are mr. They should be mr,ref" in fault(records, file("y.csv", "mr\nx\n"), "e2e-csv")
+    assert "is a folder" in fault(sniff, tmp_path)
+    assert "Did you mean 'latin.txt'?" in fault(sniff, tmp_path / "latim.txt")
+    assert "no such file. Check the path." in fault(sniff, tmp_path / "no" / "where.txt")
+
+
+@pytest.mark.parametrize("mr", ["", "name", "name[A", "name[A] near[B]", "[A]", "name[A],, near[B]"])
+def test_meaning_representations_that_are_none(mr):
+    with pytest.raises(ValueError, match=r"not field|empty"):
+        parse_mr(mr)

@@ -1,0 +1,172 @@
+"""The documentation: its examples run, its commands exist, its links lead somewhere, its tables name every setting."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+from dlmctl.cli import app
+from dlmctl.models.transformer import TransformerConfig
+from dlmctl.recipe import Recipe
+from dlmctl.settings import Guidance, SamplerSettings, Until
+from dlmctl.training.config import LoopConfig, shipped_configs
+
+REPO = Path(__file__).resolve().parents[1]
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+TINY_WORDS = "the small bakery sells warm bread . a noisy garden hides two grey cats ."
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def examples(page: Path) -> dict[str, str]:
+    """Blocks that stand for a file: ``<!-- file: NAME -->`` before the fence."""
+    found = re.findall(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
+def python(*arguments: object, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of docs/controls.md, its entry points visible to whoever has the folder on its path."""
+    folder = tmp_path_factory.mktemp("package")
+    for name, text in examples(REPO / "docs" / "controls.md").items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (group, points), *others = project["entry-points"].items()
+    assert not others
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_the_written_control_passes_its_own_test(package):
+    run = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=package, path=package)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "3 passed" in run.stdout
+
+
+def test_the_written_control_runs_from_a_recipe(package, model_folder):
+    command = ["-c", "from dlmctl.cli import main; main()", "generate", "--recipe", "alliteration.yaml", "--json"]
+    run = python(*command, "--model", model_folder, "--steps", 3, cwd=package, path=package)
+    assert run.returncode == 0, run.stderr
+    samples = json.loads(run.stdout)["samples"]
+    assert len(samples) == 4
+    assert all("'c'" in sample["checks"]["alliteration"]["why"] for sample in samples[::2])
+    assert all("'b'" in sample["checks"]["alliteration"]["why"] for sample in samples[1::2])
+
+
+def test_the_written_trainable_control_trains_and_guides(package, model_folder, tmp_path, monkeypatch):
+    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.generation import generate
+    from dlmctl.prepare import find_tokenizer, prepare
+    from dlmctl.training.control import train_control
+
+    monkeypatch.syspath_prepend(package)
+    control = importlib.import_module("dlmctl_sentences").Sentences
+    (tmp_path / "texts.txt").write_text(f"{TINY_WORDS}\nthe bridge .\n" * 8)
+    pretrained = from_pretrained(shutil.copytree(model_folder, tmp_path / "model"))
+    vocabulary = find_tokenizer(str(pretrained.folder), None)
+    prepare(tmp_path / "texts.txt", None, tmp_path / "data", tokenizer=vocabulary, valid_share=0.5)
+    folder = train_control(
+        control, pretrained, LoopConfig(steps=2, batch_positions=64), tmp_path / "data", tmp_path / "run"
+    )
+    assert folder == pretrained.folder / "controls" / "sentences"
+    result = generate(control(count=2), model=pretrained, samples=2, device="cpu")
+    assert all(sample.checks["sentences"].why.endswith("sentences") for sample in result)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/controls.md"])
+def test_python_snippets_run(page, package, model_folder, monkeypatch, capsys):
+    import functools
+
+    import dlmctl
+    from dlmctl.generation import generate
+
+    def on_the_tiny_model(*arguments: object, **settings: object) -> object:
+        return generate(*arguments, **{**settings, "model": str(model_folder), "samples": 2})
+
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.setitem(dlmctl.__dict__, "generate", functools.wraps(generate)(on_the_tiny_model))
+    snippets = [block for block in blocks(REPO / page, "python") if "print(sample.text" in block]
+    assert len(snippets) == 1
+    exec(compile(snippets[0], page, "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every call of dlmctl in the pages' shell blocks, without what comes before and after it."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            for line in block.replace("\\\n", " ").splitlines():
+                call = re.search(r"(?:^|[ /])dlmctl ([a-z].*)", line.split(" | ")[0])
+                if call:
+                    found.append((page.name, call[1].split(" && ")[0]))
+    return found
+
+
+@pytest.mark.parametrize(("page", "call"), commands())
+def test_commands_exist_with_their_options(page, call):
+    command, arguments = typer.main.get_command(app), shlex.split(call)
+    while hasattr(command, "commands"):
+        assert arguments[0] in command.commands, f"{page}: dlmctl {call}"
+        command = command.commands[arguments.pop(0)]
+    chosen = command.make_context(call, arguments).params
+    if command.name in ("lm", "control", "scorer") and "config" in chosen and "--config" in call:
+        assert chosen["config"] in shipped_configs()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL))
+    for target in targets:
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        file = page.parent / path if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("kind", [Recipe, SamplerSettings, Guidance, Until])
+def test_recipes_page_names_every_setting(kind):
+    assert not missing(kind, REPO / "docs" / "recipes.md")
+
+
+def test_training_page_names_every_setting():
+    from dlmctl.diffusion import ModelSettings
+    from dlmctl.training.lm import LanguageModelConfig
+    from dlmctl.training.scorer import ScorerConfig, ScorerSizes
+
+    page = REPO / "docs" / "training.md"
+    for kind in (LoopConfig, ModelSettings, TransformerConfig, LanguageModelConfig, ScorerConfig, ScorerSizes):
+        assert not missing(kind, page)
+    assert not [name for name in shipped_configs() if f"`{name}`" not in page.read_text("utf-8")]
+
+
+def missing(kind: type[BaseModel], page: Path) -> list[str]:
+    return [name for name in kind.model_fields if f"`{name}`" not in page.read_text("utf-8")]

@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from dlmctl.noise import CONTROL, LAYOUT, NOISE, Draw, SampleNoise
+
+LIKE = torch.empty(3, 50, 40)
+
+
+def test_a_rows_noise_follows_from_its_draw_alone():
+    draws = [Draw(7, sample) for sample in (0, 1, 2)]
+    noise = SampleNoise(draws)
+    first, second = noise(LIKE), noise(LIKE)
+    alone = SampleNoise([draws[2]])
+    assert torch.equal(alone(LIKE[:1])[0], first[2])
+    assert torch.equal(alone(LIKE[:1])[0], second[2])
+    assert not torch.equal(first, second)
+
+
+def test_every_number_of_a_draw_makes_another_stream():
+    draws = [Draw(0, 0), Draw(1, 0), Draw(0, 1), Draw(0, 0, 1)]
+    starts = {
+        float(torch.randn((), generator=draw.generator(use))) for draw in draws for use in (NOISE, LAYOUT, CONTROL)
+    }
+    assert len(starts) == 12
+
+
+def test_noise_is_standard_normal_of_the_type_asked_for():
+    noise = SampleNoise([Draw(0, sample) for sample in range(3)])(LIKE.double())
+    assert noise.dtype == torch.float64
+    assert noise.mean().item() == pytest.approx(0, abs=0.05)
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+    correlation = torch.corrcoef(noise.reshape(3, -1)).fill_diagonal_(0)
+    assert correlation.abs().max() < 0.08
+
+
+def test_top_p_redraws_what_lies_outside():
+    cut = SampleNoise([Draw(0, sample) for sample in range(3)], top_p=1.0)(LIKE)
+    assert cut.abs().max() <= 1
+    # The standard deviation of a normal distribution cut at one standard deviation.
+    assert cut.std().item() == pytest.approx(0.5396, abs=0.02)
+
+
+@pytest.mark.parametrize("top_p", [0.0, -1.0])
+def test_a_top_p_that_nothing_satisfies_is_refused(top_p):
+    with pytest.raises(ValueError, match="must be positive"):
+        SampleNoise([Draw(0, 0)], top_p)

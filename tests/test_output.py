@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+
+from dlmctl import output
+from dlmctl.control import Check
+from dlmctl.errors import UserError
+from dlmctl.generation import Generation, Sample
+from dlmctl.output import as_json, check_target, write
+from dlmctl.recipe import Recipe
+
+RESULT = Generation(
+    [
+        Sample(0, ["the", "café", "."], "The café.", {"pos": Check(1.0, True, "all met")}, np.full((8, 2), 0.5)),
+        Sample(1, ["a", "bar"], "A bar", {"pos": Check(0.5, False, "word 2")}, np.zeros((16, 2)), rounds=3),
+    ],
+    2.0,
+)
+
+
+def test_text_is_one_sample_a_line(tmp_path):
+    write(RESULT, tmp_path / "out.txt")
+    assert (tmp_path / "out.txt").read_bytes().decode() == "The café.\nA bar\n"
+
+
+def test_json_lines_hold_words_and_verdicts(tmp_path):
+    write(RESULT, tmp_path / "out.jsonl")
+    first, second = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    assert (first["text"], first["words"], first["passed"]) == ("The café.", ["the", "café", "."], True)
+    assert second["checks"] == {"pos": {"score": 0.5, "passed": False, "why": "word 2"}}
+    assert second["rounds"] == 3
+
+
+def test_arrays_give_back_each_latent(tmp_path):
+    write(RESULT, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        assert file["texts"].tolist() == ["The café.", "A bar"]
+        assert file["passed"].tolist() == [True, False]
+        for at, sample in enumerate(RESULT):
+            np.testing.assert_array_equal(file["latents"][slice(*file["offsets"][at : at + 2])], sample.latent)
+
+
+def test_json_of_a_run_sums_it_up():
+    whole = json.loads(as_json(RESULT, Recipe(samples=2, seed=5)))
+    assert whole["recipe"]["seed"] == 5
+    assert (whole["success"], whole["seconds"], whole["samples_per_second"]) == (0.5, 2.0, 1.0)
+    assert [sample["index"] for sample in whole["samples"]] == [0, 1]
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "npz"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_file_is_whole_or_the_one_before(tmp_path, monkeypatch, ending, error):
+    path = tmp_path / f"out.{ending}"
+    path.write_text("from before")
+
+    def fail(*_arguments):
+        raise error
+
+    monkeypatch.setattr(output, "_write_arrays" if ending == "npz" else "record", fail)
+    monkeypatch.setattr(Sample, "text", property(fail), raising=False)
+    with pytest.raises(UserError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
+        write(RESULT, path)
+    if isinstance(error, OSError):
+        assert str(caught.value) == f"{path}: cannot be written: No space left on device."
+    assert path.read_text() == "from before"
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("out.doc", "the ending '.doc' is not known. Use .txt, .jsonl, .npz."),
+        ("out", "the ending '' is not known"),
+        ("folder.txt", "is a folder; name a file in it."),
+        ("none/out.txt", "the folder does not exist. Make it first."),
+        ("file/out.txt", "the folder does not exist"),
+    ],
+)
+def test_targets_that_cannot_be_written_are_found_before(tmp_path, name, said):
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError) as caught:
+        check_target(tmp_path / name)
+    assert said in str(caught.value)
+    check_target(tmp_path / "fine.txt")

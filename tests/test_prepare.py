@@ -1,0 +1,182 @@
+import json
+
+import numpy as np
+import pytest
+
+from dlmctl.dataset import load_split, load_vocabulary
+from dlmctl.errors import DataError, UserError
+from dlmctl.prepare import find_tokenizer, prepare
+from dlmctl.tokenizer import WordTokenizer
+
+KINDS, PLACES = ["inn", "bar", "cafe", "club"], ["quay", "park", "mill", "lane", "moor"]
+TEXTS = [f"The {kind} is by the {place}." for kind in KINDS for place in PLACES]
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"text": text, "number": number}) for number, text in enumerate(TEXTS)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(source, tmp_path, valid=None, out="set", **settings):
+    return prepare(source, valid, tmp_path / out, **{"min_count": 1, "length": 12, **settings})
+
+
+def texts_of(folder, split):
+    tokenizer, rows = load_vocabulary(folder), load_split(folder, split)
+    return [" ".join(tokenizer.words(rows.row(at).tolist())) for at in range(len(rows))]
+
+
+def test_every_text_is_in_one_split_with_its_fields(source, tmp_path):
+    report = run(source, tmp_path, valid_share=0.2)
+    found = {split: texts_of(tmp_path / "set", split) for split in ("train", "valid")}
+    assert (len(found["train"]), len(found["valid"])) == (16, 4)
+    assert sorted(found["train"] + found["valid"]) == sorted(text.replace(".", " .") for text in TEXTS)
+    for split, texts in found.items():
+        fields = load_split(tmp_path / "set", split).read_fields()
+        assert [TEXTS[row["number"]].replace(".", " .") for row in fields] == texts
+    assert report.splits["train"].words == 16 * 7
+    assert report.vocabulary == 4 + len({word for text in found["train"] for word in text.split()})
+    saved = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert saved["splits"]["train"]["rows"] == 16
+    assert saved["fields"] == ["number"]
+
+
+def test_the_rows_held_out_follow_from_the_seed(source, tmp_path):
+    held = []
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(source, tmp_path, out=out, seed=seed)
+        held.append(texts_of(tmp_path / out, "valid"))
+    assert held[0] == held[1] != held[2]
+
+
+def test_equal_texts_stay_on_one_side(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(TEXTS * 3))
+    run(path, tmp_path, valid_share=0.3)
+    train, valid = (set(texts_of(tmp_path / "set", split)) for split in ("train", "valid"))
+    assert not train & valid
+    report = run(path, tmp_path, out="once", unique=True)
+    assert report.splits["train"].dropped == {"duplicate": 40}
+    assert report.splits["train"].examples["duplicate"][0] == "line 21"
+
+
+def test_rare_words_become_unk_and_are_counted(source, tmp_path):
+    report = run(source, tmp_path, valid=source, min_count=5)  # a place occurs four times
+    assert report.vocabulary == 4 + 5 + len(KINDS)  # The is by the .
+    assert report.splits["valid"].unknown == len(TEXTS)
+    assert report.splits["valid"].unknown_share == pytest.approx(1 / 7)
+
+
+def test_texts_too_long_are_dropped_with_their_line(source, tmp_path):
+    with source.open("a") as file:
+        file.write(json.dumps({"text": "a " * 20}) + "\n")
+    split = run(source, tmp_path, valid=source).splits["train"]
+    assert split.dropped == {"too long": 1}
+    assert split.examples == {"too long": ["line 21: 20 words, 10 fit"]}
+    assert split.lengths["max"] == 7
+
+
+def test_blocks_hold_the_joined_texts(source, tmp_path):
+    report = run(source, tmp_path, valid=source, packing="block", length=16)
+    rows = load_split(tmp_path / "set", "train")
+    assert rows.lengths.tolist() == [16] * (20 * 9 // 16)
+    joined = np.concatenate([rows.row(at) for at in range(len(rows))])
+    tokenizer = load_vocabulary(tmp_path / "set")
+    assert joined.tolist() == [i for text in TEXTS for i in tokenizer.encode(tokenizer.split(text))][: len(joined)]
+    assert report.splits["train"].cut_off == 20 * 9 - len(joined)
+
+
+def test_an_existing_vocabulary_is_used(source, tmp_path):
+    run(source, tmp_path)
+    known = find_tokenizer(str(tmp_path / "set"), None)
+    (tmp_path / "new.txt").write_text("The inn is shut.\nThe mill is by the inn.\n")
+    report = run(tmp_path / "new.txt", tmp_path, out="new", valid=source, tokenizer=known)
+    assert load_vocabulary(tmp_path / "new").vocabulary == load_vocabulary(tmp_path / "set").vocabulary
+    assert report.splits["train"].unknown == 1
+    assert report.min_count is None
+
+
+def test_find_tokenizer(model_folder, tmp_path):
+    assert find_tokenizer(None, None) is None
+    assert isinstance(find_tokenizer(str(model_folder), None), WordTokenizer)
+    with pytest.raises(UserError, match="exclude each other"):
+        find_tokenizer("e2e", "gpt2")
+    with pytest.raises(UserError, match="no such model"):
+        find_tokenizer(str(tmp_path / "nothing"), None)
+
+
+def test_only_a_prepared_set_is_replaced_and_only_when_told(source, tmp_path):
+    run(source, tmp_path)
+    with pytest.raises(DataError, match="exists already"):
+        run(source, tmp_path)
+    run(source, tmp_path, length=14, overwrite=True)
+    assert json.loads((tmp_path / "set" / "dataset.json").read_text())["length"] == 14
+    (tmp_path / "set" / "thesis.tex").write_text("")
+    with pytest.raises(DataError, match=r"holds other things \(thesis.tex\)"):
+        run(source, tmp_path, overwrite=True)
+    with pytest.raises(DataError, match="is a file"):
+        run(source, tmp_path, out="texts.jsonl", overwrite=True)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_set_that_was_there(source, tmp_path, monkeypatch, error):
+    run(source, tmp_path)
+    before = texts_of(tmp_path / "set", "train")
+
+    def full(*_arguments):
+        raise error
+
+    monkeypatch.setattr("dlmctl.prepare.write_split", full)
+    with pytest.raises(DataError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
+        run(source, tmp_path, overwrite=True)
+    if isinstance(error, OSError):
+        assert "set: cannot be written: No space left on device." in str(caught.value)
+    assert texts_of(tmp_path / "set", "train") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "texts.jsonl"]
+
+
+def test_an_interruption_while_replacing_brings_the_old_set_back(source, tmp_path, monkeypatch):
+    import os
+
+    run(source, tmp_path)
+    replace, moves = os.replace, []
+
+    def interrupted(a, b):
+        moves.append(a)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        replace(a, b)
+
+    monkeypatch.setattr("os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path, overwrite=True)
+    assert len(texts_of(tmp_path / "set", "train")) == 19
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"min_count": 0}, "--min-count: the least count of a word is 0. It is 1 or more."),
+        ({"length": 2}, "--length"),
+        ({"valid_share": 1.0}, "--valid-share"),
+        ({"valid_share": float("nan")}, "--valid-share"),
+        ({"min_count": 1000}, "no word occurs 1000 times"),
+        ({"length": 5}, "no text can be used: 19 too long (line 1: 7 words, 3 fit). Choose a larger --length"),
+        ({"packing": "block", "length": 4000}, "give more text"),
+        ({"text_field": "body"}, "no text can be used: 20 unreadable (line 1: no field 'body' among text, number)"),
+    ],
+)
+def test_settings_that_leave_nothing_are_said(source, tmp_path, settings, said):
+    with pytest.raises(UserError) as caught:
+        run(source, tmp_path, **settings)
+    assert said in str(caught.value)
+    assert not (tmp_path / "set").exists()
+
+
+def test_one_text_cannot_be_split(tmp_path):
+    (tmp_path / "one.txt").write_text("The inn.\n" * 5)
+    with pytest.raises(DataError, match="too few different texts"):
+        run(tmp_path / "one.txt", tmp_path)

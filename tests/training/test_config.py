@@ -1,0 +1,105 @@
+import pytest
+
+from dlmctl.errors import UserError
+from dlmctl.training.config import LoopConfig, read_config, shipped_configs
+from dlmctl.training.lm import LanguageModelConfig
+from dlmctl.training.scorer import ScorerConfig
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def fault(source, kind=LanguageModelConfig, overrides=()):
+    with pytest.raises(UserError) as caught:
+        read_config(source, kind, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("e2e", LanguageModelConfig),
+        ("paper-e2e", LanguageModelConfig),
+        ("paper-roc", LanguageModelConfig),
+        ("scorer-e2e", ScorerConfig),
+        ("control", LoopConfig),
+    ],
+)
+def test_shipped_configurations_are_valid(name, kind):
+    assert name in shipped_configs()
+    read_config(name, kind)
+
+
+def test_the_papers_settings():
+    e2e, roc = (read_config(f"paper-{name}", LanguageModelConfig).model for name in ("e2e", "roc"))
+    for model, width in ((e2e, 16), (roc, 128)):
+        assert (model.embed_dim, model.objective, model.schedule, model.schedule_steps) == (
+            width,
+            "paper",
+            "sqrt",
+            2000,
+        )
+        assert (model.denoiser.hidden, model.denoiser.layers, model.denoiser.norm_first) == (768, 12, False)
+
+
+def test_settings_lie_over_the_file(file):
+    path = file("loop: {steps: 5}\nmodel: {length: 16}\n")
+    config = read_config(
+        path, LanguageModelConfig, ["loop.steps=7", "model.denoiser.hidden=32", "model.denoiser.heads=4"]
+    )
+    assert (config.loop.steps, config.model.length, config.model.denoiser.hidden) == (7, 16, 32)
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_shipped_configuration(tmp_path, monkeypatch):
+    (tmp_path / "e2e").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_config("e2e", LanguageModelConfig) == read_config("e2e", LanguageModelConfig, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", ":1: loop is required."),
+        ("- 1\n", ":1: a configuration is a mapping of settings."),
+        ("loop: {steps: 5\n", ":2: not valid YAML"),
+        ("loop: {steps: 5}\nmodle: {}\n", ":2: unknown key 'modle'. Did you mean 'model'?"),
+        ("loop:\n  steps: 5\n  learning_rate: 1\n", ":3: unknown key 'learning_rate'."),
+        ("loop: {steps: 5}\nmodel:\n  denoiser:\n    hiden: 5\n", ":4: unknown key 'hiden'. Did you mean 'hidden'?"),
+        ("loop: {steps: 5}\nmodel: {denoiser: {hidden: 5, heads: 2}}\n", ":2: model.denoiser: heads (2) must divide"),
+        ("loop: {steps: 5}\nmodel: {length: 900}\n", ":2: model: length is 900, but the denoiser has max_length 512"),
+        (
+            "loop: {steps: 5}\nmodel: {schedule: linear, schedule_steps: 9}\n",
+            ":2: model: the schedule linear needs more",
+        ),
+        ("loop: {steps: 5}\nmodel: {vocab_size: 900}\n", ":2: unknown key 'vocab_size'"),
+        ("loop: {steps: -5}\n", ":1: loop.steps: input should be greater than 0, not -5."),
+        ("loop: {steps: many}\n", ":1: loop.steps: input should be a valid integer"),
+        ("loop: {steps: 5, seed: 99999999999999999999}\n", ":1: loop.seed: input should be less than"),
+        (b"\x80\x81\xff", ": cannot be read"),
+    ],
+)
+def test_faults_name_file_and_line(file, text, said):
+    assert fault(file(text)).startswith(said)
+
+
+def test_faults_of_the_command_line_are_not_blamed_on_the_file(file):
+    path = file("loop: {steps: 5}\n")
+    assert fault(path, overrides=["loop.steps=-5"]).startswith("command line: loop.steps: input should be greater")
+    assert fault(path, overrides=["loop.stepz=5"]).startswith(
+        "command line: unknown key 'stepz'. Did you mean 'steps'?"
+    )
+    assert fault(path, overrides=["loop"]).startswith("--set: 'loop' is not key=value.")
+    assert fault(path, overrides=["loop.steps.more=5"]).startswith("--set loop.steps.more: 'steps' holds a value")
+    assert fault(path, overrides=["loop.steps=[1"]).startswith("--set loop.steps: '[1' is not a YAML value.")
+
+
+def test_an_unknown_name_gets_the_nearest():
+    assert fault("e2").endswith("no such configuration 'e2'. Did you mean 'e2e'?")

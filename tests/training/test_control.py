@@ -1,0 +1,148 @@
+"""A control's classifier from labels to weights, on a control of the test's own: which word comes first."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dlmctl.checkpoint import from_pretrained
+from dlmctl.control import Control, ControlParams, Setting
+from dlmctl.dataset import write_split
+from dlmctl.errors import DataError, ModelError, UserError
+from dlmctl.noise import Draw
+from dlmctl.tokenizer import WordTokenizer
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.control import ControlTask, load_classifier, require_trainable, train_control
+
+FIRST = ["the", "a", "Anna"]
+SENTENCES = [
+    f"{first} paints a {what} bridge .".split() for first in FIRST for what in ("small", "noisy", "old", "warm")
+]
+
+
+class StartsWith(Control):
+    name = "starts_with"
+    Params = ControlParams
+
+    @classmethod
+    def build_classifier(cls, config, tokenizer):
+        return nn.Linear(config.embed_dim, len(FIRST))
+
+    @classmethod
+    def labels(cls, sentences, fields):
+        return [FIRST.index(words[0]) for words in sentences]
+
+    @classmethod
+    def classifier_loss(cls, classifier, x, t, labels):
+        logits, target = classifier(x[:, 1]), torch.tensor(labels)
+        return F.cross_entropy(logits, target, reduction="none"), (logits.argmax(-1) == target).float()
+
+
+@pytest.fixture
+def model(model_folder, tmp_path):
+    """A copy, because training writes beside the model."""
+    return from_pretrained(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+@pytest.fixture
+def data(tmp_path, tokenizer):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    tokenizer.save(folder)
+    rows = [tokenizer.encode(words) for words in SENTENCES]
+    write_split(folder, "train", rows * 4)
+    write_split(folder, "valid", rows)
+    return folder
+
+
+def config(**changes):
+    settings = {
+        "steps": 60,
+        "batch_positions": 512,
+        "lr": 5e-2,
+        "ema": 0.9,
+        "validate_every": 60,
+        "checkpoint_every": 60,
+    }
+    return LoopConfig(**{**settings, **changes})
+
+
+def setting(model):
+    return Setting(model.model, model.tokenizer, model.folder, 8, [Draw(0, 0)], [None])
+
+
+def test_a_trained_classifier_lies_beside_the_model_and_knows_the_labels(model, data, tmp_path):
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    folder = train_control(StartsWith, model, config(), data, tmp_path / "run")
+    assert folder == model.folder / "controls" / "starts_with"
+    card = json.loads((folder / "card.json").read_text())
+    assert card["control"] == "starts_with"
+    assert card["training"]["steps"] == 60
+    figures = card["validation"]
+    assert figures["accuracy_x_t_0"] == 1
+    assert figures["accuracy_x_t_0.2"] > figures["accuracy_x_t_0.95"]
+    classifier = load_classifier(StartsWith, setting(model))
+    assert not classifier.training
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+    ids = torch.tensor([model.tokenizer.encode(words) for words in SENTENCES])
+    assert classifier(model.model.embed(ids)[:, 1]).argmax(-1).tolist() == StartsWith.labels(SENTENCES, None)
+    assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())  # it stays frozen
+
+
+def test_half_of_a_batch_is_the_models_own_estimates_at_no_noise(model, data):
+    task = ControlTask(StartsWith, model, config(), data, None)
+    seen = {}
+
+    class Recording(StartsWith):
+        @classmethod
+        def classifier_loss(cls, classifier, x, t, labels):
+            seen.update(x=x, t=t, labels=labels)
+            return StartsWith.classifier_loss(classifier, x, t, labels)
+
+    task.trainable = Recording
+    ids, labels = next(task.batches(0, 0, 1))
+    task.loss(task.model, (ids, labels))
+    half = len(ids) // 2
+    assert half > 4
+    assert (seen["t"][:half] == 0).all()
+    assert (seen["t"][half:] > 0).all()
+    assert seen["labels"] == labels
+    # An x_0 estimate is a mixture of embeddings, which all have one norm; x_t is not bound to that.
+    assert seen["x"][:half].norm(dim=-1).max() <= 8**0.5 + 1e-4
+    assert seen["x"][half:].norm(dim=-1).max() > 8**0.5
+
+
+def test_data_of_another_vocabulary_is_refused(model, data):
+    WordTokenizer.from_corpus([["other", "words"]], min_count=1).save(data)
+    with pytest.raises(DataError, match=r"another vocabulary.*--vocabulary MODEL"):
+        ControlTask(StartsWith, model, config(), data, None)
+    (data / "vocab.json").write_text("{")
+    with pytest.raises(UserError, match=r"vocab.json: not a readable vocabulary"):
+        ControlTask(StartsWith, model, config(), data, None)
+
+
+def test_missing_and_foreign_weights_are_said(model, data, tmp_path):
+    with pytest.raises(ModelError, match=r"'starts_with' has no weights .*dlmctl train control starts_with"):
+        load_classifier(StartsWith, setting(model))
+    train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
+
+    class Wider(StartsWith):
+        @classmethod
+        def build_classifier(cls, config, tokenizer):
+            return nn.Linear(config.embed_dim, 9)
+
+    with pytest.raises(ModelError, match=r"'weight' has the shape \[3, 8\], not \[9, 8\]"):
+        load_classifier(Wider, setting(model))
+
+
+def test_a_control_without_a_classifier_cannot_be_trained():
+    class Plain(Control):
+        name = "plain"
+        Params = ControlParams
+
+    require_trainable(StartsWith)
+    with pytest.raises(UserError, match="'plain' has no classifier"):
+        require_trainable(Plain)

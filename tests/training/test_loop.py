@@ -1,0 +1,272 @@
+"""The loop on a tiny diffusion LM over the corpus that ships: interruptions, several processes, failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dlmctl.checkpoint import from_pretrained, load_weights
+from dlmctl.errors import UserError
+from dlmctl.prepare import prepare
+from dlmctl.training import loop
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
+
+CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
+STEPS = 24
+
+# Trains by the configuration argv[1] on argv[2] into argv[3] and is killed at the step argv[4], or while the
+# checkpoint argv[5] is being written.
+DOOMED = """
+import os, signal, sys, torch
+from pathlib import Path
+from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
+
+batch, checkpoint, seen, saved = int(sys.argv[4]), int(sys.argv[5]), 0, 0
+loss, save = LanguageModelTask.loss, torch.save
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(self, model, ids):
+    global seen
+    seen += 1
+    return die() if seen == batch else loss(self, model, ids)
+
+def cut_short(state, path):
+    global saved
+    saved += 1
+    save(state, path)
+    if saved == checkpoint:
+        os.truncate(path, 100)
+        die()
+
+LanguageModelTask.loss, torch.save = counted, cut_short
+train_lm(LanguageModelConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+TWO = """
+import sys, torch
+from pathlib import Path
+from accelerate import PartialState
+from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask
+from dlmctl.training.loop import fit
+
+config, out = LanguageModelConfig.model_validate_json(sys.argv[1]), Path(sys.argv[3])
+task = LanguageModelTask(config, Path(sys.argv[2]))
+averages = fit(task, config.loop, out)
+rank = PartialState().process_index
+assert PartialState().num_processes == 2
+torch.save({"weights": task.model.state_dict(), "averages": averages.state_dict()}, out / f"{rank}.pt")
+"""
+
+
+def config(**changes):
+    denoiser = {"hidden": 16, "layers": 1, "heads": 2, "dropout": 0.1, "max_length": 40, "time_channels": 8}
+    settings = {"steps": STEPS, "batch_positions": 256, "accumulate": 2, "lr": 3e-3, "warmup": 4, "ema": 0.9}
+    intervals = {"log_every": 4, "validate_every": 16, "checkpoint_every": 8}
+    return LanguageModelConfig(
+        model={"length": 40, "embed_dim": 8, "denoiser": denoiser},
+        loop={**settings, "optimizer": "muon", **intervals, **changes},
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("restaurants") / "set"
+    prepare(CORPUS, None, folder, min_count=5, length=40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train_lm(config(), data, out)
+    return out
+
+
+def python(script, *arguments, launch=()):
+    # As many threads as here: sums depend on how they are shared out.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *launch, *map(str, (script, *arguments))]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def state(out):
+    return torch.load(out / "state.pt", weights_only=True)
+
+
+def test_training_learns_and_says_so(whole):
+    lines = metrics(whole)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(4, STEPS + 1, 4))
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] - 0.3
+    assert [line["step"] for line in lines if "valid_loss" in line] == [16, STEPS]
+    assert from_pretrained(whole / "model").model.config.length == 40
+
+
+@pytest.mark.parametrize(
+    ("batch", "checkpoint", "last"),
+    [(2 * 14, 0, 8), (0, 2, 8)],
+    ids=["between checkpoints", "while a checkpoint is written"],
+)
+def test_a_killed_run_resumes_bit_for_bit(data, whole, tmp_path, batch, checkpoint, last):
+    out = tmp_path / "killed"
+    script = tmp_path / "doomed.py"
+    script.write_text(DOOMED)
+    run = python(script, config().model_dump_json(), data, out, batch, checkpoint)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    assert state(out)["step"] == last
+    assert not (out / "model").exists()
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 13, "lo')  # the kill could fall here, too
+    train_lm(config(), data, out, resume=True)
+    expected, found = (load_weights(run / "model") for run in (whole, out))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for kind in ("model", "ema", "task"):
+        assert all(torch.equal(value, state(out)[kind][name]) for name, value in state(whole)[kind].items())
+    assert torch.equal(state(whole)["rng"], state(out)["rng"])
+    timeless = [[{**line, "time": 0, "positions_per_second": 0} for line in metrics(run)] for run in (whole, out)]
+    assert timeless[0] == timeless[1]  # no step twice
+    assert not list(out.glob("*.partial"))
+
+
+def test_two_processes_train_one_model(data, tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    settings = config(steps=6, validate_every=6, checkpoint_every=6)
+    run = python(script, settings.model_dump_json(), data, tmp_path / "run", launch=launch)
+    assert run.returncode == 0, run.stderr
+    first, second = (torch.load(tmp_path / "run" / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone = LanguageModelTask(settings, data).model.state_dict()
+    for kind in ("weights", "averages"):
+        for name, value in first[kind].items():
+            assert value.isfinite().all()
+            assert torch.equal(value, second[kind][name])
+            assert not torch.equal(value, alone[name])  # it has been trained
+    assert state(tmp_path / "run")["step"] == 6
+    assert [line["step"] for line in metrics(tmp_path / "run") if "valid_loss" in line] == [6]
+
+
+def test_an_earlier_run_is_neither_overwritten_nor_invented(data, whole, tmp_path):
+    with pytest.raises(UserError, match=r"holds an earlier run.*--resume"):
+        train_lm(config(), data, whole)
+    with pytest.raises(UserError, match="nothing to resume here"):
+        train_lm(config(), data, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_resuming_a_finished_run_gives_its_model_again(data, whole):
+    before = load_weights(whole / "model")
+    train_lm(config(), data, whole, resume=True)
+    assert all(torch.equal(value, before[name]) for name, value in load_weights(whole / "model").items())
+
+
+@pytest.mark.parametrize("damage", ["cut", "other sizes", "pickle"])
+def test_a_checkpoint_that_cannot_be_used_is_said(data, whole, tmp_path, damage):
+    content, settings = (whole / "state.pt").read_bytes(), config()
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    if damage == "pickle":
+        import pickle
+
+        content = pickle.dumps(os.getcwd)
+    if damage == "other sizes":
+        settings = config().model_copy(update={"model": settings.model.model_copy(update={"embed_dim": 4})})
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"state.pt: the checkpoint does not fit these settings or is damaged"):
+        train_lm(settings, data, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
+def test_a_full_disk_is_one_message_and_costs_no_checkpoint(data, tmp_path, monkeypatch, error):
+    save, calls = torch.save, []
+
+    def full(state, path):
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half")
+            raise error
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"state.pt: the checkpoint could not be written.*--resume") as caught:
+        train_lm(config(steps=4, checkpoint_every=2, validate_every=4), data, tmp_path / "run")
+    assert str(error.args[-1]) in str(caught.value)
+    assert state(tmp_path / "run")["step"] == 2
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, monkeypatch):
+    loss, calls = LanguageModelTask.loss, []
+
+    def diverging(self, model, batch):
+        calls.append(1)
+        value, count = loss(self, model, batch)
+        return (value * float("nan") if len(calls) == 8 else value), count
+
+    monkeypatch.setattr(LanguageModelTask, "loss", diverging)
+    with pytest.raises(UserError, match="the loss is nan at step 4"):
+        train_lm(config(checkpoint_every=2), data, tmp_path / "run")
+    saved = state(tmp_path / "run")
+    assert saved["step"] == 2
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_rows_longer_than_the_model_are_refused(data, tmp_path):
+    short = config()
+    short = short.model_copy(update={"model": short.model.model_copy(update={"length": 8})})
+    with pytest.raises(UserError, match=r"rows of \d+ positions, the model holds 8. Prepare"):
+        train_lm(short, data, tmp_path / "run")
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
+def test_the_learning_rate_warms_up_and_decays(decay):
+    settings = LoopConfig(steps=100, warmup=10, decay=decay)
+    shares = [loop.learning_rate(settings, step) for step in range(100)]
+    assert shares[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert shares[10] == 1
+    if decay == "constant":
+        assert set(shares[10:]) == {1.0}
+    else:
+        assert shares[10:] == sorted(shares[10:], reverse=True)
+        assert shares[55] == pytest.approx(0.5)
+        assert 0 < shares[-1] < 0.02
+
+
+def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest(data):
+    model = LanguageModelTask(config(), data).model
+    adamw, muon = loop.optimizers(model, config().loop)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrices = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    others = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert matrices | others == set(names.values())
+    assert not matrices & others
+    inner = {name for name in names.values() if ".blocks." in name and "norm" not in name}
+    assert matrices == {name for name in inner if name.endswith("weight")}
+    assert len(loop.optimizers(model, LoopConfig(steps=1))) == 1
+
+
+def test_averages_forget_the_first_weights():
+    model = torch.nn.Linear(1, 1, bias=False)
+    averages = loop.averaged(model, 0.999)
+    for value in (5.0, 1.0, 1.0, 1.0, 1.0):
+        torch.nn.init.constant_(model.weight, value)
+        averages.update_parameters(model)
+    expected = 5.0
+    for count in range(1, 5):
+        expected += (1 - expected) * (1 - (1 + count) / (10 + count))
+    assert averages.module.weight.item() == pytest.approx(expected)
+    assert expected < 1.1
