@@ -37,25 +37,25 @@ def evaluate_control(
     Returns:
         ``success`` (mean score: for POS the share of words with their tag, as the paper counts), ``passed``
         (share of texts that pass whole), ``lm_score`` (nats per token under the scorer), ``seconds_per_sample``;
-        the same with ``unguided_`` for samples of the same canvases and seed without guidance.
+        the same with ``unguided_`` for free samples of the same seed: what chance achieves.
     """
     judge, judge_words = load_scorer(scorer or pretrained.folder / "scorer")
-    strength = guidance or Guidance()
+    control.attach(pretrained)
     figures: dict[str, float] = {}
-    for prefix, used in (("", strength), ("unguided_", strength.model_copy(update={"scale": 0.0}))):
+    for prefix, used in (("", control), ("unguided_", None)):
         result = generate(
-            control,
+            used,
             model=pretrained,
             samples=targets,
             seed=seed,
             sampler=sampler,
-            guidance=used,
+            guidance=guidance,
             progress=progress,
         )
-        checks = [next(iter(sample.checks.values())) for sample in result]
+        texts = [sample.words for sample in result]
+        checks = control.only(range(targets)).check(texts)
         figures[f"{prefix}success"] = sum(check.score for check in checks) / targets
         figures[f"{prefix}passed"] = sum(check.passed for check in checks) / targets
-        texts = [sample.words for sample in result]
         figures[f"{prefix}lm_score"] = mean_nats(lm_score(judge, judge_words, texts), texts)
         figures[f"{prefix}seconds_per_sample"] = result.seconds / targets
     return figures

@@ -33,7 +33,7 @@ class LoopConfig(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for none")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast precision; no: float32")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products, by autocast")
     compile: bool = Field(False, description="torch.compile the model")
     seed: int = Field(0, ge=0, lt=2**32, description="of the shuffle, the noise and the initial weights")
     log_every: int = Field(50, gt=0, description="steps between metrics")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from dlmctl.training.loop import fit
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 VALIDATION_ROWS = 512
 LABELS_FILE = "labels.json"
+
+# Every batch prepares its control anew; the weights are read for the first.
+_LOADED: WeakKeyDictionary[nn.Module, dict[tuple[type[Control[Any]], str | None], nn.Module]] = WeakKeyDictionary()
 
 
 class Trainable(Protocol):
@@ -242,16 +246,19 @@ def load_labels(kind: type[L], control: type[Control[Any]], of: Setting | Pretra
 
 
 def load_classifier(control: type[Control[Any]], setting: Setting, name: str | None = None) -> nn.Module:
-    """The trained classifier of a control for the model in ``setting``, in evaluation mode.
+    """The trained classifier of a control for the model in ``setting``, in evaluation mode; loaded once a model.
 
     Raises:
         ModelError: it is missing, damaged or made for other sizes.
     """
-    kind = _label_kind(control)
-    trainable = cast("Trainable", control) if kind is None else load_labels(kind, control, setting, name)
-    classifier = trainable.build_classifier(setting.model.config, setting.tokenizer)
-    load_into(classifier, _trained_folder(control, setting.folder, name))
-    return classifier.eval().requires_grad_(False)
+    loaded = _LOADED.setdefault(setting.model, {})
+    if (control, name) not in loaded:
+        kind = _label_kind(control)
+        trainable = cast("Trainable", control) if kind is None else load_labels(kind, control, setting, name)
+        classifier = trainable.build_classifier(setting.model.config, setting.tokenizer)
+        load_into(classifier, _trained_folder(control, setting.folder, name))
+        loaded[control, name] = classifier.eval().requires_grad_(False)
+    return loaded[control, name]
 
 
 def _trained_folder(control: type[Control[Any]], model: Path, name: str | None) -> Path:
@@ -259,7 +266,7 @@ def _trained_folder(control: type[Control[Any]], model: Path, name: str | None) 
     if not any(folder.glob("*.safetensors")):
         others = sorted(path.parent.name for path in folder.parent.glob("*/card.json")) if name else []
         others += sorted(path.parent.name for path in folder.glob("*/card.json"))
-        remedy = f"Train them with `dlmctl train control {control.name} --model {model} --data DATA`."
+        remedy = f"Train them with `dlmctl train control {control.name} --model {model} --data DATA --out RUN`."
         raise ModelError(
             f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model.",
             where=str(model),

@@ -116,7 +116,8 @@ def fit(task: Task, config: LoopConfig, out: Path, *, resume: bool = False, quie
         )
     out.mkdir(parents=True, exist_ok=True)
     # Unless told that there is only a CPU, accelerate takes several processes on it for as many runs of one.
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.accelerator.is_available())
+    precision = "no" if config.precision == "fp32" else config.precision
+    accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(config.seed + rank)
 

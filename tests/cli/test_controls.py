@@ -137,7 +137,7 @@ def test_a_third_party_control_is_trained_and_then_guides(site, model, tokenizer
     assert before.returncode == 2
     assert "the control 'topic' has no weights" in before.stderr
 
-    settings = ["steps=300", "lr=0.02", "ema=0.5", "warmup=0", "batch_positions=256", "full_share=0", "precision='no'"]
+    settings = ["steps=300", "lr=0.02", "ema=0.5", "warmup=0", "batch_positions=256", "full_share=0", "precision=fp32"]
     overrides = [word for setting in settings for word in ("--set", setting)]
     train = ["train", "control", "topic", "--model", model, "--data", data, "--out", tmp_path / "run", *overrides]
     done = dlmctl(*train, PYTHONPATH=site)
