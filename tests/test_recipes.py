@@ -1,0 +1,30 @@
+"""Every recipe that ships runs as it stands on the bundled model; here with few steps, for the machinery's sake."""
+
+import pytest
+
+from dlmctl.bundled import bundled_names
+from dlmctl.generation import run_recipe
+from dlmctl.recipe import load_recipe
+
+
+@pytest.mark.parametrize("name", bundled_names("recipes"))
+def test_every_bundled_recipe_runs(name):
+    recipe, _ = load_recipe(name, ["samples=2", "sampler.steps=3", "candidates=1"])
+    if recipe.until is not None:
+        recipe.until.max_rounds = 2
+    result = run_recipe(recipe)
+    assert len(result) == 2
+    assert all(sample.words and sample.problem is None for sample in result)
+    assert all(bool(sample.checks) == bool(recipe.controls) for sample in result)
+
+
+def test_there_is_a_recipe_for_every_control_that_has_weights_or_needs_none():
+    import yaml
+
+    from dlmctl.bundled import bundled_path
+    from dlmctl.control import offers
+
+    texts = [bundled_path("recipes", name).read_text("utf-8") for name in bundled_names("recipes")]
+    used = {key for text in texts for entry in yaml.safe_load(text).get("controls", []) for key in entry}
+    # A text classifier is the user's own, so no bundled model has weights for it.
+    assert {offer for offer in offers()} - used == {"classifier"}
