@@ -103,7 +103,7 @@ class SyntaxTreeParams(ControlParams):
 
 
 class SpanClassifier(nn.Module):
-    """The label of any span of a latent's words, from the encoder's states at its two ends."""
+    """The label of any span of a latent's words, from the encoder's states on both sides of its two ends."""
 
     def __init__(self, embed_dim: int, length: int, labels: int) -> None:
         super().__init__()
@@ -112,19 +112,23 @@ class SpanClassifier(nn.Module):
         )
         self.encoder = LatentEncoder(sizes, embed_dim)
         # The first layer of an MLP over both ends, taken apart so that it runs once a word and not once a span.
-        self.start = nn.Linear(sizes.hidden, 128)
-        self.end = nn.Linear(sizes.hidden, 128, bias=False)
+        self.start = nn.Linear(2 * sizes.hidden, 128)
+        self.end = nn.Linear(2 * sizes.hidden, 128, bias=False)
         self.out = nn.Linear(128, labels)
 
     def forward(self, x: Tensor, t: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, S, labels]``.
 
         Args:
-            starts, ends: first and last words of the spans, from 0, ``[S]`` or, where rows differ, ``[B, S]``.
+            starts, ends: first and last words of the spans, from 0, ``[S]`` or, where rows differ, ``[B, S]``; a
+                position is left on either side of them, as START and END take.
         """
-        h = self.encoder(x, 1000 * t.float())[:, 1:]  # START is no word
+        h = self.encoder(x, 1000 * t.float())
+        # What stands before a constituent and behind it tells as much as its own first and last word.
+        start = self.start(torch.cat([h[:, :-2], h[:, 1:-1]], -1))
+        end = self.end(torch.cat([h[:, 1:-1], h[:, 2:]], -1))
         row = torch.arange(len(h), device=h.device)[:, None]
-        return self.out(F.gelu(self.start(h)[row, starts] + self.end(h)[row, ends]))
+        return self.out(F.gelu(start[row, starts] + end[row, ends]))
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ class SpanLabels:
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Nats per word of the whole chart, and accuracy over constituents and what is taken for one, both ``[B]``."""
-        counts = torch.tensor([len(chart) for chart in labels]).clamp(max=x.shape[1] - 1)
+        counts = torch.tensor([len(chart) for chart in labels]).clamp(max=x.shape[1] - STRUCTURE)
         most = int(counts.max())
         target = torch.zeros(len(labels), most, most, dtype=torch.long)
         for row, chart in enumerate(labels):
