@@ -16,10 +16,10 @@ class SamplerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Literal["ancestral", "ddim", "dpmpp_2m"] = Field("ddim", description="which sampler")
-    steps: int = Field(40, ge=1, le=100_000, description="reverse steps")
+    steps: int = Field(100, ge=1, le=100_000, description="reverse steps")
     eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
-    last: float = Field(0.2, ge=0, lt=1, description="time from which the last step goes straight to clean text")
-    temperature: float = Field(0.8, gt=0, description="divides the word logits; below 1 is more cautious")
+    last: float = Field(0.3, ge=0, lt=1, description="time from which the last step goes straight to clean text")
+    temperature: float = Field(0.6, gt=0, description="divides the word logits; below 1 is more cautious")
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")
     rounding: Literal["dot", "l2", "cosine"] | None = Field(
