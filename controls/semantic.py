@@ -47,6 +47,8 @@ class Semantic(Control[SemanticParams]):
     """
 
     name = "semantic"
+    # Its energy is one term a field, where others have one for every word; at weight 1 it is outvoted by the model.
+    weight = 4.0
     Params = SemanticParams
     Labels = FieldLabels
 

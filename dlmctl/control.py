@@ -119,6 +119,7 @@ class Control(Generic[P]):
 
     name: ClassVar[str]
     Params: ClassVar[type[BaseModel]]
+    # A share of the guidance; a class may bring its own, which a recipe's `weight` then multiplies.
     weight: float = 1.0
     # Whether `restrict`, `condition` and `project` alone satisfy it: then its energy need not guide word logits.
     exact: ClassVar[bool] = False

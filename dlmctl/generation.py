@@ -87,7 +87,7 @@ def _build(spec: ControlSpec) -> Control[Any]:
     else:
         kind = find_control(spec.name)
         made = kind.each([kind.Params.model_validate(params) for params in spec.params])
-    made.weight = spec.weight
+    made.weight *= spec.weight  # a control may bring a weight of its own
     return made
 
 

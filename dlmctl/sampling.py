@@ -13,6 +13,7 @@ from torch import Tensor
 from dlmctl.canvas import Layout, lay_out
 from dlmctl.checkpoint import Pretrained
 from dlmctl.control import Control, Setting
+from dlmctl.errors import RecipeError
 from dlmctl.feasible import check_feasible
 from dlmctl.noise import Draw, SampleNoise
 from dlmctl.samplers import SAMPLERS, OnStep, Step
@@ -70,6 +71,17 @@ def draw_texts(
             return on_step(step) if on_step is not None else None
 
         yield from _draw_batch(plan, batch, control, watch)
+
+
+def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
+    """What stands against each sample that cannot be drawn, by sample; nothing is drawn."""
+    found: dict[int, RecipeError] = {}
+    for draw in draws:
+        try:
+            _prepared(plan, [(draw, lay_out(plan.pretrained.model.config, plan.control, draw))])
+        except RecipeError as error:
+            found[draw.sample] = error
+    return found
 
 
 Batch = list[tuple[Draw, Layout]]

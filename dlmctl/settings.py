@@ -16,7 +16,7 @@ class SamplerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Literal["ancestral", "ddim", "dpmpp_2m"] = Field("ddim", description="which sampler")
-    steps: int = Field(100, ge=1, le=100_000, description="reverse steps")
+    steps: int = Field(50, ge=1, le=100_000, description="reverse steps")
     eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
     last: float = Field(0.3, ge=0, lt=1, description="time from which the last step goes straight to clean text")
     temperature: float = Field(0.6, gt=0, description="divides the word logits; below 1 is more cautious")
@@ -40,7 +40,7 @@ class Guidance(BaseModel):
         "predicts words, else langevin",
     )
     scale: float = Field(
-        1.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
+        8.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
     )
     schedule: Literal["constant", "rising", "falling"] = Field(
         "constant", description="how the scale goes over time: as it is, times 1 - t, or times t"
@@ -48,7 +48,7 @@ class Guidance(BaseModel):
     clip: float = Field(
         100.0, gt=0, description="largest norm of one control's gradient in a sample, so that none drowns the others"
     )
-    updates: int = Field(1, ge=1, description="gradient updates at each step")
+    updates: int = Field(3, ge=1, description="gradient updates at each step")
     step_size: float = Field(0.1, gt=0, description="Adagrad learning rate of langevin")
     fluency: float = Field(0.003, ge=0, description="langevin: weight of the distance from the model's own mean")
     since: float = Field(1.0, ge=0, le=1, description="no guidance at times above this")

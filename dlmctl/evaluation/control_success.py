@@ -13,7 +13,8 @@ from dlmctl.control import Control, find_control
 from dlmctl.errors import DataError
 from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
 from dlmctl.generation import generate
-from dlmctl.sampling import Progress
+from dlmctl.noise import Draw
+from dlmctl.sampling import Plan, Progress, impossible
 from dlmctl.settings import Guidance, SamplerSettings
 
 
@@ -35,29 +36,36 @@ def evaluate_control(
         targets: how many.
 
     Returns:
-        ``success`` (mean score: for POS the share of words with their tag, as the paper counts), ``passed``
+        ``targets``; ``impossible``, how many of them this model's control cannot be asked for, which count as
+        failures; ``success`` (mean score: for POS the share of words with their tag, as the paper counts), ``passed``
         (share of texts that pass whole), ``lm_score`` (nats per token under the scorer), ``seconds_per_sample``;
         the same with ``unguided_`` for free samples of the same seed: what chance achieves.
     """
     judge, judge_words = load_scorer(scorer or pretrained.folder / "scorer")
     control.attach(pretrained)
-    figures: dict[str, float] = {}
+    plan = Plan(pretrained, control, sampler or SamplerSettings(), guidance or Guidance(), 1)
+    refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
+    control = control.only([target for target in range(targets) if target not in refused])
+    count = targets - len(refused)
+    if not count:
+        raise next(iter(refused.values()))
+    figures = {"targets": float(targets), "impossible": float(len(refused))}
     for prefix, used in (("", control), ("unguided_", None)):
         result = generate(
             used,
             model=pretrained,
-            samples=targets,
+            samples=count,
             seed=seed,
             sampler=sampler,
             guidance=guidance,
             progress=progress,
         )
         texts = [sample.words for sample in result]
-        checks = control.only(range(targets)).check(texts)
+        checks = control.only(range(count)).check(texts)
         figures[f"{prefix}success"] = sum(check.score for check in checks) / targets
         figures[f"{prefix}passed"] = sum(check.passed for check in checks) / targets
         figures[f"{prefix}lm_score"] = mean_nats(lm_score(judge, judge_words, texts), texts)
-        figures[f"{prefix}seconds_per_sample"] = result.seconds / targets
+        figures[f"{prefix}seconds_per_sample"] = result.seconds / count
     return figures
 
 
