@@ -12,6 +12,8 @@ from dlmctl.settings import Guidance, SamplerSettings
 
 TAGS = ["DET", "NOUN", "VERB", "ADJ", "NOUN"]
 QUICK = SamplerSettings(steps=4)
+# Strong guidance of an untrained model leaves the noise nothing to decide.
+GENTLE = Guidance(scale=1.0, updates=1)
 
 
 def texts(result):
@@ -21,11 +23,11 @@ def texts(result):
 @pytest.mark.parametrize("control", [None, Pos(tags=TAGS)])
 def test_same_seed_same_texts_at_any_batch_size(pretrained, control):
     runs = [
-        texts(generate(control, model=pretrained, samples=6, seed=3, sampler=QUICK, batch_size=size))
+        texts(generate(control, model=pretrained, samples=6, seed=3, sampler=QUICK, guidance=GENTLE, batch_size=size))
         for size in (1, 4, 6)
     ]
     assert runs[0] == runs[1] == runs[2]
-    assert texts(generate(control, model=pretrained, samples=6, seed=4, sampler=QUICK)) != runs[0]
+    assert texts(generate(control, model=pretrained, samples=6, seed=4, sampler=QUICK, guidance=GENTLE)) != runs[0]
 
 
 def test_more_samples_begin_with_the_same_texts(pretrained):
