@@ -51,7 +51,7 @@ def samples(
 
 @app.command()
 def control(
-    name: Annotated[str, typer.Argument(help="A control, e.g. pos.")],
+    names: Annotated[list[str], typer.Argument(help="A control, e.g. pos; or several, all asked for together.")],
     targets: Annotated[Path, typer.Option(help="JSON lines, each a target: a sentence as `words`, or parameters.")],
     model: Model = "e2e",
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
@@ -66,18 +66,22 @@ def control(
     """Success and fluency of a control, one sample for each target, guided and unguided."""
     from dlmctl.checkpoint import from_pretrained
     from dlmctl.cli.render import sampling_progress
+    from dlmctl.compose import All
+    from dlmctl.errors import UserError
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 
     chosen = _settings(settings)
-    built, count = read_targets(name, targets, limit, _params(params))
+    if params and len(names) > 1:
+        raise UserError("--param is for one control at a time.", where="command line")
+    read = [read_targets(name, targets, limit, _params(params)) for name in names]
+    built, count = read[0] if len(read) == 1 else (All([control for control, _ in read]), read[0][1])
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_control(
             built,
             from_pretrained(model),
             count,
             seed=seed,
-            sampler=chosen.sampler,
-            guidance=chosen.guidance,
+            settings=chosen,
             scorer=scorer,
             progress=progress,
         )

@@ -9,13 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlmctl.checkpoint import Pretrained
+from dlmctl.compose import All
 from dlmctl.control import Control, find_control
 from dlmctl.errors import DataError
 from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
 from dlmctl.generation import generate
 from dlmctl.noise import Draw
+from dlmctl.recipe import Recipe
 from dlmctl.sampling import Plan, Progress, impossible
-from dlmctl.settings import Guidance, SamplerSettings
 
 
 def evaluate_control(
@@ -24,26 +25,29 @@ def evaluate_control(
     targets: int,
     *,
     seed: int = 0,
-    sampler: SamplerSettings | None = None,
-    guidance: Guidance | None = None,
+    settings: Recipe | None = None,
     scorer: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Draw one sample for each target and check it by the control's own, independent check.
 
     Args:
-        control: made with ``each`` from one set of parameters per target.
+        control: made with ``each`` from one set of parameters per target, or ``All`` of such.
         targets: how many.
+        settings: sampler, guidance, ``until``, ``candidates`` and ``rank_by`` of the guided samples; the sampler of
+            the unguided ones too.
 
     Returns:
         ``targets``; ``impossible``, how many of them this model's control cannot be asked for, which count as
         failures; ``success`` (mean score: for POS the share of words with their tag, as the paper counts), ``passed``
         (share of texts that pass whole), ``lm_score`` (nats per token under the scorer), ``seconds_per_sample``;
-        the same with ``unguided_`` for free samples of the same seed: what chance achieves.
+        the same with ``unguided_`` for free samples of the same seed: what chance achieves. For a composition also
+        the success of each part.
     """
     judge, judge_words = load_scorer(scorer or pretrained.folder / "scorer")
     control.attach(pretrained)
-    plan = Plan(pretrained, control, sampler or SamplerSettings(), guidance or Guidance(), 1)
+    settings = settings or Recipe()
+    plan = Plan(pretrained, control, settings.sampler, settings.guidance, 1)
     refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
     control = control.only([target for target in range(targets) if target not in refused])
     count = targets - len(refused)
@@ -56,14 +60,20 @@ def evaluate_control(
             model=pretrained,
             samples=count,
             seed=seed,
-            sampler=sampler,
-            guidance=guidance,
+            sampler=settings.sampler,
+            guidance=settings.guidance,
+            until=settings.until if used else None,
+            candidates=settings.candidates if used else 1,
+            rank_by=settings.rank_by,
             progress=progress,
         )
         texts = [sample.words for sample in result]
-        checks = control.only(range(count)).check(texts)
+        asked = control.only(range(count))
+        checks = asked.check(texts)
         figures[f"{prefix}success"] = sum(check.score for check in checks) / targets
         figures[f"{prefix}passed"] = sum(check.passed for check in checks) / targets
+        for part in asked.parts if isinstance(asked, All) else []:
+            figures[f"{prefix}success_{part.name}"] = sum(check.score for check in part.check(texts)) / targets
         figures[f"{prefix}lm_score"] = mean_nats(lm_score(judge, judge_words, texts), texts)
         figures[f"{prefix}seconds_per_sample"] = result.seconds / count
     return figures

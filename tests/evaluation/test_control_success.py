@@ -2,10 +2,13 @@ import json
 
 import pytest
 
+from controls import Length, Pos
+from controls.length import LengthParams
 from controls.pos import PosParams
 from dlmctl.annotate import upos_tagger
-from dlmctl.errors import DataError, UserError
-from dlmctl.evaluation.control_success import read_targets
+from dlmctl.errors import DataError, RecipeError, UserError
+from dlmctl.evaluation.control_success import evaluate_control, read_targets
+from dlmctl.recipe import read_recipe
 
 WORDS = "The old baker sells warm bread .".split()
 
@@ -48,3 +51,23 @@ def test_files_that_hold_no_targets(targets, tmp_path):
         read_targets("pos", targets())
     with pytest.raises(DataError, match="cannot be read"):
         read_targets("pos", tmp_path / "missing.jsonl")
+
+
+QUICK = read_recipe("sampler: {steps: 3}", "test", [])[0]
+
+
+def test_a_composition_reports_its_parts(pretrained, scorer):
+    control = Pos.each([PosParams(tags=["NOUN"] * 4), PosParams(tags=["VERB"] * 6)]) & Length(4, tolerance=2)
+    figures = evaluate_control(control, pretrained, 2, settings=QUICK, scorer=scorer)
+    assert figures["targets"] == 2
+    assert figures["impossible"] == 0
+    assert figures["success_length"] == 1
+    assert figures["success"] == pytest.approx((figures["success_pos"] + figures["success_length"]) / 2)
+
+
+def test_a_target_that_cannot_be_asked_for_counts_as_a_failure(pretrained, scorer):
+    control = Length.each([LengthParams(words=4), LengthParams(words=500)])
+    figures = evaluate_control(control, pretrained, 2, settings=QUICK, scorer=scorer)
+    assert (figures["impossible"], figures["success"], figures["passed"]) == (1, 0.5, 0.5)
+    with pytest.raises(RecipeError, match="500 words"):
+        evaluate_control(Length(500), pretrained, 2, settings=QUICK, scorer=scorer)
