@@ -13,6 +13,9 @@ from dlmctl.diffusion import DiffusionLM, ModelConfig
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.tokenizer import WordTokenizer
 
+# Tiny tensors gain nothing from threads, and threads that wait for each other lose much on a busy machine.
+torch.set_num_threads(1)
+
 SENTENCES = [
     "the small bakery sells warm bread .".split(),
     "a noisy garden hides two grey cats .".split(),
