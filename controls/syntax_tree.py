@@ -29,6 +29,8 @@ from dlmctl.trees import Span, Tree, labelled_spans, read_tree
 MIN_COUNT = 5
 # Nats of a span beyond the canvas, which can only be asked for under `any` and `not`.
 NO_ROOM = 10.0
+# A few spans are outvoted by the model; a tree has a term for every pair of words. Chosen on validation text.
+SPAN_WEIGHT = 5
 
 
 class SpanParams(BaseModel):
@@ -239,7 +241,8 @@ class SyntaxTree(Control[SyntaxTreeParams]):
         # Each row's cells of the chart, filled up with the first word at no weight.
         cells = torch.zeros(setting.batch, max(map(len, room)), 4, dtype=torch.long)
         for row, found in enumerate(room):
-            cells[row, : len(found)] = torch.tensor([(*cell, 1) for cell in found]).reshape(-1, 4)
+            weight = 1 if self.of(row).tree is not None else SPAN_WEIGHT
+            cells[row, : len(found)] = torch.tensor([(*cell, weight) for cell in found]).reshape(-1, 4)
         self._starts, self._ends, self._wanted, self._weights = cells.to(device).unbind(-1)
 
     @staticmethod
@@ -253,7 +256,7 @@ class SyntaxTree(Control[SyntaxTreeParams]):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
-        over the spans asked for."""
+        over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
         logits = self._classifier(state.x, state.t, self._starts, self._ends).float()
         nats = F.cross_entropy(logits.transpose(1, 2), self._wanted, reduction="none")
         return (nats * self._weights).sum(-1) + self._beyond
