@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,13 +150,18 @@ def _emissions(words: Sequence[str], rows: dict[str, int], weights: NDArray[np.f
     return total
 
 
-def _stanza_tagger(language: str) -> Tagger:
+def stanza_pipeline(language: str, processors: str, bundled: str) -> Any:
+    """A Stanza pipeline over words that are split already; ``bundled`` names what can take its place.
+
+    Raises:
+        UserError: its models are not on disk and cannot be downloaded.
+    """
     import stanza
 
     try:
-        pipeline = stanza.Pipeline(
+        return stanza.Pipeline(
             language,
-            processors="tokenize,pos",
+            processors=processors,
             tokenize_pretokenized=True,
             download_method=stanza.DownloadMethod.REUSE_RESOURCES,
             verbose=False,
@@ -165,8 +171,12 @@ def _stanza_tagger(language: str) -> Tagger:
         raise UserError(
             f"Stanza's {language!r} models are not on disk and could not be downloaded: {first}",
             where=f"stanza:{language}",
-            remedy="Use the bundled tagger, or run `stanza.download` where there is a network.",
+            remedy=f"Use the bundled {bundled}, or run `stanza.download` where there is a network.",
         ) from None
+
+
+def _stanza_tagger(language: str) -> Tagger:
+    pipeline = stanza_pipeline(language, "tokenize,pos", "tagger")
 
     def tag(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         full = [list(words) for words in sentences if words]  # Stanza would drop empty ones and shift the rest

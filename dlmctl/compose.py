@@ -93,6 +93,11 @@ class All(Composite):
         ]
 
 
+def parts_of(control: Control[Any]) -> list[Control[Any]]:
+    """The controls that are all to hold: the parts of an ``All``, or the control alone."""
+    return control.parts if isinstance(control, All) else [control]
+
+
 class AnyOf(Composite):
     """At least one part: a soft minimum of the weighted energies, -log sum exp(-E)."""
 

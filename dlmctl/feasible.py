@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.canvas import restrict_structure
-from dlmctl.compose import All
+from dlmctl.compose import parts_of
 from dlmctl.control import Control, Setting
 from dlmctl.errors import RecipeError
 
@@ -45,7 +45,7 @@ def check_feasible(control: Control[Any], setting: Setting, counts: Tensor) -> N
 def _limits(control: Control[Any], setting: Setting, logits: Tensor, row: int, place: int) -> Iterator[str]:
     """What each part that limits a place does to it."""
     wanted: list[int] = []
-    parts = control.parts if isinstance(control, All) else [control]
+    parts = parts_of(control)
     kept = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
     for part, words in zip(parts, kept, strict=True):
         if words.sum() == 1:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dlmctl.checkpoint import Pretrained, from_pretrained
-from dlmctl.compose import All, AnyOf, Not
+from dlmctl.compose import All, AnyOf, Not, parts_of
 from dlmctl.control import Check, Control, find_control
 from dlmctl.errors import UserError
 from dlmctl.noise import Draw
@@ -202,7 +202,7 @@ def check_all(control: Control[Any] | None, words: Sequence[Sequence[str]]) -> l
     """The verdicts on each text by control label; a composition of all reports each of its parts."""
     if control is None:
         return [{} for _ in words]
-    parts = control.parts if isinstance(control, All) else [control]
+    parts = parts_of(control)
     verdicts: dict[str, list[Check]] = {}
     for part in parts:
         label = part.name

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from dlmctl.annotate import shape, upos_tagger
+from dlmctl.annotate import shape, stanza_pipeline, upos_tagger
 from dlmctl.bundled import bundled_path
 from dlmctl.checkpoint import load_into
-from dlmctl.errors import ModelError, UserError
+from dlmctl.errors import ModelError
 from dlmctl.trees import Span, Tree, from_spans
 
 PARSER_FILE = "parser.json"
@@ -286,23 +286,7 @@ def load_parser(folder: Path) -> Parser:
 
 
 def _stanza_parser(language: str) -> Parser:
-    import stanza
-
-    try:
-        pipeline = stanza.Pipeline(
-            language,
-            processors="tokenize,pos,constituency",
-            tokenize_pretokenized=True,
-            download_method=stanza.DownloadMethod.REUSE_RESOURCES,
-            verbose=False,
-        )
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"Stanza's {language!r} models are not on disk and could not be downloaded: {first}",
-            where=f"stanza:{language}",
-            remedy="Use the bundled parser, or run `stanza.download` where there is a network.",
-        ) from None
+    pipeline = stanza_pipeline(language, "tokenize,pos,constituency", "parser")
 
     def convert(node: Any) -> Tree:
         if len(node.children) == 1 and not node.children[0].children:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.canvas import pin_structure, restrict_structure
-from dlmctl.compose import All
+from dlmctl.compose import parts_of
 from dlmctl.control import Control, ControlState
 from dlmctl.diffusion import DiffusionLM
 from dlmctl.errors import RecipeError
@@ -63,7 +63,7 @@ class Steered:
     ) -> None:
         self.model, self.tokenizer, self.control, self.guidance = model, tokenizer, control, guidance
         self.sampler, self.counts = sampler, counts
-        parts = control.parts if isinstance(control, All) else [control] if control is not None else []
+        parts = parts_of(control) if control is not None else []
         # What word logits are held to exactly needs no gradient.
         self.parts = [part for part in parts if not (part.exact and model.predicts_words)]
         self.method = method_for(model, guidance) if self.parts else None

@@ -9,11 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlmctl.checkpoint import Pretrained
-from dlmctl.compose import All
 from dlmctl.control import Control, find_control
 from dlmctl.errors import DataError
 from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
-from dlmctl.generation import generate
+from dlmctl.generation import check_all, generate
 from dlmctl.noise import Draw
 from dlmctl.recipe import Recipe
 from dlmctl.sampling import Plan, Progress, impossible
@@ -68,12 +67,12 @@ def evaluate_control(
             progress=progress,
         )
         texts = [sample.words for sample in result]
-        asked = control.only(range(count))
-        checks = asked.check(texts)
-        figures[f"{prefix}success"] = sum(check.score for check in checks) / targets
-        figures[f"{prefix}passed"] = sum(check.passed for check in checks) / targets
-        for part in asked.parts if isinstance(asked, All) else []:
-            figures[f"{prefix}success_{part.name}"] = sum(check.score for check in part.check(texts)) / targets
+        verdicts = check_all(control.only(range(count)), texts)
+        scores = {label: sum(row[label].score for row in verdicts) / targets for label in verdicts[0]}
+        figures[f"{prefix}success"] = sum(scores.values()) / len(scores)
+        figures[f"{prefix}passed"] = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
+        if len(scores) > 1:
+            figures |= {f"{prefix}success_{label}": score for label, score in scores.items()}
         figures[f"{prefix}lm_score"] = mean_nats(lm_score(judge, judge_words, texts), texts)
         figures[f"{prefix}seconds_per_sample"] = result.seconds / count
     return figures
