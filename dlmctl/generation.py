@@ -15,6 +15,7 @@ from dlmctl.compose import All, AnyOf, Not, parts_of
 from dlmctl.control import Check, Control, find_control
 from dlmctl.errors import UserError
 from dlmctl.noise import Draw
+from dlmctl.presets import Preset, settings_of
 from dlmctl.recipe import ControlSpec, Recipe
 from dlmctl.samplers import OnStep
 from dlmctl.sampling import Drawn, Plan, Progress, draw_texts
@@ -116,6 +117,7 @@ def generate(
     model: str | Pretrained = "e2e",
     samples: int = 8,
     seed: int = 0,
+    preset: Preset = "balanced",
     sampler: SamplerSettings | None = None,
     guidance: Guidance | None = None,
     until: Until | None = None,
@@ -133,6 +135,7 @@ def generate(
         model: a bundled name, a folder, a hub name, or a model already loaded.
         samples: how many texts; a control's sets of parameters are dealt out to them in turn.
         seed: each sample follows from the seed and its own number alone.
+        preset: what ``sampler`` and ``guidance`` are where they are not given.
         until: draw samples again that are not good enough; the best text of each is kept.
         candidates: texts drawn for each sample in each round, of which the best by ``rank_by`` is kept.
         rank_by: what makes a text the best, the first criterion first; see ``selection.utilities``.
@@ -149,7 +152,8 @@ def generate(
     pretrained.model.to(place)
     if control is not None:
         control.attach(pretrained)
-    plan = Plan(pretrained, control, sampler or SamplerSettings(), guidance or Guidance(), batch_size)
+    chosen = settings_of(preset)
+    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size)
     best: dict[int, Sample] = {}
     for number in range(until.max_rounds):
         open_samples = [i for i in range(samples) if i not in best or not satisfied(best[i].checks, until)]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dlmctl.bundled import bundled_names, bundled_path
 from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.presets import Preset, filled
 from dlmctl.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.yaml_source import Place, line_of, parse
 
@@ -44,6 +45,7 @@ class Recipe(BaseModel):
     samples: int = Field(8, ge=1, description="how many texts")
     seed: int = Field(0, ge=0, description="same seed, same texts, whatever the batch size")
     controls: list[dict[str, Any]] = Field(default_factory=list, description="what the texts must satisfy")
+    preset: Preset = Field("balanced", description="settings of sampler and guidance where the recipe says nothing")
     sampler: SamplerSettings = SamplerSettings()
     guidance: Guidance = Guidance()
     until: Until | None = Field(None, description="draw texts again that are not good enough; the best are kept")
@@ -55,6 +57,11 @@ class Recipe(BaseModel):
     )
     batch_size: int = Field(64, ge=1, description="most samples in one batch")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        return filled(value)
 
     def control_specs(self) -> list[ControlSpec]:
         """The entries of ``controls`` taken apart.

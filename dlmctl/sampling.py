@@ -51,10 +51,9 @@ def draw_texts(
     Raises:
         UserError: the control has no weights for this model, or the model cannot satisfy it.
     """
-    config = plan.pretrained.model.config
     by_canvas: dict[int, list[tuple[Draw, Layout]]] = defaultdict(list)
     for draw in draws:
-        layout = lay_out(config, plan.control, draw)
+        layout = _layout(plan, draw)
         by_canvas[layout.canvas].append((draw, layout))
     batches = [
         rows[at : at + plan.batch_size]
@@ -78,10 +77,16 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     found: dict[int, RecipeError] = {}
     for draw in draws:
         try:
-            _prepared(plan, [(draw, lay_out(plan.pretrained.model.config, plan.control, draw))])
+            _prepared(plan, [(draw, _layout(plan, draw))])
         except RecipeError as error:
             found[draw.sample] = error
     return found
+
+
+def _layout(plan: Plan, draw: Draw) -> Layout:
+    config = plan.pretrained.model.config
+    layout = lay_out(config, plan.control, draw)
+    return layout if plan.sampler.canvas == "fitted" else layout._replace(canvas=config.length)
 
 
 Batch = list[tuple[Draw, Layout]]
@@ -119,7 +124,7 @@ def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: O
 
     with torch.no_grad():
         x = noise(torch.empty(len(draws), canvas, model.config.embed_dim, device=table.device))
-        times = model.schedule.times(sampler.steps, last=sampler.last)
+        times = model.schedule.times(sampler.steps, last=sampler.last, spacing=sampler.spacing)
         eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
         x = SAMPLERS[sampler.name](steered, x, times, model.schedule, noise, eta=eta, on_step=on_step)
         ids = steered.words(x)

@@ -19,7 +19,13 @@ class SamplerSettings(BaseModel):
     steps: int = Field(50, ge=1, le=100_000, description="reverse steps")
     eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
     last: float = Field(0.3, ge=0, lt=1, description="time from which the last step goes straight to clean text")
+    spacing: float = Field(
+        1.0, ge=0.1, le=10, description="1: equal strides of time; above 1 they are shorter where there is most noise"
+    )
     temperature: float = Field(0.6, gt=0, description="divides the word logits; below 1 is more cautious")
+    canvas: Literal["fitted", "full"] = Field(
+        "fitted", description="positions of a text: as many as its length needs, or all that the model has"
+    )
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")
     rounding: Literal["dot", "l2", "cosine"] | None = Field(

@@ -67,6 +67,8 @@ def test_times_descend_to_clean_text():
     schedule = Schedule()
     assert schedule.times(4).tolist() == [1, 0.75, 0.5, 0.25, 0]
     assert schedule.times(3, last=0.2).tolist() == pytest.approx([1, 0.6, 0.2, 0])
+    assert schedule.times(3, last=0.2, spacing=2).tolist() == pytest.approx([1, 0.8, 0.2, 0])
+    assert schedule.times(2, spacing=2).tolist() == pytest.approx([1, 0.75, 0])
     assert schedule.times(1, last=0.2).tolist() == [1, 0]
     with pytest.raises(ValueError, match="at least one step"):
         schedule.times(0)

@@ -15,6 +15,13 @@ class SamplerName(str, Enum):
     dpmpp_2m = "dpmpp_2m"
 
 
+class PresetName(str, Enum):
+    fast = "fast"
+    balanced = "balanced"
+    quality = "quality"
+    paper = "paper"
+
+
 def generate(
     recipe: Annotated[
         str | None, typer.Option("--recipe", "-r", help="A recipe file or the name of a bundled one.")
@@ -22,6 +29,9 @@ def generate(
     samples: Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same texts.")] = None,
     model: Annotated[str | None, typer.Option(help="A bundled name, a folder or a hub name.")] = None,
+    preset: Annotated[
+        PresetName | None, typer.Option(help="Sampler and guidance where the recipe says nothing of them.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Reverse steps.")] = None,
     sampler: Annotated[SamplerName | None, typer.Option(help="Which sampler.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
@@ -42,6 +52,7 @@ def generate(
         "samples": samples,
         "seed": seed,
         "model": model,
+        "preset": preset.value if preset else None,
         "sampler.steps": steps,
         "sampler.name": sampler.value if sampler else None,
         "device": device,
