@@ -125,10 +125,9 @@ class DiffusionLM(nn.Module):
         inputs = x_t
         if self.config.self_conditioning:
             inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous_x0 is None else previous_x0], dim=-1)
-        output = self.denoiser(inputs, self.schedule.network_time(t))
+        output = self.denoiser(inputs, self.schedule.network_time(t)).float()
         if self.predicts_words:
-            logits = output.float()
-            return Prediction(logits.softmax(-1) @ self.embeddings, logits)
+            return Prediction(output.softmax(-1) @ self.embeddings, output)
         if self.config.prediction == "epsilon":
             return Prediction(x0_from_noise(self.schedule, x_t, t, output), None)
         if self.config.prediction == "previous":

@@ -18,7 +18,15 @@ PRESETS: Mapping[str, dict[str, dict[str, Any]]] = {
     "balanced": {"sampler": {}, "guidance": {}},
     "quality": {"sampler": {"steps": 200}, "guidance": {}},
     "paper": {
-        "sampler": {"steps": 200, "last": 0.0, "spacing": 1.0, "temperature": 1.0, "clamp": True, "canvas": "full"},
+        "sampler": {
+            "steps": 200,
+            "last": 0.0,
+            "spacing": 1.0,
+            "temperature": 1.0,
+            "clamp": True,
+            "canvas": "full",
+            "precision": "fp32",
+        },
         # None for the last 10 of the 200 steps. The paper's fluency weights go from 0.0001 (POS) to 0.1 (spans).
         "guidance": {"method": "langevin", "updates": 3, "step_size": 0.1, "fluency": 0.01, "until": 0.05},
     },

@@ -16,6 +16,7 @@ from dlmctl.control import Control, Setting
 from dlmctl.errors import RecipeError
 from dlmctl.feasible import check_feasible
 from dlmctl.noise import Draw, SampleNoise
+from dlmctl.precision import networks_in
 from dlmctl.samplers import SAMPLERS, OnStep, Step
 from dlmctl.settings import Guidance, SamplerSettings
 from dlmctl.steer import Steered
@@ -122,11 +123,12 @@ def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: O
         replaced = watch(step if moved is None else step._replace(x=moved))
         return moved if replaced is None else replaced
 
-    with torch.no_grad():
+    with torch.no_grad(), networks_in(sampler.precision, table.device):
         x = noise(torch.empty(len(draws), canvas, model.config.embed_dim, device=table.device))
         times = model.schedule.times(sampler.steps, last=sampler.last, spacing=sampler.spacing)
         eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
         x = SAMPLERS[sampler.name](steered, x, times, model.schedule, noise, eta=eta, on_step=on_step)
+    with torch.no_grad():
         ids = steered.words(x)
         latents = model.embed(ids).cpu().numpy()
     for row, draw in enumerate(draws):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Criterion = Literal["satisfaction", "lm_score", "mbr"]
+Precision = Literal["auto", "fp32", "bf16"]
 Method = Literal["words", "latent", "denoiser", "langevin"]
 
 
@@ -25,6 +26,9 @@ class SamplerSettings(BaseModel):
     temperature: float = Field(0.6, gt=0, description="divides the word logits; below 1 is more cautious")
     canvas: Literal["fitted", "full"] = Field(
         "fitted", description="positions of a text: as many as its length needs, or all that the model has"
+    )
+    precision: Precision = Field(
+        "auto", description="of the networks: fp32, bf16, or auto: bf16 where the device is faster at it"
     )
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")

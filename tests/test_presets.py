@@ -37,9 +37,9 @@ def test_a_resolved_recipe_resolves_to_itself():
 
 
 def test_an_unknown_preset_and_a_wrong_setting_beside_one_name_their_line():
-    with pytest.raises(RecipeError, match="r.yaml:1"):
+    with pytest.raises(RecipeError, match=r"r\.yaml:1"):
         read_recipe("preset: quick", "r.yaml")
-    with pytest.raises(RecipeError, match="r.yaml:2.*stepz"):
+    with pytest.raises(RecipeError, match=r"r\.yaml:2.*stepz"):
         read_recipe("preset: paper\nsampler: {stepz: 7}", "r.yaml")
 
 

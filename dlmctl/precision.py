@@ -1,0 +1,23 @@
+"""In which precision the networks compute while sampling."""
+
+from __future__ import annotations
+
+import torch
+
+from dlmctl.settings import Precision
+
+
+def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """A context in which the denoiser's matrix products are of this precision; sums, softmax and latents stay float32.
+
+    Entered once around a whole batch: the weights are cast on first use and kept until it is left.
+    """
+    lower = precision == "bf16" or (precision == "auto" and fast_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=lower)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones: AMX on a CPU, Ampere or later."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
