@@ -12,13 +12,13 @@ from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
+from dlmctl.checkpoint import Pretrained, save_pretrained
 from dlmctl.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
 from dlmctl.diffusion import DiffusionLM, ModelConfig, ModelSettings, cross_entropy_loss, one_step, paper_loss
 from dlmctl.generation import generate
 from dlmctl.settings import SamplerSettings
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.initial import start_from
+from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.time_sampling import TimeSampler
 
@@ -32,7 +32,9 @@ class LanguageModelConfig(BaseModel):
 
     model: ModelSettings = Field(default_factory=ModelSettings, description="sizes and method of the model")
     time_sampling: str = Field("adaptive", pattern="^(adaptive|uniform)$", description="see time_sampling.py")
-    init: str | None = Field(None, description="a model to start from, of the same sizes or with fewer blocks")
+    init: str | None = Field(
+        None, description="a model to start from, of the same sizes or with fewer blocks; or a Hugging Face BERT"
+    )
     loop: LoopConfig
 
 
@@ -53,7 +55,7 @@ class LanguageModelTask:
             ModelConfig(**dict(config.model), vocab_size=len(self.tokenizer), sentence_lengths=lengths.tolist())
         )
         if config.init is not None:
-            start_from(self.model, self.tokenizer, from_pretrained(config.init))
+            initialise(self.model, self.tokenizer, config.init)
         self.times = TimeSampler(config.time_sampling == "adaptive", one_step(self.model.schedule))
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Tensor]:
