@@ -10,11 +10,18 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 
-from dlmctl.models import Architecture, build_denoiser
-from dlmctl.models.transformer import TransformerConfig
+from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
 from dlmctl.schedule import Schedule, ScheduleName, betas
 
 Rounding = Literal["dot", "l2", "cosine"]
@@ -30,7 +37,9 @@ class ModelSettings(BaseModel):
     length: int = Field(64, gt=2, description="longest sequence in positions, START and END included")
     embed_dim: int = Field(16, gt=0, description="width of the word embeddings and of the latent")
     architecture: Architecture = "transformer"
-    denoiser: TransformerConfig = TransformerConfig()
+    denoiser: DenoiserConfig = Field(
+        {}, validate_default=True, description="sizes; which there are, the architecture says"
+    )
     schedule: ScheduleName = "sqrt"
     schedule_steps: int | None = Field(None, gt=1, description="T of a discrete schedule; none for continuous time")
     objective: Objective = Field(
@@ -40,10 +49,16 @@ class ModelSettings(BaseModel):
     rounding: Rounding = Field("dot", description="how a latent becomes words: dot product, L2 or cosine")
     self_conditioning: bool = Field(True, description="the denoiser also receives its previous x_0 estimate")
 
+    @field_validator("denoiser", mode="before")
+    @classmethod
+    def _of_the_architecture(cls, value: Any, info: ValidationInfo) -> Any:
+        return denoiser_config(info.data.get("architecture", "transformer"), value)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.length > self.denoiser.max_length:
-            raise ValueError(f"length is {self.length}, but the denoiser has max_length {self.denoiser.max_length}")
+        longest = getattr(self.denoiser, "max_length", self.length)  # convolutions take any length
+        if self.length > longest:
+            raise ValueError(f"length is {self.length}, but the denoiser has max_length {longest}")
         if self.schedule_steps is not None:
             betas(self.schedule, self.schedule_steps)  # has a message of its own for too few steps
         return self

@@ -222,16 +222,13 @@ def explain(error: ValidationError, kind: type[BaseModel], place: Place, source:
 
 
 def _keys_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """The keys that the model at ``path`` inside ``kind`` knows; none where its type leaves that open."""
+    """The keys that the model at ``path`` inside ``kind`` knows, or whichever of several models may stand there."""
+    kinds = [kind]
     for part in path:
-        if isinstance(part, int):
-            continue
-        field = kind.model_fields.get(part)
-        inside = _models_in(field.annotation) if field else []
-        if len(inside) != 1:
-            return []
-        (kind,) = inside
-    return list(kind.model_fields)
+        if not isinstance(part, int):
+            fields = [found for kind in kinds if (found := kind.model_fields.get(part))]
+            kinds = [model for field in fields for model in _models_in(field.annotation)]
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -37,6 +37,10 @@ class TransformerConfig(BaseModel):
             raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden})")
         return self
 
+    def summary(self) -> str:
+        """The sizes in words."""
+        return f"{self.layers} layers of width {self.hidden}, {self.heads} heads"
+
 
 def sinusoid(t: Tensor, channels: int) -> Tensor:
     """Sinusoidal features of times ``t [batch]``: ``[batch, channels]``, cosines first (Ho et al. 2020)."""
