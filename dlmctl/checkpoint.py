@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlmctl.bundled import bundled_names, bundled_path
-from dlmctl.errors import DataError, ModelError, UserError, nearest
+from dlmctl.errors import DataError, ModelError, UserError, first_fault, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -158,9 +158,7 @@ def _read_config(path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{place}: {what}." if place else f"{what}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(first_fault(error), where=str(path), remedy=AGAIN) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
