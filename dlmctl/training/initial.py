@@ -1,4 +1,4 @@
-"""Where a training run starts when not at random weights: another model, perhaps a shallower one of another vocabulary."""
+"""Where a training run starts when not at random weights: another model, perhaps shallower or of another vocabulary."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from dlmctl.tokenizer import Tokenizer
 
 _BLOCKS = "denoiser.encoder.blocks."
 _RESIDUAL_OUTPUTS = ("attention_out", "mlp_out")
+# Of labels and sources; a model that begins with them is at first the function that it is without them.
+_CONDITIONING = ("conditioner.", ".cross.")
 
 
 def start_from(model: DiffusionLM, tokenizer: Tokenizer, source: Pretrained) -> None:
     """Give ``model`` the weights of ``source``; what ``source`` lacks keeps its random start.
 
-    Words are matched by spelling. A model with k times the blocks takes each block k times, the copies with
-    residual outputs of zero, so that it begins as the function that ``source`` is and learns from there
-    (depth growth that preserves the function: Chen, Goodfellow and Shlens 2016).
+    Words are matched by spelling. What conditions on labels and sources starts anew. A model with k times the blocks
+    takes each block k times, the copies with residual outputs of zero, so that it begins as the function that
+    ``source`` is and learns from there (depth growth that preserves the function: Chen, Goodfellow and Shlens 2016).
 
     Raises:
         ModelError: the two differ in something other than vocabulary and depth, or the depths do not fit.
@@ -36,6 +38,8 @@ def start_from(model: DiffusionLM, tokenizer: Tokenizer, source: Pretrained) -> 
     rows = _matched_words(tokenizer, source.tokenizer)
     state, given = model.state_dict(), source.model.state_dict()
     for name, tensor in state.items():
+        if any(part in name for part in _CONDITIONING):
+            continue
         origin, copy = _origin(name, times)
         if origin not in given:
             raise ModelError(f"has no tensor {origin!r}.", where=str(source.folder))
