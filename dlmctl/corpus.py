@@ -81,7 +81,7 @@ def read_corpus(
     parse = _PARSERS[format] if format != "jsonl" else partial(_from_json_object, text_field=text_field)
     tokenised = format == "e2e"
     columns = {"e2e-csv": E2E_COLUMNS, "roc-csv": SENTENCES}.get(format)
-    for line, row in _csv_rows(path, columns) if columns else _lines(path):
+    for line, row in _csv_rows(path, columns) if columns else lines_of(path):
         try:
             text, fields = parse(row) if row else ("", None)
         except ValueError as error:
@@ -102,7 +102,7 @@ def sniff(path: Path) -> Format:
         DataError: the file cannot be read, or calls itself CSV or JSON and is no known form of it.
     """
     first: list[str] = []
-    for _, text in _lines(path):
+    for _, text in lines_of(path):
         if text:
             first.append(text)
         if len(first) == _SNIFFED_LINES:
@@ -224,7 +224,7 @@ _PARSERS: dict[Format, Callable[[Any], tuple[str, Fields | None]]] = {
 }
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without the white space around them."""
     for number, text in _raw_lines(path):
         yield number, text.strip()

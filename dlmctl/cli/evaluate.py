@@ -1,4 +1,4 @@
-"""``dlmctl evaluate``: free samples, and control success on targets."""
+"""``dlmctl evaluate``: free samples, control success on targets, overlap with references."""
 
 from __future__ import annotations
 
@@ -86,6 +86,21 @@ def control(
             progress=progress,
         )
     _print(figures, json)
+
+
+@app.command()
+def overlap(
+    hypotheses: Annotated[Path, typer.Argument(help="Texts, one a line, or JSON lines with a `text`.")],
+    references: Annotated[
+        Path, typer.Argument(help="As many groups of texts, empty lines between them, or JSON lines with `references`.")
+    ],
+    json: Json = False,
+) -> None:
+    """BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as the E2E challenge computes them."""
+    from dlmctl.evaluation.overlap import overlap as compare
+    from dlmctl.evaluation.text_files import read_hypotheses, read_references
+
+    _print(compare(read_hypotheses(hypotheses), read_references(references))._asdict(), json)
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:
