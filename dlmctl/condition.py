@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -110,7 +110,8 @@ def read_condition(
     numbers = [_label_number(config.labels, at, value, fault) for at, value in labels]
     rows = []
     if sources and config.source is not None and pretrained.source_tokenizer is not None:
-        rows = [_source_ids(config.source, pretrained.source_tokenizer, at, value, fault) for at, value in sources]
+        takes = _Takes(config.source, config.source_closed, pretrained.source_tokenizer)
+        rows = [_source_ids(takes, at, value, fault) for at, value in sources]
     return Condition(numbers, rows) if numbers or rows else None
 
 
@@ -138,10 +139,16 @@ def _label_number(known: Sequence[str], at: tuple[str | int, ...], value: Label,
     raise fault(("label", *at), f"the model knows no label {said!r}.", nearest_value(said, known))
 
 
-def _source_ids(
-    settings: SourceSettings, tokenizer: Tokenizer, at: tuple[str | int, ...], value: Given, fault: Fault
-) -> list[int]:
-    place = ("source", *at)
+class _Takes(NamedTuple):
+    """What sources a model takes."""
+
+    settings: SourceSettings
+    closed: Sequence[str]
+    tokenizer: Tokenizer
+
+
+def _source_ids(takes: _Takes, at: tuple[str | int, ...], value: Given, fault: Fault) -> list[int]:
+    place, settings = ("source", *at), takes.settings
     record = value if isinstance(value, dict) else _record(settings.fields, value, place, fault)
     known = {field_key(name) for name in settings.fields}
     for name in record:
@@ -153,12 +160,11 @@ def _source_ids(
     if len(words) + 2 > settings.length:
         what = f"the source has {len(words)} words, field names counted, and the model reads {settings.length - 2}."
         raise fault(place, what, "Shorten it.")
-    if not isinstance(value, dict):
-        return tokenizer.encode(words)  # running text may hold a word that is new
-    try:
-        return [tokenizer.start_id, *known_ids(words, tokenizer, "source"), tokenizer.end_id]
+    try:  # running text may hold words that are new, a field that is always one of a few values may not
+        known_ids(source_words(takes.closed, record), takes.tokenizer, "source")
     except RecipeError as error:
         raise fault(place, error.what, error.remedy) from None
+    return takes.tokenizer.encode(words)
 
 
 def _record(fields: Sequence[str], text: str, place: tuple[str | int, ...], fault: Fault) -> Mapping[str, Value]:

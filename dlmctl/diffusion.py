@@ -59,6 +59,9 @@ class ModelConfig(ModelSettings):
     vocab_size: int = Field(gt=4, description="number of words, structure tokens included")
     labels: list[str] = Field(default_factory=list, description="names of the labels, in the order of their numbers")
     source_vocab_size: int = Field(0, ge=0, description="number of words of the sources, structure tokens included")
+    source_closed: list[str] = Field(
+        default_factory=list, description="fields of the sources with few values, of which new words are refused"
+    )
     sentence_lengths: list[NonNegativeInt] = Field(
         default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
     )

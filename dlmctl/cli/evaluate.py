@@ -1,4 +1,4 @@
-"""``dlmctl evaluate``: free samples, control success on targets, overlap with references."""
+"""``dlmctl evaluate``: free samples, control success on targets, texts from sources, overlap with references."""
 
 from __future__ import annotations
 
@@ -85,6 +85,48 @@ def control(
             scorer=scorer,
             progress=progress,
         )
+    _print(figures, json)
+
+
+@app.command()
+def source(
+    model: Annotated[str, typer.Argument(help="A model with a source: a folder or a hub name.")],
+    data: Annotated[Path, typer.Option(help="A prepared data set, or aNLG as released (JSON).")],
+    split: Annotated[str, typer.Option(help="Of a prepared data set: which split.")] = "valid",
+    candidates: Annotated[
+        int,
+        typer.Option(
+            "-k", "--candidates", min=1, help="Texts drawn for each source; the one most like the others is kept."
+        ),
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many sources.")] = None,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
+    json: Json = False,
+) -> None:
+    """One text for each different source against all its references: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
+    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.cli.render import sampling_progress
+    from dlmctl.evaluation.source import evaluate_source, read_tasks, source_fields
+    from dlmctl.output import check_target, write
+
+    chosen = _settings(settings)
+    if out is not None:
+        check_target(out)
+    pretrained = from_pretrained(model)
+    tasks = read_tasks(data, split, source_fields(pretrained))[:limit]
+    with sampling_progress(quiet=json) as progress:
+        figures, result = evaluate_source(
+            pretrained,
+            tasks,
+            seed=seed,
+            candidates=candidates,
+            sampler=chosen.sampler,
+            progress=progress,
+        )
+    if out is not None:
+        write(result, out)
     _print(figures, json)
 
 

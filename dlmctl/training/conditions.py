@@ -16,6 +16,7 @@ from dlmctl.errors import DataError, nearest
 from dlmctl.fields import Value, field_key, value_words
 from dlmctl.models.condition import pad_sources
 from dlmctl.tokenizer import WordTokenizer
+from dlmctl.training.field_labels import MAX_VALUES
 
 Records = Sequence[dict[str, Any]]
 
@@ -24,8 +25,8 @@ class Conditions:
     """What each row of a training and a validation split is given.
 
     Attributes:
-        labels: names of the labels; source: the settings with the fields spelled out; tokenizer: words of the sources.
-            Each empty or None where the model takes no such thing.
+        labels: names of the labels; source: the settings with the fields spelled out; closed: those of a set of
+            values; tokenizer: words of the sources. Each empty or None where the model takes no such thing.
 
     Raises:
         DataError: the data has no such field, or a source is too long.
@@ -36,6 +37,7 @@ class Conditions:
         self.records = records
         self.labels: list[str] = []
         self.source: SourceSettings | None = None
+        self.closed: list[str] = []
         self.tokenizer: WordTokenizer | None = None
         self._numbers: dict[str, Tensor] = {}
         self._sources: dict[str, list[list[int]]] = {}
@@ -49,6 +51,7 @@ class Conditions:
             }
         if settings.source is not None:
             self.source = _with_fields(settings.source, records["train"])
+            self.closed = [name for name in self.source.fields if _is_closed(name, records["train"])]
             words = {split: _rows(self.source, rows) for split, rows in records.items()}
             self.tokenizer = WordTokenizer.from_corpus(words["train"], self.source.min_count)
             self._sources = {split: [self.tokenizer.encode(row) for row in rows] for split, rows in words.items()}
@@ -82,6 +85,13 @@ def _values(settings: LabelSettings, rows: Records) -> list[str]:
     if not any(found):
         raise _no_field("label.field", settings.field, rows)
     return found
+
+
+def _is_closed(name: str, rows: Records) -> bool:
+    """Whether a field describes texts by a set of values, rather than being a text itself."""
+    values = [found[name] for row in rows if (found := pick([name], row))]
+    different = len(set(values))
+    return different <= MAX_VALUES and 2 * different <= len(values)
 
 
 def _with_fields(settings: SourceSettings, rows: Records) -> SourceSettings:

@@ -74,7 +74,10 @@ class LanguageModelTask:
             self.conditions = Conditions(config.model, self.train, self.valid)
             words = self.conditions.tokenizer
             settings |= {"labels": self.conditions.labels, "source": self.conditions.source}
-            settings["source_vocab_size"] = 0 if words is None else len(words)
+            settings |= {
+                "source_vocab_size": 0 if words is None else len(words),
+                "source_closed": self.conditions.closed,
+            }
         torch.manual_seed(config.loop.seed)
         self.model = DiffusionLM(
             ModelConfig(**settings, vocab_size=len(self.tokenizer), sentence_lengths=lengths.tolist())
