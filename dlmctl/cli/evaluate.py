@@ -102,6 +102,10 @@ def source(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many sources.")] = None,
     settings: Settings = None,
+    encoder: Annotated[
+        Path | None, typer.Option("--bertscore", help="Folder of a Hugging Face encoder: BERTScore by it, too.")
+    ] = None,
+    layer: Annotated[int, typer.Option("--bertscore-layer", help="Which layer of it; -1 is the last.")] = -1,
     out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
     json: Json = False,
 ) -> None:
@@ -123,6 +127,8 @@ def source(
             seed=seed,
             candidates=candidates,
             sampler=chosen.sampler,
+            encoder=encoder,
+            encoder_layer=layer,
             progress=progress,
         )
     if out is not None:

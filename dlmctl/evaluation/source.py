@@ -11,6 +11,7 @@ from dlmctl.checkpoint import Pretrained
 from dlmctl.condition import pick
 from dlmctl.dataset import load_split, load_vocabulary
 from dlmctl.errors import DataError, ModelError
+from dlmctl.evaluation.bertscore import bert_score, require_encoder
 from dlmctl.evaluation.overlap import overlap
 from dlmctl.evaluation.text_files import mteval_words
 from dlmctl.fields import Value
@@ -87,21 +88,28 @@ def evaluate_source(
     candidates: int = 1,
     rank_by: Sequence[Criterion] = ("mbr",),
     sampler: SamplerSettings | None = None,
+    encoder: Path | None = None,
+    encoder_layer: int = -1,
     progress: Progress | None = None,
 ) -> tuple[dict[str, float], Generation]:
     """Draw one text for each source and compare it with its references.
 
     Args:
         candidates: texts drawn for each source, of which the best by ``rank_by`` is kept.
+        encoder: folder of the encoder that BERTScore is measured with; None for no BERTScore.
+        encoder_layer: the layer of it; see ``evaluation.bertscore``.
 
     Returns:
         Figures and texts. Figures: ``sources``, ``references`` for each on average, the scores of
-        ``evaluation.overlap`` (words split as ``dlmctl evaluate overlap`` does it), ``seconds_per_source``.
+        ``evaluation.overlap`` (words split as ``dlmctl evaluate overlap`` does it), ``bert_score`` where there
+        is an ``encoder``, ``seconds_per_source``.
 
     Raises:
         ModelError: the model takes no source.
     """
     fields = source_fields(pretrained)
+    if encoder is not None:
+        require_encoder(encoder)  # rather now than after all has been drawn
     result = generate(
         model=pretrained,
         source=[pick(fields, task.source) for task in tasks],
@@ -112,13 +120,10 @@ def evaluate_source(
         rank_by=rank_by,
         progress=progress,
     )
-    scores = overlap(
-        [mteval_words(sample.text) for sample in result],
-        [[mteval_words(text) for text in task.references] for task in tasks],
-    )
-    return {
-        "sources": float(len(tasks)),
-        "references": sum(len(task.references) for task in tasks) / len(tasks),
-        **scores._asdict(),
-        "seconds_per_source": result.seconds / len(tasks),
-    }, result
+    texts, references = [sample.text for sample in result], [task.references for task in tasks]
+    figures = {"sources": float(len(tasks)), "references": sum(map(len, references)) / len(tasks)}
+    words = [[mteval_words(text) for text in group] for group in references]
+    figures |= overlap([mteval_words(text) for text in texts], words)._asdict()
+    if encoder is not None:
+        figures["bert_score"] = sum(bert_score(texts, references, encoder, encoder_layer)) / len(tasks)
+    return {**figures, "seconds_per_source": result.seconds / len(tasks)}, result
