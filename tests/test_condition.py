@@ -4,16 +4,19 @@ import json
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from controls import Length, Pos
 from dlmctl.checkpoint import from_pretrained, save_pretrained, save_weights
 from dlmctl.condition import Condition, SourceSettings, read_condition, source_words
 from dlmctl.conditioned import Conditioned, length_weights
+from dlmctl.diffusion import DiffusionLM, ModelConfig
 from dlmctl.errors import RecipeError
 from dlmctl.generation import generate, run_recipe
 from dlmctl.prepare import prepare
 from dlmctl.recipe import read_recipe
 from dlmctl.settings import SamplerSettings
+from dlmctl.training.initial import start_from
 from dlmctl.training.lm import LanguageModelConfig, train_lm
 
 SIZES = {"hidden": 32, "layers": 2, "heads": 2, "dropout": 0.0, "max_length": 16, "time_channels": 16}
@@ -152,6 +155,22 @@ def test_candidates_by_minimum_bayes_risk_keep_each_source_to_its_own_texts(sour
     records = [record for record, _ in PAIRS[:6]]
     result = generate(model=sourced, source=records, samples=6, sampler=SHARP, candidates=3, rank_by=["mbr"])
     assert all(record["name"] in sample.words for sample, record in zip(result, records, strict=True))
+
+
+def test_a_model_begins_as_the_one_without_label_and_source(pretrained):
+    given = {"label": {"field": "mood"}, "labels": ["warm", "cold"], "source": {}, "source_vocab_size": 9}
+    model = DiffusionLM(ModelConfig(**{**pretrained.model.config.model_dump(), **given})).eval()
+    start_from(model, pretrained.tokenizer, pretrained)
+    x, t = torch.randn(2, 8, 8), torch.full((2,), 0.5, dtype=torch.float64)
+    conditioning = model.condition(torch.tensor([0, 2]), torch.tensor([[0, 5, 6, 1], [0, 7, 1, 3]]))
+    with torch.no_grad():
+        left, right = model.predict(x, t, None, conditioning), pretrained.model.predict(x, t)
+    torch.testing.assert_close(left.logits, right.logits)
+
+
+def test_a_configuration_without_its_labels_is_refused():
+    with pytest.raises(ValidationError, match="label goes with the names of the labels"):
+        ModelConfig(vocab_size=9, label={"field": "mood"})
 
 
 def fault(text):

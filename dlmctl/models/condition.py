@@ -18,7 +18,7 @@ class Conditioning(NamedTuple):
     """What a denoiser is given beside latent and time, each None where the model has no such thing.
 
     Attributes:
-        shift: ``[B, hidden]``, added to the time embedding.
+        shift: ``[B, time_width]``, added to the time embedding.
         memory: ``[B, S, hidden]``, the encoded source that cross-attention reads.
         mask: ``[B, S]``, true where the source has a word.
     """
@@ -81,7 +81,10 @@ class Conditioner(nn.Module):
         super().__init__()
         self.label = self.label_lengths = self.source = self.source_lengths = None
         if labels:
-            self.label, self.label_lengths = nn.Embedding(labels + 1, config.hidden), nn.Embedding(labels + 1, length)
+            self.label, self.label_lengths = (
+                nn.Embedding(labels + 1, config.time_width),
+                nn.Embedding(labels + 1, length),
+            )
             nn.init.zeros_(self.label.weight)
             nn.init.zeros_(self.label_lengths.weight)
         if source_vocab:

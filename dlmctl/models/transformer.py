@@ -40,6 +40,11 @@ class TransformerConfig(BaseModel):
             raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden})")
         return self
 
+    @property
+    def time_width(self) -> int:
+        """Width of the time embedding, which a label shifts."""
+        return self.hidden
+
 
 def sinusoid(t: Tensor, channels: int) -> Tensor:
     """Sinusoidal features of times ``t [batch]``: ``[batch, channels]``, cosines first (Ho et al. 2020)."""
