@@ -89,12 +89,15 @@ def read_condition(
     pretrained: Pretrained,
     label: Label | Sequence[Label] | None,
     source: Given | Sequence[Given] | None,
+    *,
+    strict: bool = True,
     fault: Fault | None = None,
 ) -> Condition | None:
     """What a recipe or a caller gives the samples, as ids; None if it gives nothing.
 
     Args:
         label, source: one for all samples, or a list that is dealt out to them in turn.
+        strict: refuse new words in fields that have a set of values; they become UNK otherwise, as in running text.
         fault: makes the errors; by default they name the setting only.
 
     Raises:
@@ -110,7 +113,7 @@ def read_condition(
     numbers = [_label_number(config.labels, at, value, fault) for at, value in labels]
     rows = []
     if sources and config.source is not None and pretrained.source_tokenizer is not None:
-        takes = _Takes(config.source, config.source_closed, pretrained.source_tokenizer)
+        takes = _Takes(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
         rows = [_source_ids(takes, at, value, fault) for at, value in sources]
     return Condition(numbers, rows) if numbers or rows else None
 

@@ -12,7 +12,7 @@ import torch
 
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.compose import All, AnyOf, Not, parts_of
-from dlmctl.condition import Given, Label, read_condition
+from dlmctl.condition import Condition, Given, Label, read_condition
 from dlmctl.control import Check, Control, find_control
 from dlmctl.errors import UserError
 from dlmctl.noise import Draw
@@ -103,13 +103,11 @@ def run_recipe(
 ) -> Generation:
     """Generate what a recipe asks for. See ``generate``; with ``origin``, errors about the model name the line."""
     model = from_pretrained(recipe.model)
-    # Once more in generate, but here the line is known.
-    read_condition(model, recipe.label, recipe.source, None if origin is None else origin.error)
+    condition = read_condition(model, recipe.label, recipe.source, fault=None if origin is None else origin.error)
     return generate(
         build_control(recipe.control_specs()),
         model=model,
-        label=recipe.label,
-        source=recipe.source,
+        condition=condition,
         samples=recipe.samples,
         seed=recipe.seed,
         sampler=recipe.sampler,
@@ -130,6 +128,7 @@ def generate(
     model: str | Pretrained = "e2e",
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
+    condition: Condition | None = None,
     samples: int = 8,
     seed: int = 0,
     preset: Preset = "balanced",
@@ -150,6 +149,7 @@ def generate(
         model: a bundled name, a folder, a hub name, or a model already loaded.
         label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
         source: of a model with a source, the text or the fields and values to write from, or a list of such.
+        condition: in place of label and source, both as ids already; see ``condition.read_condition``.
         samples: how many texts; a control's sets of parameters are dealt out to them in turn.
         seed: each sample follows from the seed and its own number alone.
         preset: what ``sampler`` and ``guidance`` are where they are not given.
@@ -170,7 +170,7 @@ def generate(
     pretrained.model.to(place)
     if control is not None:
         control.attach(pretrained)
-    condition = read_condition(pretrained, label, source)
+    condition = condition or read_condition(pretrained, label, source)
     chosen = settings_of(preset)
     plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, condition)
     best: dict[int, Sample] = {}

@@ -11,7 +11,7 @@ from dlmctl.checkpoint import from_pretrained, save_pretrained, save_weights
 from dlmctl.condition import Condition, SourceSettings, read_condition, source_words
 from dlmctl.conditioned import Conditioned, length_weights
 from dlmctl.diffusion import DiffusionLM, ModelConfig
-from dlmctl.errors import RecipeError
+from dlmctl.errors import DataError, RecipeError
 from dlmctl.generation import generate, run_recipe
 from dlmctl.prepare import prepare
 from dlmctl.recipe import read_recipe
@@ -166,6 +166,22 @@ def test_a_model_begins_as_the_one_without_label_and_source(pretrained):
     with torch.no_grad():
         left, right = model.predict(x, t, None, conditioning), pretrained.model.predict(x, t)
     torch.testing.assert_close(left.logits, right.logits)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"label": {"field": "mod"}}, "model.label.field: the data has no field 'mod'. Did you mean 'mood'?"),
+        ({"label": {"field": "id"}}, "model.label.field: the field 'id' has 501 values; a label has at most 500."),
+        ({"source": {"fields": ["moods"]}}, "model.source.fields: the data has no field 'moods'."),
+        ({"source": {"length": 3}}, "model.source.length: a source has 4 words, field names counted; 1 fit."),
+    ],
+)
+def test_data_that_does_not_fit_is_said(tmp_path, model, said):
+    rows = [{"text": f"a lamp glows {at} .", "mood": "warm", "id": at} for at in range(501)]
+    with pytest.raises(DataError) as caught:
+        trained(tmp_path, rows, 1, **model)
+    assert str(caught.value).startswith(said)
 
 
 def test_a_configuration_without_its_labels_is_refused():

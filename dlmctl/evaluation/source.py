@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlmctl.checkpoint import Pretrained
-from dlmctl.condition import pick
+from dlmctl.condition import pick, read_condition
 from dlmctl.dataset import load_split, load_vocabulary
 from dlmctl.errors import DataError, ModelError
 from dlmctl.evaluation.bertscore import bert_score, require_encoder
@@ -112,7 +112,7 @@ def evaluate_source(
         require_encoder(encoder)  # rather now than after all has been drawn
     result = generate(
         model=pretrained,
-        source=[pick(fields, task.source) for task in tasks],
+        condition=read_condition(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
         samples=len(tasks),
         seed=seed,
         sampler=sampler,

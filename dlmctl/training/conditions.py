@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.condition import LabelSettings, SourceSettings, pick, source_words
+from dlmctl.condition import Condition, LabelSettings, SourceSettings, pick, source_words
 from dlmctl.dataset import Split
 from dlmctl.diffusion import ModelSettings
 from dlmctl.errors import DataError, nearest
@@ -34,7 +34,7 @@ class Conditions:
 
     def __init__(self, settings: ModelSettings, train: Split, valid: Split) -> None:
         records = {"train": train.read_fields(), "valid": valid.read_fields()}
-        self.records = records
+        self._valid_rows = len(valid)
         self.labels: list[str] = []
         self.source: SourceSettings | None = None
         self.closed: list[str] = []
@@ -43,7 +43,7 @@ class Conditions:
         self._sources: dict[str, list[list[int]]] = {}
         if settings.label is not None:
             values = {split: _values(settings.label, rows) for split, rows in records.items()}
-            self.labels = sorted({value for value in values["train"] if value})
+            self.labels = _labels(settings.label, values["train"], records["train"])
             number = {name: at for at, name in enumerate(self.labels)}
             none = len(self.labels)
             self._numbers = {
@@ -62,17 +62,11 @@ class Conditions:
         sources = pad_sources([self._sources[split][row] for row in rows]) if self.source is not None else None
         return labels, sources
 
-    def examples(self, count: int) -> dict[str, Any]:
-        """``label`` and ``source`` of some validation rows, as ``generate`` takes them."""
-        rows = np.linspace(0, len(self.records["valid"]) - 1, count).astype(int)
-        given: dict[str, Any] = {}
-        if self.labels:
-            numbers = self._numbers["valid"][torch.from_numpy(rows)].tolist()
-            given["label"] = [self.labels[number % len(self.labels)] for number in numbers]
-        if self.source is not None:
-            chosen = [self.records["valid"][row] for row in rows]
-            given["source"] = [pick(self.source.fields, record) for record in chosen]
-        return given
+    def examples(self, count: int) -> Condition:
+        """What some validation rows, evenly spaced, are given."""
+        rows = np.linspace(0, self._valid_rows - 1, count).astype(int)
+        labels = self._numbers["valid"][torch.from_numpy(rows)].tolist() if self.labels else []
+        return Condition(labels, [self._sources["valid"][row] for row in rows] if self.source is not None else [])
 
 
 def _values(settings: LabelSettings, rows: Records) -> list[str]:
@@ -82,9 +76,20 @@ def _values(settings: LabelSettings, rows: Records) -> list[str]:
     for row in rows:
         value = next((value for name, value in row.items() if field_key(name) == key), None)
         found.append(value_words(value) if isinstance(value, Value) else "")
-    if not any(found):
-        raise _no_field("label.field", settings.field, rows)
     return found
+
+
+def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> list[str]:
+    names = sorted({value for value in values if value})
+    if not names:
+        raise _no_field("label.field", settings.field, rows)
+    if len(names) > MAX_VALUES:
+        raise DataError(
+            f"the field {settings.field!r} has {len(names)} values; a label has at most {MAX_VALUES}.",
+            where="model.label.field",
+            remedy="Take a field with few values, or make it the source.",
+        )
+    return names
 
 
 def _is_closed(name: str, rows: Records) -> bool:

@@ -140,9 +140,9 @@ class LanguageModelTask:
     def samples(self, model: nn.Module) -> list[str]:
         """Three texts of a quick sampler, the same noise every time: free ones, or of three validation rows."""
         pretrained = Pretrained(cast("DiffusionLM", model), self.tokenizer, Path(), self._source_words())
-        given = self.conditions.examples(3) if self.conditions is not None else {}
+        given = self.conditions.examples(3) if self.conditions is not None else None
         settings = SamplerSettings(steps=20)
-        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", **given)
+        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", condition=given)
         return [sample.text for sample in result]
 
     def _source_words(self) -> Tokenizer | None:

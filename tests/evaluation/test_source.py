@@ -32,7 +32,8 @@ def source_model(folder, tokenizer, fields):
     """An untrained model that knows no word of its sources."""
     words = WordTokenizer.from_corpus([])
     torch.manual_seed(0)
-    config = tiny_config(len(tokenizer), source={"fields": fields, "layers": 1}, source_vocab_size=len(words))
+    source = {"source": {"fields": fields, "layers": 1}, "source_vocab_size": len(words), "source_closed": fields[:1]}
+    config = tiny_config(len(tokenizer), **source)
     save_pretrained(DiffusionLM(config), tokenizer, folder, source_tokenizer=words)
     return folder
 
