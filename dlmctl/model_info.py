@@ -30,6 +30,8 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         "denoiser": f"{config.architecture}, {config.denoiser.summary()}",
         "latent": f"{config.embed_dim} dimensions, {config.schedule} schedule",
         "objective": config.objective + (" with self-conditioning" if config.self_conditioning else ""),
+        "label": f"{config.label.field}: {', '.join(config.labels)}" if config.label else "none",
+        "source": ", ".join(config.source.fields) if config.source else "none",
         "controls": ", ".join(controls) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
     }

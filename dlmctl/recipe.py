@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dlmctl.bundled import bundled_names, bundled_path
 from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.fields import Value
 from dlmctl.presets import Preset, filled
 from dlmctl.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.yaml_source import Place, line_of, parse
 
 COMBINATIONS = ("all", "any", "not")
+Given = str | dict[str, Value]
 
 
 class ControlSpec(BaseModel):
@@ -44,6 +46,12 @@ class Recipe(BaseModel):
     model: str = Field("e2e", description="a bundled name, a folder, or a hub name")
     samples: int = Field(8, ge=1, description="how many texts")
     seed: int = Field(0, ge=0, description="same seed, same texts, whatever the batch size")
+    label: Value | list[Value] | None = Field(
+        None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
+    )
+    source: Given | list[Given] | None = Field(
+        None, description="of a model with a source: a text, or fields and values, to write from, or a list of such"
+    )
     controls: list[dict[str, Any]] = Field(default_factory=list, description="what the texts must satisfy")
     preset: Preset = Field("balanced", description="settings of sampler and guidance where the recipe says nothing")
     sampler: SamplerSettings = SamplerSettings()

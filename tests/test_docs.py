@@ -166,13 +166,23 @@ def test_recipes_page_names_every_setting(kind):
 
 
 def test_training_page_names_every_setting():
+    from dlmctl.condition import LabelSettings, SourceSettings
     from dlmctl.diffusion import ModelSettings
     from dlmctl.training.lm import LanguageModelConfig
     from dlmctl.training.scorer import ScorerConfig, ScorerSizes
 
     page = REPO / "docs" / "training.md"
     denoisers = [architecture.config for architecture in ARCHITECTURES.values()]
-    for kind in (LoopConfig, ModelSettings, *denoisers, LanguageModelConfig, ScorerConfig, ScorerSizes):
+    for kind in (
+        LoopConfig,
+        ModelSettings,
+        *denoisers,
+        LanguageModelConfig,
+        ScorerConfig,
+        ScorerSizes,
+        LabelSettings,
+        SourceSettings,
+    ):
         assert not missing(kind, page)
     assert not [name for name in shipped_configs() if f"`{name}`" not in page.read_text("utf-8")]
 

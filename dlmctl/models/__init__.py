@@ -1,8 +1,8 @@
 """Denoisers: one architecture per file, one small interface.
 
 A denoiser maps a noisy latent ``[batch, length, in_dim]`` and times ``[batch]`` on the 0..1000 scale to
-``[batch, length, out_dim]``, whatever the length; another inner shape is its own affair. Its last layers are called
-``output``, and the last of those gives ``out_dim``.
+``[batch, length, out_dim]``, whatever the length; another inner shape is its own affair. A ``Conditioning`` may come as
+third argument. The last layers are called ``output``, and the last of those gives ``out_dim``.
 """
 
 from __future__ import annotations
@@ -55,12 +55,16 @@ def denoiser_config(architecture: Architecture, settings: Any) -> Any:
     return config.model_validate(settings)
 
 
-def build_denoiser(architecture: Architecture, config: DenoiserConfig, in_dim: int, out_dim: int) -> nn.Module:
-    """The denoiser named by ``architecture``.
+def build_denoiser(
+    architecture: Architecture, config: DenoiserConfig, in_dim: int, out_dim: int, *, cross_attention: bool = False
+) -> nn.Module:
+    """The denoiser named by ``architecture``; with ``cross_attention`` it reads the memory of a ``Conditioning``.
 
     Raises:
         ValueError: no such architecture.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}")
-    return ARCHITECTURES[architecture].module(config, in_dim, out_dim)
+    # Only the transformer can read a memory; a configuration that asks it of another is refused where it is read.
+    reading = {"cross_attention": True} if cross_attention else {}
+    return ARCHITECTURES[architecture].module(config, in_dim, out_dim, **reading)

@@ -6,7 +6,7 @@ this architecture and builds it of attention alone; here a block is the whole on
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from dlmctl.models.transformer import Block, TransformerConfig, sinusoid
 from dlmctl.models.ushape import UShape, UShapeConfig
+
+if TYPE_CHECKING:
+    from dlmctl.models.condition import Conditioning
 
 
 class TransUNetConfig(UShapeConfig):
@@ -74,7 +77,7 @@ class TransUNetDenoiser(nn.Module):
     def __init__(self, config: TransUNetConfig, in_dim: int, out_dim: int) -> None:
         super().__init__()
         self.config = config
-        time, width = 4 * config.channels, config.widths[0]
+        time, width = config.time_width, config.widths[0]
         self.time = nn.Sequential(nn.Linear(config.channels, time), nn.SiLU(), nn.Linear(time, time))
         self.input = nn.Sequential(nn.Linear(in_dim, width), nn.Tanh(), nn.Linear(width, width))
         self.positions = nn.Embedding(config.max_length, width)
@@ -90,10 +93,12 @@ class TransUNetDenoiser(nn.Module):
         )
         self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, out_dim))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
         length = x.shape[1]
         time = self.time(sinusoid(t, self.config.channels).to(x.dtype))
+        if given is not None and given.shift is not None:
+            time = time + given.shift
         h = self.input(x) + self.positions.weight[:length]
         h = self.body(F.pad(h, (0, 0, 0, -length % self.config.factor)), time)
         return self.output(h[:, :length])

@@ -6,7 +6,7 @@ the middle. Weight for weight the network that Diffusion-LM offers as ``1d-unet`
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from dlmctl.models.transformer import sinusoid
 from dlmctl.models.ushape import UShape, UShapeConfig
+
+if TYPE_CHECKING:
+    from dlmctl.models.condition import Conditioning
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 
@@ -112,7 +115,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, in_dim: int, out_dim: int, dims: int) -> None:
         super().__init__()
         self.config = config
-        time = 4 * config.channels
+        time = config.time_width
         self.time = nn.Sequential(nn.Linear(config.channels, time), nn.SiLU(), nn.Linear(time, time))
         self.input = convolution(dims, in_dim, config.channels)
         self.body = UShape(
@@ -127,7 +130,9 @@ class UNet(nn.Module):
         last = config.widths[0]
         self.output = nn.Sequential(group_norm(last), nn.SiLU(), convolution(dims, last, out_dim, zero=True))
 
-    def over_grid(self, x: Tensor, t: Tensor) -> Tensor:
+    def over_grid(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``x [B, in_dim, *grid]``, ``t [B]`` in 0..1000, to ``[B, out_dim, *grid]``."""
         time = self.time(sinusoid(t, self.config.channels).to(x.dtype))
+        if given is not None and given.shift is not None:
+            time = time + given.shift
         return self.output(self.body(self.input(x), time))

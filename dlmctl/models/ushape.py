@@ -36,6 +36,11 @@ class UShapeConfig(BaseModel):
         """How much coarser the last level is than the first: what each side must be a multiple of."""
         return 2 ** (len(self.multipliers) - 1)
 
+    @property
+    def time_width(self) -> int:
+        """Width of the time embedding, which a label shifts."""
+        return 4 * self.channels
+
     def summary(self) -> str:
         """The sizes in words."""
         return f"levels of width {', '.join(map(str, self.widths))}, {self.residual_blocks} blocks a level"

@@ -21,6 +21,8 @@ _BLOCKS = "denoiser.encoder.blocks."
 _FIXED = ("architecture", "embed_dim", "length", "objective", "prediction", "self_conditioning", "schedule")
 _FREE = ("layers", "feedforward", "dropout", "checkpointing")  # shapes tell whether an MLP fits
 _RESIDUAL_OUTPUTS = ("attention_out", "mlp_out")
+# Of labels and sources; a model that begins with them is at first the function that it is without them.
+_CONDITIONING = ("conditioner.", ".cross.")
 
 
 def initialise(model: DiffusionLM, tokenizer: Tokenizer, init: str) -> None:
@@ -43,9 +45,9 @@ def initialise(model: DiffusionLM, tokenizer: Tokenizer, init: str) -> None:
 def start_from(model: DiffusionLM, tokenizer: Tokenizer, source: Pretrained) -> None:
     """Give ``model`` the weights of ``source``; words that ``source`` lacks keep their random start.
 
-    Words are matched by spelling. A transformer with k times the blocks takes each block k times, the copies with
-    residual outputs of zero, so that it begins as the function that ``source`` is and learns from there
-    (depth growth that preserves the function: Chen, Goodfellow and Shlens 2016).
+    Words are matched by spelling. What conditions on labels and sources starts anew. A transformer with k times the
+    blocks takes each block k times, the copies with residual outputs of zero, so that it begins as the function that
+    ``source`` is and learns from there (depth growth that preserves the function: Chen, Goodfellow and Shlens 2016).
 
     Raises:
         ModelError: the two differ in something other than vocabulary and depth, or the depths do not fit.
@@ -56,6 +58,8 @@ def start_from(model: DiffusionLM, tokenizer: Tokenizer, source: Pretrained) -> 
     by_word = _word_tensors(model)
     state, given = model.state_dict(), source.model.state_dict()
     for name, tensor in state.items():
+        if any(part in name for part in _CONDITIONING):
+            continue
         origin, copy = _origin(name, times)
         if origin not in given:
             raise ModelError(f"has no tensor {origin!r}.", where=str(source.folder))

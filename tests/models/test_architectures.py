@@ -10,6 +10,7 @@ from dlmctl.dataset import write_split
 from dlmctl.diffusion import DiffusionLM, ModelConfig
 from dlmctl.generation import generate
 from dlmctl.models import ARCHITECTURES, build_denoiser, denoiser_config
+from dlmctl.models.condition import Conditioning
 from dlmctl.settings import Guidance, SamplerSettings
 from dlmctl.tokenizer import WordTokenizer
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
@@ -58,6 +59,16 @@ def test_outputs_depend_on_other_positions_and_on_time_and_on_no_other_sample(ar
     assert not changed[1].any()
     assert ((model(x, t + 100) - out).abs() > 1e-6).any(-1).all()
     torch.testing.assert_close(model(x[1:], t[1:]), out[1:])
+
+
+@every_architecture
+def test_a_label_shifts_the_time_embedding(architecture):
+    model, (x, t) = denoiser(architecture).eval(), inputs(10)
+    width = denoiser_config(architecture, TINY[architecture]).time_width
+    direction = torch.linspace(-1, 1, width).repeat(2, 1)
+    nothing, something = Conditioning(shift=0 * direction), Conditioning(shift=direction)
+    assert torch.equal(model(x, t, nothing), model(x, t))
+    assert not torch.allclose(model(x, t, something), model(x, t), atol=1e-4)
 
 
 @every_architecture
