@@ -14,8 +14,9 @@ from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge
 from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.errors import DataError, RecipeError
+from dlmctl.fields import Value, nearest_value, value_words
 from dlmctl.training.control import load_classifier, load_labels
-from dlmctl.training.field_labels import FieldLabels, Value, nearest_value, value_words
+from dlmctl.training.field_labels import FieldLabels
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint import Pretrained

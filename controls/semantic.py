@@ -11,8 +11,9 @@ from torch import Tensor
 
 from controls.wordings import statement
 from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.fields import Value, value_words
 from dlmctl.training.control import load_classifier, load_labels
-from dlmctl.training.field_labels import FieldLabels, Value, value_words
+from dlmctl.training.field_labels import FieldLabels
 
 
 class SemanticParams(ControlParams):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,8 +35,12 @@ def canvas_of(words: int, length: int) -> int:
     return min(-(-(words + STRUCTURE) // CLASS) * CLASS, length)
 
 
-def lay_out(config: ModelConfig, control: Control[Any] | None, draw: Draw) -> Layout:
+def lay_out(
+    config: ModelConfig, control: Control[Any] | None, draw: Draw, lengths: Sequence[float] | None = None
+) -> Layout:
     """The layout of one text, its length drawn like those of the training sentences.
+
+    ``lengths`` are the weights of each number of words from 0, where more is known of this text.
 
     A control that wants a number of words, or a range, settles the number before the first step: the samples keep to
     it exactly, and every part of a composition agrees on it.
@@ -58,7 +63,7 @@ def lay_out(config: ModelConfig, control: Control[Any] | None, draw: Draw) -> La
             remedy="Shorten the target or choose a model with a greater length.",
         )
     high = min(high, most)
-    weights = torch.tensor(config.sentence_lengths[: high + 1], dtype=torch.float64)
+    weights = torch.tensor((lengths or config.sentence_lengths)[: high + 1], dtype=torch.float64)
     weights[:low] = 0
     if weights.sum() > 0:
         words = int(torch.multinomial(weights, 1, generator=draw.generator(LAYOUT)))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlmctl.bundled import bundled_names, bundled_path
-from dlmctl.errors import DataError, ModelError, UserError, nearest
+from dlmctl.errors import DataError, ModelError, UserError, first_fault, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,8 @@ AGAIN = "Save or download the model again."
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _STAGING = ".partial"
+# Of a model with a source, the folder of its words.
+SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Pretrained:
 
     Attributes:
         folder: where it was loaded from; weights of controls lie in ``folder / "controls" / NAME``.
+        source_tokenizer: the words of the sources, where the model takes a source.
     """
 
     model: DiffusionLM
     tokenizer: Tokenizer
     folder: Path
+    source_tokenizer: Tokenizer | None = None
 
 
 def bundled_models() -> list[str]:
@@ -116,7 +120,6 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
         ModelError: there is no such model, or a file of it is missing, damaged or too new.
     """
     from dlmctl.diffusion import DiffusionLM
-    from dlmctl.tokenizer import load_tokenizer
 
     folder = resolve(source)
     if not (folder / "config.json").is_file():
@@ -125,19 +128,25 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
         model, tokenizer = load_original(folder)
         return Pretrained(model.to(device), tokenizer, folder)
     config = _read_config(folder / "config.json")
+    words = _read_words(folder, config.vocab_size)
+    source_words = _read_words(folder / SOURCE, config.source_vocab_size) if config.source is not None else None
+    model = DiffusionLM(config)
+    load_into(model, folder)
+    return Pretrained(model.to(device).eval(), words, folder, source_words)
+
+
+def _read_words(folder: Path, size: int) -> Tokenizer:
+    from dlmctl.tokenizer import load_tokenizer
+
     try:
         words = load_tokenizer(folder)
     except DataError as error:
         raise ModelError(error.what, where=str(folder / "vocab.json"), remedy=AGAIN) from None
-    if len(words) != config.vocab_size:
+    if len(words) != size:
         raise ModelError(
-            f"the tokeniser has {len(words)} entries, config.json says {config.vocab_size}.",
-            where=str(folder),
-            remedy=AGAIN,
+            f"the tokeniser has {len(words)} entries, config.json says {size}.", where=str(folder), remedy=AGAIN
         )
-    model = DiffusionLM(config)
-    load_into(model, folder)
-    return Pretrained(model.to(device).eval(), words, folder)
+    return words
 
 
 def _read_config(path: Path) -> ModelConfig:
@@ -158,9 +167,7 @@ def _read_config(path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{place}: {what}." if place else f"{what}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(first_fault(error), where=str(path), remedy=AGAIN) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -178,10 +185,11 @@ def save_pretrained(
     tokenizer: Tokenizer,
     folder: str | Path,
     *,
+    source_tokenizer: Tokenizer | None = None,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write a model and its tokeniser.
+    """Write a model and its tokeniser, and that of its sources if it takes any.
 
     All files are written aside first and then moved into place, so a full disk or a kill while writing leaves
     the model that was there.
@@ -199,6 +207,9 @@ def save_pretrained(
         config = {FORMAT_KEY: FORMAT, **model.config.model_dump(mode="json")}
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         tokenizer.save(staging)
+        if source_tokenizer is not None:
+            (staging / SOURCE).mkdir()
+            source_tokenizer.save(staging / SOURCE)
         _write_shards(model.state_dict(), staging, "model", dtype, max_shard_bytes)
         words, pieces = (staging / "vocab.json").exists(), (staging / "tokenizer").exists()
     if not pieces:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from dlmctl.errors import DataError, nearest
 from dlmctl.tokenizer import detokenize, split_words
 
-Format = Literal["e2e-csv", "e2e", "roc-csv", "roc-jsonl", "text", "jsonl"]
+Format = Literal["e2e-csv", "e2e", "roc-csv", "roc-jsonl", "roc-infill", "text", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Fields = dict[str, Any]
 
@@ -29,6 +29,11 @@ ROC_COLUMNS = ["storyid", "storytitle", *SENTENCES]
 # The released E2E files and the tokenised form name the same fields differently.
 _E2E_NAMES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
 _MR_PART = re.compile(r"\s*([^,\[\]]+?)\s*\[([^\[\]]*)\]\s*(?:,|$)")
+# Where one sentence ends and the next begins with a capital or a figure; not after "Mr.".
+_SENTENCE_END = re.compile(
+    r"(?:(?<=[.!?])|(?<=[.!?][\"'\u201d]))(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)"
+    r"\s+(?=[\"'\u201c]?[A-Z0-9])"
+)
 _EXAMPLES = 5
 _SNIFFED_LINES = 20
 
@@ -78,21 +83,26 @@ def read_corpus(
         DataError: the file cannot be read, is not UTF-8, or is CSV without the columns of its format.
     """
     dropped = Dropped() if dropped is None else dropped
+    infill = format == "roc-infill"
+    if infill:
+        format = "roc-csv" if path.suffix.lower() == ".csv" else "roc-jsonl"
     parse = _PARSERS[format] if format != "jsonl" else partial(_from_json_object, text_field=text_field)
     tokenised = format == "e2e"
     columns = {"e2e-csv": E2E_COLUMNS, "roc-csv": SENTENCES}.get(format)
-    for line, row in _csv_rows(path, columns) if columns else _lines(path):
+    for line, row in _csv_rows(path, columns) if columns else lines_of(path):
         try:
-            text, fields = parse(row) if row else ("", None)
+            found = parse(row) if row else ("", None)
+            examples = _middles(found[0]) if infill and row else [found]
         except ValueError as error:
             dropped.add("unreadable", line, str(error))
             continue
-        words = text.split() if tokenised else split_words(text)
-        if not words:
-            dropped.add("empty", line)
-            continue
-        words = [sys.intern(word) for word in words]  # a corpus repeats few words often
-        yield Record(words, detokenize(words) if tokenised else " ".join(text.split()), fields, line)
+        for text, fields in examples:
+            words = text.split() if tokenised else split_words(text)
+            if not words:
+                dropped.add("empty", line)
+                continue
+            words = [sys.intern(word) for word in words]  # a corpus repeats few words often
+            yield Record(words, detokenize(words) if tokenised else " ".join(text.split()), fields, line)
 
 
 def sniff(path: Path) -> Format:
@@ -102,7 +112,7 @@ def sniff(path: Path) -> Format:
         DataError: the file cannot be read, or calls itself CSV or JSON and is no known form of it.
     """
     first: list[str] = []
-    for _, text in _lines(path):
+    for _, text in lines_of(path):
         if text:
             first.append(text)
         if len(first) == _SNIFFED_LINES:
@@ -185,6 +195,17 @@ def _from_story_json(line: str) -> tuple[str, Fields | None]:
     return _from_story_row(value) if isinstance(value, dict) else (_joined(value), None)
 
 
+def _middles(story: str) -> list[tuple[str, Fields]]:
+    """Each sentence of a story but first and last, with its neighbours as the fields ``before`` and ``after``."""
+    sentences = _SENTENCE_END.split(story)
+    if len(sentences) < 3:
+        raise ValueError("fewer than three sentences")
+    return [
+        (middle, {"before": before, "after": after})
+        for before, middle, after in zip(sentences, sentences[1:], sentences[2:], strict=False)
+    ]
+
+
 def _joined(sentences: object, count: int | None = None) -> str:
     if not isinstance(sentences, list) or not all(isinstance(part, str) for part in sentences):
         raise ValueError("not a list of sentences")
@@ -214,7 +235,7 @@ def _json(line: str) -> Any:
     return value
 
 
-_PARSERS: dict[Format, Callable[[Any], tuple[str, Fields | None]]] = {
+_PARSERS: dict[str, Callable[[Any], tuple[str, Fields | None]]] = {
     "e2e-csv": _from_e2e_row,
     "e2e": _from_e2e_line,
     "roc-csv": lambda row: _from_story_row(_complete(row)),
@@ -224,7 +245,7 @@ _PARSERS: dict[Format, Callable[[Any], tuple[str, Fields | None]]] = {
 }
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without the white space around them."""
     for number, text in _raw_lines(path):
         yield number, text.strip()

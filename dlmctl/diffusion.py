@@ -10,11 +10,20 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 
-from dlmctl.models import Architecture, build_denoiser
-from dlmctl.models.transformer import TransformerConfig
+from dlmctl.condition import LabelSettings, SourceSettings
+from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
+from dlmctl.models.condition import Conditioner, Conditioning
 from dlmctl.schedule import Schedule, ScheduleName, betas
 
 Rounding = Literal["dot", "l2", "cosine"]
@@ -30,7 +39,9 @@ class ModelSettings(BaseModel):
     length: int = Field(64, gt=2, description="longest sequence in positions, START and END included")
     embed_dim: int = Field(16, gt=0, description="width of the word embeddings and of the latent")
     architecture: Architecture = "transformer"
-    denoiser: TransformerConfig = TransformerConfig()
+    denoiser: DenoiserConfig = Field(
+        {}, validate_default=True, description="sizes; which there are, the architecture says"
+    )
     schedule: ScheduleName = "sqrt"
     schedule_steps: int | None = Field(None, gt=1, description="T of a discrete schedule; none for continuous time")
     objective: Objective = Field(
@@ -39,11 +50,19 @@ class ModelSettings(BaseModel):
     prediction: PredictionTarget = Field("x0", description="what the denoiser of the paper objective predicts")
     rounding: Rounding = Field("dot", description="how a latent becomes words: dot product, L2 or cosine")
     self_conditioning: bool = Field(True, description="the denoiser also receives its previous x_0 estimate")
+    label: LabelSettings | None = Field(None, description="the texts have labels; a label chooses among them")
+    source: SourceSettings | None = Field(None, description="the texts are written from a source")
+
+    @field_validator("denoiser", mode="before")
+    @classmethod
+    def _of_the_architecture(cls, value: Any, info: ValidationInfo) -> Any:
+        return denoiser_config(info.data.get("architecture", "transformer"), value)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.length > self.denoiser.max_length:
-            raise ValueError(f"length is {self.length}, but the denoiser has max_length {self.denoiser.max_length}")
+        longest = getattr(self.denoiser, "max_length", self.length)  # convolutions take any length
+        if self.length > longest:
+            raise ValueError(f"length is {self.length}, but the denoiser has max_length {longest}")
         if self.schedule_steps is not None:
             betas(self.schedule, self.schedule_steps)  # has a message of its own for too few steps
         return self
@@ -53,9 +72,22 @@ class ModelConfig(ModelSettings):
     """Everything that fixes the shape and meaning of a model's weights: the settings, and what the data adds."""
 
     vocab_size: int = Field(gt=4, description="number of words, structure tokens included")
+    labels: list[str] = Field(default_factory=list, description="names of the labels, in the order of their numbers")
+    source_vocab_size: int = Field(0, ge=0, description="number of words of the sources, structure tokens included")
+    source_closed: list[str] = Field(
+        default_factory=list, description="fields of the sources with few values, of which new words are refused"
+    )
     sentence_lengths: list[NonNegativeInt] = Field(
         default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
     )
+
+    @model_validator(mode="after")
+    def _is_conditioned(self) -> Self:
+        if (self.label is None) == bool(self.labels) or (self.source is None) == bool(self.source_vocab_size):
+            raise ValueError("label goes with the names of the labels, and source with the size of its vocabulary")
+        if self.source is not None and self.architecture != "transformer":
+            raise ValueError(f"source needs the transformer, which has cross-attention, not {self.architecture!r}")
+        return self
 
 
 class Prediction(NamedTuple):
@@ -81,7 +113,10 @@ class DiffusionLM(nn.Module):
         self.predicts_words = config.objective == "cross_entropy"
         in_dim = config.embed_dim * (2 if config.self_conditioning else 1)
         out_dim = config.vocab_size if self.predicts_words else config.embed_dim
-        self.denoiser = build_denoiser(config.architecture, config.denoiser, in_dim, out_dim)
+        self.denoiser = build_denoiser(
+            config.architecture, config.denoiser, in_dim, out_dim, cross_attention=config.source is not None
+        )
+        self.conditioner = _conditioner(config)
         if not self.predicts_words:
             # The word head is tied to the embeddings, so only its bias is a parameter.
             self.rounding_bias = nn.Parameter(torch.zeros(config.vocab_size))
@@ -117,15 +152,26 @@ class DiffusionLM(nn.Module):
         """Each position of ``x0 [B, L, D]`` replaced by its nearest word embedding (L2)."""
         return self.embed(self.rounding_logits(x0, "l2").argmax(-1))
 
-    def predict(self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None = None) -> Prediction:
+    def condition(self, labels: Tensor | None, sources: Tensor | None) -> Conditioning | None:
+        """What the denoiser receives for numbers of labels ``[B]`` and padded ids of sources ``[B, S]``."""
+        return None if self.conditioner is None else self.conditioner(labels, sources)
+
+    def predict(
+        self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None = None, given: Conditioning | None = None
+    ) -> Prediction:
         """The x_0 estimate for ``x_t [B, L, D]`` at times ``t [B]``.
 
-        ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent.
+        ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent. ``given`` is
+        what the text is about; nothing in particular when absent.
         """
         inputs = x_t
         if self.config.self_conditioning:
             inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous_x0 is None else previous_x0], dim=-1)
-        output = self.denoiser(inputs, self.schedule.network_time(t)).float()
+        if self.conditioner is not None and given is None:
+            given = self.conditioner(*self.conditioner.nothing(len(x_t)))
+        time = self.schedule.network_time(t)
+        output = self.denoiser(inputs, time) if given is None else self.denoiser(inputs, time, given)
+        output = output.float()
         if self.predicts_words:
             return Prediction(output.softmax(-1) @ self.embeddings, output)
         if self.config.prediction == "epsilon":
@@ -138,6 +184,20 @@ class DiffusionLM(nn.Module):
         """Word ids ``[B, L]`` of final estimates: by the denoiser's logits if given, else by rounding."""
         scores = logits if logits is not None and rounding is None else self.rounding_logits(x0, rounding)
         return scores.argmax(-1)
+
+
+def _conditioner(config: ModelConfig) -> Conditioner | None:
+    if config.label is None and config.source is None:
+        return None
+    source = config.source
+    return Conditioner(
+        config.denoiser,
+        labels=len(config.labels),
+        source_vocab=config.source_vocab_size if source else 0,
+        source_length=source.length if source else 0,
+        source_layers=source.layers if source else 0,
+        length=config.length,
+    )
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:
@@ -179,11 +239,19 @@ def x0_from_previous(schedule: Schedule, x_t: Tensor, t: Tensor, previous: Tenso
     return (previous - share_xt) / share_x0
 
 
-def paper_loss(model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, noise_x0: Tensor) -> dict[str, Tensor]:
+def paper_loss(
+    model: DiffusionLM,
+    ids: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    noise_x0: Tensor,
+    given: Conditioning | None = None,
+) -> dict[str, Tensor]:
     """The end-to-end objective of Li et al. 2022 (eq. 2), per example.
 
     Args:
-        ids: ``[B, L]``; t: ``[B]``; noise, noise_x0: ``[B, L, D]`` standard normal, for x_t and for x_0.
+        ids: ``[B, L]``; t: ``[B]``; noise, noise_x0: ``[B, L, D]`` standard normal, for x_t and for x_0;
+            given: what the texts are about.
 
     Returns:
         ``loss`` and ``mse``, each ``[B]``, in squared latent units plus nats per position.
@@ -193,7 +261,7 @@ def paper_loss(model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, noise_
     first = torch.full_like(t, one_step(schedule))
     x0 = clean + _wide((1 - schedule.alphabar(first)).sqrt(), clean) * noise_x0
     x_t = q_sample(schedule, x0, t, noise)
-    prediction = model.predict(x_t, t, _self_condition(model, x_t, t))
+    prediction = model.predict(x_t, t, _self_condition(model, x_t, t, given), given)
     target, estimate = x0, prediction.x0
     if model.config.prediction == "epsilon":
         alphabar = schedule.alphabar(t)
@@ -210,27 +278,29 @@ def paper_loss(model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, noise_
     return {"loss": mse + prior + rounding, "mse": mse}
 
 
-def cross_entropy_loss(model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+def cross_entropy_loss(
+    model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, given: Conditioning | None = None
+) -> dict[str, Tensor]:
     """Cross-entropy of the words given x_t (Dieleman et al. 2022, section 3.1), per example.
 
     Args:
-        ids: ``[B, L]``; t: ``[B]``; noise: ``[B, L, D]`` standard normal.
+        ids: ``[B, L]``; t: ``[B]``; noise: ``[B, L, D]`` standard normal; given: what the texts are about.
 
     Returns:
         ``loss [B]``, nats per position.
     """
     x_t = q_sample(model.schedule, model.embed(ids), t, noise)
-    logits = model.predict(x_t, t, _self_condition(model, x_t, t)).logits
+    logits = model.predict(x_t, t, _self_condition(model, x_t, t, given), given).logits
     assert logits is not None
     return {"loss": F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(1)}
 
 
-def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor) -> Tensor | None:
+def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, given: Conditioning | None) -> Tensor | None:
     """In training, for every second batch, a first estimate to condition on (Chen et al. 2023, algorithm 1)."""
     if not (model.config.self_conditioning and model.training) or torch.rand(()).item() < 0.5:
         return None
     with torch.no_grad():
-        return model.predict(x_t, t).x0
+        return model.predict(x_t, t, None, given).x0
 
 
 class Bound(NamedTuple):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class UserError(Exception):
     """Something the user gave cannot work.
@@ -31,6 +36,13 @@ class ModelError(UserError):
 
 class DataError(UserError):
     """A data file or prepared data set that cannot be used."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that pydantic found, as a sentence with its place."""
+    first = error.errors()[0]
+    place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{place}: {what}." if place else f"{what}."
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -12,11 +12,13 @@ import torch
 
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.compose import All, AnyOf, Not, parts_of
+from dlmctl.condition import Condition, Given, Label, read_condition
 from dlmctl.control import Check, Control, find_control
 from dlmctl.errors import UserError
 from dlmctl.noise import Draw
 from dlmctl.presets import Preset, settings_of
 from dlmctl.recipe import ControlSpec, Recipe
+from dlmctl.recipe import Source as RecipeFile
 from dlmctl.samplers import OnStep
 from dlmctl.sampling import Drawn, Plan, Progress, draw_texts
 from dlmctl.selection import satisfied, utilities
@@ -92,11 +94,20 @@ def _build(spec: ControlSpec) -> Control[Any]:
     return made
 
 
-def run_recipe(recipe: Recipe, *, progress: Progress | None = None, on_step: OnStep | None = None) -> Generation:
-    """Generate what a recipe asks for. See ``generate``."""
+def run_recipe(
+    recipe: Recipe,
+    *,
+    origin: RecipeFile | None = None,
+    progress: Progress | None = None,
+    on_step: OnStep | None = None,
+) -> Generation:
+    """Generate what a recipe asks for. See ``generate``; with ``origin``, errors about the model name the line."""
+    model = from_pretrained(recipe.model)
+    condition = read_condition(model, recipe.label, recipe.source, fault=None if origin is None else origin.error)
     return generate(
         build_control(recipe.control_specs()),
-        model=recipe.model,
+        model=model,
+        condition=condition,
         samples=recipe.samples,
         seed=recipe.seed,
         sampler=recipe.sampler,
@@ -115,6 +126,9 @@ def generate(
     control: Control[Any] | None = None,
     *,
     model: str | Pretrained = "e2e",
+    label: Label | Sequence[Label] | None = None,
+    source: Given | Sequence[Given] | None = None,
+    condition: Condition | None = None,
     samples: int = 8,
     seed: int = 0,
     preset: Preset = "balanced",
@@ -133,6 +147,9 @@ def generate(
     Args:
         control: what the texts must satisfy, e.g. ``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~``.
         model: a bundled name, a folder, a hub name, or a model already loaded.
+        label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
+        source: of a model with a source, the text or the fields and values to write from, or a list of such.
+        condition: in place of label and source, both as ids already; see ``condition.read_condition``.
         samples: how many texts; a control's sets of parameters are dealt out to them in turn.
         seed: each sample follows from the seed and its own number alone.
         preset: what ``sampler`` and ``guidance`` are where they are not given.
@@ -143,7 +160,8 @@ def generate(
         on_step: sees every reverse step of every batch.
 
     Raises:
-        UserError: a missing model or weights, a control that the model cannot satisfy, an unknown device.
+        UserError: a missing model or weights, a label or source that the model does not take, a control that it
+            cannot satisfy, an unknown device.
     """
     started = time.perf_counter()
     until = until or Until(max_rounds=1)
@@ -152,8 +170,9 @@ def generate(
     pretrained.model.to(place)
     if control is not None:
         control.attach(pretrained)
+    condition = condition or read_condition(pretrained, label, source)
     chosen = settings_of(preset)
-    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size)
+    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, condition)
     best: dict[int, Sample] = {}
     for number in range(until.max_rounds):
         open_samples = [i for i in range(samples) if i not in best or not satisfied(best[i].checks, until)]

@@ -19,7 +19,6 @@ def describe(source: str) -> tuple[dict[str, str], str]:
     folder = resolve(source)
     model = from_pretrained(source).model
     config = model.config
-    sizes = config.denoiser
     controls = sorted(path.name for path in (folder / "controls").glob("*") if path.is_dir())
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     facts = {
@@ -28,9 +27,11 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         "on disk": f"{stored / 2**20:.1f} MiB with controls and scorer",
         "vocabulary": f"{config.vocab_size:,} words",
         "length": f"{config.length} positions",
-        "denoiser": f"{config.architecture}, {sizes.layers} layers of width {sizes.hidden}, {sizes.heads} heads",
+        "denoiser": f"{config.architecture}, {config.denoiser.summary()}",
         "latent": f"{config.embed_dim} dimensions, {config.schedule} schedule",
         "objective": config.objective + (" with self-conditioning" if config.self_conditioning else ""),
+        "label": f"{config.label.field}: {', '.join(config.labels)}" if config.label else "none",
+        "source": ", ".join(config.source.fields) if config.source else "none",
         "controls": ", ".join(controls) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
     }

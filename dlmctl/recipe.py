@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dlmctl.bundled import bundled_names, bundled_path
 from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.fields import Value
 from dlmctl.presets import Preset, filled
 from dlmctl.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.yaml_source import Place, line_of, parse
 
 COMBINATIONS = ("all", "any", "not")
+Given = str | dict[str, Value]
 
 
 class ControlSpec(BaseModel):
@@ -44,6 +46,12 @@ class Recipe(BaseModel):
     model: str = Field("e2e", description="a bundled name, a folder, or a hub name")
     samples: int = Field(8, ge=1, description="how many texts")
     seed: int = Field(0, ge=0, description="same seed, same texts, whatever the batch size")
+    label: Value | list[Value] | None = Field(
+        None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
+    )
+    source: Given | list[Given] | None = Field(
+        None, description="of a model with a source: a text, or fields and values, to write from, or a list of such"
+    )
     controls: list[dict[str, Any]] = Field(default_factory=list, description="what the texts must satisfy")
     preset: Preset = Field("balanced", description="settings of sampler and guidance where the recipe says nothing")
     sampler: SamplerSettings = SamplerSettings()
@@ -222,16 +230,13 @@ def explain(error: ValidationError, kind: type[BaseModel], place: Place, source:
 
 
 def _keys_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """The keys that the model at ``path`` inside ``kind`` knows; none where its type leaves that open."""
+    """The keys that the model at ``path`` inside ``kind`` knows, or whichever of several models may stand there."""
+    kinds = [kind]
     for part in path:
-        if isinstance(part, int):
-            continue
-        field = kind.model_fields.get(part)
-        inside = _models_in(field.annotation) if field else []
-        if len(inside) != 1:
-            return []
-        (kind,) = inside
-    return list(kind.model_fields)
+        if not isinstance(part, int):
+            fields = [found for kind in kinds if (found := kind.model_fields.get(part))]
+            kinds = [model for field in fields for model in _models_in(field.annotation)]
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dlmctl.canvas import Layout, lay_out
 from dlmctl.checkpoint import Pretrained
+from dlmctl.condition import Condition
+from dlmctl.conditioned import Conditioned, length_weights
 from dlmctl.control import Control, Setting
 from dlmctl.errors import RecipeError
 from dlmctl.feasible import check_feasible
@@ -42,6 +44,7 @@ class Plan(NamedTuple):
     sampler: SamplerSettings
     guidance: Guidance
     batch_size: int
+    condition: Condition | None = None
 
 
 def draw_texts(
@@ -52,9 +55,12 @@ def draw_texts(
     Raises:
         UserError: the control has no weights for this model, or the model cannot satisfy it.
     """
+    lengths: dict[int, list[float]] = {}
+    if plan.condition is not None:
+        lengths = length_weights(plan.pretrained.model, plan.condition, sorted({draw.sample for draw in draws}))
     by_canvas: dict[int, list[tuple[Draw, Layout]]] = defaultdict(list)
     for draw in draws:
-        layout = _layout(plan, draw)
+        layout = _layout(plan, draw, lengths.get(draw.sample))
         by_canvas[layout.canvas].append((draw, layout))
     batches = [
         rows[at : at + plan.batch_size]
@@ -84,9 +90,9 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     return found
 
 
-def _layout(plan: Plan, draw: Draw) -> Layout:
+def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
     config = plan.pretrained.model.config
-    layout = lay_out(config, plan.control, draw)
+    layout = lay_out(config, plan.control, draw, lengths)
     return layout if plan.sampler.canvas == "fitted" else layout._replace(canvas=config.length)
 
 
@@ -115,7 +121,8 @@ def _prepared(plan: Plan, batch: Batch) -> Control[Any] | None:
 def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: OnStep) -> Iterator[Drawn]:
     model, tokenizer, sampler = plan.pretrained.model, plan.pretrained.tokenizer, plan.sampler
     draws, canvas, table = [draw for draw, _ in batch], batch[0][1].canvas, model.embeddings
-    steered = Steered(model, tokenizer, control, plan.guidance, sampler, _counts(plan, batch))
+    conditioned = Conditioned(model, plan.condition, [draw.sample for draw in draws], sampler.condition_scale)
+    steered = Steered(conditioned, tokenizer, control, plan.guidance, sampler, _counts(plan, batch))
     noise = SampleNoise(draws, sampler.top_p)
 
     def on_step(step: Step) -> Tensor | None:

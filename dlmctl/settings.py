@@ -32,6 +32,9 @@ class SamplerSettings(BaseModel):
     )
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")
+    condition_scale: float = Field(
+        1.0, ge=0, description="how much `label` and `source` count: 1 as trained, above more, 0 not at all"
+    )
     rounding: Literal["dot", "l2", "cosine"] | None = Field(
         None, description="how the final latent becomes words; by default the model's own logits"
     )

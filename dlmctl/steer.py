@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlmctl.canvas import pin_structure, restrict_structure
 from dlmctl.compose import parts_of
+from dlmctl.conditioned import Conditioned
 from dlmctl.control import Control, ControlState
 from dlmctl.diffusion import DiffusionLM
 from dlmctl.errors import RecipeError
@@ -45,6 +46,7 @@ class Steered:
     """A ``Denoise`` and an ``OnStep`` for one batch.
 
     Args:
+        conditioned: the model, and what the texts are given.
         control: prepared for this batch, or None for unguided text.
         counts: words of each row ``[B]``, -1 where the model decides.
 
@@ -54,27 +56,28 @@ class Steered:
 
     def __init__(
         self,
-        model: DiffusionLM,
+        conditioned: Conditioned,
         tokenizer: Tokenizer,
         control: Control[Any] | None,
         guidance: Guidance,
         sampler: SamplerSettings,
         counts: Tensor,
     ) -> None:
-        self.model, self.tokenizer, self.control, self.guidance = model, tokenizer, control, guidance
+        self.predict, self.model = conditioned.predict, conditioned.model
+        self.tokenizer, self.control, self.guidance = tokenizer, control, guidance
         self.sampler, self.counts = sampler, counts
         parts = parts_of(control) if control is not None else []
         # What word logits are held to exactly needs no gradient.
-        self.parts = [part for part in parts if not (part.exact and model.predicts_words)]
-        self.method = method_for(model, guidance) if self.parts else None
-        self.embeddings = model.embeddings.detach()
+        self.parts = [part for part in parts if not (part.exact and self.model.predicts_words)]
+        self.method = method_for(self.model, guidance) if self.parts else None
+        self.embeddings = self.model.embeddings.detach()
         self.problems: dict[int, str] = {}
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        x0, logits = self.model.predict(x_t, t, self.previous)
+        x0, logits = self.predict(x_t, t, self.previous)
         method, scale = self.method, strength(self.guidance, float(t[0])) if self.parts else 0.0
         if logits is not None:
             # UNK stands for words the vocabulary lacks; a text has no use for it.
@@ -182,7 +185,7 @@ class Steered:
         def state_of(x_t: Tensor) -> ControlState:
             @cache
             def predict() -> tuple[Tensor, Tensor]:
-                x0, logits = self.model.predict(x_t, t, self.previous)
+                x0, logits = self.predict(x_t, t, self.previous)
                 return x0, (self.model.rounding_logits(x0) if logits is None else logits).log_softmax(-1)
 
             if through:

@@ -143,3 +143,24 @@ def test_files_that_cannot_be_used_are_said_with_their_line(file, tmp_path):
 def test_meaning_representations_that_are_none(mr):
     with pytest.raises(ValueError, match=r"not field|empty"):
         parse_mr(mr)
+
+
+TALE = ["Mr. Lee ran.", 'He said "Wait!"', "The bus left.", "He sat down.", "It was cold."]
+
+
+@pytest.mark.parametrize("form", ["one string", "five strings", "columns"])
+def test_stories_become_middles_with_their_neighbours(tmp_path, form):
+    path = tmp_path / ("stories.csv" if form == "columns" else "stories.jsonl")
+    if form == "columns":
+        row = ["id", "title", *('"' + text.replace('"', '""') + '"' for text in TALE)]
+        path.write_text(ROC_HEADER + ",".join(row) + "\n", "utf-8")
+    else:
+        lines = [[" ".join(TALE)] if form == "one string" else TALE, ["One. Two."]]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    dropped = Dropped()
+    found = records(path, "roc-infill", dropped=dropped)
+    assert [record.text for record in found] == TALE[1:4]
+    assert [record.fields for record in found] == [
+        {"before": before, "after": after} for before, after in zip(TALE[:3], TALE[2:], strict=True)
+    ]
+    assert dropped.counts == ({} if form == "columns" else {"unreadable": 1})

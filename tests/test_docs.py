@@ -16,7 +16,7 @@ import typer
 from pydantic import BaseModel
 
 from dlmctl.cli import app
-from dlmctl.models.transformer import TransformerConfig
+from dlmctl.models import ARCHITECTURES
 from dlmctl.recipe import Recipe
 from dlmctl.settings import Guidance, SamplerSettings, Until
 from dlmctl.training.config import LoopConfig, shipped_configs
@@ -166,12 +166,23 @@ def test_recipes_page_names_every_setting(kind):
 
 
 def test_training_page_names_every_setting():
+    from dlmctl.condition import LabelSettings, SourceSettings
     from dlmctl.diffusion import ModelSettings
     from dlmctl.training.lm import LanguageModelConfig
     from dlmctl.training.scorer import ScorerConfig, ScorerSizes
 
     page = REPO / "docs" / "training.md"
-    for kind in (LoopConfig, ModelSettings, TransformerConfig, LanguageModelConfig, ScorerConfig, ScorerSizes):
+    denoisers = [architecture.config for architecture in ARCHITECTURES.values()]
+    for kind in (
+        LoopConfig,
+        ModelSettings,
+        *denoisers,
+        LanguageModelConfig,
+        ScorerConfig,
+        ScorerSizes,
+        LabelSettings,
+        SourceSettings,
+    ):
         assert not missing(kind, page)
     assert not [name for name in shipped_configs() if f"`{name}`" not in page.read_text("utf-8")]
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dlmctl.cli import controls, data, evaluate, generate, info, recipe, train
+from dlmctl.cli import controls, data, evaluate, exchange, generate, info, recipe, train
 from dlmctl.errors import UserError
 
 
@@ -62,6 +62,8 @@ app.add_typer(recipe.app, name="recipe", help="Look at, check and list recipes."
 app.add_typer(controls.app, name="controls", help="List, show and start controls.")
 app.add_typer(train.app, name="train", help="Train language models, control classifiers, scorers and taggers.")
 app.add_typer(evaluate.app, name="evaluate", help="Measure a model's samples and its controls.")
+app.add_typer(exchange.import_app, name="import", help="Make models of other programs ours.")
+app.add_typer(exchange.export_app, name="export", help="Write models for other programs.")
 app.add_typer(data.app, name="data", help="Prepare data sets for training.")
 
 

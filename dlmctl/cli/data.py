@@ -19,6 +19,7 @@ class FormatName(str, Enum):
     e2e = "e2e"
     roc_csv = "roc-csv"
     roc_jsonl = "roc-jsonl"
+    roc_infill = "roc-infill"
     text = "text"
     jsonl = "jsonl"
 

@@ -1,4 +1,4 @@
-"""``dlmctl evaluate``: free samples, and control success on targets."""
+"""``dlmctl evaluate``: free samples, control success on targets, texts from sources, overlap with references."""
 
 from __future__ import annotations
 
@@ -86,6 +86,69 @@ def control(
             progress=progress,
         )
     _print(figures, json)
+
+
+@app.command()
+def source(
+    model: Annotated[str, typer.Argument(help="A model with a source: a folder or a hub name.")],
+    data: Annotated[Path, typer.Option(help="A prepared data set, or aNLG as released (JSON).")],
+    split: Annotated[str, typer.Option(help="Of a prepared data set: which split.")] = "valid",
+    candidates: Annotated[
+        int,
+        typer.Option(
+            "-k", "--candidates", min=1, help="Texts drawn for each source; the one most like the others is kept."
+        ),
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many sources.")] = None,
+    settings: Settings = None,
+    encoder: Annotated[
+        Path | None, typer.Option("--bertscore", help="Folder of a Hugging Face encoder: BERTScore by it, too.")
+    ] = None,
+    layer: Annotated[int, typer.Option("--bertscore-layer", help="Which layer of it; -1 is the last.")] = -1,
+    out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
+    json: Json = False,
+) -> None:
+    """One text for each different source against all its references: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
+    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.cli.render import sampling_progress
+    from dlmctl.evaluation.source import evaluate_source, read_tasks, source_fields
+    from dlmctl.output import check_target, write
+
+    chosen = _settings(settings)
+    if out is not None:
+        check_target(out)
+    pretrained = from_pretrained(model)
+    tasks = read_tasks(data, split, source_fields(pretrained))[:limit]
+    with sampling_progress(quiet=json) as progress:
+        figures, result = evaluate_source(
+            pretrained,
+            tasks,
+            seed=seed,
+            candidates=candidates,
+            sampler=chosen.sampler,
+            encoder=encoder,
+            encoder_layer=layer,
+            progress=progress,
+        )
+    if out is not None:
+        write(result, out)
+    _print(figures, json)
+
+
+@app.command()
+def overlap(
+    hypotheses: Annotated[Path, typer.Argument(help="Texts, one a line, or JSON lines with a `text`.")],
+    references: Annotated[
+        Path, typer.Argument(help="As many groups of texts, empty lines between them, or JSON lines with `references`.")
+    ],
+    json: Json = False,
+) -> None:
+    """BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as the E2E challenge computes them."""
+    from dlmctl.evaluation.overlap import overlap as compare
+    from dlmctl.evaluation.text_files import read_hypotheses, read_references
+
+    _print(compare(read_hypotheses(hypotheses), read_references(references))._asdict(), json)
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:

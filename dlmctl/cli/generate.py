@@ -60,7 +60,7 @@ def generate(
     # As JSON, which is YAML: a folder named 12 or null is still a name.
     given = [f"{key}={encoder.dumps(value)}" for key, value in options.items() if value is not None]
     overrides = [*(settings or []), *given]
-    resolved, _ = load_recipe(recipe, overrides) if recipe else read_recipe("", "command line", overrides)
+    resolved, origin = load_recipe(recipe, overrides) if recipe else read_recipe("", "command line", overrides)
     if dry_run:
         typer.echo(dump_recipe(resolved), nl=False)
         return
@@ -73,7 +73,7 @@ def generate(
     with sampling_progress(quiet=quiet or json) as progress:
         from dlmctl.generation import run_recipe
 
-        result = run_recipe(resolved, progress=progress)
+        result = run_recipe(resolved, origin=origin, progress=progress)
     if out is not None:
         write(result, out)
     if json:

@@ -76,7 +76,7 @@ def mean_nats(scores: Sequence[float], sentences: Sequence[Sequence[str]]) -> fl
 def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _no_bars():
+    with no_bars():
         copy.deepcopy(scorer).half().save_pretrained(folder)
     tokenizer.save(folder)
 
@@ -93,7 +93,7 @@ def load_scorer(folder: Path) -> tuple[GPT2LMHeadModel, Tokenizer]:
     if not (folder / "config.json").is_file():
         raise ModelError("no scorer here.", where=str(folder), remedy="Make one with `dlmctl train scorer`.")
     try:
-        with _no_bars():
+        with no_bars():
             scorer = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -107,7 +107,7 @@ def load_scorer(folder: Path) -> tuple[GPT2LMHeadModel, Tokenizer]:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Without the progress bars that transformers shows for every file read or written."""
     from transformers.utils import logging
 

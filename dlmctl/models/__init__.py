@@ -1,29 +1,70 @@
 """Denoisers: one architecture per file, one small interface.
 
 A denoiser maps a noisy latent ``[batch, length, in_dim]`` and times ``[batch]`` on the 0..1000 scale to
-``[batch, length, out_dim]``; another inner shape is its own affair.
+``[batch, length, out_dim]``, whatever the length; another inner shape is its own affair. A ``Conditioning`` may come as
+third argument. The last layers are called ``output``, and the last of those gives ``out_dim``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from torch import nn
+from pydantic import BaseModel
+from torch import nn
 
-    from dlmctl.models.transformer import TransformerConfig
+from dlmctl.models.transformer import TransformerConfig, TransformerDenoiser
+from dlmctl.models.transunet import TransUNetConfig, TransUNetDenoiser
+from dlmctl.models.unet import UNetConfig
+from dlmctl.models.unet1d import UNet1dDenoiser
+from dlmctl.models.unet2d import FoldedUNetConfig, UNet2dDenoiser
 
-Architecture = Literal["transformer"]
+Architecture = Literal["transformer", "1d-unet", "conv-unet", "trans-unet"]
+DenoiserConfig = TransformerConfig | UNetConfig | FoldedUNetConfig | TransUNetConfig
 
 
-def build_denoiser(architecture: Architecture, config: TransformerConfig, in_dim: int, out_dim: int) -> nn.Module:
-    """The denoiser named by ``architecture``.
+class Kind(NamedTuple):
+    """An architecture: its settings and its module."""
+
+    config: type[BaseModel]
+    module: Any
+
+
+ARCHITECTURES: dict[Architecture, Kind] = {
+    "transformer": Kind(TransformerConfig, TransformerDenoiser),
+    "1d-unet": Kind(UNetConfig, UNet1dDenoiser),
+    "conv-unet": Kind(FoldedUNetConfig, UNet2dDenoiser),
+    "trans-unet": Kind(TransUNetConfig, TransUNetDenoiser),
+}
+
+
+def denoiser_config(architecture: Architecture, settings: Any) -> Any:
+    """The settings of a denoiser, validated by the architecture that they are for.
+
+    Args:
+        settings: a mapping, or settings that are validated already.
+
+    Raises:
+        ValueError: they do not fit, or are those of another architecture.
+    """
+    config = ARCHITECTURES[architecture].config
+    given = set(settings) if isinstance(settings, dict) else set()
+    others = {name for other in ARCHITECTURES.values() for name in other.config.model_fields}
+    foreign = sorted(given & (others - set(config.model_fields)))
+    if foreign:
+        raise ValueError(f"{architecture} has no {foreign[0]}; its settings are {', '.join(config.model_fields)}")
+    return config.model_validate(settings)
+
+
+def build_denoiser(
+    architecture: Architecture, config: DenoiserConfig, in_dim: int, out_dim: int, *, cross_attention: bool = False
+) -> nn.Module:
+    """The denoiser named by ``architecture``; with ``cross_attention`` it reads the memory of a ``Conditioning``.
 
     Raises:
         ValueError: no such architecture.
     """
-    if architecture == "transformer":
-        from dlmctl.models.transformer import TransformerDenoiser
-
-        return TransformerDenoiser(config, in_dim, out_dim)
-    raise ValueError(f"unknown architecture {architecture!r}")
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}")
+    # Only the transformer can read a memory; a configuration that asks it of another is refused where it is read.
+    reading = {"cross_attention": True} if cross_attention else {}
+    return ARCHITECTURES[architecture].module(config, in_dim, out_dim, **reading)

@@ -7,13 +7,16 @@ for weight; with ``norm_first: true`` it is the pre-norm form that trains faster
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from dlmctl.models.condition import Conditioning
 
 
 class TransformerConfig(BaseModel):
@@ -37,6 +40,15 @@ class TransformerConfig(BaseModel):
             raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden})")
         return self
 
+    @property
+    def time_width(self) -> int:
+        """Width of the time embedding, which a label shifts."""
+        return self.hidden
+
+    def summary(self) -> str:
+        """The sizes in words."""
+        return f"{self.layers} layers of width {self.hidden}, {self.heads} heads"
+
 
 def sinusoid(t: Tensor, channels: int) -> Tensor:
     """Sinusoidal features of times ``t [batch]``: ``[batch, channels]``, cosines first (Ho et al. 2020)."""
@@ -47,10 +59,36 @@ def sinusoid(t: Tensor, channels: int) -> Tensor:
     return F.pad(features, (0, channels % 2))
 
 
-class Block(nn.Module):
-    """Self-attention and an MLP, each with a residual connection and a LayerNorm."""
+class CrossAttention(nn.Module):
+    """What each position reads in a memory ``[B, S, hidden]``. It begins as zero: as if there were no memory."""
 
     def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm = nn.LayerNorm(config.hidden, eps=1e-12)
+        self.q = nn.Linear(config.hidden, config.hidden)
+        self.kv = nn.Linear(config.hidden, 2 * config.hidden)
+        self.out = nn.Linear(config.hidden, config.hidden)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, h: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """``h [B, L, hidden]``; ``mask [B, S]`` is true where the memory counts."""
+        batch, length, hidden = h.shape
+        q = self.q(self.norm(h)).view(batch, length, self.heads, hidden // self.heads).transpose(1, 2)
+        k, v = self.kv(memory).view(batch, -1, 2, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, mask[:, None, None], dropout)
+        return F.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, hidden)), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Self-attention and an MLP, each with a residual connection and a LayerNorm.
+
+    With ``cross_attention`` also attention to a memory between the two, of pre-norm form in either order of norms.
+    """
+
+    def __init__(self, config: TransformerConfig, *, cross_attention: bool = False) -> None:
         super().__init__()
         inner = config.feedforward or 4 * config.hidden
         self.heads, self.dropout, self.norm_first = config.heads, config.dropout, config.norm_first
@@ -60,11 +98,13 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(config.hidden, inner)
         self.mlp_out = nn.Linear(inner, config.hidden)
         self.mlp_norm = nn.LayerNorm(config.hidden, eps=1e-12)
+        self.cross = CrossAttention(config) if cross_attention else None
 
-    def attend(self, h: Tensor) -> Tensor:
+    def attend(self, h: Tensor, mask: Tensor | None) -> Tensor:
         batch, length, hidden = h.shape
         q, k, v = self.qkv(h).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        wide = None if mask is None else mask[:, None, None]
+        mixed = F.scaled_dot_product_attention(q, k, v, wide, self.dropout if self.training else 0.0)
         return self.drop(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, hidden)))
 
     def feed_forward(self, h: Tensor) -> Tensor:
@@ -73,11 +113,19 @@ class Block(nn.Module):
     def drop(self, h: Tensor) -> Tensor:
         return F.dropout(h, self.dropout, self.training)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def read(self, h: Tensor, memory: Tensor | None, memory_mask: Tensor | None) -> Tensor:
+        if self.cross is None or memory is None or memory_mask is None:
+            return h
+        return h + self.cross(h, memory, memory_mask)
+
+    def forward(
+        self, h: Tensor, mask: Tensor | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
+    ) -> Tensor:
+        """``h [B, L, hidden]``; of ``mask [B, L]`` and ``memory_mask [B, S]`` only true places are attended to."""
         if self.norm_first:
-            h = h + self.attend(self.attention_norm(h))
+            h = self.read(h + self.attend(self.attention_norm(h), mask), memory, memory_mask)
             return h + self.feed_forward(self.mlp_norm(h))
-        h = self.attention_norm(h + self.attend(h))
+        h = self.read(self.attention_norm(h + self.attend(h, mask)), memory, memory_mask)
         return self.mlp_norm(h + self.feed_forward(h))
 
 
@@ -87,7 +135,7 @@ class LatentEncoder(nn.Module):
     The trunk of the denoiser, and of the control classifiers.
     """
 
-    def __init__(self, config: TransformerConfig, in_dim: int) -> None:
+    def __init__(self, config: TransformerConfig, in_dim: int, *, cross_attention: bool = False) -> None:
         super().__init__()
         self.config = config
         channels = config.time_channels
@@ -96,28 +144,34 @@ class LatentEncoder(nn.Module):
         self.positions = nn.Embedding(config.max_length, config.hidden)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.input_norm = nn.LayerNorm(config.hidden, eps=1e-12)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, cross_attention=cross_attention) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.hidden) if config.norm_first else nn.Identity()
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
         time = self.time(sinusoid(t, self.config.time_channels).to(self.positions.weight.dtype))
+        shift, memory, mask = given or (None, None, None)
+        if shift is not None:
+            time = time + shift
         h = self.input(x) + time[:, None] + self.positions.weight[: x.shape[1]]
         h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
         for block in self.blocks:
-            h = checkpoint(block, h, use_reentrant=False) if self.config.checkpointing and self.training else block(h)
+            if self.config.checkpointing and self.training:
+                h = checkpoint(block, h, None, memory, mask, use_reentrant=False)
+            else:
+                h = block(h, None, memory, mask)
         return self.final_norm(h)
 
 
 class TransformerDenoiser(nn.Module):
     """LatentEncoder with the output head Linear, Tanh, Linear down to ``out_dim``."""
 
-    def __init__(self, config: TransformerConfig, in_dim: int, out_dim: int) -> None:
+    def __init__(self, config: TransformerConfig, in_dim: int, out_dim: int, *, cross_attention: bool = False) -> None:
         super().__init__()
-        self.encoder = LatentEncoder(config, in_dim)
+        self.encoder = LatentEncoder(config, in_dim, cross_attention=cross_attention)
         self.output = nn.Sequential(
             nn.Linear(config.hidden, config.hidden), nn.Tanh(), nn.Linear(config.hidden, out_dim)
         )
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
-        return self.output(self.encoder(x, t))
+        return self.output(self.encoder(x, t, given))

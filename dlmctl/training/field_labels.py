@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,30 +11,12 @@ from torch import Tensor, nn
 
 from dlmctl.diffusion import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.fields import Value, field_key, nearest_value, value_words
 from dlmctl.models.pooled import PooledClassifier
-from dlmctl.tokenizer import Tokenizer, split_words
-
-Value = str | bool | int | float
+from dlmctl.tokenizer import Tokenizer
 
 # A field with more values than this identifies texts rather than describing them.
 MAX_VALUES = 500
-
-# The released E2E files, their tokenised form and everyday English name the same fields differently.
-_SAME_FIELD = {"eat type": "type", "price range": "price", "customer rating": "rating"}
-
-
-def field_key(name: str) -> str:
-    """What spellings of one field have in common: ``priceRange``, ``price_range`` and ``Price`` are all ``price``."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]", " ", name)
-    key = " ".join(spaced.lower().split())
-    return _SAME_FIELD.get(key, key)
-
-
-def value_words(value: Value) -> str:
-    """A value as words in the spelling of texts, ``£20-25`` as ``£ 20 - 25``; true and false are yes and no."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " ".join(split_words(str(value)))
 
 
 @dataclass(frozen=True)
@@ -131,10 +110,3 @@ class FieldLabels:
                 raise RecipeError(f"the field {name!r} is never {words!r}.", remedy=nearest_value(words, values))
             before += len(values) + 1
         raise RecipeError(f"the training data had no field {field!r}.", remedy=nearest(field, list(self.values)))
-
-
-def nearest_value(words: str, values: Sequence[str]) -> str:
-    """``nearest`` whatever the case: a hint at the value that was perhaps meant."""
-    by_lower = {value.lower(): value for value in values}
-    close = difflib.get_close_matches(words.lower(), list(by_lower), n=1, cutoff=0.5)
-    return f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {', '.join(values)}."

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
+from dlmctl.canvas import STRUCTURE
+from dlmctl.checkpoint import Pretrained, save_pretrained
 from dlmctl.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
 from dlmctl.diffusion import DiffusionLM, ModelConfig, ModelSettings, cross_entropy_loss, one_step, paper_loss
 from dlmctl.generation import generate
+from dlmctl.models.condition import PAD, Conditioning
 from dlmctl.settings import SamplerSettings
+from dlmctl.tokenizer import Tokenizer
+from dlmctl.training.conditions import Conditions
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.initial import start_from
+from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.time_sampling import TimeSampler
 
@@ -32,8 +37,25 @@ class LanguageModelConfig(BaseModel):
 
     model: ModelSettings = Field(default_factory=ModelSettings, description="sizes and method of the model")
     time_sampling: str = Field("adaptive", pattern="^(adaptive|uniform)$", description="see time_sampling.py")
-    init: str | None = Field(None, description="a model to start from, of the same sizes or with fewer blocks")
+    init: str | None = Field(
+        None, description="a model to start from, of the same sizes or with fewer blocks; or a Hugging Face BERT"
+    )
+    condition_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of texts trained without their label and source, for guidance by contrast"
+    )
     loop: LoopConfig
+
+
+class Batch(NamedTuple):
+    """Words of texts ``[B, L]``, numbers of their labels ``[B]``, words of their sources ``[B, S]``."""
+
+    ids: Tensor
+    labels: Tensor | None = None
+    sources: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        labels, sources = (None if part is None else part.to(device) for part in self[1:])
+        return Batch(self.ids.to(device), labels, sources)
 
 
 class LanguageModelTask:
@@ -48,26 +70,54 @@ class LanguageModelTask:
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
         self.tokenizer = load_vocabulary(data)
         lengths = np.bincount(np.clip(self.train.lengths - 2, 0, None))
+        settings: dict[str, Any] = dict(config.model)
+        self.conditions: Conditions | None = None
+        if config.model.label is not None or config.model.source is not None:
+            self.conditions = Conditions(config.model, self.train, self.valid)
+            words = self.conditions.tokenizer
+            settings |= {"labels": self.conditions.labels, "source": self.conditions.source}
+            settings |= {
+                "source_vocab_size": 0 if words is None else len(words),
+                "source_closed": self.conditions.closed,
+            }
         torch.manual_seed(config.loop.seed)
         self.model = DiffusionLM(
-            ModelConfig(**dict(config.model), vocab_size=len(self.tokenizer), sentence_lengths=lengths.tolist())
+            ModelConfig(**settings, vocab_size=len(self.tokenizer), sentence_lengths=lengths.tolist())
         )
         if config.init is not None:
-            start_from(self.model, self.tokenizer, from_pretrained(config.init))
+            initialise(self.model, self.tokenizer, config.init)
         self.times = TimeSampler(config.time_sampling == "adaptive", one_step(self.model.schedule))
 
-    def batches(self, skip: int, rank: int, world: int) -> Iterator[Tensor]:
+    def batches(self, skip: int, rank: int, world: int) -> Iterator[Batch]:
         loop, length = self.config.loop, self.model.config.length
         plan = BatchPlan(loop.batch_positions, length, loop.bucket, loop.full_share, loop.seed)
-        for ids, _ in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
-            yield torch.from_numpy(ids)
+        for ids, rows in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
+            yield self._batch("train", ids, rows)
 
-    def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, int]:
-        device = next(model.parameters()).device
-        t = self.times.draw(len(batch))
-        losses = objective(cast("DiffusionLM", model), batch.to(device), t.to(device))
+    def _batch(self, split: str, ids: np.ndarray, rows: np.ndarray) -> Batch:
+        given = self.conditions.of(split, rows) if self.conditions is not None else (None, None)
+        return Batch(torch.from_numpy(ids), *given)
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        network, device = cast("DiffusionLM", model), next(model.parameters()).device
+        t = self.times.draw(len(batch.ids))
+        if network.conditioner is not None:
+            batch = dropped(batch, torch.rand(len(batch.ids)) < self.config.condition_dropout, network)
+        batch = batch.to(device)
+        given = network.condition(batch.labels, batch.sources)
+        losses = objective(network, batch.ids, t.to(device), given)
         self.times.update(t, losses.detach().cpu())
-        return losses.mean(), batch.numel()
+        total = losses.mean()
+        if given is not None:
+            lengths = self._length_loss(network, batch, given)
+            # Its gradient alone: the figure stays what it is for a model without conditions.
+            total = total + lengths - lengths.detach()
+        return total, batch.ids.numel()
+
+    def _length_loss(self, model: DiffusionLM, batch: Batch, given: Conditioning) -> Tensor:
+        assert model.conditioner is not None
+        words = (batch.ids != self.tokenizer.pad_id).sum(1) - STRUCTURE
+        return F.cross_entropy(model.conditioner.length_logits(batch.labels, given), words.clamp(min=0))
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -81,18 +131,28 @@ class LanguageModelTask:
             rows = rows[:rows_left]
             if not len(rows):
                 break
-            ids = torch.from_numpy(padded(self.valid, rows, canvas, self.tokenizer.pad_id)).to(device)
+            batch = self._batch("valid", padded(self.valid, rows, canvas, self.tokenizer.pad_id), rows).to(device)
             t = ((torch.arange(len(rows)) + 0.5) / len(rows)).double().to(device)
-            total += objective(cast("DiffusionLM", model), ids, t).sum().item()
+            network = cast("DiffusionLM", model)
+            total += objective(network, batch.ids, t, network.condition(batch.labels, batch.sources)).sum().item()
             count, rows_left = count + len(rows), rows_left - len(rows)
         torch.set_rng_state(kept)
         return {"loss": total / max(1, count)}
 
     def samples(self, model: nn.Module) -> list[str]:
-        """Three free texts of a quick sampler, the same noise every time."""
-        pretrained = Pretrained(cast("DiffusionLM", model), self.tokenizer, Path())
+        """Three texts of a quick sampler, the same noise every time: free ones, or of three validation rows."""
+        pretrained = Pretrained(cast("DiffusionLM", model), self.tokenizer, Path(), self._source_words())
+        given = self.conditions.examples(3) if self.conditions is not None else None
         settings = SamplerSettings(steps=20)
-        return [sample.text for sample in generate(model=pretrained, samples=3, sampler=settings, device="auto")]
+        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", condition=given)
+        return [sample.text for sample in result]
+
+    def _source_words(self) -> Tokenizer | None:
+        return None if self.conditions is None else self.conditions.tokenizer
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write a trained model with all that belongs to it."""
+        save_pretrained(cast("DiffusionLM", model), self.tokenizer, folder, source_tokenizer=self._source_words())
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.times.state_dict()
@@ -101,13 +161,26 @@ class LanguageModelTask:
         self.times.load_state_dict(state)
 
 
-def objective(model: DiffusionLM, ids: Tensor, t: Tensor) -> Tensor:
-    """The configured training loss ``[B]`` of word ids ``[B, L]`` at times ``[B]``."""
+def dropped(batch: Batch, without: Tensor, model: DiffusionLM) -> Batch:
+    """The batch with nothing given to the rows ``without [B]``: what guidance contrasts with (Ho and Salimans 2022)."""
+    assert model.conditioner is not None
+    labels, sources = batch.labels, batch.sources
+    no_label, no_source = model.conditioner.nothing(len(batch.ids))
+    if labels is not None and no_label is not None:
+        labels = torch.where(without, no_label.cpu(), labels)
+    if sources is not None and no_source is not None:
+        empty = F.pad(no_source.cpu(), (0, sources.shape[1] - no_source.shape[1]), value=PAD)
+        sources = torch.where(without[:, None], empty, sources)
+    return Batch(batch.ids, labels, sources)
+
+
+def objective(model: DiffusionLM, ids: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+    """The configured training loss ``[B]`` of word ids ``[B, L]`` at times ``[B]``, about what is ``given``."""
     shape = (*ids.shape, model.config.embed_dim)
     noise = torch.randn(shape, device=ids.device)
     if model.config.objective == "paper":
-        return paper_loss(model, ids, t, noise, torch.randn(shape, device=ids.device))["loss"]
-    return cross_entropy_loss(model, ids, t, noise)["loss"]
+        return paper_loss(model, ids, t, noise, torch.randn(shape, device=ids.device), given)["loss"]
+    return cross_entropy_loss(model, ids, t, noise, given)["loss"]
 
 
 def train_lm(config: LanguageModelConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
@@ -123,5 +196,5 @@ def train_lm(config: LanguageModelConfig, data: Path, out: Path, *, resume: bool
     task = LanguageModelTask(config, data)
     model = fit(task, config.loop, out, resume=resume)
     if PartialState().is_main_process:
-        save_pretrained(cast("DiffusionLM", model), task.tokenizer, out / "model")
+        task.save(model, out / "model")
     return out / "model"

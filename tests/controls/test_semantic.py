@@ -12,6 +12,7 @@ from dlmctl.dataset import load_vocabulary
 from dlmctl.diffusion import DiffusionLM
 from dlmctl.errors import DataError, RecipeError, UserError
 from dlmctl.evaluation.control_success import read_targets
+from dlmctl.fields import value_words
 from dlmctl.generation import generate
 from dlmctl.models.pooled import PooledClassifier
 from dlmctl.prepare import prepare
@@ -19,7 +20,7 @@ from dlmctl.recipe import read_recipe
 from dlmctl.settings import SamplerSettings
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control import ControlTask, load_classifier, load_labels, train_control
-from dlmctl.training.field_labels import FieldLabels, value_words
+from dlmctl.training.field_labels import FieldLabels
 from tests.conftest import tiny_config
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"

@@ -1,10 +1,11 @@
-"""Agreement with the original Diffusion-LM: its checkpoints, loaded here, give its numbers within 1e-4.
+"""Agreement with the original Diffusion-LM: its checkpoints, imported and saved here, give its numbers within 1e-4.
 
 The checkpoints lie in the folder of DLMCTL_PARITY, or in shared/parity beside the checkout.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -13,11 +14,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from dlmctl.checkpoint import from_pretrained
+from dlmctl.cli import app
 from dlmctl.diffusion import DiffusionLM, paper_loss, posterior, q_sample
-from dlmctl.original import load_original
+from dlmctl.generation import generate
 from dlmctl.samplers import Step, ancestral, ddim
 from dlmctl.schedule import ScheduleName, betas
+from dlmctl.settings import SamplerSettings
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TOLERANCE = 1e-4
@@ -57,8 +62,17 @@ def original(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def case(original: Path) -> Case:
-    model, _ = load_original(original)
+def imported(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint as a model of ours, saved."""
+    folder = tmp_path_factory.mktemp("imported") / original.name
+    result = CliRunner().invoke(app, ["import", "original", str(original), "--to", str(folder)])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="session")
+def case(original: Path, imported: Path) -> Case:
+    model = from_pretrained(imported).model
     with np.load(original / "expected.npz") as file:
         expected = {name: file[name] for name in file.files}
     ids, x_t, noise, noise_x0, k = (
@@ -146,6 +160,26 @@ def _ddim20(given: Given) -> dict[str, Tensor]:
 def _losses(given: Given) -> dict[str, Tensor]:
     found = paper_loss(given.model, given.ids, given.t, given.noise, given.noise_x0)
     return {"loss": found["loss"], "loss_mse": found["mse"]}
+
+
+def test_the_imported_model_generates_and_goes_back_exactly(original: Path, imported: Path, tmp_path: Path) -> None:
+    words = from_pretrained(imported).tokenizer
+    for text in generate(model=str(imported), samples=2, sampler=SamplerSettings(steps=4)):
+        assert text.words
+        assert len(words.encode(text.words)) == len(text.words) + 2
+    result = CliRunner().invoke(app, ["export", "original", str(imported), "--to", str(tmp_path / "back")])
+    assert result.exit_code == 0, result.output
+    weights, back = (
+        torch.load(next(folder.glob("ema_*.pt")), weights_only=True) for folder in (original, tmp_path / "back")
+    )
+    assert weights.keys() == back.keys()
+    assert all(torch.equal(weights[name], back[name]) for name in weights)
+    for name in ("vocab.json", "training_args.json"):
+        theirs, ours = (json.loads((folder / name).read_text("utf-8")) for folder in (original, tmp_path / "back"))
+        run_only = {"ema_rate", "lr", "lr_anneal_steps", "seed", "num_heads", "num_res_blocks"}  # the model has none
+        assert {key: ours[key] for key in theirs if key not in run_only} == {
+            key: value for key, value in theirs.items() if key not in run_only
+        }
 
 
 def test_every_number_of_the_original_is_compared(case: Case) -> None:

@@ -1,0 +1,117 @@
+"""Parameters, peak memory and step times of the architectures, at sizes of about as many parameters.
+
+    python benchmarks/architectures.py
+
+Prints the table of architectures.md. Times are measured turn by turn, one step of each architecture after the other,
+so that whatever else the machine does meets all of them; the table gives medians, and medians of the ratio to the
+transformer's step of the same turn. Memory is that of a process of its own for each.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.training.lm import objective
+
+TURNS, WORDS, ROWS, TEXTS = 11, 821, 40, 8
+SIZES: dict[str, dict[str, object]] = {
+    "transformer": {"hidden": 256, "layers": 4, "heads": 4, "max_length": 64, "time_channels": 64},
+    "1d-unet": {"channels": 56, "multipliers": [1, 2, 2, 2]},
+    "conv-unet": {"channels": 40, "multipliers": [1, 2, 2, 2]},
+    "trans-unet": {"channels": 128, "multipliers": [1, 1, 1], "residual_blocks": 1, "max_length": 64},
+}
+
+
+def build(architecture: str) -> DiffusionLM:
+    torch.manual_seed(0)
+    denoiser = {**SIZES[architecture], "dropout": 0.0}
+    return DiffusionLM(
+        ModelConfig.model_validate(
+            {"vocab_size": WORDS, "embed_dim": 32, "architecture": architecture, "denoiser": denoiser}
+        )
+    )
+
+
+def training(model: DiffusionLM) -> Callable[[], None]:
+    """One step of the e2e configuration in full precision: 40 rows of 64 positions, forward, backward and AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    ids, t = torch.randint(0, WORDS, (ROWS, 64)), torch.rand(ROWS, dtype=torch.float64)
+
+    def step() -> None:
+        torch.manual_seed(1)  # the same choice, for every architecture, of whether to self-condition
+        objective(model.train(), ids, t).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def sampling(model: DiffusionLM, length: int) -> Callable[[], None]:
+    """One reverse step of 8 texts: the estimate of x_0, self-conditioned."""
+    x, t = torch.randn(TEXTS, length, 32), torch.full((TEXTS,), 0.5, dtype=torch.float64)
+
+    @torch.no_grad()
+    def step() -> None:
+        model.eval().predict(x, t, x)
+
+    return step
+
+
+def peak(architecture: str, what: str) -> float:
+    """MiB that a process of its own takes at most for a few steps, above what it takes with torch loaded."""
+    command = [sys.executable, __file__, architecture, what]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure_memory(architecture: str, what: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = build(architecture)
+    step = training(model) if what == "training" else sampling(model, 64)
+    for _ in range(3):
+        step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    # Before anything is built here: a process's peak counts from that of the one that started it.
+    memory = {name: [peak(name, what) for what in ("training", "sampling")] for name in SIZES}
+    models = {name: build(name) for name in SIZES}
+    kinds = {
+        "training step": {name: training(model) for name, model in models.items()},
+        "sampling step, 64 positions": {name: sampling(model, 64) for name, model in models.items()},
+        "24 positions": {name: sampling(model, 24) for name, model in models.items()},
+    }
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for kind, steps in kinds.items():
+        for turn in range(TURNS + 1):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if turn:  # the first turn warms up
+                    seconds[kind, name].append(time.perf_counter() - start)
+    print(f"{torch.get_num_threads()} threads, {TURNS} turns\n")
+    columns = ["", "parameters", *kinds, "memory, training", "memory, sampling"]
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for name, model in models.items():
+        parameters = f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"
+        times = [_time(seconds[kind, name], seconds[kind, "transformer"]) for kind in kinds]
+        cells = [f"`{name}`", parameters, *times, *(f"{mebibytes:.0f} MiB" for mebibytes in memory[name])]
+        print("| " + " | ".join(cells) + " |")
+
+
+def _time(own: list[float], base: list[float]) -> str:
+    ratio = median(mine / theirs for mine, theirs in zip(own, base, strict=True))
+    return f"{1000 * median(own):.0f} ms ({ratio:.2f})"
+
+
+if __name__ == "__main__":
+    measure_memory(*sys.argv[1:]) if len(sys.argv) > 1 else main()

@@ -1,0 +1,129 @@
+"""A model with a source against references: one text for each source, as data-to-text and infilling are measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dlmctl.checkpoint import Pretrained
+from dlmctl.condition import pick, read_condition
+from dlmctl.dataset import load_split, load_vocabulary
+from dlmctl.errors import DataError, ModelError
+from dlmctl.evaluation.bertscore import bert_score, require_encoder
+from dlmctl.evaluation.overlap import overlap
+from dlmctl.evaluation.text_files import mteval_words
+from dlmctl.fields import Value
+from dlmctl.generation import Generation, generate
+from dlmctl.sampling import Progress
+from dlmctl.settings import Criterion, SamplerSettings
+
+
+class Task(NamedTuple):
+    """A source and the texts that people wrote for it."""
+
+    source: dict[str, Value]
+    references: list[str]
+
+
+def source_fields(pretrained: Pretrained) -> list[str]:
+    """The fields of the sources that a model takes.
+
+    Raises:
+        ModelError: it takes none.
+    """
+    if pretrained.model.config.source is None:
+        raise ModelError(
+            "takes no source.", where=str(pretrained.folder), remedy="Train one with `model.source`; docs/training.md."
+        )
+    return pretrained.model.config.source.fields
+
+
+def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:
+    """The different sources of a data set, in order of first appearance, each with all its texts.
+
+    Args:
+        data: a prepared data set; or JSON of αNLG as released, its observations ``before`` and ``after``.
+        fields: those that make a source.
+
+    Raises:
+        DataError: there is no such data, or it says nothing in these fields.
+    """
+    if data.is_file():
+        tasks = _read_anlg(data)
+    else:
+        rows, words, groups = load_split(data, split), load_vocabulary(data), dict[str, Task]()
+        for number, record in enumerate(rows.read_fields()):
+            source = pick(fields, record)
+            task = groups.setdefault(json.dumps(source), Task(source, []))
+            task.references.append(words.text(words.words(rows.row(number).tolist())))
+        tasks = list(groups.values())
+    for task in tasks:
+        if not pick(fields, task.source):
+            raise DataError(f"a row has none of the fields {', '.join(fields)}.", where=str(data))
+    return tasks
+
+
+def _read_anlg(path: Path) -> list[Task]:
+    try:
+        items = json.loads(path.read_text("utf-8")).values()
+        return [
+            Task({"before": item["obs1"], "after": item["obs2"]}, [str(text) for text in item["gold_labels"]])
+            for item in items
+        ]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"is not aNLG as it is released: {error}.",
+            where=str(path),
+            remedy="Give that, or the folder of a prepared data set.",
+        ) from None
+
+
+def evaluate_source(
+    pretrained: Pretrained,
+    tasks: Sequence[Task],
+    *,
+    seed: int = 0,
+    candidates: int = 1,
+    rank_by: Sequence[Criterion] = ("mbr",),
+    sampler: SamplerSettings | None = None,
+    encoder: Path | None = None,
+    encoder_layer: int = -1,
+    progress: Progress | None = None,
+) -> tuple[dict[str, float], Generation]:
+    """Draw one text for each source and compare it with its references.
+
+    Args:
+        candidates: texts drawn for each source, of which the best by ``rank_by`` is kept.
+        encoder: folder of the encoder that BERTScore is measured with; None for no BERTScore.
+        encoder_layer: the layer of it; see ``evaluation.bertscore``.
+
+    Returns:
+        Figures and texts. Figures: ``sources``, ``references`` for each on average, the scores of
+        ``evaluation.overlap`` (words split as ``dlmctl evaluate overlap`` does it), ``bert_score`` where there
+        is an ``encoder``, ``seconds_per_source``.
+
+    Raises:
+        ModelError: the model takes no source.
+    """
+    fields = source_fields(pretrained)
+    if encoder is not None:
+        require_encoder(encoder)  # rather now than after all has been drawn
+    result = generate(
+        model=pretrained,
+        condition=read_condition(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
+        samples=len(tasks),
+        seed=seed,
+        sampler=sampler,
+        candidates=candidates,
+        rank_by=rank_by,
+        progress=progress,
+    )
+    texts, references = [sample.text for sample in result], [task.references for task in tasks]
+    figures = {"sources": float(len(tasks)), "references": sum(map(len, references)) / len(tasks)}
+    words = [[mteval_words(text) for text in group] for group in references]
+    figures |= overlap([mteval_words(text) for text in texts], words)._asdict()
+    if encoder is not None:
+        figures["bert_score"] = sum(bert_score(texts, references, encoder, encoder_layer)) / len(tasks)
+    return {**figures, "seconds_per_source": result.seconds / len(tasks)}, result

@@ -1,0 +1,104 @@
+"""``trans-unet``: transformer blocks in the shape of a U along the sequence.
+
+Attention at full resolution sees words, at the coarser levels phrases, at a fraction of the cost. The original names
+this architecture and builds it of attention alone; here a block is the whole one of the ``transformer``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from dlmctl.models.transformer import Block, TransformerConfig, sinusoid
+from dlmctl.models.ushape import UShape, UShapeConfig
+
+if TYPE_CHECKING:
+    from dlmctl.models.condition import Conditioning
+
+
+class TransUNetConfig(UShapeConfig):
+    """Sizes of a U of transformer blocks."""
+
+    head_width: PositiveInt = Field(64, description="width of an attention head; must divide the width of every level")
+    max_length: PositiveInt = Field(512, description="number of learned positions")
+
+    @model_validator(mode="after")
+    def _heads_fill_the_levels(self) -> Self:
+        for level, width in enumerate(self.widths):
+            if width % self.head_width:
+                raise ValueError(f"head_width ({self.head_width}) must divide the width of level {level} ({width})")
+        return self
+
+
+class TimedBlock(nn.Module):
+    """A transformer block (pre-norm) in front of which the state is normed and the time embedding added.
+
+    The norm keeps states that were joined from two levels from drowning what the block adds.
+    """
+
+    def __init__(self, inside: int, outside: int, time: int, config: TransUNetConfig) -> None:
+        super().__init__()
+        heads = outside // config.head_width
+        sizes = TransformerConfig(hidden=outside, layers=1, heads=heads, dropout=config.dropout, norm_first=True)
+        self.fit = nn.Identity() if inside == outside else nn.Linear(inside, outside)
+        self.norm = nn.LayerNorm(outside)
+        self.time = nn.Linear(time, outside)
+        self.block = Block(sizes)
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        """``h [B, L, inside]`` and ``time [B, T]`` to ``[B, L, outside]``."""
+        return self.block(self.norm(self.fit(h)) + self.time(F.silu(time))[:, None])
+
+
+class Halve(nn.Module):
+    """A convolution of stride 2 along the sequence: ``[B, L, D]`` to ``[B, L / 2, D]``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.convolution(h.transpose(1, 2)).transpose(1, 2)
+
+
+class Double(nn.Module):
+    """Every position twice: ``[B, L, D]`` to ``[B, 2 L, D]``."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.repeat_interleave(2, dim=1)
+
+
+class TransUNetDenoiser(nn.Module):
+    """A U of transformer blocks. Lengths that the levels cannot halve are filled up with zeros, and cropped again."""
+
+    def __init__(self, config: TransUNetConfig, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        time, width = config.time_width, config.widths[0]
+        self.time = nn.Sequential(nn.Linear(config.channels, time), nn.SiLU(), nn.Linear(time, time))
+        self.input = nn.Sequential(nn.Linear(in_dim, width), nn.Tanh(), nn.Linear(width, width))
+        self.positions = nn.Embedding(config.max_length, width)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.body = UShape(
+            config,
+            width,
+            block=lambda inside, outside, _: TimedBlock(inside, outside, time, config),
+            shrink=Halve,
+            grow=lambda _: Double(),
+            attends=(),  # every block does
+            axis=-1,
+        )
+        self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, out_dim))
+
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
+        length = x.shape[1]
+        time = self.time(sinusoid(t, self.config.channels).to(x.dtype))
+        if given is not None and given.shift is not None:
+            time = time + given.shift
+        h = self.input(x) + self.positions.weight[:length]
+        h = self.body(F.pad(h, (0, 0, 0, -length % self.config.factor)), time)
+        return self.output(h[:, :length])

@@ -1,0 +1,138 @@
+"""The convolutional U-Net of improved diffusion (Nichol and Dhariwal 2021), over grids of one or two dimensions.
+
+Residual blocks whose group norms are scaled and shifted by the time embedding; self-attention at chosen levels and in
+the middle. Weight for weight the network that Diffusion-LM offers as ``1d-unet`` and ``conv-unet``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from dlmctl.models.transformer import sinusoid
+from dlmctl.models.ushape import UShape, UShapeConfig
+
+if TYPE_CHECKING:
+    from dlmctl.models.condition import Conditioning
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
+
+
+class UNetConfig(UShapeConfig):
+    """Sizes of a convolutional U-Net."""
+
+    attention_levels: list[NonNegativeInt] = Field(
+        [0], description="levels that attend, the finest is 0; the middle does"
+    )
+    heads: PositiveInt = Field(4, description="attention heads; must divide the widths of the levels that attend")
+
+    @model_validator(mode="after")
+    def _attention_fits(self) -> Self:
+        deepest = len(self.multipliers) - 1
+        for level in {*self.attention_levels, deepest}:
+            if level > deepest:
+                raise ValueError(f"attention_levels names level {level}, but the last level is {deepest}")
+            if self.widths[level] % self.heads:
+                raise ValueError(f"heads ({self.heads}) must divide the width of level {level} ({self.widths[level]})")
+        return self
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups where the width allows it; else as many as leave each group more than one channel."""
+    groups = next((groups for groups in (32, 16, 8, 4, 2) if channels % groups == 0 and channels > groups), 1)
+    return nn.GroupNorm(groups, channels)
+
+
+def convolution(dims: int, inside: int, outside: int, *, stride: int = 1, zero: bool = False) -> nn.Module:
+    """A convolution of width 3 that keeps the sides, or halves them with ``stride`` 2; ``zero`` starts it at zero."""
+    made = CONVOLUTIONS[dims](inside, outside, 3, stride=stride, padding=1)
+    if zero:
+        for parameter in made.parameters():
+            nn.init.zeros_(parameter)
+    return made
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with the time between them, and self-attention after them if ``attends``."""
+
+    def __init__(self, dims: int, inside: int, outside: int, time: int, config: UNetConfig, attends: bool) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.first_norm, self.first = group_norm(inside), convolution(dims, inside, outside)
+        self.time = nn.Linear(time, 2 * outside)
+        # A block starts as its shortcut.
+        self.second_norm, self.second = group_norm(outside), convolution(dims, outside, outside, zero=True)
+        self.shortcut = nn.Identity() if inside == outside else CONVOLUTIONS[dims](inside, outside, 1)
+        self.attention = GridAttention(outside, config.heads) if attends else nn.Identity()
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        """``h [B, inside, *grid]`` and ``time [B, T]`` to ``[B, outside, *grid]``."""
+        change = self.first(F.silu(self.first_norm(h)))
+        everywhere = (len(h), -1, *[1] * (h.dim() - 2))
+        scale, shift = self.time(F.silu(time)).reshape(everywhere).chunk(2, dim=1)
+        change = F.silu(self.second_norm(change) * (1 + scale) + shift)
+        change = self.second(F.dropout(change, self.dropout, self.training))
+        return self.attention(self.shortcut(h) + change)
+
+
+class GridAttention(nn.Module):
+    """Self-attention among all places of a grid, with a residual connection."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv, self.output = nn.Conv1d(channels, 3 * channels, 1), nn.Conv1d(channels, channels, 1)
+        for parameter in self.output.parameters():  # attention starts as nothing
+            nn.init.zeros_(parameter)
+
+    def forward(self, h: Tensor) -> Tensor:
+        batch, channels = h.shape[:2]
+        # Each head has its q, k and v side by side.
+        parts = self.qkv(self.norm(h).flatten(2)).view(batch, self.heads, 3, channels // self.heads, -1)
+        q, k, v = parts.transpose(3, 4).unbind(2)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(batch, channels, -1)
+        return h + self.output(mixed).reshape(h.shape)
+
+
+class Grow(nn.Module):
+    """Every place doubled in every direction, then a convolution."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__()
+        self.convolution = convolution(dims, channels, channels)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.convolution(F.interpolate(h, scale_factor=2.0, mode="nearest"))
+
+
+class UNet(nn.Module):
+    """A U-Net over a grid of ``dims`` dimensions whose sides are multiples of ``config.factor``."""
+
+    def __init__(self, config: UNetConfig, in_dim: int, out_dim: int, dims: int) -> None:
+        super().__init__()
+        self.config = config
+        time = config.time_width
+        self.time = nn.Sequential(nn.Linear(config.channels, time), nn.SiLU(), nn.Linear(time, time))
+        self.input = convolution(dims, in_dim, config.channels)
+        self.body = UShape(
+            config,
+            config.channels,
+            block=lambda inside, outside, attends: ResidualBlock(dims, inside, outside, time, config, attends),
+            shrink=lambda width: convolution(dims, width, width, stride=2),
+            grow=lambda width: Grow(dims, width),
+            attends=config.attention_levels,
+            axis=1,
+        )
+        last = config.widths[0]
+        self.output = nn.Sequential(group_norm(last), nn.SiLU(), convolution(dims, last, out_dim, zero=True))
+
+    def over_grid(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+        """``x [B, in_dim, *grid]``, ``t [B]`` in 0..1000, to ``[B, out_dim, *grid]``."""
+        time = self.time(sinusoid(t, self.config.channels).to(x.dtype))
+        if given is not None and given.shift is not None:
+            time = time + given.shift
+        return self.output(self.body(self.input(x), time))

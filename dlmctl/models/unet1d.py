@@ -1,0 +1,26 @@
+"""``1d-unet``: a U-Net along the sequence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlmctl.models.unet import UNet, UNetConfig
+
+if TYPE_CHECKING:
+    from dlmctl.models.condition import Conditioning
+
+
+class UNet1dDenoiser(UNet):
+    """A U-Net over positions. Lengths that the levels cannot halve are filled up with zeros, and cropped again."""
+
+    def __init__(self, config: UNetConfig, in_dim: int, out_dim: int) -> None:
+        super().__init__(config, in_dim, out_dim, dims=1)
+
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
+        length = x.shape[1]
+        line = F.pad(x, (0, 0, 0, -length % self.config.factor)).transpose(1, 2)
+        return self.over_grid(line, t, given).transpose(1, 2)[:, :length]

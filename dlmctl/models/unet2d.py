@@ -1,0 +1,47 @@
+"""``conv-unet``: the sequence folded row by row to an image, and a U-Net over that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
+
+from dlmctl.models.unet import UNet, UNetConfig
+
+if TYPE_CHECKING:
+    from dlmctl.models.condition import Conditioning
+
+
+class FoldedUNetConfig(UNetConfig):
+    """Sizes of a U-Net over a folded sequence."""
+
+    row: PositiveInt = Field(8, description="positions in a row of the image; the root of model.length makes a square")
+
+    @model_validator(mode="after")
+    def _levels_halve_the_row(self) -> Self:
+        if self.row % self.factor:
+            raise ValueError(
+                f"{len(self.multipliers)} levels need a row of a multiple of {self.factor}, not {self.row}"
+            )
+        return self
+
+
+class UNet2dDenoiser(UNet):
+    """A U-Net over the sequence as an image of ``config.row`` columns.
+
+    A short sequence fills the upper rows only, so that a position has the same neighbours at every length.
+    """
+
+    config: FoldedUNetConfig
+
+    def __init__(self, config: FoldedUNetConfig, in_dim: int, out_dim: int) -> None:
+        super().__init__(config, in_dim, out_dim, dims=2)
+
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
+        length, columns = x.shape[1], self.config.row
+        filled = F.pad(x, (0, 0, 0, -length % (columns * self.config.factor)))
+        image = filled.transpose(1, 2).reshape(len(x), x.shape[2], -1, columns)
+        return self.over_grid(image, t, given).flatten(2).transpose(1, 2)[:, :length]

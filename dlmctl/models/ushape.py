@@ -1,0 +1,123 @@
+"""The shape of a U (Ronneberger et al. 2015): down through coarser and coarser levels and up again, with every state of
+the way down joined in on the way up. What a block is, the architectures say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class UShapeConfig(BaseModel):
+    """Sizes of a denoiser in the shape of a U."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    channels: PositiveInt = Field(128, description="width of the time features, and unit of the levels' widths")
+    multipliers: list[PositiveInt] = Field(
+        [1, 2, 2, 2],
+        min_length=1,
+        description="width of each level in channels; a level has half the last one's positions",
+    )
+    residual_blocks: PositiveInt = Field(2, description="blocks of a level on the way down; up again it has one more")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability, in training only")
+    checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level, the finest first."""
+        return [self.channels * multiplier for multiplier in self.multipliers]
+
+    @property
+    def factor(self) -> int:
+        """How much coarser the last level is than the first: what each side must be a multiple of."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def time_width(self) -> int:
+        """Width of the time embedding, which a label shifts."""
+        return 4 * self.channels
+
+    def summary(self) -> str:
+        """The sizes in words."""
+        return f"levels of width {', '.join(map(str, self.widths))}, {self.residual_blocks} blocks a level"
+
+
+class UShape(nn.Module):
+    """The wiring of a U over blocks that are called with the state and the time embedding.
+
+    Args:
+        config: widths of the levels and number of blocks.
+        start: width of the state that comes in; ``config.widths[0]`` goes out.
+        block: makes a block from its width in, its width out and whether it attends.
+        shrink, grow: make the layer that halves or doubles the resolution of a state, from its width.
+        attends: levels whose blocks attend; in the middle the first of the two blocks does.
+        axis: of a state's channels.
+    """
+
+    def __init__(
+        self,
+        config: UShapeConfig,
+        start: int,
+        block: Callable[[int, int, bool], nn.Module],
+        shrink: Callable[[int], nn.Module],
+        grow: Callable[[int], nn.Module],
+        attends: Collection[int],
+        axis: int,
+    ) -> None:
+        super().__init__()
+        self.axis, self.checkpointing = axis, config.checkpointing
+        self.down, self.middle, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
+        width, kept = start, [start]
+        last = len(config.widths) - 1
+        for level, outside in enumerate(config.widths):
+            stage = nn.ModuleList()
+            for _ in range(config.residual_blocks):
+                stage.append(block(width, outside, level in attends))
+                width = outside
+                kept.append(width)
+            self.down.append(stage)
+            if level < last:
+                self.shrink.append(shrink(width))
+                kept.append(width)
+        self.middle.extend([block(width, width, True), block(width, width, False)])
+        for level, outside in reversed(list(enumerate(config.widths))):
+            stage = nn.ModuleList()
+            for _ in range(config.residual_blocks + 1):
+                stage.append(block(width + kept.pop(), outside, level in attends))
+                width = outside
+            self.up.append(stage)
+            if level > 0:
+                self.grow.append(grow(width))
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        """A state and the time embedding ``[batch, width]`` to a state of the same resolution."""
+        kept = [h]
+        for level, stage in enumerate(self.down):
+            for block in _blocks(stage):
+                h = self._run(block, h, time)
+                kept.append(h)
+            if level < len(self.shrink):
+                h = self.shrink[level](h)
+                kept.append(h)
+        for block in self.middle:
+            h = self._run(block, h, time)
+        for level, stage in enumerate(self.up):
+            for block in _blocks(stage):
+                h = self._run(block, torch.cat([h, kept.pop()], self.axis), time)
+            if level < len(self.grow):
+                h = self.grow[level](h)
+        return h
+
+    def _run(self, block: nn.Module, h: Tensor, time: Tensor) -> Tensor:
+        if self.checkpointing and self.training:
+            return checkpoint(block, h, time, use_reentrant=False)
+        return block(h, time)
+
+
+def _blocks(stage: nn.Module) -> Sequence[nn.Module]:
+    return list(stage.children())

@@ -1,0 +1,244 @@
+"""Models that are given a label or a source: what they learn, what recipes may say, controls on top."""
+
+import json
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from controls import Length, Pos
+from dlmctl.checkpoint import from_pretrained, save_pretrained, save_weights
+from dlmctl.condition import Condition, SourceSettings, read_condition, source_words
+from dlmctl.conditioned import Conditioned, length_weights
+from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.errors import DataError, RecipeError
+from dlmctl.generation import generate, run_recipe
+from dlmctl.prepare import prepare
+from dlmctl.recipe import read_recipe
+from dlmctl.settings import SamplerSettings
+from dlmctl.training.initial import start_from
+from dlmctl.training.lm import LanguageModelConfig, train_lm
+
+SIZES = {"hidden": 32, "layers": 2, "heads": 2, "dropout": 0.0, "max_length": 16, "time_channels": 16}
+LOOP = {"batch_positions": 256, "bucket": 16, "full_share": 0.0, "optimizer": "muon", "lr": 1e-2, "ema": 0.9}
+SHARP = SamplerSettings(steps=8, temperature=0.3)
+
+
+def trained(folder, rows, steps, **model):
+    """A tiny model of a few texts, by the way users train theirs."""
+    source = folder / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    prepare(source, source, folder / "data", min_count=1, length=16)
+    intervals = {"log_every": steps, "validate_every": steps, "checkpoint_every": steps}
+    config = LanguageModelConfig(
+        model={"length": 16, "embed_dim": 16, "denoiser": SIZES, **model},
+        loop={**LOOP, "steps": steps, "warmup": 10, **intervals},
+    )
+    return from_pretrained(train_lm(config, folder / "data", folder / "run"))
+
+
+COLOURS = {
+    "warm": ["the old red lamp glows .", "an orange fire burns in the hall ."],
+    "cold": ["a blue lake lies still .", "white snow covers the small town ."],
+}
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    rows = [{"text": text, "mood": mood} for mood, texts in COLOURS.items() for text in texts] * 4
+    return trained(tmp_path_factory.mktemp("labelled"), rows, 180, label={"field": "mood"})
+
+
+NAMES, PLACES = ["Ada", "Bruno", "Clara", "Dmitri"], ["park", "river", "market", "harbour"]
+PAIRS = [
+    ({"name": name, "place": place}, f"{name} {verb} the {place} .")
+    for name, verb in zip(NAMES, ["left", "crossed slowly", "saw", "never liked"], strict=True)
+    for place in PLACES
+]
+
+
+@pytest.fixture(scope="module")
+def sourced(tmp_path_factory):
+    rows = [{"text": text, **record} for record, text in PAIRS]
+    return trained(tmp_path_factory.mktemp("sourced"), rows, 220, source={"length": 8, "layers": 1})
+
+
+def test_the_label_decides_the_text(labelled):
+    assert labelled.model.config.labels == ["cold", "warm"]
+    result = generate(model=labelled, label=["warm", "cold"], samples=16, sampler=SHARP)
+    for sample in result:
+        wanted = COLOURS[("warm", "cold")[sample.index % 2]]
+        assert set(sample.words) <= set(" ".join(wanted).split()), sample.text
+    free = {sample.text for sample in generate(model=labelled, samples=16, sampler=SHARP)}
+    assert len(free) > 2  # both kinds: nothing was asked for
+
+
+def test_the_source_decides_the_text(sourced):
+    result = generate(model=sourced, source=[record for record, _ in PAIRS], samples=16, sampler=SHARP)
+    right = sum(sample.words == text.split() for sample, (_, text) in zip(result, PAIRS, strict=True))
+    assert right >= 15
+
+
+def test_lengths_follow_the_source(sourced):
+    condition = read_condition(sourced, None, [record for record, _ in PAIRS])
+    weights = length_weights(sourced.model, condition, range(16))
+    for sample, (_, text) in enumerate(PAIRS):
+        assert max(range(16), key=weights[sample].__getitem__) == len(text.split())
+
+
+def test_without_contrast_the_model_is_used_as_it_is(labelled, sourced):
+    """Scale 1 is the conditional model exactly, 0 the unconditional one, and between and beyond lie on one line."""
+    torch.manual_seed(0)
+    x, t = torch.randn(3, 16, 16), torch.full((3,), 0.6, dtype=torch.float64)
+    for pretrained, condition in (
+        (labelled, Condition([1, 0, 1])),
+        (sourced, Condition([], [[0, 5, 6, 1], [0, 7, 1]])),
+    ):
+        model, logits = pretrained.model, {}
+        for scale in (0.0, 1.0, 2.5):
+            conditioned = Conditioned(model, condition, range(3), scale)
+            with torch.no_grad():
+                logits[scale] = conditioned.predict(x, t).logits
+        given = model.condition(torch.tensor([1, 0, 1]), torch.tensor([[0, 5, 6, 1], [0, 7, 1, 3], [0, 5, 6, 1]]))
+        with torch.no_grad():
+            assert torch.equal(logits[1.0], model.predict(x, t, None, given).logits)
+            torch.testing.assert_close(logits[0.0], model.predict(x, t).logits, atol=1e-4, rtol=1e-4)
+        line = logits[0.0] + 2.5 * (logits[1.0] - logits[0.0])
+        torch.testing.assert_close(logits[2.5], line, atol=1e-3, rtol=1e-3)
+        assert not torch.allclose(logits[0.0], logits[1.0], atol=0.1)
+
+
+def test_padding_of_a_source_changes_nothing(sourced):
+    torch.manual_seed(0)
+    x, t = torch.randn(1, 16, 16), torch.full((1,), 0.5, dtype=torch.float64)
+    alone, padded = (sourced.model.condition(None, torch.tensor([ids])) for ids in ([0, 5, 6, 1], [0, 5, 6, 1, 3, 3]))
+    with torch.no_grad():
+        left, right = (sourced.model.predict(x, t, None, given).logits for given in (alone, padded))
+    torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+def test_same_seed_same_texts_at_any_batch_size(sourced):
+    """Sources of several lengths share a batch, or not."""
+    records = [{"name": "Ada"}, {"name": "Bruno", "place": "river"}, {"place": "park"}]
+    sampler = SHARP.model_copy(update={"condition_scale": 2.0})
+    runs = [
+        [sample.text for sample in generate(model=sourced, source=records, samples=6, sampler=sampler, batch_size=size)]
+        for size in (1, 6)
+    ]
+    assert runs[0] == runs[1]
+
+
+def test_a_length_holds_on_a_source_model(sourced):
+    result = generate(Length(words=7), model=sourced, source=PAIRS[0][0], samples=4, sampler=SHARP)
+    assert all(len(sample.words) == 7 and sample.passed for sample in result)
+    assert sum("Ada" in sample.words for sample in result) >= 3
+
+
+def test_a_pos_pattern_guides_a_source_model(sourced, tmp_path):
+    """An untrained classifier, but its energy has to fall on the words of a source model, too."""
+    folder = tmp_path / "model"
+    save_pretrained(sourced.model, sourced.tokenizer, folder, source_tokenizer=sourced.source_tokenizer)
+    torch.manual_seed(0)
+    (folder / "controls" / "pos").mkdir(parents=True)
+    save_weights(
+        Pos.build_classifier(sourced.model.config, sourced.tokenizer).state_dict(), folder / "controls" / "pos"
+    )
+    control = Pos(tags=["PROPN", "VERB", "DET", "NOUN", "PUNCT"])
+    result = generate(control, model=str(folder), source="name[Clara], place[park]", samples=3, sampler=SHARP)
+    assert {len(sample.words) for sample in result} == {5}
+    assert all("pos" in sample.checks for sample in result)
+    again = from_pretrained(folder)
+    assert again.model.config.source == SourceSettings(fields=["name", "place"], length=8, layers=1)
+
+
+def test_candidates_by_minimum_bayes_risk_keep_each_source_to_its_own_texts(sourced):
+    records = [record for record, _ in PAIRS[:6]]
+    result = generate(model=sourced, source=records, samples=6, sampler=SHARP, candidates=3, rank_by=["mbr"])
+    assert all(record["name"] in sample.words for sample, record in zip(result, records, strict=True))
+
+
+def test_a_model_begins_as_the_one_without_label_and_source(pretrained):
+    given = {"label": {"field": "mood"}, "labels": ["warm", "cold"], "source": {}, "source_vocab_size": 9}
+    model = DiffusionLM(ModelConfig(**{**pretrained.model.config.model_dump(), **given})).eval()
+    start_from(model, pretrained.tokenizer, pretrained)
+    x, t = torch.randn(2, 8, 8), torch.full((2,), 0.5, dtype=torch.float64)
+    conditioning = model.condition(torch.tensor([0, 2]), torch.tensor([[0, 5, 6, 1], [0, 7, 1, 3]]))
+    with torch.no_grad():
+        left, right = model.predict(x, t, None, conditioning), pretrained.model.predict(x, t)
+    torch.testing.assert_close(left.logits, right.logits)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"label": {"field": "mod"}}, "model.label.field: the data has no field 'mod'. Did you mean 'mood'?"),
+        ({"label": {"field": "id"}}, "model.label.field: the field 'id' has 501 values; a label has at most 500."),
+        ({"source": {"fields": ["moods"]}}, "model.source.fields: the data has no field 'moods'."),
+        ({"source": {"length": 3}}, "model.source.length: a source has 4 words, field names counted; 1 fit."),
+    ],
+)
+def test_data_that_does_not_fit_is_said(tmp_path, model, said):
+    rows = [{"text": f"a lamp glows {at} .", "mood": "warm", "id": at} for at in range(501)]
+    with pytest.raises(DataError) as caught:
+        trained(tmp_path, rows, 1, **model)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_configuration_without_its_labels_is_refused():
+    with pytest.raises(ValidationError, match="label goes with the names of the labels"):
+        ModelConfig(vocab_size=9, label={"field": "mood"})
+
+
+def fault(text):
+    recipe, origin = read_recipe(text, "mine.yaml")
+    with pytest.raises(RecipeError) as caught:
+        run_recipe(recipe, origin=origin)
+    return str(caught.value)
+
+
+@pytest.fixture
+def faulty(labelled, sourced, pretrained, monkeypatch):
+    """Recipes name the model; here the three at hand answer."""
+    models = {"labelled": labelled, "sourced": sourced, "free": pretrained}
+    monkeypatch.setattr("dlmctl.generation.from_pretrained", models.__getitem__)
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: free\nsamples: 2\nlabel: warm\n", "mine.yaml:3: the model"),
+        ("model: free\nsource:\n  name: Ada\n", "mine.yaml:2: the model"),
+        ("model: labelled\nsource: Ada\n", "mine.yaml:2: the model"),
+        ("model: labelled\nlabel: wram\n", "mine.yaml:2: the model knows no label 'wram'. Did you mean 'warm'?"),
+        ("model: labelled\nlabel:\n  - warm\n  - 7\n", "mine.yaml:4: the model knows no label '7'."),
+        (
+            "model: sourced\nsource:\n  name: Ada\n  plase: park\n",
+            "mine.yaml:4: the model's sources have no field 'plase'. Did you mean 'place'?",
+        ),
+        ("model: sourced\nsource:\n  - {name: Ada}\n  - {name: Adda}\n", "mine.yaml:4: the word 'Adda'"),
+        ("model: sourced\nsource: Ada in the park\n", "mine.yaml:2: this model's source has several fields"),
+        ("model: sourced\nsource: {name: ''}\n", "mine.yaml:2: the source is empty."),
+        ("model: sourced\nsource: {name: Ada Ada Ada Ada Ada Ada}\n", "mine.yaml:2: the source has 7 words"),
+    ],
+)
+def test_faults_name_the_line(text, said):
+    assert fault(text).startswith(said)
+
+
+def test_a_recipe_deals_out_its_sources():
+    text = "samples: 4\nlabel: [yes, no]\nsource:\n  - {name: Ada, stars: 3}\n  - a text\n"
+    recipe, _ = read_recipe(text, "mine.yaml")
+    assert recipe.label == [True, False]
+    assert recipe.source == [{"name": "Ada", "stars": 3}, "a text"]
+    with pytest.raises(RecipeError, match=r"mine.yaml:2: "):
+        read_recipe("samples: 2\nsource: 3.5\n", "mine.yaml")
+
+
+def test_records_become_words_in_the_order_of_the_fields_however_they_are_spelled():
+    record = {"priceRange": "£20-25", "name": "Blue Door", "familyFriendly": False, "near": "", "rank": None}
+    fields = ["name", "price", "near", "family friendly", "rank"]
+    assert source_words(fields, record) == [
+        *("name:", "Blue", "Door", "price:", "£", "20", "-", "25"),
+        *("family friendly:", "no"),
+    ]
