@@ -13,7 +13,7 @@ from dlmctl.settings import Guidance, SamplerSettings
 
 Preset = Literal["fast", "balanced", "quality", "paper"]
 
-PRESETS: Mapping[str, dict[str, dict[str, Any]]] = {
+PRESETS: Mapping[Preset, dict[str, dict[str, Any]]] = {
     "fast": {"sampler": {"steps": 20}, "guidance": {"updates": 1}},
     "balanced": {"sampler": {}, "guidance": {}},
     "quality": {"sampler": {"steps": 200}, "guidance": {}},

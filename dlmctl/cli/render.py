@@ -29,6 +29,17 @@ def sampling_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
+@contextmanager
+def working(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr with a word on what is being done."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda what: None
+        return
+    with console.status("loading the model") as status:
+        yield lambda what: status.update(what)
+
+
 def print_generation(result: Generation) -> None:
     """Texts with each control's score, then totals. Piped output is one text a line, with tab-separated scores."""
     console = Console()

@@ -1,0 +1,130 @@
+"""Presets side by side: seconds a sample, control success and lm-score, on the same weights and targets in one run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from dlmctl.checkpoint import Pretrained
+from dlmctl.control import Control
+from dlmctl.errors import UserError
+from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.generation import Generation, generate
+from dlmctl.presets import Chosen, Preset, settings_of
+from dlmctl.training.control import classifier_folder
+
+# The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for those that the paper does not have.
+PAPER_FLUENCY = {"semantic": 0.01, "length": 0.01, "pos": 1e-4, "syntax_tree": 5e-4, "spans": 0.1}
+
+Watch = Callable[[str], None]
+
+
+class Case(NamedTuple):
+    """What is generated: free text where ``control`` is None, else one text for each of its targets."""
+
+    name: str
+    control: Control[Any] | None
+    samples: int
+
+
+class Speed(NamedTuple):
+    """One preset on one case.
+
+    Attributes:
+        seconds: wall-clock seconds a sample, drawing and checking, the median over the repeats.
+        least, most: the same, of the quickest and the slowest repeat.
+        success: mean score of the control's check; None for free text.
+        lm_score: nats per token under the scorer beside the model; None where there is no scorer.
+    """
+
+    case: str
+    preset: Preset
+    seconds: float
+    least: float
+    most: float
+    success: float | None
+    lm_score: float | None
+
+
+def settings_for(preset: Preset, case: str) -> Chosen:
+    """The settings of a preset; ``paper`` has a fluency weight for each control."""
+    chosen = settings_of(preset)
+    if preset != "paper":
+        return chosen
+    return chosen._replace(guidance=chosen.guidance.model_copy(update={"fluency": PAPER_FLUENCY.get(case, 0.01)}))
+
+
+def compare(
+    pretrained: Pretrained,
+    cases: Sequence[Case],
+    presets: Sequence[Preset],
+    *,
+    repeats: int = 1,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Iterator[Speed]:
+    """Every preset on every case, the presets taking turns, so that a busy machine slows all of them alike.
+
+    Args:
+        repeats: how often each is timed; the texts are the same every time.
+        watch: receives what is about to run.
+    """
+    generate(model=pretrained, samples=1, preset="fast")  # whatever loads or warms up on first use
+    for case in cases:
+        runs: dict[Preset, list[Generation]] = {preset: [] for preset in presets}
+        for _ in range(repeats):
+            for preset in presets:
+                if watch is not None:
+                    watch(f"{case.name}, {preset}")
+                sampler, guidance = settings_for(preset, case.name)
+                runs[preset].append(
+                    generate(
+                        case.control,
+                        model=pretrained,
+                        samples=case.samples,
+                        seed=seed,
+                        sampler=sampler,
+                        guidance=guidance,
+                    )
+                )
+        for preset, found in runs.items():
+            yield _speed(pretrained, case, preset, found)
+
+
+def _speed(pretrained: Pretrained, case: Case, preset: Preset, runs: list[Generation]) -> Speed:
+    seconds = [run.seconds / case.samples for run in runs]
+    scores = [check.score for sample in runs[0] for check in sample.checks.values()]
+    fluency = None
+    if (pretrained.folder / "scorer").is_dir():
+        texts = [sample.words for sample in runs[0]]
+        fluency = mean_nats(lm_score(*load_scorer(pretrained.folder / "scorer"), texts), texts)
+    success = statistics.fmean(scores) if scores else None
+    return Speed(case.name, preset, statistics.median(seconds), min(seconds), max(seconds), success, fluency)
+
+
+def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Case]:
+    """Free text, and each control with weights beside the model that can read targets off a text.
+
+    The targets are read off texts that the model draws itself, so that no data is needed and every one is within reach.
+    """
+    from dlmctl.plugins import installed
+
+    texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1)]
+    cases = [Case("free", None, samples)]
+    for plugin in installed()[0]:
+        if not any(classifier_folder(pretrained.folder, plugin.name).glob("*.safetensors")):
+            continue
+        try:
+            control = plugin.kind.each(plugin.kind.from_words(texts))
+        except UserError:  # its targets cannot be read off a text
+            continue
+        control.attach(pretrained)
+        cases.append(Case(plugin.name, control, samples))
+    return cases
+
+
+def against_paper(rows: Sequence[Speed], row: Speed) -> float:
+    """How many times as fast as the paper's procedure on the same case."""
+    (paper,) = (other for other in rows if (other.case, other.preset) == (row.case, "paper"))
+    return paper.seconds / row.seconds
