@@ -35,7 +35,17 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Reverse steps.")] = None,
     sampler: Annotated[SamplerName | None, typer.Option(help="Which sampler.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER/",
+            help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz, or as shards into FOLDER/. The same command "
+            "continues a long run that was cut off.",
+        ),
+    ] = None,
+    shard_rows: Annotated[
+        int | None, typer.Option(min=1, help="Texts in each new shard of a long run; 512 if not given.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")
     ] = None,
@@ -65,17 +75,25 @@ def generate(
         typer.echo(dump_recipe(resolved), nl=False)
         return
 
-    from dlmctl.cli.render import print_generation, sampling_progress
-    from dlmctl.output import as_json, check_target, write
+    from dlmctl.bulk import generate_bulk, target_of
+    from dlmctl.cli.render import bulk_progress, print_generation, print_outcome, sampling_progress
+    from dlmctl.output import as_json, write
 
-    if out is not None:
-        check_target(out)
+    target = target_of(out, resolved.samples)
+    if target is not None:
+        with bulk_progress(quiet=quiet or json) as advance:
+            outcome = generate_bulk(resolved, target, shard_rows=shard_rows, progress=advance)
+        if outcome is not None and json:
+            typer.echo(encoder.dumps({"recipe": resolved.model_dump(), **outcome.figures()}, indent=2))
+        elif outcome is not None and not quiet:
+            print_outcome(outcome)
+        return
     with sampling_progress(quiet=quiet or json) as progress:
         from dlmctl.generation import run_recipe
 
         result = run_recipe(resolved, origin=origin, progress=progress)
     if out is not None:
-        write(result, out)
+        write(result, Path(out))
     if json:
         typer.echo(as_json(result, resolved))
     elif not quiet:

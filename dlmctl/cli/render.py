@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dlmctl.processes import is_main
+
 if TYPE_CHECKING:
+    from dlmctl.bulk import Outcome
     from dlmctl.generation import Generation
 
 
@@ -29,8 +32,43 @@ def sampling_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
+@contextmanager
+def bulk_progress(*, quiet: bool) -> Iterator[Callable[[float, int], None]]:
+    """A bar on stderr over all texts of a long run, in the first process."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = quiet or not console.is_terminal or not is_main()
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("loading the model", total=None)
+        most = 0.0
+
+        def advance(done: float, total: int) -> None:
+            nonlocal most
+            most = max(most, done)  # a second round of drawing does not take back what is shown
+            bar.update(task, description="texts", completed=int(most), total=total)
+
+        yield advance
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """Where the texts of a long run are, and its totals."""
+    speed = f" in {outcome.seconds:.1f} s ({outcome.drawn / max(outcome.seconds, 1e-9):.1f} a second)"
+    drawn = "" if outcome.drawn == outcome.tally.rows else f"{outcome.drawn} of them now"
+    totals = [f"{outcome.tally.rows} texts{', ' + drawn if drawn else ''}{speed if outcome.drawn else ''}"]
+    totals += outcome.tally.sentences()
+    if outcome.tally.problems:
+        totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
+    console = Console()
+    console.print(f"texts saved in {outcome.place}", highlight=False, markup=False, soft_wrap=True)
+    notes = Console(stderr=not console.is_terminal)
+    notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
+
+
 def print_generation(result: Generation) -> None:
     """Texts with each control's score, then totals. Piped output is one text a line, with tab-separated scores."""
+    from dlmctl.output import record
+    from dlmctl.tally import Tally
+
     console = Console()
     names = list(result.samples[0].checks) if result.samples else []
     if not console.is_terminal:
@@ -51,13 +89,7 @@ def print_generation(result: Generation) -> None:
             table.add_row(str(sample.index), escape(sample.text), *marks)
         console.print(table)
     totals = [f"{len(result)} texts in {result.seconds:.1f} s ({len(result) / max(result.seconds, 1e-9):.1f} a second)"]
-    for name in names:
-        checks = [sample.checks[name] for sample in result]
-        mean = sum(check.score for check in checks) / len(checks)
-        totals.append(f"{name}: mean score {mean:.1%}, {sum(check.passed for check in checks)} of {len(checks)} pass")
-    rounds = max((sample.rounds for sample in result), default=1)
-    if rounds > 1:
-        totals.append(f"Drawn in {rounds} rounds")
+    totals += Tally.of(record(sample) for sample in result).sentences()
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False)
     for sample in result:
