@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from dlmctl.generation import Generation
 
 
+def say(message: str) -> None:
+    """Print a line, in the first process only."""
+    if is_main():
+        print(message)
+
+
 @contextmanager
 def sampling_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr over all reverse steps; it shows while the model loads, too."""
