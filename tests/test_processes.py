@@ -87,6 +87,7 @@ def ran(tmp_path_factory, tokenizer, model_folder):
         "generate -r shared.yaml --out run/ --shard-rows 4",
         "generate -r shared.yaml --out texts.jsonl",
         "generate -r shared.yaml --out texts.npz",
+        f"decode {model_folder} -n 22 --seed 5 --steps 2 --out decoded",
         "generate -r shared.yaml --seed 6 --out run/",
         "generate -r shared.yaml --set 'controls=[{length: {words: 99}}]' --out unfit/",
     )
@@ -129,9 +130,20 @@ def test_texts_are_those_of_one_process_in_order(ran, tmp_path):
     ]
 
 
+def test_decoding_is_that_of_one_process(ran, tmp_path, model_folder):
+    from dlmctl.evaluation.decode import decode
+    from dlmctl.recipe import Recipe
+
+    folder, _, out, _ = ran
+    decode(Recipe(model=str(model_folder), samples=22, seed=5, sampler={"steps": 2}), tmp_path)
+    for name in ("samples.txt", "samples.jsonl"):
+        assert (folder / "decoded" / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert sum(line.startswith("self_bleu") for line in out) == 1
+
+
 def test_a_mistake_is_one_message_and_stops_every_process(ran):
     _, (first, second), _, err = ran
-    assert first["codes"] == second["codes"] == [2, 0, 0, 0, 0, 0, 2, 2]
+    assert first["codes"] == second["codes"] == [2, 0, 0, 0, 0, 0, 0, 2, 2]
     said = [line for line in err.splitlines() if line.startswith("dlmctl")]
     assert said == [
         "dlmctl: several processes need a place for their texts. Give --out FOLDER/ or FILE.",

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dlmctl.cli import controls, data, evaluate, exchange, generate, info, recipe, train
+from dlmctl.cli import controls, data, decode, evaluate, exchange, generate, info, recipe, train
 from dlmctl.errors import UserError
 from dlmctl.processes import is_main, rank
 
@@ -67,6 +67,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("generate")(generate.generate)
+app.command("decode")(decode.decode)
 app.command("info")(info.info)
 app.add_typer(recipe.app, name="recipe", help="Look at, check and list recipes.")
 app.add_typer(controls.app, name="controls", help="List, show and start controls.")

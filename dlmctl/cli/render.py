@@ -14,7 +14,10 @@ from rich.table import Table
 from dlmctl.processes import is_main
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dlmctl.bulk import Outcome
+    from dlmctl.evaluation.decode import Decoded
     from dlmctl.generation import Generation
 
 
@@ -52,22 +55,56 @@ def bulk_progress(*, quiet: bool) -> Iterator[Callable[[float, int], None]]:
             nonlocal most
             most = max(most, done)  # a second round of drawing does not take back what is shown
             bar.update(task, description="texts", completed=int(most), total=total)
+            if done == total:
+                bar.update(task, description="merging and measuring")
 
         yield advance
 
 
 def print_outcome(outcome: Outcome) -> None:
     """Where the texts of a long run are, and its totals."""
-    speed = f" in {outcome.seconds:.1f} s ({outcome.drawn / max(outcome.seconds, 1e-9):.1f} a second)"
-    drawn = "" if outcome.drawn == outcome.tally.rows else f"{outcome.drawn} of them now"
-    totals = [f"{outcome.tally.rows} texts{', ' + drawn if drawn else ''}{speed if outcome.drawn else ''}"]
-    totals += outcome.tally.sentences()
+    totals = [_drawn(outcome.tally.rows, outcome.drawn, outcome.seconds), *outcome.tally.sentences()]
     if outcome.tally.problems:
         totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
     console = Console()
     console.print(f"texts saved in {outcome.place}", highlight=False, markup=False, soft_wrap=True)
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_decoded(decoded: Decoded, out: Path) -> None:
+    """One table: the figures of the texts beside those of the references."""
+    console = Console()
+    names = list(decoded.samples)
+    columns = {"samples": decoded.samples, **({"references": decoded.references} if decoded.references else {})}
+    rows = [[name, *(_figure(figures.get(name)) for figures in columns.values())] for name in names]
+    if console.is_terminal:
+        table = Table(pad_edge=False)
+        table.add_column("")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        for row in [["", *columns], *rows]:
+            print("\t".join(row))
+    notes = Console(stderr=not console.is_terminal)
+    drawn = _drawn(decoded.rows, decoded.drawn, decoded.seconds)
+    notes.print(f"{drawn}, saved in {out}.", highlight=False, markup=False, soft_wrap=True)
+    if "perplexity" not in decoded.samples:
+        notes.print("There is no scorer beside the model, so there is no perplexity.", soft_wrap=True)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}" if value == int(value) and value > 1 else f"{value:.4f}"
+
+
+def _drawn(rows: int, drawn: int, seconds: float) -> str:
+    """How many texts there are, how many of them were drawn now, and how fast."""
+    now = "" if drawn == rows else f", {drawn} of them now"
+    speed = f" in {seconds:.1f} s ({drawn / max(seconds, 1e-9):.1f} a second)" if drawn else ""
+    return f"{rows} texts{now}{speed}"
 
 
 def print_generation(result: Generation) -> None:
@@ -94,7 +131,7 @@ def print_generation(result: Generation) -> None:
             ]
             table.add_row(str(sample.index), escape(sample.text), *marks)
         console.print(table)
-    totals = [f"{len(result)} texts in {result.seconds:.1f} s ({len(result) / max(result.seconds, 1e-9):.1f} a second)"]
+    totals = [_drawn(len(result), len(result), result.seconds)]
     totals += Tally.of(record(sample) for sample in result).sentences()
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False)
