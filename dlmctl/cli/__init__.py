@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dlmctl.cli import controls, data, decode, evaluate, exchange, generate, info, recipe, train
+from dlmctl.cli import controls, data, decode, evaluate, exchange, generate, info, nll, recipe, train
 from dlmctl.errors import UserError
 from dlmctl.processes import is_main, rank
 
@@ -68,6 +68,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("decode")(decode.decode)
+app.command("nll")(nll.nll)
 app.command("info")(info.info)
 app.add_typer(recipe.app, name="recipe", help="Look at, check and list recipes.")
 app.add_typer(controls.app, name="controls", help="List, show and start controls.")

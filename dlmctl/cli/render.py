@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
+from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
 
     from dlmctl.bulk import Outcome
     from dlmctl.evaluation.decode import Decoded
+    from dlmctl.evaluation.nll import Likelihood
     from dlmctl.generation import Generation
+
+# In nats.
+BIT = math.log(2)
 
 
 def say(message: str) -> None:
@@ -28,37 +34,77 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def sampling_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr over all reverse steps; it shows while the model loads, too."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("loading the model", total=None)
+def counting(what: str, *, quiet: bool, last: str | None = None) -> Iterator[Callable[[float, int], None]]:
+    """A bar on stderr over ``what`` is counted, in the first process; it shows while the model loads, too.
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, description="reverse steps", completed=done, total=total)
-
-        yield advance
-
-
-@contextmanager
-def bulk_progress(*, quiet: bool) -> Iterator[Callable[[float, int], None]]:
-    """A bar on stderr over all texts of a long run, in the first process."""
+    Args:
+        last: what goes on when all are counted.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = quiet or not console.is_terminal or not is_main()
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("loading the model", total=None)
-        most = 0.0
 
         def advance(done: float, total: int) -> None:
-            nonlocal most
-            most = max(most, done)  # a second round of drawing does not take back what is shown
-            bar.update(task, description="texts", completed=int(most), total=total)
-            if done == total:
-                bar.update(task, description="merging and measuring")
+            now = last if last is not None and done == total else what
+            bar.update(task, description=now, completed=int(done), total=total)
 
         yield advance
+
+
+def sampling_progress(*, quiet: bool) -> AbstractContextManager[Callable[[float, int], None]]:
+    """A bar over all reverse steps."""
+    return counting("reverse steps", quiet=quiet)
+
+
+@contextmanager
+def bulk_progress(*, quiet: bool) -> Iterator[Callable[[float, int], None]]:
+    """A bar over all texts of a long run."""
+    with counting("texts", quiet=quiet, last="merging and measuring") as advance:
+        most = 0.0
+
+        def forward(done: float, total: int) -> None:
+            nonlocal most
+            most = max(most, done)  # a second round of drawing does not take back what is shown
+            advance(most, total)
+
+        yield forward
+
+
+def print_likelihood(found: Likelihood) -> None:
+    """The bound in nats and bits, then its parts over time as bars."""
+    console = Console()
+    plain = not console.is_terminal
+    rows = [
+        ("per token (START, words, END)", found.nats),
+        ("per word", found.nats_per_word),
+        ("standard error per token", found.standard_error),
+        ("prior", found.prior),
+        ("diffusion", sum(part.nats for part in found.diffusion)),
+        ("words given the last latent", found.words),
+        ("of it on PAD", found.padding),
+    ]
+    parts = [(f"t {part.since:.2f} to {part.until:.2f}", part.nats) for part in found.diffusion]
+    if plain:
+        for name, nats in [("", None), *rows, *parts]:
+            print("\t".join([name, *(["nats", "bits"] if nats is None else [f"{nats:.4f}", f"{nats / BIT:.4f}"])]))
+    else:
+        table = Table(pad_edge=False)
+        table.add_column("")
+        table.add_column("nats", justify="right")
+        table.add_column("bits", justify="right")
+        table.add_column("")
+        for name, nats in rows:
+            table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}")
+        table.add_section()
+        most = max(nats for _, nats in parts)
+        for name, nats in parts:
+            table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}", Bar(most, 0, nats, width=30, color="cyan"))
+        console.print(table)
+    told = f"{found.sentences} texts, {found.token_count} tokens; {found.draws} of {found.steps} steps drawn for each"
+    unknown = f"; {found.unknown:.1%} of the words are unknown to the model" if found.unknown else ""
+    Console(stderr=plain).print(f"{told}{unknown}.", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -82,7 +82,7 @@ def decode(
     figures = figures_of(words, judge)
     others = None
     if texts is not None:
-        chosen = texts[:: max(1, len(texts) // measured)][:measured]
+        chosen = texts[:: max(1, len(texts) // len(words))][: len(words)]
         others = figures_of(chosen, judge)
         figures |= {"novelty": novelty(words, texts), "bleu_to_references": mean_bleu_to(words, texts)}
     made = Decoded(figures, others, run.rows, drawn, seconds)
