@@ -21,6 +21,7 @@ from dlmctl.tally import Tally
 if TYPE_CHECKING:
     from dlmctl.checkpoint import Pretrained
     from dlmctl.recipe import Recipe
+    from dlmctl.recipe import Source as RecipeFile
 
 BulkProgress = Callable[[float, int], None]
 """Receives texts done, with a share of those being drawn, and texts in all."""
@@ -88,6 +89,7 @@ def generate_shards(
     *,
     shard_rows: int | None = None,
     latents: bool = False,
+    origin: RecipeFile | None = None,
     progress: BulkProgress | None = None,
 ) -> Bulk:
     """All samples of a recipe as shards in ``folder``; those that are there already are kept.
@@ -98,6 +100,7 @@ def generate_shards(
         shard_rows: samples in each new shard, ``SHARD_ROWS`` or fewer if not given. An interruption costs no more than
             the shards that were being drawn.
         latents: keep the final latents too.
+        origin: errors about the model name its line.
 
     Raises:
         UserError: as ``generate``; the folder holds another run, or another process is at work on it.
@@ -123,7 +126,7 @@ def generate_shards(
                 if progress is not None:
                     progress(before + size * done / total, run.rows)
 
-            result = run_recipe(recipe, model=pretrained, samples=shard, progress=watch)
+            result = run_recipe(recipe, model=pretrained, samples=shard, origin=origin, progress=watch)
             run.write(shard, [record(one) for one in result], [one.latent for one in result])
             if team.rank == 0:
                 run.note_progress()
@@ -154,7 +157,12 @@ def _with_missing(run: Run) -> tuple[Run, list[range]]:
 
 
 def generate_bulk(
-    recipe: Recipe, target: Target, *, shard_rows: int | None = None, progress: BulkProgress | None = None
+    recipe: Recipe,
+    target: Target,
+    *,
+    shard_rows: int | None = None,
+    origin: RecipeFile | None = None,
+    progress: BulkProgress | None = None,
 ) -> Outcome | None:
     """``generate_shards``, and the shards merged where the target is a file.
 
@@ -166,7 +174,7 @@ def generate_bulk(
     """
     latents = target.file is not None and target.file.suffix == ".npz"
     run, drawn, seconds = generate_shards(
-        recipe, target.folder, shard_rows=shard_rows, latents=latents, progress=progress
+        recipe, target.folder, shard_rows=shard_rows, latents=latents, origin=origin, progress=progress
     )
     if not processes.is_main():
         return None

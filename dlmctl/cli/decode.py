@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from dlmctl.cli.options import Device, Json, Preset, Quiet, Sampler, Samples, Seed, Settings, ShardRows, Steps, overrides
+from dlmctl.cli.options import (
+    Device,
+    Json,
+    Preset,
+    Quiet,
+    Sampler,
+    Samples,
+    Seed,
+    Settings,
+    ShardRows,
+    Steps,
+    overrides,
+)
 
 
 def decode(
@@ -42,7 +54,9 @@ def decode(
     from dlmctl.evaluation.decode import report
     from dlmctl.recipe import read_recipe
 
-    given = overrides(settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device)
+    given = overrides(
+        settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device
+    )
     recipe, _ = read_recipe("", "command line", given)
     with bulk_progress(quiet=quiet or json) as advance:
         made = run(

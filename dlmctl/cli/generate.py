@@ -52,7 +52,9 @@ def generate(
 
     from dlmctl.recipe import dump_recipe, load_recipe, read_recipe
 
-    given = overrides(settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device)
+    given = overrides(
+        settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device
+    )
     resolved, origin = load_recipe(recipe, given) if recipe else read_recipe("", "command line", given)
     if dry_run:
         typer.echo(dump_recipe(resolved), nl=False)
@@ -65,7 +67,7 @@ def generate(
     target = target_of(out, resolved.samples)
     if target is not None:
         with bulk_progress(quiet=quiet or json) as advance:
-            outcome = generate_bulk(resolved, target, shard_rows=shard_rows, progress=advance)
+            outcome = generate_bulk(resolved, target, shard_rows=shard_rows, origin=origin, progress=advance)
         if outcome is not None and json:
             typer.echo(encoder.dumps({"recipe": resolved.model_dump(), **outcome.figures()}, indent=2))
         elif outcome is not None and not quiet:

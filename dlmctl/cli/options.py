@@ -25,9 +25,7 @@ class PresetName(str, Enum):
 
 Samples = Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same texts.")]
-Preset = Annotated[
-    PresetName | None, typer.Option(help="Sampler and guidance where the recipe says nothing of them.")
-]
+Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance where the recipe says nothing of them.")]
 Steps = Annotated[int | None, typer.Option(help="Reverse steps.")]
 Sampler = Annotated[SamplerName | None, typer.Option(help="Which sampler.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
