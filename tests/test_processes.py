@@ -59,7 +59,7 @@ def torchrun(folder: Path, *commands: str) -> tuple[list[dict], str, str]:
     (folder / "run.py").write_text(COMMANDS)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
-        [*launcher, "run.py", str(folder)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+        [*launcher, "run.py", str(folder)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
     return [json.loads((folder / f"process-{rank}.json").read_text()) for rank in (0, 1)], run.stdout, run.stderr

@@ -18,7 +18,7 @@ def nll(
     draws: Annotated[int, typer.Option(min=1, help="Steps of the process drawn for each text.")] = 20,
     steps: Annotated[
         int | None,
-        typer.Option(min=2, help="Steps of the process: the more, the tighter the bound; 2000 if not given."),
+        typer.Option(min=2, help="Steps of the process; 2000 if not given. Each number has a bound of its own."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",

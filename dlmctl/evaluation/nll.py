@@ -126,7 +126,8 @@ def likelihood(
 
     Args:
         rows: word ids, START to END, none longer than the model (``read_rows``).
-        steps: the more, the tighter; by default those of a discrete schedule, else 2000.
+        steps: by default those of a discrete schedule, else 2000. Any number gives a bound; more are tighter only as
+            far as the x_0 estimate becomes exact near t = 0.
         draws: the more, the smaller the standard error; all steps if not fewer than these.
     """
     model, tokenizer = pretrained.model, pretrained.tokenizer
