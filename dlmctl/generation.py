@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlmctl import processes
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.compose import All, AnyOf, Not, parts_of
 from dlmctl.condition import Condition, Given, Label, read_condition
@@ -97,18 +98,26 @@ def _build(spec: ControlSpec) -> Control[Any]:
 def run_recipe(
     recipe: Recipe,
     *,
+    model: Pretrained | None = None,
+    samples: Sequence[int] | None = None,
     origin: RecipeFile | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
 ) -> Generation:
-    """Generate what a recipe asks for. See ``generate``; with ``origin``, errors about the model name the line."""
-    model = from_pretrained(recipe.model)
-    condition = read_condition(model, recipe.label, recipe.source, fault=None if origin is None else origin.error)
+    """Generate what a recipe asks for. See ``generate``.
+
+    Args:
+        model: the recipe's model, where it is loaded already.
+        samples: the numbers of the samples to generate; all of the recipe's if not given.
+        origin: errors about the model name its line.
+    """
+    pretrained = model or from_pretrained(recipe.model)
+    condition = read_condition(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
     return generate(
         build_control(recipe.control_specs()),
-        model=model,
+        model=pretrained,
         condition=condition,
-        samples=recipe.samples,
+        samples=recipe.samples if samples is None else samples,
         seed=recipe.seed,
         sampler=recipe.sampler,
         guidance=recipe.guidance,
@@ -129,7 +138,7 @@ def generate(
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
     condition: Condition | None = None,
-    samples: int = 8,
+    samples: int | Sequence[int] = 8,
     seed: int = 0,
     preset: Preset = "balanced",
     sampler: SamplerSettings | None = None,
@@ -150,7 +159,8 @@ def generate(
         label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
         source: of a model with a source, the text or the fields and values to write from, or a list of such.
         condition: in place of label and source, both as ids already; see ``condition.read_condition``.
-        samples: how many texts; a control's sets of parameters are dealt out to them in turn.
+        samples: how many texts, or the numbers of some of a run's; a control's sets of parameters are dealt out to
+            them in turn, by number.
         seed: each sample follows from the seed and its own number alone.
         preset: what ``sampler`` and ``guidance`` are where they are not given.
         until: draw samples again that are not good enough; the best text of each is kept.
@@ -173,9 +183,10 @@ def generate(
     condition = condition or read_condition(pretrained, label, source)
     chosen = settings_of(preset)
     plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, condition)
+    numbers = range(samples) if isinstance(samples, int) else samples
     best: dict[int, Sample] = {}
     for number in range(until.max_rounds):
-        open_samples = [i for i in range(samples) if i not in best or not satisfied(best[i].checks, until)]
+        open_samples = [i for i in numbers if i not in best or not satisfied(best[i].checks, until)]
         if not open_samples:
             break
         attempts = range(number * candidates, (number + 1) * candidates)
@@ -185,7 +196,7 @@ def generate(
             found[sample.index].append(sample)
         for i, texts in found.items():
             best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
-    return Generation([best[i] for i in range(samples)], time.perf_counter() - started)
+    return Generation([best[i] for i in numbers], time.perf_counter() - started)
 
 
 def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
@@ -205,13 +216,15 @@ def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrai
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU if there is one.
+    """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
 
     Raises:
         UserError: there is no such device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.local_rank()}"
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()

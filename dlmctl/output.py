@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +29,9 @@ def check_target(path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise UserError(
-            f"the ending {path.suffix!r} is not known.", where=str(path), remedy=f"Use {', '.join(FORMATS)}."
+            f"the ending {path.suffix!r} is not known.",
+            where=str(path),
+            remedy=f"Use {', '.join(FORMATS)}. For a folder put a / at the end.",
         )
     if path.is_dir():
         raise UserError("is a folder; name a file in it.", where=str(path))
@@ -70,17 +76,30 @@ def write(result: Generation, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path) as partial:
         if path.suffix == ".npz":
             with partial.open("wb") as file:
-                _write_arrays(result, file)
+                write_arrays(file, lambda: [_chunk(result)])
         else:
             lines = (
                 sample.text if path.suffix == ".txt" else json.dumps(record(sample), ensure_ascii=False)
                 for sample in result
             )
             partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` at the end and is taken away if anything fails.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         partial.replace(path)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
@@ -88,13 +107,50 @@ def write(result: Generation, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write_arrays(result: Generation, file: Any) -> None:
-    """``texts [N]``, ``passed [N]``, and latents end to end with the offsets of each sample."""
-    lengths = [len(sample.latent) for sample in result]
-    np.savez_compressed(
-        file,
-        texts=np.array([sample.text for sample in result]),
-        passed=np.array([sample.passed for sample in result]),
-        latents=np.concatenate([sample.latent for sample in result]),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+class Chunk(NamedTuple):
+    """Some samples in order: their ``latents [sum of lengths, D]`` stand end to end."""
+
+    texts: list[str]
+    passed: list[bool]
+    latents: np.ndarray
+    lengths: np.ndarray
+
+
+def _chunk(result: Generation) -> Chunk:
+    return Chunk(
+        [sample.text for sample in result],
+        [sample.passed for sample in result],
+        np.concatenate([sample.latent for sample in result]),
+        np.array([len(sample.latent) for sample in result]),
     )
+
+
+def write_arrays(file: IO[bytes], chunks: Callable[[], Iterable[Chunk]]) -> None:
+    """An npz: ``texts [N]``, ``passed [N]``, ``latents`` end to end, and the ``offsets [N + 1]`` of each sample.
+
+    Memory holds one chunk at a time, so ``chunks`` is called once for each array.
+    """
+    passed: list[bool] = []
+    lengths, width, shape, kind = [np.zeros(1, np.int64)], 1, (0,), np.dtype(np.float32)
+    for chunk in chunks():
+        passed += chunk.passed
+        lengths.append(chunk.lengths)
+        width = max(width, *map(len, chunk.texts))
+        shape, kind = chunk.latents.shape[1:], chunk.latents.dtype
+    offsets = np.cumsum(np.concatenate(lengths))
+    text = np.dtype(f"U{width}")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        _write_array(archive, "texts", (len(passed),), text, (np.array(chunk.texts, text) for chunk in chunks()))
+        _write_array(archive, "passed", (len(passed),), np.dtype(bool), [np.array(passed, bool)])
+        _write_array(archive, "latents", (int(offsets[-1]), *shape), kind, (chunk.latents for chunk in chunks()))
+        _write_array(archive, "offsets", offsets.shape, offsets.dtype, [offsets])
+
+
+def _write_array(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], kind: np.dtype[Any], parts: Iterable[np.ndarray]
+) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).tobytes())

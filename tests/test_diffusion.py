@@ -198,27 +198,32 @@ def test_self_conditioning_reads_the_estimate_before():
     assert not torch.allclose(model.predict(x, t, x).x0, without)
 
 
+def drawn(seed):
+    """Noise like a latent, from one stream."""
+    source = torch.Generator().manual_seed(seed)
+    return lambda like: torch.randn(like.shape, generator=source)
+
+
 def test_the_bound_of_a_trained_model_is_smaller(overfit, overfit_paper):
     for model in (overfit, overfit_paper):
         fresh = untrained(**{**model.config.model_dump(), "denoiser": model.config.denoiser}).eval()
-        bounds = [likelihood_bound(m, IDS, 20, torch.Generator().manual_seed(0)) for m in (fresh, model)]
+        bounds = [likelihood_bound(m, IDS, 20, drawn(0)) for m in (fresh, model)]
         assert all(bound.total.isfinite().all() for bound in bounds)
         assert bounds[1].total.mean() < 0.5 * bounds[0].total.mean()
-        assert bounds[1].diffusion.shape == (19, 4)
-    words = bounds[1].words / LENGTH
-    assert words.mean() < math.log(11)  # better than knowing nothing
+        assert bounds[1].diffusion.shape == (19, 4, LENGTH)
+    assert bounds[1].words.mean() < math.log(11)  # better than knowing nothing
 
 
 def test_the_bound_is_above_the_entropy_of_the_data(overfit):
     """Four equally likely sentences cost log 4 on average, whatever the model."""
-    totals = [likelihood_bound(overfit, IDS, 100, torch.Generator().manual_seed(seed)).total for seed in range(8)]
+    totals = [likelihood_bound(overfit, IDS, 100, drawn(seed)).total for seed in range(8)]
     assert torch.stack(totals).mean() > math.log(4)
 
 
 def test_the_bound_agrees_with_its_terms_computed_from_gaussians(overfit):
     """The prior and each step as KL of explicit normal distributions, on the same latents."""
     steps = 5
-    bound = likelihood_bound(overfit, IDS, steps, torch.Generator().manual_seed(4))
+    bound = likelihood_bound(overfit, IDS, steps, drawn(4))
     source, schedule = torch.Generator().manual_seed(4), overfit.schedule
     clean, times = overfit.embed(IDS).detach(), schedule.times(steps).tolist()
 
@@ -230,7 +235,7 @@ def test_the_bound_agrees_with_its_terms_computed_from_gaussians(overfit):
 
     end = schedule.alphabar(1.0).float()
     prior = kl(gaussian(end.sqrt() * clean, 1 - end), gaussian(torch.zeros_like(clean), torch.ones(())))
-    torch.testing.assert_close(bound.prior, prior, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(bound.prior.sum(1), prior, rtol=1e-3, atol=1e-3)
     for number, (t_value, s_value) in enumerate(pairwise(times[:-1])):
         t, s = (torch.full((4,), value, dtype=torch.float64) for value in (t_value, s_value))
         x_t = q_sample(schedule, clean, t, torch.randn(clean.shape, generator=source))
@@ -238,7 +243,20 @@ def test_the_bound_agrees_with_its_terms_computed_from_gaussians(overfit):
             estimate = overfit.predict(x_t, t, overfit.predict(x_t, t).x0).x0
         (q_mean, variance), (p_mean, _) = (posterior(schedule, x0, x_t, t, s) for x0 in (clean, estimate))
         expected = kl(gaussian(q_mean, variance), gaussian(p_mean, variance))
-        torch.testing.assert_close(bound.diffusion[number], expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(bound.diffusion[number].sum(1), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_picked_steps_are_those_of_the_whole_process(overfit):
+    """With the same noise for every step, a step costs the same whether others are computed or not."""
+    still = normal(*IDS.shape, DIM)
+    whole = likelihood_bound(overfit, IDS, 6, lambda like: still)
+    picked = torch.tensor([[4, 0, 1, 2], [3, 3, 0, 4]])
+    some = likelihood_bound(overfit, IDS, 6, lambda like: still, picked)
+    for k, row in enumerate(picked.tolist()):
+        for b, number in enumerate(row):
+            torch.testing.assert_close(some.diffusion[k, b], whole.diffusion[number, b], rtol=1e-4, atol=1e-5)
+            assert some.times[k, b] == pytest.approx(1 - number / 6)
+    torch.testing.assert_close(some.words, whole.words)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_file_is_whole_or_the_one_before(tmp_path, monkeypatch, ending, error)
     def fail(*_arguments):
         raise error
 
-    monkeypatch.setattr(output, "_write_arrays" if ending == "npz" else "record", fail)
+    monkeypatch.setattr(output, "write_arrays" if ending == "npz" else "record", fail)
     monkeypatch.setattr(Sample, "text", property(fail), raising=False)
     with pytest.raises(UserError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         write(RESULT, path)

@@ -10,8 +10,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dlmctl.cli import bench, controls, data, evaluate, exchange, generate, info, recipe, train
+from dlmctl.cli import bench, controls, data, decode, evaluate, exchange, generate, info, nll, recipe, train
 from dlmctl.errors import UserError
+from dlmctl.processes import is_main, rank
 
 
 class CommandLine(TyperGroup):
@@ -27,8 +28,8 @@ class CommandLine(TyperGroup):
             return result
         except UserError as error:
             return _stop(str(error), 2)
-        except KeyboardInterrupt:
-            return _stop("interrupted.", 130)
+        except KeyboardInterrupt as interrupt:
+            return _stop(str(interrupt) or "interrupted.", 130)
         except BrokenPipeError:
             _silence_stdout()
             raise typer.Exit(141) from None
@@ -38,8 +39,17 @@ class CommandLine(TyperGroup):
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"dlmctl: {message}", file=sys.stderr)
+    # Until several processes are connected they all fail alike; after that, each for reasons of its own.
+    if is_main():
+        print(f"dlmctl: {message}", file=sys.stderr)
+    elif code != 130 and _connected():
+        print(f"dlmctl, process {rank()}: {message}", file=sys.stderr)
     raise typer.Exit(code) from None
+
+
+def _connected() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_initialized()
 
 
 def _silence_stdout() -> None:
@@ -58,6 +68,8 @@ app = typer.Typer(
 )
 app.command("generate")(generate.generate)
 app.command("bench")(bench.bench)
+app.command("decode")(decode.decode)
+app.command("nll")(nll.nll)
 app.command("info")(info.info)
 app.add_typer(recipe.app, name="recipe", help="Look at, check and list recipes.")
 app.add_typer(controls.app, name="controls", help="List, show and start controls.")

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
+from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dlmctl.processes import is_main
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dlmctl.bulk import Outcome
+    from dlmctl.evaluation.decode import Decoded
+    from dlmctl.evaluation.nll import Likelihood
     from dlmctl.generation import Generation
+
+# In nats.
+BIT = math.log(2)
+
+
+def say(message: str) -> None:
+    """Print a line, in the first process only."""
+    if is_main():
+        print(message)
 
 
 @contextmanager
-def sampling_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr over all reverse steps; it shows while the model loads, too."""
+def counting(what: str, *, quiet: bool, last: str | None = None) -> Iterator[Callable[[float, int], None]]:
+    """A bar on stderr over ``what`` is counted, in the first process; it shows while the model loads, too.
+
+    Args:
+        last: what goes on when all are counted.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    hidden = quiet or not console.is_terminal or not is_main()
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("loading the model", total=None)
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, description="reverse steps", completed=done, total=total)
+        def advance(done: float, total: int) -> None:
+            now = last if last is not None and done == total else what
+            bar.update(task, description=now, completed=int(done), total=total)
 
         yield advance
 
@@ -40,8 +64,111 @@ def working(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda what: status.update(what)
 
 
+def sampling_progress(*, quiet: bool) -> AbstractContextManager[Callable[[float, int], None]]:
+    """A bar over all reverse steps."""
+    return counting("reverse steps", quiet=quiet)
+
+
+@contextmanager
+def bulk_progress(*, quiet: bool) -> Iterator[Callable[[float, int], None]]:
+    """A bar over all texts of a long run."""
+    with counting("texts", quiet=quiet, last="merging and measuring") as advance:
+        most = 0.0
+
+        def forward(done: float, total: int) -> None:
+            nonlocal most
+            most = max(most, done)  # a second round of drawing does not take back what is shown
+            advance(most, total)
+
+        yield forward
+
+
+def print_likelihood(found: Likelihood) -> None:
+    """The bound in nats and bits, then its parts over time as bars."""
+    console = Console()
+    plain = not console.is_terminal
+    rows = [
+        ("per token (START, words, END)", found.nats),
+        ("per word", found.nats_per_word),
+        ("standard error per token", found.standard_error),
+        ("prior", found.prior),
+        ("diffusion", sum(part.nats for part in found.diffusion)),
+        ("words given the last latent", found.words),
+        ("of it on PAD", found.padding),
+    ]
+    parts = [(f"t {part.since:.2f} to {part.until:.2f}", part.nats) for part in found.diffusion]
+    if plain:
+        for name, nats in [("", None), *rows, *parts]:
+            print("\t".join([name, *(["nats", "bits"] if nats is None else [f"{nats:.4f}", f"{nats / BIT:.4f}"])]))
+    else:
+        table = Table(pad_edge=False)
+        table.add_column("")
+        table.add_column("nats", justify="right")
+        table.add_column("bits", justify="right")
+        table.add_column("")
+        for name, nats in rows:
+            table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}")
+        table.add_section()
+        most = max(nats for _, nats in parts)
+        for name, nats in parts:
+            table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}", Bar(most, 0, nats, width=30, color="cyan"))
+        console.print(table)
+    told = f"{found.sentences} texts, {found.token_count} tokens; {found.draws} of {found.steps} steps drawn for each"
+    unknown = f"; {found.unknown:.1%} of the words are unknown to the model" if found.unknown else ""
+    Console(stderr=plain).print(f"{told}{unknown}.", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """Where the texts of a long run are, and its totals."""
+    totals = [_drawn(outcome.tally.rows, outcome.drawn, outcome.seconds), *outcome.tally.sentences()]
+    if outcome.tally.problems:
+        totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
+    console = Console()
+    console.print(f"texts saved in {outcome.place}", highlight=False, markup=False, soft_wrap=True)
+    notes = Console(stderr=not console.is_terminal)
+    notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_decoded(decoded: Decoded, out: Path) -> None:
+    """One table: the figures of the texts beside those of the references."""
+    console = Console()
+    names = list(decoded.samples)
+    columns = {"samples": decoded.samples, **({"references": decoded.references} if decoded.references else {})}
+    rows = [[name, *(_figure(figures.get(name)) for figures in columns.values())] for name in names]
+    if console.is_terminal:
+        table = Table(pad_edge=False)
+        table.add_column("")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        for row in [["", *columns], *rows]:
+            print("\t".join(row))
+    notes = Console(stderr=not console.is_terminal)
+    drawn = _drawn(decoded.rows, decoded.drawn, decoded.seconds)
+    notes.print(f"{drawn}, saved in {out}.", highlight=False, markup=False, soft_wrap=True)
+    if "perplexity" not in decoded.samples:
+        notes.print("There is no scorer beside the model, so there is no perplexity.", soft_wrap=True)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}" if value == int(value) and value > 1 else f"{value:.4f}"
+
+
+def _drawn(rows: int, drawn: int, seconds: float) -> str:
+    """How many texts there are, how many of them were drawn now, and how fast."""
+    now = "" if drawn == rows else f", {drawn} of them now"
+    speed = f" in {seconds:.1f} s ({drawn / max(seconds, 1e-9):.1f} a second)" if drawn else ""
+    return f"{rows} texts{now}{speed}"
+
+
 def print_generation(result: Generation) -> None:
     """Texts with each control's score, then totals. Piped output is one text a line, with tab-separated scores."""
+    from dlmctl.output import record
+    from dlmctl.tally import Tally
+
     console = Console()
     names = list(result.samples[0].checks) if result.samples else []
     if not console.is_terminal:
@@ -61,14 +188,8 @@ def print_generation(result: Generation) -> None:
             ]
             table.add_row(str(sample.index), escape(sample.text), *marks)
         console.print(table)
-    totals = [f"{len(result)} texts in {result.seconds:.1f} s ({len(result) / max(result.seconds, 1e-9):.1f} a second)"]
-    for name in names:
-        checks = [sample.checks[name] for sample in result]
-        mean = sum(check.score for check in checks) / len(checks)
-        totals.append(f"{name}: mean score {mean:.1%}, {sum(check.passed for check in checks)} of {len(checks)} pass")
-    rounds = max((sample.rounds for sample in result), default=1)
-    if rounds > 1:
-        totals.append(f"Drawn in {rounds} rounds")
+    totals = [_drawn(len(result), len(result), result.seconds)]
+    totals += Tally.of(record(sample) for sample in result).sentences()
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False)
     for sample in result:

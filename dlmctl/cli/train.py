@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dlmctl.cli.render import say
+
 app = typer.Typer(no_args_is_help=True)
 
 Data = Annotated[Path, typer.Option(help="A data set made by `dlmctl data prepare`.")]
@@ -23,7 +25,7 @@ def lm(data: Data, out: Out, config: Config = "e2e", settings: Settings = None, 
     from dlmctl.training.lm import LanguageModelConfig, train_lm
 
     folder = train_lm(read_config(config, LanguageModelConfig, settings or []), data, out, resume=resume)
-    typer.echo(f"model saved in {folder}")
+    say(f"model saved in {folder}")
 
 
 @app.command()
@@ -48,7 +50,7 @@ def control(
     require_trainable(kind)
     loop = read_config(config, LoopConfig, settings or [])
     folder = train_control(kind, from_pretrained(model), loop, data, out, label=label, name=weights, resume=resume)
-    typer.echo(f"weights of {name} saved in {folder}")
+    say(f"weights of {name} saved in {folder}")
 
 
 @app.command()
@@ -60,7 +62,7 @@ def scorer(
     from dlmctl.training.scorer import ScorerConfig, train_scorer
 
     train_scorer(read_config(config, ScorerConfig, settings or []), data, out, resume=resume)
-    typer.echo(f"scorer saved in {out / 'scorer'}")
+    say(f"scorer saved in {out / 'scorer'}")
 
 
 @app.command()
@@ -73,7 +75,7 @@ def tagger(
     from dlmctl.training.tagger import train_tagger
 
     accuracy = train_tagger(train, dev, out)
-    typer.echo(f"tagger saved in {out}; accuracy on {dev.name}: {accuracy:.4f}")
+    say(f"tagger saved in {out}; accuracy on {dev.name}: {accuracy:.4f}")
 
 
 @app.command()
@@ -92,4 +94,4 @@ def parser(
 
     settled = read_config(config, ParserTrainingConfig, settings or [])
     f1 = train_parser(settled, train, dev, conllu, out, resume=resume)
-    typer.echo(f"parser saved in {out / 'parser'}; F1 on {dev.name}: {f1:.4f}")
+    say(f"parser saved in {out / 'parser'}; F1 on {dev.name}: {f1:.4f}")

@@ -34,17 +34,39 @@ def self_bleu(samples: Sequence[Words], *, references: int = 100, seed: int = 0)
     Raises:
         DataError: there are fewer than two samples.
     """
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
     if len(samples) < 2:
         raise DataError("self-BLEU needs two samples or more.")
-    smooth, rng = SmoothingFunction().method1, random.Random(seed)
-    total = 0.0
-    for at, words in enumerate(samples):
+    rng = random.Random(seed)
+    texts = []
+    for at in range(len(samples)):
         others = rng.sample(range(len(samples) - 1), min(references, len(samples) - 1))
-        texts = [samples[other + (other >= at)] for other in others]  # numbers from ``at`` on skip the sample itself
-        total += float(sentence_bleu(texts, words, smoothing_function=smooth))
-    return total / len(samples)
+        texts.append(
+            [samples[other + (other >= at)] for other in others]
+        )  # from ``at`` on, the sample itself is left out
+    return _mean_bleu(samples, texts)
+
+
+def mean_bleu_to(samples: Sequence[Words], texts: Sequence[Words], *, references: int = 100, seed: int = 0) -> float:
+    """Mean BLEU-4 of each sample against ``texts``, in [0, 1], smoothed and drawn as in ``self_bleu``.
+
+    Raises:
+        DataError: there are no samples or no texts.
+    """
+    if not samples or not texts:
+        raise DataError("there is nothing to compare.")
+    rng = random.Random(seed)
+    return _mean_bleu(samples, [rng.sample(texts, min(references, len(texts))) for _ in samples])
+
+
+def _mean_bleu(samples: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    smooth = SmoothingFunction().method1
+    scores = (
+        float(sentence_bleu(texts, words, smoothing_function=smooth)) if words else 0.0
+        for words, texts in zip(samples, references, strict=True)
+    )
+    return sum(scores) / len(samples)
 
 
 def novelty(samples: Sequence[Words], training: Iterable[Words]) -> float:

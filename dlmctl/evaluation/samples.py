@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlmctl.checkpoint import Pretrained
 from dlmctl.dataset import Split, load_split
+from dlmctl.errors import DataError
 from dlmctl.evaluation.diversity import distinct_n, novelty, self_bleu
 from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
 from dlmctl.generation import generate
 from dlmctl.sampling import Progress
 from dlmctl.settings import SamplerSettings
 from dlmctl.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+
+Judge = tuple["GPT2LMHeadModel", Tokenizer]
+DIVERSITY: dict[str, Callable[[Sequence[Sequence[str]]], float]] = {
+    **{f"distinct_{n}": partial(distinct_n, n=n) for n in range(1, 5)},
+    "self_bleu": self_bleu,
+}
 
 
 def sentences_of(split: Split, tokenizer: Tokenizer) -> list[list[str]]:
@@ -35,12 +51,13 @@ def evaluate_samples(
         ``lm_score`` (nats per token under the scorer, END counted), ``distinct_1`` to ``distinct_4``,
         ``self_bleu``, ``novelty`` (share of samples that no training sentence equals), each also as
         ``valid_...`` for the validation text, over as many of its rows as there are samples where
-        the figure depends on their number; ``seconds_per_sample``.
+        the figure depends on their number; ``seconds_per_sample``. A figure of diversity that so few or so short
+        texts do not have is left out.
 
     Raises:
         UserError: the scorer or the data set is missing.
     """
-    judge, judge_words = load_scorer(scorer or pretrained.folder / "scorer")
+    judge = load_scorer(scorer or pretrained.folder / "scorer")
     tokenizer = pretrained.tokenizer
     training = sentences_of(load_split(data, "train"), tokenizer)
     valid = sentences_of(load_split(data, "valid"), tokenizer)
@@ -50,11 +67,35 @@ def evaluate_samples(
     # Validation rows stand by mr, so neighbours are alike; an even stride makes a fair sample of them.
     stride = max(1, len(valid) // samples)
     for prefix, sentences in (("", texts), ("valid_", valid[::stride][:samples])):
-        scored = valid if prefix else sentences
-        figures[f"{prefix}lm_score"] = mean_nats(lm_score(judge, judge_words, scored), scored)
-        for n in range(1, 5):
-            figures[f"{prefix}distinct_{n}"] = distinct_n(sentences, n)
-        figures[f"{prefix}self_bleu"] = self_bleu(sentences)
-        figures[f"{prefix}novelty"] = novelty(sentences, training)
+        found = {**_diversity(sentences), "novelty": novelty(sentences, training)}
+        found["lm_score"] = _nats(judge, valid if prefix else sentences)
+        figures |= {f"{prefix}{name}": value for name, value in found.items()}
     figures["seconds_per_sample"] = result.seconds / samples
+    return figures
+
+
+def figures_of(sentences: Sequence[Sequence[str]], judge: Judge | None) -> dict[str, float]:
+    """Figures of texts by themselves.
+
+    Returns:
+        ``measured`` (how many texts), ``words`` (their mean length), with a ``judge`` its ``lm_score`` (nats per token)
+        and the ``perplexity`` (e to that), ``distinct_1`` to ``distinct_4``, ``self_bleu``. Of texts that are too short
+        or too few for a figure of diversity it is left out.
+    """
+    figures = {"measured": float(len(sentences)), "words": sum(map(len, sentences)) / len(sentences)}
+    if judge is not None:
+        nats = _nats(judge, sentences)
+        figures |= {"lm_score": nats, "perplexity": math.exp(nats)}
+    return figures | _diversity(sentences)
+
+
+def _nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
+    return mean_nats(lm_score(*judge, sentences), sentences)
+
+
+def _diversity(sentences: Sequence[Sequence[str]]) -> dict[str, float]:
+    figures = {}
+    for name, measure in DIVERSITY.items():
+        with suppress(DataError):
+            figures[name] = measure(sentences)
     return figures

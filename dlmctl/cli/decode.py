@@ -1,0 +1,74 @@
+"""``dlmctl decode``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlmctl.cli.options import (
+    Device,
+    Json,
+    Preset,
+    Quiet,
+    Sampler,
+    Samples,
+    Seed,
+    Settings,
+    ShardRows,
+    Steps,
+    overrides,
+)
+
+
+def decode(
+    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub name.")],
+    out: Annotated[Path, typer.Option(help="Folder for texts, latents and figures.")],
+    samples: Samples = None,
+    seed: Seed = None,
+    preset: Preset = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    device: Device = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Texts to compare with: a file, or a prepared data set (its validation split).")
+    ] = None,
+    scorer: Annotated[
+        Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")
+    ] = None,
+    measure: Annotated[int, typer.Option(min=1, help="Measure the first so many texts.")] = 1000,
+    shard_rows: ShardRows = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Draw many texts with their latents, and measure them: perplexity, diversity, nearness to references.
+
+    The same command continues a run that was cut off.
+    """
+    import json as encoder
+
+    from dlmctl.cli.render import bulk_progress, print_decoded
+    from dlmctl.evaluation.decode import decode as run
+    from dlmctl.evaluation.decode import report
+    from dlmctl.recipe import read_recipe
+
+    given = overrides(
+        settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device
+    )
+    recipe, _ = read_recipe("", "command line", given)
+    with bulk_progress(quiet=quiet or json) as advance:
+        made = run(
+            recipe,
+            out,
+            references=references,
+            scorer=scorer,
+            measured=measure,
+            shard_rows=shard_rows,
+            progress=advance,
+        )
+    if made is not None and json:
+        typer.echo(encoder.dumps(report(made), indent=2))
+    elif made is not None and not quiet:
+        print_decoded(made, out)

@@ -1,0 +1,50 @@
+"""``dlmctl nll``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlmctl.cli.options import Json, Quiet
+
+
+def nll(
+    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub name.")],
+    data: Annotated[Path, typer.Argument(help="A prepared data set with the model's vocabulary, or a file of texts.")],
+    split: Annotated[str, typer.Option(help="Of a prepared data set.")] = "valid",
+    limit: Annotated[int, typer.Option(min=1, help="Use at most so many texts, spread evenly.")] = 1000,
+    draws: Annotated[int, typer.Option(min=1, help="Steps of the process drawn for each text.")] = 20,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=2, help="Steps of the process; 2000 if not given. Each number has a bound of its own."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    plot: Annotated[Path | None, typer.Option(help="Draw the parts over t: FILE.png, .svg or .pdf.")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """How likely a model finds texts: the variational bound per token and per word, and its parts over time."""
+    import json as encoder
+
+    from dlmctl.cli.render import counting, print_likelihood
+    from dlmctl.evaluation.plot import check_plot, plot_likelihood
+
+    if plot is not None:
+        check_plot(plot)
+    with counting("texts", quiet=quiet or json) as progress:
+        from dlmctl.checkpoint import from_pretrained
+        from dlmctl.evaluation.nll import likelihood, read_rows
+        from dlmctl.generation import choose_device
+
+        pretrained = from_pretrained(model, choose_device(device))
+        rows = read_rows(data, pretrained, split, limit)
+        found = likelihood(pretrained, rows, steps=steps, draws=draws, seed=seed, progress=progress)
+    if plot is not None:
+        plot_likelihood(found, plot)
+    if json:
+        typer.echo(encoder.dumps(found.figures(), indent=2))
+    else:
+        print_likelihood(found)

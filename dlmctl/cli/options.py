@@ -1,0 +1,47 @@
+"""Options that several commands share, and how they become settings of a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+
+class SamplerName(str, Enum):
+    ancestral = "ancestral"
+    ddim = "ddim"
+    dpmpp_2m = "dpmpp_2m"
+
+
+class PresetName(str, Enum):
+    fast = "fast"
+    balanced = "balanced"
+    quality = "quality"
+    paper = "paper"
+
+
+Samples = Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same texts.")]
+Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance where the recipe says nothing of them.")]
+Steps = Annotated[int | None, typer.Option(help="Reverse steps.")]
+Sampler = Annotated[SamplerName | None, typer.Option(help="Which sampler.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
+ShardRows = Annotated[int | None, typer.Option(min=1, help="Texts in each new shard of a long run; 512 if not given.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def overrides(settings: Sequence[str] | None, **options: Any) -> list[str]:
+    """The settings laid over a recipe: what ``--set`` says, then the options that are given.
+
+    Args:
+        options: ``samples``, ``seed``, ``model``, ``preset``, ``steps``, ``sampler``, ``device``.
+    """
+    places = {"steps": "sampler.steps", "sampler": "sampler.name"}
+    # As JSON, which is YAML: a folder named 12 or null is still a name.
+    given = [f"{places.get(name, name)}={json.dumps(value)}" for name, value in options.items() if value is not None]
+    return [*(settings or []), *given]

@@ -1,0 +1,120 @@
+"""Many texts of a model with their latents, and what they are worth: fluency, diversity, nearness to other texts."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dlmctl import processes
+from dlmctl.bulk import BulkProgress, generate_shards
+from dlmctl.corpus import read_corpus, sniff
+from dlmctl.dataset import load_split, load_vocabulary
+from dlmctl.errors import DataError
+from dlmctl.evaluation.diversity import mean_bleu_to, novelty
+from dlmctl.evaluation.samples import figures_of, sentences_of
+from dlmctl.output import FORMATS
+from dlmctl.shards import merge
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+    from dlmctl.recipe import Recipe
+    from dlmctl.tokenizer import Tokenizer
+
+SHARDS, METRICS = "shards", "metrics.json"
+MEASURED = 1000
+Judge = tuple["GPT2LMHeadModel", "Tokenizer"]
+
+
+class Decoded(NamedTuple):
+    """What ``decode`` came to.
+
+    Attributes:
+        samples: figures of the texts, as in ``samples.figures_of``, and beside references ``novelty`` and
+            ``bleu_to_references``; references: the same figures of these, if they were given.
+        rows, drawn: texts in all, and texts drawn by this call.
+    """
+
+    samples: dict[str, float]
+    references: dict[str, float] | None
+    rows: int
+    drawn: int
+    seconds: float
+
+
+def decode(
+    recipe: Recipe,
+    out: Path,
+    *,
+    references: Path | None = None,
+    scorer: Path | None = None,
+    measured: int = MEASURED,
+    shard_rows: int | None = None,
+    progress: BulkProgress | None = None,
+) -> Decoded | None:
+    """Draw the samples of a recipe and measure them.
+
+    Writes ``out/shards`` (see ``bulk.generate_shards``: the same call continues what was cut off), merged into
+    ``samples.txt``, ``samples.jsonl`` and ``samples.npz`` (texts and latents), and ``metrics.json``.
+
+    Args:
+        references: a file of texts, or a prepared data set, whose validation split is taken.
+        scorer: folder of the scorer; by default the one beside the model, and no perplexity where there is none.
+        measured: how many texts are measured, the first ones; as many references are, spread evenly. Diversity falls
+            with the number of texts, so figures compare for the same number only.
+
+    Returns:
+        None in all processes but the first.
+
+    Raises:
+        UserError: as ``generate_shards``; the references or the scorer cannot be read.
+    """
+    texts = _reference_words(references) if references is not None else None
+    judge = _judge(recipe.model, scorer)
+    run, drawn, seconds = generate_shards(recipe, out / SHARDS, shard_rows=shard_rows, latents=True, progress=progress)
+    if not processes.is_main():
+        return None
+    for ending in FORMATS:
+        merge(run, out / f"samples{ending}")
+    words = [row["words"] for row in islice(run.records(), measured)]
+    figures = figures_of(words, judge)
+    others = None
+    if texts is not None:
+        chosen = texts[:: max(1, len(texts) // len(words))][: len(words)]
+        others = figures_of(chosen, judge)
+        figures |= {"novelty": novelty(words, texts), "bleu_to_references": mean_bleu_to(words, texts)}
+    made = Decoded(figures, others, run.rows, drawn, seconds)
+    (out / METRICS).write_text(json.dumps(report(made), indent=2) + "\n", "utf-8")
+    return made
+
+
+def report(decoded: Decoded) -> dict[str, Any]:
+    """A result as plain values."""
+    return {
+        "rows": decoded.rows,
+        "drawn": decoded.drawn,
+        "seconds": round(decoded.seconds, 3),
+        "samples": decoded.samples,
+        "references": decoded.references,
+    }
+
+
+def _judge(model: str, scorer: Path | None) -> Judge | None:
+    from dlmctl.checkpoint import resolve
+    from dlmctl.evaluation.lm_score import load_scorer
+
+    folder = scorer or resolve(model) / "scorer"
+    return load_scorer(folder) if scorer is not None or folder.is_dir() else None
+
+
+def _reference_words(path: Path) -> list[list[str]]:
+    """The texts of a file or of a prepared set, split into words as the models do it."""
+    if path.is_dir():
+        found = sentences_of(load_split(path, "valid"), load_vocabulary(path))
+    else:
+        found = [record.words for record in read_corpus(path, sniff(path))]
+    if not found:
+        raise DataError("holds no texts.", where=str(path))
+    return found

@@ -1,0 +1,215 @@
+"""How likely a model finds texts: the variational bound on -log p, per token and per word, with its parts over t.
+
+A text stands on the smallest canvas that holds it, as in sampling. All positions of the canvas are in the bound, PAD
+too: the model reads them, so what they give away must be paid for. The sum is divided by the tokens START to END.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlmctl.canvas import STRUCTURE, canvas_of
+from dlmctl.checkpoint import Pretrained
+from dlmctl.corpus import read_corpus, sniff
+from dlmctl.dataset import load_split, load_vocabulary
+from dlmctl.diffusion import likelihood_bound
+from dlmctl.errors import DataError
+from dlmctl.noise import CONTROL, Draw, SampleNoise
+from dlmctl.sampling import Progress
+from dlmctl.schedule import Schedule
+
+STEPS, BINS = 2000, 20
+BATCH_POSITIONS = 4096
+
+
+class Part(NamedTuple):
+    """What the steps that start at times in (since, until] cost, in nats per token."""
+
+    since: float
+    until: float
+    nats: float
+
+
+class Likelihood(NamedTuple):
+    """The bound over a corpus. Parts are in nats per token, counting START, the words and END, and sum to ``nats``.
+
+    Attributes:
+        nats, standard_error: the bound, and its standard error from the choice of texts and of noise together.
+        prior: the latent at t = 1 is not quite noise; diffusion: the steps, by time; words: rounding at the end.
+        padding: what of ``nats`` stands on PAD positions: where the text ends, among other things.
+        unknown: share of words outside the model's vocabulary, counted as UNK.
+        steps, draws: of the process, and how many of them are drawn for each text.
+    """
+
+    nats: float
+    standard_error: float
+    prior: float
+    diffusion: list[Part]
+    words: float
+    padding: float
+    unknown: float
+    sentences: int
+    token_count: int
+    word_count: int
+    steps: int
+    draws: int
+
+    @property
+    def nats_per_word(self) -> float:
+        """The same sum divided by the words alone."""
+        return self.nats * self.token_count / self.word_count
+
+    def figures(self) -> dict[str, Any]:
+        """All of it as plain values, in bits too."""
+        bits = {"bits": self.nats / math.log(2), "bits_per_word": self.nats_per_word / math.log(2)}
+        parts = [part._asdict() for part in self.diffusion]
+        return {**self._asdict(), "diffusion": parts, "nats_per_word": self.nats_per_word, **bits}
+
+
+def read_rows(data: Path, pretrained: Pretrained, split: str = "valid", limit: int | None = None) -> list[list[int]]:
+    """Texts as word ids, START to END.
+
+    Args:
+        data: a file of texts, or a prepared data set with the model's vocabulary.
+        split: of a data set.
+        limit: at most so many, spread evenly over all.
+
+    Raises:
+        DataError: they cannot be read, there are none, one is too long for the model, or the vocabulary is another's.
+    """
+    tokenizer = pretrained.tokenizer
+    if data.is_dir():
+        found = load_split(data, split)
+        if getattr(load_vocabulary(data), "vocabulary", None) != getattr(tokenizer, "vocabulary", None):
+            remedy = "Prepare it with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`)."
+            raise DataError("has another vocabulary than the model.", where=str(data), remedy=remedy)
+        rows = [found.row(row).tolist() for row in _spread(len(found), limit)]
+    else:
+        records = [record.words for record in read_corpus(data, sniff(data))]
+        rows = [tokenizer.encode(records[at]) for at in _spread(len(records), limit)]
+    if not rows:
+        raise DataError("holds no texts.", where=str(data))
+    longest, most = max(map(len, rows)), pretrained.model.config.length
+    if longest > most:
+        what = f"has a text of {longest - STRUCTURE} words; the model holds up to {most - STRUCTURE}."
+        raise DataError(what, where=str(data), remedy="Shorten it or leave it out.")
+    return rows
+
+
+def _spread(count: int, limit: int | None) -> Sequence[int]:
+    if limit is None or limit >= count:
+        return range(count)
+    return [at * count // limit for at in range(limit)]
+
+
+def likelihood(
+    pretrained: Pretrained,
+    rows: Sequence[Sequence[int]],
+    *,
+    steps: int | None = None,
+    draws: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Likelihood:
+    """The bound of a ``steps``-step process over texts, estimated from ``draws`` of its steps for each of them.
+
+    The steps are cut into about ``draws`` stretches, and of each stretch one step, drawn for each text anew, stands for
+    all: the mean over draws is the bound itself. Each text's noise follows from the seed and its number.
+
+    Args:
+        rows: word ids, START to END, none longer than the model (``read_rows``).
+        steps: by default those of a discrete schedule, else 2000. Any number gives a bound; more are tighter only as
+            far as the x_0 estimate becomes exact near t = 0.
+        draws: the more, the smaller the standard error; all steps if not fewer than these.
+    """
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    steps = steps or model.schedule.steps or STEPS
+    stretches = stretches_of(model.schedule, steps, draws)
+    sizes = torch.tensor([len(stretch) for stretch in stretches], dtype=torch.float64)[:, None, None]
+    sums, padding, done = np.zeros(len(rows)), 0.0, 0
+    prior = words = 0.0
+    bins = np.zeros(BINS)
+    for numbers, ids in _batches(rows, model.config.length, tokenizer.pad_id):
+        ids = ids.to(model.embeddings.device)
+        texts = [Draw(seed, number) for number in numbers]
+        picked = torch.from_numpy(np.stack([_picked(stretches, text) for text in texts], axis=1))
+        bound = likelihood_bound(model, ids, steps, SampleNoise(texts), picked)
+        diffusion = bound.diffusion.double().cpu() * sizes
+        before, after = bound.prior.double().cpu(), bound.words.double().cpu()
+        place = (torch.ceil(bound.times.cpu() * BINS - 1e-9).long() - 1).clamp(0, BINS - 1)
+        bins += np.bincount(place.flatten().numpy(), diffusion.sum(2).flatten().numpy(), BINS)
+        each = before + diffusion.sum(0) + after
+        sums[numbers] = each.sum(1).numpy()
+        padding += each[(ids == tokenizer.pad_id).cpu()].sum().item()
+        prior, words = prior + before.sum().item(), words + after.sum().item()
+        done += len(numbers)
+        if progress is not None:
+            progress(done, len(rows))
+    lengths = np.array([len(row) for row in rows])
+    tokens, structure = int(lengths.sum()), {tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id}
+    word_count = sum(index not in structure for row in rows for index in row)
+    unknown = sum(index == tokenizer.unk_id for row in rows for index in row)
+    return Likelihood(
+        nats=float(sums.sum()) / tokens,
+        standard_error=_ratio_error(sums, lengths),
+        prior=prior / tokens,
+        diffusion=[Part(at / BINS, (at + 1) / BINS, float(nats) / tokens) for at, nats in enumerate(bins)],
+        words=words / tokens,
+        padding=padding / tokens,
+        unknown=unknown / max(1, word_count),
+        sentences=len(rows),
+        token_count=tokens,
+        word_count=max(1, word_count),
+        steps=steps,
+        draws=len(stretches),
+    )
+
+
+def stretches_of(schedule: Schedule, steps: int, draws: int) -> list[np.ndarray]:
+    """The numbers of all steps but the last, in at most ``draws`` stretches of equal share in time and in log SNR.
+
+    Near t = 0 the SNR grows so fast that a few of many steps decide; stretches of equal time would hide them.
+    """
+    alphabar = schedule.alphabar(schedule.times(steps)[:-1])
+    # Where the SNR is beyond this, words are certain or nothing is known of them, whatever it is.
+    log_snr = torch.logit(alphabar).clamp(-5, 7).numpy()
+    spread = max(log_snr[-1] - log_snr[0], 1e-9)
+    share = (np.arange(steps - 1) / steps + (log_snr[:-1] - log_snr[0]) / spread) / 2
+    return [found for number in range(draws) if len(found := np.flatnonzero(np.floor(share * draws) == number))]
+
+
+def _batches(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers and ids ``[B, canvas]`` of rows that share a canvas."""
+    by_canvas: dict[int, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        by_canvas[canvas_of(len(row) - STRUCTURE, length)].append(number)
+    for canvas, numbers in sorted(by_canvas.items()):
+        size = max(1, BATCH_POSITIONS // canvas)
+        for at in range(0, len(numbers), size):
+            chosen = numbers[at : at + size]
+            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (canvas - len(rows[one]))] for one in chosen])
+
+
+def _picked(stretches: Sequence[np.ndarray], text: Draw) -> np.ndarray:
+    """One step of each stretch, for one text."""
+    shares = torch.rand(len(stretches), generator=text.generator(CONTROL)).numpy()
+    return np.array(
+        [stretch[int(share * len(stretch))] for stretch, share in zip(stretches, shares, strict=True)], np.int64
+    )
+
+
+def _ratio_error(sums: np.ndarray, lengths: np.ndarray) -> float:
+    """Standard error of a ratio of sums (Cochran 1977, eq. 6.9); not a number for a single text."""
+    count = len(sums)
+    if count < 2:
+        return math.nan
+    residuals = sums - sums.sum() / lengths.sum() * lengths
+    return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / lengths.sum())

@@ -1,0 +1,57 @@
+"""Pictures of figures, by matplotlib (extra ``plot``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlmctl.errors import UserError
+from dlmctl.output import replacing
+
+if TYPE_CHECKING:
+    from dlmctl.evaluation.nll import Likelihood
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_plot(path: Path) -> None:
+    """Find out before measuring whether a picture can be drawn.
+
+    Raises:
+        UserError: matplotlib is not installed, the ending is not known, or there is no such folder.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        remedy = "Install it with `pip install matplotlib`."
+        raise UserError("a plot needs matplotlib.", where="--plot", remedy=remedy) from None
+    if path.suffix not in FORMATS:
+        what = f"the ending {path.suffix!r} is not known."
+        raise UserError(what, where=str(path), remedy=f"Use {', '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
+
+
+def plot_likelihood(found: Likelihood, path: Path) -> None:
+    """The bound's parts over t as bars, in nats per token.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    starts = [part.since for part in found.diffusion]
+    axes.bar(starts, [part.nats for part in found.diffusion], width=[p.until - p.since for p in found.diffusion],
+             align="edge", edgecolor="white")  # fmt: skip
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("time t (0: words, 1: noise)")
+    axes.set_ylabel("nats per token")
+    axes.set_title(
+        f"{found.nats:.3f} ± {found.standard_error:.3f} nats per token over {found.sentences} texts; "
+        f"prior {found.prior:.4f}, words {found.words:.4f}",
+        fontsize="medium",
+    )
+    with replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], dpi=150)

@@ -1,0 +1,92 @@
+"""Several processes of one command, as ``torchrun`` and ``accelerate launch`` start them.
+
+Who a process is stands in its environment, so that asking costs nothing; only ``Team`` connects the processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from dlmctl.errors import UserError
+
+T = TypeVar("T")
+# A process may wait for the longest shard of another.
+PATIENCE = timedelta(days=7)
+
+
+def count() -> int:
+    """How many processes the command has."""
+    return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+def local_rank() -> int:
+    """The number of this process among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if count() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints."""
+    return rank() == 0
+
+
+class Team:
+    """What the processes of a command tell each other; one process alone talks to itself.
+
+    Attributes:
+        rank, size: the number of this process, and how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = rank(), count()
+        if self.size > 1:
+            from accelerate import PartialState
+
+            # Only small objects travel, so gloo on the CPU serves GPUs too and does not keep them spinning.
+            state = PartialState(cpu=True, timeout=PATIENCE)
+            self.rank, self.size = state.process_index, state.num_processes
+
+    def from_main(self, action: Callable[[], T]) -> T:
+        """What ``action`` gives in the first process, in all of them.
+
+        Raises:
+            UserError: ``action`` raised it. It is raised in the first process; the others exit quietly with code 2.
+        """
+        result, error = _outcome(action) if self.rank == 0 else (None, None)
+        if self.size > 1:
+            from accelerate.utils import broadcast_object_list
+
+            result, error = broadcast_object_list([result, error])
+        return self._settled(result, error)
+
+    def together(self, action: Callable[[], T]) -> T:
+        """What ``action`` gives here, once it is done everywhere.
+
+        Raises:
+            UserError: it was raised anywhere, and is raised as in ``from_main``.
+        """
+        result, error = _outcome(action)
+        if self.size > 1:
+            from accelerate.utils import gather_object
+
+            error = next((found for found in gather_object([error]) if found is not None), None)
+        return self._settled(result, error)
+
+    def _settled(self, result: Any, error: UserError | None) -> Any:
+        if error is not None:
+            raise error if self.rank == 0 else SystemExit(2)
+        return result
+
+
+def _outcome(action: Callable[[], Any]) -> tuple[Any, UserError | None]:
+    try:
+        return action(), None
+    except UserError as error:
+        return None, error

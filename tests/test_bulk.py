@@ -1,0 +1,275 @@
+"""Long runs: cut off anywhere and continued, they end as one run would have."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dlmctl import bulk
+from dlmctl.bulk import Target, generate_bulk, generate_shards, target_of
+from dlmctl.cli import app
+from dlmctl.errors import UserError
+from dlmctl.generation import run_recipe
+from dlmctl.output import record
+from dlmctl.recipe import Recipe, read_recipe
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def recipe_for(model_folder, **settings) -> Recipe:
+    return Recipe(model=str(model_folder), **{"samples": 20, "seed": 3, "sampler": {"steps": 2}, **settings})
+
+
+def rows(folder: Path) -> list[dict]:
+    lines = [line for path in sorted(folder.glob("rows-*.jsonl")) for line in path.read_text("utf-8").split("\n")[:-1]]
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def whole(model_folder):
+    return [json.loads(json.dumps(record(sample))) for sample in run_recipe(recipe_for(model_folder))]
+
+
+def test_shards_together_are_what_one_run_gives(model_folder, tmp_path, whole):
+    generate_shards(recipe_for(model_folder), tmp_path / "run", shard_rows=6)
+    assert rows(tmp_path / "run") == whole
+    assert [len(path.read_text().splitlines()) for path in sorted((tmp_path / "run").glob("rows-*"))] == [6, 6, 6, 2]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert (manifest["rows"], manifest["shards"], manifest["shards_done"]) == (20, 4, 4)
+    assert manifest["settings"]["sampler"]["steps"] == 2
+
+
+def test_shards_of_a_control_deal_its_parameters_out_by_sample_number(model_folder, tmp_path):
+    text = "controls: [{pos: [{tags: [NOUN]}, {tags: [NOUN, VERB]}, {tags: [NOUN, VERB, NOUN]}]}]\nsampler: {steps: 2}"
+    recipe, _ = read_recipe(text, "mine", [f"model={model_folder}", "samples=8"])
+    generate_shards(recipe, tmp_path / "run", shard_rows=4)
+    assert [len(row["words"]) for row in rows(tmp_path / "run")] == [1, 2, 3, 1, 2, 3, 1, 2]
+
+
+# Starts the command line again and again, each time as a process of its own (a fork, so that torch loads once), and
+# kills it at a random moment after its next shard. Prints the rows on disk after each kill.
+KILLER = """
+import os, pathlib, random, signal, sys, time
+import torch
+import dlmctl.generation
+from dlmctl.cli import main
+
+torch.set_num_threads(1)
+folder, rng = pathlib.Path(sys.argv.pop(1)), random.Random(1)
+
+def shards():
+    return len(list(folder.glob("rows-*.jsonl")))
+
+for _ in range(6):
+    before, child = shards(), os.fork()
+    if not child:
+        main()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and shards() == before:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.05))
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    print(shards())
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_killed_again_and_again_it_loses_and_doubles_nothing(model_folder, tmp_path):
+    settings = ["--model", model_folder, "-n", 800, "--seed", 3, "--steps", 2, "--shard-rows", 8, "--quiet"]
+    arguments = [*map(str, ["generate", *settings]), "--out", f"{tmp_path}/often/"]
+    run = subprocess.run(
+        [sys.executable, "-c", KILLER, tmp_path / "often", *arguments], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    counts = list(map(int, run.stdout.split()))
+    assert counts == sorted(set(counts))  # every start got further
+    assert counts[-1] < 100  # and none to the end
+    generate_shards(recipe_for(model_folder, samples=800), tmp_path / "once", shard_rows=8)
+    assert rows(tmp_path / "often") == rows(tmp_path / "once")
+    assert [row["index"] for row in rows(tmp_path / "often")] == list(range(800))
+    names = {path.name for path in (tmp_path / "often").iterdir()}
+    assert names == {path.name for path in (tmp_path / "once").iterdir()}
+
+
+def test_other_settings_are_refused_and_named(model_folder, tmp_path):
+    folder = tmp_path / "run"
+    generate_shards(recipe_for(model_folder), folder, shard_rows=8)
+    before = rows(folder)
+    for change, said in [
+        ({"seed": 4}, "seed was 3 and is 4."),
+        ({"samples": 9}, "samples was 20 and is 9, which is fewer."),
+        ({"sampler": {"steps": 3, "eta": 0}}, "sampler.eta was 1.0 and is 0.0; sampler.steps was 2 and is 3."),
+        ({"controls": [{"length": {"words": 5}}]}, 'controls.0.length.words was null and is 5'),
+    ]:  # fmt: skip
+        with pytest.raises(UserError) as caught:
+            generate_shards(recipe_for(model_folder, **change), folder)
+        assert said in str(caught.value)
+        assert str(caught.value).startswith(f"{folder}: holds a run with other settings: ")
+    with pytest.raises(UserError, match="latents was false and is true"):
+        generate_shards(recipe_for(model_folder), folder, latents=True)
+    assert rows(folder) == before
+
+
+def test_other_weights_are_refused(model_folder, tmp_path):
+    import torch
+
+    from dlmctl.checkpoint import from_pretrained, save_pretrained
+
+    model = from_pretrained(shutil.copytree(model_folder, tmp_path / "model"))
+    generate_shards(recipe_for(model.folder), tmp_path / "run")
+    with torch.no_grad():
+        next(model.model.parameters()).add_(0.01)
+    save_pretrained(model.model, model.tokenizer, model.folder)
+    with pytest.raises(UserError, match="weights was"):
+        generate_shards(recipe_for(model.folder), tmp_path / "run")
+
+
+def test_what_changes_no_text_may_change(model_folder, tmp_path, whole):
+    generate_shards(recipe_for(model_folder), tmp_path / "run", shard_rows=8)
+    (tmp_path / "run" / "rows-000000008.jsonl").unlink()
+    generate_shards(recipe_for(model_folder, batch_size=3, device="cpu", description="again"), tmp_path / "run")
+    assert rows(tmp_path / "run") == whole
+
+
+def test_a_run_is_extended_and_keeps_what_it_has(model_folder, tmp_path, whole):
+    folder = tmp_path / "run"
+    generate_shards(recipe_for(model_folder, samples=7), folder, shard_rows=4)
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("rows-*")}
+    made = generate_shards(recipe_for(model_folder), folder, shard_rows=10)
+    assert made.drawn == 13
+    assert rows(folder) == whole
+    assert [shard.start for shard in made.run.shards] == [0, 4, 7, 17]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_run_that_has_nothing_yet_may_be_started_otherwise(model_folder, tmp_path):
+    unfit = recipe_for(model_folder, controls=[{"length": {"words": 99}}])
+    with pytest.raises(UserError, match="99 words"):
+        generate_shards(unfit, tmp_path / "run")
+    generate_shards(recipe_for(model_folder, samples=2), tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == 2
+
+
+def test_a_folder_of_other_things_is_left_alone(model_folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        generate_shards(recipe_for(model_folder), tmp_path)
+    with pytest.raises(UserError, match=r"notes.txt: cannot hold a run"):
+        generate_shards(recipe_for(model_folder), tmp_path / "notes.txt")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "manifest.json").write_text("[]")
+    (tmp_path / "odd" / "rows-000000000.jsonl").write_text("")
+    with pytest.raises(UserError, match="no manifest of a run"):
+        generate_shards(recipe_for(model_folder), tmp_path / "odd")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_two_commands_do_not_work_on_one_run(model_folder, tmp_path):
+    from dlmctl.shards import held
+
+    with held(tmp_path), pytest.raises(UserError, match="another process is at work"):
+        generate_shards(recipe_for(model_folder), tmp_path)
+    generate_shards(recipe_for(model_folder, samples=1), tmp_path)
+
+
+def test_a_damaged_shard_is_named(model_folder, tmp_path):
+    run = generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8).run
+    path = tmp_path / "rows-000000008.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(UserError, match=r"rows-000000008.jsonl: does not hold the rows 8 to 15"):
+        list(run.records())
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"rows-000000008.jsonl: cannot be read.*Delete it"):
+        list(run.records())
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "npz"])
+def test_a_file_of_many_texts_goes_through_shards_to_the_same_file(model_folder, tmp_path, ending, monkeypatch):
+    few = tmp_path / f"few.{ending}"
+    arguments = ["generate", "--model", str(model_folder), "-n", "20", "--steps", "2", "--quiet", "--out"]
+    assert CliRunner().invoke(app, [*arguments, str(few)]).exit_code == 0
+    monkeypatch.setattr(bulk, "SHARD_ROWS", 8)
+    many = tmp_path / f"many.{ending}"
+    assert CliRunner().invoke(app, [*arguments, str(many)]).exit_code == 0
+    if ending == "npz":
+        with np.load(few) as a, np.load(many) as b:
+            assert set(a) == set(b) == {"texts", "passed", "latents", "offsets"}
+            for name in a:
+                assert a[name].dtype == b[name].dtype
+                np.testing.assert_array_equal(a[name], b[name])
+    else:
+        assert few.read_bytes() == many.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {few.name, many.name}
+
+
+def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_folder, tmp_path, monkeypatch):
+    recipe, target = recipe_for(model_folder), Target(tmp_path / "x.jsonl.partial", tmp_path / "x.jsonl")
+    calls = []
+
+    def stop_at_the_third(*arguments, **options):
+        calls.append(options["samples"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run_recipe(*arguments, **options)
+
+    monkeypatch.setattr("dlmctl.generation.run_recipe", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        generate_bulk(recipe, target, shard_rows=8)
+    assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."
+    outcome = generate_bulk(recipe, target, shard_rows=8)
+    assert outcome.drawn == 4
+    assert len(target.file.read_text().splitlines()) == 20
+    assert not target.folder.exists()
+
+
+def test_progress_is_over_the_whole_run(model_folder, tmp_path):
+    told = []
+    generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8, progress=lambda *now: told.append(now))
+    assert told[0] == (0, 20)
+    assert told[-1] == (20, 20)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert {total for _, total in told} == {20}
+
+
+def test_the_command_prints_totals_not_texts(model_folder, tmp_path):
+    arguments = ["generate", "--model", str(model_folder), "-n", "6", "--steps", "2", "--out", f"{tmp_path}/run/"]
+    run = CliRunner().invoke(app, [*arguments, "--set", "controls=[{length: {words: 6}}]"])
+    assert run.stdout == f"texts saved in {tmp_path}/run\n"
+    assert "length: mean score 100.0%, 6 of 6 pass." in run.stderr
+    again = CliRunner().invoke(app, [*arguments, "--set", "controls=[{length: {words: 6}}]", "--json"])
+    figures = json.loads(again.stdout)
+    assert (figures["samples"], figures["drawn"], figures["success"]) == (6, 0, 1.0)
+    assert figures["controls"] == {"length": {"mean_score": 1.0, "passed": 1.0}}
+
+
+def test_few_texts_for_a_file_stay_in_memory(tmp_path):
+    assert target_of(None, 10**6) is None
+    assert target_of(str(tmp_path / "x.txt"), 512) is None
+    assert target_of(str(tmp_path / "x.txt"), 513) == Target(tmp_path / "x.txt.partial", tmp_path / "x.txt")
+    assert target_of(f"{tmp_path}/new/", 1) == Target(tmp_path / "new", None)
+    assert target_of(str(tmp_path), 1) == Target(tmp_path, None)
+
+
+def test_memory_does_not_grow_with_the_number_of_texts(model_folder, tmp_path):
+    """Python's own allocations at their highest, for 40 and for 400 texts."""
+    import tracemalloc
+
+    generate_shards(recipe_for(model_folder, samples=40), tmp_path / "warm", shard_rows=20)
+    peaks = []
+    for samples in (40, 400):
+        tracemalloc.start()
+        run = generate_shards(
+            recipe_for(model_folder, samples=samples, sampler={"steps": 1}), tmp_path / str(samples), shard_rows=20
+        ).run
+        assert sum(1 for _ in run.records()) == samples
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]

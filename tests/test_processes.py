@@ -1,0 +1,176 @@
+"""Two processes on the CPU, started by torchrun as users do: they share the work, and only the first one speaks."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dlmctl import processes
+from dlmctl.checkpoint import from_pretrained, load_weights
+from dlmctl.dataset import write_split
+from dlmctl.errors import UserError
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+SENTENCES = [
+    "the small bakery sells bread .".split(),
+    "a bakery paints the old bridge .".split(),
+    "Anna hides two cats near a river .".split(),
+] * 8
+SIZES = "{length: 32, embed_dim: 8, denoiser: {hidden: 16, layers: 1, heads: 2, max_length: 32, time_channels: 8}}"
+
+# Runs the commands of a file one after the other in the processes that torchrun starts, so that torch loads once.
+# Notes what each process trained, and its exit codes.
+COMMANDS = """
+import hashlib, json, pathlib, shlex, sys
+import torch
+from dlmctl import processes
+from dlmctl.cli import app
+from dlmctl.training import control, lm
+from dlmctl.training.loop import fit
+
+folder, trained, codes = pathlib.Path(sys.argv[1]), [], []
+
+def noted(*arguments, **options):
+    model = fit(*arguments, **options)
+    digest = hashlib.sha256()
+    for _, tensor in sorted(model.state_dict().items()):
+        digest.update(tensor.numpy().tobytes())
+    trained.append(digest.hexdigest())
+    return model
+
+lm.fit = control.fit = noted
+for line in (folder / "commands").read_text().splitlines():
+    try:
+        app(shlex.split(line))
+    except SystemExit as end:
+        codes.append(end.code)
+(folder / f"process-{processes.rank()}.json").write_text(json.dumps({"trained": trained, "codes": codes}))
+"""
+
+
+def torchrun(folder: Path, *commands: str) -> tuple[list[dict], str, str]:
+    """What each process notes, and what both of them print on stdout and stderr."""
+    (folder / "commands").write_text("\n".join(commands))
+    (folder / "run.py").write_text(COMMANDS)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = subprocess.run(
+        [*launcher, "run.py", str(folder)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    return [json.loads((folder / f"process-{rank}.json").read_text()) for rank in (0, 1)], run.stdout, run.stderr
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, tokenizer, model_folder):
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "data").mkdir()
+    tokenizer.save(folder / "data")
+    for split in ("train", "valid"):
+        write_split(folder / "data", split, [tokenizer.encode(words) for words in SENTENCES])
+    loop = {"steps": 4, "batch_positions": 64, "log_every": 1, "validate_every": 4, "checkpoint_every": 4}
+    (folder / "lm.yaml").write_text(yaml.safe_dump({"model": yaml.safe_load(SIZES), "loop": loop}))
+    (folder / "control.yaml").write_text(yaml.safe_dump(loop))
+    (folder / "shared.yaml").write_text(
+        f"model: {model_folder}\nsamples: 22\nseed: 5\nsampler: {{steps: 2}}\n"
+        "controls:\n  - length: [{words: 5}, {words: 7}, {words: 6}]\n"
+    )
+    notes, out, err = torchrun(
+        folder,
+        "generate -r shared.yaml",
+        "train lm --data data --out lm --config lm.yaml",
+        "train control pos --model lm/model --data data --out pos --config control.yaml",
+        "generate -r shared.yaml --out run/ --shard-rows 4",
+        "generate -r shared.yaml --out texts.jsonl",
+        "generate -r shared.yaml --out texts.npz",
+        f"decode {model_folder} -n 22 --seed 5 --steps 2 --out decoded",
+        "generate -r shared.yaml --seed 6 --out run/",
+        "generate -r shared.yaml --set 'controls=[{length: {words: 99}}]' --out unfit/",
+    )
+    return folder, notes, out.splitlines(), err
+
+
+def test_both_processes_train_the_same_model_and_the_first_saves_it(ran):
+    folder, (first, second), out, _ = ran
+    assert first["trained"] == second["trained"]
+    assert len(first["trained"]) == 2
+    assert out.count("model saved in lm/model") == 1
+    assert out.count("weights of pos saved in lm/model/controls/pos") == 1
+    from_pretrained(folder / "lm" / "model")
+    assert load_weights(folder / "lm" / "model" / "controls" / "pos")
+    for run in ("lm", "pos"):
+        records = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+        losses = [record["loss"] for record in records if "loss" in record]
+        assert len(losses) == 4  # written by one process
+        assert all(map(math.isfinite, losses))
+
+
+def test_texts_are_those_of_one_process_in_order(ran, tmp_path):
+    from typer.testing import CliRunner
+
+    from dlmctl.cli import app
+
+    folder, _, out, _ = ran
+    run = CliRunner().invoke(app, ["generate", "-r", str(folder / "shared.yaml"), "--out", str(tmp_path / "one.jsonl")])
+    assert run.exit_code == 0, run.stderr
+    alone = (tmp_path / "one.jsonl").read_text("utf-8")
+    shards = sorted((folder / "run").glob("rows-*.jsonl"))
+    assert len(shards) == 6
+    assert "".join(path.read_text("utf-8") for path in shards) == alone
+    assert (folder / "texts.jsonl").read_text("utf-8") == alone
+    assert not (folder / "texts.jsonl.partial").exists()
+    assert [line for line in out if line.startswith("texts saved")] == [
+        "texts saved in run",
+        "texts saved in texts.jsonl",
+        "texts saved in texts.npz",
+    ]
+
+
+def test_decoding_is_that_of_one_process(ran, tmp_path, model_folder):
+    from dlmctl.evaluation.decode import decode
+    from dlmctl.recipe import Recipe
+
+    folder, _, out, _ = ran
+    decode(Recipe(model=str(model_folder), samples=22, seed=5, sampler={"steps": 2}), tmp_path)
+    for name in ("samples.txt", "samples.jsonl"):
+        assert (folder / "decoded" / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert sum(line.startswith("self_bleu") for line in out) == 1
+
+
+def test_a_mistake_is_one_message_and_stops_every_process(ran):
+    _, (first, second), _, err = ran
+    assert first["codes"] == second["codes"] == [2, 0, 0, 0, 0, 0, 0, 2, 2]
+    said = [line for line in err.splitlines() if line.startswith("dlmctl")]
+    assert said == [
+        "dlmctl: several processes need a place for their texts. Give --out FOLDER/ or FILE.",
+        "dlmctl: run: holds a run with other settings: seed was 5 and is 6. "
+        "Give the same settings to continue it, or another folder.",
+        "dlmctl: sample 0: the target has 99 words, but the model holds at most 30. "
+        "Shorten the target or choose a model with a greater length.",
+    ]
+    assert "Traceback" not in err
+
+
+def test_who_a_process_is_stands_in_its_environment(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert (processes.count(), processes.rank(), processes.local_rank(), processes.is_main()) == (1, 0, 0, True)
+    for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    assert (processes.count(), processes.rank(), processes.local_rank(), processes.is_main()) == (8, 5, 1, False)
+
+
+def test_one_process_alone_is_a_team():
+    team = processes.Team()
+    assert (team.from_main(lambda: 3), team.together(lambda: 4)) == (3, 4)
+
+    def fail():
+        raise UserError("no.")
+
+    for ask in (team.from_main, team.together):
+        with pytest.raises(UserError, match="no"):
+            ask(fail)
