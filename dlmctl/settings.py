@@ -21,7 +21,7 @@ class SamplerSettings(BaseModel):
     eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
     last: float = Field(0.3, ge=0, lt=1, description="time from which the last step goes straight to clean text")
     spacing: float = Field(
-        1.0, ge=0.1, le=10, description="1: equal strides of time; above 1 they are shorter where there is most noise"
+        1.5, ge=0.1, le=10, description="1: equal strides of time; above 1 they are shorter where there is most noise"
     )
     temperature: float = Field(0.6, gt=0, description="divides the word logits; below 1 is more cautious")
     canvas: Literal["fitted", "full"] = Field(

@@ -78,6 +78,12 @@ class Steered:
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         x0, logits = self.predict(x_t, t, self.previous)
+        # The networks' precision ends here: exact constraints are exact in float32 only, and on a CPU the backward pass of
+        # attention is several times slower in bfloat16.
+        with torch.autocast(x_t.device.type, enabled=False):
+            return self._steer(x0.float(), logits, x_t, t)
+
+    def _steer(self, x0: Tensor, logits: Tensor | None, x_t: Tensor, t: Tensor) -> Tensor:
         method, scale = self.method, strength(self.guidance, float(t[0])) if self.parts else 0.0
         if logits is not None:
             # UNK stands for words the vocabulary lacks; a text has no use for it.
@@ -107,7 +113,8 @@ class Steered:
             return None
         s = torch.full((len(step.x),), step.s, dtype=torch.float64, device=step.x.device)
         gradient = self._gradient(self._state_of_latent(s), step.s)
-        return langevin(step.x, step.mean, step.variance, gradient, self.guidance)
+        with torch.autocast(step.x.device.type, enabled=False):
+            return langevin(step.x, step.mean, step.variance, gradient, self.guidance)
 
     @torch.no_grad()
     def words(self, x: Tensor) -> Tensor:
@@ -137,8 +144,7 @@ class Steered:
 
         def gradient(at: Tensor) -> Tensor:
             total = torch.zeros_like(at)
-            # In float32: the backward pass of attention is several times slower in bfloat16 on a CPU.
-            with torch.enable_grad(), torch.autocast(at.device.type, enabled=False):
+            with torch.enable_grad():
                 leaf = at.detach().requires_grad_()
                 state = state_of(leaf)
                 for part in self.parts:

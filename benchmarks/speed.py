@@ -1,0 +1,155 @@
+"""The presets beside the paper's procedure, and beside an autoregressive model that draws until the check passes.
+
+Usage: python benchmarks/speed.py TARGETS [--samples 16] [--repeats 2] [--out benchmarks]
+TARGETS is a folder with pos.jsonl, attribute.jsonl, spans.jsonl and trees.jsonl; see control.md.
+Writes speed-table.md and speed.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlmctl.checkpoint import Pretrained, from_pretrained
+from dlmctl.control import Control
+from dlmctl.evaluation.control_success import read_targets
+from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.evaluation.speed import Case, Speed, against_paper, compare
+from dlmctl.generation import generate
+from dlmctl.presets import PRESETS, settings_of
+
+FILES = {
+    "pos": ("pos", "pos.jsonl"),
+    "semantic": ("semantic", "attribute.jsonl"),
+    "syntax_tree": ("syntax_tree", "trees.jsonl"),
+    "spans": ("syntax_tree", "spans.jsonl"),
+}
+MOST_TRIES = 256
+
+
+def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
+    found = [Case("free", None, samples)]
+    for name, (kind, file) in FILES.items():
+        control, count = read_targets(kind, folder / file, samples)
+        control.attach(pretrained)
+        found.append(Case(name, control, count))
+    return found
+
+
+@torch.no_grad()
+def autoregressive(pretrained: Pretrained, count: int, seed: int) -> list[list[str]]:
+    """Texts of the scorer, word by word at temperature 1, with a key-value cache."""
+    scorer, words = load_scorer(pretrained.folder / "scorer")
+    torch.manual_seed(seed)
+    start = torch.full((count, 1), words.start_id)
+    ids = scorer.generate(
+        start,
+        attention_mask=torch.ones_like(start),
+        do_sample=True,
+        top_k=0,
+        max_length=scorer.config.n_positions,
+        eos_token_id=words.end_id,
+        pad_token_id=words.pad_id,
+    )
+    return [words.words(row) for row in ids.tolist()]
+
+
+def rejection(pretrained: Pretrained, case: Case) -> tuple[float, float, float]:
+    """Seconds a sample, success and lm-score of drawing for each target until its check passes, the best text kept."""
+    control: Control[Any] | None = case.control
+    scores, kept = [], []
+    started = time.perf_counter()
+    if control is None:
+        kept, scores = autoregressive(pretrained, case.samples, 0), [1.0]
+    for target in range(case.samples if control is not None else 0):
+        best: tuple[float, list[str]] = (-1.0, [])
+        for batch in range(MOST_TRIES // 64):
+            texts = autoregressive(pretrained, 64, 1000 * target + batch)
+            checks = control.only([target] * len(texts)).check(texts)
+            best = max([best, *((check.score, text) for check, text in zip(checks, texts, strict=True))])
+            if any(check.passed for check in checks):
+                break
+        scores.append(best[0])
+        kept.append(best[1])
+    seconds = (time.perf_counter() - started) / case.samples
+    fluency = mean_nats(lm_score(*load_scorer(pretrained.folder / "scorer"), kept), kept)
+    return seconds, sum(scores) / len(scores), fluency
+
+
+def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
+    lines = ["| batch | s a sample |", "|---|---|"]
+    for batch in (1, 8, 32, 128, 512):
+        result = generate(model=pretrained, samples=batch, preset="fast", batch_size=batch)
+        lines.append(f"| {batch} | {result.seconds / batch:.4f} |")
+    lines += ["", "| steps | s a sample |", "|---|---|"]
+    for steps in (10, 20, 50, 100, 200):
+        sampler = settings_of("balanced").sampler.model_copy(update={"steps": steps})
+        result = generate(model=pretrained, samples=32, sampler=sampler)
+        lines.append(f"| {steps} | {result.seconds / 32:.4f} |")
+    return lines
+
+
+def table(rows: list[Speed], rejected: dict[str, tuple[float, float, float]]) -> list[str]:
+    lines = ["| text | preset | s a sample | times paper | success | lm-score |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        success = "-" if row.success is None else f"{100 * row.success:.1f}"
+        spread = f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})"
+        lines.append(
+            f"| {row.case} | `{row.preset}` | {spread} | {against_paper(rows, row):.1f} "
+            f"| {success} | {row.lm_score:.2f} |"
+        )
+        if row.preset == "paper":
+            seconds, share, fluency = rejected[row.case]
+            success = "-" if row.case == "free" else f"{100 * share:.1f}"
+            times = f"{row.seconds / seconds:.1f}"
+            lines.append(f"| {row.case} | autoregressive | {seconds:.3f} | {times} | {success} | {fluency:.2f} |")
+    return lines
+
+
+def plot(rows: list[Speed], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
+    for name in dict.fromkeys(row.case for row in rows):
+        points = sorted((row.seconds, row) for row in rows if row.case == name)
+        seconds = [point[0] for point in points]
+        if points[0][1].success is not None:
+            left.plot(seconds, [100 * (row.success or 0) for _, row in points], "o-", label=name)
+        right.plot(seconds, [row.lm_score for _, row in points], "o-", label=name)
+    for axes, label in ((left, "success, %"), (right, "lm-score, nats a token")):
+        axes.set(xscale="log", xlabel="seconds a sample", ylabel=label)
+        axes.grid(alpha=0.3)
+    right.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--model", default="e2e")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    given = parser.parse_args()
+    pretrained = from_pretrained(given.model)
+    found = cases(pretrained, given.targets, given.samples)
+    rows = list(compare(pretrained, found, list(PRESETS), repeats=given.repeats, watch=print))
+    rejected = {case.name: rejection(pretrained, case) for case in found}
+    where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    text = [f"{given.samples} samples a row, median of {given.repeats} runs; {where}.", "", *table(rows, rejected)]
+    text += ["", "Free text, `fast` by batch size and `balanced` by steps:", "", *by_batch_and_steps(pretrained)]
+    (given.out / "speed-table.md").write_text("\n".join(text) + "\n", "utf-8")
+    plot(rows, given.out / "speed.svg")
+
+
+if __name__ == "__main__":
+    main()
