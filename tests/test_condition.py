@@ -7,14 +7,16 @@ import torch
 from pydantic import ValidationError
 
 from controls import Length, Pos
+from dlmctl.bulk import generate_shards
 from dlmctl.checkpoint import from_pretrained, save_pretrained, save_weights
 from dlmctl.condition import Condition, SourceSettings, read_condition, source_words
 from dlmctl.conditioned import Conditioned, length_weights
 from dlmctl.diffusion import DiffusionLM, ModelConfig
-from dlmctl.errors import DataError, RecipeError
+from dlmctl.errors import DataError, ModelError, RecipeError
+from dlmctl.evaluation.nll import likelihood
 from dlmctl.generation import generate, run_recipe
 from dlmctl.prepare import prepare
-from dlmctl.recipe import read_recipe
+from dlmctl.recipe import Recipe, read_recipe
 from dlmctl.settings import SamplerSettings
 from dlmctl.training.initial import start_from
 from dlmctl.training.lm import LanguageModelConfig, train_lm
@@ -126,6 +128,18 @@ def test_same_seed_same_texts_at_any_batch_size(sourced):
         for size in (1, 6)
     ]
     assert runs[0] == runs[1]
+
+
+def test_shards_deal_sources_out_by_sample_number(sourced, tmp_path):
+    sources = [record for record, _ in PAIRS[:5]]
+    recipe = Recipe(model=str(sourced.folder), samples=8, source=sources, sampler=SHARP.model_dump())
+    run = generate_shards(recipe, tmp_path, shard_rows=3).run
+    assert [row["words"] for row in run.records()] == [sample.words for sample in run_recipe(recipe)]
+
+
+def test_the_bound_of_a_model_with_sources_is_refused(sourced):
+    with pytest.raises(ModelError, match="a label or a source"):
+        likelihood(sourced, [[0, 1]])
 
 
 def test_a_length_holds_on_a_source_model(sourced):

@@ -21,7 +21,7 @@ from dlmctl.checkpoint import Pretrained
 from dlmctl.corpus import read_corpus, sniff
 from dlmctl.dataset import load_split, load_vocabulary
 from dlmctl.diffusion import likelihood_bound
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, ModelError
 from dlmctl.noise import CONTROL, Draw, SampleNoise
 from dlmctl.sampling import Progress
 from dlmctl.schedule import Schedule
@@ -129,8 +129,13 @@ def likelihood(
         steps: by default those of a discrete schedule, else 2000. Any number gives a bound; more are tighter only as
             far as the x_0 estimate becomes exact near t = 0.
         draws: the more, the smaller the standard error; all steps if not fewer than these.
+
+    Raises:
+        ModelError: the model writes about labels or sources, which the rows do not have.
     """
     model, tokenizer = pretrained.model, pretrained.tokenizer
+    if model.config.label is not None or model.config.source is not None:
+        raise ModelError("is given a label or a source, and nll knows none.", where=str(pretrained.folder))
     steps = steps or model.schedule.steps or STEPS
     stretches = stretches_of(model.schedule, steps, draws)
     sizes = torch.tensor([len(stretch) for stretch in stretches], dtype=torch.float64)[:, None, None]
