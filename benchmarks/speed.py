@@ -29,7 +29,7 @@ FILES = {
     "syntax_tree": ("syntax_tree", "trees.jsonl"),
     "spans": ("syntax_tree", "spans.jsonl"),
 }
-MOST_TRIES = 256
+MOST_TRIES = 128
 
 
 def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:

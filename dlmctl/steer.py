@@ -78,8 +78,8 @@ class Steered:
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         x0, logits = self.predict(x_t, t, self.previous)
-        # The networks' precision ends here: exact constraints are exact in float32 only, and on a CPU the backward pass of
-        # attention is several times slower in bfloat16.
+        # The networks' precision ends here: exact constraints are exact in float32 only, and on a CPU the backward
+        # pass of attention is several times slower in bfloat16.
         with torch.autocast(x_t.device.type, enabled=False):
             return self._steer(x0.float(), logits, x_t, t)
 

@@ -1,0 +1,46 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from controls import Length
+from dlmctl.evaluation.speed import Case, against_paper, compare, settings_for
+from dlmctl.presets import PRESETS, settings_of
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Presets of a few steps, so that what is measured is the measuring."""
+    for name, settings in PRESETS.items():
+        few = {**settings["sampler"], "steps": 6 if name == "paper" else 2}
+        monkeypatch.setitem(settings, "sampler", few)
+
+
+def test_every_preset_runs_on_every_case(pretrained, quick):
+    control = Length(5)
+    control.attach(pretrained)
+    told = []
+    cases = [Case("free", None, 2), Case("length", control, 3)]
+    rows = list(compare(pretrained, cases, list(PRESETS), repeats=2, watch=told.append))
+    assert [(row.case, row.preset) for row in rows] == [(c, p) for c in ("free", "length") for p in PRESETS]
+    assert told[:5] == ["free, fast", "free, balanced", "free, quality", "free, paper", "free, fast"]
+    assert all(0 < row.least <= row.seconds <= row.most for row in rows)
+    assert {row.success for row in rows} == {None, 1.0}
+    assert {against_paper(rows, row) for row in rows if row.preset == "paper"} == {1.0}
+
+
+def test_the_paper_weighs_fluency_by_control():
+    assert settings_for("paper", "pos").guidance.fluency == 1e-4
+    assert settings_for("paper", "mine").guidance.fluency == 0.01
+    assert settings_for("fast", "pos") == settings_of("fast")
+
+
+def test_bench_reads_its_targets_off_the_models_own_texts(quick):
+    from dlmctl.cli import app
+
+    result = CliRunner().invoke(app, ["bench", "-n", "2", "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert {row["case"] for row in rows} == {"free", "pos", "syntax_tree"}
+    assert all(row["lm_score"] > 0 for row in rows)
+    assert all((row["success"] is None) == (row["case"] == "free") for row in rows)
