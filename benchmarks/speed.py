@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,11 @@ def main() -> None:
     given = parser.parse_args()
     pretrained = from_pretrained(given.model)
     found = cases(pretrained, given.targets, given.samples)
-    rows = list(compare(pretrained, found, list(PRESETS), repeats=given.repeats, watch=print))
+    rows = list(
+        compare(
+            pretrained, found, list(PRESETS), repeats=given.repeats, watch=lambda what: print(what, file=sys.stderr)
+        )
+    )
     rejected = {case.name: rejection(pretrained, case) for case in found}
     where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     text = [f"{given.samples} samples a row, median of {given.repeats} runs; {where}.", "", *table(rows, rejected)]
