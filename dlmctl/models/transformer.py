@@ -59,6 +59,21 @@ def sinusoid(t: Tensor, channels: int) -> Tensor:
     return F.pad(features, (0, channels % 2))
 
 
+class TimeEmbedding(nn.Sequential):
+    """The time as the denoisers receive it: sinusoid, Linear, SiLU, Linear (Li et al. 2022), shifted by a label."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, width))
+        self.channels = channels
+
+    def forward(self, t: Tensor, given: Conditioning | None = None) -> Tensor:
+        """``t [B]`` in 0..1000 to ``[B, width]``."""
+        time = sinusoid(t, self.channels).to(next(self.parameters()).dtype)
+        for layer in self:
+            time = layer(time)
+        return time if given is None or given.shift is None else time + given.shift
+
+
 class CrossAttention(nn.Module):
     """What each position reads in a memory ``[B, S, hidden]``. It begins as zero: as if there were no memory."""
 
@@ -138,8 +153,7 @@ class LatentEncoder(nn.Module):
     def __init__(self, config: TransformerConfig, in_dim: int, *, cross_attention: bool = False) -> None:
         super().__init__()
         self.config = config
-        channels = config.time_channels
-        self.time = nn.Sequential(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, config.hidden))
+        self.time = TimeEmbedding(config.time_channels, config.time_width)
         self.input = nn.Sequential(nn.Linear(in_dim, config.hidden), nn.Tanh(), nn.Linear(config.hidden, config.hidden))
         self.positions = nn.Embedding(config.max_length, config.hidden)
         nn.init.normal_(self.positions.weight, std=0.02)
@@ -148,11 +162,8 @@ class LatentEncoder(nn.Module):
         self.final_norm = nn.LayerNorm(config.hidden) if config.norm_first else nn.Identity()
 
     def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
-        time = self.time(sinusoid(t, self.config.time_channels).to(self.positions.weight.dtype))
-        shift, memory, mask = given or (None, None, None)
-        if shift is not None:
-            time = time + shift
-        h = self.input(x) + time[:, None] + self.positions.weight[: x.shape[1]]
+        memory, mask = (None, None) if given is None else (given.memory, given.mask)
+        h = self.input(x) + self.time(t, given)[:, None] + self.positions.weight[: x.shape[1]]
         h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
         for block in self.blocks:
             if self.config.checkpointing and self.training:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.models.transformer import Block, TransformerConfig, sinusoid
+from dlmctl.models.transformer import Block, TimeEmbedding, TransformerConfig
 from dlmctl.models.ushape import UShape, UShapeConfig
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class TransUNetDenoiser(nn.Module):
         super().__init__()
         self.config = config
         time, width = config.time_width, config.widths[0]
-        self.time = nn.Sequential(nn.Linear(config.channels, time), nn.SiLU(), nn.Linear(time, time))
+        self.time = TimeEmbedding(config.channels, time)
         self.input = nn.Sequential(nn.Linear(in_dim, width), nn.Tanh(), nn.Linear(width, width))
         self.positions = nn.Embedding(config.max_length, width)
         nn.init.normal_(self.positions.weight, std=0.02)
@@ -96,9 +96,6 @@ class TransUNetDenoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
         length = x.shape[1]
-        time = self.time(sinusoid(t, self.config.channels).to(x.dtype))
-        if given is not None and given.shift is not None:
-            time = time + given.shift
         h = self.input(x) + self.positions.weight[:length]
-        h = self.body(F.pad(h, (0, 0, 0, -length % self.config.factor)), time)
+        h = self.body(F.pad(h, (0, 0, 0, -length % self.config.factor)), self.time(t, given))
         return self.output(h[:, :length])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.models.transformer import sinusoid
+from dlmctl.models.transformer import TimeEmbedding
 from dlmctl.models.ushape import UShape, UShapeConfig
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         time = config.time_width
-        self.time = nn.Sequential(nn.Linear(config.channels, time), nn.SiLU(), nn.Linear(time, time))
+        self.time = TimeEmbedding(config.channels, time)
         self.input = convolution(dims, in_dim, config.channels)
         self.body = UShape(
             config,
@@ -132,7 +132,4 @@ class UNet(nn.Module):
 
     def over_grid(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``x [B, in_dim, *grid]``, ``t [B]`` in 0..1000, to ``[B, out_dim, *grid]``."""
-        time = self.time(sinusoid(t, self.config.channels).to(x.dtype))
-        if given is not None and given.shift is not None:
-            time = time + given.shift
-        return self.output(self.body(self.input(x), time))
+        return self.output(self.body(self.input(x), self.time(t, given)))
