@@ -154,7 +154,7 @@ def _read_config(path: Path) -> ModelConfig:
 
     from dlmctl.diffusion import ModelConfig
 
-    settings = _read_json(path)
+    settings = read_object(path, AGAIN)
     version = settings.pop(FORMAT_KEY, None)
     if not isinstance(version, int):
         raise ModelError(f"is not the configuration of a dlmctl model: {FORMAT_KEY} is missing.", where=str(path))
@@ -170,13 +170,18 @@ def _read_config(path: Path) -> ModelConfig:
         raise ModelError(first_fault(error), where=str(path), remedy=AGAIN) from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path, remedy: str | None = None) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ModelError: the file cannot be read, or holds something else.
+    """
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot be read: {error}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(f"cannot be read: {error}.", where=str(path), remedy=remedy) from None
     if not isinstance(value, dict):
-        raise ModelError("must hold a JSON object.", where=str(path), remedy=AGAIN)
+        raise ModelError("must hold a JSON object.", where=str(path), remedy=remedy)
     return value
 
 
@@ -321,7 +326,7 @@ def load_weights(folder: str | Path, stem: str = "model") -> dict[str, Tensor]:
     index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
     files, expected = [single], None
     if index.is_file():
-        expected = _read_json(index).get("weight_map")
+        expected = read_object(index, AGAIN).get("weight_map")
         if not isinstance(expected, dict) or not all(_is_plain(name) for name in expected.values()):
             raise ModelError("weight_map must name the file of each tensor.", where=str(index), remedy=AGAIN)
         files = [folder / name for name in sorted(set(expected.values()))]

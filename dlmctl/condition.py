@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dlmctl.corpus import parse_mr
 from dlmctl.errors import RecipeError, nearest
-from dlmctl.fields import Value, field_key, nearest_value, value_words
+from dlmctl.fields import Given, Value, field_key, nearest_value, value_words
 from dlmctl.vocabulary import known_ids
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dlmctl.tokenizer import Tokenizer
 
 Label = Value
-Given = str | dict[str, Value]
 Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
 """Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dlmctl.tokenizer import split_words
 
 Value = str | bool | int | float
+Given = str | dict[str, Value]
+"""A source as recipes and callers write it: a text, or fields and values."""
 
 # The released E2E files, their tokenised form and everyday English name the same fields differently.
 _SAME_FIELD = {"eat type": "type", "price range": "price", "customer rating": "rating"}

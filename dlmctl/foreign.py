@@ -1,30 +1,13 @@
-"""Files that other programs wrote: JSON objects and torch's own weight files. Never more than data is read."""
+"""Weights that other programs wrote with torch. Never more than data is read."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlmctl.errors import ModelError
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ModelError: the file cannot be read, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot be read: {error}.", where=str(path)) from None
-    if not isinstance(value, dict):
-        raise ModelError("must hold a JSON object.", where=str(path))
-    return value
 
 
 def read_torch_weights(path: Path) -> dict[str, Tensor]:

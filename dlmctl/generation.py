@@ -13,9 +13,10 @@ import torch
 from dlmctl import processes
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.compose import All, AnyOf, Not, parts_of
-from dlmctl.condition import Condition, Given, Label, read_condition
+from dlmctl.condition import Condition, Label, read_condition
 from dlmctl.control import Check, Control, find_control
 from dlmctl.errors import UserError
+from dlmctl.fields import Given
 from dlmctl.noise import Draw
 from dlmctl.presets import Preset, settings_of
 from dlmctl.recipe import ControlSpec, Recipe

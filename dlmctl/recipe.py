@@ -16,13 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dlmctl.bundled import bundled_names, bundled_path
 from dlmctl.errors import RecipeError, UserError, nearest
-from dlmctl.fields import Value
+from dlmctl.fields import Given, Value
 from dlmctl.presets import Preset, filled
 from dlmctl.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.yaml_source import Place, line_of, parse
 
 COMBINATIONS = ("all", "any", "not")
-Given = str | dict[str, Value]
 
 
 class ControlSpec(BaseModel):

@@ -9,9 +9,9 @@ from typing import Any, get_args
 from torch import Tensor
 
 from dlmctl import bert
+from dlmctl.checkpoint import read_object
 from dlmctl.diffusion import ModelConfig
 from dlmctl.errors import ModelError
-from dlmctl.foreign import read_object
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.models.unet import UNetConfig
 from dlmctl.models.unet2d import FoldedUNetConfig

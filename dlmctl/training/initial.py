@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl import bert
-from dlmctl.checkpoint import Pretrained, from_pretrained, load_weights, resolve
+from dlmctl.checkpoint import Pretrained, from_pretrained, load_weights, read_object, resolve
 from dlmctl.diffusion import DiffusionLM, ModelConfig
 from dlmctl.errors import ModelError
-from dlmctl.foreign import read_object, read_torch_weights
+from dlmctl.foreign import read_torch_weights
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.tokenizer import Tokenizer
 

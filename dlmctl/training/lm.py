@@ -69,7 +69,7 @@ class LanguageModelTask:
         self.config = config
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
         self.tokenizer = load_vocabulary(data)
-        lengths = np.bincount(np.clip(self.train.lengths - 2, 0, None))
+        lengths = np.bincount(np.clip(self.train.lengths - STRUCTURE, 0, None))
         settings: dict[str, Any] = dict(config.model)
         self.conditions: Conditions | None = None
         if config.model.label is not None or config.model.source is not None:
