@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -81,11 +81,13 @@ def write(result: Generation, path: Path) -> None:
             with partial.open("wb") as file:
                 write_arrays(file, lambda: [_chunk(result)])
         else:
-            lines = (
-                sample.text if path.suffix == ".txt" else json.dumps(record(sample), ensure_ascii=False)
-                for sample in result
-            )
-            partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            partial.write_text("".join(as_lines(map(record, result), path.suffix)), "utf-8")
+
+
+def as_lines(records: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:
+    """Rows as lines of a ``.txt`` or ``.jsonl`` file."""
+    for row in records:
+        yield (row["text"] if suffix == ".txt" else json.dumps(row, ensure_ascii=False)) + "\n"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from dlmctl import __version__
 from dlmctl.errors import UserError
-from dlmctl.output import Chunk, replacing, write_arrays
+from dlmctl.output import Chunk, as_lines, replacing, write_arrays
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -68,7 +68,7 @@ class Run:
                 offsets = np.cumsum([0, *map(len, latents)])
                 np.savez_compressed(file, latents=np.concatenate(latents), offsets=offsets)
         with replacing(path) as partial:
-            partial.write_text("".join(_lines(records, ".jsonl")), "utf-8")
+            partial.write_text("".join(as_lines(records, ".jsonl")), "utf-8")
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every row in order."""
@@ -237,9 +237,4 @@ def merge(run: Run, path: Path) -> None:
                 write_arrays(file, run.chunks)
             return
         with partial.open("w", encoding="utf-8") as file:
-            file.writelines(_lines(run.records(), path.suffix))
-
-
-def _lines(records: Iterable[Record], suffix: str) -> Iterator[str]:
-    for record in records:
-        yield (record["text"] if suffix == ".txt" else json.dumps(record, ensure_ascii=False)) + "\n"
+            file.writelines(as_lines(run.records(), path.suffix))

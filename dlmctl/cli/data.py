@@ -93,22 +93,11 @@ def prepare(
 
 def _print(report: PrepareReport, out: Path) -> None:
     """A table on a terminal, tab-separated lines in a pipe; then what was left out and where it went."""
-    from rich.console import Console
-    from rich.table import Table
+    from dlmctl.cli.render import print_table
 
     columns = [_column(report, name) for name in report.splits]
     rows = [(label, *(column[label] for column in columns)) for label in columns[0]]
-    console = Console()
-    if console.is_terminal:
-        table = Table("", *report.splits, pad_edge=False)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    else:
-        for row in [("", *report.splits), *rows]:
-            print("\t".join(row))
+    print_table(["", *report.splits], rows)
     for name, split in report.splits.items():
         for reason, count in split.dropped.items():
             places = "; ".join(split.examples[reason]) + ("; ..." if count > len(split.examples[reason]) else "")

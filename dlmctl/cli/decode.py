@@ -14,6 +14,7 @@ from dlmctl.cli.options import (
     Quiet,
     Sampler,
     Samples,
+    Scorer,
     Seed,
     Settings,
     ShardRows,
@@ -34,9 +35,7 @@ def decode(
     references: Annotated[
         Path | None, typer.Option(help="Texts to compare with: a file, or a prepared data set (its validation split).")
     ] = None,
-    scorer: Annotated[
-        Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")
-    ] = None,
+    scorer: Scorer = None,
     measure: Annotated[int, typer.Option(min=1, help="Measure the first so many texts.")] = 1000,
     shard_rows: ShardRows = None,
     settings: Settings = None,

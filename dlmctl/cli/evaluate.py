@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmctl.cli.options import FiguresAsJson, Model, Scorer
+
 if TYPE_CHECKING:
     from dlmctl.recipe import Recipe
 
@@ -15,9 +17,6 @@ app = typer.Typer(no_args_is_help=True)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A sampler or guidance setting, as in a recipe.")
 ]
-Model = Annotated[str, typer.Option(help="A bundled name, a folder or a hub name.")]
-Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 
 @app.command()
@@ -28,7 +27,7 @@ def samples(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     scorer: Scorer = None,
     settings: Settings = None,
-    json: Json = False,
+    json: FiguresAsJson = False,
 ) -> None:
     """Fluency, diversity and novelty of free samples beside the validation text."""
     from dlmctl.checkpoint import from_pretrained
@@ -61,7 +60,7 @@ def control(
     ] = None,
     scorer: Scorer = None,
     settings: Settings = None,
-    json: Json = False,
+    json: FiguresAsJson = False,
 ) -> None:
     """Success and fluency of a control, one sample for each target, guided and unguided."""
     from dlmctl.checkpoint import from_pretrained
@@ -107,7 +106,7 @@ def source(
     ] = None,
     layer: Annotated[int, typer.Option("--bertscore-layer", help="Which layer of it; -1 is the last.")] = -1,
     out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
-    json: Json = False,
+    json: FiguresAsJson = False,
 ) -> None:
     """One text for each different source against all its references: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
     from dlmctl.checkpoint import from_pretrained
@@ -142,7 +141,7 @@ def overlap(
     references: Annotated[
         Path, typer.Argument(help="As many groups of texts, empty lines between them, or JSON lines with `references`.")
     ],
-    json: Json = False,
+    json: FiguresAsJson = False,
 ) -> None:
     """BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as the E2E challenge computes them."""
     from dlmctl.evaluation.overlap import overlap as compare

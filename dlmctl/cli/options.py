@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,8 @@ class PresetName(str, Enum):
     paper = "paper"
 
 
+Model = Annotated[str, typer.Option(help="A bundled name, a folder or a hub name.")]
+Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")]
 Samples = Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same texts.")]
 Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance where the recipe says nothing of them.")]
@@ -33,6 +36,7 @@ ShardRows = Annotated[int | None, typer.Option(min=1, help="Texts in each new sh
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 
 def overrides(settings: Sequence[str] | None, **options: Any) -> list[str]:

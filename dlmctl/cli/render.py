@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,26 @@ def bulk_progress(*, quiet: bool) -> Iterator[Callable[[float, int], None]]:
         yield forward
 
 
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1, section: int = 0) -> None:
+    """A table on a terminal, tab-separated lines in a pipe.
+
+    Args:
+        texts: so many columns, from the left, are aligned left, and the figures behind them right.
+        section: a line is drawn after every so many rows; 0 for none.
+    """
+    console = Console()
+    if not console.is_terminal:
+        for row in [heads, *rows]:
+            print("\t".join(row))
+        return
+    table = Table(*heads, pad_edge=False)
+    for column in table.columns[texts:]:
+        column.justify = "right"
+    for number, row in enumerate(rows, start=1):
+        table.add_row(*row, end_section=section > 0 and number % section == 0)
+    console.print(table)
+
+
 def print_likelihood(found: Likelihood) -> None:
     """The bound in nats and bits, then its parts over time as bars."""
     console = Console()
@@ -131,22 +151,11 @@ def print_outcome(outcome: Outcome) -> None:
 
 def print_decoded(decoded: Decoded, out: Path) -> None:
     """One table: the figures of the texts beside those of the references."""
-    console = Console()
     names = list(decoded.samples)
     columns = {"samples": decoded.samples, **({"references": decoded.references} if decoded.references else {})}
     rows = [[name, *(_figure(figures.get(name)) for figures in columns.values())] for name in names]
-    if console.is_terminal:
-        table = Table(pad_edge=False)
-        table.add_column("")
-        for name in columns:
-            table.add_column(name, justify="right")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    else:
-        for row in [["", *columns], *rows]:
-            print("\t".join(row))
-    notes = Console(stderr=not console.is_terminal)
+    print_table(["", *columns], rows)
+    notes = Console(stderr=not Console().is_terminal)
     drawn = _drawn(decoded.rows, decoded.drawn, decoded.seconds)
     notes.print(f"{drawn}, saved in {out}.", highlight=False, markup=False, soft_wrap=True)
     if "perplexity" not in decoded.samples:
