@@ -19,7 +19,7 @@ import torch
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.control import Control
 from dlmctl.evaluation.control_success import read_targets
-from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.evaluation.lm_score import corpus_nats, load_scorer
 from dlmctl.evaluation.speed import Case, Speed, against_paper, compare
 from dlmctl.generation import generate
 from dlmctl.presets import PRESETS, settings_of
@@ -30,7 +30,7 @@ FILES = {
     "syntax_tree": ("syntax_tree", "trees.jsonl"),
     "spans": ("syntax_tree", "spans.jsonl"),
 }
-MOST_TRIES = 128
+MOST_TRIES, BATCH = 128, 64
 
 
 def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
@@ -60,26 +60,29 @@ def autoregressive(pretrained: Pretrained, count: int, seed: int) -> list[list[s
     return [words.words(row) for row in ids.tolist()]
 
 
-def rejection(pretrained: Pretrained, case: Case) -> tuple[float, float, float]:
-    """Seconds a sample, success and lm-score of drawing for each target until its check passes, the best text kept."""
-    control: Control[Any] | None = case.control
-    scores, kept = [], []
+def rejection(pretrained: Pretrained, case: Case) -> tuple[float, float | None, float]:
+    """Seconds a sample, success (None for free text) and lm-score of the autoregressive model on a case."""
     started = time.perf_counter()
-    if control is None:
-        kept, scores = autoregressive(pretrained, case.samples, 0), [1.0]
-    for target in range(case.samples if control is not None else 0):
-        best: tuple[float, list[str]] = (-1.0, [])
-        for batch in range(MOST_TRIES // 64):
-            texts = autoregressive(pretrained, 64, 1000 * target + batch)
-            checks = control.only([target] * len(texts)).check(texts)
-            best = max([best, *((check.score, text) for check, text in zip(checks, texts, strict=True))])
-            if any(check.passed for check in checks):
-                break
-        scores.append(best[0])
-        kept.append(best[1])
+    success = None
+    if case.control is None:
+        kept = autoregressive(pretrained, case.samples, 0)
+    else:
+        best = [first_to_pass(pretrained, case.control, target) for target in range(case.samples)]
+        success, kept = sum(score for score, _ in best) / len(best), [text for _, text in best]
     seconds = (time.perf_counter() - started) / case.samples
-    fluency = mean_nats(lm_score(*load_scorer(pretrained.folder / "scorer"), kept), kept)
-    return seconds, sum(scores) / len(scores), fluency
+    return seconds, success, corpus_nats(load_scorer(pretrained.folder / "scorer"), kept)
+
+
+def first_to_pass(pretrained: Pretrained, control: Control[Any], target: int) -> tuple[float, list[str]]:
+    """The best text and its score among those drawn for a target until one passes, or there are ``MOST_TRIES``."""
+    best: tuple[float, list[str]] = (-1.0, [])
+    for batch in range(MOST_TRIES // BATCH):
+        texts = autoregressive(pretrained, BATCH, 1000 * target + batch)
+        checks = control.only([target] * len(texts)).check(texts)
+        best = max([best, *((check.score, text) for check, text in zip(checks, texts, strict=True))])
+        if any(check.passed for check in checks):
+            break
+    return best
 
 
 def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
@@ -95,21 +98,25 @@ def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
     return lines
 
 
-def table(rows: list[Speed], rejected: dict[str, tuple[float, float, float]]) -> list[str]:
+def table(rows: list[Speed], rejected: dict[str, tuple[float, float | None, float]]) -> list[str]:
     lines = ["| text | preset | s a sample | times paper | success | lm-score |", "|---|---|---|---|---|---|"]
     for row in rows:
-        success = "-" if row.success is None else f"{100 * row.success:.1f}"
         spread = f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})"
         lines.append(
             f"| {row.case} | `{row.preset}` | {spread} | {against_paper(rows, row):.1f} "
-            f"| {success} | {row.lm_score:.2f} |"
+            f"| {percent(row.success)} | {row.lm_score:.2f} |"
         )
         if row.preset == "paper":
             seconds, share, fluency = rejected[row.case]
-            success = "-" if row.case == "free" else f"{100 * share:.1f}"
             times = f"{row.seconds / seconds:.1f}"
-            lines.append(f"| {row.case} | autoregressive | {seconds:.3f} | {times} | {success} | {fluency:.2f} |")
+            lines.append(
+                f"| {row.case} | autoregressive | {seconds:.3f} | {times} | {percent(share)} | {fluency:.2f} |"
+            )
     return lines
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def plot(rows: list[Speed], path: Path) -> None:

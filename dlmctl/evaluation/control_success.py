@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dlmctl.checkpoint import Pretrained
 from dlmctl.control import Control, find_control
 from dlmctl.errors import DataError
-from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.evaluation.lm_score import corpus_nats, load_scorer
 from dlmctl.generation import check_all, generate
 from dlmctl.noise import Draw
 from dlmctl.recipe import Recipe
@@ -43,7 +43,7 @@ def evaluate_control(
         the same with ``unguided_`` for free samples of the same seed: what chance achieves. For a composition also
         the success of each part.
     """
-    judge, judge_words = load_scorer(scorer or pretrained.folder / "scorer")
+    judge = load_scorer(scorer or pretrained.folder / "scorer")
     control.attach(pretrained)
     settings = settings or Recipe()
     plan = Plan(pretrained, control, settings.sampler, settings.guidance, 1)
@@ -73,7 +73,7 @@ def evaluate_control(
         figures[f"{prefix}passed"] = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
         if len(scores) > 1:
             figures |= {f"{prefix}success_{label}": score for label, score in scores.items()}
-        figures[f"{prefix}lm_score"] = mean_nats(lm_score(judge, judge_words, texts), texts)
+        figures[f"{prefix}lm_score"] = corpus_nats(judge, texts)
         figures[f"{prefix}seconds_per_sample"] = result.seconds / count
     return figures
 

@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
 from dlmctl.bulk import BulkProgress, generate_shards
+from dlmctl.checkpoint import resolve
 from dlmctl.corpus import read_corpus, sniff
 from dlmctl.dataset import load_split, load_vocabulary
 from dlmctl.errors import DataError
 from dlmctl.evaluation.diversity import mean_bleu_to, novelty
+from dlmctl.evaluation.lm_score import scorer_of
 from dlmctl.evaluation.samples import figures_of, sentences_of
 from dlmctl.output import FORMATS
 from dlmctl.shards import merge
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
     from dlmctl.recipe import Recipe
-    from dlmctl.tokenizer import Tokenizer
 
 SHARDS, METRICS = "shards", "metrics.json"
 MEASURED = 1000
-Judge = tuple["GPT2LMHeadModel", "Tokenizer"]
 
 
 class Decoded(NamedTuple):
@@ -72,7 +70,7 @@ def decode(
         UserError: as ``generate_shards``; the references or the scorer cannot be read.
     """
     texts = _reference_words(references) if references is not None else None
-    judge = _judge(recipe.model, scorer)
+    judge = scorer_of(resolve(recipe.model), scorer)
     run, drawn, seconds = generate_shards(recipe, out / SHARDS, shard_rows=shard_rows, latents=True, progress=progress)
     if not processes.is_main():
         return None
@@ -99,14 +97,6 @@ def report(decoded: Decoded) -> dict[str, Any]:
         "samples": decoded.samples,
         "references": decoded.references,
     }
-
-
-def _judge(model: str, scorer: Path | None) -> Judge | None:
-    from dlmctl.checkpoint import resolve
-    from dlmctl.evaluation.lm_score import load_scorer
-
-    folder = scorer or resolve(model) / "scorer"
-    return load_scorer(folder) if scorer is not None or folder.is_dir() else None
 
 
 def _reference_words(path: Path) -> list[list[str]]:

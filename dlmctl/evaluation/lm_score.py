@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 BATCH_POSITIONS = 8192
+Judge = tuple["GPT2LMHeadModel", Tokenizer]
+"""A scorer and the tokeniser of its words."""
 
 
 def sequence_nats(model: nn.Module, ids: Tensor, pad_id: int) -> Tensor:
@@ -73,6 +75,11 @@ def mean_nats(scores: Sequence[float], sentences: Sequence[Sequence[str]]) -> fl
     return sum(score * count for score, count in zip(scores, tokens, strict=True)) / sum(tokens)
 
 
+def corpus_nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
+    """``mean_nats`` of sentences under a scorer."""
+    return mean_nats(lm_score(*judge, sentences), sentences)
+
+
 def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +89,7 @@ def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> 
 
 
 @cache
-def load_scorer(folder: Path) -> tuple[GPT2LMHeadModel, Tokenizer]:
+def load_scorer(folder: Path) -> Judge:
     """The scorer of ``folder`` in float32, and the tokeniser of its words. Loaded once a process.
 
     Raises:
@@ -104,6 +111,12 @@ def load_scorer(folder: Path) -> tuple[GPT2LMHeadModel, Tokenizer]:
             f"vocab.json has {len(tokenizer)} entries, the weights {scorer.config.vocab_size}.", where=str(folder)
         )
     return scorer.eval(), tokenizer
+
+
+def scorer_of(model: Path, scorer: Path | None = None) -> Judge | None:
+    """``load_scorer`` of the folder given, else of the one beside the model; None where the model has none."""
+    folder = scorer or model / "scorer"
+    return load_scorer(folder) if scorer is not None or folder.is_dir() else None
 
 
 @contextmanager

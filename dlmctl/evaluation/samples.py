@@ -7,23 +7,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlmctl.checkpoint import Pretrained
 from dlmctl.dataset import Split, load_split
 from dlmctl.errors import DataError
 from dlmctl.evaluation.diversity import distinct_n, novelty, self_bleu
-from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.evaluation.lm_score import Judge, corpus_nats, load_scorer
 from dlmctl.generation import generate
 from dlmctl.sampling import Progress
 from dlmctl.settings import SamplerSettings
 from dlmctl.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
-
-Judge = tuple["GPT2LMHeadModel", Tokenizer]
 DIVERSITY: dict[str, Callable[[Sequence[Sequence[str]]], float]] = {
     **{f"distinct_{n}": partial(distinct_n, n=n) for n in range(1, 5)},
     "self_bleu": self_bleu,
@@ -68,7 +62,7 @@ def evaluate_samples(
     stride = max(1, len(valid) // samples)
     for prefix, sentences in (("", texts), ("valid_", valid[::stride][:samples])):
         found = {**_diversity(sentences), "novelty": novelty(sentences, training)}
-        found["lm_score"] = _nats(judge, valid if prefix else sentences)
+        found["lm_score"] = corpus_nats(judge, valid if prefix else sentences)
         figures |= {f"{prefix}{name}": value for name, value in found.items()}
     figures["seconds_per_sample"] = result.seconds / samples
     return figures
@@ -84,13 +78,9 @@ def figures_of(sentences: Sequence[Sequence[str]], judge: Judge | None) -> dict[
     """
     figures = {"measured": float(len(sentences)), "words": sum(map(len, sentences)) / len(sentences)}
     if judge is not None:
-        nats = _nats(judge, sentences)
+        nats = corpus_nats(judge, sentences)
         figures |= {"lm_score": nats, "perplexity": math.exp(nats)}
     return figures | _diversity(sentences)
-
-
-def _nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
-    return mean_nats(lm_score(*judge, sentences), sentences)
 
 
 def _diversity(sentences: Sequence[Sequence[str]]) -> dict[str, float]:

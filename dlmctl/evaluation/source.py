@@ -17,7 +17,7 @@ from dlmctl.evaluation.text_files import mteval_words
 from dlmctl.fields import Value
 from dlmctl.generation import Generation, generate
 from dlmctl.sampling import Progress
-from dlmctl.settings import Criterion, SamplerSettings
+from dlmctl.settings import SamplerSettings
 
 
 class Task(NamedTuple):
@@ -86,7 +86,6 @@ def evaluate_source(
     *,
     seed: int = 0,
     candidates: int = 1,
-    rank_by: Sequence[Criterion] = ("mbr",),
     sampler: SamplerSettings | None = None,
     encoder: Path | None = None,
     encoder_layer: int = -1,
@@ -95,7 +94,7 @@ def evaluate_source(
     """Draw one text for each source and compare it with its references.
 
     Args:
-        candidates: texts drawn for each source, of which the best by ``rank_by`` is kept.
+        candidates: texts drawn for each source, of which the one most like the others is kept.
         encoder: folder of the encoder that BERTScore is measured with; None for no BERTScore.
         encoder_layer: the layer of it; see ``evaluation.bertscore``.
 
@@ -117,7 +116,7 @@ def evaluate_source(
         seed=seed,
         sampler=sampler,
         candidates=candidates,
-        rank_by=rank_by,
+        rank_by=["mbr"],
         progress=progress,
     )
     texts, references = [sample.text for sample in result], [task.references for task in tasks]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dlmctl.checkpoint import Pretrained
 from dlmctl.control import Control
 from dlmctl.errors import UserError
-from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.evaluation.lm_score import corpus_nats, scorer_of
 from dlmctl.generation import Generation, generate
 from dlmctl.presets import Chosen, Preset, settings_of
 from dlmctl.training.control import classifier_folder
@@ -95,10 +95,8 @@ def compare(
 def _speed(pretrained: Pretrained, case: Case, preset: Preset, runs: list[Generation]) -> Speed:
     seconds = [run.seconds / case.samples for run in runs]
     scores = [check.score for sample in runs[0] for check in sample.checks.values()]
-    fluency = None
-    if (pretrained.folder / "scorer").is_dir():
-        texts = [sample.words for sample in runs[0]]
-        fluency = mean_nats(lm_score(*load_scorer(pretrained.folder / "scorer"), texts), texts)
+    judge = scorer_of(pretrained.folder)
+    fluency = None if judge is None else corpus_nats(judge, [sample.words for sample in runs[0]])
     success = statistics.fmean(scores) if scores else None
     return Speed(case.name, preset, statistics.median(seconds), min(seconds), max(seconds), success, fluency)
 
