@@ -20,6 +20,7 @@ from dlmctl.control import Control, ControlState
 from dlmctl.diffusion import DiffusionLM
 from dlmctl.errors import RecipeError
 from dlmctl.guidance import Gradient, langevin, shift_latent, shift_words, strength
+from dlmctl.precision import networks_in
 from dlmctl.samplers import Step
 from dlmctl.settings import Guidance, Method, SamplerSettings
 from dlmctl.tokenizer import Tokenizer
@@ -78,8 +79,7 @@ class Steered:
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         x0, logits = self.predict(x_t, t, self.previous)
-        # The networks' precision ends here: exact constraints are exact in float32 only, and on a CPU the backward
-        # pass of attention is several times slower in bfloat16.
+        # The denoiser's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
             return self._steer(x0.float(), logits, x_t, t)
 
@@ -144,7 +144,7 @@ class Steered:
 
         def gradient(at: Tensor) -> Tensor:
             total = torch.zeros_like(at)
-            with torch.enable_grad():
+            with torch.enable_grad(), networks_in(self.sampler.precision, at.device):
                 leaf = at.detach().requires_grad_()
                 state = state_of(leaf)
                 for part in self.parts:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dlmctl.models.attention import attention
+
 if TYPE_CHECKING:
     from dlmctl.models.condition import Conditioning
 
@@ -93,7 +95,7 @@ class CrossAttention(nn.Module):
         q = self.q(self.norm(h)).view(batch, length, self.heads, hidden // self.heads).transpose(1, 2)
         k, v = self.kv(memory).view(batch, -1, 2, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, mask[:, None, None], dropout)
+        mixed = attention(q, k, v, mask[:, None, None], dropout)
         return F.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, hidden)), self.dropout, self.training)
 
 
@@ -119,7 +121,7 @@ class Block(nn.Module):
         batch, length, hidden = h.shape
         q, k, v = self.qkv(h).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
         wide = None if mask is None else mask[:, None, None]
-        mixed = F.scaled_dot_product_attention(q, k, v, wide, self.dropout if self.training else 0.0)
+        mixed = attention(q, k, v, wide, self.dropout if self.training else 0.0)
         return self.drop(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, hidden)))
 
     def feed_forward(self, h: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl.canvas import STRUCTURE
@@ -40,10 +40,19 @@ class LanguageModelConfig(BaseModel):
     init: str | None = Field(
         None, description="a model to start from, of the same sizes or with fewer blocks; or a Hugging Face BERT"
     )
+    freeze_embeddings: bool = Field(
+        False, description="keep the word embeddings of init as they are, so that controls trained beside it still fit"
+    )
     condition_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of texts trained without their label and source, for guidance by contrast"
     )
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _has_embeddings_to_keep(self) -> Self:
+        if self.freeze_embeddings and self.init is None:
+            raise ValueError("freeze_embeddings keeps those of the model that init names; name one")
+        return self
 
 
 class Batch(NamedTuple):
@@ -86,6 +95,8 @@ class LanguageModelTask:
         )
         if config.init is not None:
             initialise(self.model, self.tokenizer, config.init)
+        if config.freeze_embeddings:
+            self.model.embedding.requires_grad_(False)
         self.times = TimeSampler(config.time_sampling == "adaptive", one_step(self.model.schedule))
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Batch]:

@@ -1,0 +1,29 @@
+"""Attention as the networks here compute it: fused where that is fast, spelled out where it is not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# On a CPU the fused kernel works through blocks made for long sequences; for the lengths of sentences two plain matrix
+# products are quicker, most of all in the backward pass and in bfloat16.
+SHORT = 128
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        q: ``[B, heads, L, d]``; k, v: ``[B, heads, S, d]``.
+        mask: broadcast to ``[B, heads, L, S]``; only true places are attended to.
+        dropout: probability with which a weight is dropped.
+    """
+    if q.device.type != "cpu" or max(q.shape[-2], k.shape[-2]) > SHORT:
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout)
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return F.dropout(scores.softmax(-1).to(v.dtype), dropout, dropout > 0) @ v
