@@ -183,7 +183,7 @@ class Steered:
         )
 
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
-        return self._state(probabilities @ self.embeddings, probabilities.clamp(min=1e-20).log)
+        return self._state((probabilities @ self.embeddings).float(), probabilities.clamp(min=1e-20).log)
 
     def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
         """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
@@ -192,7 +192,7 @@ class Steered:
             @cache
             def predict() -> tuple[Tensor, Tensor]:
                 x0, logits = self.predict(x_t, t, self.previous)
-                return x0, (self.model.rounding_logits(x0) if logits is None else logits).log_softmax(-1)
+                return x0.float(), (self.model.rounding_logits(x0) if logits is None else logits).float().log_softmax(-1)
 
             if through:
                 return self._state(predict()[0], lambda: predict()[1])
