@@ -192,7 +192,8 @@ class Steered:
             @cache
             def predict() -> tuple[Tensor, Tensor]:
                 x0, logits = self.predict(x_t, t, self.previous)
-                return x0.float(), (self.model.rounding_logits(x0) if logits is None else logits).float().log_softmax(-1)
+                scores = self.model.rounding_logits(x0) if logits is None else logits
+                return x0.float(), scores.float().log_softmax(-1)
 
             if through:
                 return self._state(predict()[0], lambda: predict()[1])
