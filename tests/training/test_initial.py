@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
-from dlmctl.checkpoint import Pretrained, save_pretrained
+from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
 from dlmctl.dataset import write_split
 from dlmctl.diffusion import DiffusionLM, ModelConfig
 from dlmctl.errors import ModelError
 from dlmctl.tokenizer import WordTokenizer
 from dlmctl.training.initial import initialise, start_from
-from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask
+from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
 
 OLD = WordTokenizer.from_corpus(["the hen sleeps in the barn .".split()], min_count=1)
 NEW = WordTokenizer.from_corpus(["a hen or the owl wakes in a barn near START .".split()], min_count=1)
@@ -199,3 +199,29 @@ def test_the_setting_starts_a_training_run(bert, tmp_path):
     task = LanguageModelTask(LanguageModelConfig(model=settings, init=str(folder), loop={"steps": 1}), data)
     weight = task.model.denoiser.encoder.blocks[0].mlp_out.weight
     assert torch.equal(weight, network.encoder.layer[0].output.dense.weight)
+
+
+def test_frozen_embeddings_stay_while_the_rest_learns(tmp_path):
+    source, data = model(seed=1), tmp_path / "data"
+    save_pretrained(source, OLD, tmp_path / "source")
+    data.mkdir()
+    rows = [OLD.encode("the hen sleeps in the barn .".split())] * 8
+    for split in ("train", "valid"):
+        write_split(data, split, rows)
+    OLD.save(data)
+    settings = {"length": 10, "embed_dim": 4, "denoiser": SIZES}
+    config = LanguageModelConfig(
+        model=settings,
+        init=str(tmp_path / "source"),
+        freeze_embeddings=True,
+        loop={"steps": 3, "lr": 0.1, "batch_positions": 40, "ema": 0.0},
+    )
+    state = from_pretrained(train_lm(config, data, tmp_path / "run")).model.state_dict()
+    assert torch.equal(state["embedding.weight"], source.state_dict()["embedding.weight"])
+    changed = [name for name, tensor in source.state_dict().items() if not torch.equal(state[name], tensor)]
+    assert "denoiser.output.2.weight" in changed
+
+
+def test_embeddings_to_keep_must_come_from_somewhere():
+    with pytest.raises(ValueError, match="init"):
+        LanguageModelConfig(freeze_embeddings=True, loop={"steps": 1})
