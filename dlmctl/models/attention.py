@@ -26,4 +26,4 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return F.dropout(scores.softmax(-1).to(v.dtype), dropout, dropout > 0) @ v
+    return F.dropout(scores.softmax(-1), dropout, dropout > 0) @ v

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from dlmctl.models.attention import attention
 from dlmctl.models.transformer import TimeEmbedding
 from dlmctl.models.ushape import UShape, UShapeConfig
 
@@ -94,7 +95,7 @@ class GridAttention(nn.Module):
         # Each head has its q, k and v side by side.
         parts = self.qkv(self.norm(h).flatten(2)).view(batch, self.heads, 3, channels // self.heads, -1)
         q, k, v = parts.transpose(3, 4).unbind(2)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(batch, channels, -1)
+        mixed = attention(q, k, v).transpose(2, 3).reshape(batch, channels, -1)
         return h + self.output(mixed).reshape(h.shape)
 
 

@@ -1,0 +1,19 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dlmctl.models.attention import SHORT, attention
+
+
+@pytest.mark.parametrize("read", [5, SHORT + 1])
+@pytest.mark.parametrize("masked", [False, True])
+def test_spelled_out_or_fused_it_is_the_same(read, masked):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 3, 4, 8), torch.randn(2, 3, read, 8), torch.randn(2, 3, read, 8)
+    mask = (torch.arange(read) < 3).expand(2, 1, 1, read) if masked else None
+    torch.testing.assert_close(attention(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, mask))
+
+
+def test_dropout_drops_weights():
+    q = torch.randn(1, 1, 4, 8)
+    assert torch.equal(attention(q, q, q, dropout=1.0), torch.zeros_like(q))
