@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from dlmctl.corpus import parse_mr
-from dlmctl.errors import RecipeError, nearest
+from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.fields import Given, Value, field_key, nearest_value, value_words
 from dlmctl.vocabulary import known_ids
 
@@ -52,7 +52,7 @@ class Condition:
     """What the samples of a run are given, dealt out to them in turn; empty lists for what there is none of.
 
     Attributes:
-        labels: numbers of labels; sources: rows of source ids.
+        labels: numbers of labels, their count for none; sources: rows of source ids.
     """
 
     labels: Sequence[int] = ()
@@ -72,6 +72,16 @@ def pick(fields: Sequence[str], record: Mapping[str, Any]) -> dict[str, Value]:
     return {name: value for name, value in found.items() if isinstance(value, Value) and value_words(value)}
 
 
+def label_values(settings: LabelSettings, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The label of each record as words, empty where it has none."""
+    key = field_key(settings.field)
+    found = []
+    for record in records:
+        value = next((value for name, value in record.items() if field_key(name) == key), None)
+        found.append(value_words(value) if isinstance(value, Value) else "")
+    return found
+
+
 def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
     """A record as one row of words: for each of ``fields`` that it has, the name (one word, ``area:``) and the value.
 
@@ -82,6 +92,48 @@ def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
     for name, value in pick(fields, record).items():
         words += [f"{name}:", *value_words(value).split()]
     return words
+
+
+def source_rows(settings: SourceSettings, records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The source of each record as words.
+
+    Raises:
+        DataError: one is too long.
+    """
+    rows = [source_words(settings.fields, record) for record in records]
+    longest = max(map(len, rows), default=0)
+    if longest + 2 > settings.length:
+        raise DataError(
+            f"a source has {longest} words, field names counted; {settings.length - 2} fit.",
+            where="model.source.length",
+            remedy=f"Set it to {longest + 2} or more.",
+        )
+    return rows
+
+
+def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Condition | None:
+    """What a model is given with the texts of a data set, one text's fields a record; None if it takes nothing.
+
+    A text without the label has none, as in training, and so has one whose label the model does not know.
+
+    Raises:
+        DataError: no record has the label, or any field of the source; a source is too long.
+    """
+    config = pretrained.model.config
+    labels: list[int] = []
+    sources: list[list[int]] = []
+    if config.label is not None:
+        values = label_values(config.label, records)
+        if not any(values):
+            raise DataError(f"no text has the field {config.label.field!r}, the model's label.")
+        number = {name: at for at, name in enumerate(config.labels)}
+        labels = [number.get(value, len(number)) for value in values]
+    if config.source is not None and pretrained.source_tokenizer is not None:
+        words = source_rows(config.source, records)
+        if not any(words):
+            raise DataError(f"no text has any of the fields {', '.join(config.source.fields)}, the model's source.")
+        sources = [pretrained.source_tokenizer.encode(row) for row in words]
+    return Condition(labels, sources) if labels or sources else None
 
 
 def read_condition(

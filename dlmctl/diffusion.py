@@ -326,6 +326,7 @@ def likelihood_bound(
     steps: int,
     noise: Callable[[Tensor], Tensor],
     picked: Tensor | None = None,
+    given: Conditioning | None = None,
 ) -> Bound:
     """The variational bound of a ``steps``-step reverse process (Ho et al. 2020, eq. 5; Kingma et al. 2021, eq. 13).
 
@@ -337,6 +338,7 @@ def likelihood_bound(
         noise: standard normal noise like a latent.
         picked: ``[K, B]``, for each sequence the numbers of the steps to compute, of 0 (t = 1) to ``steps`` - 2; all of
             them if not given.
+        given: what the texts are about.
     """
     schedule, clean = model.schedule, model.embed(ids)
     times = schedule.times(steps).to(ids.device)
@@ -349,10 +351,11 @@ def likelihood_bound(
         t, s = times[number], times[number + 1]
         snr_t, snr_s = (a / (1 - a) for a in (schedule.alphabar(t), schedule.alphabar(s)))
         x_t = q_sample(schedule, clean, t, noise(clean))
-        estimate = model.predict(x_t, t, model.predict(x_t, t).x0 if model.config.self_conditioning else None).x0
+        previous = model.predict(x_t, t, None, given).x0 if model.config.self_conditioning else None
+        estimate = model.predict(x_t, t, previous, given).x0
         gains.append((0.5 * (snr_s - snr_t)).to(clean)[:, None] * (clean - estimate).square().sum(2))
     first = times[-2].expand(len(ids))
-    prediction = model.predict(q_sample(schedule, clean, first, noise(clean)), first)
+    prediction = model.predict(q_sample(schedule, clean, first, noise(clean)), first, None, given)
     logits = prediction.logits if prediction.logits is not None else model.rounding_logits(prediction.x0)
     words = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
     diffusion = torch.stack(gains) if gains else clean.new_zeros(0, *ids.shape)

@@ -12,8 +12,8 @@ from dlmctl.checkpoint import from_pretrained, save_pretrained, save_weights
 from dlmctl.condition import Condition, SourceSettings, read_condition, source_words
 from dlmctl.conditioned import Conditioned, length_weights
 from dlmctl.diffusion import DiffusionLM, ModelConfig
-from dlmctl.errors import DataError, ModelError, RecipeError
-from dlmctl.evaluation.nll import likelihood
+from dlmctl.errors import DataError, RecipeError
+from dlmctl.evaluation.nll import likelihood, read_texts
 from dlmctl.generation import generate, run_recipe
 from dlmctl.prepare import prepare
 from dlmctl.recipe import Recipe, read_recipe
@@ -137,9 +137,34 @@ def test_shards_deal_sources_out_by_sample_number(sourced, tmp_path):
     assert [row["words"] for row in run.records()] == [sample.words for sample in run_recipe(recipe)]
 
 
-def test_the_bound_of_a_model_with_sources_is_refused(sourced):
-    with pytest.raises(ModelError, match="a label or a source"):
-        likelihood(sourced, [[0, 1]])
+def bound(model, path, rows):
+    path.write_text("".join(json.dumps({"text": text, **record}) + "\n" for record, text in rows), "utf-8")
+    return likelihood(model, read_texts(path, model), steps=50, draws=50).nats
+
+
+def test_texts_are_likelier_given_their_own_source(sourced, tmp_path):
+    # The second name with the first one's texts, and so on.
+    others = [(record, text) for (record, _), (_, text) in zip(PAIRS, PAIRS[4:] + PAIRS[:4], strict=True)]
+    assert bound(sourced, tmp_path / "own.jsonl", PAIRS) < 0.5 * bound(sourced, tmp_path / "others.jsonl", others)
+
+
+def test_texts_are_likelier_given_their_own_label(labelled, tmp_path):
+    own = [({"mood": mood}, text) for mood, texts in COLOURS.items() for text in texts]
+    others = [({"mood": "warm" if record["mood"] == "cold" else "cold"}, text) for record, text in own]
+    unsaid = [({"mood": "warm"}, COLOURS["warm"][0]), ({}, COLOURS["cold"][0])]
+    right = bound(labelled, tmp_path / "own.jsonl", own)
+    assert right < 0.5 * bound(labelled, tmp_path / "others.jsonl", others)
+    assert read_texts(tmp_path / "own.jsonl", labelled).condition.labels == [1, 1, 0, 0]
+    bound(labelled, tmp_path / "unsaid.jsonl", unsaid)
+    assert read_texts(tmp_path / "unsaid.jsonl", labelled).condition.labels == [1, 2]  # 2: none
+
+
+def test_texts_without_the_label_or_source_are_refused(labelled, sourced, tmp_path):
+    (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "Ada saw the park .", "colour": "red"}), "utf-8")
+    with pytest.raises(DataError, match=r"texts\.jsonl: no text has the field 'mood', the model's label"):
+        read_texts(tmp_path / "texts.jsonl", labelled)
+    with pytest.raises(DataError, match=r"texts\.jsonl: no text has any of the fields name, place"):
+        read_texts(tmp_path / "texts.jsonl", sourced)
 
 
 def test_a_length_holds_on_a_source_model(sourced):

@@ -36,12 +36,12 @@ def nll(
         check_plot(plot)
     with counting("texts", quiet=quiet or json) as progress:
         from dlmctl.checkpoint import from_pretrained
-        from dlmctl.evaluation.nll import likelihood, read_rows
+        from dlmctl.evaluation.nll import likelihood, read_texts
         from dlmctl.generation import choose_device
 
         pretrained = from_pretrained(model, choose_device(device))
-        rows = read_rows(data, pretrained, split, limit)
-        found = likelihood(pretrained, rows, steps=steps, draws=draws, seed=seed, progress=progress)
+        texts = read_texts(data, pretrained, split, limit)
+        found = likelihood(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
     if plot is not None:
         plot_likelihood(found, plot)
     if json:

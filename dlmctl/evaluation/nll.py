@@ -18,10 +18,12 @@ from torch import Tensor
 
 from dlmctl.canvas import STRUCTURE, canvas_of
 from dlmctl.checkpoint import Pretrained
+from dlmctl.condition import Condition, condition_of
+from dlmctl.conditioned import Conditioned
 from dlmctl.corpus import read_corpus, sniff
 from dlmctl.dataset import load_split, load_vocabulary
 from dlmctl.diffusion import likelihood_bound
-from dlmctl.errors import DataError, ModelError
+from dlmctl.errors import DataError
 from dlmctl.noise import CONTROL, Draw, SampleNoise
 from dlmctl.sampling import Progress
 from dlmctl.schedule import Schedule
@@ -74,8 +76,15 @@ class Likelihood(NamedTuple):
         return {**self._asdict(), "diffusion": parts, "nats_per_word": self.nats_per_word, **bits}
 
 
-def read_rows(data: Path, pretrained: Pretrained, split: str = "valid", limit: int | None = None) -> list[list[int]]:
-    """Texts as word ids, START to END.
+class Texts(NamedTuple):
+    """Rows of word ids, START to END, and what a model that takes a label or a source is given with each."""
+
+    rows: Sequence[Sequence[int]]
+    condition: Condition | None = None
+
+
+def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: int | None = None) -> Texts:
+    """The texts of a file or a data set, with their labels and sources where the model takes such.
 
     Args:
         data: a file of texts, or a prepared data set with the model's vocabulary.
@@ -83,7 +92,8 @@ def read_rows(data: Path, pretrained: Pretrained, split: str = "valid", limit: i
         limit: at most so many, spread evenly over all.
 
     Raises:
-        DataError: they cannot be read, there are none, one is too long for the model, or the vocabulary is another's.
+        DataError: they cannot be read, there are none, one is too long for the model, the vocabulary is another's, or
+            the label or source that the model takes is missing.
     """
     tokenizer = pretrained.tokenizer
     if data.is_dir():
@@ -91,17 +101,25 @@ def read_rows(data: Path, pretrained: Pretrained, split: str = "valid", limit: i
         if getattr(load_vocabulary(data), "vocabulary", None) != getattr(tokenizer, "vocabulary", None):
             remedy = "Prepare it with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`)."
             raise DataError("has another vocabulary than the model.", where=str(data), remedy=remedy)
-        rows = [found.row(row).tolist() for row in _spread(len(found), limit)]
+        chosen = _spread(len(found), limit)
+        rows = [found.row(row).tolist() for row in chosen]
+        config = pretrained.model.config
+        fields = found.read_fields() if config.label or config.source else [{}] * len(found)
     else:
-        records = [record.words for record in read_corpus(data, sniff(data))]
-        rows = [tokenizer.encode(records[at]) for at in _spread(len(records), limit)]
+        records = list(read_corpus(data, sniff(data)))
+        chosen = _spread(len(records), limit)
+        rows = [tokenizer.encode(records[at].words) for at in chosen]
+        fields = [record.fields or {} for record in records]
     if not rows:
         raise DataError("holds no texts.", where=str(data))
     longest, most = max(map(len, rows)), pretrained.model.config.length
     if longest > most:
         what = f"has a text of {longest - STRUCTURE} words; the model holds up to {most - STRUCTURE}."
         raise DataError(what, where=str(data), remedy="Shorten it or leave it out.")
-    return rows
+    try:
+        return Texts(rows, condition_of(pretrained, [fields[at] for at in chosen]))
+    except DataError as error:
+        raise DataError(error.what, where=error.where or str(data), remedy=error.remedy) from None
 
 
 def _spread(count: int, limit: int | None) -> Sequence[int]:
@@ -112,7 +130,7 @@ def _spread(count: int, limit: int | None) -> Sequence[int]:
 
 def likelihood(
     pretrained: Pretrained,
-    rows: Sequence[Sequence[int]],
+    texts: Texts,
     *,
     steps: int | None = None,
     draws: int = 20,
@@ -125,17 +143,13 @@ def likelihood(
     all: the mean over draws is the bound itself. Each text's noise follows from the seed and its number.
 
     Args:
-        rows: word ids, START to END, none longer than the model (``read_rows``).
+        texts: none longer than the model (``read_texts``); without a condition, of a model that takes one, it is the
+            bound given nothing.
         steps: by default those of a discrete schedule, else 2000. Any number gives a bound; more are tighter only as
             far as the x_0 estimate becomes exact near t = 0.
         draws: the more, the smaller the standard error; all steps if not fewer than these.
-
-    Raises:
-        ModelError: the model writes about labels or sources, which the rows do not have.
     """
-    model, tokenizer = pretrained.model, pretrained.tokenizer
-    if model.config.label is not None or model.config.source is not None:
-        raise ModelError("is given a label or a source, and nll knows none.", where=str(pretrained.folder))
+    model, tokenizer, rows = pretrained.model, pretrained.tokenizer, texts.rows
     steps = steps or model.schedule.steps or STEPS
     stretches = stretches_of(model.schedule, steps, draws)
     sizes = torch.tensor([len(stretch) for stretch in stretches], dtype=torch.float64)[:, None, None]
@@ -144,9 +158,10 @@ def likelihood(
     bins = np.zeros(BINS)
     for numbers, ids in _batches(rows, model.config.length, tokenizer.pad_id):
         ids = ids.to(model.embeddings.device)
-        texts = [Draw(seed, number) for number in numbers]
-        picked = torch.from_numpy(np.stack([_picked(stretches, text) for text in texts], axis=1))
-        bound = likelihood_bound(model, ids, steps, SampleNoise(texts), picked)
+        draws_of = [Draw(seed, number) for number in numbers]
+        picked = torch.from_numpy(np.stack([_picked(stretches, draw) for draw in draws_of], axis=1))
+        given = Conditioned(model, texts.condition, numbers, scale=1.0).given
+        bound = likelihood_bound(model, ids, steps, SampleNoise(draws_of), picked, given)
         diffusion = bound.diffusion.double().cpu() * sizes
         before, after = bound.prior.double().cpu(), bound.words.double().cpu()
         place = (torch.ceil(bound.times.cpu() * BINS - 1e-9).long() - 1).clamp(0, BINS - 1)

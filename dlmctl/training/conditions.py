@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.condition import Condition, LabelSettings, SourceSettings, pick, source_words
+from dlmctl.condition import Condition, LabelSettings, SourceSettings, label_values, pick, source_rows
 from dlmctl.dataset import Split
 from dlmctl.diffusion import ModelSettings
 from dlmctl.errors import DataError, nearest
-from dlmctl.fields import Value, field_key, value_words
+from dlmctl.fields import Value, field_key
 from dlmctl.models.condition import pad_sources
 from dlmctl.tokenizer import WordTokenizer
 from dlmctl.training.field_labels import MAX_VALUES
@@ -42,7 +42,7 @@ class Conditions:
         self._numbers: dict[str, Tensor] = {}
         self._sources: dict[str, list[list[int]]] = {}
         if settings.label is not None:
-            values = {split: _values(settings.label, rows) for split, rows in records.items()}
+            values = {split: label_values(settings.label, rows) for split, rows in records.items()}
             self.labels = _labels(settings.label, values["train"], records["train"])
             number = {name: at for at, name in enumerate(self.labels)}
             none = len(self.labels)
@@ -52,7 +52,7 @@ class Conditions:
         if settings.source is not None:
             self.source = _with_fields(settings.source, records["train"])
             self.closed = [name for name in self.source.fields if _is_closed(name, records["train"])]
-            words = {split: _rows(self.source, rows) for split, rows in records.items()}
+            words = {split: source_rows(self.source, rows) for split, rows in records.items()}
             self.tokenizer = WordTokenizer.from_corpus(words["train"], self.source.min_count)
             self._sources = {split: [self.tokenizer.encode(row) for row in rows] for split, rows in words.items()}
 
@@ -67,16 +67,6 @@ class Conditions:
         rows = np.linspace(0, self._valid_rows - 1, count).astype(int)
         labels = self._numbers["valid"][torch.from_numpy(rows)].tolist() if self.labels else []
         return Condition(labels, [self._sources["valid"][row] for row in rows] if self.source is not None else [])
-
-
-def _values(settings: LabelSettings, rows: Records) -> list[str]:
-    """The label of each row as words, empty where it has none."""
-    key = field_key(settings.field)
-    found = []
-    for row in rows:
-        value = next((value for name, value in row.items() if field_key(name) == key), None)
-        found.append(value_words(value) if isinstance(value, Value) else "")
-    return found
 
 
 def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> list[str]:
@@ -111,15 +101,3 @@ def _with_fields(settings: SourceSettings, rows: Records) -> SourceSettings:
 def _no_field(setting: str, name: str, rows: Records) -> DataError:
     known = sorted({name for row in rows for name in row})
     return DataError(f"the data has no field {name!r}.", where=f"model.{setting}", remedy=nearest(name, known))
-
-
-def _rows(settings: SourceSettings, records: Records) -> list[list[str]]:
-    rows = [source_words(settings.fields, record) for record in records]
-    longest = max(map(len, rows))
-    if longest + 2 > settings.length:
-        raise DataError(
-            f"a source has {longest} words, field names counted; {settings.length - 2} fit.",
-            where="model.source.length",
-            remedy=f"Set it to {longest + 2} or more.",
-        )
-    return rows

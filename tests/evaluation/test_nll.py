@@ -11,7 +11,7 @@ from dlmctl.dataset import write_split
 from dlmctl.diffusion import likelihood_bound
 from dlmctl.errors import DataError
 from dlmctl.evaluation import nll
-from dlmctl.evaluation.nll import likelihood, read_rows, stretches_of
+from dlmctl.evaluation.nll import Texts, likelihood, read_texts, stretches_of
 from dlmctl.noise import Draw, SampleNoise
 from dlmctl.schedule import Schedule
 
@@ -28,7 +28,7 @@ def rows(tokenizer):
 
 
 def test_with_all_steps_it_is_the_bound_of_each_text(pretrained, rows, tokenizer):
-    found = likelihood(pretrained, rows, steps=6, draws=100, seed=3)
+    found = likelihood(pretrained, Texts(rows), steps=6, draws=100, seed=3)
     totals, on_pad = [], 0.0
     for number, row in enumerate(rows):
         ids = torch.tensor([[*row, *[tokenizer.pad_id] * (-len(row) % 8)]])
@@ -46,7 +46,7 @@ def test_with_all_steps_it_is_the_bound_of_each_text(pretrained, rows, tokenizer
 
 @pytest.mark.parametrize("draws", [1, 7, 20])
 def test_the_parts_sum_to_the_bound(pretrained, rows, draws):
-    found = likelihood(pretrained, rows, steps=200, draws=draws)
+    found = likelihood(pretrained, Texts(rows), steps=200, draws=draws)
     assert found.prior + sum(part.nats for part in found.diffusion) + found.words == pytest.approx(found.nats)
     assert [part.since for part in found.diffusion[1:]] == [part.until for part in found.diffusion[:-1]]
     assert (found.diffusion[0].since, found.diffusion[-1].until) == (0, 1)
@@ -54,8 +54,8 @@ def test_the_parts_sum_to_the_bound(pretrained, rows, draws):
 
 def test_drawn_steps_stand_for_all_of_them(pretrained, rows):
     """The mean over seeds of an estimate from 4 of 24 steps is the bound, within four standard errors of both."""
-    whole = [likelihood(pretrained, rows[2:], steps=24, draws=100, seed=seed).nats for seed in range(8)]
-    drawn = [likelihood(pretrained, rows[2:], steps=24, draws=4, seed=seed).nats for seed in range(40)]
+    whole = [likelihood(pretrained, Texts(rows[2:]), steps=24, draws=100, seed=seed).nats for seed in range(8)]
+    drawn = [likelihood(pretrained, Texts(rows[2:]), steps=24, draws=4, seed=seed).nats for seed in range(40)]
     error = math.hypot(np.std(whole) / math.sqrt(8), np.std(drawn) / math.sqrt(40))
     assert np.mean(drawn) == pytest.approx(np.mean(whole), abs=4 * error)
     assert error < 0.1 * np.mean(whole)
@@ -63,16 +63,16 @@ def test_drawn_steps_stand_for_all_of_them(pretrained, rows):
 
 def test_parts_stand_at_their_times(pretrained, rows):
     """With four steps there are three terms, which start at t = 1, 3/4 and 1/2."""
-    found = likelihood(pretrained, rows, steps=4)
+    found = likelihood(pretrained, Texts(rows), steps=4)
     assert [part.until for part in found.diffusion if part.nats] == [0.5, 0.75, 1.0]
 
 
 def test_a_text_costs_the_same_in_any_company(pretrained, rows, monkeypatch):
-    together = likelihood(pretrained, rows * 2, steps=50)
+    together = likelihood(pretrained, Texts(rows * 2), steps=50)
     monkeypatch.setattr(nll, "BATCH_POSITIONS", 8)
-    alone = likelihood(pretrained, rows * 2, steps=50)
+    alone = likelihood(pretrained, Texts(rows * 2), steps=50)
     assert alone.nats == pytest.approx(together.nats, rel=1e-4)
-    assert alone.nats != likelihood(pretrained, rows * 2, steps=50, seed=1).nats
+    assert alone.nats != likelihood(pretrained, Texts(rows * 2), steps=50, seed=1).nats
 
 
 def test_the_standard_error_is_that_of_a_ratio():
@@ -95,23 +95,23 @@ def test_stretches_hold_every_step_once_and_are_finer_near_the_words(schedule):
 
 def test_rows_of_a_file_and_of_a_prepared_set(pretrained, tokenizer, tmp_path, rows):
     (tmp_path / "texts.txt").write_text("The small bakery sells bread.\nAnna hides.\n")
-    read = read_rows(tmp_path / "texts.txt", pretrained)
+    read = read_texts(tmp_path / "texts.txt", pretrained).rows
     assert [len(row) for row in read] == [8, 5]
     assert read[0].count(tokenizer.unk_id) == 1  # "The"
     data = tmp_path / "data"
     data.mkdir()
     tokenizer.save(data)
     write_split(data, "valid", rows)
-    assert read_rows(data, pretrained) == rows
-    assert read_rows(data, pretrained, limit=2) == [rows[0], rows[1]]
+    assert read_texts(data, pretrained) == Texts(rows)
+    assert read_texts(data, pretrained, limit=2) == Texts([rows[0], rows[1]])
     with pytest.raises(DataError, match="holds no 'train' split"):
-        read_rows(data, pretrained, "train")
+        read_texts(data, pretrained, "train")
     (data / "vocab.json").write_text(json.dumps({"START": 0, "END": 1, "UNK": 2, "PAD": 3, "x": 4}))
     with pytest.raises(DataError, match="another vocabulary"):
-        read_rows(data, pretrained)
+        read_texts(data, pretrained)
     (tmp_path / "long.txt").write_text("bread " * 40)
     with pytest.raises(DataError, match="a text of 40 words; the model holds up to 30"):
-        read_rows(tmp_path / "long.txt", pretrained)
+        read_texts(tmp_path / "long.txt", pretrained)
 
 
 def test_the_command_prints_parts_that_sum_up_and_draws_them(model_folder, tmp_path):
