@@ -8,7 +8,9 @@ Prints the tables of speed.md and writes speed.svg.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.control import Control
+from dlmctl.diffusion import DiffusionLM
 from dlmctl.evaluation.control_success import read_targets
 from dlmctl.evaluation.lm_score import corpus_nats, load_scorer
 from dlmctl.evaluation.speed import Case, Speed, against_paper, compare
@@ -98,6 +101,39 @@ def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
     return lines
 
 
+def by_length(pretrained: Pretrained) -> list[str]:
+    """``fast`` on all positions of models that differ in length alone; weights, here untrained, do not matter."""
+    lines = ["| positions | s a sample |", "|---|---|"]
+    config = pretrained.model.config
+    sampler = settings_of("fast").sampler.model_copy(update={"canvas": "full"})
+    for length in (16, 32, 64, 128, 256):
+        sizes = config.denoiser.model_copy(update={"max_length": length})
+        lengths = [0, 0, 0, 1]  # three words each
+        changed = config.model_copy(update={"length": length, "denoiser": sizes, "sentence_lengths": lengths})
+        untrained = Pretrained(DiffusionLM(changed).eval(), pretrained.tokenizer, Path())
+        result = generate(model=untrained, samples=16, sampler=sampler)
+        lines.append(f"| {length} | {result.seconds / 16:.4f} |")
+    return lines
+
+
+def whole_processes(model: str) -> list[str]:
+    """`dlmctl generate --recipe pos` from start to exit: seconds and the process's own peak memory."""
+    lines = ["| preset | texts | seconds | peak memory, MiB |", "|---|---|---|---|"]
+    for preset in PRESETS:
+        for texts in (1, 64):
+            command = ["generate", "--recipe", "pos", "--model", model, "--preset", preset, "-n", str(texts)]
+            started = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, "-c", "from dlmctl.cli import app; app()", *command], stdout=subprocess.DEVNULL
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise RuntimeError(f"dlmctl {' '.join(command)} failed")
+            seconds, peak = time.perf_counter() - started, usage.ru_maxrss / 1024
+            lines.append(f"| `{preset}` | {texts} | {seconds:.1f} | {peak:.0f} |")
+    return lines
+
+
 def table(rows: list[Speed], rejected: dict[str, tuple[float, float | None, float]]) -> list[str]:
     lines = ["| text | preset | s a sample | times paper | success | lm-score |", "|---|---|---|---|---|---|"]
     for row in rows:
@@ -159,6 +195,8 @@ def main() -> None:
     where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     text = [f"{given.samples} samples a row, median of {given.repeats} runs; {where}.", "", *table(rows, rejected)]
     text += ["", "Free text, `fast` by batch size and `balanced` by steps:", "", *by_batch_and_steps(pretrained)]
+    text += ["", "`fast` by length:", "", *by_length(pretrained)]
+    text += ["", "Whole processes:", "", *whole_processes(given.model)]
     print("\n".join(text))
     plot(rows, given.out / "speed.svg")
 

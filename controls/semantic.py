@@ -49,7 +49,7 @@ class Semantic(Control[SemanticParams]):
 
     name = "semantic"
     # Its energy is one term a field, where others have one for every word; at weight 1 it is outvoted by the model.
-    weight = 4.0
+    weight = 8.0
     Params = SemanticParams
     Labels = FieldLabels
 

@@ -30,7 +30,7 @@ MIN_COUNT = 5
 # Nats of a span beyond the canvas, which can only be asked for under `any` and `not`.
 NO_ROOM = 10.0
 # A few spans are outvoted by the model; a tree has a term for every pair of words. Chosen on validation text.
-SPAN_WEIGHT = 5
+SPAN_WEIGHT = 8
 
 
 class SpanParams(BaseModel):

@@ -14,7 +14,7 @@ from dlmctl.settings import Guidance, SamplerSettings
 Preset = Literal["fast", "balanced", "quality", "paper"]
 
 PRESETS: Mapping[Preset, dict[str, dict[str, Any]]] = {
-    "fast": {"sampler": {"steps": 20, "last": 0.4, "temperature": 0.5}, "guidance": {"updates": 2}},
+    "fast": {"sampler": {"steps": 20, "last": 0.4}, "guidance": {}},
     "balanced": {"sampler": {}, "guidance": {}},
     "quality": {"sampler": {"steps": 150}, "guidance": {}},
     "paper": {

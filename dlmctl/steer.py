@@ -75,6 +75,7 @@ class Steered:
         self.problems: dict[int, str] = {}
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
+        self.shift: Tensor | float = 0.0
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -92,7 +93,10 @@ class Steered:
             logits = self._restrict(logits)
             if scale and method == "words":
                 gradient = self._gradient(self._state_of_words, float(t[0]))
-                logits = shift_words(logits, gradient, scale, self.guidance.updates)
+                carried = self.guidance.carry * self.shift
+                self.shift = shift_words(logits, gradient, scale, self.guidance.updates, carried)
+                self.shift = self.shift.masked_fill(self._broken(logits.device), 0.0)
+                logits = logits + self.shift
             if self.control is not None:
                 logits = self.control.condition(logits, t)
             x0 = logits.softmax(-1) @ self.embeddings
