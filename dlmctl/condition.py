@@ -82,6 +82,12 @@ def label_values(settings: LabelSettings, records: Sequence[Mapping[str, Any]]) 
     return found
 
 
+def label_numbers(known: Sequence[str], values: Sequence[str]) -> list[int]:
+    """The number of each label among those that a model knows, their count for any other."""
+    number = {name: at for at, name in enumerate(known)}
+    return [number.get(value, len(known)) for value in values]
+
+
 def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
     """A record as one row of words: for each of ``fields`` that it has, the name (one word, ``area:``) and the value.
 
@@ -126,8 +132,7 @@ def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -
         values = label_values(config.label, records)
         if not any(values):
             raise DataError(f"no text has the field {config.label.field!r}, the model's label.")
-        number = {name: at for at, name in enumerate(config.labels)}
-        labels = [number.get(value, len(number)) for value in values]
+        labels = label_numbers(config.labels, values)
     if config.source is not None and pretrained.source_tokenizer is not None:
         words = source_rows(config.source, records)
         if not any(words):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.condition import Condition, LabelSettings, SourceSettings, label_values, pick, source_rows
+from dlmctl.condition import Condition, LabelSettings, SourceSettings, label_numbers, label_values, pick, source_rows
 from dlmctl.dataset import Split
 from dlmctl.diffusion import ModelSettings
 from dlmctl.errors import DataError, nearest
@@ -44,11 +44,7 @@ class Conditions:
         if settings.label is not None:
             values = {split: label_values(settings.label, rows) for split, rows in records.items()}
             self.labels = _labels(settings.label, values["train"], records["train"])
-            number = {name: at for at, name in enumerate(self.labels)}
-            none = len(self.labels)
-            self._numbers = {
-                split: torch.tensor([number.get(value, none) for value in found]) for split, found in values.items()
-            }
+            self._numbers = {split: torch.tensor(label_numbers(self.labels, found)) for split, found in values.items()}
         if settings.source is not None:
             self.source = _with_fields(settings.source, records["train"])
             self.closed = [name for name in self.source.fields if _is_closed(name, records["train"])]
