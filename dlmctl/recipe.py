@@ -60,7 +60,7 @@ class Recipe(BaseModel):
     rank_by: list[Criterion] = Field(
         ["satisfaction"],
         min_length=1,
-        description="what makes a text the best: satisfaction of the controls, lm_score, mbr",
+        description="what makes a text the best: satisfaction of the controls, lm_score, worst_word, mbr",
     )
     batch_size: int = Field(64, ge=1, description="most samples in one batch")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")

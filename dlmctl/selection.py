@@ -34,20 +34,24 @@ def utilities(
 ) -> list[tuple[float, ...]]:
     """For each text one number per criterion, higher is better, to be compared in order.
 
-    ``satisfaction`` counts a text's passed checks, then the mean score; ``lm_score`` is the negative nats per
-    token under the scorer beside the model; ``mbr`` the mean BLEU against the other texts (minimum Bayes risk
-    decoding, Kumar and Byrne 2004).
+    ``satisfaction`` counts a text's passed checks, then the mean score. ``lm_score`` is the negative nats per
+    token under the scorer beside the model, ``worst_word`` those of the token that it finds least likely: a slip, such
+    as a doubled or a missing word, costs its place many nats and the mean of the text few. ``mbr`` is the mean BLEU
+    against the other texts (minimum Bayes risk decoding, Kumar and Byrne 2004).
 
     Raises:
-        ModelError: ``lm_score`` is asked for and the model has no scorer.
+        ModelError: ``lm_score`` or ``worst_word`` is asked for and the model has no scorer.
     """
+    nats = _token_nats(pretrained, texts) if {"lm_score", "worst_word"} & set(criteria) else []
     columns: list[Sequence[float]] = []
     for criterion in criteria:
         if criterion == "satisfaction":
             columns.append([sum(check.passed for check in found.values()) for found in checks])
             columns.append([mean_score(found) for found in checks])
         elif criterion == "lm_score":
-            columns.append([-nats for nats in _lm_scores(pretrained, texts)])
+            columns.append([-sum(row) / len(row) for row in nats])
+        elif criterion == "worst_word":
+            columns.append([-max(row) for row in nats])
         else:
             columns.append(mean_bleu(texts))
     return list(zip(*columns, strict=True))
@@ -69,8 +73,8 @@ def mean_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
     ]
 
 
-def _lm_scores(pretrained: Pretrained, texts: Sequence[Sequence[str]]) -> list[float]:
-    from dlmctl.evaluation.lm_score import lm_score, load_scorer
+def _token_nats(pretrained: Pretrained, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    from dlmctl.evaluation.lm_score import load_scorer, token_nats
 
     scorer, tokenizer = load_scorer(pretrained.folder / "scorer")
-    return lm_score(scorer, tokenizer, texts)
+    return token_nats(scorer, tokenizer, texts)

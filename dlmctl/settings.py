@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Criterion = Literal["satisfaction", "lm_score", "mbr"]
+Criterion = Literal["satisfaction", "lm_score", "worst_word", "mbr"]
 Precision = Literal["auto", "fp32", "bf16"]
 Method = Literal["words", "latent", "denoiser", "langevin"]
 

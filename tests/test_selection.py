@@ -1,6 +1,7 @@
 import pytest
 
 from dlmctl import generate
+from dlmctl.checkpoint import from_pretrained
 from dlmctl.control import Check, Control, ControlParams
 from dlmctl.errors import ModelError
 from dlmctl.selection import mean_bleu, mean_score, satisfied, utilities
@@ -61,6 +62,19 @@ def test_mbr_prefers_the_text_most_like_the_others():
     scores = mean_bleu(texts)
     assert scores.index(min(scores)) == 2
     assert scores.index(max(scores)) == 0
+
+
+def test_worst_word_sees_a_slip_that_the_mean_forgives():
+    """A long text with one doubled word against a short one without: the criteria disagree."""
+    model = from_pretrained("e2e")
+    slip = "The Rice Boat is a Chinese restaurant in city the centre near Express by Holiday Inn ."
+    odd = "Wildwood is a cheap pub ."
+    by_word, by_mean = (
+        [value for (value,) in utilities([criterion], model, [slip.split(), odd.split()], [{}, {}])]
+        for criterion in ("worst_word", "lm_score")
+    )
+    assert by_word[0] < by_word[1]
+    assert by_mean[0] > by_mean[1]
 
 
 def test_lm_score_without_a_scorer_says_how_to_make_one(pretrained):

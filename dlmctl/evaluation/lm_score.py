@@ -36,8 +36,8 @@ def sequence_nats(model: nn.Module, ids: Tensor, pad_id: int) -> Tensor:
 
 
 @torch.no_grad()
-def lm_score(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[float]:
-    """Nats per token of each sentence, given as words.
+def token_nats(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+    """-log p of every word of each sentence, given as words, and of END after the last.
 
     Raises:
         DataError: a sentence is longer than the scorer can read.
@@ -51,14 +51,19 @@ def lm_score(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[
             f"sentence {too_long[0] + 1} has {len(rows[too_long[0]]) - 2} words; this scorer reads up to {limit - 2}.",
             remedy="Shorten it, or train a scorer with a greater `model.length`.",
         )
-    scores = [0.0] * len(rows)
+    found: list[list[float]] = [[] for _ in rows]
     for chosen in _batches([len(row) for row in rows]):
         canvas = max(len(rows[at]) for at in chosen)
         ids = [[*rows[at], *[tokenizer.pad_id] * (canvas - len(rows[at]))] for at in chosen]
-        nats = sequence_nats(scorer, torch.tensor(ids, device=scorer.device), tokenizer.pad_id).double().sum(1)
-        for at, total in zip(chosen, nats.tolist(), strict=True):
-            scores[at] = total / (len(rows[at]) - 1)
-    return scores
+        nats = sequence_nats(scorer, torch.tensor(ids, device=scorer.device), tokenizer.pad_id).double()
+        for at, row in zip(chosen, nats.tolist(), strict=True):
+            found[at] = row[: len(rows[at]) - 1]
+    return found
+
+
+def lm_score(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[float]:
+    """Nats per token of each sentence, given as words. Raises as ``token_nats``."""
+    return [sum(nats) / len(nats) for nats in token_nats(scorer, tokenizer, sentences)]
 
 
 def mean_nats(scores: Sequence[float], sentences: Sequence[Sequence[str]]) -> float:
