@@ -36,6 +36,7 @@ class Avoid(Control[AvoidParams]):
     """Takes words out of the word distribution at every step, and phrases where their other words stand; exact."""
 
     name = "avoid"
+    ragged = True
     exact = True
     Params = AvoidParams
 

@@ -92,6 +92,7 @@ class Classifier(Control[ClassifierParams]):
     """
 
     name = "classifier"
+    ragged = True
     Params = ClassifierParams
     Labels = TextLabels
 
@@ -129,7 +130,8 @@ class Classifier(Control[ClassifierParams]):
             if reads_words:
                 logits = network(state.word_log_probs[rows].exp())
             else:
-                (logits,) = network(state.x[rows], state.t[rows])
+                inside = None if state.inside is None else state.inside[rows]
+                (logits,) = network(state.x[rows], state.t[rows], inside)
             log_probs = logits.float().log_softmax(-1)
             energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
         return energies

@@ -48,6 +48,7 @@ class Contains(Control[ContainsParams]):
     """Conditions the word distribution of every step on the phrases; exact, whatever else is asked for."""
 
     name = "contains"
+    ragged = True
     exact = True
     Params = ContainsParams
 

@@ -79,6 +79,7 @@ class Infill(Control[InfillParams]):
     """
 
     name = "infill"
+    ragged = True
     exact = True
     Params = InfillParams
 
@@ -91,12 +92,12 @@ class Infill(Control[InfillParams]):
 
     def prepare(self, setting: Setting) -> None:
         ids = torch.full((setting.batch, setting.length), -1)
-        for row, (draw, words) in enumerate(zip(setting.draws, setting.words, strict=True)):
+        for row, (draw, layout) in enumerate(zip(setting.draws, setting.layouts, strict=True)):
             pieces = self.of(row).pieces()
             known = iter(known_ids([piece.word for piece in pieces if piece.word], setting.tokenizer, self.name))
             place = 1
-            for piece, size in zip(pieces, self._sizes(row, pieces, words, draw), strict=True):
-                if piece.word and place < setting.length:
+            for piece, size in zip(pieces, self._sizes(row, pieces, layout.words, draw), strict=True):
+                if piece.word and place < layout.canvas:
                     ids[row, place] = next(known)
                 place += size
         self._ids = ids.to(setting.model.embeddings.device)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from dlmctl.canvas import STRUCTURE
 from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 
 # Stands for log 0 where minus infinity would spoil a gradient.
@@ -33,6 +35,7 @@ class Length(Control[LengthParams]):
     """
 
     name = "length"
+    ragged = True
     exact = True
     Params = LengthParams
 
@@ -45,20 +48,25 @@ class Length(Control[LengthParams]):
 
     def prepare(self, setting: Setting) -> None:
         ranges = torch.tensor([self.word_count(row) for row in range(setting.batch)])
+        canvases = torch.tensor([[layout.canvas] for layout in setting.layouts])
         counts = torch.arange(setting.length - 1)
-        inside = (counts >= ranges[:, :1]) & (counts <= ranges[:, 1:])
-        self._inside = inside.to(setting.model.embeddings.device)
+        possible = counts <= canvases - STRUCTURE
+        wanted = possible & (counts >= ranges[:, :1]) & (counts <= ranges[:, 1:])
+        device = setting.model.embeddings.device
+        self._possible, self._wanted = possible.to(device), wanted.to(device)
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(a number of words in the range), among the texts that have words, then END, then PAD only."""
         log_probs = state.word_log_probs
         end, pad = log_probs[..., state.tokenizer.end_id], log_probs[..., state.tokenizer.pad_id]
         word = torch.log1p(-(end.exp() + pad.exp()).clamp(max=1 - 1e-6))
-        # Of n words: words at 1 to n, END at n + 1, PAD behind it.
-        before = word[:, 1:].cumsum(1) - word[:, 1:]
-        behind = pad.sum(1, keepdim=True) - pad.cumsum(1)
-        log_p = before + end[:, 1:] + behind[:, 1:]
-        return log_p.logsumexp(1) - log_p.masked_fill(~self._inside, IMPOSSIBLE).logsumexp(1)
+        # Of n words: words at 1 to n, END at n + 1, PAD behind it. Sums without differences: those would leave rounding
+        # errors in the gradient of places that do not count, where 1 / p makes them large.
+        before = F.pad(word[:, 1:-1].cumsum(1), (1, 0))
+        behind = F.pad(pad[:, 2:].flip(1).cumsum(1).flip(1), (0, 1))
+        log_p = before + end[:, 1:] + behind
+        total, met = (log_p.masked_fill(~some, IMPOSSIBLE).logsumexp(1) for some in (self._possible, self._wanted))
+        return total - met
 
     def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
         """Counts the words. The score falls by the share of the target that a text is off, beyond the tolerance."""

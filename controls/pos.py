@@ -51,14 +51,15 @@ class TagClassifier(nn.Module):
         self.encoder = LatentEncoder(sizes, embed_dim)
         self.head = nn.Linear(sizes.hidden, len(CLASSES))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.head(self.encoder(x, 1000 * t.float()))
+    def forward(self, x: Tensor, t: Tensor, inside: Tensor | None = None) -> Tensor:
+        return self.head(self.encoder(x, 1000 * t.float(), inside=inside))
 
 
 class Pos(Control[PosParams]):
     """Steers by a noise-aware tag classifier (Li et al. 2022, section 5), checks by an outside tagger."""
 
     name = "pos"
+    ragged = True
     Params = PosParams
 
     def word_count(self, sample: int) -> tuple[int, int]:
@@ -78,7 +79,7 @@ class Pos(Control[PosParams]):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(tags given the latent), summed over the words."""
-        log_probs = self._classifier(state.x, state.t).float().log_softmax(-1)
+        log_probs = self._classifier(state.x, state.t, state.inside).float().log_softmax(-1)
         # A place without wanted tags would be log 0; it is masked out of the sum.
         open_places = self._wanted | ~self._words[..., None]
         found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)

@@ -48,6 +48,7 @@ class Semantic(Control[SemanticParams]):
     """
 
     name = "semantic"
+    ragged = True
     # Its energy is one term a field, where others have one for every word; at weight 1 it is outvoted by the model.
     weight = 8.0
     Params = SemanticParams
@@ -65,7 +66,7 @@ class Semantic(Control[SemanticParams]):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(field = value given the latent), summed over the fields."""
-        log_probs = [logits.float().log_softmax(-1) for logits in self._classifier(state.x, state.t)]
+        log_probs = [logits.float().log_softmax(-1) for logits in self._classifier(state.x, state.t, state.inside)]
         return -(torch.cat(log_probs, dim=-1) * self._wanted).sum(-1)
 
     def check(self, words: Sequence[Sequence[str]]) -> list[Check]:

@@ -118,14 +118,14 @@ class SpanClassifier(nn.Module):
         self.end = nn.Linear(2 * sizes.hidden, 128, bias=False)
         self.out = nn.Linear(128, labels)
 
-    def forward(self, x: Tensor, t: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, starts: Tensor, ends: Tensor, inside: Tensor | None = None) -> Tensor:
         """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, S, labels]``.
 
         Args:
             starts, ends: first and last words of the spans, from 0, ``[S]`` or, where rows differ, ``[B, S]``; a
                 position is left on either side of them, as START and END take.
         """
-        h = self.encoder(x, 1000 * t.float())
+        h = self.encoder(x, 1000 * t.float(), inside=inside)
         # What stands before a constituent and behind it tells as much as its own first and last word.
         start = self.start(torch.cat([h[:, :-2], h[:, 1:-1]], -1))
         end = self.end(torch.cat([h[:, 1:-1], h[:, 2:]], -1))
@@ -223,6 +223,7 @@ class SyntaxTree(Control[SyntaxTreeParams]):
     """Steers by a noise-aware span classifier (Li et al. 2022, section 5), checks by an outside parser."""
 
     name = "syntax_tree"
+    ragged = True
     Params = SyntaxTreeParams
     Labels = SpanLabels
 
@@ -235,7 +236,10 @@ class SyntaxTree(Control[SyntaxTreeParams]):
         labels = load_labels(SpanLabels, type(self), setting)
         self._classifier = load_classifier(type(self), setting).to(device)
         rows = [self._cells(self.of(row), labels) for row in range(setting.batch)]
-        room = [[cell for cell in found if cell[1] < setting.length - STRUCTURE] for found in rows]
+        room = [
+            [cell for cell in found if cell[1] < layout.canvas - STRUCTURE]
+            for found, layout in zip(rows, setting.layouts, strict=True)
+        ]
         beyond = torch.tensor([len(found) - len(inside) for found, inside in zip(rows, room, strict=True)])
         self._beyond = NO_ROOM * beyond.to(device)
         # Each row's cells of the chart, filled up with the first word at no weight.
@@ -257,7 +261,7 @@ class SyntaxTree(Control[SyntaxTreeParams]):
     def energy(self, state: ControlState) -> Tensor:
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
         over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
-        logits = self._classifier(state.x, state.t, self._starts, self._ends).float()
+        logits = self._classifier(state.x, state.t, self._starts, self._ends, state.inside).float()
         nats = F.cross_entropy(logits.transpose(1, 2), self._wanted, reduction="none")
         return (nats * self._weights).sum(-1) + self._beyond
 

@@ -72,30 +72,59 @@ def lay_out(
     return Layout(canvas_of(words, config.length), None if wanted is None else words)
 
 
-def pin_structure(x0: Tensor, counts: Tensor, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
-    """``x0 [B, L, D]`` with START first, END after ``counts [B]`` words, PAD behind it; rows below 0 stay free."""
-    for token, where in _structure(counts, x0.shape[1], tokenizer):
+class Layouts(NamedTuple):
+    """The layouts of a batch: ``canvases [B]``, and ``words [B]`` with -1 where the model decides."""
+
+    canvases: Tensor
+    words: Tensor
+
+    @property
+    def length(self) -> int:
+        """Positions of the batch: its longest canvas."""
+        return int(self.canvases.max())
+
+    @property
+    def inside(self) -> Tensor | None:
+        """``[B, L]``, true on each row's canvas; None where all rows fill the batch."""
+        place = torch.arange(self.length, device=self.canvases.device)
+        inside = place < self.canvases[:, None]
+        return None if inside.all() else inside
+
+
+def stacked(layouts: Sequence[Layout], device: torch.device) -> Layouts:
+    """The layouts of a batch as tensors."""
+    words = [-1 if layout.words is None else layout.words for layout in layouts]
+    canvases = [layout.canvas for layout in layouts]
+    return Layouts(torch.tensor(canvases, device=device), torch.tensor(words, device=device))
+
+
+def pin_structure(x0: Tensor, layouts: Layouts, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
+    """``x0 [B, L, D]`` with START first, END after the words and PAD behind it where their number is settled, and PAD
+    off each row's canvas."""
+    for token, where in _structure(layouts, tokenizer):
         x0 = torch.where(where[..., None], embeddings[token].to(x0), x0)
     return x0
 
 
-def restrict_structure(logits: Tensor, counts: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """``pin_structure`` for word logits ``[B, L, V]``: -inf for all else, and for structure tokens among the words."""
-    places = _structure(counts, logits.shape[1], tokenizer)
-    inside = (counts[:, None] >= 0) & ~(places[0][1] | places[1][1] | places[2][1])
-    token = torch.arange(logits.shape[-1], device=logits.device)
+def structure_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
+    """``pin_structure`` as words ``[B, L, V]`` that cannot stand where they are: all but the token that is settled for
+    a place, and, among a settled number of words, the structure tokens."""
+    places = _structure(layouts, tokenizer)
+    inside = (layouts.words[:, None] >= 0) & ~(places[0][1] | places[1][1] | places[2][1])
+    token = torch.arange(vocabulary, device=inside.device)
     banned = inside[..., None] & torch.isin(token, torch.tensor([number for number, _ in places], device=token.device))
     for number, where in places:
         banned |= where[..., None] & (token != number)
-    return logits.masked_fill(banned, -torch.inf)
+    return banned
 
 
-def _structure(counts: Tensor, length: int, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
-    """START, END and PAD, each with the places ``[B, L]`` it stands at; none in rows whose number is not settled."""
-    place = torch.arange(length, device=counts.device)
-    end, settled = counts[:, None] + 1, counts[:, None] >= 0
+def _structure(layouts: Layouts, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
+    """START, END and PAD, each with the places ``[B, L]`` it is settled for."""
+    canvases, words = layouts
+    place = torch.arange(layouts.length, device=words.device)
+    end, settled = words[:, None] + 1, words[:, None] >= 0
     return [
         (tokenizer.start_id, settled & (place == 0)),
         (tokenizer.end_id, settled & (place == end)),
-        (tokenizer.pad_id, settled & (place > end)),
+        (tokenizer.pad_id, (settled & (place > end)) | (place >= canvases[:, None])),
     ]

@@ -25,6 +25,7 @@ class Composite(Control[ControlParams]):
     def __init__(self, parts: Sequence[Control[Any]]) -> None:
         self.params = [ControlParams()]
         self.parts = list(parts)
+        self.ragged = all(part.ragged for part in self.parts)
 
     def only(self, samples: Sequence[int]) -> Control[Any]:
         chosen = copy.copy(self)

@@ -25,10 +25,18 @@ class Conditioned:
     Args:
         samples: numbers of the rows' samples.
         condition: None for texts about nothing in particular.
+        inside: ``[B, L]``, the positions that count; None for all.
     """
 
-    def __init__(self, model: DiffusionLM, condition: Condition | None, samples: Sequence[int], scale: float) -> None:
-        self.model, self.scale = model, scale
+    def __init__(
+        self,
+        model: DiffusionLM,
+        condition: Condition | None,
+        samples: Sequence[int],
+        scale: float,
+        inside: Tensor | None = None,
+    ) -> None:
+        self.model, self.scale, self.inside = model, scale, inside
         self.contrasts = condition is not None and model.conditioner is not None and scale != 1
         self.given: Conditioning | None = None
         if model.conditioner is not None:
@@ -43,9 +51,10 @@ class Conditioned:
     def predict(self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None = None) -> Prediction:
         """As ``DiffusionLM.predict``."""
         if not self.contrasts:
-            return self.model.predict(x_t, t, previous_x0, self.given)
+            return self.model.predict(x_t, t, previous_x0, self.given, self.inside)
         previous = None if previous_x0 is None else torch.cat([previous_x0, previous_x0])
-        x0, logits = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), previous, self.given)
+        inside = None if self.inside is None else torch.cat([self.inside, self.inside])
+        x0, logits = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), previous, self.given, inside)
         if logits is None:
             return Prediction(_guided(x0, self.scale), None)
         logits = _guided(logits, self.scale)

@@ -22,6 +22,7 @@ from dlmctl.errors import RecipeError, UserError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dlmctl.canvas import Layout
     from dlmctl.checkpoint import Pretrained
     from dlmctl.diffusion import DiffusionLM
     from dlmctl.noise import Draw
@@ -54,22 +55,25 @@ class Setting:
 
     Attributes:
         model, tokenizer, folder: the model, its words, and where its weights and those of its controls lie.
-        length: positions of the batch.
         draws: which sample, and which attempt at it, each row is.
-        words: of each row the settled number of words, or None where the model chooses.
+        layouts: of each row its canvas, and the settled number of words or None where the model chooses.
     """
 
     model: DiffusionLM
     tokenizer: Tokenizer
     folder: Path
-    length: int
     draws: Sequence[Draw]
-    words: Sequence[int | None]
+    layouts: Sequence[Layout]
 
     @property
     def batch(self) -> int:
         """Rows of the batch."""
         return len(self.draws)
+
+    @property
+    def length(self) -> int:
+        """Positions of the batch: its longest canvas."""
+        return max(layout.canvas for layout in self.layouts)
 
 
 class ControlState:
@@ -80,6 +84,8 @@ class ControlState:
         t: its noise level, ``[B]`` in [0, 1]; 0 where ``x`` is itself an x_0 estimate.
         x0: the x_0 estimate ``[B, L, D]``, computed when first asked for.
         word_log_probs: log-probabilities of the words ``[B, L, V]``, computed when first asked for.
+        inside: ``[B, L]``, true on each row's canvas; None where all rows are as long as the batch. Elsewhere ``x`` and
+            ``x0`` have no meaning, and ``word_log_probs`` is PAD for certain.
         embeddings: of the words, ``[V, D]``.
         tokenizer: words and ids.
     """
@@ -93,8 +99,9 @@ class ControlState:
         embeddings: Tensor,
         x0: Callable[[], Tensor],
         word_log_probs: Callable[[], Tensor],
+        inside: Tensor | None = None,
     ) -> None:
-        self.x, self.t, self.tokenizer, self.embeddings = x, t, tokenizer, embeddings
+        self.x, self.t, self.tokenizer, self.embeddings, self.inside = x, t, tokenizer, embeddings, inside
         self._x0, self._word_log_probs = x0, word_log_probs
 
     @cached_property
@@ -123,6 +130,8 @@ class Control(Generic[P]):
     weight: float = 1.0
     # Whether `restrict`, `condition` and `project` alone satisfy it: then its energy need not guide word logits.
     exact: ClassVar[bool] = False
+    # Whether its energy leaves out what is not `inside`, so that texts of different canvases may share a batch.
+    ragged: bool = False
 
     def __init__(self, **params: Any) -> None:
         self.params: list[P] = [self.Params.model_validate(params)]  # type: ignore[list-item]

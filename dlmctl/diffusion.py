@@ -112,6 +112,8 @@ class DiffusionLM(nn.Module):
         self.schedule = Schedule(config.schedule, config.schedule_steps)
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.predicts_words = config.objective == "cross_entropy"
+        # Whether it can leave out positions, so that texts of different canvases may share a batch.
+        self.ragged = config.architecture == "transformer"
         in_dim = config.embed_dim * (2 if config.self_conditioning else 1)
         out_dim = config.vocab_size if self.predicts_words else config.embed_dim
         self.denoiser = build_denoiser(
@@ -158,12 +160,18 @@ class DiffusionLM(nn.Module):
         return None if self.conditioner is None else self.conditioner(labels, sources)
 
     def predict(
-        self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None = None, given: Conditioning | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        previous_x0: Tensor | None = None,
+        given: Conditioning | None = None,
+        inside: Tensor | None = None,
     ) -> Prediction:
         """The x_0 estimate for ``x_t [B, L, D]`` at times ``t [B]``.
 
         ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent. ``given`` is
-        what the text is about; nothing in particular when absent.
+        what the text is about; nothing in particular when absent. ``inside [B, L]`` is true for the positions that
+        count, all of them when absent; what stands at the others is of no meaning. Only the transformer takes it.
         """
         inputs = x_t
         if self.config.self_conditioning:
@@ -171,8 +179,8 @@ class DiffusionLM(nn.Module):
         if self.conditioner is not None and given is None:
             given = self.conditioner(*self.conditioner.nothing(len(x_t)))
         time = self.schedule.network_time(t)
-        output = self.denoiser(inputs, time) if given is None else self.denoiser(inputs, time, given)
-        output = output.float()
+        more = {name: value for name, value in (("given", given), ("inside", inside)) if value is not None}
+        output = self.denoiser(inputs, time, **more).float()
         if self.predicts_words:
             return Prediction(output.softmax(-1) @ self.embeddings, output)
         if self.config.prediction == "epsilon":

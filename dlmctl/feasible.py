@@ -8,26 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.canvas import restrict_structure
+from dlmctl.canvas import stacked, structure_bans
 from dlmctl.compose import parts_of
 from dlmctl.control import Control, Setting
 from dlmctl.errors import RecipeError
 
 
 @torch.no_grad()
-def check_feasible(control: Control[Any], setting: Setting, counts: Tensor) -> None:
+def check_feasible(control: Control[Any], setting: Setting) -> None:
     """Try a prepared control on a distribution that holds every word possible.
-
-    Args:
-        counts: words of each row ``[B]``, -1 where the model decides.
 
     Raises:
         RecipeError: the controls leave no word for some place, or no place for what must be in the text.
     """
     tokenizer, vocabulary = setting.tokenizer, setting.model.config.vocab_size
-    logits = torch.zeros(setting.batch, setting.length, vocabulary, device=counts.device)
-    logits[..., tokenizer.unk_id] = -torch.inf
-    logits = restrict_structure(logits, counts, tokenizer)
+    banned = structure_bans(stacked(setting.layouts, setting.model.embeddings.device), tokenizer, vocabulary)
+    banned[..., tokenizer.unk_id] = True
+    logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
     empty = torch.isneginf(control.restrict(logits)).all(-1)
     if empty.any():
         row, place = empty.nonzero()[0].tolist()

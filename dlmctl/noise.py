@@ -33,22 +33,29 @@ class SampleNoise:
 
     Args:
         draws: one for each row of the batch.
+        canvases: positions that each row has noise on, 0 behind them; all if not given.
         top_p: redraw entries whose absolute value exceeds this (Diffusion-LM's noise truncation); None keeps all.
 
     Raises:
         ValueError: ``top_p`` is not positive.
     """
 
-    def __init__(self, draws: Sequence[Draw], top_p: float | None = None) -> None:
+    def __init__(
+        self, draws: Sequence[Draw], top_p: float | None = None, canvases: Sequence[int] | None = None
+    ) -> None:
         if top_p is not None and top_p <= 0:
             raise ValueError(f"top_p must be positive, got {top_p}")
-        self.top_p = top_p
+        self.top_p, self.canvases = top_p, canvases
         self.generators = [draw.generator(NOISE) for draw in draws]
 
     def __call__(self, like: Tensor) -> Tensor:
         """Noise of the shape ``[B, L, D]``, type and device of ``like``; row i comes from stream i."""
-        rows = [self._draw(source, like.shape[1:]) for source in self.generators]
-        return torch.stack(rows).to(like)
+        _, length, width = like.shape
+        noise = torch.zeros(len(self.generators), length, width)
+        for row, source in enumerate(self.generators):
+            canvas = length if self.canvases is None else self.canvases[row]
+            noise[row, :canvas] = self._draw(source, torch.Size((canvas, width)))
+        return noise.to(like)
 
     def _draw(self, source: torch.Generator, shape: torch.Size) -> Tensor:
         noise = torch.randn(shape, generator=source)

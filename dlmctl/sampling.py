@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.canvas import Layout, lay_out
+from dlmctl.canvas import Layout, lay_out, stacked
 from dlmctl.checkpoint import Pretrained
 from dlmctl.condition import Condition
 from dlmctl.conditioned import Conditioned, length_weights
@@ -22,6 +21,11 @@ from dlmctl.precision import networks_in
 from dlmctl.samplers import SAMPLERS, OnStep, Step
 from dlmctl.settings import Guidance, SamplerSettings
 from dlmctl.steer import Steered
+
+# What a batch costs beside its positions (rows x length), in positions. Measured on a CPU.
+BATCH_COST = 200
+
+Batch = list[tuple[Draw, Layout]]
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
@@ -58,15 +62,9 @@ def draw_texts(
     lengths: dict[int, list[float]] = {}
     if plan.condition is not None:
         lengths = length_weights(plan.pretrained.model, plan.condition, sorted({draw.sample for draw in draws}))
-    by_canvas: dict[int, list[tuple[Draw, Layout]]] = defaultdict(list)
-    for draw in draws:
-        layout = _layout(plan, draw, lengths.get(draw.sample))
-        by_canvas[layout.canvas].append((draw, layout))
-    batches = [
-        rows[at : at + plan.batch_size]
-        for _, rows in sorted(by_canvas.items())
-        for at in range(0, len(rows), plan.batch_size)
-    ]
+    rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
+    mixed = plan.pretrained.model.ragged and (plan.control is None or plan.control.ragged)
+    batches = batches_of(sorted(rows, key=lambda row: row[1].canvas), plan.batch_size, mixed=mixed)
     # All of them before the first step, so that whatever cannot be done is said at once.
     controls = [_prepared(plan, batch) for batch in batches]
     for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):
@@ -96,34 +94,52 @@ def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> L
     return layout if plan.sampler.canvas == "fitted" else layout._replace(canvas=config.length)
 
 
-Batch = list[tuple[Draw, Layout]]
+def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
+    """Rows, sorted by canvas, in batches of at most ``most``, split where that costs the least time in all.
 
-
-def _counts(plan: Plan, batch: Batch) -> Tensor:
-    """Words of each row ``[B]``, -1 where the model decides."""
-    counts = [-1 if layout.words is None else layout.words for _, layout in batch]
-    return torch.tensor(counts, device=plan.pretrained.model.embeddings.device)
+    Args:
+        mixed: whether rows of different canvases may share a batch, the shorter ones masked.
+    """
+    costs, starts = [0.0], [0]
+    for end in range(1, len(rows) + 1):
+        canvas = rows[end - 1][1].canvas
+        found = [
+            (costs[start] + BATCH_COST + (end - start) * canvas, start)
+            for start in range(max(0, end - most), end)
+            if mixed or rows[start][1].canvas == canvas
+        ]
+        cost, start = min(found)
+        costs.append(cost)
+        starts.append(start)
+    batches: list[Batch] = []
+    end = len(rows)
+    while end:
+        batches.insert(0, rows[starts[end] : end])
+        end = starts[end]
+    return batches
 
 
 def _prepared(plan: Plan, batch: Batch) -> Control[Any] | None:
     """The control for the samples of one batch, ready and known to be satisfiable."""
     if plan.control is None:
         return None
-    draws, canvas = [draw for draw, _ in batch], batch[0][1].canvas
+    draws, layouts = zip(*batch, strict=True)
     control = plan.control.only([draw.sample for draw in draws])
-    pretrained, words = plan.pretrained, [layout.words for _, layout in batch]
-    setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, canvas, draws, words)
+    pretrained = plan.pretrained
+    setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, layouts)
     control.prepare(setting)
-    check_feasible(control, setting, _counts(plan, batch))
+    check_feasible(control, setting)
     return control
 
 
 def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: OnStep) -> Iterator[Drawn]:
     model, tokenizer, sampler = plan.pretrained.model, plan.pretrained.tokenizer, plan.sampler
-    draws, canvas, table = [draw for draw, _ in batch], batch[0][1].canvas, model.embeddings
-    conditioned = Conditioned(model, plan.condition, [draw.sample for draw in draws], sampler.condition_scale)
-    steered = Steered(conditioned, tokenizer, control, plan.guidance, sampler, _counts(plan, batch))
-    noise = SampleNoise(draws, sampler.top_p)
+    draws, table = [draw for draw, _ in batch], model.embeddings
+    layouts, canvases = stacked([layout for _, layout in batch], table.device), [layout.canvas for _, layout in batch]
+    samples = [draw.sample for draw in draws]
+    conditioned = Conditioned(model, plan.condition, samples, sampler.condition_scale, layouts.inside)
+    steered = Steered(conditioned, tokenizer, control, plan.guidance, sampler, layouts)
+    noise = SampleNoise(draws, sampler.top_p, canvases)
 
     def on_step(step: Step) -> Tensor | None:
         moved = steered.on_step(step)
@@ -131,7 +147,7 @@ def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: O
         return moved if replaced is None else replaced
 
     with torch.no_grad(), networks_in(sampler.precision, table.device):
-        x = noise(torch.empty(len(draws), canvas, model.config.embed_dim, device=table.device))
+        x = noise(torch.empty(len(draws), layouts.length, model.config.embed_dim, device=table.device))
         times = model.schedule.times(sampler.steps, last=sampler.last, spacing=sampler.spacing)
         eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
         x = SAMPLERS[sampler.name](steered, x, times, model.schedule, noise, eta=eta, on_step=on_step)
@@ -139,4 +155,5 @@ def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: O
         ids = steered.words(x)
         latents = model.embed(ids).cpu().numpy()
     for row, draw in enumerate(draws):
-        yield Drawn(draw, tokenizer.words(ids[row].tolist()), latents[row], steered.problems.get(row))
+        latent = latents[row, : canvases[row]]
+        yield Drawn(draw, tokenizer.words(ids[row].tolist()), latent, steered.problems.get(row))

@@ -6,6 +6,7 @@ project exact constraints.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.canvas import pin_structure, restrict_structure
+from dlmctl.canvas import Layouts, pin_structure, structure_bans
 from dlmctl.compose import parts_of
 from dlmctl.conditioned import Conditioned
 from dlmctl.control import Control, ControlState
@@ -26,6 +27,9 @@ from dlmctl.settings import Guidance, Method, SamplerSettings
 from dlmctl.tokenizer import Tokenizer
 
 StateOf = Callable[[Tensor], ControlState]
+
+# Stands for probability 0 where its logarithm would spoil a gradient.
+LEAST = 1e-20
 
 
 def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
@@ -49,7 +53,7 @@ class Steered:
     Args:
         conditioned: the model, and what the texts are given.
         control: prepared for this batch, or None for unguided text.
-        counts: words of each row ``[B]``, -1 where the model decides.
+        layouts: of the rows.
 
     Attributes:
         problems: of each row whose energy stopped being a number, what happened; it goes on unguided.
@@ -62,11 +66,14 @@ class Steered:
         control: Control[Any] | None,
         guidance: Guidance,
         sampler: SamplerSettings,
-        counts: Tensor,
+        layouts: Layouts,
     ) -> None:
         self.predict, self.model = conditioned.predict, conditioned.model
         self.tokenizer, self.control, self.guidance = tokenizer, control, guidance
-        self.sampler, self.counts = sampler, counts
+        self.sampler, self.layouts, self.inside = sampler, layouts, conditioned.inside
+        self.banned = structure_bans(layouts, tokenizer, self.model.config.vocab_size)
+        # UNK stands for words the vocabulary lacks; a text has no use for it.
+        self.banned[..., tokenizer.unk_id] = True
         parts = parts_of(control) if control is not None else []
         # What word logits are held to exactly needs no gradient.
         self.parts = [part for part in parts if not (part.exact and self.model.predicts_words)]
@@ -87,10 +94,7 @@ class Steered:
     def _steer(self, x0: Tensor, logits: Tensor | None, x_t: Tensor, t: Tensor) -> Tensor:
         method, scale = self.method, strength(self.guidance, float(t[0])) if self.parts else 0.0
         if logits is not None:
-            # UNK stands for words the vocabulary lacks; a text has no use for it.
-            logits[..., self.tokenizer.unk_id] = -torch.inf
-            logits = logits / self.sampler.temperature
-            logits = self._restrict(logits)
+            logits = self._restrict(logits / self.sampler.temperature)
             if scale and method == "words":
                 gradient = self._gradient(self._state_of_words, float(t[0]))
                 carried = self.guidance.carry * self.shift
@@ -133,15 +137,14 @@ class Steered:
 
     def _restrict(self, logits: Tensor) -> Tensor:
         """``logits [B, L, V]`` with -inf for words that cannot stand where they are."""
-        if self.control is not None:
-            logits = self.control.restrict(logits)
-        return restrict_structure(logits, self.counts, self.tokenizer)
+        logits = logits.masked_fill(self.banned, -torch.inf)
+        return logits if self.control is None else self.control.restrict(logits)
 
     def _exact(self, x0: Tensor) -> Tensor:
         """``x0 [B, L, D]`` with what must stand in it: the settled number of words, and the control's projection."""
         if self.control is not None:
             x0 = self.control.project(x0, self._state(x0))
-        return pin_structure(x0, self.counts, self.tokenizer, self.embeddings)
+        return pin_structure(x0, self.layouts, self.tokenizer, self.embeddings)
 
     def _gradient(self, state_of: StateOf, t: float) -> Gradient:
         """The sum of the parts' gradients, each kept within ``guidance.clip``; rows that broke get none."""
@@ -171,7 +174,7 @@ class Steered:
         return slope.masked_fill(~finite.reshape(-1, 1, 1), 0.0)
 
     def _broken(self, device: torch.device) -> Tensor:
-        broken = torch.zeros(len(self.counts), 1, 1, dtype=torch.bool, device=device)
+        broken = torch.zeros(len(self.layouts.words), 1, 1, dtype=torch.bool, device=device)
         broken[list(self.problems)] = True
         return broken
 
@@ -183,11 +186,20 @@ class Steered:
             tokenizer=self.tokenizer,
             embeddings=self.embeddings,
             x0=lambda: x0,
-            word_log_probs=log_probs or (lambda: self.model.rounding_logits(x0).log_softmax(-1)),
+            word_log_probs=log_probs or (lambda: self._on_canvas(self.model.rounding_logits(x0).log_softmax(-1))),
+            inside=self.inside,
         )
 
+    def _on_canvas(self, log_probs: Tensor) -> Tensor:
+        """Word log-probabilities with PAD for certain off each row's canvas."""
+        if self.inside is None:
+            return log_probs
+        padding = torch.full_like(log_probs[0, 0], math.log(LEAST))
+        padding[self.tokenizer.pad_id] = 0.0
+        return torch.where(self.inside[..., None], log_probs, padding)
+
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
-        return self._state((probabilities @ self.embeddings).float(), probabilities.clamp(min=1e-20).log)
+        return self._state((probabilities @ self.embeddings).float(), probabilities.clamp(min=LEAST).log)
 
     def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
         """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
@@ -197,7 +209,7 @@ class Steered:
             def predict() -> tuple[Tensor, Tensor]:
                 x0, logits = self.predict(x_t, t, self.previous)
                 scores = self.model.rounding_logits(x0) if logits is None else logits
-                return x0.float(), scores.float().log_softmax(-1)
+                return x0.float(), self._on_canvas(scores.float().log_softmax(-1))
 
             if through:
                 return self._state(predict()[0], lambda: predict()[1])
@@ -208,6 +220,7 @@ class Steered:
                 embeddings=self.embeddings,
                 x0=lambda: predict()[0],
                 word_log_probs=lambda: predict()[1],
+                inside=self.inside,
             )
 
         return state_of

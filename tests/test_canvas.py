@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from dlmctl.canvas import Layout, canvas_of, lay_out, pin_structure, restrict_structure
+from dlmctl.canvas import Layout, canvas_of, lay_out, pin_structure, stacked, structure_bans
 from dlmctl.control import Control, ControlParams
 from dlmctl.errors import RecipeError
 from dlmctl.noise import Draw
@@ -79,15 +79,33 @@ def test_what_no_text_can_be_is_said(config, low, high, said):
 
 def test_structure_tokens_stand_where_the_count_says(pretrained):
     model, tokenizer = pretrained.model, pretrained.tokenizer
-    x0, counts = torch.zeros(3, 8, 8), torch.tensor([2, 6, -1])
-    pinned = pin_structure(x0, counts, tokenizer, model.embeddings.detach())
+    x0, layouts = torch.zeros(3, 8, 8), stacked([Layout(8, 2), Layout(8, 6), Layout(8, None)], torch.device("cpu"))
+    pinned = pin_structure(x0, layouts, tokenizer, model.embeddings.detach())
     words = model.rounding_logits(pinned, "l2").argmax(-1)
     assert words[0, [0, 3, 4, 7]].tolist() == [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.pad_id]
     assert words[1, [0, 7]].tolist() == [tokenizer.start_id, tokenizer.end_id]
     assert torch.equal(pinned[0, 1:3], x0[0, 1:3])
     assert torch.equal(pinned[2], x0[2])
-    allowed = restrict_structure(torch.zeros(3, 8, len(tokenizer)), counts, tokenizer).isfinite()
+    assert layouts.inside is None
+    allowed = ~structure_bans(layouts, tokenizer, len(tokenizer))
     assert allowed[0, 3].nonzero().flatten().tolist() == [tokenizer.end_id]
     assert not allowed[0, 1, [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]].any()
     assert allowed[0, 1].sum() == len(tokenizer) - 3
     assert allowed[2].all()
+
+
+def test_off_a_shorter_canvas_stands_padding(pretrained):
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    layouts = stacked([Layout(8, None), Layout(16, None)], torch.device("cpu"))
+    assert layouts.inside is not None
+    assert layouts.inside.sum(1).tolist() == [8, 16]
+    pinned = pin_structure(torch.zeros(2, 16, 8), layouts, tokenizer, model.embeddings.detach())
+    off = model.rounding_logits(pinned, "l2").argmax(-1)[0, 8:]
+    assert off.tolist() == [tokenizer.pad_id] * 8
+    assert not pinned[0, :8].any()
+    assert not pinned[1].any()
+    allowed = ~structure_bans(layouts, tokenizer, len(tokenizer))
+    assert allowed[0, 8:].sum(-1).tolist() == [1] * 8
+    assert allowed[0, 8:, tokenizer.pad_id].all()
+    assert allowed[0, :8].all()
+    assert allowed[1].all()

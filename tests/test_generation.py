@@ -47,6 +47,7 @@ def test_a_pos_target_fixes_the_length(pretrained, name, method):
 
 def test_guidance_lowers_the_energy(pretrained):
     """The classifier is untrained here, but its energy is what guidance is to lower."""
+    from dlmctl.canvas import Layout
     from dlmctl.control import ControlState, Setting
 
     control = Pos(tags=TAGS).only(range(8))
@@ -56,8 +57,8 @@ def test_guidance_lowers_the_energy(pretrained):
             control, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(scale=scale, updates=3)
         )
         x = torch.stack([torch.from_numpy(sample.latent) for sample in result])
-        draws, words = [Draw(0, i) for i in range(8)], [len(TAGS)] * 8
-        control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, x.shape[1], draws, words))
+        draws, layouts = [Draw(0, i) for i in range(8)], [Layout(x.shape[1], len(TAGS))] * 8
+        control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, layouts))
         state = ControlState(
             x,
             torch.zeros(8),

@@ -49,6 +49,8 @@ for line in (folder / "commands").read_text().splitlines():
         app(shlex.split(line))
     except SystemExit as end:
         codes.append(end.code)
+    if torch.distributed.is_initialized():  # the next command may read what the first process has yet to write
+        torch.distributed.barrier()
 (folder / f"process-{processes.rank()}.json").write_text(json.dumps({"trained": trained, "codes": codes}))
 """
 

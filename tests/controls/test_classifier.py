@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from controls.classifier import Classifier, ClassifierParams, TextLabels
 from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge, features
+from dlmctl.canvas import Layout
 from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control import ControlState, Setting
 from dlmctl.dataset import load_vocabulary
@@ -42,7 +43,9 @@ def trained(tmp_path_factory) -> Pretrained:
 def prepared(control, pretrained, batch=1):
     control.attach(pretrained)
     draws = [Draw(0, sample, 0) for sample in range(batch)]
-    control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, 16, draws, [None] * batch))
+    control.prepare(
+        Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, [Layout(16, None)] * batch)
+    )
     return control
 
 

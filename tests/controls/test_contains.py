@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from controls import Avoid, Contains, Infill, Length
 from controls.contains import SHARPNESS, ContainsParams, best_places
 from dlmctl import generate
+from dlmctl.canvas import Layout
 from dlmctl.control import ControlState, Setting
 from dlmctl.errors import RecipeError
 from dlmctl.noise import Draw
@@ -106,9 +107,8 @@ def test_from_words_takes_the_two_longest():
 
 def energy(pretrained, control, probs):
     draws = [Draw(0, row) for row in range(len(probs))]
-    control.prepare(
-        Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, probs.shape[1], draws, [None] * len(draws))
-    )
+    layouts = [Layout(probs.shape[1], None)] * len(draws)
+    control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, layouts))
     state = ControlState(
         probs,
         torch.zeros(len(probs)),

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from controls import Length
 from controls.length import LengthParams
 from dlmctl import generate
+from dlmctl.canvas import Layout
 from dlmctl.control import ControlState, Setting
 from dlmctl.errors import RecipeError
 from dlmctl.noise import Draw
@@ -78,7 +79,7 @@ def test_the_energy_is_the_log_probability_of_the_range(pretrained):
     probs = torch.rand(2, length, len(tokenizer), dtype=torch.float64).softmax(-1)
     control = Length.each([LengthParams(words=1), LengthParams(words=2, tolerance=1)])
     draws = [Draw(0, 0), Draw(0, 1)]
-    control.prepare(Setting(pretrained.model, tokenizer, pretrained.folder, length, draws, [None, None]))
+    control.prepare(Setting(pretrained.model, tokenizer, pretrained.folder, draws, [Layout(length, None)] * 2))
     state = ControlState(
         probs,
         torch.zeros(2),

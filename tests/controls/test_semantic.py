@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from controls.semantic import Semantic, SemanticParams
+from dlmctl.canvas import Layout
 from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control import ControlState
 from dlmctl.dataset import load_vocabulary
@@ -98,7 +99,7 @@ def prepared(control, pretrained, batch, length=16):
     from dlmctl.noise import Draw
 
     draws = [Draw(0, sample, 0) for sample in range(batch)]
-    setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, length, draws, [None] * batch)
+    setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, [Layout(length, None)] * batch)
     control.prepare(setting)
     return setting
 

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from controls import syntax_tree
 from controls.syntax_tree import SpanLabels, SpanParams, SyntaxTree, SyntaxTreeParams
+from dlmctl.canvas import Layout
 from dlmctl.checkpoint import save_weights
 from dlmctl.control import ControlState, Setting
 from dlmctl.errors import DataError, RecipeError
@@ -46,7 +47,7 @@ def setting(pretrained, tmp_path):
     torch.manual_seed(0)
     save_weights(LABELS.build_classifier(pretrained.model.config, pretrained.tokenizer).state_dict(), folder)
     (folder / LABELS_FILE).write_text(json.dumps(LABELS.to_json()))
-    return Setting(pretrained.model, pretrained.tokenizer, tmp_path, 16, [Draw(0, 0), Draw(0, 1)], [None, None])
+    return Setting(pretrained.model, pretrained.tokenizer, tmp_path, [Draw(0, 0), Draw(0, 1)], [Layout(16, None)] * 2)
 
 
 def state(setting, seed=0, batch=2):

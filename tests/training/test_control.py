@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dlmctl.canvas import Layout
 from dlmctl.checkpoint import from_pretrained
 from dlmctl.control import Control, ControlParams, Setting
 from dlmctl.dataset import write_split
@@ -71,7 +72,7 @@ def config(**changes):
 
 
 def setting(model):
-    return Setting(model.model, model.tokenizer, model.folder, 8, [Draw(0, 0)], [None])
+    return Setting(model.model, model.tokenizer, model.folder, [Draw(0, 0)], [Layout(8, None)])
 
 
 def test_a_trained_classifier_lies_beside_the_model_and_knows_the_labels(model, data, tmp_path):
