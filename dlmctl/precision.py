@@ -17,7 +17,11 @@ def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices faster than float32 ones: AMX on a CPU, Ampere or later."""
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones.
+
+    So does a CPU with AMX or AVX-512 BF16, and a GPU of Ampere or later.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(able.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))
