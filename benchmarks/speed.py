@@ -20,7 +20,7 @@ import torch
 from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.control import Control
 from dlmctl.diffusion import DiffusionLM
-from dlmctl.evaluation.control_success import read_targets
+from dlmctl.evaluation.control_success import possible_targets, read_targets
 from dlmctl.evaluation.lm_score import corpus_nats, load_scorer
 from dlmctl.evaluation.speed import Case, Speed, against_paper, compare
 from dlmctl.generation import generate
@@ -40,7 +40,7 @@ def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
     for name, (kind, file) in FILES.items():
         control, count = read_targets(kind, folder / file, samples)
         control.attach(pretrained)
-        found.append(Case(name, control, count))
+        found.append(Case(name, *possible_targets(control, pretrained, count)))
     return found
 
 

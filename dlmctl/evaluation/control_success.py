@@ -16,6 +16,7 @@ from dlmctl.generation import check_all, generate
 from dlmctl.noise import Draw
 from dlmctl.recipe import Recipe
 from dlmctl.sampling import Plan, Progress, impossible
+from dlmctl.settings import Guidance, SamplerSettings
 
 
 def evaluate_control(
@@ -46,13 +47,8 @@ def evaluate_control(
     judge = load_scorer(scorer or pretrained.folder / "scorer")
     control.attach(pretrained)
     settings = settings or Recipe()
-    plan = Plan(pretrained, control, settings.sampler, settings.guidance, 1)
-    refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
-    control = control.only([target for target in range(targets) if target not in refused])
-    count = targets - len(refused)
-    if not count:
-        raise next(iter(refused.values()))
-    figures = {"targets": float(targets), "impossible": float(len(refused))}
+    control, count = possible_targets(control, pretrained, targets, seed=seed)
+    figures = {"targets": float(targets), "impossible": float(targets - count)}
     for prefix, used in (("", control), ("unguided_", None)):
         result = generate(
             used,
@@ -76,6 +72,21 @@ def evaluate_control(
         figures[f"{prefix}lm_score"] = corpus_nats(judge, texts)
         figures[f"{prefix}seconds_per_sample"] = result.seconds / count
     return figures
+
+
+def possible_targets(
+    control: Control[Any], pretrained: Pretrained, targets: int, *, seed: int = 0
+) -> tuple[Control[Any], int]:
+    """An attached control for those of its targets that can be asked of this model, and how many they are.
+
+    Raises:
+        RecipeError: why the first target cannot, where none can.
+    """
+    plan = Plan(pretrained, control, SamplerSettings(), Guidance(), 1)
+    refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
+    if len(refused) == targets:
+        raise next(iter(refused.values()))
+    return control.only([target for target in range(targets) if target not in refused]), targets - len(refused)
 
 
 def read_targets(
