@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from dlmctl.errors import UserError
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.progress import TrainingProgress
+from dlmctl.training.throughput import flops_per_position, peak_flops
 
 
 class Task(Protocol):
@@ -132,17 +134,22 @@ def fit(task: Task, config: LoopConfig, out: Path, *, resume: bool = False, quie
         start = _restore(state_file, raw, ema, steppers, task, rank)
     batches = task.batches(start * config.accumulate, rank, world)
 
-    with TrainingProgress(config.steps, start, out, quiet=quiet or not accelerator.is_main_process) as progress:
+    flops = flops_per_position(raw), peak_flops(accelerator.device, config.precision) * world
+    hidden = quiet or not accelerator.is_main_process
+    with TrainingProgress(config.steps, start, out, quiet=hidden, flops=flops) as progress:
         for step in range(start, config.steps):
             share = learning_rate(config, step)
             for stepper in steppers:
                 for group in stepper.param_groups:
                     group["lr"] = config.lr * share
-            positions, total = 0, 0.0
+            positions, total, waited = 0, 0.0, 0.0
             raw.train()
             for _ in range(config.accumulate):
+                asked = time.perf_counter()
+                batch = next(batches)
+                waited += time.perf_counter() - asked
                 with accelerator.autocast():
-                    loss, count = model(next(batches))
+                    loss, count = model(batch)
                 accelerator.backward(loss / config.accumulate)
                 positions, total = positions + count * world, total + loss.detach().item() / config.accumulate
             if not math.isfinite(total):
@@ -156,7 +163,7 @@ def fit(task: Task, config: LoopConfig, out: Path, *, resume: bool = False, quie
                 stepper.step()
                 stepper.zero_grad()
             ema.update_parameters(raw)
-            progress.advance(total, positions)
+            progress.advance(total, positions, waited)
 
             done = step + 1
             if done % config.log_every == 0:

@@ -13,13 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingProgress:
-    """Context of one run. ``loss`` is the running mean since the last log."""
+    """Context of one run. ``loss`` is the running mean since the last log.
 
-    def __init__(self, steps: int, start: int, out: Path, *, quiet: bool) -> None:
+    Args:
+        flops: operations of one position, and of the devices in a second; None leaves their utilisation out.
+    """
+
+    def __init__(
+        self, steps: int, start: int, out: Path, *, quiet: bool, flops: tuple[float, float] | None = None
+    ) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self.steps, self.out, self.quiet = steps, out, quiet
-        self._positions, self._losses, self._count = 0, 0.0, 0
-        self._since = time.perf_counter()
+        self.flops = flops
+        self._clear()
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -56,19 +62,31 @@ class TrainingProgress:
     def loss(self) -> float:
         return self._losses / max(1, self._count)
 
-    def advance(self, loss: float, positions: int) -> None:
-        """Take in one step's loss and positions."""
+    def _clear(self) -> None:
+        self._positions, self._losses, self._count, self._waited = 0, 0.0, 0, 0.0
+        self._since = time.perf_counter()
+
+    def advance(self, loss: float, positions: int, waited: float) -> None:
+        """Take in one step's loss, positions, and the seconds that it waited for its data."""
         self._losses, self._count, self._positions = self._losses + loss, self._count + 1, self._positions + positions
+        self._waited += waited
         self._bar.update(self._task, advance=1, loss=self.loss, speed=self._speed())
 
+    def _seconds(self) -> float:
+        return max(1e-9, time.perf_counter() - self._since)
+
     def _speed(self) -> float:
-        return self._positions / max(1e-9, time.perf_counter() - self._since)
+        return self._positions / self._seconds()
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Record figures of a step; the speed joins a training loss, and the running means start anew."""
         if "loss" in figures:
-            figures = {**figures, "positions_per_second": self._speed()}
-            self._losses, self._count, self._positions, self._since = 0.0, 0, 0, time.perf_counter()
+            speed = self._speed()
+            figures = {**figures, "positions_per_second": speed, "data_share": self._waited / self._seconds()}
+            if self.flops is not None:
+                each, peak = self.flops
+                figures["mfu"] = each * speed / peak
+            self._clear()
         if self.quiet:
             return
         record = {"step": step, **figures, "time": time.time()}

@@ -137,7 +137,8 @@ def test_a_killed_run_resumes_bit_for_bit(data, whole, tmp_path, batch, checkpoi
     for kind in ("model", "ema", "task"):
         assert all(torch.equal(value, state(out)[kind][name]) for name, value in state(whole)[kind].items())
     assert torch.equal(state(whole)["rng"], state(out)["rng"])
-    timeless = [[{**line, "time": 0, "positions_per_second": 0} for line in metrics(run)] for run in (whole, out)]
+    clocked = dict.fromkeys(("time", "positions_per_second", "data_share", "mfu"), 0)
+    timeless = [[{**line, **clocked} for line in metrics(run)] for run in (whole, out)]
     assert timeless[0] == timeless[1]  # no step twice
     assert not list(out.glob("*.partial"))
 

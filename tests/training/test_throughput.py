@@ -1,0 +1,48 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from dlmctl.training.progress import TrainingProgress
+from dlmctl.training.throughput import DTYPES, ROUNDS, flops_per_position, peak_flops
+
+
+def test_six_operations_for_each_weight_of_a_product():
+    model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 16), nn.LayerNorm(16), nn.Conv1d(16, 4, 3))
+    assert flops_per_position(model) == 6 * (8 * 16 + 16 * 4 * 3)
+
+
+def test_a_weight_shared_with_embeddings_counts_where_it_multiplies():
+    head = nn.Linear(8, 50, bias=False)
+    table = nn.Embedding(50, 8)
+    head.weight = table.weight
+    assert flops_per_position(nn.Sequential(table, head)) == 6 * 400
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_the_peak_is_that_of_the_best_product(monkeypatch, precision):
+    times = iter([0.0, 3.0, 10.0, 12.0, 20.0, 24.0, 30.0, 33.0, 40.0, 43.0])
+    assert ROUNDS == 5
+    monkeypatch.setattr("dlmctl.training.throughput.time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("torch.Tensor.__matmul__", lambda left, right: left)
+    assert peak_flops(torch.device("cpu"), precision) == pytest.approx(2 * 2048**3 / 2.0)
+
+
+def test_utilisation_and_waiting_are_recorded_since_the_last_log(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("dlmctl.training.progress.time.perf_counter", lambda: now[0])
+    with TrainingProgress(4, 0, tmp_path, quiet=False, flops=(600.0, 1e6)) as progress:
+        for _ in range(2):
+            progress.advance(1.0, 500, 0.25)
+        now[0] += 2.0
+        progress.log(2, {"loss": progress.loss})
+        progress.advance(1.0, 100, 0.0)
+        now[0] += 1.0
+        progress.log(3, {"loss": progress.loss})
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first["positions_per_second"] == pytest.approx(500)
+    assert first["data_share"] == pytest.approx(0.25)
+    assert first["mfu"] == pytest.approx(600 * 500 / 1e6)
+    assert second["positions_per_second"] == pytest.approx(100)
+    assert second["data_share"] == 0
