@@ -29,24 +29,21 @@ def strength(guidance: Guidance, t: float) -> float:
     return guidance.scale * share
 
 
-def shift_words(logits: Tensor, gradient: Gradient, scale: float, updates: int, shift: Tensor | float = 0.0) -> Tensor:
+def shift_words(logits: Tensor, gradient: Gradient, scale: float, updates: int) -> Tensor:
     """What to add to word logits ``[B, L, V]``: mirror descent on the word probabilities of the x_0 estimate.
 
     An update adds -scale * d energy / d p to the logits, which is exponentiated gradient descent on the
     simplex (Beck and Teboulle 2003): unlike a step on the logits it also reaches words that the model finds
     unlikely so far. To first order in the energy it multiplies each word's probability by that of the
     constraint given the word. It needs no backward pass through the denoiser.
-
-    Args:
-        shift: where the descent begins. A share of the last step's shift makes one update a step go as far as several,
-            as momentum does: from step to step the estimate changes little.
     """
+    shift = torch.zeros_like(logits)
     for _ in range(updates):
         slope = gradient((logits + shift).softmax(-1))
         # Only differences between the words of a position matter.
         slope = slope - slope.mean(-1, keepdim=True)
         shift = shift - (scale / updates * slope).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
-    return torch.as_tensor(shift)
+    return shift
 
 
 def shift_latent(x0: Tensor, x_t: Tensor, alphabar: Tensor, gradient: Gradient, scale: float) -> Tensor:

@@ -53,7 +53,7 @@ class Guidance(BaseModel):
         "predicts words, else langevin",
     )
     scale: float = Field(
-        3.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
+        4.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
     )
     schedule: Literal["constant", "rising", "falling"] = Field(
         "constant", description="how the scale goes over time: as it is, times 1 - t, or times t"
@@ -61,10 +61,7 @@ class Guidance(BaseModel):
     clip: float = Field(
         400.0, gt=0, description="largest norm of one control's gradient in a sample, so that none drowns the others"
     )
-    updates: int = Field(1, ge=1, description="gradient updates at each step")
-    carry: float = Field(
-        0.6, ge=0, lt=1, description="words: share of the last step's shift of the logits that the next begins with"
-    )
+    updates: int = Field(3, ge=1, description="gradient updates at each step")
     step_size: float = Field(0.1, gt=0, description="Adagrad learning rate of langevin")
     fluency: float = Field(0.003, ge=0, description="langevin: weight of the distance from the model's own mean")
     since: float = Field(1.0, ge=0, le=1, description="no guidance at times above this")

@@ -82,7 +82,6 @@ class Steered:
         self.problems: dict[int, str] = {}
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
-        self.shift: Tensor | float = 0.0
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -97,10 +96,7 @@ class Steered:
             logits = self._restrict(logits / self.sampler.temperature)
             if scale and method == "words":
                 gradient = self._gradient(self._state_of_words, float(t[0]))
-                carried = self.guidance.carry * self.shift
-                self.shift = shift_words(logits, gradient, scale, self.guidance.updates, carried)
-                self.shift = self.shift.masked_fill(self._broken(logits.device), 0.0)
-                logits = logits + self.shift
+                logits = logits + shift_words(logits, gradient, scale, self.guidance.updates)
             if self.control is not None:
                 logits = self.control.condition(logits, t)
             x0 = logits.softmax(-1) @ self.embeddings

@@ -22,14 +22,6 @@ def test_words_guidance_is_bayes_rule_for_a_linear_energy():
     assert torch.allclose(guided.softmax(-1), (logits - 0.5 * cost).softmax(-1), atol=1e-5)
 
 
-def test_words_guidance_goes_on_from_a_shift():
-    logits, shift = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
-    energy = gradient_of(lambda p: (p.log() * torch.arange(5.0)).sum((1, 2)))
-    first = shift_words(logits, energy, 0.5, 1)
-    assert torch.allclose(shift_words(logits, energy, 0.5, 1, first), shift_words(logits, energy, 1.0, 2), atol=1e-5)
-    assert not torch.allclose(shift_words(logits, energy, 0.5, 1, shift), first)
-
-
 def test_words_guidance_reaches_words_that_the_model_finds_unlikely():
     logits = torch.tensor([[[12.0, 0.0, -12.0]]])
     energy = lambda p: -(p[..., 2].clamp(min=1e-20).log()).sum(1)  # noqa: E731
