@@ -19,6 +19,7 @@ from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.diffusion import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.evaluation.brackets import compare
+from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.parsing import NONE, all_spans, constituency_parser
 from dlmctl.tokenizer import Tokenizer
@@ -129,8 +130,12 @@ class SpanClassifier(nn.Module):
         # What stands before a constituent and behind it tells as much as its own first and last word.
         start = self.start(torch.cat([h[:, :-2], h[:, 1:-1]], -1))
         end = self.end(torch.cat([h[:, 1:-1], h[:, 2:]], -1))
-        row = torch.arange(len(h), device=h.device)[:, None]
-        return self.out(F.gelu(start[row, starts] + end[row, ends]))
+        # As rows of one table: unlike that of an index in two dimensions, its backward pass is quick and adds in order.
+        row = start.shape[1] * torch.arange(len(h), device=h.device)[:, None]
+        first, last = row + starts, row + ends
+        ends_of = end.flatten(0, 1).index_select(0, last.flatten())
+        spans = F.gelu(start.flatten(0, 1).index_select(0, first.flatten()) + ends_of)
+        return by_row(self.out, spans).view(*first.shape, -1)
 
 
 @dataclass(frozen=True)
@@ -262,8 +267,9 @@ class SyntaxTree(Control[SyntaxTreeParams]):
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
         over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
         logits = self._classifier(state.x, state.t, self._starts, self._ends, state.inside).float()
-        nats = F.cross_entropy(logits.transpose(1, 2), self._wanted, reduction="none")
-        return (nats * self._weights).sum(-1) + self._beyond
+        # Span by span: over a transposed tensor the same sums come out otherwise among other rows.
+        nats = F.cross_entropy(logits.flatten(0, 1), self._wanted.flatten(), reduction="none")
+        return (nats.view_as(self._weights) * self._weights).sum(-1) + self._beyond
 
     def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
         """Labelled F1 with the outside parser's tree, all words counted, or the share of spans that are in it."""

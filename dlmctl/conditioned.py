@@ -54,11 +54,11 @@ class Conditioned:
             return self.model.predict(x_t, t, previous_x0, self.given, self.inside)
         previous = None if previous_x0 is None else torch.cat([previous_x0, previous_x0])
         inside = None if self.inside is None else torch.cat([self.inside, self.inside])
-        x0, logits = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), previous, self.given, inside)
-        if logits is None:
-            return Prediction(_guided(x0, self.scale), None)
-        logits = _guided(logits, self.scale)
-        return Prediction(logits.softmax(-1) @ self.model.embeddings, logits)
+        both = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), previous, self.given, inside)
+        if both.logits is None:
+            return Prediction(lambda: _guided(both.x0, self.scale))
+        logits = _guided(both.logits, self.scale)
+        return Prediction(lambda: logits.softmax(-1) @ self.model.embeddings, logits)
 
 
 def _guided(both: Tensor, scale: float) -> Tensor:

@@ -170,7 +170,9 @@ class Control(Generic[P]):
         """
 
     def prepare(self, setting: Setting) -> None:
-        """Load weights and lay out targets for a batch. Called once before its first step.
+        """Load weights and lay out targets for a batch.
+
+        Called before its first step and, on a fresh copy, again for the rows that are left when others are done.
 
         Raises:
             UserError: the weights are missing, or the parameters cannot be met by this model.

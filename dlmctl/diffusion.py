@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -91,11 +92,16 @@ class ModelConfig(ModelSettings):
         return self
 
 
-class Prediction(NamedTuple):
-    """What the model makes of x_t: ``x0 [B, L, D]`` and, for word-predicting models, ``logits [B, L, V]``."""
+class Prediction:
+    """What the model makes of x_t: ``x0 [B, L, D]``, computed when first asked for where it is a mean of word
+    embeddings, and, for word-predicting models, ``logits [B, L, V]``."""
 
-    x0: Tensor
-    logits: Tensor | None
+    def __init__(self, x0: Callable[[], Tensor], logits: Tensor | None = None) -> None:
+        self._x0, self.logits = x0, logits
+
+    @cached_property
+    def x0(self) -> Tensor:
+        return self._x0()
 
 
 class DiffusionLM(nn.Module):
@@ -182,12 +188,12 @@ class DiffusionLM(nn.Module):
         more = {name: value for name, value in (("given", given), ("inside", inside)) if value is not None}
         output = self.denoiser(inputs, time, **more).float()
         if self.predicts_words:
-            return Prediction(output.softmax(-1) @ self.embeddings, output)
+            return Prediction(lambda: output.softmax(-1) @ self.embeddings, output)
         if self.config.prediction == "epsilon":
-            return Prediction(x0_from_noise(self.schedule, x_t, t, output), None)
-        if self.config.prediction == "previous":
-            return Prediction(x0_from_previous(self.schedule, x_t, t, output), None)
-        return Prediction(output, None)
+            output = x0_from_noise(self.schedule, x_t, t, output)
+        elif self.config.prediction == "previous":
+            output = x0_from_previous(self.schedule, x_t, t, output)
+        return Prediction(lambda: output)
 
     def words(self, x0: Tensor, logits: Tensor | None = None, rounding: Rounding | None = None) -> Tensor:
         """Word ids ``[B, L]`` of final estimates: by the denoiser's logits if given, else by rounding."""

@@ -24,6 +24,7 @@ PRESETS: Mapping[Preset, dict[str, dict[str, Any]]] = {
             "spacing": 1.0,
             "temperature": 1.0,
             "clamp": True,
+            "patience": 1,
             "canvas": "full",
             "precision": "fp32",
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,10 +21,11 @@ from dlmctl.noise import Draw, SampleNoise
 from dlmctl.precision import networks_in
 from dlmctl.samplers import SAMPLERS, OnStep, Step
 from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.settling import Settling, settled_since
 from dlmctl.steer import Steered
 
 # What a batch costs beside its positions (rows x length), in positions. Measured on a CPU.
-BATCH_COST = 200
+BATCH_COST = 400
 
 Batch = list[tuple[Draw, Layout]]
 
@@ -134,21 +136,28 @@ def _prepared(plan: Plan, batch: Batch) -> Control[Any] | None:
 
 def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: OnStep) -> Iterator[Drawn]:
     model, tokenizer, sampler = plan.pretrained.model, plan.pretrained.tokenizer, plan.sampler
-    draws, table = [draw for draw, _ in batch], model.embeddings
-    layouts, canvases = stacked([layout for _, layout in batch], table.device), [layout.canvas for _, layout in batch]
-    samples = [draw.sample for draw in draws]
-    conditioned = Conditioned(model, plan.condition, samples, sampler.condition_scale, layouts.inside)
-    steered = Steered(conditioned, tokenizer, control, plan.guidance, sampler, layouts)
+    draws, device = [draw for draw, _ in batch], model.embeddings.device
+    canvases = [layout.canvas for _, layout in batch]
     noise = SampleNoise(draws, sampler.top_p, canvases)
+    times = model.schedule.times(sampler.steps, last=sampler.last, spacing=sampler.spacing)
+
+    def steer(rows: Sequence[int]) -> Steered:
+        with torch.autocast(device.type, enabled=False):
+            if len(rows) == len(batch):
+                return _steered(plan, batch, control)
+            part = [batch[row] for row in rows]
+            return _steered(plan, part, _prepared(plan, part))
+
+    since = settled_since(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
+    steered = Settling(steer, len(batch), math.ceil(sampler.patience * sampler.steps), since)
 
     def on_step(step: Step) -> Tensor | None:
         moved = steered.on_step(step)
         replaced = watch(step if moved is None else step._replace(x=moved))
         return moved if replaced is None else replaced
 
-    with torch.no_grad(), networks_in(sampler.precision, table.device):
-        x = noise(torch.empty(len(draws), layouts.length, model.config.embed_dim, device=table.device))
-        times = model.schedule.times(sampler.steps, last=sampler.last, spacing=sampler.spacing)
+    with torch.no_grad(), networks_in(sampler.precision, device):
+        x = noise(torch.empty(len(draws), max(canvases), model.config.embed_dim, device=device))
         eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
         x = SAMPLERS[sampler.name](steered, x, times, model.schedule, noise, eta=eta, on_step=on_step)
     with torch.no_grad():
@@ -157,3 +166,12 @@ def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: O
     for row, draw in enumerate(draws):
         latent = latents[row, : canvases[row]]
         yield Drawn(draw, tokenizer.words(ids[row].tolist()), latent, steered.problems.get(row))
+
+
+def _steered(plan: Plan, batch: Batch, control: Control[Any] | None) -> Steered:
+    """The model for the rows of a batch, with what they are given and under their control."""
+    model, sampler = plan.pretrained.model, plan.sampler
+    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    samples = [draw.sample for draw, _ in batch]
+    conditioned = Conditioned(model, plan.condition, samples, sampler.condition_scale, layouts.inside)
+    return Steered(conditioned, plan.pretrained.tokenizer, control, plan.guidance, sampler, layouts)

@@ -24,6 +24,9 @@ class SamplerSettings(BaseModel):
         1.5, ge=0.1, le=10, description="1: equal strides of time; above 1 they are shorter where there is most noise"
     )
     temperature: float = Field(0.6, gt=0, description="divides the word logits; below 1 is more cautious")
+    patience: float = Field(
+        0.1, gt=0, le=1, description="share of the steps after which a text whose words stay the same is done; 1: never"
+    )
     canvas: Literal["fitted", "full"] = Field(
         "fitted", description="positions of a text: as many as its length needs, or all that the model has"
     )

@@ -18,7 +18,7 @@ from dlmctl.canvas import Layouts, pin_structure, structure_bans
 from dlmctl.compose import parts_of
 from dlmctl.conditioned import Conditioned
 from dlmctl.control import Control, ControlState
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.diffusion import DiffusionLM, Prediction
 from dlmctl.errors import RecipeError
 from dlmctl.guidance import Gradient, langevin, shift_latent, shift_words, strength
 from dlmctl.precision import networks_in
@@ -85,12 +85,13 @@ class Steered:
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        x0, logits = self.predict(x_t, t, self.previous)
+        predicted = self.predict(x_t, t, self.previous)
         # The denoiser's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
-            return self._steer(x0.float(), logits, x_t, t)
+            return self._steer(predicted, x_t, t)
 
-    def _steer(self, x0: Tensor, logits: Tensor | None, x_t: Tensor, t: Tensor) -> Tensor:
+    def _steer(self, predicted: Prediction, x_t: Tensor, t: Tensor) -> Tensor:
+        logits = predicted.logits
         method, scale = self.method, strength(self.guidance, float(t[0])) if self.parts else 0.0
         if logits is not None:
             logits = self._restrict(logits / self.sampler.temperature)
@@ -100,6 +101,8 @@ class Steered:
             if self.control is not None:
                 logits = self.control.condition(logits, t)
             x0 = logits.softmax(-1) @ self.embeddings
+        else:
+            x0 = predicted.x0.float()
         if scale and method in ("latent", "denoiser"):
             alphabar = self.model.schedule.alphabar(t).to(x_t).reshape(-1, 1, 1)
             gradient = self._gradient(self._state_of_latent(t, through=method == "denoiser"), float(t[0]))
@@ -128,8 +131,12 @@ class Steered:
             scores = self._restrict(self.model.rounding_logits(x, self.sampler.rounding))
         if self.control is not None:
             scores = self.control.condition(scores, torch.zeros(len(x), device=x.device))
-        clean = self._exact(self.model.embed(scores.argmax(-1)))
-        return self.model.rounding_logits(clean, "l2").argmax(-1)
+        ids = scores.argmax(-1)
+        words = self.model.embed(ids)
+        exact = self._exact(words)
+        moved = (exact != words).any(-1)
+        ids[moved] = self.model.rounding_logits(exact[moved][None], "l2").argmax(-1)[0]
+        return ids
 
     def _restrict(self, logits: Tensor) -> Tensor:
         """``logits [B, L, V]`` with -inf for words that cannot stand where they are."""
@@ -203,9 +210,9 @@ class Steered:
         def state_of(x_t: Tensor) -> ControlState:
             @cache
             def predict() -> tuple[Tensor, Tensor]:
-                x0, logits = self.predict(x_t, t, self.previous)
-                scores = self.model.rounding_logits(x0) if logits is None else logits
-                return x0.float(), self._on_canvas(scores.float().log_softmax(-1))
+                found = self.predict(x_t, t, self.previous)
+                scores = self.model.rounding_logits(found.x0) if found.logits is None else found.logits
+                return found.x0.float(), self._on_canvas(scores.float().log_softmax(-1))
 
             if through:
                 return self._state(predict()[0], lambda: predict()[1])

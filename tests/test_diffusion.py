@@ -74,7 +74,8 @@ def restored(model, t):
     """Share of words that the model restores from x_t."""
     times = torch.full((len(IDS),), t, dtype=torch.float64)
     x_t = q_sample(model.schedule, model.embed(IDS), times, normal(*IDS.shape, DIM))
-    return float((model.words(*model.predict(x_t, times)) == IDS).float().mean())
+    predicted = model.predict(x_t, times)
+    return float((model.words(predicted.x0, predicted.logits) == IDS).float().mean())
 
 
 @pytest.mark.parametrize("name", ["overfit", "overfit_paper"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 
 
@@ -37,4 +38,4 @@ class PooledClassifier(nn.Module):
             scores = scores.masked_fill(~inside[..., None], -torch.inf)
         weights = scores.softmax(1).to(h)
         pooled = torch.einsum("blf,blh->fbh", weights, h)
-        return [head(part) for head, part in zip(self.heads, pooled, strict=True)]
+        return [by_row(head, part) for head, part in zip(self.heads, pooled, strict=True)]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dlmctl.models.attention import attention
+from dlmctl.models.rows import by_row
 
 if TYPE_CHECKING:
     from dlmctl.models.condition import Conditioning
@@ -71,8 +72,7 @@ class TimeEmbedding(nn.Sequential):
     def forward(self, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``t [B]`` in 0..1000 to ``[B, width]``."""
         time = sinusoid(t, self.channels).to(next(self.parameters()).dtype)
-        for layer in self:
-            time = layer(time)
+        time = by_row(super().forward, time)
         return time if given is None or given.shift is None else time + given.shift
 
 
