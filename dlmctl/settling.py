@@ -16,8 +16,14 @@ from dlmctl.samplers import Step
 from dlmctl.settings import Guidance
 from dlmctl.steer import Steered
 
-# A batch is made anew, without the rows that have settled, once they are this share of it.
-SHARE = 0.125
+
+def rung(rows: int) -> int:
+    """The size of a batch that still has so many rows to draw: the next power of two, or three quarters of it.
+
+    For every new shape the matrix library makes a kernel, which costs time and stays in memory, so shapes must be few.
+    """
+    power: int = 1 << (rows - 1).bit_length()
+    return 3 * power // 4 if power >= 4 and rows <= 3 * power // 4 else power
 
 
 def settled_since(guidance: Guidance, times: Sequence[float]) -> float:
@@ -110,13 +116,15 @@ class Settling:
             self.left |= {self.rows[at] for at in waiting if ends[at]}
 
     def _part(self) -> None:
-        """Make the batch anew without those that have left, if they are many."""
+        """Make the batch anew without those that have left, but for some that fill it up to a rung."""
         stay = [row for row in self.rows if row not in self.left]
-        if len(self.rows) - len(stay) < SHARE * len(self.rows) or not self.rows:
+        size = rung(len(stay)) if stay else 0
+        if size >= len(self.rows):
             return
-        self.rows = stay
-        if stay:
-            self.now = self.steer(stay)
+        spare = [row for row in self.rows if row in self.left]
+        self.rows = sorted(stay + spare[: size - len(stay)])
+        if self.rows:
+            self.now = self.steer(self.rows)
             assert self.x0 is not None
-            self.now.previous = self.x0[stay, : self.now.layouts.length]
-            self.now.problems = {at: self.problems[row] for at, row in enumerate(stay) if row in self.problems}
+            self.now.previous = self.x0[self.rows, : self.now.layouts.length]
+            self.now.problems = {at: self.problems[row] for at, row in enumerate(self.rows) if row in self.problems}

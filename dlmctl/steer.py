@@ -156,7 +156,8 @@ class Steered:
             total = torch.zeros_like(at)
             with torch.enable_grad(), networks_in(self.sampler.precision, at.device):
                 leaf = at.detach().requires_grad_()
-                state = state_of(leaf)
+                # Of a leaf itself autocast would keep the cast copy until the whole batch is drawn.
+                state = state_of(leaf.view_as(leaf))
                 for part in self.parts:
                     energy = part.weight * part.energy(state)
                     if not energy.requires_grad:  # a control that only projects

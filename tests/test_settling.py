@@ -8,7 +8,7 @@ from dlmctl.checkpoint import from_pretrained
 from dlmctl.generation import generate
 from dlmctl.samplers import Step
 from dlmctl.settings import Guidance
-from dlmctl.settling import Settling, settled_since
+from dlmctl.settling import Settling, rung, settled_since
 
 WIDTH, LENGTH = 3, 4
 
@@ -78,6 +78,17 @@ def test_what_has_settled_stands_even_while_the_batch_is_not_made_anew():
 def test_a_row_whose_end_would_have_other_words_stays():
     _, _, log, _ = walk([[7] * 5, [8] * 5], 1, ends={0: 6})
     assert log == [[0, 1]] * 2 + [[0]] * 3
+
+
+def test_batches_come_in_few_sizes():
+    assert [rung(rows) for rows in (1, 2, 3, 4, 5, 6, 7, 9, 13, 33, 49, 64)] == [1, 2, 3, 4, 6, 6, 8, 12, 16, 48, 64, 64]
+
+
+def test_a_batch_made_anew_is_filled_up_with_rows_that_have_settled():
+    scripts = [[7] * 4, [8] * 4, *[[1, 2, 3, 4]] * 5]
+    settling, x0, log, _ = walk(scripts, 1)
+    assert [len(rows) for rows in log] == [7, 7, 6, 6]
+    assert settling.words(x0)[:, 0].tolist() == [7, 8, 4, 4, 4, 4, 4]
 
 
 def test_steps_before_the_guidance_is_at_its_strongest_do_not_count():
