@@ -18,12 +18,12 @@ from dlmctl.steer import Steered
 
 
 def rung(rows: int) -> int:
-    """The size of a batch that still has so many rows to draw: the next power of two, or three quarters of it.
+    """The size of a batch that still has so many rows to draw: up to the next quarter between powers of two.
 
     For every new shape the matrix library makes a kernel, which costs time and stays in memory, so shapes must be few.
     """
-    power: int = 1 << (rows - 1).bit_length()
-    return 3 * power // 4 if power >= 4 and rows <= 3 * power // 4 else power
+    quarter = max(1, (1 << (rows - 1).bit_length()) // 8)
+    return -(-rows // quarter) * quarter
 
 
 def settled_since(guidance: Guidance, times: Sequence[float]) -> float:

@@ -81,15 +81,15 @@ def test_a_row_whose_end_would_have_other_words_stays():
 
 
 def test_batches_come_in_few_sizes():
-    sizes = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 6, 7: 8, 9: 12, 13: 16, 33: 48, 49: 64, 64: 64}
+    sizes = {1: 1, 2: 2, 5: 5, 7: 7, 8: 8, 9: 10, 13: 14, 15: 16, 33: 40, 49: 56, 57: 64, 64: 64}
     assert {rows: rung(rows) for rows in sizes} == sizes
 
 
 def test_a_batch_made_anew_is_filled_up_with_rows_that_have_settled():
-    scripts = [[7] * 4, [8] * 4, *[[1, 2, 3, 4]] * 5]
+    scripts = [[7] * 4, [8] * 4, *[[1, 2, 3, 4]] * 9]
     settling, x0, log, _ = walk(scripts, 1)
-    assert [len(rows) for rows in log] == [7, 7, 6, 6]
-    assert settling.words(x0)[:, 0].tolist() == [7, 8, 4, 4, 4, 4, 4]
+    assert [len(rows) for rows in log] == [11, 11, 10, 10]
+    assert settling.words(x0)[:, 0].tolist() == [7, 8, *[4] * 9]
 
 
 def test_steps_before_the_guidance_is_at_its_strongest_do_not_count():
