@@ -57,8 +57,7 @@ class Conditioned:
         both = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), previous, self.given, inside)
         if both.logits is None:
             return Prediction(lambda: _guided(both.x0, self.scale))
-        logits = _guided(both.logits, self.scale)
-        return Prediction(lambda: logits.softmax(-1) @ self.model.embeddings, logits)
+        return self.model.prediction_of_words(_guided(both.logits, self.scale))
 
 
 def _guided(both: Tensor, scale: float) -> Tensor:

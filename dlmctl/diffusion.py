@@ -188,12 +188,16 @@ class DiffusionLM(nn.Module):
         more = {name: value for name, value in (("given", given), ("inside", inside)) if value is not None}
         output = self.denoiser(inputs, time, **more).float()
         if self.predicts_words:
-            return Prediction(lambda: output.softmax(-1) @ self.embeddings, output)
+            return self.prediction_of_words(output)
         if self.config.prediction == "epsilon":
             output = x0_from_noise(self.schedule, x_t, t, output)
         elif self.config.prediction == "previous":
             output = x0_from_previous(self.schedule, x_t, t, output)
         return Prediction(lambda: output)
+
+    def prediction_of_words(self, logits: Tensor) -> Prediction:
+        """``logits [B, L, V]`` over words with the x_0 that they stand for, softmax(logits) E."""
+        return Prediction(lambda: logits.softmax(-1) @ self.embeddings, logits)
 
     def words(self, x0: Tensor, logits: Tensor | None = None, rounding: Rounding | None = None) -> Tensor:
         """Word ids ``[B, L]`` of final estimates: by the denoiser's logits if given, else by rounding."""

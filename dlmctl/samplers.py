@@ -152,7 +152,7 @@ def dpmpp_2m(
 
     def rule(x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         a_t, a_s = (schedule.alphabar(time).to(x_t.device).reshape(-1, 1, 1) for time in (t, s))
-        none = torch.zeros(1, 1, 1, device=x.device, dtype=x.dtype)
+        none = torch.zeros(len(x_t), 1, 1, device=x.device, dtype=x.dtype)
         if bool((s <= 0).all()):
             return x0, none
         h = 0.5 * (torch.logit(a_s) - torch.logit(a_t))

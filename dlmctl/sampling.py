@@ -68,7 +68,7 @@ def draw_texts(
     mixed = plan.pretrained.model.ragged and (plan.control is None or plan.control.ragged)
     batches = batches_of(sorted(rows, key=lambda row: row[1].canvas), plan.batch_size, mixed=mixed)
     # All of them before the first step, so that whatever cannot be done is said at once.
-    controls = [_prepared(plan, batch) for batch in batches]
+    controls = [_feasible(plan, batch) for batch in batches]
     for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):
 
         def watch(step: Step, number: int = number) -> Tensor | None:
@@ -84,7 +84,7 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     found: dict[int, RecipeError] = {}
     for draw in draws:
         try:
-            _prepared(plan, [(draw, _layout(plan, draw))])
+            _feasible(plan, [(draw, _layout(plan, draw))])
         except RecipeError as error:
             found[draw.sample] = error
     return found
@@ -121,17 +121,26 @@ def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
     return batches
 
 
-def _prepared(plan: Plan, batch: Batch) -> Control[Any] | None:
+def _feasible(plan: Plan, batch: Batch) -> Control[Any] | None:
     """The control for the samples of one batch, ready and known to be satisfiable."""
+    control = _prepared(plan, batch)
+    if control is not None:
+        check_feasible(control, _setting(plan, batch))
+    return control
+
+
+def _prepared(plan: Plan, batch: Batch) -> Control[Any] | None:
+    """The control for the samples of one batch, ready."""
     if plan.control is None:
         return None
-    draws, layouts = zip(*batch, strict=True)
-    control = plan.control.only([draw.sample for draw in draws])
-    pretrained = plan.pretrained
-    setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, layouts)
-    control.prepare(setting)
-    check_feasible(control, setting)
+    control = plan.control.only([draw.sample for draw, _ in batch])
+    control.prepare(_setting(plan, batch))
     return control
+
+
+def _setting(plan: Plan, batch: Batch) -> Setting:
+    draws, layouts = zip(*batch, strict=True)
+    return Setting(plan.pretrained.model, plan.pretrained.tokenizer, plan.pretrained.folder, draws, layouts)
 
 
 def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: OnStep) -> Iterator[Drawn]:

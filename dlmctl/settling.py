@@ -80,8 +80,7 @@ class Settling:
         """As of ``Steered``; rows that have left stay where they are."""
         if not self.rows:
             return None
-        wide = step.variance.expand(len(step.x), 1, 1)
-        x, x0, mean, variance = self._here(step.x, step.x0, step.mean, wide)
+        x, x0, mean, variance = self._here(step.x, step.x0, step.mean, step.variance)
         moved = self.now.on_step(step._replace(x=x, x0=x0, mean=mean, variance=variance))
         if moved is None:
             return None
@@ -109,8 +108,10 @@ class Settling:
     def _leave(self, estimate: Tensor, words: Tensor, same: list[bool]) -> None:
         for row in self.rows:
             self.unchanged[row] = self.unchanged[row] + 1 if same[row] else 0
-        waiting = [at for at, row in enumerate(self.rows) if self.unchanged[row] >= self.patience]
-        if any(self.rows[at] not in self.left for at in waiting):
+        waiting = [
+            at for at, row in enumerate(self.rows) if row not in self.left and self.unchanged[row] >= self.patience
+        ]
+        if waiting:
             # What is exact only in the end, as words that must occur, may still have to move the others.
             ends = (self.now.words(estimate) == words).all(1).tolist()
             self.left |= {self.rows[at] for at in waiting if ends[at]}

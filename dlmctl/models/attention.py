@@ -11,7 +11,8 @@ from torch import Tensor
 # On a CPU the fused kernel works through blocks made for long sequences; for the lengths of sentences two plain matrix
 # products are quicker, most of all in the backward pass and in bfloat16.
 SHORT = 128
-# A softmax over fewer numbers adds them up in another order than one in which masked ones follow them.
+# A softmax over fewer numbers, or over bfloat16, adds them up in another order once masked ones follow them; a
+# text must be the same however far it is padded.
 LEAST = 16
 
 
@@ -28,7 +29,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    # So does one in bfloat16.
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
     places = wide.shape[-1]
     if places < LEAST:

@@ -134,7 +134,8 @@ def fit(task: Task, config: LoopConfig, out: Path, *, resume: bool = False, quie
         start = _restore(state_file, raw, ema, steppers, task, rank)
     batches = task.batches(start * config.accumulate, rank, world)
 
-    flops = flops_per_position(raw), peak_flops(accelerator.device, config.precision) * world
+    # What nobody records is not measured.
+    flops = None if quiet else (flops_per_position(raw), peak_flops(accelerator.device, config.precision) * world)
     hidden = quiet or not accelerator.is_main_process
     with TrainingProgress(config.steps, start, out, quiet=hidden, flops=flops) as progress:
         for step in range(start, config.steps):
