@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 
-from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.training.lm import objective
 
 TURNS, WORDS, ROWS, TEXTS = 11, 821, 40, 8

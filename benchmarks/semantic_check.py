@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from controls.wordings import statement
-from dlmctl.corpus import Record, read_corpus, sniff
+from dlmctl.datasets.readers import Record, read_corpus, sniff
 
 
 def measure(records: list[Record], *, natural: bool) -> dict[tuple[str, str], list[int]]:

@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from dlmctl.checkpoint import Pretrained, from_pretrained
-from dlmctl.control import Control
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control.base import Control
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.evaluation.control_success import possible_targets, read_targets
-from dlmctl.evaluation.lm_score import corpus_nats, load_scorer
 from dlmctl.evaluation.speed import Case, Speed, against_paper, compare
-from dlmctl.generation import generate
-from dlmctl.presets import PRESETS, settings_of
+from dlmctl.generation.generate import generate
+from dlmctl.metrics.lm_score import corpus_nats, load_scorer
+from dlmctl.recipe.presets import PRESETS, settings_of
 
 FILES = {
     "pos": ("pos", "pos.jsonl"),

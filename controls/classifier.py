@@ -12,14 +12,14 @@ from torch import Tensor
 
 from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge
-from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.field_labels import FieldLabels
 from dlmctl.errors import DataError, RecipeError
-from dlmctl.fields import Value, nearest_value, value_words
-from dlmctl.training.control import load_classifier, load_labels
-from dlmctl.training.field_labels import FieldLabels
+from dlmctl.text.fields import Value, nearest_value, value_words
+from dlmctl.training.classifier import load_classifier, load_labels
 
 if TYPE_CHECKING:
-    from dlmctl.checkpoint import Pretrained
+    from dlmctl.checkpoint.pretrained import Pretrained
 
 
 class ClassifierParams(ControlParams):

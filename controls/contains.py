@@ -11,9 +11,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from controls.phrases import ANY_NUMBER, Phrases, by_length, occurrences, split_phrases, word_log_probs
-from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.errors import RecipeError
-from dlmctl.vocabulary import known_ids
+from dlmctl.text.vocabulary import known_ids
 
 # Below this time a phrase is held to the place where it is likeliest; above, it is spread over the likely ones.
 SETTLED = 0.7

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.errors import ModelError
-from dlmctl.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 
 class WordClassifier(nn.Module):

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
-from dlmctl.noise import CONTROL, Draw
-from dlmctl.tokenizer import split_words
-from dlmctl.vocabulary import known_ids
+from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.diffusion.noise import CONTROL, Draw
+from dlmctl.text.tokenizer import split_words
+from dlmctl.text.vocabulary import known_ids
 
 BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")
 FORMS = "A blank is written ___ (one word), ___{2} (two words) or ___{1,3} (one to three words)"

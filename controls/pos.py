@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from dlmctl.annotate import UPOS_TAGS, upos_tagger
-from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
-from dlmctl.diffusion import ModelConfig
+from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
+from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
-from dlmctl.tokenizer import END, PAD, START, UNK, Tokenizer
-from dlmctl.training.control import load_classifier
+from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
+from dlmctl.training.classifier import load_classifier
 
 ANY = "*"
 CLASSES = [START, END, UNK, PAD, *UPOS_TAGS]
@@ -105,7 +105,7 @@ class Pos(Control[PosParams]):
         """For each sentence the parameters that it satisfies itself, by the outside tagger."""
         return [PosParams(tags=tags) for tags in upos_tagger()([list(words) for words in sentences])]
 
-    # Training (see dlmctl.training.control).
+    # Training (see dlmctl.training.classifier).
 
     @classmethod
     def build_classifier(cls, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:

@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from controls.wordings import statement
-from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
-from dlmctl.fields import Value, value_words
-from dlmctl.training.control import load_classifier, load_labels
-from dlmctl.training.field_labels import FieldLabels
+from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.field_labels import FieldLabels
+from dlmctl.text.fields import Value, value_words
+from dlmctl.training.classifier import load_classifier, load_labels
 
 
 class SemanticParams(ControlParams):

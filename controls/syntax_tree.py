@@ -14,17 +14,17 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from dlmctl.canvas import STRUCTURE
-from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
-from dlmctl.diffusion import ModelConfig
+from dlmctl.annotators.brackets import compare
+from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
+from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
+from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.diffusion.layout import STRUCTURE
+from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
-from dlmctl.evaluation.brackets import compare
 from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
-from dlmctl.parsing import NONE, all_spans, constituency_parser
-from dlmctl.tokenizer import Tokenizer
-from dlmctl.training.control import load_classifier, load_labels
-from dlmctl.trees import Span, Tree, labelled_spans, read_tree
+from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.training.classifier import load_classifier, load_labels
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
@@ -140,7 +140,7 @@ class SpanClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class SpanLabels:
-    """The labels of constituents in the training parses. See ``dlmctl.training.control.DataLabels``."""
+    """The labels of constituents in the training parses. See ``dlmctl.training.classifier.DataLabels``."""
 
     names: list[str]
 

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from dlmctl.fields import Value, field_key, value_words
+from dlmctl.text.fields import Value, field_key, value_words
 
 _PRICE = r"(?:pric\w*|cost\w*)"
 _RATING = r"(?:rat(?:ed|es?|ings?)|review(?:s|ed)?|scor(?:es?|ed|ing)|rank(?:ed|ings?)?|feedback|satisfaction)"

@@ -12,29 +12,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
-    from dlmctl.control import Check, Control, ControlState
+    from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+    from dlmctl.control.base import Check, Control, ControlState
     from dlmctl.errors import UserError
-    from dlmctl.generation import Generation, Sample, generate, run_recipe
-    from dlmctl.recipe import Recipe, load_recipe
-    from dlmctl.settings import Guidance, SamplerSettings
+    from dlmctl.generation.generate import Generation, Sample, generate, run_recipe
+    from dlmctl.recipe.recipe import Recipe, load_recipe
+    from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 _HOME = {
-    "Check": "control",
-    "Control": "control",
-    "ControlState": "control",
-    "Generation": "generation",
-    "Guidance": "settings",
-    "Pretrained": "checkpoint",
-    "Recipe": "recipe",
-    "Sample": "generation",
-    "SamplerSettings": "settings",
+    "Check": "control.base",
+    "Control": "control.base",
+    "ControlState": "control.base",
+    "Generation": "generation.generate",
+    "Guidance": "recipe.settings",
+    "Pretrained": "checkpoint.pretrained",
+    "Recipe": "recipe.recipe",
+    "Sample": "generation.generate",
+    "SamplerSettings": "recipe.settings",
     "UserError": "errors",
-    "from_pretrained": "checkpoint",
-    "generate": "generation",
-    "load_recipe": "recipe",
-    "run_recipe": "generation",
-    "save_pretrained": "checkpoint",
+    "from_pretrained": "checkpoint.pretrained",
+    "generate": "generation.generate",
+    "load_recipe": "recipe.recipe",
+    "run_recipe": "generation.generate",
+    "save_pretrained": "checkpoint.pretrained",
 }
 
 __all__ = [

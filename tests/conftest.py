@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from controls.pos import Pos
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained, save_weights
-from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained, save_weights
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.models.transformer import TransformerConfig
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import WordTokenizer
 
 # Tiny tensors gain nothing from threads, and threads that wait for each other lose much on a busy machine.
 torch.set_num_threads(1)

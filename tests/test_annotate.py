@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import stanza
 
-from dlmctl.annotate import TAGGER_FILE, UPOS_TAGS, best_path, features, load_tagger, shape, upos_tagger
+from dlmctl.annotators.tagging import TAGGER_FILE, UPOS_TAGS, best_path, features, load_tagger, shape, upos_tagger
 from dlmctl.errors import ModelError, UserError
 
 SENTENCES = [
@@ -58,7 +58,7 @@ def test_is_loaded_once_and_is_quick():
 
 
 def test_importing_does_not_import_torch():
-    code = "import sys, dlmctl.annotate; sys.exit('torch' in sys.modules or 'stanza' in sys.modules)"
+    code = "import sys, dlmctl.annotators.tagging; sys.exit('torch' in sys.modules or 'stanza' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

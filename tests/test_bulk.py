@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dlmctl import bulk
-from dlmctl.bulk import Target, generate_bulk, generate_shards, target_of
 from dlmctl.cli import app
 from dlmctl.errors import UserError
-from dlmctl.generation import run_recipe
-from dlmctl.output import record
-from dlmctl.recipe import Recipe, read_recipe
+from dlmctl.generation import bulk
+from dlmctl.generation.bulk import Target, generate_bulk, generate_shards, target_of
+from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.output import record
+from dlmctl.recipe.recipe import Recipe, read_recipe
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -57,7 +57,7 @@ def test_shards_of_a_control_deal_its_parameters_out_by_sample_number(model_fold
 KILLER = """
 import os, pathlib, random, signal, sys, time
 import torch
-import dlmctl.generation
+import dlmctl.generation.generate
 from dlmctl.cli import main
 
 torch.set_num_threads(1)
@@ -121,7 +121,7 @@ def test_other_settings_are_refused_and_named(model_folder, tmp_path):
 def test_other_weights_are_refused(model_folder, tmp_path):
     import torch
 
-    from dlmctl.checkpoint import from_pretrained, save_pretrained
+    from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 
     model = from_pretrained(shutil.copytree(model_folder, tmp_path / "model"))
     generate_shards(recipe_for(model.folder), tmp_path / "run")
@@ -173,7 +173,7 @@ def test_a_folder_of_other_things_is_left_alone(model_folder, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
 def test_two_commands_do_not_work_on_one_run(model_folder, tmp_path):
-    from dlmctl.shards import held
+    from dlmctl.generation.shards import held
 
     with held(tmp_path), pytest.raises(UserError, match="another process is at work"):
         generate_shards(recipe_for(model_folder), tmp_path)
@@ -220,7 +220,7 @@ def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_
             raise KeyboardInterrupt
         return run_recipe(*arguments, **options)
 
-    monkeypatch.setattr("dlmctl.generation.run_recipe", stop_at_the_third)
+    monkeypatch.setattr("dlmctl.generation.generate.run_recipe", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt) as caught:
         generate_bulk(recipe, target, shard_rows=8)
     assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."

@@ -1,7 +1,7 @@
 import pytest
 
-from dlmctl import bundled
-from dlmctl.bundled import bundled_names, bundled_path
+from dlmctl.checkpoint import bundled
+from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 
 
 @pytest.fixture(params=["checkout", "wheel"])

@@ -3,10 +3,10 @@ from collections import Counter
 import pytest
 import torch
 
-from dlmctl.canvas import Layout, canvas_of, lay_out, pin_structure, stacked, structure_bans
-from dlmctl.control import Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.diffusion.layout import Layout, canvas_of, lay_out, pin_structure, stacked, structure_bans
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
-from dlmctl.noise import Draw
 
 
 class Words(Control):

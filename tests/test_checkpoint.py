@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dlmctl import checkpoint
-from dlmctl.checkpoint import (
+from dlmctl.checkpoint import pretrained as checkpoint
+from dlmctl.checkpoint.pretrained import (
     FORMAT,
     MAX_SHARD_BYTES,
     from_pretrained,
@@ -18,7 +18,7 @@ from dlmctl.checkpoint import (
     save_pretrained,
     save_weights,
 )
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
 
 

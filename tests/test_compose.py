@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from dlmctl.compose import All, AnyOf, Not
-from dlmctl.control import Check, Control, ControlParams
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.compose import All, AnyOf, Not
 
 
 class HasParams(ControlParams):

@@ -7,17 +7,17 @@ import torch
 from pydantic import ValidationError
 
 from controls import Length, Pos
-from dlmctl.bulk import generate_shards
-from dlmctl.checkpoint import from_pretrained, save_pretrained, save_weights
-from dlmctl.condition import Condition, SourceSettings, read_condition, source_words
-from dlmctl.conditioned import Conditioned, length_weights
-from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained, save_weights
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.evaluation.nll import likelihood, read_texts
-from dlmctl.generation import generate, run_recipe
-from dlmctl.prepare import prepare
-from dlmctl.recipe import Recipe, read_recipe
-from dlmctl.settings import SamplerSettings
+from dlmctl.generation.bulk import generate_shards
+from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.generation.prompts import Condition, SourceSettings, read_condition, source_words
+from dlmctl.recipe.recipe import Recipe, read_recipe
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.prompted import Conditioned, length_weights
 from dlmctl.training.initial import start_from
 from dlmctl.training.lm import LanguageModelConfig, train_lm
 
@@ -239,7 +239,7 @@ def fault(text):
 def faulty(labelled, sourced, pretrained, monkeypatch):
     """Recipes name the model; here the three at hand answer."""
     models = {"labelled": labelled, "sourced": sourced, "free": pretrained}
-    monkeypatch.setattr("dlmctl.generation.from_pretrained", models.__getitem__)
+    monkeypatch.setattr("dlmctl.generation.generate.from_pretrained", models.__getitem__)
 
 
 @pytest.mark.usefixtures("faulty")

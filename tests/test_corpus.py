@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dlmctl.corpus import Dropped, parse_mr, read_corpus, sniff
+from dlmctl.datasets.readers import Dropped, parse_mr, read_corpus, sniff
 from dlmctl.errors import DataError
 
 STORY = ["Ann went out.", "It rained.", "She ran.", "A bus came.", "She was home soon."]

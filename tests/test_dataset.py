@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlmctl.dataset import BatchPlan, Split, load_split, pack_rows, padded, stream, write_split
+from dlmctl.datasets.dataset import BatchPlan, Split, load_split, pack_rows, padded, stream, write_split
 from dlmctl.errors import DataError
 
 ROWS = [[0, 5, 6, 1], [0, 7, 1], [0, 8, 9, 10, 11, 1]]

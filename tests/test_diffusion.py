@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from dlmctl.diffusion import (
+from dlmctl.diffusion.model import (
     DiffusionLM,
     ModelConfig,
     cross_entropy_loss,
@@ -20,8 +20,8 @@ from dlmctl.diffusion import (
     x0_from_noise,
     x0_from_previous,
 )
+from dlmctl.diffusion.schedule import Schedule
 from dlmctl.models.transformer import TransformerConfig
-from dlmctl.schedule import Schedule
 
 IDS = torch.tensor([[0, 4, 5, 6, 1, 3], [0, 7, 8, 5, 9, 1], [0, 10, 6, 1, 3, 3], [0, 9, 8, 7, 6, 1]])
 LENGTH, DIM = 6, 8
@@ -89,7 +89,7 @@ def test_training_restores_the_words(name, request):
 
 @pytest.mark.parametrize("name", ["overfit", "overfit_paper"])
 def test_the_reverse_process_of_a_trained_model_ends_in_its_sentences(name, request):
-    from dlmctl.samplers import ancestral
+    from dlmctl.diffusion.samplers import ancestral
 
     model = request.getfixturevalue(name)
     source = torch.Generator().manual_seed(3)

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from dlmctl.cli import app
 from dlmctl.models import ARCHITECTURES
-from dlmctl.recipe import Recipe
-from dlmctl.settings import Guidance, SamplerSettings, Until
+from dlmctl.recipe.recipe import Recipe
+from dlmctl.recipe.settings import Guidance, SamplerSettings, Until
 from dlmctl.training.config import LoopConfig, shipped_configs
 
 REPO = Path(__file__).resolve().parents[1]
@@ -77,10 +77,10 @@ def test_the_written_control_runs_from_a_recipe(package, model_folder):
 
 
 def test_the_written_trainable_control_trains_and_guides(package, model_folder, tmp_path, monkeypatch):
-    from dlmctl.checkpoint import from_pretrained
-    from dlmctl.generation import generate
-    from dlmctl.prepare import find_tokenizer, prepare
-    from dlmctl.training.control import train_control
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.datasets.prepare import find_tokenizer, prepare
+    from dlmctl.generation.generate import generate
+    from dlmctl.training.classifier import train_control
 
     monkeypatch.syspath_prepend(package)
     control = importlib.import_module("dlmctl_sentences").Sentences
@@ -111,7 +111,7 @@ def test_the_plugin_snippet_runs(package, model_folder, monkeypatch, capsys):
     import functools
 
     import dlmctl
-    from dlmctl.generation import generate
+    from dlmctl.generation.generate import generate
 
     def on_the_tiny_model(*arguments: object, **settings: object) -> object:
         return generate(*arguments, **{**settings, "model": str(model_folder), "samples": 2})
@@ -166,8 +166,8 @@ def test_recipes_page_names_every_setting(kind):
 
 
 def test_training_page_names_every_setting():
-    from dlmctl.condition import LabelSettings, SourceSettings
-    from dlmctl.diffusion import ModelSettings
+    from dlmctl.diffusion.model import ModelSettings
+    from dlmctl.generation.prompts import LabelSettings, SourceSettings
     from dlmctl.training.lm import LanguageModelConfig
     from dlmctl.training.scorer import ScorerConfig, ScorerSizes
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dlmctl import generate
-from dlmctl.control import Check, Control, ControlParams
+from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.errors import RecipeError
-from dlmctl.settings import SamplerSettings
+from dlmctl.recipe.settings import SamplerSettings
 
 QUICK = SamplerSettings(steps=2)
 

@@ -3,12 +3,12 @@ import torch
 
 from controls import Pos
 from controls.pos import PosParams
-from dlmctl.canvas import lay_out
+from dlmctl.diffusion.layout import lay_out
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation import build_control, generate
-from dlmctl.noise import Draw
-from dlmctl.recipe import read_recipe
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.generation.generate import build_control, generate
+from dlmctl.recipe.recipe import read_recipe
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 TAGS = ["DET", "NOUN", "VERB", "ADJ", "NOUN"]
 QUICK = SamplerSettings(steps=4)
@@ -47,8 +47,8 @@ def test_a_pos_target_fixes_the_length(pretrained, name, method):
 
 def test_guidance_lowers_the_energy(pretrained):
     """The classifier is untrained here, but its energy is what guidance is to lower."""
-    from dlmctl.canvas import Layout
-    from dlmctl.control import ControlState, Setting
+    from dlmctl.control.base import ControlState, Setting
+    from dlmctl.diffusion.layout import Layout
 
     control = Pos(tags=TAGS).only(range(8))
     energies = {}
@@ -99,7 +99,7 @@ def test_contradicting_lengths_are_refused(pretrained):
 
 
 def test_missing_weights_name_the_command_that_makes_them(pretrained, tmp_path):
-    from dlmctl.checkpoint import from_pretrained, save_pretrained
+    from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 
     save_pretrained(pretrained.model, pretrained.tokenizer, tmp_path / "bare")
     with pytest.raises(UserError, match="dlmctl train control pos"):

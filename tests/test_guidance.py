@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from dlmctl.guidance import LARGEST_SHIFT, langevin, shift_latent, shift_words, strength
-from dlmctl.settings import Guidance
+from dlmctl.recipe.settings import Guidance
+from dlmctl.sampling.guidance import LARGEST_SHIFT, langevin, shift_latent, shift_words, strength
 
 
 def gradient_of(energy):

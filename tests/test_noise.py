@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dlmctl.noise import CONTROL, LAYOUT, NOISE, Draw, SampleNoise
+from dlmctl.diffusion.noise import CONTROL, LAYOUT, NOISE, Draw, SampleNoise
 
 LIKE = torch.empty(3, 50, 40)
 

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from dlmctl import output
-from dlmctl.control import Check
+from dlmctl.control.base import Check
 from dlmctl.errors import UserError
-from dlmctl.generation import Generation, Sample
-from dlmctl.output import as_json, check_target, write
-from dlmctl.recipe import Recipe
+from dlmctl.generation import output
+from dlmctl.generation.generate import Generation, Sample
+from dlmctl.generation.output import as_json, check_target, write
+from dlmctl.recipe.recipe import Recipe
 
 RESULT = Generation(
     [

@@ -7,9 +7,7 @@ import pytest
 import stanza
 import torch
 
-from dlmctl.annotate import upos_tagger
-from dlmctl.errors import ModelError, UserError
-from dlmctl.parsing import (
+from dlmctl.annotators.parsing import (
     NONE,
     PARSER_FILE,
     ChartParser,
@@ -24,8 +22,10 @@ from dlmctl.parsing import (
     split_sentences,
     stack_ids,
 )
+from dlmctl.annotators.tagging import upos_tagger
+from dlmctl.annotators.trees import Span, Tree, labelled_spans
+from dlmctl.errors import ModelError, UserError
 from dlmctl.training.parser import save_parser
-from dlmctl.trees import Span, Tree, labelled_spans
 
 TEXTS = [
     "The Otter is a quiet tavern near Café Bruna .".split(),

@@ -7,15 +7,15 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
-from dlmctl.control import Control, ControlParams, find_control, offers
+from dlmctl.control.base import Control, ControlParams, find_control, offers
+from dlmctl.control.catalogue import Plugin, find_plugin, in_yaml, installed, is_trainable, type_name
+from dlmctl.control.skeleton import write_skeleton
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.plugins import Plugin, find_plugin, in_yaml, installed, is_trainable, type_name
-from dlmctl.recipe import read_recipe, recipe_schema
-from dlmctl.skeleton import write_skeleton
+from dlmctl.recipe.recipe import read_recipe, recipe_schema
 
 PLAIN = '''
 from pydantic import BaseModel, ConfigDict, Field
-from dlmctl.control import Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
 
 class Place(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -84,12 +84,12 @@ FAULTS = {
     "no_class": ("", "fails to import: AttributeError: module"),
     "no_control": (
         "Plain = dict",
-        "cannot be used: faulty_no_control:Plain is not a subclass of dlmctl.control.Control.",
+        "cannot be used: faulty_no_control:Plain is not a subclass of dlmctl.control.base.Control.",
     ),
     "renamed": (plain("other"), "cannot be used: faulty_renamed:Plain has name = 'other', and is registered as"),
     "weight": (plain("weight"), "cannot be used: faulty_weight:Plain has a name that recipes use themselves"),
     "no_params": (
-        "from dlmctl.control import Control\nclass Plain(Control):\n    name = 'no_params'",
+        "from dlmctl.control.base import Control\nclass Plain(Control):\n    name = 'no_params'",
         "cannot be used: faulty_no_params:Plain has no Params, a pydantic model.",
     ),
     "no_schema": (

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from dlmctl.dataset import load_split, load_vocabulary
+from dlmctl.datasets.dataset import load_split, load_vocabulary
+from dlmctl.datasets.prepare import find_tokenizer, prepare
 from dlmctl.errors import DataError, UserError
-from dlmctl.prepare import find_tokenizer, prepare
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import WordTokenizer
 
 KINDS, PLACES = ["inn", "bar", "cafe", "club"], ["quay", "park", "mill", "lane", "moor"]
 TEXTS = [f"The {kind} is by the {place}." for kind in KINDS for place in PLACES]
@@ -129,7 +129,7 @@ def test_a_failure_leaves_the_set_that_was_there(source, tmp_path, monkeypatch, 
     def full(*_arguments):
         raise error
 
-    monkeypatch.setattr("dlmctl.prepare.write_split", full)
+    monkeypatch.setattr("dlmctl.datasets.prepare.write_split", full)
     with pytest.raises(DataError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         run(source, tmp_path, overwrite=True)
     if isinstance(error, OSError):

@@ -1,10 +1,10 @@
 import pytest
 
 from dlmctl.errors import RecipeError
-from dlmctl.generation import generate
-from dlmctl.presets import PRESETS, settings_of
-from dlmctl.recipe import read_recipe
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.presets import PRESETS, settings_of
+from dlmctl.recipe.recipe import read_recipe
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 
 def test_balanced_is_the_default_of_the_settings_themselves():
@@ -30,7 +30,7 @@ def test_what_a_recipe_says_itself_stands():
 
 
 def test_a_resolved_recipe_resolves_to_itself():
-    from dlmctl.recipe import dump_recipe
+    from dlmctl.recipe.recipe import dump_recipe
 
     recipe, _ = read_recipe("preset: fast\nsampler: {eta: 0.5}", "r.yaml")
     assert read_recipe(dump_recipe(recipe), "again.yaml")[0] == recipe

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from dlmctl import processes
-from dlmctl.checkpoint import from_pretrained, load_weights
-from dlmctl.dataset import write_split
+from dlmctl.checkpoint.pretrained import from_pretrained, load_weights
+from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import UserError
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
@@ -30,7 +30,7 @@ import hashlib, json, pathlib, shlex, sys
 import torch
 from dlmctl import processes
 from dlmctl.cli import app
-from dlmctl.training import control, lm
+from dlmctl.training import classifier, lm
 from dlmctl.training.loop import fit
 
 folder, trained, codes = pathlib.Path(sys.argv[1]), [], []
@@ -43,7 +43,7 @@ def noted(*arguments, **options):
     trained.append(digest.hexdigest())
     return model
 
-lm.fit = control.fit = noted
+lm.fit = classifier.fit = noted
 for line in (folder / "commands").read_text().splitlines():
     try:
         app(shlex.split(line))
@@ -134,7 +134,7 @@ def test_texts_are_those_of_one_process_in_order(ran, tmp_path):
 
 def test_decoding_is_that_of_one_process(ran, tmp_path, model_folder):
     from dlmctl.evaluation.decode import decode
-    from dlmctl.recipe import Recipe
+    from dlmctl.recipe.recipe import Recipe
 
     folder, _, out, _ = ran
     decode(Recipe(model=str(model_folder), samples=22, seed=5, sampler={"steps": 2}), tmp_path)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dlmctl.bundled import bundled_names
-from dlmctl.generation import run_recipe
-from dlmctl.recipe import load_recipe
+from dlmctl.checkpoint.bundled import bundled_names
+from dlmctl.generation.generate import run_recipe
+from dlmctl.recipe.recipe import load_recipe
 
 
 @pytest.mark.parametrize("name", bundled_names("recipes"))
@@ -21,8 +21,8 @@ def test_every_bundled_recipe_runs(name):
 def test_there_is_a_recipe_for_every_control_that_has_weights_or_needs_none():
     import yaml
 
-    from dlmctl.bundled import bundled_path
-    from dlmctl.control import offers
+    from dlmctl.checkpoint.bundled import bundled_path
+    from dlmctl.control.base import offers
 
     texts = [bundled_path("recipes", name).read_text("utf-8") for name in bundled_names("recipes")]
     used = {key for text in texts for entry in yaml.safe_load(text).get("controls", []) for key in entry}

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from dlmctl.noise import Draw, SampleNoise
-from dlmctl.samplers import SAMPLERS, Step, ddim, dpmpp_2m
-from dlmctl.schedule import Schedule
+from dlmctl.diffusion.noise import Draw, SampleNoise
+from dlmctl.diffusion.samplers import SAMPLERS, Step, ddim, dpmpp_2m
+from dlmctl.diffusion.schedule import Schedule
 
 # Unlike the sqrt schedule it has almost no noise at the first grid point, so the last step loses no variance.
 SCHEDULE = Schedule("linear")

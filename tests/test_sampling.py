@@ -4,13 +4,13 @@ import pytest
 
 from controls import Avoid, Contains, Infill, Length, Pos, Semantic, SyntaxTree
 from dlmctl import generate
-from dlmctl.canvas import Layout
-from dlmctl.checkpoint import from_pretrained
-from dlmctl.control import Control, ControlParams
-from dlmctl.noise import Draw
-from dlmctl.presets import settings_of
-from dlmctl.sampling import BATCH_COST, batches_of
-from dlmctl.settings import SamplerSettings
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.diffusion.layout import Layout
+from dlmctl.diffusion.noise import Draw
+from dlmctl.recipe.presets import settings_of
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.draw import BATCH_COST, batches_of
 
 # So many steps that rounding, were it another in each shape of a batch, would grow until it decides words.
 STEPS, PATIENCE = 12, 0.2
@@ -102,7 +102,7 @@ class Lengths(Control):
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_control_sees_mixed_lengths_only_if_it_says_that_it_can(e2e, ragged, monkeypatch):
-    from dlmctl.sampling import Plan, draw_texts
+    from dlmctl.sampling.draw import Plan, draw_texts
 
     control = Lengths()
     control.seen, control.ragged = [], ragged

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlmctl.schedule import ALPHABAR_FLOOR, MAX_BETA, Schedule, ScheduleName, betas
+from dlmctl.diffusion.schedule import ALPHABAR_FLOOR, MAX_BETA, Schedule, ScheduleName, betas
 
 NAMES = get_args(ScheduleName)
 WITH_A_LIMIT = ["linear", "cosine", "sqrt", "trunc_cos"]

@@ -1,11 +1,11 @@
 import pytest
 
 from dlmctl import generate
-from dlmctl.checkpoint import from_pretrained
-from dlmctl.control import Check, Control, ControlParams
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.errors import ModelError
-from dlmctl.selection import mean_bleu, mean_score, satisfied, utilities
-from dlmctl.settings import SamplerSettings, Until
+from dlmctl.generation.ranking import mean_bleu, mean_score, satisfied, utilities
+from dlmctl.recipe.settings import SamplerSettings, Until
 
 QUICK = SamplerSettings(steps=4)
 GOOD, BAD = Check(1.0, True, ""), Check(0.4, False, "")

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from controls.contains import Contains
-from dlmctl.checkpoint import from_pretrained
-from dlmctl.generation import generate
-from dlmctl.samplers import Step
-from dlmctl.settings import Guidance
-from dlmctl.settling import Settling, rung, settled_since
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.diffusion.samplers import Step
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import Guidance
+from dlmctl.sampling.early_exit import Settling, rung, settled_since
 
 WIDTH, LENGTH = 3, 4
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from dlmctl import generate
-from dlmctl.checkpoint import Pretrained
-from dlmctl.control import Check, Control, ControlParams
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import RecipeError
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 from tests.conftest import tiny_config
 
 QUICK = SamplerSettings(steps=4)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dlmctl.errors import DataError, ModelError
-from dlmctl.tokenizer import HuggingFaceTokenizer, WordTokenizer, detokenize, load_tokenizer, split_words
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, detokenize, load_tokenizer, split_words
 
 CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
 

@@ -1,6 +1,6 @@
 import pytest
 
-from dlmctl.trees import Span, Tree, from_spans, labelled_spans, read_tree, read_trees, simplify
+from dlmctl.annotators.trees import Span, Tree, from_spans, labelled_spans, read_tree, read_trees, simplify
 
 TEXT = "(ROOT (S (NP (PRP It)) (VP (VBZ wants) (S (VP (TO to) (VP (VB rain))))) (. .)))"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from dlmctl.errors import RecipeError
-from dlmctl.yaml_source import line_of, parse
+from dlmctl.recipe.yaml_file import line_of, parse
 
 
 def fault(text):

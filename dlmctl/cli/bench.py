@@ -20,10 +20,10 @@ def bench(
     json: FiguresAsJson = False,
 ) -> None:
     """Time the presets on this machine: free text, and controls whose targets the model itself can write."""
-    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import print_table, working
     from dlmctl.evaluation.speed import against_paper, compare, own_cases
-    from dlmctl.presets import PRESETS
+    from dlmctl.recipe.presets import PRESETS
 
     with working(quiet=json) as watch:
         pretrained = from_pretrained(model)

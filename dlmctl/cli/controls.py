@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from dlmctl.plugins import Plugin
+    from dlmctl.control.catalogue import Plugin
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -22,7 +22,7 @@ def list_(
     model: Model = None, json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False
 ) -> None:
     """List the installed controls and where they come from; those that fail to import say why."""
-    from dlmctl.plugins import catalogue
+    from dlmctl.control.catalogue import catalogue
 
     records = catalogue(model)
     if json:
@@ -40,7 +40,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print the JSON schema of its parameters.")] = False,
 ) -> None:
     """Show a control: its parameters, an example in YAML and in Python, how to train it."""
-    from dlmctl.plugins import find_plugin
+    from dlmctl.control.catalogue import find_plugin
 
     plugin = find_plugin(name)
     if json:
@@ -57,7 +57,7 @@ def new(
     out: Annotated[Path | None, typer.Option(help="Folder to make; else dlmctl-NAME here.")] = None,
 ) -> None:
     """Write a package with a control of your own, to start from."""
-    from dlmctl.skeleton import distribution_name, write_skeleton
+    from dlmctl.control.skeleton import distribution_name, write_skeleton
 
     folder = out or Path(distribution_name(name))
     for file in write_skeleton(name, folder):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dlmctl.prepare import PrepareReport
+    from dlmctl.datasets.prepare import PrepareReport
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -65,8 +65,8 @@ def prepare(
     Reads E2E (the released CSV, or attribute : value | ...||text), ROCStories (CSV or JSON lines), JSON lines, text.
     Says what was left out, and why.
     """
-    from dlmctl.prepare import find_tokenizer
-    from dlmctl.prepare import prepare as run
+    from dlmctl.datasets.prepare import find_tokenizer
+    from dlmctl.datasets.prepare import prepare as run
 
     report = run(
         train,

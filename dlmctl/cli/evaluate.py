@@ -10,7 +10,7 @@ import typer
 from dlmctl.cli.options import FiguresAsJson, Model, Scorer
 
 if TYPE_CHECKING:
-    from dlmctl.recipe import Recipe
+    from dlmctl.recipe.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def samples(
     json: FiguresAsJson = False,
 ) -> None:
     """Fluency, diversity and novelty of free samples beside the validation text."""
-    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.samples import evaluate_samples
 
@@ -63,9 +63,9 @@ def control(
     json: FiguresAsJson = False,
 ) -> None:
     """Success and fluency of a control, one sample for each target, guided and unguided."""
-    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import sampling_progress
-    from dlmctl.compose import All
+    from dlmctl.control.compose import All
     from dlmctl.errors import UserError
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 
@@ -109,10 +109,10 @@ def source(
     json: FiguresAsJson = False,
 ) -> None:
     """One text for each different source against all its references: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
-    from dlmctl.checkpoint import from_pretrained
+    from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.source import evaluate_source, read_tasks, source_fields
-    from dlmctl.output import check_target, write
+    from dlmctl.generation.output import check_target, write
 
     chosen = _settings(settings)
     if out is not None:
@@ -144,14 +144,14 @@ def overlap(
     json: FiguresAsJson = False,
 ) -> None:
     """BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as the E2E challenge computes them."""
-    from dlmctl.evaluation.overlap import overlap as compare
-    from dlmctl.evaluation.text_files import read_hypotheses, read_references
+    from dlmctl.metrics.overlap import overlap as compare
+    from dlmctl.metrics.text_files import read_hypotheses, read_references
 
     _print(compare(read_hypotheses(hypotheses), read_references(references))._asdict(), json)
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:
-    from dlmctl.recipe import override
+    from dlmctl.recipe.recipe import override
 
     params: dict[str, Any] = {}
     for setting in settings or []:
@@ -160,7 +160,7 @@ def _params(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _settings(settings: list[str] | None) -> Recipe:
-    from dlmctl.recipe import read_recipe
+    from dlmctl.recipe.recipe import read_recipe
 
     return read_recipe("", "command line", settings or [])[0]
 

@@ -22,8 +22,8 @@ def import_original(
     to: Annotated[Path, typer.Option(help="Folder for the model.")],
 ) -> None:
     """Turn a checkpoint of the original Diffusion-LM into a model of dlmctl."""
-    from dlmctl.checkpoint import save_pretrained
-    from dlmctl.original import load_original
+    from dlmctl.checkpoint.original import load_original
+    from dlmctl.checkpoint.pretrained import save_pretrained
 
     save_pretrained(*load_original(folder), to)
     typer.echo(f"model saved in {to}")
@@ -40,8 +40,8 @@ def export_original(
     to: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
 ) -> None:
     """Write a model as a checkpoint of the original Diffusion-LM, where the original can express it."""
-    from dlmctl.checkpoint import from_pretrained
-    from dlmctl.original import export_original as write
+    from dlmctl.checkpoint.original import export_original as write
+    from dlmctl.checkpoint.pretrained import from_pretrained
 
     write(from_pretrained(model), to)
     typer.echo(f"checkpoint saved in {to}")

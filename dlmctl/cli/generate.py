@@ -50,7 +50,7 @@ def generate(
     """Generate texts that satisfy a recipe, or free texts where none is given."""
     import json as encoder
 
-    from dlmctl.recipe import dump_recipe, load_recipe, read_recipe
+    from dlmctl.recipe.recipe import dump_recipe, load_recipe, read_recipe
 
     given = overrides(
         settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device
@@ -60,9 +60,9 @@ def generate(
         typer.echo(dump_recipe(resolved), nl=False)
         return
 
-    from dlmctl.bulk import generate_bulk, target_of
     from dlmctl.cli.render import bulk_progress, print_generation, print_outcome, sampling_progress
-    from dlmctl.output import as_json, write
+    from dlmctl.generation.bulk import generate_bulk, target_of
+    from dlmctl.generation.output import as_json, write
 
     target = target_of(out, resolved.samples)
     if target is not None:
@@ -74,7 +74,7 @@ def generate(
             print_outcome(outcome)
         return
     with sampling_progress(quiet=quiet or json) as progress:
-        from dlmctl.generation import run_recipe
+        from dlmctl.generation.generate import run_recipe
 
         result = run_recipe(resolved, origin=origin, progress=progress)
     if out is not None:

@@ -12,7 +12,7 @@ def info(model: Annotated[str, typer.Argument(help="A bundled name, a folder or 
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from dlmctl.model_info import describe
+    from dlmctl.checkpoint.describe import describe
 
     sizes, card = describe(model)
     console = Console()

@@ -35,9 +35,9 @@ def nll(
     if plot is not None:
         check_plot(plot)
     with counting("texts", quiet=quiet or json) as progress:
-        from dlmctl.checkpoint import from_pretrained
+        from dlmctl.checkpoint.pretrained import from_pretrained
         from dlmctl.evaluation.nll import likelihood, read_texts
-        from dlmctl.generation import choose_device
+        from dlmctl.generation.generate import choose_device
 
         pretrained = from_pretrained(model, choose_device(device))
         texts = read_texts(data, pretrained, split, limit)

@@ -18,10 +18,10 @@ from dlmctl.processes import is_main
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlmctl.bulk import Outcome
     from dlmctl.evaluation.decode import Decoded
     from dlmctl.evaluation.nll import Likelihood
-    from dlmctl.generation import Generation
+    from dlmctl.generation.bulk import Outcome
+    from dlmctl.generation.generate import Generation
 
 # In nats.
 BIT = math.log(2)
@@ -175,8 +175,8 @@ def _drawn(rows: int, drawn: int, seconds: float) -> str:
 
 def print_generation(result: Generation) -> None:
     """Texts with each control's score, then totals. Piped output is one text a line, with tab-separated scores."""
-    from dlmctl.output import record
-    from dlmctl.tally import Tally
+    from dlmctl.generation.output import record
+    from dlmctl.generation.tally import Tally
 
     console = Console()
     names = list(result.samples[0].checks) if result.samples else []

@@ -41,10 +41,10 @@ def control(
     resume: Resume = False,
 ) -> None:
     """Train the classifier of a control and save it beside the model."""
-    from dlmctl.checkpoint import from_pretrained
-    from dlmctl.control import find_control
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.control.base import find_control
+    from dlmctl.training.classifier import require_trainable, train_control
     from dlmctl.training.config import LoopConfig, read_config
-    from dlmctl.training.control import require_trainable, train_control
 
     kind = find_control(name)
     require_trainable(kind)

@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dlmctl.checkpoint import Pretrained
-from dlmctl.control import Control, find_control
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Control, find_control
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError
-from dlmctl.evaluation.lm_score import corpus_nats, load_scorer
-from dlmctl.generation import check_all, generate
-from dlmctl.noise import Draw
-from dlmctl.recipe import Recipe
-from dlmctl.sampling import Plan, Progress, impossible
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.generation.generate import check_all, generate
+from dlmctl.metrics.lm_score import corpus_nats, load_scorer
+from dlmctl.recipe.recipe import Recipe
+from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.sampling.draw import Plan, Progress, impossible
 
 
 def evaluate_control(

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
-from dlmctl.bulk import BulkProgress, generate_shards
-from dlmctl.checkpoint import resolve
-from dlmctl.corpus import read_corpus, sniff
-from dlmctl.dataset import load_split, load_vocabulary
+from dlmctl.checkpoint.pretrained import resolve
+from dlmctl.datasets.dataset import load_split, load_vocabulary
+from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.errors import DataError
-from dlmctl.evaluation.diversity import mean_bleu_to, novelty
-from dlmctl.evaluation.lm_score import scorer_of
 from dlmctl.evaluation.samples import figures_of, sentences_of
-from dlmctl.output import FORMATS
-from dlmctl.shards import merge
+from dlmctl.generation.bulk import BulkProgress, generate_shards
+from dlmctl.generation.output import FORMATS
+from dlmctl.generation.shards import merge
+from dlmctl.metrics.diversity import mean_bleu_to, novelty
+from dlmctl.metrics.lm_score import scorer_of
 
 if TYPE_CHECKING:
-    from dlmctl.recipe import Recipe
+    from dlmctl.recipe.recipe import Recipe
 
 SHARDS, METRICS = "shards", "metrics.json"
 MEASURED = 1000

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.canvas import STRUCTURE, canvas_of
-from dlmctl.checkpoint import Pretrained
-from dlmctl.condition import Condition, condition_of
-from dlmctl.conditioned import Conditioned
-from dlmctl.corpus import read_corpus, sniff
-from dlmctl.dataset import load_split, load_vocabulary
-from dlmctl.diffusion import likelihood_bound
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.datasets.dataset import load_split, load_vocabulary
+from dlmctl.datasets.readers import read_corpus, sniff
+from dlmctl.diffusion.layout import STRUCTURE, canvas_of
+from dlmctl.diffusion.model import likelihood_bound
+from dlmctl.diffusion.noise import CONTROL, Draw, SampleNoise
+from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError
-from dlmctl.noise import CONTROL, Draw, SampleNoise
-from dlmctl.sampling import Progress
-from dlmctl.schedule import Schedule
+from dlmctl.generation.prompts import Condition, condition_of
+from dlmctl.sampling.draw import Progress
+from dlmctl.sampling.prompted import Conditioned
 
 STEPS, BINS = 2000, 20
 BATCH_POSITIONS = 4096

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlmctl.errors import UserError
-from dlmctl.output import replacing
+from dlmctl.generation.output import replacing
 
 if TYPE_CHECKING:
     from dlmctl.evaluation.nll import Likelihood

@@ -8,15 +8,15 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from dlmctl.checkpoint import Pretrained
-from dlmctl.dataset import Split, load_split
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.datasets.dataset import Split, load_split
 from dlmctl.errors import DataError
-from dlmctl.evaluation.diversity import distinct_n, novelty, self_bleu
-from dlmctl.evaluation.lm_score import Judge, corpus_nats, load_scorer
-from dlmctl.generation import generate
-from dlmctl.sampling import Progress
-from dlmctl.settings import SamplerSettings
-from dlmctl.tokenizer import Tokenizer
+from dlmctl.generation.generate import generate
+from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
+from dlmctl.metrics.lm_score import Judge, corpus_nats, load_scorer
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.draw import Progress
+from dlmctl.text.tokenizer import Tokenizer
 
 DIVERSITY: dict[str, Callable[[Sequence[Sequence[str]]], float]] = {
     **{f"distinct_{n}": partial(distinct_n, n=n) for n in range(1, 5)},

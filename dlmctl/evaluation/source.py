@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dlmctl.checkpoint import Pretrained
-from dlmctl.condition import pick, read_condition
-from dlmctl.dataset import load_split, load_vocabulary
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.errors import DataError, ModelError
-from dlmctl.evaluation.bertscore import bert_score, require_encoder
-from dlmctl.evaluation.overlap import overlap
-from dlmctl.evaluation.text_files import mteval_words
-from dlmctl.fields import Value
-from dlmctl.generation import Generation, generate
-from dlmctl.sampling import Progress
-from dlmctl.settings import SamplerSettings
+from dlmctl.generation.generate import Generation, generate
+from dlmctl.generation.prompts import pick, read_condition
+from dlmctl.metrics.bertscore import bert_score, require_encoder
+from dlmctl.metrics.overlap import overlap
+from dlmctl.metrics.text_files import mteval_words
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.draw import Progress
+from dlmctl.text.fields import Value
 
 
 class Task(NamedTuple):

@@ -19,7 +19,7 @@ from dlmctl.models.attention import attention
 from dlmctl.models.rows import by_row
 
 if TYPE_CHECKING:
-    from dlmctl.models.condition import Conditioning
+    from dlmctl.models.conditioner import Conditioning
 
 
 class TransformerConfig(BaseModel):

@@ -17,7 +17,7 @@ from dlmctl.models.transformer import Block, TimeEmbedding, TransformerConfig
 from dlmctl.models.ushape import UShape, UShapeConfig
 
 if TYPE_CHECKING:
-    from dlmctl.models.condition import Conditioning
+    from dlmctl.models.conditioner import Conditioning
 
 
 class TransUNetConfig(UShapeConfig):

@@ -18,7 +18,7 @@ from dlmctl.models.transformer import TimeEmbedding
 from dlmctl.models.ushape import UShape, UShapeConfig
 
 if TYPE_CHECKING:
-    from dlmctl.models.condition import Conditioning
+    from dlmctl.models.conditioner import Conditioning
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dlmctl.models.unet import UNet, UNetConfig
 
 if TYPE_CHECKING:
-    from dlmctl.models.condition import Conditioning
+    from dlmctl.models.conditioner import Conditioning
 
 
 class UNet1dDenoiser(UNet):

@@ -11,7 +11,7 @@ from torch import Tensor
 from dlmctl.models.unet import UNet, UNetConfig
 
 if TYPE_CHECKING:
-    from dlmctl.models.condition import Conditioning
+    from dlmctl.models.conditioner import Conditioning
 
 
 class FoldedUNetConfig(UNetConfig):

@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.errors import UserError, nearest
-from dlmctl.recipe import Source, explain, override
-from dlmctl.yaml_source import parse
+from dlmctl.recipe.recipe import Source, explain, override
+from dlmctl.recipe.yaml_file import parse
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dlmctl import bert
-from dlmctl.checkpoint import Pretrained, from_pretrained, load_weights, read_object, resolve
-from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.checkpoint import bert
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, load_weights, read_object, resolve
+from dlmctl.checkpoint.torch_files import read_torch_weights
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import ModelError
-from dlmctl.foreign import read_torch_weights
 from dlmctl.models.transformer import TransformerConfig
-from dlmctl.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 _BLOCKS = "denoiser.encoder.blocks."
 _FIXED = ("architecture", "embed_dim", "length", "objective", "prediction", "self_conditioning", "schedule")
@@ -29,7 +29,8 @@ def initialise(model: DiffusionLM, tokenizer: Tokenizer, init: str) -> None:
     """Give ``model`` the weights that the setting ``init`` names: ``start_from``, or ``start_from_bert``.
 
     Args:
-        init: a model as ``dlmctl.checkpoint.resolve`` takes it, or the folder or hub name of a Hugging Face BERT.
+        init: a model as ``dlmctl.checkpoint.pretrained.resolve`` takes it, or the folder or hub name of a Hugging
+            Face BERT.
 
     Raises:
         ModelError: there is no such model, or it does not fit.

@@ -13,18 +13,18 @@ from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from dlmctl.canvas import STRUCTURE
-from dlmctl.checkpoint import Pretrained, save_pretrained
-from dlmctl.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
-from dlmctl.diffusion import DiffusionLM, ModelConfig, ModelSettings, cross_entropy_loss, one_step, paper_loss
-from dlmctl.generation import generate
-from dlmctl.models.condition import PAD, Conditioning
-from dlmctl.settings import SamplerSettings
-from dlmctl.tokenizer import Tokenizer
-from dlmctl.training.conditions import Conditions
+from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
+from dlmctl.datasets.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
+from dlmctl.diffusion.layout import STRUCTURE
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings, cross_entropy_loss, one_step, paper_loss
+from dlmctl.generation.generate import generate
+from dlmctl.models.conditioner import PAD, Conditioning
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
+from dlmctl.training.prompts import Conditions
 from dlmctl.training.time_sampling import TimeSampler
 
 VALIDATION_ROWS = 512

@@ -14,12 +14,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dlmctl.annotate import TAGGER_FILE, load_tagger, upos_tagger
-from dlmctl.checkpoint import save_weights
-from dlmctl.dataset import BatchPlan
-from dlmctl.errors import DataError
-from dlmctl.evaluation.brackets import corpus_f1
-from dlmctl.parsing import (
+from dlmctl.annotators.brackets import corpus_f1
+from dlmctl.annotators.parsing import (
     NONE,
     PARSER_FILE,
     PARSER_FORMAT,
@@ -32,10 +28,14 @@ from dlmctl.parsing import (
     parse,
     stack_ids,
 )
+from dlmctl.annotators.tagging import TAGGER_FILE, load_tagger, upos_tagger
+from dlmctl.annotators.trees import JOIN, Tree, labelled_spans, read_trees, simplify
+from dlmctl.checkpoint.pretrained import save_weights
+from dlmctl.datasets.dataset import BatchPlan
+from dlmctl.errors import DataError
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
 from dlmctl.training.tagger import TaggedSentence, fit_crf, read_conllu
-from dlmctl.trees import JOIN, Tree, labelled_spans, read_trees, simplify
 
 # Values of a feature, and labels, that are rarer than this in training are not told apart.
 MIN_FEATURE, MIN_LABEL = 2, 5
@@ -184,7 +184,7 @@ def _frequent(counts: Counter[str], least: int) -> list[str]:
 
 
 def save_parser(model: ChartParser, folder: Path) -> None:
-    """Write what ``dlmctl.parsing.load_parser`` reads; weights in half precision."""
+    """Write what ``dlmctl.annotators.parsing.load_parser`` reads; weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = {"format": PARSER_FORMAT, **model.config.model_dump()}
     (folder / PARSER_FILE).write_text(json.dumps(saved, ensure_ascii=False, indent=0) + "\n", "utf-8")

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from dlmctl.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
-from dlmctl.evaluation.lm_score import save_scorer, sequence_nats
-from dlmctl.tokenizer import Tokenizer
+from dlmctl.datasets.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
+from dlmctl.metrics.lm_score import save_scorer, sequence_nats
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
 

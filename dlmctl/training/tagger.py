@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dlmctl.annotate import TAGGER_FILE, TAGGER_FORMAT, UPOS_TAGS, Tagger, features, load_tagger
+from dlmctl.annotators.tagging import TAGGER_FILE, TAGGER_FORMAT, UPOS_TAGS, Tagger, features, load_tagger
 from dlmctl.errors import DataError, UserError
 
 # Weights of the L1 and L2 penalties, chosen on GUM dev; L1 leaves one feature in ten, hence the small file.
@@ -65,7 +65,7 @@ def train_tagger(train: Path, dev: Path, out: Path) -> float:
 
 
 def fit_crf(sentences: Iterable[TaggedSentence]) -> dict[str, Any]:
-    """The trained tagger as the JSON object that ``dlmctl.annotate.load_tagger`` reads."""
+    """The trained tagger as the JSON object that ``dlmctl.annotators.tagging.load_tagger`` reads."""
     try:
         import pycrfsuite
     except ImportError:

@@ -36,7 +36,7 @@ def recipe(tmp_path: Path, model_folder: Path) -> Path:
 
 
 def test_help_does_not_load_torch():
-    code = "import sys, dlmctl, dlmctl.cli, dlmctl.recipe; print('torch' in sys.modules)"
+    code = "import sys, dlmctl, dlmctl.cli, dlmctl.recipe.recipe; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     assert "generate" in dlmctl("--help").stdout
 
@@ -130,11 +130,11 @@ def test_a_target_that_cannot_be_written_is_found_before_sampling(recipe, tmp_pa
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_one_message(tmp_path, pretrained, monkeypatch):
     from dlmctl.errors import UserError
-    from dlmctl.generation import Generation
-    from dlmctl.output import write
+    from dlmctl.generation.generate import Generation
+    from dlmctl.generation.output import write
 
     (tmp_path / ".texts.txt.partial").symlink_to("/dev/full")
-    sample = pytest.importorskip("dlmctl.generation").Sample(0, ["a"], "a" * 100_000, {}, np.zeros((1, 1)))
+    sample = pytest.importorskip("dlmctl.generation.generate").Sample(0, ["a"], "a" * 100_000, {}, np.zeros((1, 1)))
     with pytest.raises(UserError, match="No space left"):
         write(Generation([sample], 0.1), tmp_path / "texts.txt")
     assert not (tmp_path / "texts.txt").exists()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dlmctl.dataset import write_split
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.datasets.dataset import write_split
+from dlmctl.text.tokenizer import WordTokenizer
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -90,7 +90,8 @@ def test_show_json_is_the_schema_of_the_parameters(site):
 
 
 def test_a_control_that_needs_no_torch_is_described_without_it(site):
-    code = "import sys, dlmctl.plugins as p; p.find_plugin('lipogram').parameters(); print('torch' in sys.modules)"
+    code = "import sys, dlmctl.control.catalogue as p; p.find_plugin('lipogram').parameters()"
+    code += "; print('torch' in sys.modules)"
     assert run("-c", code, PYTHONPATH=site).stdout.strip() == "False"
 
 

@@ -142,7 +142,7 @@ def test_a_failing_disk_is_one_message(here, monkeypatch):
     def full(*_arguments, **_options):
         raise OSError(28, "No space left on device", "out/metrics.jsonl")
 
-    monkeypatch.setattr("dlmctl.model_info.describe", full)
+    monkeypatch.setattr("dlmctl.checkpoint.describe.describe", full)
     assert said("info", "tiny") == "out/metrics.jsonl: No space left on device."
 
 
@@ -150,7 +150,7 @@ def test_what_is_no_fault_of_the_user_keeps_its_traceback(here, monkeypatch):
     def broken(*_arguments, **_options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("dlmctl.model_info.describe", broken)
+    monkeypatch.setattr("dlmctl.checkpoint.describe.describe", broken)
     assert isinstance(CliRunner().invoke(app, ["info", "tiny"]).exception, ZeroDivisionError)
 
 
@@ -158,7 +158,7 @@ def test_markup_in_texts_and_errors_is_printed_as_it_stands(capsys, monkeypatch)
     import numpy as np
 
     from dlmctl.cli.render import print_generation
-    from dlmctl.generation import Generation, Sample
+    from dlmctl.generation.generate import Generation, Sample
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     print_generation(
@@ -172,16 +172,16 @@ def test_markup_in_texts_and_errors_is_printed_as_it_stands(capsys, monkeypatch)
 # Says by a file that sampling has begun.
 WORKING = """
 import pathlib
-import dlmctl.generation
+import dlmctl.generation.generate
 from dlmctl.cli import main
 
-draw = dlmctl.generation.draw_texts
+draw = dlmctl.generation.generate.draw_texts
 
 def working(*arguments, **options):
     pathlib.Path("working").touch()
     yield from draw(*arguments, **options)
 
-dlmctl.generation.draw_texts = working
+dlmctl.generation.generate.draw_texts = working
 main()
 """
 

@@ -8,7 +8,7 @@ from controls.avoid import AvoidParams
 from controls.phrases import occurrences
 from dlmctl import generate
 from dlmctl.errors import RecipeError
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 QUICK = SamplerSettings(steps=4)
 

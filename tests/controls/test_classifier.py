@@ -8,18 +8,18 @@ from pydantic import ValidationError
 from controls.classifier import Classifier, ClassifierParams, TextLabels
 from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge, features
-from dlmctl.canvas import Layout
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
-from dlmctl.control import ControlState, Setting
-from dlmctl.dataset import load_vocabulary
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.control.base import ControlState, Setting
+from dlmctl.datasets.dataset import load_vocabulary
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.layout import Layout
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, ModelError, RecipeError
-from dlmctl.generation import generate
-from dlmctl.noise import Draw
-from dlmctl.prepare import prepare
-from dlmctl.settings import SamplerSettings
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.control import train_control
 from tests.conftest import tiny_config
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"

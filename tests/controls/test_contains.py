@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from controls import Avoid, Contains, Infill, Length
 from controls.contains import SHARPNESS, ContainsParams, best_places
 from dlmctl import generate
-from dlmctl.canvas import Layout
-from dlmctl.control import ControlState, Setting
+from dlmctl.control.base import ControlState, Setting
+from dlmctl.diffusion.layout import Layout
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
-from dlmctl.noise import Draw
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 QUICK = SamplerSettings(steps=4)
 

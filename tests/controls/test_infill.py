@@ -5,7 +5,7 @@ from controls import Infill, Length
 from controls.infill import InfillParams, parse_template
 from dlmctl import generate
 from dlmctl.errors import RecipeError
-from dlmctl.settings import Guidance, SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 QUICK = SamplerSettings(steps=4)
 TEMPLATE = "Anna ___ two grey cats near ___{1,3}."

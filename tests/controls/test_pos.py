@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from controls.pos import CLASSES, Pos, PosParams
-from dlmctl.annotate import upos_tagger
+from dlmctl.annotators.tagging import upos_tagger
 
 WORDS = "The old baker sells warm bread .".split()
 

@@ -6,22 +6,22 @@ import torch
 from pydantic import ValidationError
 
 from controls.semantic import Semantic, SemanticParams
-from dlmctl.canvas import Layout
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
-from dlmctl.control import ControlState
-from dlmctl.dataset import load_vocabulary
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.control.base import ControlState
+from dlmctl.control.field_labels import FieldLabels
+from dlmctl.datasets.dataset import load_vocabulary
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.layout import Layout
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import DataError, RecipeError, UserError
 from dlmctl.evaluation.control_success import read_targets
-from dlmctl.fields import value_words
-from dlmctl.generation import generate
+from dlmctl.generation.generate import generate
 from dlmctl.models.pooled import PooledClassifier
-from dlmctl.prepare import prepare
-from dlmctl.recipe import read_recipe
-from dlmctl.settings import SamplerSettings
+from dlmctl.recipe.recipe import read_recipe
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.text.fields import value_words
+from dlmctl.training.classifier import ControlTask, load_classifier, load_labels, train_control
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.control import ControlTask, load_classifier, load_labels, train_control
-from dlmctl.training.field_labels import FieldLabels
 from tests.conftest import tiny_config
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
@@ -95,8 +95,8 @@ def state_of(pretrained, x):
 
 
 def prepared(control, pretrained, batch, length=16):
-    from dlmctl.control import Setting
-    from dlmctl.noise import Draw
+    from dlmctl.control.base import Setting
+    from dlmctl.diffusion.noise import Draw
 
     draws = [Draw(0, sample, 0) for sample in range(batch)]
     setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, [Layout(length, None)] * batch)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.evaluation.lm_score import save_scorer
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.metrics.lm_score import save_scorer
+from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlmctl.errors import ModelError
-from dlmctl.evaluation.bertscore import bert_score
+from dlmctl.metrics.bertscore import bert_score
 
 
 @pytest.fixture(scope="module")

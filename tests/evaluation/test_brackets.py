@@ -1,7 +1,7 @@
 import pytest
 
-from dlmctl.evaluation.brackets import Brackets, compare, corpus_f1
-from dlmctl.trees import read_tree
+from dlmctl.annotators.brackets import Brackets, compare, corpus_f1
+from dlmctl.annotators.trees import read_tree
 
 GOLD = read_tree("(ROOT (S (NP (DT The) (NN cook)) (VP (VBZ tastes) (NP (DT the) (NN soup))) (. .)))")
 

@@ -5,10 +5,10 @@ import pytest
 from controls import Length, Pos
 from controls.length import LengthParams
 from controls.pos import PosParams
-from dlmctl.annotate import upos_tagger
+from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.errors import DataError, RecipeError, UserError
 from dlmctl.evaluation.control_success import evaluate_control, read_targets
-from dlmctl.recipe import read_recipe
+from dlmctl.recipe.recipe import read_recipe
 
 WORDS = "The old baker sells warm bread .".split()
 

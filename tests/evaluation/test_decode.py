@@ -6,13 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dlmctl.cli import app
-from dlmctl.dataset import write_split
+from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import DataError
 from dlmctl.evaluation.decode import decode
-from dlmctl.evaluation.diversity import mean_bleu_to, novelty
-from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
-from dlmctl.generation import run_recipe
-from dlmctl.recipe import Recipe
+from dlmctl.generation.generate import run_recipe
+from dlmctl.metrics.diversity import mean_bleu_to, novelty
+from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.recipe.recipe import Recipe
 
 TEXTS = ["The small bakery sells bread.", "A bakery paints the bridge.", "Anna hides."] * 2
 

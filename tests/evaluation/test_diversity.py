@@ -3,7 +3,7 @@ import time
 import pytest
 
 from dlmctl.errors import DataError
-from dlmctl.evaluation.diversity import distinct_n, novelty, self_bleu
+from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
 
 
 def words(text):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dlmctl.errors import DataError, ModelError
-from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats, save_scorer, sequence_nats
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats, save_scorer, sequence_nats
+from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 
 CORPUS = ["a grey heron stands still .".split(), "two herons fly .".split()]
@@ -45,7 +45,7 @@ def test_scores_do_not_depend_on_company_or_dropout(scorer, tokenizer):
 
 
 def test_many_sentences_come_back_in_their_order(scorer, tokenizer, monkeypatch):
-    monkeypatch.setattr("dlmctl.evaluation.lm_score.BATCH_POSITIONS", 16)
+    monkeypatch.setattr("dlmctl.metrics.lm_score.BATCH_POSITIONS", 16)
     sentences = [CORPUS[0][:n] for n in (3, 6, 0, 1, 5, 2)]
     expected = [lm_score(scorer, tokenizer, [words])[0] for words in sentences]
     assert lm_score(scorer, tokenizer, sentences) == pytest.approx(expected, abs=1e-5)

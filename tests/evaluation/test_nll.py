@@ -7,13 +7,13 @@ import torch
 from typer.testing import CliRunner
 
 from dlmctl.cli import app
-from dlmctl.dataset import write_split
-from dlmctl.diffusion import likelihood_bound
+from dlmctl.datasets.dataset import write_split
+from dlmctl.diffusion.model import likelihood_bound
+from dlmctl.diffusion.noise import Draw, SampleNoise
+from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError
 from dlmctl.evaluation import nll
 from dlmctl.evaluation.nll import Texts, likelihood, read_texts, stretches_of
-from dlmctl.noise import Draw, SampleNoise
-from dlmctl.schedule import Schedule
 
 SENTENCES = [
     "the small bakery sells bread .".split(),

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dlmctl.errors import DataError
-from dlmctl.evaluation.overlap import overlap
+from dlmctl.metrics.overlap import overlap
 
 
 def words(text):

@@ -1,11 +1,11 @@
 import pytest
 
-from dlmctl.dataset import load_split, write_split
+from dlmctl.datasets.dataset import load_split, write_split
 from dlmctl.errors import DataError, UserError
-from dlmctl.evaluation.lm_score import lm_score, load_scorer, mean_nats
 from dlmctl.evaluation.samples import evaluate_samples, sentences_of
-from dlmctl.generation import generate
-from dlmctl.settings import SamplerSettings
+from dlmctl.generation.generate import generate
+from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.recipe.settings import SamplerSettings
 
 SENTENCES = [
     "the small bakery sells bread .".split(),

@@ -6,15 +6,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dlmctl.checkpoint import save_pretrained
+from dlmctl.checkpoint.pretrained import save_pretrained
 from dlmctl.cli import app
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import DataError
-from dlmctl.evaluation.overlap import overlap
 from dlmctl.evaluation.source import read_tasks
-from dlmctl.evaluation.text_files import mteval_words, read_hypotheses
-from dlmctl.prepare import prepare
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.metrics.overlap import overlap
+from dlmctl.metrics.text_files import mteval_words, read_hypotheses
+from dlmctl.text.tokenizer import WordTokenizer
 from tests.conftest import tiny_config
 
 TEXTS = [

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from controls import Length
 from dlmctl.evaluation.speed import Case, against_paper, compare, settings_for
-from dlmctl.presets import PRESETS, settings_of
+from dlmctl.recipe.presets import PRESETS, settings_of
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from dlmctl.cli import app
 from dlmctl.errors import DataError
-from dlmctl.evaluation.text_files import read_hypotheses, read_references
+from dlmctl.metrics.text_files import read_hypotheses, read_references
 
 
 def written(folder, name, text):

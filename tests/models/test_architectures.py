@@ -5,14 +5,14 @@ import torch
 from pydantic import ValidationError
 
 from controls import Length, Pos
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
-from dlmctl.dataset import write_split
-from dlmctl.diffusion import DiffusionLM, ModelConfig
-from dlmctl.generation import generate
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.datasets.dataset import write_split
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.generation.generate import generate
 from dlmctl.models import ARCHITECTURES, build_denoiser, denoiser_config
-from dlmctl.models.condition import Conditioning
-from dlmctl.settings import Guidance, SamplerSettings
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.models.conditioner import Conditioning
+from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
 
 U = {"channels": 16, "multipliers": [1, 2], "residual_blocks": 1, "dropout": 0.0}

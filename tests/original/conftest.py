@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion import DiffusionLM, ModelConfig
-from dlmctl.original.names import HEAD, WORDS
-from dlmctl.original.save import their_weights
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.checkpoint.original.names import HEAD, WORDS
+from dlmctl.checkpoint.original.save import their_weights
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.text.tokenizer import WordTokenizer
 
 BERT = {"hidden": 32, "layers": 2, "heads": 4, "feedforward": 48, "dropout": 0.1, "max_length": 70, "time_channels": 16}
 DENOISERS: dict[str, dict[str, Any]] = {

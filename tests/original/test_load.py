@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.checkpoint.original import load_original
+from dlmctl.checkpoint.original.save import their_weights
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
-from dlmctl.original import load_original
-from dlmctl.original.save import their_weights
 from tests.original.conftest import config, formula, write_checkpoint
 
 

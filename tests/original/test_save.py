@@ -6,13 +6,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
+from dlmctl.checkpoint.original import export_original, load_original
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.cli import app
-from dlmctl.diffusion import DiffusionLM
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
-from dlmctl.generation import generate
-from dlmctl.original import export_original, load_original
-from dlmctl.settings import SamplerSettings
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
 from tests.original.conftest import DENOISERS, config, write_checkpoint
 
 

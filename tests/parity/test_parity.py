@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from dlmctl.checkpoint import from_pretrained
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
-from dlmctl.diffusion import DiffusionLM, paper_loss, posterior, q_sample
-from dlmctl.generation import generate
-from dlmctl.samplers import Step, ancestral, ddim
-from dlmctl.schedule import ScheduleName, betas
-from dlmctl.settings import SamplerSettings
+from dlmctl.diffusion.model import DiffusionLM, paper_loss, posterior, q_sample
+from dlmctl.diffusion.samplers import Step, ancestral, ddim
+from dlmctl.diffusion.schedule import ScheduleName, betas
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TOLERANCE = 1e-4

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dlmctl.canvas import Layout
-from dlmctl.checkpoint import from_pretrained
-from dlmctl.control import Control, ControlParams, Setting
-from dlmctl.dataset import write_split
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.control.base import Control, ControlParams, Setting
+from dlmctl.datasets.dataset import write_split
+from dlmctl.diffusion.layout import Layout
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, ModelError, UserError
-from dlmctl.noise import Draw
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.training.classifier import ControlTask, load_classifier, require_trainable, train_control
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.control import ControlTask, load_classifier, require_trainable, train_control
 
 FIRST = ["the", "a", "Anna"]
 SENTENCES = [

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
-from dlmctl.checkpoint import Pretrained, from_pretrained, save_pretrained
-from dlmctl.dataset import write_split
-from dlmctl.diffusion import DiffusionLM, ModelConfig
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.datasets.dataset import write_split
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import ModelError
-from dlmctl.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.initial import initialise, start_from
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.checkpoint import from_pretrained, load_weights
+from dlmctl.checkpoint.pretrained import from_pretrained, load_weights
+from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
-from dlmctl.prepare import prepare
 from dlmctl.training import loop
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm

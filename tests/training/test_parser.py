@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from dlmctl.annotate import upos_tagger
+from dlmctl.annotators.parsing import UNSEEN, constituency_parser
+from dlmctl.annotators.tagging import upos_tagger
+from dlmctl.annotators.trees import labelled_spans
 from dlmctl.errors import DataError
-from dlmctl.parsing import UNSEEN, constituency_parser
 from dlmctl.training import parser as training
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.parser import (
@@ -16,7 +17,6 @@ from dlmctl.training.parser import (
     words_of,
 )
 from dlmctl.training.tagger import read_conllu
-from dlmctl.trees import labelled_spans
 
 TREES = """
 (ROOT (S (NP-SBJ (DT The) (NN cook)) (VP (VBZ tastes) (NP (DT the) (NN soup))) (. .)))

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from dlmctl.annotate import TAGGER_FILE, features, load_tagger, upos_tagger
+from dlmctl.annotators.tagging import TAGGER_FILE, features, load_tagger, upos_tagger
 from dlmctl.errors import DataError, UserError
 from dlmctl.training import tagger as training
 from dlmctl.training.tagger import TaggedSentence, accuracy, fit_crf, read_conllu, train_tagger

@@ -1,0 +1,1 @@
+"""Tags and trees of finished words: judges, which never guide."""

@@ -1,0 +1,301 @@
+"""Words to constituency trees, by the parser that comes with the toolkit or by Stanza.
+
+The bundled parser scores every span with every label from the difference of a bidirectional LSTM's states at its
+ends (Stern et al. 2017) and finds the best tree with CKY. ``dlmctl.training.parser`` makes its weights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from dlmctl.annotators.tagging import shape, stanza_pipeline, upos_tagger
+from dlmctl.annotators.trees import Span, Tree, from_spans
+from dlmctl.checkpoint.bundled import bundled_path
+from dlmctl.checkpoint.pretrained import load_into
+from dlmctl.errors import ModelError
+
+PARSER_FILE = "parser.json"
+PARSER_FORMAT = 1
+# Entries of every vocabulary: beyond the sentence, its ends, and what training has not seen.
+PAD, EDGE, UNSEEN = range(3)
+# The label of a span that is no constituent.
+NONE = "-"
+# What ends a sentence, unless a bracket or quote is closed right after it.
+STOPS = (".", "!", "?")
+CLOSING = ("''", '"', "'", ")", "]", "”", *STOPS)
+# Most spans in one batch, which bounds memory.
+BATCH_SPANS = 40_000
+
+Parser = Callable[[Sequence[Sequence[str]]], list[Tree]]
+
+_DIGIT = re.compile(r"\d")
+
+
+class ParserConfig(BaseModel):
+    """Sizes of a parser and the vocabularies it was trained with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hidden: int = Field(200, gt=0, description="width of the LSTM in each direction")
+    layers: int = Field(2, gt=0, description="LSTM layers")
+    span_hidden: int = Field(250, gt=0, description="width of the layer between a span and its label scores")
+    widths: list[int] = Field([100, 30, 30, 30, 20, 30], description="embedding width of each feature")
+    dropout: float = Field(0.35, ge=0, lt=1, description="dropout between layers, in training only")
+    labels: list[str] = Field(min_length=1, description="of spans, the first for none")
+    tags: list[str] = Field(min_length=1, description="of words, as the treebank writes them")
+    vocabularies: list[dict[str, int]] = Field(description="of each feature: value to row of its embedding")
+
+
+def features(words: Sequence[str], tags: Sequence[str]) -> list[tuple[str, ...]]:
+    """What the parser sees of each word: its form in small letters, affixes, shape and UPOS tag."""
+    forms = [_DIGIT.sub("0", word.lower()) for word in words]
+    return [
+        (form, form[:3], form[-3:], form[-2:], shape(word), tag)
+        for form, word, tag in zip(forms, words, tags, strict=True)
+    ]
+
+
+def feature_ids(config: ParserConfig, words: Sequence[str], tags: Sequence[str]) -> NDArray[np.int64]:
+    """Rows of the embeddings ``[words + 2, features]``, an edge before the first word and after the last."""
+    ids = np.full((len(words) + 2, len(config.vocabularies)), EDGE, np.int64)
+    for place, values in enumerate(features(words, tags), start=1):
+        ids[place] = [
+            vocabulary.get(value, UNSEEN) for vocabulary, value in zip(config.vocabularies, values, strict=True)
+        ]
+    return ids
+
+
+def stack_ids(rows: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+    """Feature rows of several sentences as ``[B, n + 2, features]``, and their numbers of words ``[B]``."""
+    counts = torch.tensor([len(row) - 2 for row in rows])
+    ids = torch.full((len(rows), int(counts.max()) + 2, rows[0].shape[1]), PAD)
+    for at, row in enumerate(rows):
+        ids[at, : len(row)] = torch.from_numpy(row)
+    return ids, counts
+
+
+class ChartParser(nn.Module):
+    """Scores of labels for every span, and of tags for every word."""
+
+    def __init__(self, config: ParserConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = zip(config.vocabularies, config.widths, strict=True)
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(3 + len(vocabulary), width, padding_idx=PAD) for vocabulary, width in sizes
+        )
+        inputs = [sum(config.widths), *[2 * config.hidden] * (config.layers - 1)]
+        self.forwards = nn.ModuleList(nn.LSTM(width, config.hidden, batch_first=True) for width in inputs)
+        self.backwards = nn.ModuleList(nn.LSTM(width, config.hidden, batch_first=True) for width in inputs)
+        self.ends = nn.Linear(2 * config.hidden, config.span_hidden, bias=False)
+        self.span_norm = nn.LayerNorm(config.span_hidden)
+        self.span_out = nn.Linear(config.span_hidden, len(config.labels))
+        self.tag_out = nn.Linear(2 * config.hidden, len(config.tags))
+
+    def forward(self, ids: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """``ids [B, n + 2, features]`` of sentences of ``counts [B]`` words to label and tag scores.
+
+        Returns:
+            Label scores ``[B, n (n + 1) / 2, labels]`` in the order of ``all_spans(n)``; tag scores ``[B, n, tags]``.
+        """
+        h = torch.cat([table(ids[..., at]) for at, table in enumerate(self.embeddings)], -1)
+        # Each sentence from its last position to its first; the padding behind it stays where it is.
+        place = torch.arange(h.shape[1], device=h.device).expand(len(h), -1)
+        last = counts[:, None].to(h.device) + 1
+        back = torch.where(place <= last, last - place, place)[..., None]
+        for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
+            h = self._drop(h)
+            there = forwards(h)[0]
+            reverse = backwards(h.gather(1, back.expand_as(h)))[0]
+            h = torch.cat([there, reverse.gather(1, back.expand_as(reverse))], -1)
+        h = self._drop(h)
+        there, reverse = h.chunk(2, -1)
+        # Between words i - 1 and i stands what was read up to it from the left, and from the right.
+        posts = self.ends(torch.cat([there[:, :-1], -reverse[:, 1:]], -1))
+        starts, ends = all_spans(posts.shape[1] - 1)
+        spans = self.span_norm(posts[:, ends + 1] - posts[:, starts])
+        return self.span_out(F.relu(spans)), self.tag_out(h[:, 1:-1])
+
+    def _drop(self, h: Tensor) -> Tensor:
+        # One mask for all positions of a sentence (Gal and Ghahramani 2016).
+        return h * F.dropout(torch.ones_like(h[:, :1]), self.config.dropout, self.training)
+
+
+@cache
+def all_spans(count: int) -> tuple[Tensor, Tensor]:
+    """First and last words of all spans over ``count`` words, by first word, then by last."""
+    starts, ends = torch.triu_indices(count, count)
+    return starts, ends
+
+
+def best_splits(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """CKY: where the best binary tree splits each span.
+
+    Args:
+        scores: of every span from word i to word j ``[B, i, j]``, both included.
+
+    Returns:
+        ``[B, i, width - 1]``: how many words the left part of the span of this width from word i has.
+    """
+    batch, count, _ = scores.shape
+    # The best score of a subtree by first word and width, and by last word and width.
+    by_start, by_end = np.zeros((2, batch, count, count + 1), np.float32)
+    splits = np.zeros((batch, count, count), np.int64)
+    for width in range(1, count + 1):
+        starts = np.arange(count - width + 1)
+        best = scores[:, starts, starts + width - 1]
+        if width > 1:
+            parts = by_start[:, : len(starts), 1:width] + by_end[:, width - 1 :, 1:width][:, :, ::-1]
+            splits[:, : len(starts), width - 1] = parts.argmax(-1) + 1
+            best = best + parts.max(-1)
+        by_start[:, : len(starts), width] = best
+        by_end[:, width - 1 :, width] = best
+    return splits
+
+
+def best_spans(label_scores: Tensor, counts: Sequence[int], labels: Sequence[str]) -> list[list[Span]]:
+    """The constituents of each sentence's best tree, from label scores ``[B, spans, labels]``.
+
+    A tree's score is the sum over its spans; a span without label scores 0 and gives no constituent, so that trees
+    with more than two children need no binarisation of their own.
+    """
+    relative = label_scores - label_scores[..., :1]
+    best, label = relative.max(-1)
+    batch, most = len(counts), max(counts)
+    starts, ends = all_spans(most)
+    chart, chosen = np.zeros((batch, most, most), np.float32), np.zeros((batch, most, most), np.int64)
+    chart[:, starts, ends], chosen[:, starts, ends] = best.numpy(), label.numpy()
+    splits = best_splits(chart)
+    found = []
+    for at, count in enumerate(counts):
+        spans, todo = [], [(0, count - 1)]
+        while todo:
+            start, end = todo.pop()
+            if chosen[at, start, end]:
+                spans.append(Span(start, end, labels[chosen[at, start, end]]))
+            if end > start:
+                left = int(splits[at, start, end - start])
+                todo += [(start + left, end), (start, start + left - 1)]
+        found.append(spans)
+    return found
+
+
+@torch.no_grad()
+def parse(model: ChartParser, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> list[Tree]:
+    """The best tree of each sentence, given its words and UPOS tags; a sentence without words is a bare ``ROOT``."""
+    config = model.config
+    trees = [Tree("ROOT")] * len(sentences)
+    rows = [feature_ids(config, words, upos) for words, upos in zip(sentences, tags, strict=True)]
+    order = sorted((at for at, words in enumerate(sentences) if words), key=lambda at: len(sentences[at]))
+    while order:
+        size = max(1, BATCH_SPANS // len(sentences[order[-1]]) ** 2)
+        batch, order = order[-size:], order[:-size]
+        ids, counts = stack_ids([rows[at] for at in batch])
+        labels, tagged = model(ids, counts)
+        found = best_spans(labels, counts.tolist(), config.labels)
+        for at, spans, places in zip(batch, found, tagged.argmax(-1).tolist(), strict=True):
+            words = sentences[at]
+            trees[at] = from_spans(words, [config.tags[place] for place in places[: len(words)]], spans)
+    return trees
+
+
+def split_sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """The sentences of a text, split behind full stops, question marks and exclamation marks."""
+    sentences: list[list[str]] = [[]]
+    for word, following in zip(words, [*words[1:], None], strict=False):
+        sentences[-1].append(word)
+        if word in STOPS and following is not None and following not in CLOSING:
+            sentences.append([])
+    return [tuple(sentence) for sentence in sentences]
+
+
+def by_sentence(parser: Parser) -> Parser:
+    """A parser of texts that parses each different sentence once, and puts a text's trees under one root."""
+
+    def parsed(texts: Sequence[Sequence[str]]) -> list[Tree]:
+        split = [split_sentences(words) for words in texts]
+        different = list(dict.fromkeys(sentence for sentences in split for sentence in sentences))
+        trees = dict(zip(different, parser(different), strict=True))
+        return [Tree("ROOT", tuple(child for one in sentences for child in trees[one].children)) for sentences in split]
+
+    return parsed
+
+
+@cache
+def constituency_parser(source: str | None = None) -> Parser:
+    """A parser: texts, given as words, to one tree for each. Loaded once a process.
+
+    The sentences of a text are parsed one by one, and all stand under its ``ROOT``.
+
+    Args:
+        source: None for the bundled parser, the folder of one made by ``dlmctl train parser``, or ``stanza`` or
+            ``stanza:LANGUAGE`` for Stanza's default models (English unless said), downloaded where they are
+            not on disk.
+
+    Raises:
+        UserError: there is no such parser, it is damaged, or Stanza's models cannot be had.
+    """
+    if source is None:
+        folder = bundled_path("annotators", "constituency")
+        if folder is None:
+            raise ModelError(
+                "the bundled constituency parser is missing.", remedy="Install dlmctl again, or use Stanza."
+            )
+        return by_sentence(load_parser(folder))
+    if source == "stanza" or source.startswith("stanza:"):
+        return by_sentence(_stanza_parser(source.partition(":")[2] or "en"))
+    return by_sentence(load_parser(Path(source)))
+
+
+def load_parser(folder: Path) -> Parser:
+    """The parser of sentences that is saved in ``folder``; their words are tagged by the bundled tagger.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    path = folder / PARSER_FILE
+    try:
+        saved: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        version = saved.pop("format")
+        if version != PARSER_FORMAT:
+            raise ModelError(f"format {version!r} is not the known {PARSER_FORMAT}.", where=str(path))
+        model = ChartParser(ParserConfig.model_validate(saved))
+    except FileNotFoundError:
+        raise ModelError(
+            f"no parser here: {PARSER_FILE} is missing.",
+            where=str(folder),
+            remedy="Make one with `dlmctl train parser`, or give `stanza`.",
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ModelError(f"the parser is damaged: {str(error).splitlines()[0]}.", where=str(path)) from None
+    load_into(model, folder)
+    model.eval()
+    return lambda sentences: parse(model, sentences, upos_tagger()(sentences))
+
+
+def _stanza_parser(language: str) -> Parser:
+    pipeline = stanza_pipeline(language, "tokenize,pos,constituency", "parser")
+
+    def convert(node: Any) -> Tree:
+        if len(node.children) == 1 and not node.children[0].children:
+            return Tree(node.label, word=node.children[0].label)
+        return Tree(node.label, tuple(map(convert, node.children)))
+
+    def parsed(sentences: Sequence[Sequence[str]]) -> list[Tree]:
+        full = [list(words) for words in sentences if words]  # Stanza would drop empty ones and shift the rest
+        found = iter(pipeline(full).sentences if full else [])
+        return [convert(next(found).constituency) if words else Tree("ROOT") for words in sentences]
+
+    return parsed

@@ -1,0 +1,49 @@
+"""What a model folder holds, in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dlmctl.checkpoint.pretrained import resolve
+
+
+def describe(source: str) -> tuple[dict[str, str], str]:
+    """Facts of a model by name, and the text of its card (empty if it has none).
+
+    Raises:
+        ModelError: there is no such model or it is damaged.
+    """
+    from dlmctl.checkpoint.pretrained import from_pretrained
+
+    folder = resolve(source)
+    model = from_pretrained(source).model
+    config = model.config
+    controls = sorted(path.name for path in (folder / "controls").glob("*") if path.is_dir())
+    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    facts = {
+        "folder": str(folder),
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "on disk": f"{stored / 2**20:.1f} MiB with controls and scorer",
+        "vocabulary": f"{config.vocab_size:,} words",
+        "length": f"{config.length} positions",
+        "denoiser": f"{config.architecture}, {config.denoiser.summary()}",
+        "latent": f"{config.embed_dim} dimensions, {config.schedule} schedule",
+        "objective": config.objective + (" with self-conditioning" if config.self_conditioning else ""),
+        "label": f"{config.label.field}: {', '.join(config.labels)}" if config.label else "none",
+        "source": ", ".join(config.source.fields) if config.source else "none",
+        "controls": ", ".join(controls) or "none",
+        "scorer": _scorer(folder / "scorer" / "config.json"),
+    }
+    card = folder / "README.md"
+    return facts, card.read_text("utf-8") if card.exists() else ""
+
+
+def _scorer(config: Path) -> str:
+    if not config.exists():
+        return "none"
+    try:
+        sizes = json.loads(config.read_text("utf-8"))
+        return f"GPT-2 architecture, {sizes['n_layer']} layers of width {sizes['n_embd']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"damaged: {config} cannot be read"

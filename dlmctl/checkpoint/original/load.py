@@ -1,0 +1,94 @@
+"""Reading a checkpoint of the original Diffusion-LM."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from dlmctl.checkpoint.original.arguments import ARGUMENTS, read_arguments, read_config, refuse_other_kinds
+from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
+from dlmctl.checkpoint.torch_files import read_torch_weights
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.errors import DataError, ModelError, first_fault
+from dlmctl.text.tokenizer import WordTokenizer
+
+
+def load_original(folder: str | Path) -> tuple[DiffusionLM, WordTokenizer]:
+    """A model of the original Diffusion-LM and its vocabulary: float32, on the CPU, in evaluation mode.
+
+    The newest EMA weights are taken, or the newest plain ones if there are none. Where the folder of
+    ``config_name`` is absent, attention heads are 64 wide as in every published BERT (12 for BERT-base).
+
+    Raises:
+        ModelError: a file is missing or damaged, or the model is of a kind that cannot be loaded.
+    """
+    folder = Path(folder)
+    arguments = read_arguments(folder)
+    path = newest_weights(folder)
+    weights = read_torch_weights(path)
+    refuse_other_kinds(arguments, weights, folder / ARGUMENTS)
+    try:
+        tokenizer = WordTokenizer.load(folder)
+    except DataError as error:
+        raise ModelError(error.what, where=str(folder / "vocab.json")) from None
+    try:
+        config = read_config(arguments, weights, folder)
+        model = DiffusionLM(config)
+    except KeyError as error:
+        raise ModelError(f"the tensor {error} is missing.", where=str(path)) from None
+    except ValidationError as error:
+        raise ModelError(f"has sizes that cannot be: {first_fault(error)}", where=str(folder)) from None
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"has sizes that cannot be: {error}.", where=str(folder)) from None
+    if len(tokenizer) != config.vocab_size:
+        raise ModelError(
+            f"vocab.json has {len(tokenizer)} entries, {path.name} {config.vocab_size}.", where=str(folder)
+        )
+    model.load_state_dict(convert(weights, model, path))
+    return model.eval(), tokenizer
+
+
+def newest_weights(folder: Path) -> Path:
+    """The newest ``ema_*.pt`` of a folder, else its newest ``model*.pt``.
+
+    Raises:
+        ModelError: there is neither.
+    """
+    for pattern in (r"ema_([\d.]+)_(\d+)\.pt", r"model()(\d+)\.pt"):
+        found = [(match, path) for path in folder.glob("*.pt") if (match := re.fullmatch(pattern, path.name))]
+        if found:
+            return max(found, key=lambda item: (int(item[0][2]), item[0][1]))[1]
+    raise ModelError(
+        "there are no weights: neither ema_*.pt nor model*.pt.",
+        where=str(folder),
+        remedy="Copy them here from the run of the original.",
+    )
+
+
+def convert(weights: dict[str, Tensor], model: DiffusionLM, where: Path) -> dict[str, Tensor]:
+    """The original's tensors under the names of ``model``, float32.
+
+    Raises:
+        ModelError: a tensor is missing or of another shape, or one is left that has no place.
+    """
+    left = {name: tensor.float() for name, tensor in weights.items() if name != "position_ids"}
+    # The head is tied to the embeddings, but the original averages (EMA) the embeddings only, and on
+    # loading the head's copy comes last and so is the one in use.
+    left[WORDS] = left.pop(HEAD, left[WORDS])
+    mapped: dict[str, Tensor] = {}
+    state = model.state_dict()
+    for ours, theirs in their_names(model.config, state).items():
+        lost = [name for name in theirs if name not in left]
+        if lost:
+            raise ModelError(f"the tensor {lost[0]!r} is missing.", where=str(where))
+        mapped[ours] = torch.cat([left.pop(name) for name in theirs])
+        if mapped[ours].shape != state[ours].shape:
+            shapes = f"{list(mapped[ours].shape)}, not {list(state[ours].shape)}"
+            raise ModelError(f"the tensor for {ours} has the shape {shapes}.", where=str(where))
+    if left:
+        raise ModelError(f"the tensor {next(iter(left))!r} has no place in our model.", where=str(where))
+    return mapped

@@ -1,0 +1,65 @@
+"""Writing a model as a checkpoint of the original Diffusion-LM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dlmctl.checkpoint.original.arguments import ARGUMENTS, BERT_FOLDER, write_arguments, write_bert_config
+from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.errors import ModelError, UserError
+from dlmctl.models.transformer import TransformerConfig
+from dlmctl.text.tokenizer import WordTokenizer
+
+# The original reads rate and step of the average from the name; ours are averages whose step is not kept.
+WEIGHTS = "ema_0.9999_000000.pt"
+
+
+def export_original(source: Pretrained, folder: str | Path) -> None:
+    """Write ``ema_0.9999_000000.pt``, ``training_args.json``, ``vocab.json`` and the encoder's ``bert_config``.
+
+    ``load_original`` gives back the same model, tensor by tensor.
+
+    Raises:
+        ModelError: the original cannot express the model; nothing is written.
+        UserError: the folder cannot be written, or holds weights already.
+    """
+    folder, config = Path(folder), source.model.config
+    try:
+        arguments = write_arguments(config)
+    except ModelError as error:
+        raise ModelError(error.what, where=str(source.folder)) from None
+    if not isinstance(source.tokenizer, WordTokenizer):
+        what = "the original cannot express this model: it knows whole words only, not a Hugging Face tokenizer."
+        raise ModelError(what, where=str(source.folder))
+    if any(folder.glob("*.pt")):
+        raise UserError("holds weights already.", where=str(folder), remedy="Choose another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        source.tokenizer.save(folder)
+        (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2) + "\n", "utf-8")
+        if isinstance(config.denoiser, TransformerConfig):
+            (folder / BERT_FOLDER).mkdir(exist_ok=True)
+            encoder = json.dumps(write_bert_config(config.denoiser), indent=2) + "\n"
+            (folder / BERT_FOLDER / "config.json").write_text(encoder, "utf-8")
+        torch.save(their_weights(source.model), folder / WEIGHTS)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error}.", where=str(folder)) from None
+
+
+def their_weights(model: DiffusionLM) -> dict[str, Tensor]:
+    """The tensors of a model under the original's names, each in memory of its own but for the tied head."""
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    weights: dict[str, Tensor] = {}
+    for ours, theirs in their_names(model.config, state).items():
+        for name, part in zip(theirs, state[ours].chunk(len(theirs)), strict=True):
+            weights[name] = part.clone()
+    weights[HEAD] = weights[WORDS]
+    if isinstance(model.config.denoiser, TransformerConfig):
+        weights["position_ids"] = torch.arange(model.config.denoiser.max_length)[None]
+    return weights

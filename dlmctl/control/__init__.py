@@ -1,0 +1,1 @@
+"""What a control is, how controls combine, and where they are found."""

@@ -1,0 +1,249 @@
+"""The installed controls, described: where each comes from, what it takes, an example that is valid.
+
+A description needs the control's class, so its module is imported: only that tells whether it works at all. A
+control that fails keeps its place in the list, with the reason.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+from pydantic.json_schema import DEFAULT_REF_TEMPLATE
+
+from dlmctl.control.base import Control, find_control, first_line, offers, origin
+from dlmctl.errors import UserError
+
+
+class Parameter(NamedTuple):
+    """A parameter as people read of it; ``default`` is None where it is required, or made up afresh each time."""
+
+    name: str
+    type: str
+    required: bool
+    default: str | None
+    description: str
+    examples: list[str]
+
+
+class Broken(NamedTuple):
+    """A control that cannot be used, where it comes from, and why."""
+
+    name: str
+    origin: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A control that works.
+
+    Attributes:
+        origin: package and version.
+        module, attribute: where its class stands, as one imports it.
+    """
+
+    name: str
+    origin: str
+    module: str
+    attribute: str
+    kind: type[Control[Any]]
+
+    @property
+    def description(self) -> str:
+        """The docstring of the class, empty if it has none."""
+        return inspect.cleandoc(self.kind.__doc__ or "")
+
+    @property
+    def summary(self) -> str:
+        """The first line of the description."""
+        return self.description.split("\n")[0]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether ``dlmctl train control`` has a classifier to train for it."""
+        return is_trainable(self.kind)
+
+    def weights(self, model: str) -> str:
+        """Whether its classifier's weights lie beside a model: present, missing or none needed; their names if any.
+
+        Raises:
+            ModelError: there is no such model.
+        """
+        from dlmctl.checkpoint.pretrained import resolve
+
+        folder = resolve(model)
+        if not self.trainable:
+            return "none needed"
+        from dlmctl.training.classifier import classifier_folder
+
+        beside = classifier_folder(folder, self.name)
+        named = sorted({path.parent.name for path in beside.glob("*/*.safetensors")})
+        if not named and not any(beside.glob("*.safetensors")):
+            return "missing"
+        return f"present: {', '.join(named)}" if named else "present"
+
+    def training_notes(self, model: str | None) -> list[str]:
+        """In words: whether it needs weights, whether they are there, and the command that trains them."""
+        if not self.trainable:
+            return ["none needed: it has no classifier to train"]
+        known = f"{self.weights(model)} for the model {model}" if model else "of each model its own (ask with --model)"
+        command = f"dlmctl train control {self.name} --model {model or 'e2e'} --data DATA --out runs/{self.name}"
+        return [known, f"Train them with: {command}", "DATA is a data set made by `dlmctl data prepare`."]
+
+    def schema(self, ref_template: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:
+        """JSON schema of its parameters."""
+        return self.kind.Params.model_json_schema(ref_template=ref_template)
+
+    def parameters(self) -> list[Parameter]:
+        """Its parameters, in order; last, where it takes names of the user's choice, one for those."""
+        schema = self.schema()
+        fields = dict(schema.get("properties", {}))
+        if isinstance(others := schema.get("additionalProperties"), dict):
+            fields["any other name"] = {"description": "as many as you like", **others}
+        return [
+            Parameter(
+                name,
+                type_name(field, schema.get("$defs", {})),
+                name in schema.get("required", []),
+                in_yaml(field["default"]) if "default" in field else None,
+                field.get("description", ""),
+                [in_yaml(example) for example in field.get("examples", [])],
+            )
+            for name, field in fields.items()
+        ]
+
+    @cached_property
+    def example(self) -> dict[str, Any] | None:
+        """Parameters that are valid, made of the examples that its author gave, or None if those are not enough."""
+        schema = self.schema()
+        properties = schema.get("properties", {}).items()
+        fields = {key: field["examples"][0] for key, field in properties if field.get("examples")}
+        needed = {key: value for key, value in fields.items() if key in schema.get("required", [])}
+        # Parameters may exclude each other, so after all of them together each has its turn.
+        turns = [{**needed, key: value} for key, value in fields.items()]
+        for candidate in [*schema.get("examples", []), fields, *turns, needed]:
+            try:
+                self.kind.Params.model_validate(candidate)
+            except ValidationError:
+                continue
+            return dict(candidate)
+        return None
+
+    def recipe_example(self, model: str) -> str | None:
+        """A recipe with the example's parameters."""
+        if self.example is None:
+            return None
+        recipe = {"model": model, "samples": 4, "controls": [{self.name: self.example}]}
+        return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
+
+    def python_example(self, model: str) -> str | None:
+        """The same in Python."""
+        if self.example is None:
+            return None
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.example.items())
+        return (
+            f"from {self.module} import {self.attribute}\n"
+            "from dlmctl import generate\n\n"
+            f"for sample in generate({self.attribute}({arguments}), model={model!r}, samples=4):\n"
+            "    print(sample.text, sample.passed)\n"
+        )
+
+
+def installed() -> tuple[list[Plugin], list[Broken]]:
+    """Every control that an installed package offers, by name: those that work and those that do not."""
+    plugins, broken = [], []
+    for name, (taken, *_) in offers().items():
+        try:
+            plugins.append(find_plugin(name))
+        except UserError as error:
+            broken.append(Broken(name, origin(taken), error.what))
+    return plugins, broken
+
+
+def catalogue(model: str | None = None) -> list[dict[str, Any]]:
+    """The same as records: ``name``, ``summary``, ``origin``, ``trainable`` and, of those that do not work, ``fault``.
+
+    Args:
+        model: with one, ``weights`` says whether a control's weights lie beside it.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    plugins, broken = installed()
+    records: list[dict[str, Any]] = [{"name": one.name, "origin": one.origin, "fault": one.fault} for one in broken]
+    for plugin in plugins:
+        record = {"name": plugin.name, "summary": plugin.summary, "origin": plugin.origin}
+        weights = {} if model is None else {"weights": plugin.weights(model)}
+        records.append({**record, "trainable": plugin.trainable, **weights})
+    return sorted(records, key=lambda record: record["name"])
+
+
+def find_plugin(name: str) -> Plugin:
+    """The control ``name``.
+
+    Raises:
+        RecipeError: no installed package offers it.
+        UserError: it cannot be used.
+    """
+    kind = find_control(name)
+    point = offers()[name][0]
+    plugin = Plugin(name, origin(point), point.module, point.attr, kind)
+    try:
+        plugin.schema()
+    except Exception as error:  # pydantic's errors over types that JSON does not know have no common base
+        raise UserError(
+            f"has Params without a JSON schema: {first_line(error)}.", where=f"control {name!r} of {plugin.origin}"
+        ) from error
+    return plugin
+
+
+def is_trainable(kind: type[Control[Any]]) -> bool:
+    """Whether a control has a classifier to train, itself or by its ``Labels`` (see ``dlmctl.training.classifier``)."""
+    offered = getattr(kind, "Labels", kind)
+    return all(hasattr(offered, method) for method in ("build_classifier", "labels", "classifier_loss"))
+
+
+def in_yaml(value: Any) -> str:
+    """A value as one writes it in a recipe, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n...\n").strip()
+
+
+_BOUNDS = {
+    "minimum": "from {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "to {}",
+    "exclusiveMaximum": "below {}",
+    "minLength": "of at least {} characters",
+    "minItems": "of at least {}",
+    "maxItems": "of at most {}",
+}
+
+
+def type_name(field: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """The type of a JSON schema in words: ``list of string``, ``number from 0 to 1``, ``ADJ or NOUN``."""
+    if "$ref" in field:
+        name = field["$ref"].rsplit("/", 1)[-1]
+        # A type inside itself is named, not taken apart again.
+        others = {key: value for key, value in definitions.items() if key != name}
+        return type_name(definitions[name], others) if name in definitions else name
+    if "enum" in field or "const" in field:
+        return " or ".join(in_yaml(value) for value in field.get("enum", [field.get("const")]))
+    for alternatives in ("anyOf", "oneOf"):
+        if alternatives in field:
+            return " or ".join(dict.fromkeys(type_name(one, definitions) for one in field[alternatives]))
+    kind = field.get("type", "anything")
+    if kind == "array":
+        kind = f"list of {type_name(field.get('items', {}), definitions)}"
+    elif kind == "object" and "properties" in field:
+        inner = ", ".join(f"{key}: {type_name(one, definitions)}" for key, one in field["properties"].items())
+        kind = f"{{{inner}}}"
+    elif kind == "object" and isinstance(field.get("additionalProperties"), dict):
+        kind = f"mapping to {type_name(field['additionalProperties'], definitions)}"
+    bounds = [words.format(field[key]) for key, words in _BOUNDS.items() if key in field]
+    return " ".join([kind, *bounds])

@@ -1,0 +1,76 @@
+"""A package with a control of one's own, to start from: ``dlmctl controls new NAME``.
+
+The files beside this one are its templates. The control that they hold works as it stands, so that its author
+changes something that runs.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from dlmctl.control.base import RESERVED, offers, origin
+from dlmctl.errors import UserError
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+# Template to the file it becomes; $module is filled in.
+_FILES = {
+    "pyproject.toml.template": "pyproject.toml",
+    "README.md.template": "README.md",
+    "recipe.yaml.template": "recipe.yaml",
+    "control.py.template": "$module.py",
+    "test_control.py.template": "tests/test_$module.py",
+}
+
+
+def distribution_name(name: str) -> str:
+    """What the package of a control is called."""
+    return f"dlmctl-{name.replace('_', '-')}"
+
+
+def write_skeleton(name: str, out: Path) -> list[Path]:
+    """Write the package of a control ``name`` into the folder ``out``, which must not exist.
+
+    Returns:
+        The files, relative to ``out``.
+
+    Raises:
+        UserError: the name cannot be a control's or is taken, or the folder exists or cannot be written.
+    """
+    _require_free(name)
+    if out.exists():
+        raise UserError("already exists.", where=str(out), remedy="Give another folder with --out.")
+    filled = {
+        "name": name,
+        "module": f"dlmctl_{name}",
+        "distribution": distribution_name(name),
+        "Class": "".join(part.capitalize() for part in name.split("_")),
+    }
+    templates = resources.files(__name__)
+    files = []
+    for template, target in _FILES.items():
+        path = out / Template(target).substitute(filled)
+        text = Template((templates / template).read_text("utf-8")).substitute(filled)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
+        files.append(path.relative_to(out))
+    return files
+
+
+def _require_free(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} cannot be the name of a control.",
+            remedy="Use lower-case letters, digits and single underscores, starting with a letter, e.g. word_order.",
+        )
+    if name in RESERVED:
+        raise UserError(f"{name!r} means something else in recipes.", remedy="Choose another name.")
+    if name in (taken := offers()):
+        raise UserError(
+            f"there is a control {name!r} already, from {origin(taken[name][0])}.", remedy="Choose another name."
+        )

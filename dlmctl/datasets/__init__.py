@@ -1,0 +1,1 @@
+"""Corpora: reading them, preparing them for training, serving them in batches."""

@@ -1,0 +1,164 @@
+"""Prepared data sets: word ids in one memory-mapped array, cut into rows, and the batches made of them.
+
+A folder holds ``vocab.json``, ``dataset.json`` and, per split, ``SPLIT.ids.npy`` (all rows end to end),
+``SPLIT.offsets.npy`` (where each row starts) and, where the source had them, ``SPLIT.fields.jsonl``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dlmctl.errors import DataError
+from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
+
+Packing = Literal["pad", "block"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of word ids: row i is ``ids[offsets[i] : offsets[i + 1]]``."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    fields: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Positions of each row, START and END included."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> np.ndarray:
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    def read_fields(self) -> list[dict[str, Any]]:
+        """The source fields of every row, in order.
+
+        Raises:
+            DataError: this split was prepared without fields.
+        """
+        if self.fields is None or not self.fields.exists():
+            raise DataError("this data set was prepared from a source without fields.")
+        return [json.loads(line) for line in self.fields.read_text("utf-8").splitlines()]
+
+
+def write_split(
+    folder: Path, split: str, rows: Sequence[Sequence[int]], fields: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Write one split of a prepared data set into ``folder``."""
+    lengths = [len(row) for row in rows]
+    largest = max((max(row) for row in rows if len(row)), default=0)
+    flat = np.fromiter((index for row in rows for index in row), np.uint16 if largest < 2**16 else np.uint32)
+    np.save(folder / f"{split}.ids.npy", flat)
+    np.save(folder / f"{split}.offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    if fields is not None:
+        lines = (json.dumps(record, ensure_ascii=False) for record in fields)
+        (folder / f"{split}.fields.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def pack_rows(sentences: Sequence[list[int]], packing: Packing, length: int) -> list[list[int]]:
+    """Rows of at most ``length`` ids: one sentence each (``pad``), or the joined stream cut up (``block``)."""
+    if packing == "pad":
+        return [list(ids) for ids in sentences]
+    stream = [index for ids in sentences for index in ids]
+    return [stream[at : at + length] for at in range(0, len(stream) - length + 1, length)]
+
+
+def load_split(folder: Path, split: str) -> Split:
+    """Memory-map one split.
+
+    Raises:
+        DataError: the folder is not a prepared data set or lacks this split.
+    """
+    ids, offsets = folder / f"{split}.ids.npy", folder / f"{split}.offsets.npy"
+    if not folder.is_dir():
+        raise DataError("no such folder.", where=str(folder), remedy="Make it with `dlmctl data prepare`.")
+    if not (ids.exists() and offsets.exists()):
+        raise DataError(f"holds no {split!r} split.", where=str(folder), remedy="Make it with `dlmctl data prepare`.")
+    fields = folder / f"{split}.fields.jsonl"
+    try:
+        return Split(np.load(ids, mmap_mode="r"), np.load(offsets), fields if fields.exists() else None)
+    except ValueError as error:
+        raise DataError(f"damaged data set: {error}.", where=str(ids), remedy="Prepare it again.") from None
+
+
+def load_vocabulary(folder: Path) -> Tokenizer:
+    """The tokeniser that a prepared data set was made with."""
+    return load_tokenizer(folder)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How rows become batches.
+
+    Args:
+        positions: positions (rows x canvas) of one batch.
+        length: the longest canvas.
+        bucket: canvases are multiples of this; rows of like length share a batch, so little is padding.
+        full_share: share of rows laid on the full canvas, so that PAD after END is learned.
+        seed: of the shuffle; the plan of every epoch follows from seed and epoch alone.
+    """
+
+    positions: int
+    length: int
+    bucket: int = 8
+    full_share: float = 0.2
+    seed: int = 0
+
+    def epoch(self, lengths: np.ndarray, epoch: int) -> list[tuple[np.ndarray, int]]:
+        """``(rows, canvas)`` of every batch of one epoch, shuffled."""
+        rng = np.random.default_rng((self.seed, epoch))
+        canvas = np.minimum(-(-lengths // self.bucket) * self.bucket, self.length)
+        canvas[rng.random(len(lengths)) < self.full_share] = self.length
+        batches: list[tuple[np.ndarray, int]] = []
+        for size in np.unique(canvas):
+            rows = rng.permutation(np.flatnonzero(canvas == size))
+            count = max(1, self.positions // int(size))
+            batches += [(rows[at : at + count], int(size)) for at in range(0, len(rows), count)]
+        return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def padded(split: Split, rows: np.ndarray, canvas: int, pad_id: int) -> np.ndarray:
+    """The rows as one ``[rows, canvas]`` int64 array, cut or padded to the canvas."""
+    batch = np.full((len(rows), canvas), pad_id, np.int64)
+    for at, row in enumerate(rows):
+        ids = split.row(int(row))[:canvas]
+        batch[at, : len(ids)] = ids
+    return batch
+
+
+def stream(
+    split: Split, plan: BatchPlan, pad_id: int, *, skip: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless ``(ids [rows, canvas], row numbers)`` batches, epoch after epoch, starting after ``skip`` batches.
+
+    With several processes each takes every ``world``-th batch of the same plan.
+
+    Raises:
+        DataError: there are no rows, or one is longer than the plan's longest canvas.
+    """
+    if not len(split):
+        raise DataError("the data set has no rows.")
+    longest = int(split.lengths.max())
+    if longest > plan.length:
+        raise DataError(
+            f"the data set has rows of {longest} positions, the model holds {plan.length}.",
+            remedy=f"Prepare the data with --length {plan.length}, or give the model a greater length.",
+        )
+    epoch = 0
+    while True:
+        batches = plan.epoch(split.lengths, epoch)
+        batches = batches[: max(world, len(batches) // world * world)]
+        mine = [batches[at % len(batches)] for at in range(rank, len(batches), world)]
+        for rows, canvas in mine[skip:]:
+            yield padded(split, rows, canvas, pad_id), rows
+        skip = max(0, skip - len(mine))
+        epoch += 1

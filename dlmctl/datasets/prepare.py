@@ -1,0 +1,321 @@
+"""From files of raw text to a prepared data set, with a report of what became of every row.
+
+The set is that of ``dlmctl.datasets.dataset``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlmctl.datasets.dataset import Packing, pack_rows, write_split
+from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
+from dlmctl.errors import DataError, UserError
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer, WordTokenizer, load_tokenizer
+
+DATASET_FORMAT = 1
+_OWN_FILES = re.compile(r".*\.(ids|offsets)\.npy|.*\.fields\.jsonl|vocab\.json|dataset\.json|tokenizer")
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What became of one split. Words are pieces where a Hugging Face tokenizer splits.
+
+    Attributes:
+        source: name of the file it came from.
+        format: the form that the file was read as.
+        rows: rows written; with block packing, blocks.
+        texts: texts in them.
+        words: words in them, START and END not counted.
+        unknown: words outside the vocabulary.
+        unknown_share: ``unknown / words``.
+        lengths: of the texts, in words: ``min``, ``mean``, ``median``, ``p95``, ``p99``, ``max``.
+        dropped: rows of the source left out, by reason.
+        examples: where the first few of them are.
+        cut_off: positions of the last block that was not full (block packing).
+    """
+
+    source: str
+    format: Format
+    rows: int
+    texts: int
+    words: int
+    unknown: int
+    unknown_share: float
+    lengths: dict[str, float]
+    dropped: dict[str, int]
+    examples: dict[str, list[str]]
+    cut_off: int
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What was prepared, and how; ``dataset.json`` holds the same.
+
+    Attributes:
+        vocabulary: entries, structure tokens included.
+        min_count: None where the vocabulary existed before.
+        held_out: share of rows; None where a validation file was given.
+        fields: names of the fields kept beside the rows.
+    """
+
+    packing: Packing
+    length: int
+    vocabulary: int
+    min_count: int | None
+    held_out: float | None
+    seed: int
+    fields: list[str]
+    splits: dict[str, SplitReport]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Texts:
+    """The usable records of a split and the count of the others."""
+
+    source: Path
+    format: Format
+    records: list[Record] = field(default_factory=list)
+    dropped: Dropped = field(default_factory=Dropped)
+
+
+def prepare(
+    train: Path,
+    valid: Path | None,
+    out: Path,
+    *,
+    format: Format | None = None,
+    text_field: str = "text",
+    min_count: int = 11,
+    length: int = 64,
+    packing: Packing = "pad",
+    valid_share: float = 0.05,
+    seed: int = 0,
+    unique: bool = False,
+    tokenizer: Tokenizer | None = None,
+    overwrite: bool = False,
+) -> PrepareReport:
+    """Make a prepared data set with the splits ``train`` and ``valid``.
+
+    The set is written aside and moved into place when it is whole.
+
+    Args:
+        valid: None to hold a share of ``train`` out.
+        out: the folder to make.
+        format: of both files; None to tell it from each.
+        text_field: see ``corpus.read_corpus``.
+        min_count: words seen less often in ``train`` become UNK.
+        length: positions of a row, START and END included. Longer texts are dropped (``pad``).
+        packing: ``pad`` for one text a row, ``block`` for the joined texts cut into rows of ``length``.
+        valid_share: share of the rows to hold out; a text that occurs several times stays on one side.
+        seed: of the choice of the rows held out.
+        unique: keep only the first of several equal texts of a file.
+        tokenizer: an existing vocabulary; None to make one from ``train``.
+        overwrite: replace ``out`` if it is a prepared data set.
+
+    Raises:
+        DataError: a file cannot be used, nothing usable is left in it, or ``out`` exists.
+        UserError: a setting is out of its range.
+    """
+    _check_settings(min_count, length, valid_share)
+    _check_target(out, overwrite)
+    first = _read(train, format, text_field, unique)
+    second = _read(valid, format, text_field, unique) if valid else _hold_out(first, valid_share, seed)
+    made = tokenizer is None
+    if tokenizer is None:
+        # Over-long texts count as well: whether a word is in the vocabulary should not hang on the length.
+        tokenizer = WordTokenizer.from_corpus((record.words for record in first.records), min_count)
+        if len(tokenizer) == 4:
+            raise DataError(
+                f"no word occurs {min_count} times.", where=str(train), remedy="Choose a smaller --min-count."
+            )
+    with _staged(out, overwrite) as staging:
+        tokenizer.save(staging)
+        splits = {
+            name: _write(staging, name, texts, tokenizer, packing, length)
+            for name, texts in (("train", first), ("valid", second))
+        }
+        names = dict.fromkeys(key for record in first.records for key in record.fields or ())
+        report = PrepareReport(
+            packing=packing,
+            length=length,
+            vocabulary=len(tokenizer),
+            min_count=min_count if made else None,
+            held_out=None if valid else valid_share,
+            seed=seed,
+            fields=list(names) if packing == "pad" else [],
+            splits=splits,
+        )
+        about = {"dlmctl_dataset": DATASET_FORMAT, **report.as_dict()}
+        (staging / "dataset.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    return report
+
+
+def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer | None:
+    """The tokeniser that the user names, if any.
+
+    Args:
+        vocabulary: a model (folder, bundled or hub name) or a prepared data set whose vocabulary to use.
+        huggingface: a folder or hub name of a Hugging Face tokenizer.
+
+    Raises:
+        UserError: both are given, or what is named cannot be loaded.
+    """
+    if vocabulary and huggingface:
+        raise UserError("--vocabulary and --tokenizer exclude each other.", remedy="Give one of them.")
+    if huggingface:
+        return HuggingFaceTokenizer(huggingface)
+    if not vocabulary:
+        return None
+    folder = Path(vocabulary)
+    if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
+        from dlmctl.checkpoint.pretrained import resolve
+
+        folder = resolve(vocabulary)
+    return load_tokenizer(folder)
+
+
+def _check_settings(min_count: int, length: int, valid_share: float) -> None:
+    if min_count < 1:
+        raise UserError(f"the least count of a word is {min_count}.", where="--min-count", remedy="It is 1 or more.")
+    if length < 3:
+        raise UserError(f"the row length is {length}.", where="--length", remedy="START, a word and END need 3.")
+    if not 0 < valid_share < 1:
+        raise UserError(f"the share is {valid_share}.", where="--valid-share", remedy="It lies between 0 and 1.")
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError("is a file.", where=str(out), remedy="Name a folder.")
+    inside = sorted(path.name for path in out.iterdir())
+    foreign = [name for name in inside if not _OWN_FILES.fullmatch(name)]
+    if foreign:
+        raise DataError(f"holds other things ({foreign[0]}).", where=str(out), remedy="Name a new folder.")
+    if inside and not overwrite:
+        raise DataError("exists already.", where=str(out), remedy="Name a new folder, or replace it by --overwrite.")
+
+
+def _read(path: Path, format: Format | None, text_field: str, unique: bool) -> _Texts:
+    chosen = format or sniff(path)
+    texts = _Texts(path, chosen)
+    seen: set[tuple[str, ...]] = set()
+    for record in read_corpus(path, chosen, text_field=text_field, dropped=texts.dropped):
+        if unique:
+            key = tuple(record.words)
+            if key in seen:
+                texts.dropped.add("duplicate", record.line)
+                continue
+            seen.add(key)
+        texts.records.append(record)
+    if not texts.records:
+        raise _nothing_left(texts, f"It was read as {chosen}; another form is named by --format.")
+    return texts
+
+
+def _nothing_left(texts: _Texts, remedy: str) -> DataError:
+    dropped = texts.dropped
+    reasons = [f"{count} {reason} ({dropped.examples[reason][0]})" for reason, count in dropped.counts.items()]
+    return DataError(f"no text can be used: {', '.join(reasons) or 'too few'}.", where=str(texts.source), remedy=remedy)
+
+
+def _hold_out(texts: _Texts, share: float, seed: int) -> _Texts:
+    """Move a random share of the records into a split of their own, equal texts together."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for at, record in enumerate(texts.records):
+        groups.setdefault(tuple(record.words), []).append(at)
+    if len(groups) < 2:
+        raise DataError("has too few different texts to hold some out.", where=str(texts.source))
+    wanted = min(max(1, round(share * len(texts.records))), len(texts.records) - 1)
+    rows: list[list[int]] = list(groups.values())
+    held: set[int] = set()
+    for group in np.random.default_rng(seed).permutation(len(rows)):
+        if len(held) + len(rows[group]) <= wanted:
+            held.update(rows[group])
+    held = held or set(sorted(rows, key=len)[0])
+    chosen = [record for at, record in enumerate(texts.records) if at in held]
+    texts.records = [record for at, record in enumerate(texts.records) if at not in held]
+    return _Texts(texts.source, texts.format, chosen)
+
+
+def _write(folder: Path, split: str, texts: _Texts, tokenizer: Tokenizer, packing: Packing, length: int) -> SplitReport:
+    encoded, kept = list[list[int]](), list[Record]()
+    for record in texts.records:
+        words = record.words if isinstance(tokenizer, WordTokenizer) else tokenizer.split(record.text)
+        if not words:
+            texts.dropped.add("empty", record.line)
+            continue
+        if packing == "pad" and len(words) + 2 > length:
+            texts.dropped.add("too long", record.line, f"{len(words)} words, {length - 2} fit")
+            continue
+        encoded.append(tokenizer.encode(words))
+        kept.append(record)
+    rows = pack_rows(encoded, packing, length)
+    if not rows:
+        raise _nothing_left(texts, "Choose a larger --length (pad) or give more text (block).")
+    with_fields = packing == "pad" and any(record.fields for record in kept)
+    write_split(folder, split, rows, [record.fields or {} for record in kept] if with_fields else None)
+    words_of = np.array([len(ids) - 2 for ids in encoded])
+    unknown = sum(ids.count(tokenizer.unk_id) for ids in encoded)
+    return SplitReport(
+        source=texts.source.name,
+        format=texts.format,
+        rows=len(rows),
+        texts=len(encoded),
+        words=int(words_of.sum()),
+        unknown=unknown,
+        unknown_share=unknown / int(words_of.sum()),
+        lengths=_summary(words_of),
+        dropped=texts.dropped.counts,
+        examples=texts.dropped.examples,
+        cut_off=sum(map(len, encoded)) - sum(map(len, rows)),
+    )
+
+
+def _summary(lengths: np.ndarray) -> dict[str, float]:
+    quantiles = {"median": 0.5, "p95": 0.95, "p99": 0.99}
+    return {
+        "min": int(lengths.min()),
+        "mean": round(float(lengths.mean()), 2),
+        **{name: float(np.quantile(lengths, share)) for name, share in quantiles.items()},
+        "max": int(lengths.max()),
+    }
+
+
+@contextmanager
+def _staged(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its place on success and is gone on failure."""
+    out = out.resolve()
+    staging, old = (out.parent / f".{out.name}.{kind}" for kind in ("partial", "replaced"))
+    try:
+        for left_over in (staging, old):  # by a killed run
+            shutil.rmtree(left_over, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        _check_target(out, overwrite)
+        if out.exists():
+            os.replace(out, old)
+        try:
+            os.replace(staging, out)
+        except BaseException:
+            if old.exists():
+                os.replace(old, out)
+            raise
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}.", where=str(out)) from None
+    finally:
+        for left_over in (staging, old):
+            shutil.rmtree(left_over, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Diffusion language models: the processes, their objectives, bounds and samplers."""

@@ -1,0 +1,1 @@
+"""From a recipe to checked texts, a few or a million."""

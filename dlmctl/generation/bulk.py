@@ -1,0 +1,194 @@
+"""Generation of any number of texts: shard by shard, by one process or several, continued where it was cut off.
+
+Each sample follows from the seed and its own number, so the shards together are what one run would have given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dlmctl import processes
+from dlmctl.errors import UserError
+from dlmctl.generation.output import check_target, record
+from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run
+from dlmctl.generation.tally import Tally
+
+if TYPE_CHECKING:
+    from dlmctl.checkpoint.pretrained import Pretrained
+    from dlmctl.recipe.recipe import Recipe
+    from dlmctl.recipe.recipe import Source as RecipeFile
+
+BulkProgress = Callable[[float, int], None]
+"""Receives texts done, with a share of those being drawn, and texts in all."""
+
+# What changes no text, or is said by other settings: a preset by sampler and guidance, a model by its weights.
+NEUTRAL = {"description", "samples", "batch_size", "device", "model", "preset"}
+
+
+class Target(NamedTuple):
+    """Where a long run goes: the folder of its shards, and the file they become, if any."""
+
+    folder: Path
+    file: Path | None
+
+
+def target_of(out: str | None, samples: int) -> Target | None:
+    """Where shards go, or None where the texts are few enough to be kept in memory.
+
+    A path that ends in / or is a folder gets the shards. A file gets them merged: of more than ``SHARD_ROWS`` texts,
+    or of several processes, which share nothing else.
+
+    Raises:
+        UserError: ``out`` cannot be written, or there are several processes and no ``out``.
+    """
+    several = processes.count() > 1
+    if out is None:
+        if several:
+            raise UserError("several processes need a place for their texts.", remedy="Give --out FOLDER/ or FILE.")
+        return None
+    path = Path(out)
+    if out.endswith(("/", "\\")) or path.is_dir():
+        return Target(path, None)
+    check_target(path)
+    if samples <= SHARD_ROWS and not several:
+        return None
+    return Target(path.with_name(f"{path.name}.partial"), path)
+
+
+class Bulk(NamedTuple):
+    """A finished run: its shards, how many of its rows were drawn by this call, and the seconds that took."""
+
+    run: Run
+    drawn: int
+    seconds: float
+
+
+class Outcome(NamedTuple):
+    """What ``generate_bulk`` came to: the counts over all rows, and as in ``Bulk``."""
+
+    tally: Tally
+    drawn: int
+    seconds: float
+    place: Path
+
+    def figures(self) -> dict[str, Any]:
+        """The same as plain values."""
+        speed = self.drawn / max(self.seconds, 1e-9)
+        drawn = {"drawn": self.drawn, "seconds": round(self.seconds, 3), "samples_per_second": round(speed, 3)}
+        return {**self.tally.figures(), **drawn, "out": str(self.place)}
+
+
+def generate_shards(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    shard_rows: int | None = None,
+    latents: bool = False,
+    origin: RecipeFile | None = None,
+    progress: BulkProgress | None = None,
+) -> Bulk:
+    """All samples of a recipe as shards in ``folder``; those that are there already are kept.
+
+    With several processes each draws every so-manieth of the missing shards, and all of them return when all are done.
+
+    Args:
+        shard_rows: samples in each new shard, ``SHARD_ROWS`` or fewer if not given. An interruption costs no more than
+            the shards that were being drawn.
+        latents: keep the final latents too.
+        origin: errors about the model name its line.
+
+    Raises:
+        UserError: as ``generate``; the folder holds another run, or another process is at work on it.
+        KeyboardInterrupt: with a message that says what is kept.
+    """
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.generation.generate import run_recipe
+
+    team = processes.Team()
+    shard_rows = shard_rows or max(1, min(SHARD_ROWS, -(-recipe.samples // team.size)))
+    pretrained = team.together(lambda: from_pretrained(recipe.model))
+    settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), "weights": weights_digest(pretrained)}
+
+    def opened() -> Run:
+        about = {"model": recipe.model}
+        return open_run(folder, settings, recipe.samples, shard_rows=shard_rows, latents=latents, about=about)
+
+    def work(run: Run, mine: list[range]) -> None:
+        for shard in mine:
+            before = run.done() if progress is not None else 0
+
+            def watch(done: int, total: int, before: int = before, size: int = len(shard)) -> None:
+                if progress is not None:
+                    progress(before + size * done / total, run.rows)
+
+            result = run_recipe(recipe, model=pretrained, samples=shard, origin=origin, progress=watch)
+            run.write(shard, [record(one) for one in result], [one.latent for one in result])
+            if team.rank == 0:
+                run.note_progress()
+
+    def whole() -> Bulk:
+        started = time.perf_counter()
+        run, missing = team.from_main(lambda: _with_missing(opened()))
+        if progress is not None:
+            progress(run.done(), run.rows)
+        try:
+            team.together(lambda: work(run, missing[team.rank :: team.size]))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted. {run.done()} of {run.rows} texts are kept in {folder}; the same command continues."
+            ) from None
+        if team.rank == 0:
+            run.note_progress()
+        return Bulk(run, sum(map(len, missing)), time.perf_counter() - started)
+
+    if team.rank:
+        return whole()
+    with held(folder):
+        return whole()
+
+
+def _with_missing(run: Run) -> tuple[Run, list[range]]:
+    return run, run.missing()
+
+
+def generate_bulk(
+    recipe: Recipe,
+    target: Target,
+    *,
+    shard_rows: int | None = None,
+    origin: RecipeFile | None = None,
+    progress: BulkProgress | None = None,
+) -> Outcome | None:
+    """``generate_shards``, and the shards merged where the target is a file.
+
+    Returns:
+        None in all processes but the first, which have nothing to say.
+
+    Raises:
+        UserError: as ``generate_shards``, or the file cannot be written.
+    """
+    latents = target.file is not None and target.file.suffix == ".npz"
+    run, drawn, seconds = generate_shards(
+        recipe, target.folder, shard_rows=shard_rows, latents=latents, origin=origin, progress=progress
+    )
+    if not processes.is_main():
+        return None
+    tally = Tally.of(run.records())
+    if target.file is not None:
+        merge(run, target.file)
+        shutil.rmtree(target.folder)
+    return Outcome(tally, drawn, seconds, target.file or target.folder)
+
+
+def weights_digest(pretrained: Pretrained) -> str:
+    """SHA-256 over the weights of a model, so that a run is not continued with others of the same name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(pretrained.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,249 @@
+"""From a recipe to checked texts: draw, check, choose, and draw again what failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlmctl import processes
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control.base import Check, Control, find_control
+from dlmctl.control.compose import All, AnyOf, Not, parts_of
+from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.samplers import OnStep
+from dlmctl.errors import UserError
+from dlmctl.generation.prompts import Condition, Label, read_condition
+from dlmctl.generation.ranking import satisfied, utilities
+from dlmctl.recipe.presets import Preset, settings_of
+from dlmctl.recipe.recipe import ControlSpec, Recipe
+from dlmctl.recipe.recipe import Source as RecipeFile
+from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.sampling.draw import Drawn, Plan, Progress, draw_texts
+from dlmctl.text.fields import Given
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text and how well it does what was asked.
+
+    Attributes:
+        index: number of the sample in the run.
+        words: as the model made them; text: the same in natural spelling.
+        checks: the verdict of each control, by its label.
+        latent: the final latent of the words, ``[L, D]``.
+        rounds: how many rounds of drawing it took; with ``until``, all of them if it never was good enough.
+        problem: what went wrong with its guidance, if anything.
+    """
+
+    index: int
+    words: list[str]
+    text: str
+    checks: dict[str, Check]
+    latent: np.ndarray = field(repr=False)
+    rounds: int = 1
+    problem: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every control is satisfied; true where none was asked for."""
+        return all(check.passed for check in self.checks.values())
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The samples of a run, in order, and the seconds that sampling and checking took."""
+
+    samples: list[Sample]
+    seconds: float
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def success(self) -> float:
+        """Share of samples that satisfy every control."""
+        return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
+
+
+def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
+    """The control that a recipe's entries describe, or None if there are none."""
+    controls = [_build(spec) for spec in specs]
+    if not controls:
+        return None
+    return controls[0] if len(controls) == 1 else All(controls)
+
+
+def _build(spec: ControlSpec) -> Control[Any]:
+    parts = [_build(part) for part in spec.parts]
+    if spec.name == "all":
+        made: Control[Any] = All(parts)
+    elif spec.name == "any":
+        made = AnyOf(parts)
+    elif spec.name == "not":
+        made = Not(parts[0])
+    else:
+        kind = find_control(spec.name)
+        made = kind.each([kind.Params.model_validate(params) for params in spec.params])
+    made.weight *= spec.weight  # a control may bring a weight of its own
+    return made
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    model: Pretrained | None = None,
+    samples: Sequence[int] | None = None,
+    origin: RecipeFile | None = None,
+    progress: Progress | None = None,
+    on_step: OnStep | None = None,
+) -> Generation:
+    """Generate what a recipe asks for. See ``generate``.
+
+    Args:
+        model: the recipe's model, where it is loaded already.
+        samples: the numbers of the samples to generate; all of the recipe's if not given.
+        origin: errors about the model name its line.
+    """
+    pretrained = model or from_pretrained(recipe.model)
+    condition = read_condition(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
+    return generate(
+        build_control(recipe.control_specs()),
+        model=pretrained,
+        condition=condition,
+        samples=recipe.samples if samples is None else samples,
+        seed=recipe.seed,
+        sampler=recipe.sampler,
+        guidance=recipe.guidance,
+        until=recipe.until,
+        candidates=recipe.candidates,
+        rank_by=recipe.rank_by,
+        batch_size=recipe.batch_size,
+        device=recipe.device,
+        progress=progress,
+        on_step=on_step,
+    )
+
+
+def generate(
+    control: Control[Any] | None = None,
+    *,
+    model: str | Pretrained = "e2e",
+    label: Label | Sequence[Label] | None = None,
+    source: Given | Sequence[Given] | None = None,
+    condition: Condition | None = None,
+    samples: int | Sequence[int] = 8,
+    seed: int = 0,
+    preset: Preset = "balanced",
+    sampler: SamplerSettings | None = None,
+    guidance: Guidance | None = None,
+    until: Until | None = None,
+    candidates: int = 1,
+    rank_by: Sequence[Criterion] = ("satisfaction",),
+    batch_size: int = 64,
+    device: str = "auto",
+    progress: Progress | None = None,
+    on_step: OnStep | None = None,
+) -> Generation:
+    """Texts of a diffusion LM, under a control or freely.
+
+    Args:
+        control: what the texts must satisfy, e.g. ``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~``.
+        model: a bundled name, a folder, a hub name, or a model already loaded.
+        label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
+        source: of a model with a source, the text or the fields and values to write from, or a list of such.
+        condition: in place of label and source, both as ids already; see ``condition.read_condition``.
+        samples: how many texts, or the numbers of some of a run's; a control's sets of parameters are dealt out to
+            them in turn, by number.
+        seed: each sample follows from the seed and its own number alone.
+        preset: what ``sampler`` and ``guidance`` are where they are not given.
+        until: draw samples again that are not good enough; the best text of each is kept.
+        candidates: texts drawn for each sample in each round, of which the best by ``rank_by`` is kept.
+        rank_by: what makes a text the best, the first criterion first; see ``selection.utilities``.
+        device: ``auto`` takes a GPU if there is one.
+        on_step: sees every reverse step of every batch.
+
+    Raises:
+        UserError: a missing model or weights, a label or source that the model does not take, a control that it
+            cannot satisfy, an unknown device.
+    """
+    started = time.perf_counter()
+    until = until or Until(max_rounds=1)
+    place = choose_device(device)
+    pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
+    pretrained.model.to(place)
+    if control is not None:
+        control.attach(pretrained)
+    condition = condition or read_condition(pretrained, label, source)
+    chosen = settings_of(preset)
+    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, condition)
+    numbers = range(samples) if isinstance(samples, int) else samples
+    best: dict[int, Sample] = {}
+    for number in range(until.max_rounds):
+        open_samples = [i for i in numbers if i not in best or not satisfied(best[i].checks, until)]
+        if not open_samples:
+            break
+        attempts = range(number * candidates, (number + 1) * candidates)
+        draws = [Draw(seed, sample, attempt) for sample in open_samples for attempt in attempts]
+        found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
+        for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
+            found[sample.index].append(sample)
+        for i, texts in found.items():
+            best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
+    return Generation([best[i] for i in numbers], time.perf_counter() - started)
+
+
+def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
+    """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""
+    results = sorted(drawn, key=lambda result: result.draw)
+    control = plan.control.only([result.draw.sample for result in results]) if plan.control is not None else None
+    for result, checks in zip(results, check_all(control, [result.words for result in results]), strict=True):
+        text = plan.pretrained.tokenizer.text(result.words)
+        yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
+
+
+def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrained) -> Sample:
+    if len(texts) == 1:
+        return texts[0]
+    values = utilities(rank_by, pretrained, [text.words for text in texts], [text.checks for text in texts])
+    return texts[max(range(len(texts)), key=values.__getitem__)]
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.local_rank()}"
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device {name!r} cannot be used: {reason}.", remedy="Use auto or cpu.") from None
+    return device
+
+
+def check_all(control: Control[Any] | None, words: Sequence[Sequence[str]]) -> list[dict[str, Check]]:
+    """The verdicts on each text by control label; a composition of all reports each of its parts."""
+    if control is None:
+        return [{} for _ in words]
+    parts = parts_of(control)
+    verdicts: dict[str, list[Check]] = {}
+    for part in parts:
+        label = part.name
+        while label in verdicts:  # two controls of one kind
+            label += "'"
+        verdicts[label] = part.check(words)
+    return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(words))]

@@ -1,0 +1,158 @@
+"""Results as files and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dlmctl.errors import UserError
+
+if TYPE_CHECKING:
+    from dlmctl.generation.generate import Generation, Sample
+    from dlmctl.recipe.recipe import Recipe
+
+FORMATS = (".txt", ".jsonl", ".npz")
+
+
+def check_target(path: Path) -> None:
+    """Find out before sampling whether ``path`` can be written.
+
+    Raises:
+        UserError: its ending is not known or its folder does not exist.
+    """
+    if path.suffix not in FORMATS:
+        raise UserError(
+            f"the ending {path.suffix!r} is not known.",
+            where=str(path),
+            remedy=f"Use {', '.join(FORMATS)}. For a folder put a / at the end.",
+        )
+    if path.is_dir():
+        raise UserError("is a folder; name a file in it.", where=str(path))
+    if not path.parent.is_dir():
+        raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
+
+
+def record(sample: Sample) -> dict[str, Any]:
+    """A sample as plain values, without its latent."""
+    return {
+        "index": sample.index,
+        "text": sample.text,
+        "words": sample.words,
+        "passed": sample.passed,
+        "checks": {name: check._asdict() for name, check in sample.checks.items()},
+        "rounds": sample.rounds,
+        "problem": sample.problem,
+    }
+
+
+def as_json(result: Generation, recipe: Recipe) -> str:
+    """A whole run as one JSON object."""
+    seconds = round(result.seconds, 3)
+    return json.dumps(
+        {
+            "recipe": recipe.model_dump(),
+            "samples": [record(sample) for sample in result],
+            "success": result.success,
+            "seconds": seconds,
+            "samples_per_second": round(len(result) / max(result.seconds, 1e-9), 3),
+        },
+        ensure_ascii=False,
+        indent=2,
+    )
+
+
+def write(result: Generation, path: Path) -> None:
+    """Write the samples: texts (``.txt``), one JSON object a line (``.jsonl``), texts and latents (``.npz``).
+
+    The file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        if path.suffix == ".npz":
+            with partial.open("wb") as file:
+                write_arrays(file, lambda: [_chunk(result)])
+        else:
+            partial.write_text("".join(as_lines(map(record, result), path.suffix)), "utf-8")
+
+
+def as_lines(records: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:
+    """Rows as lines of a ``.txt`` or ``.jsonl`` file."""
+    for row in records:
+        yield (row["text"] if suffix == ".txt" else json.dumps(row, ensure_ascii=False)) + "\n"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` at the end and is taken away if anything fails.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Chunk(NamedTuple):
+    """Some samples in order: their ``latents [sum of lengths, D]`` stand end to end."""
+
+    texts: list[str]
+    passed: list[bool]
+    latents: np.ndarray
+    lengths: np.ndarray
+
+
+def _chunk(result: Generation) -> Chunk:
+    return Chunk(
+        [sample.text for sample in result],
+        [sample.passed for sample in result],
+        np.concatenate([sample.latent for sample in result]),
+        np.array([len(sample.latent) for sample in result]),
+    )
+
+
+def write_arrays(file: IO[bytes], chunks: Callable[[], Iterable[Chunk]]) -> None:
+    """An npz: ``texts [N]``, ``passed [N]``, ``latents`` end to end, and the ``offsets [N + 1]`` of each sample.
+
+    Memory holds one chunk at a time, so ``chunks`` is called once for each array.
+    """
+    passed: list[bool] = []
+    lengths, width, shape, kind = [np.zeros(1, np.int64)], 1, (0,), np.dtype(np.float32)
+    for chunk in chunks():
+        passed += chunk.passed
+        lengths.append(chunk.lengths)
+        width = max(width, *map(len, chunk.texts))
+        shape, kind = chunk.latents.shape[1:], chunk.latents.dtype
+    offsets = np.cumsum(np.concatenate(lengths))
+    text = np.dtype(f"U{width}")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        _write_array(archive, "texts", (len(passed),), text, (np.array(chunk.texts, text) for chunk in chunks()))
+        _write_array(archive, "passed", (len(passed),), np.dtype(bool), [np.array(passed, bool)])
+        _write_array(archive, "latents", (int(offsets[-1]), *shape), kind, (chunk.latents for chunk in chunks()))
+        _write_array(archive, "offsets", offsets.shape, offsets.dtype, [offsets])
+
+
+def _write_array(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], kind: np.dtype[Any], parts: Iterable[np.ndarray]
+) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).tobytes())

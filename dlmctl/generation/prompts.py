@@ -1,0 +1,237 @@
+"""What a model can be given to write about: a label, or a source text or record, as recipes and data sets spell it.
+
+Labels are values of one field of the data; a source is one or more fields, written out as one row of words with each
+field's name before its value. Both become ids here, for the network of ``dlmctl.models.conditioner``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dlmctl.datasets.readers import parse_mr
+from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.text.fields import Given, Value, field_key, nearest_value, value_words
+from dlmctl.text.vocabulary import known_ids
+
+if TYPE_CHECKING:
+    from dlmctl.checkpoint.pretrained import Pretrained
+    from dlmctl.text.tokenizer import Tokenizer
+
+Label = Value
+Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
+"""Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
+
+
+class LabelSettings(BaseModel):
+    """A model whose texts have one label each (``class_cond`` of Diffusion-LM)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(description="the field of the data that holds the label")
+
+
+class SourceSettings(BaseModel):
+    """A model that writes about a source (``conditional_gen`` of Diffusion-LM)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fields: list[str] = Field(
+        default_factory=list, description="the fields of the data that make the source, in this order; all by default"
+    )
+    length: int = Field(96, gt=2, description="longest source in words, with START, END and a word for each field name")
+    layers: int = Field(2, gt=0, description="blocks of the source encoder; its width is the denoiser's")
+    min_count: int = Field(2, ge=1, description="words seen less often in the sources become UNK")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the samples of a run are given, dealt out to them in turn; empty lists for what there is none of.
+
+    Attributes:
+        labels: numbers of labels, their count for none; sources: rows of source ids.
+    """
+
+    labels: Sequence[int] = ()
+    sources: Sequence[Sequence[int]] = ()
+
+    def label(self, sample: int) -> int | None:
+        return self.labels[sample % len(self.labels)] if self.labels else None
+
+    def source(self, sample: int) -> Sequence[int] | None:
+        return self.sources[sample % len(self.sources)] if self.sources else None
+
+
+def pick(fields: Sequence[str], record: Mapping[str, Any]) -> dict[str, Value]:
+    """What a record says of ``fields``, in their order and spelling."""
+    spelled = {field_key(name): value for name, value in record.items()}
+    found = {name: spelled.get(field_key(name)) for name in fields}
+    return {name: value for name, value in found.items() if isinstance(value, Value) and value_words(value)}
+
+
+def label_values(settings: LabelSettings, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The label of each record as words, empty where it has none."""
+    key = field_key(settings.field)
+    found = []
+    for record in records:
+        value = next((value for name, value in record.items() if field_key(name) == key), None)
+        found.append(value_words(value) if isinstance(value, Value) else "")
+    return found
+
+
+def label_numbers(known: Sequence[str], values: Sequence[str]) -> list[int]:
+    """The number of each label among those that a model knows, their count for any other."""
+    number = {name: at for at, name in enumerate(known)}
+    return [number.get(value, len(known)) for value in values]
+
+
+def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
+    """A record as one row of words: for each of ``fields`` that it has, the name (one word, ``area:``) and the value.
+
+    >>> source_words(["name", "area"], {"area": "river side", "name": "Blue Door", "stars": 3})
+    ['name:', 'Blue', 'Door', 'area:', 'river', 'side']
+    """
+    words: list[str] = []
+    for name, value in pick(fields, record).items():
+        words += [f"{name}:", *value_words(value).split()]
+    return words
+
+
+def source_rows(settings: SourceSettings, records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The source of each record as words.
+
+    Raises:
+        DataError: one is too long.
+    """
+    rows = [source_words(settings.fields, record) for record in records]
+    longest = max(map(len, rows), default=0)
+    if longest + 2 > settings.length:
+        raise DataError(
+            f"a source has {longest} words, field names counted; {settings.length - 2} fit.",
+            where="model.source.length",
+            remedy=f"Set it to {longest + 2} or more.",
+        )
+    return rows
+
+
+def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Condition | None:
+    """What a model is given with the texts of a data set, one text's fields a record; None if it takes nothing.
+
+    A text without the label has none, as in training, and so has one whose label the model does not know.
+
+    Raises:
+        DataError: no record has the label, or any field of the source; a source is too long.
+    """
+    config = pretrained.model.config
+    labels: list[int] = []
+    sources: list[list[int]] = []
+    if config.label is not None:
+        values = label_values(config.label, records)
+        if not any(values):
+            raise DataError(f"no text has the field {config.label.field!r}, the model's label.")
+        labels = label_numbers(config.labels, values)
+    if config.source is not None and pretrained.source_tokenizer is not None:
+        words = source_rows(config.source, records)
+        if not any(words):
+            raise DataError(f"no text has any of the fields {', '.join(config.source.fields)}, the model's source.")
+        sources = [pretrained.source_tokenizer.encode(row) for row in words]
+    return Condition(labels, sources) if labels or sources else None
+
+
+def read_condition(
+    pretrained: Pretrained,
+    label: Label | Sequence[Label] | None,
+    source: Given | Sequence[Given] | None,
+    *,
+    strict: bool = True,
+    fault: Fault | None = None,
+) -> Condition | None:
+    """What a recipe or a caller gives the samples, as ids; None if it gives nothing.
+
+    Args:
+        label, source: one for all samples, or a list that is dealt out to them in turn.
+        strict: refuse new words in fields that have a set of values; they become UNK otherwise, as in running text.
+        fault: makes the errors; by default they name the setting only.
+
+    Raises:
+        RecipeError: the model takes no such condition, or does not know the label, field or value.
+    """
+    fault = fault or _unplaced
+    config = pretrained.model.config
+    labels, sources = _listed(label), _listed(source)
+    for name, given, taken in (("label", labels, config.label), ("source", sources, config.source)):
+        if given and taken is None:
+            what = f"the model {str(pretrained.folder)!r} takes no {name}."
+            raise fault((name,), what, f"Leave it out, or train a model with `model.{name}`; see docs/training.md.")
+    numbers = [_label_number(config.labels, at, value, fault) for at, value in labels]
+    rows = []
+    if sources and config.source is not None and pretrained.source_tokenizer is not None:
+        takes = _Takes(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
+        rows = [_source_ids(takes, at, value, fault) for at, value in sources]
+    return Condition(numbers, rows) if numbers or rows else None
+
+
+Placed = list[tuple[tuple[str | int, ...], Any]]
+
+
+def _unplaced(place: tuple[str | int, ...], what: str, remedy: str | None) -> RecipeError:
+    return RecipeError(what, where=".".join(map(str, place)), remedy=remedy)
+
+
+def _listed(value: Any) -> Placed:
+    """The values of a setting that may be a list, each with its place below the setting's name."""
+    if value is None:
+        return []
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [((at,), item) for at, item in enumerate(value)]
+    return [((), value)]
+
+
+def _label_number(known: Sequence[str], at: tuple[str | int, ...], value: Label, fault: Fault) -> int:
+    said = value_words(value)
+    for number, name in enumerate(known):
+        if name.lower() == said.lower():
+            return number
+    raise fault(("label", *at), f"the model knows no label {said!r}.", nearest_value(said, known))
+
+
+class _Takes(NamedTuple):
+    """What sources a model takes."""
+
+    settings: SourceSettings
+    closed: Sequence[str]
+    tokenizer: Tokenizer
+
+
+def _source_ids(takes: _Takes, at: tuple[str | int, ...], value: Given, fault: Fault) -> list[int]:
+    place, settings = ("source", *at), takes.settings
+    record = value if isinstance(value, dict) else _record(settings.fields, value, place, fault)
+    known = {field_key(name) for name in settings.fields}
+    for name in record:
+        if field_key(name) not in known:
+            raise fault((*place, name), f"the model's sources have no field {name!r}.", nearest(name, settings.fields))
+    words = source_words(settings.fields, record)
+    if not words:
+        raise fault(place, "the source is empty.", f"Its fields are {', '.join(settings.fields)}.")
+    if len(words) + 2 > settings.length:
+        what = f"the source has {len(words)} words, field names counted, and the model reads {settings.length - 2}."
+        raise fault(place, what, "Shorten it.")
+    try:  # running text may hold words that are new, a field that is always one of a few values may not
+        known_ids(source_words(takes.closed, record), takes.tokenizer, "source")
+    except RecipeError as error:
+        raise fault(place, error.what, error.remedy) from None
+    return takes.tokenizer.encode(words)
+
+
+def _record(fields: Sequence[str], text: str, place: tuple[str | int, ...], fault: Fault) -> Mapping[str, Value]:
+    """A source given as text: the value of the only field, or a meaning representation as E2E is released."""
+    if len(fields) == 1:
+        return {fields[0]: text}
+    try:
+        return dict(parse_mr(text))
+    except ValueError:
+        remedy = f"Its fields are {', '.join(fields)}; write them as `field: value`, or as field[value], field[value]."
+        raise fault(place, "this model's source has several fields, and a text does not say which.", remedy) from None

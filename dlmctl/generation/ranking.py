@@ -1,0 +1,80 @@
+"""Which of several texts to keep, and whether it is good enough: ``until``, ``rank_by`` and ``candidates``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dlmctl.control.base import Check
+
+if TYPE_CHECKING:
+    from dlmctl.checkpoint.pretrained import Pretrained
+    from dlmctl.recipe.settings import Criterion, Until
+
+Checks = Mapping[str, Check]
+
+
+def mean_score(checks: Checks) -> float:
+    """Mean score of the checks; 1 where there are none."""
+    return sum(check.score for check in checks.values()) / len(checks) if checks else 1.0
+
+
+def satisfied(checks: Checks, until: Until) -> bool:
+    """Whether a text is good enough to stop drawing."""
+    passes = [check.passed for check in checks.values()]
+    if until.satisfied == "all":
+        return all(passes)
+    if until.satisfied == "any":
+        return any(passes) or not passes
+    return mean_score(checks) >= until.satisfied
+
+
+def utilities(
+    criteria: Sequence[Criterion], pretrained: Pretrained, texts: Sequence[Sequence[str]], checks: Sequence[Checks]
+) -> list[tuple[float, ...]]:
+    """For each text one number per criterion, higher is better, to be compared in order.
+
+    ``satisfaction`` counts a text's passed checks, then the mean score. ``lm_score`` is the negative nats per
+    token under the scorer beside the model, ``worst_word`` those of the token that it finds least likely: a slip, such
+    as a doubled or a missing word, costs its place many nats and the mean of the text few. ``mbr`` is the mean BLEU
+    against the other texts (minimum Bayes risk decoding, Kumar and Byrne 2004).
+
+    Raises:
+        ModelError: ``lm_score`` or ``worst_word`` is asked for and the model has no scorer.
+    """
+    nats = _token_nats(pretrained, texts) if {"lm_score", "worst_word"} & set(criteria) else []
+    columns: list[Sequence[float]] = []
+    for criterion in criteria:
+        if criterion == "satisfaction":
+            columns.append([sum(check.passed for check in found.values()) for found in checks])
+            columns.append([mean_score(found) for found in checks])
+        elif criterion == "lm_score":
+            columns.append([-sum(row) / len(row) for row in nats])
+        elif criterion == "worst_word":
+            columns.append([-max(row) for row in nats])
+        else:
+            columns.append(mean_bleu(texts))
+    return list(zip(*columns, strict=True))
+
+
+def mean_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
+    """The mean BLEU-4 (smoothed: Lin and Och 2004) of each text against every other one; 0 where it is alone."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    smooth = SmoothingFunction().method2
+    return [
+        sum(
+            sentence_bleu([list(other)], list(text), smoothing_function=smooth) if text else 0.0
+            for j, other in enumerate(texts)
+            if j != i
+        )
+        / max(1, len(texts) - 1)
+        for i, text in enumerate(texts)
+    ]
+
+
+def _token_nats(pretrained: Pretrained, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    from dlmctl.metrics.lm_score import load_scorer, token_nats
+
+    scorer, tokenizer = load_scorer(pretrained.folder / "scorer")
+    return token_nats(scorer, tokenizer, texts)

@@ -1,0 +1,94 @@
+"""BERTScore: how near the words of a text and of a reference are in the vectors of a pretrained encoder.
+
+Zhang et al. 2020, section 3, without idf weights and without rescaling by a baseline; figures compare only under the
+same encoder and layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlmctl.errors import ModelError
+from dlmctl.metrics.lm_score import no_bars
+
+BATCH = 64
+
+
+def bert_score(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], encoder: Path, layer: int = -1
+) -> list[float]:
+    """F1 of each text against the nearest of its references, at most 1.
+
+    Args:
+        encoder: folder of a Hugging Face encoder and its tokenizer.
+        layer: whose output counts; -1 is the last. (roberta-large is used at 17 in the paper.)
+
+    Raises:
+        ModelError: there is no such encoder on this disk, or it has no such layer.
+    """
+    tokenizer, model = _load(encoder)
+    layers = int(model.config.num_hidden_layers)
+    if not -layers <= layer <= layers:
+        raise ModelError(f"has {layers} layers, not {layer}.", where=str(encoder))
+    texts = list(dict.fromkeys([*hypotheses, *(text for group in references for text in group)]))
+    vectors: dict[str, Tensor] = {}
+    for at in range(0, len(texts), BATCH):
+        vectors.update(
+            zip(texts[at : at + BATCH], _vectors(tokenizer, model, texts[at : at + BATCH], layer), strict=True)
+        )
+    return [
+        max(_f1(vectors[text], vectors[other]) for other in group)
+        for text, group in zip(hypotheses, references, strict=True)
+    ]
+
+
+def require_encoder(folder: Path) -> None:
+    """Find out early whether there is an encoder.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            "no encoder here.",
+            where=str(folder),
+            remedy="BERTScore needs one on disk, e.g. `hf download roberta-large --local-dir FOLDER`.",
+        )
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    require_encoder(folder)
+    try:
+        with no_bars():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True), AutoModel.from_pretrained(
+                folder, local_files_only=True
+            ).eval()
+    except Exception as error:  # whatever a damaged folder makes transformers raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"the encoder cannot be loaded: {reason}", where=str(folder)) from None
+
+
+@torch.no_grad()
+def _vectors(tokenizer: Any, model: Any, texts: Sequence[str], layer: int) -> list[Tensor]:
+    """For each text unit vectors ``[tokens, hidden]``, those of structure tokens left out."""
+    batch = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True, return_special_tokens_mask=True)
+    structure = batch.pop("special_tokens_mask").bool()
+    hidden = model(**batch, output_hidden_states=True).hidden_states[layer]
+    return [F.normalize(rows[~skip], dim=-1) for rows, skip in zip(hidden, structure, strict=True)]
+
+
+def _f1(found: Tensor, wanted: Tensor) -> float:
+    """Each token is matched with the nearest of the other text."""
+    if not len(found) or not len(wanted):
+        return 0.0
+    alike = found @ wanted.T
+    precision, recall = alike.amax(1).mean().item(), alike.amax(0).mean().item()
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0

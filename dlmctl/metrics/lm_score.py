@@ -1,0 +1,149 @@
+"""lm-score: how likely an autoregressive model of the same corpus finds a text, in nats per token (lower is better).
+
+The paper's fluency measure (Li et al. 2022, section 6). The scorer is a GPT-2 architecture over the words of the
+data set. A text is scored as START words END: every word is predicted, and END after the last one, so n words are
+n + 1 tokens. A word outside the scorer's vocabulary is scored as UNK.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlmctl.errors import DataError, ModelError
+from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+BATCH_POSITIONS = 8192
+Judge = tuple["GPT2LMHeadModel", Tokenizer]
+"""A scorer and the tokeniser of its words."""
+
+
+def sequence_nats(model: nn.Module, ids: Tensor, pad_id: int) -> Tensor:
+    """-log p of every token after the first of ``ids [B, L]`` (START words END PAD...): ``[B, L - 1]``, 0 at PAD."""
+    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+    return F.cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], ignore_index=pad_id, reduction="none")
+
+
+@torch.no_grad()
+def token_nats(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+    """-log p of every word of each sentence, given as words, and of END after the last.
+
+    Raises:
+        DataError: a sentence is longer than the scorer can read.
+    """
+    scorer.eval()
+    rows = [tokenizer.encode(words) for words in sentences]
+    limit = scorer.config.n_positions + 1  # END is predicted, never read
+    too_long = [at for at, row in enumerate(rows) if len(row) > limit]
+    if too_long:
+        raise DataError(
+            f"sentence {too_long[0] + 1} has {len(rows[too_long[0]]) - 2} words; this scorer reads up to {limit - 2}.",
+            remedy="Shorten it, or train a scorer with a greater `model.length`.",
+        )
+    found: list[list[float]] = [[] for _ in rows]
+    for chosen in _batches([len(row) for row in rows]):
+        canvas = max(len(rows[at]) for at in chosen)
+        ids = [[*rows[at], *[tokenizer.pad_id] * (canvas - len(rows[at]))] for at in chosen]
+        nats = sequence_nats(scorer, torch.tensor(ids, device=scorer.device), tokenizer.pad_id).double()
+        for at, row in zip(chosen, nats.tolist(), strict=True):
+            found[at] = row[: len(rows[at]) - 1]
+    return found
+
+
+def lm_score(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[float]:
+    """Nats per token of each sentence, given as words. Raises as ``token_nats``."""
+    return [sum(nats) / len(nats) for nats in token_nats(scorer, tokenizer, sentences)]
+
+
+def mean_nats(scores: Sequence[float], sentences: Sequence[Sequence[str]]) -> float:
+    """Nats per token of a corpus, total nats over total tokens, from each sentence's ``lm_score``.
+
+    END is a token, so a sentence of n words weighs n + 1; the plain mean of the scores would weigh short ones more.
+
+    Raises:
+        DataError: there are no sentences.
+    """
+    if not sentences:
+        raise DataError("there are no sentences to score.")
+    tokens = [len(words) + 1 for words in sentences]
+    return sum(score * count for score, count in zip(scores, tokens, strict=True)) / sum(tokens)
+
+
+def corpus_nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
+    """``mean_nats`` of sentences under a scorer."""
+    return mean_nats(lm_score(*judge, sentences), sentences)
+
+
+def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with no_bars():
+        copy.deepcopy(scorer).half().save_pretrained(folder)
+    tokenizer.save(folder)
+
+
+@cache
+def load_scorer(folder: Path) -> Judge:
+    """The scorer of ``folder`` in float32, and the tokeniser of its words. Loaded once a process.
+
+    Raises:
+        ModelError: the folder is missing, damaged or holds another kind of model.
+    """
+    from transformers import GPT2LMHeadModel
+
+    if not (folder / "config.json").is_file():
+        raise ModelError("no scorer here.", where=str(folder), remedy="Make one with `dlmctl train scorer`.")
+    try:
+        with no_bars():
+            scorer = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"the scorer is damaged: {first}", where=str(folder)) from None
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) != scorer.config.vocab_size:
+        raise ModelError(
+            f"vocab.json has {len(tokenizer)} entries, the weights {scorer.config.vocab_size}.", where=str(folder)
+        )
+    return scorer.eval(), tokenizer
+
+
+def scorer_of(model: Path, scorer: Path | None = None) -> Judge | None:
+    """``load_scorer`` of the folder given, else of the one beside the model; None where the model has none."""
+    folder = scorer or model / "scorer"
+    return load_scorer(folder) if scorer is not None or folder.is_dir() else None
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without the progress bars that transformers shows for every file read or written."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _batches(lengths: list[int]) -> list[list[int]]:
+    """Numbers of the rows in batches of like length and at most ``BATCH_POSITIONS`` positions."""
+    batches: list[list[int]] = []
+    for at in sorted(range(len(lengths)), key=lambda at: lengths[at]):
+        # Rows come by growing length, so this one is the longest of its batch.
+        if not batches or (len(batches[-1]) + 1) * lengths[at] > BATCH_POSITIONS:
+            batches.append([])
+        batches[-1].append(at)
+    return batches

@@ -1,0 +1,82 @@
+"""Files of texts to be compared: one a line, as JSON lines, or in groups as the E2E challenge has its references."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dlmctl.datasets.readers import lines_of
+from dlmctl.errors import DataError
+
+Words = list[str]
+
+
+def read_hypotheses(path: Path) -> list[Words]:
+    """One text for each line, as words.
+
+    Args:
+        path: ``.jsonl`` holds strings or objects with a ``text`` (as ``dlmctl generate`` writes them); in any other
+            file a line is a text. An empty line is an empty text.
+
+    Raises:
+        DataError: the file cannot be read, or a line is no text.
+    """
+    if path.suffix != ".jsonl":
+        return [mteval_words(line) for _, line in lines_of(path)]
+    return [mteval_words(_text(value, place)) for place, value in _values(path)]
+
+
+def read_references(path: Path) -> list[list[Words]]:
+    """One or more texts for each source, as words.
+
+    Args:
+        path: ``.jsonl`` holds for each source a list of strings, an object with such a list as ``references``, or one
+            text as in ``read_hypotheses``. In any other file empty lines separate the sources; where there are none,
+            every line is a source with one reference.
+
+    Raises:
+        DataError: the file cannot be read, or a line holds no texts.
+    """
+    if path.suffix == ".jsonl":
+        return [[mteval_words(text) for text in _texts(value, place)] for place, value in _values(path)]
+    lines = [line for _, line in lines_of(path)]
+    if all(lines):
+        return [[mteval_words(line)] for line in lines]
+    groups: list[list[Words]] = [[]]
+    for line in lines:
+        if line:
+            groups[-1].append(mteval_words(line))
+        elif groups[-1]:
+            groups.append([])
+    return [group for group in groups if group]
+
+
+def mteval_words(text: str) -> Words:
+    """The words of a text by the rules of mteval-13a: punctuation apart, but not within numbers."""
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    return str(Tokenizer13a()(text)).split()
+
+
+def _values(path: Path) -> list[tuple[str, Any]]:
+    found = []
+    for number, line in lines_of(path):
+        place = f"{path}:{number}"
+        try:
+            found.append((place, json.loads(line)))
+        except ValueError as error:
+            raise DataError(f"is not JSON ({error}).", where=place) from None
+    return found
+
+
+def _text(value: Any, place: str) -> str:
+    text = value.get("text") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise DataError("holds no text.", where=place, remedy='Write a string, or an object such as {"text": "..."}.')
+    return text
+
+
+def _texts(value: Any, place: str) -> list[str]:
+    texts = value.get("references") if isinstance(value, dict) and "references" in value else value
+    return [_text(text, place) for text in texts] if isinstance(texts, list) else [_text(value, place)]

@@ -1,0 +1,1 @@
+"""What to generate, as YAML or as Python objects."""

@@ -1,0 +1,1 @@
+"""Draws to words: batches, the walk through the reverse process, guidance."""

@@ -1,0 +1,27 @@
+"""In which precision the networks compute while sampling."""
+
+from __future__ import annotations
+
+import torch
+
+from dlmctl.recipe.settings import Precision
+
+
+def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """A context in which the denoiser's matrix products are of this precision; sums, softmax and latents stay float32.
+
+    Entered once around a whole batch: the weights are cast on first use and kept until it is left.
+    """
+    lower = precision == "bf16" or (precision == "auto" and fast_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=lower)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones.
+
+    So does a CPU with AMX or AVX-512 BF16, and a GPU of Ampere or later.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(able.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))

@@ -1,0 +1,1 @@
+"""Words: raw text to words and back, words to ids, field names and values."""

@@ -1,0 +1,107 @@
+"""Labels and sources of a prepared data set, row by row, for models that are given them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlmctl.control.field_labels import MAX_VALUES
+from dlmctl.datasets.dataset import Split
+from dlmctl.diffusion.model import ModelSettings
+from dlmctl.errors import DataError, nearest
+from dlmctl.generation.prompts import (
+    Condition,
+    LabelSettings,
+    SourceSettings,
+    label_numbers,
+    label_values,
+    pick,
+    source_rows,
+)
+from dlmctl.models.conditioner import pad_sources
+from dlmctl.text.fields import Value, field_key
+from dlmctl.text.tokenizer import WordTokenizer
+
+Records = Sequence[dict[str, Any]]
+
+
+class Conditions:
+    """What each row of a training and a validation split is given.
+
+    Attributes:
+        labels: names of the labels; source: the settings with the fields spelled out; closed: those of a set of
+            values; tokenizer: words of the sources. Each empty or None where the model takes no such thing.
+
+    Raises:
+        DataError: the data has no such field, or a source is too long.
+    """
+
+    def __init__(self, settings: ModelSettings, train: Split, valid: Split) -> None:
+        records = {"train": train.read_fields(), "valid": valid.read_fields()}
+        self._valid_rows = len(valid)
+        self.labels: list[str] = []
+        self.source: SourceSettings | None = None
+        self.closed: list[str] = []
+        self.tokenizer: WordTokenizer | None = None
+        self._numbers: dict[str, Tensor] = {}
+        self._sources: dict[str, list[list[int]]] = {}
+        if settings.label is not None:
+            values = {split: label_values(settings.label, rows) for split, rows in records.items()}
+            self.labels = _labels(settings.label, values["train"], records["train"])
+            self._numbers = {split: torch.tensor(label_numbers(self.labels, found)) for split, found in values.items()}
+        if settings.source is not None:
+            self.source = _with_fields(settings.source, records["train"])
+            self.closed = [name for name in self.source.fields if _is_closed(name, records["train"])]
+            words = {split: source_rows(self.source, rows) for split, rows in records.items()}
+            self.tokenizer = WordTokenizer.from_corpus(words["train"], self.source.min_count)
+            self._sources = {split: [self.tokenizer.encode(row) for row in rows] for split, rows in words.items()}
+
+    def of(self, split: str, rows: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+        """Numbers of the labels ``[B]`` and padded sources ``[B, S]`` of some rows."""
+        labels = self._numbers[split][torch.from_numpy(rows)] if self.labels else None
+        sources = pad_sources([self._sources[split][row] for row in rows]) if self.source is not None else None
+        return labels, sources
+
+    def examples(self, count: int) -> Condition:
+        """What some validation rows, evenly spaced, are given."""
+        rows = np.linspace(0, self._valid_rows - 1, count).astype(int)
+        labels = self._numbers["valid"][torch.from_numpy(rows)].tolist() if self.labels else []
+        return Condition(labels, [self._sources["valid"][row] for row in rows] if self.source is not None else [])
+
+
+def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> list[str]:
+    names = sorted({value for value in values if value})
+    if not names:
+        raise _no_field("label.field", settings.field, rows)
+    if len(names) > MAX_VALUES:
+        raise DataError(
+            f"the field {settings.field!r} has {len(names)} values; a label has at most {MAX_VALUES}.",
+            where="model.label.field",
+            remedy="Take a field with few values, or make it the source.",
+        )
+    return names
+
+
+def _is_closed(name: str, rows: Records) -> bool:
+    """Whether a field describes texts by a set of values, rather than being a text itself."""
+    values = [found[name] for row in rows if (found := pick([name], row))]
+    different = len(set(values))
+    return different <= MAX_VALUES and 2 * different <= len(values)
+
+
+def _with_fields(settings: SourceSettings, rows: Records) -> SourceSettings:
+    known = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, Value)))
+    keys = {field_key(name) for name in known}
+    for name in settings.fields:
+        if field_key(name) not in keys:
+            raise _no_field("source.fields", name, rows)
+    return settings.model_copy(update={"fields": settings.fields or known})
+
+
+def _no_field(setting: str, name: str, rows: Records) -> DataError:
+    known = sorted({name for row in rows for name in row})
+    return DataError(f"the data has no field {name!r}.", where=f"model.{setting}", remedy=nearest(name, known))
