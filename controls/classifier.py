@@ -12,11 +12,12 @@ from torch import Tensor
 
 from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.text.fields import Value, nearest_value, value_words
-from dlmctl.training.classifier import load_classifier, load_labels
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained

@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from controls.phrases import ANY_NUMBER, Phrases, by_length, occurrences, split_phrases, word_log_probs
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.errors import RecipeError
 from dlmctl.text.vocabulary import known_ids
 

@@ -10,9 +10,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.noise import CONTROL, Draw
-from dlmctl.text.tokenizer import split_words
+from dlmctl.text.spelling import split_words
 from dlmctl.text.vocabulary import known_ids
 
 BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import STRUCTURE
 
 # Stands for log 0 where minus infinity would spoil a gradient.

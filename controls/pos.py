@@ -11,12 +11,13 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import load_classifier
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
-from dlmctl.training.classifier import load_classifier
 
 ANY = "*"
 CLASSES = [START, END, UNK, PAD, *UPOS_TAGS]

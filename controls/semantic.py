@@ -10,10 +10,11 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from controls.wordings import statement
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.text.fields import Value, value_words
-from dlmctl.training.classifier import load_classifier, load_labels
 
 
 class SemanticParams(ControlParams):

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import load_classifier, load_labels
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import STRUCTURE
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import Tokenizer
-from dlmctl.training.classifier import load_classifier, load_labels
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
@@ -140,7 +141,7 @@ class SpanClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class SpanLabels:
-    """The labels of constituents in the training parses. See ``dlmctl.training.classifier.DataLabels``."""
+    """The labels of constituents in the training parses. See ``dlmctl.control.classifier.DataLabels``."""
 
     names: list[str]
 

@@ -220,7 +220,7 @@ def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_
             raise KeyboardInterrupt
         return run_recipe(*arguments, **options)
 
-    monkeypatch.setattr("dlmctl.generation.generate.run_recipe", stop_at_the_third)
+    monkeypatch.setattr("dlmctl.generation.bulk.run_recipe", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt) as caught:
         generate_bulk(recipe, target, shard_rows=8)
     assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."

@@ -8,16 +8,17 @@ from pydantic import ValidationError
 
 from controls import Length, Pos
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained, save_weights
+from dlmctl.datasets.conditions import source_words
 from dlmctl.datasets.prepare import prepare
-from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig, SourceSettings
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.evaluation.nll import likelihood, read_texts
 from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.generate import generate, run_recipe
-from dlmctl.generation.prompts import Condition, SourceSettings, read_condition, source_words
+from dlmctl.generation.prompts import read_condition
 from dlmctl.recipe.recipe import Recipe, read_recipe
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.prompted import Conditioned, length_weights
+from dlmctl.sampling.prompted import Condition, Conditioned, length_weights
 from dlmctl.training.initial import start_from
 from dlmctl.training.lm import LanguageModelConfig, train_lm
 

@@ -8,18 +8,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from dlmctl.diffusion.model import (
-    DiffusionLM,
-    ModelConfig,
-    cross_entropy_loss,
-    likelihood_bound,
-    one_step,
-    paper_loss,
-    posterior,
-    q_sample,
-    x0_from_noise,
-    x0_from_previous,
-)
+from dlmctl.diffusion.bound import likelihood_bound
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
+from dlmctl.diffusion.process import one_step, posterior, q_sample, x0_from_noise, x0_from_previous
 from dlmctl.diffusion.schedule import Schedule
 from dlmctl.models.transformer import TransformerConfig
 

@@ -47,7 +47,7 @@ def test_a_pos_target_fixes_the_length(pretrained, name, method):
 
 def test_guidance_lowers_the_energy(pretrained):
     """The classifier is untrained here, but its energy is what guidance is to lower."""
-    from dlmctl.control.base import ControlState, Setting
+    from dlmctl.control.state import ControlState, Setting
     from dlmctl.diffusion.layout import Layout
 
     control = Pos(tags=TAGS).only(range(8))

@@ -10,7 +10,7 @@ from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.recipe.presets import settings_of
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.draw import BATCH_COST, batches_of
+from dlmctl.sampling.batches import BATCH_COST, batches_of
 
 # So many steps that rounding, were it another in each shape of a batch, would grow until it decides words.
 STEPS, PATIENCE = 12, 0.2

@@ -42,8 +42,9 @@ def control(
 ) -> None:
     """Train the classifier of a control and save it beside the model."""
     from dlmctl.checkpoint.pretrained import from_pretrained
-    from dlmctl.control.base import find_control
-    from dlmctl.training.classifier import require_trainable, train_control
+    from dlmctl.control.classifier import require_trainable
+    from dlmctl.control.registry import find_control
+    from dlmctl.training.classifier import train_control
     from dlmctl.training.config import LoopConfig, read_config
 
     kind = find_control(name)

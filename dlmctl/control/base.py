@@ -7,32 +7,18 @@ onto an exact constraint, and ``check``s the finished words by other means than 
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.control.state import ControlState, Setting
+from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dlmctl.checkpoint.pretrained import Pretrained
-    from dlmctl.diffusion.layout import Layout
-    from dlmctl.diffusion.model import DiffusionLM
-    from dlmctl.diffusion.noise import Draw
-    from dlmctl.text.tokenizer import Tokenizer
-
-ENTRY_POINTS = "dlmctl.controls"
-# What stands where a control's name stands in a recipe, and so cannot be one.
-RESERVED = ("all", "any", "not", "weight")
-
-log = logging.getLogger("dlmctl")
 
 
 class Check(NamedTuple):
@@ -47,70 +33,6 @@ class ControlParams(BaseModel):
     """Base of every control's parameters: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a control is told before a batch is sampled.
-
-    Attributes:
-        model, tokenizer, folder: the model, its words, and where its weights and those of its controls lie.
-        draws: which sample, and which attempt at it, each row is.
-        layouts: of each row its canvas, and the settled number of words or None where the model chooses.
-    """
-
-    model: DiffusionLM
-    tokenizer: Tokenizer
-    folder: Path
-    draws: Sequence[Draw]
-    layouts: Sequence[Layout]
-
-    @property
-    def batch(self) -> int:
-        """Rows of the batch."""
-        return len(self.draws)
-
-    @property
-    def length(self) -> int:
-        """Positions of the batch: its longest canvas."""
-        return max(layout.canvas for layout in self.layouts)
-
-
-class ControlState:
-    """The latent that an energy judges, and what the model makes of it.
-
-    Attributes:
-        x: the latent, ``[B, L, D]``; gradients flow to it.
-        t: its noise level, ``[B]`` in [0, 1]; 0 where ``x`` is itself an x_0 estimate.
-        x0: the x_0 estimate ``[B, L, D]``, computed when first asked for.
-        word_log_probs: log-probabilities of the words ``[B, L, V]``, computed when first asked for.
-        inside: ``[B, L]``, true on each row's canvas; None where all rows are as long as the batch. Elsewhere ``x`` and
-            ``x0`` have no meaning, and ``word_log_probs`` is PAD for certain.
-        embeddings: of the words, ``[V, D]``.
-        tokenizer: words and ids.
-    """
-
-    def __init__(
-        self,
-        x: Tensor,
-        t: Tensor,
-        *,
-        tokenizer: Tokenizer,
-        embeddings: Tensor,
-        x0: Callable[[], Tensor],
-        word_log_probs: Callable[[], Tensor],
-        inside: Tensor | None = None,
-    ) -> None:
-        self.x, self.t, self.tokenizer, self.embeddings, self.inside = x, t, tokenizer, embeddings, inside
-        self._x0, self._word_log_probs = x0, word_log_probs
-
-    @cached_property
-    def x0(self) -> Tensor:
-        return self._x0()
-
-    @cached_property
-    def word_log_probs(self) -> Tensor:
-        return self._word_log_probs()
 
 
 P = TypeVar("P", bound=BaseModel)
@@ -235,18 +157,12 @@ class Control(Generic[P]):
     # How controls combine.
 
     def __and__(self, other: Control[Any]) -> Control[Any]:
-        from dlmctl.control.compose import All
-
         return All([self, other])
 
     def __or__(self, other: Control[Any]) -> Control[Any]:
-        from dlmctl.control.compose import AnyOf
-
         return AnyOf([self, other])
 
     def __invert__(self) -> Control[Any]:
-        from dlmctl.control.compose import Not
-
         return Not(self)
 
     def __rmul__(self, weight: float) -> Control[P]:
@@ -259,69 +175,119 @@ class Control(Generic[P]):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.params[0].model_dump().items())})"
 
 
-def offers() -> dict[str, list[EntryPoint]]:
-    """Every control that an installed package offers, by name, without importing any.
-
-    Where packages offer controls of one name the first of the list is taken: dlmctl's own, else the first by
-    package name, so that what a recipe means does not hang on the order of installation.
-    """
-    found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, _rank(point), point.value)):
-        found.setdefault(point.name, []).append(point)
-    return found
+# -log p of a control that is all but satisfied; below it the negation would grow without bound.
+SMALLEST_ENERGY = 1e-3
 
 
-def _rank(point: EntryPoint) -> tuple[bool, str]:
-    package = point.dist.name if point.dist else ""
-    return package != "dlmctl", package
+class Composite(Control[ControlParams]):
+    """Base of the combinations: passes every call on to its ``parts``."""
+
+    Params = ControlParams
+
+    def __init__(self, parts: Sequence[Control[Any]]) -> None:
+        self.params = [ControlParams()]
+        self.parts = list(parts)
+        self.ragged = all(part.ragged for part in self.parts)
+
+    def only(self, samples: Sequence[int]) -> Control[Any]:
+        chosen = copy.copy(self)
+        chosen.parts = [part.only(samples) for part in self.parts]
+        return chosen
+
+    def attach(self, pretrained: Pretrained) -> None:
+        for part in self.parts:
+            part.attach(pretrained)
+
+    def prepare(self, setting: Setting) -> None:
+        for part in self.parts:
+            part.prepare(setting)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.parts!r})"
 
 
-def origin(point: EntryPoint) -> str:
-    """Package and version that a control comes from."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+class All(Composite):
+    """Every part: the weighted sum of the energies, all projections in turn."""
+
+    name = "all"
+
+    def __init__(self, parts: Sequence[Control[Any]]) -> None:
+        flat: list[Control[Any]] = []
+        for part in parts:
+            nested = part.parts if isinstance(part, All) and part.weight == 1 else [part]
+            flat.extend(nested)
+        super().__init__(flat)
+
+    def word_count(self, sample: int) -> tuple[int, int] | None:
+        """The overlap of the parts' ranges; fewest above most means that no length serves them all."""
+        ranges = [found for part in self.parts if (found := part.word_count(sample)) is not None]
+        return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
+
+    def energy(self, state: ControlState) -> Tensor:
+        total = self.parts[0].weight * self.parts[0].energy(state)
+        for part in self.parts[1:]:
+            total = total + part.weight * part.energy(state)
+        return total
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        for part in self.parts:
+            logits = part.restrict(logits)
+        return logits
+
+    def condition(self, logits: Tensor, t: Tensor) -> Tensor:
+        for part in self.parts:
+            logits = part.condition(logits, t)
+        return logits
+
+    def verify(self, logits: Tensor) -> None:
+        for part in self.parts:
+            part.verify(logits)
+
+    def project(self, x0: Tensor, state: ControlState) -> Tensor:
+        for part in self.parts:
+            x0 = part.project(x0, state)
+        return x0
+
+    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+        """Passed if all parts passed; the score is their mean."""
+        return [
+            Check(sum(c.score for c in row) / len(row), all(c.passed for c in row), "; ".join(c.why for c in row))
+            for row in zip(*(part.check(words) for part in self.parts), strict=True)
+        ]
 
 
-def find_control(name: str) -> type[Control[Any]]:
-    """The control class registered as ``name``. Warns, once, where several packages offer one.
-
-    Raises:
-        RecipeError: no installed package registers it.
-        UserError: it fails to import or is no control; ``where`` is the control and its package, ``what`` the reason.
-    """
-    known = offers()
-    if name not in known:
-        raise RecipeError(f"there is no control {name!r}.", remedy=nearest(name, list(known)))
-    taken, *ignored = known[name]
-    if ignored:
-        _warn_of_rivals(name, origin(taken), ", ".join(map(origin, ignored)))
-    where = f"control {name!r} of {origin(taken)}"
-    try:
-        found = taken.load()
-    except (Exception, SystemExit) as error:  # whatever the code of others may do
-        raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
-    if fault := _fault(name, found):
-        raise UserError(f"cannot be used: {taken.value} {fault}.", where=where)
-    return cast("type[Control[Any]]", found)
+def parts_of(control: Control[Any]) -> list[Control[Any]]:
+    """The controls that are all to hold: the parts of an ``All``, or the control alone."""
+    return control.parts if isinstance(control, All) else [control]
 
 
-def first_line(error: BaseException) -> str:
-    """An error in one line, without its full stop."""
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")
+class AnyOf(Composite):
+    """At least one part: a soft minimum of the weighted energies, -log sum exp(-E)."""
+
+    name = "any"
+
+    def energy(self, state: ControlState) -> Tensor:
+        first, *others = (-part.weight * part.energy(state) for part in self.parts)
+        for other in others:
+            first = first.logaddexp(other)
+        return -first
+
+    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+        """The best part decides."""
+        checks = zip(*(part.check(words) for part in self.parts), strict=True)
+        return [max(row, key=lambda check: (check.passed, check.score)) for row in checks]
 
 
-def _fault(name: str, found: Any) -> str | None:
-    """What keeps a registered object from being the control ``name``."""
-    if not (isinstance(found, type) and issubclass(found, Control)):
-        return "is not a subclass of dlmctl.control.base.Control"
-    if name in RESERVED:
-        return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
-    # Weights and verdicts are filed under the class's own name.
-    if getattr(found, "name", None) != name:
-        return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"
-    params = getattr(found, "Params", None)
-    return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
+class Not(Composite):
+    """The contrary of one part: for an energy -log p, -log(1 - p), bounded where p nears 1."""
 
+    name = "not"
 
-@cache
-def _warn_of_rivals(name: str, taken: str, ignored: str) -> None:
-    log.warning("dlmctl: several packages offer a control %r: that of %s is taken, not %s.", name, taken, ignored)
+    def __init__(self, part: Control[Any]) -> None:
+        super().__init__([part])
+
+    def energy(self, state: ControlState) -> Tensor:
+        return -(-(-self.parts[0].energy(state).clamp(min=SMALLEST_ENERGY)).expm1()).log()
+
+    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+        return [Check(1 - c.score, not c.passed, f"not: {c.why}") for c in self.parts[0].check(words)]

@@ -23,7 +23,7 @@ MAX_VALUES = 500
 class FieldLabels:
     """The fields of a data set with their values, and a classifier with a softmax for each field.
 
-    Classes of a field are its values in order, then ``absent``. See ``dlmctl.training.classifier.DataLabels``.
+    Classes of a field are its values in order, then ``absent``. See ``dlmctl.control.classifier.DataLabels``.
     """
 
     values: dict[str, list[str]]

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.model import one_step, posterior
+from dlmctl.diffusion.process import one_step, posterior
 from dlmctl.diffusion.schedule import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]

@@ -9,10 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control, find_control
+from dlmctl.control.base import Control
+from dlmctl.control.check import check_all
+from dlmctl.control.registry import find_control
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError
-from dlmctl.generation.generate import check_all, generate
+from dlmctl.generation.generate import generate
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings

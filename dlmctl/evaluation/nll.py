@@ -19,14 +19,14 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
+from dlmctl.diffusion.bound import likelihood_bound
 from dlmctl.diffusion.layout import STRUCTURE, canvas_of
-from dlmctl.diffusion.model import likelihood_bound
 from dlmctl.diffusion.noise import CONTROL, Draw, SampleNoise
 from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError
-from dlmctl.generation.prompts import Condition, condition_of
+from dlmctl.generation.prompts import condition_of
 from dlmctl.sampling.draw import Progress
-from dlmctl.sampling.prompted import Conditioned
+from dlmctl.sampling.prompted import Condition, Conditioned
 
 STEPS, BINS = 2000, 20
 BATCH_POSITIONS = 4096

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.datasets.conditions import pick
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.generate import Generation, generate
-from dlmctl.generation.prompts import pick, read_condition
+from dlmctl.generation.prompts import read_condition
 from dlmctl.metrics.bertscore import bert_score, require_encoder
 from dlmctl.metrics.overlap import overlap
 from dlmctl.metrics.text_files import mteval_words

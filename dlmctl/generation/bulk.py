@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import UserError
+from dlmctl.generation.generate import run_recipe
 from dlmctl.generation.output import check_target, record
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run
 from dlmctl.generation.tally import Tally
@@ -106,9 +108,6 @@ def generate_shards(
         UserError: as ``generate``; the folder holds another run, or another process is at work on it.
         KeyboardInterrupt: with a message that says what is kept.
     """
-    from dlmctl.checkpoint.pretrained import from_pretrained
-    from dlmctl.generation.generate import run_recipe
-
     team = processes.Team()
     shard_rows = shard_rows or max(1, min(SHARD_ROWS, -(-recipe.samples // team.size)))
     pretrained = team.together(lambda: from_pretrained(recipe.model))

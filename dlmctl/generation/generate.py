@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from dlmctl import processes
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import Check, Control, find_control
-from dlmctl.control.compose import All, AnyOf, Not, parts_of
+from dlmctl.control.base import All, AnyOf, Check, Control, Not
+from dlmctl.control.check import check_all
+from dlmctl.control.registry import find_control
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.samplers import OnStep
-from dlmctl.errors import UserError
-from dlmctl.generation.prompts import Condition, Label, read_condition
+from dlmctl.generation.prompts import Label, read_condition
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.recipe.presets import Preset, settings_of
 from dlmctl.recipe.recipe import ControlSpec, Recipe
 from dlmctl.recipe.recipe import Source as RecipeFile
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Drawn, Plan, Progress, draw_texts
+from dlmctl.sampling.prompted import Condition
 from dlmctl.text.fields import Given
 
 
@@ -214,36 +214,3 @@ def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrai
         return texts[0]
     values = utilities(rank_by, pretrained, [text.words for text in texts], [text.checks for text in texts])
     return texts[max(range(len(texts)), key=values.__getitem__)]
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and processes.count() > 1:
-        name = f"cuda:{processes.local_rank()}"
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"device {name!r} cannot be used: {reason}.", remedy="Use auto or cpu.") from None
-    return device
-
-
-def check_all(control: Control[Any] | None, words: Sequence[Sequence[str]]) -> list[dict[str, Check]]:
-    """The verdicts on each text by control label; a composition of all reports each of its parts."""
-    if control is None:
-        return [{} for _ in words]
-    parts = parts_of(control)
-    verdicts: dict[str, list[Check]] = {}
-    for part in parts:
-        label = part.name
-        while label in verdicts:  # two controls of one kind
-            label += "'"
-        verdicts[label] = part.check(words)
-    return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(words))]

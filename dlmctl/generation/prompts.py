@@ -7,13 +7,13 @@ field's name before its value. Both become ids here, for the network of ``dlmctl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from dlmctl.datasets.conditions import label_numbers, label_values, source_rows, source_words
 from dlmctl.datasets.readers import parse_mr
+from dlmctl.diffusion.model import SourceSettings
 from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.sampling.prompted import Condition
 from dlmctl.text.fields import Given, Value, field_key, nearest_value, value_words
 from dlmctl.text.vocabulary import known_ids
 
@@ -24,97 +24,6 @@ if TYPE_CHECKING:
 Label = Value
 Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
 """Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
-
-
-class LabelSettings(BaseModel):
-    """A model whose texts have one label each (``class_cond`` of Diffusion-LM)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    field: str = Field(description="the field of the data that holds the label")
-
-
-class SourceSettings(BaseModel):
-    """A model that writes about a source (``conditional_gen`` of Diffusion-LM)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    fields: list[str] = Field(
-        default_factory=list, description="the fields of the data that make the source, in this order; all by default"
-    )
-    length: int = Field(96, gt=2, description="longest source in words, with START, END and a word for each field name")
-    layers: int = Field(2, gt=0, description="blocks of the source encoder; its width is the denoiser's")
-    min_count: int = Field(2, ge=1, description="words seen less often in the sources become UNK")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What the samples of a run are given, dealt out to them in turn; empty lists for what there is none of.
-
-    Attributes:
-        labels: numbers of labels, their count for none; sources: rows of source ids.
-    """
-
-    labels: Sequence[int] = ()
-    sources: Sequence[Sequence[int]] = ()
-
-    def label(self, sample: int) -> int | None:
-        return self.labels[sample % len(self.labels)] if self.labels else None
-
-    def source(self, sample: int) -> Sequence[int] | None:
-        return self.sources[sample % len(self.sources)] if self.sources else None
-
-
-def pick(fields: Sequence[str], record: Mapping[str, Any]) -> dict[str, Value]:
-    """What a record says of ``fields``, in their order and spelling."""
-    spelled = {field_key(name): value for name, value in record.items()}
-    found = {name: spelled.get(field_key(name)) for name in fields}
-    return {name: value for name, value in found.items() if isinstance(value, Value) and value_words(value)}
-
-
-def label_values(settings: LabelSettings, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The label of each record as words, empty where it has none."""
-    key = field_key(settings.field)
-    found = []
-    for record in records:
-        value = next((value for name, value in record.items() if field_key(name) == key), None)
-        found.append(value_words(value) if isinstance(value, Value) else "")
-    return found
-
-
-def label_numbers(known: Sequence[str], values: Sequence[str]) -> list[int]:
-    """The number of each label among those that a model knows, their count for any other."""
-    number = {name: at for at, name in enumerate(known)}
-    return [number.get(value, len(known)) for value in values]
-
-
-def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
-    """A record as one row of words: for each of ``fields`` that it has, the name (one word, ``area:``) and the value.
-
-    >>> source_words(["name", "area"], {"area": "river side", "name": "Blue Door", "stars": 3})
-    ['name:', 'Blue', 'Door', 'area:', 'river', 'side']
-    """
-    words: list[str] = []
-    for name, value in pick(fields, record).items():
-        words += [f"{name}:", *value_words(value).split()]
-    return words
-
-
-def source_rows(settings: SourceSettings, records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The source of each record as words.
-
-    Raises:
-        DataError: one is too long.
-    """
-    rows = [source_words(settings.fields, record) for record in records]
-    longest = max(map(len, rows), default=0)
-    if longest + 2 > settings.length:
-        raise DataError(
-            f"a source has {longest} words, field names counted; {settings.length - 2} fit.",
-            where="model.source.length",
-            remedy=f"Set it to {longest + 2} or more.",
-        )
-    return rows
 
 
 def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Condition | None:

@@ -188,7 +188,7 @@ class _Invalid(Exception):
 
 
 def _validate_params(spec: ControlSpec) -> None:
-    from dlmctl.control.base import find_control
+    from dlmctl.control.registry import find_control
 
     for part in spec.parts:
         _validate_params(part)
@@ -286,8 +286,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def recipe_schema() -> dict[str, Any]:
     """JSON schema of a recipe, with the parameters of every installed control that works."""
-    from dlmctl.control.base import log
     from dlmctl.control.catalogue import installed
+    from dlmctl.control.registry import log
 
     schema = Recipe.model_json_schema()
     definitions = schema.setdefault("$defs", {})

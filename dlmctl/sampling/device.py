@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from dlmctl import processes
+from dlmctl.errors import UserError
 from dlmctl.recipe.settings import Precision
 
 
@@ -25,3 +27,22 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(able.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.local_rank()}"
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device {name!r} cannot be used: {reason}.", remedy="Use auto or cpu.") from None
+    return device

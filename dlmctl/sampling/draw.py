@@ -11,23 +11,19 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control, Setting
+from dlmctl.control.base import Control
+from dlmctl.control.state import Setting
 from dlmctl.diffusion.layout import Layout, lay_out, stacked
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.samplers import SAMPLERS, OnStep, Step
 from dlmctl.errors import RecipeError
-from dlmctl.generation.prompts import Condition
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.sampling.batches import Batch, batches_of
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.early_exit import Settling, settled_since
 from dlmctl.sampling.feasible import check_feasible
-from dlmctl.sampling.prompted import Conditioned, length_weights
+from dlmctl.sampling.prompted import Condition, Conditioned, length_weights
 from dlmctl.sampling.steering import Steered
-
-# What a batch costs beside its positions (rows x length), in positions. Measured on a CPU.
-BATCH_COST = 400
-
-Batch = list[tuple[Draw, Layout]]
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
@@ -94,31 +90,6 @@ def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> L
     config = plan.pretrained.model.config
     layout = lay_out(config, plan.control, draw, lengths)
     return layout if plan.sampler.canvas == "fitted" else layout._replace(canvas=config.length)
-
-
-def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
-    """Rows, sorted by canvas, in batches of at most ``most``, split where that costs the least time in all.
-
-    Args:
-        mixed: whether rows of different canvases may share a batch, the shorter ones masked.
-    """
-    costs, starts = [0.0], [0]
-    for end in range(1, len(rows) + 1):
-        canvas = rows[end - 1][1].canvas
-        found = [
-            (costs[start] + BATCH_COST + (end - start) * canvas, start)
-            for start in range(max(0, end - most), end)
-            if mixed or rows[start][1].canvas == canvas
-        ]
-        cost, start = min(found)
-        costs.append(cost)
-        starts.append(start)
-    batches: list[Batch] = []
-    end = len(rows)
-    while end:
-        batches.insert(0, rows[starts[end] : end])
-        end = starts[end]
-    return batches
 
 
 def _feasible(plan: Plan, batch: Batch) -> Control[Any] | None:

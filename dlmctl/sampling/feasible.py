@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.control.base import Control, Setting
-from dlmctl.control.compose import parts_of
+from dlmctl.control.base import Control, parts_of
+from dlmctl.control.state import Setting
 from dlmctl.diffusion.layout import stacked, structure_bans
 from dlmctl.errors import RecipeError
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dlmctl.diffusion.model import DiffusionLM, Prediction
-from dlmctl.generation.prompts import Condition
 from dlmctl.models.conditioner import Conditioning, pad_sources
 
 # Rows encoded at once where only the lengths of the texts are asked for.
@@ -91,3 +91,21 @@ def length_weights(model: DiffusionLM, condition: Condition, samples: Sequence[i
         logits = model.conditioner.length_logits(labels, model.conditioner(labels, sources))
         found.update(zip(chosen, logits.double().softmax(-1).tolist(), strict=True))
     return found
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the samples of a run are given, dealt out to them in turn; empty lists for what there is none of.
+
+    Attributes:
+        labels: numbers of labels, their count for none; sources: rows of source ids.
+    """
+
+    labels: Sequence[int] = ()
+    sources: Sequence[Sequence[int]] = ()
+
+    def label(self, sample: int) -> int | None:
+        return self.labels[sample % len(self.labels)] if self.labels else None
+
+    def source(self, sample: int) -> Sequence[int] | None:
+        return self.sources[sample % len(self.sources)] if self.sources else None

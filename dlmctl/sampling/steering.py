@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.control.base import Control, ControlState
-from dlmctl.control.compose import parts_of
+from dlmctl.control.base import Control, parts_of
+from dlmctl.control.state import ControlState
 from dlmctl.diffusion.layout import Layouts, pin_structure, structure_bans
 from dlmctl.diffusion.model import DiffusionLM, Prediction
 from dlmctl.diffusion.samplers import Step

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
 from dlmctl.diffusion.layout import STRUCTURE
-from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings, cross_entropy_loss, one_step, paper_loss
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
+from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
+from dlmctl.diffusion.process import one_step
 from dlmctl.generation.generate import generate
 from dlmctl.models.conditioner import PAD, Conditioning
 from dlmctl.recipe.settings import SamplerSettings

@@ -10,19 +10,12 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.field_labels import MAX_VALUES
+from dlmctl.datasets.conditions import label_numbers, label_values, pick, source_rows
 from dlmctl.datasets.dataset import Split
-from dlmctl.diffusion.model import ModelSettings
+from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
 from dlmctl.errors import DataError, nearest
-from dlmctl.generation.prompts import (
-    Condition,
-    LabelSettings,
-    SourceSettings,
-    label_numbers,
-    label_values,
-    pick,
-    source_rows,
-)
 from dlmctl.models.conditioner import pad_sources
+from dlmctl.sampling.prompted import Condition
 from dlmctl.text.fields import Value, field_key
 from dlmctl.text.tokenizer import WordTokenizer
 

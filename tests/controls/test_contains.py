@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from controls import Avoid, Contains, Infill, Length
 from controls.contains import SHARPNESS, ContainsParams, best_places
 from dlmctl import generate
-from dlmctl.control.base import ControlState, Setting
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError

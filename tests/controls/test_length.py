@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from controls import Length
 from controls.length import LengthParams
 from dlmctl import generate
-from dlmctl.control.base import ControlState, Setting
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
