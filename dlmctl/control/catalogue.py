@@ -16,9 +16,8 @@ from pydantic import ValidationError
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import is_trainable
-from dlmctl.control.registry import find_control, first_line, offers, origin
-from dlmctl.errors import UserError
+from dlmctl.control.registry import find_control, offers, origin
+from dlmctl.errors import UserError, first_line
 
 
 class Parameter(NamedTuple):
@@ -68,7 +67,7 @@ class Plugin:
     @property
     def trainable(self) -> bool:
         """Whether ``dlmctl train control`` has a classifier to train for it."""
-        return is_trainable(self.kind)
+        return self.kind.Labels is not None
 
     def weights(self, model: str) -> str:
         """Whether its classifier's weights lie beside a model: present, missing or none needed; their names if any.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, load_into
 from dlmctl.control.base import Control
-from dlmctl.control.state import Setting
+from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.tokenizer import Tokenizer
@@ -23,24 +24,11 @@ LABELS_FILE = "labels.json"
 _LOADED: WeakKeyDictionary[nn.Module, dict[tuple[type[Control[Any]], str | None], nn.Module]] = WeakKeyDictionary()
 
 
-class Trainable(Protocol):
-    """What trains a classifier: a control class with these as class methods, or its ``Labels`` (``DataLabels``)."""
+class Labels(ABC):
+    """What the classifier of a control learns, and how. A control names its class of them as ``Labels``.
 
-    def build_classifier(self, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
-        """An untrained classifier over the latents of a model."""
-
-    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Any]:
-        """What the classifier is to predict, for each sentence."""
-
-    def classifier_loss(self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
-
-
-class DataLabels(Trainable, Protocol):
-    """Labels that are known only from the data, such as the fields and values of a corpus.
-
-    A control names its class of them as ``Labels``. They are made from the training rows and saved as
-    ``labels.json`` beside the weights, which have no meaning without them.
+    Some are known beforehand. Others only from the data, such as the fields and values of a corpus: these are made from
+    the training rows and saved as ``labels.json`` beside the weights, which have no meaning without them.
     """
 
     @classmethod
@@ -48,24 +36,38 @@ class DataLabels(Trainable, Protocol):
         """The labels of these rows; ``label`` names the field that they are in, where the user chose one.
 
         Raises:
-            DataError: the rows have no such labels.
+            UserError: the rows have no such labels.
         """
+        if label is not None:
+            raise UserError("this control has labels of its own, so it takes none.", where="--label")
+        return cls()
 
     def to_json(self) -> Any:
-        """What ``from_json`` makes them from again."""
+        """What ``from_json`` makes them from again; None for labels that are known beforehand."""
+        return None
 
     @classmethod
-    def from_json(cls, saved: Any) -> Self: ...
+    def from_json(cls, saved: Any) -> Self:
+        return cls()
+
+    @abstractmethod
+    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
+        """An untrained classifier over the latents of a model."""
+
+    @abstractmethod
+    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Any]:
+        """What the classifier is to predict, for each sentence; ``fields`` is what the data says beside the text."""
+
+    @abstractmethod
+    def classifier_loss(self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
 
     def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
         """Figures for the card about anything else that was learned, on validation rows."""
+        return {}
 
 
-L = TypeVar("L", bound=DataLabels)
-
-
-def _label_kind(control: type[Control[Any]]) -> type[DataLabels] | None:
-    return getattr(control, "Labels", None)
+L = TypeVar("L", bound=Labels)
 
 
 def classifier_folder(model: Path, control: str, name: str | None = None) -> Path:
@@ -82,7 +84,9 @@ def classifier_folder(model: Path, control: str, name: str | None = None) -> Pat
     return folder / name
 
 
-def load_labels(kind: type[L], control: type[Control[Any]], of: Setting | Pretrained, name: str | None = None) -> L:
+def load_labels(
+    kind: type[L], control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None = None
+) -> L:
     """The labels that a control's classifier was trained on.
 
     Raises:
@@ -90,25 +94,26 @@ def load_labels(kind: type[L], control: type[Control[Any]], of: Setting | Pretra
     """
     path = _trained_folder(control, of.folder, name) / LABELS_FILE
     try:
-        return kind.from_json(json.loads(path.read_text("utf-8")))
+        saved = json.loads(path.read_text("utf-8")) if path.exists() or kind.to_json is not Labels.to_json else None
+        return kind.from_json(saved)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"cannot be read: {error}.", where=str(path), remedy="Train the control again.") from None
 
 
-def load_classifier(control: type[Control[Any]], setting: Setting, name: str | None = None) -> nn.Module:
-    """The trained classifier of a control for the model in ``setting``, in evaluation mode; loaded once a model.
+def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name: str | None = None) -> nn.Module:
+    """The trained classifier of a control for the model of a batch, in evaluation mode; loaded once a model.
 
     Raises:
         ModelError: it is missing, damaged or made for other sizes.
+        UserError: the control has none to train.
     """
-    loaded = _LOADED.setdefault(setting.model, {})
+    loaded = _LOADED.setdefault(batch.model, {})
     if (control, name) not in loaded:
-        kind = _label_kind(control)
-        trainable = cast("Trainable", control) if kind is None else load_labels(kind, control, setting, name)
-        classifier = trainable.build_classifier(setting.model.config, setting.tokenizer)
-        load_into(classifier, _trained_folder(control, setting.folder, name))
+        labels = load_labels(labels_of(control), control, batch, name)
+        classifier = labels.build_classifier(batch.model.config, batch.vocabulary)
+        load_into(classifier, _trained_folder(control, batch.folder, name))
         loaded[control, name] = classifier.eval().requires_grad_(False)
-    return loaded[control, name]
+    return loaded[control, name].to(batch.device)
 
 
 def _trained_folder(control: type[Control[Any]], model: Path, name: str | None) -> Path:
@@ -125,17 +130,12 @@ def _trained_folder(control: type[Control[Any]], model: Path, name: str | None) 
     return folder
 
 
-def require_trainable(kind: type[Control[Any]]) -> None:
-    """Check that a control has a classifier to train, itself or by its ``Labels``.
+def labels_of(kind: type[Control[Any]]) -> type[Labels]:
+    """What the classifier of a control learns.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none to train.
     """
-    if not is_trainable(kind):
+    if kind.Labels is None:
         raise UserError(f"the control {kind.name!r} has no classifier, so there is nothing to train.")
-
-
-def is_trainable(kind: type[Control[Any]]) -> bool:
-    """Whether a control has a classifier to train, itself or by its ``Labels`` (see ``dlmctl.training.classifier``)."""
-    offered = getattr(kind, "Labels", kind)
-    return all(hasattr(offered, method) for method in ("build_classifier", "labels", "classifier_loss"))
+    return kind.Labels

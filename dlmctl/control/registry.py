@@ -10,11 +10,13 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from dlmctl.control.base import Control
-from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.errors import RecipeError, UserError, first_line, nearest
 
 ENTRY_POINTS = "dlmctl.controls"
 
 
+# Members of the contract of version 0.1, which moved to what `prepare` returns or to `Labels`.
+FORMER = ("energy", "restrict", "condition", "project", "verify", "word_count", "build_classifier")
 # What stands where a control's name stands in a recipe, and so cannot be one.
 RESERVED = ("all", "any", "not", "weight")
 
@@ -67,17 +69,14 @@ def find_control(name: str) -> type[Control[Any]]:
     return cast("type[Control[Any]]", found)
 
 
-def first_line(error: BaseException) -> str:
-    """An error in one line, without its full stop."""
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")
-
-
 def _fault(name: str, found: Any) -> str | None:
     """What keeps a registered object from being the control ``name``."""
     if not (isinstance(found, type) and issubclass(found, Control)):
         return "is not a subclass of dlmctl.control.base.Control"
     if name in RESERVED:
         return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
+    if old := [member for member in FORMER if hasattr(found, member)]:
+        return f"was written for dlmctl 0.1 (it has {', '.join(old)}); docs/controls.md, From 0.1, says what to change"
     # Weights and verdicts are filed under the class's own name.
     if getattr(found, "name", None) != name:
         return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"

@@ -6,8 +6,6 @@ Latents are ``[batch, length, embed_dim]``, word ids ``[batch, length]``, times 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
@@ -23,6 +21,7 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
+from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.process import x0_from_noise, x0_from_previous
 from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
@@ -113,18 +112,6 @@ class ModelConfig(ModelSettings):
         return self
 
 
-class Prediction:
-    """What the model makes of x_t: ``x0 [B, L, D]``, computed when first asked for where it is a mean of word
-    embeddings, and, for word-predicting models, ``logits [B, L, V]``."""
-
-    def __init__(self, x0: Callable[[], Tensor], logits: Tensor | None = None) -> None:
-        self._x0, self.logits = x0, logits
-
-    @cached_property
-    def x0(self) -> Tensor:
-        return self._x0()
-
-
 class DiffusionLM(nn.Module):
     """Word embeddings, a denoiser over them, and a rounding head.
 
@@ -139,8 +126,8 @@ class DiffusionLM(nn.Module):
         self.schedule = Schedule(config.schedule, config.schedule_steps)
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.predicts_words = config.objective == "cross_entropy"
-        # Whether it can leave out positions, so that texts of different canvases may share a batch.
-        self.ragged = config.architecture == "transformer"
+        # Whether it can leave out positions, so that texts of different lengths may share a batch.
+        self.takes_mask = config.architecture == "transformer"
         in_dim = config.embed_dim * (2 if config.self_conditioning else 1)
         out_dim = config.vocab_size if self.predicts_words else config.embed_dim
         self.denoiser = build_denoiser(
@@ -192,12 +179,12 @@ class DiffusionLM(nn.Module):
         t: Tensor,
         previous_x0: Tensor | None = None,
         given: Conditioning | None = None,
-        inside: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Prediction:
         """The x_0 estimate for ``x_t [B, L, D]`` at times ``t [B]``.
 
         ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent. ``given`` is
-        what the text is about; nothing in particular when absent. ``inside [B, L]`` is true for the positions that
+        what the text is about; nothing in particular when absent. ``mask [B, L]`` is true for the positions that
         count, all of them when absent; what stands at the others is of no meaning. Only the transformer takes it.
         """
         inputs = x_t
@@ -206,7 +193,7 @@ class DiffusionLM(nn.Module):
         if self.conditioner is not None and given is None:
             given = self.conditioner(*self.conditioner.nothing(len(x_t)))
         time = self.schedule.network_time(t)
-        more = {name: value for name, value in (("given", given), ("inside", inside)) if value is not None}
+        more = {name: value for name, value in (("given", given), ("mask", mask)) if value is not None}
         output = self.denoiser(inputs, time, **more).float()
         if self.predicts_words:
             return self.prediction_of_words(output)

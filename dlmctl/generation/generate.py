@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import All, AnyOf, Check, Control, Not
-from dlmctl.control.check import check_all
+from dlmctl.control.base import All, AnyOf, Check, Control, Not, check_all
 from dlmctl.control.registry import find_control
 from dlmctl.diffusion.noise import Draw
-from dlmctl.diffusion.samplers import OnStep
-from dlmctl.generation.prompts import Label, read_condition
+from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.recipe.presets import Preset, settings_of
 from dlmctl.recipe.recipe import ControlSpec, Recipe
@@ -23,7 +21,8 @@ from dlmctl.recipe.recipe import Source as RecipeFile
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Drawn, Plan, Progress, draw_texts
-from dlmctl.sampling.prompted import Condition
+from dlmctl.sampling.prompted import Prompt
+from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
 
 
@@ -113,11 +112,11 @@ def run_recipe(
         origin: errors about the model name its line.
     """
     pretrained = model or from_pretrained(recipe.model)
-    condition = read_condition(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
+    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
     return generate(
         build_control(recipe.control_specs()),
         model=pretrained,
-        condition=condition,
+        prompt=prompt,
         samples=recipe.samples if samples is None else samples,
         seed=recipe.seed,
         sampler=recipe.sampler,
@@ -138,7 +137,7 @@ def generate(
     model: str | Pretrained = "e2e",
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
-    condition: Condition | None = None,
+    prompt: Prompt | None = None,
     samples: int | Sequence[int] = 8,
     seed: int = 0,
     preset: Preset = "balanced",
@@ -159,7 +158,7 @@ def generate(
         model: a bundled name, a folder, a hub name, or a model already loaded.
         label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
         source: of a model with a source, the text or the fields and values to write from, or a list of such.
-        condition: in place of label and source, both as ids already; see ``condition.read_condition``.
+        prompt: in place of label and source, both as ids already; see ``prompts.read_prompt``.
         samples: how many texts, or the numbers of some of a run's; a control's sets of parameters are dealt out to
             them in turn, by number.
         seed: each sample follows from the seed and its own number alone.
@@ -181,9 +180,9 @@ def generate(
     pretrained.model.to(place)
     if control is not None:
         control.attach(pretrained)
-    condition = condition or read_condition(pretrained, label, source)
+    prompt = prompt or read_prompt(pretrained, label, source)
     chosen = settings_of(preset)
-    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, condition)
+    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, prompt)
     numbers = range(samples) if isinstance(samples, int) else samples
     best: dict[int, Sample] = {}
     for number in range(until.max_rounds):
@@ -203,8 +202,8 @@ def generate(
 def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
     """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""
     results = sorted(drawn, key=lambda result: result.draw)
-    control = plan.control.only([result.draw.sample for result in results]) if plan.control is not None else None
-    for result, checks in zip(results, check_all(control, [result.words for result in results]), strict=True):
+    samples, texts = [result.draw.sample for result in results], [result.words for result in results]
+    for result, checks in zip(results, check_all(plan.control, samples, texts), strict=True):
         text = plan.pretrained.tokenizer.text(result.words)
         yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
 

@@ -13,7 +13,7 @@ from dlmctl.datasets.conditions import label_numbers, label_values, source_rows,
 from dlmctl.datasets.readers import parse_mr
 from dlmctl.diffusion.model import SourceSettings
 from dlmctl.errors import DataError, RecipeError, nearest
-from dlmctl.sampling.prompted import Condition
+from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.fields import Given, Value, field_key, nearest_value, value_words
 from dlmctl.text.vocabulary import known_ids
 
@@ -26,7 +26,7 @@ Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
 """Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
 
 
-def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Condition | None:
+def prompt_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Prompt | None:
     """What a model is given with the texts of a data set, one text's fields a record; None if it takes nothing.
 
     A text without the label has none, as in training, and so has one whose label the model does not know.
@@ -47,17 +47,17 @@ def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -
         if not any(words):
             raise DataError(f"no text has any of the fields {', '.join(config.source.fields)}, the model's source.")
         sources = [pretrained.source_tokenizer.encode(row) for row in words]
-    return Condition(labels, sources) if labels or sources else None
+    return Prompt(labels, sources) if labels or sources else None
 
 
-def read_condition(
+def read_prompt(
     pretrained: Pretrained,
     label: Label | Sequence[Label] | None,
     source: Given | Sequence[Given] | None,
     *,
     strict: bool = True,
     fault: Fault | None = None,
-) -> Condition | None:
+) -> Prompt | None:
     """What a recipe or a caller gives the samples, as ids; None if it gives nothing.
 
     Args:
@@ -66,7 +66,7 @@ def read_condition(
         fault: makes the errors; by default they name the setting only.
 
     Raises:
-        RecipeError: the model takes no such condition, or does not know the label, field or value.
+        RecipeError: the model takes no such prompt, or does not know the label, field or value.
     """
     fault = fault or _unplaced
     config = pretrained.model.config
@@ -80,7 +80,7 @@ def read_condition(
     if sources and config.source is not None and pretrained.source_tokenizer is not None:
         takes = _Takes(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
         rows = [_source_ids(takes, at, value, fault) for at, value in sources]
-    return Condition(numbers, rows) if numbers or rows else None
+    return Prompt(numbers, rows) if numbers or rows else None
 
 
 Placed = list[tuple[tuple[str | int, ...], Any]]

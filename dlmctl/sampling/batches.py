@@ -13,18 +13,18 @@ Batch = list[tuple[Draw, Layout]]
 
 
 def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
-    """Rows, sorted by canvas, in batches of at most ``most``, split where that costs the least time in all.
+    """Rows, sorted by their positions, in batches of at most ``most``, split where that costs the least time in all.
 
     Args:
-        mixed: whether rows of different canvases may share a batch, the shorter ones masked.
+        mixed: whether rows of different lengths may share a batch, the shorter ones masked.
     """
     costs, starts = [0.0], [0]
     for end in range(1, len(rows) + 1):
-        canvas = rows[end - 1][1].canvas
+        positions = rows[end - 1][1].positions
         found = [
-            (costs[start] + BATCH_COST + (end - start) * canvas, start)
+            (costs[start] + BATCH_COST + (end - start) * positions, start)
             for start in range(max(0, end - most), end)
-            if mixed or rows[start][1].canvas == canvas
+            if mixed or rows[start][1].positions == positions
         ]
         cost, start = min(found)
         costs.append(cost)

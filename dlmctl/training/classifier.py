@@ -1,4 +1,4 @@
-"""Training the classifier of a control on a model's frozen embeddings, and loading it again.
+"""Training the classifier of a control on a model's frozen embeddings.
 
 Noise-aware (Li et al. 2022, section 5.1): half of each batch is latents x_t at random t. The other half is the
 model's own x_0 estimates from such latents, given as noise level 0: what guidance at the x_0 estimate shows it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_weights
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, DataLabels, Trainable, _label_kind, classifier_folder
+from dlmctl.control.classifier import LABELS_FILE, classifier_folder, labels_of
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
-from dlmctl.errors import DataError, UserError
+from dlmctl.errors import DataError
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
 
@@ -51,12 +51,12 @@ class ControlTask:
                 remedy="Prepare it again with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`).",
             )
         rows = self._rows(self.train)
-        self.trainable = _trainable(control, rows, label)
-        self.train_labels = self.trainable.labels(*rows)
+        self.learned = labels_of(control).from_data(*rows, label)
+        self.train_labels = self.learned.labels(*rows)
         self.valid_rows = self._rows(self.valid)
-        self.valid_labels = self.trainable.labels(*self.valid_rows)
+        self.valid_labels = self.learned.labels(*self.valid_rows)
         torch.manual_seed(config.seed)
-        self.model = self.trainable.build_classifier(self.lm.config, self.tokenizer)
+        self.model = self.learned.build_classifier(self.lm.config, self.tokenizer)
 
     def _rows(self, split: Split) -> tuple[list[list[str]], list[dict[str, Any]] | None]:
         sentences = [self.tokenizer.words(split.row(row).tolist()) for row in range(len(split))]
@@ -86,7 +86,7 @@ class ControlTask:
                 estimate = self.lm.predict(x[:half], t[:half]).x0.to(x)
             x = torch.cat([estimate, x[half:]])
             t = torch.cat([torch.zeros_like(t[:half]), t[half:]])
-        losses, _ = self.trainable.classifier_loss(model, x, t, labels)
+        losses, _ = self.learned.classifier_loss(model, x, t, labels)
         return losses.mean(), ids.numel()
 
     @torch.no_grad()
@@ -101,9 +101,9 @@ class ControlTask:
         for level in NOISE_LEVELS:
             t = torch.full((len(ids),), level, dtype=torch.float64, device=device)
             x = q_sample(self.lm.schedule, clean, t, noise)
-            _, accuracy = self.trainable.classifier_loss(model, x, t, labels)
+            _, accuracy = self.learned.classifier_loss(model, x, t, labels)
             figures[f"accuracy_x_t_{level:g}"] = accuracy.mean().item()
-            _, accuracy = self.trainable.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
+            _, accuracy = self.learned.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
             figures[f"accuracy_x0_{level:g}"] = accuracy.mean().item()
         return figures
 
@@ -115,17 +115,6 @@ class ControlTask:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         pass
-
-
-def _trainable(
-    control: type[Control[Any]], rows: tuple[list[list[str]], list[dict[str, Any]] | None], label: str | None
-) -> Trainable:
-    kind = _label_kind(control)
-    if kind is not None:
-        return kind.from_data(*rows, label)
-    if label is not None:
-        raise UserError(f"the control {control.name!r} has labels of its own, so it takes none.", where="--label")
-    return cast("Trainable", control)
 
 
 def train_control(
@@ -142,7 +131,7 @@ def train_control(
     """Train a control's classifier and save it beside the model.
 
     Args:
-        control: one that ``require_trainable`` accepts.
+        control: one with ``Labels``.
         data: a prepared data set with the model's vocabulary.
         out: folder of the run (metrics, checkpoint).
         label: the field of the data that holds the labels, for controls that take them from there.
@@ -159,10 +148,9 @@ def train_control(
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(classifier.state_dict(), folder)
     figures = task.validate(classifier)
-    if _label_kind(control) is not None:
-        learned = cast("DataLabels", task.trainable)
-        (folder / LABELS_FILE).write_text(json.dumps(learned.to_json(), ensure_ascii=False, indent=0) + "\n", "utf-8")
-        figures |= learned.held_out(*task.valid_rows)
+    figures |= task.learned.held_out(*task.valid_rows)
+    if (learned := task.learned.to_json()) is not None:
+        (folder / LABELS_FILE).write_text(json.dumps(learned, ensure_ascii=False, indent=0) + "\n", "utf-8")
     card = {"control": control.name, "training": config.model_dump(), "validation": figures}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     return folder

@@ -21,10 +21,11 @@ from dlmctl.cli import app
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.objectives import paper_loss
 from dlmctl.diffusion.process import posterior, q_sample
-from dlmctl.diffusion.samplers import Step, ancestral, ddim
+from dlmctl.diffusion.samplers import ancestral, ddim
 from dlmctl.diffusion.schedule import ScheduleName, betas
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.walk import Step
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TOLERANCE = 1e-4
