@@ -15,6 +15,7 @@ from controls.ngrams import NgramJudge
 from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.fields import Value, nearest_value, value_words
+from dlmctl.precision import widened
 from dlmctl.training.control import load_classifier, load_labels
 from dlmctl.training.field_labels import FieldLabels
 
@@ -132,7 +133,7 @@ class Classifier(Control[ClassifierParams]):
             else:
                 inside = None if state.inside is None else state.inside[rows]
                 (logits,) = network(state.x[rows], state.t[rows], inside)
-            log_probs = logits.float().log_softmax(-1)
+            log_probs = widened(logits).log_softmax(-1)
             energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
         return energies
 

@@ -15,6 +15,7 @@ from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.diffusion import ModelConfig
 from dlmctl.errors import nearest
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
+from dlmctl.precision import widened
 from dlmctl.tokenizer import END, PAD, START, UNK, Tokenizer
 from dlmctl.training.control import load_classifier
 
@@ -79,7 +80,7 @@ class Pos(Control[PosParams]):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(tags given the latent), summed over the words."""
-        log_probs = self._classifier(state.x, state.t, state.inside).float().log_softmax(-1)
+        log_probs = widened(self._classifier(state.x, state.t, state.inside)).log_softmax(-1)
         # A place without wanted tags would be log 0; it is masked out of the sum.
         open_places = self._wanted | ~self._words[..., None]
         found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)

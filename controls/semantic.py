@@ -12,6 +12,7 @@ from torch import Tensor
 from controls.wordings import statement
 from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.fields import Value, value_words
+from dlmctl.precision import widened
 from dlmctl.training.control import load_classifier, load_labels
 from dlmctl.training.field_labels import FieldLabels
 
@@ -66,7 +67,7 @@ class Semantic(Control[SemanticParams]):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(field = value given the latent), summed over the fields."""
-        log_probs = [logits.float().log_softmax(-1) for logits in self._classifier(state.x, state.t, state.inside)]
+        log_probs = [widened(logits).log_softmax(-1) for logits in self._classifier(state.x, state.t, state.inside)]
         return -(torch.cat(log_probs, dim=-1) * self._wanted).sum(-1)
 
     def check(self, words: Sequence[Sequence[str]]) -> list[Check]:

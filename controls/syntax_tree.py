@@ -19,9 +19,9 @@ from dlmctl.control import Check, Control, ControlParams, ControlState, Setting
 from dlmctl.diffusion import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.evaluation.brackets import compare
-from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.parsing import NONE, all_spans, constituency_parser
+from dlmctl.precision import widened
 from dlmctl.tokenizer import Tokenizer
 from dlmctl.training.control import load_classifier, load_labels
 from dlmctl.trees import Span, Tree, labelled_spans, read_tree
@@ -135,7 +135,7 @@ class SpanClassifier(nn.Module):
         first, last = row + starts, row + ends
         ends_of = end.flatten(0, 1).index_select(0, last.flatten())
         spans = F.gelu(start.flatten(0, 1).index_select(0, first.flatten()) + ends_of)
-        return by_row(self.out, spans).view(*first.shape, -1)
+        return self.out(spans).view(*first.shape, -1)
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ class SyntaxTree(Control[SyntaxTreeParams]):
     def energy(self, state: ControlState) -> Tensor:
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
         over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
-        logits = self._classifier(state.x, state.t, self._starts, self._ends, state.inside).float()
+        logits = widened(self._classifier(state.x, state.t, self._starts, self._ends, state.inside))
         # Span by span: over a transposed tensor the same sums come out otherwise among other rows.
         nats = F.cross_entropy(logits.flatten(0, 1), self._wanted.flatten(), reduction="none")
         return (nats.view_as(self._weights) * self._weights).sum(-1) + self._beyond

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dlmctl.condition import LabelSettings, SourceSettings
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
 from dlmctl.models.condition import Conditioner, Conditioning
+from dlmctl.precision import widened
 from dlmctl.schedule import Schedule, ScheduleName, betas
 
 Rounding = Literal["dot", "l2", "cosine"]
@@ -186,7 +187,7 @@ class DiffusionLM(nn.Module):
             given = self.conditioner(*self.conditioner.nothing(len(x_t)))
         time = self.schedule.network_time(t)
         more = {name: value for name, value in (("given", given), ("inside", inside)) if value is not None}
-        output = self.denoiser(inputs, time, **more).float()
+        output = widened(self.denoiser(inputs, time, **more))
         if self.predicts_words:
             return self.prediction_of_words(output)
         if self.config.prediction == "epsilon":

@@ -15,6 +15,7 @@ from dlmctl.checkpoint import Pretrained, from_pretrained
 from dlmctl.compose import All, AnyOf, Not, parts_of
 from dlmctl.condition import Condition, Label, read_condition
 from dlmctl.control import Check, Control, find_control
+from dlmctl.environment import environment, one_thread
 from dlmctl.errors import UserError
 from dlmctl.fields import Given
 from dlmctl.noise import Draw
@@ -56,10 +57,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Generation:
-    """The samples of a run, in order, and the seconds that sampling and checking took."""
+    """The samples of a run, in order.
+
+    Attributes:
+        seconds: that sampling and checking took.
+        environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
+    """
 
     samples: list[Sample]
     seconds: float
+    environment: dict[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
@@ -148,6 +155,7 @@ def generate(
     candidates: int = 1,
     rank_by: Sequence[Criterion] = ("satisfaction",),
     batch_size: int = 64,
+    deterministic: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
     on_step: OnStep | None = None,
@@ -162,12 +170,14 @@ def generate(
         condition: in place of label and source, both as ids already; see ``condition.read_condition``.
         samples: how many texts, or the numbers of some of a run's; a control's sets of parameters are dealt out to
             them in turn, by number.
-        seed: each sample follows from the seed and its own number alone.
+        seed: each sample follows from the seed and its own number, but for the rounding of its batch.
         preset: what ``sampler`` and ``guidance`` are where they are not given.
         until: draw samples again that are not good enough; the best text of each is kept.
         candidates: texts drawn for each sample in each round, of which the best by ``rank_by`` is kept.
         rank_by: what makes a text the best, the first criterion first; see ``selection.utilities``.
-        device: ``auto`` takes a GPU if there is one.
+        deterministic: as ``sampler.deterministic``: each text alone on one thread of the CPU, and so to the last bit
+            the same at any batch size.
+        device: ``auto`` takes a GPU if there is one, but not where the texts are to be deterministic.
         on_step: sees every reverse step of every batch.
 
     Raises:
@@ -176,37 +186,44 @@ def generate(
     """
     started = time.perf_counter()
     until = until or Until(max_rounds=1)
-    place = choose_device(device)
+    chosen = settings_of(preset)
+    sampler = sampler or chosen.sampler
+    if deterministic:
+        sampler = SamplerSettings.model_validate({**sampler.model_dump(), "deterministic": True})
+    place = choose_device(device, deterministic=sampler.deterministic)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     pretrained.model.to(place)
     if control is not None:
         control.attach(pretrained)
     condition = condition or read_condition(pretrained, label, source)
-    chosen = settings_of(preset)
-    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, condition)
+    plan = Plan(pretrained, control, sampler, guidance or chosen.guidance, batch_size, condition)
     numbers = range(samples) if isinstance(samples, int) else samples
     best: dict[int, Sample] = {}
-    for number in range(until.max_rounds):
-        open_samples = [i for i in numbers if i not in best or not satisfied(best[i].checks, until)]
-        if not open_samples:
-            break
-        attempts = range(number * candidates, (number + 1) * candidates)
-        draws = [Draw(seed, sample, attempt) for sample in open_samples for attempt in attempts]
-        found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
-        for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
-            found[sample.index].append(sample)
-        for i, texts in found.items():
-            best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
-    return Generation([best[i] for i in numbers], time.perf_counter() - started)
+    with one_thread(sampler.deterministic):
+        for number in range(until.max_rounds):
+            open_samples = [i for i in numbers if i not in best or not satisfied(best[i].checks, until)]
+            if not open_samples:
+                break
+            attempts = range(number * candidates, (number + 1) * candidates)
+            draws = [Draw(seed, sample, attempt) for sample in open_samples for attempt in attempts]
+            found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
+            for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
+                found[sample.index].append(sample)
+            for i, texts in found.items():
+                best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
+    seconds = time.perf_counter() - started
+    return Generation([best[i] for i in numbers], seconds, environment(sampler, place, batch_size))
 
 
 def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
     """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""
-    results = sorted(drawn, key=lambda result: result.draw)
-    control = plan.control.only([result.draw.sample for result in results]) if plan.control is not None else None
-    for result, checks in zip(results, check_all(control, [result.words for result in results]), strict=True):
-        text = plan.pretrained.tokenizer.text(result.words)
-        yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
+    drawn_in_order = sorted(drawn, key=lambda result: result.draw)
+    # A judge may be a network too.
+    for results in [[one] for one in drawn_in_order] if plan.sampler.deterministic else [drawn_in_order]:
+        control = plan.control.only([result.draw.sample for result in results]) if plan.control is not None else None
+        for result, checks in zip(results, check_all(control, [result.words for result in results]), strict=True):
+            text = plan.pretrained.tokenizer.text(result.words)
+            yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
 
 
 def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrained) -> Sample:
@@ -216,12 +233,18 @@ def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrai
     return texts[max(range(len(texts)), key=values.__getitem__)]
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
     """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
 
+    Deterministic texts are for the CPU: kernels of a GPU may add up in another order each time.
+
     Raises:
-        UserError: there is no such device here.
+        UserError: there is no such device here, or it is none for deterministic texts.
     """
+    if deterministic and name not in ("auto", "cpu"):
+        raise UserError(f"sampler.deterministic is for the CPU, not {name!r}.", remedy="Use auto or cpu.")
+    if deterministic:
+        name = "cpu"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and processes.count() > 1:

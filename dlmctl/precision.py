@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from torch import Tensor
 
 from dlmctl.settings import Precision
 
@@ -12,8 +15,19 @@ def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
 
     Entered once around a whole batch: the weights are cast on first use and kept until it is left.
     """
-    lower = precision == "bf16" or (precision == "auto" and fast_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=lower)
+    return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(precision, device) == "bf16")
+
+
+def computed_in(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The precision that ``auto`` comes to on the device."""
+    if precision != "auto":
+        return precision
+    return "bf16" if fast_bfloat16(device) else "fp32"
+
+
+def widened(x: Tensor) -> Tensor:
+    """``x`` in at least float32: what leaves a network goes on so, and float64 stays float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from dlmctl.control import Control, ControlState
 from dlmctl.diffusion import DiffusionLM, Prediction
 from dlmctl.errors import RecipeError
 from dlmctl.guidance import Gradient, langevin, shift_latent, shift_words, strength
-from dlmctl.precision import networks_in
+from dlmctl.precision import networks_in, widened
 from dlmctl.samplers import Step
 from dlmctl.settings import Guidance, Method, SamplerSettings
 from dlmctl.tokenizer import Tokenizer
@@ -102,7 +102,7 @@ class Steered:
                 logits = self.control.condition(logits, t)
             x0 = logits.softmax(-1) @ self.embeddings
         else:
-            x0 = predicted.x0.float()
+            x0 = widened(predicted.x0)
         if scale and method in ("latent", "denoiser"):
             alphabar = self.model.schedule.alphabar(t).to(x_t).reshape(-1, 1, 1)
             gradient = self._gradient(self._state_of_latent(t, through=method == "denoiser"), float(t[0]))
@@ -203,7 +203,7 @@ class Steered:
         return torch.where(self.inside[..., None], log_probs, padding)
 
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
-        return self._state((probabilities @ self.embeddings).float(), probabilities.clamp(min=LEAST).log)
+        return self._state(widened(probabilities @ self.embeddings), probabilities.clamp(min=LEAST).log)
 
     def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
         """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
@@ -213,7 +213,7 @@ class Steered:
             def predict() -> tuple[Tensor, Tensor]:
                 found = self.predict(x_t, t, self.previous)
                 scores = self.model.rounding_logits(found.x0) if found.logits is None else found.logits
-                return found.x0.float(), self._on_canvas(scores.float().log_softmax(-1))
+                return widened(found.x0), self._on_canvas(widened(scores).log_softmax(-1))
 
             if through:
                 return self._state(predict()[0], lambda: predict()[1])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
+from dlmctl.precision import widened
 
 
 class PooledClassifier(nn.Module):
@@ -33,9 +33,9 @@ class PooledClassifier(nn.Module):
         ``inside [B, L]`` is true for the positions that count; all of them where it is None.
         """
         h = self.encoder(x, 1000 * t.float(), inside=inside)
-        scores = self.attention(h).float()
+        scores = widened(self.attention(h))
         if inside is not None:
             scores = scores.masked_fill(~inside[..., None], -torch.inf)
         weights = scores.softmax(1).to(h)
         pooled = torch.einsum("blf,blh->fbh", weights, h)
-        return [by_row(head, part) for head, part in zip(self.heads, pooled, strict=True)]
+        return [head(part) for head, part in zip(self.heads, pooled, strict=True)]
