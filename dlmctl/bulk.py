@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 BulkProgress = Callable[[float, int], None]
 """Receives texts done, with a share of those being drawn, and texts in all."""
 
-# What changes no text but by rounding, or is said by other settings: a preset by sampler and guidance, a model by its weights.
+# What changes no text but by rounding, or is said by other settings: a preset by sampler and guidance, a model by its
+# weights.
 NEUTRAL = {"description", "samples", "batch_size", "device", "model", "preset"}
 
 
