@@ -18,6 +18,7 @@ from dlmctl.control.field_labels import FieldLabels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.errors import DataError, RecipeError
+from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, nearest_value, value_words
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class PreparedClassifier(Prepared):
             else:
                 mask = None if state.mask is None else state.mask[rows]
                 (logits,) = network(state.x[rows], state.t[rows], mask)
-            log_probs = logits.float().log_softmax(-1)
+            log_probs = widened(logits).log_softmax(-1)
             energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
         return energies
 

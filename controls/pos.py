@@ -17,6 +17,7 @@ from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
+from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
 
@@ -93,7 +94,7 @@ class PreparedPos(Prepared):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(tags given the latent), summed over the words."""
-        log_probs = self.classifier(state.x, state.t, state.mask).float().log_softmax(-1)
+        log_probs = widened(self.classifier(state.x, state.t, state.mask)).log_softmax(-1)
         # A place without wanted tags would be log 0; it is masked out of the sum.
         open_places = self.wanted | ~self.words[..., None]
         found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)

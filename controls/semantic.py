@@ -15,6 +15,7 @@ from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, value_words
 
 
@@ -54,7 +55,7 @@ class PreparedSemantic(Prepared):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(field = value given the latent), summed over the fields."""
-        log_probs = [logits.float().log_softmax(-1) for logits in self.classifier(state.x, state.t, state.mask)]
+        log_probs = [widened(logits).log_softmax(-1) for logits in self.classifier(state.x, state.t, state.mask)]
         return -(torch.cat(log_probs, dim=-1) * self.wanted).sum(-1)
 
 

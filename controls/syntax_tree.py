@@ -24,7 +24,7 @@ from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
-from dlmctl.models.rows import by_row
+from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -137,7 +137,7 @@ class SpanClassifier(nn.Module):
         first, last = row + starts, row + ends
         ends_of = end.flatten(0, 1).index_select(0, last.flatten())
         spans = F.gelu(start.flatten(0, 1).index_select(0, first.flatten()) + ends_of)
-        return by_row(self.out, spans).view(*first.shape, -1)
+        return self.out(spans).view(*first.shape, -1)
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class PreparedTree(Prepared):
     def energy(self, state: ControlState) -> Tensor:
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
         over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
-        logits = self.classifier(state.x, state.t, self.starts, self.ends, state.mask).float()
+        logits = widened(self.classifier(state.x, state.t, self.starts, self.ends, state.mask))
         # Span by span: over a transposed tensor the same sums come out otherwise among other rows.
         nats = F.cross_entropy(logits.flatten(0, 1), self.wanted.flatten(), reduction="none")
         return (nats.view_as(self.weights) * self.weights).sum(-1) + self.beyond

@@ -26,6 +26,7 @@ from dlmctl.diffusion.process import x0_from_noise, x0_from_previous
 from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
 from dlmctl.models.conditioner import Conditioner, Conditioning
+from dlmctl.models.numerics import widened
 
 Rounding = Literal["dot", "l2", "cosine"]
 Objective = Literal["paper", "cross_entropy"]
@@ -194,7 +195,7 @@ class DiffusionLM(nn.Module):
             given = self.conditioner(*self.conditioner.nothing(len(x_t)))
         time = self.schedule.network_time(t)
         more = {name: value for name, value in (("given", given), ("mask", mask)) if value is not None}
-        output = self.denoiser(inputs, time, **more).float()
+        output = widened(self.denoiser(inputs, time, **more))
         if self.predicts_words:
             return self.prediction_of_words(output)
         if self.config.prediction == "epsilon":

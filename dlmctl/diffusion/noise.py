@@ -1,4 +1,4 @@
-"""Where randomness comes from: each draw of each sample has streams of its own, so batch size never changes a text."""
+"""Where randomness comes from: each draw of each sample has streams of its own, in whatever batch it is."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlmctl.models.rows import by_row
+from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 
 
@@ -33,9 +33,9 @@ class PooledClassifier(nn.Module):
         ``mask [B, L]`` is true for the positions that count; all of them where it is None.
         """
         h = self.encoder(x, 1000 * t.float(), mask=mask)
-        scores = self.attention(h).float()
+        scores = widened(self.attention(h))
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -torch.inf)
         weights = scores.softmax(1).to(h)
         pooled = torch.einsum("blf,blh->fbh", weights, h)
-        return [by_row(head, part) for head, part in zip(self.heads, pooled, strict=True)]
+        return [head(part) for head, part in zip(self.heads, pooled, strict=True)]

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dlmctl.models.attention import attention
-from dlmctl.models.rows import by_row
 
 if TYPE_CHECKING:
     from dlmctl.models.conditioner import Conditioning
@@ -72,7 +71,7 @@ class TimeEmbedding(nn.Sequential):
     def forward(self, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``t [B]`` in 0..1000 to ``[B, width]``."""
         time = sinusoid(t, self.channels).to(next(self.parameters()).dtype)
-        time = by_row(super().forward, time)
+        time = self[2](self[1](self[0](time)))
         return time if given is None or given.shift is None else time + given.shift
 
 

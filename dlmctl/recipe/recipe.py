@@ -44,7 +44,7 @@ class Recipe(BaseModel):
     description: str = Field("", description="what the recipe is for")
     model: str = Field("e2e", description="a bundled name, a folder, or a hub name")
     samples: int = Field(8, ge=1, description="how many texts")
-    seed: int = Field(0, ge=0, description="same seed, same texts, whatever the batch size")
+    seed: int = Field(0, ge=0, description="same seed, same texts, but for the rounding of a batch")
     label: Value | list[Value] | None = Field(
         None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
     )

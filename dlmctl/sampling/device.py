@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from dlmctl import processes
@@ -14,8 +16,14 @@ def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
 
     Entered once around a whole batch: the weights are cast on first use and kept until it is left.
     """
-    lower = precision == "bf16" or (precision == "auto" and fast_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=lower)
+    return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(precision, device) == "bf16")
+
+
+def computed_in(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The precision that ``auto`` comes to on the device."""
+    if precision != "auto":
+        return precision
+    return "bf16" if fast_bfloat16(device) else "fp32"
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -29,12 +37,18 @@ def fast_bfloat16(device: torch.device) -> bool:
     return any(able.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
     """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
 
+    Deterministic texts are for the CPU: kernels of a GPU may add up in another order each time.
+
     Raises:
-        UserError: there is no such device here.
+        UserError: there is no such device here, or it is none for deterministic texts.
     """
+    if deterministic and name not in ("auto", "cpu"):
+        raise UserError(f"sampler.deterministic is for the CPU, not {name!r}.", remedy="Use auto or cpu.")
+    if deterministic:
+        name = "cpu"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and processes.count() > 1:

@@ -56,15 +56,21 @@ def draw_texts(
 ) -> Iterator[Drawn]:
     """Each of ``draws`` as words, batch by batch, in the order of their lengths.
 
+    How a matrix library rounds depends on the shapes it is given, so the company of a text shows in its last bits, and
+    now and then in a word. With ``sampler.deterministic`` a text has none.
+
     Raises:
         UserError: the control has no weights for this model, or the model cannot satisfy it.
     """
     lengths: dict[int, list[float]] = {}
     if plan.prompt is not None:
-        lengths = length_weights(plan.pretrained.model, plan.prompt, sorted({draw.sample for draw in draws}))
+        samples = sorted({draw.sample for draw in draws})
+        for some in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
+            lengths |= length_weights(plan.pretrained.model, plan.prompt, some)
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
+    most = 1 if plan.sampler.deterministic else plan.batch_size
     mixed = plan.pretrained.model.takes_mask
-    batches = batches_of(sorted(rows, key=lambda row: row[1].positions), plan.batch_size, mixed=mixed)
+    batches = batches_of(sorted(rows, key=lambda row: row[1].positions), most, mixed=mixed)
     # All of them before the first step, so that whatever cannot be done is said at once.
     controls = [_feasible(plan, batch) for batch in batches]
     for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):

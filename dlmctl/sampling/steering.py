@@ -19,6 +19,7 @@ from dlmctl.diffusion.family import Family, Moved, Prediction
 from dlmctl.diffusion.layout import Layouts, special_bans
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import RecipeError, UserError
+from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.guidance import Gradient, shift_words, strength
@@ -95,7 +96,7 @@ class Steered:
         scale = strength(self.guidance, float(t[0])) if self.parts else 0.0
         logits = predicted.logits
         if logits is None:
-            x0 = predicted.x0.float()
+            x0 = widened(predicted.x0)
         else:
             logits = self._guided(logits / self.sampler.temperature, scale, t)
             x0 = self.family.soft(logits.softmax(-1))
@@ -196,7 +197,7 @@ class Steered:
         return torch.where(self.mask[..., None], log_probs, padding)
 
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
-        return self._state(self.family.soft(probabilities).float(), probabilities.clamp(min=LEAST).log)
+        return self._state(widened(self.family.soft(probabilities)), probabilities.clamp(min=LEAST).log)
 
     def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
         """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
@@ -206,7 +207,7 @@ class Steered:
             def predict() -> tuple[Tensor, Tensor]:
                 found = self.family.predict(x_t, t, self.previous, self.mask)
                 scores = self.model.rounding_logits(found.x0) if found.logits is None else found.logits
-                return found.x0.float(), self._padded(scores.float().log_softmax(-1))
+                return widened(found.x0), self._padded(widened(scores).log_softmax(-1))
 
             if through:
                 return self._state(predict()[0], lambda: predict()[1])

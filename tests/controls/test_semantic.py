@@ -85,7 +85,7 @@ def test_the_classifier_learns_to_tell_values(data, trained):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
 def state_of(pretrained, x):
