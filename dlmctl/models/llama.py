@@ -1,4 +1,4 @@
-"""Llama blocks with full attention: the denoiser of masked diffusion language models (Touvron et al. 2023; Nie et al. 2025).
+"""Llama blocks with full attention: the denoiser of masked diffusion (Touvron et al. 2023; Nie et al. 2025).
 
 RMSNorm before each sublayer, rotary positions, SwiGLU, no biases, the output layer tied to the word embeddings, and no
 time input: how many words are masked says it. Weights are saved under the names of ``LlamaForCausalLM``, so either side
@@ -47,7 +47,7 @@ class LlamaConfig(BaseModel):
 
 
 def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> nn.Linear:
-    """Several linear layers over one input as one matrix, the layer ``name`` of ``holder``; saved under their own names.
+    """Several linear layers over one input as one matrix, layer ``name`` of ``holder``; saved under their own names.
 
     Args:
         width: of the input; parts: the output width of each layer, by the name that its weight is saved under.
