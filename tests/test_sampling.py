@@ -161,7 +161,8 @@ class Lengths(Control):
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_control_sees_mixed_lengths_only_if_it_says_that_it_can(e2e, ragged, monkeypatch):
-    from dlmctl.sampling.draw import Plan, draw_texts
+    from dlmctl.sampling.draw import draw_texts
+    from dlmctl.sampling.plan import Plan
 
     control = Lengths()
     control.seen, control.ragged = [], ragged

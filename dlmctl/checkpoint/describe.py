@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from dlmctl.checkpoint.pretrained import resolve
+from dlmctl.diffusion.masked import MaskedConfig
+from dlmctl.diffusion.model import ModelConfig
 
 
 def describe(source: str) -> tuple[dict[str, str], str]:
@@ -27,16 +29,32 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         "on disk": f"{stored / 2**20:.1f} MiB with controls and scorer",
         "vocabulary": f"{config.vocab_size:,} words",
         "length": f"{config.length} positions",
-        "denoiser": f"{config.architecture}, {config.denoiser.summary()}",
-        "latent": f"{config.embed_dim} dimensions, {config.schedule} schedule",
-        "objective": config.objective + (" with self-conditioning" if config.self_conditioning else ""),
-        "label": f"{config.label.field}: {', '.join(config.labels)}" if config.label else "none",
-        "source": ", ".join(config.source.fields) if config.source else "none",
+        **(_masked(config) if isinstance(config, MaskedConfig) else _latent(config)),
         "controls": ", ".join(controls) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
     }
     card = folder / "README.md"
     return facts, card.read_text("utf-8") if card.exists() else ""
+
+
+def _latent(config: ModelConfig) -> dict[str, str]:
+    return {
+        "family": "gaussian: latents over word embeddings",
+        "denoiser": f"{config.architecture}, {config.denoiser.summary()}",
+        "latent": f"{config.embed_dim} dimensions, {config.schedule} schedule",
+        "objective": config.objective + (" with self-conditioning" if config.self_conditioning else ""),
+        "label": f"{config.label.field}: {', '.join(config.labels)}" if config.label else "none",
+        "source": ", ".join(config.source.fields) if config.source else "none",
+    }
+
+
+def _masked(config: MaskedConfig) -> dict[str, str]:
+    return {
+        "family": "masked: words behind masks",
+        "denoiser": config.denoiser.summary(),
+        "lengths": "drawn like those of the training text" if config.lengths == "data" else "chosen by the model",
+        "labels of words": ", ".join(config.tags) or "none",
+    }
 
 
 def _scorer(config: Path) -> str:

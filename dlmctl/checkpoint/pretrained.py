@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
     from dlmctl.diffusion.model import DiffusionLM, ModelConfig
     from dlmctl.text.tokenizer import Tokenizer
 
@@ -47,10 +48,23 @@ class Pretrained:
         source_tokenizer: the words of the sources, where the model takes a source.
     """
 
-    model: DiffusionLM
+    model: DiffusionLM | MaskedLM
     tokenizer: Tokenizer
     folder: Path
     source_tokenizer: Tokenizer | None = None
+
+    @property
+    def latent(self) -> DiffusionLM:
+        """The model, for what only latents have.
+
+        Raises:
+            ModelError: it is a masked one.
+        """
+        from dlmctl.diffusion.model import DiffusionLM
+
+        if isinstance(self.model, DiffusionLM):
+            return self.model
+        raise ModelError("is a masked model, and this needs one with latents.", where=str(self.folder))
 
 
 def bundled_models() -> list[str]:
@@ -119,6 +133,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
     Raises:
         ModelError: there is no such model, or a file of it is missing, damaged or too new.
     """
+    from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
     from dlmctl.diffusion.model import DiffusionLM
 
     folder = resolve(source)
@@ -128,6 +143,10 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
         model, tokenizer = load_original(folder)
         return Pretrained(model.to(device), tokenizer, folder)
     config = _read_config(folder / "config.json")
+    if isinstance(config, MaskedConfig):
+        masked = MaskedLM(config)
+        load_into(masked, folder)
+        return Pretrained(masked.to(device).eval(), _read_words(folder, config.vocab_size), folder)
     words = _read_words(folder, config.vocab_size)
     source_words = _read_words(folder / SOURCE, config.source_vocab_size) if config.source is not None else None
     model = DiffusionLM(config)
@@ -149,9 +168,10 @@ def _read_words(folder: Path, size: int) -> Tokenizer:
     return words
 
 
-def _read_config(path: Path) -> ModelConfig:
+def _read_config(path: Path) -> ModelConfig | MaskedConfig:
     from pydantic import ValidationError
 
+    from dlmctl.diffusion.masked import MaskedConfig
     from dlmctl.diffusion.model import ModelConfig
 
     settings = read_object(path, AGAIN)
@@ -165,7 +185,8 @@ def _read_config(path: Path) -> ModelConfig:
             remedy="Upgrade dlmctl.",
         )
     try:
-        return ModelConfig.model_validate(settings)
+        kind = MaskedConfig if settings.get("family") == "masked" else ModelConfig
+        return kind.model_validate(settings)
     except ValidationError as error:
         raise ModelError(first_fault(error), where=str(path), remedy=AGAIN) from None
 
@@ -186,7 +207,7 @@ def read_object(path: Path, remedy: str | None = None) -> dict[str, Any]:
 
 
 def save_pretrained(
-    model: DiffusionLM,
+    model: DiffusionLM | MaskedLM,
     tokenizer: Tokenizer,
     folder: str | Path,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
     loaded = _LOADED.setdefault(batch.model, {})
     if (control, name) not in loaded:
         labels = load_labels(labels_of(control), control, batch, name)
-        classifier = labels.build_classifier(batch.model.config, batch.vocabulary)
+        classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
         load_into(classifier, _trained_folder(control, batch.folder, name))
         loaded[control, name] = classifier.eval().requires_grad_(False)
     return loaded[control, name].to(batch.device)

@@ -20,9 +20,14 @@ class Prepared:
     Attributes:
         exact: whether ``restrict`` and ``constrain`` alone hold the words to the control. Its energy then serves only
             where there are no word logits, and under ``any`` and ``not``.
+        evidence: ``[B, L, V]``, for each word how much likelier it makes what is wanted, in nats, where that is known
+            for every word at once. It is added to the word logits at every step, in place of a gradient of the energy.
+        tags: of each text the label of each of its words, empty for none; models that read labels are told them.
     """
 
     exact = False
+    evidence: Tensor | None = None
+    tags: Sequence[Sequence[str]] | None = None
 
     def energy(self, state: ControlState) -> Tensor:
         """How far each text is from what is wanted: ``[B]``, in nats, lower is better, differentiable."""

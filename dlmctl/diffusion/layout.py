@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
@@ -13,13 +13,22 @@ from dlmctl.errors import RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlmctl.diffusion.model import ModelConfig
     from dlmctl.text.tokenizer import Tokenizer
 
 # START and END.
 SPECIAL = 2
 # Texts are laid out on multiples of so many positions, as in training, so that those of like length share a batch.
 MULTIPLE = 8
+
+
+class Sizes(Protocol):
+    """What a model's configuration says of its texts: most positions, and training sentences by length in words."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def sentence_lengths(self) -> Sequence[int]: ...
 
 
 class Layout(NamedTuple):
@@ -35,7 +44,7 @@ def positions_for(words: int, length: int) -> int:
 
 
 def lay_out(
-    config: ModelConfig, wanted: tuple[int, int] | None, draw: Draw, lengths: Sequence[float] | None = None
+    config: Sizes, wanted: tuple[int, int] | None, draw: Draw, lengths: Sequence[float] | None = None
 ) -> Layout:
     """The layout of one text, its length drawn like those of the training sentences.
 

@@ -64,6 +64,11 @@ class MaskedConfig(MaskedSettings):
         """The id of MASK: the one after the words."""
         return self.vocab_size
 
+    @property
+    def embed_dim(self) -> int:
+        """Width of the word embeddings."""
+        return self.denoiser.hidden
+
 
 class MaskedLM(nn.Module):
     """A network that predicts the words behind the masks, and the vocabulary it speaks.
@@ -71,12 +76,15 @@ class MaskedLM(nn.Module):
     Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
     """
 
+    # Texts of different lengths may share a batch.
+    takes_mask = True
+
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
         self.config = config
         self.denoiser = LlamaDenoiser(config.denoiser, config.vocab_size + 1, len(config.tags))
-        self.register_state_dict_post_hook(_without_denoiser)
-        self.register_load_state_dict_pre_hook(_with_denoiser)
+        self.register_state_dict_post_hook(_without_denoiser)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_denoiser)  # type: ignore[no-untyped-call]
 
     @property
     def mask_id(self) -> int:

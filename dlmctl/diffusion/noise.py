@@ -57,6 +57,15 @@ class SampleNoise:
             noise[row, :own] = self._draw(source, torch.Size((own, width)))
         return noise.to(like)
 
+    def uniform(self, count: int, like: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1), ``count`` for each place of ``like [B, L]``: ``[count, B, L]``, float32."""
+        rows, length = like.shape
+        noise = torch.zeros(count, rows, length)
+        for row, source in enumerate(self.generators):
+            own = length if self.positions is None else self.positions[row]
+            noise[:, row, :own] = torch.rand((count, own), generator=source)
+        return noise.to(like.device)
+
     def _draw(self, source: torch.Generator, shape: torch.Size) -> Tensor:
         noise = torch.randn(shape, generator=source)
         while self.top_p is not None and bool((outside := noise.abs() > self.top_p).any()):

@@ -17,7 +17,8 @@ from dlmctl.generation.generate import generate
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
-from dlmctl.sampling.draw import Plan, Progress, impossible
+from dlmctl.sampling.draw import Progress, impossible
+from dlmctl.sampling.plan import Plan
 
 
 def evaluate_control(

@@ -21,6 +21,7 @@ from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.diffusion.bound import likelihood_bound
 from dlmctl.diffusion.layout import SPECIAL, positions_for
+from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.noise import CONTROL, Draw, SampleNoise
 from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError
@@ -104,7 +105,8 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
         chosen = _spread(len(found), limit)
         rows = [found.row(row).tolist() for row in chosen]
         config = pretrained.model.config
-        fields = found.read_fields() if config.label or config.source else [{}] * len(found)
+        prompted = isinstance(config, ModelConfig) and (config.label or config.source)
+        fields = found.read_fields() if prompted else [{}] * len(found)
     else:
         records = list(read_corpus(data, sniff(data)))
         chosen = _spread(len(records), limit)
@@ -149,7 +151,7 @@ def likelihood(
             far as the x_0 estimate becomes exact near t = 0.
         draws: the more, the smaller the standard error; all steps if not fewer than these.
     """
-    model, tokenizer, rows = pretrained.model, pretrained.tokenizer, texts.rows
+    model, tokenizer, rows = pretrained.latent, pretrained.tokenizer, texts.rows
     steps = steps or model.schedule.steps or STEPS
     stretches = stretches_of(model.schedule, steps, draws)
     sizes = torch.tensor([len(stretch) for stretch in stretches], dtype=torch.float64)[:, None, None]

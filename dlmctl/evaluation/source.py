@@ -34,11 +34,11 @@ def source_fields(pretrained: Pretrained) -> list[str]:
     Raises:
         ModelError: it takes none.
     """
-    if pretrained.model.config.source is None:
+    if pretrained.latent.config.source is None:
         raise ModelError(
             "takes no source.", where=str(pretrained.folder), remedy="Train one with `model.source`; docs/training.md."
         )
-    return pretrained.model.config.source.fields
+    return pretrained.latent.config.source.fields
 
 
 def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:

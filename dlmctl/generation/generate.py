@@ -20,8 +20,9 @@ from dlmctl.recipe.recipe import ControlSpec, Recipe
 from dlmctl.recipe.recipe import Source as RecipeFile
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.draw import Drawn, Plan, Progress, draw_texts
+from dlmctl.sampling.draw import Drawn, Progress, draw_texts
 from dlmctl.sampling.environment import environment, one_thread
+from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given

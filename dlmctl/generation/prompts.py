@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl.datasets.conditions import label_numbers, label_values, source_rows, source_words
 from dlmctl.datasets.readers import parse_mr
+from dlmctl.diffusion.masked import MaskedConfig
 from dlmctl.diffusion.model import SourceSettings
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.sampling.prompted import Prompt
@@ -35,6 +36,8 @@ def prompt_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> P
         DataError: no record has the label, or any field of the source; a source is too long.
     """
     config = pretrained.model.config
+    if isinstance(config, MaskedConfig):
+        return None
     labels: list[int] = []
     sources: list[list[int]] = []
     if config.label is not None:
@@ -71,10 +74,12 @@ def read_prompt(
     fault = fault or _unplaced
     config = pretrained.model.config
     labels, sources = _listed(label), _listed(source)
-    for name, given, taken in (("label", labels, config.label), ("source", sources, config.source)):
-        if given and taken is None:
+    for name, given in (("label", labels), ("source", sources)):
+        if given and getattr(config, name, None) is None:
             what = f"the model {str(pretrained.folder)!r} takes no {name}."
             raise fault((name,), what, f"Leave it out, or train a model with `model.{name}`; see docs/training.md.")
+    if isinstance(config, MaskedConfig):
+        return None
     numbers = [_label_number(config.labels, at, value, fault) for at, value in labels]
     rows = []
     if sources and config.source is not None and pretrained.source_tokenizer is not None:

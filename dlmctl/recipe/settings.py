@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Criterion = Literal["satisfaction", "lm_score", "worst_word", "mbr"]
 Precision = Literal["auto", "fp32", "bf16"]
+Sampler = Literal[
+    "auto", "ancestral", "ddim", "dpmpp_2m", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"
+]
 Method = Literal["words", "latent", "denoiser", "langevin"]
 
 
@@ -16,8 +19,12 @@ class SamplerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Literal["ancestral", "ddim", "dpmpp_2m"] = Field("ddim", description="which sampler")
-    steps: int = Field(50, ge=1, le=100_000, description="reverse steps")
+    name: Sampler = Field(
+        "auto",
+        description="of latents ancestral, ddim or dpmpp_2m; of masked models ancestral, remasking, or what they write "
+        "first: entropy, confidence, margin, low_confidence, random; auto: ddim, entropy, or confidence under guidance",
+    )
+    steps: int | None = Field(50, ge=1, le=100_000, description="reverse steps; of masked models null: one a word")
     eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
     last: float = Field(0.3, ge=0, lt=1, description="time from which the last step goes straight to clean text")
     spacing: float = Field(
@@ -37,6 +44,15 @@ class SamplerSettings(BaseModel):
         False,
         description="each text alone, on one thread of the CPU, in fp32 unless `precision` says otherwise: slower, and "
         "to the last bit the same at any batch size",
+    )
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="masked models: words below this share of the likeliest one's probability are left out",
+    )
+    remask: float = Field(
+        0.0, ge=0, le=1, description="remasking: the most that a word may be masked again with in a step"
     )
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,45 +9,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control, ready_all
+from dlmctl.control.base import ready_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
-from dlmctl.diffusion.layout import Layout, lay_out, stacked
-from dlmctl.diffusion.noise import Draw, SampleNoise
-from dlmctl.diffusion.samplers import SAMPLERS
+from dlmctl.diffusion.layout import SPECIAL, Layout, lay_out
+from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
-from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import Batch, batches_of
-from dlmctl.sampling.device import networks_in
-from dlmctl.sampling.early_exit import EarlyExit, exit_from
 from dlmctl.sampling.feasible import check_feasible
-from dlmctl.sampling.prompted import ClassifierFree, Prompt, length_weights
-from dlmctl.sampling.steering import Steered
-from dlmctl.sampling.walk import OnStep, Step, walk
+from dlmctl.sampling.latent_draw import draw_latent
+from dlmctl.sampling.masked_draw import draw_masked
+from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.prompted import length_weights
+from dlmctl.sampling.walk import OnStep, Step
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
 
 
 class Drawn(NamedTuple):
-    """What came of one draw: words, their latents ``[L, D]``, and what went wrong with the guidance, if anything."""
+    """What came of one draw: words, their embeddings ``[L, D]``, what went wrong with the guidance, if anything, and
+    the nats that the walk found the words to have, where the family knows."""
 
     draw: Draw
     words: list[str]
     latent: np.ndarray
     problem: str | None
-
-
-class Plan(NamedTuple):
-    """How texts are drawn, apart from which ones."""
-
-    pretrained: Pretrained
-    control: Control[Any] | None
-    sampler: SamplerSettings
-    guidance: Guidance
-    batch_size: int
-    prompt: Prompt | None = None
+    nats: float | None
 
 
 def draw_texts(
@@ -66,7 +54,7 @@ def draw_texts(
     if plan.prompt is not None:
         samples = sorted({draw.sample for draw in draws})
         for some in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
-            lengths |= length_weights(plan.pretrained.model, plan.prompt, some)
+            lengths |= length_weights(plan.pretrained.latent, plan.prompt, some)
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
     most = 1 if plan.sampler.deterministic else plan.batch_size
     mixed = plan.pretrained.model.takes_mask
@@ -97,6 +85,8 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
 def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
     config = plan.pretrained.model.config
     wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
+    if wanted is None and isinstance(plan.pretrained.model, MaskedLM):  # which is told how many words there are
+        wanted = 1, config.length - SPECIAL
     layout = lay_out(config, wanted, draw, lengths)
     return layout if plan.sampler.canvas == "fitted" else layout._replace(positions=config.length)
 
@@ -120,42 +110,10 @@ def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
 
 
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
-    model, sampler = plan.pretrained.model, plan.sampler
-    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
-    positions = [layout.positions for _, layout in batch]
-    noise = SampleNoise([draw for draw, _ in batch], sampler.top_p, positions)
-    times = model.schedule.times(sampler.steps, last=sampler.last, spacing=sampler.spacing)
-
-    def steer(rows: Sequence[int]) -> Steered:
-        with torch.autocast(layouts.words.device.type, enabled=False):
-            if len(rows) == len(batch):
-                return _steered(plan, batch, control)
-            part = [batch[row] for row in rows]
-            return _steered(plan, part, _prepared(plan, part))
-
-    since = exit_from(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
-    steered = EarlyExit(steer, len(batch), math.ceil(sampler.patience * sampler.steps), since)
-    with torch.no_grad(), networks_in(sampler.precision, layouts.words.device):
-        x = walk(_family(plan, batch), steered, layouts, times, noise, watch)
+    draw = draw_masked if isinstance(plan.pretrained.model, MaskedLM) else draw_latent
+    ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch)
     with torch.no_grad():
-        ids = steered.words(x)
-        latents = model.embed(ids).cpu().numpy()
-    for row, (draw, _) in enumerate(batch):
+        latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
+    for row, (one, layout) in enumerate(batch):
         words = plan.pretrained.tokenizer.words(ids[row].tolist())
-        yield Drawn(draw, words, latents[row, : positions[row]], steered.problems.get(row))
-
-
-def _family(plan: Plan, batch: Batch) -> ClassifierFree:
-    """The model for the rows of a batch, with what they are about and the sampler."""
-    model, sampler = plan.pretrained.model, plan.sampler
-    eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
-    rule = SAMPLERS[sampler.name](model.schedule, eta)
-    return ClassifierFree(model, rule, plan.prompt, [draw.sample for draw, _ in batch], sampler.condition_scale)
-
-
-def _steered(plan: Plan, batch: Batch, control: PreparedAll | None) -> Steered:
-    """The family for the rows of a batch, under their controls."""
-    model = plan.pretrained.model
-    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
-    vocabulary = plan.pretrained.tokenizer
-    return Steered(_family(plan, batch), model, vocabulary, control, plan.guidance, plan.sampler, layouts)
+        yield Drawn(one, words, latents[row, : layout.positions], problems.get(row), nats[row])

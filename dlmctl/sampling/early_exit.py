@@ -14,7 +14,7 @@ from torch import Tensor
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.guidance import strength
-from dlmctl.sampling.steering import Steered
+from dlmctl.sampling.latent_steering import LatentSteered
 
 
 def batch_size_for(rows: int) -> int:
@@ -39,7 +39,7 @@ class EarlyExit:
     x_0 estimate stands from then on.
 
     Args:
-        steer: makes a ``Steered`` for the rows of the batch with these numbers.
+        steer: makes a ``LatentSteered`` for the rows of the batch with these numbers.
         rows: of the batch.
         patience: in steps.
         since: steps at times above this one do not count.
@@ -48,7 +48,7 @@ class EarlyExit:
         problems: as of ``Steered``, by row of the whole batch.
     """
 
-    def __init__(self, steer: Callable[[Sequence[int]], Steered], rows: int, patience: int, since: float) -> None:
+    def __init__(self, steer: Callable[[Sequence[int]], LatentSteered], rows: int, patience: int, since: float) -> None:
         self.steer, self.patience, self.since = steer, patience, since
         self.rows = list(range(rows))
         self.now = steer(self.rows)

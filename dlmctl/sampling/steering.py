@@ -1,14 +1,13 @@
-"""What the walk asks at every step: the model's estimate, steered by the controls.
+"""What the walk asks at every step: the model's logits, steered by the controls.
 
-Order at each step: predict (self-conditioned on the last estimate), restrict the words, guide, constrain. Where there
-is a latent: round it if asked to, and pin the words that are settled.
+Order: predict, rule words out (``restrict``), add the evidence of controls that know it for every word, guide by the
+gradient of the others' energies, and condition on what holds exactly (``constrain``). All of it needs word logits only,
+and so serves every family.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,13 +16,11 @@ from dlmctl.control.prepared import Part, PreparedAll
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Family, Moved, Prediction
 from dlmctl.diffusion.layout import Layouts, special_bans
-from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.errors import RecipeError, UserError
+from dlmctl.errors import UserError
 from dlmctl.models.numerics import widened
-from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.guidance import Gradient, shift_words, strength
-from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
 from dlmctl.text.tokenizer import Tokenizer
 
 StateOf = Callable[[Tensor], ControlState]
@@ -32,26 +29,12 @@ StateOf = Callable[[Tensor], ControlState]
 LEAST = 1e-20
 
 
-def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
-    """The guidance method asked for, or the one that suits the model.
-
-    Raises:
-        RecipeError: ``words`` is asked for, but the model predicts latents.
-    """
-    if guidance.method == "words" and not model.predicts_words:
-        raise RecipeError(
-            "`words` needs a model that predicts words, and this one predicts latents.",
-            where="guidance.method",
-            remedy="Use langevin, latent or denoiser, or leave it out.",
-        )
-    return guidance.method or ("words" if model.predicts_words else "langevin")
-
-
 class Steered:
-    """The estimates for one batch.
+    """The guided estimates for one batch.
 
     Args:
-        family: with the prompts of the batch.
+        family: with what the texts of the batch are about.
+        embeddings: of the words, ``[V, D]``.
         control: prepared for this batch, or None for unguided text.
         layouts: of the rows.
 
@@ -62,90 +45,56 @@ class Steered:
     def __init__(
         self,
         family: Family,
-        model: DiffusionLM,
+        embeddings: Tensor,
         vocabulary: Tokenizer,
         control: PreparedAll | None,
         guidance: Guidance,
         sampler: SamplerSettings,
         layouts: Layouts,
     ) -> None:
-        self.family, self.model, self.vocabulary, self.control = family, model, vocabulary, control
+        self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
         self.guidance, self.sampler, self.layouts, self.mask = guidance, sampler, layouts, layouts.mask
-        self.banned = special_bans(layouts, vocabulary, model.config.vocab_size)
+        self.banned = special_bans(layouts, vocabulary, len(embeddings))
         # UNK stands for words the vocabulary lacks; a text has no use for it.
         self.banned[..., vocabulary.unk_id] = True
-        # What word logits are held to exactly needs no gradient.
         parts = control.parts if control is not None else []
-        self.parts = [part for part in parts if not (part.prepared.exact and model.predicts_words)]
-        self.method = method_for(model, guidance) if self.parts else None
-        self.embeddings = model.embeddings.detach()
+        # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
+        self.parts = [part for part in parts if not part.prepared.exact and part.prepared.evidence is None]
+        evidence = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]
+        self.evidence: Tensor | None = sum(evidence[1:], start=evidence[0]) if evidence else None
+        self.guides_logits = bool(self.parts)
         self.problems: dict[int, str] = {}
-        self.previous: Tensor | None = None
-        self.logits: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        predicted = self.family.predict(x_t, t, self.previous, self.mask)
-        # The denoiser's precision ends here: exact constraints are exact in float32 only.
+        predicted = self.family.predict(x_t, t, None, self.mask)
+        assert predicted.logits is not None
+        # The network's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
-            steered = self._steer(predicted, x_t, t)
-        self.previous, self.logits = steered.x0, steered.logits
-        return steered
+            logits = self.guided(widened(predicted.logits), t)
+        return Prediction(lambda: self.family.soft(logits.softmax(-1)), logits)
 
-    def _steer(self, predicted: Prediction, x_t: Tensor, t: Tensor) -> Prediction:
-        scale = strength(self.guidance, float(t[0])) if self.parts else 0.0
-        logits = predicted.logits
-        if logits is None:
-            x0 = widened(predicted.x0)
-        else:
-            logits = self._guided(logits / self.sampler.temperature, scale, t)
-            x0 = self.family.soft(logits.softmax(-1))
-        if scale and self.method in ("latent", "denoiser"):
-            alphabar = self.model.schedule.alphabar(t).to(x_t).reshape(-1, 1, 1)
-            gradient = self._gradient(self._state_of_latent(t, through=self.method == "denoiser"), float(t[0]))
-            x0, logits = shift_latent(x0, x_t, alphabar, gradient, scale), None
-        if self.sampler.clamp:
-            x0 = rounded(self.model, x0, logits)
-        if logits is None:
-            x0 = pinned(x0, self._allowed(), self.embeddings)
-        return Prediction(lambda: x0, logits)
-
-    def _guided(self, logits: Tensor, scale: float, t: Tensor) -> Tensor:
-        logits = self._restrict(logits)
-        if scale and self.method == "words":
-            gradient = self._gradient(self._state_of_words, float(t[0]))
+    def guided(self, logits: Tensor, t: Tensor) -> Tensor:
+        """Word logits ``[B, L, V]`` of the network as the controls want them at times ``t [B]``."""
+        logits = self.restrict(logits)
+        if self.evidence is not None:
+            logits = logits + self.evidence
+        scale = strength(self.guidance, float(t[0])) if self.guides_logits else 0.0
+        if scale:
+            gradient = self.gradient(self._state_of_words, float(t[0]))
             logits = logits + shift_words(logits, gradient, scale, self.guidance.updates)
         return logits if self.control is None else self.control.constrain(logits, t)
 
-    @torch.no_grad()
     def after(self, moved: Moved, s: float) -> Tensor:
-        """The paper's guidance moves the latent after each draw; the other methods leave it."""
-        if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
-            return moved.x
-        times = torch.full((len(moved.x),), s, dtype=torch.float64, device=moved.x.device)
-        gradient = self._gradient(self._state_of_latent(times), s)
-        with torch.autocast(moved.x.device.type, enabled=False):
-            return langevin(moved.x, moved.mean, moved.variance, gradient, self.guidance)
+        """Guidance of logits leaves the draw as it is."""
+        return moved.x
 
-    @torch.no_grad()
-    def words(self, x: Tensor) -> Tensor:
-        """Word ids ``[B, L]`` of the finished latent, exact constraints kept."""
-        scores = self.logits
-        if scores is None or self.sampler.rounding is not None:
-            scores = self._restrict(self.model.rounding_logits(x, self.sampler.rounding))
-        if self.control is not None:
-            scores = self.control.constrain(scores, torch.zeros(len(x), device=x.device))
-        return scores.argmax(-1)
-
-    def _restrict(self, logits: Tensor) -> Tensor:
+    def restrict(self, logits: Tensor) -> Tensor:
         """``logits [B, L, V]`` with -inf for words that cannot stand where they are."""
         logits = logits.masked_fill(self.banned, -torch.inf)
         return logits if self.control is None else self.control.restrict(logits)
 
-    def _allowed(self) -> Tensor:
-        return ~torch.isneginf(self._restrict(torch.zeros(self.banned.shape, device=self.banned.device)))
-
-    def _gradient(self, state_of: StateOf, t: float) -> Gradient:
+    def gradient(self, state_of: StateOf, t: float) -> Gradient:
         """The sum of the parts' gradients, each kept within ``guidance.clip``; rows that broke get none."""
 
         def gradient(at: Tensor) -> Tensor:
@@ -176,7 +125,7 @@ class Steered:
         broken[list(self.problems)] = True
         return broken
 
-    def _state(self, x0: Tensor, log_probs: Callable[[], Tensor]) -> ControlState:
+    def state(self, x0: Tensor, log_probs: Callable[[], Tensor]) -> ControlState:
         """A state whose latent is itself an x_0 estimate, and so at noise level 0."""
         return ControlState(
             x0,
@@ -188,40 +137,8 @@ class Steered:
             mask=self.mask,
         )
 
-    def _padded(self, log_probs: Tensor) -> Tensor:
-        """Word log-probabilities with PAD for certain off each row's own positions."""
-        if self.mask is None:
-            return log_probs
-        padding = torch.full_like(log_probs[0, 0], math.log(LEAST))
-        padding[self.vocabulary.pad_id] = 0.0
-        return torch.where(self.mask[..., None], log_probs, padding)
-
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
-        return self._state(widened(self.family.soft(probabilities)), probabilities.clamp(min=LEAST).log)
-
-    def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
-        """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
-
-        def state_of(x_t: Tensor) -> ControlState:
-            @cache
-            def predict() -> tuple[Tensor, Tensor]:
-                found = self.family.predict(x_t, t, self.previous, self.mask)
-                scores = self.model.rounding_logits(found.x0) if found.logits is None else found.logits
-                return widened(found.x0), self._padded(widened(scores).log_softmax(-1))
-
-            if through:
-                return self._state(predict()[0], lambda: predict()[1])
-            return ControlState(
-                x_t,
-                t,
-                vocabulary=self.vocabulary,
-                embeddings=self.embeddings,
-                x0=lambda: predict()[0],
-                word_log_probs=lambda: predict()[1],
-                mask=self.mask,
-            )
-
-        return state_of
+        return self.state(widened(self.family.soft(probabilities)), probabilities.clamp(min=LEAST).log)
 
 
 def _energy(part: Part, state: ControlState) -> Tensor:

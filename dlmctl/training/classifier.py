@@ -41,7 +41,7 @@ class ControlTask:
         self, control: type[Control[Any]], pretrained: Pretrained, config: LoopConfig, data: Path, label: str | None
     ) -> None:
         self.config = config
-        self.lm: DiffusionLM = pretrained.model.requires_grad_(False)
+        self.lm: DiffusionLM = pretrained.latent.requires_grad_(False)
         self.tokenizer = pretrained.tokenizer
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
         if getattr(load_vocabulary(data), "vocabulary", None) != getattr(self.tokenizer, "vocabulary", None):

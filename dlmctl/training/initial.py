@@ -119,7 +119,7 @@ def start_from_bert(model: DiffusionLM, folder: Path) -> None:
 
 
 def _refuse_other_settings(config: ModelConfig, source: Pretrained) -> None:
-    ours, theirs = _fixed_settings(config), _fixed_settings(source.model.config)
+    ours, theirs = _fixed_settings(config), _fixed_settings(source.latent.config)
     for name in ours:
         if ours[name] != theirs[name]:
             raise ModelError(

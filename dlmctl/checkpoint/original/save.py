@@ -29,7 +29,7 @@ def export_original(source: Pretrained, folder: str | Path) -> None:
         ModelError: the original cannot express the model; nothing is written.
         UserError: the folder cannot be written, or holds weights already.
     """
-    folder, config = Path(folder), source.model.config
+    folder, config = Path(folder), source.latent.config
     try:
         arguments = write_arguments(config)
     except ModelError as error:
@@ -47,7 +47,7 @@ def export_original(source: Pretrained, folder: str | Path) -> None:
             (folder / BERT_FOLDER).mkdir(exist_ok=True)
             encoder = json.dumps(write_bert_config(config.denoiser), indent=2) + "\n"
             (folder / BERT_FOLDER / "config.json").write_text(encoder, "utf-8")
-        torch.save(their_weights(source.model), folder / WEIGHTS)
+        torch.save(their_weights(source.latent), folder / WEIGHTS)
     except OSError as error:
         raise UserError(f"cannot be written: {error}.", where=str(folder)) from None
 

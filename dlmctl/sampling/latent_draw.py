@@ -1,0 +1,78 @@
+"""A batch of latents from noise to words: the Gaussian family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from dlmctl.control.prepared import PreparedAll
+from dlmctl.diffusion.layout import stacked
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.diffusion.samplers import SAMPLERS
+from dlmctl.errors import RecipeError
+from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.device import networks_in
+from dlmctl.sampling.early_exit import EarlyExit, exit_from
+from dlmctl.sampling.latent_steering import LatentSteered
+from dlmctl.sampling.plan import Finished, Plan, Preparing
+from dlmctl.sampling.prompted import ClassifierFree
+from dlmctl.sampling.walk import OnStep, walk
+
+# Where a recipe leaves the number to the model.
+DEFAULT_STEPS = 50
+
+
+@torch.no_grad()
+def draw_latent(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: Preparing, watch: OnStep) -> Finished:
+    """The word ids of a batch.
+
+    Args:
+        control: prepared for the batch; ``prepare`` prepares it for the rows that are left when others are done.
+    """
+    sampler, model = plan.sampler, _model(plan)
+    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    noise = SampleNoise([draw for draw, _ in batch], sampler.top_p, [layout.positions for _, layout in batch])
+    steps = sampler.steps or DEFAULT_STEPS
+    times = model.schedule.times(steps, last=sampler.last, spacing=sampler.spacing)
+
+    def steer(rows: Sequence[int]) -> LatentSteered:
+        with torch.autocast(layouts.words.device.type, enabled=False):
+            if len(rows) == len(batch):
+                return _steered(plan, batch, control)
+            part = [batch[row] for row in rows]
+            return _steered(plan, part, prepare(part))
+
+    since = exit_from(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
+    steered = EarlyExit(steer, len(batch), math.ceil(sampler.patience * steps), since)
+    with networks_in(sampler.precision, layouts.words.device):
+        x = walk(_family(plan, batch), steered, layouts, times, noise, watch)
+    return Finished(steered.words(x), steered.problems, [None] * len(batch))
+
+
+def _model(plan: Plan) -> DiffusionLM:
+    assert isinstance(plan.pretrained.model, DiffusionLM)
+    return plan.pretrained.model
+
+
+def _family(plan: Plan, batch: Batch) -> ClassifierFree:
+    """The model for the rows of a batch, with what they are about and the sampler.
+
+    Raises:
+        RecipeError: the sampler is of another family.
+    """
+    model, sampler = _model(plan), plan.sampler
+    name = "ddim" if sampler.name == "auto" else sampler.name
+    if name not in SAMPLERS:
+        what = f"{sampler.name!r} is a sampler of masked models, and this model has latents."
+        raise RecipeError(what, where="sampler.name", remedy=f"Take one of {', '.join(SAMPLERS)}.")
+    rule = SAMPLERS[name](model.schedule, 0.0 if name == "dpmpp_2m" else sampler.eta)
+    return ClassifierFree(model, rule, plan.prompt, [draw.sample for draw, _ in batch], sampler.condition_scale)
+
+
+def _steered(plan: Plan, batch: Batch, control: PreparedAll | None) -> LatentSteered:
+    layouts = stacked([layout for _, layout in batch], _model(plan).embeddings.device)
+    vocabulary = plan.pretrained.tokenizer
+    return LatentSteered(_family(plan, batch), vocabulary, control, plan.guidance, plan.sampler, layouts)

@@ -1,0 +1,140 @@
+"""Steering in the Gaussian family: latents are guided too, rounded and pinned, and models may predict no logits."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.state import ControlState
+from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.gaussian import Gaussian
+from dlmctl.diffusion.layout import Layouts
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.errors import RecipeError
+from dlmctl.models.numerics import widened
+from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
+from dlmctl.sampling.guidance import strength
+from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
+from dlmctl.sampling.steering import LEAST, StateOf, Steered
+from dlmctl.text.tokenizer import Tokenizer
+
+
+def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
+    """The guidance method asked for, or the one that suits the model.
+
+    Raises:
+        RecipeError: ``words`` is asked for, but the model predicts latents.
+    """
+    if guidance.method == "words" and not model.predicts_words:
+        raise RecipeError(
+            "`words` needs a model that predicts words, and this one predicts latents.",
+            where="guidance.method",
+            remedy="Use langevin, latent or denoiser, or leave it out.",
+        )
+    return guidance.method or ("words" if model.predicts_words else "langevin")
+
+
+class LatentSteered(Steered):
+    """The guided estimates for one batch of latents. Arguments as of ``Steered``."""
+
+    def __init__(
+        self,
+        family: Gaussian,
+        vocabulary: Tokenizer,
+        control: PreparedAll | None,
+        guidance: Guidance,
+        sampler: SamplerSettings,
+        layouts: Layouts,
+    ) -> None:
+        self.model = family.model
+        super().__init__(family, self.model.embeddings.detach(), vocabulary, control, guidance, sampler, layouts)
+        if control is not None and not self.model.predicts_words:
+            # Without word logits an exact constraint is one more energy.
+            self.parts = [part for part in control.parts if part.prepared.evidence is None]
+        self.method = method_for(self.model, guidance) if self.parts else None
+        self.guides_logits = self.method == "words"
+        self.previous: Tensor | None = None
+        self.logits: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
+        predicted = self.family.predict(x_t, t, self.previous, self.mask)
+        with torch.autocast(x_t.device.type, enabled=False):
+            steered = self._steer(predicted, x_t, t)
+        self.previous, self.logits = steered.x0, steered.logits
+        return steered
+
+    def _steer(self, predicted: Prediction, x_t: Tensor, t: Tensor) -> Prediction:
+        logits = predicted.logits
+        if logits is None:
+            x0 = widened(predicted.x0)
+        else:
+            logits = self.guided(logits / self.sampler.temperature, t)
+            x0 = self.family.soft(logits.softmax(-1))
+        scale = strength(self.guidance, float(t[0])) if self.parts else 0.0
+        if scale and self.method in ("latent", "denoiser"):
+            alphabar = self.model.schedule.alphabar(t).to(x_t).reshape(-1, 1, 1)
+            gradient = self.gradient(self._state_of_latent(t, through=self.method == "denoiser"), float(t[0]))
+            x0, logits = shift_latent(x0, x_t, alphabar, gradient, scale), None
+        if self.sampler.clamp:
+            x0 = rounded(self.model, x0, logits)
+        if logits is None:
+            allowed = ~torch.isneginf(self.restrict(torch.zeros(self.banned.shape, device=x0.device)))
+            x0 = pinned(x0, allowed, self.embeddings)
+        return Prediction(lambda: x0, logits)
+
+    @torch.no_grad()
+    def after(self, moved: Moved, s: float) -> Tensor:
+        """The paper's guidance moves the latent after each draw; the other methods leave it."""
+        if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
+            return moved.x
+        times = torch.full((len(moved.x),), s, dtype=torch.float64, device=moved.x.device)
+        gradient = self.gradient(self._state_of_latent(times), s)
+        with torch.autocast(moved.x.device.type, enabled=False):
+            return langevin(moved.x, moved.mean, moved.variance, gradient, self.guidance)
+
+    @torch.no_grad()
+    def words(self, x: Tensor) -> Tensor:
+        """Word ids ``[B, L]`` of the finished latent, exact constraints kept."""
+        scores = self.logits
+        if scores is None or self.sampler.rounding is not None:
+            scores = self.restrict(self.model.rounding_logits(x, self.sampler.rounding))
+        if self.control is not None:
+            scores = self.control.constrain(scores, torch.zeros(len(x), device=x.device))
+        return scores.argmax(-1)
+
+    def _padded(self, log_probs: Tensor) -> Tensor:
+        """Word log-probabilities with PAD for certain off each row's own positions."""
+        if self.mask is None:
+            return log_probs
+        padding = torch.full_like(log_probs[0, 0], math.log(LEAST))
+        padding[self.vocabulary.pad_id] = 0.0
+        return torch.where(self.mask[..., None], log_probs, padding)
+
+    def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
+        """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
+
+        def state_of(x_t: Tensor) -> ControlState:
+            @cache
+            def predict() -> tuple[Tensor, Tensor]:
+                found = self.family.predict(x_t, t, self.previous, self.mask)
+                scores = self.model.rounding_logits(found.x0) if found.logits is None else found.logits
+                return widened(found.x0), self._padded(widened(scores).log_softmax(-1))
+
+            if through:
+                return self.state(predict()[0], lambda: predict()[1])
+            return ControlState(
+                x_t,
+                t,
+                vocabulary=self.vocabulary,
+                embeddings=self.embeddings,
+                x0=lambda: predict()[0],
+                word_log_probs=lambda: predict()[1],
+                mask=self.mask,
+            )
+
+        return state_of

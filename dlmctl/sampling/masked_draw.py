@@ -1,0 +1,79 @@
+"""A batch of masked texts from MASK to words: the masked family."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlmctl.control.prepared import PreparedAll
+from dlmctl.diffusion.absorbing import Absorbing
+from dlmctl.diffusion.layout import Layouts, stacked
+from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.diffusion.walks import WALKS, WalkSettings
+from dlmctl.errors import RecipeError
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.device import networks_in
+from dlmctl.sampling.plan import Finished, Plan, Preparing
+from dlmctl.sampling.steering import Steered
+from dlmctl.sampling.walk import OnStep, walk
+
+
+@torch.no_grad()
+def draw_masked(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: Preparing, watch: OnStep) -> Finished:
+    """The word ids of a batch. With ``sampler.steps`` not given, each step writes one word of each text.
+
+    Args:
+        control: prepared for the batch.
+    """
+    model, sampler = plan.pretrained.model, plan.sampler
+    assert isinstance(model, MaskedLM)
+    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
+    steps = sampler.steps or int(layouts.words.max())
+    name = sampler_name(sampler, control)
+    settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
+    tags = aligned_tags(model, control, layouts)
+    family = Absorbing(model, plan.pretrained.tokenizer, WALKS[name], settings, steps, tags)
+    vocabulary = plan.pretrained.tokenizer
+    steered = Steered(family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts)
+    times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+    with networks_in(sampler.precision, layouts.words.device):
+        x = walk(family, steered, layouts, times, noise, watch)
+    assert family.nats is not None
+    return Finished(x, steered.problems, family.nats.tolist())
+
+
+def sampler_name(sampler: SamplerSettings, control: PreparedAll | None) -> str:
+    """The walk asked for; ``auto`` commits the surest word first under guidance, and else where the entropy is least.
+
+    Raises:
+        RecipeError: the sampler is of another family.
+    """
+    if sampler.name == "auto":
+        guided = control is not None and any(not part.prepared.exact for part in control.parts)
+        return "confidence" if guided else "entropy"
+    if sampler.name not in WALKS:
+        what = f"{sampler.name!r} is a sampler of latents, and this model is a masked one."
+        raise RecipeError(what, where="sampler.name", remedy=f"Take auto or one of {', '.join(WALKS)}.")
+    return sampler.name
+
+
+def aligned_tags(model: MaskedLM, control: PreparedAll | None, layouts: Layouts) -> Tensor | None:
+    """The label of each position ``[B, L]`` for models that read some, 0 where none is given.
+
+    Of several controls that give a label to a word the first counts.
+    """
+    parts = control.parts if control is not None else []
+    rows = [part.prepared.tags for part in parts if part.prepared.tags is not None]
+    if not rows or not model.config.tags:
+        return None
+    number = {name: at for at, name in enumerate(model.config.tags, start=1)}
+    tags = torch.zeros(len(layouts.words), layouts.length, dtype=torch.long)
+    for given in reversed(rows):
+        for row, names in enumerate(given):
+            for place, name in enumerate(names[: layouts.length - 1], start=1):
+                if name in number:
+                    tags[row, place] = number[name]
+    return tags.to(layouts.words.device)

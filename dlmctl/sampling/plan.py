@@ -1,0 +1,39 @@
+"""How texts are drawn, and what comes of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Control
+from dlmctl.control.prepared import PreparedAll
+from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.prompted import Prompt
+
+
+class Plan(NamedTuple):
+    """How texts are drawn, apart from which ones."""
+
+    pretrained: Pretrained
+    control: Control[Any] | None
+    sampler: SamplerSettings
+    guidance: Guidance
+    batch_size: int
+    prompt: Prompt | None = None
+
+
+class Finished(NamedTuple):
+    """A drawn batch: word ids ``[B, L]``, what went wrong with the guidance of a row, if anything, and of each row the
+    nats that the walk found its words to have, None where a family does not know."""
+
+    ids: Tensor
+    problems: dict[int, str]
+    nats: list[float | None]
+
+
+Preparing = Callable[[Batch], PreparedAll | None]
+"""Prepares the controls of a plan for some rows."""
