@@ -6,7 +6,8 @@ from controls.pos import PosParams
 from dlmctl.diffusion.layout import lay_out
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.generate import build_control, generate
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import read_recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 

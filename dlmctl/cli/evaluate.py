@@ -151,7 +151,7 @@ def overlap(
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:
-    from dlmctl.recipe.recipe import override
+    from dlmctl.recipe.yaml_file import override
 
     params: dict[str, Any] = {}
     for setting in settings or []:

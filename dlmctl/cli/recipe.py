@@ -25,7 +25,7 @@ def schema() -> None:
     """Print the JSON schema of recipes, with the parameters of every installed control."""
     import json
 
-    from dlmctl.recipe.recipe import recipe_schema
+    from dlmctl.recipe.schema import recipe_schema
 
     typer.echo(json.dumps(recipe_schema(), indent=2))
 

@@ -25,7 +25,7 @@ from dlmctl.sampling.environment import environment
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
     from dlmctl.recipe.recipe import Recipe
-    from dlmctl.recipe.recipe import Source as RecipeFile
+    from dlmctl.recipe.yaml_file import SettingsFile
 
 BulkProgress = Callable[[float, int], None]
 """Receives texts done, with a share of those being drawn, and texts in all."""
@@ -95,7 +95,7 @@ def generate_shards(
     *,
     shard_rows: int | None = None,
     latents: bool = False,
-    origin: RecipeFile | None = None,
+    origin: SettingsFile | None = None,
     progress: BulkProgress | None = None,
 ) -> Bulk:
     """All samples of a recipe as shards in ``folder``; those that are there already are kept.
@@ -173,7 +173,7 @@ def generate_bulk(
     target: Target,
     *,
     shard_rows: int | None = None,
-    origin: RecipeFile | None = None,
+    origin: SettingsFile | None = None,
     progress: BulkProgress | None = None,
 ) -> Outcome | None:
     """``generate_shards``, and the shards merged where the target is a file.

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import All, AnyOf, Check, Control, Not, check_all
-from dlmctl.control.registry import find_control
+from dlmctl.control.base import Check, Control, check_all
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
+from dlmctl.recipe.build import build_control
 from dlmctl.recipe.presets import Preset, settings_of
-from dlmctl.recipe.recipe import ControlSpec, Recipe
-from dlmctl.recipe.recipe import Source as RecipeFile
+from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Drawn, Plan, Progress, draw_texts
 from dlmctl.sampling.environment import environment, one_thread
@@ -79,35 +79,12 @@ class Generation:
         return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
 
 
-def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
-    """The control that a recipe's entries describe, or None if there are none."""
-    controls = [_build(spec) for spec in specs]
-    if not controls:
-        return None
-    return controls[0] if len(controls) == 1 else All(controls)
-
-
-def _build(spec: ControlSpec) -> Control[Any]:
-    parts = [_build(part) for part in spec.parts]
-    if spec.name == "all":
-        made: Control[Any] = All(parts)
-    elif spec.name == "any":
-        made = AnyOf(parts)
-    elif spec.name == "not":
-        made = Not(parts[0])
-    else:
-        kind = find_control(spec.name)
-        made = kind.each([kind.Params.model_validate(params) for params in spec.params])
-    made.weight *= spec.weight  # a control may bring a weight of its own
-    return made
-
-
 def run_recipe(
     recipe: Recipe,
     *,
     model: Pretrained | None = None,
     samples: Sequence[int] | None = None,
-    origin: RecipeFile | None = None,
+    origin: SettingsFile | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
 ) -> Generation:

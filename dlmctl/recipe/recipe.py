@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
-from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.control.registry import find_control
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.presets import Preset, filled
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
-from dlmctl.recipe.yaml_file import Place, line_of, parse
+from dlmctl.recipe.yaml_file import Place, SettingsFile, explain, override, parse
 from dlmctl.text.fields import Given, Value
 
 COMBINATIONS = ("all", "any", "not")
@@ -113,19 +114,6 @@ class _Misplaced(Exception):
         self.place, self.what, self.remedy = place, what, remedy
 
 
-class Source:
-    """Where settings came from: the file's name, the line of every value, and what the command line laid over it."""
-
-    def __init__(self, name: str, lines: dict[Place, int], overridden: Sequence[Place] = ()) -> None:
-        self.name, self.lines, self.overridden = name, lines, overridden
-
-    def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
-        # What the command line set lies around the place at fault, or inside it.
-        theirs = any(a == b for a, b in ((place[: len(o)], o[: len(place)]) for o in self.overridden))
-        where = "command line" if theirs else f"{self.name}:{line_of(place, self.lines)}"
-        return RecipeError(what, where=where, remedy=remedy)
-
-
 def find_recipe(name: str) -> Path:
     """The file of a recipe given by path or by bundled name (``pos`` or ``pos.yaml``).
 
@@ -144,7 +132,7 @@ def find_recipe(name: str) -> Path:
     raise RecipeError("there is no such recipe file.", where=name, remedy=f"Bundled recipes: {', '.join(known)}.")
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Source]:
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
     """Read and validate a recipe, controls' parameters included.
 
     Args:
@@ -162,13 +150,13 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Sourc
     return read_recipe(text, str(path), overrides)
 
 
-def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Source]:
+def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
     """``load_recipe`` for a YAML text at hand; ``name`` stands for the file in messages."""
     value, lines = parse(text, name)
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise RecipeError("a recipe is a mapping of settings.", where=f"{name}:1", remedy="See `dlmctl recipe schema`.")
-    source = Source(name, lines, [override(value, text) for text in overrides])
+    source = SettingsFile(name, lines, [override(value, text) for text in overrides])
     try:
         recipe = Recipe.model_validate(value)
         for spec in recipe.control_specs():
@@ -188,8 +176,6 @@ class _Invalid(Exception):
 
 
 def _validate_params(spec: ControlSpec) -> None:
-    from dlmctl.control.registry import find_control
-
     for part in spec.parts:
         _validate_params(part)
     if spec.name in COMBINATIONS:
@@ -206,112 +192,6 @@ def _validate_params(spec: ControlSpec) -> None:
             raise _Invalid(error, control.Params, inner) from None
 
 
-def explain(error: ValidationError, kind: type[BaseModel], place: Place, source: Source) -> RecipeError:
-    """One message for the first thing that pydantic found."""
-    first = error.errors()[0]
-    where: Place = (*place, *(part for part in first["loc"]))
-    dotted = ".".join(str(part) for part in where)
-    if first["type"] == "extra_forbidden":
-        *outer, key = first["loc"]
-        known = _keys_at(kind, outer)
-        return source.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
-    if first["type"] == "missing":
-        return source.error(where, f"{dotted} is required.")
-    head = f"{dotted}: " if dotted else ""
-    if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
-        message = first["msg"].removeprefix("Value error, ")
-        return source.error(where, head + message + ("" if message[-1] in ".?" else "."))
-    message = "should be a mapping" if first["type"] == "model_type" else first["msg"]
-    message = message[0].lower() + message[1:]
-    given = repr(first["input"])
-    said = "" if ", not " in message or len(given) > 60 else f", not {given}"
-    return source.error(where, f"{head}{message}{said}.")
-
-
-def _keys_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """The keys that the model at ``path`` inside ``kind`` knows, or whichever of several models may stand there."""
-    kinds = [kind]
-    for part in path:
-        if not isinstance(part, int):
-            fields = [found for kind in kinds if (found := kind.model_fields.get(part))]
-            kinds = [model for field in fields for model in _models_in(field.annotation)]
-    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The pydantic models in a type such as ``list[Span] | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
-
-
-def override(settings: dict[str, Any], setting: str) -> Place:
-    """Lay one ``key=value`` over ``settings`` (key dotted, value YAML) and return the place it went to.
-
-    Raises:
-        RecipeError: it is not ``key=value``, or there is no such place.
-    """
-    key, separator, text = setting.partition("=")
-    if not separator or not key:
-        raise RecipeError(f"{setting!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
-    try:
-        value, _ = parse(text, "value")
-    except RecipeError:
-        raise RecipeError(f"{text!r} is not a YAML value.", where=f"--set {key}") from None
-    *parents, last = key.split(".")
-    inner: Any = settings
-    place: list[str | int] = []
-    for parent in parents:
-        place.append(_step(inner, parent, key))
-        inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
-        if not isinstance(inner, dict | list):
-            raise RecipeError(f"{parent!r} holds a value, not settings.", where=f"--set {key}")
-    place.append(_step(inner, last, key))
-    inner[place[-1]] = value
-    return tuple(place)
-
-
-def _step(inner: dict[str, Any] | list[Any], step: str, key: str) -> str | int:
-    if isinstance(inner, dict):
-        return step
-    if step.isdecimal() and int(step) < len(inner):
-        return int(step)
-    raise RecipeError(f"{step!r} is not an item of a list of {len(inner)}.", where=f"--set {key}")
-
-
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML with every default written out."""
     return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
-
-
-def recipe_schema() -> dict[str, Any]:
-    """JSON schema of a recipe, with the parameters of every installed control that works."""
-    from dlmctl.control.catalogue import installed
-    from dlmctl.control.registry import log
-
-    schema = Recipe.model_json_schema()
-    definitions = schema.setdefault("$defs", {})
-    entries: dict[str, Any] = {"weight": {"type": "number", "minimum": 0, "default": 1.0}}
-    plugins, broken = installed()
-    for name, source, fault in broken:
-        log.warning("dlmctl: the schema is without control %r of %s: it %s", name, source, fault)
-    for plugin in plugins:
-        # Two controls may each have a nested model of one name, so each has a corner of its own.
-        corner = f"control_{plugin.name}"
-        params = plugin.schema(ref_template=f"#/$defs/{corner}.{{model}}")
-        definitions.update({f"{corner}.{key}": value for key, value in params.pop("$defs", {}).items()})
-        definitions[corner] = params
-        one = {"$ref": f"#/$defs/{corner}"}
-        entries[plugin.name] = {"anyOf": [one, {"type": "array", "items": one}]}
-    control = {"$ref": "#/$defs/control"}
-    for name in ("all", "any"):
-        entries[name] = {"type": "array", "items": control, "minItems": 1}
-    entries["not"] = control
-    definitions["control"] = {
-        "type": "object",
-        "properties": entries,
-        "additionalProperties": False,
-        "maxProperties": 2,
-    }
-    schema["properties"]["controls"]["items"] = control
-    return schema

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, nearest
 
 Place = tuple[str | int, ...]
 
@@ -63,3 +65,89 @@ def line_of(place: Place, lines: dict[Place, int]) -> int:
     while place and place not in lines:
         place = place[:-1]
     return lines.get(place, 1)
+
+
+class SettingsFile:
+    """Where settings came from: the file's name, the line of every value, and what the command line laid over it."""
+
+    def __init__(self, name: str, lines: dict[Place, int], overridden: Sequence[Place] = ()) -> None:
+        self.name, self.lines, self.overridden = name, lines, overridden
+
+    def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
+        # What the command line set lies around the place at fault, or inside it.
+        theirs = any(a == b for a, b in ((place[: len(o)], o[: len(place)]) for o in self.overridden))
+        where = "command line" if theirs else f"{self.name}:{line_of(place, self.lines)}"
+        return RecipeError(what, where=where, remedy=remedy)
+
+
+def explain(error: ValidationError, kind: type[BaseModel], place: Place, source: SettingsFile) -> RecipeError:
+    """One message for the first thing that pydantic found."""
+    first = error.errors()[0]
+    where: Place = (*place, *(part for part in first["loc"]))
+    dotted = ".".join(str(part) for part in where)
+    if first["type"] == "extra_forbidden":
+        *outer, key = first["loc"]
+        known = _keys_at(kind, outer)
+        return source.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
+    if first["type"] == "missing":
+        return source.error(where, f"{dotted} is required.")
+    head = f"{dotted}: " if dotted else ""
+    if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
+        message = first["msg"].removeprefix("Value error, ")
+        return source.error(where, head + message + ("" if message[-1] in ".?" else "."))
+    message = "should be a mapping" if first["type"] == "model_type" else first["msg"]
+    message = message[0].lower() + message[1:]
+    given = repr(first["input"])
+    said = "" if ", not " in message or len(given) > 60 else f", not {given}"
+    return source.error(where, f"{head}{message}{said}.")
+
+
+def _keys_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys that the model at ``path`` inside ``kind`` knows, or whichever of several models may stand there."""
+    kinds = [kind]
+    for part in path:
+        if not isinstance(part, int):
+            fields = [found for kind in kinds if (found := kind.model_fields.get(part))]
+            kinds = [model for field in fields for model in _models_in(field.annotation)]
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models in a type such as ``list[Span] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+
+
+def override(settings: dict[str, Any], setting: str) -> Place:
+    """Lay one ``key=value`` over ``settings`` (key dotted, value YAML) and return the place it went to.
+
+    Raises:
+        RecipeError: it is not ``key=value``, or there is no such place.
+    """
+    key, separator, text = setting.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"{setting!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
+    try:
+        value, _ = parse(text, "value")
+    except RecipeError:
+        raise RecipeError(f"{text!r} is not a YAML value.", where=f"--set {key}") from None
+    *parents, last = key.split(".")
+    inner: Any = settings
+    place: list[str | int] = []
+    for parent in parents:
+        place.append(_step(inner, parent, key))
+        inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
+        if not isinstance(inner, dict | list):
+            raise RecipeError(f"{parent!r} holds a value, not settings.", where=f"--set {key}")
+    place.append(_step(inner, last, key))
+    inner[place[-1]] = value
+    return tuple(place)
+
+
+def _step(inner: dict[str, Any] | list[Any], step: str, key: str) -> str | int:
+    if isinstance(inner, dict):
+        return step
+    if step.isdecimal() and int(step) < len(inner):
+        return int(step)
+    raise RecipeError(f"{step!r} is not an item of a list of {len(inner)}.", where=f"--set {key}")

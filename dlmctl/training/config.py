@@ -10,8 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.errors import UserError, nearest
-from dlmctl.recipe.recipe import Source, explain, override
-from dlmctl.recipe.yaml_file import parse
+from dlmctl.recipe.yaml_file import SettingsFile, explain, override, parse
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -66,7 +65,7 @@ def read_config(source: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise explain(error, kind, (), Source(source, lines, overridden)) from None
+        raise explain(error, kind, (), SettingsFile(source, lines, overridden)) from None
 
 
 def _text_of(source: str) -> str:
