@@ -160,7 +160,7 @@ def _params(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _settings(settings: list[str] | None) -> Recipe:
-    from dlmctl.recipe.recipe import read_recipe
+    from dlmctl.recipe.load import read_recipe
 
     return read_recipe("", "command line", settings or [])[0]
 

@@ -22,7 +22,7 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.device import networks_in
-from dlmctl.sampling.guidance import Gradient, shift_words, strength
+from dlmctl.sampling.guidance import Gradient, shift_logits, strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -36,15 +36,15 @@ def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
     """The guidance method asked for, or the one that suits the model.
 
     Raises:
-        RecipeError: ``words`` is asked for, but the model predicts latents.
+        RecipeError: ``logits`` is asked for, but the model predicts latents.
     """
-    if guidance.method == "words" and not model.predicts_words:
+    if guidance.method == "logits" and not model.predicts_words:
         raise RecipeError(
-            "`words` needs a model that predicts words, and this one predicts latents.",
+            "`logits` needs a model that predicts words, and this one predicts latents.",
             where="guidance.method",
             remedy="Use langevin, latent or denoiser, or leave it out.",
         )
-    return guidance.method or ("words" if model.predicts_words else "langevin")
+    return guidance.method or ("logits" if model.predicts_words else "langevin")
 
 
 class Steered:
@@ -112,9 +112,9 @@ class Steered:
 
     def _guided(self, logits: Tensor, scale: float, t: Tensor) -> Tensor:
         logits = self._restrict(logits)
-        if scale and self.method == "words":
+        if scale and self.method == "logits":
             gradient = self._gradient(self._state_of_words, float(t[0]))
-            logits = logits + shift_words(logits, gradient, scale, self.guidance.updates)
+            logits = logits + shift_logits(logits, gradient, scale, self.guidance.updates)
         return logits if self.control is None else self.control.constrain(logits, t)
 
     @torch.no_grad()

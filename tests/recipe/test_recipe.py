@@ -1,7 +1,8 @@
 import pytest
 
 from dlmctl.errors import RecipeError
-from dlmctl.recipe.recipe import dump_recipe, load_recipe, read_recipe
+from dlmctl.recipe.load import load_recipe, read_recipe
+from dlmctl.recipe.recipe import dump_recipe
 from dlmctl.recipe.schema import recipe_schema
 
 
