@@ -13,10 +13,11 @@ Name = Annotated[str, typer.Argument(help="A recipe file or the name of a bundle
 
 @app.command()
 def validate(name: Name) -> None:
-    """Check a recipe without running it; the first fault is named with its line."""
+    """Check a recipe against its model without drawing anything; the first fault is named with its line."""
+    from dlmctl.generation.diagnose import validate_recipe
     from dlmctl.recipe.load import load_recipe
 
-    load_recipe(name)
+    validate_recipe(*load_recipe(name))
     typer.echo(f"{name}: valid")
 
 

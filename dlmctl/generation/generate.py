@@ -12,6 +12,8 @@ import numpy as np
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Check, Control, check_all
 from dlmctl.diffusion.noise import Draw
+from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation.diagnose import examine, load_model
 from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.recipe.build import build_control
@@ -25,6 +27,9 @@ from dlmctl.sampling.environment import environment, one_thread
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
+
+# Texts and candidates of one call that keeps all of them; more go to files, shard by shard.
+MOST_IN_MEMORY = 100_000
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,35 @@ def run_recipe(
     Args:
         model: the recipe's model, where it is loaded already.
         samples: the numbers of the samples to generate; all of the recipe's if not given.
-        origin: errors about the model name its line.
+        origin: where the recipe stands; errors about it name the line.
+
+    Raises:
+        RecipeError: so many texts are asked for at once that they should go to files.
+        UserError: as ``generate``.
     """
-    pretrained = model or from_pretrained(recipe.model)
-    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
+    fault = None if origin is None else origin.error
+    if samples is None and recipe.samples * recipe.candidates > MOST_IN_MEMORY:
+        what = f"samples: more than {MOST_IN_MEMORY:,} texts and candidates do not fit into memory."
+        remedy = "Write them to a folder: --out FOLDER/."
+        raise fault(("samples",), what, remedy) if fault is not None else RecipeError(what, remedy=remedy)
+    pretrained = model or load_model(recipe, origin)
+    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=fault)
+    try:
+        return _generate(recipe, pretrained, prompt, samples, progress, on_step)
+    except UserError:
+        if origin is not None:
+            examine(recipe, pretrained, origin)  # says the same, and on which line
+        raise
+
+
+def _generate(
+    recipe: Recipe,
+    pretrained: Pretrained,
+    prompt: Prompt | None,
+    samples: Sequence[int] | None,
+    progress: Progress | None,
+    on_step: OnStep | None,
+) -> Generation:
     return generate(
         build_control(recipe.control_specs()),
         model=pretrained,
