@@ -6,6 +6,7 @@ draws that many recipes at random.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -41,9 +42,9 @@ odd = st.recursive(
 )
 
 
-def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """What belongs there, and now and then anything else."""
-    return st.integers(0, 39).flatmap(lambda die: good if die else odd)
+def mostly(good: st.SearchStrategy[Any], other: st.SearchStrategy[Any] = odd) -> st.SearchStrategy[Any]:
+    """What belongs there, and now and then something else."""
+    return st.integers(0, 39).flatmap(lambda die: good if die else other)
 
 
 def mapping(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -51,11 +52,15 @@ def mapping(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return mostly(st.fixed_dictionaries({}, optional={name: mostly(field) for name, field in fields.items()}))
 
 
-counts = st.integers(1, 9) | st.sampled_from([0, -1, 30, 31, 40, 100_000, 10**9, 2**63, True])
-shares = st.floats(0, 1) | st.sampled_from([0, 1, -0.1, 2, float("inf"), float("nan")])
-words = st.sampled_from([*WORDS, "unicorn", "the small", "grey cats", "", " ", "_", "\u0301"])
-phrases = st.lists(mostly(words), max_size=3)
-tags = st.lists(mostly(st.sampled_from(["DET", "NOUN", "VERB", "*", "ADJ|NOUN", "PUNCT", "|", "noun"])), max_size=6)
+counts = mostly(st.integers(1, 9), st.sampled_from([0, -1, 30, 31, 40, 100_000, 10**9, 2**63, True]))
+shares = mostly(st.floats(0, 1) | st.sampled_from([0, 1]), st.sampled_from([-0.1, 2, math.inf, math.nan]))
+words = mostly(
+    st.sampled_from([*WORDS, "the small", "grey cats"]), st.sampled_from(["unicorn", "", " ", "_", "\u0301"])
+)
+phrases = st.lists(mostly(words), min_size=1, max_size=4)
+tags = st.lists(
+    mostly(st.sampled_from(["DET", "NOUN", "VERB", "*", "ADJ|NOUN", "PUNCT", "|", "noun"])), min_size=1, max_size=6
+)
 blanks = st.sampled_from(
     ["___", "___{2}", "___{1,3}", "___{3,1}", "___{0}", "___{", "__", "___{1000,1000}", "{}", "_____"]
 )
@@ -70,7 +75,7 @@ spans = st.lists(
 
 
 def several(params: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return params | st.lists(params, max_size=3)
+    return params | mostly(st.lists(params, min_size=1, max_size=3), st.just([]))
 
 
 leaves = st.one_of(
@@ -80,16 +85,19 @@ leaves = st.one_of(
     st.fixed_dictionaries({"infill": several(mapping(template=templates))}),
     st.fixed_dictionaries({"pos": several(mapping(tags=tags, pass_at=shares))}),
     st.fixed_dictionaries({"syntax_tree": several(mapping(tree=trees, spans=spans, pass_at=shares))}),
-    st.fixed_dictionaries({"semantic": several(mapping(food=st.sampled_from(["x", True, 3]), match=words))}),
-    st.fixed_dictionaries({"classifier": several(mapping(label=words, name=words, huggingface=st.just("no/folder")))}),
-    odd,
+    mostly(
+        st.just({"length": {"words": 5, "tolerance": 2}}),
+        st.fixed_dictionaries({"semantic": several(mapping(food=st.sampled_from(["x", True, 3]), match=words))})
+        | st.fixed_dictionaries({"classifier": several(mapping(label=words, name=words))})
+        | odd,
+    ),
 )
 
 
 def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(
-        st.fixed_dictionaries({"all": st.lists(inner, max_size=3)}),
-        st.fixed_dictionaries({"any": st.lists(inner, max_size=3)}),
+        st.fixed_dictionaries({"all": st.lists(inner, min_size=1, max_size=3)}),
+        st.fixed_dictionaries({"any": st.lists(inner, min_size=1, max_size=3)}),
         st.fixed_dictionaries({"not": inner}),
     )
 
@@ -104,8 +112,8 @@ recipes = mapping(
     description=words,
     samples=counts,
     seed=counts,
-    label=words | phrases,
-    source=words | st.dictionaries(words, words, max_size=2),
+    label=mostly(st.none(), words | phrases),
+    source=mostly(st.none(), words | st.dictionaries(words, words, max_size=2)),
     controls=st.lists(entries, max_size=3),
     preset=st.sampled_from(["fast", "balanced", "quality", "paper"]),
     sampler=mapping(
@@ -133,9 +141,9 @@ recipes = mapping(
     ),
     until=mapping(satisfied=st.sampled_from(["all", "any"]) | shares, max_rounds=counts),
     candidates=st.integers(1, 2),
-    rank_by=st.lists(st.sampled_from(["satisfaction", "mbr", "lm_score"]), max_size=2),
+    rank_by=st.lists(mostly(st.sampled_from(["satisfaction", "mbr"]), st.just("lm_score")), min_size=1, max_size=2),
     batch_size=counts,
-    device=st.sampled_from(["cpu", "auto", "hpu", "xla", "meta", "cuda:99"]),
+    device=mostly(st.sampled_from(["cpu", "auto"]), st.sampled_from(["hpu", "xla", "meta", "cuda:99"])),
 )
 
 
