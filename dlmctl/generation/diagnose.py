@@ -15,7 +15,7 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
-from dlmctl.recipe.recipe import ControlSpec, Recipe
+from dlmctl.recipe.recipe import ControlSpec, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Plan, impossible
@@ -116,7 +116,7 @@ class _Trial:
                     return spec.place_of(number)
             return spec.place
         # None alone: it is the company. The one that complains is where to look.
-        named = [spec.place for spec in specs if spec.name == error.where]
+        named = [spec.place for spec in every(list(specs)) if spec.name == error.where]
         return named[0] if named else ("controls",)
 
 

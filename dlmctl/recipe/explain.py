@@ -25,7 +25,8 @@ def explain(
     """
     faults = error.errors(include_url=False)
     found = [(_within(fault["loc"], fault["type"] == "missing", settings), fault) for fault in faults]
-    inner, first = found[0]
+    # Of a value that may be of several kinds: the kind that it is nearest to is the one that fails deepest inside.
+    inner, first = max((one for one in found if one[0][: len(found[0][0])] == found[0][0]), key=lambda one: len(one[0]))
     where = (*place, *inner)
     dotted = ".".join(map(str, where))
     if first["type"] == "extra_forbidden":
@@ -38,8 +39,9 @@ def explain(
     if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
         message = first["msg"].removeprefix("Value error, ") or "is refused"
         return file.error(where, head + message + ("" if message[-1] in ".?" else "."))
-    # Of a value that may be one of several kinds, each says what it would be.
-    said = [_said(fault) for at, fault in found if at == inner]
+    alike = [fault for at, fault in found if at == inner]
+    # Each kind says what it would be, but an empty list is a list.
+    said = [_said(fault) for fault in [fault for fault in alike if fault["type"] == "too_short"] or alike]
     others = [one.removeprefix("input should be ") for one in dict.fromkeys(said[1:])]
     message = " or ".join([said[0], *(one for one in others if one not in said[0])][:4])
     given = repr(first["input"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
@@ -23,6 +23,9 @@ from dlmctl.text.fields import Given, Value
 COMBINATIONS = ("all", "any", "not")
 # Of one recipe, nested ones counted; of one control; as a factor, which float32 can still multiply.
 MOST_CONTROLS, MOST_SETS, MOST_WEIGHT = 100, 10_000, 1e6
+
+Item = TypeVar("Item")
+Some = Annotated[list[Item], Field(min_length=1)]
 
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
@@ -52,10 +55,10 @@ class Recipe(BaseModel):
     model: str = Field("e2e", min_length=1, max_length=1000, description="a bundled name, a folder, or a hub name")
     samples: StrictInt = Field(8, ge=1, le=10**9, description="how many texts")
     seed: StrictInt = Field(0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch")
-    label: Value | list[Value] | None = Field(
+    label: Value | Some[Value] | None = Field(
         None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
     )
-    source: Given | list[Given] | None = Field(
+    source: Given | Some[Given] | None = Field(
         None, description="of a model with a source: a text, or fields and values, to write from, or a list of such"
     )
     controls: list[dict[str, Any]] = Field(default_factory=list, description="what the texts must satisfy")
