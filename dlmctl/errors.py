@@ -45,10 +45,10 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         """The message, short and printable whatever its parts are made of."""
-        where, what, remedy = self.where or "", self.what, self.remedy or ""
-        long = len(where) + len(what) + len(remedy) > MOST
-        where, remedy = readable(where, MOST_WHERE if long else MOST), readable(remedy, MOST_REMEDY if long else MOST)
-        what = readable(what, max(MOST - len(where) - len(remedy), MOST - MOST_WHERE - MOST_REMEDY))
+        where, what, remedy = (readable(part or "") for part in (self.where, self.what, self.remedy))
+        if len(where) + len(what) + len(remedy) > MOST:
+            where, remedy = readable(where, MOST_WHERE), readable(remedy, MOST_REMEDY)
+            what = readable(what, MOST - len(where) - len(remedy))
         head = f"{where}: {what}" if where else what
         return f"{head} {remedy}" if remedy else head
 

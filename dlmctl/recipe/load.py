@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
-from dlmctl.control.registry import find_control, first_line
-from dlmctl.errors import RecipeError, UserError
+from dlmctl.control.registry import find_control
+from dlmctl.errors import RecipeError, UserError, first_line
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.legacy import renew
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced, Recipe

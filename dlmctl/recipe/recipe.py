@@ -54,7 +54,9 @@ class Recipe(BaseModel):
     description: str = Field("", description="what the recipe is for")
     model: str = Field("e2e", min_length=1, max_length=1000, description="a bundled name, a folder, or a hub name")
     samples: StrictInt = Field(8, ge=1, le=10**9, description="how many texts")
-    seed: StrictInt = Field(0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch")
+    seed: StrictInt = Field(
+        0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch"
+    )
     label: Value | Some[Value] | None = Field(
         None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
     )

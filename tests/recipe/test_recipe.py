@@ -126,6 +126,7 @@ def test_a_message_is_short_and_printable_whatever_it_quotes():
     long = fault("sampler: {name: " + "x" * 100_000 + "}\n")
     assert len(long) < 600
     assert fault('device: "\\e[31mred\\n"\n').isprintable()
+    assert len(str(UserError("w" * 500, where="\x1b" * 500, remedy="\ud800" * 500))) < 600
     assert len(str(UserError("w" * 10_000, where="/" * 10_000, remedy="r" * 10_000))) < 600
 
 
