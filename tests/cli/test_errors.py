@@ -61,7 +61,7 @@ def said(*arguments):
         ("--recipe list.yaml", "list.yaml:1: a recipe is a mapping of settings."),
         (
             "--recipe long.yaml",
-            "long.yaml:2: sample 0: the target has 40 words, but the model holds at most 30. Shorten",
+            "long.yaml:3: sample 0: the target has 40 words, but the model holds at most 30. Shorten",
         ),
         ("--set nonsense", "--set: 'nonsense' is not key=value. For example sampler.steps=20."),
         ("--set sampler.stepz=3", "command line: unknown key 'stepz'. Did you mean 'steps'?"),
@@ -87,7 +87,7 @@ def said(*arguments):
         ("--model cut", "cut/model.safetensors: is damaged or cut short"),
         (
             "--model unguided",
-            "good.yaml:4: unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
+            "good.yaml:5: unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
         ),
         ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),
         ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .npz."),
