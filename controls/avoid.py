@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from controls.phrases import ANY_NUMBER, by_length, occurrences, split_phrases, word_log_probs
+from controls.phrases import ANY_NUMBER, MOST_PHRASES, by_length, occurrences, split_phrases, word_log_probs
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
@@ -22,6 +22,7 @@ class AvoidParams(ControlParams):
 
     words: list[str] = Field(
         min_length=1,
+        max_length=MOST_PHRASES,
         description="words or phrases, none of which may occur; matched as whole words, upper and lower case as "
         "written, so list both where both are unwanted",
         examples=[["pub", "city centre"]],

@@ -29,9 +29,13 @@ class ClassifierParams(ControlParams):
     """The label that a text is to have."""
 
     label: Value = Field(description="the label, as the labelled text has it", examples=["positive"])
-    name: str | None = Field(None, description="which classifier, where they were trained under names (--name)")
+    name: str | None = Field(
+        None, max_length=100, description="which classifier, where they were trained under names (--name)"
+    )
     huggingface: str | None = Field(
-        None, description="folder or hub name of a sequence classifier that guides in place of the one trained here"
+        None,
+        max_length=1000,
+        description="folder or hub name of a sequence classifier that guides in place of the one trained here",
     )
 
 

@@ -29,6 +29,7 @@ class ContainsParams(ControlParams):
 
     words: list[str] = Field(
         min_length=1,
+        max_length=100,
         description="words or phrases, each at least once, in any order; matched as whole words, upper and lower case "
         "as written",
         examples=[["riverside", "cheap"]],

@@ -18,6 +18,8 @@ from dlmctl.text.spelling import split_words
 from dlmctl.text.vocabulary import known_ids
 
 BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")
+# Of a blank; a model's own limit is below it.
+MOST_WORDS = 1000
 FORMS = "A blank is written ___ (one word), ___{2} (two words) or ___{1,3} (one to three words)"
 
 
@@ -43,8 +45,7 @@ def parse_template(template: str) -> list[Piece]:
             raise ValueError(f"{stray[0]!r} is no blank. {FORMS}")
         pieces.extend(Piece(word) for word in split_words(between))
         if blank:
-            fewest = int(blank[1] or 1)
-            most = int(blank[2] or fewest)
+            fewest, most = _size(blank[1] or "1"), _size(blank[2] or blank[1] or "1")
             if most < max(1, fewest):
                 raise ValueError(f"the blank {blank[0]!r} holds no words. {FORMS}")
             pieces.append(Piece(None, fewest, most))
@@ -54,10 +55,22 @@ def parse_template(template: str) -> list[Piece]:
     return pieces
 
 
+def _size(digits: str) -> int:
+    """Words of a blank.
+
+    Raises:
+        ValueError: more than any text has.
+    """
+    if len(digits) > len(str(MOST_WORDS)) or int(digits) > MOST_WORDS:
+        raise ValueError(f"a blank holds at most {MOST_WORDS} words, not {digits}")
+    return int(digits)
+
+
 class InfillParams(ControlParams):
     """What a recipe says of a template."""
 
     template: str = Field(
+        max_length=5000,
         description="text with blanks: ___ for one word, ___{2} for two, ___{1,3} for one to three; "
         "punctuation marks are words of their own",
         examples=["The Eagle is a ___ shop near ___{1,3}."],

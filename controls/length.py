@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, StrictInt
 from torch import Tensor
 
 from dlmctl.control.base import Check, Control, ControlParams
@@ -16,17 +16,20 @@ from dlmctl.diffusion.layout import SPECIAL
 
 # Stands for log 0 where minus infinity would spoil a gradient.
 IMPOSSIBLE = -1e4
+# More than any model holds; what one does hold is asked of it.
+MOST_WORDS = 100_000
 
 
 class LengthParams(ControlParams):
     """What a recipe says of a text's length."""
 
-    words: int = Field(
+    words: StrictInt = Field(
         ge=1,
+        le=MOST_WORDS,
         description="number of words; punctuation marks are words of their own, as the model's vocabulary has them",
         examples=[14],
     )
-    tolerance: int = Field(0, ge=0, description="most words more or fewer that are as good")
+    tolerance: StrictInt = Field(0, ge=0, le=MOST_WORDS, description="most words more or fewer that are as good")
 
 
 class PreparedLength(Prepared):

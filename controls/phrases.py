@@ -21,13 +21,19 @@ class Phrases(NamedTuple):
     ids: Tensor
 
 
+# Words or phrases that one control may name, and characters of one.
+MOST_PHRASES, MOST_CHARACTERS = 1000, 500
+
+
 def split_phrases(phrases: Sequence[str]) -> list[list[str]]:
     """The words of each phrase, split as the tokeniser splits raw text.
 
     Raises:
-        ValueError: a phrase has no words.
+        ValueError: a phrase has no words, or so many that it is none.
     """
     for phrase in phrases:
+        if len(phrase) > MOST_CHARACTERS:
+            raise ValueError(f"a phrase has {len(phrase)} characters, and at most {MOST_CHARACTERS} are read")
         if not split_words(phrase):
             raise ValueError(f"{phrase!r} holds no word")
     return [split_words(phrase) for phrase in phrases]

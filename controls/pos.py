@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field, StrictFloat, field_validator
 from torch import Tensor, nn
 
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
@@ -30,10 +30,13 @@ class PosParams(ControlParams):
 
     tags: list[str] = Field(
         min_length=1,
+        max_length=1000,
         description="a UPOS tag for every word, in order; alternatives as ADJ|NOUN, * for any tag",
         examples=[["DET", "PROPN", "AUX", "DET", "NOUN", "PUNCT"]],
     )
-    pass_at: float = Field(1.0, ge=0, le=1, description="share of words that must have their tag for a text to pass")
+    pass_at: StrictFloat = Field(
+        1.0, ge=0, le=1, description="share of words that must have their tag for a text to pass"
+    )
 
     @field_validator("tags")
     @classmethod

@@ -18,6 +18,8 @@ from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, value_words
 
+MOST_FIELDS = 100
+
 
 class SemanticParams(ControlParams):
     """Fields and their values, as the data that the model was trained on has them, and how they are matched."""
@@ -35,6 +37,8 @@ class SemanticParams(ControlParams):
 
     @model_validator(mode="after")
     def _some_field(self) -> SemanticParams:
+        if len(self.fields) > MOST_FIELDS:
+            raise ValueError(f"there are {len(self.fields)} fields, and at most {MOST_FIELDS} can be asked for")
         if not self.fields:
             raise ValueError("name at least one field and its value, for example food: Italian")
         empty = [name for name, value in self.fields.items() if not value_words(value)]

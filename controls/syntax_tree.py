@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from dlmctl.annotators.brackets import compare
@@ -36,14 +37,24 @@ NO_ROOM = 10.0
 SPAN_WEIGHT = 8
 
 
+# More than any model holds, and than any sentence needs.
+MOST_WORDS, MOST_DEPTH = 100_000, 100
+
+
+def _depth(tree: str) -> int:
+    """How deep brackets stand in each other."""
+    steps = ({"(": 1, ")": -1}.get(char, 0) for char in tree)
+    return max(itertools.accumulate(steps, initial=0))
+
+
 class SpanParams(BaseModel):
     """A labelled span of words."""
 
     model_config = ConfigDict(extra="forbid")
 
     label: str = Field(description="of the constituent; a unary chain is joined by ::, as S::NP", examples=["PP"])
-    start: int = Field(ge=0, description="first word, counted from 0", examples=[3])
-    end: int = Field(ge=0, description="last word, counted from 0", examples=[5])
+    start: StrictInt = Field(ge=0, le=MOST_WORDS, description="first word, counted from 0", examples=[3])
+    end: StrictInt = Field(ge=0, le=MOST_WORDS, description="last word, counted from 0", examples=[5])
 
     @model_validator(mode="after")
     def _forward(self) -> SpanParams:
@@ -57,22 +68,26 @@ class SyntaxTreeParams(ControlParams):
 
     tree: str | None = Field(
         None,
+        max_length=20_000,
         description="a bracketed tree; its leaves, (PRP It) or just PRP, say how many words there are, not which",
         examples=["(S (NP (PRP It)) (VP (VBZ is) (NP (DT a) (NN pub))) (. .))"],
     )
     spans: list[SpanParams] | None = Field(
         None,
         min_length=1,
+        max_length=100,
         description="constituents that the text must have",
         examples=[[{"label": "PP", "start": 3, "end": 5}]],
     )
-    pass_at: float = Field(
+    pass_at: StrictFloat = Field(
         1.0, ge=0, le=1, description="labelled F1 of the tree, or share of spans, that a text must reach to pass"
     )
 
     @field_validator("tree")
     @classmethod
     def _bracketed(cls, tree: str | None) -> str | None:
+        if tree is not None and _depth(tree) > MOST_DEPTH:
+            raise ValueError(f"brackets stand more than {MOST_DEPTH} deep in each other")
         if tree is not None and not labelled_spans(read_tree(tree)):
             raise ValueError("the tree has no phrase, only words")
         return tree

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dlmctl.control.state import ControlState
     from dlmctl.errors import UserError
     from dlmctl.generation.generate import Generation, Sample, generate, run_recipe
-    from dlmctl.recipe.recipe import Recipe, load_recipe
+    from dlmctl.recipe.load import load_recipe
+    from dlmctl.recipe.recipe import Recipe
     from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 _HOME = {
@@ -33,7 +34,7 @@ _HOME = {
     "UserError": "errors",
     "from_pretrained": "checkpoint.pretrained",
     "generate": "generation.generate",
-    "load_recipe": "recipe.recipe",
+    "load_recipe": "recipe.load",
     "run_recipe": "generation.generate",
     "save_pretrained": "checkpoint.pretrained",
 }

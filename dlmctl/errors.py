@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+# Characters of a message; within it, of its place and of its remedy where the whole would be longer.
+MOST, MOST_WHERE, MOST_REMEDY = 560, 160, 200
+# A word longer than this was not meant to be one of a list of names.
+MOST_NAME = 100
+
+
+def readable(text: str, most: int = MOST) -> str:
+    """Text of any origin as it may stand in a message: one line, at most ``most`` characters.
+
+    What does not print (control characters, lone surrogates, marks that turn the direction of writing) is escaped, and
+    the middle of a long text is left out.
+    """
+    if len(text) > most:
+        # Escapes take up to ten characters; more than this need not be looked at.
+        text = text if len(text) <= 2 * most else f"{text[:most]}{text[-most:]}"
+    plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    if len(plain) <= most:
+        return plain
+    tail = most // 3
+    return f"{plain[: most - tail - 3]}...{plain[-tail:]}"
 
 
 class UserError(Exception):
@@ -22,8 +44,13 @@ class UserError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head} {self.remedy}" if self.remedy else head
+        """The message, short and printable whatever its parts are made of."""
+        where, what, remedy = (readable(part or "") for part in (self.where, self.what, self.remedy))
+        if len(where) + len(what) + len(remedy) > MOST:
+            where, remedy = readable(where, MOST_WHERE), readable(remedy, MOST_REMEDY)
+            what = readable(what, MOST - len(where) - len(remedy))
+        head = f"{where}: {what}" if where else what
+        return f"{head} {remedy}" if remedy else head
 
 
 class RecipeError(UserError):
@@ -42,14 +69,12 @@ def first_fault(error: ValidationError) -> str:
     """The first thing that pydantic found, as a sentence with its place."""
     first = error.errors()[0]
     place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    return f"{place}: {what}." if place else f"{what}."
+    return readable(f"{place}: {what}." if place else f"{what}.")
 
 
 def nearest(word: str, known: list[str]) -> str:
     """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself when nothing is close."""
-    import difflib
-
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5) if len(word) <= MOST_NAME else []
     listed = known if len(known) <= 20 else [*known[:20], "..."]
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(listed)}."
 

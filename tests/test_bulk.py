@@ -17,7 +17,8 @@ from dlmctl.generation import bulk
 from dlmctl.generation.bulk import Target, generate_bulk, generate_shards, target_of
 from dlmctl.generation.generate import run_recipe
 from dlmctl.generation.output import record
-from dlmctl.recipe.recipe import Recipe, read_recipe
+from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.recipe import Recipe
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

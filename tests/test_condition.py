@@ -16,7 +16,8 @@ from dlmctl.evaluation.nll import likelihood, read_texts
 from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.generate import generate, run_recipe
 from dlmctl.generation.prompts import read_condition
-from dlmctl.recipe.recipe import Recipe, read_recipe
+from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.prompted import Condition, Conditioned, length_weights
 from dlmctl.training.initial import start_from

@@ -6,8 +6,9 @@ from controls.pos import PosParams
 from dlmctl.diffusion.layout import lay_out
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.generate import build_control, generate
-from dlmctl.recipe.recipe import read_recipe
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.build import build_control
+from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 TAGS = ["DET", "NOUN", "VERB", "ADJ", "NOUN"]
@@ -38,7 +39,7 @@ def test_more_samples_begin_with_the_same_texts(pretrained):
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp_2m"])
-@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+@pytest.mark.parametrize("method", ["logits", "latent", "langevin"])
 def test_a_pos_target_fixes_the_length(pretrained, name, method):
     sampler = SamplerSettings(name=name, steps=4)
     result = generate(

@@ -13,7 +13,8 @@ from dlmctl.control.classifier import is_trainable
 from dlmctl.control.registry import find_control, offers
 from dlmctl.control.skeleton import write_skeleton
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.recipe.recipe import read_recipe, recipe_schema
+from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.schema import recipe_schema
 
 PLAIN = '''
 from pydantic import BaseModel, ConfigDict, Field

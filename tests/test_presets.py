@@ -2,8 +2,8 @@ import pytest
 
 from dlmctl.errors import RecipeError
 from dlmctl.generation.generate import generate
+from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.presets import PRESETS, settings_of
-from dlmctl.recipe.recipe import read_recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from dlmctl.checkpoint.bundled import bundled_names
 from dlmctl.generation.generate import run_recipe
-from dlmctl.recipe.recipe import load_recipe
+from dlmctl.recipe.load import load_recipe
 
 
 @pytest.mark.parametrize("name", bundled_names("recipes"))

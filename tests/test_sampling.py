@@ -64,7 +64,7 @@ def walked(model, control, size, **settings):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CONTROLS)
-@pytest.mark.parametrize("method", ["words", "latent"])
+@pytest.mark.parametrize("method", ["logits", "latent"])
 def test_a_text_does_not_depend_on_longer_ones_beside_it(name, method):
     control, guidance = CONTROLS[name], settings_of("balanced").guidance.model_copy(update={"method": method})
     sampler = SamplerSettings(steps=STEPS, patience=PATIENCE, precision="fp32")

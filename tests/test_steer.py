@@ -65,7 +65,7 @@ def share(result, word):
     return sum(sample.words.count(word) for sample in result) / max(1, sum(len(sample.words) for sample in result))
 
 
-@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+@pytest.mark.parametrize("method", ["logits", "latent", "langevin"])
 def test_every_method_moves_the_latent_towards_the_energy(pretrained, method):
     # An untrained denoiser forgets the latent at the next step, so it is the first step that is looked at.
     guidance = Guidance(method=method, updates=3, scale=2.0, step_size=1.0)
@@ -79,7 +79,7 @@ def test_every_method_moves_the_latent_towards_the_energy(pretrained, method):
     assert bool((nearness(Wish("river")) > nearness(None)).all())
 
 
-@pytest.mark.parametrize(("method", "at_estimate"), [("words", True), ("denoiser", True), ("latent", False)])
+@pytest.mark.parametrize(("method", "at_estimate"), [("logits", True), ("denoiser", True), ("latent", False)])
 def test_what_the_energy_sees(pretrained, method, at_estimate):
     seen = []
 
@@ -126,4 +126,4 @@ def test_a_model_that_predicts_latents_is_guided_too(tokenizer):
     guided = generate(Wish("river"), model=latents, samples=4, sampler=QUICK, guidance=Guidance(step_size=1.0))
     assert [sample.words for sample in guided] != [sample.words for sample in free]
     with pytest.raises(RecipeError, match="predicts latents"):
-        generate(Wish("river"), model=latents, samples=1, sampler=QUICK, guidance=Guidance(method="words"))
+        generate(Wish("river"), model=latents, samples=1, sampler=QUICK, guidance=Guidance(method="logits"))

@@ -51,7 +51,7 @@ def decode(
     from dlmctl.cli.render import bulk_progress, print_decoded
     from dlmctl.evaluation.decode import decode as run
     from dlmctl.evaluation.decode import report
-    from dlmctl.recipe.recipe import read_recipe
+    from dlmctl.recipe.load import read_recipe
 
     given = overrides(
         settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device

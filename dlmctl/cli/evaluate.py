@@ -151,7 +151,7 @@ def overlap(
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:
-    from dlmctl.recipe.recipe import override
+    from dlmctl.recipe.yaml_file import override
 
     params: dict[str, Any] = {}
     for setting in settings or []:
@@ -160,7 +160,7 @@ def _params(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _settings(settings: list[str] | None) -> Recipe:
-    from dlmctl.recipe.recipe import read_recipe
+    from dlmctl.recipe.load import read_recipe
 
     return read_recipe("", "command line", settings or [])[0]
 

@@ -50,7 +50,8 @@ def generate(
     """Generate texts that satisfy a recipe, or free texts where none is given."""
     import json as encoder
 
-    from dlmctl.recipe.recipe import dump_recipe, load_recipe, read_recipe
+    from dlmctl.recipe.load import load_recipe, read_recipe
+    from dlmctl.recipe.recipe import dump_recipe
 
     given = overrides(
         settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device

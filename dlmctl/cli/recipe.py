@@ -13,10 +13,11 @@ Name = Annotated[str, typer.Argument(help="A recipe file or the name of a bundle
 
 @app.command()
 def validate(name: Name) -> None:
-    """Check a recipe without running it; the first fault is named with its line."""
-    from dlmctl.recipe.recipe import load_recipe
+    """Check a recipe against its model without drawing anything; the first fault is named with its line."""
+    from dlmctl.generation.diagnose import validate_recipe
+    from dlmctl.recipe.load import load_recipe
 
-    load_recipe(name)
+    validate_recipe(*load_recipe(name))
     typer.echo(f"{name}: valid")
 
 
@@ -25,7 +26,7 @@ def schema() -> None:
     """Print the JSON schema of recipes, with the parameters of every installed control."""
     import json
 
-    from dlmctl.recipe.recipe import recipe_schema
+    from dlmctl.recipe.schema import recipe_schema
 
     typer.echo(json.dumps(recipe_schema(), indent=2))
 
@@ -34,7 +35,7 @@ def schema() -> None:
 def list_() -> None:
     """List the bundled recipes."""
     from dlmctl.checkpoint.bundled import bundled_names
-    from dlmctl.recipe.recipe import load_recipe
+    from dlmctl.recipe.load import load_recipe
 
     for name in bundled_names("recipes"):
         recipe, _ = load_recipe(name)
@@ -44,6 +45,7 @@ def list_() -> None:
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe with every default written out."""
-    from dlmctl.recipe.recipe import dump_recipe, load_recipe
+    from dlmctl.recipe.load import load_recipe
+    from dlmctl.recipe.recipe import dump_recipe
 
     typer.echo(dump_recipe(load_recipe(name)[0]), nl=False)

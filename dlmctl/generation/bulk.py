@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
-from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import UserError
+from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.generate import run_recipe
 from dlmctl.generation.output import check_target, record
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run
 from dlmctl.generation.tally import Tally
-from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.environment import environment
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
     from dlmctl.recipe.recipe import Recipe
-    from dlmctl.recipe.recipe import Source as RecipeFile
+    from dlmctl.recipe.yaml_file import SettingsFile
 
 BulkProgress = Callable[[float, int], None]
 """Receives texts done, with a share of those being drawn, and texts in all."""
@@ -95,7 +94,7 @@ def generate_shards(
     *,
     shard_rows: int | None = None,
     latents: bool = False,
-    origin: RecipeFile | None = None,
+    origin: SettingsFile | None = None,
     progress: BulkProgress | None = None,
 ) -> Bulk:
     """All samples of a recipe as shards in ``folder``; those that are there already are kept.
@@ -114,8 +113,8 @@ def generate_shards(
     """
     team = processes.Team()
     shard_rows = shard_rows or max(1, min(SHARD_ROWS, -(-recipe.samples // team.size)))
-    pretrained = team.together(lambda: from_pretrained(recipe.model))
-    device = team.together(lambda: choose_device(recipe.device, deterministic=recipe.sampler.deterministic))
+    pretrained = team.together(lambda: load_model(recipe, origin))
+    device = team.together(lambda: find_device(recipe, origin))
     settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), "weights": weights_digest(pretrained)}
 
     def opened() -> Run:
@@ -173,7 +172,7 @@ def generate_bulk(
     target: Target,
     *,
     shard_rows: int | None = None,
-    origin: RecipeFile | None = None,
+    origin: SettingsFile | None = None,
     progress: BulkProgress | None = None,
 ) -> Outcome | None:
     """``generate_shards``, and the shards merged where the target is a file.

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import All, AnyOf, Check, Control, Not, check_all
-from dlmctl.control.registry import find_control
+from dlmctl.control.base import Check, Control, check_all
 from dlmctl.diffusion.noise import Draw
+from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation.diagnose import examine, load_model
 from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
+from dlmctl.recipe.build import build_control
 from dlmctl.recipe.presets import Preset, settings_of
-from dlmctl.recipe.recipe import ControlSpec, Recipe
-from dlmctl.recipe.recipe import Source as RecipeFile
+from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Drawn, Progress, draw_texts
 from dlmctl.sampling.environment import environment, one_thread
@@ -26,6 +28,9 @@ from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
+
+# Texts and candidates of one call that keeps all of them; more go to files, shard by shard.
+MOST_IN_MEMORY = 100_000
 
 
 @dataclass(frozen=True)
@@ -80,35 +85,12 @@ class Generation:
         return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
 
 
-def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
-    """The control that a recipe's entries describe, or None if there are none."""
-    controls = [_build(spec) for spec in specs]
-    if not controls:
-        return None
-    return controls[0] if len(controls) == 1 else All(controls)
-
-
-def _build(spec: ControlSpec) -> Control[Any]:
-    parts = [_build(part) for part in spec.parts]
-    if spec.name == "all":
-        made: Control[Any] = All(parts)
-    elif spec.name == "any":
-        made = AnyOf(parts)
-    elif spec.name == "not":
-        made = Not(parts[0])
-    else:
-        kind = find_control(spec.name)
-        made = kind.each([kind.Params.model_validate(params) for params in spec.params])
-    made.weight *= spec.weight  # a control may bring a weight of its own
-    return made
-
-
 def run_recipe(
     recipe: Recipe,
     *,
     model: Pretrained | None = None,
     samples: Sequence[int] | None = None,
-    origin: RecipeFile | None = None,
+    origin: SettingsFile | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
 ) -> Generation:
@@ -117,10 +99,35 @@ def run_recipe(
     Args:
         model: the recipe's model, where it is loaded already.
         samples: the numbers of the samples to generate; all of the recipe's if not given.
-        origin: errors about the model name its line.
+        origin: where the recipe stands; errors about it name the line.
+
+    Raises:
+        RecipeError: so many texts are asked for at once that they should go to files.
+        UserError: as ``generate``.
     """
-    pretrained = model or from_pretrained(recipe.model)
-    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
+    fault = None if origin is None else origin.error
+    if samples is None and recipe.samples * recipe.candidates > MOST_IN_MEMORY:
+        what = f"samples: more than {MOST_IN_MEMORY:,} texts and candidates do not fit into memory."
+        remedy = "Write them to a folder: --out FOLDER/."
+        raise fault(("samples",), what, remedy) if fault is not None else RecipeError(what, remedy=remedy)
+    pretrained = model or load_model(recipe, origin)
+    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=fault)
+    try:
+        return _generate(recipe, pretrained, prompt, samples, progress, on_step)
+    except UserError:
+        if origin is not None:
+            examine(recipe, pretrained, origin)  # says the same, and on which line
+        raise
+
+
+def _generate(
+    recipe: Recipe,
+    pretrained: Pretrained,
+    prompt: Prompt | None,
+    samples: Sequence[int] | None,
+    progress: Progress | None,
+    on_step: OnStep | None,
+) -> Generation:
     return generate(
         build_control(recipe.control_specs()),
         model=pretrained,

@@ -52,12 +52,16 @@ def settings_of(name: Preset) -> Chosen:
 
 
 def filled(recipe: Any) -> Any:
-    """A recipe as read from YAML, with the settings of its preset where it does not say otherwise."""
-    if not isinstance(recipe, dict) or recipe.get("preset", "balanced") not in PRESETS:
+    """A recipe as read from YAML, with the settings of its preset where it does not say otherwise.
+
+    What is no recipe, or names no preset, stays as it is: validation says what is wrong with it.
+    """
+    if not isinstance(recipe, dict):
         return recipe
     merged = dict(recipe)
-    for part, settings in PRESETS[recipe.get("preset", "balanced")].items():
+    settings = next((found for name, found in PRESETS.items() if name == recipe.get("preset", "balanced")), {})
+    for part, chosen in settings.items():
         given = recipe.get(part, {})
-        if isinstance(given, dict) and settings:
-            merged[part] = {**settings, **given}
+        if isinstance(given, dict) and chosen:
+            merged[part] = {**chosen, **given}
     return merged

@@ -11,13 +11,16 @@ Precision = Literal["auto", "fp32", "bf16"]
 Sampler = Literal[
     "auto", "ancestral", "ddim", "dpmpp_2m", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"
 ]
-Method = Literal["words", "latent", "denoiser", "langevin"]
+Method = Literal["logits", "latent", "denoiser", "langevin"]
+
+# Numbers are numbers: no text, no true and false, no infinity.
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SamplerSettings(BaseModel):
     """How the reverse process runs."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     name: Sampler = Field(
         "auto",
@@ -30,7 +33,7 @@ class SamplerSettings(BaseModel):
     spacing: float = Field(
         1.5, ge=0.1, le=10, description="1: equal strides of time; above 1 they are shorter where there is most noise"
     )
-    temperature: float = Field(0.6, gt=0, description="divides the word logits; below 1 is more cautious")
+    temperature: float = Field(0.6, ge=1e-3, le=1e3, description="divides the word logits; below 1 is more cautious")
     patience: float = Field(
         0.1, gt=0, le=1, description="share of the steps after which a text whose words stay the same is done; 1: never"
     )
@@ -55,9 +58,9 @@ class SamplerSettings(BaseModel):
         0.0, ge=0, le=1, description="remasking: the most that a word may be masked again with in a step"
     )
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
-    top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")
+    top_p: float | None = Field(None, ge=0.01, le=1e3, description="redraw noise entries beyond this absolute value")
     condition_scale: float = Field(
-        1.0, ge=0, description="how much `label` and `source` count: 1 as trained, above more, 0 not at all"
+        1.0, ge=0, le=1e3, description="how much `label` and `source` count: 1 as trained, above more, 0 not at all"
     )
     rounding: Literal["dot", "l2", "cosine"] | None = Field(
         None, description="how the final latent becomes words; by default the model's own logits"
@@ -73,35 +76,46 @@ class SamplerSettings(BaseModel):
 class Guidance(BaseModel):
     """How strongly, when and by which method controls steer."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     method: Method | None = Field(
         None,
-        description="words: shift the word logits of the x_0 estimate; latent: shift the x_0 estimate by the gradient "
+        description="logits: shift the word logits of the x_0 estimate; latent: shift the x_0 estimate by the gradient "
         "at x_t; denoiser: the same by the gradient of the estimate's energy through the denoiser; "
-        "langevin: Adagrad updates of x_s after each step (Li et al. 2022). If not given, words where the model "
+        "langevin: Adagrad updates of x_s after each step (Li et al. 2022). If not given, logits where the model "
         "predicts words, else langevin",
     )
     scale: float = Field(
-        4.0, ge=0, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
+        4.0, ge=0, le=1e6, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
     )
     schedule: Literal["constant", "rising", "falling"] = Field(
         "constant", description="how the scale goes over time: as it is, times 1 - t, or times t"
     )
     clip: float = Field(
-        400.0, gt=0, description="largest norm of one control's gradient in a sample, so that none drowns the others"
+        400.0,
+        gt=0,
+        le=1e6,
+        description="largest norm of one control's gradient in a sample, so that none drowns the others",
     )
-    updates: int = Field(3, ge=1, description="gradient updates at each step")
-    step_size: float = Field(0.1, gt=0, description="Adagrad learning rate of langevin")
-    fluency: float = Field(0.003, ge=0, description="langevin: weight of the distance from the model's own mean")
+    updates: int = Field(3, ge=1, le=1000, description="gradient updates at each step")
+    step_size: float = Field(0.1, gt=0, le=1e3, description="Adagrad learning rate of langevin")
+    fluency: float = Field(
+        0.003, ge=0, le=1e6, description="langevin: weight of the distance from the model's own mean"
+    )
     since: float = Field(1.0, ge=0, le=1, description="no guidance at times above this")
     until: float = Field(0.05, ge=0, le=1, description="no guidance at times below this")
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Guidance:
+        if self.until > self.since:
+            raise ValueError(f"it ends at time {self.until} (until), before it begins at {self.since} (since)")
+        return self
 
 
 class Until(BaseModel):
     """When a sample is good enough, and how often it may be drawn."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = STRICT
 
     satisfied: Literal["all", "any"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "all", description="all or any of the checks passed, or the least mean score of the checks"

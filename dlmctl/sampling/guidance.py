@@ -29,7 +29,7 @@ def strength(guidance: Guidance, t: float) -> float:
     return guidance.scale * share
 
 
-def shift_words(logits: Tensor, gradient: Gradient, scale: float, updates: int) -> Tensor:
+def shift_logits(logits: Tensor, gradient: Gradient, scale: float, updates: int) -> Tensor:
     """What to add to word logits ``[B, L, V]``: mirror descent on the word probabilities of the x_0 estimate.
 
     An update adds -scale * d energy / d p to the logits, which is exponentiated gradient descent on the

@@ -27,15 +27,15 @@ def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
     """The guidance method asked for, or the one that suits the model.
 
     Raises:
-        RecipeError: ``words`` is asked for, but the model predicts latents.
+        RecipeError: ``logits`` is asked for, but the model predicts latents.
     """
-    if guidance.method == "words" and not model.predicts_words:
+    if guidance.method == "logits" and not model.predicts_words:
         raise RecipeError(
-            "`words` needs a model that predicts words, and this one predicts latents.",
+            "`logits` needs a model that predicts words, and this one predicts latents.",
             where="guidance.method",
             remedy="Use langevin, latent or denoiser, or leave it out.",
         )
-    return guidance.method or ("words" if model.predicts_words else "langevin")
+    return guidance.method or ("logits" if model.predicts_words else "langevin")
 
 
 class LatentSteered(Steered):
@@ -56,7 +56,7 @@ class LatentSteered(Steered):
             # Without word logits an exact constraint is one more energy.
             self.parts = [part for part in control.parts if part.prepared.evidence is None]
         self.method = method_for(self.model, guidance) if self.parts else None
-        self.guides_logits = self.method == "words"
+        self.guides_logits = self.method == "logits"
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
 

@@ -20,7 +20,7 @@ from dlmctl.errors import UserError
 from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
-from dlmctl.sampling.guidance import Gradient, shift_words, strength
+from dlmctl.sampling.guidance import Gradient, shift_logits, strength
 from dlmctl.text.tokenizer import Tokenizer
 
 StateOf = Callable[[Tensor], ControlState]
@@ -82,7 +82,7 @@ class Steered:
         scale = strength(self.guidance, float(t[0])) if self.guides_logits else 0.0
         if scale:
             gradient = self.gradient(self._state_of_words, float(t[0]))
-            logits = logits + shift_words(logits, gradient, scale, self.guidance.updates)
+            logits = logits + shift_logits(logits, gradient, scale, self.guidance.updates)
         return logits if self.control is None else self.control.constrain(logits, t)
 
     def after(self, moved: Moved, s: float) -> Tensor:

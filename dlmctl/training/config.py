@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.errors import UserError, nearest
-from dlmctl.recipe.recipe import Source, explain, override
-from dlmctl.recipe.yaml_file import parse
+from dlmctl.recipe.explain import explain
+from dlmctl.recipe.yaml_file import overlay, parse
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -58,15 +58,15 @@ def read_config(source: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
     Raises:
         UserError: there is no such file, it cannot be read, or it does not fit; the message names the line.
     """
-    value, lines = parse(_text_of(source), source)
+    value, file = parse(_text_of(source), source)
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise UserError("a configuration is a mapping of settings.", where=f"{source}:1")
-    overridden = [override(value, setting) for setting in overrides]
+    overlay(value, overrides, file)
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise explain(error, kind, (), Source(source, lines, overridden)) from None
+        raise explain(error, kind, (), file, value) from None
 
 
 def _text_of(source: str) -> str:

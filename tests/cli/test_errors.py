@@ -29,6 +29,7 @@ def here(tmp_path, monkeypatch, model_folder):
     )
     Path("binary.yaml").write_bytes(bytes(range(256)))
     Path("list.yaml").write_text("- 1\n")
+    Path("void.yaml").touch()
     Path("plain.txt").write_text("hello\n")
     Path("long.yaml").write_text(f"model: tiny\ncontrols:\n  - pos: {{tags: [{', '.join(['NOUN'] * 40)}]}}\n")
     Path("empty").mkdir()
@@ -53,9 +54,15 @@ def said(*arguments):
     [
         ("--recipe nope.yaml", "nope.yaml: there is no such recipe file. Bundled recipes: "),
         ("--recipe empty", "empty: there is no such recipe file."),
+        ("--recipe " + "x" * 5000, "is no name of a file."),
+        ("-n 1000000000", "command line: samples: more than 100,000 texts"),
         ("--recipe binary.yaml", "binary.yaml: cannot be read"),
+        ("--recipe void.yaml", "void.yaml: the recipe is empty. See `dlmctl recipe show pos` for one."),
         ("--recipe list.yaml", "list.yaml:1: a recipe is a mapping of settings."),
-        ("--recipe long.yaml", "sample 0: the target has 40 words, but the model holds at most 30. Shorten"),
+        (
+            "--recipe long.yaml",
+            "long.yaml:3: sample 0: the target has 40 words, but the model holds at most 30. Shorten",
+        ),
         ("--set nonsense", "--set: 'nonsense' is not key=value. For example sampler.steps=20."),
         ("--set sampler.stepz=3", "command line: unknown key 'stepz'. Did you mean 'steps'?"),
         ("--set samplr.steps=3", "command line: unknown key 'samplr'. Did you mean 'sampler'?"),
@@ -65,14 +72,14 @@ def said(*arguments):
         ("--set controls.7.pos=1", "--set controls.7.pos: '7' is not an item of a list of 1."),
         ("--set controls.0.pos.tags.0.x=1", "--set controls.0.pos.tags.0.x: '0' holds a value, not settings."),
         ("--set controls.0.pos.tags=[DTE]", "there is no UPOS tag 'DTE'. Did you mean 'DET'?"),
-        ("--set controls.0.weight=.inf", "command line: weight must be a number from 0, not inf."),
+        ("--set controls.0.weight=.inf", "command line: weight must be a number from 0 to 1000000, not inf."),
         ("-n 0", "command line: samples: input should be greater than or equal to 1, not 0."),
         ("-n -4", "command line: samples: input should be greater than or equal to 1, not -4."),
         ("--seed -1", "command line: seed: input should be greater than or equal to 0, not -1."),
         ("--steps 0", "command line: sampler.steps: input should be greater than or equal to 1, not 0."),
-        ("--device gpu9", "device 'gpu9' cannot be used: Invalid device string: 'gpu9'. Use auto or cpu."),
+        ("--device gpu9", "command line: device: device 'gpu9' cannot be used; use auto, cpu, cuda, cuda:1 or mps."),
         ("--device meta", "device 'meta' cannot be used"),
-        ("--model tyni", "tyni: there is no such model. Did you mean 'tiny'?"),
+        ("--model tyni", "command line: tyni: there is no such model. Did you mean 'tiny'?"),
         ("--model 12", "12: there is no such model."),
         ("--model null", "null: there is no such model."),
         ("--model empty", "empty: is not a model: config.json is missing."),
@@ -80,7 +87,7 @@ def said(*arguments):
         ("--model cut", "cut/model.safetensors: is damaged or cut short"),
         (
             "--model unguided",
-            "unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
+            "good.yaml:5: unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
         ),
         ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),
         ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .npz."),

@@ -23,7 +23,7 @@ def common(pretrained, size):
     return " ".join(counts.most_common(1)[0][0])
 
 
-@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+@pytest.mark.parametrize("method", ["logits", "latent", "langevin"])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_what_is_common_otherwise_is_never_there(pretrained, method, size):
     phrase = common(pretrained, size)

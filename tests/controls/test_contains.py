@@ -18,7 +18,7 @@ QUICK = SamplerSettings(steps=4)
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp_2m"])
-@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+@pytest.mark.parametrize("method", ["logits", "latent", "langevin"])
 def test_the_words_are_there_whatever_samples(pretrained, name, method):
     control = Contains("grey cats", "river", "near")
     sampler, guidance = SamplerSettings(name=name, steps=4), Guidance(method=method)

@@ -34,7 +34,7 @@ def test_a_malformed_template_is_refused(template, message):
         Infill(template)
 
 
-@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+@pytest.mark.parametrize("method", ["logits", "latent", "langevin"])
 @pytest.mark.parametrize("template", [TEMPLATE, "___{2,9} bread.", "the old ___{3,12}", "___ ___{0,2} old ___"])
 def test_the_words_are_kept(pretrained, method, template):
     result = generate(

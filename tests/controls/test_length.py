@@ -21,7 +21,7 @@ def lengths(result):
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpmpp_2m"])
-@pytest.mark.parametrize("method", ["words", "latent", "langevin"])
+@pytest.mark.parametrize("method", ["logits", "latent", "langevin"])
 def test_the_length_is_exact_whatever_samples(pretrained, name, method):
     sampler, guidance = SamplerSettings(name=name, steps=4), Guidance(method=method)
     result = generate(Length(11), model=pretrained, samples=12, sampler=sampler, guidance=guidance)

@@ -18,7 +18,7 @@ from dlmctl.errors import DataError, RecipeError, UserError
 from dlmctl.evaluation.control_success import read_targets
 from dlmctl.generation.generate import generate
 from dlmctl.models.pooled import PooledClassifier
-from dlmctl.recipe.recipe import read_recipe
+from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.fields import value_words
 from dlmctl.training.classifier import ControlTask, train_control

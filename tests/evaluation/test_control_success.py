@@ -8,7 +8,7 @@ from controls.pos import PosParams
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.errors import DataError, RecipeError, UserError
 from dlmctl.evaluation.control_success import evaluate_control, read_targets
-from dlmctl.recipe.recipe import read_recipe
+from dlmctl.recipe.load import read_recipe
 
 WORDS = "The old baker sells warm bread .".split()
 

@@ -181,7 +181,7 @@ def test_the_papers_objective_trains(architecture, data):
 
 
 @every_architecture
-@pytest.mark.parametrize("method", ["words", "denoiser"])
+@pytest.mark.parametrize("method", ["logits", "denoiser"])
 def test_controls_guide_it(architecture, method, tokenizer, model_folder, tmp_path):
     """Untrained, with the untrained tag classifier of the tiny model, which reads the same latents."""
     torch.manual_seed(0)

@@ -1,0 +1,140 @@
+"""What stands against a recipe: asked of its model before anything is drawn, and said with file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control.base import Control
+from dlmctl.diffusion.noise import Draw
+from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation.prompts import read_prompt
+from dlmctl.metrics.lm_score import load_scorer
+from dlmctl.recipe.build import build_control
+from dlmctl.recipe.recipe import ControlSpec, Recipe, every
+from dlmctl.recipe.yaml_file import Place, SettingsFile
+from dlmctl.sampling.device import choose_device
+from dlmctl.sampling.draw import Plan, impossible
+from dlmctl.sampling.prompted import Prompt
+from dlmctl.sampling.steering import method_for
+
+# Samples that are laid out to see whether they can be drawn: these at least, and each set of parameters up to a limit.
+FEWEST_TRIED, MOST_TRIED = 4, 32
+
+
+def load_model(recipe: Recipe, file: SettingsFile | None) -> Pretrained:
+    """The recipe's model.
+
+    Raises:
+        UserError: it cannot be had; where ``file`` is given, the message names the line that asks for it.
+    """
+    with _faults_at(("model",), file):
+        return from_pretrained(recipe.model)
+
+
+def find_device(recipe: Recipe, file: SettingsFile | None) -> torch.device:
+    """The device that a recipe asks for.
+
+    Raises:
+        UserError: it cannot be used; where ``file`` is given, the message names the line that asks for it.
+    """
+    with _faults_at(("device",), file):
+        return choose_device(recipe.device, deterministic=recipe.sampler.deterministic)
+
+
+def validate_recipe(recipe: Recipe, file: SettingsFile) -> None:
+    """Find what would keep a recipe from running, without drawing anything; see ``examine``.
+
+    Raises:
+        RecipeError: the first thing that stands against it, with its line.
+    """
+    examine(recipe, load_model(recipe, file), file)
+
+
+def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
+    """Ask a model whether it can do what a recipe asks for.
+
+    Raises:
+        RecipeError: an unknown device, label, field or word, missing weights or scorer, a method that the model does
+            not have, controls that contradict each other or that its texts are too short for.
+    """
+    pretrained.model.to(find_device(recipe, file))
+    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=file.error)
+    chosen = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
+    if chosen and {"lm_score", "worst_word"} & set(recipe.rank_by):
+        with _faults_at(("rank_by",), file):
+            load_scorer(pretrained.folder / "scorer")
+    specs = recipe.control_specs()
+    control = build_control(specs)
+    if control is None:
+        return
+    with _faults_at(("guidance", "method"), file):
+        method_for(pretrained.model, recipe.guidance)
+    trial = _Trial(recipe, pretrained, prompt)
+    error = trial.of(control, specs)
+    if error is not None:
+        raise _placed(error, trial.culprit(error, specs), file)
+
+
+class _Trial:
+    """Whether a recipe's first samples can be drawn under some of its controls."""
+
+    def __init__(self, recipe: Recipe, pretrained: Pretrained, prompt: Prompt | None) -> None:
+        self.recipe, self.pretrained, self.prompt = recipe, pretrained, prompt
+
+    def of(self, control: Control[Any], specs: Sequence[ControlSpec]) -> UserError | None:
+        """What stands against the first of the samples that cannot be drawn."""
+        recipe = self.recipe
+        tried = min(MOST_TRIED, max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
+        plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
+        try:
+            control.attach(self.pretrained)
+            found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(tried)])
+        except UserError as error:
+            return error
+        return next(iter(found.values()), None)
+
+    def alone(self, spec: ControlSpec) -> UserError | None:
+        control = build_control([spec])
+        return self.of(control, [spec]) if control is not None else None
+
+    def culprit(self, error: UserError, specs: Sequence[ControlSpec]) -> Place:
+        """The place of the innermost control that fails for the same reason when alone, else of all of them."""
+        for spec in specs:
+            found = self.alone(spec)
+            if found is None or found.what != error.what:
+                continue
+            if spec.parts:
+                inner = self.culprit(error, spec.parts)
+                return spec.place if inner == ("controls",) else inner
+            for number, params in enumerate(spec.params[:MOST_TRIED]):
+                if self.alone(spec.model_copy(update={"params": [params]})) is not None:
+                    return spec.place_of(number)
+            return spec.place
+        # None alone: it is the company. The one that complains is where to look.
+        named = [spec.place for spec in every(list(specs)) if spec.name == error.where]
+        return named[0] if named else ("controls",)
+
+
+def _sets(spec: ControlSpec) -> int:
+    return max([len(spec.params), *map(_sets, spec.parts)])
+
+
+@contextmanager
+def _faults_at(place: Place, file: SettingsFile | None) -> Iterator[None]:
+    """Give what is raised inside the line of ``place``."""
+    try:
+        yield
+    except UserError as error:
+        if file is None:
+            raise
+        raise _placed(error, place, file) from None
+
+
+def _placed(error: UserError, place: Place, file: SettingsFile) -> RecipeError:
+    what = f"{error.where}: {error.what}" if error.where else error.what
+    return file.error(place, what, error.remedy)

@@ -1,0 +1,33 @@
+"""The controls that a recipe names, as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlmctl.control.base import All, AnyOf, Control, Not
+from dlmctl.control.registry import find_control
+from dlmctl.recipe.recipe import ControlSpec
+
+
+def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
+    """The control that a recipe's entries describe, or None if there are none."""
+    controls = [_build(spec) for spec in specs]
+    if not controls:
+        return None
+    return controls[0] if len(controls) == 1 else All(controls)
+
+
+def _build(spec: ControlSpec) -> Control[Any]:
+    parts = [_build(part) for part in spec.parts]
+    if spec.name == "all":
+        made: Control[Any] = All(parts)
+    elif spec.name == "any":
+        made = AnyOf(parts)
+    elif spec.name == "not":
+        made = Not(parts[0])
+    else:
+        kind = find_control(spec.name)
+        made = kind.each([kind.Params.model_validate(params) for params in spec.params])
+    made.weight *= spec.weight  # a control may bring a weight of its own
+    return made

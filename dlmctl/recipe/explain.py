@@ -1,0 +1,95 @@
+"""What pydantic found, as one message with its line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from dlmctl.errors import RecipeError, nearest
+from dlmctl.recipe.yaml_file import Place, SettingsFile
+
+# What pydantic calls things that have another name in YAML.
+_NAMES = {"model_type": "should be a mapping", "dict_type": "should be a mapping", "list_type": "should be a list"}
+_READ_AS = {bool: "true or false", type(None): "nothing", int: "a number", float: "a number"}
+
+
+def explain(
+    error: ValidationError, kind: type[BaseModel], place: Place, file: SettingsFile, settings: Any
+) -> RecipeError:
+    """One message for the first thing that pydantic found.
+
+    Args:
+        kind: the model that ``settings`` do not fit; place: where they stand in ``file``.
+    """
+    faults = error.errors(include_url=False)
+    found = [(_within(fault["loc"], fault["type"] == "missing", settings), fault) for fault in faults]
+    # Of a value that may be of several kinds: the kind that it is nearest to is the one that fails deepest inside.
+    inner, first = max((one for one in found if one[0][: len(found[0][0])] == found[0][0]), key=lambda one: len(one[0]))
+    where = (*place, *inner)
+    dotted = ".".join(map(str, where))
+    if first["type"] == "extra_forbidden":
+        *outer, key = inner
+        known = _keys_at(kind, outer)
+        return file.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
+    if first["type"] == "missing":
+        return file.error(where, f"{dotted} is required.")
+    head = f"{dotted}: " if dotted else ""
+    if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
+        message = first["msg"].removeprefix("Value error, ") or "is refused"
+        return file.error(where, head + message + ("" if message[-1] in ".?" else "."))
+    alike = [fault for at, fault in found if at == inner]
+    # Each kind says what it would be, but an empty list is a list.
+    said = [_said(fault) for fault in [fault for fault in alike if fault["type"] == "too_short"] or alike]
+    others = [one.removeprefix("input should be ") for one in dict.fromkeys(said[1:])]
+    message = " or ".join([said[0], *(one for one in others if one not in said[0])][:4])
+    given = repr(first["input"])
+    ending = "" if ", not " in message or len(given) > 60 else f", not {given}"
+    return file.error(where, f"{head}{message}{ending}.", _quoted(first, file.spelled.get(where)))
+
+
+def _said(fault: Any) -> str:
+    message = str(_NAMES.get(fault["type"], fault["msg"]))
+    return message[:1].lower() + message[1:]
+
+
+def _quoted(fault: Any, written: str | None) -> str | None:
+    """A remedy where YAML took a word for something else."""
+    if fault["type"] not in ("string_type", "literal_error") or written is None:
+        return None
+    read = _READ_AS.get(type(fault["input"]), "a number")
+    return f"YAML reads {written} as {read}; as a word it goes in quotes: '{written}'."
+
+
+def _within(loc: Sequence[str | int], missing: bool, settings: Any) -> Place:
+    """Pydantic's place without the names of types that it puts in where a value may be of several.
+
+    What is ``missing`` is not in ``settings``, whatever else is named is.
+    """
+    place: list[str | int] = []
+    for number, step in enumerate(loc):
+        known = isinstance(settings, dict) and step in settings
+        if known or (isinstance(settings, list) and isinstance(step, int) and step < len(settings)):
+            settings = settings[step]
+            place.append(step)
+        elif missing and number == len(loc) - 1:
+            place.append(step)
+    return tuple(place)
+
+
+def _keys_at(kind: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys that the model at ``path`` inside ``kind`` knows, or whichever of several models may stand there."""
+    kinds = [kind]
+    for part in path:
+        if not isinstance(part, int):
+            fields = [found for kind in kinds if (found := kind.model_fields.get(part))]
+            kinds = [model for field in fields for model in _models_in(field.annotation)]
+    return list(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models in a type such as ``list[Span] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]

@@ -1,0 +1,59 @@
+"""Names that settings had in earlier versions: recipes that use them still load, with one warning each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from dlmctl.errors import readable
+from dlmctl.recipe.yaml_file import Place, SettingsFile
+
+# A key by its place among the settings, and its name today.
+KEYS: Mapping[Place, str] = {}
+# A setting by its place, and its values by their old names.
+VALUES: Mapping[Place, Mapping[str, str]] = {
+    ("guidance", "method"): {"words": "logits"},  # 0.1
+}
+
+log = logging.getLogger("dlmctl")
+
+
+def renew(
+    settings: dict[str, Any],
+    file: SettingsFile,
+    *,
+    keys: Mapping[Place, str] = KEYS,
+    values: Mapping[Place, Mapping[str, str]] = VALUES,
+) -> None:
+    """Replace old keys, then old values, in settings as read; a key that stands there under its new name too is kept.
+
+    Args:
+        keys: old places to new names of the last step; values: places, as they are called today, to old and new values.
+    """
+    for place, name in keys.items():
+        outer, old = _around(settings, place), place[-1]
+        if outer is not None and old in outer and name not in outer:
+            _warn(file, place, f"`{old}` is now called `{name}`.")
+            new = (*place[:-1], name)
+            outer[name] = outer.pop(old)
+            for inner in [inner for inner in file.lines if inner[: len(place)] == place]:
+                file.lines[(*new, *inner[len(place) :])] = file.lines[inner]
+    for place, renamed in values.items():
+        outer, key = _around(settings, place), place[-1]
+        value = outer.get(key) if outer is not None else None
+        if outer is not None and isinstance(value, str) and value in renamed:
+            _warn(file, place, f"{'.'.join(map(str, place))}: `{value}` is now called `{renamed[value]}`.")
+            outer[key] = renamed[value]
+
+
+def _around(settings: dict[str, Any], place: Place) -> dict[Any, Any] | None:
+    """The mapping that holds the last step of ``place``, if there is one."""
+    inner: Any = settings
+    for step in place[:-1]:
+        inner = inner.get(step) if isinstance(inner, dict) else None
+    return inner if isinstance(inner, dict) else None
+
+
+def _warn(file: SettingsFile, place: Place, what: str) -> None:
+    log.warning("dlmctl: %s", readable(f"{file.where(place)}: {what}"))

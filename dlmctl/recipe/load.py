@@ -1,0 +1,147 @@
+"""Recipes from files: found by name, read, brought up to date, and checked down to each control's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from dlmctl.checkpoint.bundled import bundled_names, bundled_path
+from dlmctl.control.registry import find_control
+from dlmctl.errors import RecipeError, UserError, first_line
+from dlmctl.recipe.explain import explain
+from dlmctl.recipe.legacy import renew
+from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced, Recipe
+from dlmctl.recipe.yaml_file import MOST_CHARACTERS, SettingsFile, overlay, parse
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by bundled name (``pos`` or ``pos.yaml``).
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    path = Path(name)
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # a name that no file can have
+        raise RecipeError("is no name of a file.", where=name) from None
+    found = bundled_path("recipes", path.name.removesuffix(".yaml"))
+    if found is not None and path.parent == Path("."):
+        return found
+    known = bundled_names("recipes")
+    if found is not None:
+        raise RecipeError("there is no such file.", where=name, remedy=f"The bundled recipe is named {path.stem!r}.")
+    raise RecipeError("there is no such recipe file.", where=name, remedy=f"Bundled recipes: {', '.join(known)}.")
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
+    """Read and validate a recipe, controls' parameters included.
+
+    Args:
+        name: a path or the name of a bundled recipe.
+        overrides: ``key=value`` settings laid over it, keys dotted (``sampler.steps=20``), values YAML.
+
+    Raises:
+        RecipeError: it cannot be read, is empty, or does not validate; the message names file and line.
+    """
+    path = find_recipe(name)
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MOST_CHARACTERS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot be read: {error}.", where=str(path)) from None
+    value, place = parse(text, str(path))
+    if value is None:
+        raise RecipeError("the recipe is empty.", where=str(path), remedy="See `dlmctl recipe show pos` for one.")
+    return _checked(value, place, overrides)
+
+
+def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
+    """``load_recipe`` for a YAML text at hand, which may be empty; ``name`` stands for the file in messages."""
+    value, file = parse(text, name)
+    return _checked({} if value is None else value, file, overrides)
+
+
+def _checked(value: Any, file: SettingsFile, overrides: Sequence[str]) -> tuple[Recipe, SettingsFile]:
+    if not isinstance(value, dict):
+        raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
+    overlay(value, overrides, file)
+    renew(value, file)
+    try:
+        recipe = Recipe.model_validate(value)
+        specs = recipe.control_specs()
+        for spec in specs:
+            _validate_params(spec, file)
+        _refuse_contradictions(specs, file)
+    except ValidationError as error:
+        raise explain(error, Recipe, (), file, value) from None
+    except Misplaced as misplaced:
+        raise file.error(misplaced.place, misplaced.what, misplaced.remedy) from None
+    return recipe, file
+
+
+def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:
+    for part in spec.parts:
+        _validate_params(part, file)
+    if spec.name in COMBINATIONS:
+        return
+    try:
+        control = find_control(spec.name)
+    except UserError as error:
+        raise Misplaced(spec.place, str(error)) from None
+    for number, params in enumerate(spec.params):
+        try:
+            control.Params.model_validate(params)
+        except ValidationError as error:
+            raise explain(error, control.Params, spec.place_of(number), file, params) from None
+        except UserError:
+            raise
+        except Exception as error:  # of a plug-in's own validators
+            what = f"the control {spec.name!r} fails on these parameters: {first_line(error)}."
+            raise Misplaced(spec.place_of(number), what) from error
+
+
+def _refuse_contradictions(specs: Sequence[ControlSpec], file: SettingsFile) -> None:
+    """Refuse a control that is asked for and, with the same parameters, forbidden by ``not``."""
+    wanted = list(_conjuncts(specs))
+    for negation in wanted:
+        for forbidden in _refused_by(negation):
+            for spec in wanted:
+                if spec.name == forbidden.name and _meet(_params(spec), _params(forbidden)):
+                    line = file.where(spec.place)
+                    what = f"the controls contradict each other: this `{spec.name}` is asked for at {line}."
+                    raise Misplaced(forbidden.place, what)
+
+
+def _conjuncts(specs: Sequence[ControlSpec]) -> Iterator[ControlSpec]:
+    """What must hold of every text."""
+    for spec in specs:
+        if spec.name == "all":
+            yield from _conjuncts(spec.parts)
+        else:
+            yield spec
+
+
+def _refused_by(spec: ControlSpec) -> Iterator[ControlSpec]:
+    """The controls of which none may hold."""
+    if spec.name == "not":
+        (part,) = spec.parts
+        yield from part.parts if part.name == "any" else [part]
+
+
+def _params(spec: ControlSpec) -> list[BaseModel]:
+    kind = find_control(spec.name).Params if spec.params else None
+    return [kind.model_validate(params) for params in spec.params] if kind is not None else []
+
+
+def _meet(one: Sequence[BaseModel], other: Sequence[BaseModel]) -> bool:
+    """Whether both ask the same of some sample, their sets of parameters dealt out in turn."""
+    if not one or not other:
+        return False
+    samples = islice(range(len(one) * len(other)), 10_000)
+    return any(one[sample % len(one)] == other[sample % len(other)] for sample in samples)

@@ -1,0 +1,72 @@
+"""What only the model can say of a recipe is said with file and line, by validation and at generation alike."""
+
+import pytest
+from typer.testing import CliRunner
+
+from dlmctl.cli import app
+from dlmctl.errors import UserError
+from dlmctl.generation.diagnose import examine, validate_recipe
+from dlmctl.generation.generate import run_recipe
+from dlmctl.recipe.load import read_recipe
+
+FAULTS = [
+    ("controls:\n  - length: {words: 99}\n", "mine.yaml:2: sample 0: the target has 99 words, but the model holds"),
+    ("controls:\n  - length: [{words: 3},\n      {words: 99}]\n", "mine.yaml:3: sample 1: the target has 99 words"),
+    ("controls:\n  - length: {words: 5}\n  - length: {words: 7}\n", "mine.yaml:1: sample 0: the controls contradict"),
+    (
+        "controls:\n  - length: {words: 5}\n  - contains: {words: [unicorn]}\n",
+        "mine.yaml:3: contains: the word 'unicorn'",
+    ),
+    (
+        "controls:\n  - avoid: {words: [bread]}\n  - all:\n      - contains: {words: [bread]}\n",
+        "mine.yaml:4: contains: no place is left for 'bread'",
+    ),
+    (
+        "controls:\n  - length: {words: 5}\n  - any:\n      - length: {words: 4}\n      - semantic: {food: x}\n",
+        "mine.yaml:5: ",
+    ),
+    ("label: x\n", "mine.yaml:1: the model "),
+    ("samples: 1\ncandidates: 2\nrank_by: [lm_score]\n", "mine.yaml:3: "),
+    ("samples: 1\ndevice: cuda:77\n", "mine.yaml:2: device 'cuda:77' cannot be used"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), FAULTS)
+def test_validation_asks_the_model(text, said, pretrained):
+    recipe, file = read_recipe(text, "mine.yaml")
+    with pytest.raises(UserError) as caught:
+        examine(recipe, pretrained, file)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(("text", "said"), FAULTS)
+def test_generation_says_the_same(text, said, pretrained):
+    recipe, file = read_recipe(text, "mine.yaml", ["sampler.steps=1"])
+    with pytest.raises(UserError) as caught:
+        run_recipe(recipe, model=pretrained, origin=file)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_model_that_is_not_there_names_the_line_that_asks_for_it(tmp_path):
+    text = f"samples: 1\nmodel: {tmp_path}/nowhere\n"
+    for act in (validate_recipe, lambda recipe, file: run_recipe(recipe, origin=file)):
+        with pytest.raises(UserError, match=r"^mine\.yaml:2: .*nowhere: there is no such model"):
+            act(*read_recipe(text, "mine.yaml"))
+
+
+def test_more_texts_than_memory_holds_need_a_folder(pretrained):
+    for text, where in (("samples: 1000000000\n", "mine.yaml:1"), ("candidates: 1000\nsamples: 101\n", "mine.yaml:2")):
+        recipe, file = read_recipe(text, "mine.yaml")
+        with pytest.raises(UserError, match="--out") as caught:
+            run_recipe(recipe, model=pretrained, origin=file)
+        assert caught.value.where == where
+
+
+def test_the_command_says_valid_only_if_the_model_agrees(tmp_path, model_folder):
+    (tmp_path / "good.yaml").write_text(f"model: {model_folder}\ncontrols:\n  - length: {{words: 5}}\n")
+    (tmp_path / "bad.yaml").write_text(f"model: {model_folder}\ncontrols:\n  - length: {{words: 50}}\n")
+    good = CliRunner().invoke(app, ["recipe", "validate", str(tmp_path / "good.yaml")])
+    assert (good.exit_code, good.stdout) == (0, f"{tmp_path / 'good.yaml'}: valid\n")
+    bad = CliRunner().invoke(app, ["recipe", "validate", str(tmp_path / "bad.yaml")])
+    assert (bad.exit_code, bad.stdout) == (2, "")
+    assert "bad.yaml:3: sample 0: the target has 50 words" in bad.stderr

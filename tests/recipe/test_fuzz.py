@@ -1,0 +1,245 @@
+"""Recipes of every shape: each gives texts, or one short message with a place, in bounded time.
+
+The short form runs with the suite and is the same every time. ``DLMCTL_FUZZ=10000 pytest tests/recipe/test_fuzz.py``
+draws that many recipes at random.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dlmctl.errors import UserError
+from dlmctl.generation.generate import Generation, run_recipe
+from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.recipe import Recipe
+from tests.conftest import SENTENCES
+
+LONG = int(os.environ.get("DLMCTL_FUZZ", "0"))
+# Seconds for one recipe of two steps; far more than any takes on a busy machine.
+DEADLINE = 60
+
+WORDS = sorted({word for sentence in SENTENCES for word in sentence})
+
+odd = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["", "*", "no", "1e3", "~", "0x", "2026-02-30", "___{", "(", "\x1b[31m", "\u202e", "x" * 700]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def mostly(good: st.SearchStrategy[Any], other: st.SearchStrategy[Any] = odd) -> st.SearchStrategy[Any]:
+    """What belongs there, and now and then something else."""
+    return st.integers(0, 39).flatmap(lambda die: good if die else other)
+
+
+def mapping(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Some of the fields, now and then with a key or a value that does not belong there."""
+    return mostly(st.fixed_dictionaries({}, optional={name: mostly(field) for name, field in fields.items()}))
+
+
+counts = mostly(st.integers(1, 9), st.sampled_from([0, -1, 30, 31, 40, 100_000, 10**9, 2**63, True]))
+shares = mostly(st.floats(0, 1) | st.sampled_from([0, 1]), st.sampled_from([-0.1, 2, math.inf, math.nan]))
+words = mostly(
+    st.sampled_from([*WORDS, "the small", "grey cats"]), st.sampled_from(["unicorn", "", " ", "_", "\u0301"])
+)
+phrases = st.lists(mostly(words), min_size=1, max_size=4)
+tags = st.lists(
+    mostly(st.sampled_from(["DET", "NOUN", "VERB", "*", "ADJ|NOUN", "PUNCT", "|", "noun"])), min_size=1, max_size=6
+)
+blanks = st.sampled_from(
+    ["___", "___{2}", "___{1,3}", "___{3,1}", "___{0}", "___{", "__", "___{1000,1000}", "{}", "_____"]
+)
+templates = st.lists(words | blanks, max_size=5).map(" ".join)
+trees = st.sampled_from(
+    ["(S (NP (DT a) (NN pub)))", "(NP (NN pub))", "(S", ")", "()", "(S ())", "x", "(X", "", "(S S)"]
+)
+spans = st.lists(
+    mapping(label=st.sampled_from(["NP", "S::NP", ""]), start=counts, end=counts),
+    max_size=3,
+)
+
+
+def several(params: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return params | mostly(st.lists(params, min_size=1, max_size=3), st.just([]))
+
+
+leaves = st.one_of(
+    st.fixed_dictionaries({"length": several(mapping(words=counts, tolerance=counts))}),
+    st.fixed_dictionaries({"contains": several(mapping(words=phrases))}),
+    st.fixed_dictionaries({"avoid": several(mapping(words=phrases))}),
+    st.fixed_dictionaries({"infill": several(mapping(template=templates))}),
+    st.fixed_dictionaries({"pos": several(mapping(tags=tags, pass_at=shares))}),
+    st.fixed_dictionaries({"syntax_tree": several(mapping(tree=trees, spans=spans, pass_at=shares))}),
+    mostly(
+        st.just({"length": {"words": 5, "tolerance": 2}}),
+        st.fixed_dictionaries({"semantic": several(mapping(food=st.sampled_from(["x", True, 3]), match=words))})
+        | st.fixed_dictionaries({"classifier": several(mapping(label=words, name=words))})
+        | odd,
+    ),
+)
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.fixed_dictionaries({"all": st.lists(inner, min_size=1, max_size=3)}),
+        st.fixed_dictionaries({"any": st.lists(inner, min_size=1, max_size=3)}),
+        st.fixed_dictionaries({"not": inner}),
+    )
+
+
+def weighted(entry: Any, weight: Any) -> Any:
+    return {**entry, "weight": weight} if isinstance(entry, dict) else entry
+
+
+controls = st.recursive(leaves, nested, max_leaves=4)
+entries = controls | st.builds(weighted, controls, mostly(st.floats(0, 10)))
+recipes = mapping(
+    description=words,
+    samples=counts,
+    seed=counts,
+    label=mostly(st.none(), words | phrases),
+    source=mostly(st.none(), words | st.dictionaries(words, words, max_size=2)),
+    controls=st.lists(entries, max_size=3),
+    preset=st.sampled_from(["fast", "balanced", "quality", "paper"]),
+    sampler=mapping(
+        name=st.sampled_from(["ddim", "ancestral", "dpmpp_2m"]),
+        steps=counts,
+        eta=shares,
+        last=shares,
+        spacing=st.floats(0.1, 10),
+        temperature=st.floats(0.1, 3),
+        patience=shares,
+        canvas=st.sampled_from(["fitted", "full"]),
+        clamp=st.booleans(),
+        top_p=st.floats(0.1, 3),
+        condition_scale=shares,
+        rounding=st.sampled_from(["dot", "l2", "cosine"]),
+    ),
+    guidance=mapping(
+        method=st.sampled_from(["logits", "words", "latent", "denoiser", "langevin"]),
+        scale=shares,
+        schedule=st.sampled_from(["constant", "rising", "falling"]),
+        clip=st.floats(0.1, 1e6),
+        updates=st.integers(1, 3),
+        since=shares,
+        until=shares,
+    ),
+    until=mapping(satisfied=st.sampled_from(["all", "any"]) | shares, max_rounds=counts),
+    candidates=st.integers(1, 2),
+    rank_by=st.lists(mostly(st.sampled_from(["satisfaction", "mbr"]), st.just("lm_score")), min_size=1, max_size=2),
+    batch_size=counts,
+    device=mostly(st.sampled_from(["cpu", "auto"]), st.sampled_from(["hpu", "xla", "meta", "cuda:99"])),
+)
+
+
+@st.composite
+def mangled(draw: st.DrawFn) -> str:
+    """A recipe's text with some characters replaced, doubled or left out."""
+    text = yaml.safe_dump(draw(recipes), allow_unicode=True, default_flow_style=draw(st.booleans()))
+    scraps = [
+        "&a ",
+        "*a",
+        "<<: ",
+        "!!int ",
+        "!!set ",
+        "!x ",
+        "? ",
+        "- ",
+        "[",
+        "}",
+        ": ",
+        "\t",
+        "'",
+        '"',
+        "%",
+        "@",
+        "\0",
+    ]
+    for _ in range(draw(st.integers(1, 4))):
+        at, size = draw(st.integers(0, len(text))), draw(st.integers(0, 4))
+        text = text[:at] + draw(st.sampled_from(scraps) | st.text(max_size=3)) + text[at + size :]
+    return text
+
+
+@contextmanager
+def deadline() -> Iterator[None]:
+    """A recipe that hangs ends as an error, from wherever it hangs."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"more than {DEADLINE} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(DEADLINE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def smaller(recipe: Recipe) -> Recipe:
+    """The same with few texts in few steps."""
+    sampler = recipe.sampler.model_copy(update={"steps": min(recipe.sampler.steps, 2)})
+    until = recipe.until and recipe.until.model_copy(update={"max_rounds": min(recipe.until.max_rounds, 2)})
+    return recipe.model_copy(update={"samples": min(recipe.samples, 3), "sampler": sampler, "until": until})
+
+
+def outcome(text: str, pretrained: Any) -> Generation | UserError:
+    with deadline():
+        try:
+            recipe, file = read_recipe(text, "fuzz.yaml")
+            return run_recipe(smaller(recipe), model=pretrained, origin=file)
+        except UserError as error:
+            return error
+
+
+def check(text: str, pretrained: Any) -> None:
+    found = outcome(text, pretrained)
+    if isinstance(found, UserError):
+        assert len(str(found)) < 600
+        assert str(found).isprintable()
+        assert found.where
+        assert found.where.startswith("fuzz.yaml"), found
+        assert " fails on these parameters" not in str(found)
+        assert "(controls." not in str(found)  # an exception of a control that ships, caught from the outside
+    else:
+        assert len(found) > 0
+
+
+fuzz = settings(
+    max_examples=LONG or 100,
+    deadline=None,
+    database=None,
+    derandomize=not LONG,
+    suppress_health_check=list(HealthCheck),
+)
+needs_alarm = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs POSIX signals")
+
+
+@needs_alarm
+@fuzz
+@given(recipe=recipes)
+def test_any_recipe_gives_texts_or_one_message(recipe, pretrained):
+    check(yaml.safe_dump(recipe), pretrained)
+
+
+@needs_alarm
+@fuzz
+@given(text=mangled())
+def test_any_text_gives_texts_or_one_message(text, pretrained):
+    check(text, pretrained)

@@ -1,0 +1,179 @@
+import pytest
+
+from controls.length import Length
+from dlmctl.errors import RecipeError, UserError
+from dlmctl.recipe.build import build_control
+from dlmctl.recipe.load import load_recipe, read_recipe
+from dlmctl.recipe.recipe import dump_recipe
+from dlmctl.recipe.schema import recipe_schema
+
+
+def fault(text, *overrides):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(text, "mine.yaml", overrides)
+    return str(caught.value)
+
+
+def test_a_recipe_reads_back_from_its_dump():
+    text = "samples: 3\ncontrols:\n  - pos: {tags: [DET, NOUN]}\n    weight: 0.5\n"
+    recipe, _ = read_recipe(text, "mine.yaml")
+    again, _ = read_recipe(dump_recipe(recipe), "again.yaml")
+    assert again == recipe
+    (spec,) = recipe.control_specs()
+    assert (spec.name, spec.weight, spec.params) == ("pos", 0.5, [{"tags": ["DET", "NOUN"]}])
+
+
+def test_nested_controls_are_taken_apart():
+    text = """
+controls:
+  - any:
+      - pos: {tags: [DET]}
+      - not: {pos: {tags: [NOUN]}}
+"""
+    (spec,) = read_recipe(text, "mine.yaml")[0].control_specs()
+    assert spec.name == "any"
+    assert [part.name for part in spec.parts] == ["pos", "not"]
+    assert spec.parts[1].parts[0].params == [{"tags": ["NOUN"]}]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("samples: 3\nsampels: 4\n", "mine.yaml:2: unknown key 'sampels'. Did you mean 'samples'?"),
+        ("\nsampler:\n  stepz: 4\n", "mine.yaml:3: unknown key 'stepz'. Did you mean 'steps'?"),
+        ("samples: many\n", "mine.yaml:1: samples: input should be a valid integer"),
+        ("controls:\n  - poss: {tags: [DET]}\n", "mine.yaml:2: there is no control 'poss'. Did you mean 'pos'?"),
+        (
+            "controls:\n  - pos:\n      tags: [DET,\n        NUON]\n",
+            "mine.yaml:3: controls.0.pos.tags: there is no UPOS tag 'NUON'. Did you mean 'NOUN'?",
+        ),
+        ("controls:\n  - pos:\n      tag: [DET]\n", "mine.yaml:"),
+        ("controls:\n  - {pos: {tags: [DET]}, weight: heavy}\n", "mine.yaml:2: weight must be a number"),
+        ("controls:\n  - weight: 1\n", "mine.yaml:2: each list item holds one control"),
+        ("samples: 3\nsamples: 4\n", "mine.yaml:2: 'samples' stands twice."),
+        ("samples: [3\n", "mine.yaml:2: not valid YAML"),
+        ("- 3\n", "mine.yaml:1: a recipe is a mapping"),
+        ("model: []\n", "mine.yaml:1: model: input should be a valid string, not []."),
+        ("preset: []\n", "mine.yaml:1: preset: input should be 'fast', 'balanced', 'quality' or 'paper', not []."),
+        ("sampler: {name: {}}\n", "mine.yaml:1: sampler.name: input should be 'ancestral', 'ddim' or 'dpmpp_2m'"),
+        ("samples: true\n", "mine.yaml:1: samples: input should be a valid integer, not True."),
+        ("samples: '3'\n", "mine.yaml:1: samples: input should be a valid integer, not '3'."),
+        ("samples: 3.0\n", "mine.yaml:1: samples: input should be a valid integer, not 3.0."),
+        ("sampler: {steps: true}\n", "mine.yaml:1: sampler.steps: input should be a valid integer, not True."),
+        ("sampler: {temperature: .inf}\n", "mine.yaml:1: sampler.temperature: input should be a finite number"),
+        ("guidance: {scale: .nan}\n", "mine.yaml:1: guidance.scale: input should be a finite number"),
+        ("guidance: {until: 0.6, since: 0.5}\n", "mine.yaml:1: guidance: it ends at time 0.6 (until), before it"),
+        (
+            "until: {satisfied: true}\n",
+            "mine.yaml:1: until.satisfied: input should be 'all' or 'any' or a valid number",
+        ),
+        ("label: {a: b}\n", "mine.yaml:1: label: input should be a valid string or a valid boolean or"),
+        ("label: []\n", "mine.yaml:1: label: list should have at least 1 item after validation, not 0."),
+        ("source: []\n", "mine.yaml:1: source: list should have at least 1 item after validation, not 0."),
+        ("source:\n  - name: x\n  - name: [y]\n", "mine.yaml:3: source.1.name: input should be a valid string or"),
+        ("candidates: 1001\n", "mine.yaml:1: candidates: input should be less than or equal to 1000, not 1001."),
+        ("guidance: {updates: 1001}\n", "mine.yaml:1: guidance.updates: input should be less than or equal to 1000"),
+        ("batch_size: 1000000\n", "mine.yaml:1: batch_size: input should be less than or equal to 65536"),
+        ("until: {max_rounds: 1001}\n", "mine.yaml:1: until.max_rounds: input should be less than or equal to 1000"),
+        ("device: xla\n", "mine.yaml:1: device: device 'xla' cannot be used; use auto, cpu, cuda, cuda:1 or mps."),
+        ("controls: {length: {words: 3}}\n", "mine.yaml:1: controls: should be a list"),
+        ("controls:\n  - length: []\n", "mine.yaml:2: `length` has an empty list of parameter sets."),
+        ("controls:\n  - any: []\n", "mine.yaml:2: `any` needs controls inside."),
+        ("controls:\n  - length: {words: true}\n", "mine.yaml:2: controls.0.length.words: input should be a valid int"),
+        ("controls:\n  - length: [{words: 3},\n      {words: x}]\n", "mine.yaml:3: controls.0.length.1.words: input"),
+        ("controls:\n  - {length: {words: 3}, weight: .inf}\n", "mine.yaml:2: weight must be a number from 0 to"),
+        (
+            "controls:\n  - contains: [pub]\n",
+            "mine.yaml:2: parameters are written as a mapping, not 'pub'. `dlmctl con",
+        ),
+        (
+            "controls:\n  - infill: {template: '___{1,99999999999}'}\n",
+            "mine.yaml:2: controls.0.infill.template: a blank",
+        ),
+        (
+            "controls:\n  - syntax_tree: {tree: '" + "(S " * 5000 + "'}\n",
+            "mine.yaml:2: controls.0.syntax_tree.tree: br",
+        ),
+        (
+            "controls:\n  - contains: {words: [pub]}\n  - not: {contains: {words: [pub]}}\n",
+            "mine.yaml:3: the controls contradict each other: this `contains` is asked for at mine.yaml:2.",
+        ),
+        (
+            "controls:\n  - all:\n    - length: [{words: 3}, {words: 4}]\n    - not: {any: [{length: {words: 4}}]}\n",
+            "mine.yaml:4: the controls contradict each other",
+        ),
+        ("controls:\n" + "  - length: {words: 3}\n" * 101, "mine.yaml:1: there are more than 100 controls."),
+    ],
+)
+def test_faults_name_file_and_line(text, said):
+    assert fault(text).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("[no]", "YAML reads no as true or false; as a word it goes in quotes: 'no'."),
+        ("[pub, 20]", "YAML reads 20 as a number; as a word it goes in quotes: '20'."),
+        ("[null]", "YAML reads null as nothing; as a word it goes in quotes: 'null'."),
+    ],
+)
+def test_words_that_yaml_reads_otherwise_are_explained(words, said):
+    assert fault(f"controls:\n  - avoid: {{words: {words}}}\n").endswith(said)
+    assert fault("controls:\n  - avoid: {words: [x]}\n", f"controls.0.avoid.words={words}").endswith(said)
+
+
+def test_a_message_is_short_and_printable_whatever_it_quotes():
+    long = fault("sampler: {name: " + "x" * 100_000 + "}\n")
+    assert len(long) < 600
+    assert fault('device: "\\e[31mred\\n"\n').isprintable()
+    assert len(str(UserError("w" * 500, where="\x1b" * 500, remedy="\ud800" * 500))) < 600
+    assert len(str(UserError("w" * 10_000, where="/" * 10_000, remedy="r" * 10_000))) < 600
+
+
+def test_not_not_is_the_control_itself():
+    text = "controls:\n  - {not: {not: {length: {words: 3}}, weight: 2}, weight: 3}\n"
+    (spec,) = read_recipe(text, "mine.yaml")[0].control_specs()
+    assert (spec.name, spec.params, spec.weight) == ("length", [{"words": 3}], 6)
+    assert isinstance(build_control([spec]), Length)
+
+
+def test_an_empty_recipe_says_so(tmp_path):
+    for text in ("", "# nothing yet\n", "---\n"):
+        (tmp_path / "empty.yaml").write_text(text)
+        with pytest.raises(RecipeError, match="the recipe is empty"):
+            load_recipe(str(tmp_path / "empty.yaml"), ["samples=3"])
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\ud800", "/dev/null", "."])
+def test_names_that_are_no_file_are_one_short_message(name):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name)
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+def test_overrides_lie_over_the_file():
+    text = "controls:\n  - pos: {tags: [DET]}\n"
+    recipe, _ = read_recipe(text, "mine.yaml", ["sampler.steps=7", "controls.0.pos.tags=[NOUN]"])
+    assert recipe.sampler.steps == 7
+    assert recipe.control_specs()[0].params == [{"tags": ["NOUN"]}]
+
+
+@pytest.mark.parametrize("override", ["steps", "controls.5.pos=1", "sampler.steps.more=1", "nothing=1"])
+def test_bad_overrides_are_refused(override):
+    assert fault("sampler: {steps: 4}\ncontrols:\n  - pos: {tags: [DET]}\n", override)
+
+
+def test_a_missing_recipe_lists_the_bundled_ones():
+    with pytest.raises(RecipeError, match="pos"):
+        load_recipe("no-such-recipe.yaml")
+
+
+def test_bundled_recipes_load_by_name_and_by_file_name():
+    assert load_recipe("pos")[0] == load_recipe("pos.yaml")[0]
+
+
+def test_the_schema_knows_the_controls():
+    schema = recipe_schema()
+    assert "tags" in schema["$defs"]["control_pos"]["properties"]
+    assert set(schema["$defs"]["control"]["properties"]) >= {"pos", "any", "all", "not", "weight"}
