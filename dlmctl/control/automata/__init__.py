@@ -1,0 +1,45 @@
+"""Exact constraints as one automaton over words: patterns, phrases, word lists, lengths, and their product."""
+
+from dlmctl.control.automata.dfa import Automaton, TooLarge
+from dlmctl.control.automata.languages import (
+    Alphabet,
+    avoiding,
+    containing,
+    everything,
+    in_order,
+    length,
+    only,
+    pattern,
+)
+from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
+from dlmctl.control.automata.posterior import Automata, allowed, condition, likeliest, log_probability, stacked
+from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
+from dlmctl.control.automata.regex import parse
+
+__all__ = [
+    "Alphabet",
+    "Automata",
+    "Automaton",
+    "Language",
+    "TooLarge",
+    "allowed",
+    "avoiding",
+    "complement",
+    "condition",
+    "containing",
+    "everything",
+    "in_likely_order",
+    "in_order",
+    "intersection",
+    "joined",
+    "length",
+    "lengths",
+    "likeliest",
+    "log_probability",
+    "only",
+    "parse",
+    "pattern",
+    "require_length",
+    "stacked",
+    "with_phrases",
+]
