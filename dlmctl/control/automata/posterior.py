@@ -157,30 +157,24 @@ def allowed(committed: Tensor, automata: Automata, words: Tensor, first: int = 1
 
 
 def log_sum(values: Tensor, dim: int) -> Tensor:
-    """log of the sum of exponentials; -inf, with gradient 0, of nothing but -inf."""
-    top = _finite(values.detach().amax(dim, keepdim=True))
-    return _log((values - top).exp().sum(dim)) + top.squeeze(dim)
+    """log of the sum of exponentials over a dimension; -inf, with gradient 0 (torch: NaN), of nothing but -inf."""
+    top = values.detach().amax(dim, keepdim=True)
+    total = (values - top.clamp(min=torch.finfo(top.dtype).min)).exp().sum(dim)
+    # The largest is exp(0), so that less than 1 is 0: nothing there.
+    return total.clamp(min=1.0).log() + top.squeeze(dim)
 
 
 def scatter_log_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """``[..., M]`` to ``[..., count]``: ``log_sum`` of the values that share an index."""
-    top = _finite(_scatter_top(values.detach(), index, count))
-    shifted = (values - top.gather(-1, index)).exp()
-    return _log(torch.zeros_like(top).scatter_add(-1, index, shifted)) + top
+    """``[..., M]`` to ``[..., count]``: ``log_sum`` of the values that share an index; -inf where there are none."""
+    top = _scatter_top(values.detach(), index, count)
+    shift = top.clamp(min=torch.finfo(top.dtype).min)
+    total = torch.zeros_like(top).scatter_add(-1, index, (values - shift.gather(-1, index)).exp())
+    return total.clamp(min=1.0).log() + top
 
 
 def _scatter_top(values: Tensor, index: Tensor, count: int) -> Tensor:
     lowest = values.new_full((*values.shape[:-1], count), -torch.inf)
     return lowest.scatter_reduce(-1, index, values, "amax")
-
-
-def _finite(top: Tensor) -> Tensor:
-    return top.masked_fill(torch.isneginf(top), 0.0)
-
-
-def _log(total: Tensor) -> Tensor:
-    nothing = total <= 0
-    return total.masked_fill(nothing, 1.0).log().masked_fill(nothing, -torch.inf)
 
 
 def _backward(scores: Tensor, automata: Automata, words: Tensor, best: bool = False) -> list[Tensor]:
