@@ -73,7 +73,7 @@ def test_lengths_and_word_lists():
 
 
 def test_impossible_lengths_are_refused_with_the_possible_ones():
-    with pytest.raises(RecipeError, match="no text of 7 words.*possible are 2, 4 to 5 words"):
+    with pytest.raises(RecipeError, match=r"no text of 7 words.*possible are 2, 4 to 5 words"):
         require_length(pattern("a b | a b c <any>{1,2}"), 7, 10, "pattern")
     with pytest.raises(RecipeError, match="any length up to 10"):
         require_length(pattern("<any>{12}"), 7, 10, "pattern")

@@ -8,8 +8,8 @@ import pytest
 
 from dlmctl.control.automata.dfa import MAX_STATES, TooLarge
 from dlmctl.control.automata.languages import Alphabet, pattern
-from dlmctl.control.automata.regex import parse
-from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, full_match, word_range
+from dlmctl.control.automata.regex import escaped, parse
+from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, match, word_range
 from dlmctl.errors import RecipeError
 from dlmctl.text.tokenizer import split_words
 
@@ -65,7 +65,7 @@ def test_patterns_match_what_re_fullmatch_matches():
             assert accepts(automaton, text) == wanted, (source, text)
             matched += wanted
         for text in rng.sample(texts, 50):
-            assert full_match(node, text) == accepts(automaton, text), (source, text)
+            assert match(node, text)[0] == accepts(automaton, text), (source, text)
     assert matched > 1000
 
 
@@ -142,5 +142,17 @@ def test_automata_are_minimal():
 
 def test_matching_takes_no_exponential_time():
     node = parse("((<any>+)+)+ .", split_words)
-    assert not full_match(node, ("pub",) * 60)
-    assert full_match(node, (*("pub",) * 60, "."))
+    assert match(node, ("pub",) * 60) == (False, 60)
+    assert match(node, (*("pub",) * 60, ".")) == (True, 61)
+
+
+def test_how_far_a_text_fits():
+    node = parse("Anna (pub . | river{2}) .", split_words)
+    assert match(node, ("Anna", "river", "pub")) == (False, 2)
+    assert match(node, ("pub",)) == (False, 0)
+    assert match(node, ("Anna", "pub", ".", ".", ".")) == (False, 4)
+
+
+def test_an_escaped_word_is_itself():
+    for word in ["pub", "?", "<any>", "a{2}", "(", "\\", "7:30"]:
+        assert parse(escaped(word), lambda text: [text]) == Literal(word)

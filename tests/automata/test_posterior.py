@@ -187,7 +187,9 @@ def test_a_walk_that_commits_word_by_word_ends_in_the_language(seed):
     for place in rng.sample(range(1, 7), 6):
         found = condition(log_probs, automata, words)
         support = allowed(committed, automata, words)
-        assert torch.equal(support[:, 1:7], ~torch.isneginf(found)[:, 1:7] | (torch.arange(6) >= words[:, None])[..., None])
+        assert torch.equal(
+            support[:, 1:7], ~torch.isneginf(found)[:, 1:7] | (torch.arange(6) >= words[:, None])[..., None]
+        )
         weights = found[:, place].exp() if seed % 2 else support[:, place].double()
         token = torch.multinomial(weights, 1, generator=generator)
         committed[:, place : place + 1] = torch.where(place <= words[:, None], token, -1)

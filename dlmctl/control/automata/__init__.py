@@ -1,6 +1,7 @@
 """Exact constraints as one automaton over words: patterns, phrases, word lists, lengths, and their product."""
 
 from dlmctl.control.automata.dfa import Automaton, TooLarge
+from dlmctl.control.automata.held import Demand, Held, language_of, possible_lengths
 from dlmctl.control.automata.languages import (
     Alphabet,
     avoiding,
@@ -14,12 +15,14 @@ from dlmctl.control.automata.languages import (
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import Automata, allowed, condition, likeliest, log_probability, stacked
 from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
-from dlmctl.control.automata.regex import parse
+from dlmctl.control.automata.regex import escaped, parse
 
 __all__ = [
     "Alphabet",
     "Automata",
     "Automaton",
+    "Demand",
+    "Held",
     "Language",
     "TooLarge",
     "allowed",
@@ -27,11 +30,13 @@ __all__ = [
     "complement",
     "condition",
     "containing",
+    "escaped",
     "everything",
     "in_likely_order",
     "in_order",
     "intersection",
     "joined",
+    "language_of",
     "length",
     "lengths",
     "likeliest",
@@ -39,6 +44,7 @@ __all__ = [
     "only",
     "parse",
     "pattern",
+    "possible_lengths",
     "require_length",
     "stacked",
     "with_phrases",

@@ -69,6 +69,11 @@ def parse(pattern: str, split: Callable[[str], list[str]]) -> Node:
     return _Parser(pattern, split).tree()
 
 
+def escaped(word: str) -> str:
+    """A word as it is written in a pattern."""
+    return re.sub(r"[()|<>*+?{}\\]", r"\\\g<0>", word)
+
+
 class _Parser:
     """Reads tokens one by one onto a stack of open groups, without recursion."""
 

@@ -102,30 +102,34 @@ def size(node: Node) -> int:
     return sum(map(size, node.items))
 
 
-def ends(node: Node, words: tuple[str, ...], starts: frozenset[int]) -> frozenset[int]:
-    """Where a match that begins at one of ``starts`` may end, in ``words`` counted from 0.
+def match(node: Node, words: tuple[str, ...]) -> tuple[bool, int]:
+    """Whether the whole text matches, and how many of its first words can begin a match.
 
     By sets of places, so in polynomial time whatever the pattern: a backtracking matcher needs exponential time for
-    ``(<any>+)+ .`` on a text without a full stop.
+    ``(<any>+)+ .`` on a text without a full stop. Uses no automaton, so that it can judge what one made.
     """
+    reached = {0}
+    ends = _ends(node, words, frozenset({0}), reached)
+    return len(words) in ends, max(reached)
+
+
+def _ends(node: Node, words: tuple[str, ...], starts: frozenset[int], reached: set[int]) -> frozenset[int]:
+    """Where a match that begins at one of ``starts`` may end; every place on the way is added to ``reached``."""
     if isinstance(node, Literal | WordClass):
-        return frozenset(at + 1 for at in starts if at < len(words) and matches(node, words[at]))
+        found = frozenset(at + 1 for at in starts if at < len(words) and matches(node, words[at]))
+        reached.update(found)
+        return found
     if isinstance(node, Chain):
         for item in node.items:
-            starts = ends(item, words, starts)
+            starts = _ends(item, words, starts, reached)
         return starts
     if isinstance(node, Choice):
-        return frozenset().union(*(ends(item, words, starts) for item in node.items))
+        return frozenset().union(*(_ends(item, words, starts, reached) for item in node.items))
     for _ in range(node.least):
-        starts = ends(node.item, words, starts)
+        starts = _ends(node.item, words, starts, reached)
     found, fresh, left = starts, starts, node.most if node.most is None else node.most - node.least
     # A place that was reached with fewer repeats has nothing new to give with more.
     while fresh and left != 0:
-        fresh = ends(node.item, words, fresh) - found
+        fresh = _ends(node.item, words, fresh, reached) - found
         found, left = found | fresh, left if left is None else left - 1
     return found
-
-
-def full_match(node: Node, words: tuple[str, ...]) -> bool:
-    """Whether the whole text matches."""
-    return len(words) in ends(node, words, frozenset({0}))
