@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata.dfa import DEAD, MAX_STATES, Automaton, Bools, Ints, TooLarge, reduced
+from dlmctl.control.automata.dfa import DEAD, MAX_STATES, Automaton, Ints, TooLarge, reduced
 from dlmctl.control.automata.languages import Alphabet, containing, in_order
 from dlmctl.control.automata.posterior import scatter_log_sum
 from dlmctl.control.automata.product import intersection
@@ -25,8 +25,8 @@ from dlmctl.errors import RecipeError
 
 # States up to which phrases may come in any order: ten single words.
 EXACT_STATES = 1024
-# Arrangements that the search for an order keeps at each position.
-BEAM = 128
+# Arrangements that the search for an order keeps at each position: first few, then more if none of them ends well.
+BEAMS = (128, 1024)
 
 
 class Language(NamedTuple):
@@ -90,7 +90,8 @@ def in_likely_order(language: Language, log_probs: Tensor, alphabet: Alphabet) -
     """
     if not language.phrases:
         return language.automaton
-    order = likely_order(language.automaton, language.phrases, log_probs)
+    searches = (likely_order(language.automaton, language.phrases, log_probs, beam) for beam in BEAMS)
+    order = next((found for found in searches if found is not None), None)
     if order is None:
         raise RecipeError(
             f"no arrangement of {len(language.phrases)} phrases in {len(log_probs)} words was found that satisfies all "
@@ -102,7 +103,7 @@ def in_likely_order(language: Language, log_probs: Tensor, alphabet: Alphabet) -
 
 
 def likely_order(
-    base: Automaton, phrases: Sequence[Sequence[int]], log_probs: Tensor, beam: int = BEAM
+    base: Automaton, phrases: Sequence[Sequence[int]], log_probs: Tensor, beam: int = BEAMS[0]
 ) -> list[int] | None:
     """Numbers of the phrases in the order of their likeliest places in a text of ``base``; None if none was found."""
     words = len(log_probs)
@@ -113,7 +114,7 @@ def likely_order(
     hope = np.maximum.accumulate(alone[:, ::-1], axis=1)[:, ::-1]
     jumps = [_jump(base, phrase) for phrase in phrases]
     sizes = np.array([len(phrase) for phrase in phrases])
-    ends = _ends(base, words)
+    room = _room(base, phrases, words)
     weights = np.random.default_rng(0).integers(1, 1 << 62, len(phrases) + 1)
     start = _Beam(np.zeros(1, dtype=np.int64), np.zeros(1), np.full((1, len(phrases)), -1))
     waiting: list[list[_Beam]] = [[start], *([] for _ in range(words))]
@@ -124,7 +125,7 @@ def likely_order(
         here = _merged(beams)
         waiting[at] = []
         open_ = here.places < 0
-        fits = ends[words - at][here.state] & (open_ @ sizes <= words - at)
+        fits = open_ @ sizes <= room[words - at][here.state]
         promise = here.score + np.where(open_, hope[:, at], 0.0).sum(1)
         here = _best(here, np.where(fits, promise, -np.inf), weights, beam)
         if at == words:
@@ -189,12 +190,16 @@ def _jump(base: Automaton, phrase: Sequence[int]) -> Ints:
     return state
 
 
-def _ends(base: Automaton, words: int) -> Bools:
-    """``[N + 1, S]``: whether a state can be accepted after exactly so many words."""
-    found = np.zeros((words + 1, len(base.table)), dtype=bool)
-    found[0] = base.accepting
+def _room(base: Automaton, phrases: Sequence[Sequence[int]], words: int) -> Ints:
+    """``[N + 1, S]``: of exactly so many words from a state to acceptance, how many at most may belong to phrases; -1
+    where it cannot be accepted then."""
+    ours = np.zeros(base.table.shape[1], dtype=np.int64)
+    ours[base.classes[[token for phrase in phrases for token in phrase]]] = 1
+    found = np.full((words + 1, len(base.table)), -1, dtype=np.int64)
+    found[0][base.accepting] = 0
     for count in range(words):
-        found[count + 1] = np.append(found[count], False)[base.table].any(1)
+        after = np.append(found[count], -1)[base.table]
+        found[count + 1] = np.where(after < 0, -1, after + ours).max(1)
     return found
 
 
