@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pydantic import Field, field_validator
 
 from controls.phrases import ANY_NUMBER
-from dlmctl.control.automata import Alphabet, Demand, escaped, parse, pattern
+from dlmctl.control.automata import Demand, HeldWords, alphabet_of, escaped, parse, pattern
 from dlmctl.control.automata.syntax import CLASSES, Literal, Node, labels, match, word_range
 from dlmctl.control.base import Check, Control, ControlParams
-from dlmctl.text.tokenizer import Tokenizer, split_words
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext
+from dlmctl.text.spelling import split_words
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.vocabulary import known_ids
 
 
@@ -57,21 +60,20 @@ class Pattern(Control[PatternParams]):
             return Check(good / (good + 1), False, "the text ends before the pattern does")
         return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
 
+    def prepare(self, batch: BatchContext[PatternParams]) -> Prepared:
+        made = {params.match: _demand(params, batch.vocabulary) for params in batch.params}
+        return HeldWords(batch, [[made[params.match]] for params in batch.params])
+
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PatternParams]:
-        """The first and the last word of each sentence, with any words between."""
+        """The first and the last word of each sentence, any words between."""
         return [PatternParams(match=_framed(words)) for words in sentences]
 
 
-def demand(params: PatternParams, vocabulary: Tokenizer, alphabet: Alphabet) -> Demand:
-    """The pattern as an automaton over the model's words.
-
-    Raises:
-        RecipeError: a word is outside the vocabulary, or no text matches.
-    """
+def _demand(params: PatternParams, vocabulary: Tokenizer) -> Demand:
     tree = params.tree()
     known_ids([label.word for label in labels(tree) if isinstance(label, Literal)], vocabulary, "pattern")
-    return Demand("pattern", pattern(tree, alphabet))
+    return Demand("pattern", pattern(tree, alphabet_of(vocabulary)))
 
 
 def _framed(words: Sequence[str]) -> str:

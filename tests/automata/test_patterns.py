@@ -11,7 +11,7 @@ from dlmctl.control.automata.languages import Alphabet, pattern
 from dlmctl.control.automata.regex import escaped, parse
 from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, match, word_range
 from dlmctl.errors import RecipeError
-from dlmctl.text.tokenizer import split_words
+from dlmctl.text.spelling import split_words
 
 WORDS = ["Anna", "pub", "river", ".", "£", "7:30"]
 ALPHABET = Alphabet([None, None, *WORDS])

@@ -6,6 +6,7 @@ from dlmctl.control.automata.languages import (
     Alphabet,
     avoiding,
     containing,
+    ended,
     everything,
     in_order,
     length,
@@ -16,6 +17,7 @@ from dlmctl.control.automata.phrases import Language, in_likely_order, with_phra
 from dlmctl.control.automata.posterior import Automata, allowed, condition, likeliest, log_probability, stacked
 from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
 from dlmctl.control.automata.regex import escaped, parse
+from dlmctl.control.automata.words import HeldWords, alphabet_of, merged
 
 __all__ = [
     "Alphabet",
@@ -23,13 +25,16 @@ __all__ = [
     "Automaton",
     "Demand",
     "Held",
+    "HeldWords",
     "Language",
     "TooLarge",
     "allowed",
+    "alphabet_of",
     "avoiding",
     "complement",
     "condition",
     "containing",
+    "ended",
     "escaped",
     "everything",
     "in_likely_order",
@@ -41,6 +46,7 @@ __all__ = [
     "lengths",
     "likeliest",
     "log_probability",
+    "merged",
     "only",
     "parse",
     "pattern",

@@ -77,6 +77,22 @@ def length(alphabet: Alphabet, least: int, most: int | None = None) -> Automaton
     return Automaton(alphabet.is_word.astype(np.int64), table, np.arange(last + 1) >= least)
 
 
+def ended(automaton: Automaton, end: int, pad: int) -> Automaton:
+    """The texts of a language followed by END and any number of PAD: for texts whose number of words is not settled.
+
+    Args:
+        end, pad: token ids of END and PAD.
+    """
+    states, width = automaton.table.shape
+    table = np.full((states + 1, width + 2), DEAD, dtype=np.int64)
+    table[:states, :width] = automaton.table
+    table[:states, width] = np.where(automaton.accepting, states, DEAD)
+    table[states, width + 1] = states
+    classes = automaton.classes.copy()
+    classes[end], classes[pad] = width, width + 1
+    return Automaton(classes, table, np.arange(states + 1) == states)
+
+
 def containing(alphabet: Alphabet, phrase: Sequence[int]) -> Automaton:
     """The texts with a phrase (token ids) anywhere in them."""
     return in_order(alphabet, [phrase])
