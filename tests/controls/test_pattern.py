@@ -112,6 +112,7 @@ def test_the_contrary_is_held_as_exactly(batch):
         texts = constrained(prepared.negated(), batch, seed)
         assert not any(pattern(words).passed for words in texts)
         assert len(texts[0]) == 7
-    with pytest.raises(RecipeError, match="of 7 words"):
-        own = BatchContext(**{**vars(batch), "params": [PatternParams(match="<any>*")] * 2})
-        constrained(pattern.prepare(own).negated(), batch, 0)
+    every = BatchContext(**{**vars(batch), "params": [PatternParams(match="<any>*")] * 2})
+    nothing = pattern.prepare(every).negated()
+    with pytest.raises(RecipeError, match="not pattern: no text of 7 words"):
+        constrained(nothing, batch, 0)
