@@ -72,6 +72,14 @@ def test_lengths_and_word_lists():
     assert lengths(pattern("(a b){1,2} c?"), 6).tolist() == [False, False, True, True, True, True, False]
 
 
+def test_a_language_whose_number_of_words_is_open():
+    end, pad = 4, 0
+    automaton = languages.ended(pattern("a b?"), end, pad)
+    rows = itertools.product(range(5), repeat=4)
+    found = {row for row in rows if automaton.accepts(row)}
+    assert found == {(1, end, pad, pad), (1, 2, end, pad)}
+
+
 def test_impossible_lengths_are_refused_with_the_possible_ones():
     with pytest.raises(RecipeError, match=r"no text of 7 words.*possible are 2, 4 to 5 words"):
         require_length(pattern("a b | a b c <any>{1,2}"), 7, 10, "pattern")

@@ -14,7 +14,7 @@ from dlmctl.control.automata.languages import (
     pattern,
 )
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
-from dlmctl.control.automata.posterior import Automata, allowed, condition, likeliest, log_probability, stacked
+from dlmctl.control.automata.posterior import Automata, allowed, condition, draw, likeliest, log_probability, stacked
 from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
 from dlmctl.control.automata.regex import escaped, parse
 from dlmctl.control.automata.words import HeldWords, alphabet_of, merged
@@ -34,6 +34,7 @@ __all__ = [
     "complement",
     "condition",
     "containing",
+    "draw",
     "ended",
     "escaped",
     "everything",

@@ -78,6 +78,8 @@ class Held:
             require_length(language.automaton, count, longest, name)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
         self.words = torch.tensor(words, device=device)
+        # Automata whose order of phrases equal words settled: if the words of the model lead to none, these serve.
+        self.possible: dict[int, Automaton] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -110,9 +112,10 @@ class Held:
         Raises:
             RecipeError: a row has no text left.
         """
+        self.possible.clear()
         self._begin()
         for row in self.unordered:
-            self._order(row, logits)
+            self.possible[row] = self._order(row, logits)
         left = torch.isfinite(posterior.log_probability(logits, self.automata, self.words))
         for row in (~left).nonzero().flatten().tolist():
             raise RecipeError(
@@ -126,6 +129,8 @@ class Held:
         try:
             return in_likely_order(self.languages[row], scores, self.alphabet)
         except RecipeError as error:
+            if row in self.possible:
+                return self.possible[row]
             raise RecipeError(error.what, where=self.names[row], remedy=error.remedy) from None
 
     def _settle_order(self, logits: Tensor) -> None:

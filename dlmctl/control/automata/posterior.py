@@ -122,16 +122,22 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     window = _window(log_probs, words, first)
     scores = _class_tops(window, automata)
     behind = _backward(scores, automata, words, best=True)
-    state = torch.zeros(len(window), dtype=torch.long, device=window.device)
-    path, to = [], automata.table
-    for at in range(window.shape[1]):
-        ways = to.gather(1, state[:, None, None].expand(-1, 1, to.shape[2]))[:, 0]
-        chosen = (scores[:, at] + behind[at + 1].gather(1, ways)).argmax(1)
-        path.append(chosen)
-        state = torch.where(at < words, ways.gather(1, chosen[:, None])[:, 0], state)
-    off = automata.classes[:, None] != torch.stack(path, 1)[..., None]
-    inside = _inside(behind[0][:, 0], window, words)
-    return _written(log_probs, window.masked_fill(off & inside, -torch.inf), first)
+    return _written(log_probs, _on_path(window, scores, behind, automata, words), first)
+
+
+def draw(log_probs: Tensor, noise: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
+    """Token ids ``[B, L]`` of a text drawn from the joint posterior: independent words, given the language.
+
+    ``noise [B, L, V]`` is standard Gumbel, of the caller's own streams. Where several words are committed at once, take
+    them from one such draw: with its other words they make a text of the language, which words drawn from the marginals
+    one by one need not. A row whose language is impossible is drawn as if it had none.
+    """
+    noisy = log_probs + noise
+    window = _window(noisy, words, first)
+    # The largest of log p + noise is a draw (Gumbel-max), also among the words of a class.
+    behind = _backward(_class_scores(_window(log_probs, words, first), automata), automata, words)
+    held = _on_path(window, _class_tops(window, automata), behind, automata, words)
+    return _written(noisy, held, first).argmax(-1)
 
 
 def allowed(committed: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
@@ -189,6 +195,20 @@ def _backward(scores: Tensor, automata: Automata, words: Tensor, best: bool = Fa
         rest = torch.where((at < words)[:, None], stepped, rest)
         found.append(rest)
     return found[::-1]
+
+
+def _on_path(window: Tensor, scores: Tensor, behind: list[Tensor], automata: Automata, words: Tensor) -> Tensor:
+    """``window [B, N, V]`` with -inf off the path of classes that is best at each word, by its ``scores [B, N, C]`` and
+    what is ``behind`` it."""
+    state = torch.zeros(len(window), dtype=torch.long, device=window.device)
+    path, to = [], automata.table
+    for at in range(window.shape[1]):
+        ways = to.gather(1, state[:, None, None].expand(-1, 1, to.shape[2]))[:, 0]
+        chosen = (scores[:, at] + behind[at + 1].gather(1, ways)).argmax(1)
+        path.append(chosen)
+        state = torch.where(at < words, ways.gather(1, chosen[:, None])[:, 0], state)
+    off = automata.classes[:, None] != torch.stack(path, 1)[..., None]
+    return window.masked_fill(off & _inside(behind[0][:, 0], window, words), -torch.inf)
 
 
 def _window(log_probs: Tensor, words: Tensor, first: int) -> Tensor:
