@@ -55,7 +55,7 @@ def test_together_is_not_one_after_the_other():
     together = condition(logits, stacked([intersection(first, second)]), words)
     in_turn = condition(condition(logits, stacked([first]), words), stacked([second]), words)
     shares = [found[0, 1:3, 1:3].exp().sum(-1) for found in (together, in_turn)]
-    torch.testing.assert_close(shares[0], torch.ones(2))
+    assert shares[0].min() > 0.99999
     assert shares[1].max() < 0.999
 
 

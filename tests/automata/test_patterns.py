@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 
+import numpy as np
 import pytest
 
 from dlmctl.control.automata.dfa import MAX_STATES, TooLarge
@@ -35,6 +36,15 @@ def accepts(automaton, words):
     return automaton.accepts([ALPHABET.ids[word] for word in words])
 
 
+def accepted(automaton, token_ids):
+    """Which rows of ``[T, n]`` token ids are texts of the language."""
+    table = np.append(automaton.table, np.full((1, automaton.table.shape[1]), -1), axis=0)
+    state = np.zeros(len(token_ids), dtype=int)
+    for column in token_ids.T:
+        state = table[state, automaton.classes[column]]
+    return np.append(automaton.accepting, False)[state]
+
+
 def random_pattern(rng, depth):
     """A pattern, and the same as a regular expression over one letter for each word."""
     kind = rng.choice(["word", "class"] if depth == 0 else ["word", "class", "chain", "choice", "repeat"])
@@ -54,17 +64,19 @@ def random_pattern(rng, depth):
 
 def test_patterns_match_what_re_fullmatch_matches():
     rng = random.Random(5)
-    texts = [text for count in range(5) for text in itertools.product(WORDS, repeat=count)]
+    texts = [list(itertools.product(WORDS, repeat=count)) for count in range(5)]
+    letters_of = [["".join(LETTER[word] for word in text) for text in same] for same in texts]
+    token_ids = [np.array([[ALPHABET.ids[word] for word in text] for text in same], dtype=int) for same in texts]
     matched = 0
     for _ in range(200):
         source, letters = random_pattern(rng, 3)
         node, compiled = parse(source, split_words), re.compile(letters)
         automaton = pattern(node, ALPHABET)
-        for text in texts:
-            wanted = compiled.fullmatch("".join(LETTER[word] for word in text)) is not None
-            assert accepts(automaton, text) == wanted, (source, text)
-            matched += wanted
-        for text in rng.sample(texts, 50):
+        for same, rows in zip(letters_of, token_ids, strict=True):
+            wanted = [compiled.fullmatch(text) is not None for text in same]
+            assert accepted(automaton, rows).tolist() == wanted, source
+            matched += sum(wanted)
+        for text in rng.sample(texts[3], 20):
             assert match(node, text)[0] == accepts(automaton, text), (source, text)
     assert matched > 1000
 
