@@ -21,7 +21,7 @@ MANY = Demand("contains", phrases=tuple((token,) for token in range(10, 30)))
 def held(demands, words):
     rows = [language_of(row, ALPHABET) for row in demands]
     names = [" and ".join(demand.name for demand in row) for row in demands]
-    return Held(rows, words, alphabet=ALPHABET, longest=30, names=names)
+    return Held(rows, words, alphabet=ALPHABET, longest=30, names=names, sharpness=[1.0] * len(rows))
 
 
 def random_logits(rows, length, seed=0):

@@ -18,6 +18,9 @@ from dlmctl.errors import RecipeError
 
 # From this time on words are held to the likeliest way to be in the language; before, to all ways by their probability.
 SETTLED = 0.7
+# Power of the probabilities by which phrases are spread over their places: 1 is Bayes' rule for independent words, but
+# words are not independent, and texts with required phrases were more fluent with 2 (1.98 against 2.06 nats a word).
+SHARPNESS = 2.0
 
 
 class Demand(NamedTuple):
@@ -59,6 +62,7 @@ class Held:
         words: how many words each row has; they stand behind START.
         longest: the most words a text of the model can have, for the message.
         names: what each row's language is of, such as ``pattern and contains``.
+        sharpness: of each row (``posterior.condition``).
 
     Raises:
         RecipeError: a row has no text of so many words.
@@ -72,12 +76,14 @@ class Held:
         alphabet: Alphabet,
         longest: int,
         names: Sequence[str],
+        sharpness: Sequence[float],
         device: torch.device | str = "cpu",
     ) -> None:
         for language, count, name in zip(languages, words, names, strict=True):
             require_length(language.automaton, count, longest, name)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
         self.words = torch.tensor(words, device=device)
+        self.sharpness = torch.tensor(sharpness, device=device)[:, None, None]
         # Automata whose order of phrases equal words settled: if the words of the model lead to none, these serve.
         self.possible: dict[int, Automaton] = {}
         self._begin()
@@ -98,7 +104,7 @@ class Held:
         self._settle_order(logits)
         if float(t[0]) < SETTLED:
             return posterior.likeliest(logits, self.automata, self.words)
-        return posterior.condition(logits, self.automata, self.words)
+        return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness)
 
     def allowed(self, committed: Tensor) -> Tensor:
         """Words ``[B, L, V]`` that can still stand beside the ``committed [B, L]`` token ids, -1 for open."""

@@ -95,20 +95,20 @@ def infer(scores: Tensor, automata: Automata, words: Tensor) -> Inference:
     return Inference(log_p, torch.stack(ratios, 1))
 
 
-def condition(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, sharpness: float = 1.0) -> Tensor:
+def condition(
+    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, sharpness: float | Tensor = 1.0
+) -> Tensor:
     """Log-probabilities ``[B, L, V]`` of the words given that the text is in the language.
 
     Normalised where ``log_probs`` are. A row whose language is impossible stays as it is: ``log_probability`` says so.
 
     ``sharpness`` other than 1 chooses among the ways to be in the language by their probability to that power: 2 keeps
-    to likelier places. Words within a class keep their proportions.
+    to likelier places. Words within a class keep their proportions. One number, or one a row, ``[B, 1, 1]``.
     """
     window = _window(log_probs, words, first)
     scores = _class_scores(window, automata)
     found = infer(scores * sharpness, automata, words)
-    shift = found.log_ratio
-    if sharpness != 1.0:
-        shift = shift + (sharpness - 1.0) * scores
+    shift = found.log_ratio + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
     changed = window + _of_words(shift, automata)
     return _written(log_probs, torch.where(_inside(found.log_p, window, words), changed, window), first)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from dlmctl.control.automata.dfa import Automaton, TooLarge
-from dlmctl.control.automata.held import Demand, Held, language_of
+from dlmctl.control.automata.held import SHARPNESS, Demand, Held, language_of
 from dlmctl.control.automata.languages import Alphabet, ended
 from dlmctl.control.automata.phrases import Language
 from dlmctl.control.automata.product import complement
@@ -67,6 +67,7 @@ class HeldWords(Prepared):
             alphabet=alphabet,
             longest=self.batch.model.config.length - 2,
             names=[" and ".join(dict.fromkeys(demand.name for demand in row)) for row in self.demands],
+            sharpness=[SHARPNESS if any(demand.phrases for demand in row) else 1.0 for row in self.demands],
             device=self.batch.device,
         )
 
