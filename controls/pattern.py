@@ -1,0 +1,81 @@
+"""A regular expression over words that the whole text matches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field, field_validator
+
+from controls.phrases import ANY_NUMBER
+from dlmctl.control.automata import Demand, HeldWords, alphabet_of, escaped, parse, pattern
+from dlmctl.control.automata.syntax import CLASSES, Literal, Node, labels, match, word_range
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext
+from dlmctl.text.spelling import split_words
+from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.vocabulary import known_ids
+
+
+class PatternParams(ControlParams):
+    """What a recipe says of a pattern."""
+
+    match: str = Field(
+        description="a regular expression over words: words as written, (a|b) for alternatives, * + ? {2} {1,3} {2,} "
+        f"for repeats, {', '.join(f'<{name}>' for name in CLASSES)} for any word of a class; punctuation marks are "
+        "words of their own, and a backslash takes a special character as it is written",
+        examples=["The <any>{1,2} (is|was) (a|an) <any>* (pub|restaurant) ."],
+    )
+
+    @field_validator("match")
+    @classmethod
+    def _parses(cls, match: str) -> str:
+        parse(match, split_words)
+        return match
+
+    def tree(self) -> Node:
+        return parse(self.match, split_words)
+
+
+class Pattern(Control[PatternParams]):
+    """Holds every text to a pattern, exactly: the whole text matches, whatever else is asked for."""
+
+    name = "pattern"
+    Params = PatternParams
+
+    def __init__(self, match: str) -> None:
+        super().__init__(match=match)
+
+    def word_range(self, params: PatternParams) -> tuple[int, int]:
+        least, most = word_range(params.tree())
+        return max(1, least), ANY_NUMBER if most is None else most
+
+    def check(self, params: PatternParams, words: Sequence[str]) -> Check:
+        """Whether the whole text matches, without the automaton that guided; else the share of words up to where no
+        match can go on, and the word there."""
+        met, good = match(params.tree(), tuple(words))
+        if met:
+            return Check(1.0, True, "the pattern is met")
+        if good == len(words):
+            return Check(good / (good + 1), False, "the text ends before the pattern does")
+        return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
+
+    def prepare(self, batch: BatchContext[PatternParams]) -> Prepared:
+        made = {params.match: _demand(params, batch.vocabulary) for params in batch.params}
+        return HeldWords(batch, [[made[params.match]] for params in batch.params])
+
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PatternParams]:
+        """The first and the last word of each sentence, any words between."""
+        return [PatternParams(match=_framed(words)) for words in sentences]
+
+
+def _demand(params: PatternParams, vocabulary: Tokenizer) -> Demand:
+    tree = params.tree()
+    known_ids([label.word for label in labels(tree) if isinstance(label, Literal)], vocabulary, "pattern")
+    return Demand("pattern", pattern(tree, alphabet_of(vocabulary)))
+
+
+def _framed(words: Sequence[str]) -> str:
+    first, *others = [escaped(word) for word in words]
+    return f"{first} <any>* {others[-1]}" if others else first

@@ -1,0 +1,58 @@
+"""Exact constraints as one automaton over words: patterns, phrases, word lists, lengths, and their product."""
+
+from dlmctl.control.automata.dfa import Automaton, TooLarge
+from dlmctl.control.automata.held import Demand, Held, language_of, possible_lengths
+from dlmctl.control.automata.languages import (
+    Alphabet,
+    avoiding,
+    containing,
+    ended,
+    everything,
+    in_order,
+    length,
+    only,
+    pattern,
+)
+from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
+from dlmctl.control.automata.posterior import Automata, allowed, condition, draw, likeliest, log_probability, stacked
+from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
+from dlmctl.control.automata.regex import escaped, parse
+from dlmctl.control.automata.words import HeldWords, alphabet_of, merged
+
+__all__ = [
+    "Alphabet",
+    "Automata",
+    "Automaton",
+    "Demand",
+    "Held",
+    "HeldWords",
+    "Language",
+    "TooLarge",
+    "allowed",
+    "alphabet_of",
+    "avoiding",
+    "complement",
+    "condition",
+    "containing",
+    "draw",
+    "ended",
+    "escaped",
+    "everything",
+    "in_likely_order",
+    "in_order",
+    "intersection",
+    "joined",
+    "language_of",
+    "length",
+    "lengths",
+    "likeliest",
+    "log_probability",
+    "merged",
+    "only",
+    "parse",
+    "pattern",
+    "possible_lengths",
+    "require_length",
+    "stacked",
+    "with_phrases",
+]

@@ -1,0 +1,165 @@
+"""The automata of exact controls: a pattern, phrases that must or must not occur, a number of words, a word list."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Bools, Ints, partition, reduced, require_size
+from dlmctl.control.automata.nfa import determinised
+from dlmctl.control.automata.syntax import Literal, Node, labels, matches
+from dlmctl.errors import RecipeError
+
+
+class Alphabet:
+    """The words of a vocabulary.
+
+    Args:
+        words: the word of each token id; None for START, END, PAD and UNK, which no language holds.
+
+    Attributes:
+        words: as given.
+        ids: the id of each word.
+        is_word: ``[V]``.
+    """
+
+    def __init__(self, words: Sequence[str | None]) -> None:
+        self.words = list(words)
+        self.ids = {word: index for index, word in enumerate(words) if word is not None}
+        self.is_word: Bools = np.array([word is not None for word in words], dtype=bool)
+
+
+def pattern(node: Node, alphabet: Alphabet) -> Automaton:
+    """The texts that match a pattern; also of a template, whose blanks are repeats of ``<any>``.
+
+    Raises:
+        RecipeError: no text over this vocabulary matches, or a word of the pattern is outside it.
+        TooLarge: the automaton would be too large.
+    """
+    sets: dict[str, Bools] = {}
+    singles: list[int] = []
+    for label in dict.fromkeys(labels(node)):
+        if not isinstance(label, Literal):
+            sets[label.name] = np.array([word is not None and matches(label, word) for word in alphabet.words])
+        elif label.word in alphabet.ids:
+            singles.append(alphabet.ids[label.word])
+        else:
+            raise RecipeError(f"the word {label.word!r} is outside the model's vocabulary.")
+    classes, members = partition(alphabet.is_word, sets, singles)
+    table, accepting = determinised(
+        node, lambda label: members[alphabet.ids[label.word] if isinstance(label, Literal) else label.name], classes
+    )
+    made = reduced(Automaton(classes, table, accepting))
+    if made.empty:
+        raise RecipeError("no text of words that the model knows matches the pattern.")
+    return made
+
+
+def everything(alphabet: Alphabet) -> Automaton:
+    """Every text of words."""
+    return only(alphabet, alphabet.is_word)
+
+
+def only(alphabet: Alphabet, allowed: Bools) -> Automaton:
+    """The texts whose words are all among ``allowed [V]``."""
+    classes = np.where(alphabet.is_word, np.where(allowed, 1, 2), OUTSIDE)
+    return Automaton(classes, np.array([[DEAD, 0, DEAD]]), np.ones(1, dtype=bool))
+
+
+def length(alphabet: Alphabet, least: int, most: int | None = None) -> Automaton:
+    """The texts of ``least`` to ``most`` words; None is without end."""
+    last = most if most is not None else max(least, 1)
+    require_size(last + 1, 2)
+    after = np.append(np.arange(1, last + 1), DEAD if most is not None else last)
+    table = np.stack([np.full(last + 1, DEAD), after], axis=1)
+    return Automaton(alphabet.is_word.astype(np.int64), table, np.arange(last + 1) >= least)
+
+
+def ended(automaton: Automaton, end: int, pad: int) -> Automaton:
+    """The texts of a language followed by END and any number of PAD: for texts whose number of words is not settled.
+
+    Args:
+        end, pad: token ids of END and PAD.
+    """
+    states, width = automaton.table.shape
+    table = np.full((states + 1, width + 2), DEAD, dtype=np.int64)
+    table[:states, :width] = automaton.table
+    table[:states, width] = np.where(automaton.accepting, states, DEAD)
+    table[states, width + 1] = states
+    classes = automaton.classes.copy()
+    classes[end], classes[pad] = width, width + 1
+    return Automaton(classes, table, np.arange(states + 1) == states)
+
+
+def containing(alphabet: Alphabet, phrase: Sequence[int]) -> Automaton:
+    """The texts with a phrase (token ids) anywhere in them."""
+    return in_order(alphabet, [phrase])
+
+
+def in_order(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
+    """The texts with all the phrases (token ids) one behind the other, with anything between; as many states as words.
+
+    Knuth, Morris & Pratt (1977) for each phrase; where one is found, the search for the next begins.
+    """
+    classes, members = partition(alphabet.is_word, {}, [token for phrase in phrases for token in phrase])
+    states, width = sum(map(len, phrases)) + 1, int(classes.max()) + 1
+    require_size(states, width)
+    table = np.full((states, width), states - 1, dtype=np.int64)
+    first = 0
+    for phrase in phrases:
+        symbols = [int(members[token][0]) for token in phrase]
+        table[first : first + len(phrase)] = _search(symbols, width) + first
+        first += len(phrase)
+    table[:, OUTSIDE] = DEAD
+    return Automaton(classes, table, np.arange(states) == states - 1)
+
+
+def _search(symbols: Sequence[int], width: int) -> Ints:
+    """``[n, width]``: how much of a phrase is read after each of its n beginnings and one more symbol."""
+    table = np.zeros((len(symbols), width), dtype=np.int64)
+    fallback = 0  # what the text read since its second symbol is a beginning of
+    for at, symbol in enumerate(symbols):
+        if at:
+            table[at] = table[fallback]
+            fallback = int(table[fallback, symbol])
+        table[at, symbol] = at + 1
+    return table
+
+
+def avoiding(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
+    """The texts in which none of the phrases (token ids) occurs (the automaton of Aho & Corasick 1975, turned round).
+
+    Raises:
+        TooLarge: the phrases have too many words.
+    """
+    classes, members = partition(alphabet.is_word, {}, [token for phrase in phrases for token in phrase])
+    width = int(classes.max()) + 1
+    children: list[dict[int, int]] = [{}]
+    ends: set[int] = set()
+    for phrase in phrases:
+        node = 0
+        for token in phrase:
+            symbol = int(members[token][0])
+            if symbol not in children[node]:
+                require_size(len(children) + 1, width)
+                children[node][symbol] = len(children)
+                children.append({})
+            node = children[node][symbol]
+        ends.add(node)
+    table = np.zeros((len(children), width), dtype=np.int64)
+    waiting: deque[tuple[int, int]] = deque([(0, 0)])  # a node, and the node of its longest proper ending
+    while waiting:
+        node, fallback = waiting.popleft()
+        if fallback in ends:
+            ends.add(node)
+        if node:
+            table[node] = table[fallback]
+        for symbol, child in children[node].items():
+            waiting.append((child, int(table[fallback, symbol]) if node else 0))
+            table[node, symbol] = child
+    table[:, OUTSIDE] = DEAD
+    bad = np.isin(np.arange(len(children)), sorted(ends))
+    table[bad[table] & (table != DEAD)] = DEAD
+    return reduced(Automaton(classes, table, ~bad))

@@ -1,0 +1,263 @@
+"""Conditioned word distributions against enumeration of every text."""
+
+import itertools
+import math
+import random
+from collections import Counter
+
+import pytest
+import torch
+
+from dlmctl.control.automata import languages
+from dlmctl.control.automata.dfa import Automaton, reduced
+from dlmctl.control.automata.phrases import in_likely_order, with_phrases
+from dlmctl.control.automata.posterior import allowed, condition, draw, likeliest, log_probability, stacked
+from dlmctl.control.automata.product import complement, joined, lengths
+from dlmctl.control.automata.regex import parse
+
+ALPHABET = languages.Alphabet([None, "a", "b", "c", "d", None])
+SIZE = len(ALPHABET.words)
+
+
+def pattern(text):
+    return languages.pattern(parse(text, str.split), ALPHABET)
+
+
+def random_automaton(seed):
+    """A random language with a text of each length up to 5 in it, of up to 6 states."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(100):
+        states = int(torch.randint(2, 7, (), generator=generator))
+        table = torch.randint(-1, states, (states, 4), generator=generator)
+        table[:, 0] = -1
+        accepting = torch.rand(states, generator=generator) < 0.4
+        classes = torch.tensor([0, 1, 2, 3, 1, 0])
+        automaton = reduced(Automaton(classes.numpy(), table.numpy(), accepting.numpy()))
+        if lengths(automaton, 5)[1:].all():
+            return automaton
+    raise AssertionError("no such language")
+
+
+def random_log_probs(rows, length, seed, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(rows, length, SIZE, generator=generator, dtype=dtype)).log_softmax(-1)
+
+
+def close(found, wanted, atol):
+    return bool((found - wanted).abs().max() <= atol)
+
+
+def enumerated(automaton, log_probs, words):
+    """log p of every text of so many words in the language, for log-probabilities ``[L, V]`` with START first."""
+    found = {}
+    for text in itertools.product(range(SIZE), repeat=words):
+        if automaton.accepts(text):
+            found[text] = float(sum(log_probs[at + 1, token] for at, token in enumerate(text)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def batch():
+    automata = [random_automaton(seed) for seed in range(12)] + [pattern("<any>* a (b|c)+ <any>?")] * 2
+    words = torch.tensor([1, 2, 3, 4, 5] * 3)[: len(automata)]
+    words[-2:] = torch.tensor([4, 5])
+    return automata, words, random_log_probs(len(automata), 8, seed=1)
+
+
+def test_the_posterior_is_that_of_enumeration(batch):
+    automata, words, log_probs = batch
+    found = condition(log_probs, stacked(automata), words)
+    log_p = log_probability(log_probs, stacked(automata), words)
+    for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
+        texts = enumerated(automaton, log_probs[row], count)
+        total = math.log(sum(map(math.exp, texts.values())))
+        assert float(log_p[row]) == pytest.approx(total, abs=1e-9)
+        wanted = torch.zeros(count, SIZE, dtype=torch.float64)
+        for text, value in texts.items():
+            wanted[range(count), text] += math.exp(value - total)
+        assert close(found[row, 1 : count + 1].exp(), wanted, 1e-9)
+        assert torch.equal(found[row, count + 1 :], log_probs[row, count + 1 :])
+        assert torch.equal(found[row, 0], log_probs[row, 0])
+
+
+def test_the_likeliest_text_is_that_of_enumeration(batch):
+    automata, words, log_probs = batch
+    held = likeliest(log_probs, stacked(automata), words)
+    for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
+        texts = enumerated(automaton, log_probs[row], count)
+        best = max(texts, key=texts.__getitem__)
+        assert tuple(held[row, 1 : count + 1].argmax(-1).tolist()) == best
+        # Whatever is left at each position, the text stays in the language.
+        left = [(~torch.isneginf(held[row, at + 1])).nonzero().flatten().tolist() for at in range(count)]
+        assert all(automaton.accepts(text) for text in itertools.product(*left))
+
+
+def test_rows_do_not_depend_on_their_company(batch):
+    automata, words, log_probs = batch
+    together = condition(log_probs, stacked(automata), words)
+    for row in range(len(automata)):
+        alone = condition(log_probs[row : row + 1], stacked(automata[row : row + 1]), words[row : row + 1])
+        assert close(alone[0].exp(), together[row].exp(), 1e-12)
+
+
+def test_one_automaton_for_all_rows_is_held_once():
+    automaton = pattern("a <any>* b")
+    assert stacked([automaton] * 64).classes.stride(0) == 0
+    assert stacked([automaton, pattern("a b")]).table.shape[0] == 2
+
+
+def test_pinned_words_are_kept_and_impossible_rows_left_alone():
+    log_probs = random_log_probs(2, 6, seed=2)
+    log_probs[:, 2] = log_probs[:, 2].masked_fill(torch.arange(SIZE) != 2, -torch.inf)  # the second word is "b"
+    automata, words = stacked([pattern("a <any> c d"), pattern("a (c|d) c d")]), torch.tensor([4, 4])
+    found = condition(log_probs, automata, words)
+    assert found[0, 1:5].argmax(-1).tolist() == [1, 2, 3, 4]
+    assert torch.equal(found[1], log_probs[1])
+    assert torch.equal(likeliest(log_probs, automata, words)[1], log_probs[1])
+    assert torch.isneginf(log_probability(log_probs, automata, words)).tolist() == [False, True]
+
+
+def test_float32_keeps_what_is_very_unlikely():
+    log_probs = random_log_probs(1, 32, seed=3) * 40
+    log_probs = log_probs.log_softmax(-1)
+    automata, words = stacked([pattern("(a b c)+")]), torch.tensor([30])
+    exact = log_probability(log_probs, automata, words)
+    assert exact < -500  # exp of it is 0 in float32, and in part in float64
+    found = log_probability(log_probs.float(), automata, words)
+    assert float(found) == pytest.approx(float(exact), rel=1e-5)
+    assert condition(log_probs.float(), automata, words)[0, 1:31].argmax(-1).tolist() == [1, 2, 3] * 10
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    automata = stacked([random_automaton(0), pattern("<any>* a b <any>*")])
+    words = torch.tensor([3, 4])
+    logits = random_log_probs(2, 6, 0).requires_grad_()
+
+    def energy(logits):
+        return -log_probability(logits.log_softmax(-1), automata, words)
+
+    assert torch.autograd.gradcheck(energy, (logits,), atol=1e-7)
+
+
+@pytest.mark.parametrize("sure", [12.0, 30.0, 80.0])
+def test_the_gradient_lives_at_the_extremes(sure):
+    language = languages.containing(ALPHABET, [1])
+    words = torch.tensor([4])
+    certain = torch.zeros(1, 6, SIZE)
+    certain[:, :, 1] = sure  # "a" everywhere; what lacks it has a probability of about exp(-4 sure)
+    for logits, automaton in ((-certain, language), (certain, complement(language))):
+        leaf = logits.clone().requires_grad_()
+        log_p = log_probability(leaf.log_softmax(-1), stacked([automaton]), words)
+        assert log_p < -sure + 2
+        log_p.sum().backward()
+        assert leaf.grad is not None
+        assert torch.isfinite(leaf.grad).all()
+        assert leaf.grad[:, 1:5].norm() > 0.5
+
+
+def test_sharpness_keeps_to_likelier_places():
+    log_probs = torch.full((1, 6, SIZE), 1e-3, dtype=torch.float64)
+    log_probs[..., 3] = 1.0
+    log_probs[:, 2, 1], log_probs[:, 3, 1] = 0.02, 0.01
+    log_probs = log_probs.log()
+    automata, words = stacked([languages.containing(ALPHABET, [1])]), torch.tensor([4])
+    odds = []
+    for sharpness in (1.0, 2.0):
+        found = condition(log_probs, automata, words, sharpness=sharpness)[0, :, 1].exp()
+        odds.append(float(found[2] / found[3]))
+    assert odds[0] == pytest.approx(2, rel=0.05)
+    assert odds[1] == pytest.approx(4, rel=0.05)
+
+
+WALKS = [
+    joined(
+        [
+            ("pattern", pattern("a? <any>{2,} (c|d) <any>*")),
+            ("contains", languages.containing(ALPHABET, [2, 3])),
+            ("avoid", languages.avoiding(ALPHABET, [(1, 1), (4,)])),
+        ]
+    ),
+    pattern("(a b)* c"),
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_walk_that_commits_word_by_word_ends_in_the_language(seed):
+    """In any order of positions, drawn from the posterior or from all that is allowed, and both agree on what is."""
+    generator, rng = torch.Generator().manual_seed(seed), random.Random(seed)
+    automata, words = stacked(WALKS), torch.tensor([6, 5])
+    log_probs = random_log_probs(2, 8, seed)
+    committed = torch.full((2, 8), -1)
+    for place in rng.sample(range(1, 7), 6):
+        found = condition(log_probs, automata, words)
+        support = allowed(committed, automata, words)
+        assert torch.equal(
+            support[:, 1:7], ~torch.isneginf(found)[:, 1:7] | (torch.arange(6) >= words[:, None])[..., None]
+        )
+        weights = found[:, place].exp() if seed % 2 else support[:, place].double()
+        token = torch.multinomial(weights, 1, generator=generator)
+        committed[:, place : place + 1] = torch.where(place <= words[:, None], token, -1)
+        # The model thinks anew after each commit.
+        log_probs = random_log_probs(2, 8, seed * 100 + place)
+        open_ = (committed < 0)[..., None] | (torch.arange(SIZE) == committed[..., None])
+        log_probs = log_probs.masked_fill(~open_, -torch.inf)
+    for row, automaton in enumerate(WALKS):
+        assert automaton.accepts(committed[row, 1 : words[row] + 1].tolist())
+
+
+def test_texts_drawn_at_once_follow_the_joint_posterior():
+    automaton, rows, words = pattern("<any>* a (b|c) <any>*"), 4_000, 3
+    log_probs = random_log_probs(1, 5, seed=7)
+    texts = enumerated(automaton, log_probs[0], words)
+    total = sum(map(math.exp, texts.values()))
+    uniform = torch.rand(rows, 5, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = -(-uniform.log()).log()
+    ids = draw(log_probs.expand(rows, -1, -1), noise, stacked([automaton] * rows), torch.full((rows,), words))
+    found = Counter(map(tuple, ids[:, 1:4].tolist()))
+    assert set(found) <= set(texts)
+    for text, value in texts.items():
+        share = math.exp(value) / total
+        assert abs(found[text] / rows - share) < 5 * math.sqrt(share * (1 - share) / rows) + 1e-9
+
+
+def test_words_committed_several_at_once_from_one_draw_stay_in_the_language():
+    generator, rng = torch.Generator().manual_seed(2), random.Random(2)
+    automata, words = stacked(WALKS), torch.tensor([6, 5])
+    committed = torch.full((2, 8), -1)
+    places = rng.sample(range(1, 7), 6)
+    for group in (places[:3], places[3:5], places[5:]):
+        log_probs = torch.randn(2, 8, SIZE, generator=generator)
+        kept = (committed < 0)[..., None] | (torch.arange(SIZE) == committed[..., None])
+        noise = -(-torch.rand(2, 8, SIZE, generator=generator).log()).log()
+        ids = draw(log_probs.masked_fill(~kept, -torch.inf), noise, automata, words)
+        for place in group:
+            committed[:, place] = torch.where(place <= words, ids[:, place], -1)
+    for row, automaton in enumerate(WALKS):
+        assert automaton.accepts(committed[row, 1 : words[row] + 1].tolist())
+
+
+def test_nothing_is_allowed_once_the_language_is_left():
+    support = allowed(torch.tensor([[-1, 4, -1, -1]]), stacked([pattern("a b")]), torch.tensor([2]))
+    assert not support[0, 1:3].any()
+    assert support[0, [0, 3]].all()
+
+
+def test_thirty_phrases_are_all_in_the_likeliest_text_and_in_every_other():
+    alphabet = languages.Alphabet([None, *(f"w{index}" for index in range(80)), "."])
+    phrases = [(index, index + 30) if index % 2 else (index,) for index in range(1, 31)]
+    base = joined(
+        [
+            ("pattern", languages.pattern(parse("<word>+ .", str.split), alphabet)),
+            ("avoid", languages.avoiding(alphabet, [(70,), (1, 2)])),
+        ]
+    )
+    log_probs = torch.randn(1, 62, 82, generator=torch.Generator().manual_seed(4)).log_softmax(-1)
+    words = torch.tensor([60])
+    automaton = in_likely_order(with_phrases(base, phrases, alphabet), log_probs[0, 1:61], alphabet)
+    assert len(automaton.table) < 200
+    text = likeliest(log_probs, stacked([automaton]), words)[0, 1:61].argmax(-1).tolist()
+    assert all(any(tuple(text[at : at + len(p)]) == p for at in range(60)) for p in phrases)
+    assert text[-1] == 81
+    assert 70 not in text
+    mass = condition(log_probs, stacked([automaton]), words)[0, 1:61].exp()
+    assert torch.all(mass.sum(0)[1:31] >= 1 - 1e-4)
