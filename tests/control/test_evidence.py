@@ -111,7 +111,9 @@ def test_a_batch_takes_a_row_for_each_different_target(table: CountTable) -> Non
     batch = maker.evidence([["A", "N"], ["A", "N"], ["V"]], 4)
     assert batch.rows.shape == (4, SIZE)  # the empty one, and three targets
     logits = torch.randn(3, 4, SIZE)
-    assert torch.equal(batch.add(logits, 2.0), logits + 2 * batch.rows[batch.index])
+    assert torch.equal(batch.scaled(2).add(logits), logits + 2 * batch.rows[batch.index])
+    open_places = torch.rand(3, 4) < 0.5
+    assert torch.equal(batch.at(open_places), batch.at()[open_places])
     assert torch.equal(batch.at()[2, :3], maker.evidence([["V"]], 3).at()[0])
     assert not batch.at()[2, 3].any()
 

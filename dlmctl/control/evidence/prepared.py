@@ -29,14 +29,17 @@ class Evidence:
     rows: Tensor
     index: Tensor
 
-    def at(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Nats ``[B, L, V]``."""
-        found = self.rows[self.index]
-        return found if dtype is None else found.to(dtype)
+    def at(self, where: Tensor | None = None) -> Tensor:
+        """Nats ``[B, L, V]``, or of the ``n`` places where ``where [B, L]`` is true ``[n, V]``."""
+        return self.rows[self.index if where is None else self.index[where]]
 
-    def add(self, logits: Tensor, weight: float = 1.0) -> Tensor:
+    def add(self, logits: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` with the evidence added."""
-        return logits + weight * self.at(logits.dtype)
+        return logits + self.at().to(logits.dtype)
+
+    def scaled(self, weight: float) -> Evidence:
+        """The same evidence, ``weight`` times as strong."""
+        return Evidence(weight * self.rows, self.index)
 
     def to(self, device: torch.device | str) -> Evidence:
         """The same on another device."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlmctl.control.evidence.prepared import Evidence, prepare
-from dlmctl.control.evidence.table import CountTable, Ints, count_table
+from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table
 
 # The sister of a last child.
 LAST = "-"
@@ -73,16 +73,17 @@ class LeafEvidence:
     def __init__(self, table: CountTable) -> None:
         self.table = table
         tags = table.marginal(0)
-        self.tag_given_word = _tag_given_word(tags)
-        self.share = table.class_totals / np.maximum(1, tags.sum(0))[table.combinations[:, 0]]
+        self.tags_of_words = np.ascontiguousarray(_tag_given_word(tags).T.astype(np.float32))
+        self.share = class_shares(table, 0, tags.sum(0))
 
     def rows(self, targets: Sequence[Leaf]) -> NDArray[np.float32]:
         """Nats ``[targets, V]``; a class that was never counted falls back to its tag and parent, then to its tag."""
         table = self.table
         wanted = np.stack([self._classes(leaf) for leaf in targets])
-        expected = _by_value(wanted, table.combinations[:, 0], self.share, self.tag_given_word)
-        found = (table.sums(wanted) + COUNTS * expected) / (table.word_totals + COUNTS)
-        nats: NDArray[np.float32] = np.log(found.clip(FLOOR)).astype(np.float32)
+        expected = wanted @ self.share @ self.tags_of_words
+        totals = table.word_totals.astype(np.float32)
+        found = (table.sums(wanted) + COUNTS * expected) / (totals + COUNTS)
+        nats: NDArray[np.float32] = np.log(found.clip(FLOOR))
         # A tag that was never counted says nothing.
         nats[~wanted.any(1)] = 0
         return nats
@@ -203,14 +204,3 @@ def _tag_given_word(tags: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np
     prior = tags.sum(0) / max(1, tags.sum())
     found: NDArray[np.float64] = (tags + TAG_PRIOR * prior) / (tags.sum(1, keepdims=True) + TAG_PRIOR)
     return found
-
-
-def _by_value(
-    wanted: NDArray[np.bool_], values: Ints, share: NDArray[np.float64], given_word: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Probability of sets of classes ``[U, K]`` by each word's values on one axis alone ``[U, V]``."""
-    by_value = np.zeros((len(wanted), given_word.shape[1]))
-    rows, found = np.nonzero(wanted)
-    np.add.at(by_value, (rows, values[found]), share[found])
-    expected: NDArray[np.float64] = by_value @ given_word.T
-    return expected

@@ -62,11 +62,11 @@ class CountTable:
         return np.repeat(np.arange(self.words), np.diff(self.starts))
 
     @cached_property
-    def by_class(self) -> tuple[Ints, Ints, Ints]:
+    def by_class(self) -> tuple[Ints, Ints, NDArray[np.float64]]:
         """The same cells sorted by class: where those of each class begin ``[K + 1]``, words and counts ``[N]``."""
         order = np.argsort(self.classes, kind="stable")
         sizes = np.bincount(self.classes, minlength=len(self.combinations))
-        return np.concatenate([[0], np.cumsum(sizes)]), self.word_ids[order], self.counts[order]
+        return np.concatenate([[0], np.cumsum(sizes)]), self.word_ids[order], self.counts[order].astype(np.float64)
 
     @cached_property
     def word_totals(self) -> Ints:
@@ -131,6 +131,18 @@ def count_table(
         counts=counts,
         vocabulary=vocabulary,
     )
+
+
+def class_shares(table: CountTable, axis: int, totals: Ints) -> NDArray[np.float32]:
+    """The share of each class among all those with its value on one axis, in the value's column ``[K, values]``.
+
+    Args:
+        totals: how often each value was seen ``[values]``.
+    """
+    found = np.zeros((len(table.combinations), len(totals)), np.float32)
+    values = table.combinations[:, axis]
+    found[np.arange(len(values)), values] = table.class_totals / np.maximum(1, totals)[values]
+    return found
 
 
 def pruned(table: CountTable, least: int) -> CountTable:

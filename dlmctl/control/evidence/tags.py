@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlmctl.control.evidence.prepared import Evidence, prepare
-from dlmctl.control.evidence.table import CountTable, Ints, count_table
+from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table
 
 # The neighbour beyond the first and the last word.
 EDGE = "<>"
@@ -28,6 +28,8 @@ TAG_PRIOR, TAG_COUNTS, NEIGHBOUR_COUNTS = 0.5, 2.0, 10.0
 # A word that rather has another tag between these neighbours is all but excluded.
 SURE, FLOOR_TAG, FLOOR_NEIGHBOURS = 0.5, 1e-6, 1e-4
 WEIGHT_TAG, WEIGHT_NEIGHBOURS = 2.0, 1.5
+# Keeps a quotient of two zeros at zero.
+TINY = np.float32(1e-30)
 
 Choices = frozenset[str]
 Target = tuple[Choices | None, Choices | None, Choices | None]
@@ -66,16 +68,22 @@ def count_tag_rows(words: Ints, padded: Ints, tags: Sequence[str], size: int, vo
 
 
 class TagEvidence:
-    """Log-evidence from a table of (left tag, tag, right tag)."""
+    """Log-evidence from a table of (left tag, tag, right tag).
 
-    def __init__(self, table: CountTable) -> None:
-        self.table = table
+    Args:
+        weight_tag, weight_neighbours: of log R and log F; a model that takes the tags as its input needs less of both.
+    """
+
+    def __init__(
+        self, table: CountTable, weight_tag: float = WEIGHT_TAG, weight_neighbours: float = WEIGHT_NEIGHBOURS
+    ) -> None:
+        self.table, self.weight_tag, self.weight_neighbours = table, weight_tag, weight_neighbours
         tags = table.marginal(1)
         prior = tags.sum(0) / max(1, tags.sum())
-        # p(tag | word) [V, tags] and p(neighbours | tag): the share of each class among those of its tag [K].
-        self.tag_given_word = (tags + TAG_PRIOR * prior) / (tags.sum(1, keepdims=True) + TAG_PRIOR)
-        tag = table.combinations[:, 1]
-        self.share = table.class_totals / np.maximum(1, tags.sum(0))[tag]
+        # p(tag | word) [tags, V], and p(neighbours | tag) as the share of each class among those of its tag [K, tags].
+        given_word = (tags + TAG_PRIOR * prior) / (tags.sum(1, keepdims=True) + TAG_PRIOR)
+        self.tags_of_words = np.ascontiguousarray(given_word.T.astype(np.float32))
+        self.share = class_shares(table, 1, tags.sum(0))
 
     def rows(self, targets: Sequence[Target]) -> NDArray[np.float32]:
         """Nats ``[targets, V]`` for sets of (left tags, tags, right tags); None allows all."""
@@ -83,24 +91,14 @@ class TagEvidence:
         between = np.stack([table.allowed(0, left) & table.allowed(2, right) for left, _, right in targets])
         met = between & np.stack([table.allowed(1, tags) for _, tags, _ in targets])
         around, wanted = table.sums(between), table.sums(met)
-        expected_around, expected = self._expected(between), self._expected(met)
-        share = expected / np.maximum(expected_around, 1e-30)
-        right_tag = (wanted + TAG_COUNTS * share) / (around + TAG_COUNTS)
+        expected_around, expected = between @ self.share @ self.tags_of_words, met @ self.share @ self.tags_of_words
+        right_tag = (wanted + TAG_COUNTS * (expected / np.maximum(expected_around, TINY))) / (around + TAG_COUNTS)
         right_tag[right_tag < SURE] = FLOOR_TAG
         totals = table.word_totals.astype(np.float32)
         neighbours = (around + NEIGHBOUR_COUNTS * expected_around) / (totals + NEIGHBOUR_COUNTS)
-        found = WEIGHT_TAG * np.log(right_tag)
-        found += WEIGHT_NEIGHBOURS * np.log(neighbours.clip(FLOOR_NEIGHBOURS))
-        return found.astype(np.float32)
-
-    def _expected(self, classes: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The probability of a set of classes ``[U, K]`` by each word's tags alone ``[U, V]``."""
-        tags = self.tag_given_word.shape[1]
-        by_tag = np.zeros((len(classes), tags))
-        rows, found = np.nonzero(classes)
-        np.add.at(by_tag, (rows, self.table.combinations[found, 1]), self.share[found])
-        expected: NDArray[np.float64] = by_tag @ self.tag_given_word.T
-        return expected
+        found: NDArray[np.float32] = self.weight_tag * np.log(right_tag)
+        found += self.weight_neighbours * np.log(neighbours.clip(FLOOR_NEIGHBOURS))
+        return found
 
     def evidence(self, texts: Sequence[Sequence[str]], length: int, offset: int = 1) -> Evidence:
         """Evidence for texts given by a tag, alternatives as ``ADJ|NOUN``, or ``*`` for each word.
