@@ -230,12 +230,16 @@ def test_a_fitted_bag_knows_its_labels() -> None:
 
 def test_texts_are_balanced_over_labels_and_sources() -> None:
     labels, sources = [0, 0, 0, 1, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 2, 2]
-    share = bags.balanced(labels, sources)
+    share = bags.balanced(labels, sources, least=1)
     total = dict.fromkeys(itertools.product((0, 1), (0, 1, 2)), 0.0)
     for label, source, weight in zip(labels, sources, share.tolist(), strict=True):
         total[label, source] += weight
     assert total[0, 0] == pytest.approx(total[1, 0]) == pytest.approx(total[0, 1]) == pytest.approx(total[1, 1])
     assert total[1, 2] == 0  # a source of one label
+    # Three texts and one of label 0 count as three and one once two or three are too few to be lifted further.
+    few = bags.balanced(labels, sources, least=3)
+    assert few[4] == pytest.approx(few[0])
+    assert few[labels.index(0) : 3].sum() == pytest.approx(3 * few[4])
 
 
 def test_a_table_comes_back_as_it_was_saved(table: CountTable, tmp_path: Path) -> None:

@@ -89,16 +89,21 @@ def wanted_labels(bag: Bag, texts: Sequence[Collection[str]]) -> Tensor:
     return torch.tensor([[label in allowed for label in bag.labels] for allowed in texts])
 
 
-def balanced(labels: Sequence[int], sources: Sequence[int]) -> Tensor:
-    """Weights of texts ``[N]``, mean 1: every label weighs the same in a source, and a label's sources the same.
+def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) -> Tensor:
+    """Weights of texts ``[N]``, mean 1: every label weighs the same, and within a label every source.
 
     A source that has one label alone would teach its own habits; such texts weigh nothing.
+
+    Args:
+        labels, sources: numbers of each text's label and source.
+        least: a label's texts of one source weigh less than those of another where they are fewer than this, so
+            that a handful of them does not outweigh thousands.
     """
     label, source = np.asarray(labels), np.asarray(sources)
     cells = np.zeros((source.max() + 1, label.max() + 1))
     np.add.at(cells, (source, label), 1)
     useful = (cells > 0).sum(1) > 1
-    found = np.where(useful[source], 1 / cells[source, label], 0.0)
+    found = np.where(useful[source], 1 / np.maximum(cells[source, label], least), 0.0)
     per_label = np.bincount(label, found)
     found = found / np.maximum(per_label[label], 1e-12)
     return torch.tensor(found / max(found.mean(), 1e-12), dtype=torch.float32)
