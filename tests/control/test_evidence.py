@@ -138,6 +138,10 @@ def test_leaves_are_told_by_parent_and_next_sister() -> None:
     ]
 
 
+def test_a_word_right_under_the_root_has_no_parent() -> None:
+    assert spans.leaf_classes(read_tree("(ROOT (UH yes) (. .))")) == [("UH", "-", "."), (".", "-", "-")]
+
+
 def ids_of(tree: str) -> list[int]:
     return [WORDS.index(leaf.word) for leaf in read_tree(tree).leaves()]
 

@@ -22,6 +22,8 @@ from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_
 
 # The sister of a last child.
 LAST = "-"
+# The symbol above all phrases, which is none itself.
+ROOTS = ("ROOT", "TOP", "")
 # Counts of the prior, and the least probability; chosen on validation text.
 TAG_PRIOR, COUNTS, FLOOR = 0.5, 2.0, 1e-7
 # Spans wider than this are counted together.
@@ -43,13 +45,17 @@ class Node(Protocol):
 
 
 def leaf_classes(tree: Node) -> list[Leaf]:
-    """(tag, parent's label, next sister's label) of each word; a word without a parent has ``-`` for it."""
+    """(tag, parent's label, next sister's label) of each word; ``-`` where there is no phrase above or no next sister.
+
+    Labels without function tags, as the counted trees' are.
+    """
     if not tree.children:
         return [(tree.label, LAST, LAST)]
     found: list[Leaf] = []
+    parent = LAST if tree.label in ROOTS else tree.label
     following = [child.label for child in tree.children[1:]] + [LAST]
     for child, after in zip(tree.children, following, strict=True):
-        found += leaf_classes(child) if child.children else [(child.label, tree.label, after)]
+        found += leaf_classes(child) if child.children else [(child.label, parent, after)]
     return found
 
 
