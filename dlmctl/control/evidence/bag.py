@@ -151,7 +151,7 @@ def fit_bag(
         nats = F.cross_entropy(scores, target[rows], reduction="none")
         loss = (nats * share[rows]).mean() + penalty * matrix.square().sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     return Bag(tuple(names), matrix.detach(), bias.detach(), vocabulary)
