@@ -80,9 +80,10 @@ def test_avoiding_every_word_is_refused(pretrained):
 
 def test_the_check_wants_whole_words_in_their_case():
     control = Avoid.each([AvoidParams(words=["grey cats", "river"])] * 4)
-    checks = control.check(
-        [["grey", "old", "cats"], ["two", "grey", "cats"], ["River"], ["grey", "cats", "river", "river"]]
+    checks = control.verdicts(
+        range(4), [["grey", "old", "cats"], ["two", "grey", "cats"], ["River"], ["grey", "cats", "river", "river"]]
     )
+    assert [check.where for check in checks] == [(), (1, 2), (), (0, 1, 2, 3)]
     assert [check.score for check in checks] == [1.0, 0.5, 1.0, 0.0]
     assert [check.passed for check in checks] == [True, False, True, False]
     assert checks[3].why == "with 'grey cats', 'river'"
