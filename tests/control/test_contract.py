@@ -90,7 +90,7 @@ def test_what_an_author_raises_is_one_message(monkeypatch, member):
     assert said(caught).endswith(f"{member} failed: KeyError: 'nowhere'.")
     assert isinstance(caught.value.__cause__, KeyError)
     monkeypatch.setattr(Letters, member, refuses)
-    with pytest.raises(UserError, match="^letters: this model has no letters"):
+    with pytest.raises(UserError, match=r"^letters: this model has no letters"):
         ASKED[member](Letters())
 
 
@@ -103,8 +103,7 @@ def test_a_control_without_a_check_says_so(monkeypatch):
 
 @pytest.mark.parametrize(
     "verdict",
-    [True, None, 0.5, (1.0, True, ""), Check(7.5, True, ""), Check(-0.1, True, ""), Check(math.nan, True, "")]
-    + [Check("all", True, ""), Check(None, True, "")],
+    [True, None, 0.5, (1.0, True, ""), *(Check(score, True, "") for score in (7.5, -0.1, math.nan, "all", None))],
 )
 def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)

@@ -91,12 +91,14 @@ def test_the_energy_is_the_log_probability_of_the_range(pretrained):
         assert prepared.energy(state)[row].item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_under_any_and_not_the_energy_moves_the_length(pretrained):
-    target = Length(14)  # untrained, this model never ends a text on a canvas of 16
-    free = generate(Length(13, tolerance=1) | Length(14), model=pretrained, samples=8, sampler=QUICK,
-                    guidance=Guidance(scale=0.0))  # fmt: skip
-    guided = generate(target | target, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(updates=3))
-    assert guided.success >= free.success
+@pytest.mark.parametrize("control", [Length(15) | Length(15), ~Length(20, tolerance=8)], ids=["any", "not"])
+def test_under_any_and_not_the_energy_moves_the_length(control):
+    """No number is settled there: the trained model draws such texts seldom, and guided by the energy more often."""
+    free, guided = (
+        generate(control, model="e2e", samples=16, sampler=SamplerSettings(steps=6), guidance=guidance)
+        for guidance in (Guidance(scale=0.0), Guidance())
+    )
+    assert guided.success > free.success
 
 
 @pytest.mark.parametrize("params", [{"words": 0}, {"words": 3, "tolerance": -1}, {"words": "many"}])
