@@ -12,9 +12,7 @@ from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import UserError
-from dlmctl.generation.generate import build_control
-from dlmctl.recipe.recipe import read_recipe
-from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.recipe.settings import SamplerSettings
 
 QUICK = SamplerSettings(steps=2)
 
@@ -46,16 +44,14 @@ class Letters(Control[LettersParams]):
         return Check(1.0, len(self.table) == 1, "")
 
 
-def test_init_runs_however_a_control_is_made(monkeypatch):
-    sets = [LettersParams(most=1), LettersParams(most=2)]
-    assert Letters.each(sets)(["a"]).passed
-    assert (0.5 * Letters.each(sets) & ~Letters())(["a"]) is not None
-    monkeypatch.setattr("dlmctl.recipe.recipe.find_control", lambda name: Letters)
-    monkeypatch.setattr("dlmctl.generation.generate.find_control", lambda name: Letters)
-    recipe, _ = read_recipe("controls: [{letters: [{most: 1}, {most: 2}]}]", "mine.yaml")
-    control = build_control(recipe.control_specs())
-    assert [params.most for params in control.sets] == [1, 2]
-    assert control.table == {"a": 1}
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_init_runs_however_a_control_is_made(pretrained, count):
+    sets = [LettersParams(most=most) for most in range(1, count + 1)]
+    control = Letters.each(sets)
+    assert control.table == (0.5 * control).table == {"a": 1}
+    assert [control.dealt(sample).most for sample in range(4)] == [sets[sample % count].most for sample in range(4)]
+    assert (0.5 * control & ~~control)(["a"]).passed
+    assert generate(control, model=pretrained, samples=2, sampler=QUICK).success == 1.0
 
 
 def said(caught):
@@ -127,7 +123,7 @@ def test_prepare_gives_something_prepared(monkeypatch):
 
 
 ENERGIES = {
-    "shape": (lambda self, state: state.x.sum(2), r"must have the shape \[2\], one number a text, not \[2, 16\]"),
+    "shape": (lambda self, state: state.x.sum(2), r"must have the shape \[2\], one number a text, not \[2, 32\]"),
     "mean": (lambda self, state: state.x.mean(), r"must have the shape \[2\], one number a text, not \[\]"),
     "number": (lambda self, state: 3.0, r"must have the shape \[2\], one number a text, not float"),
     "detached": (lambda self, state: state.x.detach().sum((1, 2)), "has no gradient"),
@@ -155,9 +151,3 @@ def test_exact_constraints_that_fail_are_one_message(pretrained, monkeypatch, me
     with pytest.raises(UserError, match=f"{method} failed: KeyError: 'nowhere'") as caught:
         generate(Letters(), model=pretrained, samples=1, sampler=QUICK)
     said(caught)
-
-
-def test_a_control_that_only_checks_needs_no_guidance(pretrained, monkeypatch):
-    monkeypatch.setattr(Letters, "prepare", lambda self, batch: PreparedLetters())
-    result = generate(Letters(), model=pretrained, samples=1, sampler=QUICK, guidance=Guidance(scale=0.0))
-    assert result.success == 1.0
