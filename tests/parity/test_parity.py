@@ -18,18 +18,17 @@ from typer.testing import CliRunner
 
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
-from dlmctl.diffusion.family import Moved, Prediction
-from dlmctl.diffusion.gaussian import Gaussian
-from dlmctl.diffusion.layout import Layout, Layouts, stacked
+from dlmctl.diffusion.layout import Layout, stacked
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.objectives import paper_loss
 from dlmctl.diffusion.process import posterior, q_sample
-from dlmctl.diffusion.samplers import Rule, ancestral, ddim
+from dlmctl.diffusion.samplers import ancestral, ddim
 from dlmctl.diffusion.schedule import ScheduleName, betas
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.walk import walk
+from tests.diffusion.unsteered import Unsteered
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TOLERANCE = 1e-4
@@ -129,7 +128,7 @@ def _reverse(given: Given) -> dict[str, Tensor]:
     assert steps is not None
     found: dict[str, Tensor] = {}
     for how in ("plain", "clamp"):
-        family = From(given.model, ancestral(given.model.schedule), given.x_t, clamp=how == "clamp")
+        family = Unsteered(given.model, ancestral(given.model.schedule), given.x_t, clamp=how == "clamp")
         estimate = family(given.x_t, given.t)
         noise = SampleNoise([Draw(0, row) for row in range(len(given.t))])
         moved = family.step(given.x_t, estimate, given.t, given.t - 1 / steps, noise)
@@ -137,24 +136,6 @@ def _reverse(given: Given) -> dict[str, Tensor]:
         found[f"p_x0_{how}"] = estimate.x0
         found[f"p_logvar_{how}"] = moved.variance.log().expand_as(given.x_t)
     return found
-
-
-class From(Gaussian):
-    """The family from a given state, steered by nothing but, if asked for, rounding."""
-
-    def __init__(self, model: DiffusionLM, rule: Rule, x: Tensor, *, clamp: bool) -> None:
-        super().__init__(model, rule)
-        self.x, self.clamp = x, clamp
-
-    def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
-        return self.x
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        x0 = self.predict(x_t, t, None, None).x0
-        return Prediction(lambda: self.model.clamp(x0) if self.clamp else x0)
-
-    def after(self, moved: Moved, s: float) -> Tensor:
-        return moved.x
 
 
 def _ddim20(given: Given) -> dict[str, Tensor]:
@@ -165,7 +146,7 @@ def _ddim20(given: Given) -> dict[str, Tensor]:
     layouts = stacked([Layout(given.x_t.shape[1], None)] * len(given.x_t), given.x_t.device)
 
     def walked(clamp: bool) -> Tensor:
-        family = From(model, ddim(model.schedule), given.x_t, clamp=clamp)
+        family = Unsteered(model, ddim(model.schedule), given.x_t, clamp=clamp)
         return walk(family, family, layouts, times, NO_NOISE)
 
     sample = walked(True)
