@@ -39,7 +39,7 @@ def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
     found = [Case("free", None, samples)]
     for name, (kind, file) in FILES.items():
         control, count = read_targets(kind, folder / file, samples)
-        control.attach(pretrained)
+        control.load_from(pretrained)
         found.append(Case(name, *possible_targets(control, pretrained, count)))
     return found
 

@@ -140,6 +140,14 @@ class Control(Generic[P]):
         """Fewest and most words of a sample."""
         return self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
 
+    def load_from(self, model: Pretrained) -> None:
+        """Load what the check needs from beside the model.
+
+        Raises:
+            UserError: as ``attach``, or its code fails.
+        """
+        self._asked("attach", lambda: self.attach(model))
+
     def ready(self, batch: BatchContext[Any]) -> Prepared:
         """The control laid out for the samples of a batch.
 
@@ -229,7 +237,7 @@ class Composite(Control[ControlParams]):
 
     def attach(self, model: Pretrained) -> None:
         for part in self.parts:
-            part.attach(model)
+            part.load_from(model)
 
     def _ready(self, batch: BatchContext[Any]) -> list[Part]:
         return [Part(part.name, part.weight, part.ready(batch)) for part in self.parts]

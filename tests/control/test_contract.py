@@ -72,6 +72,7 @@ def refuses(*arguments):
 
 BATCH = BatchContext(None, None, None, [Draw(0, 0)], [Layout(8, None)])
 ASKED = {
+    "attach": lambda control: (control & Letters()).load_from(None),
     "word_range": lambda control: control.range_of(0),
     "prepare": lambda control: control.ready(BATCH),
     "check": lambda control: control(["a"]),
