@@ -39,7 +39,7 @@ def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
     found = [Case("free", None, samples)]
     for name, (kind, file) in FILES.items():
         control, count = read_targets(kind, folder / file, samples)
-        control.attach(pretrained)
+        control.load_from(pretrained)
         found.append(Case(name, *possible_targets(control, pretrained, count)))
     return found
 
@@ -80,7 +80,7 @@ def first_to_pass(pretrained: Pretrained, control: Control[Any], target: int) ->
     best: tuple[float, list[str]] = (-1.0, [])
     for batch in range(MOST_TRIES // BATCH):
         texts = autoregressive(pretrained, BATCH, 1000 * target + batch)
-        checks = control.only([target] * len(texts)).check(texts)
+        checks = control.verdicts([target] * len(texts), texts)
         best = max([best, *((check.score, text) for check, text in zip(checks, texts, strict=True))])
         if any(check.passed for check in checks):
             break

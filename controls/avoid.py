@@ -56,7 +56,8 @@ class PreparedAvoid(Prepared):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(no phrase at any place), the places taken as independent."""
-        energy = torch.zeros(len(state.x), device=state.x.device)
+        # With a gradient, of 0, even where no phrase can occur.
+        energy = 0 * state.x.sum((1, 2)).to(state.word_log_probs)
         for phrases in self.phrases:
             p = word_log_probs(state.word_log_probs, phrases).sum(-1).exp()
             energy = energy.index_add(0, phrases.rows, -torch.log1p(-p.clamp(max=1 - 1e-6)).sum(-1))

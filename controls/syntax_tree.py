@@ -31,7 +31,7 @@ from dlmctl.text.tokenizer import Tokenizer
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
-# Nats of a span beyond the canvas, which can only be asked for under `any` and `not`.
+# Nats of a span beyond the positions of its text, which can only be asked for under `any` and `not`.
 NO_ROOM = 10.0
 # A few spans are outvoted by the model; a tree has a term for every pair of words. Chosen on validation text.
 SPAN_WEIGHT = 8

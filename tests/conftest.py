@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from controls.pos import Pos
+from controls.pos import TagLabels
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained, save_weights
+from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.diffusion.noise import Draw
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -48,10 +53,30 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordTokeni
     torch.manual_seed(0)
     model = DiffusionLM(tiny_config(len(tokenizer)))
     save_pretrained(model, tokenizer, folder)
-    classifier = Pos.build_classifier(model.config, tokenizer)
+    classifier = TagLabels().build_classifier(model.config, tokenizer)
     (folder / "controls" / "pos").mkdir(parents=True)
     save_weights(classifier.state_dict(), folder / "controls" / "pos")
     return folder
+
+
+def batch_of(pretrained: Pretrained, rows: int, layout: Layout, folder: Path | None = None) -> BatchContext[Any]:
+    """A batch of so many texts, as the sampler hands it to a control."""
+    draws = [Draw(0, sample) for sample in range(rows)]
+    where = pretrained.folder if folder is None else folder
+    return BatchContext(pretrained.model, pretrained.tokenizer, where, draws, [layout] * rows)
+
+
+def state_of(pretrained: Pretrained, x: Tensor, log_probs: Callable[[], Tensor] | None = None) -> ControlState:
+    """The state of latents ``[B, L, D]`` without noise, its words by rounding if ``log_probs`` does not give them."""
+    rounded = lambda: pretrained.model.rounding_logits(x).log_softmax(-1)  # noqa: E731
+    return ControlState(
+        x,
+        torch.zeros(len(x)),
+        vocabulary=pretrained.tokenizer,
+        embeddings=pretrained.model.embeddings,
+        x0=lambda: x,
+        word_log_probs=rounded if log_probs is None else log_probs,
+    )
 
 
 @pytest.fixture

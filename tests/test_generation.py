@@ -3,13 +3,14 @@ import torch
 
 from controls import Pos
 from controls.pos import PosParams
-from dlmctl.diffusion.layout import lay_out
+from dlmctl.diffusion.layout import Layout, lay_out
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from tests.conftest import batch_of, state_of
 
 TAGS = ["DET", "NOUN", "VERB", "ADJ", "NOUN"]
 QUICK = SamplerSettings(steps=4)
@@ -50,27 +51,15 @@ def test_a_pos_target_fixes_the_length(pretrained, name, method):
 
 def test_guidance_lowers_the_energy(pretrained):
     """The classifier is untrained here, but its energy is what guidance is to lower."""
-    from dlmctl.control.state import ControlState, Setting
-    from dlmctl.diffusion.layout import Layout
-
-    control = Pos(tags=TAGS).only(range(8))
+    control = Pos(tags=TAGS)
     energies = {}
     for scale in (0.0, 4.0):
         result = generate(
             control, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(scale=scale, updates=3)
         )
         x = torch.stack([torch.from_numpy(sample.latent) for sample in result])
-        draws, layouts = [Draw(0, i) for i in range(8)], [Layout(x.shape[1], len(TAGS))] * 8
-        control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, layouts))
-        state = ControlState(
-            x,
-            torch.zeros(8),
-            tokenizer=pretrained.tokenizer,
-            embeddings=pretrained.model.embeddings,
-            x0=lambda x=x: x,
-            word_log_probs=lambda x=x: pretrained.model.rounding_logits(x).log_softmax(-1),
-        )
-        energies[scale] = control.energy(state).mean().item()
+        prepared = control.ready(batch_of(pretrained, 8, Layout(x.shape[1], len(TAGS))))
+        energies[scale] = prepared.energy(state_of(pretrained, x)).mean().item()
     assert energies[4.0] < energies[0.0]
 
 
@@ -80,15 +69,15 @@ def test_each_sample_has_its_own_target(pretrained):
     assert [len(sample.words) for sample in result] == [3, 5, 12, 3, 5, 12]
 
 
-def test_no_unknown_words_and_no_structure_tokens(pretrained):
+def test_no_unknown_words_and_no_special_tokens(pretrained):
     for sample in generate(model=pretrained, samples=8, sampler=QUICK):
         assert not {"UNK", "START", "END", "PAD"} & set(sample.words)
 
 
-def test_canvases_follow_the_training_lengths(pretrained):
+def test_positions_follow_the_training_lengths(pretrained):
     config = pretrained.model.config
-    canvases = {lay_out(config, None, Draw(0, sample)).canvas for sample in range(50)}
-    assert canvases == {8, 16}  # sentences of 5 to 8 words, START and END, in multiples of 8
+    positions = {lay_out(config, None, Draw(0, sample)).positions for sample in range(50)}
+    assert positions == {8, 16}  # sentences of 5 to 8 words, START and END, in multiples of 8
 
 
 def test_a_target_longer_than_the_model_is_refused_before_sampling(pretrained):

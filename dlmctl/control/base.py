@@ -8,9 +8,9 @@ by other means than what guided. ``prepare`` lays the controls of a batch out fo
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -140,6 +140,14 @@ class Control(Generic[P]):
         """Fewest and most words of a sample."""
         return self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
 
+    def load_from(self, model: Pretrained) -> None:
+        """Load what the check needs from beside the model.
+
+        Raises:
+            UserError: as ``attach``, or its code fails.
+        """
+        self._asked("attach", lambda: self.attach(model))
+
     def ready(self, batch: BatchContext[Any]) -> Prepared:
         """The control laid out for the samples of a batch.
 
@@ -147,7 +155,10 @@ class Control(Generic[P]):
             UserError: as ``prepare``, or its code fails.
         """
         own = replace(batch, params=[self.dealt(draw.sample) for draw in batch.draws])
-        return self._asked("prepare", lambda: self.prepare(own))
+        found = self._asked("prepare", lambda: self.prepare(own))
+        if not isinstance(found, Prepared):
+            raise UserError(f"prepare must return a Prepared, not {type(found).__name__}.", where=self._whose())
+        return found
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
         """The verdict on the text of each sample.
@@ -158,9 +169,11 @@ class Control(Generic[P]):
         params = [self.dealt(sample) for sample in samples]
         found = self._asked("check", lambda: self.check_many(params, texts))
         for check in found:
-            if not isinstance(check, Check) or not 0 <= check.score <= 1 or math.isnan(check.score):
+            if not isinstance(check, Check) or not isinstance(check.score, Real) or not 0 <= check.score <= 1:
                 what = f"check must give a Check with a score from 0 to 1, and gave {str(check)[:80]}."
                 raise UserError(what, where=self._whose())
+        if len(found) != len(texts):
+            raise UserError(f"check_many gave {len(found)} verdicts for {len(texts)} texts.", where=self._whose())
         return found
 
     def __call__(self, words: Sequence[str]) -> Check:
@@ -224,7 +237,7 @@ class Composite(Control[ControlParams]):
 
     def attach(self, model: Pretrained) -> None:
         for part in self.parts:
-            part.attach(model)
+            part.load_from(model)
 
     def _ready(self, batch: BatchContext[Any]) -> list[Part]:
         return [Part(part.name, part.weight, part.ready(batch)) for part in self.parts]
@@ -284,7 +297,7 @@ class Not(Composite):
         super().__init__([part])
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:
-        return PreparedNot(self.parts[0].ready(batch))
+        return PreparedNot(*self._ready(batch))
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
         rows = self.parts[0].verdicts(samples, texts)

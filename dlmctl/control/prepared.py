@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from dlmctl.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dlmctl.control.state import ControlState
+
+T = TypeVar("T")
 
 # -log p of a control that is all but satisfied; below it the negation would grow without bound.
 SMALLEST_ENERGY = 1e-3
@@ -54,11 +58,51 @@ class Prepared:
 
 
 class Part(NamedTuple):
-    """One of several controls that are to hold: its name, its share of the guidance, and itself."""
+    """One of several controls that are to hold: its name, its share of the guidance, and itself.
+
+    Faults of its author's code become one message that names it, a ``UserError``.
+    """
 
     name: str
     weight: float
     prepared: Prepared
+
+    def energy(self, state: ControlState) -> Tensor:
+        """Its energy ``[B]``, not weighted.
+
+        Raises:
+            UserError: the control gives none, or something else.
+        """
+        energy = self._asked("energy", lambda: self.prepared.energy(state))
+        shape = getattr(energy, "shape", None)
+        if shape is None or tuple(shape) != (len(state.x),):
+            what = type(energy).__name__ if shape is None else list(shape)
+            raise self._fault(f"its energy must have the shape [{len(state.x)}], one number a text, not {what}.")
+        if state.x.requires_grad and not energy.requires_grad:
+            raise self._fault("its energy has no gradient: compute it from the state by torch, without detach.")
+        return energy
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        return self._asked("restrict", lambda: self.prepared.restrict(logits))
+
+    def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
+        return self._asked("constrain", lambda: self.prepared.constrain(logits, t))
+
+    def verify(self, logits: Tensor) -> None:
+        self._asked("verify", lambda: self.prepared.verify(logits))
+
+    def _fault(self, what: str) -> UserError:
+        return UserError(what, where=f"control {self.name!r} ({type(self.prepared).__module__})")
+
+    def _asked(self, member: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except UserError:
+            raise
+        except NotImplementedError:
+            raise self._fault(f"what its prepare returns has no {member}, and nothing else that steers.") from None
+        except Exception as error:  # whatever an author's code may do
+            raise self._fault(f"{member} failed: {first_line(error)}.") from error
 
 
 class PreparedAll(Prepared):
@@ -68,22 +112,22 @@ class PreparedAll(Prepared):
         self.parts = list(parts)
 
     def energy(self, state: ControlState) -> Tensor:
-        first, *others = (part.weight * part.prepared.energy(state) for part in self.parts)
+        first, *others = (part.weight * part.energy(state) for part in self.parts)
         return sum(others, start=first)
 
     def restrict(self, logits: Tensor) -> Tensor:
         for part in self.parts:
-            logits = part.prepared.restrict(logits)
+            logits = part.restrict(logits)
         return logits
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         for part in self.parts:
-            logits = part.prepared.constrain(logits, t)
+            logits = part.constrain(logits, t)
         return logits
 
     def verify(self, logits: Tensor) -> None:
         for part in self.parts:
-            part.prepared.verify(logits)
+            part.verify(logits)
 
 
 class PreparedAny(Prepared):
@@ -93,7 +137,7 @@ class PreparedAny(Prepared):
         self.parts = list(parts)
 
     def energy(self, state: ControlState) -> Tensor:
-        first, *others = (-part.weight * part.prepared.energy(state) for part in self.parts)
+        first, *others = (-part.weight * part.energy(state) for part in self.parts)
         for other in others:
             first = first.logaddexp(other)
         return -first
@@ -102,8 +146,8 @@ class PreparedAny(Prepared):
 class PreparedNot(Prepared):
     """The contrary of one control: for an energy -log p, -log(1 - p), bounded where p nears 1."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.prepared = prepared
+    def __init__(self, part: Part) -> None:
+        self.part = part
 
     def energy(self, state: ControlState) -> Tensor:
-        return -(-(-self.prepared.energy(state).clamp(min=SMALLEST_ENERGY)).expm1()).log()
+        return -(-(-self.part.energy(state).clamp(min=SMALLEST_ENERGY)).expm1()).log()

@@ -94,9 +94,9 @@ class ModelSettings(BaseModel):
 class ModelConfig(ModelSettings):
     """Everything that fixes the shape and meaning of a model's weights: the settings, and what the data adds."""
 
-    vocab_size: int = Field(gt=4, description="number of words, structure tokens included")
+    vocab_size: int = Field(gt=4, description="number of words, special tokens included")
     labels: list[str] = Field(default_factory=list, description="names of the labels, in the order of their numbers")
-    source_vocab_size: int = Field(0, ge=0, description="number of words of the sources, structure tokens included")
+    source_vocab_size: int = Field(0, ge=0, description="number of words of the sources, special tokens included")
     source_closed: list[str] = Field(
         default_factory=list, description="fields of the sources with few values, of which new words are refused"
     )

@@ -47,7 +47,7 @@ def evaluate_control(
         the success of each part.
     """
     judge = load_scorer(scorer or pretrained.folder / "scorer")
-    control.attach(pretrained)
+    control.load_from(pretrained)
     settings = settings or Recipe()
     asked = possible_targets(control, pretrained, targets, seed=seed)
     figures = {"targets": float(targets), "impossible": float(targets - len(asked))}

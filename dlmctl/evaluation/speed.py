@@ -116,7 +116,7 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
             control = plugin.kind.each(plugin.kind.from_words(texts))
         except UserError:  # its targets cannot be read off a text
             continue
-        control.attach(pretrained)
+        control.load_from(pretrained)
         cases.append(Case(plugin.name, control, samples))
     return cases
 

@@ -19,8 +19,8 @@ from dlmctl.recipe.recipe import ControlSpec, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Plan, impossible
-from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.latent_steering import method_for
+from dlmctl.sampling.prompted import Prompt
 
 # Samples that are laid out to see whether they can be drawn: these at least, and each set of parameters up to a limit.
 FEWEST_TRIED, MOST_TRIED = 4, 32

@@ -201,7 +201,7 @@ def generate(
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     pretrained.model.to(place)
     if control is not None:
-        control.attach(pretrained)
+        control.load_from(pretrained)
     prompt = prompt or read_prompt(pretrained, label, source)
     plan = Plan(pretrained, control, sampler, guidance or chosen.guidance, batch_size, prompt)
     numbers = range(samples) if isinstance(samples, int) else samples

@@ -78,7 +78,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def _vectors(tokenizer: Any, model: Any, texts: Sequence[str], layer: int) -> list[Tensor]:
-    """For each text unit vectors ``[tokens, hidden]``, those of structure tokens left out."""
+    """For each text unit vectors ``[tokens, hidden]``, those of special tokens left out."""
     batch = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True, return_special_tokens_mask=True)
     structure = batch.pop("special_tokens_mask").bool()
     hidden = model(**batch, output_hidden_states=True).hidden_states[layer]

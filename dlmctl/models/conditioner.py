@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlmctl.models.transformer import Block, TransformerConfig
 from dlmctl.models.ushape import UShapeConfig
 
-# Ids of the structure tokens of sources, as WordTokenizer.from_corpus gives them.
+# Ids of the special tokens of sources, as WordTokenizer.from_corpus gives them.
 START, END, PAD = 0, 1, 3
 
 

@@ -44,7 +44,7 @@ def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: in
     """What each part that limits a place does to it."""
     wanted: list[int] = []
     parts = control.parts
-    kept = [~torch.isneginf(part.prepared.restrict(logits)[row, place]) for part in parts]
+    kept = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
     for part, words in zip(parts, kept, strict=True):
         if words.sum() == 1:
             wanted = words.nonzero()[0].tolist()

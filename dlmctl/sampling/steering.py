@@ -12,11 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlmctl.control.prepared import Part, PreparedAll
+from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Family, Moved, Prediction
 from dlmctl.diffusion.layout import Layouts, special_bans
-from dlmctl.errors import UserError
 from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
@@ -104,7 +103,7 @@ class Steered:
                 # Of a leaf itself autocast would keep the cast copy until the whole batch is drawn.
                 state = state_of(leaf.view_as(leaf))
                 for part in self.parts:
-                    energy = part.weight * _energy(part, state)
+                    energy = part.weight * part.energy(state)
                     # Parts may share the x_0 estimate, so the graph is kept for the next one.
                     (found,) = torch.autograd.grad(energy.sum(), leaf, retain_graph=True)
                     total += self._clipped(part.name, energy.detach(), found, t)
@@ -139,23 +138,3 @@ class Steered:
 
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
         return self.state(widened(self.family.soft(probabilities)), probabilities.clamp(min=LEAST).log)
-
-
-def _energy(part: Part, state: ControlState) -> Tensor:
-    """A part's energy ``[B]``.
-
-    Raises:
-        UserError: the control gives none, or something else.
-    """
-    where = f"control {part.name!r} ({type(part.prepared).__module__})"
-    try:
-        energy = part.prepared.energy(state)
-    except NotImplementedError:
-        raise UserError("what its prepare returns has no energy, and nothing else that steers.", where=where) from None
-    if not isinstance(energy, Tensor) or energy.shape != (len(state.x),):
-        shape = list(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
-        what = f"its energy must have the shape [{len(state.x)}], one number a text, not {shape}."
-        raise UserError(what, where=where)
-    if not energy.requires_grad:
-        raise UserError("its energy has no gradient: compute it from the state by torch, without detach.", where=where)
-    return energy

@@ -1,4 +1,4 @@
-"""Words and ids: a word-level vocabulary with four structure tokens, and natural detokenisation."""
+"""Words and ids: a word-level vocabulary with four special tokens, and natural detokenisation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPECIALS = (START, END, UNK, PAD)
 
 
 class Tokenizer(Protocol):
-    """What the toolkit asks of a tokeniser; ids of the structure tokens are attributes."""
+    """What the toolkit asks of a tokeniser; ids of the special tokens are attributes."""
 
     start_id: int
     end_id: int
@@ -37,10 +37,10 @@ class WordTokenizer:
     Ids follow Diffusion-LM: START 0, END 1, UNK 2, PAD 3, then words.
 
     Args:
-        vocabulary: word to id; the four structure tokens must be in it.
+        vocabulary: word to id; the four special tokens must be in it.
 
     Raises:
-        DataError: a structure token is missing or ids do not run from 0 without a gap.
+        DataError: a special token is missing or ids do not run from 0 without a gap.
     """
 
     def __init__(self, vocabulary: dict[str, int]) -> None:
@@ -133,13 +133,13 @@ class HuggingFaceTokenizer:
             self.inner = AutoTokenizer.from_pretrained(name)
         except Exception as error:
             raise ModelError(f"no tokenizer could be loaded: {str(error).splitlines()[0]}", where=name) from None
-        self._separate_structure_tokens()
+        self._separate_special_tokens()
         self.start_id = int(self.inner.bos_token_id)
         self.end_id = int(self.inner.eos_token_id)
         self.unk_id = int(self.inner.unk_token_id)
         self.pad_id = int(self.inner.pad_token_id)
 
-    def _separate_structure_tokens(self) -> None:
+    def _separate_special_tokens(self) -> None:
         """Give each of the four roles a token of its own: some tokenizers lack one, GPT-2 has one for three."""
         taken: set[str] = set()
         for role, fallback in (("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>"), ("pad", "<pad>")):

@@ -165,7 +165,7 @@ def _matched_words(ours: Tokenizer, theirs: Tokenizer) -> tuple[Tensor, Tensor]:
 
 
 def _names(tokenizer: Tokenizer) -> list[object]:
-    """What each id stands for; a structure token is itself, not the word that is spelled like it."""
+    """What each id stands for; a special token is itself, not the word that is spelled like it."""
     structure = {getattr(tokenizer, f"{kind}_id"): kind for kind in ("start", "end", "unk", "pad")}
     return [(structure[i],) if i in structure else tokenizer.words([i])[0] for i in range(len(tokenizer))]
 

@@ -1,14 +1,19 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from controls import Avoid, Infill, Length
 from controls.avoid import AvoidParams
 from controls.phrases import occurrences
 from dlmctl import generate
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from tests.conftest import tiny_config
 
 QUICK = SamplerSettings(steps=4)
 
@@ -55,8 +60,14 @@ def test_it_leaves_the_other_texts_of_a_batch_as_they_are(pretrained):
     assert [sample.words for sample in one] == [sample.words for sample in six]
 
 
-def test_a_word_that_the_model_does_not_know_is_avoided_anyway(pretrained):
-    assert generate(Avoid("zebra", "grey zebra"), model=pretrained, samples=2, sampler=QUICK).success == 1.0
+@pytest.mark.parametrize(
+    "control", [Avoid("zebra", "grey zebra"), Avoid("zebra") | Avoid("zebra")], ids=["alone", "any"]
+)
+@pytest.mark.parametrize("settings", [{}, {"objective": "paper", "self_conditioning": False}], ids=["words", "latents"])
+def test_a_word_that_the_model_does_not_know_is_avoided_anyway(tokenizer, control, settings):
+    torch.manual_seed(0)
+    model = Pretrained(DiffusionLM(tiny_config(len(tokenizer), **settings)).eval(), tokenizer, Path())
+    assert generate(control, model=model, samples=2, sampler=QUICK).success == 1.0
 
 
 @pytest.mark.parametrize(
@@ -80,9 +91,10 @@ def test_avoiding_every_word_is_refused(pretrained):
 
 def test_the_check_wants_whole_words_in_their_case():
     control = Avoid.each([AvoidParams(words=["grey cats", "river"])] * 4)
-    checks = control.check(
-        [["grey", "old", "cats"], ["two", "grey", "cats"], ["River"], ["grey", "cats", "river", "river"]]
+    checks = control.verdicts(
+        range(4), [["grey", "old", "cats"], ["two", "grey", "cats"], ["River"], ["grey", "cats", "river", "river"]]
     )
+    assert [check.where for check in checks] == [(), (1, 2), (), (0, 1, 2, 3)]
     assert [check.score for check in checks] == [1.0, 0.5, 1.0, 0.0]
     assert [check.passed for check in checks] == [True, False, True, False]
     assert checks[3].why == "with 'grey cats', 'river'"

@@ -9,18 +9,16 @@ from controls.classifier import Classifier, ClassifierParams, TextLabels
 from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge, features
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
-from dlmctl.control.state import ControlState, Setting
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, ModelError, RecipeError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
-from tests.conftest import tiny_config
+from tests.conftest import batch_of, state_of, tiny_config
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
 
@@ -42,18 +40,7 @@ def trained(tmp_path_factory) -> Pretrained:
 
 def prepared(control, pretrained, batch=1):
     control.attach(pretrained)
-    draws = [Draw(0, sample, 0) for sample in range(batch)]
-    control.prepare(
-        Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, [Layout(16, None)] * batch)
-    )
-    return control
-
-
-def state_of(pretrained, x):
-    tokenizer, table = pretrained.tokenizer, pretrained.model.embeddings
-    log_probs = pretrained.model.rounding_logits(x).log_softmax(-1)
-    t = torch.zeros(len(x))
-    return ControlState(x, t, tokenizer=tokenizer, embeddings=table, x0=lambda: x, word_log_probs=lambda: log_probs)
+    return control.ready(batch_of(pretrained, batch, Layout(16, None)))
 
 
 def test_the_card_has_the_accuracy_of_the_judge_on_held_out_text(trained):
@@ -97,11 +84,12 @@ def test_each_sample_has_its_own_label_and_classifier(trained):
 def test_the_check_is_the_judge(trained):
     control = Classifier(label="positive")
     control.attach(trained)
-    praise, blame = control.check(
+    praise, blame = control.verdicts(
+        [0, 1],
         [
             "The Lantern is a charming bistro , and it has friendly staff .".split(),
             "The Lantern is a bistro , but it has careless staff .".split(),
-        ]
+        ],
     )
     assert praise.score > blame.score
     assert not blame.passed
@@ -182,9 +170,9 @@ def test_a_hugging_face_classifier_reads_expected_words(trained, foreign):
 
 
 def test_a_hugging_face_classifier_guides(trained, foreign):
-    control = prepared(Classifier(label="positive", huggingface=foreign[0]), trained)
+    control = Classifier(label="positive", huggingface=foreign[0])
     x = torch.randn(1, 16, trained.model.config.embed_dim, requires_grad=True)
-    control.energy(state_of(trained, x)).sum().backward()
+    prepared(control, trained).energy(state_of(trained, x)).sum().backward()
     assert float(x.grad.abs().sum()) > 0
     (sample,) = generate(control, model=trained, samples=1, sampler=SamplerSettings(steps=2))
     assert 0 <= sample.checks["classifier"].score <= 1

@@ -8,11 +8,10 @@ from pydantic import ValidationError
 from controls import Avoid, Contains, Infill, Length
 from controls.contains import SHARPNESS, ContainsParams, best_places
 from dlmctl import generate
-from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
-from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from tests.conftest import batch_of, state_of
 
 QUICK = SamplerSettings(steps=4)
 
@@ -54,7 +53,7 @@ def test_words_of_a_template_count(pretrained):
 def test_two_controls_share_the_text(pretrained):
     control = Contains("grey cats") & Contains("old bridge") & Length(4)
     # Pinned one after the other, the first may leave the second no room; the check says so.
-    assert all(s.passed or not s.checks["contains'"].passed for s in generate(control, model=pretrained, samples=6))
+    assert all(s.passed or not s.checks["contains 2"].passed for s in generate(control, model=pretrained, samples=6))
     roomy = Contains("grey cats") & Contains("old bridge") & Length(12)
     assert generate(roomy, model=pretrained, samples=6, sampler=QUICK).success == 1.0
 
@@ -88,8 +87,8 @@ def test_a_phrase_that_another_holds_is_not_asked_for_twice():
 
 def test_the_check_wants_whole_words_in_their_case():
     control = Contains("grey cats", "Anna")
-    checks = Contains.each(control.params * 4).check(
-        [["Anna", "has", "grey", "cats"], ["grey", "old", "cats", "Anna"], ["anna", "grey", "cats"], []]
+    checks = control.verdicts(
+        range(4), [["Anna", "has", "grey", "cats"], ["grey", "old", "cats", "Anna"], ["anna", "grey", "cats"], []]
     )
     assert [check.score for check in checks] == [1.0, 0.5, 0.5, 0.0]
     assert [check.passed for check in checks] == [True, False, False, False]
@@ -107,18 +106,8 @@ def test_from_words_takes_the_two_longest():
 
 
 def energy(pretrained, control, probs):
-    draws = [Draw(0, row) for row in range(len(probs))]
-    layouts = [Layout(probs.shape[1], None)] * len(draws)
-    control.prepare(Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, layouts))
-    state = ControlState(
-        probs,
-        torch.zeros(len(probs)),
-        tokenizer=pretrained.tokenizer,
-        embeddings=pretrained.model.embeddings,
-        x0=lambda: probs,
-        word_log_probs=probs.clamp(min=1e-20).log,
-    )
-    return control.energy(state)
+    prepared = control.ready(batch_of(pretrained, len(probs), Layout(probs.shape[1], None)))
+    return prepared.energy(state_of(pretrained, probs, probs.clamp(min=1e-20).log))
 
 
 def test_the_energy_is_minus_log_p_that_the_words_occur(pretrained):
@@ -144,12 +133,11 @@ def test_the_energy_has_a_finite_gradient_however_likely_the_words(pretrained, p
 
 
 def test_early_on_a_word_is_spread_by_its_probability(pretrained):
-    control = Contains("river")
-    energy(pretrained, control, torch.full((1, 8, len(pretrained.tokenizer)), 0.1))
+    prepared = Contains("river").ready(batch_of(pretrained, 1, Layout(8, None)))
     logits = torch.randn(1, 8, len(pretrained.tokenizer))
     (river,) = pretrained.tokenizer.encode(["river"])[1:-1]
     before = logits.softmax(-1)
-    after = control.condition(logits, torch.ones(1)).softmax(-1)
+    after = prepared.constrain(logits, torch.ones(1)).softmax(-1)
     share = before[0, :, river] ** SHARPNESS
     share = share / share.sum()
     assert torch.allclose(after.sum(-1), torch.ones(1, 8))

@@ -53,7 +53,7 @@ def test_the_words_are_kept_at_every_step(pretrained):
         model=pretrained,
         samples=2,
         sampler=QUICK,
-        on_step=lambda step: seen.append(step.x0[:, 1:3] - pretrained.model.embeddings[ids]),
+        on_step=lambda step: seen.append(step.estimate.x0[:, 1:3] - pretrained.model.embeddings[ids]),
     )
     assert len(seen) == 4
     assert max(difference.abs().max().item() for difference in seen) < 1e-5
@@ -114,7 +114,7 @@ def test_contradicting_templates_are_explained(pretrained):
     ],
 )
 def test_the_check_matches_the_template(text, why):
-    (check,) = Infill(TEMPLATE).check([text.split()])
+    check = Infill(TEMPLATE)(text.split())
     assert check.why == why
     assert check.passed == (check.score == 1.0) == (why == "the template is met")
 
@@ -123,4 +123,4 @@ def test_a_sentence_satisfies_its_own_target():
     sentences = ["Anna paints the old bridge near a river .".split(), ["a", "b"], ["a"]]
     params = Infill.from_words(sentences)
     assert params[0].template == "Anna paints the ___{3} a river ."
-    assert all(check.passed for check in Infill.each(params).check(sentences))
+    assert all(check.passed for check in Infill.each(params).verdicts(range(3), sentences))

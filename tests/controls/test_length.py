@@ -7,11 +7,10 @@ from pydantic import ValidationError
 from controls import Length
 from controls.length import LengthParams
 from dlmctl import generate
-from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
-from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from tests.conftest import batch_of, state_of
 
 QUICK = SamplerSettings(steps=4)
 
@@ -68,7 +67,7 @@ def test_a_length_beyond_the_model_is_refused(pretrained):
 
 
 def test_the_check_counts_words_and_says_how_many():
-    checks = Length.each([LengthParams(words=4, tolerance=1)] * 3).check([["a"] * 3, ["a"] * 5, ["a"] * 7])
+    checks = Length(words=4, tolerance=1).verdicts(range(3), [["a"] * 3, ["a"] * 5, ["a"] * 7])
     assert [check.passed for check in checks] == [True, True, False]
     assert checks[2].score == pytest.approx(0.5)
     assert checks[2].why == "7 words"
@@ -79,16 +78,8 @@ def test_the_energy_is_the_log_probability_of_the_range(pretrained):
     tokenizer, length = pretrained.tokenizer, 6
     probs = torch.rand(2, length, len(tokenizer), dtype=torch.float64).softmax(-1)
     control = Length.each([LengthParams(words=1), LengthParams(words=2, tolerance=1)])
-    draws = [Draw(0, 0), Draw(0, 1)]
-    control.prepare(Setting(pretrained.model, tokenizer, pretrained.folder, draws, [Layout(length, None)] * 2))
-    state = ControlState(
-        probs,
-        torch.zeros(2),
-        tokenizer=tokenizer,
-        embeddings=pretrained.model.embeddings,
-        x0=lambda: probs,
-        word_log_probs=lambda: probs.log(),
-    )
+    prepared = control.ready(batch_of(pretrained, 2, Layout(length, None)))
+    state = state_of(pretrained, probs, probs.log)
     for row, (low, high) in enumerate([(1, 1), (1, 3)]):
         end, pad = probs[row, :, tokenizer.end_id], probs[row, :, tokenizer.pad_id]
         of_length = []
@@ -97,15 +88,17 @@ def test_the_energy_is_the_log_probability_of_the_range(pretrained):
             shares += [end[n + 1]] + [pad[i] for i in range(n + 2, length)]
             of_length.append(math.prod(float(share) for share in shares))
         expected = -math.log(sum(of_length[low : high + 1]) / sum(of_length))
-        assert control.energy(state)[row].item() == pytest.approx(expected, rel=1e-6)
+        assert prepared.energy(state)[row].item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_under_any_and_not_the_energy_moves_the_length(pretrained):
-    target = Length(14)  # untrained, this model never ends a text on a canvas of 16
-    free = generate(Length(13, tolerance=1) | Length(14), model=pretrained, samples=8, sampler=QUICK,
-                    guidance=Guidance(scale=0.0))  # fmt: skip
-    guided = generate(target | target, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(updates=3))
-    assert guided.success >= free.success
+@pytest.mark.parametrize("control", [Length(15) | Length(15), ~Length(20, tolerance=8)], ids=["any", "not"])
+def test_under_any_and_not_the_energy_moves_the_length(control):
+    """No number is settled there: the trained model draws such texts seldom, and guided by the energy more often."""
+    free, guided = (
+        generate(control, model="e2e", samples=16, sampler=SamplerSettings(steps=6), guidance=guidance)
+        for guidance in (Guidance(scale=0.0), Guidance())
+    )
+    assert guided.success > free.success
 
 
 @pytest.mark.parametrize("params", [{"words": 0}, {"words": 3, "tolerance": -1}, {"words": "many"}])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from controls.pos import CLASSES, Pos, PosParams
+from controls.pos import CLASSES, Pos, TagLabels
 from dlmctl.annotators.tagging import upos_tagger
 
 WORDS = "The old baker sells warm bread .".split()
@@ -13,7 +13,7 @@ def tags_of(words):
 
 
 def test_a_text_passes_its_own_tags():
-    (check,) = Pos.each(Pos.from_words([WORDS])).check([WORDS])
+    check = Pos.each(Pos.from_words([WORDS]))(WORDS)
     assert check.passed
     assert check.score == 1.0
 
@@ -21,33 +21,36 @@ def test_a_text_passes_its_own_tags():
 def test_the_score_is_the_share_of_tags_met_and_says_which_is_not():
     tags = tags_of(WORDS)
     tags[1] = "INTJ"
-    (check,) = Pos(tags=tags).check([WORDS])
+    check = Pos(tags=tags)(WORDS)
     assert check.score == pytest.approx(6 / 7)
     assert not check.passed
     assert "word 2" in check.why
     assert "INTJ" in check.why
+    assert check.where == (1,)
 
 
-def test_a_short_text_is_padded_and_a_long_one_cut():
+def test_a_word_too_few_and_words_too_many_are_misses():
     tags = tags_of(WORDS)
-    short, long = Pos.each([PosParams(tags=tags)] * 2).check([WORDS[:-1], [*WORDS, "Good", "."]])
-    assert short.score < 1
-    assert long.score == 1.0
+    short, long = Pos(tags=tags).verdicts([0, 1], [WORDS[:-1], [*WORDS, "Good", "."]])
+    assert short.score == pytest.approx(6 / 7)
+    assert (short.passed, short.why, short.where) == (False, "word 7 is missing", ())
+    assert long.score == pytest.approx(7 / 9)
+    assert (long.passed, long.why, long.where) == (False, "there are 9 words, not 7", (7, 8))
 
 
 def test_alternatives_and_wildcards():
     tags = tags_of(WORDS)
     loose = ["*", f"INTJ|{tags[1]}", *tags[2:]]
-    (check,) = Pos(tags=loose).check([WORDS])
+    check = Pos(tags=loose)(WORDS)
     assert check.passed
-    (check,) = Pos(tags=["*"] * 9).check([WORDS])
+    check = Pos(tags=["*"] * 9)(WORDS)
     assert check.score == pytest.approx(7 / 9)
 
 
 def test_pass_at_lowers_the_bar():
     tags = tags_of(WORDS)
     tags[1] = "INTJ"
-    assert Pos(tags=tags, pass_at=0.8).check([WORDS])[0].passed
+    assert Pos(tags=tags, pass_at=0.8)(WORDS).passed
 
 
 @pytest.mark.parametrize("tags", [[], ["NUON"], ["DET|"], "DET"])
@@ -57,13 +60,13 @@ def test_bad_tags_are_refused(tags):
 
 
 def test_labels_cover_start_to_end():
-    (labels,) = Pos.labels([WORDS], None)
+    (labels,) = TagLabels().labels([WORDS], None)
     assert [CLASSES[label] for label in labels] == ["START", *tags_of(WORDS), "END"]
 
 
 def test_classifier_loss_counts_the_sentence_only(pretrained):
-    labels = Pos.labels([WORDS, WORDS[:3]], None)
-    classifier = Pos.build_classifier(pretrained.model.config, pretrained.tokenizer)
+    labels = TagLabels().labels([WORDS, WORDS[:3]], None)
+    classifier = TagLabels().build_classifier(pretrained.model.config, pretrained.tokenizer)
 
     class Oracle(torch.nn.Module):
         def forward(self, x, t):
@@ -74,7 +77,7 @@ def test_classifier_loss_counts_the_sentence_only(pretrained):
             return logits
 
     x = torch.zeros(2, 16, pretrained.model.config.embed_dim)
-    loss, accuracy = Pos.classifier_loss(Oracle(), x, torch.zeros(2), labels)
+    loss, accuracy = TagLabels().classifier_loss(Oracle(), x, torch.zeros(2), labels)
     assert torch.equal(accuracy, torch.ones(2))
-    untrained, _ = Pos.classifier_loss(classifier, x, torch.zeros(2), labels)
+    untrained, _ = TagLabels().classifier_loss(classifier, x, torch.zeros(2), labels)
     assert bool((untrained > loss).all())

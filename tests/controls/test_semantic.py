@@ -9,7 +9,6 @@ from controls.semantic import Semantic, SemanticParams
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
-from dlmctl.control.state import ControlState
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
@@ -23,7 +22,7 @@ from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.fields import value_words
 from dlmctl.training.classifier import ControlTask, train_control
 from dlmctl.training.config import LoopConfig
-from tests.conftest import tiny_config
+from tests.conftest import batch_of, state_of, tiny_config
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
 LOOP = LoopConfig(steps=3, batch_positions=512, lr=1e-3)
@@ -80,7 +79,7 @@ def test_the_classifier_learns_to_tell_values(data, trained):
     optimizer, losses = torch.optim.Adam(task.model.parameters(), 3e-3), []
     for _, (ids, labels) in zip(range(60), task.batches(0, 0, 1), strict=False):
         x = trained.model.embed(ids)
-        loss = task.trainable.classifier_loss(task.model, x, torch.zeros(len(x)), labels)[0].mean()
+        loss = task.learned.classifier_loss(task.model, x, torch.zeros(len(x)), labels)[0].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -88,35 +87,18 @@ def test_the_classifier_learns_to_tell_values(data, trained):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def state_of(pretrained, x):
-    tokenizer, table = pretrained.tokenizer, pretrained.model.embeddings
-    log_probs = pretrained.model.rounding_logits(x).log_softmax(-1)
-    t = torch.zeros(len(x))
-    return ControlState(x, t, tokenizer=tokenizer, embeddings=table, x0=lambda: x, word_log_probs=lambda: log_probs)
-
-
-def prepared(control, pretrained, batch, length=16):
-    from dlmctl.control.state import Setting
-    from dlmctl.diffusion.noise import Draw
-
-    draws = [Draw(0, sample, 0) for sample in range(batch)]
-    setting = Setting(pretrained.model, pretrained.tokenizer, pretrained.folder, draws, [Layout(length, None)] * batch)
-    control.prepare(setting)
-    return setting
-
-
 def test_the_energy_is_minus_log_p_summed_over_the_fields(trained):
     wanted = [{"food": "Thai", "price": "cheap"}, {"FOOD": "greek"}]
     control = Semantic.each([SemanticParams.model_validate(params) for params in wanted])
-    setting = prepared(control, trained, 2)
+    batch = batch_of(trained, 2, Layout(16, None))
     x = torch.randn(2, 16, trained.model.config.embed_dim)
-    classifier, values = load_classifier(Semantic, setting), labels_of(trained).values
+    classifier, values = load_classifier(Semantic, batch), labels_of(trained).values
     logits = dict(zip(values, classifier(x, torch.zeros(2)), strict=True))
     log_p = {field: found.log_softmax(-1) for field, found in logits.items()}
     food, price = values["food"], values["price"]
     first = log_p["food"][0, food.index("Thai")] + log_p["price"][0, price.index("cheap")]
     second = log_p["food"][1, food.index("Greek")]
-    torch.testing.assert_close(control.energy(state_of(trained, x)), -torch.stack([first, second]))
+    torch.testing.assert_close(control.ready(batch).energy(state_of(trained, x)), -torch.stack([first, second]))
 
 
 def test_the_classifier_sees_each_field_by_a_weighting_of_its_own():
@@ -139,13 +121,13 @@ def test_the_classifier_sees_each_field_by_a_weighting_of_its_own():
 )
 def test_unknown_fields_and_values_name_the_nearest(trained, params, hint):
     with pytest.raises(RecipeError) as caught:
-        prepared(Semantic(**params), trained, 1)
+        Semantic(**params).ready(batch_of(trained, 1, Layout(16, None)))
     assert hint in str(caught.value)
 
 
 def test_missing_weights_say_how_to_train(pretrained):
     with pytest.raises(UserError, match="dlmctl train control semantic"):
-        prepared(Semantic(food="Thai"), pretrained, 1)
+        Semantic(food="Thai").ready(batch_of(pretrained, 1, Layout(16, None)))
 
 
 def test_spellings_of_fields_and_values():
@@ -165,8 +147,8 @@ def test_bad_parameters_are_refused(params):
 
 def test_the_check_reads_the_words():
     control = Semantic(food="Thai", price="cheap")
-    both, one, none = control.each(control.params * 3).check(
-        ["A cheap Thai bar .".split(), "An inexpensive bar .".split(), "A bar .".split()]
+    both, one, none = control.verdicts(
+        range(3), ["A cheap Thai bar .".split(), "An inexpensive bar .".split(), "A bar .".split()]
     )
     assert both.passed
     assert both.score == 1.0
@@ -174,7 +156,7 @@ def test_the_check_reads_the_words():
     assert "food is Thai: not stated" in one.why
     assert "'inexpensive'" in one.why
     assert none.score == 0.0
-    (exact,) = Semantic(price="cheap", match="exact").check(["An inexpensive bar .".split()])
+    exact = Semantic(price="cheap", match="exact")("An inexpensive bar .".split())
     assert not exact.passed
 
 
@@ -183,11 +165,11 @@ def test_targets_of_the_paper_and_of_a_data_set(tmp_path):
     path.write_text('["customer", "rating", ":", "1", "out", "of", "5"]\n{"food": "Thai", "match": "exact"}\n')
     control, count = read_targets("semantic", path)
     assert count == 2
-    assert control.of(0).fields == {"customer rating": "1 out of 5"}
-    assert control.of(1).fields == {"food": "Thai"}
+    assert control.dealt(0).fields == {"customer rating": "1 out of 5"}
+    assert control.dealt(1).fields == {"food": "Thai"}
     control, _ = read_targets("semantic", path, params={"match": "exact"})
-    assert control.of(0).match == "exact"
-    assert control.of(0).fields == {"customer rating": "1 out of 5"}
+    assert control.dealt(0).match == "exact"
+    assert control.dealt(0).fields == {"customer rating": "1 out of 5"}
 
 
 @pytest.mark.parametrize("line", ["[]", "3", '["food", "Thai"]', '{"food": null}', "nonsense"])

@@ -11,10 +11,9 @@ from dlmctl.annotators.parsing import NONE, all_spans
 from dlmctl.annotators.trees import Span, from_spans, labelled_spans, read_tree
 from dlmctl.checkpoint.pretrained import save_weights
 from dlmctl.control.classifier import LABELS_FILE
-from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
-from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, RecipeError
+from tests.conftest import batch_of, state_of
 
 WORDS = "Anna paints the old bridge .".split()
 TREE = "(S (NP (NNP Anna)) (VP (VBZ paints) (NP (DT the) (JJ old) (NN bridge))) (. .))"
@@ -40,55 +39,54 @@ def parser(monkeypatch):
 
 
 @pytest.fixture
-def setting(pretrained, tmp_path):
+def batch(pretrained, tmp_path):
     """The tiny model in a folder of its own, with an untrained span classifier."""
     folder = tmp_path / "controls" / "syntax_tree"
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     save_weights(LABELS.build_classifier(pretrained.model.config, pretrained.tokenizer).state_dict(), folder)
     (folder / LABELS_FILE).write_text(json.dumps(LABELS.to_json()))
-    return Setting(pretrained.model, pretrained.tokenizer, tmp_path, [Draw(0, 0), Draw(0, 1)], [Layout(16, None)] * 2)
+    return batch_of(pretrained, 2, Layout(16, None), tmp_path)
 
 
-def state(setting, seed=0, batch=2):
-    x = torch.randn(batch, 16, setting.model.config.embed_dim, generator=torch.Generator().manual_seed(seed))
-    return ControlState(
-        x.requires_grad_(),
-        torch.zeros(batch),
-        tokenizer=setting.tokenizer,
-        embeddings=setting.model.embeddings,
-        x0=lambda: x,
-        word_log_probs=lambda: x,
+@pytest.fixture
+def state(pretrained):
+    generator = torch.Generator().manual_seed(0)
+    return state_of(
+        pretrained, torch.randn(2, 16, pretrained.model.config.embed_dim, generator=generator).requires_grad_()
     )
 
 
 def test_a_text_passes_its_own_tree():
-    (check,) = SyntaxTree.each(SyntaxTree.from_words([WORDS])).check([WORDS])
-    assert check == (1.0, True, "all constituents found")
+    check = SyntaxTree.each(SyntaxTree.from_words([WORDS]))(WORDS)
+    assert check == (1.0, True, "all constituents found", ())
 
 
 def test_the_score_of_a_tree_is_its_labelled_f1_and_says_what_is_missing():
     other = "(S (NP (NNP Anna)) (VP (VBZ paints) (NP (DT the) (JJ old)) (NN bridge)) (. .))"
-    (check,) = SyntaxTree(tree=other).check([WORDS])
+    check = SyntaxTree(tree=other)(WORDS)
     assert check.score == compare(read_tree(other), read_tree(TREE), ignore=()).f1 == 0.75
     assert not check.passed
     assert check.why == "no NP over words 2 to 3 (the old)"
-    assert SyntaxTree(tree=other, pass_at=0.7).check([WORDS])[0].passed
+    assert check.where == (2, 3, 4)  # the span that is missing, 2 to 3, and the one in its place, 2 to 4
+    assert SyntaxTree(tree=other, pass_at=0.7)(WORDS).passed
 
 
 def test_constituents_beyond_the_tree_cost_too():
-    (check,) = SyntaxTree(tree="(S (NP NNP) VBZ DT JJ NN .)").check([WORDS])
+    check = SyntaxTree(tree="(S (NP NNP) VBZ DT JJ NN .)")(WORDS)
     assert check.score == pytest.approx(2 * 2 / (2 + 4))
     assert "beyond" in check.why
+    assert check.where == (1, 2, 4)  # the ends of the VP and of the NP in it, which nobody asked for
 
 
 def test_the_score_of_spans_is_the_share_that_is_in_the_parse():
     spans = [SpanParams(label="NP", start=2, end=4), SpanParams(label="PP", start=1, end=4)]
-    (check,) = SyntaxTree(spans=spans).check([WORDS])
+    check = SyntaxTree(spans=spans)(WORDS)
     assert check.score == 0.5
     assert check.why == "no PP over words 1 to 4 (paints the old bridge)"
-    assert SyntaxTree(spans=spans[:1]).check([WORDS])[0].passed
-    assert SyntaxTree(spans=spans[:1]).check([[]])[0].score == 0.0
+    assert check.where == (1, 4)  # the ends of what is missing
+    assert SyntaxTree(spans=spans[:1])(WORDS).passed
+    assert SyntaxTree(spans=spans[:1])([]).score == 0.0
 
 
 @pytest.mark.parametrize(
@@ -110,22 +108,21 @@ def test_bad_parameters_are_refused(params, message):
 
 
 def test_a_tree_settles_the_number_of_words_and_spans_only_the_least():
-    assert SyntaxTree(tree=TREE).word_count(0) == (6, 6)
-    assert SyntaxTree(tree="(S (NP PRP) (VP VBZ (NP DT NN)))").word_count(0) == (4, 4)
-    low, high = SyntaxTree(spans=[{"label": "NP", "start": 2, "end": 7}]).word_count(0)
+    assert SyntaxTree(tree=TREE).range_of(0) == (6, 6)
+    assert SyntaxTree(tree="(S (NP PRP) (VP VBZ (NP DT NN)))").range_of(0) == (4, 4)
+    low, high = SyntaxTree(spans=[{"label": "NP", "start": 2, "end": 7}]).range_of(0)
     assert low == 8
     assert high > 1000
 
 
-def test_the_energy_is_minus_the_log_probability_of_the_cells_and_differs_by_sample(setting):
+def test_the_energy_is_minus_the_log_probability_of_the_cells_and_differs_by_sample(batch, state):
     control = SyntaxTree.each(
         [SyntaxTreeParams(tree=TREE), SyntaxTreeParams(spans=[SpanParams(label="PP", start=1, end=3)])]
     )
-    control.prepare(setting)
-    seen = state(setting)
-    energies = control.energy(seen)
+    prepared, seen = control.ready(batch), state
+    energies = prepared.energy(seen)
 
-    classifier = control._classifier
+    classifier = prepared.classifier
     starts, ends = all_spans(6)
     log_probs = classifier(seen.x, seen.t, starts, ends).log_softmax(-1)
     spans = {(span.start, span.end): span.label for span in labelled_spans(read_tree(TREE))}
@@ -134,31 +131,27 @@ def test_the_energy_is_minus_the_log_probability_of_the_cells_and_differs_by_sam
     (one,) = (-log_probs[1, at, 2] for at, cell in enumerate(zip(starts, ends, strict=True)) if cell == (1, 3))
     assert torch.allclose(energies, torch.stack([whole, syntax_tree.SPAN_WEIGHT * one]), atol=1e-3)
 
-    (slope,) = torch.autograd.grad(energies.sum(), seen.x)
-    assert torch.isfinite(slope).all()
-    assert slope.flatten(1).norm(dim=1).min() > 0
+    (gradient,) = torch.autograd.grad(energies.sum(), seen.x)
+    assert torch.isfinite(gradient).all()
+    assert gradient.flatten(1).norm(dim=1).min() > 0
 
 
-def test_an_energy_does_not_depend_on_the_company(setting):
+def test_an_energy_does_not_depend_on_the_company(batch, state):
     params = [SyntaxTreeParams(spans=[SpanParams(label="NP", start=0, end=1)]), SyntaxTreeParams(tree=TREE)]
     both, alone = SyntaxTree.each(params), SyntaxTree.each(params[:1])
-    both.prepare(setting)
-    alone.prepare(setting)
-    assert torch.allclose(both.energy(state(setting))[0], alone.energy(state(setting))[0], atol=1e-5)
+    assert torch.allclose(both.ready(batch).energy(state)[0], alone.ready(batch).energy(state)[0], atol=1e-5)
 
 
-def test_spans_beyond_the_canvas_have_a_high_energy(setting):
+def test_spans_beyond_the_positions_have_a_high_energy(batch, state):
     far = SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}, {"label": "NP", "start": 3, "end": 30}])
     near = SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}])
-    for control in (far, near):
-        control.prepare(setting)
-    assert torch.allclose(far.energy(state(setting)), near.energy(state(setting)) + syntax_tree.NO_ROOM)
+    assert torch.allclose(far.ready(batch).energy(state), near.ready(batch).energy(state) + syntax_tree.NO_ROOM)
 
 
-def test_an_unknown_label_is_said_with_the_nearest(setting):
+def test_an_unknown_label_is_said_with_the_nearest(batch):
     control = SyntaxTree(spans=[{"label": "VPP", "start": 0, "end": 1}])
     with pytest.raises(RecipeError, match=r"'VPP'.*'VP'"):
-        control.prepare(setting)
+        control.ready(batch)
 
 
 def test_labels_are_those_the_parser_gives_often_enough():

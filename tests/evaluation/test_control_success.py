@@ -26,12 +26,12 @@ def targets(tmp_path):
 def test_a_target_is_a_sentence_or_parameters(targets):
     control, count = read_targets("pos", targets({"words": WORDS, "source": "mine"}, {"tags": ["NOUN"]}))
     assert count == 2
-    assert control.params == [PosParams(tags=upos_tagger()([WORDS])[0]), PosParams(tags=["NOUN"])]
+    assert control.sets == (PosParams(tags=upos_tagger()([WORDS])[0]), PosParams(tags=["NOUN"]))
 
 
 def test_parameters_can_be_laid_over_every_target(targets):
     control, _ = read_targets("pos", targets({"words": WORDS}, {"tags": ["NOUN"]}), params={"pass_at": 0.5})
-    assert [params.pass_at for params in control.params] == [0.5, 0.5]
+    assert [params.pass_at for params in control.sets] == [0.5, 0.5]
     with pytest.raises(DataError, match=r"targets\.jsonl:1: is no target of pos: pass_it"):
         read_targets("pos", targets({"words": WORDS}), params={"pass_it": 0.5})
 
@@ -41,7 +41,7 @@ def test_limit(targets):
 
 
 def test_a_control_that_cannot_read_sentences_says_so(targets):
-    assert read_targets("classifier", targets({"label": "good"}))[0].params[0].label == "good"
+    assert read_targets("classifier", targets({"label": "good"}))[0].sets[0].label == "good"
     with pytest.raises(UserError, match="'classifier' cannot take its targets from sentences"):
         read_targets("classifier", targets({"words": WORDS}))
 

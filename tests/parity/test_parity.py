@@ -18,17 +18,22 @@ from typer.testing import CliRunner
 
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
+from dlmctl.diffusion.layout import Layout, stacked
 from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.objectives import paper_loss
 from dlmctl.diffusion.process import posterior, q_sample
 from dlmctl.diffusion.samplers import ancestral, ddim
 from dlmctl.diffusion.schedule import ScheduleName, betas
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.walk import Step
+from dlmctl.sampling.walk import walk
+from tests.diffusion.unsteered import Unsteered
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TOLERANCE = 1e-4
+# Of no rows: a sampler without fresh noise asks it for none, and would fail.
+NO_NOISE = SampleNoise([])
 INPUTS = {"input_ids", "x_t", "noise", "noise_x0", "t"}
 SCHEDULES = [f"betas_{name}" for name in get_args(ScheduleName)]
 PROCESS = ["alphas_cumprod", "q_sample", "posterior_mean", "posterior_var"]
@@ -118,25 +123,18 @@ def _network(given: Given) -> dict[str, Tensor]:
 
 
 def _reverse(given: Given) -> dict[str, Tensor]:
-    """One ancestral step of each row, through the sampler itself."""
-    model, steps = given.model, given.model.config.schedule_steps
+    """One ancestral step of each row, through the family itself."""
+    steps = given.model.config.schedule_steps
     assert steps is not None
     found: dict[str, Tensor] = {}
     for how in ("plain", "clamp"):
-        seen: list[Step] = []
-
-        def denoise(x: Tensor, t: Tensor, how: str = how) -> Tensor:
-            x0 = model.predict(x, t).x0
-            return model.clamp(x0) if how == "clamp" else x0
-
-        for row, k in enumerate(given.k.tolist()):
-            times = torch.tensor([k + 1, k], dtype=torch.float64) / steps
-            watch = seen.append
-            ancestral(denoise, given.x_t[row : row + 1], times, model.schedule, torch.zeros_like, on_step=watch)
-        found[f"p_mean_{how}"] = torch.cat([step.mean for step in seen])
-        found[f"p_x0_{how}"] = torch.cat([step.x0 for step in seen])
-        variance = torch.cat([step.variance for step in seen])
-        found[f"p_logvar_{how}"] = variance.log().expand_as(given.x_t)
+        family = Unsteered(given.model, ancestral(given.model.schedule), given.x_t, clamp=how == "clamp")
+        estimate = family(given.x_t, given.t)
+        noise = SampleNoise([Draw(0, row) for row in range(len(given.t))])
+        moved = family.step(given.x_t, estimate, given.t, given.t - 1 / steps, noise)
+        found[f"p_mean_{how}"] = moved.mean
+        found[f"p_x0_{how}"] = estimate.x0
+        found[f"p_logvar_{how}"] = moved.variance.log().expand_as(given.x_t)
     return found
 
 
@@ -145,16 +143,16 @@ def _ddim20(given: Given) -> dict[str, Tensor]:
     assert steps is not None
     times = model.schedule.respaced_times(20)
 
-    def plain(x: Tensor, t: Tensor) -> Tensor:
-        return model.predict(x, t).x0
+    layouts = stacked([Layout(given.x_t.shape[1], None)] * len(given.x_t), given.x_t.device)
 
-    def clamped(x: Tensor, t: Tensor) -> Tensor:
-        return model.clamp(plain(x, t))
+    def walked(clamp: bool) -> Tensor:
+        family = Unsteered(model, ddim(model.schedule), given.x_t, clamp=clamp)
+        return walk(family, family, layouts, times, NO_NOISE)
 
-    sample = ddim(clamped, given.x_t, times, model.schedule, torch.randn_like)
+    sample = walked(True)
     return {
         "ddim20_timesteps": (times[:-1] * steps - 1).round().long().flip(0),
-        "ddim20_sample_plain": ddim(plain, given.x_t, times, model.schedule, torch.randn_like),
+        "ddim20_sample_plain": walked(False),
         "ddim20_sample_clamp": sample,
         "ddim20_tokens_clamp": model.words(sample),
     }

@@ -10,15 +10,14 @@ from torch import nn
 
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.base import Control, ControlParams
-from dlmctl.control.classifier import load_classifier, require_trainable
-from dlmctl.control.state import Setting
+from dlmctl.control.classifier import Labels, labels_of, load_classifier
 from dlmctl.datasets.dataset import write_split
 from dlmctl.diffusion.layout import Layout
-from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.classifier import ControlTask, train_control
 from dlmctl.training.config import LoopConfig
+from tests.conftest import batch_of
 
 FIRST = ["the", "a", "Anna"]
 SENTENCES = [
@@ -26,22 +25,22 @@ SENTENCES = [
 ]
 
 
+class FirstWord(Labels):
+    def build_classifier(self, config, vocabulary):
+        return nn.Linear(config.embed_dim, len(FIRST))
+
+    def labels(self, sentences, fields):
+        return [FIRST.index(words[0]) for words in sentences]
+
+    def classifier_loss(self, classifier, x, t, labels):
+        logits, target = classifier(x[:, 1]), torch.tensor(labels)
+        return F.cross_entropy(logits, target, reduction="none"), (logits.argmax(-1) == target).float()
+
+
 class StartsWith(Control):
     name = "starts_with"
     Params = ControlParams
-
-    @classmethod
-    def build_classifier(cls, config, tokenizer):
-        return nn.Linear(config.embed_dim, len(FIRST))
-
-    @classmethod
-    def labels(cls, sentences, fields):
-        return [FIRST.index(words[0]) for words in sentences]
-
-    @classmethod
-    def classifier_loss(cls, classifier, x, t, labels):
-        logits, target = classifier(x[:, 1]), torch.tensor(labels)
-        return F.cross_entropy(logits, target, reduction="none"), (logits.argmax(-1) == target).float()
+    Labels = FirstWord
 
 
 @pytest.fixture
@@ -73,8 +72,8 @@ def config(**changes):
     return LoopConfig(**{**settings, **changes})
 
 
-def setting(model):
-    return Setting(model.model, model.tokenizer, model.folder, [Draw(0, 0)], [Layout(8, None)])
+def batch(model):
+    return batch_of(model, 1, Layout(8, None))
 
 
 def test_a_trained_classifier_lies_beside_the_model_and_knows_the_labels(model, data, tmp_path):
@@ -87,11 +86,11 @@ def test_a_trained_classifier_lies_beside_the_model_and_knows_the_labels(model, 
     figures = card["validation"]
     assert figures["accuracy_x_t_0"] == 1
     assert figures["accuracy_x_t_0.2"] > figures["accuracy_x_t_0.95"]
-    classifier = load_classifier(StartsWith, setting(model))
+    classifier = load_classifier(StartsWith, batch(model))
     assert not classifier.training
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
     ids = torch.tensor([model.tokenizer.encode(words) for words in SENTENCES])
-    assert classifier(model.model.embed(ids)[:, 1]).argmax(-1).tolist() == StartsWith.labels(SENTENCES, None)
+    assert classifier(model.model.embed(ids)[:, 1]).argmax(-1).tolist() == FirstWord().labels(SENTENCES, None)
     assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())  # it stays frozen
 
 
@@ -99,13 +98,12 @@ def test_half_of_a_batch_is_the_models_own_estimates_at_no_noise(model, data):
     task = ControlTask(StartsWith, model, config(), data, None)
     seen = {}
 
-    class Recording(StartsWith):
-        @classmethod
-        def classifier_loss(cls, classifier, x, t, labels):
+    class Recording(FirstWord):
+        def classifier_loss(self, classifier, x, t, labels):
             seen.update(x=x, t=t, labels=labels)
-            return StartsWith.classifier_loss(classifier, x, t, labels)
+            return super().classifier_loss(classifier, x, t, labels)
 
-    task.trainable = Recording
+    task.learned = Recording()
     ids, labels = next(task.batches(0, 0, 1))
     task.loss(task.model, (ids, labels))
     half = len(ids) // 2
@@ -129,16 +127,18 @@ def test_data_of_another_vocabulary_is_refused(model, data):
 
 def test_missing_and_foreign_weights_are_said(model, data, tmp_path):
     with pytest.raises(ModelError, match=r"'starts_with' has no weights .*dlmctl train control starts_with"):
-        load_classifier(StartsWith, setting(model))
+        load_classifier(StartsWith, batch(model))
     train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
 
-    class Wider(StartsWith):
-        @classmethod
-        def build_classifier(cls, config, tokenizer):
+    class MoreWords(FirstWord):
+        def build_classifier(self, config, vocabulary):
             return nn.Linear(config.embed_dim, 9)
 
+    class Wider(StartsWith):
+        Labels = MoreWords
+
     with pytest.raises(ModelError, match=r"'weight' has the shape \[3, 8\], not \[9, 8\]"):
-        load_classifier(Wider, setting(model))
+        load_classifier(Wider, batch(model))
 
 
 def test_a_control_without_a_classifier_cannot_be_trained():
@@ -146,6 +146,6 @@ def test_a_control_without_a_classifier_cannot_be_trained():
         name = "plain"
         Params = ControlParams
 
-    require_trainable(StartsWith)
+    assert labels_of(StartsWith) is FirstWord
     with pytest.raises(UserError, match="'plain' has no classifier"):
-        require_trainable(Plain)
+        labels_of(Plain)

@@ -3,23 +3,9 @@ from collections import Counter
 import pytest
 import torch
 
-from dlmctl.control.base import Control, ControlParams
-from dlmctl.diffusion.layout import Layout, canvas_of, lay_out, pin_structure, stacked, structure_bans
+from dlmctl.diffusion.layout import Layout, lay_out, pin_special, positions_for, special_bans, stacked
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
-
-
-class Words(Control):
-    """Wants from ``low`` to ``high`` words."""
-
-    class Params(ControlParams):
-        low: int
-        high: int
-
-    name = "words"
-
-    def word_count(self, sample):
-        return self.of(sample).low, self.of(sample).high
 
 
 @pytest.fixture
@@ -28,23 +14,22 @@ def config(pretrained):
     return pretrained.model.config
 
 
-def test_canvases_come_in_eights_up_to_the_length():
-    assert [canvas_of(words, 32) for words in (1, 6, 7, 14, 15, 29, 30)] == [8, 8, 16, 16, 24, 32, 32]
-    assert canvas_of(25, 29) == 29
+def test_positions_come_in_eights_up_to_the_length():
+    assert [positions_for(words, 32) for words in (1, 6, 7, 14, 15, 29, 30)] == [8, 8, 16, 16, 24, 32, 32]
+    assert positions_for(25, 29) == 29
 
 
 def test_free_texts_are_as_long_as_training_sentences(config):
     layouts = [lay_out(config, None, Draw(0, sample)) for sample in range(400)]
     assert {layout.words for layout in layouts} == {None}
-    counts = Counter(layout.canvas for layout in layouts)
+    counts = Counter(layout.positions for layout in layouts)
     assert set(counts) == {8, 16}
     assert counts[8] / 400 == pytest.approx(5 / 11, abs=0.08)
     assert layouts[7] == lay_out(config, None, Draw(0, 7))
 
 
 def test_a_range_is_settled_like_the_training_sentences(config):
-    control = Words(low=7, high=20)
-    counts = Counter(lay_out(config, control, Draw(0, sample)).words for sample in range(300))
+    counts = Counter(lay_out(config, (7, 20), Draw(0, sample)).words for sample in range(300))
     assert set(counts) == {7, 8}
     assert counts[7] / 300 == pytest.approx(4 / 6, abs=0.08)
 
@@ -60,10 +45,10 @@ def test_a_range_is_settled_like_the_training_sentences(config):
     ],
 )
 def test_lengths_that_training_never_saw(config, low, high, expected):
-    assert lay_out(config, Words(low=low, high=high), Draw(0, 0)) == expected
+    assert lay_out(config, (low, high), Draw(0, 0)) == expected
 
 
-def test_a_model_that_knows_no_lengths_uses_its_whole_canvas(config):
+def test_a_model_that_knows_no_lengths_uses_all_its_positions(config):
     assert lay_out(config.model_copy(update={"sentence_lengths": []}), None, Draw(0, 0)) == Layout(32, None)
 
 
@@ -73,38 +58,38 @@ def test_a_model_that_knows_no_lengths_uses_its_whole_canvas(config):
 )
 def test_what_no_text_can_be_is_said(config, low, high, said):
     with pytest.raises(RecipeError, match=said) as caught:
-        lay_out(config, Words(low=low, high=high), Draw(0, 4))
+        lay_out(config, (low, high), Draw(0, 4))
     assert "sample 4" in str(caught.value)
 
 
-def test_structure_tokens_stand_where_the_count_says(pretrained):
+def test_special_tokens_stand_where_the_count_says(pretrained):
     model, tokenizer = pretrained.model, pretrained.tokenizer
     x0, layouts = torch.zeros(3, 8, 8), stacked([Layout(8, 2), Layout(8, 6), Layout(8, None)], torch.device("cpu"))
-    pinned = pin_structure(x0, layouts, tokenizer, model.embeddings.detach())
+    pinned = pin_special(x0, layouts, tokenizer, model.embeddings.detach())
     words = model.rounding_logits(pinned, "l2").argmax(-1)
     assert words[0, [0, 3, 4, 7]].tolist() == [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.pad_id]
     assert words[1, [0, 7]].tolist() == [tokenizer.start_id, tokenizer.end_id]
     assert torch.equal(pinned[0, 1:3], x0[0, 1:3])
     assert torch.equal(pinned[2], x0[2])
-    assert layouts.inside is None
-    allowed = ~structure_bans(layouts, tokenizer, len(tokenizer))
+    assert layouts.mask is None
+    allowed = ~special_bans(layouts, tokenizer, len(tokenizer))
     assert allowed[0, 3].nonzero().flatten().tolist() == [tokenizer.end_id]
     assert not allowed[0, 1, [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]].any()
     assert allowed[0, 1].sum() == len(tokenizer) - 3
     assert allowed[2].all()
 
 
-def test_off_a_shorter_canvas_stands_padding(pretrained):
+def test_off_a_shorter_texts_positions_stands_padding(pretrained):
     model, tokenizer = pretrained.model, pretrained.tokenizer
     layouts = stacked([Layout(8, None), Layout(16, None)], torch.device("cpu"))
-    assert layouts.inside is not None
-    assert layouts.inside.sum(1).tolist() == [8, 16]
-    pinned = pin_structure(torch.zeros(2, 16, 8), layouts, tokenizer, model.embeddings.detach())
+    assert layouts.mask is not None
+    assert layouts.mask.sum(1).tolist() == [8, 16]
+    pinned = pin_special(torch.zeros(2, 16, 8), layouts, tokenizer, model.embeddings.detach())
     off = model.rounding_logits(pinned, "l2").argmax(-1)[0, 8:]
     assert off.tolist() == [tokenizer.pad_id] * 8
     assert not pinned[0, :8].any()
     assert not pinned[1].any()
-    allowed = ~structure_bans(layouts, tokenizer, len(tokenizer))
+    allowed = ~special_bans(layouts, tokenizer, len(tokenizer))
     assert allowed[0, 8:].sum(-1).tolist() == [1] * 8
     assert allowed[0, 8:, tokenizer.pad_id].all()
     assert allowed[0, :8].all()

@@ -1,4 +1,4 @@
-"""The steered denoiser, with energies whose effect is known."""
+"""The steered estimates, with energies whose effect is known."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import torch
 from dlmctl import generate
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
@@ -26,17 +27,22 @@ class Wish(Control):
         super().__init__()
         self.word, self.broken, self.sharpness = word, broken, sharpness
 
-    def prepare(self, setting):
-        self.rows = [draw.sample in self.broken for draw in setting.draws]
+    def prepare(self, batch):
+        return PreparedWish(self, [draw.sample in self.broken for draw in batch.draws])
+
+    def check(self, params, words):
+        return Check(words.count(self.word) / max(1, len(words)), self.word in words, "")
+
+
+class PreparedWish(Prepared):
+    def __init__(self, wish, broken):
+        self.wish, self.broken = wish, torch.tensor(broken)
 
     def energy(self, state):
-        wanted = state.tokenizer.encode([self.word])[1]
+        wanted = state.vocabulary.encode([self.wish.word])[1]
         log_probs = (state.x @ state.embeddings.T).log_softmax(-1)
-        energy = -self.sharpness * log_probs[..., wanted].sum(1)
-        return torch.where(torch.tensor(self.rows), torch.tensor(torch.nan), energy)
-
-    def check(self, words):
-        return [Check(text.count(self.word) / max(1, len(text)), self.word in text, "") for text in words]
+        energy = -self.wish.sharpness * log_probs[..., wanted].sum(1)
+        return torch.where(self.broken, torch.tensor(torch.nan), energy)
 
 
 class Ban(Control):
@@ -49,16 +55,23 @@ class Ban(Control):
         super().__init__()
         self.word, self.id = word, id
 
-    def energy(self, state):
-        return torch.zeros(len(state.x))
+    def prepare(self, batch):
+        return PreparedBan(self.id)
+
+    def check(self, params, words):
+        return Check(float(self.word not in words), self.word not in words, "")
+
+
+class PreparedBan(Prepared):
+    exact = True
+
+    def __init__(self, id):
+        self.id = id
 
     def restrict(self, logits):
         logits = logits.clone()
         logits[..., self.id] = -torch.inf
         return logits
-
-    def check(self, words):
-        return [Check(float(self.word not in text), self.word not in text, "") for text in words]
 
 
 def share(result, word):
@@ -83,12 +96,15 @@ def test_every_method_moves_the_latent_towards_the_energy(pretrained, method):
 def test_what_the_energy_sees(pretrained, method, at_estimate):
     seen = []
 
-    class Spy(Wish):
+    class Spy(PreparedWish):
         def energy(self, state):
             seen.append((float(state.t.max()), torch.equal(state.x, state.x0)))
             return super().energy(state)
 
-    generate(Spy("river"), model=pretrained, samples=1, sampler=QUICK, guidance=Guidance(method=method))
+    control = Wish("river")
+    control.prepare = lambda batch: Spy(control, [False] * len(batch))
+    generate(control, model=pretrained, samples=1, sampler=QUICK, guidance=Guidance(method=method))
+    assert seen
     assert all((t == 0 and same) == at_estimate for t, same in seen)
 
 

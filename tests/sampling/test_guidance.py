@@ -48,15 +48,15 @@ def test_energy_falls(method):
 
 def test_langevin_takes_adagrad_steps():
     x, mean, variance = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.full((2, 1, 1), 0.5)
-    slope = torch.randn(2, 3, 4)
+    direction = torch.randn(2, 3, 4)
     guidance = Guidance(method="langevin", updates=3, step_size=0.1, fluency=0.01)
-    ours = langevin(x, mean, variance, gradient_of(lambda z: (z * slope).sum((1, 2))), guidance)
+    ours = langevin(x, mean, variance, gradient_of(lambda z: (z * direction).sum((1, 2))), guidance)
 
     reference = x.clone().requires_grad_()
     adagrad = torch.optim.Adagrad([reference], lr=0.1)
     for _ in range(3):
         adagrad.zero_grad()
-        loss = 0.01 * ((mean - reference).square() / variance).sum() + (reference * slope).sum()
+        loss = 0.01 * ((mean - reference).square() / variance).sum() + (reference * direction).sum()
         loss.backward()
         adagrad.step()
     assert torch.allclose(ours, reference.detach(), atol=1e-6)

@@ -3,31 +3,46 @@ import math
 import pytest
 import torch
 
+from dlmctl.diffusion.family import Prediction
+from dlmctl.diffusion.gaussian import Gaussian
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.samplers import SAMPLERS, ddim, dpmpp_2m
 from dlmctl.diffusion.schedule import Schedule
-from dlmctl.sampling.walk import Step
+from dlmctl.sampling.walk import Step, walk
 
 # Unlike the sqrt schedule it has almost no noise at the first grid point, so the last step loses no variance.
 SCHEDULE = Schedule("linear")
 
 
-def gaussian_denoiser(variance: float):
-    """The exact x_0 estimate for data from N(0, variance): every sampler must reproduce that variance."""
+class Known(Gaussian):
+    """The Gaussian family from a state of one's own, and what steers it: the exact x_0 estimate for data from
+    N(0, variance), of which every sampler must reproduce the variance."""
 
-    def denoise(x, t):
-        alphabar = SCHEDULE.alphabar(t).to(x).reshape(-1, 1, 1)
-        return alphabar.sqrt() * variance / (alphabar * variance + 1 - alphabar) * x
+    def __init__(self, rule, x, variance):
+        self.rule, self.x, self.variance = rule, x, variance
 
-    return denoise
+    def start(self, layouts, noise):
+        return self.x
+
+    def __call__(self, x_t, t):
+        alphabar = SCHEDULE.alphabar(t).to(x_t).reshape(-1, 1, 1)
+        x0 = alphabar.sqrt() * self.variance / (alphabar * self.variance + 1 - alphabar) * x_t
+        return Prediction(lambda: x0)
+
+    def after(self, moved, s):
+        return moved.x
+
+
+def walked(rule, x, times, noise, variance=0.25, on_step=None):
+    known = Known(rule, x, variance)
+    return walk(known, known, None, times, noise, on_step)
 
 
 @pytest.mark.parametrize(("name", "eta"), [("ancestral", 1.0), ("ddim", 0.0), ("ddim", 1.0), ("dpmpp_2m", 0.0)])
 def test_reproduces_the_data_variance(name, eta):
     noise = SampleNoise([Draw(0, i) for i in range(8)])
     x = noise(torch.empty(8, 50, 20))
-    times = SCHEDULE.times(400)
-    out = SAMPLERS[name](gaussian_denoiser(0.25), x, times, SCHEDULE, noise, eta=eta)
+    out = walked(SAMPLERS[name](SCHEDULE, eta), x, SCHEDULE.times(400), noise)
     assert out.std().item() == pytest.approx(0.5, rel=0.06)
 
 
@@ -38,7 +53,7 @@ def test_order_of_convergence(sampler, order):
 
     def end(steps):
         times = torch.linspace(0.8, 0.2, steps + 1, dtype=torch.float64)
-        return sampler(gaussian_denoiser(0.25), x, times, SCHEDULE, torch.zeros_like)
+        return walked(sampler(SCHEDULE), x, times, torch.zeros_like)
 
     exact = end(4096)
     coarse, fine = ((end(steps) - exact).abs().mean().item() for steps in (32, 64))
@@ -55,9 +70,10 @@ def test_every_step_is_seen_and_can_move_the_latent(name):
 
     noise = SampleNoise([Draw(0, i) for i in range(2)])
     x = noise(torch.empty(2, 5, 4))
-    eta = 0.0 if name == "dpmpp_2m" else 1.0
-    out = SAMPLERS[name](gaussian_denoiser(1.0), x, SCHEDULE.times(6), SCHEDULE, noise, eta=eta, on_step=move)
+    rule = SAMPLERS[name](SCHEDULE, 0.0 if name == "dpmpp_2m" else 1.0)
+    out = walked(rule, x, SCHEDULE.times(6), noise, variance=1.0, on_step=move)
     assert [step.number for step in seen] == list(range(6))
+    assert {step.steps for step in seen} == {6}
     assert seen[0].t == 1.0
     assert seen[-1].s == 0.0
     assert bool((out == 7.0).all())
@@ -65,7 +81,14 @@ def test_every_step_is_seen_and_can_move_the_latent(name):
 
 def test_dpmpp_refuses_fresh_noise():
     with pytest.raises(ValueError, match="deterministic"):
-        dpmpp_2m(gaussian_denoiser(1.0), torch.zeros(1, 2, 2), SCHEDULE.times(2), SCHEDULE, torch.zeros_like, eta=1.0)
+        dpmpp_2m(SCHEDULE, 1.0)
+
+
+def test_a_rule_of_dpmpp_serves_one_walk():
+    """It keeps the last estimate, so each walk is given one of its own."""
+    x, times = torch.randn(2, 5, 4, dtype=torch.float64), SCHEDULE.times(6)
+    runs = [walked(dpmpp_2m(SCHEDULE), x, times, torch.zeros_like) for _ in range(2)]
+    assert torch.equal(*runs)
 
 
 def test_a_sample_draws_the_same_noise_in_any_batch():

@@ -7,19 +7,21 @@ import torch
 from pydantic import ValidationError
 
 from controls import Length, Pos
+from controls.pos import TagLabels
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained, save_weights
 from dlmctl.datasets.conditions import source_words
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, SourceSettings
+from dlmctl.diffusion.samplers import ddim
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.evaluation.nll import likelihood, read_texts
 from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.generate import generate, run_recipe
-from dlmctl.generation.prompts import read_condition
+from dlmctl.generation.prompts import read_prompt
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.prompted import Condition, Conditioned, length_weights
+from dlmctl.sampling.prompted import ClassifierFree, Prompt, length_weights
 from dlmctl.training.initial import start_from
 from dlmctl.training.lm import LanguageModelConfig, train_lm
 
@@ -84,8 +86,8 @@ def test_the_source_decides_the_text(sourced):
 
 
 def test_lengths_follow_the_source(sourced):
-    condition = read_condition(sourced, None, [record for record, _ in PAIRS])
-    weights = length_weights(sourced.model, condition, range(16))
+    prompt = read_prompt(sourced, None, [record for record, _ in PAIRS])
+    weights = length_weights(sourced.model, prompt, range(16))
     likeliest = [max(range(16), key=weights[sample].__getitem__) for sample in range(16)]
     assert sum(found == len(text.split()) for found, (_, text) in zip(likeliest, PAIRS, strict=True)) >= 12
 
@@ -94,15 +96,15 @@ def test_without_contrast_the_model_is_used_as_it_is(labelled, sourced):
     """Scale 1 is the conditional model exactly, 0 the unconditional one, and between and beyond lie on one line."""
     torch.manual_seed(0)
     x, t = torch.randn(3, 16, 16), torch.full((3,), 0.6, dtype=torch.float64)
-    for pretrained, condition in (
-        (labelled, Condition([1, 0, 1])),
-        (sourced, Condition([], [[0, 5, 6, 1], [0, 7, 1]])),
+    for pretrained, prompt in (
+        (labelled, Prompt([1, 0, 1])),
+        (sourced, Prompt([], [[0, 5, 6, 1], [0, 7, 1]])),
     ):
         model, logits = pretrained.model, {}
         for scale in (0.0, 1.0, 2.5):
-            conditioned = Conditioned(model, condition, range(3), scale)
+            family = ClassifierFree(model, ddim(model.schedule), prompt, range(3), scale)
             with torch.no_grad():
-                logits[scale] = conditioned.predict(x, t).logits
+                logits[scale] = family.predict(x, t, None, None).logits
         given = model.condition(torch.tensor([1, 0, 1]), torch.tensor([[0, 5, 6, 1], [0, 7, 1, 3], [0, 5, 6, 1]]))
         with torch.no_grad():
             assert torch.equal(logits[1.0], model.predict(x, t, None, given).logits)
@@ -160,9 +162,9 @@ def test_texts_are_likelier_given_their_own_label(labelled, tmp_path):
     unsaid = [({"mood": "warm"}, COLOURS["warm"][0]), ({}, COLOURS["cold"][0])]
     right = bound(labelled, tmp_path / "own.jsonl", own)
     assert right < 0.5 * bound(labelled, tmp_path / "others.jsonl", others)
-    assert read_texts(tmp_path / "own.jsonl", labelled).condition.labels == [1, 1, 0, 0]
+    assert read_texts(tmp_path / "own.jsonl", labelled).prompt.labels == [1, 1, 0, 0]
     bound(labelled, tmp_path / "unsaid.jsonl", unsaid)
-    assert read_texts(tmp_path / "unsaid.jsonl", labelled).condition.labels == [1, 2]  # 2: none
+    assert read_texts(tmp_path / "unsaid.jsonl", labelled).prompt.labels == [1, 2]  # 2: none
 
 
 def test_texts_without_the_label_or_source_are_refused(labelled, sourced, tmp_path):
@@ -186,7 +188,7 @@ def test_a_pos_pattern_guides_a_source_model(sourced, tmp_path):
     torch.manual_seed(0)
     (folder / "controls" / "pos").mkdir(parents=True)
     save_weights(
-        Pos.build_classifier(sourced.model.config, sourced.tokenizer).state_dict(), folder / "controls" / "pos"
+        TagLabels().build_classifier(sourced.model.config, sourced.tokenizer).state_dict(), folder / "controls" / "pos"
     )
     control = Pos(tags=["PROPN", "VERB", "DET", "NOUN", "PUNCT"])
     result = generate(control, model=str(folder), source="name[Clara], place[park]", samples=3, sampler=SHARP)

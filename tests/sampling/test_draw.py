@@ -10,6 +10,7 @@ from controls import Avoid, Contains, Infill, Length, Pos, Semantic, SyntaxTree
 from dlmctl import generate
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import UserError
@@ -17,6 +18,7 @@ from dlmctl.recipe.presets import settings_of
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, batches_of
 from dlmctl.sampling.device import choose_device, fast_bfloat16
+from dlmctl.sampling.draw import Plan, draw_texts
 
 STEPS, PATIENCE = 6, 0.15
 # What rounding in float64 may grow to on the way; a leak shows at once, and larger.
@@ -114,18 +116,18 @@ def test_a_result_says_what_its_bits_depend_on(e2e):
     assert alone == {**usual, **differing}
 
 
-def rows(*canvases):
-    return [(Draw(0, number), Layout(canvas, None)) for number, canvas in enumerate(canvases)]
+def rows(*positions):
+    return [(Draw(0, number), Layout(count, None)) for number, count in enumerate(positions)]
 
 
-def canvases(batches):
-    return [[layout.canvas for _, layout in batch] for batch in batches]
+def positions(batches):
+    return [[layout.positions for _, layout in batch] for batch in batches]
 
 
 def test_few_texts_share_a_batch_and_many_are_split_by_length():
-    assert canvases(batches_of(rows(8, 16, 24, 64), 64, mixed=True)) == [[8, 16, 24, 64]]
+    assert positions(batches_of(rows(8, 16, 24, 64), 64, mixed=True)) == [[8, 16, 24, 64]]
     many = [8] * 40 + [64] * 40
-    assert canvases(batches_of(rows(*many), 64, mixed=True)) == [[8] * 40, [64] * 40]
+    assert positions(batches_of(rows(*many), 64, mixed=True)) == [[8] * 40, [64] * 40]
 
 
 def test_a_split_costs_less_than_a_batch_only_beyond_its_own_cost():
@@ -135,38 +137,42 @@ def test_a_split_costs_less_than_a_batch_only_beyond_its_own_cost():
 
 
 def test_batches_are_no_larger_than_asked_for():
-    assert canvases(batches_of(rows(8, 8, 8, 8, 8), 2, mixed=True)) in ([[8], [8, 8], [8, 8]], [[8, 8], [8, 8], [8]])
+    assert positions(batches_of(rows(8, 8, 8, 8, 8), 2, mixed=True)) in ([[8], [8, 8], [8, 8]], [[8, 8], [8, 8], [8]])
     assert batches_of([], 4, mixed=True) == []
 
 
 def test_without_masks_each_length_has_batches_of_its_own():
-    assert canvases(batches_of(rows(8, 8, 16, 24), 64, mixed=False)) == [[8, 8], [16], [24]]
+    assert positions(batches_of(rows(8, 8, 16, 24), 64, mixed=False)) == [[8, 8], [16], [24]]
 
 
 class Lengths(Control):
-    """A third party's control that has never heard of masks. Notes the canvases of the batches that it sees."""
+    """A third party's control that has never heard of masks. Notes the lengths of the batches that it sees."""
 
     name = "lengths"
     Params = ControlParams
 
-    def prepare(self, setting):
-        self.seen.append({layout.canvas for layout in setting.layouts})
+    def __init__(self):
+        super().__init__()
+        self.seen, self.masks = [], []
+
+    def prepare(self, batch):
+        self.seen.append({layout.positions for layout in batch.layouts})
+        return PreparedLengths(self.masks)
+
+
+class PreparedLengths(Prepared):
+    def __init__(self, masks):
+        self.masks = masks
 
     def energy(self, state):
+        self.masks.append(state.mask)
         return state.x.square().sum((1, 2))
 
-    def check(self, words):
-        raise NotImplementedError
 
-
-@pytest.mark.parametrize("ragged", [False, True])
-def test_a_control_sees_mixed_lengths_only_if_it_says_that_it_can(e2e, ragged, monkeypatch):
-    from dlmctl.sampling.draw import draw_texts
-    from dlmctl.sampling.plan import Plan
-
+def test_every_control_sees_mixed_lengths_and_the_mask_says_where_each_text_is(e2e):
     control = Lengths()
-    control.seen, control.ragged = [], ragged
     chosen = settings_of("fast")
     plan = Plan(e2e, control, chosen.sampler.model_copy(update={"steps": 1}), chosen.guidance, 64)
     assert len(list(draw_texts(plan, [Draw(1, sample) for sample in range(6)]))) == 6
-    assert (max(map(len, control.seen)) > 1) is ragged
+    assert len(control.seen[0]) > 1
+    assert set(control.masks[0].sum(1).tolist()) == control.seen[0]

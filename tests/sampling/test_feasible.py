@@ -5,6 +5,7 @@ import torch
 
 from dlmctl import generate
 from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 
@@ -21,11 +22,21 @@ class Only(Control):
         super().__init__()
         self.place, self.ids, self.count = place, ids, count
 
-    def word_count(self, sample):
+    def word_range(self, params):
         return self.count
 
-    def energy(self, state):
-        return torch.zeros(len(state.x))
+    def prepare(self, batch):
+        return PreparedOnly(self.place, self.ids)
+
+    def check(self, params, words):
+        return Check(1.0, True, "")
+
+
+class PreparedOnly(Prepared):
+    exact = True
+
+    def __init__(self, place, ids):
+        self.place, self.ids = place, ids
 
     def restrict(self, logits):
         banned = torch.ones(logits.shape[-1], dtype=torch.bool)
@@ -33,9 +44,6 @@ class Only(Control):
         logits = logits.clone()
         logits[:, self.place, banned] = -torch.inf
         return logits
-
-    def check(self, words):
-        return [Check(1.0, True, "") for _ in words]
 
 
 def test_controls_that_agree_are_let_through(pretrained):
@@ -60,8 +68,13 @@ def test_a_word_where_the_text_has_ended(pretrained):
 
 def test_the_fault_of_a_later_batch_is_found_before_the_first_step(pretrained):
     class Odd(Only):
-        def prepare(self, setting):
-            self.odd = torch.tensor([draw.sample % 2 == 1 for draw in setting.draws])
+        def prepare(self, batch):
+            return PreparedOdd(self, batch)
+
+    class PreparedOdd(PreparedOnly):
+        def __init__(self, only, batch):
+            super().__init__(only.place, only.ids)
+            self.odd = torch.tensor([draw.sample % 2 == 1 for draw in batch.draws])
 
         def restrict(self, logits):
             return torch.where(self.odd[:, None, None], super().restrict(logits), logits)

@@ -1,14 +1,14 @@
-"""Rows that have settled leave: when, with what words, and without a trace in the others."""
+"""Rows whose words no longer change leave: when, with what words, and without a trace in the others."""
 
 import pytest
 import torch
 
 from controls.contains import Contains
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance
-from dlmctl.sampling.early_exit import Settling, rung, settled_since
-from dlmctl.sampling.walk import Step
+from dlmctl.sampling.early_exit import EarlyExit, batch_size_for, exit_from
 
 WIDTH, LENGTH = 3, 4
 
@@ -26,7 +26,8 @@ class Scripted:
         self.step = int(t[0])
         self.log.append(list(self.rows))
         ids = torch.tensor([script[self.step] for script in self.scripts])
-        return ids[:, None, None].expand(-1, LENGTH, WIDTH).float()
+        x0 = ids[:, None, None].expand(-1, LENGTH, WIDTH).float()
+        return Prediction(lambda: x0)
 
     def words(self, x0, logits="asked for the end"):
         ids = x0[..., 0].long()
@@ -35,8 +36,8 @@ class Scripted:
                 ids[row] = ids[row] if end is None else end
         return ids
 
-    def on_step(self, step):
-        return step.x + 1
+    def after(self, moved, s):
+        return moved.x + 1
 
 
 def walk(scripts, patience, ends=None, since=100.0):
@@ -47,32 +48,36 @@ def walk(scripts, patience, ends=None, since=100.0):
         made.append(Scripted(scripts, ends or {}, rows, log))
         return made[-1]
 
-    settling = Settling(steer, len(scripts), patience, since)
+    leaving = EarlyExit(steer, len(scripts), patience, since)
     for step in range(len(scripts[0])):
-        x0 = settling(torch.zeros(len(scripts), LENGTH, WIDTH), torch.full((len(scripts),), float(step)))
-    return settling, x0, log, made
+        estimate = leaving(torch.zeros(len(scripts), LENGTH, WIDTH), torch.full((len(scripts),), float(step)))
+    return leaving, estimate.x0, log, made
+
+
+def moved(x):
+    return Moved(x, x, torch.zeros(len(x), 1, 1))
 
 
 def test_a_row_leaves_after_so_many_steps_with_the_same_words():
     scripts = [[7, 7, 7, 7, 7, 9], [1, 2, 3, 4, 5, 6], [1, 2, 2, 2, 8, 8]]
-    settling, x0, log, _ = walk(scripts, 2)
+    leaving, x0, log, _ = walk(scripts, 2)
     assert log == [[0, 1, 2]] * 3 + [[1, 2]] + [[1]] * 2
-    assert settling.words(x0)[:, 0].tolist() == [7, 6, 2]
+    assert leaving.words(x0)[:, 0].tolist() == [7, 6, 2]
     assert x0[:, 0, 0].tolist() == [7, 6, 2]
 
 
 def test_nothing_is_computed_once_all_have_left():
-    settling, x0, log, _ = walk([[5] * 6, [4] * 6], 1)
+    leaving, x0, log, _ = walk([[5] * 6, [4] * 6], 1)
     assert log == [[0, 1]] * 2
-    assert settling.on_step(Step(0, 1, 1.0, 0.5, x0, x0, x0, x0)) is None
-    assert settling.words(x0)[:, 0].tolist() == [5, 4]
+    assert leaving.after(moved(x0), 0.5) is x0
+    assert leaving.words(x0)[:, 0].tolist() == [5, 4]
 
 
-def test_what_has_settled_stands_even_while_the_batch_is_not_made_anew():
+def test_what_has_left_stands_even_while_the_batch_is_not_made_anew():
     scripts = [[7, 7, 3, 3], *[[1, 2, 1, 2]] * 9]  # one of ten is too few to make the batch anew
-    settling, x0, log, _ = walk(scripts, 1)
+    leaving, x0, log, _ = walk(scripts, 1)
     assert all(len(rows) == 10 for rows in log)
-    assert settling.words(x0)[0, 0] == x0[0, 0, 0] == 7
+    assert leaving.words(x0)[0, 0] == x0[0, 0, 0] == 7
 
 
 def test_a_row_whose_end_would_have_other_words_stays():
@@ -82,20 +87,20 @@ def test_a_row_whose_end_would_have_other_words_stays():
 
 def test_batches_come_in_few_sizes():
     sizes = {1: 1, 2: 2, 5: 5, 7: 7, 8: 8, 9: 10, 13: 14, 15: 16, 33: 40, 49: 56, 57: 64, 64: 64}
-    assert {rows: rung(rows) for rows in sizes} == sizes
+    assert {rows: batch_size_for(rows) for rows in sizes} == sizes
 
 
-def test_a_batch_made_anew_is_filled_up_with_rows_that_have_settled():
+def test_a_batch_made_anew_is_filled_up_with_rows_that_have_left():
     scripts = [[7] * 4, [8] * 4, *[[1, 2, 3, 4]] * 9]
-    settling, x0, log, _ = walk(scripts, 1)
+    leaving, x0, log, _ = walk(scripts, 1)
     assert [len(rows) for rows in log] == [11, 11, 10, 10]
-    assert settling.words(x0)[:, 0].tolist() == [7, 8, *[4] * 9]
+    assert leaving.words(x0)[:, 0].tolist() == [7, 8, *[4] * 9]
 
 
 def test_steps_before_the_guidance_is_at_its_strongest_do_not_count():
     scripts = [[5] * 6]
-    settling, *_ = walk(scripts, 2, since=-1.0)
-    assert not settling.left
+    leaving, *_ = walk(scripts, 2, since=-1.0)
+    assert not leaving.left
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,7 @@ def test_steps_before_the_guidance_is_at_its_strongest_do_not_count():
     ],
 )
 def test_guidance_is_at_its_strongest_from(guidance, since):
-    assert settled_since(guidance, [1.0, 0.75, 0.5, 0.25]) == since
+    assert exit_from(guidance, [1.0, 0.75, 0.5, 0.25]) == since
 
 
 def test_guidance_that_broke_stays_off_in_the_batch_made_anew():
@@ -119,19 +124,18 @@ def test_guidance_that_broke_stays_off_in_the_batch_made_anew():
         made.append(Scripted([[7] * 4, [1, 2, 3, 4], [1, 2, 3, 4]], {}, rows, log))
         return made[-1]
 
-    settling = Settling(steer, 3, 1, 100.0)
+    leaving = EarlyExit(steer, 3, 1, 100.0)
     made[0].problems[2] = "not a number"
     for step in range(4):
-        settling(torch.zeros(3, LENGTH, WIDTH), torch.full((3,), float(step)))
+        leaving(torch.zeros(3, LENGTH, WIDTH), torch.full((3,), float(step)))
     assert made[1].rows == [1, 2]
     assert made[1].problems == {1: "not a number"}
-    assert settling.problems == {2: "not a number"}
+    assert leaving.problems == {2: "not a number"}
 
 
 def test_only_rows_in_the_batch_are_moved_after_a_step():
-    settling, x0, _, _ = walk([[7] * 4, [1, 2, 3, 4]], 1)
-    moved = settling.on_step(Step(0, 1, 1.0, 0.5, x0, x0, x0, torch.zeros(2, 1, 1)))
-    assert (moved - x0)[:, 0, 0].tolist() == [0, 1]
+    leaving, x0, _, _ = walk([[7] * 4, [1, 2, 3, 4]], 1)
+    assert (leaving.after(moved(x0), 0.5) - x0)[:, 0, 0].tolist() == [0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +145,13 @@ def e2e():
 
 def test_texts_do_leave_and_hold_what_they_must(e2e, monkeypatch):
     rows = []
-    part = Settling._part
+    shrink = EarlyExit._shrink
 
     def noting(self):
-        part(self)
+        shrink(self)
         rows.append(len(self.rows))
 
-    monkeypatch.setattr(Settling, "_part", noting)
+    monkeypatch.setattr(EarlyExit, "_shrink", noting)
     result = generate(Contains("family friendly"), model=e2e, samples=8, preset="fast")
     assert result.success == 1.0
     assert min(rows) < 8

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.catalogue import Plugin, find_plugin, in_yaml, installed, type_name
-from dlmctl.control.classifier import is_trainable
+from dlmctl.control.classifier import Labels
 from dlmctl.control.registry import find_control, offers
 from dlmctl.control.skeleton import write_skeleton
 from dlmctl.errors import RecipeError, UserError
@@ -91,6 +91,12 @@ FAULTS = {
     ),
     "renamed": (plain("other"), "cannot be used: faulty_renamed:Plain has name = 'other', and is registered as"),
     "weight": (plain("weight"), "cannot be used: faulty_weight:Plain has a name that recipes use themselves"),
+    "former": (
+        plain("former") + "    def word_count(self, sample):\n        return 3, 3\n"
+        "    def energy(self, state):\n        return state.x\n",
+        "cannot be used: faulty_former:Plain was written for dlmctl 0.1 (it has energy, word_count); docs/controls.md, "
+        "From 0.1, says what to change.",
+    ),
     "no_params": (
         "from dlmctl.control.base import Control\nclass Plain(Control):\n    name = 'no_params'",
         "cannot be used: faulty_no_params:Plain has no Params, a pydantic model.",
@@ -166,7 +172,7 @@ def test_the_examples_of_what_ships_are_valid(name):
     scope: dict[str, Any] = {}
     exec(imports, scope)
     made = eval(call[call.index("(") + 1 : call.index(", model=")], scope)
-    assert made.params == [plugin.kind.Params.model_validate(plugin.example)]
+    assert made.sets == (plugin.kind.Params.model_validate(plugin.example),)
     assert all(parameter.description for parameter in plugin.parameters())
 
 
@@ -254,11 +260,9 @@ def test_values_are_written_as_a_recipe_reads_them(value):
     assert yaml.safe_load(in_yaml(value)) == value
 
 
-def test_trainable_is_who_brings_a_classifier():
-    methods = dict.fromkeys(("build_classifier", "labels", "classifier_loss"), classmethod(lambda cls: None))
-    assert is_trainable(plugin_of(Loose, **methods).kind)
-    assert is_trainable(plugin_of(Loose, Labels=type("Labels", (), methods)).kind)
-    assert not is_trainable(plugin_of(Loose).kind)
+def test_trainable_is_who_brings_labels():
+    assert plugin_of(Loose, Labels=Labels).trainable
+    assert not plugin_of(Loose).trainable
 
 
 @pytest.mark.parametrize(
@@ -277,8 +281,7 @@ def test_weights_are_looked_for_beside_the_model(tmp_path, beside, said):
         file.parent.mkdir(parents=True, exist_ok=True)
         if not path.endswith("/"):
             file.touch()
-    methods = dict.fromkeys(("build_classifier", "labels", "classifier_loss"), classmethod(lambda cls: None))
-    trainable = plugin_of(Loose, **methods)
+    trainable = plugin_of(Loose, Labels=Labels)
     assert trainable.weights(str(tmp_path)) == said
     assert f"{said} for the model" in trainable.training_notes(str(tmp_path))[0]
     assert plugin_of(Loose).weights(str(tmp_path)) == "none needed"
@@ -294,7 +297,7 @@ def test_names_that_cannot_be_a_controls_are_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["rhyme", "word_2_order", "control", "check", "class", "setting"])
+@pytest.mark.parametrize("name", ["rhyme", "word_2_order", "control", "check", "class", "batch"])
 def test_the_files_of_a_new_package_are_whole(name, tmp_path):
     files = write_skeleton(name, tmp_path / "mine")
     module = next(tmp_path / "mine" / file for file in files if file.name == f"dlmctl_{name}.py")
@@ -303,7 +306,7 @@ def test_the_files_of_a_new_package_are_whole(name, tmp_path):
     scope: dict[str, Any] = {"__name__": module.stem}
     exec(compile(module.read_text(), module, "exec"), scope)
     (kind,) = [one for one in scope.values() if isinstance(one, type) and getattr(one, "name", "") == name]
-    long, short = kind(longest=4).check([["a", "large", "owl"], ["an", "owl"]])
+    long, short = kind(longest=4).verdicts([0, 1], [["a", "large", "owl"], ["an", "owl"]])
     assert (long.passed, short.passed) == (False, True)
 
 

@@ -9,11 +9,16 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from dlmctl.diffusion.bound import likelihood_bound
+from dlmctl.diffusion.layout import Layout, stacked
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
 from dlmctl.diffusion.process import one_step, posterior, q_sample, x0_from_noise, x0_from_previous
+from dlmctl.diffusion.samplers import ancestral
 from dlmctl.diffusion.schedule import Schedule
 from dlmctl.models.transformer import TransformerConfig
+from dlmctl.sampling.walk import walk
+from tests.diffusion.unsteered import Unsteered
 
 IDS = torch.tensor([[0, 4, 5, 6, 1, 3], [0, 7, 8, 5, 9, 1], [0, 10, 6, 1, 3, 3], [0, 9, 8, 7, 6, 1]])
 LENGTH, DIM = 6, 8
@@ -81,18 +86,12 @@ def test_training_restores_the_words(name, request):
 
 @pytest.mark.parametrize("name", ["overfit", "overfit_paper"])
 def test_the_reverse_process_of_a_trained_model_ends_in_its_sentences(name, request):
-    from dlmctl.diffusion.samplers import ancestral
-
     model = request.getfixturevalue(name)
-    source = torch.Generator().manual_seed(3)
+    layouts = stacked([Layout(LENGTH, None)] * 16, torch.device("cpu"))
+    noise = SampleNoise([Draw(3, sample) for sample in range(16)])
+    family = Unsteered(model, ancestral(model.schedule))
     with torch.no_grad():
-        x = ancestral(
-            lambda x, t: model.predict(x, t).x0,
-            torch.randn(16, LENGTH, DIM, generator=source),
-            model.schedule.times(50),
-            model.schedule,
-            lambda like: torch.randn(like.shape, generator=source),
-        )
+        x = walk(family, family, layouts, model.schedule.times(50), noise)
     known = {tuple(row) for row in IDS.tolist()}
     found = [tuple(row) for row in model.rounding_logits(x, "l2").argmax(-1).tolist()]
     assert sum(row in known for row in found) >= 8

@@ -1,0 +1,154 @@
+"""What an author of a control may rely on, and what is said where the code of one is at fault."""
+
+import math
+
+import pytest
+import torch
+
+from dlmctl import generate
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext
+from dlmctl.diffusion.layout import Layout
+from dlmctl.diffusion.noise import Draw
+from dlmctl.errors import UserError
+from dlmctl.recipe.settings import SamplerSettings
+
+QUICK = SamplerSettings(steps=2)
+
+
+class LettersParams(ControlParams):
+    most: int = 3
+
+
+class PreparedLetters(Prepared):
+    def energy(self, state):
+        return state.x.square().sum((1, 2))
+
+
+class Letters(Control[LettersParams]):
+    """Does as an author would, and faults are put in its place."""
+
+    name = "letters"
+    Params = LettersParams
+
+    def __init__(self, **params):
+        super().__init__(**params)
+        self.table = {"a": 1}
+
+    def prepare(self, batch):
+        self.table["a"]
+        return PreparedLetters()
+
+    def check(self, params, words):
+        return Check(1.0, len(self.table) == 1, "")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_init_runs_however_a_control_is_made(pretrained, count):
+    sets = [LettersParams(most=most) for most in range(1, count + 1)]
+    control = Letters.each(sets)
+    assert control.table == (0.5 * control).table == {"a": 1}
+    assert [control.dealt(sample).most for sample in range(4)] == [sets[sample % count].most for sample in range(4)]
+    assert (0.5 * control & ~~control)(["a"]).passed
+    assert generate(control, model=pretrained, samples=2, sampler=QUICK).success == 1.0
+
+
+def said(caught):
+    message = str(caught.value)
+    assert message.startswith(f"control 'letters' ({__name__}): "), message
+    assert "\n" not in message
+    assert len(message) < 300
+    return message
+
+
+def fails(*arguments):
+    return {}["nowhere"]
+
+
+def refuses(*arguments):
+    raise UserError("this model has no letters.", where="letters")
+
+
+BATCH = BatchContext(None, None, None, [Draw(0, 0)], [Layout(8, None)])
+ASKED = {
+    "attach": lambda control: (control & Letters()).load_from(None),
+    "word_range": lambda control: control.range_of(0),
+    "prepare": lambda control: control.ready(BATCH),
+    "check": lambda control: control(["a"]),
+}
+
+
+@pytest.mark.parametrize("member", ASKED)
+def test_what_an_author_raises_is_one_message(monkeypatch, member):
+    monkeypatch.setattr(Letters, member, fails)
+    with pytest.raises(UserError) as caught:
+        ASKED[member](Letters())
+    assert said(caught).endswith(f"{member} failed: KeyError: 'nowhere'.")
+    assert isinstance(caught.value.__cause__, KeyError)
+    monkeypatch.setattr(Letters, member, refuses)
+    with pytest.raises(UserError, match=r"^letters: this model has no letters"):
+        ASKED[member](Letters())
+
+
+def test_a_control_without_a_check_says_so(monkeypatch):
+    monkeypatch.delattr(Letters, "check")
+    with pytest.raises(UserError) as caught:
+        Letters()(["a"])
+    assert said(caught).endswith("has no check.")
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [True, None, 0.5, (1.0, True, ""), *(Check(score, True, "") for score in (7.5, -0.1, math.nan, "all", None))],
+)
+def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
+    monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
+    with pytest.raises(UserError, match="check must give a Check with a score from 0 to 1") as caught:
+        Letters()(["a"])
+    assert str(verdict)[:20] in said(caught)
+
+
+def test_a_verdict_is_given_for_every_text(monkeypatch):
+    monkeypatch.setattr(Letters, "check_many", lambda self, params, texts: [Check(1.0, True, "")])
+    with pytest.raises(UserError, match="check_many gave 1 verdicts for 2 texts") as caught:
+        Letters().verdicts([0, 1], [["a"], ["b"]])
+    said(caught)
+
+
+def test_prepare_gives_something_prepared(monkeypatch):
+    monkeypatch.setattr(Letters, "prepare", lambda self, batch: None)
+    with pytest.raises(UserError, match="prepare must return a Prepared, not NoneType") as caught:
+        Letters().ready(BATCH)
+    said(caught)
+
+
+ENERGIES = {
+    "shape": (lambda self, state: state.x.sum(2), r"must have the shape \[2\], one number a text, not \[2, 32\]"),
+    "mean": (lambda self, state: state.x.mean(), r"must have the shape \[2\], one number a text, not \[\]"),
+    "number": (lambda self, state: 3.0, r"must have the shape \[2\], one number a text, not float"),
+    "detached": (lambda self, state: state.x.detach().sum((1, 2)), "has no gradient"),
+    "constant": (lambda self, state: torch.zeros(len(state.x)), "has no gradient"),
+    "exception": (fails, "energy failed: KeyError: 'nowhere'"),
+    "none": (Prepared.energy, "has no energy, and nothing else that steers"),
+}
+
+
+@pytest.mark.parametrize("fault", ENERGIES)
+@pytest.mark.parametrize("way", ["alone", "any", "not"])
+def test_a_faulty_energy_is_named_wherever_it_stands(pretrained, monkeypatch, fault, way):
+    energy, expected = ENERGIES[fault]
+    monkeypatch.setattr(PreparedLetters, "energy", energy)
+    one = Letters()
+    control = {"alone": one, "any": one | one, "not": ~one}[way]
+    with pytest.raises(UserError, match=expected) as caught:
+        generate(control, model=pretrained, samples=2, sampler=QUICK.model_copy(update={"canvas": "full"}))
+    said(caught)
+
+
+@pytest.mark.parametrize("method", ["restrict", "constrain", "verify"])
+def test_exact_constraints_that_fail_are_one_message(pretrained, monkeypatch, method):
+    monkeypatch.setattr(PreparedLetters, method, fails)
+    with pytest.raises(UserError, match=f"{method} failed: KeyError: 'nowhere'") as caught:
+        generate(Letters(), model=pretrained, samples=1, sampler=QUICK)
+    said(caught)
