@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from controls.pos import Pos
-from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained, save_weights
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.checkpoint.weights import save_weights
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.text.tokenizer import WordTokenizer

@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from controls import Length, Pos
-from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained, save_weights
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.weights import save_weights
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import DataError, RecipeError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dlmctl.checkpoint.pretrained import resolve
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.resolve import resolve
 
 
 def describe(source: str) -> tuple[dict[str, str], str]:
@@ -14,8 +15,6 @@ def describe(source: str) -> tuple[dict[str, str], str]:
     Raises:
         ModelError: there is no such model or it is damaged.
     """
-    from dlmctl.checkpoint.pretrained import from_pretrained
-
     folder = resolve(source)
     model = from_pretrained(source).model
     config = model.config

@@ -181,7 +181,7 @@ def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer
         return None
     folder = Path(vocabulary)
     if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
-        from dlmctl.checkpoint.pretrained import resolve
+        from dlmctl.checkpoint.resolve import resolve
 
         folder = resolve(vocabulary)
     return load_tokenizer(folder)

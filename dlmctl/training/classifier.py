@@ -17,7 +17,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.pretrained import Pretrained, load_into, save_weights
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.weights import load_into, save_weights
 from dlmctl.control.base import Control, Setting
 from dlmctl.control.catalogue import is_trainable
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream

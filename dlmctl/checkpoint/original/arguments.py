@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlmctl.checkpoint import bert
 from dlmctl.checkpoint.original.names import WORDS
-from dlmctl.checkpoint.pretrained import read_object
+from dlmctl.checkpoint.weights import read_object
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.schedule import ScheduleName
 from dlmctl.errors import ModelError

@@ -7,17 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dlmctl.checkpoint import pretrained as checkpoint
-from dlmctl.checkpoint.pretrained import (
-    FORMAT,
-    MAX_SHARD_BYTES,
-    from_pretrained,
-    load_into,
-    load_weights,
-    resolve,
-    save_pretrained,
-    save_weights,
-)
+from dlmctl.checkpoint import resolve as resolving
+from dlmctl.checkpoint.pretrained import FORMAT, from_pretrained, save_pretrained
+from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.weights import MAX_SHARD_BYTES, load_into, load_weights, save_weights
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
 
@@ -229,9 +222,7 @@ def test_weights_of_a_control_load_into_its_module_only(tmp_path):
 
 
 def test_folders_win_over_bundled_names(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        checkpoint, "bundled_path", lambda _kind, name: tmp_path / "shipped" if name == "mine" else None
-    )
+    monkeypatch.setattr(resolving, "bundled_path", lambda _kind, name: tmp_path / "shipped" if name == "mine" else None)
     assert resolve("mine") == tmp_path / "shipped"
     monkeypatch.chdir(tmp_path)
     folder.rename("mine")
