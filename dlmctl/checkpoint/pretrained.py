@@ -7,21 +7,26 @@ is left alone when the model is saved again.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
+from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.original.load import load_original
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, read_object, staged, write_shards
+from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, staged, write_shards
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import DataError, ModelError, first_fault
+from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
-FORMAT = 1
+# 2: with digests of the files.
+FORMAT = 2
 FORMAT_KEY = "dlmctl_format"
 # Of a model with a source, the folder of its words.
 SOURCE = "source"
@@ -48,17 +53,19 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
     A folder of the original Diffusion-LM is read too; see ``dlmctl.checkpoint.original``.
 
     Raises:
-        ModelError: there is no such model, or a file of it is missing, damaged or too new.
+        ModelError: there is no such model, or a file of it is missing, damaged, too new or not the one that was saved.
     """
     folder = resolve(source)
-    if not (folder / "config.json").is_file():
+    if not os.path.lexists(folder / "config.json"):
         model, tokenizer = load_original(folder)
         return Pretrained(model.to(device), tokenizer, folder)
-    config = _read_config(folder / "config.json")
+    config, digests = _read_config(folder / "config.json")
     words = _read_words(folder, config.vocab_size)
     source_words = _read_words(folder / SOURCE, config.source_vocab_size) if config.source is not None else None
-    model = DiffusionLM(config)
+    with torch.device("meta"):  # whatever sizes config.json claims
+        model = DiffusionLM(config)
     load_into(model, folder)
+    check_digests(folder, digests, "config.json")
     return Pretrained(model.to(device).eval(), words, folder, source_words)
 
 
@@ -74,8 +81,10 @@ def _read_words(folder: Path, size: int) -> Tokenizer:
     return words
 
 
-def _read_config(path: Path) -> ModelConfig:
-    settings = read_object(path, AGAIN)
+def _read_config(path: Path) -> tuple[ModelConfig, Any]:
+    """The configuration, and the digests of the files beside it if it has any."""
+    settings = read_object(path, remedy=AGAIN)
+    digests = settings.pop(DIGESTS, None)
     version = settings.pop(FORMAT_KEY, None)
     if not isinstance(version, int):
         raise ModelError(f"is not the configuration of a dlmctl model: {FORMAT_KEY} is missing.", where=str(path))
@@ -86,7 +95,7 @@ def _read_config(path: Path) -> ModelConfig:
             remedy="Upgrade dlmctl.",
         )
     try:
-        return ModelConfig.model_validate(settings)
+        return ModelConfig.model_validate(settings), digests
     except ValidationError as error:
         raise ModelError(first_fault(error), where=str(path), remedy=AGAIN) from None
 
@@ -115,13 +124,14 @@ def save_pretrained(
     """
     folder = Path(folder)
     with staged(folder) as staging:
-        config = {FORMAT_KEY: FORMAT, **model.config.model_dump(mode="json")}
-        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         tokenizer.save(staging)
         if source_tokenizer is not None:
             (staging / SOURCE).mkdir()
             source_tokenizer.save(staging / SOURCE)
         write_shards(model.state_dict(), staging, "model", dtype, max_shard_bytes)
+        digests = folder_digests(staging, (path for path in staging.rglob("*") if path.is_file()))
+        config = {FORMAT_KEY: FORMAT, **model.config.model_dump(mode="json"), DIGESTS: digests}
+        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         words, pieces = (staging / "vocab.json").exists(), (staging / "tokenizer").exists()
     if not pieces:
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)

@@ -10,35 +10,21 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dlmctl.errors import ModelError, UserError
+from dlmctl.errors import ModelError, UserError, brief
+from dlmctl.text.files import read_object, require_file
 
 # Leaves room for the header below the 16 MiB that git hosts and slow links cope with.
 MAX_SHARD_BYTES = 15 * 2**20
 AGAIN = "Save or download the model again."
 
 _STAGING = ".partial"
-
-
-def read_object(path: Path, remedy: str | None = None) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ModelError: the file cannot be read, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot be read: {error}.", where=str(path), remedy=remedy) from None
-    if not isinstance(value, dict):
-        raise ModelError("must hold a JSON object.", where=str(path), remedy=remedy)
-    return value
 
 
 def save_weights(
@@ -51,7 +37,16 @@ def save_weights(
 ) -> None:
     """Write weights as ``STEM.safetensors``, or in shards with ``STEM.safetensors.index.json`` if they do not fit.
 
-    Arguments and errors as ``save_pretrained``.
+    All files are written aside first and then moved into place, so a full disk or a kill while writing leaves
+    the weights that were there.
+
+    Args:
+        folder: made if it is not there; other things in it stay.
+        dtype: of the stored weights, e.g. ``torch.float16`` for files of half the size; as they are by default.
+        max_shard_bytes: most bytes of tensors in one file; a single larger tensor has a file of its own.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     with staged(Path(folder)) as staging:
         write_shards(state, staging, stem, dtype, max_shard_bytes)
@@ -59,7 +54,11 @@ def save_weights(
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A folder to write into; on success its files move into ``folder`` and weights they replace go."""
+    """A folder to write into; on success its files move into ``folder`` and weights they replace go.
+
+    Raises:
+        UserError: ``folder`` cannot be written.
+    """
     staging = folder / _STAGING
     try:
         shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
@@ -96,58 +95,44 @@ def _remove_outdated(folder: Path, written: set[str]) -> None:
 
 
 def write_shards(state: Mapping[str, Tensor], folder: Path, stem: str, dtype: torch.dtype | None, limit: int) -> None:
+    """``save_weights`` straight into ``folder``, for use inside ``staged``."""
     # A copy of its own for each: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
         for name, tensor in state.items()
     }
-    shards: list[dict[str, Tensor]] = [{}]
-    filled = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and filled + tensor.nbytes > limit:
-            shards.append({})
-            filled = 0
-        shards[-1][name] = tensor
-        filled += tensor.nbytes
-    if len(shards) == 1:
-        # Written through Python: safetensors' own files are readable by their owner alone.
-        (folder / f"{stem}.safetensors").write_bytes(safetensors.torch.save(shards[0], {"format": "pt"}))
-        return
+    plan = split_torch_state_dict_into_shards(
+        tensors, filename_pattern=f"{stem}{{suffix}}.safetensors", max_shard_size=limit
+    )
     # Marks shards of one save, so that a mixture of two is found out when it is read.
+    metadata = {"format": "pt"} | ({"save": _digest(tensors)[:16]} if plan.is_sharded else {})
+    for file, names in plan.filename_to_tensors.items():
+        # Written through Python: safetensors' own files are readable by their owner alone.
+        (folder / file).write_bytes(safetensors.torch.save({name: tensors[name] for name in names}, metadata))
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors.values():
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    places = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        (folder / name).write_bytes(safetensors.torch.save(shard, {"format": "pt", "save": digest.hexdigest()[:16]}))
-        places.update(dict.fromkeys(shard, name))
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": places}
-    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    return digest.hexdigest()
 
 
 def load_weights(folder: str | Path, stem: str = "model") -> dict[str, Tensor]:
     """Weights that ``save_weights`` wrote, on the CPU, floating point ones as float32.
 
     Raises:
-        ModelError: a file is missing, damaged, or from another save than the rest.
+        ModelError: a file is missing, damaged, or from another save than the rest; as ``require_numbers``.
     """
     folder = Path(folder)
-    index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
-    files, expected = [single], None
-    if index.is_file():
-        expected = read_object(index, AGAIN).get("weight_map")
-        if not isinstance(expected, dict) or not all(_is_plain(name) for name in expected.values()):
-            raise ModelError("weight_map must name the file of each tensor.", where=str(index), remedy=AGAIN)
-        files = [folder / name for name in sorted(set(expected.values()))]
-    elif not single.is_file():
-        raise ModelError(f"the weights are missing: {single.name} or {index.name}.", where=str(folder), remedy=AGAIN)
     state: dict[str, Tensor] = {}
     saves = set()
+    files, expected = _weight_files(folder, stem)
     for path in files:
-        if not path.is_file():
-            raise ModelError(f"is missing, though {index.name} names it.", where=str(path), remedy=AGAIN)
+        require_file(path, remedy=AGAIN)
         try:
             with safe_open(path, framework="pt") as file:
                 saves.add((file.metadata() or {}).get("save"))
@@ -155,35 +140,93 @@ def load_weights(folder: str | Path, stem: str = "model") -> dict[str, Tensor]:
                     tensor = file.get_tensor(name)
                     state[name] = tensor.float() if tensor.is_floating_point() else tensor
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"is damaged or cut short: {error}.", where=str(path), remedy=AGAIN) from None
+            raise ModelError(f"is damaged or cut short: {brief(error)}.", where=str(path), remedy=AGAIN) from None
     if len(saves) > 1:
         raise ModelError("the shards come from different saves.", where=str(folder), remedy=AGAIN)
-    lost = [name for name in expected or () if name not in state]
+    lost = [name for name in expected if name not in state]
     if lost:
-        raise ModelError(f"names {lost[0]!r}, which its file does not hold.", where=str(index), remedy=AGAIN)
+        where = str(folder / f"{stem}.safetensors.index.json")
+        raise ModelError(f"names {lost[0]!r}, which its file does not hold.", where=where, remedy=AGAIN)
+    require_numbers(state, folder / f"{stem}.safetensors")
     return state
+
+
+def _weight_files(folder: Path, stem: str) -> tuple[list[Path], list[str]]:
+    """The files that hold the weights, and the names of the tensors that an index promises."""
+    index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
+    if not index.exists():
+        if not single.exists():
+            what = f"the weights are missing: {single.name} or {index.name}."
+            raise ModelError(what, where=str(folder), remedy=AGAIN)
+        return [single], []
+    places = read_object(index, remedy=AGAIN).get("weight_map")
+    if not isinstance(places, dict) or not all(_is_plain(name) for name in places.values()):
+        raise ModelError("weight_map must name the file of each tensor.", where=str(index), remedy=AGAIN)
+    files = [folder / name for name in sorted(set(places.values()))]
+    for path in files:
+        if not path.exists():
+            raise ModelError(f"is missing, though {index.name} names it.", where=str(path), remedy=AGAIN)
+    return files, list(places)
 
 
 def _is_plain(name: object) -> bool:
     return isinstance(name, str) and name == Path(name).name
 
 
+def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
+    """Check that weights are numbers one can calculate with.
+
+    Args:
+        where: their file, for the message.
+
+    Raises:
+        ModelError: a tensor is complex or has a NaN or an infinity, or there is nothing but zeros.
+    """
+    for name, tensor in state.items():
+        if tensor.is_complex():
+            raise ModelError(f"the tensor {name!r} is complex; weights are real.", where=str(where), remedy=AGAIN)
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            what = f"the tensor {name!r} holds values that are not finite (NaN or infinity)."
+            raise ModelError(what, where=str(where), remedy=AGAIN)
+    if state and not any(tensor.any() for tensor in state.values()):
+        raise ModelError("every weight is zero.", where=str(where), remedy=AGAIN)
+
+
 def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> None:
     """``load_weights`` into a module, which must have exactly these tensors in these shapes.
+
+    A module on the ``meta`` device gets memory only after everything fits, so sizes that are not those of the
+    weights cost nothing.
 
     Raises:
         ModelError: as ``load_weights``, or they do not fit; the message names the first tensor that does not.
     """
     state, wanted = load_weights(folder, stem), module.state_dict()
-    where = str(Path(folder) / f"{stem}.safetensors")
-    remedy = f"The weights belong to another configuration or version. {AGAIN}"
+    require_fit(state, wanted, Path(folder) / f"{stem}.safetensors")
+    if any(tensor.is_meta for tensor in wanted.values()):
+        module.to_empty(device="cpu")
+    module.load_state_dict(state)
+
+
+def require_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Check that weights have the names, shapes and kinds of the tensors of a module.
+
+    Args:
+        path: the file of the weights, for the message.
+
+    Raises:
+        ModelError: they have not; the message names the first tensor.
+    """
+    where, remedy = str(path), f"The weights belong to another configuration or version. {AGAIN}"
     for name, tensor in wanted.items():
         if name not in state:
             raise ModelError(f"the tensor {name!r} is missing.", where=where, remedy=remedy)
         if state[name].shape != tensor.shape:
             shapes = f"{list(state[name].shape)}, not {list(tensor.shape)}"
             raise ModelError(f"the tensor {name!r} has the shape {shapes}.", where=where, remedy=remedy)
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            kinds = f"{str(state[name].dtype).removeprefix('torch.')}, not {str(tensor.dtype).removeprefix('torch.')}"
+            raise ModelError(f"the tensor {name!r} is {kinds}.", where=where, remedy=remedy)
     unknown = [name for name in state if name not in wanted]
     if unknown:
         raise ModelError(f"the tensor {unknown[0]!r} has no place in this model.", where=where, remedy=remedy)
-    module.load_state_dict(state)

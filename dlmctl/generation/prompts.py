@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dlmctl.datasets.readers import parse_mr
 from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH
 from dlmctl.text.fields import Given, Value, field_key, nearest_value, value_words
 from dlmctl.text.vocabulary import known_ids
 
@@ -42,8 +43,10 @@ class SourceSettings(BaseModel):
     fields: list[str] = Field(
         default_factory=list, description="the fields of the data that make the source, in this order; all by default"
     )
-    length: int = Field(96, gt=2, description="longest source in words, with START, END and a word for each field name")
-    layers: int = Field(2, gt=0, description="blocks of the source encoder; its width is the denoiser's")
+    length: int = Field(
+        96, gt=2, le=MAX_LENGTH, description="longest source in words, with START, END and a word for each field name"
+    )
+    layers: int = Field(2, gt=0, le=MAX_LAYERS, description="blocks of the source encoder; its width is the denoiser's")
     min_count: int = Field(2, ge=1, description="words seen less often in the sources become UNK")
 
 

@@ -13,10 +13,11 @@ from dlmctl.checkpoint import bert
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.torch_files import read_torch_weights
-from dlmctl.checkpoint.weights import load_weights, read_object
+from dlmctl.checkpoint.weights import load_weights
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import ModelError
 from dlmctl.models.transformer import TransformerConfig
+from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
 
 _BLOCKS = "denoiser.encoder.blocks."

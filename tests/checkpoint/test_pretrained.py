@@ -31,6 +31,11 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def safetensors_names(path):
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
+
+
 def fault(folder, device="cpu"):
     with pytest.raises(ModelError) as caught:
         from_pretrained(folder, device)
@@ -73,7 +78,8 @@ def test_no_file_reaches_16_mib(tmp_path):
 def test_a_tensor_larger_than_a_shard_has_a_file_of_its_own(tmp_path):
     state = {"small": torch.ones(2), "large": torch.ones(100), "last": torch.ones(3)}
     save_weights(state, tmp_path, max_shard_bytes=40)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    files = [path for path in tmp_path.glob("*.safetensors") if "large" in safetensors_names(path)]
+    assert safetensors_names(*files) == ["large"]
     assert equal(load_weights(tmp_path), state)
 
 
@@ -141,7 +147,7 @@ def edit(path, **changes):
         ("config.json", b"\xff\xfe", "config.json: cannot be read"),
         ("config.json", b"[]", "config.json: must hold a JSON object"),
         ("config.json", b'{"hidden": 8}', "config.json: is not the configuration of a dlmctl model"),
-        ("vocab.json", b"", "vocab.json: not a readable vocabulary"),
+        ("vocab.json", b"", "vocab.json: cannot be read"),
         ("vocab.json", b'{"START": "zero"}', "vocab.json: must hold a JSON object"),
         ("vocab.json", b'{"START": 0, "END": 1, "UNK": 2}', "vocab.json: the vocabulary lacks PAD"),
         ("model.safetensors", b"", "model.safetensors: is damaged or cut short"),

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from dlmctl.checkpoint import bert
 from dlmctl.checkpoint.original.names import WORDS
-from dlmctl.checkpoint.weights import read_object
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.schedule import ScheduleName
 from dlmctl.errors import ModelError
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.models.unet import UNetConfig
 from dlmctl.models.unet2d import FoldedUNetConfig
+from dlmctl.text.files import read_object
 
 ARGUMENTS, BERT_FOLDER = "training_args.json", "bert_config"
 BERT_HEAD_WIDTH = 64
@@ -38,7 +38,8 @@ def read_arguments(folder: Path) -> dict[str, Any]:
     path = folder / ARGUMENTS
     if not path.exists():
         raise ModelError(
-            "is missing, and weights do not tell the noise schedule nor what the network predicts.",
+            "is missing: this is a checkpoint of the original Diffusion-LM, whose weights do not tell the noise "
+            "schedule nor what the network predicts.",
             where=str(path),
             remedy='Write it with what the run was given, such as {"diffusion_steps": 2000, "noise_schedule": "sqrt", '
             '"predict_xstart": true}.',
