@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.scorer import scorer_sizes
+from dlmctl.errors import ModelError
+from dlmctl.text.files import read_text
 
 
 def describe(source: str) -> tuple[dict[str, str], str]:
@@ -35,14 +38,14 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         "scorer": _scorer(folder / "scorer" / "config.json"),
     }
     card = folder / "README.md"
-    return facts, card.read_text("utf-8") if card.exists() else ""
+    return facts, read_text(card) if os.path.lexists(card) else ""
 
 
 def _scorer(config: Path) -> str:
     if not config.exists():
         return "none"
     try:
-        sizes = json.loads(config.read_text("utf-8"))
-        return f"GPT-2 architecture, {sizes['n_layer']} layers of width {sizes['n_embd']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"damaged: {config} cannot be read"
+        sizes = scorer_sizes(config.parent)
+    except ModelError as error:
+        return f"damaged: {error}"
+    return f"GPT-2 architecture, {sizes['n_layer']} layers of width {sizes['n_embd']}"

@@ -94,7 +94,13 @@ def _remove_outdated(folder: Path, written: set[str]) -> None:
             path.unlink()
 
 
-def write_shards(state: Mapping[str, Tensor], folder: Path, stem: str, dtype: torch.dtype | None, limit: int) -> None:
+def write_shards(
+    state: Mapping[str, Tensor],
+    folder: Path,
+    stem: str = "model",
+    dtype: torch.dtype | None = None,
+    limit: int = MAX_SHARD_BYTES,
+) -> None:
     """``save_weights`` straight into ``folder``, for use inside ``staged``."""
     # A copy of its own for each: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {

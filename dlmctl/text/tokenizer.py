@@ -154,7 +154,7 @@ class HuggingFaceTokenizer:
         try:
             self.inner = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:
-            raise ModelError(f"no tokenizer could be loaded: {brief(error)}.", where=name) from None
+            raise ModelError(f"no tokenizer could be loaded: {loading_fault(error)}.", where=name) from None
         self._separate_structure_tokens()
         self.start_id = int(self.inner.bos_token_id)
         self.end_id = int(self.inner.eos_token_id)
@@ -194,6 +194,13 @@ class HuggingFaceTokenizer:
 
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder / "tokenizer")
+
+
+def loading_fault(error: Exception) -> str:
+    """Why transformers could not load something, in words that do not advise to run the code that came with it."""
+    if "trust_remote_code" in str(error):
+        return "it comes with code of its own, and such code is never run"
+    return brief(error)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -6,7 +6,6 @@ model's own x_0 estimates from such latents, given as noise level 0: what guidan
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -17,13 +16,15 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from dlmctl.checkpoint.control_weights import check_control_weights, save_control_weights
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.weights import load_into, save_weights
+from dlmctl.checkpoint.weights import load_into
 from dlmctl.control.base import Control, Setting
 from dlmctl.control.catalogue import is_trainable
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, q_sample
 from dlmctl.errors import DataError, ModelError, UserError
+from dlmctl.text.files import read_json
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
@@ -221,15 +222,13 @@ def train_control(
     folder = classifier_folder(pretrained.folder, control.name, name)
     if not PartialState().is_main_process:
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(classifier.state_dict(), folder)
-    figures = task.validate(classifier)
+    figures, files = task.validate(classifier), {}
     if _label_kind(control) is not None:
         learned = cast("DataLabels", task.trainable)
-        (folder / LABELS_FILE).write_text(json.dumps(learned.to_json(), ensure_ascii=False, indent=0) + "\n", "utf-8")
+        files[LABELS_FILE] = learned.to_json()
         figures |= learned.held_out(*task.valid_rows)
     card = {"control": control.name, "training": config.model_dump(), "validation": figures}
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files)
     return folder
 
 
@@ -240,9 +239,10 @@ def load_labels(kind: type[L], control: type[Control[Any]], of: Setting | Pretra
         ModelError: the weights are missing, or their ``labels.json`` is missing or damaged.
     """
     path = _trained_folder(control, of.folder, name) / LABELS_FILE
+    saved = read_json(path, remedy="Train the control again.")
     try:
-        return kind.from_json(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return kind.from_json(saved)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"cannot be read: {error}.", where=str(path), remedy="Train the control again.") from None
 
 
@@ -257,7 +257,9 @@ def load_classifier(control: type[Control[Any]], setting: Setting, name: str | N
         kind = _label_kind(control)
         trainable = cast("Trainable", control) if kind is None else load_labels(kind, control, setting, name)
         classifier = trainable.build_classifier(setting.model.config, setting.tokenizer)
-        load_into(classifier, _trained_folder(control, setting.folder, name))
+        folder = _trained_folder(control, setting.folder, name)
+        load_into(classifier, folder)
+        check_control_weights(folder, setting.model)
         loaded[control, name] = classifier.eval().requires_grad_(False)
     return loaded[control, name]
 
