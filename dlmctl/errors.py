@@ -41,15 +41,20 @@ class DataError(UserError):
 def first_fault(error: ValidationError) -> str:
     """The first thing that pydantic found, as a sentence with its place."""
     first = error.errors()[0]
-    place, what = ".".join(map(str, first["loc"]))[:100], first["msg"].removeprefix("Value error, ")
+    place, what = _plain(".".join(map(str, first["loc"])), 100), first["msg"].removeprefix("Value error, ")
     return f"{place}: {what}." if place else f"{what}."
 
 
 def brief(error: BaseException) -> str:
     """The first line of what an error says, at most 200 characters, without the full stop and control characters."""
     said = str(error).strip().split("\n")[0] or type(error).__name__
-    plain = "".join(one if one.isprintable() else repr(one)[1:-1] for one in said)
-    return (plain if len(plain) <= 200 else f"{plain[:197]}...").rstrip(".")
+    return _plain(said, 200).rstrip(".")
+
+
+def _plain(text: str, most: int) -> str:
+    """A text of at most ``most`` characters, control characters as their escapes."""
+    plain = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[: most + 1])
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 def nearest(word: str, known: list[str]) -> str:

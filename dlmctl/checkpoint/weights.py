@@ -160,8 +160,8 @@ def load_weights(folder: str | Path, stem: str = "model") -> dict[str, Tensor]:
 def _weight_files(folder: Path, stem: str) -> tuple[list[Path], list[str]]:
     """The files that hold the weights, and the names of the tensors that an index promises."""
     index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
-    if not index.exists():
-        if not single.exists():
+    if not os.path.lexists(index):
+        if not os.path.lexists(single):
             what = f"the weights are missing: {single.name} or {index.name}."
             raise ModelError(what, where=str(folder), remedy=AGAIN)
         return [single], []

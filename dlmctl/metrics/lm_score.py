@@ -105,12 +105,12 @@ def load_scorer(folder: Path) -> Judge:
     """
     if not os.path.lexists(folder / "config.json"):
         raise ModelError("no scorer here.", where=str(folder), remedy="Make one with `dlmctl train scorer`.")
-    with no_bars():
-        scorer = load_scorer_model(folder)
     try:
         tokenizer = load_tokenizer(folder)
     except DataError as error:
         raise ModelError(error.what, where=str(folder / "vocab.json")) from None
+    with no_bars():
+        scorer = load_scorer_model(folder)
     if len(tokenizer) != scorer.config.vocab_size:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, the weights {scorer.config.vocab_size}.", where=str(folder)

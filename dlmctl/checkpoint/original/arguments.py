@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,7 +37,7 @@ def read_arguments(folder: Path) -> dict[str, Any]:
         ModelError: the file is missing or damaged.
     """
     path = folder / ARGUMENTS
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ModelError(
             "is missing: this is a checkpoint of the original Diffusion-LM, whose weights do not tell the noise "
             "schedule nor what the network predicts.",
