@@ -86,7 +86,7 @@ def _user_folder(folder: Path, model: DiffusionLM) -> Path:
 def _is_the_users(folder: Path) -> bool:
     """Whether a model's folder is the user's to write to: not bundled, not in the package, not read-only."""
     place = folder.resolve()
-    ships = any(place == bundled_path("models", name) for name in bundled_names("models"))
+    ships = any(folder.samefile(path) for name in bundled_names("models") if (path := bundled_path("models", name)))
     existing = next(path for path in (place / "controls", place) if path.exists() or path == place)
     return not ships and not place.is_relative_to(PACKAGE) and os.access(existing, os.W_OK)
 
