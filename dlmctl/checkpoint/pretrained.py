@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.original.load import load_original
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, staged, write_shards
+from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, staged, without_memory, write_shards
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import DataError, ModelError, first_fault
 from dlmctl.text.files import read_object
@@ -62,7 +62,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
     config, digests = _read_config(folder / "config.json")
     words = _read_words(folder, config.vocab_size)
     source_words = _read_words(folder / SOURCE, config.source_vocab_size) if config.source is not None else None
-    with torch.device("meta"):  # whatever sizes config.json claims
+    with without_memory():  # whatever sizes config.json claims
         model = DiffusionLM(config)
     load_into(model, folder)
     check_digests(folder, digests, "config.json")

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
-from dlmctl.checkpoint.weights import load_weights, require_fit
+from dlmctl.checkpoint.weights import load_weights, require_fit, without_memory
 from dlmctl.errors import ModelError, brief
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 from dlmctl.text.files import read_object
@@ -74,7 +72,7 @@ def load_scorer_model(folder: Path) -> GPT2LMHeadModel:
     state.pop(_TIED, None)
     try:
         config = GPT2Config.from_dict({**settings, "tie_word_embeddings": True, "dtype": "float32"})
-        with torch.device("meta"):  # whatever sizes config.json claims
+        with without_memory():  # whatever sizes config.json claims
             wanted = GPT2LMHeadModel(config).state_dict()
         wanted.pop(_TIED)
         require_fit(state, wanted, folder / "model.safetensors")

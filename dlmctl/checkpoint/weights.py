@@ -10,12 +10,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dlmctl.errors import ModelError, UserError, brief
 from dlmctl.text.files import read_object, require_file
@@ -198,10 +200,32 @@ def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
         raise ModelError("every weight is zero.", where=str(where), remedy=AGAIN)
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills tensors: on the ``meta`` device that does nothing, after seconds of imports."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _FILLING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_FILLING = {
+    *(getattr(Tensor, name) for name in ("normal_", "uniform_", "zero_", "fill_")),
+    *(getattr(nn.init, f"{name}_") for name in ("normal", "uniform", "kaiming_uniform", "zeros", "ones", "constant")),
+}
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules that are built here have shapes but neither memory nor values, whatever sizes they are asked for."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
 def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> None:
     """``load_weights`` into a module, which must have exactly these tensors in these shapes.
 
-    A module on the ``meta`` device gets memory only after everything fits, so sizes that are not those of the
+    A module built ``without_memory`` gets memory only after everything fits, so sizes that are not those of the
     weights cost nothing.
 
     Raises:

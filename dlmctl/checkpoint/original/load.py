@@ -12,7 +12,7 @@ from dlmctl.checkpoint.original.arguments import ARGUMENTS, read_arguments, read
 from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
 from dlmctl.checkpoint.resolve import ORIGINAL_WEIGHTS
 from dlmctl.checkpoint.torch_files import read_torch_weights
-from dlmctl.checkpoint.weights import require_numbers
+from dlmctl.checkpoint.weights import require_numbers, without_memory
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import DataError, ModelError, brief, first_fault
 from dlmctl.text.tokenizer import WordTokenizer
@@ -49,7 +49,7 @@ def load_original(folder: str | Path) -> tuple[DiffusionLM, WordTokenizer]:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, {path.name} {config.vocab_size}.", where=str(folder)
         )
-    with torch.device("meta"):  # memory only for sizes that are those of the weights
+    with without_memory():  # memory only for sizes that are those of the weights
         model = DiffusionLM(config)
     state = convert(weights, model, path)
     model.to_empty(device="cpu").load_state_dict(state)
