@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.errors import DataError, RecipeError
+from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, nearest_value, value_words
-from dlmctl.training.classifier import load_classifier, load_labels
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -84,6 +87,26 @@ def find_label(label: Value, known: Sequence[str]) -> int:
     raise RecipeError(f"there is no label {words!r}.", remedy=nearest_value(words, known))
 
 
+class PreparedClassifier(Prepared):
+    """Guidance by the classifiers of a batch: each network with the rows it is asked about and their labels."""
+
+    def __init__(self, groups: Sequence[tuple[nn.Module, Tensor, Tensor]]) -> None:
+        self.groups = groups
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p(label given the latent, or given the expected words)."""
+        energies = state.x.new_zeros(len(state.x))
+        for network, rows, wanted in self.groups:
+            if isinstance(network, WordClassifier):
+                logits = network(state.word_log_probs[rows].exp())
+            else:
+                mask = None if state.mask is None else state.mask[rows]
+                (logits,) = network(state.x[rows], state.t[rows], mask)
+            log_probs = widened(logits).log_softmax(-1)
+            energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
+        return energies
+
+
 class Classifier(Control[ClassifierParams]):
     """Steers by a noise-aware classifier trained on labelled text, or by a Hugging Face one on the expected words.
 
@@ -92,58 +115,40 @@ class Classifier(Control[ClassifierParams]):
     """
 
     name = "classifier"
-    ragged = True
     Params = ClassifierParams
     Labels = TextLabels
 
-    def attach(self, pretrained: Pretrained) -> None:
-        self._labels = {
-            name: load_labels(TextLabels, type(self), pretrained, name)
-            for name in {params.name for params in self.params}
-        }
-        self._foreign = {
-            source: WordClassifier(source, pretrained.tokenizer)
-            for source in {params.huggingface for params in self.params}
-            if source is not None
-        }
-        for params in self.params:
-            find_label(params.label, self._labels[params.name].known)
-            if params.huggingface is not None:
-                find_label(params.label, self._foreign[params.huggingface].labels)
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.labels: dict[str | None, TextLabels] = {}
+        self.outside: dict[str, WordClassifier] = {}
 
-    def prepare(self, setting: Setting) -> None:
-        device = setting.model.embeddings.device
-        guides = [(self.of(row).name, self.of(row).huggingface) for row in range(setting.batch)]
-        self._groups = []
+    def attach(self, model: Pretrained) -> None:
+        for params in self.sets:
+            if params.name not in self.labels:
+                self.labels[params.name] = load_labels(TextLabels, type(self), model, params.name)
+            find_label(params.label, self.labels[params.name].known)
+            if params.huggingface is not None:
+                if params.huggingface not in self.outside:
+                    self.outside[params.huggingface] = WordClassifier(params.huggingface, model.tokenizer)
+                find_label(params.label, self.outside[params.huggingface].labels)
+
+    def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
+        guides = [(params.name, params.huggingface) for params in batch.params]
+        groups = []
         for name, source in dict.fromkeys(guides):
             rows = [row for row, guide in enumerate(guides) if guide == (name, source)]
-            known = self._labels[name].known if source is None else self._foreign[source].labels
-            network = load_classifier(type(self), setting, name) if source is None else self._foreign[source]
-            wanted = [find_label(self.of(row).label, known) for row in rows]
-            at = torch.tensor([rows, wanted], device=device)
-            self._groups.append((network.to(device), isinstance(network, WordClassifier), at[0], at[1]))
+            known = self.labels[name].known if source is None else self.outside[source].labels
+            network = load_classifier(type(self), batch, name) if source is None else self.outside[source]
+            wanted = [find_label(batch.params[row].label, known) for row in rows]
+            at = torch.tensor([rows, wanted], device=batch.device)
+            groups.append((network.to(batch.device), at[0], at[1]))
+        return PreparedClassifier(groups)
 
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(label given the latent, or given the expected words)."""
-        energies = state.x.new_zeros(len(state.x))
-        for network, reads_words, rows, wanted in self._groups:
-            if reads_words:
-                logits = network(state.word_log_probs[rows].exp())
-            else:
-                inside = None if state.inside is None else state.inside[rows]
-                (logits,) = network(state.x[rows], state.t[rows], inside)
-            log_probs = logits.float().log_softmax(-1)
-            energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
-        return energies
-
-    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+    def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
         """The judge's probability of the label; passed if no other label is likelier."""
-        checks = []
-        for sample, text in enumerate(words):
-            params = self.of(sample)
-            labels = self._labels[params.name]
-            chances = labels.judge.probabilities(text)
-            chance, best = chances[find_label(params.label, labels.known)], max(chances)
-            told = f"told {labels.known[chances.index(best)]!r} with probability {best:.2f}"
-            checks.append(Check(chance, chance == best, f"by its words and word pairs {told}"))
-        return checks
+        labels = self.labels[params.name]
+        chances = labels.judge.probabilities(words)
+        chance, best = chances[find_label(params.label, labels.known)], max(chances)
+        told = f"told {labels.known[chances.index(best)]!r} with probability {best:.2f}"
+        return Check(chance, chance == best, f"by its words and word pairs {told}")

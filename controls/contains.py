@@ -11,7 +11,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from controls.phrases import ANY_NUMBER, Phrases, by_length, occurrences, split_phrases, word_log_probs
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.errors import RecipeError
 from dlmctl.text.vocabulary import known_ids
 
@@ -44,41 +46,29 @@ class ContainsParams(ControlParams):
         return [p for at, p in enumerate(phrases) if not any(occurrences(other, p) for other in phrases[:at])]
 
 
-class Contains(Control[ContainsParams]):
-    """Conditions the word distribution of every step on the phrases; exact, whatever else is asked for."""
+class PreparedContains(Prepared):
+    """The phrases as ids, for each row."""
 
-    name = "contains"
-    ragged = True
     exact = True
-    Params = ContainsParams
 
-    def __init__(self, *phrases: str, **params: Any) -> None:
-        super().__init__(**({"words": list(phrases)} if phrases else {}), **params)
-
-    def word_count(self, sample: int) -> tuple[int, int]:
-        return sum(map(len, self.of(sample).phrases())), ANY_NUMBER
-
-    def prepare(self, setting: Setting) -> None:
-        tokenizer, device = setting.tokenizer, setting.model.embeddings.device
-        self._texts = [[" ".join(phrase) for phrase in self.of(row).phrases()] for row in range(setting.batch)]
-        self._ids = [
-            [known_ids(phrase, tokenizer, self.name) for phrase in self.of(row).phrases()]
-            for row in range(setting.batch)
-        ]
-        self._phrases = by_length(self._ids, device)
+    def __init__(self, batch: BatchContext[ContainsParams]) -> None:
+        phrases = [params.phrases() for params in batch.params]
+        self.texts = [[" ".join(phrase) for phrase in row] for row in phrases]
+        self.ids = [[known_ids(phrase, batch.vocabulary, "contains") for phrase in row] for row in phrases]
+        self.phrases = by_length(self.ids, batch.device)
         # The first phrase of every row, then the second, ...: those of one row see each other's places.
-        most = max(map(len, self._ids))
-        self._turns = [by_length([row[turn : turn + 1] for row in self._ids], device) for turn in range(most)]
+        most = max(map(len, self.ids))
+        self.turns = [by_length([row[turn : turn + 1] for row in self.ids], batch.device) for turn in range(most)]
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(each phrase at one place at least), the words taken as independent, summed over the phrases."""
         energy = torch.zeros(len(state.x), device=state.x.device)
-        for phrases in self._phrases:
+        for phrases in self.phrases:
             log_p = word_log_probs(state.word_log_probs, phrases).sum(-1)
             energy = energy.index_add(0, phrases.rows, -_log_any(log_p))
         return energy
 
-    def condition(self, logits: Tensor, t: Tensor) -> Tensor:
+    def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         """Word logits given that the phrases occur: at likely places first, at the best places in the end.
 
         Early on a phrase stands at each place with a probability that grows with its likelihood there, so the model can
@@ -86,7 +76,7 @@ class Contains(Control[ContainsParams]):
         """
         if float(t[0]) < SETTLED:
             return self._pin(logits)
-        for turn in self._turns:
+        for turn in self.turns:
             for phrases in turn:
                 logits = _spread(logits, phrases)
         return logits
@@ -95,7 +85,7 @@ class Contains(Control[ContainsParams]):
         logits = logits.clone()
         for row, places in enumerate(self._places(logits)):
             # Without places, which several controls in a short text may come to, the check will say what is missing.
-            for ids, place in zip(self._ids[row], places or [], strict=False):
+            for ids, place in zip(self.ids[row], places or [], strict=False):
                 for at, index in enumerate(ids, start=place):
                     kept = logits[row, at, index].clone()
                     logits[row, at] = -torch.inf
@@ -105,32 +95,45 @@ class Contains(Control[ContainsParams]):
     def _places(self, logits: Tensor) -> list[list[int] | None]:
         """The best start of each phrase of each row, None for a row in which they do not fit."""
         log_probs = logits.log_softmax(-1).cpu()
-        found: list[list[list[float]]] = [[] for _ in self._ids]
-        for turn in self._turns:
+        found: list[list[list[float]]] = [[] for _ in self.ids]
+        for turn in self.turns:
             for phrases in turn:
                 starts = word_log_probs(log_probs, Phrases(phrases.rows.cpu(), phrases.ids.cpu())).sum(-1)
                 for row, log_p in zip(phrases.rows.tolist(), starts.tolist(), strict=True):
                     found[row].append(log_p)
-        return [best_places(log_p, list(map(len, ids))) for log_p, ids in zip(found, self._ids, strict=True)]
+        return [best_places(log_p, list(map(len, ids))) for log_p, ids in zip(found, self.ids, strict=True)]
 
     def verify(self, logits: Tensor) -> None:
         for row, places in enumerate(self._places(logits)):
             if places is None:
                 raise RecipeError(
-                    f"no place is left for {' and '.join(map(repr, self._texts[row]))}.",
-                    where=self.name,
+                    f"no place is left for {' and '.join(map(repr, self.texts[row]))}.",
+                    where="contains",
                     remedy="Another control forbids these words or wants others, or the text is too short.",
                 )
 
-    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+
+class Contains(Control[ContainsParams]):
+    """Conditions the word distribution of every step on the phrases; exact, whatever else is asked for."""
+
+    name = "contains"
+    Params = ContainsParams
+
+    def __init__(self, *phrases: str, **params: Any) -> None:
+        super().__init__(**({"words": list(phrases)} if phrases else {}), **params)
+
+    def word_range(self, params: ContainsParams) -> tuple[int, int]:
+        return sum(map(len, params.phrases())), ANY_NUMBER
+
+    def prepare(self, batch: BatchContext[ContainsParams]) -> Prepared:
+        return PreparedContains(batch)
+
+    def check(self, params: ContainsParams, words: Sequence[str]) -> Check:
         """The share of the phrases that occur."""
-        checks = []
-        for sample, text in enumerate(words):
-            phrases = self.of(sample).phrases()
-            missing = [" ".join(phrase) for phrase in phrases if not occurrences(text, phrase)]
-            why = f"without {', '.join(map(repr, missing))}" if missing else "all there"
-            checks.append(Check(1 - len(missing) / len(phrases), not missing, why))
-        return checks
+        phrases = params.phrases()
+        missing = [" ".join(phrase) for phrase in phrases if not occurrences(words, phrase)]
+        why = f"without {', '.join(map(repr, missing))}" if missing else "all there"
+        return Check(1 - len(missing) / len(phrases), not missing, why)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[ContainsParams]:

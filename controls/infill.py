@@ -10,9 +10,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.noise import CONTROL, Draw
-from dlmctl.text.tokenizer import split_words
+from dlmctl.text.spelling import split_words
 from dlmctl.text.vocabulary import known_ids
 
 BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")
@@ -71,6 +73,34 @@ class InfillParams(ControlParams):
         return parse_template(self.template)
 
 
+class PreparedInfill(Prepared):
+    """The id of the template's word at each place ``[B, L]``, -1 where there is none."""
+
+    exact = True
+
+    def __init__(self, batch: BatchContext[InfillParams]) -> None:
+        ids = torch.full((len(batch), batch.length), -1)
+        for row, (params, draw, layout) in enumerate(zip(batch.params, batch.draws, batch.layouts, strict=True)):
+            pieces = params.pieces()
+            known = iter(known_ids([piece.word for piece in pieces if piece.word], batch.vocabulary, "infill"))
+            place = 1
+            for piece, size in zip(pieces, _sizes(pieces, layout.words, draw), strict=True):
+                if piece.word and place < layout.positions:
+                    ids[row, place] = next(known)
+                place += size
+        self.ids = ids.to(batch.device)
+        self.fixed = self.ids >= 0
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p of the fixed words at their places."""
+        found = state.word_log_probs.gather(-1, self.ids.clamp(min=0)[..., None]).squeeze(-1)
+        return -(found * self.fixed).sum(1)
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        other = torch.arange(logits.shape[-1], device=logits.device) != self.ids[..., None]
+        return logits.masked_fill(other & self.fixed[..., None], -torch.inf)
+
+
 class Infill(Control[InfillParams]):
     """Pins the words of a template at every step (Li et al. 2022, section 5), exactly.
 
@@ -79,58 +109,20 @@ class Infill(Control[InfillParams]):
     """
 
     name = "infill"
-    ragged = True
-    exact = True
     Params = InfillParams
 
     def __init__(self, template: str) -> None:
         super().__init__(template=template)
 
-    def word_count(self, sample: int) -> tuple[int, int]:
-        pieces = self.of(sample).pieces()
-        return sum(piece.fewest for piece in pieces), sum(piece.most for piece in pieces)
+    def word_range(self, params: InfillParams) -> tuple[int, int]:
+        return _range(params.pieces())
 
-    def prepare(self, setting: Setting) -> None:
-        ids = torch.full((setting.batch, setting.length), -1)
-        for row, (draw, layout) in enumerate(zip(setting.draws, setting.layouts, strict=True)):
-            pieces = self.of(row).pieces()
-            known = iter(known_ids([piece.word for piece in pieces if piece.word], setting.tokenizer, self.name))
-            place = 1
-            for piece, size in zip(pieces, self._sizes(row, pieces, layout.words, draw), strict=True):
-                if piece.word and place < layout.canvas:
-                    ids[row, place] = next(known)
-                place += size
-        self._ids = ids.to(setting.model.embeddings.device)
-        self._fixed = self._ids >= 0
+    def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
+        return PreparedInfill(batch)
 
-    def _sizes(self, row: int, pieces: list[Piece], words: int | None, draw: Draw) -> list[int]:
-        """Words of each piece. Those beyond the fewest go one by one to a random blank that still has room."""
-        fewest, most = self.word_count(row)
-        sizes = [piece.fewest for piece in pieces]
-        stream = draw.generator(CONTROL)
-        if words is None:
-            words = int(torch.randint(fewest, most + 1, (), generator=stream))
-        for _ in range(min(words, most) - fewest):
-            room = [at for at, piece in enumerate(pieces) if sizes[at] < piece.most]
-            sizes[room[int(torch.randint(len(room), (), generator=stream))]] += 1
-        return sizes
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p of the fixed words at their places."""
-        found = state.word_log_probs.gather(-1, self._ids.clamp(min=0)[..., None]).squeeze(-1)
-        return -(found * self._fixed).sum(1)
-
-    def restrict(self, logits: Tensor) -> Tensor:
-        other = torch.arange(logits.shape[-1], device=logits.device) != self._ids[..., None]
-        return logits.masked_fill(other & self._fixed[..., None], -torch.inf)
-
-    def project(self, x0: Tensor, state: ControlState) -> Tensor:
-        """The fixed words' embeddings at their places."""
-        return torch.where(self._fixed[..., None], state.embeddings[self._ids.clamp(min=0)].to(x0), x0)
-
-    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+    def check(self, params: InfillParams, words: Sequence[str]) -> Check:
         """Whether the words match the template; the score of a text that does not is the share up to the mismatch."""
-        return [_match(self.of(sample).pieces(), text) for sample, text in enumerate(words)]
+        return _match(params.pieces(), words)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[InfillParams]:
@@ -140,6 +132,23 @@ class Infill(Control[InfillParams]):
             left, right = len(words) // 3, len(words) - len(words) // 3
             templates.append(" ".join([*words[:left], f"___{{{right - left}}}", *words[right:]]))
         return [InfillParams(template=template) for template in templates]
+
+
+def _range(pieces: Sequence[Piece]) -> tuple[int, int]:
+    return sum(piece.fewest for piece in pieces), sum(piece.most for piece in pieces)
+
+
+def _sizes(pieces: Sequence[Piece], words: int | None, draw: Draw) -> list[int]:
+    """Words of each piece. Those beyond the fewest go one by one to a random blank that still has room."""
+    fewest, most = _range(pieces)
+    sizes = [piece.fewest for piece in pieces]
+    stream = draw.generator(CONTROL)
+    if words is None:
+        words = int(torch.randint(fewest, most + 1, (), generator=stream))
+    for _ in range(min(words, most) - fewest):
+        room = [at for at, piece in enumerate(pieces) if sizes[at] < piece.most]
+        sizes[room[int(torch.randint(len(room), (), generator=stream))]] += 1
+    return sizes
 
 
 def _match(pieces: list[Piece], words: Sequence[str]) -> Check:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from dlmctl.text.tokenizer import split_words
+from dlmctl.text.spelling import split_words
 
 # Of words; the model's own limit is below it.
 ANY_NUMBER = 1_000_000

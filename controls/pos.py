@@ -11,12 +11,15 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import Labels, load_classifier
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
+from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
-from dlmctl.training.classifier import load_classifier
 
 ANY = "*"
 CLASSES = [START, END, UNK, PAD, *UPOS_TAGS]
@@ -51,75 +54,21 @@ class TagClassifier(nn.Module):
         self.encoder = LatentEncoder(sizes, embed_dim)
         self.head = nn.Linear(sizes.hidden, len(CLASSES))
 
-    def forward(self, x: Tensor, t: Tensor, inside: Tensor | None = None) -> Tensor:
-        return self.head(self.encoder(x, 1000 * t.float(), inside=inside))
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.head(self.encoder(x, 1000 * t.float(), mask=mask))
 
 
-class Pos(Control[PosParams]):
-    """Steers by a noise-aware tag classifier (Li et al. 2022, section 5), checks by an outside tagger."""
+class TagLabels(Labels):
+    """The tag of every position, START and END included, by the outside tagger."""
 
-    name = "pos"
-    ragged = True
-    Params = PosParams
-
-    def word_count(self, sample: int) -> tuple[int, int]:
-        count = len(self.of(sample).tags)
-        return count, count
-
-    def prepare(self, setting: Setting) -> None:
-        device = setting.model.embeddings.device
-        self._classifier = load_classifier(type(self), setting).to(device)
-        wanted = torch.zeros(setting.batch, setting.length, len(CLASSES), dtype=torch.bool)
-        for sample in range(setting.batch):
-            for place, tag in enumerate(self.of(sample).tags, start=1):
-                choices = UPOS_TAGS if ANY in tag.split("|") else tag.split("|")
-                wanted[sample, place, [CLASSES.index(choice) for choice in choices]] = True
-        self._wanted = wanted.to(device)
-        self._words = self._wanted.any(-1)
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(tags given the latent), summed over the words."""
-        log_probs = self._classifier(state.x, state.t, state.inside).float().log_softmax(-1)
-        # A place without wanted tags would be log 0; it is masked out of the sum.
-        open_places = self._wanted | ~self._words[..., None]
-        found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)
-        return -(found * self._words).sum(-1)
-
-    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
-        """Share of tags met at their place by the outside tagger, the text cut or padded to the target's length."""
-        checks = []
-        for sample, found in enumerate(upos_tagger()([list(text) for text in words])):
-            params = self.of(sample)
-            padded = [*found, *[PAD] * len(params.tags)]
-            misses = [
-                f"word {place + 1} is {tag}, not {wanted}"
-                for place, (wanted, tag) in enumerate(zip(params.tags, padded, strict=False))
-                if not (ANY in wanted.split("|") and tag != PAD) and tag not in wanted.split("|")
-            ]
-            score = 1 - len(misses) / len(params.tags)
-            checks.append(Check(score, score >= params.pass_at, misses[0] if misses else "all tags met"))
-        return checks
-
-    @classmethod
-    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PosParams]:
-        """For each sentence the parameters that it satisfies itself, by the outside tagger."""
-        return [PosParams(tags=tags) for tags in upos_tagger()([list(words) for words in sentences])]
-
-    # Training (see dlmctl.training.classifier).
-
-    @classmethod
-    def build_classifier(cls, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
+    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
         return TagClassifier(config.embed_dim, config.length)
 
-    @classmethod
-    def labels(cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[list[int]]:
-        """Tag classes of every position of each sentence, START and END included, by the outside tagger."""
-        tagged = upos_tagger()(sentences)
-        return [[CLASSES.index(tag) for tag in (START, *tags, END)] for tags in tagged]
+    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[list[int]]:
+        return [[CLASSES.index(tag) for tag in (START, *tags, END)] for tags in upos_tagger()(sentences)]
 
-    @classmethod
     def classifier_loss(
-        cls, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[list[int]]
+        self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[list[int]]
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy over all positions and accuracy over those of the sentence, both ``[B]``."""
         target = torch.full(x.shape[:2], CLASSES.index(PAD), device=x.device)
@@ -127,5 +76,66 @@ class Pos(Control[PosParams]):
             target[row, : len(classes)] = torch.tensor(classes[: x.shape[1]])
         logits = classifier(x, t).float()
         loss = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
-        inside = target != CLASSES.index(PAD)
-        return loss, ((logits.argmax(-1) == target) & inside).sum(1) / inside.sum(1)
+        in_text = target != CLASSES.index(PAD)
+        return loss, ((logits.argmax(-1) == target) & in_text).sum(1) / in_text.sum(1)
+
+
+class PreparedPos(Prepared):
+    """Guidance by a noise-aware tag classifier."""
+
+    def __init__(self, classifier: nn.Module, batch: BatchContext[PosParams]) -> None:
+        wanted = torch.zeros(len(batch), batch.length, len(CLASSES), dtype=torch.bool)
+        for row, params in enumerate(batch.params):
+            for place, tag in enumerate(params.tags, start=1):
+                choices = UPOS_TAGS if ANY in tag.split("|") else tag.split("|")
+                wanted[row, place, [CLASSES.index(choice) for choice in choices]] = True
+        self.classifier, self.wanted = classifier, wanted.to(batch.device)
+        self.words = self.wanted.any(-1)
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p(tags given the latent), summed over the words."""
+        log_probs = widened(self.classifier(state.x, state.t, state.mask)).log_softmax(-1)
+        # A place without wanted tags would be log 0; it is masked out of the sum.
+        open_places = self.wanted | ~self.words[..., None]
+        found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)
+        return -(found * self.words).sum(-1)
+
+
+class Pos(Control[PosParams]):
+    """Steers by a noise-aware tag classifier (Li et al. 2022, section 5), checks by an outside tagger."""
+
+    name = "pos"
+    Params = PosParams
+    Labels = TagLabels
+
+    def word_range(self, params: PosParams) -> tuple[int, int]:
+        return len(params.tags), len(params.tags)
+
+    def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
+        return PreparedPos(load_classifier(type(self), batch), batch)
+
+    def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """Share of tags met at their place by the outside tagger; a word too many or too few misses its tag."""
+        found = upos_tagger()([list(words) for words in texts])
+        return [_compare(one.tags, tags, one.pass_at) for one, tags in zip(params, found, strict=True)]
+
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PosParams]:
+        """For each sentence the parameters that it satisfies itself, by the outside tagger."""
+        return [PosParams(tags=tags) for tags in upos_tagger()([list(words) for words in sentences])]
+
+
+def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Check:
+    misses = {
+        place: f"word {place + 1} is {tag}, not {choice}"
+        for place, (choice, tag) in enumerate(zip(wanted, found, strict=False))
+        if ANY not in choice.split("|") and tag not in choice.split("|")
+    }
+    if len(found) > len(wanted):
+        many = f"there are {len(found)} words, not {len(wanted)}"
+        misses |= dict.fromkeys(range(len(wanted), len(found)), many)
+    elif len(found) < len(wanted):
+        misses |= {place: f"word {place + 1} is missing" for place in range(len(found), len(wanted))}
+    score = 1 - len(misses) / max(len(wanted), len(found))
+    why = misses[min(misses)] if misses else "all tags met"
+    return Check(score, score >= pass_at, why, tuple(place for place in sorted(misses) if place < len(found)))

@@ -7,13 +7,16 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from controls.wordings import statement
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, value_words
-from dlmctl.training.classifier import load_classifier, load_labels
 
 
 class SemanticParams(ControlParams):
@@ -40,6 +43,22 @@ class SemanticParams(ControlParams):
         return self
 
 
+class PreparedSemantic(Prepared):
+    """Guidance by a noise-aware classifier of every field."""
+
+    def __init__(self, classifier: nn.Module, labels: FieldLabels, batch: BatchContext[SemanticParams]) -> None:
+        wanted = torch.zeros(len(batch), labels.columns)
+        for row, params in enumerate(batch.params):
+            for field, value in params.fields.items():
+                wanted[row, labels.column(field, value)] = 1
+        self.classifier, self.wanted = classifier, wanted.to(batch.device)
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p(field = value given the latent), summed over the fields."""
+        log_probs = [widened(logits).log_softmax(-1) for logits in self.classifier(state.x, state.t, state.mask)]
+        return -(torch.cat(log_probs, dim=-1) * self.wanted).sum(-1)
+
+
 class Semantic(Control[SemanticParams]):
     """Steers by a noise-aware classifier of every field, checks by the wording of the values (Li et al. 2022, sec. 5).
 
@@ -48,41 +67,25 @@ class Semantic(Control[SemanticParams]):
     """
 
     name = "semantic"
-    ragged = True
     # Its energy is one term a field, where others have one for every word; at weight 1 it is outvoted by the model.
     weight = 8.0
     Params = SemanticParams
     Labels = FieldLabels
 
-    def prepare(self, setting: Setting) -> None:
-        device = setting.model.embeddings.device
-        labels = load_labels(FieldLabels, type(self), setting)
-        wanted = torch.zeros(setting.batch, labels.columns)
-        for row in range(setting.batch):
-            for field, value in self.of(row).fields.items():
-                wanted[row, labels.column(field, value)] = 1
-        self._wanted = wanted.to(device)
-        self._classifier = load_classifier(type(self), setting).to(device)
+    def prepare(self, batch: BatchContext[SemanticParams]) -> Prepared:
+        labels = load_labels(FieldLabels, type(self), batch)
+        return PreparedSemantic(load_classifier(type(self), batch), labels, batch)
 
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(field = value given the latent), summed over the fields."""
-        log_probs = [logits.float().log_softmax(-1) for logits in self._classifier(state.x, state.t, state.inside)]
-        return -(torch.cat(log_probs, dim=-1) * self._wanted).sum(-1)
-
-    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+    def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states; see ``controls.wordings``."""
-        checks = []
-        for sample, text in enumerate(words):
-            params = self.of(sample)
-            natural = params.match == "natural"
-            whys, met = [], 0
-            for field, value in params.fields.items():
-                found = statement(field, value, text, natural=natural)
-                met += found is not None
-                asked = f"{field} is {value_words(value)}"
-                whys.append(f"{asked}: not stated" if found is None else f"{asked}: stated as {found!r}")
-            checks.append(Check(met / len(params.fields), met == len(params.fields), "; ".join(whys)))
-        return checks
+        natural = params.match == "natural"
+        whys, met = [], 0
+        for field, value in params.fields.items():
+            found = statement(field, value, words, natural=natural)
+            met += found is not None
+            asked = f"{field} is {value_words(value)}"
+            whys.append(f"{asked}: not stated" if found is None else f"{asked}: stated as {found!r}")
+        return Check(met / len(params.fields), met == len(params.fields), "; ".join(whys))
 
     @classmethod
     def from_target(cls, record: Any) -> SemanticParams:

@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
-from dlmctl.control.base import Check, Control, ControlParams, ControlState, Setting
-from dlmctl.diffusion.layout import STRUCTURE
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.classifier import Labels, load_classifier, load_labels
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
-from dlmctl.models.rows import by_row
+from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import Tokenizer
-from dlmctl.training.classifier import load_classifier, load_labels
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
@@ -119,14 +121,14 @@ class SpanClassifier(nn.Module):
         self.end = nn.Linear(2 * sizes.hidden, 128, bias=False)
         self.out = nn.Linear(128, labels)
 
-    def forward(self, x: Tensor, t: Tensor, starts: Tensor, ends: Tensor, inside: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, starts: Tensor, ends: Tensor, mask: Tensor | None = None) -> Tensor:
         """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, S, labels]``.
 
         Args:
             starts, ends: first and last words of the spans, from 0, ``[S]`` or, where rows differ, ``[B, S]``; a
                 position is left on either side of them, as START and END take.
         """
-        h = self.encoder(x, 1000 * t.float(), inside=inside)
+        h = self.encoder(x, 1000 * t.float(), mask=mask)
         # What stands before a constituent and behind it tells as much as its own first and last word.
         start = self.start(torch.cat([h[:, :-2], h[:, 1:-1]], -1))
         end = self.end(torch.cat([h[:, 1:-1], h[:, 2:]], -1))
@@ -135,12 +137,12 @@ class SpanClassifier(nn.Module):
         first, last = row + starts, row + ends
         ends_of = end.flatten(0, 1).index_select(0, last.flatten())
         spans = F.gelu(start.flatten(0, 1).index_select(0, first.flatten()) + ends_of)
-        return by_row(self.out, spans).view(*first.shape, -1)
+        return self.out(spans).view(*first.shape, -1)
 
 
 @dataclass(frozen=True)
-class SpanLabels:
-    """The labels of constituents in the training parses. See ``dlmctl.training.classifier.DataLabels``."""
+class SpanLabels(Labels):
+    """The labels of constituents in the training parses. See ``dlmctl.control.classifier.Labels``."""
 
     names: list[str]
 
@@ -177,7 +179,7 @@ class SpanLabels:
             )
         return self.names.index(name)
 
-    def build_classifier(self, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
+    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
         return SpanClassifier(config.embed_dim, config.length, len(self.names))
 
     def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Tensor]:
@@ -195,7 +197,7 @@ class SpanLabels:
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Nats per word of the whole chart, and accuracy over constituents and what is taken for one, both ``[B]``."""
-        counts = torch.tensor([len(chart) for chart in labels]).clamp(max=x.shape[1] - STRUCTURE)
+        counts = torch.tensor([len(chart) for chart in labels]).clamp(max=x.shape[1] - SPECIAL)
         most = int(counts.max())
         target = torch.zeros(len(labels), most, most, dtype=torch.long)
         for row, chart in enumerate(labels):
@@ -210,9 +212,6 @@ class SpanLabels:
         accuracy = ((guess == target) & either).sum(1) / either.sum(1).clamp(min=1)
         return nats.sum(1) / counts.to(x.device), accuracy
 
-    def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
-        return {}
-
 
 def parsed(sentences: Sequence[Sequence[str]]) -> list[Tree]:
     """The trees that the outside parser gives these sentences; asked again at once, as training does, the same."""
@@ -224,72 +223,59 @@ def _parsed(sentences: tuple[tuple[str, ...], ...]) -> list[Tree]:
     return constituency_parser()(sentences)
 
 
-class SyntaxTree(Control[SyntaxTreeParams]):
-    """Steers by a noise-aware span classifier (Li et al. 2022, section 5), checks by an outside parser."""
+class PreparedTree(Prepared):
+    """Guidance by a noise-aware span classifier: the spans that count, filled up with the first word at no weight."""
 
-    name = "syntax_tree"
-    ragged = True
-    Params = SyntaxTreeParams
-    Labels = SpanLabels
-
-    def word_count(self, sample: int) -> tuple[int, int]:
-        params = self.of(sample)
-        return params.words, params.words if params.tree is not None else sys.maxsize
-
-    def prepare(self, setting: Setting) -> None:
-        device = setting.model.embeddings.device
-        labels = load_labels(SpanLabels, type(self), setting)
-        self._classifier = load_classifier(type(self), setting).to(device)
-        rows = [self._cells(self.of(row), labels) for row in range(setting.batch)]
+    def __init__(self, classifier: nn.Module, labels: SpanLabels, batch: BatchContext[SyntaxTreeParams]) -> None:
+        rows = [_cells(params, labels) for params in batch.params]
         room = [
-            [cell for cell in found if cell[1] < layout.canvas - STRUCTURE]
-            for found, layout in zip(rows, setting.layouts, strict=True)
+            [cell for cell in found if cell[1] < layout.positions - SPECIAL]
+            for found, layout in zip(rows, batch.layouts, strict=True)
         ]
-        beyond = torch.tensor([len(found) - len(inside) for found, inside in zip(rows, room, strict=True)])
-        self._beyond = NO_ROOM * beyond.to(device)
-        # Each row's cells of the chart, filled up with the first word at no weight.
-        cells = torch.zeros(setting.batch, max(map(len, room)), 4, dtype=torch.long)
-        for row, found in enumerate(room):
-            weight = 1 if self.of(row).tree is not None else SPAN_WEIGHT
+        beyond = torch.tensor([len(found) - len(near) for found, near in zip(rows, room, strict=True)])
+        cells = torch.zeros(len(batch), max(1, *map(len, room)), 4, dtype=torch.long)
+        for row, (found, params) in enumerate(zip(room, batch.params, strict=True)):
+            weight = 1 if params.tree is not None else SPAN_WEIGHT
             cells[row, : len(found)] = torch.tensor([(*cell, weight) for cell in found]).reshape(-1, 4)
-        self._starts, self._ends, self._wanted, self._weights = cells.to(device).unbind(-1)
-
-    @staticmethod
-    def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int, int]]:
-        """First word, last word and class of the spans in the energy: all that a tree has room for, or those asked."""
-        wanted = {(start, end): labels.number(label) for start, end, label in params.wanted}
-        if params.tree is not None:
-            starts, ends = all_spans(params.words)
-            wanted = {cell: wanted.get(cell, 0) for cell in zip(starts.tolist(), ends.tolist(), strict=True)}
-        return [(*cell, label) for cell, label in wanted.items()]
+        self.classifier, self.beyond = classifier, NO_ROOM * beyond.to(batch.device)
+        self.starts, self.ends, self.wanted, self.weights = cells.to(batch.device).unbind(-1)
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
         over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
-        logits = self._classifier(state.x, state.t, self._starts, self._ends, state.inside).float()
+        logits = widened(self.classifier(state.x, state.t, self.starts, self.ends, state.mask))
         # Span by span: over a transposed tensor the same sums come out otherwise among other rows.
-        nats = F.cross_entropy(logits.flatten(0, 1), self._wanted.flatten(), reduction="none")
-        return (nats.view_as(self._weights) * self._weights).sum(-1) + self._beyond
+        nats = F.cross_entropy(logits.flatten(0, 1), self.wanted.flatten(), reduction="none")
+        return (nats.view_as(self.weights) * self.weights).sum(-1) + self.beyond
 
-    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
+
+def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int, int]]:
+    """First word, last word and class of the spans in the energy: all that a tree has room for, or those asked."""
+    wanted = {(start, end): labels.number(label) for start, end, label in params.wanted}
+    if params.tree is not None:
+        starts, ends = all_spans(params.words)
+        wanted = {cell: wanted.get(cell, 0) for cell in zip(starts.tolist(), ends.tolist(), strict=True)}
+    return [(*cell, label) for cell, label in wanted.items()]
+
+
+class SyntaxTree(Control[SyntaxTreeParams]):
+    """Steers by a noise-aware span classifier (Li et al. 2022, section 5), checks by an outside parser."""
+
+    name = "syntax_tree"
+    Params = SyntaxTreeParams
+    Labels = SpanLabels
+
+    def word_range(self, params: SyntaxTreeParams) -> tuple[int, int]:
+        return params.words, params.words if params.tree is not None else sys.maxsize
+
+    def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
+        labels = load_labels(SpanLabels, type(self), batch)
+        return PreparedTree(load_classifier(type(self), batch), labels, batch)
+
+    def check_many(self, params: Sequence[SyntaxTreeParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Labelled F1 with the outside parser's tree, all words counted, or the share of spans that are in it."""
-        checks = []
-        for sample, tree in enumerate(constituency_parser()(words)):
-            params = self.of(sample)
-            found = labelled_spans(tree)
-            missing = [span for span in params.wanted if span not in found]
-            if params.tree is not None:
-                score = compare(read_tree(params.tree), tree, ignore=()).f1
-            else:
-                score = 1 - len(missing) / len(params.wanted)
-            why = "all constituents found"
-            if missing:
-                start, end, label = missing[0]
-                why = f"no {label} over words {start} to {end} ({' '.join(words[sample][start : end + 1])})"
-            elif score < 1:
-                why = "constituents beyond the tree's"
-            checks.append(Check(score, score >= params.pass_at, why))
-        return checks
+        trees = constituency_parser()(texts)
+        return [_judged(*each) for each in zip(params, texts, trees, strict=True)]
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[SyntaxTreeParams]:
@@ -305,3 +291,21 @@ class SyntaxTree(Control[SyntaxTreeParams]):
         if "tree" in record:
             return SyntaxTreeParams(tree=record["tree"])
         return cls.from_words([cast("list[str]", record["words"])])[0]
+
+
+def _judged(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Check:
+    found = labelled_spans(tree)
+    missing = [span for span in params.wanted if span not in found]
+    extra = [span for span in found if span not in params.wanted] if params.tree is not None else []
+    if params.tree is not None:
+        score = compare(read_tree(params.tree), tree, ignore=()).f1
+    else:
+        score = 1 - len(missing) / len(params.wanted)
+    why = "all constituents found"
+    if missing:
+        start, end, label = missing[0]
+        why = f"no {label} over words {start} to {end} ({' '.join(words[start : end + 1])})"
+    elif score < 1:
+        why = "constituents beyond the tree's"
+    where = {place for start, end, _ in (*missing, *extra) for place in (start, end) if place < len(words)}
+    return Check(score, score >= params.pass_at, why, tuple(sorted(where)))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
-    from dlmctl.control.base import Check, Control, ControlState
+    from dlmctl.control.base import Check, Control
+    from dlmctl.control.state import ControlState
     from dlmctl.errors import UserError
     from dlmctl.generation.generate import Generation, Sample, generate, run_recipe
     from dlmctl.recipe.recipe import Recipe, load_recipe

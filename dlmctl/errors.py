@@ -64,3 +64,8 @@ def nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     listed = known if len(known) <= 20 else [*known[:20], "..."]
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(listed)}."
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, without its full stop."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")

@@ -22,8 +22,12 @@ from dlmctl.recipe.recipe import Recipe, read_recipe
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+# To the last bit the same in whatever shard.
+ALONE = {"steps": 2, "deterministic": True}
+
+
 def recipe_for(model_folder, **settings) -> Recipe:
-    return Recipe(model=str(model_folder), **{"samples": 20, "seed": 3, "sampler": {"steps": 2}, **settings})
+    return Recipe(model=str(model_folder), **{"samples": 20, "seed": 3, "sampler": ALONE, **settings})
 
 
 def rows(folder: Path) -> list[dict]:
@@ -43,6 +47,7 @@ def test_shards_together_are_what_one_run_gives(model_folder, tmp_path, whole):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["rows"], manifest["shards"], manifest["shards_done"]) == (20, 4, 4)
     assert manifest["settings"]["sampler"]["steps"] == 2
+    assert [one["deterministic"] for one in manifest["environments"]] == [True]
 
 
 def test_shards_of_a_control_deal_its_parameters_out_by_sample_number(model_folder, tmp_path):
@@ -92,7 +97,7 @@ def test_killed_again_and_again_it_loses_and_doubles_nothing(model_folder, tmp_p
     counts = list(map(int, run.stdout.split()))
     assert counts == sorted(set(counts))  # every start got further
     assert counts[-1] < 100  # and none to the end
-    generate_shards(recipe_for(model_folder, samples=800), tmp_path / "once", shard_rows=8)
+    generate_shards(recipe_for(model_folder, samples=800, sampler={"steps": 2}), tmp_path / "once", shard_rows=8)
     assert rows(tmp_path / "often") == rows(tmp_path / "once")
     assert [row["index"] for row in rows(tmp_path / "often")] == list(range(800))
     names = {path.name for path in (tmp_path / "often").iterdir()}
@@ -106,7 +111,7 @@ def test_other_settings_are_refused_and_named(model_folder, tmp_path):
     for change, said in [
         ({"seed": 4}, "seed was 3 and is 4."),
         ({"samples": 9}, "samples was 20 and is 9, which is fewer."),
-        ({"sampler": {"steps": 3, "eta": 0}}, "sampler.eta was 1.0 and is 0.0; sampler.steps was 2 and is 3."),
+        ({"sampler": {**ALONE, "steps": 3, "eta": 0}}, "sampler.eta was 1.0 and is 0.0; sampler.steps was 2 and is 3."),
         ({"controls": [{"length": {"words": 5}}]}, 'controls.0.length.words was null and is 5'),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
@@ -137,6 +142,16 @@ def test_what_changes_no_text_may_change(model_folder, tmp_path, whole):
     (tmp_path / "run" / "rows-000000008.jsonl").unlink()
     generate_shards(recipe_for(model_folder, batch_size=3, device="cpu", description="again"), tmp_path / "run")
     assert rows(tmp_path / "run") == whole
+
+
+def test_the_manifest_lists_what_the_rows_were_drawn_by(model_folder, tmp_path):
+    usual = {"steps": 2}
+    generate_shards(recipe_for(model_folder, sampler=usual), tmp_path / "run", shard_rows=8)
+    again = recipe_for(model_folder, sampler=usual, batch_size=3)
+    generate_shards(again, tmp_path / "run")  # draws nothing
+    (tmp_path / "run" / "rows-000000008.jsonl").unlink()
+    run = generate_shards(again, tmp_path / "run").run
+    assert [one["batch_size"] for one in run.environments()] == [64, 3]
 
 
 def test_a_run_is_extended_and_keeps_what_it_has(model_folder, tmp_path, whole):
@@ -220,7 +235,7 @@ def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_
             raise KeyboardInterrupt
         return run_recipe(*arguments, **options)
 
-    monkeypatch.setattr("dlmctl.generation.generate.run_recipe", stop_at_the_third)
+    monkeypatch.setattr("dlmctl.generation.bulk.run_recipe", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt) as caught:
         generate_bulk(recipe, target, shard_rows=8)
     assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."

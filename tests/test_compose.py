@@ -4,8 +4,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from dlmctl.control.base import Check, Control, ControlParams
-from dlmctl.control.compose import All, AnyOf, Not
+from dlmctl.control.base import All, AnyOf, Check, Control, ControlParams, Not
 
 
 class HasParams(ControlParams):

@@ -166,8 +166,7 @@ def test_recipes_page_names_every_setting(kind):
 
 
 def test_training_page_names_every_setting():
-    from dlmctl.diffusion.model import ModelSettings
-    from dlmctl.generation.prompts import LabelSettings, SourceSettings
+    from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
     from dlmctl.training.lm import LanguageModelConfig
     from dlmctl.training.scorer import ScorerConfig, ScorerSizes
 

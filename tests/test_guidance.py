@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from dlmctl.recipe.settings import Guidance
-from dlmctl.sampling.guidance import LARGEST_SHIFT, langevin, shift_latent, shift_words, strength
+from dlmctl.sampling.guidance import LARGEST_SHIFT, shift_words, strength
+from dlmctl.sampling.latent_guidance import langevin, shift_latent
 
 
 def gradient_of(energy):

@@ -7,8 +7,10 @@ import pytest
 import yaml
 from pydantic import BaseModel, Field
 
-from dlmctl.control.base import Control, ControlParams, find_control, offers
-from dlmctl.control.catalogue import Plugin, find_plugin, in_yaml, installed, is_trainable, type_name
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.catalogue import Plugin, find_plugin, in_yaml, installed, type_name
+from dlmctl.control.classifier import is_trainable
+from dlmctl.control.registry import find_control, offers
 from dlmctl.control.skeleton import write_skeleton
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.recipe import read_recipe, recipe_schema

@@ -79,7 +79,7 @@ def ran(tmp_path_factory, tokenizer, model_folder):
     (folder / "lm.yaml").write_text(yaml.safe_dump({"model": yaml.safe_load(SIZES), "loop": loop}))
     (folder / "control.yaml").write_text(yaml.safe_dump(loop))
     (folder / "shared.yaml").write_text(
-        f"model: {model_folder}\nsamples: 22\nseed: 5\nsampler: {{steps: 2}}\n"
+        f"model: {model_folder}\nsamples: 22\nseed: 5\nsampler: {{steps: 2, deterministic: true}}\n"
         "controls:\n  - length: [{words: 5}, {words: 7}, {words: 6}]\n"
     )
     notes, out, err = torchrun(
@@ -90,7 +90,7 @@ def ran(tmp_path_factory, tokenizer, model_folder):
         "generate -r shared.yaml --out run/ --shard-rows 4",
         "generate -r shared.yaml --out texts.jsonl",
         "generate -r shared.yaml --out texts.npz",
-        f"decode {model_folder} -n 22 --seed 5 --steps 2 --out decoded",
+        f"decode {model_folder} -n 22 --seed 5 --steps 2 --set sampler.deterministic=true --out decoded",
         "generate -r shared.yaml --seed 6 --out run/",
         "generate -r shared.yaml --set 'controls=[{length: {words: 99}}]' --out unfit/",
     )
@@ -138,7 +138,7 @@ def test_decoding_is_that_of_one_process(ran, tmp_path, model_folder):
     from dlmctl.recipe.recipe import Recipe
 
     folder, _, out, _ = ran
-    decode(Recipe(model=str(model_folder), samples=22, seed=5, sampler={"steps": 2}), tmp_path)
+    decode(Recipe(model=str(model_folder), samples=22, seed=5, sampler={"steps": 2, "deterministic": True}), tmp_path)
     for name in ("samples.txt", "samples.jsonl"):
         assert (folder / "decoded" / name).read_bytes() == (tmp_path / name).read_bytes()
     assert sum(line.startswith("self_bleu") for line in out) == 1

@@ -22,7 +22,7 @@ def test_there_is_a_recipe_for_every_control_that_has_weights_or_needs_none():
     import yaml
 
     from dlmctl.checkpoint.bundled import bundled_path
-    from dlmctl.control.base import offers
+    from dlmctl.control.registry import offers
 
     texts = [bundled_path("recipes", name).read_text("utf-8") for name in bundled_names("recipes")]
     used = {key for text in texts for entry in yaml.safe_load(text).get("controls", []) for key in entry}

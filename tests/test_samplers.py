@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dlmctl.diffusion.noise import Draw, SampleNoise
-from dlmctl.diffusion.samplers import SAMPLERS, Step, ddim, dpmpp_2m
+from dlmctl.diffusion.samplers import SAMPLERS, ddim, dpmpp_2m
 from dlmctl.diffusion.schedule import Schedule
+from dlmctl.sampling.walk import Step
 
 # Unlike the sqrt schedule it has almost no noise at the first grid point, so the last step loses no variance.
 SCHEDULE = Schedule("linear")

@@ -82,6 +82,7 @@ def test_lm_score_without_a_scorer_says_how_to_make_one(pretrained):
         generate(model=pretrained, samples=1, candidates=2, rank_by=["lm_score"], sampler=QUICK)
 
 
+@pytest.mark.usefixtures("float64")
 def test_until_draws_the_failing_ones_again_and_counts_rounds(pretrained):
     first = generate(model=pretrained, samples=6, sampler=QUICK)
     control = Shortish(first.samples[0].words[0])
@@ -97,6 +98,7 @@ def test_until_draws_the_failing_ones_again_and_counts_rounds(pretrained):
     assert all(sample.passed or sample.rounds == 5 for sample in result)
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_best_candidate_is_kept_whatever_the_batch_size(pretrained):
     word = generate(model=pretrained, samples=1, sampler=QUICK).samples[0].words[0]
     results = [

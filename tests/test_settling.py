@@ -5,10 +5,10 @@ import torch
 
 from controls.contains import Contains
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.diffusion.samplers import Step
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.early_exit import Settling, rung, settled_since
+from dlmctl.sampling.walk import Step
 
 WIDTH, LENGTH = 3, 4
 

@@ -92,6 +92,7 @@ def test_what_the_energy_sees(pretrained, method, at_estimate):
     assert all((t == 0 and same) == at_estimate for t, same in seen)
 
 
+@pytest.mark.usefixtures("float64")
 def test_an_energy_that_is_not_a_number_stops_its_own_guidance_only(pretrained):
     free = generate(model=pretrained, samples=3, sampler=QUICK)
     whole = generate(Wish("river"), model=pretrained, samples=3, sampler=QUICK)

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dlmctl.errors import DataError, ModelError
-from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, detokenize, load_tokenizer, split_words
+from dlmctl.text.spelling import detokenize, split_words
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, load_tokenizer
 
 CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
 

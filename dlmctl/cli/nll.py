@@ -37,7 +37,7 @@ def nll(
     with counting("texts", quiet=quiet or json) as progress:
         from dlmctl.checkpoint.pretrained import from_pretrained
         from dlmctl.evaluation.nll import likelihood, read_texts
-        from dlmctl.generation.generate import choose_device
+        from dlmctl.sampling.device import choose_device
 
         pretrained = from_pretrained(model, choose_device(device))
         texts = read_texts(data, pretrained, split, limit)

@@ -42,12 +42,13 @@ def control(
 ) -> None:
     """Train the classifier of a control and save it beside the model."""
     from dlmctl.checkpoint.pretrained import from_pretrained
-    from dlmctl.control.base import find_control
-    from dlmctl.training.classifier import require_trainable, train_control
+    from dlmctl.control.classifier import labels_of
+    from dlmctl.control.registry import find_control
+    from dlmctl.training.classifier import train_control
     from dlmctl.training.config import LoopConfig, read_config
 
     kind = find_control(name)
-    require_trainable(kind)
+    labels_of(kind)
     loop = read_config(config, LoopConfig, settings or [])
     folder = train_control(kind, from_pretrained(model), loop, data, out, label=label, name=weights, resume=resume)
     say(f"weights of {name} saved in {folder}")

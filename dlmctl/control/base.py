@@ -1,46 +1,44 @@
-"""What a control is, how controls combine, and where they are found.
+"""What a control is, and how controls combine.
 
-A control gives an ``energy`` that guidance pushes down at every reverse step, may ``project`` the x_0 estimate
-onto an exact constraint, and ``check``s the finished words by other means than the network that guided.
+A control is written for one text: how many words it may have, and whether finished words are what was asked for, judged
+by other means than what guided. ``prepare`` lays the controls of a batch out for the sampler; see
+``dlmctl.control.prepared``.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from dlmctl.errors import RecipeError, UserError, nearest
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot
+from dlmctl.control.state import BatchContext, P
+from dlmctl.errors import UserError, first_line
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dlmctl.checkpoint.pretrained import Pretrained
-    from dlmctl.diffusion.layout import Layout
-    from dlmctl.diffusion.model import DiffusionLM
-    from dlmctl.diffusion.noise import Draw
-    from dlmctl.text.tokenizer import Tokenizer
+    from dlmctl.control.classifier import Labels as LabelsOf
 
-ENTRY_POINTS = "dlmctl.controls"
-# What stands where a control's name stands in a recipe, and so cannot be one.
-RESERVED = ("all", "any", "not", "weight")
-
-log = logging.getLogger("dlmctl")
+T = TypeVar("T")
 
 
 class Check(NamedTuple):
-    """The verdict on one text: ``score`` in [0, 1], whether it ``passed``, and ``why`` in a few words."""
+    """The verdict on one text.
+
+    Attributes:
+        score: in [0, 1].
+        why: the reason in a few words.
+        where: the words at fault, counted from 0, where single words can be named.
+    """
 
     score: float
     passed: bool
     why: str
+    where: tuple[int, ...] = ()
 
 
 class ControlParams(BaseModel):
@@ -49,165 +47,65 @@ class ControlParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a control is told before a batch is sampled.
-
-    Attributes:
-        model, tokenizer, folder: the model, its words, and where its weights and those of its controls lie.
-        draws: which sample, and which attempt at it, each row is.
-        layouts: of each row its canvas, and the settled number of words or None where the model chooses.
-    """
-
-    model: DiffusionLM
-    tokenizer: Tokenizer
-    folder: Path
-    draws: Sequence[Draw]
-    layouts: Sequence[Layout]
-
-    @property
-    def batch(self) -> int:
-        """Rows of the batch."""
-        return len(self.draws)
-
-    @property
-    def length(self) -> int:
-        """Positions of the batch: its longest canvas."""
-        return max(layout.canvas for layout in self.layouts)
-
-
-class ControlState:
-    """The latent that an energy judges, and what the model makes of it.
-
-    Attributes:
-        x: the latent, ``[B, L, D]``; gradients flow to it.
-        t: its noise level, ``[B]`` in [0, 1]; 0 where ``x`` is itself an x_0 estimate.
-        x0: the x_0 estimate ``[B, L, D]``, computed when first asked for.
-        word_log_probs: log-probabilities of the words ``[B, L, V]``, computed when first asked for.
-        inside: ``[B, L]``, true on each row's canvas; None where all rows are as long as the batch. Elsewhere ``x`` and
-            ``x0`` have no meaning, and ``word_log_probs`` is PAD for certain.
-        embeddings: of the words, ``[V, D]``.
-        tokenizer: words and ids.
-    """
-
-    def __init__(
-        self,
-        x: Tensor,
-        t: Tensor,
-        *,
-        tokenizer: Tokenizer,
-        embeddings: Tensor,
-        x0: Callable[[], Tensor],
-        word_log_probs: Callable[[], Tensor],
-        inside: Tensor | None = None,
-    ) -> None:
-        self.x, self.t, self.tokenizer, self.embeddings, self.inside = x, t, tokenizer, embeddings, inside
-        self._x0, self._word_log_probs = x0, word_log_probs
-
-    @cached_property
-    def x0(self) -> Tensor:
-        return self._x0()
-
-    @cached_property
-    def word_log_probs(self) -> Tensor:
-        return self._word_log_probs()
-
-
-P = TypeVar("P", bound=BaseModel)
-
-
 class Control(Generic[P]):
     """Base class of controls.
 
-    A subclass sets ``name`` and ``Params`` and gives ``energy`` and ``check``; the rest is optional. In Python
-    it is made from its parameters (``Pos(tags=["DET", "NOUN"])``), or with ``each`` from one set of parameters
-    per sample.
+    A subclass sets ``name`` and ``Params`` and gives ``check`` and ``prepare``; the rest is optional. In Python it is
+    made from its parameters (``Pos(tags=["DET", "NOUN"])``), or with ``each`` from one set of parameters a sample.
+
+    Attributes:
+        Labels: of a control with a classifier to train, what the classifier learns (``dlmctl.control.classifier``).
+        weight: a share of the guidance; a class may bring its own, which a recipe's ``weight`` then multiplies.
     """
 
     name: ClassVar[str]
     Params: ClassVar[type[BaseModel]]
-    # A share of the guidance; a class may bring its own, which a recipe's `weight` then multiplies.
+    Labels: ClassVar[type[LabelsOf] | None] = None
     weight: float = 1.0
-    # Whether `restrict`, `condition` and `project` alone satisfy it: then its energy need not guide word logits.
-    exact: ClassVar[bool] = False
-    # Whether its energy leaves out what is not `inside`, so that texts of different canvases may share a batch.
-    ragged: bool = False
 
     def __init__(self, **params: Any) -> None:
-        self.params: list[P] = [self.Params.model_validate(params)]  # type: ignore[list-item]
+        self.sets: tuple[P, ...] = (cast("P", self.Params.model_validate(params)),)
 
     @classmethod
     def each(cls, params: Sequence[P]) -> Control[P]:
-        """One control whose sample i has ``params[i]``."""
-        made = cls.__new__(cls)
-        made.params = list(params)
+        """One control whose sample i has ``params[i]``; they are dealt out in turn where there are more samples."""
+        first, *others = params
+        made = cls(**first.model_dump(exclude_unset=True))
+        made.sets = (first, *others)
         return made
 
-    def of(self, sample: int) -> P:
-        """The parameters of a sample: the sets are dealt out to the samples in turn."""
-        return self.params[sample % len(self.params)]
+    # What an author gives: each for one text and its parameters.
 
-    def only(self, samples: Sequence[int]) -> Control[P]:
-        """The same control for some samples only, in that order."""
-        chosen = copy.copy(self)
-        chosen.params = [self.of(sample) for sample in samples]
-        return chosen
-
-    # What subclasses give.
-
-    def word_count(self, sample: int) -> tuple[int, int] | None:
-        """Fewest and most words that a text of this sample can have, or None for any number.
+    def word_range(self, params: P) -> tuple[int, int] | None:
+        """Fewest and most words that a text can have, or None for any number.
 
         Asked with this, the number is settled before the first step and START, END and PAD are pinned accordingly.
         """
         return None
 
-    def attach(self, pretrained: Pretrained) -> None:
+    def attach(self, model: Pretrained) -> None:
         """Load what the check needs from beside the model. Called once, before anything is drawn.
 
         Raises:
             UserError: it is missing, or the parameters do not fit it.
         """
 
-    def prepare(self, setting: Setting) -> None:
-        """Load weights and lay out targets for a batch.
-
-        Called before its first step and, on a fresh copy, again for the rows that are left when others are done.
+    def prepare(self, batch: BatchContext[P]) -> Prepared:
+        """What steers the texts of a batch, text i by ``batch.params[i]``; called before its first step, and again for
+        the texts that are left when others are done. By default nothing steers.
 
         Raises:
             UserError: the weights are missing, or the parameters cannot be met by this model.
         """
+        return Prepared()
 
-    def energy(self, state: ControlState) -> Tensor:
-        """How far each sample is from what is wanted: ``[B]``, in nats, lower is better, differentiable."""
+    def check(self, params: P, words: Sequence[str]) -> Check:
+        """The verdict on a finished text, given as words."""
         raise NotImplementedError
 
-    def restrict(self, logits: Tensor) -> Tensor:
-        """Word logits ``[B, L, V]`` with -inf where a word is out of the question. Asked at every step."""
-        return logits
-
-    def condition(self, logits: Tensor, t: Tensor) -> Tensor:
-        """Word logits ``[B, L, V]`` given that the constraint holds, where that can be said exactly.
-
-        For constraints that no single position decides. Asked at every step, times ``t [B]``, after ``restrict`` of
-        every control and after guidance; with t = 0 for the finished text, whose words are the likeliest ones.
-        """
-        return logits
-
-    def verify(self, logits: Tensor) -> None:
-        """Asked before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
-
-        Raises:
-            RecipeError: nothing that is left can satisfy this control.
-        """
-
-    def project(self, x0: Tensor, state: ControlState) -> Tensor:
-        """Exact constraints written into the x_0 estimate ``[B, L, D]``."""
-        return x0
-
-    def check(self, words: Sequence[Sequence[str]]) -> list[Check]:
-        """The verdict on each finished text, given as words."""
-        raise NotImplementedError
+    def check_many(self, params: Sequence[P], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """``check`` of several texts, for judges that are quicker with many at once."""
+        return [self.check(one, words) for one, words in zip(params, texts, strict=True)]
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[P]:
@@ -232,96 +130,195 @@ class Control(Generic[P]):
             return cls.from_words([words])[0]
         return cast("P", cls.Params.model_validate(record))
 
+    # What the toolkit asks: for samples by their number. Faults of an author's code become one message.
+
+    def dealt(self, sample: int) -> P:
+        """The parameters of a sample: the sets are dealt out to the samples in turn."""
+        return self.sets[sample % len(self.sets)]
+
+    def range_of(self, sample: int) -> tuple[int, int] | None:
+        """Fewest and most words of a sample."""
+        return self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
+
+    def ready(self, batch: BatchContext[Any]) -> Prepared:
+        """The control laid out for the samples of a batch.
+
+        Raises:
+            UserError: as ``prepare``, or its code fails.
+        """
+        own = replace(batch, params=[self.dealt(draw.sample) for draw in batch.draws])
+        return self._asked("prepare", lambda: self.prepare(own))
+
+    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """The verdict on the text of each sample.
+
+        Raises:
+            UserError: the control's check fails, or gives something else than a ``Check`` with a score from 0 to 1.
+        """
+        params = [self.dealt(sample) for sample in samples]
+        found = self._asked("check", lambda: self.check_many(params, texts))
+        for check in found:
+            if not isinstance(check, Check) or not 0 <= check.score <= 1 or math.isnan(check.score):
+                what = f"check must give a Check with a score from 0 to 1, and gave {str(check)[:80]}."
+                raise UserError(what, where=self._whose())
+        return found
+
+    def __call__(self, words: Sequence[str]) -> Check:
+        """The verdict on one text, given as words, by the first set of parameters."""
+        return self.verdicts([0], [words])[0]
+
+    def _whose(self) -> str:
+        return f"control {self.name!r} ({type(self).__module__})"
+
+    def _asked(self, member: str, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except UserError:
+            raise
+        except NotImplementedError:
+            raise UserError(f"has no {member}.", where=self._whose()) from None
+        except Exception as error:  # whatever an author's code may do
+            raise UserError(f"{member} failed: {first_line(error)}.", where=self._whose()) from error
+
     # How controls combine.
 
     def __and__(self, other: Control[Any]) -> Control[Any]:
-        from dlmctl.control.compose import All
-
         return All([self, other])
 
     def __or__(self, other: Control[Any]) -> Control[Any]:
-        from dlmctl.control.compose import AnyOf
-
         return AnyOf([self, other])
 
     def __invert__(self) -> Control[Any]:
-        from dlmctl.control.compose import Not
+        return self.parts[0] if isinstance(self, Not) else Not(self)
 
-        return Not(self)
-
-    def __rmul__(self, weight: float) -> Control[P]:
+    def __mul__(self, weight: float) -> Control[P]:
         """``0.5 * control``: the same control with its weight scaled."""
         scaled = copy.copy(self)
         scaled.weight = self.weight * weight
         return scaled
 
+    __rmul__ = __mul__
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.params[0].model_dump().items())})"
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.sets[0].model_dump().items())})"
 
 
-def offers() -> dict[str, list[EntryPoint]]:
-    """Every control that an installed package offers, by name, without importing any.
-
-    Where packages offer controls of one name the first of the list is taken: dlmctl's own, else the first by
-    package name, so that what a recipe means does not hang on the order of installation.
-    """
-    found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, _rank(point), point.value)):
-        found.setdefault(point.name, []).append(point)
-    return found
-
-
-def _rank(point: EntryPoint) -> tuple[bool, str]:
-    package = point.dist.name if point.dist else ""
-    return package != "dlmctl", package
-
-
-def origin(point: EntryPoint) -> str:
-    """Package and version that a control comes from."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-
-
-def find_control(name: str) -> type[Control[Any]]:
-    """The control class registered as ``name``. Warns, once, where several packages offer one.
+class Composite(Control[ControlParams]):
+    """Base of the combinations: passes every call on to its ``parts``.
 
     Raises:
-        RecipeError: no installed package registers it.
-        UserError: it fails to import or is no control; ``where`` is the control and its package, ``what`` the reason.
+        UserError: a part is no control.
     """
-    known = offers()
-    if name not in known:
-        raise RecipeError(f"there is no control {name!r}.", remedy=nearest(name, list(known)))
-    taken, *ignored = known[name]
-    if ignored:
-        _warn_of_rivals(name, origin(taken), ", ".join(map(origin, ignored)))
-    where = f"control {name!r} of {origin(taken)}"
-    try:
-        found = taken.load()
-    except (Exception, SystemExit) as error:  # whatever the code of others may do
-        raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
-    if fault := _fault(name, found):
-        raise UserError(f"cannot be used: {taken.value} {fault}.", where=where)
-    return cast("type[Control[Any]]", found)
+
+    Params = ControlParams
+
+    def __init__(self, parts: Sequence[Control[Any]]) -> None:
+        super().__init__()
+        self.parts = list(parts)
+        for part in self.parts:
+            if not isinstance(part, Control):
+                raise UserError(f"{part!r} is not a control.", remedy='A control is an object such as Contains("pub").')
+
+    def range_of(self, sample: int) -> tuple[int, int] | None:
+        return None
+
+    def attach(self, model: Pretrained) -> None:
+        for part in self.parts:
+            part.attach(model)
+
+    def _ready(self, batch: BatchContext[Any]) -> list[Part]:
+        return [Part(part.name, part.weight, part.ready(batch)) for part in self.parts]
+
+    def _verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[tuple[Check, ...]]:
+        return list(zip(*(part.verdicts(samples, texts) for part in self.parts), strict=True))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.parts!r})"
 
 
-def first_line(error: BaseException) -> str:
-    """An error in one line, without its full stop."""
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")
+class All(Composite):
+    """Every part is to hold."""
+
+    name = "all"
+
+    def __init__(self, parts: Sequence[Control[Any]]) -> None:
+        flat: list[Control[Any]] = []
+        for part in parts:
+            nested = part.parts if isinstance(part, All) and part.weight == 1 else [part]
+            flat.extend(nested)
+        super().__init__(flat)
+
+    def range_of(self, sample: int) -> tuple[int, int] | None:
+        """The overlap of the parts' ranges; fewest above most means that no length serves them all."""
+        ranges = [found for part in self.parts if (found := part.range_of(sample)) is not None]
+        return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
+
+    def ready(self, batch: BatchContext[Any]) -> PreparedAll:
+        return PreparedAll(self._ready(batch))
+
+    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """Passed if all parts passed; the score is their mean."""
+        return [_joined(row) for row in self._verdicts(samples, texts)]
 
 
-def _fault(name: str, found: Any) -> str | None:
-    """What keeps a registered object from being the control ``name``."""
-    if not (isinstance(found, type) and issubclass(found, Control)):
-        return "is not a subclass of dlmctl.control.base.Control"
-    if name in RESERVED:
-        return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
-    # Weights and verdicts are filed under the class's own name.
-    if getattr(found, "name", None) != name:
-        return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"
-    params = getattr(found, "Params", None)
-    return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
+class AnyOf(Composite):
+    """At least one part is to hold."""
+
+    name = "any"
+
+    def ready(self, batch: BatchContext[Any]) -> Prepared:
+        return PreparedAny(self._ready(batch))
+
+    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """The best part decides."""
+        rows = self._verdicts(samples, texts)
+        return [max(row, key=lambda check: (check.passed, check.score)) for row in rows]
 
 
-@cache
-def _warn_of_rivals(name: str, taken: str, ignored: str) -> None:
-    log.warning("dlmctl: several packages offer a control %r: that of %s is taken, not %s.", name, taken, ignored)
+class Not(Composite):
+    """One part is not to hold."""
+
+    name = "not"
+
+    def __init__(self, part: Control[Any]) -> None:
+        super().__init__([part])
+
+    def ready(self, batch: BatchContext[Any]) -> Prepared:
+        return PreparedNot(self.parts[0].ready(batch))
+
+    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+        rows = self.parts[0].verdicts(samples, texts)
+        return [Check(1 - check.score, not check.passed, f"not: {check.why}") for check in rows]
+
+
+def parts_of(control: Control[Any]) -> list[Control[Any]]:
+    """The controls that are all to hold: the parts of an ``All``, or the control alone."""
+    return control.parts if isinstance(control, All) else [control]
+
+
+def ready_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
+    """The controls that are all to hold, laid out for a batch."""
+    weight = control.weight if isinstance(control, All) else 1.0
+    return All([weight * part for part in parts_of(control)]).ready(batch)
+
+
+def check_all(
+    control: Control[Any] | None, samples: Sequence[int], texts: Sequence[Sequence[str]]
+) -> list[dict[str, Check]]:
+    """The verdicts on the text of each sample by control label; a composition of all reports each of its parts."""
+    if control is None:
+        return [{} for _ in texts]
+    verdicts: dict[str, list[Check]] = {}
+    for part in parts_of(control):
+        label, number = part.name, 1
+        while label in verdicts:  # several controls of one kind
+            number += 1
+            label = f"{part.name} {number}"
+        verdicts[label] = part.verdicts(samples, texts)
+    return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(texts))]
+
+
+def _joined(row: Sequence[Check]) -> Check:
+    where = sorted({place for check in row for place in check.where})
+    score = sum(check.score for check in row) / len(row)
+    return Check(score, all(check.passed for check in row), "; ".join(check.why for check in row), tuple(where))

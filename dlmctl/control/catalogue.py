@@ -15,8 +15,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
-from dlmctl.control.base import Control, find_control, first_line, offers, origin
-from dlmctl.errors import UserError
+from dlmctl.control.base import Control
+from dlmctl.control.registry import find_control, offers, origin
+from dlmctl.errors import UserError, first_line
 
 
 class Parameter(NamedTuple):
@@ -66,7 +67,7 @@ class Plugin:
     @property
     def trainable(self) -> bool:
         """Whether ``dlmctl train control`` has a classifier to train for it."""
-        return is_trainable(self.kind)
+        return self.kind.Labels is not None
 
     def weights(self, model: str) -> str:
         """Whether its classifier's weights lie beside a model: present, missing or none needed; their names if any.
@@ -79,7 +80,7 @@ class Plugin:
         folder = resolve(model)
         if not self.trainable:
             return "none needed"
-        from dlmctl.training.classifier import classifier_folder
+        from dlmctl.control.classifier import classifier_folder
 
         beside = classifier_folder(folder, self.name)
         named = sorted({path.parent.name for path in beside.glob("*/*.safetensors")})
@@ -200,12 +201,6 @@ def find_plugin(name: str) -> Plugin:
             f"has Params without a JSON schema: {first_line(error)}.", where=f"control {name!r} of {plugin.origin}"
         ) from error
     return plugin
-
-
-def is_trainable(kind: type[Control[Any]]) -> bool:
-    """Whether a control has a classifier to train, itself or by its ``Labels`` (see ``dlmctl.training.classifier``)."""
-    offered = getattr(kind, "Labels", kind)
-    return all(hasattr(offered, method) for method in ("build_classifier", "labels", "classifier_loss"))
 
 
 def in_yaml(value: Any) -> str:

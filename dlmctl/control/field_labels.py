@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmctl.control.classifier import Labels
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.models.pooled import PooledClassifier
@@ -20,10 +21,10 @@ MAX_VALUES = 500
 
 
 @dataclass(frozen=True)
-class FieldLabels:
+class FieldLabels(Labels):
     """The fields of a data set with their values, and a classifier with a softmax for each field.
 
-    Classes of a field are its values in order, then ``absent``. See ``dlmctl.training.classifier.DataLabels``.
+    Classes of a field are its values in order, then ``absent``. See ``dlmctl.control.classifier.Labels``.
     """
 
     values: dict[str, list[str]]
@@ -65,10 +66,7 @@ class FieldLabels:
     def from_json(cls, saved: Any) -> FieldLabels:
         return cls({str(name): [str(value) for value in values] for name, values in saved["values"].items()})
 
-    def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
-        return {}
-
-    def build_classifier(self, config: ModelConfig, tokenizer: Tokenizer) -> nn.Module:
+    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
         return PooledClassifier(config.embed_dim, config.length, [len(values) + 1 for values in self.values.values()])
 
     def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[list[int]]:

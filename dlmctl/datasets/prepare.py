@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.errors import DataError, UserError
@@ -181,8 +182,6 @@ def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer
         return None
     folder = Path(vocabulary)
     if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
-        from dlmctl.checkpoint.resolve import resolve
-
         folder = resolve(vocabulary)
     return load_tokenizer(folder)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dlmctl.errors import DataError, nearest
-from dlmctl.text.tokenizer import detokenize, split_words
+from dlmctl.text.spelling import detokenize, split_words
 
 Format = Literal["e2e-csv", "e2e", "roc-csv", "roc-jsonl", "roc-infill", "text", "jsonl"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -1,9 +1,9 @@
-"""The layout of a text: on how many positions it is drawn, and where its structure tokens stand."""
+"""The layout of a text: on how many positions it is drawn, and where its special tokens stand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -13,34 +13,35 @@ from dlmctl.errors import RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlmctl.control.base import Control
     from dlmctl.diffusion.model import ModelConfig
     from dlmctl.text.tokenizer import Tokenizer
 
 # START and END.
-STRUCTURE = 2
-# Canvases come in classes of this many positions, as in training, so that texts of like length share a batch.
-CLASS = 8
+SPECIAL = 2
+# Texts are laid out on multiples of so many positions, as in training, so that those of like length share a batch.
+MULTIPLE = 8
 
 
 class Layout(NamedTuple):
     """Positions of a text, and how many words it has: None where that is the model's to choose."""
 
-    canvas: int
+    positions: int
     words: int | None
 
 
-def canvas_of(words: int, length: int) -> int:
-    """The smallest canvas, at most ``length``, that holds so many words."""
-    return min(-(-(words + STRUCTURE) // CLASS) * CLASS, length)
+def positions_for(words: int, length: int) -> int:
+    """The fewest positions, at most ``length``, that hold so many words."""
+    return min(-(-(words + SPECIAL) // MULTIPLE) * MULTIPLE, length)
 
 
 def lay_out(
-    config: ModelConfig, control: Control[Any] | None, draw: Draw, lengths: Sequence[float] | None = None
+    config: ModelConfig, wanted: tuple[int, int] | None, draw: Draw, lengths: Sequence[float] | None = None
 ) -> Layout:
     """The layout of one text, its length drawn like those of the training sentences.
 
-    ``lengths`` are the weights of each number of words from 0, where more is known of this text.
+    Args:
+        wanted: fewest and most words that its controls allow; None for any number.
+        lengths: the weights of each number of words from 0, where more is known of this text.
 
     A control that wants a number of words, or a range, settles the number before the first step: the samples keep to
     it exactly, and every part of a composition agrees on it.
@@ -48,9 +49,8 @@ def lay_out(
     Raises:
         RecipeError: the controls ask for more words than the model can hold, or for no possible number.
     """
-    wanted = control.word_count(draw.sample) if control is not None else None
     low, high = wanted or (0, config.length)
-    most = config.length - STRUCTURE
+    most = config.length - SPECIAL
     if low > high:
         raise RecipeError(
             f"the controls contradict each other: one needs at least {low} words, another at most {high}.",
@@ -69,62 +69,62 @@ def lay_out(
         words = int(torch.multinomial(weights, 1, generator=draw.generator(LAYOUT)))
     else:  # no training sentence is so long or so short
         words = high if wanted is None or low == high else (low + high) // 2
-    return Layout(canvas_of(words, config.length), None if wanted is None else words)
+    return Layout(positions_for(words, config.length), None if wanted is None else words)
 
 
 class Layouts(NamedTuple):
-    """The layouts of a batch: ``canvases [B]``, and ``words [B]`` with -1 where the model decides."""
+    """The layouts of a batch: ``positions [B]``, and ``words [B]`` with -1 where the model decides."""
 
-    canvases: Tensor
+    positions: Tensor
     words: Tensor
 
     @property
     def length(self) -> int:
-        """Positions of the batch: its longest canvas."""
-        return int(self.canvases.max())
+        """Positions of the batch: those of its longest text."""
+        return int(self.positions.max())
 
     @property
-    def inside(self) -> Tensor | None:
-        """``[B, L]``, true on each row's canvas; None where all rows fill the batch."""
-        place = torch.arange(self.length, device=self.canvases.device)
-        inside = place < self.canvases[:, None]
-        return None if inside.all() else inside
+    def mask(self) -> Tensor | None:
+        """The attention mask ``[B, L]``, true on each row's own positions; None where all rows fill the batch."""
+        place = torch.arange(self.length, device=self.positions.device)
+        mask = place < self.positions[:, None]
+        return None if mask.all() else mask
 
 
 def stacked(layouts: Sequence[Layout], device: torch.device) -> Layouts:
     """The layouts of a batch as tensors."""
     words = [-1 if layout.words is None else layout.words for layout in layouts]
-    canvases = [layout.canvas for layout in layouts]
-    return Layouts(torch.tensor(canvases, device=device), torch.tensor(words, device=device))
+    positions = [layout.positions for layout in layouts]
+    return Layouts(torch.tensor(positions, device=device), torch.tensor(words, device=device))
 
 
-def pin_structure(x0: Tensor, layouts: Layouts, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
+def pin_special(x0: Tensor, layouts: Layouts, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
     """``x0 [B, L, D]`` with START first, END after the words and PAD behind it where their number is settled, and PAD
-    off each row's canvas."""
-    for token, where in _structure(layouts, tokenizer):
+    off each row's own positions."""
+    for token, where in _special(layouts, tokenizer):
         x0 = torch.where(where[..., None], embeddings[token].to(x0), x0)
     return x0
 
 
-def structure_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
-    """``pin_structure`` as words ``[B, L, V]`` that cannot stand where they are: all but the token that is settled for
-    a place, and, among a settled number of words, the structure tokens."""
-    places = _structure(layouts, tokenizer)
-    inside = (layouts.words[:, None] >= 0) & ~(places[0][1] | places[1][1] | places[2][1])
-    token = torch.arange(vocabulary, device=inside.device)
-    banned = inside[..., None] & torch.isin(token, torch.tensor([number for number, _ in places], device=token.device))
+def special_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
+    """``pin_special`` as words ``[B, L, V]`` that cannot stand where they are: all but the token that is settled for
+    a place, and, among a settled number of words, the special tokens."""
+    places = _special(layouts, tokenizer)
+    in_text = (layouts.words[:, None] >= 0) & ~(places[0][1] | places[1][1] | places[2][1])
+    token = torch.arange(vocabulary, device=in_text.device)
+    banned = in_text[..., None] & torch.isin(token, torch.tensor([number for number, _ in places], device=token.device))
     for number, where in places:
         banned |= where[..., None] & (token != number)
     return banned
 
 
-def _structure(layouts: Layouts, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
+def _special(layouts: Layouts, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
     """START, END and PAD, each with the places ``[B, L]`` it is settled for."""
-    canvases, words = layouts
+    positions, words = layouts
     place = torch.arange(layouts.length, device=words.device)
     end, settled = words[:, None] + 1, words[:, None] >= 0
     return [
         (tokenizer.start_id, settled & (place == 0)),
         (tokenizer.end_id, settled & (place == end)),
-        (tokenizer.pad_id, (settled & (place > end)) | (place >= canvases[:, None])),
+        (tokenizer.pad_id, (settled & (place > end)) | (place >= positions[:, None])),
     ]

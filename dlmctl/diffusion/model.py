@@ -6,9 +6,7 @@ Latents are ``[batch, length, embed_dim]``, word ids ``[batch, length]``, times 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +21,42 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
+from dlmctl.diffusion.family import Prediction
+from dlmctl.diffusion.process import x0_from_noise, x0_from_previous
 from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
-from dlmctl.generation.prompts import LabelSettings, SourceSettings
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
 from dlmctl.models.conditioner import Conditioner, Conditioning
-from dlmctl.models.transformer import MAX_LENGTH, MAX_WIDTH
+from dlmctl.models.numerics import widened
+from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 
 Rounding = Literal["dot", "l2", "cosine"]
 Objective = Literal["paper", "cross_entropy"]
 PredictionTarget = Literal["x0", "epsilon", "previous"]
 
 MAX_VOCABULARY = 4_000_000
+
+
+class LabelSettings(BaseModel):
+    """A model whose texts have one label each (``class_cond`` of Diffusion-LM)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(description="the field of the data that holds the label")
+
+
+class SourceSettings(BaseModel):
+    """A model that writes about a source (``conditional_gen`` of Diffusion-LM)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fields: list[str] = Field(
+        default_factory=list, description="the fields of the data that make the source, in this order; all by default"
+    )
+    length: int = Field(
+        96, gt=2, le=MAX_LENGTH, description="longest source in words, with START, END and a word for each field name"
+    )
+    layers: int = Field(2, gt=0, le=MAX_LAYERS, description="blocks of the source encoder; its width is the denoiser's")
+    min_count: int = Field(2, ge=1, description="words seen less often in the sources become UNK")
 
 
 class ModelSettings(BaseModel):
@@ -99,18 +122,6 @@ class ModelConfig(ModelSettings):
         return self
 
 
-class Prediction:
-    """What the model makes of x_t: ``x0 [B, L, D]``, computed when first asked for where it is a mean of word
-    embeddings, and, for word-predicting models, ``logits [B, L, V]``."""
-
-    def __init__(self, x0: Callable[[], Tensor], logits: Tensor | None = None) -> None:
-        self._x0, self.logits = x0, logits
-
-    @cached_property
-    def x0(self) -> Tensor:
-        return self._x0()
-
-
 class DiffusionLM(nn.Module):
     """Word embeddings, a denoiser over them, and a rounding head.
 
@@ -125,8 +136,8 @@ class DiffusionLM(nn.Module):
         self.schedule = Schedule(config.schedule, config.schedule_steps)
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.predicts_words = config.objective == "cross_entropy"
-        # Whether it can leave out positions, so that texts of different canvases may share a batch.
-        self.ragged = config.architecture == "transformer"
+        # Whether it can leave out positions, so that texts of different lengths may share a batch.
+        self.takes_mask = config.architecture == "transformer"
         in_dim = config.embed_dim * (2 if config.self_conditioning else 1)
         out_dim = config.vocab_size if self.predicts_words else config.embed_dim
         self.denoiser = build_denoiser(
@@ -178,12 +189,12 @@ class DiffusionLM(nn.Module):
         t: Tensor,
         previous_x0: Tensor | None = None,
         given: Conditioning | None = None,
-        inside: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Prediction:
         """The x_0 estimate for ``x_t [B, L, D]`` at times ``t [B]``.
 
         ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent. ``given`` is
-        what the text is about; nothing in particular when absent. ``inside [B, L]`` is true for the positions that
+        what the text is about; nothing in particular when absent. ``mask [B, L]`` is true for the positions that
         count, all of them when absent; what stands at the others is of no meaning. Only the transformer takes it.
         """
         inputs = x_t
@@ -192,8 +203,8 @@ class DiffusionLM(nn.Module):
         if self.conditioner is not None and given is None:
             given = self.conditioner(*self.conditioner.nothing(len(x_t)))
         time = self.schedule.network_time(t)
-        more = {name: value for name, value in (("given", given), ("inside", inside)) if value is not None}
-        output = self.denoiser(inputs, time, **more).float()
+        more = {name: value for name, value in (("given", given), ("mask", mask)) if value is not None}
+        output = widened(self.denoiser(inputs, time, **more))
         if self.predicts_words:
             return self.prediction_of_words(output)
         if self.config.prediction == "epsilon":
@@ -224,164 +235,3 @@ def _conditioner(config: ModelConfig) -> Conditioner | None:
         source_layers=source.layers if source else 0,
         length=config.length,
     )
-
-
-def _wide(values: Tensor, like: Tensor) -> Tensor:
-    """``[B]`` coefficients shaped and typed to scale a latent ``[B, L, D]``."""
-    return values.to(like.device, like.dtype).reshape(-1, 1, 1)
-
-
-def one_step(schedule: Schedule) -> float:
-    """The stride of the underlying discrete process, in units of t (T = 2000 where time is continuous)."""
-    return 1.0 / (schedule.steps or 2000)
-
-
-def q_sample(schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """x_t = sqrt(alphabar) x_0 + sqrt(1 - alphabar) noise (Ho et al. 2020, eq. 4)."""
-    alphabar = schedule.alphabar(t)
-    return _wide(alphabar.sqrt(), x0) * x0 + _wide((1 - alphabar).sqrt(), x0) * noise
-
-
-def posterior(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of q(x_s given x_t, x_0) for s < t (Ho et al. 2020, eq. 7); variance ``[B, 1, 1]``."""
-    a_t, a_s = schedule.alphabar(t), schedule.alphabar(s)
-    alpha = a_t / a_s
-    mean = _wide(a_s.sqrt() * (1 - alpha) / (1 - a_t), x0) * x0 + _wide(alpha.sqrt() * (1 - a_s) / (1 - a_t), x0) * x_t
-    return mean, _wide((1 - alpha) * (1 - a_s) / (1 - a_t), x0)
-
-
-def x0_from_noise(schedule: Schedule, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """x_0 from an estimate of the noise in x_t."""
-    alphabar = schedule.alphabar(t)
-    return (x_t - _wide((1 - alphabar).sqrt(), x_t) * noise) / _wide(alphabar.sqrt(), x_t)
-
-
-def x0_from_previous(schedule: Schedule, x_t: Tensor, t: Tensor, previous: Tensor) -> Tensor:
-    """x_0 from an estimate of the posterior mean one discrete step earlier."""
-    zeros = torch.zeros_like(x_t)
-    s = (t - one_step(schedule)).clamp(min=0)
-    share_x0, _ = posterior(schedule, torch.ones_like(x_t), zeros, t, s)
-    share_xt, _ = posterior(schedule, zeros, x_t, t, s)
-    return (previous - share_xt) / share_x0
-
-
-def paper_loss(
-    model: DiffusionLM,
-    ids: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    noise_x0: Tensor,
-    given: Conditioning | None = None,
-) -> dict[str, Tensor]:
-    """The end-to-end objective of Li et al. 2022 (eq. 2), per example.
-
-    Args:
-        ids: ``[B, L]``; t: ``[B]``; noise, noise_x0: ``[B, L, D]`` standard normal, for x_t and for x_0;
-            given: what the texts are about.
-
-    Returns:
-        ``loss`` and ``mse``, each ``[B]``, in squared latent units plus nats per position.
-    """
-    schedule = model.schedule
-    clean = model.embed(ids)
-    first = torch.full_like(t, one_step(schedule))
-    x0 = clean + _wide((1 - schedule.alphabar(first)).sqrt(), clean) * noise_x0
-    x_t = q_sample(schedule, x0, t, noise)
-    prediction = model.predict(x_t, t, _self_condition(model, x_t, t, given), given)
-    target, estimate = x0, prediction.x0
-    if model.config.prediction == "epsilon":
-        alphabar = schedule.alphabar(t)
-        target = noise
-        estimate = (x_t - _wide(alphabar.sqrt(), x_t) * prediction.x0) / _wide((1 - alphabar).sqrt(), x_t)
-    elif model.config.prediction == "previous":
-        s = (t - one_step(schedule)).clamp(min=0)
-        target, _ = posterior(schedule, x0, x_t, t, s)
-        estimate, _ = posterior(schedule, prediction.x0, x_t, t, s)
-    mse = (target - estimate).square().mean((1, 2))
-    mse = torch.where(t < 1.5 * first, (clean - prediction.x0).square().mean((1, 2)), mse)
-    prior = (_wide(schedule.alphabar(torch.ones_like(t)).sqrt(), x0) * x0).square().mean((1, 2))
-    rounding = F.cross_entropy(model.rounding_logits(x0).transpose(1, 2), ids, reduction="none").mean(1)
-    return {"loss": mse + prior + rounding, "mse": mse}
-
-
-def cross_entropy_loss(
-    model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, given: Conditioning | None = None
-) -> dict[str, Tensor]:
-    """Cross-entropy of the words given x_t (Dieleman et al. 2022, section 3.1), per example.
-
-    Args:
-        ids: ``[B, L]``; t: ``[B]``; noise: ``[B, L, D]`` standard normal; given: what the texts are about.
-
-    Returns:
-        ``loss [B]``, nats per position.
-    """
-    x_t = q_sample(model.schedule, model.embed(ids), t, noise)
-    logits = model.predict(x_t, t, _self_condition(model, x_t, t, given), given).logits
-    assert logits is not None
-    return {"loss": F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(1)}
-
-
-def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, given: Conditioning | None) -> Tensor | None:
-    """In training, for every second batch, a first estimate to condition on (Chen et al. 2023, algorithm 1)."""
-    if not (model.config.self_conditioning and model.training) or torch.rand(()).item() < 0.5:
-        return None
-    with torch.no_grad():
-        return model.predict(x_t, t, None, given).x0
-
-
-class Bound(NamedTuple):
-    """Parts of the variational bound, in nats: ``prior [B, L]``, ``words [B, L]``, and ``diffusion [K, B, L]`` for K
-    steps of the process, which start at ``times [K, B]``."""
-
-    prior: Tensor
-    diffusion: Tensor
-    words: Tensor
-    times: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """With all steps of the process, an upper bound on -log p(words), ``[B]``."""
-        return (self.prior + self.diffusion.sum(0) + self.words).sum(1)
-
-
-@torch.no_grad()
-def likelihood_bound(
-    model: DiffusionLM,
-    ids: Tensor,
-    steps: int,
-    noise: Callable[[Tensor], Tensor],
-    picked: Tensor | None = None,
-    given: Conditioning | None = None,
-) -> Bound:
-    """The variational bound of a ``steps``-step reverse process (Ho et al. 2020, eq. 5; Kingma et al. 2021, eq. 13).
-
-    With q's own posterior variance, the KL of the step t to s is (SNR(s) - SNR(t)) / 2 times the squared
-    error of the x_0 estimate. The words are scored given the least noisy latent of the process.
-
-    Args:
-        ids: ``[B, L]``; all positions count, PAD too.
-        noise: standard normal noise like a latent.
-        picked: ``[K, B]``, for each sequence the numbers of the steps to compute, of 0 (t = 1) to ``steps`` - 2; all of
-            them if not given.
-        given: what the texts are about.
-    """
-    schedule, clean = model.schedule, model.embed(ids)
-    times = schedule.times(steps).to(ids.device)
-    if picked is None:
-        picked = torch.arange(steps - 1, device=ids.device)[:, None].expand(-1, len(ids))
-    last = schedule.alphabar(torch.ones(len(ids), device=ids.device, dtype=torch.float64))
-    per_coordinate = 0.5 * (_wide(last, clean) * clean.square() - _wide(last + torch.log1p(-last), clean))
-    gains = []
-    for number in picked.to(ids.device):
-        t, s = times[number], times[number + 1]
-        snr_t, snr_s = (a / (1 - a) for a in (schedule.alphabar(t), schedule.alphabar(s)))
-        x_t = q_sample(schedule, clean, t, noise(clean))
-        previous = model.predict(x_t, t, None, given).x0 if model.config.self_conditioning else None
-        estimate = model.predict(x_t, t, previous, given).x0
-        gains.append((0.5 * (snr_s - snr_t)).to(clean)[:, None] * (clean - estimate).square().sum(2))
-    first = times[-2].expand(len(ids))
-    prediction = model.predict(q_sample(schedule, clean, first, noise(clean)), first, None, given)
-    logits = prediction.logits if prediction.logits is not None else model.rounding_logits(prediction.x0)
-    words = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
-    diffusion = torch.stack(gains) if gains else clean.new_zeros(0, *ids.shape)
-    return Bound(per_coordinate.sum(2), diffusion, words, times[picked])

@@ -1,4 +1,4 @@
-"""Where randomness comes from: each draw of each sample has streams of its own, so batch size never changes a text."""
+"""Where randomness comes from: each draw of each sample has streams of its own, in whatever batch it is."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SampleNoise:
 
     Args:
         draws: one for each row of the batch.
-        canvases: positions that each row has noise on, 0 behind them; all if not given.
+        positions: how many of each row have noise, 0 behind them; all if not given.
         top_p: redraw entries whose absolute value exceeds this (Diffusion-LM's noise truncation); None keeps all.
 
     Raises:
@@ -41,11 +41,11 @@ class SampleNoise:
     """
 
     def __init__(
-        self, draws: Sequence[Draw], top_p: float | None = None, canvases: Sequence[int] | None = None
+        self, draws: Sequence[Draw], top_p: float | None = None, positions: Sequence[int] | None = None
     ) -> None:
         if top_p is not None and top_p <= 0:
             raise ValueError(f"top_p must be positive, got {top_p}")
-        self.top_p, self.canvases = top_p, canvases
+        self.top_p, self.positions = top_p, positions
         self.generators = [draw.generator(NOISE) for draw in draws]
 
     def __call__(self, like: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ class SampleNoise:
         _, length, width = like.shape
         noise = torch.zeros(len(self.generators), length, width)
         for row, source in enumerate(self.generators):
-            canvas = length if self.canvases is None else self.canvases[row]
-            noise[row, :canvas] = self._draw(source, torch.Size((canvas, width)))
+            own = length if self.positions is None else self.positions[row]
+            noise[row, :own] = self._draw(source, torch.Size((own, width)))
         return noise.to(like)
 
     def _draw(self, source: torch.Generator, shape: torch.Size) -> Tensor:

@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control, find_control
+from dlmctl.control.base import Control, check_all
+from dlmctl.control.registry import find_control
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError
-from dlmctl.generation.generate import check_all, generate
+from dlmctl.generation.generate import generate
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
@@ -47,13 +48,13 @@ def evaluate_control(
     judge = load_scorer(scorer or pretrained.folder / "scorer")
     control.attach(pretrained)
     settings = settings or Recipe()
-    control, count = possible_targets(control, pretrained, targets, seed=seed)
-    figures = {"targets": float(targets), "impossible": float(targets - count)}
+    asked = possible_targets(control, pretrained, targets, seed=seed)
+    figures = {"targets": float(targets), "impossible": float(targets - len(asked))}
     for prefix, used in (("", control), ("unguided_", None)):
         result = generate(
             used,
             model=pretrained,
-            samples=count,
+            samples=asked,
             seed=seed,
             sampler=settings.sampler,
             guidance=settings.guidance,
@@ -63,21 +64,19 @@ def evaluate_control(
             progress=progress,
         )
         texts = [sample.words for sample in result]
-        verdicts = check_all(control.only(range(count)), texts)
+        verdicts = check_all(control, asked, texts)
         scores = {label: sum(row[label].score for row in verdicts) / targets for label in verdicts[0]}
         figures[f"{prefix}success"] = sum(scores.values()) / len(scores)
         figures[f"{prefix}passed"] = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
         if len(scores) > 1:
             figures |= {f"{prefix}success_{label}": score for label, score in scores.items()}
         figures[f"{prefix}lm_score"] = corpus_nats(judge, texts)
-        figures[f"{prefix}seconds_per_sample"] = result.seconds / count
+        figures[f"{prefix}seconds_per_sample"] = result.seconds / len(asked)
     return figures
 
 
-def possible_targets(
-    control: Control[Any], pretrained: Pretrained, targets: int, *, seed: int = 0
-) -> tuple[Control[Any], int]:
-    """An attached control for those of its targets that can be asked of this model, and how many they are.
+def possible_targets(control: Control[Any], pretrained: Pretrained, targets: int, *, seed: int = 0) -> list[int]:
+    """The targets of an attached control that can be asked of this model, by number.
 
     Raises:
         RecipeError: why the first target cannot, where none can.
@@ -86,7 +85,7 @@ def possible_targets(
     refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
     if len(refused) == targets:
         raise next(iter(refused.values()))
-    return control.only([target for target in range(targets) if target not in refused]), targets - len(refused)
+    return [target for target in range(targets) if target not in refused]
 
 
 def read_targets(

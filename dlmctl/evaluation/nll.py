@@ -19,14 +19,14 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
-from dlmctl.diffusion.layout import STRUCTURE, canvas_of
-from dlmctl.diffusion.model import likelihood_bound
+from dlmctl.diffusion.bound import likelihood_bound
+from dlmctl.diffusion.layout import SPECIAL, positions_for
 from dlmctl.diffusion.noise import CONTROL, Draw, SampleNoise
 from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError
-from dlmctl.generation.prompts import Condition, condition_of
+from dlmctl.generation.prompts import prompt_of
 from dlmctl.sampling.draw import Progress
-from dlmctl.sampling.prompted import Conditioned
+from dlmctl.sampling.prompted import Prompt, given_to
 
 STEPS, BINS = 2000, 20
 BATCH_POSITIONS = 4096
@@ -80,7 +80,7 @@ class Texts(NamedTuple):
     """Rows of word ids, START to END, and what a model that takes a label or a source is given with each."""
 
     rows: Sequence[Sequence[int]]
-    condition: Condition | None = None
+    prompt: Prompt | None = None
 
 
 def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: int | None = None) -> Texts:
@@ -114,10 +114,10 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
         raise DataError("holds no texts.", where=str(data))
     longest, most = max(map(len, rows)), pretrained.model.config.length
     if longest > most:
-        what = f"has a text of {longest - STRUCTURE} words; the model holds up to {most - STRUCTURE}."
+        what = f"has a text of {longest - SPECIAL} words; the model holds up to {most - SPECIAL}."
         raise DataError(what, where=str(data), remedy="Shorten it or leave it out.")
     try:
-        return Texts(rows, condition_of(pretrained, [fields[at] for at in chosen]))
+        return Texts(rows, prompt_of(pretrained, [fields[at] for at in chosen]))
     except DataError as error:
         raise DataError(error.what, where=error.where or str(data), remedy=error.remedy) from None
 
@@ -143,7 +143,7 @@ def likelihood(
     all: the mean over draws is the bound itself. Each text's noise follows from the seed and its number.
 
     Args:
-        texts: none longer than the model (``read_texts``); without a condition, of a model that takes one, it is the
+        texts: none longer than the model (``read_texts``); without a prompt, of a model that takes one, it is the
             bound given nothing.
         steps: by default those of a discrete schedule, else 2000. Any number gives a bound; more are tighter only as
             far as the x_0 estimate becomes exact near t = 0.
@@ -160,7 +160,7 @@ def likelihood(
         ids = ids.to(model.embeddings.device)
         draws_of = [Draw(seed, number) for number in numbers]
         picked = torch.from_numpy(np.stack([_picked(stretches, draw) for draw in draws_of], axis=1))
-        given = Conditioned(model, texts.condition, numbers, scale=1.0).given
+        given = given_to(model, texts.prompt, numbers)
         bound = likelihood_bound(model, ids, steps, SampleNoise(draws_of), picked, given)
         diffusion = bound.diffusion.double().cpu() * sizes
         before, after = bound.prior.double().cpu(), bound.words.double().cpu()
@@ -210,7 +210,7 @@ def _batches(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> Iterato
     """Numbers and ids ``[B, canvas]`` of rows that share a canvas."""
     by_canvas: dict[int, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        by_canvas[canvas_of(len(row) - STRUCTURE, length)].append(number)
+        by_canvas[positions_for(len(row) - SPECIAL, length)].append(number)
     for canvas, numbers in sorted(by_canvas.items()):
         size = max(1, BATCH_POSITIONS // canvas)
         for at in range(0, len(numbers), size):

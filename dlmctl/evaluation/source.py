@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.datasets.conditions import pick
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.generate import Generation, generate
-from dlmctl.generation.prompts import pick, read_condition
+from dlmctl.generation.prompts import read_prompt
 from dlmctl.metrics.bertscore import bert_score, require_encoder
 from dlmctl.metrics.overlap import overlap
 from dlmctl.metrics.text_files import mteval_words
@@ -111,7 +112,7 @@ def evaluate_source(
         require_encoder(encoder)  # rather now than after all has been drawn
     result = generate(
         model=pretrained,
-        condition=read_condition(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
+        prompt=read_prompt(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
         samples=len(tasks),
         seed=seed,
         sampler=sampler,

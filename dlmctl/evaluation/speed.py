@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.catalogue import installed
+from dlmctl.control.classifier import classifier_folder
 from dlmctl.errors import UserError
 from dlmctl.generation.generate import Generation, generate
 from dlmctl.metrics.lm_score import corpus_nats, scorer_of
 from dlmctl.recipe.presets import Chosen, Preset, settings_of
-from dlmctl.training.classifier import classifier_folder
 
 # The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for those that the paper does not have.
 PAPER_FLUENCY = {"semantic": 0.01, "length": 0.01, "pos": 1e-4, "syntax_tree": 5e-4, "spans": 0.1}
@@ -106,8 +107,6 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
 
     The targets are read off texts that the model draws itself, so that no data is needed and every one is within reach.
     """
-    from dlmctl.control.catalogue import installed
-
     texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1)]
     cases = [Case("free", None, samples)]
     for plugin in installed()[0]:

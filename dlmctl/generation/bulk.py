@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import UserError
+from dlmctl.generation.generate import run_recipe
 from dlmctl.generation.output import check_target, record
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run
 from dlmctl.generation.tally import Tally
+from dlmctl.sampling.device import choose_device
+from dlmctl.sampling.environment import environment
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
 BulkProgress = Callable[[float, int], None]
 """Receives texts done, with a share of those being drawn, and texts in all."""
 
-# What changes no text, or is said by other settings: a preset by sampler and guidance, a model by its weights.
+# What changes no text but by rounding, or is said by other settings: a preset by sampler and guidance, a model by its
+# weights.
 NEUTRAL = {"description", "samples", "batch_size", "device", "model", "preset"}
 
 
@@ -75,12 +80,13 @@ class Outcome(NamedTuple):
     drawn: int
     seconds: float
     place: Path
+    environments: list[dict[str, Any]]
 
     def figures(self) -> dict[str, Any]:
         """The same as plain values."""
         speed = self.drawn / max(self.seconds, 1e-9)
         drawn = {"drawn": self.drawn, "seconds": round(self.seconds, 3), "samples_per_second": round(speed, 3)}
-        return {**self.tally.figures(), **drawn, "out": str(self.place)}
+        return {**self.tally.figures(), **drawn, "out": str(self.place), "environments": self.environments}
 
 
 def generate_shards(
@@ -106,17 +112,23 @@ def generate_shards(
         UserError: as ``generate``; the folder holds another run, or another process is at work on it.
         KeyboardInterrupt: with a message that says what is kept.
     """
-    from dlmctl.checkpoint.pretrained import from_pretrained
-    from dlmctl.generation.generate import run_recipe
-
     team = processes.Team()
     shard_rows = shard_rows or max(1, min(SHARD_ROWS, -(-recipe.samples // team.size)))
     pretrained = team.together(lambda: from_pretrained(recipe.model))
+    device = team.together(lambda: choose_device(recipe.device, deterministic=recipe.sampler.deterministic))
     settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), "weights": weights_digest(pretrained)}
 
     def opened() -> Run:
         about = {"model": recipe.model}
-        return open_run(folder, settings, recipe.samples, shard_rows=shard_rows, latents=latents, about=about)
+        return open_run(
+            folder,
+            settings,
+            recipe.samples,
+            shard_rows=shard_rows,
+            latents=latents,
+            about=about,
+            environment=environment(recipe.sampler, device, recipe.batch_size),
+        )
 
     def work(run: Run, mine: list[range]) -> None:
         for shard in mine:
@@ -178,11 +190,11 @@ def generate_bulk(
     )
     if not processes.is_main():
         return None
-    tally = Tally.of(run.records())
+    tally, environments = Tally.of(run.records()), run.environments()
     if target.file is not None:
         merge(run, target.file)
         shutil.rmtree(target.folder)
-    return Outcome(tally, drawn, seconds, target.file or target.folder)
+    return Outcome(tally, drawn, seconds, target.file or target.folder, environments)
 
 
 def weights_digest(pretrained: Pretrained) -> str:

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from dlmctl import processes
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import Check, Control, find_control
-from dlmctl.control.compose import All, AnyOf, Not, parts_of
+from dlmctl.control.base import All, AnyOf, Check, Control, Not, check_all
+from dlmctl.control.registry import find_control
 from dlmctl.diffusion.noise import Draw
-from dlmctl.diffusion.samplers import OnStep
-from dlmctl.errors import UserError
-from dlmctl.generation.prompts import Condition, Label, read_condition
+from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.recipe.presets import Preset, settings_of
 from dlmctl.recipe.recipe import ControlSpec, Recipe
 from dlmctl.recipe.recipe import Source as RecipeFile
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Drawn, Plan, Progress, draw_texts
+from dlmctl.sampling.environment import environment, one_thread
+from dlmctl.sampling.prompted import Prompt
+from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
 
 
@@ -56,10 +56,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Generation:
-    """The samples of a run, in order, and the seconds that sampling and checking took."""
+    """The samples of a run, in order.
+
+    Attributes:
+        seconds: that sampling and checking took.
+        environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
+    """
 
     samples: list[Sample]
     seconds: float
+    environment: dict[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
@@ -113,11 +119,11 @@ def run_recipe(
         origin: errors about the model name its line.
     """
     pretrained = model or from_pretrained(recipe.model)
-    condition = read_condition(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
+    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=None if origin is None else origin.error)
     return generate(
         build_control(recipe.control_specs()),
         model=pretrained,
-        condition=condition,
+        prompt=prompt,
         samples=recipe.samples if samples is None else samples,
         seed=recipe.seed,
         sampler=recipe.sampler,
@@ -138,7 +144,7 @@ def generate(
     model: str | Pretrained = "e2e",
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
-    condition: Condition | None = None,
+    prompt: Prompt | None = None,
     samples: int | Sequence[int] = 8,
     seed: int = 0,
     preset: Preset = "balanced",
@@ -148,6 +154,7 @@ def generate(
     candidates: int = 1,
     rank_by: Sequence[Criterion] = ("satisfaction",),
     batch_size: int = 64,
+    deterministic: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
     on_step: OnStep | None = None,
@@ -159,15 +166,17 @@ def generate(
         model: a bundled name, a folder, a hub name, or a model already loaded.
         label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
         source: of a model with a source, the text or the fields and values to write from, or a list of such.
-        condition: in place of label and source, both as ids already; see ``condition.read_condition``.
+        prompt: in place of label and source, both as ids already; see ``prompts.read_prompt``.
         samples: how many texts, or the numbers of some of a run's; a control's sets of parameters are dealt out to
             them in turn, by number.
-        seed: each sample follows from the seed and its own number alone.
+        seed: each sample follows from the seed and its own number, but for the rounding of its batch.
         preset: what ``sampler`` and ``guidance`` are where they are not given.
         until: draw samples again that are not good enough; the best text of each is kept.
         candidates: texts drawn for each sample in each round, of which the best by ``rank_by`` is kept.
         rank_by: what makes a text the best, the first criterion first; see ``selection.utilities``.
-        device: ``auto`` takes a GPU if there is one.
+        deterministic: as ``sampler.deterministic``: each text alone on one thread of the CPU, and so to the last bit
+            the same at any batch size.
+        device: ``auto`` takes a GPU if there is one, but not where the texts are to be deterministic.
         on_step: sees every reverse step of every batch.
 
     Raises:
@@ -176,37 +185,44 @@ def generate(
     """
     started = time.perf_counter()
     until = until or Until(max_rounds=1)
-    place = choose_device(device)
+    chosen = settings_of(preset)
+    sampler = sampler or chosen.sampler
+    if deterministic:
+        sampler = SamplerSettings.model_validate({**sampler.model_dump(), "deterministic": True})
+    place = choose_device(device, deterministic=sampler.deterministic)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     pretrained.model.to(place)
     if control is not None:
         control.attach(pretrained)
-    condition = condition or read_condition(pretrained, label, source)
-    chosen = settings_of(preset)
-    plan = Plan(pretrained, control, sampler or chosen.sampler, guidance or chosen.guidance, batch_size, condition)
+    prompt = prompt or read_prompt(pretrained, label, source)
+    plan = Plan(pretrained, control, sampler, guidance or chosen.guidance, batch_size, prompt)
     numbers = range(samples) if isinstance(samples, int) else samples
     best: dict[int, Sample] = {}
-    for number in range(until.max_rounds):
-        open_samples = [i for i in numbers if i not in best or not satisfied(best[i].checks, until)]
-        if not open_samples:
-            break
-        attempts = range(number * candidates, (number + 1) * candidates)
-        draws = [Draw(seed, sample, attempt) for sample in open_samples for attempt in attempts]
-        found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
-        for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
-            found[sample.index].append(sample)
-        for i, texts in found.items():
-            best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
-    return Generation([best[i] for i in numbers], time.perf_counter() - started)
+    with one_thread(sampler.deterministic):
+        for number in range(until.max_rounds):
+            open_samples = [i for i in numbers if i not in best or not satisfied(best[i].checks, until)]
+            if not open_samples:
+                break
+            attempts = range(number * candidates, (number + 1) * candidates)
+            draws = [Draw(seed, sample, attempt) for sample in open_samples for attempt in attempts]
+            found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
+            for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
+                found[sample.index].append(sample)
+            for i, texts in found.items():
+                best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
+    seconds = time.perf_counter() - started
+    return Generation([best[i] for i in numbers], seconds, environment(sampler, place, batch_size))
 
 
 def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
     """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""
-    results = sorted(drawn, key=lambda result: result.draw)
-    control = plan.control.only([result.draw.sample for result in results]) if plan.control is not None else None
-    for result, checks in zip(results, check_all(control, [result.words for result in results]), strict=True):
-        text = plan.pretrained.tokenizer.text(result.words)
-        yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
+    in_order = sorted(drawn, key=lambda result: result.draw)
+    # A judge may be a network too.
+    for results in [[one] for one in in_order] if plan.sampler.deterministic else [in_order]:
+        samples, texts = [result.draw.sample for result in results], [result.words for result in results]
+        for result, checks in zip(results, check_all(plan.control, samples, texts), strict=True):
+            text = plan.pretrained.tokenizer.text(result.words)
+            yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
 
 
 def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrained) -> Sample:
@@ -214,36 +230,3 @@ def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrai
         return texts[0]
     values = utilities(rank_by, pretrained, [text.words for text in texts], [text.checks for text in texts])
     return texts[max(range(len(texts)), key=values.__getitem__)]
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and processes.count() > 1:
-        name = f"cuda:{processes.local_rank()}"
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"device {name!r} cannot be used: {reason}.", remedy="Use auto or cpu.") from None
-    return device
-
-
-def check_all(control: Control[Any] | None, words: Sequence[Sequence[str]]) -> list[dict[str, Check]]:
-    """The verdicts on each text by control label; a composition of all reports each of its parts."""
-    if control is None:
-        return [{} for _ in words]
-    parts = parts_of(control)
-    verdicts: dict[str, list[Check]] = {}
-    for part in parts:
-        label = part.name
-        while label in verdicts:  # two controls of one kind
-            label += "'"
-        verdicts[label] = part.check(words)
-    return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(words))]

@@ -59,6 +59,7 @@ def as_json(result: Generation, recipe: Recipe) -> str:
         {
             "recipe": recipe.model_dump(),
             "samples": [record(sample) for sample in result],
+            "environment": result.environment,
             "success": result.success,
             "seconds": seconds,
             "samples_per_second": round(len(result) / max(result.seconds, 1e-9), 3),

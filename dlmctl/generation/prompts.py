@@ -7,14 +7,13 @@ field's name before its value. Both become ids here, for the network of ``dlmctl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from dlmctl.datasets.conditions import label_numbers, label_values, source_rows, source_words
 from dlmctl.datasets.readers import parse_mr
+from dlmctl.diffusion.model import SourceSettings
 from dlmctl.errors import DataError, RecipeError, nearest
-from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH
+from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.fields import Given, Value, field_key, nearest_value, value_words
 from dlmctl.text.vocabulary import known_ids
 
@@ -27,100 +26,7 @@ Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
 """Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
 
 
-class LabelSettings(BaseModel):
-    """A model whose texts have one label each (``class_cond`` of Diffusion-LM)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    field: str = Field(description="the field of the data that holds the label")
-
-
-class SourceSettings(BaseModel):
-    """A model that writes about a source (``conditional_gen`` of Diffusion-LM)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    fields: list[str] = Field(
-        default_factory=list, description="the fields of the data that make the source, in this order; all by default"
-    )
-    length: int = Field(
-        96, gt=2, le=MAX_LENGTH, description="longest source in words, with START, END and a word for each field name"
-    )
-    layers: int = Field(2, gt=0, le=MAX_LAYERS, description="blocks of the source encoder; its width is the denoiser's")
-    min_count: int = Field(2, ge=1, description="words seen less often in the sources become UNK")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What the samples of a run are given, dealt out to them in turn; empty lists for what there is none of.
-
-    Attributes:
-        labels: numbers of labels, their count for none; sources: rows of source ids.
-    """
-
-    labels: Sequence[int] = ()
-    sources: Sequence[Sequence[int]] = ()
-
-    def label(self, sample: int) -> int | None:
-        return self.labels[sample % len(self.labels)] if self.labels else None
-
-    def source(self, sample: int) -> Sequence[int] | None:
-        return self.sources[sample % len(self.sources)] if self.sources else None
-
-
-def pick(fields: Sequence[str], record: Mapping[str, Any]) -> dict[str, Value]:
-    """What a record says of ``fields``, in their order and spelling."""
-    spelled = {field_key(name): value for name, value in record.items()}
-    found = {name: spelled.get(field_key(name)) for name in fields}
-    return {name: value for name, value in found.items() if isinstance(value, Value) and value_words(value)}
-
-
-def label_values(settings: LabelSettings, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The label of each record as words, empty where it has none."""
-    key = field_key(settings.field)
-    found = []
-    for record in records:
-        value = next((value for name, value in record.items() if field_key(name) == key), None)
-        found.append(value_words(value) if isinstance(value, Value) else "")
-    return found
-
-
-def label_numbers(known: Sequence[str], values: Sequence[str]) -> list[int]:
-    """The number of each label among those that a model knows, their count for any other."""
-    number = {name: at for at, name in enumerate(known)}
-    return [number.get(value, len(known)) for value in values]
-
-
-def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
-    """A record as one row of words: for each of ``fields`` that it has, the name (one word, ``area:``) and the value.
-
-    >>> source_words(["name", "area"], {"area": "river side", "name": "Blue Door", "stars": 3})
-    ['name:', 'Blue', 'Door', 'area:', 'river', 'side']
-    """
-    words: list[str] = []
-    for name, value in pick(fields, record).items():
-        words += [f"{name}:", *value_words(value).split()]
-    return words
-
-
-def source_rows(settings: SourceSettings, records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The source of each record as words.
-
-    Raises:
-        DataError: one is too long.
-    """
-    rows = [source_words(settings.fields, record) for record in records]
-    longest = max(map(len, rows), default=0)
-    if longest + 2 > settings.length:
-        raise DataError(
-            f"a source has {longest} words, field names counted; {settings.length - 2} fit.",
-            where="model.source.length",
-            remedy=f"Set it to {longest + 2} or more.",
-        )
-    return rows
-
-
-def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Condition | None:
+def prompt_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Prompt | None:
     """What a model is given with the texts of a data set, one text's fields a record; None if it takes nothing.
 
     A text without the label has none, as in training, and so has one whose label the model does not know.
@@ -141,17 +47,17 @@ def condition_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -
         if not any(words):
             raise DataError(f"no text has any of the fields {', '.join(config.source.fields)}, the model's source.")
         sources = [pretrained.source_tokenizer.encode(row) for row in words]
-    return Condition(labels, sources) if labels or sources else None
+    return Prompt(labels, sources) if labels or sources else None
 
 
-def read_condition(
+def read_prompt(
     pretrained: Pretrained,
     label: Label | Sequence[Label] | None,
     source: Given | Sequence[Given] | None,
     *,
     strict: bool = True,
     fault: Fault | None = None,
-) -> Condition | None:
+) -> Prompt | None:
     """What a recipe or a caller gives the samples, as ids; None if it gives nothing.
 
     Args:
@@ -160,7 +66,7 @@ def read_condition(
         fault: makes the errors; by default they name the setting only.
 
     Raises:
-        RecipeError: the model takes no such condition, or does not know the label, field or value.
+        RecipeError: the model takes no such prompt, or does not know the label, field or value.
     """
     fault = fault or _unplaced
     config = pretrained.model.config
@@ -174,7 +80,7 @@ def read_condition(
     if sources and config.source is not None and pretrained.source_tokenizer is not None:
         takes = _Takes(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
         rows = [_source_ids(takes, at, value, fault) for at, value in sources]
-    return Condition(numbers, rows) if numbers or rows else None
+    return Prompt(numbers, rows) if numbers or rows else None
 
 
 Placed = list[tuple[tuple[str | int, ...], Any]]

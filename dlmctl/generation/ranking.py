@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dlmctl.control.base import Check
+from dlmctl.metrics.lm_score import load_scorer, token_nats
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -74,7 +75,5 @@ def mean_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
 
 
 def _token_nats(pretrained: Pretrained, texts: Sequence[Sequence[str]]) -> list[list[float]]:
-    from dlmctl.metrics.lm_score import load_scorer, token_nats
-
     scorer, tokenizer = load_scorer(pretrained.folder / "scorer")
     return token_nats(scorer, tokenizer, texts)

@@ -98,6 +98,11 @@ class Run:
             )
         return rows
 
+    def environments(self) -> list[dict[str, Any]]:
+        """What its rows were drawn by: more than one where it was continued otherwise."""
+        found: list[dict[str, Any]] = json.loads((self.folder / MANIFEST).read_text("utf-8"))["environments"]
+        return found
+
     def note_progress(self) -> None:
         """Say in the manifest how many shards are done; nothing relies on it."""
         path = self.folder / MANIFEST
@@ -113,6 +118,7 @@ def open_run(
     shard_rows: int = SHARD_ROWS,
     latents: bool = False,
     about: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> Run:
     """Start a run in ``folder``, or continue the one that is there.
 
@@ -121,6 +127,7 @@ def open_run(
         rows: how many. A run may be given more rows than before, never fewer.
         shard_rows: rows in each new shard; shards that there are stay as they are.
         about: what else the manifest is to hold.
+        environment: what the rows drawn from now on depend on beside the settings. The manifest lists all it had.
 
     Raises:
         UserError: the folder holds something else, or a run with other settings, which the message names.
@@ -128,6 +135,7 @@ def open_run(
     path = folder / MANIFEST
     settings = json.loads(json.dumps({**settings, "latents": latents}))
     ends: list[list[int]] = []
+    environments: list[Any] = []
     folder.mkdir(parents=True, exist_ok=True)
     others = [one.name for one in folder.iterdir() if not one.name.startswith(".")]
     if MANIFEST not in others and others:
@@ -136,6 +144,7 @@ def open_run(
         )
     if len(others) > 1:  # else no shard is done, and nothing stands against other settings
         ends = _continued(path, settings, rows)
+        environments = json.loads(path.read_text("utf-8")).get("environments", [])
     if not ends or ends[-1][0] < rows:
         ends.append([rows, shard_rows])
     shards: list[range] = []
@@ -143,6 +152,8 @@ def open_run(
         start = shards[-1].stop if shards else 0
         shards += [range(at, min(at + size, end)) for at in range(start, end, size)]
     run = Run(folder, shards, latents)
+    if environment is not None and environment not in environments and run.missing():
+        environments.append(environment)
     manifest = {
         "format": FORMAT,
         "dlmctl": __version__,
@@ -152,6 +163,7 @@ def open_run(
         "shards": len(shards),
         "shards_done": len(shards) - len(run.missing()),
         **(about or {}),
+        "environments": environments,
         "settings": settings,
     }
     _write_manifest(path, manifest)

@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlmctl.models.numerics import widened
+
 # On a CPU the fused kernel works through blocks made for long sequences; for the lengths of sentences two plain matrix
 # products are quicker, most of all in the backward pass and in bfloat16.
 SHORT = 128
-# A softmax over fewer numbers, or over bfloat16, adds them up in another order once masked ones follow them; a
-# text must be the same however far it is padded.
-LEAST = 16
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
@@ -29,9 +28,5 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    places = wide.shape[-1]
-    if places < LEAST:
-        wide = F.pad(wide, (0, LEAST - places), value=-math.inf)
-    weights = wide.softmax(-1)[..., :places].to(scores.dtype)
+    weights = widened(scores).softmax(-1).to(scores.dtype)
     return F.dropout(weights, dropout, dropout > 0) @ v

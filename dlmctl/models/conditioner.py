@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import Block, TransformerConfig
 from dlmctl.models.ushape import UShapeConfig
 
@@ -126,5 +125,5 @@ class Conditioner(nn.Module):
             total = total + self.label_lengths(labels)
         if self.source_lengths is not None and given.memory is not None and given.mask is not None:
             weights = given.mask / given.mask.sum(1, keepdim=True)
-            total = total + by_row(self.source_lengths, (given.memory.detach() * weights[..., None]).sum(1))
+            total = total + self.source_lengths((given.memory.detach() * weights[..., None]).sum(1))
         return total

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlmctl.models.rows import by_row
+from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 
 
@@ -27,15 +27,15 @@ class PooledClassifier(nn.Module):
         self.attention = nn.Linear(sizes.hidden, len(classes))
         self.heads = nn.ModuleList(nn.Linear(sizes.hidden, count) for count in classes)
 
-    def forward(self, x: Tensor, t: Tensor, inside: Tensor | None = None) -> list[Tensor]:
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, classes]``, one tensor a label.
 
-        ``inside [B, L]`` is true for the positions that count; all of them where it is None.
+        ``mask [B, L]`` is true for the positions that count; all of them where it is None.
         """
-        h = self.encoder(x, 1000 * t.float(), inside=inside)
-        scores = self.attention(h).float()
-        if inside is not None:
-            scores = scores.masked_fill(~inside[..., None], -torch.inf)
+        h = self.encoder(x, 1000 * t.float(), mask=mask)
+        scores = widened(self.attention(h))
+        if mask is not None:
+            scores = scores.masked_fill(~mask[..., None], -torch.inf)
         weights = scores.softmax(1).to(h)
         pooled = torch.einsum("blf,blh->fbh", weights, h)
-        return [by_row(head, part) for head, part in zip(self.heads, pooled, strict=True)]
+        return [head(part) for head, part in zip(self.heads, pooled, strict=True)]

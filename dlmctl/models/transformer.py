@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dlmctl.models.attention import attention
-from dlmctl.models.rows import by_row
 
 if TYPE_CHECKING:
     from dlmctl.models.conditioner import Conditioning
@@ -80,7 +79,7 @@ class TimeEmbedding(nn.Sequential):
     def forward(self, t: Tensor, given: Conditioning | None = None) -> Tensor:
         """``t [B]`` in 0..1000 to ``[B, width]``."""
         time = sinusoid(t, self.channels).to(next(self.parameters()).dtype)
-        time = by_row(super().forward, time)
+        time = self[2](self[1](self[0](time)))
         return time if given is None or given.shift is None else time + given.shift
 
 
@@ -171,16 +170,16 @@ class LatentEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, cross_attention=cross_attention) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.hidden) if config.norm_first else nn.Identity()
 
-    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None, inside: Tensor | None = None) -> Tensor:
-        """``inside [B, L]`` is true for the positions that count, where texts of different canvases share a batch."""
-        memory, mask = (None, None) if given is None else (given.memory, given.mask)
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None, mask: Tensor | None = None) -> Tensor:
+        """``mask [B, L]`` is true for the positions that count, where texts of different lengths share a batch."""
+        memory, memory_mask = (None, None) if given is None else (given.memory, given.mask)
         h = self.input(x) + self.time(t, given)[:, None] + self.positions.weight[: x.shape[1]]
         h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
         for block in self.blocks:
             if self.config.checkpointing and self.training:
-                h = checkpoint(block, h, inside, memory, mask, use_reentrant=False)
+                h = checkpoint(block, h, mask, memory, memory_mask, use_reentrant=False)
             else:
-                h = block(h, inside, memory, mask)
+                h = block(h, mask, memory, memory_mask)
         return self.final_norm(h)
 
 
@@ -194,6 +193,6 @@ class TransformerDenoiser(nn.Module):
             nn.Linear(config.hidden, config.hidden), nn.Tanh(), nn.Linear(config.hidden, out_dim)
         )
 
-    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None, inside: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None, mask: Tensor | None = None) -> Tensor:
         """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
-        return self.output(self.encoder(x, t, given, inside))
+        return self.output(self.encoder(x, t, given, mask))

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import MAX_LENGTH, MAX_WIDTH, Block, TimeEmbedding, TransformerConfig
 from dlmctl.models.ushape import UShape, UShapeConfig
 
@@ -53,7 +52,7 @@ class TimedBlock(nn.Module):
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         """``h [B, L, inside]`` and ``time [B, T]`` to ``[B, L, outside]``."""
-        return self.block(self.norm(self.fit(h)) + by_row(self.time, F.silu(time))[:, None])
+        return self.block(self.norm(self.fit(h)) + self.time(F.silu(time))[:, None])
 
 
 class Halve(nn.Module):

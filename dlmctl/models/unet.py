@@ -13,7 +13,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
-from dlmctl.models.rows import by_row
 from dlmctl.models.transformer import MAX_WIDTH, TimeEmbedding
 from dlmctl.models.ushape import UShape, UShapeConfig
 
@@ -76,7 +75,7 @@ class ResidualBlock(nn.Module):
         """``h [B, inside, *grid]`` and ``time [B, T]`` to ``[B, outside, *grid]``."""
         change = self.first(F.silu(self.first_norm(h)))
         everywhere = (len(h), -1, *[1] * (h.dim() - 2))
-        scale, shift = by_row(self.time, F.silu(time)).reshape(everywhere).chunk(2, dim=1)
+        scale, shift = self.time(F.silu(time)).reshape(everywhere).chunk(2, dim=1)
         change = F.silu(self.second_norm(change) * (1 + scale) + shift)
         change = self.second(F.dropout(change, self.dropout, self.training))
         return self.attention(self.shortcut(h) + change)

@@ -44,7 +44,7 @@ class Recipe(BaseModel):
     description: str = Field("", description="what the recipe is for")
     model: str = Field("e2e", description="a bundled name, a folder, or a hub name")
     samples: int = Field(8, ge=1, description="how many texts")
-    seed: int = Field(0, ge=0, description="same seed, same texts, whatever the batch size")
+    seed: int = Field(0, ge=0, description="same seed, same texts, but for the rounding of a batch")
     label: Value | list[Value] | None = Field(
         None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
     )
@@ -188,7 +188,7 @@ class _Invalid(Exception):
 
 
 def _validate_params(spec: ControlSpec) -> None:
-    from dlmctl.control.base import find_control
+    from dlmctl.control.registry import find_control
 
     for part in spec.parts:
         _validate_params(part)
@@ -286,8 +286,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def recipe_schema() -> dict[str, Any]:
     """JSON schema of a recipe, with the parameters of every installed control that works."""
-    from dlmctl.control.base import log
     from dlmctl.control.catalogue import installed
+    from dlmctl.control.registry import log
 
     schema = Recipe.model_json_schema()
     definitions = schema.setdefault("$defs", {})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Criterion = Literal["satisfaction", "lm_score", "worst_word", "mbr"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -33,6 +33,11 @@ class SamplerSettings(BaseModel):
     precision: Precision = Field(
         "auto", description="of the networks: fp32, bf16, or auto: bf16 where the device is faster at it"
     )
+    deterministic: bool = Field(
+        False,
+        description="each text alone, on one thread of the CPU, in fp32 unless `precision` says otherwise: slower, and "
+        "to the last bit the same at any batch size",
+    )
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, description="redraw noise entries beyond this absolute value")
     condition_scale: float = Field(
@@ -41,6 +46,12 @@ class SamplerSettings(BaseModel):
     rounding: Literal["dot", "l2", "cosine"] | None = Field(
         None, description="how the final latent becomes words; by default the model's own logits"
     )
+
+    @model_validator(mode="after")
+    def _deterministic_is_in_one_precision(self) -> Self:
+        if self.deterministic and self.precision == "auto":  # which would differ from one processor to the next
+            self.precision = "fp32"
+        return self
 
 
 class Guidance(BaseModel):

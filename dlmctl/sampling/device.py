@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
+from dlmctl import processes
+from dlmctl.errors import UserError
 from dlmctl.recipe.settings import Precision
 
 
@@ -12,8 +16,14 @@ def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
 
     Entered once around a whole batch: the weights are cast on first use and kept until it is left.
     """
-    lower = precision == "bf16" or (precision == "auto" and fast_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=lower)
+    return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(precision, device) == "bf16")
+
+
+def computed_in(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The precision that ``auto`` comes to on the device."""
+    if precision != "auto":
+        return precision
+    return "bf16" if fast_bfloat16(device) else "fp32"
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -25,3 +35,28 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(able.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))
+
+
+def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
+    """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
+
+    Deterministic texts are for the CPU: kernels of a GPU may add up in another order each time.
+
+    Raises:
+        UserError: there is no such device here, or it is none for deterministic texts.
+    """
+    if deterministic and name not in ("auto", "cpu"):
+        raise UserError(f"sampler.deterministic is for the CPU, not {name!r}.", remedy="Use auto or cpu.")
+    if deterministic:
+        name = "cpu"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.local_rank()}"
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device {name!r} cannot be used: {reason}.", remedy="Use auto or cpu.") from None
+    return device

@@ -11,23 +11,21 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control, Setting
+from dlmctl.control.base import Control, ready_all
+from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout, lay_out, stacked
 from dlmctl.diffusion.noise import Draw, SampleNoise
-from dlmctl.diffusion.samplers import SAMPLERS, OnStep, Step
+from dlmctl.diffusion.samplers import SAMPLERS
 from dlmctl.errors import RecipeError
-from dlmctl.generation.prompts import Condition
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.sampling.batches import Batch, batches_of
 from dlmctl.sampling.device import networks_in
-from dlmctl.sampling.early_exit import Settling, settled_since
+from dlmctl.sampling.early_exit import EarlyExit, exit_from
 from dlmctl.sampling.feasible import check_feasible
-from dlmctl.sampling.prompted import Conditioned, length_weights
+from dlmctl.sampling.prompted import ClassifierFree, Prompt, length_weights
 from dlmctl.sampling.steering import Steered
-
-# What a batch costs beside its positions (rows x length), in positions. Measured on a CPU.
-BATCH_COST = 400
-
-Batch = list[tuple[Draw, Layout]]
+from dlmctl.sampling.walk import OnStep, Step, walk
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
@@ -50,7 +48,7 @@ class Plan(NamedTuple):
     sampler: SamplerSettings
     guidance: Guidance
     batch_size: int
-    condition: Condition | None = None
+    prompt: Prompt | None = None
 
 
 def draw_texts(
@@ -58,15 +56,21 @@ def draw_texts(
 ) -> Iterator[Drawn]:
     """Each of ``draws`` as words, batch by batch, in the order of their lengths.
 
+    How a matrix library rounds depends on the shapes it is given, so the company of a text shows in its last bits, and
+    now and then in a word. With ``sampler.deterministic`` a text has none.
+
     Raises:
         UserError: the control has no weights for this model, or the model cannot satisfy it.
     """
     lengths: dict[int, list[float]] = {}
-    if plan.condition is not None:
-        lengths = length_weights(plan.pretrained.model, plan.condition, sorted({draw.sample for draw in draws}))
+    if plan.prompt is not None:
+        samples = sorted({draw.sample for draw in draws})
+        for some in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
+            lengths |= length_weights(plan.pretrained.model, plan.prompt, some)
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
-    mixed = plan.pretrained.model.ragged and (plan.control is None or plan.control.ragged)
-    batches = batches_of(sorted(rows, key=lambda row: row[1].canvas), plan.batch_size, mixed=mixed)
+    most = 1 if plan.sampler.deterministic else plan.batch_size
+    mixed = plan.pretrained.model.takes_mask
+    batches = batches_of(sorted(rows, key=lambda row: row[1].positions), most, mixed=mixed)
     # All of them before the first step, so that whatever cannot be done is said at once.
     controls = [_feasible(plan, batch) for batch in batches]
     for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):
@@ -92,95 +96,66 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
 
 def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
     config = plan.pretrained.model.config
-    layout = lay_out(config, plan.control, draw, lengths)
-    return layout if plan.sampler.canvas == "fitted" else layout._replace(canvas=config.length)
+    wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
+    layout = lay_out(config, wanted, draw, lengths)
+    return layout if plan.sampler.canvas == "fitted" else layout._replace(positions=config.length)
 
 
-def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
-    """Rows, sorted by canvas, in batches of at most ``most``, split where that costs the least time in all.
-
-    Args:
-        mixed: whether rows of different canvases may share a batch, the shorter ones masked.
-    """
-    costs, starts = [0.0], [0]
-    for end in range(1, len(rows) + 1):
-        canvas = rows[end - 1][1].canvas
-        found = [
-            (costs[start] + BATCH_COST + (end - start) * canvas, start)
-            for start in range(max(0, end - most), end)
-            if mixed or rows[start][1].canvas == canvas
-        ]
-        cost, start = min(found)
-        costs.append(cost)
-        starts.append(start)
-    batches: list[Batch] = []
-    end = len(rows)
-    while end:
-        batches.insert(0, rows[starts[end] : end])
-        end = starts[end]
-    return batches
-
-
-def _feasible(plan: Plan, batch: Batch) -> Control[Any] | None:
-    """The control for the samples of one batch, ready and known to be satisfiable."""
+def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
+    """The controls for the samples of one batch, ready and known to be satisfiable."""
     control = _prepared(plan, batch)
     if control is not None:
-        check_feasible(control, _setting(plan, batch))
+        check_feasible(control, _context(plan, batch))
     return control
 
 
-def _prepared(plan: Plan, batch: Batch) -> Control[Any] | None:
-    """The control for the samples of one batch, ready."""
-    if plan.control is None:
-        return None
-    control = plan.control.only([draw.sample for draw, _ in batch])
-    control.prepare(_setting(plan, batch))
-    return control
+def _prepared(plan: Plan, batch: Batch) -> PreparedAll | None:
+    """The controls for the samples of one batch, ready."""
+    return None if plan.control is None else ready_all(plan.control, _context(plan, batch))
 
 
-def _setting(plan: Plan, batch: Batch) -> Setting:
+def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
     draws, layouts = zip(*batch, strict=True)
-    return Setting(plan.pretrained.model, plan.pretrained.tokenizer, plan.pretrained.folder, draws, layouts)
+    return BatchContext(plan.pretrained.model, plan.pretrained.tokenizer, plan.pretrained.folder, draws, layouts)
 
 
-def _draw_batch(plan: Plan, batch: Batch, control: Control[Any] | None, watch: OnStep) -> Iterator[Drawn]:
-    model, tokenizer, sampler = plan.pretrained.model, plan.pretrained.tokenizer, plan.sampler
-    draws, device = [draw for draw, _ in batch], model.embeddings.device
-    canvases = [layout.canvas for _, layout in batch]
-    noise = SampleNoise(draws, sampler.top_p, canvases)
+def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
+    model, sampler = plan.pretrained.model, plan.sampler
+    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    positions = [layout.positions for _, layout in batch]
+    noise = SampleNoise([draw for draw, _ in batch], sampler.top_p, positions)
     times = model.schedule.times(sampler.steps, last=sampler.last, spacing=sampler.spacing)
 
     def steer(rows: Sequence[int]) -> Steered:
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(layouts.words.device.type, enabled=False):
             if len(rows) == len(batch):
                 return _steered(plan, batch, control)
             part = [batch[row] for row in rows]
             return _steered(plan, part, _prepared(plan, part))
 
-    since = settled_since(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
-    steered = Settling(steer, len(batch), math.ceil(sampler.patience * sampler.steps), since)
-
-    def on_step(step: Step) -> Tensor | None:
-        moved = steered.on_step(step)
-        replaced = watch(step if moved is None else step._replace(x=moved))
-        return moved if replaced is None else replaced
-
-    with torch.no_grad(), networks_in(sampler.precision, device):
-        x = noise(torch.empty(len(draws), max(canvases), model.config.embed_dim, device=device))
-        eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
-        x = SAMPLERS[sampler.name](steered, x, times, model.schedule, noise, eta=eta, on_step=on_step)
+    since = exit_from(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
+    steered = EarlyExit(steer, len(batch), math.ceil(sampler.patience * sampler.steps), since)
+    with torch.no_grad(), networks_in(sampler.precision, layouts.words.device):
+        x = walk(_family(plan, batch), steered, layouts, times, noise, watch)
     with torch.no_grad():
         ids = steered.words(x)
         latents = model.embed(ids).cpu().numpy()
-    for row, draw in enumerate(draws):
-        latent = latents[row, : canvases[row]]
-        yield Drawn(draw, tokenizer.words(ids[row].tolist()), latent, steered.problems.get(row))
+    for row, (draw, _) in enumerate(batch):
+        words = plan.pretrained.tokenizer.words(ids[row].tolist())
+        yield Drawn(draw, words, latents[row, : positions[row]], steered.problems.get(row))
 
 
-def _steered(plan: Plan, batch: Batch, control: Control[Any] | None) -> Steered:
-    """The model for the rows of a batch, with what they are given and under their control."""
+def _family(plan: Plan, batch: Batch) -> ClassifierFree:
+    """The model for the rows of a batch, with what they are about and the sampler."""
     model, sampler = plan.pretrained.model, plan.sampler
+    eta = 0.0 if sampler.name == "dpmpp_2m" else sampler.eta
+    rule = SAMPLERS[sampler.name](model.schedule, eta)
+    return ClassifierFree(model, rule, plan.prompt, [draw.sample for draw, _ in batch], sampler.condition_scale)
+
+
+def _steered(plan: Plan, batch: Batch, control: PreparedAll | None) -> Steered:
+    """The family for the rows of a batch, under their controls."""
+    model = plan.pretrained.model
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
-    samples = [draw.sample for draw, _ in batch]
-    conditioned = Conditioned(model, plan.condition, samples, sampler.condition_scale, layouts.inside)
-    return Steered(conditioned, plan.pretrained.tokenizer, control, plan.guidance, sampler, layouts)
+    vocabulary = plan.pretrained.tokenizer
+    return Steered(_family(plan, batch), model, vocabulary, control, plan.guidance, plan.sampler, layouts)

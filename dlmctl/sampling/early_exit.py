@@ -1,4 +1,4 @@
-"""Texts whose words have settled leave their batch, and the steps that are left take less time.
+"""Early exit: texts whose words no longer change leave their batch, and the steps that are left take less time.
 
 Long before its last step a text mostly has the words that it ends with. Steps it sits out change neither its words nor
 those of the others: every row has noise of its own.
@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.samplers import Step
+from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.steering import Steered
 
 
-def rung(rows: int) -> int:
+def batch_size_for(rows: int) -> int:
     """The size of a batch that still has so many rows to draw: up to the next quarter between powers of two.
 
     For every new shape the matrix library makes a kernel, which costs time and stays in memory, so shapes must be few.
@@ -26,14 +26,14 @@ def rung(rows: int) -> int:
     return -(-rows // quarter) * quarter
 
 
-def settled_since(guidance: Guidance, times: Sequence[float]) -> float:
-    """The time from which on guidance does not get stronger: words that it has yet to move are not settled."""
+def exit_from(guidance: Guidance, times: Sequence[float]) -> float:
+    """The time from which on guidance does not get stronger: words that it has yet to move may still change."""
     strengths = [strength(guidance, t) for t in times]
     return times[strengths.index(max(strengths))]
 
 
-class Settling:
-    """A ``Denoise`` and an ``OnStep`` for a batch, from which rows leave.
+class EarlyExit:
+    """A ``Steer`` for a batch, from which rows leave.
 
     A row leaves when its words have been the same for ``patience`` steps and are those that it would end with now. Its
     x_0 estimate stands from then on.
@@ -59,33 +59,33 @@ class Settling:
         self.ids: Tensor | None = None
 
     @torch.no_grad()
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        self._part()
+    def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
+        self._shrink()
         x0 = torch.zeros_like(x_t) if self.x0 is None else self.x0.clone()
         ids = torch.zeros(x_t.shape[:2], dtype=torch.long, device=x_t.device) if self.ids is None else self.ids.clone()
         if self.rows:
             estimate = self.now(*self._here(x_t, t))
-            words = self.now.model.words(estimate, self.now.logits)
+            words = self.now.model.words(estimate.x0, estimate.logits)
             open_rows = [at for at, row in enumerate(self.rows) if row not in self.left]
             places = torch.tensor([self.rows[at] for at in open_rows], device=x_t.device)
             length = self.now.layouts.length
-            x0[places, :length], ids[places, :length] = estimate[open_rows], words[open_rows]
+            x0[places, :length], ids[places, :length] = estimate.x0[open_rows], words[open_rows]
             self.problems |= {self.rows[at]: what for at, what in self.now.problems.items()}
             if float(t[0]) <= self.since and self.ids is not None:
-                self._leave(estimate, words, (ids == self.ids).all(1).tolist())
+                self._leave(estimate.x0, words, (ids == self.ids).all(1).tolist())
         self.x0, self.ids = x0, ids
-        return x0
+        return Prediction(lambda: x0)
 
-    def on_step(self, step: Step) -> Tensor | None:
+    def after(self, moved: Moved, s: float) -> Tensor:
         """As of ``Steered``; rows that have left stay where they are."""
         if not self.rows:
-            return None
-        x, x0, mean, variance = self._here(step.x, step.x0, step.mean, step.variance)
-        moved = self.now.on_step(step._replace(x=x, x0=x0, mean=mean, variance=variance))
-        if moved is None:
-            return None
-        whole = step.x.clone()
-        whole[self.rows, : moved.shape[1]] = moved
+            return moved.x
+        here = Moved(*self._here(moved.x, moved.mean, moved.variance))
+        x = self.now.after(here, s)
+        if x is here.x:
+            return moved.x
+        whole = moved.x.clone()
+        whole[self.rows, : x.shape[1]] = x
         return whole
 
     @torch.no_grad()
@@ -116,10 +116,10 @@ class Settling:
             ends = (self.now.words(estimate) == words).all(1).tolist()
             self.left |= {self.rows[at] for at in waiting if ends[at]}
 
-    def _part(self) -> None:
-        """Make the batch anew without those that have left, but for some that fill it up to a rung."""
+    def _shrink(self) -> None:
+        """Make the batch anew without those that have left, but for some that fill it up to a size in use."""
         stay = [row for row in self.rows if row not in self.left]
-        size = rung(len(stay)) if stay else 0
+        size = batch_size_for(len(stay)) if stay else 0
         if size >= len(self.rows):
             return
         spare = [row for row in self.rows if row in self.left]

@@ -8,46 +8,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.control.base import Control, Setting
-from dlmctl.control.compose import parts_of
-from dlmctl.diffusion.layout import stacked, structure_bans
+from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.state import BatchContext
+from dlmctl.diffusion.layout import special_bans, stacked
 from dlmctl.errors import RecipeError
+from dlmctl.text.tokenizer import Tokenizer
 
 
 @torch.no_grad()
-def check_feasible(control: Control[Any], setting: Setting) -> None:
-    """Try a prepared control on a distribution that holds every word possible.
+def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
+    """Try prepared controls on a distribution that holds every word possible.
 
     Raises:
         RecipeError: the controls leave no word for some place, or no place for what must be in the text.
     """
-    tokenizer, vocabulary = setting.tokenizer, setting.model.config.vocab_size
-    banned = structure_bans(stacked(setting.layouts, setting.model.embeddings.device), tokenizer, vocabulary)
-    banned[..., tokenizer.unk_id] = True
+    vocabulary = batch.vocabulary
+    banned = special_bans(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
+    banned[..., vocabulary.unk_id] = True
     logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
     empty = torch.isneginf(control.restrict(logits)).all(-1)
     if empty.any():
         row, place = empty.nonzero()[0].tolist()
-        reasons = "; ".join(_limits(control, setting, logits, row, place))
+        reasons = "; ".join(_limits(control, vocabulary, logits, row, place))
         raise RecipeError(
             f"the controls contradict each other: no word is left for word {place}. {reasons}.",
-            where=f"sample {setting.draws[row].sample}",
+            where=f"sample {batch.draws[row].sample}",
         )
     logits = control.restrict(logits)
     control.verify(logits)
     # Once more where each part has what it requires: that may be what another one excludes.
-    control.verify(control.condition(logits, torch.zeros(setting.batch, device=logits.device)))
+    control.verify(control.constrain(logits, torch.zeros(len(batch), device=logits.device)))
 
 
-def _limits(control: Control[Any], setting: Setting, logits: Tensor, row: int, place: int) -> Iterator[str]:
+def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: int, place: int) -> Iterator[str]:
     """What each part that limits a place does to it."""
     wanted: list[int] = []
-    parts = parts_of(control)
-    kept = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
+    parts = control.parts
+    kept = [~torch.isneginf(part.prepared.restrict(logits)[row, place]) for part in parts]
     for part, words in zip(parts, kept, strict=True):
         if words.sum() == 1:
             wanted = words.nonzero()[0].tolist()
-            yield f"{part.name} wants {setting.tokenizer.words(wanted)[0]!r} there"
+            yield f"{part.name} wants {vocabulary.words(wanted)[0]!r} there"
     before = ~torch.isneginf(logits[row, place])
     for part, words in zip(parts, kept, strict=True):
         if words.sum() != 1 and not words[wanted].all():

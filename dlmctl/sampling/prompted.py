@@ -1,63 +1,82 @@
-"""A model together with what the texts of one batch are given: x_0 estimates with classifier-free guidance."""
+"""What texts are written about, and classifier-free guidance by it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.model import DiffusionLM, Prediction
-from dlmctl.generation.prompts import Condition
+from dlmctl.diffusion.family import Prediction
+from dlmctl.diffusion.gaussian import Gaussian
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.samplers import Rule
 from dlmctl.models.conditioner import Conditioning, pad_sources
 
 # Rows encoded at once where only the lengths of the texts are asked for.
 ROWS = 256
 
 
-class Conditioned:
-    """``predict`` of a model for the rows of one batch, each with its own label and source.
+@dataclass(frozen=True)
+class Prompt:
+    """What the samples of a run are given, dealt out to them in turn; empty lists for what there is none of.
 
-    At ``scale`` w the estimate is that without the condition plus w times what the condition changes, in word logits
-    where the model has them, else in x_0 (Ho and Salimans 2022, eq. 6, with w - 1 as their weight); both come from
-    one forward pass. 1 is the model as it was trained.
+    Attributes:
+        labels: numbers of labels, their count for none; sources: rows of source ids.
+    """
+
+    labels: Sequence[int] = ()
+    sources: Sequence[Sequence[int]] = ()
+
+    def label(self, sample: int) -> int | None:
+        return self.labels[sample % len(self.labels)] if self.labels else None
+
+    def source(self, sample: int) -> Sequence[int] | None:
+        return self.sources[sample % len(self.sources)] if self.sources else None
+
+
+class ClassifierFree(Gaussian):
+    """The Gaussian family for the rows of one batch, each with its own label and source.
+
+    At ``scale`` w the estimate is that without the prompt plus w times what the prompt changes, in word logits where
+    the model has them, else in x_0 (Ho and Salimans 2022, eq. 6, with w - 1 as their weight); both come from one
+    forward pass. 1 is the model as it was trained.
 
     Args:
+        rule: the sampler's, made for this walk.
+        prompt: None for texts about nothing in particular.
         samples: numbers of the rows' samples.
-        condition: None for texts about nothing in particular.
-        inside: ``[B, L]``, the positions that count; None for all.
     """
 
     def __init__(
-        self,
-        model: DiffusionLM,
-        condition: Condition | None,
-        samples: Sequence[int],
-        scale: float,
-        inside: Tensor | None = None,
+        self, model: DiffusionLM, rule: Rule, prompt: Prompt | None, samples: Sequence[int], scale: float
     ) -> None:
-        self.model, self.scale, self.inside = model, scale, inside
-        self.contrasts = condition is not None and model.conditioner is not None and scale != 1
-        self.given: Conditioning | None = None
-        if model.conditioner is not None:
-            rows: list[tuple[int | None, Sequence[int] | None]] = [(None, None)] * len(samples)
-            if condition is not None:
-                rows = [(condition.label(sample), condition.source(sample)) for sample in samples]
-            if self.contrasts:
-                rows += [(None, None)] * len(samples)
-            with torch.no_grad():
-                self.given = model.condition(*batch_of(model, rows))
+        self.contrasts = prompt is not None and model.conditioner is not None and scale != 1
+        self.scale = scale
+        super().__init__(model, rule, given_to(model, prompt, samples, contrast=self.contrasts))
 
-    def predict(self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None = None) -> Prediction:
-        """As ``DiffusionLM.predict``."""
+    def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         if not self.contrasts:
-            return self.model.predict(x_t, t, previous_x0, self.given, self.inside)
-        previous = None if previous_x0 is None else torch.cat([previous_x0, previous_x0])
-        inside = None if self.inside is None else torch.cat([self.inside, self.inside])
-        both = self.model.predict(torch.cat([x_t, x_t]), torch.cat([t, t]), previous, self.given, inside)
+            return super().predict(x, t, previous, mask)
+        twice = None if previous is None else torch.cat([previous, previous])
+        masks = None if mask is None else torch.cat([mask, mask])
+        both = super().predict(torch.cat([x, x]), torch.cat([t, t]), twice, masks)
         if both.logits is None:
             return Prediction(lambda: _guided(both.x0, self.scale))
         return self.model.prediction_of_words(_guided(both.logits, self.scale))
+
+
+@torch.no_grad()
+def given_to(
+    model: DiffusionLM, prompt: Prompt | None, samples: Sequence[int], *, contrast: bool = False
+) -> Conditioning | None:
+    """What the network receives for each of ``samples``; with ``contrast`` once more for each, about nothing."""
+    if model.conditioner is None:
+        return None
+    nothing: list[tuple[int | None, Sequence[int] | None]] = [(None, None)] * len(samples)
+    rows = nothing if prompt is None else [(prompt.label(sample), prompt.source(sample)) for sample in samples]
+    return model.condition(*batch_of(model, [*rows, *(nothing if contrast else [])]))
 
 
 def _guided(both: Tensor, scale: float) -> Tensor:
@@ -81,13 +100,13 @@ def batch_of(
 
 
 @torch.no_grad()
-def length_weights(model: DiffusionLM, condition: Condition, samples: Sequence[int]) -> dict[int, list[float]]:
+def length_weights(model: DiffusionLM, prompt: Prompt, samples: Sequence[int]) -> dict[int, list[float]]:
     """How likely each number of words, from 0, is for the text of each sample, given its label and source."""
     assert model.conditioner is not None
     found: dict[int, list[float]] = {}
     for at in range(0, len(samples), ROWS):
         chosen = samples[at : at + ROWS]
-        labels, sources = batch_of(model, [(condition.label(sample), condition.source(sample)) for sample in chosen])
+        labels, sources = batch_of(model, [(prompt.label(sample), prompt.source(sample)) for sample in chosen])
         logits = model.conditioner.length_logits(labels, model.conditioner(labels, sources))
         found.update(zip(chosen, logits.double().softmax(-1).tolist(), strict=True))
     return found

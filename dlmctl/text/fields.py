@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from dlmctl.text.tokenizer import split_words
+from dlmctl.text.spelling import split_words
 
 Value = str | bool | int | float
 Given = str | dict[str, Value]

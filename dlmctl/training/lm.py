@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
-from dlmctl.diffusion.layout import STRUCTURE
-from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings, cross_entropy_loss, one_step, paper_loss
+from dlmctl.diffusion.layout import SPECIAL
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
+from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
+from dlmctl.diffusion.process import one_step
 from dlmctl.generation.generate import generate
 from dlmctl.models.conditioner import PAD, Conditioning
 from dlmctl.recipe.settings import SamplerSettings
@@ -24,7 +26,7 @@ from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
-from dlmctl.training.prompts import Conditions
+from dlmctl.training.prompts import Prompts
 from dlmctl.training.time_sampling import TimeSampler
 
 VALIDATION_ROWS = 512
@@ -78,16 +80,16 @@ class LanguageModelTask:
         self.config = config
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
         self.tokenizer = load_vocabulary(data)
-        lengths = np.bincount(np.clip(self.train.lengths - STRUCTURE, 0, None))
+        lengths = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
         settings: dict[str, Any] = dict(config.model)
-        self.conditions: Conditions | None = None
+        self.prompts: Prompts | None = None
         if config.model.label is not None or config.model.source is not None:
-            self.conditions = Conditions(config.model, self.train, self.valid)
-            words = self.conditions.tokenizer
-            settings |= {"labels": self.conditions.labels, "source": self.conditions.source}
+            self.prompts = Prompts(config.model, self.train, self.valid)
+            words = self.prompts.tokenizer
+            settings |= {"labels": self.prompts.labels, "source": self.prompts.source}
             settings |= {
                 "source_vocab_size": 0 if words is None else len(words),
-                "source_closed": self.conditions.closed,
+                "source_closed": self.prompts.closed,
             }
         torch.manual_seed(config.loop.seed)
         self.model = DiffusionLM(
@@ -106,7 +108,7 @@ class LanguageModelTask:
             yield self._batch("train", ids, rows)
 
     def _batch(self, split: str, ids: np.ndarray, rows: np.ndarray) -> Batch:
-        given = self.conditions.of(split, rows) if self.conditions is not None else (None, None)
+        given = self.prompts.of(split, rows) if self.prompts is not None else (None, None)
         return Batch(torch.from_numpy(ids), *given)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
@@ -127,7 +129,7 @@ class LanguageModelTask:
 
     def _length_loss(self, model: DiffusionLM, batch: Batch, given: Conditioning) -> Tensor:
         assert model.conditioner is not None
-        words = (batch.ids != self.tokenizer.pad_id).sum(1) - STRUCTURE
+        words = (batch.ids != self.tokenizer.pad_id).sum(1) - SPECIAL
         return F.cross_entropy(model.conditioner.length_logits(batch.labels, given), words.clamp(min=0))
 
     @torch.no_grad()
@@ -153,13 +155,13 @@ class LanguageModelTask:
     def samples(self, model: nn.Module) -> list[str]:
         """Three texts of a quick sampler, the same noise every time: free ones, or of three validation rows."""
         pretrained = Pretrained(cast("DiffusionLM", model), self.tokenizer, Path(), self._source_words())
-        given = self.conditions.examples(3) if self.conditions is not None else None
+        given = self.prompts.examples(3) if self.prompts is not None else None
         settings = SamplerSettings(steps=20)
-        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", condition=given)
+        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", prompt=given)
         return [sample.text for sample in result]
 
     def _source_words(self) -> Tokenizer | None:
-        return None if self.conditions is None else self.conditions.tokenizer
+        return None if self.prompts is None else self.prompts.tokenizer
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write a trained model with all that belongs to it."""

@@ -10,26 +10,19 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.field_labels import MAX_VALUES
+from dlmctl.datasets.conditions import label_numbers, label_values, pick, source_rows
 from dlmctl.datasets.dataset import Split
-from dlmctl.diffusion.model import ModelSettings
+from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
 from dlmctl.errors import DataError, nearest
-from dlmctl.generation.prompts import (
-    Condition,
-    LabelSettings,
-    SourceSettings,
-    label_numbers,
-    label_values,
-    pick,
-    source_rows,
-)
 from dlmctl.models.conditioner import pad_sources
+from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.fields import Value, field_key
 from dlmctl.text.tokenizer import WordTokenizer
 
 Records = Sequence[dict[str, Any]]
 
 
-class Conditions:
+class Prompts:
     """What each row of a training and a validation split is given.
 
     Attributes:
@@ -66,11 +59,11 @@ class Conditions:
         sources = pad_sources([self._sources[split][row] for row in rows]) if self.source is not None else None
         return labels, sources
 
-    def examples(self, count: int) -> Condition:
+    def examples(self, count: int) -> Prompt:
         """What some validation rows, evenly spaced, are given."""
         rows = np.linspace(0, self._valid_rows - 1, count).astype(int)
         labels = self._numbers["valid"][torch.from_numpy(rows)].tolist() if self.labels else []
-        return Condition(labels, [self._sources["valid"][row] for row in rows] if self.source is not None else [])
+        return Prompt(labels, [self._sources["valid"][row] for row in rows] if self.source is not None else [])
 
 
 def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> list[str]:

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from controls.classifier import NgramJudge, TextLabels
+from controls.classifier import TextLabels
+from controls.ngrams import NgramJudge
 from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.original import load_original
 from dlmctl.checkpoint.original.save import their_weights

@@ -9,7 +9,7 @@ from controls.classifier import Classifier, ClassifierParams, TextLabels
 from controls.huggingface import WordClassifier
 from controls.ngrams import NgramJudge, features
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
-from dlmctl.control.base import ControlState, Setting
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from controls import Avoid, Contains, Infill, Length
 from controls.contains import SHARPNESS, ContainsParams, best_places
 from dlmctl import generate
-from dlmctl.control.base import ControlState, Setting
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
@@ -37,6 +37,7 @@ def test_words_fill_a_text_to_the_brim(pretrained):
     assert result.success == 1.0
 
 
+@pytest.mark.usefixtures("float64")
 def test_each_sample_its_own_words_whatever_the_batch(pretrained):
     wanted = [["river"], ["grey cats", "bread"], ["old"]]
     control = Contains.each([ContainsParams(words=words) for words in wanted])

@@ -59,6 +59,7 @@ def test_the_words_are_kept_at_every_step(pretrained):
     assert max(difference.abs().max().item() for difference in seen) < 1e-5
 
 
+@pytest.mark.usefixtures("float64")
 def test_blanks_differ_in_size_and_do_not_hang_on_the_batch(pretrained):
     control = Infill("___{1,4} old ___{1,4}")
     runs = [

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from controls import Length
 from controls.length import LengthParams
 from dlmctl import generate
-from dlmctl.control.base import ControlState, Setting
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
@@ -38,6 +38,7 @@ def test_within_a_tolerance_lengths_are_drawn_as_in_training(pretrained):
     assert result.success == 1.0
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_length_of_a_sample_does_not_hang_on_the_batch(pretrained):
     runs = [
         lengths(generate(Length(5, tolerance=2), model=pretrained, samples=9, sampler=QUICK, batch_size=size))

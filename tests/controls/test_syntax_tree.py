@@ -10,11 +10,11 @@ from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.parsing import NONE, all_spans
 from dlmctl.annotators.trees import Span, from_spans, labelled_spans, read_tree
 from dlmctl.checkpoint.weights import save_weights
-from dlmctl.control.base import ControlState, Setting
+from dlmctl.control.classifier import LABELS_FILE
+from dlmctl.control.state import ControlState, Setting
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, RecipeError
-from dlmctl.training.classifier import LABELS_FILE
 
 WORDS = "Anna paints the old bridge .".split()
 TREE = "(S (NP (NNP Anna)) (VP (VBZ paints) (NP (DT the) (JJ old) (NN bridge))) (. .))"

@@ -18,7 +18,7 @@ TEXTS = ["The small bakery sells bread.", "A bakery paints the bridge.", "Anna h
 
 
 def recipe_for(model_folder, samples=10):
-    return Recipe(model=str(model_folder), samples=samples, seed=2, sampler={"steps": 2})
+    return Recipe(model=str(model_folder), samples=samples, seed=2, sampler={"steps": 2, "deterministic": True})
 
 
 def test_texts_latents_and_figures_are_those_of_one_run(model_folder, scorer, tmp_path):

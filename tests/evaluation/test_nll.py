@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dlmctl.cli import app
 from dlmctl.datasets.dataset import write_split
-from dlmctl.diffusion.model import likelihood_bound
+from dlmctl.diffusion.bound import likelihood_bound
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError

@@ -156,9 +156,10 @@ def settings(architecture, **changes):
 def test_a_tiny_one_learns_32_sentences_by_heart(architecture, data, tmp_path):
     assert len(SENTENCES) == 32
     train_lm(settings(architecture), data, tmp_path / "run")
-    texts = generate(model=str(tmp_path / "run" / "model"), samples=16, sampler=SamplerSettings(steps=20))
+    texts = generate(model=str(tmp_path / "run" / "model"), samples=64, sampler=SamplerSettings(steps=20))
     learned = sum(list(text.words) in SENTENCES for text in texts)
-    assert learned >= 12, [text.text for text in texts]
+    # Words right for their places but chosen without regard to each other would make 16 of 64; these get 49 and more.
+    assert learned >= 32, [text.text for text in texts]
 
 
 @every_architecture

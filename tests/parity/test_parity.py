@@ -18,11 +18,14 @@ from typer.testing import CliRunner
 
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
-from dlmctl.diffusion.model import DiffusionLM, paper_loss, posterior, q_sample
-from dlmctl.diffusion.samplers import Step, ancestral, ddim
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.objectives import paper_loss
+from dlmctl.diffusion.process import posterior, q_sample
+from dlmctl.diffusion.samplers import ancestral, ddim
 from dlmctl.diffusion.schedule import ScheduleName, betas
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.walk import Step
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TOLERANCE = 1e-4

@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.control.base import Control, ControlParams, Setting
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.classifier import load_classifier, require_trainable
+from dlmctl.control.state import Setting
 from dlmctl.datasets.dataset import write_split
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.tokenizer import WordTokenizer
-from dlmctl.training.classifier import ControlTask, load_classifier, require_trainable, train_control
+from dlmctl.training.classifier import ControlTask, train_control
 from dlmctl.training.config import LoopConfig
 
 FIRST = ["the", "a", "Anna"]

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from dlmctl.control.base import RESERVED, offers, origin
+from dlmctl.control.registry import RESERVED, offers, origin
 from dlmctl.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")

@@ -1,0 +1,146 @@
+"""Classifiers of controls: what trains one, and loading the weights that lie beside a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from dlmctl.checkpoint.control_weights import check_control_weights
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.weights import load_into
+from dlmctl.control.base import Control
+from dlmctl.control.state import BatchContext
+from dlmctl.diffusion.model import ModelConfig
+from dlmctl.errors import ModelError, UserError
+from dlmctl.text.files import read_json
+from dlmctl.text.tokenizer import Tokenizer
+
+LABELS_FILE = "labels.json"
+
+
+# Every batch prepares its control anew; the weights are read for the first.
+_LOADED: WeakKeyDictionary[nn.Module, dict[tuple[type[Control[Any]], str | None], nn.Module]] = WeakKeyDictionary()
+
+
+class Labels(ABC):
+    """What the classifier of a control learns, and how. A control names its class of them as ``Labels``.
+
+    Some are known beforehand. Others only from the data, such as the fields and values of a corpus: these are made from
+    the training rows and saved as ``labels.json`` beside the weights, which have no meaning without them.
+    """
+
+    @classmethod
+    def from_data(cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None) -> Self:
+        """The labels of these rows; ``label`` names the field that they are in, where the user chose one.
+
+        Raises:
+            UserError: the rows have no such labels.
+        """
+        if label is not None:
+            raise UserError("this control has labels of its own, so it takes none.", where="--label")
+        return cls()
+
+    def to_json(self) -> Any:
+        """What ``from_json`` makes them from again; None for labels that are known beforehand."""
+        return None
+
+    @classmethod
+    def from_json(cls, saved: Any) -> Self:
+        return cls()
+
+    @abstractmethod
+    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
+        """An untrained classifier over the latents of a model."""
+
+    @abstractmethod
+    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Any]:
+        """What the classifier is to predict, for each sentence; ``fields`` is what the data says beside the text."""
+
+    @abstractmethod
+    def classifier_loss(self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
+
+    def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
+        """Figures for the card about anything else that was learned, on validation rows."""
+        return {}
+
+
+L = TypeVar("L", bound=Labels)
+
+
+def classifier_folder(model: Path, control: str, name: str | None = None) -> Path:
+    """Where the weights of a control lie beside a model's; ``name`` tells several of one control apart.
+
+    Raises:
+        UserError: ``name`` is a path.
+    """
+    folder = model / "controls" / control
+    if name is None:
+        return folder
+    if not name or name != Path(name).name:
+        raise UserError(f"{name!r} cannot be the name of weights.", remedy="Take one word, such as sentiment.")
+    return folder / name
+
+
+def load_labels(
+    kind: type[L], control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None = None
+) -> L:
+    """The labels that a control's classifier was trained on.
+
+    Raises:
+        ModelError: the weights are missing, or their ``labels.json`` is missing or damaged.
+    """
+    path = _trained_folder(control, of.folder, name) / LABELS_FILE
+    needed = path.exists() or kind.to_json is not Labels.to_json
+    saved = read_json(path, remedy="Train the control again.") if needed else None
+    try:
+        return kind.from_json(saved)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot be read: {error}.", where=str(path), remedy="Train the control again.") from None
+
+
+def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name: str | None = None) -> nn.Module:
+    """The trained classifier of a control for the model of a batch, in evaluation mode; loaded once a model.
+
+    Raises:
+        ModelError: it is missing, damaged or made for other sizes.
+        UserError: the control has none to train.
+    """
+    loaded = _LOADED.setdefault(batch.model, {})
+    if (control, name) not in loaded:
+        labels = load_labels(labels_of(control), control, batch, name)
+        classifier = labels.build_classifier(batch.model.config, batch.vocabulary)
+        folder = _trained_folder(control, batch.folder, name)
+        load_into(classifier, folder)
+        check_control_weights(folder, batch.model)
+        loaded[control, name] = classifier.eval().requires_grad_(False)
+    return loaded[control, name].to(batch.device)
+
+
+def _trained_folder(control: type[Control[Any]], model: Path, name: str | None) -> Path:
+    folder = classifier_folder(model, control.name, name)
+    if not any(folder.glob("*.safetensors")):
+        others = sorted(path.parent.name for path in folder.parent.glob("*/card.json")) if name else []
+        others += sorted(path.parent.name for path in folder.glob("*/card.json"))
+        remedy = f"Train them with `dlmctl train control {control.name} --model {model} --data DATA --out RUN`."
+        raise ModelError(
+            f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model.",
+            where=str(model),
+            remedy=f"There are weights named {', '.join(others)}." if others else remedy,
+        )
+    return folder
+
+
+def labels_of(kind: type[Control[Any]]) -> type[Labels]:
+    """What the classifier of a control learns.
+
+    Raises:
+        UserError: it has none to train.
+    """
+    if kind.Labels is None:
+        raise UserError(f"the control {kind.name!r} has no classifier, so there is nothing to train.")
+    return kind.Labels

@@ -1,0 +1,89 @@
+"""Where controls are found: what installed packages register under the entry point ``dlmctl.controls``."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from dlmctl.control.base import Control
+from dlmctl.errors import RecipeError, UserError, first_line, nearest
+
+ENTRY_POINTS = "dlmctl.controls"
+
+
+# Members of the contract of version 0.1, which moved to what `prepare` returns or to `Labels`.
+FORMER = ("energy", "restrict", "condition", "project", "verify", "word_count", "build_classifier")
+# What stands where a control's name stands in a recipe, and so cannot be one.
+RESERVED = ("all", "any", "not", "weight")
+
+
+log = logging.getLogger("dlmctl")
+
+
+def offers() -> dict[str, list[EntryPoint]]:
+    """Every control that an installed package offers, by name, without importing any.
+
+    Where packages offer controls of one name the first of the list is taken: dlmctl's own, else the first by
+    package name, so that what a recipe means does not hang on the order of installation.
+    """
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, _rank(point), point.value)):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _rank(point: EntryPoint) -> tuple[bool, str]:
+    package = point.dist.name if point.dist else ""
+    return package != "dlmctl", package
+
+
+def origin(point: EntryPoint) -> str:
+    """Package and version that a control comes from."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def find_control(name: str) -> type[Control[Any]]:
+    """The control class registered as ``name``. Warns, once, where several packages offer one.
+
+    Raises:
+        RecipeError: no installed package registers it.
+        UserError: it fails to import or is no control; ``where`` is the control and its package, ``what`` the reason.
+    """
+    known = offers()
+    if name not in known:
+        raise RecipeError(f"there is no control {name!r}.", remedy=nearest(name, list(known)))
+    taken, *ignored = known[name]
+    if ignored:
+        _warn_of_rivals(name, origin(taken), ", ".join(map(origin, ignored)))
+    where = f"control {name!r} of {origin(taken)}"
+    try:
+        found = taken.load()
+    except (Exception, SystemExit) as error:  # whatever the code of others may do
+        raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
+    if fault := _fault(name, found):
+        raise UserError(f"cannot be used: {taken.value} {fault}.", where=where)
+    return cast("type[Control[Any]]", found)
+
+
+def _fault(name: str, found: Any) -> str | None:
+    """What keeps a registered object from being the control ``name``."""
+    if not (isinstance(found, type) and issubclass(found, Control)):
+        return "is not a subclass of dlmctl.control.base.Control"
+    if name in RESERVED:
+        return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
+    if old := [member for member in FORMER if hasattr(found, member)]:
+        return f"was written for dlmctl 0.1 (it has {', '.join(old)}); docs/controls.md, From 0.1, says what to change"
+    # Weights and verdicts are filed under the class's own name.
+    if getattr(found, "name", None) != name:
+        return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"
+    params = getattr(found, "Params", None)
+    return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
+
+
+@cache
+def _warn_of_rivals(name: str, taken: str, ignored: str) -> None:
+    log.warning("dlmctl: several packages offer a control %r: that of %s is taken, not %s.", name, taken, ignored)

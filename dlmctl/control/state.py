@@ -1,0 +1,92 @@
+"""What a control sees: of a batch before it is drawn, and of the text in the making at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dlmctl.diffusion.layout import Layout
+    from dlmctl.diffusion.model import DiffusionLM
+    from dlmctl.diffusion.noise import Draw
+    from dlmctl.text.tokenizer import Tokenizer
+
+P = TypeVar("P", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class BatchContext(Generic[P]):
+    """The texts of a batch, before the first step.
+
+    Attributes:
+        model, vocabulary, folder: the model, its words, and where its weights and those of its controls lie.
+        draws: which sample, and which attempt at it, each row is.
+        layouts: of each row its positions, and the settled number of words or None where the model chooses.
+        params: what is asked of each row.
+    """
+
+    model: DiffusionLM
+    vocabulary: Tokenizer
+    folder: Path
+    draws: Sequence[Draw]
+    layouts: Sequence[Layout]
+    params: Sequence[P] = ()
+
+    def __len__(self) -> int:
+        """Rows of the batch."""
+        return len(self.draws)
+
+    @property
+    def length(self) -> int:
+        """Positions of the batch: those of its longest text."""
+        return max(layout.positions for layout in self.layouts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors of the batch are."""
+        return self.model.embeddings.device
+
+
+class ControlState:
+    """What an energy judges: the latent, and what the model makes of it.
+
+    Attributes:
+        x: the latent, ``[B, L, D]``; gradients flow to it.
+        t: its noise level, ``[B]`` in [0, 1]; 0 where ``x`` is itself an x_0 estimate.
+        x0: the x_0 estimate ``[B, L, D]``, computed when first asked for.
+        word_log_probs: log-probabilities of the words ``[B, L, V]``, computed when first asked for.
+        mask: the attention mask ``[B, L]``, true on each row's own positions; None where all rows are as long as the
+            batch. Elsewhere ``x`` and ``x0`` have no meaning, and ``word_log_probs`` is PAD for certain.
+        embeddings: of the words, ``[V, D]``.
+        vocabulary: words and ids.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        vocabulary: Tokenizer,
+        embeddings: Tensor,
+        x0: Callable[[], Tensor],
+        word_log_probs: Callable[[], Tensor],
+        mask: Tensor | None = None,
+    ) -> None:
+        self.x, self.t, self.vocabulary, self.embeddings, self.mask = x, t, vocabulary, embeddings, mask
+        self._x0, self._word_log_probs = x0, word_log_probs
+
+    @cached_property
+    def x0(self) -> Tensor:
+        return self._x0()
+
+    @cached_property
+    def word_log_probs(self) -> Tensor:
+        return self._word_log_probs()

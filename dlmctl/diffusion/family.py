@@ -1,0 +1,53 @@
+"""The seam between diffusion families: what the walk from noise to text asks of one.
+
+A family knows its states and how one becomes the next; it knows nothing of words, controls or recipes. ``gaussian`` has
+latents over word embeddings (Li et al. 2022), ``masked`` ids with a mask among them (Sahoo et al. 2024). Guidance on
+logits and every exact control need token logits only, and so serve each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from dlmctl.diffusion.layout import Layouts
+from dlmctl.diffusion.noise import SampleNoise
+
+
+class Prediction:
+    """What a model makes of x_t: token ``logits [B, L, V]``, None where it predicts latents, and the x_0 estimate
+    ``x0 [B, L, D]``, computed when first asked for where it is a mean of word embeddings."""
+
+    def __init__(self, x0: Callable[[], Tensor], logits: Tensor | None = None) -> None:
+        self._x0, self.logits = x0, logits
+
+    @cached_property
+    def x0(self) -> Tensor:
+        return self._x0()
+
+
+class Moved(NamedTuple):
+    """A reverse step's draw ``x`` and, where it was drawn around a ``mean`` with a ``variance``, those."""
+
+    x: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+class Family(Protocol):
+    """One diffusion family, with the sampler chosen. States ``x`` are ``[B, L, ...]``, times ``[B]`` in [0, 1]."""
+
+    def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
+        """The states at t = 1."""
+
+    def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
+        """What the network makes of x_t; ``previous`` is its last x_0 estimate, ``mask [B, L]`` the attention mask."""
+
+    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
+        """x_s, for s < t, given the guided estimate."""
+
+    def soft(self, probabilities: Tensor) -> Tensor:
+        """Word probabilities ``[B, L, V]`` to the expected embedding ``[B, L, D]``: what a classifier reads."""

@@ -1,0 +1,40 @@
+"""The Gaussian family: latents over word embeddings (Li et al. 2022)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.layout import Layouts
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.diffusion.samplers import Rule
+from dlmctl.models.conditioner import Conditioning
+
+
+class Gaussian:
+    """A ``Family`` whose states are latents ``[B, L, D]``.
+
+    Args:
+        rule: the sampler's, made for this walk.
+        given: what the texts of the batch are about.
+    """
+
+    def __init__(self, model: DiffusionLM, rule: Rule, given: Conditioning | None = None) -> None:
+        self.model, self.rule, self.given = model, rule, given
+
+    def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
+        device = self.model.embeddings.device
+        return noise(torch.empty(len(layouts.words), layouts.length, self.model.config.embed_dim, device=device))
+
+    def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
+        return self.model.predict(x, t, previous, self.given, mask)
+
+    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
+        mean, variance = self.rule(x, estimate.x0, t, s)
+        last = float(s[0]) == 0 or not variance.any()
+        return Moved(mean if last else mean + variance.sqrt() * noise(mean), mean, variance)
+
+    def soft(self, probabilities: Tensor) -> Tensor:
+        return probabilities @ self.model.embeddings.detach()

@@ -1,0 +1,274 @@
+"""Masked (absorbing state) diffusion: the model, its forward process, its objective and its bound.
+
+A text is a canvas of word ids ``[B, L]``; noise replaces words by MASK, whose id is the size of the vocabulary. The
+network predicts the words behind the masks and sees no time: how many masks there are says it (Ou et al. 2024; Zheng
+et al. 2024). MASK itself is never predicted, and a word that stands is never changed (Sahoo et al. 2024, "SUBS").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from torch import Tensor, nn
+
+from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
+from dlmctl.text.tokenizer import Tokenizer
+
+# Below this time next to nothing is masked, and the weight 1 / t grows without bound (LLaDA, algorithm 1).
+LEAST_TIME = 1e-3
+
+
+class MaskedSettings(BaseModel):
+    """What one chooses of a masked model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    family: Literal["masked"] = "masked"
+    length: int = Field(64, gt=2, le=65536, description="longest sequence in positions, START and END included")
+    denoiser: LlamaConfig = Field(default_factory=lambda: LlamaConfig(), description="sizes of the network")
+    lengths: Literal["data", "model"] = Field(
+        "data",
+        description="data: a text's number of words is drawn like those of the training texts, or set by a control; "
+        "model: END and the PADs behind it are masked and predicted like words",
+    )
+    objective: Literal["count", "time"] = Field(
+        "count",
+        description="count: k of the n words are masked, k uniform, weight n / k; time: each with probability t, "
+        "weight 1 / t",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.length > self.denoiser.max_length:
+            raise ValueError(f"length is {self.length}, but the denoiser has max_length {self.denoiser.max_length}")
+        return self
+
+
+class MaskedConfig(MaskedSettings):
+    """Everything that fixes the shape and meaning of a masked model's weights: the settings, and what the data adds."""
+
+    vocab_size: int = Field(gt=4, le=10_000_000, description="number of words, special tokens included, MASK not")
+    sentence_lengths: list[NonNegativeInt] = Field(
+        default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
+    )
+    tags: list[str] = Field(
+        default_factory=list, description="names of the labels that a position can be given, from number 1"
+    )
+
+    @property
+    def mask_id(self) -> int:
+        """The id of MASK: the one after the words."""
+        return self.vocab_size
+
+
+class MaskedLM(nn.Module):
+    """A network that predicts the words behind the masks, and the vocabulary it speaks.
+
+    Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
+    """
+
+    def __init__(self, config: MaskedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.denoiser = LlamaDenoiser(config.denoiser, config.vocab_size + 1, len(config.tags))
+        self.register_state_dict_post_hook(_without_denoiser)
+        self.register_load_state_dict_pre_hook(_with_denoiser)
+
+    @property
+    def mask_id(self) -> int:
+        """The id of MASK."""
+        return self.config.mask_id
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The embedding of every word ``[V, H]``, MASK left out."""
+        return self.denoiser.model.embed_tokens.weight[: self.config.vocab_size]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
+        return self.denoiser.model.embed_tokens(ids)
+
+    def soft(self, probabilities: Tensor) -> Tensor:
+        """Expected embeddings ``[..., H]`` of word probabilities ``[..., V]``."""
+        return probabilities @ self.embeddings
+
+    def logits(
+        self,
+        canvas: Tensor | None = None,
+        positions: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+    ) -> Tensor:
+        """Scores of the words ``[B, L, V]`` behind the masks of ``canvas [B, L]``, at least float32.
+
+        ``positions`` and the rest are as of ``LlamaDenoiser``; what comes for ``positions`` is ``[*their shape, V]``.
+        """
+        hidden = self.denoiser(canvas, inputs_embeds=inputs_embeds, attention_mask=attention_mask, aligned=aligned)
+        return self.denoiser.logits(hidden, positions)[..., : self.config.vocab_size]
+
+
+def _without_denoiser(_: Any, state: dict[str, Tensor], prefix: str, __: Any) -> None:
+    inner = f"{prefix}denoiser."
+    for name in [name for name in state if name.startswith(inner)]:
+        state[prefix + name.removeprefix(inner)] = state.pop(name)
+
+
+def _with_denoiser(_: Any, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[f"{prefix}denoiser.{name.removeprefix(prefix)}"] = state.pop(name)
+
+
+def word_places(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"] = "data") -> Tensor:
+    """The places ``[B, L]`` of ``ids`` that can be masked.
+
+    START never, and UNK never: it is context, as no text is to contain it. END and PAD only where the model chooses
+    the length.
+    """
+    fixed = [tokenizer.start_id, tokenizer.unk_id]
+    if lengths == "data":
+        fixed += [tokenizer.end_id, tokenizer.pad_id]
+    places = torch.ones_like(ids, dtype=torch.bool)
+    for token in fixed:
+        places &= ids != token
+    return places
+
+
+def attended(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"] = "data") -> Tensor | None:
+    """The places ``[B, L]`` that the network reads: all, unless PAD only fills rows of another length up."""
+    return ids != tokenizer.pad_id if lengths == "data" else None
+
+
+def noised(ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
+    """``ids [B, L]`` with MASK at the places ``masked [B, L]``: a draw from q(x_t given x_0)."""
+    return ids.masked_fill(masked, mask_id)
+
+
+def shares(rows: int, offset: Tensor, repeat: int = 0, repeats: int = 1) -> Tensor:
+    """``[rows]`` numbers in [0, 1), each uniform, spread evenly over the rows and over the repeats of a row.
+
+    The low-variance times of Kingma et al. 2021 (appendix I.1): a grid with one random ``offset``, a uniform scalar.
+    """
+    number = repeat * rows + torch.arange(rows, device=offset.device, dtype=torch.float64)
+    return (number / (rows * repeats) + offset) % 1.0
+
+
+def mask_by_count(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """k of the n ``places [B, L]`` of each row, k = 1 + floor(n share), and the weights n / k ``[B]``.
+
+    The expected weighted cross-entropy on them is the bound of any-order autoregressive models (Uria et al. 2014;
+    Hoogeboom et al. 2022), which is also that of masked diffusion with its time integrated out (Ou et al. 2024).
+
+    Args:
+        share: ``[B]``, uniform in [0, 1); order: ``[B, L]``, uniform: the places of the k lowest are masked.
+    """
+    counts = places.sum(1)
+    chosen = (share * counts).long() + 1
+    ranks = order.masked_fill(~places, 2.0).argsort(1).argsort(1)
+    return places & (ranks < chosen[:, None]), counts / chosen
+
+
+def mask_by_time(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Each of ``places [B, L]`` with probability t, and the weights 1 / t ``[B]`` (MDLM, eq. 11; LLaDA, eq. 3).
+
+    Arguments as of ``mask_by_count``; t = share, lifted to ``LEAST_TIME`` at least.
+    """
+    t = LEAST_TIME + (1 - LEAST_TIME) * share
+    return places & (order < t[:, None]), 1 / t
+
+
+Masking = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+MASKINGS: dict[str, Masking] = {"count": mask_by_count, "time": mask_by_time}
+
+
+def masked_nats(
+    model: MaskedLM,
+    ids: Tensor,
+    masked: Tensor,
+    weights: Tensor,
+    *,
+    most: int | None = None,
+    attention_mask: Tensor | None = None,
+    aligned: Tensor | None = None,
+) -> Tensor:
+    """Weighted cross-entropy of the masked words of each row ``[B]``, in nats.
+
+    Args:
+        ids: ``[B, L]``; masked: ``[B, L]``, true where MASK stands instead; weights: ``[B]``.
+        most: at least as many places as are masked in all; with it all shapes are known beforehand, as a compiled
+            function likes, and a GPU need not wait. Counted if not given.
+    """
+    flat = masked.flatten()
+    found = flat.nonzero() if most is None else torch.nonzero_static(flat, size=most, fill_value=-1)
+    at = found.flatten()
+    real, at = at >= 0, at.clamp(min=0)
+    canvas = noised(ids, masked, model.mask_id)
+    logits = model.logits(canvas, at, attention_mask=attention_mask, aligned=aligned)
+    nats = F.cross_entropy(logits, ids.flatten()[at], reduction="none")
+    rows = at // ids.shape[1]
+    weighted = nats * torch.where(real, weights[rows], 0.0).to(nats)
+    return torch.zeros(len(ids), dtype=nats.dtype, device=nats.device).index_add(0, rows, weighted)
+
+
+class Noise(NamedTuple):
+    """What the forward process draws: ``offset``, a uniform scalar, and ``order [B, L]``, uniform."""
+
+    offset: Tensor
+    order: Tensor
+
+    @classmethod
+    def drawn(cls, ids: Tensor, generator: torch.Generator | None = None) -> Noise:
+        """Noise for ``ids [B, L]``, from a generator on their device."""
+        offset, order = (
+            torch.rand(shape, generator=generator, device=ids.device, dtype=torch.float64) for shape in ((), ids.shape)
+        )
+        return cls(offset, order)
+
+
+@torch.no_grad()
+def any_order_bound(
+    model: MaskedLM,
+    ids: Tensor,
+    places: Tensor,
+    repeats: int,
+    generator: torch.Generator | None = None,
+    *,
+    attention_mask: Tensor | None = None,
+    aligned: Tensor | None = None,
+) -> Tensor:
+    """An upper bound on -log p(words at ``places`` given the rest) of each row, estimated ``repeats`` times.
+
+    The counts of masked words are spread evenly over a row's repeats, so with as many repeats as words each count
+    occurs once.
+
+    Args:
+        ids, places: ``[B, L]``, places as of ``word_places``.
+
+    Returns:
+        ``[repeats, B]`` in nats; its mean over the repeats is the estimate.
+    """
+    offset = Noise.drawn(ids, generator).offset
+    found = []
+    for repeat in range(repeats):
+        share = shares(len(ids), offset, repeat, repeats)
+        masked, weights = mask_by_count(places, share, Noise.drawn(ids, generator).order)
+        found.append(masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned))
+    return torch.stack(found)
+
+
+def length_nats(config: MaskedConfig, words: Tensor) -> Tensor:
+    """-log p of numbers of words of any shape: what the length of a text adds to its bound; infinite if never seen.
+
+    Raises:
+        ValueError: the configuration has no ``sentence_lengths``.
+    """
+    if not sum(config.sentence_lengths):
+        raise ValueError("the configuration has no sentence_lengths")
+    counts = torch.tensor(config.sentence_lengths, dtype=torch.float64, device=words.device)
+    counts = F.pad(counts, (0, max(0, config.length - len(counts))))
+    return -(counts / counts.sum()).log()[words]

@@ -1,0 +1,75 @@
+"""What training minimises: the objective of the paper, and cross-entropy of the words."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.process import _wide, one_step, posterior, q_sample
+from dlmctl.models.conditioner import Conditioning
+
+
+def paper_loss(
+    model: DiffusionLM,
+    ids: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    noise_x0: Tensor,
+    given: Conditioning | None = None,
+) -> dict[str, Tensor]:
+    """The end-to-end objective of Li et al. 2022 (eq. 2), per example.
+
+    Args:
+        ids: ``[B, L]``; t: ``[B]``; noise, noise_x0: ``[B, L, D]`` standard normal, for x_t and for x_0;
+            given: what the texts are about.
+
+    Returns:
+        ``loss`` and ``mse``, each ``[B]``, in squared latent units plus nats per position.
+    """
+    schedule = model.schedule
+    clean = model.embed(ids)
+    first = torch.full_like(t, one_step(schedule))
+    x0 = clean + _wide((1 - schedule.alphabar(first)).sqrt(), clean) * noise_x0
+    x_t = q_sample(schedule, x0, t, noise)
+    prediction = model.predict(x_t, t, _self_condition(model, x_t, t, given), given)
+    target, estimate = x0, prediction.x0
+    if model.config.prediction == "epsilon":
+        alphabar = schedule.alphabar(t)
+        target = noise
+        estimate = (x_t - _wide(alphabar.sqrt(), x_t) * prediction.x0) / _wide((1 - alphabar).sqrt(), x_t)
+    elif model.config.prediction == "previous":
+        s = (t - one_step(schedule)).clamp(min=0)
+        target, _ = posterior(schedule, x0, x_t, t, s)
+        estimate, _ = posterior(schedule, prediction.x0, x_t, t, s)
+    mse = (target - estimate).square().mean((1, 2))
+    mse = torch.where(t < 1.5 * first, (clean - prediction.x0).square().mean((1, 2)), mse)
+    prior = (_wide(schedule.alphabar(torch.ones_like(t)).sqrt(), x0) * x0).square().mean((1, 2))
+    rounding = F.cross_entropy(model.rounding_logits(x0).transpose(1, 2), ids, reduction="none").mean(1)
+    return {"loss": mse + prior + rounding, "mse": mse}
+
+
+def cross_entropy_loss(
+    model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, given: Conditioning | None = None
+) -> dict[str, Tensor]:
+    """Cross-entropy of the words given x_t (Dieleman et al. 2022, section 3.1), per example.
+
+    Args:
+        ids: ``[B, L]``; t: ``[B]``; noise: ``[B, L, D]`` standard normal; given: what the texts are about.
+
+    Returns:
+        ``loss [B]``, nats per position.
+    """
+    x_t = q_sample(model.schedule, model.embed(ids), t, noise)
+    logits = model.predict(x_t, t, _self_condition(model, x_t, t, given), given).logits
+    assert logits is not None
+    return {"loss": F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(1)}
+
+
+def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, given: Conditioning | None) -> Tensor | None:
+    """In training, for every second batch, a first estimate to condition on (Chen et al. 2023, algorithm 1)."""
+    if not (model.config.self_conditioning and model.training) or torch.rand(()).item() < 0.5:
+        return None
+    with torch.no_grad():
+        return model.predict(x_t, t, None, given).x0

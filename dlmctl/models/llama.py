@@ -1,0 +1,220 @@
+"""Llama blocks with full attention: the denoiser of masked diffusion (Touvron et al. 2023; Nie et al. 2025).
+
+RMSNorm before each sublayer, rotary positions, SwiGLU, no biases, the output layer tied to the word embeddings, and no
+time input: how many words are masked says it. Weights are saved under the names of ``LlamaForCausalLM``, so either side
+reads the other's files; inside, the query, key and value matrices are one, and so are gate and up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from dlmctl.models.attention import attention
+
+# Standard deviation of the first weights (Radford et al. 2019).
+INIT_STD = 0.02
+
+
+class LlamaConfig(BaseModel):
+    """Sizes of a stack of Llama blocks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hidden: int = Field(384, gt=0, le=16384, description="width of the residual stream")
+    layers: int = Field(10, gt=0, le=256, description="number of blocks")
+    heads: int = Field(6, gt=0, le=256, description="attention heads; must divide hidden, each of an even width")
+    inner: int = Field(1024, gt=0, le=131072, description="inner width of the SwiGLU")
+    max_length: int = Field(64, gt=0, le=65536, description="most positions of a sequence")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability, in training only")
+    rope_base: float = Field(1e4, gt=1, description="base of the rotary frequencies")
+    norm_eps: float = Field(1e-5, gt=0, lt=1, description="epsilon of RMSNorm")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"heads ({self.heads}) must divide hidden ({self.hidden}) into even widths")
+        return self
+
+    def summary(self) -> str:
+        """The sizes in words."""
+        return f"{self.layers} Llama blocks of width {self.hidden}, {self.heads} heads"
+
+
+def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> nn.Linear:
+    """Several linear layers over one input as one matrix, layer ``name`` of ``holder``; saved under their own names.
+
+    Args:
+        width: of the input; parts: the output width of each layer, by the name that its weight is saved under.
+    """
+
+    def split(_: Any, state: dict[str, Tensor], prefix: str, __: Any) -> None:
+        pieces = state.pop(f"{prefix}{name}.weight").split(list(parts.values()))
+        state.update({f"{prefix}{part}.weight": piece for part, piece in zip(parts, pieces, strict=True)})
+
+    def join(_: Any, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
+        names = [f"{prefix}{part}.weight" for part in parts]
+        if all(part in state for part in names):
+            state[f"{prefix}{name}.weight"] = torch.cat([state.pop(part) for part in names])
+
+    holder.register_state_dict_post_hook(split)
+    holder.register_load_state_dict_pre_hook(join)
+    return nn.Linear(width, sum(parts.values()), bias=False)
+
+
+class SelfAttention(nn.Module):
+    """Attention of every position to every other, with rotary positions (Su et al. 2021)."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = fused(self, "qkv", config.hidden, dict.fromkeys(("q_proj", "k_proj", "v_proj"), config.hidden))
+        self.o_proj = nn.Linear(config.hidden, config.hidden, bias=False)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """``x [B, L, H]``; ``rotation``: cosines and sines ``[L, H / heads]``; ``mask [B, 1, 1, L]``."""
+        batch, length, hidden = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = attention(rotated(q, *rotation), rotated(k, *rotation), v, mask)
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, hidden))
+
+
+def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """``x [..., L, d]`` turned by its position: component i and i + d / 2 are a pair (Su et al. 2021, eq. 34)."""
+    first, second = x.chunk(2, -1)
+    return (x * cosines + torch.cat([-second, first], -1) * sines).to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate x) * up x) (Shazeer 2020)."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_up = fused(self, "gate_up", config.hidden, dict.fromkeys(("gate_proj", "up_proj"), config.inner))
+        self.down_proj = nn.Linear(config.inner, config.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class LlamaBlock(nn.Module):
+    """Attention and SwiGLU, each after an RMSNorm and with a residual connection."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.input_layernorm = nn.RMSNorm(config.hidden, config.norm_eps)
+        self.self_attn = SelfAttention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden, config.norm_eps)
+        self.mlp = SwiGLU(config)
+
+    def forward(self, h: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """As ``SelfAttention``."""
+        h = h + F.dropout(self.self_attn(self.input_layernorm(h), rotation, mask), self.dropout, self.training)
+        return h + F.dropout(self.mlp(self.post_attention_layernorm(h)), self.dropout, self.training)
+
+
+class LlamaTrunk(nn.Module):
+    """Word embeddings, blocks and the last norm: what ``LlamaForCausalLM`` calls its model."""
+
+    def __init__(self, config: LlamaConfig, vocabulary: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocabulary, config.hidden)
+        self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.hidden, config.norm_eps)
+        cosines, sines = rotations(config)
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
+
+    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        """``h [B, L, H]``, the embedded input, and ``mask [B, 1, 1, L]``, to hidden states ``[B, L, H]``."""
+        length = h.shape[1]
+        rotation = self.get_buffer("cosines")[:length], self.get_buffer("sines")[:length]
+        for block in self.layers:
+            h = block(h, rotation, mask)
+        return self.norm(h)
+
+
+def rotations(config: LlamaConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``[max_length, hidden / heads]`` of the rotary positions."""
+    width = config.hidden // config.heads
+    frequencies = config.rope_base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    angles = torch.arange(config.max_length, dtype=torch.float32)[:, None] * frequencies
+    return torch.cat([angles.cos()] * 2, -1), torch.cat([angles.sin()] * 2, -1)
+
+
+class LlamaDenoiser(nn.Module):
+    """The words of a text from the words that are left of it.
+
+    Args:
+        config: sizes.
+        vocabulary: rows of the embedding table, MASK included.
+        tags: kinds of labels that a position can be given, such as parts of speech; 0 for a model that takes none.
+            Label 0 stands for "not given", and its row stays zero.
+    """
+
+    def __init__(self, config: LlamaConfig, vocabulary: int, tags: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.model = LlamaTrunk(config, vocabulary)
+        self.tag_embed = nn.Embedding(tags + 1, config.hidden, padding_idx=0) if tags else None
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                closing = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(weight, std=INIT_STD / (math.sqrt(2 * self.config.layers) if closing else 1.0))
+        if self.tag_embed is not None:
+            nn.init.zeros_(self.tag_embed.weight[0])
+
+    def forward(
+        self,
+        ids: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states ``[B, L, H]`` of every position.
+
+        Args:
+            ids: word ids ``[B, L]``.
+            inputs_embeds: ``[B, L, H]`` in place of ``ids``, such as expected embeddings.
+            attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
+            aligned: the label of each position ``[B, L]``, 0 where none is given.
+
+        Raises:
+            ValueError: neither or both of ids and embeddings, a sequence beyond ``max_length``, or labels for a model
+                that takes none.
+        """
+        if (ids is None) == (inputs_embeds is None):
+            raise ValueError("give either ids or inputs_embeds")
+        h = self.model.embed_tokens(ids) if inputs_embeds is None else inputs_embeds
+        if h.shape[1] > self.config.max_length:
+            raise ValueError(f"{h.shape[1]} positions, but the denoiser has max_length {self.config.max_length}")
+        if aligned is not None:
+            if self.tag_embed is None:
+                raise ValueError("this model takes no labels of positions")
+            h = h + self.tag_embed(aligned)
+        return self.model(h, None if attention_mask is None else attention_mask[:, None, None])
+
+    def logits(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Scores of the words, float32 at least, for hidden states ``[B, L, H]``: ``[B, L, vocabulary]``.
+
+        The output layer over a large vocabulary is much of the cost, so what is not needed should not be asked for.
+
+        Args:
+            positions: numbers of the positions to score, of any shape, counted through the batch (row x L + place).
+                The result is ``[*positions.shape, vocabulary]``.
+        """
+        if positions is not None:
+            hidden = hidden.flatten(0, 1)[positions]
+        scores = F.linear(hidden, self.model.embed_tokens.weight)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))

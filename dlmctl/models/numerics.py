@@ -1,0 +1,11 @@
+"""Precision of what leaves a network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def widened(x: Tensor) -> Tensor:
+    """``x`` in at least float32: what leaves a network goes on so, and float64 stays float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

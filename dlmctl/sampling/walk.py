@@ -1,0 +1,52 @@
+"""The walk from noise to text: one loop for every family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from dlmctl.diffusion.family import Family, Moved, Prediction
+from dlmctl.diffusion.layout import Layouts
+from dlmctl.diffusion.noise import SampleNoise
+
+
+class Step(NamedTuple):
+    """One reverse step from t to s: ``x`` is the new state x_s, drawn given the ``estimate``."""
+
+    number: int
+    steps: int
+    t: float
+    s: float
+    x: Tensor
+    estimate: Prediction
+
+
+OnStep = Callable[[Step], Tensor | None]
+"""Sees every step; a state it returns takes the place of ``step.x``."""
+
+
+class Steer(Protocol):
+    """What gives the guided estimate of a whole batch, and may move each draw."""
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Prediction: ...
+
+    def after(self, moved: Moved, s: float) -> Tensor: ...
+
+
+def walk(
+    family: Family, steer: Steer, layouts: Layouts, times: Tensor, noise: SampleNoise, on_step: OnStep | None = None
+) -> Tensor:
+    """The states ``[B, L, ...]`` at the last of ``times``, which descend from 1."""
+    x = family.start(layouts, noise)
+    steps = len(times) - 1
+    for number, (t_value, s_value) in enumerate(pairwise(times.tolist())):
+        t, s = (torch.full((len(x),), value, dtype=torch.float64, device=x.device) for value in (t_value, s_value))
+        estimate = steer(x, t)
+        x = steer.after(family.step(x, estimate, t, s, noise), s_value)
+        replaced = on_step(Step(number, steps, t_value, s_value, x, estimate)) if on_step is not None else None
+        x = x if replaced is None else replaced
+    return x

@@ -1,0 +1,106 @@
+"""The rooms of the toolkit stand in strict order, and docs/architecture.md states it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Imports inside functions that stay, each an optional or heavy dependency that few commands need.
+LATE = {
+    "accelerate",
+    "accelerate.utils",
+    "difflib",
+    "fcntl",
+    "hashlib",
+    "huggingface_hub",
+    "huggingface_hub.errors",
+    "matplotlib",
+    "matplotlib.figure",
+    "nltk.translate.bleu_score",
+    "nltk.translate.meteor_score",
+    "pycrfsuite",
+    "pydantic",
+    "sacrebleu.metrics.bleu",
+    "sacrebleu.tokenizers.tokenizer_13a",
+    "safetensors",
+    "safetensors.torch",
+    "stanza",
+    "torch",
+    "torch.nn.functional",
+    "torch.utils.tensorboard",
+    "transformers",
+    "transformers.utils",
+}
+FORBIDDEN_TO_CONTROLS = (
+    "dlmctl.training",
+    "dlmctl.evaluation",
+    "dlmctl.metrics",
+    "dlmctl.sampling",
+    "dlmctl.generation",
+)
+
+
+def order() -> list[list[str]]:
+    """The layers from the ground up, as docs/architecture.md states them."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    found = re.search(r"<!-- layers -->\s*```\n(.*?)```", text, re.DOTALL)
+    assert found, "docs/architecture.md has no block marked <!-- layers -->"
+    return [line.split("#")[0].replace(",", " ").split() for line in reversed(found[1].strip().splitlines())]
+
+
+def modules() -> list[Path]:
+    return sorted(path for base in ("dlmctl", "controls") for path in (ROOT / base).rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return "controls" if parts[0] == "controls" else parts[1]
+
+
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """Every module that a file imports: name, line, and whether inside a function."""
+    tree = ast.parse(path.read_text("utf-8"))
+    inner = {id(node) for at in ast.walk(tree) if isinstance(at, ast.FunctionDef) for node in ast.walk(at)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno, id(node) in inner) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno} is a relative import"
+            names = [f"dlmctl.{alias.name}" for alias in node.names] if node.module == "dlmctl" else [node.module or ""]
+            found += [(name, node.lineno, id(node) in inner) for name in names]
+    return found
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] == "controls":
+        return "controls"
+    if parts[0] == "dlmctl" and len(parts) > 1 and not parts[1].startswith("__"):
+        return parts[1]
+    return None
+
+
+def test_every_room_has_its_place_and_there_are_at_most_sixteen():
+    rooms = {room(path) for path in modules()} - {"__init__", "__main__"}
+    assert rooms == {name for layer in order() for name in layer}
+    assert len(rooms - {"controls"}) <= 16
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downward_and_stand_at_the_top(path):
+    floors = {name: floor for floor, names in enumerate(order()) for name in names}
+    here = room(path)
+    for module, line, inside in imports(path):
+        there = room_of(module)
+        at = f"{path.relative_to(ROOT)}:{line} imports {module}"
+        if here not in ("__init__", "__main__", "cli") and there not in (None, here):
+            assert floors[there] < floors[here], f"{at}, which is not below it"
+        if inside and here not in ("__init__", "__main__", "cli"):
+            assert module in LATE, f"{at} inside a function"
+        if here == "controls":
+            assert not module.startswith(FORBIDDEN_TO_CONTROLS), at
