@@ -49,7 +49,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordTokeni
     torch.manual_seed(0)
     model = DiffusionLM(tiny_config(len(tokenizer)))
     save_pretrained(model, tokenizer, folder)
-    classifier = Pos.build_classifier(model.config, tokenizer)
+    classifier = Pos.Labels().build_classifier(model.config, tokenizer)
     (folder / "controls" / "pos").mkdir(parents=True)
     save_weights(classifier.state_dict(), folder / "controls" / "pos")
     return folder

@@ -37,7 +37,7 @@ def pretrained(tokenizer, tmp_path):
 
 
 def save(pretrained, folder):
-    classifier = Pos.build_classifier(pretrained.model.config, pretrained.tokenizer)
+    classifier = Pos.Labels().build_classifier(pretrained.model.config, pretrained.tokenizer)
     save_control_weights(classifier.state_dict(), folder, pretrained.model, {"control": "pos"}, {"labels.json": ["x"]})
     return classifier
 
@@ -48,7 +48,7 @@ def test_weights_come_back_with_their_labels_and_card(pretrained):
     assert find_control_folder(pretrained.folder, pretrained.model, "pos") is None
     saved = save(pretrained, folder)
     assert find_control_folder(pretrained.folder, pretrained.model, "pos") == folder
-    loaded = Pos.build_classifier(pretrained.model.config, pretrained.tokenizer)
+    loaded = Pos.Labels().build_classifier(pretrained.model.config, pretrained.tokenizer)
     load_into(loaded, folder)
     check_control_weights(folder, pretrained.model)
     assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loaded.parameters(), strict=True))
