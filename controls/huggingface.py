@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.errors import ModelError
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer, loading_fault
 
 
 class WordClassifier(nn.Module):
@@ -29,11 +29,10 @@ class WordClassifier(nn.Module):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         try:
-            network = AutoModelForSequenceClassification.from_pretrained(source)
-            theirs = AutoTokenizer.from_pretrained(source)
+            network = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
+            theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # whatever the hub, a file or the library may raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise ModelError(f"no sequence classifier could be loaded: {reason}.", where=source) from None
+            raise ModelError(f"no sequence classifier could be loaded: {loading_fault(error)}.", where=source) from None
         self.network = network.eval().requires_grad_(False)
         self.labels = [str(network.config.id2label[at]) for at in range(network.config.num_labels)]
         self.pad_id = tokenizer.pad_id

@@ -72,6 +72,12 @@ def first_fault(error: ValidationError) -> str:
     return readable(f"{place}: {what}." if place else f"{what}.")
 
 
+def brief(error: BaseException) -> str:
+    """The first line of what an error says, at most 200 characters, without the full stop and control characters."""
+    said = str(error).strip().split("\n")[0] or type(error).__name__
+    return readable(said, 200).rstrip(".")
+
+
 def nearest(word: str, known: list[str]) -> str:
     """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself when nothing is close."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5) if len(word) <= MOST_NAME else []

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from controls.pos import TagLabels
-from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained, save_weights
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.checkpoint.weights import save_weights
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig

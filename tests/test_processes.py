@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from dlmctl import processes
-from dlmctl.checkpoint.pretrained import from_pretrained, load_weights
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import UserError
 

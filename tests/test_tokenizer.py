@@ -69,7 +69,7 @@ def test_a_damaged_vocabulary_file_is_named(tmp_path: Path, content: str) -> Non
 
 
 def test_a_missing_vocabulary_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"vocab\.json is missing"):
+    with pytest.raises(ModelError, match=r"vocab\.json: is missing"):
         load_tokenizer(tmp_path)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dlmctl.annotators.tagging import shape, stanza_pipeline, upos_tagger
 from dlmctl.annotators.trees import Span, Tree, from_spans
 from dlmctl.checkpoint.bundled import bundled_path
-from dlmctl.checkpoint.pretrained import load_into
+from dlmctl.checkpoint.weights import load_into
 from dlmctl.errors import ModelError
 
 PARSER_FILE = "parser.json"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
-from dlmctl.checkpoint.pretrained import resolve
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.scorer import scorer_sizes
 from dlmctl.diffusion.masked import MaskedConfig
 from dlmctl.diffusion.model import ModelConfig
+from dlmctl.errors import ModelError
+from dlmctl.text.files import read_text
 
 
 def describe(source: str) -> tuple[dict[str, str], str]:
@@ -16,8 +20,6 @@ def describe(source: str) -> tuple[dict[str, str], str]:
     Raises:
         ModelError: there is no such model or it is damaged.
     """
-    from dlmctl.checkpoint.pretrained import from_pretrained
-
     folder = resolve(source)
     model = from_pretrained(source).model
     config = model.config
@@ -34,7 +36,7 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         "scorer": _scorer(folder / "scorer" / "config.json"),
     }
     card = folder / "README.md"
-    return facts, card.read_text("utf-8") if card.exists() else ""
+    return facts, read_text(card) if os.path.lexists(card) else ""
 
 
 def _latent(config: ModelConfig) -> dict[str, str]:
@@ -61,7 +63,7 @@ def _scorer(config: Path) -> str:
     if not config.exists():
         return "none"
     try:
-        sizes = json.loads(config.read_text("utf-8"))
-        return f"GPT-2 architecture, {sizes['n_layer']} layers of width {sizes['n_embd']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"damaged: {config} cannot be read"
+        sizes = scorer_sizes(config.parent)
+    except ModelError as error:
+        return f"damaged: {error}"
+    return f"GPT-2 architecture, {sizes['n_layer']} layers of width {sizes['n_embd']}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, brief
+from dlmctl.text.files import require_file
 
 
 def read_torch_weights(path: Path) -> dict[str, Tensor]:
@@ -16,11 +19,33 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is damaged, or holds more than the weights of one model.
     """
+    require_file(path)
+    remedy = "Copy it again; if it is whole, save its tensors alone: `torch.save(model.state_dict(), PATH)`."
     try:
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises its own, pickle's and zip's errors for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"is damaged, or holds more than weights: {reason}", where=str(path)) from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    except pickle.UnpicklingError:
+        # torch's message advises to read the file without this protection.
+        what = "is damaged, or holds more than weights: what would run code on reading is never read."
+        raise ModelError(what, where=str(path), remedy=remedy) from None
+    except Exception as error:  # torch raises its own and zip's errors for damaged files
+        what = f"is damaged, or holds more than weights: {brief(error)}."
+        raise ModelError(what, where=str(path), remedy=remedy) from None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
         raise ModelError("does not hold the weights of one model.", where=str(path))
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _check_sums(path: Path) -> None:
+    """Check the sums that the file has of its parts, which torch does not; the format before torch 1.6 has none.
+
+    Raises:
+        ValueError: a part is not what was written.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise ValueError(f"the part {damaged!r} is not what was written")

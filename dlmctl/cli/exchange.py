@@ -43,5 +43,6 @@ def export_original(
     from dlmctl.checkpoint.original import export_original as write
     from dlmctl.checkpoint.pretrained import from_pretrained
 
-    write(from_pretrained(model), to)
+    pretrained = from_pretrained(model)
+    write(pretrained.model, pretrained.tokenizer, to)
     typer.echo(f"checkpoint saved in {to}")

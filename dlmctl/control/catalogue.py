@@ -75,7 +75,7 @@ class Plugin:
         Raises:
             ModelError: there is no such model.
         """
-        from dlmctl.checkpoint.pretrained import resolve
+        from dlmctl.checkpoint.resolve import resolve
 
         folder = resolve(model)
         if not self.trainable:

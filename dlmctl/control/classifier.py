@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -10,11 +9,14 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.pretrained import Pretrained, load_into
+from dlmctl.checkpoint.control_weights import check_control_weights
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.weights import load_into
 from dlmctl.control.base import Control
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, UserError
+from dlmctl.text.files import read_json
 from dlmctl.text.tokenizer import Tokenizer
 
 LABELS_FILE = "labels.json"
@@ -93,10 +95,11 @@ def load_labels(
         ModelError: the weights are missing, or their ``labels.json`` is missing or damaged.
     """
     path = _trained_folder(control, of.folder, name) / LABELS_FILE
+    needed = path.exists() or kind.to_json is not Labels.to_json
+    saved = read_json(path, remedy="Train the control again.") if needed else None
     try:
-        saved = json.loads(path.read_text("utf-8")) if path.exists() or kind.to_json is not Labels.to_json else None
         return kind.from_json(saved)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"cannot be read: {error}.", where=str(path), remedy="Train the control again.") from None
 
 
@@ -111,7 +114,9 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
     if (control, name) not in loaded:
         labels = load_labels(labels_of(control), control, batch, name)
         classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
-        load_into(classifier, _trained_folder(control, batch.folder, name))
+        folder = _trained_folder(control, batch.folder, name)
+        load_into(classifier, folder)
+        check_control_weights(folder, batch.model)
         loaded[control, name] = classifier.eval().requires_grad_(False)
     return loaded[control, name].to(batch.device)
 

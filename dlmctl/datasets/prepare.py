@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dlmctl.checkpoint.pretrained import resolve
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.errors import DataError, UserError

@@ -27,10 +27,13 @@ from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
 from dlmctl.models.conditioner import Conditioner, Conditioning
 from dlmctl.models.numerics import widened
+from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 
 Rounding = Literal["dot", "l2", "cosine"]
 Objective = Literal["paper", "cross_entropy"]
 PredictionTarget = Literal["x0", "epsilon", "previous"]
+
+MAX_VOCABULARY = 4_000_000
 
 
 class LabelSettings(BaseModel):
@@ -49,8 +52,10 @@ class SourceSettings(BaseModel):
     fields: list[str] = Field(
         default_factory=list, description="the fields of the data that make the source, in this order; all by default"
     )
-    length: int = Field(96, gt=2, description="longest source in words, with START, END and a word for each field name")
-    layers: int = Field(2, gt=0, description="blocks of the source encoder; its width is the denoiser's")
+    length: int = Field(
+        96, gt=2, le=MAX_LENGTH, description="longest source in words, with START, END and a word for each field name"
+    )
+    layers: int = Field(2, gt=0, le=MAX_LAYERS, description="blocks of the source encoder; its width is the denoiser's")
     min_count: int = Field(2, ge=1, description="words seen less often in the sources become UNK")
 
 
@@ -59,14 +64,16 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    length: int = Field(64, gt=2, description="longest sequence in positions, START and END included")
-    embed_dim: int = Field(16, gt=0, description="width of the word embeddings and of the latent")
+    length: int = Field(64, gt=2, le=MAX_LENGTH, description="longest sequence in positions, START and END included")
+    embed_dim: int = Field(16, gt=0, le=MAX_WIDTH, description="width of the word embeddings and of the latent")
     architecture: Architecture = "transformer"
     denoiser: DenoiserConfig = Field(
         {}, validate_default=True, description="sizes; which there are, the architecture says"
     )
     schedule: ScheduleName = "sqrt"
-    schedule_steps: int | None = Field(None, gt=1, description="T of a discrete schedule; none for continuous time")
+    schedule_steps: int | None = Field(
+        None, gt=1, le=100_000, description="T of a discrete schedule; none for continuous time"
+    )
     objective: Objective = Field(
         "cross_entropy", description="cross_entropy: logits over words; paper: end-to-end loss of Li et al. 2022"
     )
@@ -94,9 +101,11 @@ class ModelSettings(BaseModel):
 class ModelConfig(ModelSettings):
     """Everything that fixes the shape and meaning of a model's weights: the settings, and what the data adds."""
 
-    vocab_size: int = Field(gt=4, description="number of words, special tokens included")
+    vocab_size: int = Field(gt=4, le=MAX_VOCABULARY, description="number of words, special tokens included")
     labels: list[str] = Field(default_factory=list, description="names of the labels, in the order of their numbers")
-    source_vocab_size: int = Field(0, ge=0, description="number of words of the sources, special tokens included")
+    source_vocab_size: int = Field(
+        0, ge=0, le=MAX_VOCABULARY, description="number of words of the sources, special tokens included"
+    )
     source_closed: list[str] = Field(
         default_factory=list, description="fields of the sources with few values, of which new words are refused"
     )

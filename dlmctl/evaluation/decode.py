@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
-from dlmctl.checkpoint.pretrained import resolve
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.errors import DataError

@@ -10,6 +10,7 @@ import torch
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
@@ -18,8 +19,9 @@ from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.draw import Plan, impossible
+from dlmctl.sampling.draw import impossible
 from dlmctl.sampling.latent_steering import method_for
+from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 
 # Samples that are laid out to see whether they can be drawn: these at least, and each set of parameters up to a limit.
@@ -73,7 +75,10 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     if control is None:
         return
     with _faults_at(("guidance", "method"), file):
-        method_for(pretrained.model, recipe.guidance)
+        if isinstance(pretrained.model, DiffusionLM):
+            method_for(pretrained.model, recipe.guidance)
+        elif recipe.guidance.method not in (None, "logits"):
+            raise RecipeError("a masked model has no latents to guide.", remedy="Leave guidance.method out.")
     trial = _Trial(recipe, pretrained, prompt)
     error = trial.of(control, specs)
     if error is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dlmctl.errors import ModelError
 from dlmctl.metrics.lm_score import no_bars
+from dlmctl.text.tokenizer import loading_fault
 
 BATCH = 64
 
@@ -68,12 +69,11 @@ def _load(folder: Path) -> tuple[Any, Any]:
     require_encoder(folder)
     try:
         with no_bars():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True), AutoModel.from_pretrained(
-                folder, local_files_only=True
-            ).eval()
+            return AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ), AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()
     except Exception as error:  # whatever a damaged folder makes transformers raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"the encoder cannot be loaded: {reason}", where=str(folder)) from None
+        raise ModelError(f"the encoder cannot be loaded: {loading_fault(error)}.", where=str(folder)) from None
 
 
 @torch.no_grad()

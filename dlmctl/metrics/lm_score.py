@@ -8,6 +8,7 @@ n + 1 tokens. A word outside the scorer's vocabulary is scored as UNK.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmctl.checkpoint.scorer import load_scorer_model, seal_scorer
 from dlmctl.errors import DataError, ModelError
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -91,6 +93,7 @@ def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> 
     with no_bars():
         copy.deepcopy(scorer).half().save_pretrained(folder)
     tokenizer.save(folder)
+    seal_scorer(folder)
 
 
 @cache
@@ -100,22 +103,19 @@ def load_scorer(folder: Path) -> Judge:
     Raises:
         ModelError: the folder is missing, damaged or holds another kind of model.
     """
-    from transformers import GPT2LMHeadModel
-
-    if not (folder / "config.json").is_file():
+    if not os.path.lexists(folder / "config.json"):
         raise ModelError("no scorer here.", where=str(folder), remedy="Make one with `dlmctl train scorer`.")
     try:
-        with no_bars():
-            scorer = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"the scorer is damaged: {first}", where=str(folder)) from None
-    tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
+    except DataError as error:
+        raise ModelError(error.what, where=str(folder / "vocab.json")) from None
+    with no_bars():
+        scorer = load_scorer_model(folder)
     if len(tokenizer) != scorer.config.vocab_size:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, the weights {scorer.config.vocab_size}.", where=str(folder)
         )
-    return scorer.eval(), tokenizer
+    return scorer, tokenizer
 
 
 def scorer_of(model: Path, scorer: Path | None = None) -> Judge | None:

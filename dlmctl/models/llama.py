@@ -128,14 +128,22 @@ class LlamaTrunk(nn.Module):
         self.embed_tokens = nn.Embedding(vocabulary, config.hidden)
         self.layers = nn.ModuleList(LlamaBlock(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.hidden, config.norm_eps)
-        cosines, sines = rotations(config)
-        self.register_buffer("cosines", cosines, persistent=False)
-        self.register_buffer("sines", sines, persistent=False)
+        self.config = config
+        self.cosines: Tensor
+        self.sines: Tensor
+        for name in ("cosines", "sines"):
+            self.register_buffer(name, None, persistent=False)
+        self.refill()
+
+    def refill(self) -> None:
+        """Make the tensors that are no weights."""
+        device = self.embed_tokens.weight.device
+        self.cosines, self.sines = (table.to(device) for table in rotations(self.config))
 
     def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
         """``h [B, L, H]``, the embedded input, and ``mask [B, 1, 1, L]``, to hidden states ``[B, L, H]``."""
         length = h.shape[1]
-        rotation = self.get_buffer("cosines")[:length], self.get_buffer("sines")[:length]
+        rotation = self.cosines[:length], self.sines[:length]
         for block in self.layers:
             h = block(h, rotation, mask)
         return self.norm(h)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.models.transformer import Block, TimeEmbedding, TransformerConfig
+from dlmctl.models.transformer import MAX_LENGTH, MAX_WIDTH, Block, TimeEmbedding, TransformerConfig
 from dlmctl.models.ushape import UShape, UShapeConfig
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 class TransUNetConfig(UShapeConfig):
     """Sizes of a U of transformer blocks."""
 
-    head_width: PositiveInt = Field(64, description="width of an attention head; must divide the width of every level")
-    max_length: PositiveInt = Field(512, description="number of learned positions")
+    head_width: PositiveInt = Field(
+        64, le=MAX_WIDTH, description="width of an attention head; must divide the width of every level"
+    )
+    max_length: PositiveInt = Field(512, le=MAX_LENGTH, description="number of learned positions")
 
     @model_validator(mode="after")
     def _heads_fill_the_levels(self) -> Self:

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
-from dlmctl.models.transformer import TimeEmbedding
+from dlmctl.models.transformer import MAX_WIDTH, TimeEmbedding
 from dlmctl.models.ushape import UShape, UShapeConfig
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ class UNetConfig(UShapeConfig):
     attention_levels: list[NonNegativeInt] = Field(
         [0], description="levels that attend, the finest is 0; the middle does"
     )
-    heads: PositiveInt = Field(4, description="attention heads; must divide the widths of the levels that attend")
+    heads: PositiveInt = Field(
+        4, le=MAX_WIDTH, description="attention heads; must divide the widths of the levels that attend"
+    )
 
     @model_validator(mode="after")
     def _attention_fits(self) -> Self:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
+from dlmctl.models.transformer import MAX_LENGTH
 from dlmctl.models.unet import UNet, UNetConfig
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 class FoldedUNetConfig(UNetConfig):
     """Sizes of a U-Net over a folded sequence."""
 
-    row: PositiveInt = Field(8, description="positions in a row of the image; the root of model.length makes a square")
+    row: PositiveInt = Field(
+        8, le=MAX_LENGTH, description="positions in a row of the image; the root of model.length makes a square"
+    )
 
     @model_validator(mode="after")
     def _levels_halve_the_row(self) -> Self:

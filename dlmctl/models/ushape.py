@@ -4,6 +4,7 @@ the way down joined in on the way up. What a block is, the architectures say."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -16,13 +17,18 @@ class UShapeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    channels: PositiveInt = Field(128, description="width of the time features, and unit of the levels' widths")
-    multipliers: list[PositiveInt] = Field(
+    channels: PositiveInt = Field(
+        128, le=16_384, description="width of the time features, and unit of the levels' widths"
+    )
+    multipliers: list[Annotated[int, Field(gt=0, le=1024)]] = Field(
         [1, 2, 2, 2],
         min_length=1,
+        max_length=12,
         description="width of each level in channels; a level has half the last one's positions",
     )
-    residual_blocks: PositiveInt = Field(2, description="blocks of a level on the way down; up again it has one more")
+    residual_blocks: PositiveInt = Field(
+        2, le=16, description="blocks of a level on the way down; up again it has one more"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability, in training only")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from dlmctl.errors import DataError, ModelError
+from dlmctl.errors import DataError, ModelError, brief
+from dlmctl.text.files import read_object, require_file
 from dlmctl.text.spelling import detokenize, split_words
 
 START, END, UNK, PAD = "START", "END", "UNK", "PAD"
@@ -103,16 +104,17 @@ class WordTokenizer:
 
         Raises:
             ModelError: the file is missing or is not a JSON object of word to id.
+            DataError: the ids or the structure tokens are wrong.
         """
         path = folder / "vocab.json"
-        try:
-            vocabulary = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise ModelError("vocab.json is missing.", where=str(folder)) from None
-        except (OSError, ValueError) as error:
-            raise ModelError(f"not a readable vocabulary: {error}.", where=str(path)) from None
-        if not isinstance(vocabulary, dict) or not all(isinstance(index, int) for index in vocabulary.values()):
+        vocabulary = read_object(path)
+        # A boolean is an integer in Python.
+        if not all(type(index) is int for index in vocabulary.values()):
             raise ModelError("must hold a JSON object of word to id.", where=str(path))
+        try:
+            "".join(vocabulary).encode()
+        except UnicodeEncodeError:
+            raise ModelError("has a word that is no Unicode text.", where=str(path)) from None
         return cls(vocabulary)
 
 
@@ -129,10 +131,13 @@ class HuggingFaceTokenizer:
     def __init__(self, name: str) -> None:
         from transformers import AutoTokenizer
 
+        for path in Path(name).glob("*"):
+            if not path.is_dir():
+                require_file(path)  # a pipe among them would be waited for
         try:
-            self.inner = AutoTokenizer.from_pretrained(name)
+            self.inner = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:
-            raise ModelError(f"no tokenizer could be loaded: {str(error).splitlines()[0]}", where=name) from None
+            raise ModelError(f"no tokenizer could be loaded: {loading_fault(error)}.", where=name) from None
         self._separate_special_tokens()
         self.start_id = int(self.inner.bos_token_id)
         self.end_id = int(self.inner.eos_token_id)
@@ -172,6 +177,13 @@ class HuggingFaceTokenizer:
 
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder / "tokenizer")
+
+
+def loading_fault(error: Exception) -> str:
+    """Why transformers could not load something, in words that do not advise to run the code that came with it."""
+    if "trust_remote_code" in str(error):
+        return "it comes with code of its own, and such code is never run"
+    return brief(error)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

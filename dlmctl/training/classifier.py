@@ -6,7 +6,6 @@ model's own x_0 estimates from such latents, given as noise level 0: what guidan
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.pretrained import Pretrained, save_weights
+from dlmctl.checkpoint.control_weights import save_control_weights
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, classifier_folder, labels_of
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
@@ -145,12 +145,10 @@ def train_control(
     folder = classifier_folder(pretrained.folder, control.name, name)
     if not PartialState().is_main_process:
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(classifier.state_dict(), folder)
     figures = task.validate(classifier)
     figures |= task.learned.held_out(*task.valid_rows)
-    if (learned := task.learned.to_json()) is not None:
-        (folder / LABELS_FILE).write_text(json.dumps(learned, ensure_ascii=False, indent=0) + "\n", "utf-8")
+    learned = task.learned.to_json()
+    files = {} if learned is None else {LABELS_FILE: learned}
     card = {"control": control.name, "training": config.model_dump(), "validation": figures}
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files)
     return folder

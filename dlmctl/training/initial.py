@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.checkpoint import bert
-from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, load_weights, read_object, resolve
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.torch_files import read_torch_weights
+from dlmctl.checkpoint.weights import load_weights
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import ModelError
 from dlmctl.models.transformer import TransformerConfig
+from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
 
 _BLOCKS = "denoiser.encoder.blocks."
@@ -29,7 +32,7 @@ def initialise(model: DiffusionLM, tokenizer: Tokenizer, init: str) -> None:
     """Give ``model`` the weights that the setting ``init`` names: ``start_from``, or ``start_from_bert``.
 
     Args:
-        init: a model as ``dlmctl.checkpoint.pretrained.resolve`` takes it, or the folder or hub name of a Hugging
+        init: a model as ``dlmctl.checkpoint.resolve.resolve`` takes it, or the folder or hub name of a Hugging
             Face BERT.
 
     Raises:

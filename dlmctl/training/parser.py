@@ -30,7 +30,7 @@ from dlmctl.annotators.parsing import (
 )
 from dlmctl.annotators.tagging import TAGGER_FILE, load_tagger, upos_tagger
 from dlmctl.annotators.trees import JOIN, Tree, labelled_spans, read_trees, simplify
-from dlmctl.checkpoint.pretrained import save_weights
+from dlmctl.checkpoint.weights import save_weights
 from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.errors import DataError
 from dlmctl.training.config import LoopConfig

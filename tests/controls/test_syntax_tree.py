@@ -9,7 +9,7 @@ from controls.syntax_tree import SpanLabels, SpanParams, SyntaxTree, SyntaxTreeP
 from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.parsing import NONE, all_spans
 from dlmctl.annotators.trees import Span, from_spans, labelled_spans, read_tree
-from dlmctl.checkpoint.pretrained import save_weights
+from dlmctl.checkpoint.weights import save_weights
 from dlmctl.control.classifier import LABELS_FILE
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, RecipeError

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from controls import Length, Pos
 from controls.pos import TagLabels
-from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained, save_weights
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.weights import save_weights
 from dlmctl.datasets.conditions import source_words
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, SourceSettings

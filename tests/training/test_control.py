@@ -121,7 +121,7 @@ def test_data_of_another_vocabulary_is_refused(model, data):
     with pytest.raises(DataError, match=r"another vocabulary.*--vocabulary MODEL"):
         ControlTask(StartsWith, model, config(), data, None)
     (data / "vocab.json").write_text("{")
-    with pytest.raises(UserError, match=r"vocab.json: not a readable vocabulary"):
+    with pytest.raises(UserError, match=r"vocab.json: cannot be read"):
         ControlTask(StartsWith, model, config(), data, None)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.checkpoint.pretrained import from_pretrained, load_weights
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
 from dlmctl.training import loop

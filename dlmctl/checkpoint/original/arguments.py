@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from dlmctl.checkpoint import bert
 from dlmctl.checkpoint.original.names import WORDS
-from dlmctl.checkpoint.pretrained import read_object
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.schedule import ScheduleName
 from dlmctl.errors import ModelError
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.models.unet import UNetConfig
 from dlmctl.models.unet2d import FoldedUNetConfig
+from dlmctl.text.files import read_object
 
 ARGUMENTS, BERT_FOLDER = "training_args.json", "bert_config"
 BERT_HEAD_WIDTH = 64
@@ -36,9 +37,10 @@ def read_arguments(folder: Path) -> dict[str, Any]:
         ModelError: the file is missing or damaged.
     """
     path = folder / ARGUMENTS
-    if not path.exists():
+    if not os.path.lexists(path):
         raise ModelError(
-            "is missing, and weights do not tell the noise schedule nor what the network predicts.",
+            "is missing: this is a checkpoint of the original Diffusion-LM, whose weights do not tell the noise "
+            "schedule nor what the network predicts.",
             where=str(path),
             remedy='Write it with what the run was given, such as {"diffusion_steps": 2000, "noise_schedule": "sqrt", '
             '"predict_xstart": true}.',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
@@ -11,9 +10,11 @@ from torch import Tensor
 
 from dlmctl.checkpoint.original.arguments import ARGUMENTS, read_arguments, read_config, refuse_other_kinds
 from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
+from dlmctl.checkpoint.resolve import ORIGINAL_WEIGHTS
 from dlmctl.checkpoint.torch_files import read_torch_weights
+from dlmctl.checkpoint.weights import require_numbers, without_memory
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.errors import DataError, ModelError, first_fault
+from dlmctl.errors import DataError, ModelError, brief, first_fault
 from dlmctl.text.tokenizer import WordTokenizer
 
 
@@ -30,26 +31,37 @@ def load_original(folder: str | Path) -> tuple[DiffusionLM, WordTokenizer]:
     arguments = read_arguments(folder)
     path = newest_weights(folder)
     weights = read_torch_weights(path)
-    refuse_other_kinds(arguments, weights, folder / ARGUMENTS)
+    _require_floats(weights, path)
     try:
         tokenizer = WordTokenizer.load(folder)
     except DataError as error:
         raise ModelError(error.what, where=str(folder / "vocab.json")) from None
     try:
+        refuse_other_kinds(arguments, weights, folder / ARGUMENTS)
         config = read_config(arguments, weights, folder)
-        model = DiffusionLM(config)
     except KeyError as error:
         raise ModelError(f"the tensor {error} is missing.", where=str(path)) from None
     except ValidationError as error:
         raise ModelError(f"has sizes that cannot be: {first_fault(error)}", where=str(folder)) from None
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"has sizes that cannot be: {error}.", where=str(folder)) from None
+    except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
+        raise ModelError(f"has sizes that cannot be: {brief(error)}.", where=str(folder)) from None
     if len(tokenizer) != config.vocab_size:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, {path.name} {config.vocab_size}.", where=str(folder)
         )
-    model.load_state_dict(convert(weights, model, path))
+    with without_memory():  # memory only for sizes that are those of the weights
+        model = DiffusionLM(config)
+    state = convert(weights, model, path)
+    model.to_empty(device="cpu").load_state_dict(state)
     return model.eval(), tokenizer
+
+
+def _require_floats(weights: dict[str, Tensor], path: Path) -> None:
+    require_numbers(weights, path)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() and name != "position_ids":
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"the tensor {name!r} is {kind}; weights are floating point.", where=str(path))
 
 
 def newest_weights(folder: Path) -> Path:
@@ -58,8 +70,8 @@ def newest_weights(folder: Path) -> Path:
     Raises:
         ModelError: there is neither.
     """
-    for pattern in (r"ema_([\d.]+)_(\d+)\.pt", r"model()(\d+)\.pt"):
-        found = [(match, path) for path in folder.glob("*.pt") if (match := re.fullmatch(pattern, path.name))]
+    for pattern in ORIGINAL_WEIGHTS:
+        found = [(match, path) for path in folder.glob("*.pt") if (match := pattern.fullmatch(path.name))]
         if found:
             return max(found, key=lambda item: (int(item[0][2]), item[0][1]))[1]
     raise ModelError(

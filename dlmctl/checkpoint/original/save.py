@@ -10,17 +10,16 @@ from torch import Tensor
 
 from dlmctl.checkpoint.original.arguments import ARGUMENTS, BERT_FOLDER, write_arguments, write_bert_config
 from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
-from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
 from dlmctl.models.transformer import TransformerConfig
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 # The original reads rate and step of the average from the name; ours are averages whose step is not kept.
 WEIGHTS = "ema_0.9999_000000.pt"
 
 
-def export_original(source: Pretrained, folder: str | Path) -> None:
+def export_original(model: DiffusionLM, tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write ``ema_0.9999_000000.pt``, ``training_args.json``, ``vocab.json`` and the encoder's ``bert_config``.
 
     ``load_original`` gives back the same model, tensor by tensor.
@@ -29,25 +28,22 @@ def export_original(source: Pretrained, folder: str | Path) -> None:
         ModelError: the original cannot express the model; nothing is written.
         UserError: the folder cannot be written, or holds weights already.
     """
-    folder, config = Path(folder), source.latent.config
-    try:
-        arguments = write_arguments(config)
-    except ModelError as error:
-        raise ModelError(error.what, where=str(source.folder)) from None
-    if not isinstance(source.tokenizer, WordTokenizer):
+    folder, config = Path(folder), model.config
+    arguments = write_arguments(config)
+    if not isinstance(tokenizer, WordTokenizer):
         what = "the original cannot express this model: it knows whole words only, not a Hugging Face tokenizer."
-        raise ModelError(what, where=str(source.folder))
+        raise ModelError(what)
     if any(folder.glob("*.pt")):
         raise UserError("holds weights already.", where=str(folder), remedy="Choose another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        source.tokenizer.save(folder)
+        tokenizer.save(folder)
         (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2) + "\n", "utf-8")
         if isinstance(config.denoiser, TransformerConfig):
             (folder / BERT_FOLDER).mkdir(exist_ok=True)
             encoder = json.dumps(write_bert_config(config.denoiser), indent=2) + "\n"
             (folder / BERT_FOLDER / "config.json").write_text(encoder, "utf-8")
-        torch.save(their_weights(source.latent), folder / WEIGHTS)
+        torch.save(their_weights(model), folder / WEIGHTS)
     except OSError as error:
         raise UserError(f"cannot be written: {error}.", where=str(folder)) from None
 

@@ -7,17 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dlmctl.checkpoint import pretrained as checkpoint
-from dlmctl.checkpoint.pretrained import (
-    FORMAT,
-    MAX_SHARD_BYTES,
-    from_pretrained,
-    load_into,
-    load_weights,
-    resolve,
-    save_pretrained,
-    save_weights,
-)
+from dlmctl.checkpoint import resolve as resolving
+from dlmctl.checkpoint.pretrained import FORMAT, from_pretrained, save_pretrained
+from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.weights import MAX_SHARD_BYTES, load_into, load_weights, save_weights
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
 
@@ -36,6 +29,11 @@ def folder(model, tokenizer, tmp_path):
 
 def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def safetensors_names(path):
+    with safe_open(path, framework="pt") as file:
+        return list(file.keys())
 
 
 def fault(folder, device="cpu"):
@@ -80,7 +78,8 @@ def test_no_file_reaches_16_mib(tmp_path):
 def test_a_tensor_larger_than_a_shard_has_a_file_of_its_own(tmp_path):
     state = {"small": torch.ones(2), "large": torch.ones(100), "last": torch.ones(3)}
     save_weights(state, tmp_path, max_shard_bytes=40)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    files = [path for path in tmp_path.glob("*.safetensors") if "large" in safetensors_names(path)]
+    assert safetensors_names(*files) == ["large"]
     assert equal(load_weights(tmp_path), state)
 
 
@@ -148,7 +147,7 @@ def edit(path, **changes):
         ("config.json", b"\xff\xfe", "config.json: cannot be read"),
         ("config.json", b"[]", "config.json: must hold a JSON object"),
         ("config.json", b'{"hidden": 8}', "config.json: is not the configuration of a dlmctl model"),
-        ("vocab.json", b"", "vocab.json: not a readable vocabulary"),
+        ("vocab.json", b"", "vocab.json: cannot be read"),
         ("vocab.json", b'{"START": "zero"}', "vocab.json: must hold a JSON object"),
         ("vocab.json", b'{"START": 0, "END": 1, "UNK": 2}', "vocab.json: the vocabulary lacks PAD"),
         ("model.safetensors", b"", "model.safetensors: is damaged or cut short"),
@@ -229,9 +228,7 @@ def test_weights_of_a_control_load_into_its_module_only(tmp_path):
 
 
 def test_folders_win_over_bundled_names(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        checkpoint, "bundled_path", lambda _kind, name: tmp_path / "shipped" if name == "mine" else None
-    )
+    monkeypatch.setattr(resolving, "bundled_path", lambda _kind, name: tmp_path / "shipped" if name == "mine" else None)
     assert resolve("mine") == tmp_path / "shipped"
     monkeypatch.chdir(tmp_path)
     folder.rename("mine")

@@ -1,0 +1,139 @@
+"""The weights that controls have for a model: where they lie, and that they are those that were trained on it.
+
+They lie in the folder of the model, ``controls/CONTROL`` or ``controls/CONTROL/NAME``, or, where nothing is written
+into that folder, in the user's own (``platformdirs``), by the name of the model and the digest of its embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+import torch
+
+from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
+from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
+from dlmctl.checkpoint.weights import staged, write_shards
+from dlmctl.errors import ModelError, UserError
+from dlmctl.text.files import read_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dlmctl.diffusion.model import DiffusionLM
+
+CARD = "card.json"
+# The key in a card for the digest of the embeddings that the weights were trained on.
+EMBEDDINGS = "embeddings"
+
+
+def embedding_digest(model: DiffusionLM) -> str:
+    """The SHA-256 of a model's table of word embeddings.
+
+    Of the table in half precision, so that a model saved so (``save_pretrained(dtype=torch.float16)``) is the same.
+    """
+    table = model.embedding.weight.detach().to("cpu", torch.float16).contiguous()
+    return hashlib.sha256(str(list(table.shape)).encode() + table.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def control_folders(folder: Path, model: DiffusionLM, control: str, name: str | None = None) -> list[Path]:
+    """Where the weights of a control are looked for, in this order; none of them need be there.
+
+    Args:
+        folder: of the model.
+        name: of the weights, where a model has several of one control.
+
+    Raises:
+        UserError: ``name`` is a path.
+    """
+    inside = _inside(control, name)
+    return [folder / "controls" / inside, _user_folder(folder, model) / inside]
+
+
+def find_control_folder(folder: Path, model: DiffusionLM, control: str, name: str | None = None) -> Path | None:
+    """The first of ``control_folders`` that holds weights, or None."""
+    found = (place for place in control_folders(folder, model, control, name) if any(place.glob("*.safetensors")))
+    return next(found, None)
+
+
+def new_control_folder(folder: Path, model: DiffusionLM, control: str, name: str | None = None) -> Path:
+    """Where new weights of a control are to be written: beside the model, unless it is bundled or cannot be written to.
+
+    Arguments and errors as ``control_folders``.
+    """
+    beside, own = control_folders(folder, model, control, name)
+    return beside if _is_the_users(folder) else own
+
+
+def _inside(control: str, name: str | None) -> Path:
+    if name is None:
+        return Path(control)
+    if not name or name in (".", "..") or name != Path(name).name:
+        raise UserError(f"{name!r} cannot be the name of weights.", remedy="Take one word, such as sentiment.")
+    return Path(control, name)
+
+
+def _user_folder(folder: Path, model: DiffusionLM) -> Path:
+    named = f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
+    return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls" / named
+
+
+def _is_the_users(folder: Path) -> bool:
+    """Whether a model's folder is the user's to write to: not bundled, not in the package, not read-only."""
+    place = folder.resolve()
+    ships = any(folder.samefile(path) for name in bundled_names("models") if (path := bundled_path("models", name)))
+    existing = next(path for path in (place / "controls", place) if path.exists() or path == place)
+    return not ships and not place.is_relative_to(PACKAGE) and os.access(existing, os.W_OK)
+
+
+def save_control_weights(
+    state: Mapping[str, Tensor],
+    folder: Path,
+    model: DiffusionLM,
+    card: Mapping[str, Any],
+    files: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the weights of a control, its labels and its card, all aside first and moved into place together.
+
+    Args:
+        state: of the classifier.
+        folder: as ``new_control_folder`` gives it.
+        model: that it was trained on.
+        card: what to say of the training; the digests of the files and of the embeddings are added.
+        files: further JSON files by name, such as labels.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with staged(folder) as staging:
+        write_shards(state, staging, "model")
+        for name, value in (files or {}).items():
+            (staging / name).write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
+        seals = {EMBEDDINGS: embedding_digest(model), DIGESTS: folder_digests(staging, list(staging.iterdir()))}
+        (staging / CARD).write_text(json.dumps({**card, **seals}, indent=2) + "\n", "utf-8")
+
+
+def check_control_weights(folder: Path, model: DiffusionLM) -> None:
+    """Check that the files of a control are those that were saved, and that they were trained on this model.
+
+    A folder without a card, or with one of an earlier version, passes.
+
+    Raises:
+        ModelError: a file is another one, or the embeddings of the model are.
+    """
+    path = folder / CARD
+    if not os.path.lexists(path):
+        return
+    card = read_object(path)
+    check_digests(folder, card.get(DIGESTS), CARD)
+    if card.get(EMBEDDINGS) not in (None, embedding_digest(model)):
+        raise ModelError(
+            "the weights were trained on other word embeddings than the model has now.",
+            where=str(folder),
+            remedy="The model was trained further or is another one: train the control again.",
+        )

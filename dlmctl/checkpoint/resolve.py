@@ -1,0 +1,140 @@
+"""Which folder a model's name means: a folder, a bundled model, or one of the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+
+from dlmctl.checkpoint.bundled import bundled_names, bundled_path
+from dlmctl.errors import ModelError, brief, nearest
+from dlmctl.text.files import read_object
+
+# Seconds in which the hub must have said whether it has a model; without a network some name servers never answer.
+HUB_PATIENCE = 8.0
+# Names of weights in a training run of the original Diffusion-LM.
+ORIGINAL_WEIGHTS = (re.compile(r"ema_([\d.]+)_(\d+)\.pt"), re.compile(r"model()(\d+)\.pt"))
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FILES = ["*.safetensors", "*.json", "*.md", "tokenizer/*"]
+
+
+def resolve(source: str | Path) -> Path:
+    """The folder of a model given as a folder, a bundled name (``e2e``) or a hub name (``user/repo``).
+
+    A folder wins over a bundled model of the same name. Only a hub name uses the network, and only for what is
+    not in the hub's cache yet; with ``HF_HUB_OFFLINE=1`` not even then.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be downloaded.
+    """
+    path = Path(os.path.expanduser(source))  # Path.expanduser would raise where there is no such user
+    if _exists(path / "config.json") or _is_original(path):
+        return path
+    bundled = bundled_path("models", str(source))
+    if bundled is not None:
+        return bundled
+    if path.is_dir():
+        raise ModelError("is not a model: config.json is missing.", where=str(source), remedy=_known(path))
+    if path.is_file():
+        raise ModelError("is a file; a model is a folder.", where=str(source), remedy=f"Perhaps {str(path.parent)!r}.")
+    if isinstance(source, str) and _HUB_NAME.fullmatch(source):
+        return _from_hub(source)
+    raise ModelError("there is no such model.", where=str(source), remedy=_known(path))
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is anything of this name; what it is, its reader says."""
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a name with a NUL
+        return False
+
+
+def _is_original(path: Path) -> bool:
+    """Whether a folder is a training run of the original Diffusion-LM; one that lacks a file is still one."""
+    if _exists(path / "training_args.json"):
+        return True
+    return path.is_dir() and any(kind.fullmatch(file.name) for file in path.glob("*.pt") for kind in ORIGINAL_WEIGHTS)
+
+
+def _known(path: Path) -> str:
+    """A hint at the models that were perhaps meant: the bundled ones and those in the same folder."""
+    beside = [path.parent / other.parent.name for other in path.parent.glob("*/config.json")]
+    known = [*bundled_names("models"), *(str(other) for other in beside if other != path)]
+    return nearest(str(path), known) if known else "Give the folder of a saved model."
+
+
+def _from_hub(name: str) -> Path:
+    """The hub's cache if all of the model is there, else a download."""
+    folder = _cached(name) or _download(name)
+    if not _exists(folder / "config.json"):
+        raise ModelError("is not a dlmctl model: config.json is missing.", where=f"{name} (hub)")
+    return folder
+
+
+def _cached(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
+    except (OSError, ValueError):  # not in the cache, or no name of the hub
+        return None
+    return folder if _is_complete(folder) else None
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether configuration and weights of a cached model are there; a download may have been interrupted."""
+    index = folder / "model.safetensors.index.json"
+    if not (folder / "config.json").is_file():
+        return False
+    if not index.is_file():
+        return (folder / "model.safetensors").is_file()
+    places = read_object(index).get("weight_map")
+    return isinstance(places, dict) and all((folder / str(file)).is_file() for file in places.values())
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        _ask_for(name)
+        return Path(snapshot_download(name, allow_patterns=_FILES, etag_timeout=HUB_PATIENCE))
+    except RepositoryNotFoundError:
+        raise ModelError(
+            "there is no such folder, and no such model on the hub.", where=name, remedy=_known(Path(name))
+        ) from None
+    except Exception as error:  # whatever the network, the proxy or the hub's client may raise
+        raise ModelError(
+            f"there is no such folder, and the hub cannot be reached: {brief(error)}.",
+            where=name,
+            remedy=f"Fetch it where there is a network (`hf download {name} --local-dir FOLDER`) and give the folder.",
+        ) from None
+
+
+def _ask_for(name: str) -> None:
+    """Ask the hub whether it has a model, in a thread of its own: nothing bounds how long a name server is waited for.
+
+    Raises:
+        TimeoutError: there was no answer in ``HUB_PATIENCE`` seconds.
+        Exception: whatever the hub's client raises.
+    """
+    from huggingface_hub import HfApi
+
+    failed: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            HfApi().model_info(name, timeout=HUB_PATIENCE / 2)
+        except Exception as error:  # raised again by the thread that waits
+            failed.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(HUB_PATIENCE)
+    if asking.is_alive():
+        raise TimeoutError(f"no answer within {HUB_PATIENCE:.0f} seconds")
+    if failed:
+        raise failed[0]

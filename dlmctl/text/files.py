@@ -1,0 +1,122 @@
+"""Files from anywhere, read within bounds: a pipe, a device, a huge file or JSON without end is refused unread."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dlmctl.errors import ModelError, UserError, brief
+
+# A word-level vocabulary of a million entries has this size; model cards and configurations are far below.
+MAX_BYTES = 16 * 2**20
+MAX_DEPTH = 64
+
+
+def require_file(
+    path: Path,
+    limit: int | None = None,
+    *,
+    error: type[UserError] = ModelError,
+    remedy: str | None = None,
+) -> None:
+    """Check, without opening it, that ``path`` is a regular file of at most ``limit`` bytes.
+
+    Args:
+        error: the class of the error, such as ``DataError`` for a file of data.
+
+    Raises:
+        UserError: of the class ``error``: it is missing, a folder, a pipe, a device, or larger.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise error("is missing.", where=str(path), remedy=remedy) from None
+    except (OSError, ValueError) as fault:  # ValueError: a name with a NUL
+        raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
+    if stat.S_ISDIR(found.st_mode):
+        raise error("cannot be read: it is a folder, not a file.", where=str(path), remedy=remedy)
+    if not stat.S_ISREG(found.st_mode):
+        raise error("cannot be read: it is a pipe or a device, not a file.", where=str(path), remedy=remedy)
+    if limit is not None and found.st_size > limit:
+        what = f"cannot be read: it has {found.st_size / 2**20:,.0f} MiB, and at most {limit / 2**20:,.0f} are read."
+        raise error(what, where=str(path), remedy=remedy)
+
+
+def read_text(
+    path: Path, *, limit: int = MAX_BYTES, error: type[UserError] = ModelError, remedy: str | None = None
+) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        UserError: as ``require_file``, or it is not UTF-8.
+    """
+    require_file(path, limit, error=error, remedy=remedy)
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as fault:
+        what = f"cannot be read: it is not UTF-8 (byte {fault.start})."
+        raise error(what, where=str(path), remedy=remedy) from None
+    except OSError as fault:
+        raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
+
+
+def read_json(
+    path: Path, *, limit: int = MAX_BYTES, error: type[UserError] = ModelError, remedy: str | None = None
+) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        UserError: as ``read_text``, or it is no JSON, is nested deeper than ``MAX_DEPTH``, or names a key twice.
+    """
+    text = read_text(path, limit=limit, error=error, remedy=remedy)
+    try:
+        value = json.loads(text, object_pairs_hook=_each_key_once)
+        deep = _is_deep(value)
+    except RecursionError:
+        deep = True
+    except ValueError as fault:
+        raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
+    if deep:
+        what = f"cannot be read: its lists and objects lie more than {MAX_DEPTH} deep in each other."
+        raise error(what, where=str(path), remedy=remedy)
+    return value
+
+
+def read_object(
+    path: Path, *, limit: int = MAX_BYTES, error: type[UserError] = ModelError, remedy: str | None = None
+) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: as ``read_json``, or it holds something else.
+    """
+    value = read_json(path, limit=limit, error=error, remedy=remedy)
+    if not isinstance(value, dict):
+        raise error("must hold a JSON object.", where=str(path), remedy=remedy)
+    return value
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0][:40]!r} stands there twice")
+    return made
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie more than ``MAX_DEPTH`` deep; level by level, so that no stack can overflow."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for one in level if isinstance(one, dict | list) for child in _children(one)]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list) for one in level)
+
+
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
