@@ -97,8 +97,8 @@ def read_corpus(
                 dropped.add("empty", line)
 
 
-def read_meanings(path: Path) -> list[Fields]:
-    """The meaning representations of a released E2E file, with texts beside them or without (``testset.csv``).
+def read_meanings(path: Path) -> list[tuple[Fields, str]]:
+    """The meaning representations of a released E2E file with their texts, empty where it has none (``testset.csv``).
 
     Raises:
         DataError: the file cannot be read, has no column ``mr``, or a row holds none.
@@ -107,7 +107,7 @@ def read_meanings(path: Path) -> list[Fields]:
     for line, row in table_rows(path, ["mr"], fold_case=True):
         if row:
             try:
-                found.append(parse_mr(row["mr"] or ""))
+                found.append((parse_mr(row["mr"] or ""), row.get("ref") or ""))
             except ValueError as error:
                 raise DataError(f"{error}.", where=f"{path}:{line}") from None
     return found

@@ -6,7 +6,9 @@ model's own x_0 estimates from such latents, given as noise level 0: what guidan
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,13 @@ from dlmctl.checkpoint.pretrained import Pretrained, save_weights
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, classifier_folder, labels_of
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
+from dlmctl.datasets.staging import check_writable, staged
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, UserError
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
+from dlmctl.training.state import digest
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 VALIDATION_ROWS = 512
@@ -140,17 +144,31 @@ def train_control(
     Returns:
         The folder of the saved weights and their card.
     """
-    task = ControlTask(control, pretrained, config, data, label)
-    classifier = fit(task, config, out, resume=resume)
+    if name in (".", ".."):  # names of weights are names of folders
+        raise UserError(f"{name!r} cannot be the name of weights.", where="--name", remedy="Take one word.")
     folder = classifier_folder(pretrained.folder, control.name, name)
+    check_writable(folder.parent)
+    task = ControlTask(control, pretrained, config, data, label)
+    embeddings = hashlib.sha256(pretrained.model.embeddings.detach().float().cpu().numpy().tobytes()).hexdigest()
+    asked = {"control": control.name, "label": label, "embeddings of the model": embeddings}
+    identity = {"loop": config.model_dump(), **asked, **digest(data)}
+    classifier = fit(task, config, out, identity=identity, resume=resume)
     if not PartialState().is_main_process:
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(classifier.state_dict(), folder)
     figures = task.validate(classifier)
     figures |= task.learned.held_out(*task.valid_rows)
-    if (learned := task.learned.to_json()) is not None:
-        (folder / LABELS_FILE).write_text(json.dumps(learned, ensure_ascii=False, indent=0) + "\n", "utf-8")
-    card = {"control": control.name, "training": config.model_dump(), "validation": figures}
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    with staged(folder, "control") as staging:
+        save_weights(classifier.state_dict(), staging)
+        if (learned := task.learned.to_json()) is not None:
+            (staging / LABELS_FILE).write_text(json.dumps(learned, ensure_ascii=False, indent=0) + "\n", "utf-8")
+        card = {"control": control.name, "training": config.model_dump(), "validation": figures}
+        (staging / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+        _keep_named(folder, staging)
     return folder
+
+
+def _keep_named(folder: Path, staging: Path) -> None:
+    """Take the weights of other names, which lie in folders of their own, over into the new folder."""
+    for other in folder.iterdir() if folder.is_dir() else ():
+        if other.is_dir() and not other.name.startswith("."):
+            shutil.copytree(other, staging / other.name)

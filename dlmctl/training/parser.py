@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -246,5 +247,6 @@ def train_parser(
     tags = [unseen.get(tuple(words)) or upos_tagger()([words])[0] for words in map(words_of, trees)]
     dev_tags = upos_tagger()([words_of(tree) for tree in held_out])
     task = ParserTask(config, trees, held_out, (tags, dev_tags), out / "parser")
-    fit(task, config.loop, out, resume=resume)
+    sources = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in (("data", train), ("dev", dev))}
+    fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **sources}, resume=resume)
     return task.best
