@@ -32,11 +32,12 @@ from dlmctl.annotators.parsing import (
 from dlmctl.annotators.tagging import TAGGER_FILE, load_tagger, upos_tagger
 from dlmctl.annotators.trees import JOIN, Tree, labelled_spans, read_trees, simplify
 from dlmctl.checkpoint.pretrained import save_weights
+from dlmctl.datasets.conllu import TaggedSentence
 from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.errors import DataError
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
-from dlmctl.training.tagger import TaggedSentence, fit_crf, read_conllu
+from dlmctl.training.tagger import fit_crf, read_conllu
 
 # Values of a feature, and labels, that are rarer than this in training are not told apart.
 MIN_FEATURE, MIN_LABEL = 2, 5

