@@ -219,7 +219,7 @@ def test_a_folder_without_a_hugging_face_tokenizer_is_named(tmp_path: Path) -> N
         ("Go to www.mill.co.uk or mail me@mill.co.uk.", 7),
         ("Fish & chips at the B&B.", 9),
         ("The soup is great - really cheap.", 8),
-        ("¿Dónde está? ¡Aquí!", 6),
+        ("¿Dónde está? ¡Aquí!", 7),
         ("The soup—so cheap—is good, from London–Paris.", 14),
         ("this / that and/or those", 7),
         ("C++ and C# he wrote", 8),

@@ -2,7 +2,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -50,14 +49,8 @@ def test_a_sentence_has_the_same_tags_in_any_company():
     assert tag(SENTENCES) == [*tag(SENTENCES[:1]), *tag(SENTENCES[1:])]
 
 
-def test_is_loaded_once_and_is_quick():
-    begun = time.process_time()
-    tagger = upos_tagger()
-    loaded = time.process_time()
-    tagger(SENTENCES * 50)
-    assert loaded - begun < 1.0
-    assert time.process_time() - loaded < 1.0
-    assert upos_tagger() is tagger
+def test_is_loaded_once():
+    assert upos_tagger() is upos_tagger()
 
 
 def test_importing_does_not_import_torch():

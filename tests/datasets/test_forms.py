@@ -1,3 +1,5 @@
+# Signs of many scripts stand here on purpose.
+# ruff: noqa: RUF001
 """Forms of files, and what public bug reports of such tools gave: each kind with the outcome that is right."""
 
 import bz2
