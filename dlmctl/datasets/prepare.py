@@ -136,31 +136,29 @@ def prepare(
         first = _read(train, format, text_field, unique)
         second = _read(valid, format, text_field, unique) if valid else _hold_out(first, valid_share, seed)
         notes = field_notes([record.fields for texts in (first, second) for record in texts.records if record.fields])
-        made = tokenizer is None
-        vocabulary = tokenizer or _new_vocabulary(first, min_count)
+        vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count)
         vocabulary.save(staging)
         splits = {
             name: _write(staging, name, texts, vocabulary, packing, length)
             for name, texts in (("train", first), ("valid", second))
         }
-        unknown = (
-            unknown_note(name, split.unknown_share, min_count if made else None) for name, split in splits.items()
-        )
-        names = dict.fromkeys(key for record in first.records for key in record.fields or ())
-        report = PrepareReport(
-            packing=packing,
-            length=length,
-            vocabulary=len(vocabulary),
-            min_count=min_count if made else None,
-            held_out=None if valid else valid_share,
-            seed=seed,
-            fields=list(names) if packing == "pad" else [],
-            splits=splits,
-            notes=[*filter(None, unknown), *notes],
-        )
+        least = min_count if tokenizer is None else None
+        held_out, fields = None if valid else valid_share, _field_names(first, packing)
+        notes = [*_unknown_notes(splits, least), *notes]
+        report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, notes)
         about = {"dlmctl_dataset": DATASET_FORMAT, **report.as_dict()}
         (staging / "dataset.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8")
     return report
+
+
+def _field_names(texts: _Texts, packing: Packing) -> list[str]:
+    """Names of the fields kept; blocks keep none."""
+    return list(dict.fromkeys(key for record in texts.records for key in record.fields or () if packing == "pad"))
+
+
+def _unknown_notes(splits: dict[str, SplitReport], min_count: int | None) -> list[str]:
+    notes = (unknown_note(name, split.unknown_share, min_count) for name, split in splits.items())
+    return [note for note in notes if note is not None]
 
 
 def _new_vocabulary(texts: _Texts, min_count: int) -> WordTokenizer:

@@ -161,7 +161,12 @@ def train_control(
         save_weights(classifier.state_dict(), staging)
         if (learned := task.learned.to_json()) is not None:
             (staging / LABELS_FILE).write_text(json.dumps(learned, ensure_ascii=False, indent=0) + "\n", "utf-8")
-        card = {"control": control.name, "training": config.model_dump(), "validation": figures}
+        card = {
+            "control": control.name,
+            "embeddings": embeddings,  # those of another state of the model are another space
+            "training": config.model_dump(),
+            "validation": figures,
+        }
         (staging / "card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
         _keep_named(folder, staging)
     return folder

@@ -18,6 +18,7 @@ from dlmctl.datasets.prepare import prepare
 from dlmctl.datasets.readers import Dropped, read_corpus, read_meanings, sniff
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation.control_success import read_targets
+from dlmctl.evaluation.source import Task, read_tasks
 from dlmctl.metrics.text_files import read_hypotheses, read_references
 
 CONLLU = (
@@ -211,6 +212,18 @@ def test_the_e2e_release_with_and_without_texts(file):
     assert read_meanings(without) == [(fields, "")]
     assert read_meanings(both) == [(fields, "The Mill is a pub.")]
     assert records(both)[0].fields == fields
+    assert read_tasks(without, "valid", ["name"]) == [Task(fields, [])]
+    assert read_tasks(both, "valid", ["name"]) == [Task(fields, ["The Mill is a pub."])]
+
+
+def test_targets_of_the_original_lose_what_stands_around_the_words(file):
+    words = ["START", "The", "Mill", "is", "cheap", ".", "\n", "END"]
+    tags = ["START", "DET", "PROPN", "AUX", "ADJ", "PUNCT", "PROPN", "END"]
+    (pos,) = read_targets("pos", file("pos.json", json.dumps({"pos": tags, "words_": words})))[0].params
+    assert len(pos.tags) == 5
+    spans = {"words_": words, "spans": [[1, 2, "NP"], [0, 7, "S"]]}
+    (tree,) = read_targets("syntax_tree", file("spans.json", json.dumps(spans)))[0].params
+    assert [(span.start, span.end, span.label) for span in tree.spans] == [(0, 1, "NP")]
 
 
 def test_stories_are_cut_where_they_say(file):
