@@ -131,8 +131,8 @@ class FieldTagger:
             places[row, len(words) + 2] = 2
         l2, l1, here, r1, r2 = (places[:, at : at + longest] for at in range(5))
         scores = self._alone[here, 0]
-        for kind, words in enumerate((l2, l1, r1, r2), start=1):
-            scores += self._alone[words, kind]
+        for kind, neighbours in enumerate((l2, l1, r1, r2), start=1):
+            scores += self._alone[neighbours, kind]
         inside = np.nonzero(here >= len(EDGES))
         self._add_pairs(scores, inside, l1, here, lambda a, b: of_pair(a, b)[:2])
         self._add_pairs(scores, inside, here, r1, lambda a, b: of_pair(a, b)[2:])

@@ -12,16 +12,20 @@ import json
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from dlmctl.errors import DataError, nearest
 
 # Far longer than any text, and short enough to be read into memory; a compressed file may hold any amount.
 MAX_LINE_BYTES = 2**25
-COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSED: dict[str, Callable[[Path], IO[bytes]]] = {
+    ".gz": lambda path: cast("IO[bytes]", gzip.open(path)),
+    ".bz2": lambda path: cast("IO[bytes]", bz2.open(path)),
+    ".xz": lambda path: cast("IO[bytes]", lzma.open(path)),
+}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -123,7 +127,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     """A file for reading, unpacked; whatever goes wrong while it is read is a DataError."""
     unpack = COMPRESSED.get(path.suffix.lower())
     try:
-        with path.open("rb") if unpack is None else unpack(path, "rb") as file:
+        with path.open("rb") if unpack is None else unpack(path) as file:
             yield file
     except FileNotFoundError:
         known = [other.name for other in path.parent.glob("*") if other.is_file()]

@@ -74,7 +74,7 @@ def _read_e2e(path: Path) -> list[Task]:
     groups: dict[str, Task] = {}
     for fields, text in read_meanings(path):
         task = groups.setdefault(json.dumps(fields), Task(fields, []))
-        task.references += [text] if text else []
+        task.references.extend([text] if text else [])
     return list(groups.values())
 
 

@@ -187,6 +187,6 @@ def test_tags_and_trees_of_the_data_come_before_the_judge():
     judged = upos_tagger()(sentences)
     assert tags_of(sentences, odd) == [["X", "X"], *judged[1:]]
     assert tags_of(sentences) == judged
-    trees = trees_of(sentences[:2], [{"tree": "(ROOT (X cats) (Y sleep))"}, {"tree": "(ROOT (X dog))"}])
-    assert str(trees[0]) == "(ROOT (X cats) (Y sleep))"
+    trees = trees_of(sentences[:2], [{"tree": "(ROOT (NNS cats) (VBP sleep))"}, {"tree": "(ROOT (X dog))"}])
+    assert str(trees[0]) == "(ROOT (NNS cats) (VBP sleep))"
     assert trees[1] == constituency_parser()(sentences[1:2])[0]
