@@ -21,10 +21,11 @@ from dlmctl.errors import DataError, nearest
 
 # Far longer than any text, and short enough to be read into memory; a compressed file may hold any amount.
 MAX_LINE_BYTES = 2**25
-COMPRESSED: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": lambda path: cast("IO[bytes]", gzip.open(path)),
-    ".bz2": lambda path: cast("IO[bytes]", bz2.open(path)),
-    ".xz": lambda path: cast("IO[bytes]", lzma.open(path)),
+_Opener = Callable[[Path], IO[bytes]]
+COMPRESSED: dict[str, _Opener] = {
+    ".gz": cast("_Opener", gzip.GzipFile),
+    ".bz2": cast("_Opener", bz2.BZ2File),
+    ".xz": cast("_Opener", lzma.LZMAFile),
 }
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
