@@ -149,39 +149,3 @@ def test_a_control_without_a_classifier_cannot_be_trained():
     require_trainable(StartsWith)
     with pytest.raises(UserError, match="'plain' has no classifier"):
         require_trainable(Plain)
-
-
-def test_weights_of_other_names_stay_where_they_are(model, data, tmp_path):
-    named = train_control(StartsWith, model, config(steps=1), data, tmp_path / "a", name="first")
-    card = (named / "card.json").read_text()
-    for run in ("b", "c"):
-        train_control(StartsWith, model, config(steps=1), data, tmp_path / run)
-    assert (named / "card.json").read_text() == card
-    assert sorted(path.name for path in named.parent.iterdir()) == ["card.json", "first", "model.safetensors"]
-    assert sorted(path.name for path in named.parent.parent.iterdir()) == ["pos", "starts_with"]
-
-
-def test_a_failure_while_saving_leaves_the_weights_and_labels_that_were_there(model, data, tmp_path, monkeypatch):
-    folder = train_control(StartsWith, model, config(steps=1), data, tmp_path / "a")
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    def full(*_arguments, **_settings):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("dlmctl.training.classifier.json.dumps", full)
-    with pytest.raises(UserError, match="No space left"):
-        train_control(StartsWith, model, config(steps=1, seed=1), data, tmp_path / "b")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_targets_that_cannot_be_written_are_found_before_the_first_step(model, data, tmp_path):
-    with pytest.raises(UserError, match=r"--name: '\.\.' cannot be the name of weights"):
-        train_control(StartsWith, model, config(), data, tmp_path / "run", name="..")
-    (model.folder / "controls").rename(model.folder / "elsewhere")
-    (model.folder / "controls").write_text("no folder")
-    with pytest.raises(UserError, match="cannot be written"):
-        train_control(StartsWith, model, config(), data, tmp_path / "run")
-    (tmp_path / "file").write_text("")
-    (model.folder / "controls").unlink()
-    with pytest.raises(UserError, match="file: cannot hold a run"):
-        train_control(StartsWith, model, config(), data, tmp_path / "file")
