@@ -5,9 +5,12 @@ import shutil
 import pytest
 
 from controls.pos import Pos
-from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.datasets.dataset import write_split
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import UserError
+from dlmctl.models.transformer import TransformerConfig
+from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 
@@ -16,9 +19,18 @@ LOOP = LoopConfig(steps=1, batch_positions=256, optimizer="adamw", validate_ever
 
 
 @pytest.fixture
-def model(model_folder, tmp_path):
-    """A copy, because training writes beside the model."""
-    return from_pretrained(shutil.copytree(model_folder, tmp_path / "model"))
+def tokenizer():
+    return WordTokenizer.from_corpus(SENTENCES, min_count=1)
+
+
+@pytest.fixture
+def model(tmp_path, tokenizer):
+    sizes = TransformerConfig(hidden=16, layers=1, heads=2, dropout=0.0, max_length=16, time_channels=8)
+    config = ModelConfig(
+        vocab_size=len(tokenizer), length=16, embed_dim=8, denoiser=sizes, sentence_lengths=[0, 0, 0, 0, 0, 0, 1, 1]
+    )
+    save_pretrained(DiffusionLM(config), tokenizer, tmp_path / "model")
+    return from_pretrained(tmp_path / "model")
 
 
 @pytest.fixture
