@@ -219,10 +219,10 @@ def test_the_e2e_release_with_and_without_texts(file):
 def test_targets_of_the_original_lose_what_stands_around_the_words(file):
     words = ["START", "The", "Mill", "is", "cheap", ".", "\n", "END"]
     tags = ["START", "DET", "PROPN", "AUX", "ADJ", "PUNCT", "PROPN", "END"]
-    (pos,) = read_targets("pos", file("pos.json", json.dumps({"pos": tags, "words_": words})))[0].params
+    (pos,) = read_targets("pos", file("pos.json", json.dumps({"pos": tags, "words_": words})))[0].sets
     assert len(pos.tags) == 5
     spans = {"words_": words, "spans": [[1, 2, "NP"], [0, 7, "S"]]}
-    (tree,) = read_targets("syntax_tree", file("spans.json", json.dumps(spans)))[0].params
+    (tree,) = read_targets("syntax_tree", file("spans.json", json.dumps(spans)))[0].sets
     assert [(span.start, span.end, span.label) for span in tree.spans] == [(0, 1, "NP")]
 
 
