@@ -1,4 +1,4 @@
-"""Several processes of one command, as ``torchrun`` and ``accelerate launch`` start them.
+"""Several processes: those of one command, as ``torchrun`` and ``accelerate launch`` start them, and other commands.
 
 Who a process is stands in its environment, so that asking costs nothing; only ``Team`` connects the processes.
 """
@@ -6,8 +6,10 @@ Who a process is stands in its environment, so that asking costs nothing; only `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dlmctl.errors import UserError
@@ -90,3 +92,38 @@ def _outcome(action: Callable[[], Any]) -> tuple[Any, UserError | None]:
         return action(), None
     except UserError as error:
         return None, error
+
+
+@contextmanager
+def held(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterator[None]:
+    """Keep other commands out meanwhile; the system lets go of the lock however this process ends.
+
+    Args:
+        lock: the file to lock, made if need be.
+        what: what is held, for the message: "run", "data set".
+        where: what the message names.
+        keep: False removes the file afterwards, where it would lie among a user's own.
+
+    Raises:
+        UserError: another process holds it, or it cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        holder = FileLock(lock, timeout=0)
+        holder.acquire()
+    except Timeout:
+        raise UserError(f"another process is at work on this {what}.", where=str(where)) from None
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
+    except OSError as error:
+        raise UserError(f"cannot hold a {what}: {error.strerror or error}.", where=str(where)) from None
+    try:
+        yield
+    finally:
+        if not keep:
+            with suppress(OSError):
+                lock.unlink()
+        holder.release()

@@ -1,3 +1,5 @@
+# Signs of many scripts stand here on purpose.
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 import json
@@ -201,3 +203,36 @@ def test_a_folder_without_a_hugging_face_tokenizer_is_named(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no such model"}))
     with pytest.raises(ModelError, match="no tokenizer could be loaded"):
         HuggingFaceTokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("लैंटर्न में खाना मिलता है।", 6),
+        ("தமிழ் மொழி அழகு.", 4),
+        ("שָׁלוֹם עוֹלָם!", 3),
+        ("مُحَمَّدٌ كَتَبَ، نعم؟", 5),
+        ("the cook 👩\u200d🍳 and 👍🏽 🇩🇪🇫🇷!", 8),
+        ("磨坊餐厅提供菜，在河边0。", 4),
+        ("She said “it is cheap” today.", 9),
+        ("Soup: £20–£25.", 8),
+        ("Go to www.mill.co.uk or mail me@mill.co.uk.", 7),
+        ("Fish & chips at the B&B.", 9),
+        ("The soup is great - really cheap.", 8),
+        ("¿Dónde está? ¡Aquí!", 7),
+        ("The soup—so cheap—is good, from London–Paris.", 14),
+        ("this / that and/or those", 7),
+        ("C++ and C# he wrote", 8),
+        ("„Wort“ and «mot» and « mot »", 11),
+        ("He said ‘no’ at 10.50pm...", 9),
+    ],
+)
+def test_words_keep_their_marks_and_the_text_comes_back_as_it_was(text: str, count: int) -> None:
+    words = split_words(text)
+    assert detokenize(words) == text
+    assert len(words) == count
+
+
+def test_a_marked_sign_is_known_by_its_bare_form() -> None:
+    tokenizer = WordTokenizer.from_corpus([["a", "-", "b"]], min_count=1)
+    assert tokenizer.encode(split_words("a - b")) == tokenizer.encode(["a", "-", "b"])

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from dlmctl.annotators.tagging import shape, stanza_pipeline, upos_tagger
+from dlmctl.annotators.field import shape
+from dlmctl.annotators.outside import stanza_parser
+from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import Span, Tree, from_spans
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.weights import load_into
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, UserError
 
 PARSER_FILE = "parser.json"
 PARSER_FORMAT = 1
@@ -254,8 +256,13 @@ def constituency_parser(source: str | None = None) -> Parser:
                 "the bundled constituency parser is missing.", remedy="Install dlmctl again, or use Stanza."
             )
         return by_sentence(load_parser(folder))
-    if source == "stanza" or source.startswith("stanza:"):
-        return by_sentence(_stanza_parser(source.partition(":")[2] or "en"))
+    program, _, model = source.partition(":")
+    if program == "stanza":
+        return by_sentence(stanza_parser(model or "en"))
+    if program == "spacy":
+        raise UserError(
+            "spaCy's models have no constituency parser.", where=source, remedy="Give a folder, or stanza:LANGUAGE."
+        )
     return by_sentence(load_parser(Path(source)))
 
 
@@ -278,24 +285,8 @@ def load_parser(folder: Path) -> Parser:
             where=str(folder),
             remedy="Make one with `dlmctl train parser`, or give `stanza`.",
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
         raise ModelError(f"the parser is damaged: {str(error).splitlines()[0]}.", where=str(path)) from None
     load_into(model, folder)
     model.eval()
     return lambda sentences: parse(model, sentences, upos_tagger()(sentences))
-
-
-def _stanza_parser(language: str) -> Parser:
-    pipeline = stanza_pipeline(language, "tokenize,pos,constituency", "parser")
-
-    def convert(node: Any) -> Tree:
-        if len(node.children) == 1 and not node.children[0].children:
-            return Tree(node.label, word=node.children[0].label)
-        return Tree(node.label, tuple(map(convert, node.children)))
-
-    def parsed(sentences: Sequence[Sequence[str]]) -> list[Tree]:
-        full = [list(words) for words in sentences if words]  # Stanza would drop empty ones and shift the rest
-        found = iter(pipeline(full).sentences if full else [])
-        return [convert(next(found).constituency) if words else Tree("ROOT") for words in sentences]
-
-    return parsed

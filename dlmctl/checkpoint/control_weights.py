@@ -25,14 +25,15 @@ from dlmctl.text.files import read_object
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlmctl.diffusion.model import DiffusionLM
+    from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.model import DiffusionLM
 
 CARD = "card.json"
 # The key in a card for the digest of the embeddings that the weights were trained on.
 EMBEDDINGS = "embeddings"
 
 
-def embedding_digest(model: DiffusionLM) -> str:
+def embedding_digest(model: DiffusionLM | MaskedLM) -> str:
     """The SHA-256 of a model's table of word embeddings.
 
     Of the table in half precision, so that a model saved so (``save_pretrained(dtype=torch.float16)``) is the same.
@@ -41,7 +42,7 @@ def embedding_digest(model: DiffusionLM) -> str:
     return hashlib.sha256(str(list(table.shape)).encode() + table.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def control_folders(folder: Path, model: DiffusionLM, control: str, name: str | None = None) -> list[Path]:
+def control_folders(folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None) -> list[Path]:
     """Where the weights of a control are looked for, in this order; none of them need be there.
 
     Args:
@@ -55,13 +56,15 @@ def control_folders(folder: Path, model: DiffusionLM, control: str, name: str | 
     return [folder / "controls" / inside, _user_folder(folder, model) / inside]
 
 
-def find_control_folder(folder: Path, model: DiffusionLM, control: str, name: str | None = None) -> Path | None:
+def find_control_folder(
+    folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None
+) -> Path | None:
     """The first of ``control_folders`` that holds weights, or None."""
     found = (place for place in control_folders(folder, model, control, name) if any(place.glob("*.safetensors")))
     return next(found, None)
 
 
-def new_control_folder(folder: Path, model: DiffusionLM, control: str, name: str | None = None) -> Path:
+def new_control_folder(folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None) -> Path:
     """Where new weights of a control are to be written: beside the model, unless it is bundled or cannot be written to.
 
     Arguments and errors as ``control_folders``.
@@ -78,7 +81,7 @@ def _inside(control: str, name: str | None) -> Path:
     return Path(control, name)
 
 
-def _user_folder(folder: Path, model: DiffusionLM) -> Path:
+def _user_folder(folder: Path, model: DiffusionLM | MaskedLM) -> Path:
     named = f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
     return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls" / named
 
@@ -94,7 +97,7 @@ def _is_the_users(folder: Path) -> bool:
 def save_control_weights(
     state: Mapping[str, Tensor],
     folder: Path,
-    model: DiffusionLM,
+    model: DiffusionLM | MaskedLM,
     card: Mapping[str, Any],
     files: Mapping[str, Any] | None = None,
 ) -> None:
@@ -118,7 +121,7 @@ def save_control_weights(
         (staging / CARD).write_text(json.dumps({**card, **seals}, indent=2) + "\n", "utf-8")
 
 
-def check_control_weights(folder: Path, model: DiffusionLM) -> None:
+def check_control_weights(folder: Path, model: DiffusionLM | MaskedLM) -> None:
     """Check that the files of a control are those that were saved, and that they were trained on this model.
 
     A folder without a card, or with one of an earlier version, passes.

@@ -22,6 +22,10 @@ class FormatName(str, Enum):
     roc_infill = "roc-infill"
     text = "text"
     jsonl = "jsonl"
+    csv = "csv"
+    tsv = "tsv"
+    conllu = "conllu"
+    parquet = "parquet"
 
 
 class PackingName(str, Enum):
@@ -42,7 +46,9 @@ def prepare(
     format: Annotated[
         FormatName | None, typer.Option(help="Form of the files; told from their names and first lines if not given.")
     ] = None,
-    text_field: Annotated[str, typer.Option(help="Of JSON lines: which field holds the text.")] = "text",
+    text_field: Annotated[
+        str, typer.Option(help="Of JSON lines and tables: which field or column holds the text.")
+    ] = "text",
     min_count: Annotated[int, typer.Option(help="Words seen less often become UNK.")] = 11,
     length: Annotated[int, typer.Option(help="Positions of a row, START and END included.")] = 64,
     packing: Annotated[
@@ -62,7 +68,8 @@ def prepare(
 ) -> None:
     """Turn text files into a data set for training.
 
-    Reads E2E (the released CSV, or attribute : value | ...||text), ROCStories (CSV or JSON lines), JSON lines, text.
+    Reads E2E (the released CSV, or attribute : value | ...||text), ROCStories (CSV or JSON lines), JSON lines, CSV and
+    TSV with a text column, CoNLL-U (its tags are kept), Parquet, text; all but Parquet also as .gz, .bz2 or .xz.
     Says what was left out, and why.
     """
     from dlmctl.datasets.prepare import find_tokenizer
@@ -102,6 +109,8 @@ def _print(report: PrepareReport, out: Path) -> None:
         for reason, count in split.dropped.items():
             places = "; ".join(split.examples[reason]) + ("; ..." if count > len(split.examples[reason]) else "")
             typer.echo(f"left out of {name} as {reason}: {count} ({places})")
+    for note in report.notes:
+        typer.echo(f"note: {note}.")
     typer.echo(f"{report.vocabulary} vocabulary entries; data set in {out}")
 
 

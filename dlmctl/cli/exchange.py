@@ -44,5 +44,5 @@ def export_original(
     from dlmctl.checkpoint.pretrained import from_pretrained
 
     pretrained = from_pretrained(model)
-    write(pretrained.model, pretrained.tokenizer, to)
+    write(pretrained.latent, pretrained.tokenizer, to)
     typer.echo(f"checkpoint saved in {to}")

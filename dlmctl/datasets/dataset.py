@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dlmctl.datasets.lines import json_lines
 from dlmctl.errors import DataError
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -43,11 +44,11 @@ class Split:
         """The source fields of every row, in order.
 
         Raises:
-            DataError: this split was prepared without fields.
+            DataError: this split was prepared without fields, or they are damaged.
         """
         if self.fields is None or not self.fields.exists():
             raise DataError("this data set was prepared from a source without fields.")
-        return [json.loads(line) for line in self.fields.read_text("utf-8").splitlines()]
+        return [value for _, value in json_lines(self.fields)]
 
 
 def write_split(

@@ -6,11 +6,7 @@ The set is that of ``dlmctl.datasets.dataset``.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +15,11 @@ import numpy as np
 
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
+from dlmctl.datasets.notes import field_notes, unknown_note
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
+from dlmctl.datasets.staging import staged
 from dlmctl.errors import DataError, UserError
-from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer, WordTokenizer, load_tokenizer
+from dlmctl.text.tokenizer import SPECIALS, HuggingFaceTokenizer, Tokenizer, WordTokenizer, load_tokenizer
 
 DATASET_FORMAT = 1
 _OWN_FILES = re.compile(r".*\.(ids|offsets)\.npy|.*\.fields\.jsonl|vocab\.json|dataset\.json|tokenizer")
@@ -63,6 +61,7 @@ class PrepareReport:
     """What was prepared, and how; ``dataset.json`` holds the same.
 
     Attributes:
+        notes: what is odd about the data, though it was prepared.
         vocabulary: entries, structure tokens included.
         min_count: None where the vocabulary existed before.
         held_out: share of rows; None where a validation file was given.
@@ -77,6 +76,7 @@ class PrepareReport:
     seed: int
     fields: list[str]
     splits: dict[str, SplitReport]
+    notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -116,7 +116,7 @@ def prepare(
         valid: None to hold a share of ``train`` out.
         out: the folder to make.
         format: of both files; None to tell it from each.
-        text_field: see ``corpus.read_corpus``.
+        text_field: see ``readers.read_corpus``.
         min_count: words seen less often in ``train`` become UNK.
         length: positions of a row, START and END included. Longer texts are dropped (``pad``).
         packing: ``pad`` for one text a row, ``block`` for the joined texts cut into rows of ``length``.
@@ -132,36 +132,43 @@ def prepare(
     """
     _check_settings(min_count, length, valid_share)
     _check_target(out, overwrite)
-    first = _read(train, format, text_field, unique)
-    second = _read(valid, format, text_field, unique) if valid else _hold_out(first, valid_share, seed)
-    made = tokenizer is None
-    if tokenizer is None:
-        # Over-long texts count as well: whether a word is in the vocabulary should not hang on the length.
-        tokenizer = WordTokenizer.from_corpus((record.words for record in first.records), min_count)
-        if len(tokenizer) == 4:
-            raise DataError(
-                f"no word occurs {min_count} times.", where=str(train), remedy="Choose a smaller --min-count."
-            )
-    with _staged(out, overwrite) as staging:
-        tokenizer.save(staging)
+    with staged(out, "data set", lambda: _check_target(out, overwrite)) as staging:
+        first = _read(train, format, text_field, unique)
+        second = _read(valid, format, text_field, unique) if valid else _hold_out(first, valid_share, seed)
+        notes = field_notes([record.fields for texts in (first, second) for record in texts.records if record.fields])
+        vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count)
+        vocabulary.save(staging)
         splits = {
-            name: _write(staging, name, texts, tokenizer, packing, length)
+            name: _write(staging, name, texts, vocabulary, packing, length)
             for name, texts in (("train", first), ("valid", second))
         }
-        names = dict.fromkeys(key for record in first.records for key in record.fields or ())
-        report = PrepareReport(
-            packing=packing,
-            length=length,
-            vocabulary=len(tokenizer),
-            min_count=min_count if made else None,
-            held_out=None if valid else valid_share,
-            seed=seed,
-            fields=list(names) if packing == "pad" else [],
-            splits=splits,
-        )
+        least = min_count if tokenizer is None else None
+        held_out, fields = None if valid else valid_share, _field_names(first, packing)
+        notes = [*_unknown_notes(splits, least), *notes]
+        report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, notes)
         about = {"dlmctl_dataset": DATASET_FORMAT, **report.as_dict()}
         (staging / "dataset.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8")
     return report
+
+
+def _field_names(texts: _Texts, packing: Packing) -> list[str]:
+    """Names of the fields kept; blocks keep none."""
+    return list(dict.fromkeys(key for record in texts.records for key in record.fields or () if packing == "pad"))
+
+
+def _unknown_notes(splits: dict[str, SplitReport], min_count: int | None) -> list[str]:
+    notes = (unknown_note(name, split.unknown_share, min_count) for name, split in splits.items())
+    return [note for note in notes if note is not None]
+
+
+def _new_vocabulary(texts: _Texts, min_count: int) -> WordTokenizer:
+    # Over-long texts count as well: whether a word is in the vocabulary should not hang on the length.
+    tokenizer = WordTokenizer.from_corpus((record.words for record in texts.records), min_count)
+    if len(tokenizer) == len(SPECIALS):
+        raise DataError(
+            f"no word occurs {min_count} times.", where=str(texts.source), remedy="Choose a smaller --min-count."
+        )
+    return tokenizer
 
 
 def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer | None:
@@ -209,7 +216,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _read(path: Path, format: Format | None, text_field: str, unique: bool) -> _Texts:
-    chosen = format or sniff(path)
+    chosen = format or sniff(path, text_field)
     texts = _Texts(path, chosen)
     seen: set[tuple[str, ...]] = set()
     for record in read_corpus(path, chosen, text_field=text_field, dropped=texts.dropped):
@@ -292,29 +299,3 @@ def _summary(lengths: np.ndarray) -> dict[str, float]:
         **{name: float(np.quantile(lengths, share)) for name, share in quantiles.items()},
         "max": int(lengths.max()),
     }
-
-
-@contextmanager
-def _staged(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place on success and is gone on failure."""
-    out = out.resolve()
-    staging, old = (out.parent / f".{out.name}.{kind}" for kind in ("partial", "replaced"))
-    try:
-        for left_over in (staging, old):  # by a killed run
-            shutil.rmtree(left_over, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        _check_target(out, overwrite)
-        if out.exists():
-            os.replace(out, old)
-        try:
-            os.replace(staging, out)
-        except BaseException:
-            if old.exists():
-                os.replace(old, out)
-            raise
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}.", where=str(out)) from None
-    finally:
-        for left_over in (staging, old):
-            shutil.rmtree(left_over, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control, check_all
 from dlmctl.control.registry import find_control
+from dlmctl.datasets.lines import json_lines
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
@@ -103,20 +104,39 @@ def read_targets(
         DataError: the file is missing, empty, or a line is no target of this control.
     """
     kind = find_control(name)
-    try:
-        lines = path.read_text("utf-8").splitlines()[:limit]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}.", where=str(path)) from None
     targets = []
-    for number, line in enumerate(lines, start=1):
+    for number, value in islice(json_lines(path), limit):
         try:
-            target = kind.from_target(json.loads(line))
+            target = kind.from_target(_without_structure(value))
             targets.append(kind.Params.model_validate({**target.model_dump(), **(params or {})}))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"is no target of {name}: {_reason(error)}.", where=f"{path}:{number}") from None
     if not targets:
         raise DataError("holds no targets.", where=str(path))
     return kind.each(targets), len(targets)
+
+
+def _without_structure(target: Any) -> Any:
+    """A target without the START, END and line break that Diffusion-LM's own files have around the words.
+
+    ``words_`` of such a file is ``words``; tags of START and END go with their words, and spans move with them.
+    """
+    if not isinstance(target, dict) or not isinstance(target.get("words_"), list):
+        return target
+    words = target["words_"]
+    kept = [at for at, word in enumerate(words) if word not in ("START", "END", "\n")]
+    place = {at: new for new, at in enumerate(kept)}
+    found = {**target, "words": [words[at] for at in kept]}
+    del found["words_"]
+    if isinstance(target.get("pos"), list):
+        found["pos"] = [tag for tag in target["pos"] if tag not in ("START", "END")]
+    if isinstance(target.get("spans"), list):
+        found["spans"] = [
+            [place[start], place[end], label]
+            for start, end, label in target["spans"]
+            if start in place and end in place
+        ]
+    return found
 
 
 def _reason(error: ValueError | KeyError | TypeError) -> str:

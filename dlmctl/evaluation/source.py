@@ -10,6 +10,8 @@ from typing import NamedTuple
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.conditions import pick
 from dlmctl.datasets.dataset import load_split, load_vocabulary
+from dlmctl.datasets.lines import parse_json, plain_suffix, raw_lines
+from dlmctl.datasets.readers import read_meanings
 from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.generate import Generation, generate
 from dlmctl.generation.prompts import read_prompt
@@ -45,14 +47,15 @@ def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:
     """The different sources of a data set, in order of first appearance, each with all its texts.
 
     Args:
-        data: a prepared data set; or JSON of αNLG as released, its observations ``before`` and ``after``.
+        data: a prepared data set; or JSON of αNLG as released, its observations ``before`` and ``after``; or a CSV
+            of the E2E release.
         fields: those that make a source.
 
     Raises:
         DataError: there is no such data, or it says nothing in these fields.
     """
     if data.is_file():
-        tasks = _read_anlg(data)
+        tasks = _read_e2e(data) if plain_suffix(data) == ".csv" else _read_anlg(data)
     else:
         rows, words, groups = load_split(data, split), load_vocabulary(data), dict[str, Task]()
         for number, record in enumerate(rows.read_fields()):
@@ -66,14 +69,23 @@ def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:
     return tasks
 
 
+def _read_e2e(path: Path) -> list[Task]:
+    """A task for each different meaning representation of the E2E release; ``testset.csv`` has no references."""
+    groups: dict[str, Task] = {}
+    for fields, text in read_meanings(path):
+        task = groups.setdefault(json.dumps(fields), Task(fields, []))
+        task.references.extend([text] if text else [])
+    return list(groups.values())
+
+
 def _read_anlg(path: Path) -> list[Task]:
     try:
-        items = json.loads(path.read_text("utf-8")).values()
+        items = parse_json("".join(line.text for line in raw_lines(path))).values()
         return [
             Task({"before": item["obs1"], "after": item["obs2"]}, [str(text) for text in item["gold_labels"]])
             for item in items
         ]
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise DataError(
             f"is not aNLG as it is released: {error}.",
             where=str(path),
@@ -100,9 +112,9 @@ def evaluate_source(
         encoder_layer: the layer of it; see ``evaluation.bertscore``.
 
     Returns:
-        Figures and texts. Figures: ``sources``, ``references`` for each on average, the scores of
-        ``evaluation.overlap`` (words split as ``dlmctl evaluate overlap`` does it), ``bert_score`` where there
-        is an ``encoder``, ``seconds_per_source``.
+        Figures and texts. Figures: ``sources``, ``references`` for each on average; of the sources that have
+        references the scores of ``metrics.overlap`` (words split as ``dlmctl evaluate overlap`` does it) and
+        ``bert_score`` where there is an ``encoder``; ``seconds_per_source``.
 
     Raises:
         ModelError: the model takes no source.
@@ -120,10 +132,12 @@ def evaluate_source(
         rank_by=["mbr"],
         progress=progress,
     )
-    texts, references = [sample.text for sample in result], [task.references for task in tasks]
-    figures = {"sources": float(len(tasks)), "references": sum(map(len, references)) / len(tasks)}
-    words = [[mteval_words(text) for text in group] for group in references]
-    figures |= overlap([mteval_words(text) for text in texts], words)._asdict()
-    if encoder is not None:
-        figures["bert_score"] = sum(bert_score(texts, references, encoder, encoder_layer)) / len(tasks)
+    figures = {"sources": float(len(tasks)), "references": sum(len(task.references) for task in tasks) / len(tasks)}
+    compared = [(sample.text, task.references) for sample, task in zip(result, tasks, strict=True) if task.references]
+    if compared:
+        texts, references = [text for text, _ in compared], [group for _, group in compared]
+        words = [[mteval_words(text) for text in group] for group in references]
+        figures |= overlap([mteval_words(text) for text in texts], words)._asdict()
+        if encoder is not None:
+            figures["bert_score"] = sum(bert_score(texts, references, encoder, encoder_layer)) / len(compared)
     return {**figures, "seconds_per_source": result.seconds / len(tasks)}, result

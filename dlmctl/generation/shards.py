@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dlmctl import __version__
+from dlmctl import __version__, processes
 from dlmctl.errors import UserError
 from dlmctl.generation.output import Chunk, as_lines, replacing, write_arrays
 
@@ -213,28 +213,13 @@ def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other commands out of a run's folder meanwhile; the system lets go of it however this process ends.
+def held(folder: Path) -> AbstractContextManager[None]:
+    """Keep other commands out of a run's folder meanwhile.
 
     Raises:
         UserError: another process is at work there, or it is no folder and cannot be made one.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot hold a run: {error.strerror}.", where=str(folder)) from None
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError("another process is at work on this run.", where=str(folder)) from None
-        except (ImportError, OSError):  # Windows, or a file system without locks
-            pass
-        yield
+    return processes.held(folder / ".lock", "run", folder)
 
 
 def merge(run: Run, path: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from dlmctl.datasets.readers import lines_of
+from dlmctl.datasets.lines import json_lines, lines_of, plain_suffix
 from dlmctl.errors import DataError
 
 Words = list[str]
@@ -22,7 +21,7 @@ def read_hypotheses(path: Path) -> list[Words]:
     Raises:
         DataError: the file cannot be read, or a line is no text.
     """
-    if path.suffix != ".jsonl":
+    if plain_suffix(path) != ".jsonl":
         return [mteval_words(line) for _, line in lines_of(path)]
     return [mteval_words(_text(value, place)) for place, value in _values(path)]
 
@@ -38,9 +37,11 @@ def read_references(path: Path) -> list[list[Words]]:
     Raises:
         DataError: the file cannot be read, or a line holds no texts.
     """
-    if path.suffix == ".jsonl":
+    if plain_suffix(path) == ".jsonl":
         return [[mteval_words(text) for text in _texts(value, place)] for place, value in _values(path)]
     lines = [line for _, line in lines_of(path)]
+    while lines and not lines[-1]:
+        lines.pop()
     if all(lines):
         return [[mteval_words(line)] for line in lines]
     groups: list[list[Words]] = [[]]
@@ -60,14 +61,7 @@ def mteval_words(text: str) -> Words:
 
 
 def _values(path: Path) -> list[tuple[str, Any]]:
-    found = []
-    for number, line in lines_of(path):
-        place = f"{path}:{number}"
-        try:
-            found.append((place, json.loads(line)))
-        except ValueError as error:
-            raise DataError(f"is not JSON ({error}).", where=place) from None
-    return found
+    return [(f"{path}:{number}", value) for number, value in json_lines(path)]
 
 
 def _text(value: Any, place: str) -> str:

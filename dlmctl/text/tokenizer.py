@@ -10,7 +10,7 @@ from typing import Protocol
 
 from dlmctl.errors import DataError, ModelError, brief
 from dlmctl.text.files import read_object, require_file
-from dlmctl.text.spelling import detokenize, split_words
+from dlmctl.text.spelling import detokenize, plain, split_words
 
 START, END, UNK, PAD = "START", "END", "UNK", "PAD"
 SPECIALS = (START, END, UNK, PAD)
@@ -73,8 +73,13 @@ class WordTokenizer:
         return word in self.vocabulary
 
     def encode(self, words: Sequence[str]) -> list[int]:
-        """Ids of START, the words (UNK for those outside the vocabulary), END."""
-        return [self.start_id, *(self._words.get(word, self.unk_id) for word in words), self.end_id]
+        """Ids of START, the words (UNK for those outside the vocabulary), END.
+
+        A sign whose marks of spacing the vocabulary does not have is the sign without them.
+        """
+        known, unknown = self._words, self.unk_id
+        inner = [known[word] if word in known else known.get(plain(word), unknown) for word in words]
+        return [self.start_id, *inner, self.end_id]
 
     def words(self, ids: Iterable[int]) -> list[str]:
         """The words of one sequence: what stands between START and the first END, without PAD."""

@@ -15,16 +15,18 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import save_control_weights
+from dlmctl.checkpoint.control_weights import embedding_digest, save_control_weights
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, classifier_folder, labels_of
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
+from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, UserError
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
+from dlmctl.training.state import digest
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 VALIDATION_ROWS = 512
@@ -140,9 +142,14 @@ def train_control(
     Returns:
         The folder of the saved weights and their card.
     """
-    task = ControlTask(control, pretrained, config, data, label)
-    classifier = fit(task, config, out, resume=resume)
+    if name in (".", ".."):  # names of weights are names of folders
+        raise UserError(f"{name!r} cannot be the name of weights.", where="--name", remedy="Take one word.")
     folder = classifier_folder(pretrained.folder, control.name, name)
+    check_writable(folder.parent)
+    task = ControlTask(control, pretrained, config, data, label)
+    asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
+    identity = {"loop": config.model_dump(), **asked, **digest(data)}
+    classifier = fit(task, config, out, identity=identity, resume=resume)
     if not PartialState().is_main_process:
         return folder
     figures = task.validate(classifier)

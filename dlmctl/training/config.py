@@ -39,6 +39,9 @@ class LoopConfig(BaseModel):
     log_every: int = Field(50, gt=0, description="steps between metrics")
     validate_every: int = Field(1000, gt=0, description="steps between validations and sample texts")
     checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="minutes between checkpoints, where steps are slow; the first comes after one minute"
+    )
 
 
 def shipped_configs() -> list[str]:

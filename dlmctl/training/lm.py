@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
+from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
 from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
@@ -27,6 +28,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.prompts import Prompts
+from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
 
 VALIDATION_ROWS = 512
@@ -207,7 +209,9 @@ def train_lm(config: LanguageModelConfig, data: Path, out: Path, *, resume: bool
         The folder of the saved model, ``out/model``.
     """
     task = LanguageModelTask(config, data)
-    model = fit(task, config.loop, out, resume=resume)
+    if (out / "model").exists():
+        check_writable(out / "model")
+    model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         task.save(model, out / "model")
     return out / "model"

@@ -6,9 +6,9 @@ What differs between them is the ``Task``: batches, a loss, a validation and, if
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +17,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
+from dlmctl.processes import held
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.interrupts import Interrupts
 from dlmctl.training.progress import TrainingProgress
+from dlmctl.training.state import STATE_FILE, Parts, restore_state, save_state
 from dlmctl.training.throughput import flops_per_position, peak_flops
+
+# A run that is lost in its first hour has cost little less than one that is lost at its end.
+FIRST_CHECKPOINT_SECONDS = 60.0
 
 
 class Task(Protocol):
@@ -99,133 +106,148 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=update)
 
 
-def fit(task: Task, config: LoopConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> nn.Module:
+def fit(
+    task: Task,
+    config: LoopConfig,
+    out: Path,
+    *,
+    identity: dict[str, Any] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> nn.Module:
     """Train ``task.model`` and return it with its averaged weights.
 
     Writes ``metrics.jsonl``, TensorBoard events where that package is installed, and ``state.pt`` (replaced
     in one move, so an interruption at any moment leaves a whole one). On one CPU a resumed run
     continues bit for bit.
 
+    Args:
+        identity: what the result follows from (settings, digests of data), as JSON values. A run is continued with
+            the same only.
+
     Raises:
-        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on; a checkpoint cannot
-            be written or read; the loss is no longer a number.
+        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on; another process
+            trains there; a checkpoint cannot be written or read, or is of another run; the loss is no longer a number.
+        Stopped: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
-    state_file = out / "state.pt"
+    state_file = out / STATE_FILE
     if state_file.exists() != resume:
         what = "nothing to resume here." if resume else "holds an earlier run."
         raise UserError(
             what, where=str(out), remedy="" if resume else "Give --resume to continue it, or another folder."
         )
-    out.mkdir(parents=True, exist_ok=True)
     # Unless told that there is only a CPU, accelerate takes several processes on it for as many runs of one.
     precision = "no" if config.precision == "fp32" else config.precision
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
-    rank, world = accelerator.process_index, accelerator.num_processes
-    torch.manual_seed(config.seed + rank)
-
-    raw = task.model.to(accelerator.device)
-    ema = averaged(raw, config.ema)
-    if config.compile:
-        raw.compile(dynamic=True)
-    model = accelerator.prepare(TaskLoss(task))
-    steppers = [accelerator.prepare(optimizer) for optimizer in optimizers(raw, config)]
-    start = 0
-    if resume:
-        start = _restore(state_file, raw, ema, steppers, task, rank)
-    batches = task.batches(start * config.accumulate, rank, world)
-
-    # What nobody records is not measured.
-    flops = None if quiet else (flops_per_position(raw), peak_flops(accelerator.device, config.precision) * world)
-    hidden = quiet or not accelerator.is_main_process
-    with TrainingProgress(config.steps, start, out, quiet=hidden, flops=flops) as progress:
-        for step in range(start, config.steps):
-            share = learning_rate(config, step)
-            for stepper in steppers:
-                for group in stepper.param_groups:
-                    group["lr"] = config.lr * share
-            positions, total, waited = 0, 0.0, 0.0
-            raw.train()
-            for _ in range(config.accumulate):
-                asked = time.perf_counter()
-                batch = next(batches)
-                waited += time.perf_counter() - asked
-                with accelerator.autocast():
-                    loss, count = model(batch)
-                accelerator.backward(loss / config.accumulate)
-                positions, total = positions + count * world, total + loss.detach().item() / config.accumulate
-            if not math.isfinite(total):
-                raise UserError(
-                    f"the loss is {total} at step {step + 1}.",
-                    where=str(out),
-                    remedy="The last checkpoint is from before; give --resume with a smaller lr or a longer warmup.",
-                )
-            norm = accelerator.clip_grad_norm_(raw.parameters(), config.clip) if config.clip else torch.zeros(())
-            for stepper in steppers:
-                stepper.step()
-                stepper.zero_grad()
-            ema.update_parameters(raw)
-            progress.advance(total, positions, waited)
-
-            done = step + 1
-            if done % config.log_every == 0:
-                progress.log(done, {"loss": progress.loss, "lr": config.lr * share, "grad_norm": float(norm)})
-            if accelerator.is_main_process and (done % config.validate_every == 0 or done == config.steps):
-                ema.module.eval()
-                progress.log(done, {f"valid_{name}": value for name, value in task.validate(ema.module).items()})
-                progress.show(task.samples(ema.module))
-            if done % config.checkpoint_every == 0 or done == config.steps:
-                accelerator.wait_for_everyone()
-                if accelerator.is_main_process:
-                    _save(state_file, raw, ema, steppers, task, done)
-    return ema.module.eval()
+    with held(out / ".lock", "run", out) if accelerator.is_main_process else nullcontext():
+        return _Run(task, config, out, accelerator, identity or {"loop": config.model_dump()}, resume, quiet).train()
 
 
-def _save(path: Path, model: nn.Module, ema: nn.Module, steppers: list[Any], task: Task, step: int) -> None:
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "ema": ema.state_dict(),
-        "optimizers": [stepper.state_dict() for stepper in steppers],
-        "task": task.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    partial = path.with_suffix(".partial")
-    try:
-        torch.save(state, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"the checkpoint could not be written: {error}.",
-            where=str(path),
-            remedy="The checkpoint before it is untouched; make room and give --resume.",
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
+class Stopped(KeyboardInterrupt):
+    """A run was told to stop, and has written what it had."""
 
 
-def _restore(path: Path, model: nn.Module, ema: nn.Module, steppers: list[Any], task: Task, rank: int) -> int:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        for stepper, saved in zip(steppers, state["optimizers"], strict=True):
-            stepper.load_state_dict(saved)
-        task.load_state_dict(state["task"])
-        step = int(state["step"])
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"the checkpoint does not fit these settings or is damaged: {first}",
-            where=str(path),
-            remedy="Resume with the configuration that the run was started with.",
-        ) from None
-    if rank == 0:
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-    else:  # a run of several processes is not bit-exact, but ranks must not repeat rank 0's noise
-        torch.manual_seed(hash((step, rank)) % 2**31)
-    return step
+class _Run:
+    """The parts of one run, from its first step to its last."""
+
+    def __init__(
+        self,
+        task: Task,
+        config: LoopConfig,
+        out: Path,
+        accelerator: Accelerator,
+        identity: dict[str, Any],
+        resume: bool,
+        quiet: bool,
+    ) -> None:
+        check_writable(out)
+        self.task, self.config, self.out, self.accelerator, self.identity = task, config, out, accelerator, identity
+        torch.manual_seed(config.seed + accelerator.process_index)
+        self.raw = task.model.to(accelerator.device)
+        self.ema = averaged(self.raw, config.ema)
+        if config.compile:
+            self.raw.compile(dynamic=True)
+        self.model = accelerator.prepare(TaskLoss(task))
+        self.steppers = [accelerator.prepare(optimizer) for optimizer in optimizers(self.raw, config)]
+        self.parts = Parts(self.raw, self.ema, self.steppers, task)
+        self.start = 0
+        if resume:
+            self.start = restore_state(out / STATE_FILE, self.parts, accelerator.process_index, identity)
+        # What nobody records is not measured.
+        world = accelerator.num_processes
+        flops = None
+        if not quiet:
+            flops = flops_per_position(self.raw), peak_flops(accelerator.device, config.precision) * world
+        hidden = quiet or not accelerator.is_main_process
+        self.progress = TrainingProgress(config.steps, self.start, out, quiet=hidden, flops=flops)
+
+    def train(self) -> nn.Module:
+        """Take the steps that are left."""
+        config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
+        batches = self.task.batches(self.start * config.accumulate, rank, world)
+        self.due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
+        with self.progress, Interrupts(self.accelerator) as interrupts:
+            for step in range(self.start, config.steps):
+                self._step(step, batches)
+                self._record(step + 1)
+                if interrupts.wanted():
+                    self._stop(step + 1)
+        return self.ema.module.eval()
+
+    def _step(self, step: int, batches: Iterator[Any]) -> None:
+        """One update of the weights."""
+        config, accelerator = self.config, self.accelerator
+        self.lr = config.lr * learning_rate(config, step)
+        for group in (group for stepper in self.steppers for group in stepper.param_groups):
+            group["lr"] = self.lr
+        positions, total, waited = 0, 0.0, 0.0
+        self.raw.train()
+        for _ in range(config.accumulate):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            with accelerator.autocast():
+                loss, count = self.model(batch)
+            accelerator.backward(loss / config.accumulate)
+            positions += count * accelerator.num_processes
+            total += loss.detach().item() / config.accumulate
+        if not math.isfinite(total):
+            raise UserError(
+                f"the loss is {total} at step {step + 1}.",
+                where=str(self.out),
+                remedy="The last checkpoint is from before; give --resume with a smaller lr or a longer warmup.",
+            )
+        self.norm = accelerator.clip_grad_norm_(self.raw.parameters(), config.clip) if config.clip else None
+        for stepper in self.steppers:
+            stepper.step()
+            stepper.zero_grad()
+        self.ema.update_parameters(self.raw)
+        self.progress.advance(total, positions, waited)
+
+    def _record(self, done: int) -> None:
+        """Figures, samples and checkpoints that are due after ``done`` steps."""
+        config, last = self.config, done == self.config.steps
+        if done % config.log_every == 0:
+            norm = {} if self.norm is None else {"grad_norm": float(self.norm)}
+            self.progress.log(done, {"loss": self.progress.loss, "lr": self.lr, **norm})
+        if self.accelerator.is_main_process and (done % config.validate_every == 0 or last):
+            self.ema.module.eval()
+            figures = self.task.validate(self.ema.module)
+            self.progress.log(done, {f"valid_{name}": value for name, value in figures.items()})
+            self.progress.show(self.task.samples(self.ema.module))
+        # Weights are alike in all processes, so that the first need not wait for the others to write them.
+        late = time.monotonic() >= self.due
+        if self.accelerator.is_main_process and (done % config.checkpoint_every == 0 or last or late):
+            self._save(done)
+
+    def _save(self, done: int) -> None:
+        save_state(self.out / STATE_FILE, self.parts, done, self.identity)
+        self.due = time.monotonic() + 60 * self.config.checkpoint_minutes
+
+    def _stop(self, done: int) -> None:
+        if self.accelerator.is_main_process:
+            self._save(done)
+        raise Stopped(
+            f"stopped after step {done} of {self.config.steps}; the checkpoint is in {self.out}. "
+            "Give the same command with --resume to go on."
+        )

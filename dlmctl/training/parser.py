@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -31,11 +32,12 @@ from dlmctl.annotators.parsing import (
 from dlmctl.annotators.tagging import TAGGER_FILE, load_tagger, upos_tagger
 from dlmctl.annotators.trees import JOIN, Tree, labelled_spans, read_trees, simplify
 from dlmctl.checkpoint.weights import save_weights
+from dlmctl.datasets.conllu import TaggedSentence
 from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.errors import DataError
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
-from dlmctl.training.tagger import TaggedSentence, fit_crf, read_conllu
+from dlmctl.training.tagger import fit_crf, read_conllu
 
 # Values of a feature, and labels, that are rarer than this in training are not told apart.
 MIN_FEATURE, MIN_LABEL = 2, 5
@@ -246,5 +248,6 @@ def train_parser(
     tags = [unseen.get(tuple(words)) or upos_tagger()([words])[0] for words in map(words_of, trees)]
     dev_tags = upos_tagger()([words_of(tree) for tree in held_out])
     task = ParserTask(config, trees, held_out, (tags, dev_tags), out / "parser")
-    fit(task, config.loop, out, resume=resume)
+    sources = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in (("data", train), ("dev", dev))}
+    fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **sources}, resume=resume)
     return task.best

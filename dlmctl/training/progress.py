@@ -110,10 +110,10 @@ def _forget_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text("utf-8").splitlines(keepends=True):
+    for line in path.read_text("utf-8").split("\n"):
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:  # cut short by the kill
+                kept.append(f"{line}\n")
+        except ValueError:  # the empty end, or a line cut short by the kill
             continue
     path.write_text("".join(kept), "utf-8")

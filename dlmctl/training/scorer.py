@@ -16,6 +16,7 @@ from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
+from dlmctl.training.state import digest
 
 
 class ScorerSizes(BaseModel):
@@ -124,7 +125,8 @@ def train_scorer(
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
     task = ScorerTask(config, data)
-    scorer = fit(task, config.loop, out, resume=resume, quiet=quiet)
+    identity = {**config.model_dump(mode="json"), **digest(data)}
+    scorer = fit(task, config.loop, out, identity=identity, resume=resume, quiet=quiet)
     assert isinstance(scorer, GPT2LMHeadModel)
     if PartialState().is_main_process:
         save_scorer(scorer, task.tokenizer, out / "scorer")

@@ -6,9 +6,12 @@ import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from dlmctl.annotators.tagging import TAGGER_FILE, TAGGER_FORMAT, UPOS_TAGS, Tagger, features, load_tagger
+from dlmctl.annotators.field import Tagger, features
+from dlmctl.annotators.tagging import TAGGER_FILE, TAGGER_FORMAT, UPOS_TAGS, load_tagger
+from dlmctl.datasets.conllu import TaggedSentence, conllu_sentences
+from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, UserError
 
 # Weights of the L1 and L2 penalties, chosen on GUM dev; L1 leaves one feature in ten, hence the small file.
@@ -16,37 +19,19 @@ L1, L2 = 0.2, 0.05
 ITERATIONS = 100
 
 
-class TaggedSentence(NamedTuple):
-    """The words of a sentence and their UPOS tags."""
-
-    words: list[str]
-    tags: list[str]
-
-
 def read_conllu(path: Path) -> list[TaggedSentence]:
-    """The sentences of a CoNLL-U file; lines of multiword tokens (``3-4``) and empty nodes (``3.1``) are skipped.
+    """The sentences of a CoNLL-U file, every word with a UPOS tag; see ``conllu_sentences``.
 
     Raises:
-        DataError: the file cannot be read, or a line is not CoNLL-U with a UPOS tag.
+        DataError: the file cannot be read, is not CoNLL-U, or lacks tags.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}.", where=str(path)) from None
-    sentences = [TaggedSentence([], [])]
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            sentences.append(TaggedSentence([], []))
-        elif not line.startswith("#"):
-            columns = line.split("\t")
-            if columns[0].isdigit():
-                if len(columns) < 4 or columns[3] not in UPOS_TAGS:
-                    raise DataError("not a CoNLL-U line with a UPOS tag in column 4.", where=f"{path}:{number}")
-                sentences[-1].words.append(columns[1])
-                sentences[-1].tags.append(columns[3])
-    found = [sentence for sentence in sentences if sentence.words]
+    found = list(conllu_sentences(path))
     if not found:
         raise DataError("holds no sentences.", where=str(path))
+    for sentence in found:
+        odd = next((tag for tag in sentence.tags if tag not in UPOS_TAGS), None)
+        if odd is not None:
+            raise DataError(f"{odd[:40]!r} in column 4 is no UPOS tag.", where=f"{path}:{sentence.line}")
     return found
 
 
@@ -58,8 +43,8 @@ def train_tagger(train: Path, dev: Path, out: Path) -> float:
         UserError: python-crfsuite is not installed.
     """
     held_out = read_conllu(dev)
+    check_writable(out)
     saved = fit_crf(read_conllu(train))
-    out.mkdir(parents=True, exist_ok=True)
     (out / TAGGER_FILE).write_text(json.dumps(saved, ensure_ascii=False, indent=0) + "\n", "utf-8")
     return accuracy(load_tagger(out), held_out)
 

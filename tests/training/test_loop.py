@@ -14,6 +14,7 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
+from dlmctl.processes import held
 from dlmctl.training import loop
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
@@ -188,7 +189,8 @@ def test_a_checkpoint_that_cannot_be_used_is_said(data, whole, tmp_path, damage)
     if damage == "other sizes":
         settings = config().model_copy(update={"model": settings.model.model_copy(update={"embed_dim": 4})})
     (tmp_path / "state.pt").write_bytes(content)
-    with pytest.raises(UserError, match=r"state.pt: the checkpoint does not fit these settings or is damaged"):
+    said = "model.embed_dim was 8 and is 4" if damage == "other sizes" else "does not fit these settings or is damaged"
+    with pytest.raises(UserError, match=said):
         train_lm(settings, data, tmp_path, resume=True)
 
 
@@ -272,3 +274,82 @@ def test_averages_forget_the_first_weights():
         expected += (1 - expected) * (1 - (1 + count) / (10 + count))
     assert averages.module.weight.item() == pytest.approx(expected)
     assert expected < 1.1
+
+
+# Trains by the configuration argv[1] on argv[2] into argv[3] and sends itself the signal argv[4] in its fifth step.
+STOPPED = """
+import os, sys
+from pathlib import Path
+from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
+
+seen, loss = 0, LanguageModelTask.loss
+
+def counted(self, model, ids):
+    global seen
+    seen += 1
+    if seen == 10:
+        os.kill(os.getpid(), int(sys.argv[4]))
+    return loss(self, model, ids)
+
+LanguageModelTask.loss = counted
+train_lm(LanguageModelConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_says_how_to_go_on(data, whole, tmp_path, number):
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    run = python(script, config().model_dump_json(), data, tmp_path / "run", int(number))
+    assert "Stopped: stopped after step 5 of 24" in run.stderr
+    assert "--resume" in run.stderr
+    assert state(tmp_path / "run")["step"] == 5
+    train_lm(config(), data, tmp_path / "run", resume=True)
+    expected, found = (load_weights(run / "model") for run in (whole, tmp_path / "run"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_the_first_checkpoint_comes_by_the_clock(data, tmp_path, monkeypatch):
+    steps, save = [], loop.save_state
+
+    def saved(path, parts, step, identity):
+        steps.append(step)
+        save(path, parts, step, identity)
+
+    monkeypatch.setattr(loop, "save_state", saved)
+    monkeypatch.setattr(loop, "FIRST_CHECKPOINT_SECONDS", 0.0)
+    train_lm(config(steps=3, checkpoint_every=100, validate_every=100), data, tmp_path / "run")
+    assert steps == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 7}, "loop.seed was 0 and is 7"),
+        ({"optimizer": "adamw"}, "loop.optimizer was muon and is adamw"),
+        ({"steps": 4}, "steps is 4, of which 24 are done already"),
+    ],
+)
+def test_another_run_is_not_resumed(data, whole, changes, said):
+    with pytest.raises(UserError, match=said):
+        train_lm(config(**changes), data, whole, resume=True)
+
+
+def test_other_data_is_not_resumed_and_more_steps_are(data, tmp_path):
+    brief = {"steps": 2, "validate_every": 2, "checkpoint_every": 2}
+    train_lm(config(**brief), data, tmp_path / "run")
+    lines = CORPUS.read_text("utf-8").split("\n")
+    (tmp_path / "other.jsonl").write_text("\n".join(lines[: len(lines) // 2]))
+    prepare(tmp_path / "other.jsonl", None, tmp_path / "other", min_count=2, length=40)
+    with pytest.raises(UserError, match="the data is another; the vocabulary is another"):
+        train_lm(config(**brief), tmp_path / "other", tmp_path / "run", resume=True)
+    train_lm(config(**{**brief, "steps": 3, "lr": 1e-3}), data, tmp_path / "run", resume=True)
+    assert state(tmp_path / "run")["step"] == 3
+
+
+def test_one_process_at_a_time_trains_in_a_folder(data, tmp_path):
+    with (
+        held(tmp_path / "run" / ".lock", "run", tmp_path),
+        pytest.raises(UserError, match="another process is at work"),
+    ):
+        train_lm(config(), data, tmp_path / "run")

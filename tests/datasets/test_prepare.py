@@ -130,7 +130,7 @@ def test_a_failure_leaves_the_set_that_was_there(source, tmp_path, monkeypatch, 
         raise error
 
     monkeypatch.setattr("dlmctl.datasets.prepare.write_split", full)
-    with pytest.raises(DataError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
+    with pytest.raises(UserError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         run(source, tmp_path, overwrite=True)
     if isinstance(error, OSError):
         assert "set: cannot be written: No space left on device." in str(caught.value)

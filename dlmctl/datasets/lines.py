@@ -1,0 +1,142 @@
+"""Files of lines, whoever reads them: a line ends at a line feed and nowhere else.
+
+``str.splitlines`` also cuts at U+2028, U+0085 and form feeds, which stand inside texts. A byte-order mark and a
+carriage return before the line feed are no part of a line; gzip, bzip2 and xz files are read as what they hold.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from dlmctl.errors import DataError, nearest
+
+# Far longer than any text, and short enough to be read into memory; a compressed file may hold any amount.
+MAX_LINE_BYTES = 2**25
+_Opener = Callable[[Path], IO[bytes]]
+COMPRESSED: dict[str, _Opener] = {
+    ".gz": cast("_Opener", gzip.GzipFile),
+    ".bz2": cast("_Opener", bz2.BZ2File),
+    ".xz": cast("_Opener", lzma.LZMAFile),
+}
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Line(NamedTuple):
+    """A line and its number in the file, from 1."""
+
+    number: int
+    text: str
+
+
+def plain_suffix(path: Path) -> str:
+    """The ending of a file's name in small letters, without that of its compression: ``.csv`` of ``a.CSV.gz``."""
+    return (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).suffix.lower()
+
+
+def raw_lines(path: Path) -> Iterator[Line]:
+    """The lines of a file with what ends them.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, is binary, or has a line of more than ``MAX_LINE_BYTES``.
+    """
+    with _opened(path) as file:
+        number = 0
+        while raw := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if number == 1 and raw.startswith(_UTF16):
+                raise DataError(
+                    "is UTF-16, not UTF-8.",
+                    where=str(path),
+                    remedy=f"Convert it: `iconv -f UTF-16 -t UTF-8 {path.name} > new{path.suffix}`.",
+                )
+            if b"\0" in raw:
+                raise DataError("is binary, not text.", where=f"{path}:{number}")
+            if len(raw) > MAX_LINE_BYTES:
+                raise DataError(f"the line has more than {MAX_LINE_BYTES:,} bytes.", where=f"{path}:{number}")
+            try:
+                yield Line(number, raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"is not UTF-8 (byte 0x{error.object[error.start]:02x}).",
+                    where=f"{path}:{number}",
+                    remedy="Convert it, for example with `iconv -f latin1 -t utf-8`.",
+                ) from None
+
+
+def lines_of(path: Path) -> Iterator[Line]:
+    """The lines of a file without the white space around them; see ``raw_lines``."""
+    for number, text in raw_lines(path):
+        yield Line(number, text.strip())
+
+
+def filled_lines(path: Path) -> Iterator[Line]:
+    """The lines of a file that hold more than white space, without the white space around them."""
+    return (line for line in lines_of(path) if line.text)
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The value of each line that is not blank, with the line's number.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not JSON; see ``parse_json``.
+    """
+    for number, text in filled_lines(path):
+        try:
+            yield number, parse_json(text)
+        except ValueError as error:
+            raise DataError(f"is {error}.", where=f"{path}:{number}") from None
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, has a key twice or half of a surrogate pair; the message
+            begins with "not JSON".
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+        json.dumps(value, ensure_ascii=False).encode()  # an escaped half of a surrogate pair could not be written
+    except RecursionError:
+        raise ValueError("not JSON that can be read (nested too deeply)") from None
+    except UnicodeEncodeError:
+        raise ValueError("not JSON that can be written again (half of a surrogate pair)") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({error})") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:40]!r} occurs twice")
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file for reading, unpacked; whatever goes wrong while it is read is a DataError."""
+    unpack = COMPRESSED.get(path.suffix.lower())
+    try:
+        with path.open("rb") if unpack is None else unpack(path) as file:
+            yield file
+    except FileNotFoundError:
+        known = [other.name for other in path.parent.glob("*") if other.is_file()]
+        remedy = nearest(path.name, sorted(known)) if known else "Check the path."
+        raise DataError("no such file.", where=str(path), remedy=remedy) from None
+    except IsADirectoryError:
+        raise DataError("is a folder.", where=str(path), remedy="Give one file of it.") from None
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        raise DataError(f"is no whole {path.suffix} file: {error}.", where=str(path)) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None

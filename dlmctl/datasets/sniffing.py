@@ -1,0 +1,112 @@
+"""What form a file of texts has, told from its name and its first lines."""
+
+from __future__ import annotations
+
+import stat
+from itertools import islice
+from pathlib import Path
+from typing import Literal, get_args
+
+from dlmctl.datasets.conllu import is_conllu_line
+from dlmctl.datasets.lines import COMPRESSED, filled_lines, parse_json, plain_suffix
+from dlmctl.datasets.stories import SENTENCES
+from dlmctl.datasets.tables import delimiter_of, header_cells, wrong_columns
+from dlmctl.errors import DataError
+
+Format = Literal[
+    "e2e-csv", "e2e", "roc-csv", "roc-jsonl", "roc-infill", "text", "jsonl", "csv", "tsv", "conllu", "parquet"
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+E2E_COLUMNS = ["mr", "ref"]
+ROC_COLUMNS = ["storyid", "storytitle", *SENTENCES]
+_SNIFFED_LINES = 20
+# Forms with a structure of their own, which as plain text would be rubbish.
+_OTHER_FORMS = (
+    ".yaml .yml .toml .ini .cfg .xml .html .htm .rst .tex .md .pdf .doc .docx .odt .rtf .xls .xlsx .ods .zip .tar .tgz"
+    " .7z .zst .npz .npy .pt .pth .bin .safetensors .pkl .pickle .py .ipynb .db .sqlite .arrow .feather .conll .ptb"
+).split()
+
+
+def sniff(path: Path, text_field: str = "text") -> Format:
+    """The format of a file.
+
+    Args:
+        text_field: the column of a table that holds the texts.
+
+    Raises:
+        DataError: the file cannot be read, or is no known form.
+    """
+    _refuse_pipes(path)
+    suffix = plain_suffix(path)
+    if suffix == ".parquet":
+        if path.suffix.lower() in COMPRESSED:
+            raise DataError(
+                "is compressed Parquet.", where=str(path), remedy="Unpack it: Parquet is compressed within."
+            )
+        return "parquet"
+    if suffix in _OTHER_FORMS:
+        raise DataError(
+            f"{suffix} files are no form of texts that is known.",
+            where=str(path),
+            remedy=f"Known: {', '.join(FORMATS)}. If it does hold a text a line, give --format text.",
+        )
+    first = [line.text for line in islice(filled_lines(path), _SNIFFED_LINES)]
+    if not first:
+        raise DataError("is empty.", where=str(path), remedy="Give a file with at least one text.")
+    if suffix == ".conllu" or is_conllu_line(next((text for text in first if not text.startswith("#")), "")):
+        return "conllu"
+    table = _table_form(path, suffix, first[0], text_field)
+    return table or _json_form(path, suffix, first[0]) or _text_form(first)
+
+
+def _refuse_pipes(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # reading it says why
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DataError("is no file.", where=str(path), remedy="It is read more than once: save it as a file first.")
+
+
+def _table_form(path: Path, suffix: str, first: str, text_field: str) -> Format | None:
+    header = header_cells(first, delimiter_of(path, first))
+    lower = [name.lower() for name in header]
+    if set(lower) >= set(E2E_COLUMNS):
+        return "e2e-csv"
+    if set(header) >= set(SENTENCES):
+        return "roc-csv"
+    if suffix not in (".csv", ".tsv"):
+        return None
+    if text_field in header:
+        return "tsv" if suffix == ".tsv" else "csv"
+    if "mr" in lower:
+        raise DataError(
+            "holds meaning representations without texts, from which nothing can be learned.",
+            where=str(path),
+            remedy="They are sources: give the file to `dlmctl evaluate source --data`.",
+        )
+    raise wrong_columns(path, header, [E2E_COLUMNS, ROC_COLUMNS, [text_field]])
+
+
+def _json_form(path: Path, suffix: str, first: str) -> Format | None:
+    try:
+        value = parse_json(first)
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        return "roc-jsonl" if SENTENCES[0] in value or "sentences" in value else "jsonl"
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return "roc-jsonl"
+    if suffix in (".json", ".jsonl", ".ndjson"):
+        raise DataError(
+            "the first line is neither a JSON object nor a list of sentences.",
+            where=f"{path}:1",
+            remedy="Write one JSON object a line, or name the format with --format.",
+        )
+    return None
+
+
+def _text_form(first: list[str]) -> Format:
+    tokenised = sum(" : " in text.partition("||")[0] and "||" in text for text in first)
+    return "e2e" if 2 * tokenised > len(first) else "text"

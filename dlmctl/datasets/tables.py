@@ -1,0 +1,151 @@
+"""Rows of tables: CSV with commas or semicolons, tab-separated values, Parquet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from dlmctl.datasets.lines import MAX_LINE_BYTES, plain_suffix, raw_lines
+from dlmctl.errors import DataError, UserError
+
+Row = dict[Any, Any]
+
+
+def header_cells(line: str, delimiter: str = ",") -> list[str]:
+    """The cells of a table's first line without the white space around them, none where it is no table's."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+    except csv.Error:
+        return []
+
+
+def delimiter_of(path: Path, header: str) -> str:
+    """A tab in ``.tsv`` files; else a comma, or a semicolon or tab where the header has these alone."""
+    if plain_suffix(path) == ".tsv":
+        return "\t"
+    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
+
+
+def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) -> Iterator[tuple[int, Row]]:
+    """Rows of a table with a header, each with the number of its last line; what is over stands under None.
+
+    Args:
+        wanted: columns that it must have.
+        fold_case: take the names of columns in small letters.
+
+    Raises:
+        DataError: the file cannot be read, is no table, lacks a column or has one twice.
+    """
+    csv.field_size_limit(MAX_LINE_BYTES)
+    lines = raw_lines(path)
+    first = next(lines, None)
+    header = "" if first is None else first.text
+    delimiter = delimiter_of(path, header)
+    rows = _tab_rows(header, lines) if delimiter == "\t" else _csv_rows(path, header, lines, delimiter)
+    names: list[str] = []
+    for number, cells in rows:
+        if not names:
+            names = [cell.strip().lower() if fold_case else cell.strip() for cell in cells]
+            _check_columns(path, names, wanted)
+        elif cells:
+            row: Row = dict(zip(names, cells, strict=False))
+            row |= dict.fromkeys(names[len(cells) :])
+            if len(cells) > len(names):
+                row[None] = cells[len(names) :]
+            yield number, row
+        else:
+            yield number, {}
+    if not names:
+        _check_columns(path, names, wanted)
+
+
+def _csv_rows(path: Path, header: str, lines: Iterator[Any], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    def texts() -> Iterator[str]:
+        yield header
+        yield from (line.text for line in lines)
+
+    # Strict, or one quote left open would swallow the rest of the file as one row.
+    reader = csv.reader(texts(), strict=True, delimiter=delimiter)
+    done = 0
+    try:
+        for cells in reader:
+            done = reader.line_num
+            yield done, cells
+    except csv.Error as error:
+        raise DataError(
+            f"is not CSV: {error}.", where=f"{path}:{done + 1}", remedy="A quote may be left open."
+        ) from None
+
+
+def _tab_rows(header: str, lines: Iterator[Any]) -> Iterator[tuple[int, list[str]]]:
+    for number, text in chain([(1, header)], lines):
+        text = text.rstrip("\r\n")
+        yield number, [_unquoted(cell) for cell in text.split("\t")] if text.strip() else []
+
+
+def _unquoted(cell: str) -> str:
+    """A cell as it was before a writer of CSV quoted it: between quotes, with those inside doubled.
+
+    Tab-separated values have no quoting of their own, so a sentence in quotation marks keeps them.
+    """
+    inside = cell[1:-1]
+    quoted = len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in inside and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if quoted else cell
+
+
+def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    if not set(wanted) <= set(names):
+        raise wrong_columns(path, names, [wanted])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"has the column {twice[:40]!r} twice.", where=f"{path}:1", remedy="Rename one of them.")
+
+
+def wrong_columns(path: Path, found: Sequence[str], forms: Sequence[Sequence[str]]) -> DataError:
+    """What to say of a table without the columns of any of ``forms``."""
+    shown = ", ".join(name[:40] for name in found[:12]) + (", ..." if len(found) > 12 else "")
+    return DataError(
+        f"the columns are {shown or 'missing'}.",
+        where=f"{path}:1",
+        remedy=f"They should be {' or '.join(','.join(form) for form in forms)}; another column is named by "
+        "--text-field.",
+    )
+
+
+def parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """Rows of a Parquet file by number, from 1; dates and the like become texts.
+
+    Raises:
+        UserError: pyarrow is not installed.
+        DataError: the file cannot be read, lacks a column or has one twice.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError(
+            "reading Parquet needs pyarrow.", where=str(path), remedy='Install it with `pip install "dlmctl[parquet]"`.'
+        ) from None
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names, wanted)
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, {name: _plain(value) for name, value in row.items()}
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise DataError(f"cannot be read as Parquet: {reason}.", where=str(path)) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(part) for name, part in value.items()}
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)

@@ -1,0 +1,145 @@
+"""Checkpoints of a training run: written in one move, and read only by the run that they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dlmctl.errors import UserError
+
+STATE_FILE = "state.pt"
+# What a run may be continued with: how long, how fast, and how often it tells of itself. All else makes another run.
+_FREE = ("steps", "lr", "warmup", "clip", "log_every", "validate_every", "checkpoint_every", "checkpoint_minutes")
+
+
+class Parts(NamedTuple):
+    """What a checkpoint holds: weights, their averages, optimisers, and what the task remembers."""
+
+    model: nn.Module
+    ema: nn.Module
+    steppers: list[Any]
+    task: Any
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """What a prepared data set is, in short: a digest of its rows and fields, and one of its vocabulary."""
+    rows, words = hashlib.sha256(), hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "dataset.json"):
+        is_vocabulary = path.name == "vocab.json" or "tokenizer" in path.relative_to(folder).parts[:-1]
+        with path.open("rb") as file:
+            (words if is_vocabulary else rows).update(hashlib.file_digest(file, "sha256").digest())
+    return {"data": rows.hexdigest(), "vocabulary": words.hexdigest()}
+
+
+def save_state(path: Path, parts: Parts, step: int, identity: dict[str, Any]) -> None:
+    """Write a checkpoint in one move, so that an interruption at any moment leaves a whole one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    state = {
+        "step": step,
+        "identity": identity,
+        "model": parts.model.state_dict(),
+        "ema": parts.ema.state_dict(),
+        "optimizers": [stepper.state_dict() for stepper in parts.steppers],
+        "task": parts.task.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    partial = path.with_suffix(".partial")
+    try:
+        torch.save(state, partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the checkpoint could not be written: {error}.",
+            where=str(path),
+            remedy="The checkpoint before it is untouched; make room and give --resume.",
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def restore_state(path: Path, parts: Parts, rank: int, identity: dict[str, Any]) -> int:
+    """Read a checkpoint into ``parts`` and return the step that it was written after.
+
+    Raises:
+        UserError: it is damaged, or belongs to a run with other settings, data or vocabulary; the message names them.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        step, before = int(state["step"]), state.get("identity")
+    except Exception as error:
+        raise _misfit(path, error) from None
+    _refuse_another_run(path, before, identity, step)
+    try:
+        parts.model.load_state_dict(state["model"])
+        parts.ema.load_state_dict(state["ema"])
+        for stepper, saved in zip(parts.steppers, state["optimizers"], strict=True):
+            stepper.load_state_dict(saved)
+        parts.task.load_state_dict(state["task"])
+        _restore_randomness(state, rank, step)
+    except Exception as error:
+        raise _misfit(path, error) from None
+    return step
+
+
+def _restore_randomness(state: dict[str, Tensor | Any], rank: int, step: int) -> None:
+    if rank:  # a run of several processes is not bit-exact, but ranks must not repeat rank 0's noise
+        torch.manual_seed(hash((step, rank)) % 2**31)
+        return
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def _refuse_another_run(path: Path, before: dict[str, Any] | None, now: dict[str, Any], step: int) -> None:
+    old, new = _flat(before or now), _flat(now)
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key) and not _is_free(key)]
+    changes = [_change(key, old.get(key), new.get(key)) for key in differing[:5]]
+    steps = new.get("loop.steps", new.get("steps"))
+    if isinstance(steps, int) and steps < step:
+        changes.append(f"steps is {steps}, of which {step} are done already")
+    if changes:
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise UserError(
+            f"is of another run: {'; '.join(changes)}{more}.",
+            where=str(path),
+            remedy="Resume with what the run was started with, or take a new folder.",
+        )
+
+
+def _is_free(key: str) -> bool:
+    loop, _, name = key.rpartition(".")
+    return loop in ("", "loop") and name in _FREE
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    if key in ("data", "vocabulary"):
+        return f"the {key} is another"
+    return f"{key} was {str(old)[:60]} and is {str(new)[:60]}"
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    joined = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in settings.items())
+    return {key: value for name, inner in joined for key, value in _flat(inner, name).items()}
+
+
+def _misfit(path: Path, error: Exception) -> UserError:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(
+        f"the checkpoint does not fit these settings or is damaged: {first[:200]}",
+        where=str(path),
+        remedy="Resume with the configuration that the run was started with.",
+    )
