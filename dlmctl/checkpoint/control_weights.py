@@ -38,7 +38,8 @@ def embedding_digest(model: DiffusionLM | MaskedLM) -> str:
 
     Of the table in half precision, so that a model saved so (``save_pretrained(dtype=torch.float16)``) is the same.
     """
-    table = model.embedding.weight.detach().to("cpu", torch.float16).contiguous()
+    words = model.embedding if isinstance(model, DiffusionLM) else model.denoiser.model.embed_tokens
+    table = words.weight.detach().to("cpu", torch.float16).contiguous()
     return hashlib.sha256(str(list(table.shape)).encode() + table.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
