@@ -10,11 +10,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from dlmctl.control.base import Check, Control, ControlParams
+from controls.phrases import Split, WordControl
+from dlmctl.control.base import Check, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.noise import CONTROL, Draw
-from dlmctl.text.spelling import split_words
+from dlmctl.text.spelling import plain, split_words
 from dlmctl.text.vocabulary import known_ids
 
 BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")
@@ -31,7 +32,7 @@ class Piece(NamedTuple):
     most: int = 1
 
 
-def parse_template(template: str) -> list[Piece]:
+def parse_template(template: str, split: Split = split_words) -> list[Piece]:
     """Words and blanks of a template, in order; words are split as the tokeniser splits raw text.
 
     Raises:
@@ -43,7 +44,7 @@ def parse_template(template: str) -> list[Piece]:
         between = template[end : blank.start() if blank else len(template)]
         if stray := re.search(r"[_{}]+", between):
             raise ValueError(f"{stray[0]!r} is no blank. {FORMS}")
-        pieces.extend(Piece(word) for word in split_words(between))
+        pieces.extend(Piece(word) for word in split(between))
         if blank:
             fewest, most = _size(blank[1] or "1"), _size(blank[2] or blank[1] or "1")
             if most < max(1, fewest):
@@ -82,19 +83,15 @@ class InfillParams(ControlParams):
         parse_template(template)
         return template
 
-    def pieces(self) -> list[Piece]:
-        return parse_template(self.template)
-
 
 class PreparedInfill(Prepared):
     """The id of the template's word at each place ``[B, L]``, -1 where there is none."""
 
     exact = True
 
-    def __init__(self, batch: BatchContext[InfillParams]) -> None:
+    def __init__(self, templates: Sequence[list[Piece]], batch: BatchContext[InfillParams]) -> None:
         ids = torch.full((len(batch), batch.length), -1)
-        for row, (params, draw, layout) in enumerate(zip(batch.params, batch.draws, batch.layouts, strict=True)):
-            pieces = params.pieces()
+        for row, (pieces, draw, layout) in enumerate(zip(templates, batch.draws, batch.layouts, strict=True)):
             known = iter(known_ids([piece.word for piece in pieces if piece.word], batch.vocabulary, "infill"))
             place = 1
             for piece, size in zip(pieces, _sizes(pieces, layout.words, draw), strict=True):
@@ -114,7 +111,7 @@ class PreparedInfill(Prepared):
         return logits.masked_fill(other & self.fixed[..., None], -torch.inf)
 
 
-class Infill(Control[InfillParams]):
+class Infill(WordControl[InfillParams]):
     """Pins the words of a template at every step (Li et al. 2022, section 5), exactly.
 
     The number of words of each blank is settled before sampling: first the length of the whole text, drawn as often
@@ -127,15 +124,19 @@ class Infill(Control[InfillParams]):
     def __init__(self, template: str) -> None:
         super().__init__(template=template)
 
+    def pieces(self, params: InfillParams) -> list[Piece]:
+        """Words and blanks of the template, split as the model's text is."""
+        return parse_template(params.template, self.split)
+
     def word_range(self, params: InfillParams) -> tuple[int, int]:
-        return _range(params.pieces())
+        return _range(self.pieces(params))
 
     def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
-        return PreparedInfill(batch)
+        return PreparedInfill([self.pieces(params) for params in batch.params], batch)
 
     def check(self, params: InfillParams, words: Sequence[str]) -> Check:
         """Whether the words match the template; the score of a text that does not is the share up to the mismatch."""
-        return _match(params.pieces(), words)
+        return _match(self.pieces(params), words)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[InfillParams]:
@@ -170,7 +171,7 @@ def _match(pieces: list[Piece], words: Sequence[str]) -> Check:
         if piece.word is None:
             ends = {end + size for end in ends for size in range(piece.fewest, piece.most + 1)}
         else:
-            ends = {end + 1 for end in ends if end < len(words) and words[end] == piece.word}
+            ends = {end + 1 for end in ends if end < len(words) and plain(words[end]) == plain(piece.word)}
         ends = {end for end in ends if end <= len(words)}
         if not ends:
             missed = "the text ends too early" if piece.word is None else f"{piece.word!r} is not where it should be"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from pydantic import Field, field_validator
 
-from controls.phrases import ANY_NUMBER
+from controls.phrases import ANY_NUMBER, WordControl
 from dlmctl.control.automata import Demand, HeldWords, alphabet_of, escaped, parse, pattern
 from dlmctl.control.automata.syntax import CLASSES, Literal, Node, labels, match, word_range
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Check, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.text.spelling import split_words
@@ -33,11 +33,8 @@ class PatternParams(ControlParams):
         parse(match, split_words)
         return match
 
-    def tree(self) -> Node:
-        return parse(self.match, split_words)
 
-
-class Pattern(Control[PatternParams]):
+class Pattern(WordControl[PatternParams]):
     """Holds every text to a pattern, exactly: the whole text matches, whatever else is asked for."""
 
     name = "pattern"
@@ -46,14 +43,17 @@ class Pattern(Control[PatternParams]):
     def __init__(self, match: str) -> None:
         super().__init__(match=match)
 
+    def tree(self, params: PatternParams) -> Node:
+        return parse(params.match, self.split)
+
     def word_range(self, params: PatternParams) -> tuple[int, int]:
-        least, most = word_range(params.tree())
+        least, most = word_range(self.tree(params))
         return max(1, least), ANY_NUMBER if most is None else most
 
     def check(self, params: PatternParams, words: Sequence[str]) -> Check:
         """Whether the whole text matches, without the automaton that guided; else the share of words up to where no
         match can go on, and the word there."""
-        met, good = match(params.tree(), tuple(words))
+        met, good = match(self.tree(params), tuple(words))
         if met:
             return Check(1.0, True, "the pattern is met")
         if good == len(words):
@@ -61,7 +61,7 @@ class Pattern(Control[PatternParams]):
         return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
 
     def prepare(self, batch: BatchContext[PatternParams]) -> Prepared:
-        made = {params.match: _demand(params, batch.vocabulary) for params in batch.params}
+        made = {params.match: _demand(self.tree(params), batch.vocabulary) for params in batch.params}
         return HeldWords(batch, [[made[params.match]] for params in batch.params])
 
     @classmethod
@@ -70,8 +70,7 @@ class Pattern(Control[PatternParams]):
         return [PatternParams(match=_framed(words)) for words in sentences]
 
 
-def _demand(params: PatternParams, vocabulary: Tokenizer) -> Demand:
-    tree = params.tree()
+def _demand(tree: Node, vocabulary: Tokenizer) -> Demand:
     known_ids([label.word for label in labels(tree) if isinstance(label, Literal)], vocabulary, "pattern")
     return Demand("pattern", pattern(tree, alphabet_of(vocabulary)))
 

@@ -1,32 +1,25 @@
-"""Words and phrases anywhere in a text, for a batch: what ``contains`` and ``avoid`` share."""
+"""Words and phrases as controls name them: what ``contains``, ``avoid``, ``infill`` and ``pattern`` share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
-from dlmctl.text.spelling import split_words
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Control
+from dlmctl.control.state import P
+from dlmctl.text.spelling import plain, split_words
 
 # Of words; the model's own limit is below it.
 ANY_NUMBER = 1_000_000
-
-
-class Phrases(NamedTuple):
-    """Phrases of one length for some rows of a batch: phrase i belongs to ``rows[i]`` and has the words ``ids[i]``."""
-
-    rows: Tensor
-    ids: Tensor
-
-
 # Words or phrases that one control may name, and characters of one.
 MOST_PHRASES, MOST_CHARACTERS = 1000, 500
 
+Split = Callable[[str], list[str]]
 
-def split_phrases(phrases: Sequence[str]) -> list[list[str]]:
-    """The words of each phrase, split as the tokeniser splits raw text.
+
+def split_phrases(phrases: Sequence[str], split: Split = split_words) -> list[list[str]]:
+    """The words of each phrase, split as a tokeniser splits raw text.
 
     Raises:
         ValueError: a phrase has no words, or so many that it is none.
@@ -34,9 +27,9 @@ def split_phrases(phrases: Sequence[str]) -> list[list[str]]:
     for phrase in phrases:
         if len(phrase) > MOST_CHARACTERS:
             raise ValueError(f"a phrase has {len(phrase)} characters, and at most {MOST_CHARACTERS} are read")
-        if not split_words(phrase):
+        if not split(phrase):
             raise ValueError(f"{phrase!r} holds no word")
-    return [split_words(phrase) for phrase in phrases]
+    return [split(phrase) for phrase in phrases]
 
 
 Item = TypeVar("Item", str, int)
@@ -44,27 +37,16 @@ Item = TypeVar("Item", str, int)
 
 def occurrences(words: Sequence[Item], phrase: Sequence[Item]) -> list[int]:
     """Where a phrase starts in a text, counted from 0; both as words, or both as ids."""
-    return [at for at in range(len(words) - len(phrase) + 1) if list(words[at : at + len(phrase)]) == list(phrase)]
+    found, wanted = ([plain(one) if isinstance(one, str) else one for one in some] for some in (words, phrase))
+    return [at for at in range(len(found) - len(wanted) + 1) if found[at : at + len(wanted)] == wanted]
 
 
-def by_length(ids: Sequence[Sequence[Sequence[int]]], device: torch.device) -> list[Phrases]:
-    """The phrases ``ids[row]`` of every row, grouped by their number of words."""
-    groups: dict[int, list[tuple[int, Sequence[int]]]] = {}
-    for row, phrases in enumerate(ids):
-        for phrase in phrases:
-            groups.setdefault(len(phrase), []).append((row, phrase))
-    return [
-        Phrases(
-            torch.tensor([row for row, _ in group], device=device),
-            torch.tensor([list(phrase) for _, phrase in group], device=device),
-        )
-        for _, group in sorted(groups.items())
-    ]
+class WordControl(Control[P]):
+    """Base of controls that name words: these are split as the model's own text is."""
 
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.split: Split = split_words
 
-def word_log_probs(log_probs: Tensor, phrases: Phrases) -> Tensor:
-    """log p of each word of a phrase for every start: ``log_probs [B, L, V]`` to ``[phrases, L - n + 1, n]``."""
-    count = phrases.ids.shape[1]
-    starts = max(0, log_probs.shape[1] - count + 1)
-    found = log_probs[phrases.rows].gather(-1, phrases.ids[:, None].expand(-1, log_probs.shape[1], -1))
-    return torch.stack([found[:, word : word + starts, word] for word in range(count)], dim=-1)
+    def attach(self, model: Pretrained) -> None:
+        self.split = model.tokenizer.split

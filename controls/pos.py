@@ -22,6 +22,9 @@ from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
 
 ANY = "*"
+TAGS_FILE = "tags.safetensors"
+# Weights of a word's tag and of its neighbours' for models that are told the tags: chosen on validation text.
+WITH_TAGS = (1.0, 0.5)
 CLASSES = [START, END, UNK, PAD, *UPOS_TAGS]
 
 
@@ -104,8 +107,27 @@ class PreparedPos(Prepared):
         return -(found * self.words).sum(-1)
 
 
+class PreparedTags(Prepared):
+    """Guidance by a table of how often each word was seen with each tag between the tags of its neighbours, and by the
+    model itself where it reads tags."""
+
+    def __init__(self, table: CountTable, batch: BatchContext[PosParams]) -> None:
+        reads_tags = bool(getattr(batch.model.config, "tags", ()))
+        weights = WITH_TAGS if reads_tags else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
+        texts = [params.tags for params in batch.params]
+        found = TagEvidence(table, *weights).evidence(texts, batch.length)
+        self.evidence = found.at().to(batch.device)
+        self.tags = [[tag if tag in UPOS_TAGS else "" for tag in tags] for tags in texts]
+        self.words = (found.index > 0).to(batch.device)
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log of the expected evidence of each word, summed over the words."""
+        return -((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
+
+
 class Pos(Control[PosParams]):
-    """Steers by a noise-aware tag classifier (Li et al. 2022, section 5), checks by an outside tagger."""
+    """Steers by a table of word evidence where the model has one, else by a noise-aware tag classifier (Li et al. 2022,
+    section 5); checks by an outside tagger."""
 
     name = "pos"
     Params = PosParams
@@ -115,6 +137,9 @@ class Pos(Control[PosParams]):
         return len(params.tags), len(params.tags)
 
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
+        path = batch.folder / "controls" / self.name / TAGS_FILE
+        if path.exists():
+            return PreparedTags(_table(path, batch.vocabulary), batch)
         return PreparedPos(load_classifier(type(self), batch), batch)
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
@@ -126,6 +151,11 @@ class Pos(Control[PosParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PosParams]:
         """For each sentence the parameters that it satisfies itself, by the outside tagger."""
         return [PosParams(tags=tags) for tags in upos_tagger()([list(words) for words in sentences])]
+
+
+@lru_cache(maxsize=4)
+def _table(path: Path, vocabulary: Tokenizer) -> CountTable:
+    return load_table(path, fingerprint([vocabulary_word(vocabulary, index) for index in range(len(vocabulary))]))
 
 
 def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Check:

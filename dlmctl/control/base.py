@@ -297,7 +297,9 @@ class Not(Composite):
         super().__init__([part])
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:
-        return PreparedNot(*self._ready(batch))
+        (part,) = self._ready(batch)
+        exact = part.prepared.negated()
+        return PreparedNot(part) if exact is None else exact
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
         rows = self.parts[0].verdicts(samples, texts)

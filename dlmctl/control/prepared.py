@@ -56,6 +56,10 @@ class Prepared:
             RecipeError: nothing that is left can satisfy this control.
         """
 
+    def negated(self) -> Prepared | None:
+        """What holds the words to the contrary, where that can be done exactly."""
+        return None
+
 
 class Part(NamedTuple):
     """One of several controls that are to hold: its name, its share of the guidance, and itself.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata import merged
 from dlmctl.control.base import ready_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
@@ -101,7 +102,7 @@ def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
 
 def _prepared(plan: Plan, batch: Batch) -> PreparedAll | None:
     """The controls for the samples of one batch, ready."""
-    return None if plan.control is None else ready_all(plan.control, _context(plan, batch))
+    return None if plan.control is None else PreparedAll(merged(ready_all(plan.control, _context(plan, batch)).parts))
 
 
 def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:

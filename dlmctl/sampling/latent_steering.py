@@ -73,7 +73,7 @@ class LatentSteered(Steered):
         if logits is None:
             x0 = widened(predicted.x0)
         else:
-            logits = self.guided(logits / self.sampler.temperature, t)
+            logits = self.guided(logits / self.sampler.temperature, t, t)
             x0 = self.family.soft(logits.softmax(-1))
         scale = strength(self.guidance, float(t[0])) if self.parts else 0.0
         if scale and self.method in ("latent", "denoiser"):

@@ -70,11 +70,15 @@ class Steered:
         assert predicted.logits is not None
         # The network's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
-            logits = self.guided(widened(predicted.logits), t)
+            # Words are written one by one, each given those that stand: what is exact is so at every step.
+            logits = self.guided(widened(predicted.logits), t, torch.ones_like(t))
         return Prediction(lambda: self.family.soft(logits.softmax(-1)), logits)
 
-    def guided(self, logits: Tensor, t: Tensor) -> Tensor:
-        """Word logits ``[B, L, V]`` of the network as the controls want them at times ``t [B]``."""
+    def guided(self, logits: Tensor, t: Tensor, settled: Tensor) -> Tensor:
+        """Word logits ``[B, L, V]`` of the network as the controls want them at times ``t [B]``.
+
+        ``settled [B]`` is the time that exact constraints are told.
+        """
         logits = self.restrict(logits)
         if self.evidence is not None:
             logits = logits + self.evidence
@@ -82,7 +86,7 @@ class Steered:
         if scale:
             gradient = self.gradient(self._state_of_words, float(t[0]))
             logits = logits + shift_logits(logits, gradient, scale, self.guidance.updates)
-        return logits if self.control is None else self.control.constrain(logits, t)
+        return logits if self.control is None else self.control.constrain(logits, settled)
 
     def after(self, moved: Moved, s: float) -> Tensor:
         """Guidance of logits leaves the draw as it is."""

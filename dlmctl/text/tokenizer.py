@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,12 @@ from typing import Protocol
 
 from dlmctl.errors import DataError, ModelError, brief
 from dlmctl.text.files import read_object, require_file
+from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, plain, split_words
+
+# Ways to split raw text into words; a vocabulary of another than the first says so in a file beside it.
+SPLITS = {"e2e": split_words, "penn": split_penn}
+SPLIT_FILE = "words.json"
 
 START, END, UNK, PAD = "START", "END", "UNK", "PAD"
 SPECIALS = (START, END, UNK, PAD)
@@ -39,12 +45,14 @@ class WordTokenizer:
 
     Args:
         vocabulary: word to id; the four special tokens must be in it.
+        splitting: how raw text becomes words, a name in ``SPLITS``.
 
     Raises:
         DataError: a special token is missing or ids do not run from 0 without a gap.
     """
 
-    def __init__(self, vocabulary: dict[str, int]) -> None:
+    def __init__(self, vocabulary: dict[str, int], splitting: str = "e2e") -> None:
+        self.splitting = splitting
         missing = [token for token in SPECIALS if token not in vocabulary]
         if missing:
             raise DataError(f"the vocabulary lacks {', '.join(missing)}.")
@@ -57,14 +65,16 @@ class WordTokenizer:
         self.start_id, self.end_id, self.unk_id, self.pad_id = (vocabulary[token] for token in SPECIALS)
 
     @classmethod
-    def from_corpus(cls, sentences: Iterable[Sequence[str]], min_count: int = 11) -> WordTokenizer:
+    def from_corpus(
+        cls, sentences: Iterable[Sequence[str]], min_count: int = 11, splitting: str = "e2e"
+    ) -> WordTokenizer:
         """A vocabulary of the words seen at least ``min_count`` times, most frequent first (ties: first seen).
 
         The paper keeps words seen more than 10 times, hence the default of 11.
         """
         counts = Counter(word for words in sentences for word in words)
         kept = [word for word, count in counts.most_common() if count >= min_count and word not in SPECIALS]
-        return cls({word: index for index, word in enumerate([*SPECIALS, *kept])})
+        return cls({word: index for index, word in enumerate([*SPECIALS, *kept])}, splitting)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -92,16 +102,18 @@ class WordTokenizer:
         return found
 
     def split(self, text: str) -> list[str]:
-        """Raw text to words; see ``split_words``."""
-        return split_words(text)
+        """Raw text to words; see ``split_words`` and ``split_penn``."""
+        return SPLITS[self.splitting](text)
 
     def text(self, words: Sequence[str]) -> str:
         """Natural text of the words, e.g. ``a family-friendly pub, near Alimentum.``"""
         return detokenize(words)
 
     def save(self, folder: Path) -> None:
-        """Write ``vocab.json`` into ``folder``."""
+        """Write ``vocab.json`` into ``folder``, and ``words.json`` where words are split in another way than E2E's."""
         (folder / "vocab.json").write_text(json.dumps(self.vocabulary, ensure_ascii=False, indent=0) + "\n", "utf-8")
+        if self.splitting != "e2e":
+            (folder / SPLIT_FILE).write_text(json.dumps({"split": self.splitting}) + "\n", "utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> WordTokenizer:
@@ -120,7 +132,16 @@ class WordTokenizer:
             "".join(vocabulary).encode()
         except UnicodeEncodeError:
             raise ModelError("has a word that is no Unicode text.", where=str(path)) from None
-        return cls(vocabulary)
+        return cls(vocabulary, _splitting(folder / SPLIT_FILE))
+
+
+def _splitting(path: Path) -> str:
+    if not os.path.lexists(path):
+        return "e2e"
+    name = read_object(path).get("split")
+    if not isinstance(name, str) or name not in SPLITS:
+        raise ModelError(f"split must be one of {', '.join(SPLITS)}.", where=str(path))
+    return name
 
 
 class HuggingFaceTokenizer:
