@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +15,15 @@ from torch import Tensor, nn
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.classifier import Labels, load_classifier
+from dlmctl.control.evidence.table import CountTable, fingerprint, load_table
+from dlmctl.control.evidence.tags import TagEvidence
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
-from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
+from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
 
 ANY = "*"
 TAGS_FILE = "tags.safetensors"
@@ -138,7 +142,7 @@ class Pos(Control[PosParams]):
 
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
         path = batch.folder / "controls" / self.name / TAGS_FILE
-        if path.exists():
+        if path.exists() and isinstance(batch.vocabulary, WordTokenizer):
             return PreparedTags(_table(path, batch.vocabulary), batch)
         return PreparedPos(load_classifier(type(self), batch), batch)
 
@@ -154,8 +158,9 @@ class Pos(Control[PosParams]):
 
 
 @lru_cache(maxsize=4)
-def _table(path: Path, vocabulary: Tokenizer) -> CountTable:
-    return load_table(path, fingerprint([vocabulary_word(vocabulary, index) for index in range(len(vocabulary))]))
+def _table(path: Path, vocabulary: WordTokenizer) -> CountTable:
+    words = sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
+    return load_table(path, fingerprint(words))
 
 
 def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Check:

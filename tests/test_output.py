@@ -13,7 +13,7 @@ from dlmctl.recipe.recipe import Recipe
 RESULT = Generation(
     [
         Sample(0, ["the", "café", "."], "The café.", {"pos": Check(1.0, True, "all met")}, np.full((8, 2), 0.5)),
-        Sample(1, ["a", "bar"], "A bar", {"pos": Check(0.5, False, "word 2")}, np.zeros((16, 2)), rounds=3),
+        Sample(1, ["a", "bar"], "A bar", {"pos": Check(0.5, False, "word 2", (1,))}, np.zeros((16, 2)), rounds=3),
     ],
     2.0,
 )
@@ -28,7 +28,7 @@ def test_json_lines_hold_words_and_verdicts(tmp_path):
     write(RESULT, tmp_path / "out.jsonl")
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
     assert (first["text"], first["words"], first["passed"]) == ("The café.", ["the", "café", "."], True)
-    assert second["checks"] == {"pos": {"score": 0.5, "passed": False, "why": "word 2"}}
+    assert second["checks"] == {"pos": {"score": 0.5, "passed": False, "why": "word 2", "where": [1]}}
     assert second["rounds"] == 3
 
 

@@ -16,7 +16,7 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, load_toke
 CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
 
 
-def test_structure_tokens_come_first_then_words_by_frequency() -> None:
+def test_special_tokens_come_first_then_words_by_frequency() -> None:
     vocabulary = WordTokenizer.from_corpus(CORPUS, min_count=2).vocabulary
     assert list(vocabulary.items()) == [
         ("START", 0), ("END", 1), ("UNK", 2), ("PAD", 3), ("the", 4), ("red", 5), ("boat", 6), (".", 7), ("rises", 8),
@@ -35,7 +35,7 @@ def test_encode_and_words_are_inverse_but_for_unknown_words() -> None:
     assert tokenizer.words([*ids, 3, 3, 5]) == ["the", "UNK", "rises"]
 
 
-def test_structure_tokens_in_a_text_are_words_outside_the_vocabulary() -> None:
+def test_special_tokens_in_a_text_are_words_outside_the_vocabulary() -> None:
     tokenizer = WordTokenizer.from_corpus([["THE", "END", "PAD"]], min_count=1)
     assert "END" in tokenizer
     assert tokenizer.encode(["THE", "END", "START", "PAD"]) == [0, 4, 2, 2, 2, 1]
@@ -162,7 +162,7 @@ def test_hugging_face_tokenizer_gives_pieces_and_text_back(tmp_path: Path) -> No
     assert tokenizer.text(pieces) == "a red boat, £5"
 
 
-def test_hugging_face_structure_tokens_are_four_different_ones(tmp_path: Path) -> None:
+def test_hugging_face_special_tokens_are_four_different_ones(tmp_path: Path) -> None:
     shared = HuggingFaceTokenizer(byte_pieces(tmp_path / "bytes"))
     bare = HuggingFaceTokenizer(word_pieces(tmp_path / "bare"))
     own = HuggingFaceTokenizer(

@@ -19,7 +19,8 @@ SMALLEST_ENERGY = 1e-3
 
 
 class Prepared:
-    """Base of prepared controls. Each method is optional, but one of them must steer.
+    """Base of prepared controls. Each method is optional, but one of them must steer; with none of them, as this class
+    is, a control only checks.
 
     Attributes:
         exact: whether ``restrict`` and ``constrain`` alone hold the words to the control. Its energy then serves only
@@ -114,6 +115,11 @@ class PreparedAll(Prepared):
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
+
+    @property
+    def guides(self) -> list[Part]:
+        """The parts that do more than check."""
+        return [part for part in self.parts if type(part.prepared) is not Prepared]
 
     def energy(self, state: ControlState) -> Tensor:
         first, *others = (part.weight * part.energy(state) for part in self.parts)

@@ -54,7 +54,7 @@ class LatentSteered(Steered):
         super().__init__(family, self.model.embeddings.detach(), vocabulary, control, guidance, sampler, layouts)
         if control is not None and not self.model.predicts_words:
             # Without word logits an exact constraint is one more energy.
-            self.parts = [part for part in control.parts if part.prepared.evidence is None]
+            self.parts = [part for part in control.guides if part.prepared.evidence is None]
         self.method = method_for(self.model, guidance) if self.parts else None
         self.guides_logits = self.method == "logits"
         self.previous: Tensor | None = None

@@ -56,7 +56,7 @@ class Steered:
         self.banned = special_bans(layouts, vocabulary, len(embeddings))
         # UNK stands for words the vocabulary lacks; a text has no use for it.
         self.banned[..., vocabulary.unk_id] = True
-        parts = control.parts if control is not None else []
+        parts = control.guides if control is not None else []
         # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
         self.parts = [part for part in parts if not part.prepared.exact and part.prepared.evidence is None]
         evidence = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]

@@ -152,3 +152,13 @@ def test_exact_constraints_that_fail_are_one_message(pretrained, monkeypatch, me
     with pytest.raises(UserError, match=f"{method} failed: KeyError: 'nowhere'") as caught:
         generate(Letters(), model=pretrained, samples=1, sampler=QUICK)
     said(caught)
+
+
+def test_without_a_prepare_a_control_only_checks(pretrained, monkeypatch):
+    monkeypatch.delattr(Letters, "prepare")
+    free = generate(model=pretrained, samples=2, sampler=QUICK)
+    checked = generate(Letters(), model=pretrained, samples=2, sampler=QUICK)
+    assert [sample.words for sample in checked] == [sample.words for sample in free]
+    assert checked.success == 1.0
+    with pytest.raises(UserError, match=r"'letters' .* has no energy"):
+        generate(Letters() | Letters(), model=pretrained, samples=1, sampler=QUICK)
