@@ -16,7 +16,7 @@ from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.classifier import Labels, load_classifier
 from dlmctl.control.evidence.table import CountTable, fingerprint, load_table
-from dlmctl.control.evidence.tags import TagEvidence
+from dlmctl.control.evidence.tags import WEIGHT_NEIGHBOURS, WEIGHT_TAG, TagEvidence
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.model import ModelConfig
@@ -126,6 +126,7 @@ class PreparedTags(Prepared):
 
     def energy(self, state: ControlState) -> Tensor:
         """-log of the expected evidence of each word, summed over the words."""
+        assert self.evidence is not None
         return -((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
 
 
