@@ -8,7 +8,7 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -121,13 +121,13 @@ class MaskedLM(nn.Module):
         return self.denoiser.logits(hidden, positions)[..., : self.config.vocab_size]
 
 
-def _without_denoiser(_: Any, state: dict[str, Tensor], prefix: str, __: Any) -> None:
+def _without_denoiser(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
     inner = f"{prefix}denoiser."
     for name in [name for name in state if name.startswith(inner)]:
         state[prefix + name.removeprefix(inner)] = state.pop(name)
 
 
-def _with_denoiser(_: Any, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
+def _with_denoiser(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}denoiser.{name.removeprefix(prefix)}"] = state.pop(name)
 

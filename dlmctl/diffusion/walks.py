@@ -173,8 +173,10 @@ def entropy(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
 ) -> Tensor:
     """Dream's ``entropy`` (Ye et al. 2025): first where the distribution of the word has the least entropy."""
-    weights = word_weights(logits, settings)
-    return _commit(canvas, weights, -entropies(weights), free, stride, noise, settings)
+    logs = _relative(logits, settings)
+    weights = _truncated(logs.exp(), settings)
+    scores = -entropies(weights, logs.clamp_(min=LEAST_LOG))
+    return _commit(canvas, weights, scores, free, stride, noise, settings)
 
 
 WALKS: dict[str, Walk] = {
@@ -224,14 +226,22 @@ def _commit(
 
 def word_weights(logits: Tensor, settings: WalkSettings) -> Tensor:
     """Probabilities ``[..., V]`` up to a factor, the likeliest word's 1, after temperature, ``min_p`` and ``top_p``."""
+    return _truncated(_relative(logits, settings).exp_(), settings)
+
+
+def _relative(logits: Tensor, settings: WalkSettings) -> Tensor:
+    """Logarithms of the weights ``[..., V]`` before truncation: at most 0, -inf for words that cannot stand there."""
     below = logits - logits.amax(-1, keepdim=True)
     if settings.temperature == 0:
-        return (below == 0).to(below)
-    if settings.temperature != 1:
-        below = below / settings.temperature
-    weights = below.exp_()
+        return below.masked_fill_(below < 0, -torch.inf)
+    return below if settings.temperature == 1 else below.div_(settings.temperature)
+
+
+def _truncated(weights: Tensor, settings: WalkSettings) -> Tensor:
+    """``weights [..., V]``, 0 for the words that ``min_p`` and ``top_p`` leave out; changed in place."""
     if settings.min_p > 0:
-        weights = weights.masked_fill_(weights < settings.min_p, 0.0)
+        # A single pass; the likeliest word stays whatever the rounding.
+        weights = torch.threshold_(weights, settings.min_p * (1 - 1e-6), 0.0)
     if settings.top_p < 1:
         ranked, words = weights.sort(dim=-1, descending=True, stable=True)
         before = ranked.cumsum(-1) - ranked
@@ -240,10 +250,13 @@ def word_weights(logits: Tensor, settings: WalkSettings) -> Tensor:
     return weights
 
 
-def entropies(weights: Tensor) -> Tensor:
-    """Entropies ``[...]`` in nats of distributions given as weights ``[..., V]``."""
+def entropies(weights: Tensor, logs: Tensor) -> Tensor:
+    """Entropies ``[...]`` in nats of the distributions with these weights ``[..., V]``.
+
+    Args:
+        logs: their logarithms where they are not 0, finite; overwritten.
+    """
     total = weights.sum(-1)
-    logs = weights.log().clamp_(min=LEAST_LOG)
     return total.log() - logs.mul_(weights).sum(-1) / total
 
 

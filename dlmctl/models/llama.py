@@ -8,7 +8,7 @@ reads the other's files; inside, the query, key and value matrices are one, and 
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -53,17 +53,17 @@ def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> nn
         width: of the input; parts: the output width of each layer, by the name that its weight is saved under.
     """
 
-    def split(_: Any, state: dict[str, Tensor], prefix: str, __: Any) -> None:
-        pieces = state.pop(f"{prefix}{name}.weight").split(list(parts.values()))
+    def split(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
+        pieces = torch.split(state.pop(f"{prefix}{name}.weight"), list(parts.values()))
         state.update({f"{prefix}{part}.weight": piece for part, piece in zip(parts, pieces, strict=True)})
 
-    def join(_: Any, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    def join(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
         names = [f"{prefix}{part}.weight" for part in parts]
         if all(part in state for part in names):
             state[f"{prefix}{name}.weight"] = torch.cat([state.pop(part) for part in names])
 
-    holder.register_state_dict_post_hook(split)
-    holder.register_load_state_dict_pre_hook(join)
+    holder.register_state_dict_post_hook(split)  # type: ignore[no-untyped-call]
+    holder.register_load_state_dict_pre_hook(join)  # type: ignore[no-untyped-call]
     return nn.Linear(width, sum(parts.values()), bias=False)
 
 
@@ -77,17 +77,19 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden, config.hidden, bias=False)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """``x [B, L, H]``; ``rotation``: cosines and sines ``[L, H / heads]``; ``mask [B, 1, 1, L]``."""
+        """``x [B, L, H]``; ``rotation``: cosines and sines ``[L, H / heads / 2]``; ``mask [B, 1, 1, L]``."""
         batch, length, hidden = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = attention(rotated(q, *rotation), rotated(k, *rotation), v, mask)
+        apart = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = rotated(apart[:2], *rotation)
+        mixed = attention(q, k, apart[2], mask)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, hidden))
 
 
 def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """``x [..., L, d]`` turned by its position: component i and i + d / 2 are a pair (Su et al. 2021, eq. 34)."""
     first, second = x.chunk(2, -1)
-    return (x * cosines + torch.cat([-second, first], -1) * sines).to(x.dtype)
+    cosines, sines = cosines.to(x.dtype), sines.to(x.dtype)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
 
 
 class SwiGLU(nn.Module):
@@ -150,11 +152,11 @@ class LlamaTrunk(nn.Module):
 
 
 def rotations(config: LlamaConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[max_length, hidden / heads]`` of the rotary positions."""
+    """Cosines and sines ``[max_length, hidden / heads / 2]`` of the rotary positions."""
     width = config.hidden // config.heads
     frequencies = config.rope_base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
     angles = torch.arange(config.max_length, dtype=torch.float32)[:, None] * frequencies
-    return torch.cat([angles.cos()] * 2, -1), torch.cat([angles.sin()] * 2, -1)
+    return angles.cos(), angles.sin()
 
 
 class LlamaDenoiser(nn.Module):
