@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import Literal
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.errors import ModelError, brief, nearest
@@ -42,6 +43,18 @@ def resolve(source: str | Path) -> Path:
     if isinstance(source, str) and _HUB_NAME.fullmatch(source):
         return _from_hub(source)
     raise ModelError("there is no such model.", where=str(source), remedy=_known(path))
+
+
+def family_of(source: str | Path) -> Literal["gaussian", "masked"]:
+    """The diffusion family of a model on this machine, by its configuration; ``gaussian`` where that does not say."""
+    path = Path(os.path.expanduser(source))
+    folder = path if _exists(path / "config.json") else bundled_path("models", str(source))
+    if folder is None:
+        return "gaussian"
+    try:
+        return "masked" if read_object(folder / "config.json").get("family") == "masked" else "gaussian"
+    except ModelError:  # loading it says what is wrong
+        return "gaussian"
 
 
 def _exists(path: Path) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Check, Control, check_all
+from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, load_model
@@ -18,7 +19,7 @@ from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.presets import Preset, settings_of
-from dlmctl.recipe.recipe import Recipe
+from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.device import choose_device
@@ -44,6 +45,7 @@ class Sample:
         latent: the final latent of the words, ``[L, D]``.
         rounds: how many rounds of drawing it took; with ``until``, all of them if it never was good enough.
         problem: what went wrong with its guidance, if anything.
+        nats: -log p of its words, each when it was written, where the family of the model knows.
     """
 
     index: int
@@ -53,6 +55,7 @@ class Sample:
     latent: np.ndarray = field(repr=False)
     rounds: int = 1
     problem: str | None = None
+    nats: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -149,7 +152,7 @@ def _generate(
 def generate(
     control: Control[Any] | None = None,
     *,
-    model: str | Pretrained = "e2e",
+    model: str | Pretrained = DEFAULT_MODEL,
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
     prompt: Prompt | None = None,
@@ -193,12 +196,12 @@ def generate(
     """
     started = time.perf_counter()
     until = until or Until(max_rounds=1)
-    chosen = settings_of(preset)
+    pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
+    chosen = settings_of(preset, "masked" if isinstance(pretrained.model, MaskedLM) else "gaussian")
     sampler = sampler or chosen.sampler
     if deterministic:
         sampler = SamplerSettings.model_validate({**sampler.model_dump(), "deterministic": True})
     place = choose_device(device, deterministic=sampler.deterministic)
-    pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     pretrained.model.to(place)
     if control is not None:
         control.load_from(pretrained)
@@ -230,11 +233,19 @@ def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
         samples, texts = [result.draw.sample for result in results], [result.words for result in results]
         for result, checks in zip(results, check_all(plan.control, samples, texts), strict=True):
             text = plan.pretrained.tokenizer.text(result.words)
-            yield Sample(result.draw.sample, result.words, text, checks, result.latent, problem=result.problem)
+            yield Sample(
+                result.draw.sample, result.words, text, checks, result.latent, problem=result.problem, nats=result.nats
+            )
 
 
 def _best(texts: list[Sample], rank_by: Sequence[Criterion], pretrained: Pretrained) -> Sample:
     if len(texts) == 1:
         return texts[0]
-    values = utilities(rank_by, pretrained, [text.words for text in texts], [text.checks for text in texts])
+    values = utilities(
+        rank_by,
+        pretrained,
+        [text.words for text in texts],
+        [text.checks for text in texts],
+        [text.nats for text in texts],
+    )
     return texts[max(range(len(texts)), key=values.__getitem__)]

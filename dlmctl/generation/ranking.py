@@ -31,14 +31,19 @@ def satisfied(checks: Checks, until: Until) -> bool:
 
 
 def utilities(
-    criteria: Sequence[Criterion], pretrained: Pretrained, texts: Sequence[Sequence[str]], checks: Sequence[Checks]
+    criteria: Sequence[Criterion],
+    pretrained: Pretrained,
+    texts: Sequence[Sequence[str]],
+    checks: Sequence[Checks],
+    walk: Sequence[float | None] = (),
 ) -> list[tuple[float, ...]]:
     """For each text one number per criterion, higher is better, to be compared in order.
 
     ``satisfaction`` counts a text's passed checks, then the mean score. ``lm_score`` is the negative nats per
     token under the scorer beside the model, ``worst_word`` those of the token that it finds least likely: a slip, such
     as a doubled or a missing word, costs its place many nats and the mean of the text few. ``mbr`` is the mean BLEU
-    against the other texts (minimum Bayes risk decoding, Kumar and Byrne 2004).
+    against the other texts (minimum Bayes risk decoding, Kumar and Byrne 2004). Of texts that are equal so far the one
+    is better whose words the walk found likelier when it wrote them, where that is known (``walk``, in nats a text).
 
     Raises:
         ModelError: ``lm_score`` or ``worst_word`` is asked for and the model has no scorer.
@@ -55,6 +60,9 @@ def utilities(
             columns.append([-max(row) for row in nats])
         else:
             columns.append(mean_bleu(texts))
+    nats_of_walk = [nats for nats in walk if nats is not None]
+    if len(nats_of_walk) == len(texts):
+        columns.append([-nats for nats in nats_of_walk])
     return list(zip(*columns, strict=True))
 
 

@@ -62,8 +62,8 @@ def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> nn
         if all(part in state for part in names):
             state[f"{prefix}{name}.weight"] = torch.cat([state.pop(part) for part in names])
 
-    holder.register_state_dict_post_hook(split)  # type: ignore[no-untyped-call]
-    holder.register_load_state_dict_pre_hook(join)  # type: ignore[no-untyped-call]
+    holder.register_state_dict_post_hook(split)
+    holder.register_load_state_dict_pre_hook(join)
     return nn.Linear(width, sum(parts.values()), bias=False)
 
 

@@ -30,6 +30,10 @@ Some = Annotated[list[Item], Field(min_length=1)]
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 
+# The bundled model of everyday English.
+DEFAULT_MODEL = "everyday"
+
+
 class ControlSpec(BaseModel):
     """One entry under ``controls``, taken apart."""
 
@@ -52,7 +56,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     description: str = Field("", description="what the recipe is for")
-    model: str = Field("e2e", min_length=1, max_length=1000, description="a bundled name, a folder, or a hub name")
+    model: str = Field(
+        DEFAULT_MODEL, min_length=1, max_length=1000, description="a bundled name, a folder, or a hub name"
+    )
     samples: StrictInt = Field(8, ge=1, le=10**9, description="how many texts")
     seed: StrictInt = Field(
         0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch"
@@ -83,7 +89,7 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        return filled(value)
+        return filled(value, DEFAULT_MODEL)
 
     @field_validator("device")
     @classmethod
