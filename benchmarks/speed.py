@@ -128,7 +128,7 @@ finally:
 
 
 def whole_processes(model: str) -> list[str]:
-    """`dlmctl generate --recipe pos` from start to exit: seconds and peak memory (Linux only)."""
+    """`dlmctl generate --recipe e2e-pos` from start to exit: seconds and peak memory (Linux only)."""
     lines = ["| preset | texts | seconds | peak memory, MiB |", "|---|---|---|---|"]
     for preset in PRESETS:
         for texts in (1, 16):
