@@ -131,8 +131,10 @@ class PreparedTags(Prepared):
 
 
 class Pos(Control[PosParams]):
-    """Steers by a table of word evidence where the model has one, else by a noise-aware tag classifier (Li et al. 2022,
-    section 5); checks by an outside tagger."""
+    """Steers by word evidence or a noise-aware tag classifier (Li et al. 2022), checks by an outside tagger.
+
+    Evidence is a table beside the model's weights; where there is none, the classifier steers.
+    """
 
     name = "pos"
     Params = PosParams

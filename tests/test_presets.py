@@ -14,18 +14,19 @@ def test_balanced_is_the_default_of_the_settings_themselves():
 
 def test_paper_is_the_original_procedure():
     sampler, guidance = settings_of("paper")
-    assert (sampler.name, sampler.steps, sampler.eta, sampler.clamp, sampler.canvas) == ("ddim", 200, 1.0, True, "full")
+    assert (sampler.name, sampler.steps, sampler.eta, sampler.clamp, sampler.canvas) == ("auto", 200, 1.0, True, "full")
     assert (guidance.method, guidance.updates, guidance.step_size) == ("langevin", 3, 0.1)
 
 
+@pytest.mark.parametrize(("model", "family"), [("e2e", "gaussian"), ("everyday", "masked")])
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_recipe_takes_its_preset_where_it_says_nothing(name):
-    recipe, _ = read_recipe(f"preset: {name}", "r.yaml")
-    assert (recipe.sampler, recipe.guidance) == settings_of(name)
+def test_a_recipe_takes_its_preset_where_it_says_nothing(name, model, family):
+    recipe, _ = read_recipe(f"preset: {name}\nmodel: {model}", "r.yaml")
+    assert (recipe.sampler, recipe.guidance) == settings_of(name, family)
 
 
 def test_what_a_recipe_says_itself_stands():
-    recipe, _ = read_recipe("preset: paper\nsampler: {steps: 7}", "r.yaml", ["guidance.updates=2"])
+    recipe, _ = read_recipe("model: e2e\npreset: paper\nsampler: {steps: 7}", "r.yaml", ["guidance.updates=2"])
     assert (recipe.sampler.steps, recipe.sampler.clamp, recipe.guidance.updates) == (7, True, 2)
 
 

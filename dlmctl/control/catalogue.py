@@ -17,6 +17,7 @@ from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
 from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control, offers, origin
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.errors import UserError, first_line
 
 
@@ -75,8 +76,6 @@ class Plugin:
         Raises:
             ModelError: there is no such model.
         """
-        from dlmctl.checkpoint.resolve import resolve
-
         folder = resolve(model)
         if not self.trainable:
             return "none needed"

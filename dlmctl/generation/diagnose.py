@@ -121,7 +121,7 @@ class _Trial:
                     return spec.place_of(number)
             return spec.place
         # None alone: it is the company. The one that complains is where to look.
-        named = [spec.place for spec in every(list(specs)) if spec.name == error.where]
+        named = [spec.place for spec in every(list(specs)) if spec.name in (error.where or "").split(" and ")]
         return named[0] if named else ("controls",)
 
 

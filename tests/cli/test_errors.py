@@ -107,7 +107,7 @@ def test_generate(here, options, message):
         ("recipe validate binary.yaml", "binary.yaml: cannot be read"),
         ("recipe show nope", "there is no such recipe file"),
         ("data prepare plain.tx --out set", "plain.tx: no such file. Did you mean 'plain.txt'?"),
-        ("data prepare binary.yaml --out set", "is not UTF-8"),
+        ("data prepare binary.yaml --out set", "binary.yaml: .yaml files are no form of texts"),
         ("data prepare plain.txt --out plain.txt", "plain.txt: is a file. Name a folder."),
         ("data prepare plain.txt --out set --min-count 0", "--min-count"),
         ("train lm --data nope --out run", "nope: no such folder. Make it with `dlmctl data prepare`."),
@@ -118,9 +118,9 @@ def test_generate(here, options, message):
         ("train lm --data empty --out run --set model.denoiser.heads=7", "heads (7) must divide hidden (256)"),
         ("train control pso --data empty --out run", "there is no control 'pso'. Did you mean 'pos'?"),
         ("train control pos --data empty --out run --model tiny", "empty: holds no 'train' split."),
-        ("train tagger --train nope --dev nope --out run", "nope: cannot be read"),
+        ("train tagger --train nope --dev nope --out run", "nope: no such file"),
         ("evaluate samples --data empty --model tiny", "tiny/scorer: no scorer here."),
-        ("evaluate control pos --targets nope --model tiny", "nope: cannot be read"),
+        ("evaluate control pos --targets nope --model tiny", "nope: no such file"),
     ],
 )
 def test_other_commands(here, command, message):

@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import pytest
@@ -6,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from controls import Avoid, Contains, Infill, Length
-from controls.contains import SHARPNESS, ContainsParams, best_places
+from controls.contains import ContainsParams
 from dlmctl import generate
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import RecipeError
@@ -52,8 +51,7 @@ def test_words_of_a_template_count(pretrained):
 
 def test_two_controls_share_the_text(pretrained):
     control = Contains("grey cats") & Contains("old bridge") & Length(4)
-    # Pinned one after the other, the first may leave the second no room; the check says so.
-    assert all(s.passed or not s.checks["contains 2"].passed for s in generate(control, model=pretrained, samples=6))
+    assert generate(control, model=pretrained, samples=6).success == 1.0
     roomy = Contains("grey cats") & Contains("old bridge") & Length(12)
     assert generate(roomy, model=pretrained, samples=6, sampler=QUICK).success == 1.0
 
@@ -64,11 +62,11 @@ def test_two_controls_share_the_text(pretrained):
         (Contains("rivr"), r"contains: the word 'rivr' .* Did you mean 'river'\?"),
         (Contains("old bridge", "river", "cats") & Length(3), "at least 4 words, another at most 3"),
         (Contains(*["old bridge " * 16]), "32 words, but the model holds at most 30"),
-        (Contains("river") & Avoid("river"), "contains: no place is left for 'river'"),
-        (Avoid("grey cats") & Contains("two grey cats"), "avoid: another control wants the words 'grey cats'"),
-        (Contains("two grey cats") & Avoid("grey cats"), "avoid: another control wants the words 'grey cats'"),
-        (Contains("river") & Infill("the old ___{0,1}"), "at least 2|no place is left for 'river'"),
-        (Contains("grey cats") & Infill("___ old ___"), "no place is left for 'grey cats'"),
+        (Contains("river") & Avoid("river"), "no text with 'river'"),
+        (Avoid("grey cats") & Contains("two grey cats"), "no text with 'two grey cats'"),
+        (Contains("two grey cats") & Avoid("grey cats"), "no text with 'two grey cats'"),
+        (Contains("river") & Infill("the old ___{0,1}"), "at least 2|no text"),
+        (Contains("grey cats") & Infill("___ old ___"), "no text"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_step(pretrained, control, message):
@@ -79,7 +77,8 @@ def test_what_cannot_be_is_refused_before_the_first_step(pretrained, control, me
 
 
 def test_a_phrase_that_another_holds_is_not_asked_for_twice():
-    assert ContainsParams(words=["cats", "two grey cats", "cats", "old"]).phrases() == [
+    control = Contains("cats", "two grey cats", "cats", "old")
+    assert control.phrases(control.dealt(0)) == [
         ["two", "grey", "cats"],
         ["old"],
     ]
@@ -132,34 +131,20 @@ def test_the_energy_has_a_finite_gradient_however_likely_the_words(pretrained, p
     assert bool(torch.isfinite(probs.grad).all())
 
 
-def test_early_on_a_word_is_spread_by_its_probability(pretrained):
-    prepared = Contains("river").ready(batch_of(pretrained, 1, Layout(8, None)))
+def test_early_on_a_word_is_spread_over_the_places_it_can_stand_at(pretrained):
+    prepared = Contains("river").ready(batch_of(pretrained, 1, Layout(8, 5)))
     logits = torch.randn(1, 8, len(pretrained.tokenizer))
     (river,) = pretrained.tokenizer.encode(["river"])[1:-1]
-    before = logits.softmax(-1)
-    after = prepared.constrain(logits, torch.ones(1)).softmax(-1)
-    share = before[0, :, river] ** SHARPNESS
-    share = share / share.sum()
-    assert torch.allclose(after.sum(-1), torch.ones(1, 8))
-    assert torch.allclose(after[0, :, river], share + (1 - share) * before[0, :, river], atol=1e-6)
-    others = [index for index in range(len(pretrained.tokenizer)) if index != river]
-    assert torch.allclose(after[0][:, others], (1 - share)[:, None] * before[0][:, others], atol=1e-6)
+    chances = prepared.constrain(logits, torch.ones(1)).softmax(-1)[0, 1:6, river]
+    before = logits.softmax(-1)[0, 1:6, river]
+    # Given that it stands somewhere, each place is likelier than before, and they add up to one place at least.
+    assert bool((chances > before).all())
+    assert chances.sum().item() >= 1 - 1e-5
+    assert prepared.constrain(logits, torch.zeros(1)).argmax(-1)[0, 1:6].tolist().count(river) >= 1
 
 
-def test_places_are_the_best_that_do_not_overlap():
-    torch.manual_seed(0)
-    for _ in range(20):
-        sizes = [2, 1, 1]
-        log_p = [torch.randn(7 - size).tolist() for size in sizes]
-        best = -math.inf
-        for starts in itertools.product(*(range(len(row)) for row in log_p)):
-            taken = [at for start, size in zip(starts, sizes, strict=True) for at in range(start, start + size)]
-            if len(set(taken)) == len(taken):
-                best = max(best, sum(row[start] for row, start in zip(log_p, starts, strict=True)))
-        places = best_places(log_p, sizes)
-        assert sum(row[start] for row, start in zip(log_p, places, strict=True)) == pytest.approx(best)
-
-
-def test_no_places_where_none_fit():
-    assert best_places([[0.0, 0.0], [0.0, 0.0]], [2, 2]) is None
-    assert best_places([[-math.inf, -math.inf]], [1]) is None
+def test_thirty_words_take_no_longer_than_they_must(pretrained):
+    """A set of so many words in any order has two to the power of thirty states; some order of them is enough."""
+    words = pretrained.tokenizer.words(range(4, len(pretrained.tokenizer)))
+    result = generate(Contains(*words) & Length(26), model=pretrained, samples=2, sampler=QUICK)
+    assert result.success == 1.0

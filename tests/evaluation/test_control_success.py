@@ -49,7 +49,7 @@ def test_a_control_that_cannot_read_sentences_says_so(targets):
 def test_files_that_hold_no_targets(targets, tmp_path):
     with pytest.raises(DataError, match="holds no targets"):
         read_targets("pos", targets())
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="no such file"):
         read_targets("pos", tmp_path / "missing.jsonl")
 
 

@@ -23,7 +23,8 @@ def test_empty_lines_separate_the_references_of_sources(tmp_path):
     path = written(tmp_path, "ref.txt", "a b\nc\n\nd\n\n\ne\n")
     assert read_references(path) == [[["a", "b"], ["c"]], [["d"]], [["e"]]]
     one_source = written(tmp_path, "one.txt", "a b\nc\n\n")
-    assert read_references(one_source) == [[["a", "b"], ["c"]]]
+    # A blank last line is no separator.
+    assert read_references(one_source) == [[["a", "b"]], [["c"]]]
 
 
 def test_without_empty_lines_each_line_is_a_source(tmp_path):

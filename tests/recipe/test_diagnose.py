@@ -19,7 +19,7 @@ FAULTS = [
     ),
     (
         "controls:\n  - avoid: {words: [bread]}\n  - all:\n      - contains: {words: [bread]}\n",
-        "mine.yaml:4: contains: no place is left for 'bread'",
+        "mine.yaml:4: avoid and contains: no text with 'bread'",
     ),
     (
         "controls:\n  - length: {words: 5}\n  - any:\n      - length: {words: 4}\n      - semantic: {food: x}\n",

@@ -194,7 +194,7 @@ def deadline() -> Iterator[None]:
 
 def smaller(recipe: Recipe) -> Recipe:
     """The same with few texts in few steps."""
-    sampler = recipe.sampler.model_copy(update={"steps": min(recipe.sampler.steps, 2)})
+    sampler = recipe.sampler.model_copy(update={"steps": min(recipe.sampler.steps or 2, 2)})
     until = recipe.until and recipe.until.model_copy(update={"max_rounds": min(recipe.until.max_rounds, 2)})
     return recipe.model_copy(update={"samples": min(recipe.samples, 3), "sampler": sampler, "until": until})
 

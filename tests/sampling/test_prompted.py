@@ -248,7 +248,7 @@ def fault(text):
 def faulty(labelled, sourced, pretrained, monkeypatch):
     """Recipes name the model; here the three at hand answer."""
     models = {"labelled": labelled, "sourced": sourced, "free": pretrained}
-    monkeypatch.setattr("dlmctl.generation.generate.from_pretrained", models.__getitem__)
+    monkeypatch.setattr("dlmctl.generation.diagnose.from_pretrained", models.__getitem__)
 
 
 @pytest.mark.usefixtures("faulty")

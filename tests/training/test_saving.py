@@ -59,7 +59,7 @@ def test_a_failure_while_saving_leaves_the_weights_that_were_there(model, data, 
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dlmctl.training.classifier._keep_named", full)
+    monkeypatch.setattr("dlmctl.checkpoint.control_weights.write_shards", full)
     with pytest.raises(UserError, match="No space left"):
         train_control(Pos, model, LOOP.model_copy(update={"seed": 1}), data, tmp_path / "b")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
