@@ -1,4 +1,4 @@
-"""Parameters, peak memory and step times of the architectures, at sizes of about as many parameters; a training of each.
+"""Parameters, memory and step times of the architectures, at sizes of about as many parameters; a training of each.
 
     python benchmarks/architectures.py
     python benchmarks/architectures.py train DATA OUT

@@ -16,7 +16,7 @@ from dlmctl import processes
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.generate import run_recipe
-from dlmctl.generation.output import check_target, record
+from dlmctl.generation.output import check_target
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run
 from dlmctl.generation.tally import Tally
 from dlmctl.sampling.environment import environment
@@ -138,7 +138,7 @@ def generate_shards(
                     progress(before + size * done / total, run.rows)
 
             result = run_recipe(recipe, model=pretrained, samples=shard, origin=origin, progress=watch)
-            run.write(shard, [record(one) for one in result], [one.latent for one in result])
+            run.write(shard, result.to_dicts(), [one.latent for one in result])
             if team.rank == 0:
                 run.note_progress()
 

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlmctl.errors import UserError
-from dlmctl.generation.generate import Generation, run_recipe
+from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.results import Generation
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 from tests.conftest import SENTENCES
