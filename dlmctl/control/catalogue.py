@@ -149,8 +149,9 @@ class Plugin:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.example.items())
         return (
             f"from {self.module} import {self.attribute}\n"
-            "from dlmctl import generate\n\n"
-            f"for sample in generate({self.attribute}({arguments}), model={model!r}, samples=4):\n"
+            "import dlmctl\n\n"
+            f"control = {self.attribute}({arguments})\n"
+            f"for sample in dlmctl.load({model!r}).generate(control, samples=4):\n"
             "    print(sample.text, sample.passed)\n"
         )
 

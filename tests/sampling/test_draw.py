@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from controls import Avoid, Contains, Infill, Length, Pos, Semantic, SyntaxTree
-from dlmctl import generate
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import UserError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.presets import settings_of
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, batches_of
