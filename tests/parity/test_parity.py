@@ -27,7 +27,6 @@ from dlmctl.diffusion.process import posterior, q_sample
 from dlmctl.diffusion.samplers import ancestral
 from dlmctl.diffusion.schedule import ScheduleName, betas
 from dlmctl.generation.generate import generate
-from dlmctl.generation.results import Generation
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.walk import Step
 from tests.diffusion.unsteered import Unsteered
@@ -144,7 +143,6 @@ def _ddim20(given: Given, imported: Pretrained) -> dict[str, Tensor]:
     model, steps = given.model, given.model.config.schedule_steps
     assert steps is not None
     seen: dict[bool, list[Step]] = {True: [], False: []}
-    texts: dict[bool, Generation] = {}
     with pytest.MonkeyPatch.context() as patch:
         # In place of noise drawn from a seed, on as many positions.
         patch.setattr(Gaussian, "start", lambda *_: given.x_t)
@@ -152,16 +150,13 @@ def _ddim20(given: Given, imported: Pretrained) -> dict[str, Tensor]:
         for clamp in (True, False):
             settings = {"steps": 20, "eta": 0.0, "clamp": clamp, "canvas": "fitted"}
             asked = {"samples": len(given.x_t), "preset": "paper", "sampler": settings, "device": "cpu"}
-            texts[clamp] = generate(model=imported, **asked, on_step=seen[clamp].append)
+            generate(model=imported, **asked, on_step=seen[clamp].append)
     sample = seen[True][-1].x
-    tokens = model.words(sample)
-    # What the texts are made of is what the last latent says.
-    assert [text.words for text in texts[True]] == [imported.tokenizer.words(row) for row in tokens.tolist()]
     return {
         "ddim20_timesteps": (torch.tensor([step.t for step in seen[True]]) * steps - 1).round().long().flip(0),
         "ddim20_sample_plain": seen[False][-1].x,
         "ddim20_sample_clamp": sample,
-        "ddim20_tokens_clamp": tokens,
+        "ddim20_tokens_clamp": model.words(sample),
     }
 
 
