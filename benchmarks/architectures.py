@@ -24,9 +24,8 @@ from statistics import median
 
 import torch
 
-from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl import load
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
-from dlmctl.generation.generate import generate
 from dlmctl.training.config import read_config
 from dlmctl.training.lm import LanguageModelConfig, objective, train_lm
 
@@ -98,20 +97,22 @@ def measure_memory(architecture: str, what: str) -> None:
 
 
 def train(data: Path, out: Path) -> None:
-    """Train a small model of each architecture as ``small`` says, but for ``TRAINED``, and print what came of it."""
+    """Train a small model of each architecture as ``small`` says, but for ``TRAINED``, and print what came of it.
+
+    Those that ``out`` has already are not trained again.
+    """
     rows, texts = [], []
     for name, sizes in SMALL.items():
         settings = [f"model.architecture={name}", f"model.denoiser={json.dumps({**sizes, 'dropout': 0.0})}", *TRAINED]
-        started = time.process_time()
-        folder = train_lm(read_config("small", LanguageModelConfig, settings), data, out / name)
-        minutes = (time.process_time() - started) / 60
-        model = from_pretrained(folder)
+        if not (out / name / "model").exists():
+            train_lm(read_config("small", LanguageModelConfig, settings), data, out / name)
+        model = load(out / name / "model")
         figures = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text("utf-8").splitlines()]
         loss = [found["valid_loss"] for found in figures if "valid_loss" in found][-1]
         parameters = sum(p.numel() for p in model.model.parameters()) / 1e6
-        rows.append(f"| `{name}` | {parameters:.2f} M | {loss:.3f} | {minutes:.1f} |")
-        texts.append("\n".join([f"`{name}`:", "", *(f"- {text.text}" for text in generate(model=model, samples=5))]))
-    print("|  | parameters | validation loss | processor minutes |\n|---|---|---|---|")
+        rows.append(f"| `{name}` | {parameters:.2f} M | {loss:.3f} |")
+        texts.append("\n".join([f"`{name}`:", "", *(f"- {text}" for text in model.generate(samples=5).texts)]))
+    print("|  | parameters | validation loss |\n|---|---|---|")
     print("\n".join([*rows, "", "\n\n".join(texts)]))
 
 
