@@ -6,6 +6,7 @@ Recipes are checked where they are read (``dlmctl.recipe``); this is the same fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
@@ -66,9 +67,9 @@ def whole(name: str, value: Any, *, least: int = 1) -> int:
     Raises:
         UserError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UserError(f"must be a whole number of {least} or more, not {value!r}.", where=name)
-    return value
+    return int(value)  # numpy has whole numbers of its own
 
 
 def read_criteria(rank_by: Any) -> list[Criterion]:
