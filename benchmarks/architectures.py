@@ -1,26 +1,33 @@
-"""Parameters, peak memory and step times of the architectures, at sizes of about as many parameters.
+"""Parameters, memory and step times of the architectures, at sizes of about as many parameters; a training of each.
 
     python benchmarks/architectures.py
+    python benchmarks/architectures.py train DATA OUT
 
-Prints the table of architectures.md. Times are measured turn by turn, one step of each architecture after the other,
+Prints the tables of architectures.md. The second command trains a small model of each architecture on a prepared data
+set, all by the same settings, and gives its validation loss and five texts.
+ Times are measured turn by turn, one step of each architecture after the other,
 so that whatever else the machine does meets all of them; the table gives medians, and medians of the ratio to the
 transformer's step of the same turn. Memory is that of a process of its own for each.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
 
+from dlmctl import load
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
-from dlmctl.training.lm import objective
+from dlmctl.training.config import read_config
+from dlmctl.training.lm import LanguageModelConfig, objective, train_lm
 
 TURNS, WORDS, ROWS, TEXTS = 11, 821, 40, 8
 SIZES: dict[str, dict[str, object]] = {
@@ -29,6 +36,14 @@ SIZES: dict[str, dict[str, object]] = {
     "conv-unet": {"channels": 40, "multipliers": [1, 2, 2, 2]},
     "trans-unet": {"channels": 128, "multipliers": [1, 1, 1], "residual_blocks": 1, "max_length": 64},
 }
+# Of about as many parameters too, for a training of minutes.
+SMALL: dict[str, dict[str, object]] = {
+    "transformer": {"hidden": 128, "layers": 3, "heads": 4, "norm_first": True, "max_length": 64, "time_channels": 64},
+    "1d-unet": {"channels": 24, "multipliers": [1, 2, 2, 2]},
+    "conv-unet": {"channels": 16, "multipliers": [1, 2, 2, 2]},
+    "trans-unet": {"channels": 64, "head_width": 32, "multipliers": [1, 1, 1], "residual_blocks": 1, "max_length": 64},
+}
+TRAINED = ["loop.steps=1500", "loop.optimizer=adamw", "loop.lr=1e-3", "loop.validate_every=1500"]
 
 
 def build(architecture: str) -> DiffusionLM:
@@ -81,6 +96,26 @@ def measure_memory(architecture: str, what: str) -> None:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
+def train(data: Path, out: Path) -> None:
+    """Train a small model of each architecture as ``small`` says, but for ``TRAINED``, and print what came of it.
+
+    Those that ``out`` has already are not trained again.
+    """
+    rows, texts = [], []
+    for name, sizes in SMALL.items():
+        settings = [f"model.architecture={name}", f"model.denoiser={json.dumps({**sizes, 'dropout': 0.0})}", *TRAINED]
+        if not (out / name / "model").exists():
+            train_lm(read_config("small", LanguageModelConfig, settings), data, out / name)
+        model = load(out / name / "model")
+        figures = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text("utf-8").splitlines()]
+        loss = [found["valid_loss"] for found in figures if "valid_loss" in found][-1]
+        parameters = sum(p.numel() for p in model.model.parameters()) / 1e6
+        rows.append(f"| `{name}` | {parameters:.2f} M | {loss:.3f} |")
+        texts.append("\n".join([f"`{name}`:", "", *(f"- {text}" for text in model.generate(samples=5).texts)]))
+    print("|  | parameters | validation loss |\n|---|---|---|")
+    print("\n".join([*rows, "", "\n\n".join(texts)]))
+
+
 def main() -> None:
     # Before anything is built here: a process's peak counts from that of the one that started it.
     memory = {name: [peak(name, what) for what in ("training", "sampling")] for name in SIZES}
@@ -114,4 +149,10 @@ def _time(own: list[float], base: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    measure_memory(*sys.argv[1:]) if len(sys.argv) > 1 else main()
+    match sys.argv[1:]:
+        case []:
+            main()
+        case ["train", data, out]:
+            train(Path(data), Path(out))
+        case [architecture, what]:
+            measure_memory(architecture, what)

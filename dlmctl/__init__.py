@@ -1,66 +1,98 @@
 """dlmctl: controllable text generation on diffusion language models.
 
->>> from dlmctl import generate
+>>> import dlmctl
 >>> from controls import Pos
->>> for sample in generate(Pos(tags=["DET", "NOUN", "AUX", "ADJ", "PUNCT"]), samples=4):
+>>> model = dlmctl.load("e2e")
+>>> for sample in model.generate(Pos(tags=["DET", "NOUN", "AUX", "ADJ", "PUNCT"]), samples=4):
 ...     print(sample.text, sample.passed)
+>>> dlmctl.run("pos").texts
 """
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
-    from dlmctl.control.base import Check, Control
-    from dlmctl.control.state import ControlState
-    from dlmctl.errors import UserError
-    from dlmctl.generation.generate import Generation, Sample, generate, run_recipe
-    from dlmctl.recipe.load import load_recipe
-    from dlmctl.recipe.recipe import Recipe
-    from dlmctl.recipe.settings import Guidance, SamplerSettings
+if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to the list
+    from dlmctl.checkpoint.pretrained import Pretrained as Pretrained
+    from dlmctl.checkpoint.pretrained import from_pretrained as from_pretrained
+    from dlmctl.checkpoint.pretrained import save_pretrained as save_pretrained
+    from dlmctl.control.base import All as All
+    from dlmctl.control.base import AnyOf as AnyOf
+    from dlmctl.control.base import Check as Check
+    from dlmctl.control.base import Control as Control
+    from dlmctl.control.base import ControlParams as ControlParams
+    from dlmctl.control.base import Not as Not
+    from dlmctl.control.prepared import Prepared as Prepared
+    from dlmctl.control.state import BatchContext as BatchContext
+    from dlmctl.control.state import ControlState as ControlState
+    from dlmctl.errors import DataError as DataError
+    from dlmctl.errors import ModelError as ModelError
+    from dlmctl.errors import RecipeError as RecipeError
+    from dlmctl.errors import UserError as UserError
+    from dlmctl.generation.generate import generate as generate
+    from dlmctl.generation.generate import run_recipe as run_recipe
+    from dlmctl.generation.model import Model as Model
+    from dlmctl.generation.model import load as load
+    from dlmctl.generation.model import run as run
+    from dlmctl.generation.results import Generation as Generation
+    from dlmctl.generation.results import Sample as Sample
+    from dlmctl.recipe.load import load_recipe as load_recipe
+    from dlmctl.recipe.recipe import Recipe as Recipe
+    from dlmctl.recipe.settings import Guidance as Guidance
+    from dlmctl.recipe.settings import SamplerSettings as SamplerSettings
+    from dlmctl.recipe.settings import Until as Until
 
-_HOME = {
+__version__ = "0.1.0"
+
+# The public names, each with its module. Resolved on first use, so that `import dlmctl` does not pull in torch.
+_PUBLIC = {
+    "All": "control.base",
+    "AnyOf": "control.base",
+    "BatchContext": "control.state",
     "Check": "control.base",
     "Control": "control.base",
-    "ControlState": "control.base",
-    "Generation": "generation.generate",
+    "ControlParams": "control.base",
+    "ControlState": "control.state",
+    "DataError": "errors",
+    "Generation": "generation.results",
     "Guidance": "recipe.settings",
+    "Model": "generation.model",
+    "ModelError": "errors",
+    "Not": "control.base",
+    "Prepared": "control.prepared",
     "Pretrained": "checkpoint.pretrained",
     "Recipe": "recipe.recipe",
-    "Sample": "generation.generate",
+    "RecipeError": "errors",
+    "Sample": "generation.results",
     "SamplerSettings": "recipe.settings",
+    "Until": "recipe.settings",
     "UserError": "errors",
-    "from_pretrained": "checkpoint.pretrained",
-    "generate": "generation.generate",
+    "load": "generation.model",
     "load_recipe": "recipe.load",
-    "run_recipe": "generation.generate",
+    "run": "generation.model",
     "save_pretrained": "checkpoint.pretrained",
 }
+# Names of version 0.1, each with its module and what to use now. They go with the version after this one.
+_OLD = {
+    "from_pretrained": ("checkpoint.pretrained", "dlmctl.load(...)"),
+    "generate": ("generation.generate", "dlmctl.load(...).generate(...)"),
+    "run_recipe": ("generation.generate", "dlmctl.run(...)"),
+}
+__all__ = [*_PUBLIC]
 
-__all__ = [
-    "Check",
-    "Control",
-    "ControlState",
-    "Generation",
-    "Guidance",
-    "Pretrained",
-    "Recipe",
-    "Sample",
-    "SamplerSettings",
-    "UserError",
-    "from_pretrained",
-    "generate",
-    "load_recipe",
-    "run_recipe",
-    "save_pretrained",
-]
-__version__ = "0.1.0"
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    # Resolved on first use, so that `import dlmctl` does not pull in torch.
-    if name not in _HOME:
+    if name in _OLD:
+        home, now = _OLD[name]
+        warnings.warn(f"dlmctl.{name} goes with the next version; use {now}.", DeprecationWarning, stacklevel=2)
+    elif name in _PUBLIC:
+        home = _PUBLIC[name]
+    else:
         raise AttributeError(f"module 'dlmctl' has no attribute {name!r}")
-    return getattr(import_module(f"dlmctl.{_HOME[name]}"), name)
+    return getattr(import_module(f"dlmctl.{home}"), name)

@@ -16,7 +16,6 @@ from dlmctl.errors import UserError
 from dlmctl.generation import bulk
 from dlmctl.generation.bulk import Target, generate_bulk, generate_shards, target_of
 from dlmctl.generation.generate import run_recipe
-from dlmctl.generation.output import record
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 
@@ -38,7 +37,7 @@ def rows(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def whole(model_folder):
-    return [json.loads(json.dumps(record(sample))) for sample in run_recipe(recipe_for(model_folder))]
+    return [json.loads(json.dumps(sample.to_dict())) for sample in run_recipe(recipe_for(model_folder))]
 
 
 def test_shards_together_are_what_one_run_gives(model_folder, tmp_path, whole):

@@ -106,3 +106,12 @@ def test_imports_run_downward_and_stand_at_the_top(path):
             assert module in LATE, f"{at} inside a function"
         if here == "controls":
             assert not module.startswith(FORBIDDEN_TO_CONTROLS), at
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_fit_a_screen_or_few(path):
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno + 1 <= 60, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"

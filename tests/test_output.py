@@ -6,8 +6,8 @@ import pytest
 from dlmctl.control.base import Check
 from dlmctl.errors import UserError
 from dlmctl.generation import output
-from dlmctl.generation.generate import Generation, Sample
 from dlmctl.generation.output import as_json, check_target, write
+from dlmctl.generation.results import Generation, Sample
 from dlmctl.recipe.recipe import Recipe
 
 RESULT = Generation(
@@ -57,7 +57,7 @@ def test_a_file_is_whole_or_the_one_before(tmp_path, monkeypatch, ending, error)
     def fail(*_arguments):
         raise error
 
-    monkeypatch.setattr(output, "write_arrays" if ending == "npz" else "record", fail)
+    monkeypatch.setattr(output, "write_arrays" if ending == "npz" else "as_lines", fail)
     monkeypatch.setattr(Sample, "text", property(fail), raising=False)
     with pytest.raises(UserError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         write(RESULT, path)

@@ -1,9 +1,9 @@
 import pytest
 
-from dlmctl import generate
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.errors import ModelError
+from dlmctl.generation.generate import generate
 from dlmctl.generation.ranking import mean_bleu, mean_score, satisfied, utilities
 from dlmctl.recipe.settings import SamplerSettings, Until
 

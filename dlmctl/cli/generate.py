@@ -21,6 +21,15 @@ from dlmctl.cli.options import (
     overrides,
 )
 
+Out = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|FOLDER/",
+        help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz, or as shards into FOLDER/. The same command "
+        "continues a long run that was cut off.",
+    ),
+]
+
 
 def generate(
     recipe: Annotated[
@@ -33,14 +42,7 @@ def generate(
     steps: Steps = None,
     sampler: Sampler = None,
     device: Device = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|FOLDER/",
-            help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz, or as shards into FOLDER/. The same command "
-            "continues a long run that was cut off.",
-        ),
-    ] = None,
+    out: Out = None,
     shard_rows: ShardRows = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
@@ -63,6 +65,7 @@ def generate(
 
     from dlmctl.cli.render import bulk_progress, print_generation, print_outcome, sampling_progress
     from dlmctl.generation.bulk import generate_bulk, target_of
+    from dlmctl.generation.generate import run_recipe
     from dlmctl.generation.output import as_json, write
 
     target = target_of(out, resolved.samples)
@@ -75,8 +78,6 @@ def generate(
             print_outcome(outcome)
         return
     with sampling_progress(quiet=quiet or json) as progress:
-        from dlmctl.generation.generate import run_recipe
-
         result = run_recipe(resolved, origin=origin, progress=progress)
     if out is not None:
         write(result, Path(out))

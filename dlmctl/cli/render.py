@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dlmctl.evaluation.decode import Decoded
     from dlmctl.evaluation.nll import Likelihood
     from dlmctl.generation.bulk import Outcome
-    from dlmctl.generation.generate import Generation
+    from dlmctl.generation.results import Generation
 
 # In nats.
 BIT = math.log(2)
@@ -175,7 +175,6 @@ def _drawn(rows: int, drawn: int, seconds: float) -> str:
 
 def print_generation(result: Generation) -> None:
     """Texts with each control's score, then totals. Piped output is one text a line, with tab-separated scores."""
-    from dlmctl.generation.output import record
     from dlmctl.generation.tally import Tally
 
     console = Console()
@@ -198,7 +197,7 @@ def print_generation(result: Generation) -> None:
             table.add_row(str(sample.index), escape(sample.text), *marks)
         console.print(table)
     totals = [_drawn(len(result), len(result), result.seconds)]
-    totals += Tally.of(record(sample) for sample in result).sentences()
+    totals += Tally.of(result.to_dicts()).sentences()
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False)
     for sample in result:

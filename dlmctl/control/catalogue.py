@@ -15,9 +15,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control, offers, origin
-from dlmctl.checkpoint.resolve import resolve
 from dlmctl.errors import UserError, first_line
 
 
@@ -148,8 +148,9 @@ class Plugin:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.example.items())
         return (
             f"from {self.module} import {self.attribute}\n"
-            "from dlmctl import generate\n\n"
-            f"for sample in generate({self.attribute}({arguments}), model={model!r}, samples=4):\n"
+            "import dlmctl\n\n"
+            f"control = {self.attribute}({arguments})\n"
+            f"for sample in dlmctl.load({model!r}).generate(control, samples=4):\n"
             "    print(sample.text, sample.passed)\n"
         )
 

@@ -22,7 +22,7 @@ from pydantic import (
 from torch import Tensor, nn
 
 from dlmctl.diffusion.family import Prediction
-from dlmctl.diffusion.process import x0_from_noise, x0_from_previous
+from dlmctl.diffusion.process import x0_from_noise
 from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
 from dlmctl.models.conditioner import Conditioner, Conditioning
@@ -31,7 +31,7 @@ from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 
 Rounding = Literal["dot", "l2", "cosine"]
 Objective = Literal["paper", "cross_entropy"]
-PredictionTarget = Literal["x0", "epsilon", "previous"]
+PredictionTarget = Literal["x0", "epsilon"]
 
 MAX_VOCABULARY = 4_000_000
 
@@ -209,8 +209,6 @@ class DiffusionLM(nn.Module):
             return self.prediction_of_words(output)
         if self.config.prediction == "epsilon":
             output = x0_from_noise(self.schedule, x_t, t, output)
-        elif self.config.prediction == "previous":
-            output = x0_from_previous(self.schedule, x_t, t, output)
         return Prediction(lambda: output)
 
     def prediction_of_words(self, logits: Tensor) -> Prediction:

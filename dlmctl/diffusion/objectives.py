@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.diffusion.process import _wide, one_step, posterior, q_sample
+from dlmctl.diffusion.process import _wide, one_step, q_sample
 from dlmctl.models.conditioner import Conditioning
 
 
@@ -39,10 +39,6 @@ def paper_loss(
         alphabar = schedule.alphabar(t)
         target = noise
         estimate = (x_t - _wide(alphabar.sqrt(), x_t) * prediction.x0) / _wide((1 - alphabar).sqrt(), x_t)
-    elif model.config.prediction == "previous":
-        s = (t - one_step(schedule)).clamp(min=0)
-        target, _ = posterior(schedule, x0, x_t, t, s)
-        estimate, _ = posterior(schedule, prediction.x0, x_t, t, s)
     mse = (target - estimate).square().mean((1, 2))
     mse = torch.where(t < 1.5 * first, (clean - prediction.x0).square().mean((1, 2)), mse)
     prior = (_wide(schedule.alphabar(torch.ones_like(t)).sqrt(), x0) * x0).square().mean((1, 2))

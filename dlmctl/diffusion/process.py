@@ -5,7 +5,6 @@ Latents are ``[batch, length, embed_dim]``, times ``[batch]`` in [0, 1].
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dlmctl.diffusion.schedule import Schedule
@@ -39,12 +38,3 @@ def x0_from_noise(schedule: Schedule, x_t: Tensor, t: Tensor, noise: Tensor) -> 
     """x_0 from an estimate of the noise in x_t."""
     alphabar = schedule.alphabar(t)
     return (x_t - _wide((1 - alphabar).sqrt(), x_t) * noise) / _wide(alphabar.sqrt(), x_t)
-
-
-def x0_from_previous(schedule: Schedule, x_t: Tensor, t: Tensor, previous: Tensor) -> Tensor:
-    """x_0 from an estimate of the posterior mean one discrete step earlier."""
-    zeros = torch.zeros_like(x_t)
-    s = (t - one_step(schedule)).clamp(min=0)
-    share_x0, _ = posterior(schedule, torch.ones_like(x_t), zeros, t, s)
-    share_xt, _ = posterior(schedule, zeros, x_t, t, s)
-    return (previous - share_xt) / share_x0

@@ -28,6 +28,7 @@ from dlmctl.errors import DataError
 from dlmctl.generation.prompts import prompt_of
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.prompted import Prompt, given_to
+from dlmctl.text.tokenizer import Tokenizer
 
 STEPS, BINS = 2000, 20
 BATCH_POSITIONS = 4096
@@ -176,9 +177,7 @@ def likelihood(
         if progress is not None:
             progress(done, len(rows))
     lengths = np.array([len(row) for row in rows])
-    tokens, structure = int(lengths.sum()), {tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id}
-    word_count = sum(index not in structure for row in rows for index in row)
-    unknown = sum(index == tokenizer.unk_id for row in rows for index in row)
+    tokens = int(lengths.sum())
     return Likelihood(
         nats=float(sums.sum()) / tokens,
         standard_error=_ratio_error(sums, lengths),
@@ -186,13 +185,23 @@ def likelihood(
         diffusion=[Part(at / BINS, (at + 1) / BINS, float(nats) / tokens) for at, nats in enumerate(bins)],
         words=words / tokens,
         padding=padding / tokens,
-        unknown=unknown / max(1, word_count),
-        sentences=len(rows),
-        token_count=tokens,
-        word_count=max(1, word_count),
+        **_counts(rows, tokenizer),
         steps=steps,
         draws=len(stretches),
     )
+
+
+def _counts(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> dict[str, Any]:
+    """How many texts, tokens and words there are, and which share of the words is unknown."""
+    special = {tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id}
+    word_count = max(1, sum(index not in special for row in rows for index in row))
+    unknown = sum(index == tokenizer.unk_id for row in rows for index in row)
+    return {
+        "unknown": unknown / word_count,
+        "sentences": len(rows),
+        "token_count": sum(map(len, rows)),
+        "word_count": word_count,
+    }
 
 
 def stretches_of(schedule: Schedule, steps: int, draws: int) -> list[np.ndarray]:

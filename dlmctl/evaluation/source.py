@@ -13,8 +13,9 @@ from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.lines import parse_json, plain_suffix, raw_lines
 from dlmctl.datasets.readers import read_meanings
 from dlmctl.errors import DataError, ModelError
-from dlmctl.generation.generate import Generation, generate
+from dlmctl.generation.generate import generate
 from dlmctl.generation.prompts import read_prompt
+from dlmctl.generation.results import Generation
 from dlmctl.metrics.bertscore import bert_score, require_encoder
 from dlmctl.metrics.overlap import overlap
 from dlmctl.metrics.text_files import mteval_words

@@ -11,7 +11,8 @@ from dlmctl.control.base import Control
 from dlmctl.control.catalogue import installed
 from dlmctl.control.classifier import classifier_folder
 from dlmctl.errors import UserError
-from dlmctl.generation.generate import Generation, generate
+from dlmctl.generation.generate import generate
+from dlmctl.generation.results import Generation
 from dlmctl.metrics.lm_score import corpus_nats, scorer_of
 from dlmctl.recipe.presets import Chosen, Preset, settings_of
 

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ from dlmctl import processes
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.generate import run_recipe
-from dlmctl.generation.output import check_target, record
+from dlmctl.generation.output import check_target
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run
 from dlmctl.generation.tally import Tally
 from dlmctl.sampling.environment import environment
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
     from dlmctl.recipe.recipe import Recipe
     from dlmctl.recipe.yaml_file import SettingsFile
+    from dlmctl.sampling.draw import Progress
 
 BulkProgress = Callable[[float, int], None]
 """Receives texts done, with a share of those being drawn, and texts in all."""
@@ -112,43 +114,22 @@ def generate_shards(
         KeyboardInterrupt: with a message that says what is kept.
     """
     team = processes.Team()
-    shard_rows = shard_rows or max(1, min(SHARD_ROWS, -(-recipe.samples // team.size)))
     pretrained = team.together(lambda: load_model(recipe, origin))
     device = team.together(lambda: find_device(recipe, origin))
-    settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), "weights": weights_digest(pretrained)}
+    rows = shard_rows or max(1, min(SHARD_ROWS, -(-recipe.samples // team.size)))
 
-    def opened() -> Run:
-        about = {"model": recipe.model}
-        return open_run(
-            folder,
-            settings,
-            recipe.samples,
-            shard_rows=shard_rows,
-            latents=latents,
-            about=about,
-            environment=environment(recipe.sampler, device, recipe.batch_size),
-        )
-
-    def work(run: Run, mine: list[range]) -> None:
-        for shard in mine:
-            before = run.done() if progress is not None else 0
-
-            def watch(done: int, total: int, before: int = before, size: int = len(shard)) -> None:
-                if progress is not None:
-                    progress(before + size * done / total, run.rows)
-
-            result = run_recipe(recipe, model=pretrained, samples=shard, origin=origin, progress=watch)
-            run.write(shard, [record(one) for one in result], [one.latent for one in result])
-            if team.rank == 0:
-                run.note_progress()
+    def opened() -> tuple[Run, list[range]]:
+        run = _opened(recipe, pretrained, folder, rows, latents, environment(recipe.sampler, device, recipe.batch_size))
+        return run, run.missing()
 
     def whole() -> Bulk:
         started = time.perf_counter()
-        run, missing = team.from_main(lambda: _with_missing(opened()))
+        run, missing = team.from_main(opened)
         if progress is not None:
             progress(run.done(), run.rows)
+        work = _Work(recipe, pretrained, run, origin, progress, notes=team.rank == 0)
         try:
-            team.together(lambda: work(run, missing[team.rank :: team.size]))
+            team.together(lambda: work.through(missing[team.rank :: team.size]))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted. {run.done()} of {run.rows} texts are kept in {folder}; the same command continues."
@@ -163,8 +144,50 @@ def generate_shards(
         return whole()
 
 
-def _with_missing(run: Run) -> tuple[Run, list[range]]:
-    return run, run.missing()
+def _opened(
+    recipe: Recipe, pretrained: Pretrained, folder: Path, rows: int, latents: bool, environment: dict[str, Any]
+) -> Run:
+    """The run in ``folder``, new or continued, with ``rows`` samples in each new shard."""
+    settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), "weights": weights_digest(pretrained)}
+    return open_run(
+        folder,
+        settings,
+        recipe.samples,
+        shard_rows=rows,
+        latents=latents,
+        about={"model": recipe.model},
+        environment=environment,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The shards that this process draws; with ``notes`` it also keeps the run's own account of how far it is."""
+
+    recipe: Recipe
+    pretrained: Pretrained
+    run: Run
+    origin: SettingsFile | None
+    progress: BulkProgress | None
+    notes: bool
+
+    def through(self, shards: list[range]) -> None:
+        for shard in shards:
+            watch = self._watch(len(shard)) if self.progress is not None else None
+            result = run_recipe(self.recipe, model=self.pretrained, samples=shard, origin=self.origin, progress=watch)
+            self.run.write(shard, result.to_dicts(), [one.latent for one in result])
+            if self.notes:
+                self.run.note_progress()
+
+    def _watch(self, size: int) -> Progress:
+        """Progress over a shard of ``size`` texts as progress over the run."""
+        before = self.run.done()
+
+        def watch(done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress(before + size * done / total, self.run.rows)
+
+        return watch
 
 
 def generate_bulk(

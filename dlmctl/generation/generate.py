@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import Check, Control, check_all
+from dlmctl.control.base import Control, check_all
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation.arguments import Rounds, check_given, read_rounds, read_settings, whole
 from dlmctl.generation.diagnose import examine, load_model
 from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
+from dlmctl.generation.results import Generation, Sample
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.presets import Preset, settings_of
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
@@ -32,60 +33,6 @@ from dlmctl.text.fields import Given
 
 # Texts and candidates of one call that keeps all of them; more go to files, shard by shard.
 MOST_IN_MEMORY = 100_000
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One text and how well it does what was asked.
-
-    Attributes:
-        index: number of the sample in the run.
-        words: as the model made them; text: the same in natural spelling.
-        checks: the verdict of each control, by its label.
-        latent: the final latent of the words, ``[L, D]``.
-        rounds: how many rounds of drawing it took; with ``until``, all of them if it never was good enough.
-        problem: what went wrong with its guidance, if anything.
-        nats: -log p of its words, each when it was written, where the family of the model knows.
-    """
-
-    index: int
-    words: list[str]
-    text: str
-    checks: dict[str, Check]
-    latent: np.ndarray = field(repr=False)
-    rounds: int = 1
-    problem: str | None = None
-    nats: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether every control is satisfied; true where none was asked for."""
-        return all(check.passed for check in self.checks.values())
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The samples of a run, in order.
-
-    Attributes:
-        seconds: that sampling and checking took.
-        environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
-    """
-
-    samples: list[Sample]
-    seconds: float
-    environment: dict[str, Any] = field(default_factory=dict)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @property
-    def success(self) -> float:
-        """Share of samples that satisfy every control."""
-        return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
 
 
 def run_recipe(
@@ -152,18 +99,18 @@ def _generate(
 def generate(
     control: Control[Any] | None = None,
     *,
-    model: str | Pretrained = DEFAULT_MODEL,
+    model: str | Path | Pretrained = DEFAULT_MODEL,
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
     prompt: Prompt | None = None,
     samples: int | Sequence[int] = 8,
     seed: int = 0,
     preset: Preset = "balanced",
-    sampler: SamplerSettings | None = None,
-    guidance: Guidance | None = None,
-    until: Until | None = None,
+    sampler: SamplerSettings | Mapping[str, Any] | None = None,
+    guidance: Guidance | Mapping[str, Any] | None = None,
+    until: Until | Mapping[str, Any] | None = None,
     candidates: int = 1,
-    rank_by: Sequence[Criterion] = ("satisfaction",),
+    rank_by: Criterion | Sequence[Criterion] = ("satisfaction",),
     batch_size: int = 64,
     deterministic: bool = False,
     device: str = "auto",
@@ -181,48 +128,50 @@ def generate(
         samples: how many texts, or the numbers of some of a run's; a control's sets of parameters are dealt out to
             them in turn, by number.
         seed: each sample follows from the seed and its own number, but for the rounding of its batch.
-        preset: what ``sampler`` and ``guidance`` are where they are not given.
+        preset: what ``sampler`` and ``guidance`` are where they are not given; a dict of some settings is laid over it.
         until: draw samples again that are not good enough; the best text of each is kept.
-        candidates: texts drawn for each sample in each round, of which the best by ``rank_by`` is kept.
-        rank_by: what makes a text the best, the first criterion first; see ``selection.utilities``.
-        deterministic: as ``sampler.deterministic``: each text alone on one thread of the CPU, and so to the last bit
-            the same at any batch size.
+        candidates: texts drawn for each sample in each round, of which the best by ``rank_by`` is kept; the first
+            criterion counts first, see ``ranking.utilities``.
+        deterministic: each text alone on one thread of the CPU, and so to the last bit the same at any batch size.
         device: ``auto`` takes a GPU if there is one, but not where the texts are to be deterministic.
         on_step: sees every reverse step of every batch.
 
     Raises:
         UserError: a missing model or weights, a label or source that the model does not take, a control that it
-            cannot satisfy, an unknown device.
+            cannot satisfy, an unknown device, an argument of the wrong kind.
     """
     started = time.perf_counter()
-    until = until or Until(max_rounds=1)
+    check_given(control, model, preset)
+    rounds = read_rounds(samples, seed, until, candidates, rank_by)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
-    chosen = settings_of(preset, "masked" if isinstance(pretrained.model, MaskedLM) else "gaussian")
-    sampler = sampler or chosen.sampler
-    if deterministic:
-        sampler = SamplerSettings.model_validate({**sampler.model_dump(), "deterministic": True})
-    place = choose_device(device, deterministic=sampler.deterministic)
+    presets = settings_of(preset, "masked" if isinstance(pretrained.model, MaskedLM) else "gaussian")
+    chosen = read_settings(presets, sampler, guidance, deterministic=deterministic)
+    place = choose_device(device, deterministic=chosen.sampler.deterministic)
     pretrained.model.to(place)
     if control is not None:
         control.load_from(pretrained)
-    prompt = prompt or read_prompt(pretrained, label, source)
-    plan = Plan(pretrained, control, sampler, guidance or chosen.guidance, batch_size, prompt)
-    numbers = range(samples) if isinstance(samples, int) else samples
+    given = prompt or read_prompt(pretrained, label, source)
+    plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given)
+    with one_thread(chosen.sampler.deterministic):
+        best = _rounds(plan, rounds, progress, on_step)
+    return Generation(best, time.perf_counter() - started, environment(chosen.sampler, place, batch_size))
+
+
+def _rounds(plan: Plan, asked: Rounds, progress: Progress | None, on_step: OnStep | None) -> list[Sample]:
+    """The best text of each sample, after as many rounds of drawing as it takes."""
     best: dict[int, Sample] = {}
-    with one_thread(sampler.deterministic):
-        for number in range(until.max_rounds):
-            open_samples = [i for i in numbers if i not in best or not satisfied(best[i].checks, until)]
-            if not open_samples:
-                break
-            attempts = range(number * candidates, (number + 1) * candidates)
-            draws = [Draw(seed, sample, attempt) for sample in open_samples for attempt in attempts]
-            found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
-            for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
-                found[sample.index].append(sample)
-            for i, texts in found.items():
-                best[i] = replace(_best(texts, rank_by, pretrained), rounds=number + 1)
-    seconds = time.perf_counter() - started
-    return Generation([best[i] for i in numbers], seconds, environment(sampler, place, batch_size))
+    for number in range(asked.until.max_rounds):
+        open_samples = [i for i in asked.numbers if i not in best or not satisfied(best[i].checks, asked.until)]
+        if not open_samples:
+            break
+        attempts = range(number * asked.candidates, (number + 1) * asked.candidates)
+        draws = [Draw(asked.seed, sample, attempt) for sample in open_samples for attempt in attempts]
+        found: dict[int, list[Sample]] = {i: [best[i]] if i in best else [] for i in open_samples}
+        for sample in _checked(plan, draw_texts(plan, draws, progress=progress, on_step=on_step)):
+            found[sample.index].append(sample)
+        for i, texts in found.items():
+            best[i] = replace(_best(texts, asked.rank_by, plan.pretrained), rounds=number + 1)
+    return [best[i] for i in asked.numbers]
 
 
 def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:

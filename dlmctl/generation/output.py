@@ -15,7 +15,7 @@ import numpy as np
 from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
-    from dlmctl.generation.generate import Generation, Sample
+    from dlmctl.generation.results import Generation
     from dlmctl.recipe.recipe import Recipe
 
 FORMATS = (".txt", ".jsonl", ".npz")
@@ -39,26 +39,13 @@ def check_target(path: Path) -> None:
         raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
 
 
-def record(sample: Sample) -> dict[str, Any]:
-    """A sample as plain values, without its latent."""
-    return {
-        "index": sample.index,
-        "text": sample.text,
-        "words": sample.words,
-        "passed": sample.passed,
-        "checks": {name: check._asdict() for name, check in sample.checks.items()},
-        "rounds": sample.rounds,
-        "problem": sample.problem,
-    }
-
-
 def as_json(result: Generation, recipe: Recipe) -> str:
     """A whole run as one JSON object."""
     seconds = round(result.seconds, 3)
     return json.dumps(
         {
             "recipe": recipe.model_dump(),
-            "samples": [record(sample) for sample in result],
+            "samples": result.to_dicts(),
             "environment": result.environment,
             "success": result.success,
             "seconds": seconds,
@@ -82,7 +69,7 @@ def write(result: Generation, path: Path) -> None:
             with partial.open("wb") as file:
                 write_arrays(file, lambda: [_chunk(result)])
         else:
-            partial.write_text("".join(as_lines(map(record, result), path.suffix)), "utf-8")
+            partial.write_text("".join(as_lines(result.to_dicts(), path.suffix)), "utf-8")
 
 
 def as_lines(records: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:

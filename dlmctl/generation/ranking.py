@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlmctl.control.base import Check
 from dlmctl.metrics.lm_score import load_scorer, token_nats
+from dlmctl.metrics.sentence_bleu import sentence_bleu
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -68,15 +69,8 @@ def utilities(
 
 def mean_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
     """The mean BLEU-4 (smoothed: Lin and Och 2004) of each text against every other one; 0 where it is alone."""
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
-    smooth = SmoothingFunction().method2
     return [
-        sum(
-            sentence_bleu([list(other)], list(text), smoothing_function=smooth) if text else 0.0
-            for j, other in enumerate(texts)
-            if j != i
-        )
+        sum(sentence_bleu(text, [other], smoothing=2) for j, other in enumerate(texts) if j != i)
         / max(1, len(texts) - 1)
         for i, text in enumerate(texts)
     ]

@@ -6,8 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 
 from dlmctl.errors import DataError
-
-Words = Sequence[str]
+from dlmctl.metrics.sentence_bleu import Words, sentence_bleu
 
 
 def distinct_n(samples: Sequence[Words], n: int) -> float:
@@ -59,14 +58,7 @@ def mean_bleu_to(samples: Sequence[Words], texts: Sequence[Words], *, references
 
 
 def _mean_bleu(samples: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
-    smooth = SmoothingFunction().method1
-    scores = (
-        float(sentence_bleu(texts, words, smoothing_function=smooth)) if words else 0.0
-        for words, texts in zip(samples, references, strict=True)
-    )
-    return sum(scores) / len(samples)
+    return sum(map(sentence_bleu, samples, references)) / len(samples)
 
 
 def novelty(samples: Sequence[Words], training: Iterable[Words]) -> float:

@@ -19,6 +19,8 @@ def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
 
 
 def _build(spec: ControlSpec) -> Control[Any]:
+    if spec.made is not None:
+        return spec.made
     parts = [_build(part) for part in spec.parts]
     if spec.name == "all":
         made: Control[Any] = All(parts)

@@ -1,4 +1,4 @@
-"""Names that settings had in earlier versions: recipes that use them still load, with one warning each."""
+"""Settings of earlier versions, renamed or gone: recipes that use them still load, with one warning each."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ VALUES: Mapping[Place, Mapping[str, str]] = {
     ("guidance", "method"): {"words": "logits"},  # 0.1
 }
 
+# Settings that there are no more, and what holds in their place.
+GONE: Mapping[Place, str] = {
+    ("guidance", "schedule"): "the scale is the same at all times between `since` and `until`",  # 0.1
+}
+
 log = logging.getLogger("dlmctl")
 
 
@@ -25,8 +30,10 @@ def renew(
     *,
     keys: Mapping[Place, str] = KEYS,
     values: Mapping[Place, Mapping[str, str]] = VALUES,
+    gone: Mapping[Place, str] = GONE,
 ) -> None:
     """Replace old keys, then old values, in settings as read; a key that stands there under its new name too is kept.
+    What is gone is left out.
 
     Args:
         keys: old places to new names of the last step; values: places, as they are called today, to old and new values.
@@ -45,6 +52,11 @@ def renew(
         if outer is not None and isinstance(value, str) and value in renamed:
             _warn(file, place, f"{'.'.join(map(str, place))}: `{value}` is now called `{renamed[value]}`.")
             outer[key] = renamed[value]
+    for place, instead in gone.items():
+        outer = _around(settings, place)
+        if outer is not None and place[-1] in outer:
+            _warn(file, place, f"`{'.'.join(map(str, place))}` is gone and changes nothing: {instead}.")
+            del outer[place[-1]]
 
 
 def _around(settings: dict[str, Any], place: Place) -> dict[Any, Any] | None:

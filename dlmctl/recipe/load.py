@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from dlmctl.errors import RecipeError, UserError, first_line
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.legacy import renew
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced, Recipe
-from dlmctl.recipe.yaml_file import MOST_CHARACTERS, SettingsFile, overlay, parse
+from dlmctl.recipe.yaml_file import MOST_CHARACTERS, Place, SettingsFile, overlay, parse
 
 
 def find_recipe(name: str) -> Path:
@@ -67,6 +68,22 @@ def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Re
     return _checked({} if value is None else value, file, overrides)
 
 
+def validated(settings: dict[str, Any]) -> tuple[Recipe, SettingsFile]:
+    """``load_recipe`` for settings as Python values; messages name the setting where they have no line to name.
+
+    Raises:
+        RecipeError: they do not validate.
+    """
+    return _checked(deepcopy(settings), InPython("recipe"), ())
+
+
+class InPython(SettingsFile):
+    """Settings that stand in no file: the place in messages is the setting itself."""
+
+    def where(self, place: Place) -> str:
+        return ".".join(map(str, place)) or self.name
+
+
 def _checked(value: Any, file: SettingsFile, overrides: Sequence[str]) -> tuple[Recipe, SettingsFile]:
     if not isinstance(value, dict):
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
@@ -88,7 +105,7 @@ def _checked(value: Any, file: SettingsFile, overrides: Sequence[str]) -> tuple[
 def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:
     for part in spec.parts:
         _validate_params(part, file)
-    if spec.name in COMBINATIONS:
+    if spec.name in COMBINATIONS or spec.made is not None:
         return
     try:
         control = find_control(spec.name)
@@ -135,6 +152,8 @@ def _refused_by(spec: ControlSpec) -> Iterator[ControlSpec]:
 
 
 def _params(spec: ControlSpec) -> list[BaseModel]:
+    if spec.made is not None:
+        return list(spec.made.sets)
     kind = find_control(spec.name).Params if spec.params else None
     return [kind.model_validate(params) for params in spec.params] if kind is not None else []
 

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StrictInt, field_validator, model_validator
+from pydantic_core import CoreSchema, core_schema
 
+from dlmctl.control.base import Composite, Control
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.presets import Preset, filled
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
@@ -35,23 +37,48 @@ DEFAULT_MODEL = "everyday"
 
 
 class ControlSpec(BaseModel):
-    """One entry under ``controls``, taken apart."""
+    """One entry under ``controls``, taken apart.
 
-    model_config = ConfigDict(extra="forbid")
+    Attributes:
+        made: the control, where the entry is one already; it has no ``params`` then.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     name: str
     params: list[dict[str, Any]] = []
     parts: list[ControlSpec] = []
     weight: float = Field(1.0, ge=0)
     place: tuple[str | int, ...] = Field((), exclude=True)
+    made: Control[Any] | None = Field(None, exclude=True)
 
     def place_of(self, number: int) -> Place:
         """Where the set of parameters with this number stands: in a list of several, or alone."""
         return (*self.place, number) if len(self.params) > 1 else self.place
 
 
+class _Entry:
+    """How pydantic reads an entry under ``controls``: a mapping as in YAML, or a control, which is written as one."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, read: value if isinstance(value, Control) else read(value),
+            handler(dict[str, Any]),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda entry: entry_of(entry) if isinstance(entry, Control) else entry
+            ),
+        )
+
+
+Entry = Annotated[dict[str, Any] | Control[Any], _Entry()]
+
+
 class Recipe(BaseModel):
-    """Everything that a run of ``dlmctl generate`` depends on."""
+    """Everything that a run of ``dlmctl generate`` depends on.
+
+    In Python ``controls`` may hold control objects, too: ``Recipe(controls=[Length(words=7)])``.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,7 +96,7 @@ class Recipe(BaseModel):
     source: Given | Some[Given] | None = Field(
         None, description="of a model with a source: a text, or fields and values, to write from, or a list of such"
     )
-    controls: list[dict[str, Any]] = Field(default_factory=list, description="what the texts must satisfy")
+    controls: list[Entry] = Field(default_factory=list, description="what the texts must satisfy")
     preset: Preset = Field("balanced", description="settings of sampler and guidance where the recipe says nothing")
     sampler: SamplerSettings = SamplerSettings()
     guidance: Guidance = Guidance()
@@ -125,7 +152,22 @@ def every(specs: list[ControlSpec]) -> Iterator[ControlSpec]:
         yield from every(spec.parts)
 
 
+def entry_of(control: Control[Any]) -> dict[str, Any]:
+    """A control as an entry under ``controls``."""
+    if isinstance(control, Composite):
+        parts = [entry_of(part) for part in control.parts]
+        entry: dict[str, Any] = {control.name: parts[0] if control.name == "not" else parts}
+    else:
+        sets = [params.model_dump(mode="json", exclude_unset=True) for params in control.sets]
+        entry = {control.name: sets[0] if len(sets) == 1 else sets}
+    own = type(control).weight
+    return entry if control.weight == own else {**entry, "weight": control.weight / own if own else control.weight}
+
+
 def _spec(entry: Any, place: Place) -> ControlSpec:
+    if isinstance(entry, Control):
+        parts = [_spec(part, place) for part in entry.parts] if isinstance(entry, Composite) else []
+        return ControlSpec(name=entry.name, parts=parts, place=place, made=entry)
     if not isinstance(entry, dict):
         raise Misplaced(place, f"a control is written `name: {{parameters}}`, not {entry!r}.")
     names = [key for key in entry if key != "weight"]

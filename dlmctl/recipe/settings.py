@@ -88,9 +88,6 @@ class Guidance(BaseModel):
     scale: float = Field(
         4.0, ge=0, le=1e6, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
     )
-    schedule: Literal["constant", "rising", "falling"] = Field(
-        "constant", description="how the scale goes over time: as it is, times 1 - t, or times t"
-    )
     clip: float = Field(
         400.0,
         gt=0,

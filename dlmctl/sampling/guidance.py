@@ -23,10 +23,7 @@ Gradient = Callable[[Tensor], Tensor]
 
 def strength(guidance: Guidance, t: float) -> float:
     """The scale of guidance at time ``t``; 0 outside the times it acts in."""
-    if not guidance.until <= t <= guidance.since:
-        return 0.0
-    share = {"constant": 1.0, "rising": 1.0 - t, "falling": t}[guidance.schedule]
-    return guidance.scale * share
+    return guidance.scale if guidance.until <= t <= guidance.since else 0.0
 
 
 def shift_logits(logits: Tensor, gradient: Gradient, scale: float, updates: int) -> Tensor:

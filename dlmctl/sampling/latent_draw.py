@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.layout import stacked
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.samplers import SAMPLERS
+from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import RecipeError
+from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.early_exit import EarlyExit, exit_from
@@ -36,7 +39,7 @@ def draw_latent(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], sampler.top_p, [layout.positions for _, layout in batch])
     steps = sampler.steps or DEFAULT_STEPS
-    times = model.schedule.times(steps, last=sampler.last, spacing=sampler.spacing)
+    times = times_of(model.schedule, sampler, steps)
 
     def steer(rows: Sequence[int]) -> LatentSteered:
         with torch.autocast(layouts.words.device.type, enabled=False):
@@ -50,6 +53,16 @@ def draw_latent(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
     with networks_in(sampler.precision, layouts.words.device):
         x = walk(_family(plan, batch), steered, layouts, times, noise, watch)
     return Finished(steered.words(x), steered.problems, [None] * len(batch))
+
+
+def times_of(schedule: Schedule, sampler: SamplerSettings, steps: int) -> Tensor:
+    """The times of ``steps`` reverse steps; even ones of a discrete process are those of its own steps.
+
+    So the preset ``paper`` visits the very steps of a checkpoint's process that the original does.
+    """
+    if schedule.steps is not None and steps <= schedule.steps and sampler.last == 0 and sampler.spacing == 1:
+        return schedule.respaced_times(steps)
+    return schedule.times(steps, last=sampler.last, spacing=sampler.spacing)
 
 
 def _model(plan: Plan) -> DiffusionLM:

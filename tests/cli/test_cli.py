@@ -130,11 +130,11 @@ def test_a_target_that_cannot_be_written_is_found_before_sampling(recipe, tmp_pa
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_one_message(tmp_path, pretrained, monkeypatch):
     from dlmctl.errors import UserError
-    from dlmctl.generation.generate import Generation
     from dlmctl.generation.output import write
+    from dlmctl.generation.results import Generation
 
     (tmp_path / ".texts.txt.partial").symlink_to("/dev/full")
-    sample = pytest.importorskip("dlmctl.generation.generate").Sample(0, ["a"], "a" * 100_000, {}, np.zeros((1, 1)))
+    sample = pytest.importorskip("dlmctl.generation.results").Sample(0, ["a"], "a" * 100_000, {}, np.zeros((1, 1)))
     with pytest.raises(UserError, match="No space left"):
         write(Generation([sample], 0.1), tmp_path / "texts.txt")
     assert not (tmp_path / "texts.txt").exists()

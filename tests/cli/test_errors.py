@@ -165,7 +165,7 @@ def test_markup_in_texts_and_errors_is_printed_as_it_stands(capsys, monkeypatch)
     import numpy as np
 
     from dlmctl.cli.render import print_generation
-    from dlmctl.generation.generate import Generation, Sample
+    from dlmctl.generation.results import Generation, Sample
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     print_generation(

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from dlmctl import generate
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import UserError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 
 QUICK = SamplerSettings(steps=2)

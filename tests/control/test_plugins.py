@@ -168,10 +168,10 @@ def test_the_examples_of_what_ships_are_valid(name):
     assert read.control_specs()[0].params == [plugin.example]
     code = plugin.python_example("e2e")
     assert code is not None
-    imports, call = code.split("\nfrom dlmctl import generate\n")
     scope: dict[str, Any] = {}
-    exec(imports, scope)
-    made = eval(call[call.index("(") + 1 : call.index(", model=")], scope)
+    exec(code[: code.index("for sample in")], scope)
+    assert "dlmctl.load('e2e').generate(control, samples=4)" in code
+    made = scope["control"]
     assert made.sets == (plugin.kind.Params.model_validate(plugin.example),)
     assert all(parameter.description for parameter in plugin.parameters())
 

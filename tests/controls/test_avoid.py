@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from controls import Avoid, Infill, Length
 from controls.avoid import AvoidParams
 from controls.phrases import occurrences
-from dlmctl import generate
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from tests.conftest import tiny_config
 

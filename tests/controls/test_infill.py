@@ -3,8 +3,8 @@ from pydantic import ValidationError
 
 from controls import Infill, Length
 from controls.infill import InfillParams, parse_template
-from dlmctl import generate
 from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 QUICK = SamplerSettings(steps=4)

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from controls import Length
 from controls.length import LengthParams
-from dlmctl import generate
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from tests.conftest import batch_of, state_of
 

@@ -6,13 +6,13 @@ from pydantic import ValidationError
 
 from controls import Length
 from controls.pattern import Pattern, PatternParams
-from dlmctl import generate
 from dlmctl.control.automata import Demand, HeldWords, alphabet_of, avoiding, merged
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 
 QUICK = SamplerSettings(steps=4)

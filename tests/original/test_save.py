@@ -69,7 +69,6 @@ def test_an_imported_model_generates(weights, arguments, tokenizer, tmp_path):
         ("transformer", {"objective": "cross_entropy"}, "not by cross-entropy (objective)"),
         ("transformer", {"self_conditioning": True}, "it has no self-conditioning"),
         ("transformer", {"denoiser": {"norm_first": True}}, "norms after each sublayer (norm_first)"),
-        ("transformer", {"prediction": "previous"}, "it predicts x_0 or the noise only"),
         ("transformer", {"schedule_steps": None}, "this model's time is continuous"),
         ("transformer", {"rounding": "cosine"}, "dot product or L2 only"),
         ("transformer", {"length": 40}, "its lengths are squares, and 40 is none"),

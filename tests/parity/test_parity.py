@@ -16,24 +16,23 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.cli import app
-from dlmctl.diffusion.layout import Layout, stacked
+from dlmctl.diffusion.gaussian import Gaussian
+from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.objectives import paper_loss
 from dlmctl.diffusion.process import posterior, q_sample
-from dlmctl.diffusion.samplers import ancestral, ddim
+from dlmctl.diffusion.samplers import ancestral
 from dlmctl.diffusion.schedule import ScheduleName, betas
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.walk import walk
+from dlmctl.sampling.walk import Step
 from tests.diffusion.unsteered import Unsteered
 
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "parity"
 TOLERANCE = 1e-4
-# Of no rows: a sampler without fresh noise asks it for none, and would fail.
-NO_NOISE = SampleNoise([])
 INPUTS = {"input_ids", "x_t", "noise", "noise_x0", "t"}
 SCHEDULES = [f"betas_{name}" for name in get_args(ScheduleName)]
 PROCESS = ["alphas_cumprod", "q_sample", "posterior_mean", "posterior_var"]
@@ -80,7 +79,8 @@ def imported(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def case(original: Path, imported: Path) -> Case:
-    model = from_pretrained(imported).model
+    pretrained = from_pretrained(imported)
+    model = pretrained.latent
     with np.load(original / "expected.npz") as file:
         expected = {name: file[name] for name in file.files}
     ids, x_t, noise, noise_x0, k = (
@@ -91,7 +91,7 @@ def case(original: Path, imported: Path) -> Case:
     given = Given(model, ids, x_t, noise, noise_x0, k, (k.double() + 1) / steps)
     with torch.no_grad():
         ours = {**_schedules(steps), **_process(given), **_network(given), **_reverse(given)}
-        ours |= {**_ddim20(given), **_losses(given)}
+        ours |= {**_ddim20(given, pretrained), **_losses(given)}
     return Case(expected, {name: np.asarray(value) for name, value in ours.items()})
 
 
@@ -138,21 +138,23 @@ def _reverse(given: Given) -> dict[str, Tensor]:
     return found
 
 
-def _ddim20(given: Given) -> dict[str, Tensor]:
+def _ddim20(given: Given, imported: Pretrained) -> dict[str, Tensor]:
+    """Twenty steps of DDIM, through ``generate`` with the preset ``paper``."""
     model, steps = given.model, given.model.config.schedule_steps
     assert steps is not None
-    times = model.schedule.respaced_times(20)
-
-    layouts = stacked([Layout(given.x_t.shape[1], None)] * len(given.x_t), given.x_t.device)
-
-    def walked(clamp: bool) -> Tensor:
-        family = Unsteered(model, ddim(model.schedule), given.x_t, clamp=clamp)
-        return walk(family, family, layouts, times, NO_NOISE)
-
-    sample = walked(True)
+    seen: dict[bool, list[Step]] = {True: [], False: []}
+    with pytest.MonkeyPatch.context() as patch:
+        # In place of noise drawn from a seed, on as many positions.
+        patch.setattr(Gaussian, "start", lambda *_: given.x_t)
+        patch.setattr("dlmctl.sampling.draw.lay_out", lambda *_: Layout(given.x_t.shape[1], None))
+        for clamp in (True, False):
+            settings = {"steps": 20, "eta": 0.0, "clamp": clamp, "canvas": "fitted"}
+            asked = {"samples": len(given.x_t), "preset": "paper", "sampler": settings, "device": "cpu"}
+            generate(model=imported, **asked, on_step=seen[clamp].append)
+    sample = seen[True][-1].x
     return {
-        "ddim20_timesteps": (times[:-1] * steps - 1).round().long().flip(0),
-        "ddim20_sample_plain": walked(False),
+        "ddim20_timesteps": (torch.tensor([step.t for step in seen[True]]) * steps - 1).round().long().flip(0),
+        "ddim20_sample_plain": seen[False][-1].x,
         "ddim20_sample_clamp": sample,
         "ddim20_tokens_clamp": model.words(sample),
     }

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlmctl.errors import UserError
-from dlmctl.generation.generate import Generation, run_recipe
+from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.results import Generation
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 from tests.conftest import SENTENCES
@@ -133,7 +134,7 @@ recipes = mapping(
     guidance=mapping(
         method=st.sampled_from(["logits", "words", "latent", "denoiser", "langevin"]),
         scale=shares,
-        schedule=st.sampled_from(["constant", "rising", "falling"]),
+        schedule=st.sampled_from(["constant", "rising", "falling"]),  # of version 0.1
         clip=st.floats(0.1, 1e6),
         updates=st.integers(1, 3),
         since=shares,

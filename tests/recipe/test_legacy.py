@@ -25,6 +25,21 @@ def test_the_method_words_is_now_logits(caplog, text, overrides, where):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides", "where"),
+    [
+        ("guidance: {scale: 2.0,\n schedule: rising}\n", [], "old.yaml:2"),
+        ("", ["guidance.schedule=falling"], "command line"),
+    ],
+)
+def test_the_schedule_of_guidance_is_gone(caplog, text, overrides, where):
+    with caplog.at_level(logging.WARNING, "dlmctl"):
+        recipe, _ = read_recipe(text, "old.yaml", overrides)
+    assert "schedule" not in recipe.guidance.model_dump()
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"dlmctl: {where}: `guidance.schedule` is gone and changes nothing")
+
+
 def test_a_renamed_key_keeps_its_line_and_never_replaces_the_new_one(caplog):
     names = {("sampler", "strides"): "spacing", ("tries",): "candidates"}
     value, file = parse("tries: 2\nsampler:\n  strides: 1\n", "old.yaml")

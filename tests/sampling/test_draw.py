@@ -7,18 +7,20 @@ import pytest
 import torch
 
 from controls import Avoid, Contains, Infill, Length, Pos, Semantic, SyntaxTree
-from dlmctl import generate
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import UserError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.presets import settings_of
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, batches_of
 from dlmctl.sampling.device import choose_device, fast_bfloat16
 from dlmctl.sampling.draw import Plan, draw_texts
+from dlmctl.sampling.latent_draw import times_of
 
 STEPS, PATIENCE = 6, 0.15
 # What rounding in float64 may grow to on the way; a leak shows at once, and larger.
@@ -176,3 +178,13 @@ def test_every_control_sees_mixed_lengths_and_the_mask_says_where_each_text_is(e
     assert len(list(draw_texts(plan, [Draw(1, sample) for sample in range(6)]))) == 6
     assert len(control.seen[0]) > 1
     assert set(control.masks[0].sum(1).tolist()) == control.seen[0]
+
+
+def test_the_papers_steps_are_those_of_a_discrete_process():
+    paper = settings_of("paper").sampler
+    kept = times_of(Schedule("sqrt", 1000), paper, 7) * 1000
+    assert kept.tolist() == pytest.approx([1000, 833, 667, 501, 334, 167, 1, 0])
+    even = [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert times_of(Schedule("sqrt"), paper, 4).tolist() == even  # there are none to visit
+    assert len(times_of(Schedule("sqrt", 30), paper, 40)) == 41  # nor so many
+    assert times_of(Schedule("sqrt", 1000), paper.model_copy(update={"last": 0.5}), 2).tolist() == [1.0, 0.5, 0.0]

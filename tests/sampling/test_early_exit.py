@@ -107,8 +107,6 @@ def test_steps_before_the_guidance_is_at_its_strongest_do_not_count():
     ("guidance", "since"),
     [
         (Guidance(), 1.0),
-        (Guidance(schedule="falling"), 1.0),
-        (Guidance(schedule="rising"), 0.25),
         (Guidance(since=0.6), 0.5),
         (Guidance(scale=0), 1.0),
     ],

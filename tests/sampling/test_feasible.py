@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from dlmctl import generate
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 
 QUICK = SamplerSettings(steps=2)

@@ -72,5 +72,3 @@ def test_strength_over_time():
     assert strength(Guidance(scale=2.0, since=0.9, until=0.1), 0.5) == 2.0
     assert strength(Guidance(scale=2.0, since=0.9), 0.95) == 0.0
     assert strength(Guidance(scale=2.0, until=0.1), 0.05) == 0.0
-    assert strength(Guidance(scale=2.0, schedule="rising"), 0.75) == pytest.approx(0.5)
-    assert strength(Guidance(scale=2.0, schedule="falling"), 0.75) == pytest.approx(1.5)

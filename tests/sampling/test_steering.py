@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl import generate
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from tests.conftest import tiny_config
 

@@ -259,7 +259,6 @@ def _refuse(config: ModelConfig, side: int) -> None:
         "it trains words by rounding, not by cross-entropy (objective)": config.objective != "paper",
         "it has no self-conditioning": config.self_conditioning,
         "labels and sources work otherwise there": config.label is not None or config.source is not None,
-        "it predicts x_0 or the noise only (prediction)": config.prediction == "previous",
         "it counts discrete steps, and this model's time is continuous (schedule_steps)": config.schedule_steps is None,
         "it rounds by dot product or L2 only (rounding)": config.rounding not in ROUNDING.values(),
         f"its lengths are squares, and {config.length} is none": side**2 != config.length,

@@ -1,0 +1,154 @@
+"""What a caller in Python gives, checked before anything is loaded: each fault is one message that says what is right.
+
+Recipes are checked where they are read (``dlmctl.recipe``); this is the same for the arguments of ``generate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Control
+from dlmctl.errors import RecipeError, UserError, first_fault, nearest
+from dlmctl.recipe.presets import PRESETS, Chosen
+from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+
+S = TypeVar("S", bound=BaseModel)
+Given = Mapping[str, Any] | None
+
+
+class Rounds(NamedTuple):
+    """What is drawn: which samples, from which seed, how often, and which draw of each is kept."""
+
+    numbers: Sequence[int]
+    seed: int
+    until: Until
+    candidates: int
+    rank_by: Sequence[Criterion]
+
+
+def read_rounds(
+    samples: Any, seed: Any, until: Until | Given, candidates: Any, rank_by: Criterion | Sequence[Criterion]
+) -> Rounds:
+    """The rounds that the arguments of ``generate`` ask for.
+
+    Raises:
+        UserError: one of them cannot be; the message says what would be right.
+    """
+    found = Until(max_rounds=1) if until is None else settings_from(until, Until(), "until")
+    return Rounds(
+        sample_numbers(samples),
+        whole("seed", seed, least=0),
+        found,
+        whole("candidates", candidates),
+        read_criteria(rank_by),
+    )
+
+
+def sample_numbers(samples: Any) -> Sequence[int]:
+    """The numbers of the samples: ``samples`` of them, or those that it lists.
+
+    Raises:
+        UserError: it is neither a number from 1 on nor a list of numbers from 0 on.
+    """
+    if isinstance(samples, Sequence) and not isinstance(samples, str):
+        return [whole("samples", number, least=0) for number in samples]
+    return range(whole("samples", samples))
+
+
+def whole(name: str, value: Any, *, least: int = 1) -> int:
+    """A whole number of at least ``least``.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"must be a whole number of {least} or more, not {value!r}.", where=name)
+    return int(value)  # numpy has whole numbers of its own
+
+
+def read_criteria(rank_by: Any) -> list[Criterion]:
+    """The criteria by which the best draw is chosen; one may stand without a list.
+
+    Raises:
+        UserError: there is none, or one is unknown.
+    """
+    known = list(get_args(Criterion))
+    listed = [rank_by] if isinstance(rank_by, str) else rank_by
+    given: list[Any] = list(listed) if isinstance(listed, Sequence) else []
+    if not given:
+        raise UserError(
+            f"must be one or several of {', '.join(known)}, not {rank_by!r}.", where="rank_by", remedy='E.g. ["mbr"].'
+        )
+    for name in given:
+        if name not in known:
+            raise UserError(f"there is no criterion {name!r}.", where="rank_by", remedy=nearest(str(name), known))
+    return given
+
+
+def check_given(control: Any, model: Any, preset: Any) -> None:
+    """Raise UserError where the control, the model or the name of the preset is none."""
+    _check_control(control)
+    if not isinstance(model, str | Path | Pretrained):
+        remedy = 'Give a name, a folder, or what dlmctl.load("e2e") returns.'
+        raise UserError(f"{type(model).__name__!r} is not a model.", where="model", remedy=remedy)
+    if preset not in list(PRESETS):
+        raise UserError(f"there is no preset {preset!r}.", where="preset", remedy=nearest(str(preset), list(PRESETS)))
+
+
+def _check_control(control: Any) -> None:
+    if control is None or isinstance(control, Control):
+        return
+    remedy = 'A control is an object such as Contains("pub"); several are joined by &, | and ~.'
+    if isinstance(control, str):
+        remedy += f" The recipe of that name, if there is one, runs by dlmctl.run({control!r})."
+    elif isinstance(control, type) and issubclass(control, Control):
+        remedy = f"Give it its parameters: {control.__name__}(...)."
+    raise UserError(f"{control!r} is not a control.", where="control", remedy=remedy)
+
+
+def read_settings(
+    chosen: Chosen, sampler: SamplerSettings | Given, guidance: Guidance | Given, *, deterministic: bool = False
+) -> Chosen:
+    """The settings given, or where none are given those of the preset.
+
+    Args:
+        sampler, guidance: a mapping is laid over the preset's settings, as in a recipe; settings stand as they are.
+        deterministic: laid over the sampler's settings too.
+
+    Raises:
+        UserError: a setting is unknown, or its value is not one that it can have.
+    """
+    found = settings_from(sampler, chosen.sampler, "sampler")
+    if deterministic:
+        found = SamplerSettings.model_validate({**found.model_dump(), "deterministic": True})
+    return Chosen(found, settings_from(guidance, chosen.guidance, "guidance"))
+
+
+def settings_from(given: S | Given, base: S, name: str) -> S:
+    """Settings of the kind of ``base``: as given, ``base`` where nothing is, or with a mapping laid over it.
+
+    Raises:
+        UserError: they do not validate; the message names the setting.
+    """
+    kind = type(base)
+    if given is None:
+        return base
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping):
+        what = f"must be {kind.__name__} or a dict of its settings, not {given!r}."
+        raise UserError(what, where=name, remedy=f"Its settings are {', '.join(kind.model_fields)}.")
+    for key in given:
+        if key not in kind.model_fields:
+            remedy = nearest(str(key), list(kind.model_fields))
+            raise RecipeError(f"unknown key {key!r}.", where=f"{name}.{key}", remedy=remedy)
+    try:
+        return kind.model_validate({**base.model_dump(), **given})
+    except ValidationError as error:
+        raise RecipeError(first_fault(error), where=name) from None

@@ -1,0 +1,157 @@
+"""A model that is loaded once and asked many times, and recipes run by name: what Python code starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.control.base import Control
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.errors import UserError
+from dlmctl.generation.arguments import whole
+from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.generation.prompts import Label
+from dlmctl.generation.results import Generation
+from dlmctl.recipe.load import load_recipe, validated
+from dlmctl.recipe.presets import Preset
+from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
+from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.recipe.yaml_file import SettingsFile
+from dlmctl.sampling.draw import Progress
+from dlmctl.sampling.walk import OnStep
+from dlmctl.text.fields import Given
+
+
+class Model(Pretrained):
+    """A loaded model: what ``load`` returns.
+
+    Attributes:
+        model: the network with its embeddings, in evaluation mode; tokenizer: its words.
+        folder: where it was loaded from.
+    """
+
+    def generate(
+        self,
+        control: Control[Any] | None = None,
+        *,
+        label: Label | Sequence[Label] | None = None,
+        source: Given | Sequence[Given] | None = None,
+        samples: int | Sequence[int] = 8,
+        seed: int = 0,
+        preset: Preset = "balanced",
+        sampler: SamplerSettings | Mapping[str, Any] | None = None,
+        guidance: Guidance | Mapping[str, Any] | None = None,
+        until: Until | Mapping[str, Any] | None = None,
+        candidates: int = 1,
+        rank_by: Criterion | Sequence[Criterion] = ("satisfaction",),
+        batch_size: int = 64,
+        deterministic: bool = False,
+        device: str = "auto",
+        progress: Progress | None = None,
+        on_step: OnStep | None = None,
+    ) -> Generation:
+        """Texts of this model, under a control or freely.
+
+        The arguments are those of ``dlmctl.generation.generate.generate``, in short: ``control`` is what the texts must
+        satisfy (``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~`` and weights, ``0.5 * control``);
+        ``samples`` how many, or their numbers; ``preset`` fast, balanced, quality or paper, with single settings of
+        ``sampler`` and ``guidance`` as dicts laid over it; ``until``, ``candidates`` and ``rank_by`` which draws count.
+
+        Raises:
+            UserError: the model cannot do what is asked, or an argument is wrong; the message says what is right.
+        """
+        return generate(
+            control,
+            model=self,
+            label=label,
+            source=source,
+            samples=samples,
+            seed=seed,
+            preset=preset,
+            sampler=sampler,
+            guidance=guidance,
+            until=until,
+            candidates=candidates,
+            rank_by=rank_by,
+            batch_size=batch_size,
+            deterministic=deterministic,
+            device=device,
+            progress=progress,
+            on_step=on_step,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model and its words to a folder, from which ``load`` reads it again.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        save_pretrained(self.model, self.tokenizer, folder, source_tokenizer=self.source_tokenizer)
+
+    def __repr__(self) -> str:
+        family = "latents" if isinstance(self.model, DiffusionLM) else "masked"
+        size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        return f"Model({str(self.folder)!r}: {family}, {size:.2f} M parameters, {len(self.tokenizer)} words)"
+
+
+def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
+    """A model by bundled name, folder or hub name.
+
+    Args:
+        device: where its weights go first; generation moves them to its own.
+
+    Raises:
+        ModelError: there is no such model, or a file of it is missing, damaged or too new.
+        UserError: ``model`` is not a name.
+    """
+    if not isinstance(model, str | Path):
+        raise UserError(f"{type(model).__name__!r} is not the name of a model.", where="model", remedy='E.g. "e2e".')
+    found = from_pretrained(model, device)
+    return Model(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+
+def run(
+    recipe: str | Path | Recipe | Mapping[str, Any],
+    *,
+    model: Pretrained | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+    on_step: OnStep | None = None,
+) -> Generation:
+    """The texts that a recipe asks for.
+
+    Args:
+        recipe: the name of a bundled one, a file, the settings of one as a dict, or a ``Recipe``; the ``controls`` of
+            the last two may hold control objects.
+        model: the recipe's model, where it is loaded already.
+        samples, seed: in place of the recipe's.
+        overrides: settings laid over those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
+
+    Raises:
+        UserError: the recipe cannot be read, does not validate, or asks for what its model cannot do.
+    """
+    found, origin = _recipe(recipe, overrides)
+    changes = {
+        name: whole(name, value, least=least)
+        for name, value, least in (("samples", samples, 1), ("seed", seed, 0))
+        if value is not None
+    }
+    return run_recipe(found.model_copy(update=changes), model=model, origin=origin, progress=progress, on_step=on_step)
+
+
+def _recipe(recipe: Any, overrides: Sequence[str]) -> tuple[Recipe, SettingsFile | None]:
+    if isinstance(recipe, str | Path):
+        return load_recipe(str(recipe), overrides)
+    if overrides:
+        raise UserError("can be laid over recipes by name only.", where="overrides", remedy="Change the recipe itself.")
+    if isinstance(recipe, Recipe):
+        return recipe, None
+    if isinstance(recipe, Mapping):
+        return validated(dict(recipe))
+    what = f"{type(recipe).__name__!r} is not a recipe."
+    raise UserError(what, where="recipe", remedy="Give a name, a file, a dict of its settings or a Recipe.")

@@ -1,0 +1,150 @@
+"""What a run gives: its samples, and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Any, overload
+
+import numpy as np
+
+from dlmctl.control.base import Check
+from dlmctl.errors import readable
+
+# Rows that a notebook shows of a run, and characters of one text in them.
+MOST_SHOWN, MOST_TEXT = 50, 400
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text and how well it does what was asked.
+
+    Attributes:
+        index: number of the sample in the run.
+        words: as the model made them; text: the same in natural spelling.
+        checks: the verdict of each control, by its label.
+        latent: the final latent of the words, ``[L, D]``.
+        rounds: how many rounds of drawing it took; with ``until``, all of them if it never was good enough.
+        problem: what went wrong with its guidance, if anything.
+        nats: -log p of its words, each when it was written, where the family of the model knows.
+    """
+
+    index: int
+    words: list[str]
+    text: str
+    checks: dict[str, Check]
+    latent: np.ndarray = field(repr=False, compare=False)
+    rounds: int = 1
+    problem: str | None = None
+    nats: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every control is satisfied; true where none was asked for."""
+        return all(check.passed for check in self.checks.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sample as plain values, without its latent: what stands in the lines of a ``.jsonl`` file."""
+        return {
+            "index": self.index,
+            "text": self.text,
+            "words": self.words,
+            "passed": self.passed,
+            "checks": {name: check._asdict() for name, check in self.checks.items()},
+            "rounds": self.rounds,
+            "problem": self.problem,
+        }
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        """The text, and each control with its score and the reason."""
+        verdicts = (f"  {name}: {_verdict(check)}, {readable(check.why)}" for name, check in self.checks.items())
+        return "\n".join([f"{self.index}: {readable(self.text, MOST_TEXT)}", *verdicts])
+
+    def _repr_html_(self) -> str:
+        return _table([self])
+
+
+@dataclass(frozen=True, repr=False)
+class Generation(Sequence[Sample]):
+    """The samples of a run, in order: a sequence, of which a slice is one of the same kind.
+
+    Attributes:
+        seconds: that sampling and checking took; of a slice, those of the whole run.
+        environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
+    """
+
+    samples: list[Sample]
+    seconds: float
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Generation: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Generation:
+        return replace(self, samples=self.samples[index]) if isinstance(index, slice) else self.samples[index]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts alone."""
+        return [sample.text for sample in self.samples]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The samples as plain values, e.g. for a data frame; see ``Sample.to_dict``."""
+        return [sample.to_dict() for sample in self.samples]
+
+    @property
+    def success(self) -> float:
+        """Share of samples that satisfy every control."""
+        return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
+
+    def __repr__(self) -> str:
+        """One line a text, with the score of each control, and the totals."""
+        rows = [
+            "\t".join([readable(one.text, MOST_TEXT), *(f"{name} {_verdict(c)}" for name, c in one.checks.items())])
+            for one in self.samples[:MOST_SHOWN]
+        ]
+        return "\n".join([*rows, self._totals()])
+
+    def _repr_html_(self) -> str:
+        return f"{_table(self.samples[:MOST_SHOWN])}<p>{escape(self._totals())}</p>"
+
+    def _totals(self) -> str:
+        hidden = len(self.samples) - MOST_SHOWN
+        more = f"; {hidden} of them not shown" if hidden > 0 else ""
+        checked = any(sample.checks for sample in self.samples)
+        success = f", {self.success:.0%} satisfy every control" if checked else ""
+        return f"{len(self.samples)} texts in {self.seconds:.1f} s{success}{more}"
+
+
+def _verdict(check: Check) -> str:
+    return f"{check.score:.0%} {'pass' if check.passed else 'fail'}"
+
+
+def _table(samples: Sequence[Sample]) -> str:
+    """An HTML table: a row a text, a column a control, whose reason shows when pointed at."""
+    names = list(samples[0].checks) if samples else []
+    heads = "".join(f"<th>{escape(name)}</th>" for name in ["", "text", *names])
+    rows = "".join(f"<tr><td>{one.index}</td>{_words(one)}{_cells(one)}</tr>" for one in samples)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _words(sample: Sample) -> str:
+    return f'<td style="text-align: left">{escape(readable(sample.text, MOST_TEXT))}</td>'
+
+
+def _cells(sample: Sample) -> str:
+    return "".join(
+        f'<td title="{escape(readable(check.why))}" style="color: {"green" if check.passed else "crimson"}">'
+        f"{_verdict(check)}</td>"
+        for check in sample.checks.values()
+    )

@@ -1,0 +1,233 @@
+"""The names that Python code starts from: what there is, what it gives, and what it says where it is used wrongly."""
+
+import ast
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import dlmctl
+from controls import Avoid, Contains, Length
+from dlmctl import Check, Control, ControlParams, Recipe, UserError
+from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.recipe import dump_recipe
+
+QUICK = {"steps": 3}
+
+
+class Bare(dlmctl.Prepared):
+    def energy(self, state):
+        return 0 * state.x.sum((1, 2))
+
+
+class Even(Control[ControlParams]):
+    """A control of a notebook: no package announces it."""
+
+    name = "even"
+    Params = ControlParams
+    weight = 2.0
+
+    def prepare(self, batch):
+        return Bare()
+
+    def check(self, params, words):
+        return Check(1.0, len(words) % 2 == 0, f"<b>{len(words)}</b>\x1b words")
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return dlmctl.load(model_folder)
+
+
+@pytest.fixture(scope="module")
+def result(model):
+    return model.generate(Even() & Length(words=4), samples=5, seed=1, sampler=QUICK)
+
+
+# Names.
+
+
+def test_every_public_name_is_shown_and_there():
+    assert dir(dlmctl) == sorted([*dlmctl.__all__, "__version__"])
+    assert all(getattr(dlmctl, name).__name__ == name for name in dlmctl.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = dlmctl.lod
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(dlmctl.__file__).read_text("utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    named = {f"{node.module}.{alias.name}" for node in block.body for alias in node.names if alias.asname == alias.name}
+    homes = {**dlmctl._PUBLIC, **{name: home for name, (home, _) in dlmctl._OLD.items()}}
+    assert named == {f"dlmctl.{home}.{name}" for name, home in homes.items()}
+
+
+def test_importing_it_loads_no_torch():
+    code = "import dlmctl, sys; dir(dlmctl); dlmctl.Recipe, dlmctl.All; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_old_names_work_for_one_more_version(model_folder):
+    for name in ("from_pretrained", "generate", "run_recipe"):
+        with pytest.warns(DeprecationWarning, match=rf"dlmctl\.{name} goes .* use dlmctl\.(load|run)"):
+            found = getattr(dlmctl, name)
+        assert found.__name__ == name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert dlmctl.load(model_folder)
+
+
+# A model, and what it gives.
+
+
+def test_a_loaded_model_generates_is_shown_in_a_line_and_comes_back(model, tmp_path):
+    texts = model.generate(samples=3, seed=7, preset="fast").texts
+    assert repr(model).startswith(f"Model({str(model.folder)!r}: latents, ")
+    assert "\n" not in repr(model)
+    model.save(tmp_path / "again")
+    assert dlmctl.load(tmp_path / "again").generate(samples=3, seed=7, preset="fast").texts == texts
+
+
+def test_results_are_a_sequence(result):
+    assert len(result) == 5
+    assert result[-1].index == 4
+    part = result[1:3]
+    assert isinstance(part, dlmctl.Generation)
+    assert [sample.index for sample in part] == [1, 2]
+    assert part.texts == result.texts[1:3] == [str(sample) for sample in part]
+    assert result[2] in result
+    assert result.to_dicts()[3] == result[3].to_dict()
+    assert json.loads(json.dumps(result.to_dicts()))[0]["checks"]["length"]["score"] == 1.0
+
+
+def test_results_are_shown_with_their_checks(result):
+    lines = repr(result).splitlines()
+    assert lines[0] == f"{result[0].text}\teven 100% pass\tlength 100% pass"
+    assert lines[-1].startswith("5 texts in ")
+    assert lines[-1].endswith("100% satisfy every control")
+    assert repr(result[0]).splitlines()[1] == "  even: 100% pass, <b>4</b>\\x1b words"
+    page = result._repr_html_()
+    assert page.count("<tr>") == 6
+    assert 'title="&lt;b&gt;4&lt;/b&gt;\\x1b words"' in page
+    assert result[0]._repr_html_().count("<tr>") == 2
+
+
+def test_a_long_result_is_shown_in_part(result):
+    many = dlmctl.Generation(result.samples * 20, 1.0)
+    assert repr(many).splitlines()[-1].endswith("; 50 of them not shown")
+    assert many._repr_html_().count("<tr>") == 51
+
+
+# Recipes.
+
+
+def test_a_recipe_runs_by_name_as_a_dict_and_as_an_object(model, tmp_path):
+    settings = {"model": str(model.folder), "samples": 2, "seed": 3, "sampler": QUICK, "controls": [{"length": 5}]}
+    settings["controls"] = [{"length": {"words": 5}}]
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(settings), "utf-8")
+    texts = dlmctl.run(path).texts
+    assert all(len(sample.words) == 5 for sample in dlmctl.run(path))
+    assert dlmctl.run(settings).texts == texts
+    assert dlmctl.run(Recipe(**settings), model=model).texts == texts
+    assert dlmctl.run({**settings, "controls": [Length(words=5)]}).texts == texts
+    assert dlmctl.run(path, samples=1, seed=3, overrides=["sampler.steps=3"]).texts == texts[:1]
+
+
+def test_a_recipe_holds_controls_that_no_package_announces(model):
+    recipe = Recipe(model=str(model.folder), samples=2, sampler=QUICK, controls=[Even(), Length(words=4)])
+    assert list(dlmctl.run(recipe)[0].checks) == ["even", "length"]
+
+
+def test_controls_in_a_recipe_are_written_as_in_yaml():
+    many = Length.each([Length.Params(words=4), Length.Params(words=6)])
+    controls = [Length(words=4) * 0.5, ~Avoid(words=["no"]), Contains("pub") | (many & Contains("bar")), Even() * 3]
+    recipe = Recipe(controls=controls)
+    entries = recipe.model_dump()["controls"]
+    assert entries[0] == {"length": {"words": 4, "tolerance": 0}, "weight": 0.5}
+    assert list(entries[1]) == ["not"]
+    assert [list(part) for part in entries[2]["any"]] == [["contains"], ["all"]]
+    assert [params["words"] for params in entries[2]["any"][1]["all"][0]["length"]] == [4, 6]
+    assert entries[3] == {"even": {}, "weight": 3.0}  # beside the weight of its own
+    again, _ = read_recipe(dump_recipe(recipe.model_copy(update={"controls": controls[:3]})), "again")
+    assert again.controls == entries[:3]
+
+
+# What is wrong, and what would be right.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"preset": "fsat"}, "preset: there is no preset 'fsat'. Did you mean 'fast'?"),
+        ({"preset": ["fast"]}, "preset: there is no preset ['fast']."),
+        ({"control": "pos"}, "'pos' is not a control. A control is an object .* dlmctl.run('pos')"),
+        ({"control": Length}, "is not a control. Give it its parameters: Length(...)."),
+        ({"control": [Length(words=3)]}, "several are joined by &, | and ~"),
+        ({"samples": -1}, "samples: must be a whole number of 1 or more, not -1."),
+        ({"samples": 2.0}, "samples: must be a whole number of 1 or more, not 2.0."),
+        ({"samples": True}, "samples: must be a whole number of 1 or more, not True."),
+        ({"samples": "8"}, "samples: must be a whole number of 1 or more, not '8'."),
+        ({"samples": [0, -2]}, "samples: must be a whole number of 0 or more, not -2."),
+        ({"seed": -1}, "seed: must be a whole number of 0 or more, not -1."),
+        ({"candidates": 0}, "candidates: must be a whole number of 1 or more, not 0."),
+        ({"batch_size": 0}, "batch_size: must be a whole number of 1 or more, not 0."),
+        ({"sampler": {"stpes": 3}}, "sampler.stpes: unknown key 'stpes'. Did you mean 'steps'?"),
+        ({"sampler": {"steps": "many"}}, "sampler: steps: Input should be a valid integer"),
+        ({"sampler": 5}, "sampler: must be SamplerSettings or a dict of its settings, not 5. Its settings are name, "),
+        ({"guidance": dlmctl.Until()}, "guidance: must be Guidance or a dict of its settings"),
+        ({"guidance": {"until": 0.5, "since": 0.2}}, "guidance: it ends at time 0.5"),
+        ({"until": {"satisfied": "most"}}, "until: satisfied"),
+        ({"rank_by": "mbs"}, "rank_by: there is no criterion 'mbs'. Did you mean 'mbr'?"),
+        ({"rank_by": ["lm_score", 3]}, "rank_by: there is no criterion 3."),
+        ({"rank_by": []}, "rank_by: must be one or several of satisfaction, "),
+        ({"rank_by": None}, "rank_by: must be one or several of satisfaction, "),
+        ({"device": "toaster"}, "toaster"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_one_message(model, arguments, said):
+    with pytest.raises(UserError) as caught:
+        model.generate(**arguments)
+    assert all(part in str(caught.value) for part in said.split(" .* "))
+
+
+def test_a_dict_of_settings_lies_over_the_preset_and_a_criterion_may_stand_alone(model):
+    steps = []
+    model.generate(samples=1, preset="fast", sampler={"eta": 0.5, "patience": 1.0}, on_step=steps.append)
+    assert steps[0].steps == 20
+    chosen = model.generate(samples=2, sampler=QUICK, candidates=3, rank_by="mbr", until={"max_rounds": 2})
+    assert len(chosen) == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("no-such", "no-such: there is no such recipe file."),
+        (7, "recipe: 'int' is not a recipe."),
+        ({"samples": 0}, "samples: input should be greater than or equal to 1"),
+        ({"controls": ["pos"]}, "controls.0: "),
+        ({"controls": [{"length": {"words": 3, "tolerence": 1}}]}, "unknown key 'tolerence'"),
+        ({"smaples": 3}, "Did you mean 'samples'?"),
+        ({"controls": [Length(words=4), ~Length(words=4)]}, "contradict"),
+    ],
+    ids=str,
+)
+def test_a_wrong_recipe_is_one_message(recipe, said):
+    with pytest.raises(UserError) as caught:
+        dlmctl.run(recipe)
+    assert said in str(caught.value)
+
+
+def test_other_wrong_calls_are_one_message(model):
+    with pytest.raises(UserError, match="the name of a model"):
+        dlmctl.load(model)
+    with pytest.raises(UserError, match=r"samples: must be a whole number of 1 or more, not -1\."):
+        dlmctl.run("pos", samples=-1)
+    with pytest.raises(UserError, match="overrides: can be laid over recipes by name only"):
+        dlmctl.run(Recipe(), overrides=["seed=3"])
+    with pytest.raises(UserError, match="is not a control"):
+        dlmctl.All(["pos"])
