@@ -154,7 +154,9 @@ class Lexicon(Control[LexiconParams]):
     def _words_of(self, params: LexiconParams) -> Words:
         key = params.model_dump_json()
         if key not in self._made:
-            self._made[key] = fitting(params.words, params.file, (params.table, params.word), params.bounds, self.counts)
+            self._made[key] = fitting(
+                params.words, params.file, (params.table, params.word), params.bounds, self.counts
+            )
         return self._made[key]
 
     def check_many(self, params: Sequence[LexiconParams], texts: Sequence[Sequence[str]]) -> list[Check]:

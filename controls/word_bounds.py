@@ -92,19 +92,18 @@ class Words:
     def too_few(self, known: Sequence[str]) -> RecipeError:
         """What to say where none of the words ``known``, which could stand there, fits."""
         folded = {word.casefold(): word for word in known}
-        parts = []
+        parts = [f"{len(folded):,} words of the model may stand there"]
         if self.listed is not None:
             met = sum(word in folded for word in self.listed)
-            parts.append(f"of the {len(self.listed):,} words of {self.origin} the model knows {met:,} that may stand there")
+            parts.append(f"{met:,} of them are among the {len(self.listed):,} of {self.origin}")
         if self.table is not None:
             met = sum(word in folded for word in self.table.rows)
-            what = f"of the {len(self.table.rows):,} words of {self.table.name} the model knows {met:,}"
-            parts.append(f"{what} that may stand there")
+            parts.append(f"{met:,} of them are among the {len(self.table.rows):,} of {self.table.name}")
         for name, bound in self.bounds.items():
             values = [value for word in folded.values() if (value := self.properties(word)[name]) is not None]
             parts.append(f"{sum(within(value, bound) for value in values):,} have {name} {said(bound)}{_span(values)}")
         return RecipeError(
-            f"no word is left: {'; '.join(parts)}.", where="lexicon", remedy="Widen the bounds or the list."
+            f"no word is left: {', '.join(parts)}.", where="lexicon", remedy="Widen the bounds or the list."
         )
 
     def _property(self, word: str, name: str, row: Mapping[str, Value]) -> Value:
