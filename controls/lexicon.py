@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from controls.function_words import is_function_word
 from controls.phrases import ANY_NUMBER
+from controls.pos import TAGS_FILE, Pos, tag_table
 from controls.word_bounds import BUILT_IN, Words, bounds_of, fitting
 from controls.word_lists import MOST_ROWS, Value
 from dlmctl.annotators.places import Where, found_in
@@ -22,9 +23,12 @@ from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.errors import RecipeError, nearest
-from dlmctl.text.word_counts import FILE, WordCounts, load_counts
+from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.word_counts import WordCounts, load_counts
 
 Bools = NDArray[np.bool_]
+# A word seen with a tag less often than this is taken for a slip of the tagger.
+LEAST_SHARE = 0.02
 # Words at fault that a check names.
 NAMED = 3
 
@@ -126,11 +130,13 @@ class Lexicon(Control[LexiconParams]):
         made: dict[str, Bools] = {}
         for params in batch.params:
             if (key := params.model_dump_json()) not in made:
-                made[key] = self._allowed(params, names) | (passing if params.lets_function_words_pass else ~spoken)
+                made[key] = self._allowed(params, names, batch) | (
+                    passing if params.lets_function_words_pass else ~spoken
+                )
         rows = [made[params.model_dump_json()] for params in batch.params]
         return PreparedLexicon(torch.from_numpy(_banned(rows, batch)).to(batch.device))
 
-    def _allowed(self, params: LexiconParams, names: Sequence[str | None]) -> Bools:
+    def _allowed(self, params: LexiconParams, names: Sequence[str | None], batch: BatchContext[LexiconParams]) -> Bools:
         """Which words ``[V]`` may stand where the control asks for something, function words aside.
 
         Raises:
@@ -142,11 +148,7 @@ class Lexicon(Control[LexiconParams]):
             if not fits.any():
                 raise words.too_few([name for name in names if name is not None])
             return fits
-        if self.counts is None or not self.counts.tags:
-            what = f"the model has no counts of words by tag ({FILE}), which `where: {{tag: ...}}` needs."
-            raise RecipeError(what, where="lexicon", remedy="Name the words by their `place` instead.")
-        tags = params.where.tags
-        may = np.array([name is not None and self.counts.may_be(name, tags) for name in names])
+        may = _may_be(params.where.tags, batch)
         if not (fits & may).any():
             raise words.too_few([name for name, one in zip(names, may, strict=True) if one and name is not None])
         return fits | ~may
@@ -187,6 +189,24 @@ class Lexicon(Control[LexiconParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LexiconParams]:
         """The words of each sentence."""
         return [LexiconParams(words=sorted(set(words))) for words in sentences]
+
+
+def _may_be(tags: Collection[str], batch: BatchContext[LexiconParams]) -> Bools:
+    """Which words ``[V]`` have one of the tags now and then; of one that was not counted nothing is ruled out.
+
+    Raises:
+        RecipeError: the model has no counts of words by tag.
+        ModelError: they are damaged.
+    """
+    path = batch.folder / "controls" / Pos.name / TAGS_FILE
+    if not path.exists() or not isinstance(batch.vocabulary, WordTokenizer):
+        what = "the model has no counts of words by tag, which `where: {tag: ...}` needs."
+        raise RecipeError(what, where="lexicon", remedy="Name the words by their `place` instead.")
+    table = tag_table(path, batch.vocabulary)
+    counts = table.marginal(1)
+    wanted = counts[:, [tag in tags for tag in table.axes[1]]].sum(1)
+    found: Bools = wanted >= LEAST_SHARE * counts.sum(1)
+    return found
 
 
 def _banned(rows: Sequence[Bools], batch: BatchContext[LexiconParams]) -> Bools:
