@@ -102,8 +102,8 @@ class PreparedLexicon(Prepared):
 class Lexicon(Control[LexiconParams]):
     """Holds the words of a text to a list or to bounds on their properties; exact for words alone and at places.
 
-    Of words with a tag those are kept out that may have the tag, by the counts beside the model, and do not fit; whether
-    the finished words do is judged by the outside tagger.
+    Of words with a tag those are kept out that do not fit and may have the tag, by the counts beside the model; what
+    tags the finished words have is judged by the outside tagger.
     """
 
     name = "lexicon"

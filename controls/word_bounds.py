@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from controls.word_lists import Bound, Value, WordTable, read_list, read_table
 from dlmctl.errors import RecipeError
 from dlmctl.text.word_counts import FILE, WordCounts
 
+# Of a bound; what is not a number at all is beyond it, too.
+MOST_NUMBER = 1e15
 BUILT_IN = ("letters", "frequency")
 
 
@@ -23,14 +26,18 @@ def bounds_of(name: str, value: object) -> Bound:
     if isinstance(value, list) and value and all(isinstance(one, str) and one.strip() for one in value):
         return frozenset(one.strip().casefold() for one in value)
     ends = value if isinstance(value, list) else [value, value]
-    numbers = [one for one in ends if isinstance(one, int | float) and not isinstance(one, bool) and one == one]
-    if len(ends) != 2 or not numbers or len(numbers) + ends.count(None) != 2:
+    numbers = [float(one) if _is_number(one) else None for one in ends]
+    if len(ends) != 2 or ends.count(None) != numbers.count(None) or numbers == [None, None]:
         form = f"`{name[:40]}: [least, most]`, with null for no end, or as names, `{name[:40]}: [A1, A2]`"
         raise ValueError(f"{name[:40]!r} is given bounds as {form}, not {str(value)[:40]!r}")
-    low, high = (None if one is None else float(one) for one in ends)
+    low, high = numbers
     if low is not None and high is not None and low > high:
         raise ValueError(f"the bounds of {name[:40]!r} go from {low:g} down to {high:g}; the lower one comes first")
     return low, high
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
 
 
 def said(bound: Bound) -> str:

@@ -17,7 +17,7 @@ from dlmctl.text.files import require_file
 # Of a file; the largest published norms have some 10 MB. Words that one list or table may hold.
 MOST_BYTES, MOST_ROWS = 64 * 2**20, 1_000_000
 # What spreadsheets and programs of statistics write for a value that is missing.
-_MISSING = frozenset(["", "na", "n/a", "#n/a", "nan", "null", "none", "-", "–", "."])
+_MISSING = frozenset(["", "na", "n/a", "#n/a", "nan", "null", "none", "-", "."])
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 

@@ -142,11 +142,11 @@ class _Run:
         kept = {index: _kept(texts[index][self.first(index)].words, places[index]) for index in indices}
         for name, control in self.controls.items():
             others = [index for index in indices if self.first(index) != name and places[index]]
-            for index, sample in self._fill(others, kept, control, seed).items():
-                if isinstance(sample, Sample):
-                    texts[index][name] = sample
+            for index, filled in self._fill(others, kept, control, seed).items():
+                if isinstance(filled, Sample):
+                    texts[index][name] = filled
                 else:
-                    faults.setdefault(index, f"{name}: {sample.what}")
+                    faults.setdefault(index, f"{name}: {filled.what}")
         return [self._item(index, number, places[index], texts[index], faults.get(index)) for index in indices]
 
     def _draw(self, indices: Sequence[int], control: Control[Any] | None, seed: int) -> list[Sample]:

@@ -28,7 +28,7 @@ class MatchedRecipe(Recipe):
         description="of matched sets: the conditions by name, each with the controls that hold in it beside `controls`",
     )
     exchange: Where = Field(
-        description="of matched sets: the words that differ between the conditions, by place or tag; the others are kept"
+        description="of matched sets: the words that differ between the conditions, by place or tag; others are kept"
     )
 
     @model_validator(mode="after")
