@@ -114,9 +114,9 @@ def test_the_table_has_a_row_an_item_and_a_column_a_condition(masked, tmp_path):
 
 def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
     def fault(old, new):
+        text = RECIPE.replace(old, new).format(model=masked.folder)
         with pytest.raises(RecipeError) as caught:
-            recipe, file = read_recipe(RECIPE.replace(old, new).format(model=masked.folder), "mine.yaml")
-            validate_recipe(recipe, file)
+            validate_recipe(*read_recipe(text, "mine.yaml"))
         return str(caught.value)
 
     assert "mine.yaml:10: exchange: words are named by `tag` or by `place`" in fault("{{place: 3}}\n", "{{}}\n")
@@ -128,9 +128,7 @@ def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
     with pytest.raises(RecipeError, match="has no `conditions`"):
         load_matched(str(tmp_path / "plain.yaml"))
     recipe, file = read_recipe(RECIPE.format(model=masked.folder), "mine.yaml")
-    with pytest.raises(
-        RecipeError, match=r"mine.yaml:7: this is a recipe of matched sets. Run it with `dlmctl matched"
-    ):
+    with pytest.raises(RecipeError, match=r"mine.yaml:7: .* Run it with `dlmctl matched"):
         run_recipe(recipe, origin=file)
     with pytest.raises(ValidationError, match="at least 2 items"):
         MatchedRecipe(conditions={"one": []}, exchange={"place": 1})
