@@ -146,7 +146,7 @@ class Pos(Control[PosParams]):
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
         path = batch.folder / "controls" / self.name / TAGS_FILE
         if path.exists() and isinstance(batch.vocabulary, WordTokenizer):
-            return PreparedTags(_table(path, batch.vocabulary), batch)
+            return PreparedTags(tag_table(path, batch.vocabulary), batch)
         return PreparedPos(load_classifier(type(self), batch), batch)
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
@@ -161,7 +161,12 @@ class Pos(Control[PosParams]):
 
 
 @lru_cache(maxsize=4)
-def _table(path: Path, vocabulary: WordTokenizer) -> CountTable:
+def tag_table(path: Path, vocabulary: WordTokenizer) -> CountTable:
+    """The counts of a model's words between the tags of their neighbours.
+
+    Raises:
+        ModelError: the file is damaged, or about another vocabulary.
+    """
     words = sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
     return load_table(path, fingerprint(words))
 

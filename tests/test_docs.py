@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from dlmctl.cli import app
 from dlmctl.models import ARCHITECTURES
-from dlmctl.recipe.recipe import Recipe
+from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings, Until
 from dlmctl.training.config import LoopConfig, shipped_configs
 
@@ -160,7 +160,7 @@ def test_relative_links_lead_to_files(page):
             assert anchor in slugs, f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("kind", [Recipe, SamplerSettings, Guidance, Until])
+@pytest.mark.parametrize("kind", [MatchedRecipe, SamplerSettings, Guidance, Until])
 def test_recipes_page_names_every_setting(kind):
     assert not missing(kind, REPO / "docs" / "recipes.md")
 

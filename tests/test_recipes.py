@@ -4,7 +4,9 @@ import pytest
 
 from dlmctl.checkpoint.bundled import bundled_names
 from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.matched import run_matched
 from dlmctl.recipe.load import load_recipe
+from dlmctl.recipe.matched import MatchedRecipe
 
 
 @pytest.mark.parametrize("name", bundled_names("recipes"))
@@ -12,6 +14,9 @@ def test_every_bundled_recipe_runs(name):
     recipe, _ = load_recipe(name, ["samples=2", "sampler.steps=3", "candidates=1"])
     if recipe.until is not None:
         recipe.until.max_rounds = 2
+    if isinstance(recipe, MatchedRecipe):
+        assert all(set(item.texts) == set(recipe.conditions) for item in run_matched(recipe).items)
+        return
     result = run_recipe(recipe)
     assert len(result) == 2
     assert all(sample.words and sample.problem is None for sample in result)

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dlmctl.cli import bench, controls, data, decode, evaluate, exchange, generate, info, nll, recipe, train
+from dlmctl.cli import bench, controls, data, decode, evaluate, exchange, generate, info, matched, nll, recipe, train
 from dlmctl.errors import UserError
 from dlmctl.processes import is_main, rank
 
@@ -67,6 +67,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("generate")(generate.generate)
+app.command("matched")(matched.matched)
 app.command("bench")(bench.bench)
 app.command("decode")(decode.decode)
 app.command("nll")(nll.nll)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlmctl.evaluation.decode import Decoded
     from dlmctl.evaluation.nll import Likelihood
     from dlmctl.generation.bulk import Outcome
+    from dlmctl.generation.matched import MatchedSets
     from dlmctl.generation.results import Generation
 
 # In nats.
@@ -203,3 +204,13 @@ def print_generation(result: Generation) -> None:
     for sample in result:
         if sample.problem:
             notes.print(f"sample {sample.index}: {sample.problem}.", highlight=False, markup=False, style="yellow")
+
+
+def print_matched(found: MatchedSets) -> None:
+    """One row an item: the text of each condition, and what is wrong with the item, if anything; then totals."""
+    texts = [[item.texts[name].text if name in item.texts else "" for name in found.conditions] for item in found.items]
+    rows = [[str(item.index), *row, item.why] for item, row in zip(found.items, texts, strict=True)]
+    print_table(["item", *found.conditions, "why"], rows, texts=len(found.conditions) + 2)
+    notes = Console(stderr=not Console().is_terminal)
+    total = f"{len(found.items)} items in {found.seconds:.1f} s, {found.success:.0%} of them whole."
+    notes.print(total, highlight=False, markup=False)

@@ -70,16 +70,19 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     if chosen and {"lm_score", "worst_word"} & set(recipe.rank_by):
         with _faults_at(("rank_by",), file):
             load_scorer(pretrained.folder / "scorer")
-    specs = recipe.control_specs()
-    control = build_control(specs)
-    if control is None:
-        return
+    for specs in recipe.spec_sets():
+        control = build_control(specs)
+        if control is not None:
+            _try(_Trial(recipe, pretrained, prompt), control, specs, file)
+
+
+def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: SettingsFile) -> None:
+    recipe, pretrained = trial.recipe, trial.pretrained
     with _faults_at(("guidance", "method"), file):
         if isinstance(pretrained.model, DiffusionLM):
             method_for(pretrained.model, recipe.guidance)
         elif recipe.guidance.method not in (None, "logits"):
             raise RecipeError("a masked model has no latents to guide.", remedy="Leave guidance.method out.")
-    trial = _Trial(recipe, pretrained, prompt)
     error = trial.of(control, specs)
     if error is not None:
         raise _placed(error, trial.culprit(error, specs), file)

@@ -19,6 +19,7 @@ from dlmctl.generation.prompts import Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.recipe.build import build_control
+from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.presets import Preset, settings_of
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
@@ -56,6 +57,7 @@ def run_recipe(
         UserError: as ``generate``.
     """
     fault = None if origin is None else origin.error
+    require_plain(recipe, origin)
     if samples is None and recipe.samples * recipe.candidates > MOST_IN_MEMORY:
         what = f"samples: more than {MOST_IN_MEMORY:,} texts and candidates do not fit into memory."
         remedy = "Write them to a folder: --out FOLDER/."
@@ -68,6 +70,17 @@ def run_recipe(
         if origin is not None:
             examine(recipe, pretrained, origin)  # says the same, and on which line
         raise
+
+
+def require_plain(recipe: Recipe, origin: SettingsFile | None) -> None:
+    """Refuse a recipe of matched sets where one of texts is needed.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    if isinstance(recipe, MatchedRecipe):
+        what, remedy = "this is a recipe of matched sets.", "Run it with `dlmctl matched --recipe ...`."
+        raise RecipeError(what, where=None if origin is None else origin.where(("conditions",)), remedy=remedy)
 
 
 def _generate(

@@ -15,6 +15,7 @@ from dlmctl.control.registry import find_control
 from dlmctl.errors import RecipeError, UserError, first_line
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.legacy import renew
+from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.yaml_file import MOST_CHARACTERS, Place, SettingsFile, overlay, parse
 
@@ -41,7 +42,7 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
-    """Read and validate a recipe, controls' parameters included.
+    """Read and validate a recipe, controls' parameters included; one with ``conditions`` is a ``MatchedRecipe``.
 
     Args:
         name: a path or the name of a bundled recipe.
@@ -60,6 +61,18 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Setti
     if value is None:
         raise RecipeError("the recipe is empty.", where=str(path), remedy="See `dlmctl recipe show pos` for one.")
     return _checked(value, place, overrides)
+
+
+def load_matched(name: str, overrides: Sequence[str] = ()) -> tuple[MatchedRecipe, SettingsFile]:
+    """``load_recipe`` for a recipe of matched sets.
+
+    Raises:
+        RecipeError: as ``load_recipe``, or it has no conditions.
+    """
+    recipe, file = load_recipe(name, overrides)
+    if not isinstance(recipe, MatchedRecipe):
+        raise file.error((), "the recipe has no `conditions`.", "See `dlmctl recipe show matched` for one that has.")
+    return recipe, file
 
 
 def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
@@ -89,14 +102,15 @@ def _checked(value: Any, file: SettingsFile, overrides: Sequence[str]) -> tuple[
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
     overlay(value, overrides, file)
     renew(value, file)
+    kind = MatchedRecipe if "conditions" in value else Recipe
     try:
-        recipe = Recipe.model_validate(value)
-        specs = recipe.control_specs()
-        for spec in specs:
-            _validate_params(spec, file)
-        _refuse_contradictions(specs, file)
+        recipe = kind.model_validate(value)
+        for specs in recipe.spec_sets():
+            for spec in specs:
+                _validate_params(spec, file)
+            _refuse_contradictions(specs, file)
     except ValidationError as error:
-        raise explain(error, Recipe, (), file, value) from None
+        raise explain(error, kind, (), file, value) from None
     except Misplaced as misplaced:
         raise file.error(misplaced.place, misplaced.what, misplaced.remedy) from None
     return recipe, file

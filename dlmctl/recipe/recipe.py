@@ -131,10 +131,15 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: an entry has not exactly one control.
         """
-        specs = [_spec(entry, ("controls", index)) for index, entry in enumerate(self.controls)]
-        if sum(1 for _ in every(specs)) > MOST_CONTROLS:
-            raise Misplaced(("controls",), f"there are more than {MOST_CONTROLS} controls.")
-        return specs
+        return specs_at(self.controls, ("controls",))
+
+    def spec_sets(self) -> list[list[ControlSpec]]:
+        """The entries that hold together, of each kind of text that the recipe asks for: here of the only one.
+
+        Raises:
+            RecipeError: as ``control_specs``.
+        """
+        return [self.control_specs()]
 
 
 class Misplaced(RecipeError):
@@ -143,6 +148,18 @@ class Misplaced(RecipeError):
     def __init__(self, place: Place, what: str, remedy: str | None = None) -> None:
         super().__init__(what, where=".".join(map(str, place)), remedy=remedy)
         self.place = place
+
+
+def specs_at(entries: list[dict[str, Any]], place: Place) -> list[ControlSpec]:
+    """The entries of a list of controls, which stands at ``place``, taken apart.
+
+    Raises:
+        RecipeError: an entry has not exactly one control, or there are too many.
+    """
+    specs = [_spec(entry, (*place, index)) for index, entry in enumerate(entries)]
+    if sum(1 for _ in every(specs)) > MOST_CONTROLS:
+        raise Misplaced(place, f"there are more than {MOST_CONTROLS} controls.")
+    return specs
 
 
 def every(specs: list[ControlSpec]) -> Iterator[ControlSpec]:

@@ -6,12 +6,15 @@ from typing import Any
 
 from dlmctl.control.catalogue import installed
 from dlmctl.control.registry import log
+from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 
 
 def recipe_schema() -> dict[str, Any]:
     """JSON schema of a recipe, with the parameters of every installed control that works."""
-    schema = Recipe.model_json_schema()
+    schema = MatchedRecipe.model_json_schema()
+    schema["title"] = Recipe.__name__
+    schema.pop("required")  # most recipes have no conditions
     definitions = schema.setdefault("$defs", {})
     entries: dict[str, Any] = {"weight": {"type": "number", "minimum": 0, "default": 1.0}}
     plugins, broken = installed()
@@ -36,4 +39,5 @@ def recipe_schema() -> dict[str, Any]:
         "maxProperties": 2,
     }
     schema["properties"]["controls"]["items"] = control
+    schema["properties"]["conditions"]["additionalProperties"]["items"] = control
     return schema

@@ -1,0 +1,230 @@
+"""Only words from a list, or words whose properties lie within bounds: anywhere, of a tag, or at places."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, model_validator
+from torch import Tensor
+
+from controls.function_words import is_function_word
+from controls.phrases import ANY_NUMBER
+from controls.pos import TAGS_FILE, Pos, tag_table
+from controls.word_bounds import BUILT_IN, Words, bounds_of, fitting
+from controls.word_lists import MOST_ROWS, Value
+from dlmctl.annotators.places import Where, found_in
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.automata import alphabet_of
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.errors import RecipeError, nearest
+from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.word_counts import WordCounts, load_counts
+
+Bools = NDArray[np.bool_]
+# A word seen with a tag less often than this is taken for a slip of the tagger.
+LEAST_SHARE = 0.02
+# Words at fault that a check names.
+NAMED = 3
+
+
+class LexiconParams(ControlParams):
+    """What a recipe says of a lexicon; keys beyond these are properties of words with their bounds."""
+
+    model_config = ConfigDict(extra="allow")
+
+    words: list[str] | None = Field(None, min_length=1, max_length=MOST_ROWS, description="the words that may occur")
+    file: str | None = Field(
+        None, min_length=1, max_length=1000, description="the same as a file with one word on each line"
+    )
+    table: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="a CSV or TSV file with a row a word; any of its columns may be given bounds: "
+        "`concreteness: [4, 5]`, `frequency: [10, null]`, `level: [A1, A2]`. Without a table there are "
+        f"{' and '.join(BUILT_IN)}",
+    )
+    word: str = Field("word", max_length=1000, description="the table's column with the word")
+    where: Where | None = Field(None, description="only words with a tag or at places must fit; all if not given")
+    function_words: bool | None = Field(
+        None, description="let function words and punctuation pass; true if not given, but false at places"
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> LexiconParams:
+        bounds = self.bounds
+        if self.words is not None and self.file is not None:
+            raise ValueError("`words` and `file` both list words; give one of them")
+        if not bounds and self.table is not None:
+            raise ValueError("a table needs bounds for one of its columns, such as `concreteness: [4, 5]`")
+        if not bounds and self.words is None and self.file is None:
+            raise ValueError("give `words`, a `file`, or bounds for a property, such as `letters: [3, 5]`")
+        strange = [name for name in bounds if self.table is None and name not in BUILT_IN]
+        if strange:
+            known = [*BUILT_IN, *type(self).model_fields]
+            raise ValueError(f"without a table there is no property {strange[0][:40]!r}. {nearest(strange[0], known)}")
+        return self
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """What is asked of each property, by its name."""
+        return {name: bounds_of(name, value) for name, value in (self.model_extra or {}).items()}
+
+    @property
+    def lets_function_words_pass(self) -> bool:
+        if self.function_words is not None:
+            return self.function_words
+        return self.where is None or self.where.place is None
+
+
+class PreparedLexicon(Prepared):
+    """The words that may not stand at each place, ``[B, L, V]``, or ``[B, 1, V]`` where all places are alike."""
+
+    exact = True
+
+    def __init__(self, banned: Tensor) -> None:
+        self.banned = banned
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p(only words that may stand where they are), the places taken as independent."""
+        return -state.word_log_probs.masked_fill(self.banned, -torch.inf).logsumexp(-1).clamp(min=-1e4).sum(-1)
+
+    def restrict(self, logits: Tensor) -> Tensor:
+        return logits.masked_fill(self.banned, -torch.inf)
+
+
+class Lexicon(Control[LexiconParams]):
+    """Holds the words of a text to a list or to bounds on their properties; exact for words alone and at places.
+
+    Of words with a tag those are kept out that do not fit and may have the tag, by the counts beside the model; what
+    tags the finished words have is judged by the outside tagger.
+    """
+
+    name = "lexicon"
+    Params = LexiconParams
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self.counts: WordCounts | None = None
+        self._made: dict[str, Words] = {}
+
+    def word_range(self, params: LexiconParams) -> tuple[int, int]:
+        """Any number, but a settled one, and one that the places have room in."""
+        return max(1, params.where.fewest if params.where is not None else 1), ANY_NUMBER
+
+    def attach(self, model: Pretrained) -> None:
+        self.counts = load_counts(model.folder)
+        self._made = {}
+
+    def prepare(self, batch: BatchContext[LexiconParams]) -> Prepared:
+        self.counts = load_counts(batch.folder) if self.counts is None else self.counts
+        names = alphabet_of(batch.vocabulary).words
+        spoken = np.array([name is not None for name in names])
+        passing = np.array([name is None or is_function_word(name) for name in names])
+        made: dict[str, Bools] = {}
+        for params in batch.params:
+            if (key := params.model_dump_json()) not in made:
+                made[key] = self._allowed(params, names, batch) | (
+                    passing if params.lets_function_words_pass else ~spoken
+                )
+        rows = [made[params.model_dump_json()] for params in batch.params]
+        return PreparedLexicon(torch.from_numpy(_banned(rows, batch)).to(batch.device))
+
+    def _allowed(self, params: LexiconParams, names: Sequence[str | None], batch: BatchContext[LexiconParams]) -> Bools:
+        """Which words ``[V]`` may stand where the control asks for something, function words aside.
+
+        Raises:
+            RecipeError: no word is left, or the model has no counts by tags where they are needed.
+        """
+        words = self._words_of(params)
+        fits = np.array([name is not None and words.fault(name) is None for name in names])
+        if params.where is None or params.where.tag is None:
+            if not fits.any():
+                raise words.too_few([name for name in names if name is not None])
+            return fits
+        may = _may_be(params.where.tags, batch)
+        if not (fits & may).any():
+            raise words.too_few([name for name, one in zip(names, may, strict=True) if one and name is not None])
+        return fits | ~may
+
+    def _words_of(self, params: LexiconParams) -> Words:
+        key = params.model_dump_json()
+        if key not in self._made:
+            self._made[key] = fitting(
+                params.words, params.file, (params.table, params.word), params.bounds, self.counts
+            )
+        return self._made[key]
+
+    def check_many(self, params: Sequence[LexiconParams], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """The share of the words asked about that fit; tags are those of the outside tagger."""
+        asked = [row for row, one in enumerate(params) if one.where is not None]
+        wheres = [one.where for one in params if one.where is not None]
+        places = dict(zip(asked, found_in(wheres, [texts[row] for row in asked]), strict=True))
+        found = []
+        for row, (one, words) in enumerate(zip(params, texts, strict=True)):
+            found.append(self._verdict(one, words, places.get(row, list(range(len(words))))))
+        return found
+
+    def _verdict(self, params: LexiconParams, words: Sequence[str], places: Sequence[int]) -> Check:
+        if params.where is not None and len(words) < params.where.fewest:
+            return Check(0.0, False, f"{len(words)} words, and none at some of the places")
+        judged = [at for at in places if not (params.lets_function_words_pass and is_function_word(words[at]))]
+        faults = {at: fault for at in judged if (fault := self._words_of(params).fault(words[at])) is not None}
+        if not faults:
+            return Check(1.0, True, f"{len(judged)} words, and all fit" if judged else "no word to judge")
+        said = [f"{words[at]!r} {fault}" for at, fault in list(faults.items())[:NAMED]]
+        return Check(1 - len(faults) / len(judged), False, ", ".join(said), tuple(faults))
+
+    def properties_of(self, params: LexiconParams, word: str) -> dict[str, Value]:
+        """The properties of a word that the bounds are about, None where one is not known."""
+        return self._words_of(params).properties(word)
+
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LexiconParams]:
+        """The words of each sentence."""
+        return [LexiconParams(words=sorted(set(words))) for words in sentences]
+
+
+def _may_be(tags: Collection[str], batch: BatchContext[LexiconParams]) -> Bools:
+    """Which words ``[V]`` have one of the tags now and then; of one that was not counted nothing is ruled out.
+
+    Raises:
+        RecipeError: the model has no counts of words by tag.
+        ModelError: they are damaged.
+    """
+    path = batch.folder / "controls" / Pos.name / TAGS_FILE
+    if not path.exists() or not isinstance(batch.vocabulary, WordTokenizer):
+        what = "the model has no counts of words by tag, which `where: {tag: ...}` needs."
+        raise RecipeError(what, where="lexicon", remedy="Name the words by their `place` instead.")
+    table = tag_table(path, batch.vocabulary)
+    counts = table.marginal(1)
+    wanted = counts[:, [tag in tags for tag in table.axes[1]]].sum(1)
+    found: Bools = wanted >= LEAST_SHARE * counts.sum(1)
+    return found
+
+
+def _banned(rows: Sequence[Bools], batch: BatchContext[LexiconParams]) -> Bools:
+    """What each row's allowed words ``[V]`` leave out, at the places that are asked about.
+
+    Raises:
+        RecipeError: places are counted from the end of a text whose number of words is not settled.
+    """
+    if all(not params.where or params.where.place is None for params in batch.params):
+        return ~np.stack(rows)[:, None]
+    banned = np.zeros((len(rows), batch.length, len(rows[0])), bool)
+    for row, (allowed, params, layout) in enumerate(zip(rows, batch.params, batch.layouts, strict=True)):
+        if params.where is None or params.where.place is None:
+            banned[row, :] = ~allowed
+            continue
+        if layout.words is None and min(params.where.places) < 0:
+            what = "places from the end need a settled number of words, which they have not under `any` and `not`."
+            raise RecipeError(what, where="lexicon", remedy="Give `length` too, or count from the beginning.")
+        count = layout.positions - 2 if layout.words is None else layout.words
+        banned[row, [place + 1 for place in params.where.at(count)]] = ~allowed
+    return banned

@@ -1,0 +1,138 @@
+"""A user's words: lists of them, and tables of their properties as spreadsheets save them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from dlmctl.datasets.lines import filled_lines
+from dlmctl.datasets.tables import Row, table_rows
+from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.text.files import require_file
+
+# Of a file; the largest published norms have some 10 MB. Words that one list or table may hold.
+MOST_BYTES, MOST_ROWS = 64 * 2**20, 1_000_000
+# What spreadsheets and programs of statistics write for a value that is missing.
+_MISSING = frozenset(["", "na", "n/a", "#n/a", "nan", "null", "none", "-", "."])
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+
+Value = float | str | None
+Bound = tuple[float | None, float | None] | frozenset[str]
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """Properties of words: ``rows`` by the word in lower case, None where a cell is empty. ``name`` is the file's."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Value]]
+
+
+class _Stamp(NamedTuple):
+    """A file as it is now: one that changed is read again."""
+
+    path: Path
+    changed: int
+    size: int
+
+
+def read_list(path: str) -> frozenset[str]:
+    """The words of a file with one on each line, in lower case; blank lines and those that begin with # are left out.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, is too large, or has no words.
+    """
+    return _list(_stamp(path))
+
+
+def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str]) -> WordTable:
+    """A CSV or TSV file with a header and one row a word; of several rows for a word the first counts.
+
+    Args:
+        word: the column with the word.
+        numbers, names: columns whose cells are numbers, and such whose cells are names.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, is too large, is no table, or has words where numbers belong.
+        RecipeError: it lacks a column.
+    """
+    return _table(_stamp(path), word, tuple(numbers), tuple(names))
+
+
+def _stamp(name: str) -> _Stamp:
+    path = Path(name)
+    require_file(path, MOST_BYTES, error=DataError, remedy="Paths are read from the folder where dlmctl was started.")
+    found = path.stat()
+    return _Stamp(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=8)
+def _list(stamp: _Stamp) -> frozenset[str]:
+    words: set[str] = set()
+    for line in filled_lines(stamp.path):
+        if not line.text.startswith("#"):
+            words.add(line.text.casefold())
+            _bounded(len(words), stamp.path)
+    if not words:
+        raise DataError("has no words.", where=str(stamp.path), remedy="Write one word on each line.")
+    return frozenset(words)
+
+
+@lru_cache(maxsize=8)
+def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str, ...]) -> WordTable:
+    rows: dict[str, dict[str, Value]] = {}
+    columns: tuple[str, ...] = ()
+    for number, row in table_rows(stamp.path, []):
+        if not columns and row:
+            columns = tuple(name for name in row if name is not None)
+            _require_columns(stamp.path, columns, [word, *numbers, *names])
+        written = str(row.get(word) or "").strip().casefold()
+        if written and written not in rows:
+            where = f"{stamp.path}:{number}"
+            cells: dict[str, Value] = {name: _number(row, name, where) for name in numbers}
+            rows[written] = cells | {name: str(row.get(name) or "").strip() or None for name in names}
+            _bounded(len(rows), stamp.path)
+    if not rows:
+        raise DataError("has no rows with a word.", where=str(stamp.path), remedy="It needs a header and a row a word.")
+    return WordTable(stamp.path.name, columns, rows)
+
+
+def _bounded(count: int, path: Path) -> None:
+    if count > MOST_ROWS:
+        raise DataError(f"has more than {MOST_ROWS:,} words.", where=str(path))
+
+
+def _require_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in columns:
+            remedy = nearest(name, [column[:40] for column in columns])
+            if name == "word":
+                remedy += " `word: COLUMN` says which column has the words."
+            raise RecipeError(f"{path.name} has no column {name!r}.", where="lexicon", remedy=remedy)
+
+
+def _number(row: Row, name: str, where: str) -> float | None:
+    """The number in a cell, with a decimal point or comma; None where it is empty.
+
+    Raises:
+        DataError: something else stands there.
+    """
+    cell = str(row.get(name) or "").strip()
+    if cell.casefold() in _MISSING:
+        return None
+    if _THOUSANDS.fullmatch(cell) and not cell.startswith(("0", "-0", "+0")):
+        cell = cell.replace(",", "")
+    elif _DECIMAL_COMMA.fullmatch(cell):
+        cell = cell.replace(",", ".")
+    try:
+        found = float(cell)
+    except ValueError:
+        remedy = "Names are given as a list: `level: [A1, A2]`."
+        raise DataError(f"{cell[:40]!r} in the column {name!r} is no number.", where=where, remedy=remedy) from None
+    return found if found == found else None

@@ -1,0 +1,105 @@
+"""Matched sets as a table: one row an item, one column a condition, with the properties of the words that differ."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dlmctl.errors import UserError
+from dlmctl.generation.matched import Item, MatchedSets
+from dlmctl.generation.output import record, replacing
+
+FORMATS = (".csv", ".tsv", ".jsonl")
+# Between the words of a cell, where an item exchanges several.
+SEPARATOR = "; "
+BLANK = "___"
+
+
+def check_table(path: Path) -> None:
+    """Find out before sampling whether a table can be written.
+
+    Raises:
+        UserError: its ending is not known, it is a folder, or its folder does not exist.
+    """
+    if path.suffix not in FORMATS:
+        raise UserError(
+            f"the ending {path.suffix!r} is not known.", where=str(path), remedy=f"Use {', '.join(FORMATS)}."
+        )
+    if path.is_dir():
+        raise UserError("is a folder; name a file in it.", where=str(path))
+    if not path.parent.is_dir():
+        raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
+
+
+def columns_of(sets: MatchedSets) -> list[str]:
+    """The columns: item, each condition's text, then of each condition its words and their properties."""
+    kept = [f"{name}_{column}" for name in sets.conditions for column in ("word", *_properties(sets))]
+    return ["item", *sets.conditions, *kept, "frame", "drawn", "rounds", "passed", "why"]
+
+
+def rows_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
+    """A row for each item, by column."""
+    names = _properties(sets)
+    for item in sets.items:
+        row: dict[str, Any] = {"item": item.index, "frame": frame_of(item), "drawn": item.drawn, "rounds": item.rounds}
+        row |= {"passed": int(item.passed), "why": item.why}
+        for condition in sets.conditions:
+            sample = item.texts.get(condition)
+            row[condition] = "" if sample is None else sample.text
+            row[f"{condition}_word"] = SEPARATOR.join(item.exchanged(condition))
+            for name in names:
+                values = [one.get(name) for one in item.properties.get(condition, [])]
+                row[f"{condition}_{name}"] = SEPARATOR.join(map(_cell, values))
+        yield row
+
+
+def frame_of(item: Item) -> str:
+    """An item's words with blanks for those exchanged."""
+    words = item.texts[item.drawn].words
+    return " ".join(BLANK if at in item.places else word for at, word in enumerate(words))
+
+
+def objects_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
+    """An object for each item, texts with their checks and words exchanged with their places and properties."""
+    for item in sets.items:
+        conditions = {
+            name: {
+                **{key: value for key, value in record(sample).items() if key in ("text", "words", "passed", "checks")},
+                "exchanged": [
+                    {"place": place + 1, "word": sample.words[place], **properties}
+                    for place, properties in zip(item.places, item.properties[name], strict=True)
+                ],
+            }
+            for name, sample in item.texts.items()
+        }
+        about = {"frame": frame_of(item), "drawn": item.drawn, "rounds": item.rounds, "passed": item.passed}
+        yield {"item": item.index, **about, "why": item.why, "conditions": conditions}
+
+
+def write_table(sets: MatchedSets, path: Path) -> None:
+    """Write the items as CSV, tab-separated values or one JSON object a line. The file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in objects_of(sets))
+        else:
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            writer = csv.DictWriter(file, columns_of(sets), delimiter=delimiter, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows_of(sets))
+
+
+def _properties(sets: MatchedSets) -> list[str]:
+    """The properties that any word exchanged has, in the order of their first mention."""
+    found = [name for item in sets.items for words in item.properties.values() for one in words for name in one]
+    return list(dict.fromkeys(found))
+
+
+def _cell(value: float | str | None) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else value

@@ -1,0 +1,55 @@
+"""The recipe of matched sets: the same frame filled under two or more conditions."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from dlmctl.annotators.places import Where
+from dlmctl.recipe.recipe import ControlSpec, Recipe, specs_at
+
+MOST_CONDITIONS = 20
+# What is a column of its own in the table of items.
+COLUMNS = ("item", "passed", "frame", "drawn", "rounds", "why")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+
+
+class MatchedRecipe(Recipe):
+    """A recipe whose samples are items: each a text for every condition, alike but for the words exchanged.
+
+    ``controls`` hold in every condition.
+    """
+
+    conditions: dict[str, list[dict[str, Any]]] = Field(
+        min_length=2,
+        max_length=MOST_CONDITIONS,
+        description="of matched sets: the conditions by name, each with the controls that hold in it beside `controls`",
+    )
+    exchange: Where = Field(
+        description="of matched sets: the words that differ between the conditions, by place or tag; others are kept"
+    )
+
+    @model_validator(mode="after")
+    def _names_make_columns(self) -> Self:
+        for name in self.conditions:
+            if not _NAME.fullmatch(name) or name in COLUMNS:
+                raise ValueError(
+                    f"a condition cannot be called {name[:40]!r}; take letters, figures, - and _, and none of "
+                    f"{', '.join(COLUMNS)}"
+                )
+            if any(name.startswith(f"{other}_") for other in self.conditions):
+                raise ValueError(f"the condition {name!r} begins like another one, so their columns could be mixed up")
+        return self
+
+    def specs_of(self, condition: str) -> list[ControlSpec]:
+        """The entries that hold in a condition, taken apart.
+
+        Raises:
+            RecipeError: an entry has not exactly one control.
+        """
+        return [*self.control_specs(), *specs_at(self.conditions[condition], ("conditions", condition))]
+
+    def spec_sets(self) -> list[list[ControlSpec]]:
+        return [self.specs_of(condition) for condition in self.conditions]

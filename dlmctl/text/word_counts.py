@@ -1,0 +1,86 @@
+"""How often words occur in a model's training text: ``frequencies.json`` in the model's folder."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dlmctl.errors import ModelError
+from dlmctl.text.files import read_object
+
+FILE = "frequencies.json"
+FORMAT = 1
+AGAIN = "Count the training text again, or leave the file out."
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class WordCounts:
+    """Counts of words as written.
+
+    Args:
+        tokens: words of the text in all, unknown ones and punctuation marks among them.
+        counts: how often each word stands there.
+    """
+
+    tokens: int
+    counts: Mapping[str, int]
+
+    @cached_property
+    def _by_fold(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for word, count in self.counts.items():
+            found[word.casefold()] += count
+        return found
+
+    def per_million(self, word: str) -> float:
+        """How often a word occurs in a million, its spellings in upper and lower case taken together."""
+        return self._by_fold[word.casefold()] * MILLION / max(1, self.tokens)
+
+
+def count_words(sentences: Iterable[Sequence[str]], known: Collection[str]) -> WordCounts:
+    """The counts of a text; words that are not ``known``, as to a vocabulary, count as tokens only."""
+    tokens = 0
+    counts: Counter[str] = Counter()
+    for words in sentences:
+        tokens += len(words)
+        counts.update(word for word in words if word in known)
+    return WordCounts(tokens, counts)
+
+
+def save_counts(counts: WordCounts, folder: Path) -> None:
+    """Write ``frequencies.json``, words by falling count."""
+    order = sorted(counts.counts, key=lambda word: (-counts.counts[word], word))
+    value = {
+        "format": FORMAT,
+        "tokens": counts.tokens,
+        "counts": {word: counts.counts[word] for word in order},
+    }
+    (folder / FILE).write_text(json.dumps(value, ensure_ascii=False) + "\n", "utf-8")
+
+
+def load_counts(folder: Path) -> WordCounts | None:
+    """The counts beside a model, None where it has none.
+
+    Raises:
+        ModelError: the file is damaged, or too new.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    value = read_object(path, remedy=AGAIN)
+    if value.get("format") != FORMAT:
+        raise ModelError(f"format {value.get('format')!r} is not the known {FORMAT}.", where=str(path), remedy=AGAIN)
+    tokens, counts = value.get("tokens"), value.get("counts")
+    if not (_is_count(tokens) and isinstance(counts, dict) and all(map(_is_count, counts.values()))):
+        raise ModelError("is damaged: counts are whole numbers from 0.", where=str(path), remedy=AGAIN)
+    return WordCounts(value["tokens"], value["counts"])
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0

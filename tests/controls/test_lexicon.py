@@ -1,0 +1,227 @@
+import json
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from controls import Length, Lexicon, Pos
+from controls.function_words import is_function_word
+from controls.lexicon import LexiconParams
+from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.control.evidence.table import fingerprint, save_table
+from dlmctl.control.evidence.tags import count_tags
+from dlmctl.control.state import ControlState
+from dlmctl.diffusion.layout import Layout
+from dlmctl.errors import DataError, ModelError, RecipeError
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.text.word_counts import FILE, count_words, load_counts, save_counts
+from tests.conftest import SENTENCES, batch_of
+
+QUICK = SamplerSettings(steps=4)
+NORMS = (
+    "Word;Concreteness;Level\r\n"
+    "bakery;4,8;A2\r\nBREAD;4,9;A1\r\nbridge;4,97;A1\r\n"
+    'garden;"4,7";A2\r\ncats;NA;A1\r\nriver;3,1;B1\r\nzebra;5;B2\r\n'
+)
+NOUNS = {"bakery", "bread", "garden", "cats", "bridge", "river"}
+CONTENT = {word for words in SENTENCES for word in words if not is_function_word(word)}
+
+
+@pytest.fixture
+def norms(tmp_path):
+    path = tmp_path / "norms.csv"
+    path.write_bytes(NORMS.encode("utf-8-sig"))
+    return str(path)
+
+
+@pytest.fixture
+def tagged(pretrained, tmp_path):
+    """The tiny model with counts of its words, and of their tags, beside it."""
+    folder = tmp_path / "tagged"
+    save_pretrained(pretrained.model, pretrained.tokenizer, folder)
+    vocabulary = pretrained.tokenizer
+    words = sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
+    tags = [[UPOS_TAGS.index(tag) for tag in found] for found in upos_tagger()(SENTENCES)]
+    ids = [vocabulary.encode(sentence)[1:-1] for sentence in SENTENCES]
+    table = count_tags(zip(ids, tags, strict=True), UPOS_TAGS, len(vocabulary), fingerprint(words))
+    save_table(table, folder / "controls" / "pos" / "tags.safetensors")
+    save_counts(count_words(SENTENCES, CONTENT), folder)
+    return from_pretrained(folder)
+
+
+def content(sample):
+    return {word for word in sample.words if not is_function_word(word)}
+
+
+def test_only_words_of_the_list_and_function_words(pretrained, tmp_path):
+    (tmp_path / "list.txt").write_bytes("\ufeff# first unit\r\nBakery\r\nwarm\r\n\r\nanna\r\n".encode())
+    for given in ({"words": ["bakery", "Warm", "anna"]}, {"file": str(tmp_path / "list.txt")}):
+        result = generate(Lexicon(**given), model=pretrained, samples=12, sampler=QUICK)
+        assert result.success == 1.0
+        assert set().union(*map(content, result)) <= {"bakery", "warm", "Anna"}
+        assert any(is_function_word(word) for sample in result for word in sample.words)
+        alone = generate(Lexicon(**given, function_words=False), model=pretrained, samples=6, sampler=QUICK)
+        assert {word for sample in alone for word in sample.words} <= {"bakery", "warm", "Anna"}
+
+
+def test_properties_of_a_table_with_decimal_commas_and_empty_cells(pretrained, norms):
+    fitting = {"bakery", "bread", "bridge", "garden"}
+    result = generate(
+        Lexicon(table=norms, word="Word", Concreteness=[4, 5], function_words=False),
+        model=pretrained,
+        samples=12,
+        sampler=QUICK,
+    )
+    assert result.success == 1.0
+    assert set().union(*(sample.words for sample in result)) <= fitting
+    named = Lexicon(table=norms, word="Word", Level=["A1", "b1"], letters=[5, None])
+    result = generate(named, model=pretrained, samples=12, sampler=QUICK)
+    assert set().union(*map(content, result)) <= {"bread", "bridge", "river"}
+
+
+def test_places_from_both_ends_hold_words_that_fit(pretrained):
+    control = Lexicon(where={"place": [1, -2]}, letters=[6, 6]) & Length(7, 2)
+    result = generate(control, model=pretrained, samples=12, sampler=QUICK)
+    six = {word for word in CONTENT if len(word) == 6}
+    assert result.success == 1.0
+    assert all({sample.words[0], sample.words[-2]} <= six for sample in result)
+    assert any(len(word) != 6 for sample in result for word in sample.words[1:-2])
+
+
+def test_each_sample_its_own_bounds(pretrained):
+    sets = [LexiconParams(words=["bread"]), LexiconParams(where={"place": 1}, words=["old", "two"])]
+    result = generate(Lexicon.each(sets), model=pretrained, samples=8, sampler=QUICK)
+    assert all(content(sample) <= {"bread"} for sample in result.samples[::2])
+    assert all(sample.words[0] in ("old", "two") for sample in result.samples[1::2])
+
+
+def test_words_of_a_tag_fit_and_those_of_others_are_free(tagged):
+    batch = batch_of(tagged, 1, Layout(8, 6))
+    logits = (
+        Lexicon(where={"tag": "NOUN"}, letters=[6, 6]).ready(batch).restrict(torch.zeros(1, 8, len(tagged.tokenizer)))
+    )
+    left = {word for word in CONTENT if logits[0, 3, tagged.tokenizer.encode([word])[1]] == 0}
+    assert left == {"bakery", "bridge", "garden", *(CONTENT - NOUNS)}
+    free, held = (
+        {word for sample in generate(control, model=tagged, samples=24, sampler=QUICK) for word in sample.words}
+        for control in (None, Lexicon(where={"tag": "NOUN"}, letters=[6, 6]))
+    )
+    assert free & (NOUNS - left)
+    assert not held & (NOUNS - left)
+
+
+def test_the_check_asks_the_tagger_and_names_places():
+    control = Lexicon(where={"tag": "NOUN"}, letters=[5, 9])
+    check = control(["The", "dog", "saw", "the", "garden", "."])
+    assert (check.score, check.passed, check.where) == (0.5, False, (1,))
+    assert check.why == "'dog' has letters 3"
+    assert control(["He", "slept", "."]).passed
+    assert not Lexicon(where={"place": 5}, letters=3)(["the", "dog"]).passed
+    words = Lexicon(words=["dog"])(["The", "dog", "barked", ",", "twice", "."])
+    assert (round(words.score, 3), words.where) == (round(1 / 3, 3), (2, 4))
+
+
+def test_frequency_is_that_of_the_training_text(tagged, pretrained):
+    counts = load_counts(tagged.folder)
+    assert counts.tokens == sum(map(len, SENTENCES))
+    assert counts.per_million("BREAD") == pytest.approx(1e6 / counts.tokens)
+    assert counts.per_million("the") == 0  # not among the words that were kept
+    assert generate(Lexicon(frequency=[1, None]), model=tagged, samples=4, sampler=QUICK).success == 1.0
+    with pytest.raises(RecipeError, match="the model has no counts of its training text"):
+        generate(Lexicon(frequency=[1, None]), model=pretrained, samples=1)
+
+
+def test_counts_that_are_damaged_are_one_message(tagged):
+    for value in ({"format": 9}, {"format": 1, "tokens": 3, "counts": {"a": -1}}, {"format": 1, "tokens": True}):
+        (tagged.folder / FILE).write_text(json.dumps(value))
+        with pytest.raises(ModelError, match=FILE):
+            generate(Lexicon(letters=3), model=tagged, samples=1)
+
+
+def test_too_few_words_are_refused_with_numbers(pretrained, tagged, norms):
+    asked = {"table": norms, "word": "Word", "Concreteness": [1, 2]}
+    with pytest.raises(RecipeError) as caught:
+        generate(Lexicon(**asked), model=pretrained, samples=1)
+    said = str(caught.value)
+    assert "6 of them are among the 7 of norms.csv" in said
+    assert "0 have Concreteness 1 to 2 (there are 3.1 to 4.97)" in said
+    with pytest.raises(RecipeError, match="0 of them are among the 2 of the list"):
+        generate(Lexicon(words=["zebra", "lion"]), model=pretrained, samples=1)
+    with pytest.raises(RecipeError, match="no counts of words by tag"):
+        generate(Lexicon(where={"tag": "NOUN"}, letters=6), model=pretrained, samples=1)
+    with pytest.raises(RecipeError, match="no word is left"):
+        generate(Lexicon(where={"tag": "NOUN"}, words=["sells"]), model=tagged, samples=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"lemma,concreteness\ndog,4\n", "norms.csv has no column 'word'"),
+        (b"word,concretness\ndog,4\n", "Did you mean 'concretness'"),
+        (b"word,concreteness\ndog,four\n", r"norms.csv:2: 'four' in the column 'concreteness' is no number"),
+        ("word,concreteness\ncafé,4\n".encode("latin1"), "is not UTF-8"),
+        ("word\tconcreteness\ndog\t4\n".encode("utf-16"), "is UTF-16"),
+        (b"word,concreteness\n", "has no rows with a word"),
+        (b'word,concreteness\n"dog,4\n', "A quote may be left open"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_one_message(pretrained, tmp_path, text, said):
+    (tmp_path / "norms.csv").write_bytes(text)
+    control = Lexicon(table=str(tmp_path / "norms.csv"), concreteness=[4, 5])
+    with pytest.raises((RecipeError, DataError), match=said):
+        generate(control, model=pretrained, samples=1)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({}, "give `words`, a `file`, or bounds"),
+        ({"leters": [3, 4]}, "Did you mean 'letters'"),
+        ({"letters": [5, 3]}, "go from 5 down to 3"),
+        ({"letters": [None, None]}, "is given bounds as"),
+        ({"letters": True}, "is given bounds as"),
+        ({"letters": [3, float("inf")]}, "is given bounds as"),
+        ({"words": ["dog"], "file": "list.txt"}, "both list words"),
+        ({"table": "norms.csv"}, "needs bounds"),
+        ({"letters": 3, "where": {"tag": "NUON"}}, "Did you mean 'NOUN'"),
+        ({"letters": 3, "where": {"tag": "NOUN", "place": 1}}, "one of the two"),
+        ({"letters": 3, "where": {"place": 0}}, "counted from 1"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(params, said):
+    with pytest.raises(ValidationError, match=said):
+        Lexicon(**params)
+
+
+def test_a_file_that_is_missing_says_where_it_was_looked_for(pretrained):
+    with pytest.raises(DataError, match=r"nowhere.txt: is missing. Paths are read from the folder"):
+        generate(Lexicon(file="nowhere.txt"), model=pretrained, samples=1)
+
+
+def test_it_guides_where_it_cannot_be_exact(pretrained):
+    """Under `any` its energy stands in: with the only other part out of reach, more words are in the list."""
+    words = ["bakery", "bread", "warm"]
+    counts = []
+    for control in (Length(8), (Lexicon(words=words) | Pos(tags=["X"] * 8)) & Length(8)):
+        result = generate(control, model=pretrained, samples=16, sampler=QUICK, guidance=Guidance(scale=30.0))
+        found = [word for sample in result for word in content(sample)]
+        counts.append(sum(word not in words for word in found))
+    assert counts[1] < counts[0]
+
+
+def test_the_energy_is_minus_log_p_of_words_that_fit(pretrained):
+    batch = batch_of(pretrained, 1, Layout(8, 6))
+    prepared = Lexicon(where={"place": 2}, words=["bread", "warm"]).ready(batch)
+    log_probs = torch.randn(1, 8, len(pretrained.tokenizer)).log_softmax(-1)
+    ids = [*range(4), *pretrained.tokenizer.encode(["bread", "warm"])[1:-1]]  # the special tokens are others' business
+    state = ControlState(
+        torch.zeros(1, 8, 8),
+        torch.zeros(1),
+        vocabulary=pretrained.tokenizer,
+        embeddings=pretrained.model.embeddings,
+        x0=lambda: torch.zeros(1),
+        word_log_probs=lambda: log_probs,
+    )
+    assert prepared.energy(state).item() == pytest.approx(-log_probs[0, 2, ids].exp().sum().log().item(), rel=1e-4)
