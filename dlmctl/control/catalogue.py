@@ -79,9 +79,7 @@ class Plugin:
         folder = resolve(model)
         if not self.trainable:
             return "none needed"
-        from dlmctl.control.classifier import classifier_folder
-
-        beside = classifier_folder(folder, self.name)
+        beside = folder / "controls" / self.name
         named = sorted({path.parent.name for path in beside.glob("*/*.safetensors")})
         if not named and not any(beside.glob("*.safetensors")):
             return "missing"

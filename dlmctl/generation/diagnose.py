@@ -125,7 +125,7 @@ class _Trial:
             return spec.place
         # None alone: it is the company. The one that complains is where to look.
         named = [spec.place for spec in every(list(specs)) if spec.name in (error.where or "").split(" and ")]
-        return named[0] if named else ("controls",)
+        return named[-1] if named else ("controls",)
 
 
 def _sets(spec: ControlSpec) -> int:

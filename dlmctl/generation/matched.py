@@ -18,8 +18,9 @@ from dlmctl.control.kept import Kept, KeptParams
 from dlmctl.control.properties import properties_of
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, load_model
-from dlmctl.generation.generate import Sample, generate
+from dlmctl.generation.generate import generate
 from dlmctl.generation.ranking import satisfied
+from dlmctl.generation.results import Sample
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.settings import Until

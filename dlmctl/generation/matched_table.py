@@ -10,7 +10,7 @@ from typing import Any
 
 from dlmctl.errors import UserError
 from dlmctl.generation.matched import Item, MatchedSets
-from dlmctl.generation.output import record, replacing
+from dlmctl.generation.output import replacing
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 # Between the words of a cell, where an item exchanges several.
@@ -67,7 +67,11 @@ def objects_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
     for item in sets.items:
         conditions = {
             name: {
-                **{key: value for key, value in record(sample).items() if key in ("text", "words", "passed", "checks")},
+                **{
+                    key: value
+                    for key, value in sample.to_dict().items()
+                    if key in ("text", "words", "passed", "checks")
+                },
                 "exchanged": [
                     {"place": place + 1, "word": sample.words[place], **properties}
                     for place, properties in zip(item.places, item.properties[name], strict=True)

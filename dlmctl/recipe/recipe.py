@@ -8,7 +8,7 @@ each sample its own, in turn.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -150,7 +150,7 @@ class Misplaced(RecipeError):
         self.place = place
 
 
-def specs_at(entries: list[dict[str, Any]], place: Place) -> list[ControlSpec]:
+def specs_at(entries: Sequence[Any], place: Place) -> list[ControlSpec]:
     """The entries of a list of controls, which stands at ``place``, taken apart.
 
     Raises:

@@ -15,6 +15,7 @@ from dlmctl.control.automata.phrases import Language
 from dlmctl.control.automata.product import complement
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.errors import RecipeError
 from dlmctl.text.tokenizer import Tokenizer
 
 
@@ -57,7 +58,7 @@ class HeldWords(Prepared):
             # Rows that ask for the same share one automaton.
             key = (layout.words is None, *((id(demand.automaton), demand.phrases) for demand in demands))
             if key not in made:
-                made[key] = language_of(demands, alphabet)
+                made[key] = self._language(demands, alphabet)
                 if layout.words is None:
                     made[key] = Language(ended(_whole(made[key]), vocabulary.end_id, vocabulary.pad_id))
             languages.append(made[key])
@@ -70,6 +71,14 @@ class HeldWords(Prepared):
             sharpness=[SHARPNESS if any(demand.phrases for demand in row) else 1.0 for row in self.demands],
             device=self.batch.device,
         )
+
+    @staticmethod
+    def _language(demands: Sequence[Demand], alphabet: Alphabet) -> Language:
+        try:
+            return language_of(demands, alphabet)
+        except RecipeError as error:
+            where = error.where or " and ".join(dict.fromkeys(demand.name for demand in demands))
+            raise RecipeError(error.what, where=where, remedy=error.remedy) from None
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(the text is in the language), the words taken as independent."""
