@@ -91,6 +91,10 @@ class MaskedLM(nn.Module):
         """The id of MASK."""
         return self.config.mask_id
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """torch.compile the denoiser, which is where the time goes."""
+        self.denoiser.compile(*args, **kwargs)
+
     @property
     def embeddings(self) -> Tensor:
         """The embedding of every word ``[V, H]``, MASK left out."""
