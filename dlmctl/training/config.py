@@ -30,7 +30,9 @@ class LoopConfig(BaseModel):
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     decay: Literal["linear", "cosine", "constant"] = Field("linear", description="shape of the decay to zero")
-    decay_share: float = Field(1.0, gt=0, le=1, description="share of the steps, the last ones, in which the rate falls")
+    decay_share: float = Field(
+        1.0, gt=0, le=1, description="share of the steps, the last ones, in which the rate falls"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for none")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")

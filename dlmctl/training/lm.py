@@ -232,8 +232,7 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
     Returns:
         The folder of the saved model, ``out/model``.
     """
-    is_masked = isinstance(config, MaskedTrainingConfig)
-    task = MaskedTask(config, data) if is_masked else LanguageModelTask(config, data)
+    task = MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)
     if (out / "model").exists():
         check_writable(out / "model")
     model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data)}, resume=resume)

@@ -29,7 +29,9 @@ class Muon(torch.optim.Optimizer):
         lr: the learning rate; weight_decay: decoupled.
     """
 
-    def __init__(self, parameters: Iterable[tuple[nn.Parameter, tuple[int, ...]]], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[tuple[nn.Parameter, tuple[int, ...]]], lr: float, weight_decay: float
+    ) -> None:
         by_parts: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for parameter, parts in parameters:
             by_parts.setdefault(parts, []).append(parameter)
