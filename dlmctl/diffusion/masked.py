@@ -8,7 +8,7 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
