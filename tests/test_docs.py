@@ -157,8 +157,11 @@ def test_recipes_page_names_every_setting(kind):
 
 
 def test_training_page_names_every_setting():
+    from dlmctl.diffusion.masked import MaskedSettings
     from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
+    from dlmctl.models.llama import LlamaConfig
     from dlmctl.training.lm import LanguageModelConfig
+    from dlmctl.training.masked import MaskedTrainingConfig
     from dlmctl.training.scorer import ScorerConfig, ScorerSizes
 
     page = REPO / "docs" / "training.md"
@@ -168,6 +171,9 @@ def test_training_page_names_every_setting():
         ModelSettings,
         *denoisers,
         LanguageModelConfig,
+        MaskedTrainingConfig,
+        MaskedSettings,
+        LlamaConfig,
         ScorerConfig,
         ScorerSizes,
         LabelSettings,

@@ -33,6 +33,11 @@ class PackingName(str, Enum):
     block = "block"
 
 
+class SplittingName(str, Enum):
+    e2e = "e2e"
+    penn = "penn"
+
+
 @app.callback()
 def data() -> None:
     """Prepare data sets for training."""
@@ -63,6 +68,15 @@ def prepare(
     tokenizer: Annotated[
         str | None, typer.Option(help="Use a Hugging Face tokenizer: a folder or a hub name.", metavar="NAME")
     ] = None,
+    splitting: Annotated[
+        SplittingName | None,
+        typer.Option(
+            help="How texts become words: e2e, or penn (don't is do n't). That of the vocabulary if not given."
+        ),
+    ] = None,
+    tags: Annotated[
+        bool, typer.Option("--tags", help="Keep the part of speech of each word, by the bundled tagger, as upos.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the data set in --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -72,6 +86,7 @@ def prepare(
     TSV with a text column, CoNLL-U (its tags are kept), Parquet, text; all but Parquet also as .gz, .bz2 or .xz.
     Says what was left out, and why.
     """
+    from dlmctl.annotators.tagging import upos_tagger
     from dlmctl.datasets.prepare import find_tokenizer
     from dlmctl.datasets.prepare import prepare as run
 
@@ -88,6 +103,8 @@ def prepare(
         seed=seed,
         unique=unique,
         tokenizer=find_tokenizer(vocabulary, tokenizer),
+        splitting=splitting.value if splitting else None,
+        tagger=upos_tagger() if tags else None,
         overwrite=overwrite,
     )
     if json:

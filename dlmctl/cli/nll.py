@@ -15,10 +15,14 @@ def nll(
     data: Annotated[Path, typer.Argument(help="A prepared data set with the model's vocabulary, or a file of texts.")],
     split: Annotated[str, typer.Option(help="Of a prepared data set.")] = "valid",
     limit: Annotated[int, typer.Option(min=1, help="Use at most so many texts, spread evenly.")] = 1000,
-    draws: Annotated[int, typer.Option(min=1, help="Steps of the process drawn for each text.")] = 20,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Steps of the process, or masked canvases, drawn for each text.")
+    ] = 20,
     steps: Annotated[
         int | None,
-        typer.Option(min=2, help="Steps of the process; 2000 if not given. Each number has a bound of its own."),
+        typer.Option(
+            min=2, help="Steps of the process (not of masked models); 2000 if not given. Each number has its own bound."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
@@ -26,24 +30,26 @@ def nll(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """How likely a model finds texts: the variational bound per token and per word, and its parts over time."""
+    """How likely a model finds texts: an upper bound on -log p, and its parts over time or over the share masked."""
     import json as encoder
 
-    from dlmctl.cli.render import counting, print_likelihood
-    from dlmctl.evaluation.plot import check_plot, plot_likelihood
+    from dlmctl.cli.render import counting
+    from dlmctl.cli.render_bound import print_likelihood
+    from dlmctl.evaluation.plot import check_plot, plot_parts
 
     if plot is not None:
         check_plot(plot)
     with counting("texts", quiet=quiet or json) as progress:
         from dlmctl.checkpoint.pretrained import from_pretrained
-        from dlmctl.evaluation.nll import likelihood, read_texts
+        from dlmctl.evaluation.masked_nll import bound_of_texts
+        from dlmctl.evaluation.nll import read_texts
         from dlmctl.sampling.device import choose_device
 
         pretrained = from_pretrained(model, choose_device(device))
         texts = read_texts(data, pretrained, split, limit)
-        found = likelihood(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
+        found = bound_of_texts(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
     if plot is not None:
-        plot_likelihood(found, plot)
+        plot_parts(found.picture(), plot)
     if json:
         typer.echo(encoder.dumps(found.figures(), indent=2))
     else:

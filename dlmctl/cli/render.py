@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,13 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dlmctl.evaluation.decode import Decoded
-    from dlmctl.evaluation.nll import Likelihood
     from dlmctl.generation.bulk import Outcome
     from dlmctl.generation.matched import MatchedSets
     from dlmctl.generation.results import Generation
-
-# In nats.
-BIT = math.log(2)
 
 
 def say(message: str) -> None:
@@ -102,41 +96,6 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: i
     for number, row in enumerate(rows, start=1):
         table.add_row(*row, end_section=section > 0 and number % section == 0)
     console.print(table)
-
-
-def print_likelihood(found: Likelihood) -> None:
-    """The bound in nats and bits, then its parts over time as bars."""
-    console = Console()
-    plain = not console.is_terminal
-    rows = [
-        ("per token (START, words, END)", found.nats),
-        ("per word", found.nats_per_word),
-        ("standard error per token", found.standard_error),
-        ("prior", found.prior),
-        ("diffusion", sum(part.nats for part in found.diffusion)),
-        ("words given the last latent", found.words),
-        ("of it on PAD", found.padding),
-    ]
-    parts = [(f"t {part.since:.2f} to {part.until:.2f}", part.nats) for part in found.diffusion]
-    if plain:
-        for name, nats in [("", None), *rows, *parts]:
-            print("\t".join([name, *(["nats", "bits"] if nats is None else [f"{nats:.4f}", f"{nats / BIT:.4f}"])]))
-    else:
-        table = Table(pad_edge=False)
-        table.add_column("")
-        table.add_column("nats", justify="right")
-        table.add_column("bits", justify="right")
-        table.add_column("")
-        for name, nats in rows:
-            table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}")
-        table.add_section()
-        most = max(nats for _, nats in parts)
-        for name, nats in parts:
-            table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}", Bar(most, 0, nats, width=30, color="cyan"))
-        console.print(table)
-    told = f"{found.sentences} texts, {found.token_count} tokens; {found.draws} of {found.steps} steps drawn for each"
-    unknown = f"; {found.unknown:.1%} of the words are unknown to the model" if found.unknown else ""
-    Console(stderr=plain).print(f"{told}{unknown}.", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -21,10 +21,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --ou
 @app.command()
 def lm(data: Data, out: Out, config: Config = "e2e", settings: Settings = None, resume: Resume = False) -> None:
     """Train a diffusion language model."""
-    from dlmctl.training.config import read_config
-    from dlmctl.training.lm import LanguageModelConfig, train_lm
+    from dlmctl.training.lm import read_lm_config, train_lm
 
-    folder = train_lm(read_config(config, LanguageModelConfig, settings or []), data, out, resume=resume)
+    folder = train_lm(read_lm_config(config, settings or []), data, out, resume=resume)
     say(f"model saved in {folder}")
 
 

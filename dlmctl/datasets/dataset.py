@@ -40,15 +40,19 @@ class Split:
     def row(self, index: int) -> np.ndarray:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
-    def read_fields(self) -> list[dict[str, Any]]:
-        """The source fields of every row, in order.
+    def iter_fields(self) -> Iterator[dict[str, Any]]:
+        """The source fields of every row, in order, one row at a time.
 
         Raises:
             DataError: this split was prepared without fields, or they are damaged.
         """
         if self.fields is None or not self.fields.exists():
             raise DataError("this data set was prepared from a source without fields.")
-        return [value for _, value in json_lines(self.fields)]
+        return (value for _, value in json_lines(self.fields))
+
+    def read_fields(self) -> list[dict[str, Any]]:
+        """``iter_fields`` as a list."""
+        return list(self.iter_fields())
 
 
 def write_split(
@@ -129,10 +133,11 @@ class BatchPlan:
 
 def padded(split: Split, rows: np.ndarray, canvas: int, pad_id: int) -> np.ndarray:
     """The rows as one ``[rows, canvas]`` int64 array, cut or padded to the canvas."""
-    batch = np.full((len(rows), canvas), pad_id, np.int64)
-    for at, row in enumerate(rows):
-        ids = split.row(int(row))[:canvas]
-        batch[at, : len(ids)] = ids
+    starts, ends = split.offsets[rows], split.offsets[np.asarray(rows) + 1]
+    at = starts[:, None] + np.arange(canvas)
+    inside = at < ends[:, None]
+    batch = np.full(at.shape, pad_id, np.int64)
+    batch[inside] = split.ids[at[inside]]
     return batch
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,16 @@ import numpy as np
 
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
+from dlmctl.datasets.labelled import Annotator, tagged
 from dlmctl.datasets.notes import field_notes, unknown_note
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
-from dlmctl.errors import DataError, UserError
-from dlmctl.text.tokenizer import SPECIALS, HuggingFaceTokenizer, Tokenizer, WordTokenizer, load_tokenizer
+from dlmctl.errors import DataError, UserError, nearest
+from dlmctl.text.tokenizer import SPECIALS, SPLITS, HuggingFaceTokenizer, Tokenizer, WordTokenizer, load_tokenizer
 
 DATASET_FORMAT = 1
-_OWN_FILES = re.compile(r".*\.(ids|offsets)\.npy|.*\.fields\.jsonl|vocab\.json|dataset\.json|tokenizer")
+Splitter = Callable[[str], list[str]]
+_OWN_FILES = re.compile(r".*\.(ids|offsets)\.npy|.*\.fields\.jsonl|(vocab|words|dataset)\.json|tokenizer")
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def prepare(
     seed: int = 0,
     unique: bool = False,
     tokenizer: Tokenizer | None = None,
+    splitting: str | None = None,
+    tagger: Annotator | None = None,
     overwrite: bool = False,
 ) -> PrepareReport:
     """Make a prepared data set with the splits ``train`` and ``valid``.
@@ -124,6 +130,8 @@ def prepare(
         seed: of the choice of the rows held out.
         unique: keep only the first of several equal texts of a file.
         tokenizer: an existing vocabulary; None to make one from ``train``.
+        splitting: how raw text becomes words, a name in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
+        tagger: sentences of words to a label for each word, kept as the field ``upos`` where the source has none.
         overwrite: replace ``out`` if it is a prepared data set.
 
     Raises:
@@ -131,12 +139,19 @@ def prepare(
         UserError: a setting is out of its range.
     """
     _check_settings(min_count, length, valid_share)
+    splitting = _splitting(tokenizer, splitting)
+    if tagger is not None and (packing == "block" or not isinstance(tokenizer, WordTokenizer | None)):
+        what = "labels of words need texts of whole words, one a row."
+        raise UserError(what, where="--tags", remedy="Leave it out, or --packing block and --tokenizer.")
     _check_target(out, overwrite)
     with staged(out, "data set", lambda: _check_target(out, overwrite)) as staging:
-        first = _read(train, format, text_field, unique)
-        second = _read(valid, format, text_field, unique) if valid else _hold_out(first, valid_share, seed)
+        read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
+        first = read(train)
+        second = read(valid) if valid else _hold_out(first, valid_share, seed)
+        if tagger is not None:
+            first.records, second.records = tagged(first.records, tagger), tagged(second.records, tagger)
         notes = field_notes([record.fields for texts in (first, second) for record in texts.records if record.fields])
-        vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count)
+        vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count, splitting)
         vocabulary.save(staging)
         splits = {
             name: _write(staging, name, texts, vocabulary, packing, length)
@@ -161,9 +176,20 @@ def _unknown_notes(splits: dict[str, SplitReport], min_count: int | None) -> lis
     return [note for note in notes if note is not None]
 
 
-def _new_vocabulary(texts: _Texts, min_count: int) -> WordTokenizer:
+def _splitting(tokenizer: Tokenizer | None, asked: str | None) -> str:
+    """The way of splitting texts that is asked for and goes with the vocabulary."""
+    own = tokenizer.splitting if isinstance(tokenizer, WordTokenizer) else None
+    if asked is not None and own is not None and asked != own:
+        what = f"the vocabulary is one of words that are split as {own!r}, not {asked!r}."
+        raise UserError(what, where="--splitting", remedy="Leave it out.")
+    if asked is not None and asked not in SPLITS:
+        raise UserError(f"there is no splitting {asked!r}.", where="--splitting", remedy=nearest(asked, list(SPLITS)))
+    return asked or own or "e2e"
+
+
+def _new_vocabulary(texts: _Texts, min_count: int, splitting: str) -> WordTokenizer:
     # Over-long texts count as well: whether a word is in the vocabulary should not hang on the length.
-    tokenizer = WordTokenizer.from_corpus((record.words for record in texts.records), min_count)
+    tokenizer = WordTokenizer.from_corpus((record.words for record in texts.records), min_count, splitting)
     if len(tokenizer) == len(SPECIALS):
         raise DataError(
             f"no word occurs {min_count} times.", where=str(texts.source), remedy="Choose a smaller --min-count."
@@ -215,11 +241,11 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise DataError("exists already.", where=str(out), remedy="Name a new folder, or replace it by --overwrite.")
 
 
-def _read(path: Path, format: Format | None, text_field: str, unique: bool) -> _Texts:
+def _read(path: Path, format: Format | None, text_field: str, unique: bool, split: Splitter) -> _Texts:
     chosen = format or sniff(path, text_field)
     texts = _Texts(path, chosen)
     seen: set[tuple[str, ...]] = set()
-    for record in read_corpus(path, chosen, text_field=text_field, dropped=texts.dropped):
+    for record in read_corpus(path, chosen, text_field=text_field, dropped=texts.dropped, split=split):
         if unique:
             key = tuple(record.words)
             if key in seen:

@@ -63,7 +63,12 @@ class Dropped:
 
 
 def read_corpus(
-    path: Path, format: Format, *, text_field: str = "text", dropped: Dropped | None = None
+    path: Path,
+    format: Format,
+    *,
+    text_field: str = "text",
+    dropped: Dropped | None = None,
+    split: Callable[[str], list[str]] = split_words,
 ) -> Iterator[Record]:
     """The records of one file, in order.
 
@@ -71,6 +76,7 @@ def read_corpus(
         format: one of ``FORMATS``; ``sniff`` tells it from the file.
         text_field: which key of a JSON-lines object, or column of a table, holds the text; the others become fields.
         dropped: told of every row left out (``empty``, ``unreadable``).
+        split: raw text to words, where the source has not split it.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, or is a table without the columns of its format.
@@ -90,7 +96,7 @@ def read_corpus(
             dropped.add("unreadable", line, str(error))
             continue
         for text, fields in found:
-            words = text.split() if tokenised else split_words(text)
+            words = text.split() if tokenised else split(text)
             if words:
                 yield _record(words, detokenize(words) if tokenised else " ".join(text.split()), fields, line)
             else:

@@ -8,7 +8,7 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,10 @@ class MaskedLM(nn.Module):
     def mask_id(self) -> int:
         """The id of MASK."""
         return self.config.mask_id
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """torch.compile the denoiser, which is where the time goes."""
+        self.denoiser.compile(*args, **kwargs)
 
     @property
     def embeddings(self) -> Tensor:

@@ -42,6 +42,15 @@ class Part(NamedTuple):
     nats: float
 
 
+class Picture(NamedTuple):
+    """The parts of a bound as they are drawn: what they are ``along``, their ``unit``, and the ``title`` above them."""
+
+    parts: list[Part]
+    along: str
+    unit: str
+    title: str
+
+
 class Likelihood(NamedTuple):
     """The bound over a corpus. Parts are in nats per token, counting START, the words and END, and sum to ``nats``.
 
@@ -77,6 +86,14 @@ class Likelihood(NamedTuple):
         parts = [part._asdict() for part in self.diffusion]
         return {**self._asdict(), "diffusion": parts, "nats_per_word": self.nats_per_word, **bits}
 
+    def picture(self) -> Picture:
+        """The parts over t."""
+        title = (
+            f"{self.nats:.3f} ± {self.standard_error:.3f} nats per token over {self.sentences} texts; "
+            f"prior {self.prior:.4f}, words {self.words:.4f}"
+        )
+        return Picture(self.diffusion, "time t (0: words, 1: noise)", "nats per token", title)
+
 
 class Texts(NamedTuple):
     """Rows of word ids, START to END, and what a model that takes a label or a source is given with each."""
@@ -109,7 +126,7 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
         prompted = isinstance(config, ModelConfig) and (config.label or config.source)
         fields = found.read_fields() if prompted else [{}] * len(found)
     else:
-        records = list(read_corpus(data, sniff(data)))
+        records = list(read_corpus(data, sniff(data), split=tokenizer.split))
         chosen = _spread(len(records), limit)
         rows = [tokenizer.encode(records[at].words) for at in chosen]
         fields = [record.fields or {} for record in records]
@@ -180,7 +197,7 @@ def likelihood(
     tokens = int(lengths.sum())
     return Likelihood(
         nats=float(sums.sum()) / tokens,
-        standard_error=_ratio_error(sums, lengths),
+        standard_error=ratio_error(sums, lengths),
         prior=prior / tokens,
         diffusion=[Part(at / BINS, (at + 1) / BINS, float(nats) / tokens) for at, nats in enumerate(bins)],
         words=words / tokens,
@@ -237,7 +254,7 @@ def _picked(stretches: Sequence[np.ndarray], text: Draw) -> np.ndarray:
     )
 
 
-def _ratio_error(sums: np.ndarray, lengths: np.ndarray) -> float:
+def ratio_error(sums: np.ndarray, lengths: np.ndarray) -> float:
     """Standard error of a ratio of sums (Cochran 1977, eq. 6.9); not a number for a single text."""
     count = len(sums)
     if count < 2:

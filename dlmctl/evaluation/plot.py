@@ -9,7 +9,7 @@ from dlmctl.errors import UserError
 from dlmctl.generation.output import replacing
 
 if TYPE_CHECKING:
-    from dlmctl.evaluation.nll import Likelihood
+    from dlmctl.evaluation.nll import Picture
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -32,8 +32,8 @@ def check_plot(path: Path) -> None:
         raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
 
 
-def plot_likelihood(found: Likelihood, path: Path) -> None:
-    """The bound's parts over t as bars, in nats per token.
+def plot_parts(picture: Picture, path: Path) -> None:
+    """The parts of a bound as bars.
 
     Raises:
         UserError: the file cannot be written.
@@ -42,16 +42,11 @@ def plot_likelihood(found: Likelihood, path: Path) -> None:
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    starts = [part.since for part in found.diffusion]
-    axes.bar(starts, [part.nats for part in found.diffusion], width=[p.until - p.since for p in found.diffusion],
-             align="edge", edgecolor="white")  # fmt: skip
+    starts, widths = zip(*((part.since, part.until - part.since) for part in picture.parts), strict=True)
+    axes.bar(starts, [part.nats for part in picture.parts], width=widths, align="edge", edgecolor="white")
     axes.set_xlim(0, 1)
-    axes.set_xlabel("time t (0: words, 1: noise)")
-    axes.set_ylabel("nats per token")
-    axes.set_title(
-        f"{found.nats:.3f} ± {found.standard_error:.3f} nats per token over {found.sentences} texts; "
-        f"prior {found.prior:.4f}, words {found.words:.4f}",
-        fontsize="medium",
-    )
+    axes.set_xlabel(picture.along)
+    axes.set_ylabel(picture.unit)
+    axes.set_title(picture.title, fontsize="medium")
     with replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)

@@ -46,7 +46,19 @@ class LlamaConfig(BaseModel):
         return f"{self.layers} Llama blocks of width {self.hidden}, {self.heads} heads"
 
 
-def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> nn.Linear:
+class FusedLinear(nn.Linear):
+    """Several linear layers over one input as one matrix ``[sum of parts, width]``.
+
+    Args:
+        parts: the output width of each layer, which optimisers that see matrices have to know.
+    """
+
+    def __init__(self, width: int, parts: tuple[int, ...]) -> None:
+        super().__init__(width, sum(parts), bias=False)
+        self.parts = parts
+
+
+def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> FusedLinear:
     """Several linear layers over one input as one matrix, layer ``name`` of ``holder``; saved under their own names.
 
     Args:
@@ -64,7 +76,7 @@ def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> nn
 
     holder.register_state_dict_post_hook(split)
     holder.register_load_state_dict_pre_hook(join)
-    return nn.Linear(width, sum(parts.values()), bias=False)
+    return FusedLinear(width, tuple(parts.values()))
 
 
 class SelfAttention(nn.Module):

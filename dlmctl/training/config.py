@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.errors import UserError, nearest
 from dlmctl.recipe.explain import explain
-from dlmctl.recipe.yaml_file import overlay, parse
+from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -30,6 +30,9 @@ class LoopConfig(BaseModel):
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     decay: Literal["linear", "cosine", "constant"] = Field("linear", description="shape of the decay to zero")
+    decay_share: float = Field(
+        1.0, gt=0, le=1, description="share of the steps, the last ones, in which the rate falls"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for none")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
@@ -61,11 +64,26 @@ def read_config(source: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
     Raises:
         UserError: there is no such file, it cannot be read, or it does not fit; the message names the line.
     """
+    value, file = read_settings(source, overrides)
+    return fitted(value, file, kind)
+
+
+def read_settings(source: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], SettingsFile]:
+    """The settings of a configuration before they are known to fit, and the file for messages; see ``read_config``."""
     value, file = parse(_text_of(source), source)
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise UserError("a configuration is a mapping of settings.", where=f"{source}:1")
     overlay(value, overrides, file)
+    return value, file
+
+
+def fitted(value: dict[str, Any], file: SettingsFile, kind: type[T]) -> T:
+    """Settings as the pydantic model that they must fit.
+
+    Raises:
+        UserError: they do not; the message names the line.
+    """
     try:
         return kind.model_validate(value)
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
@@ -20,13 +20,15 @@ from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
 from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
 from dlmctl.diffusion.process import one_step
+from dlmctl.errors import nearest
 from dlmctl.generation.generate import generate
 from dlmctl.models.conditioner import PAD, Conditioning
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.tokenizer import Tokenizer
-from dlmctl.training.config import LoopConfig
+from dlmctl.training.config import LoopConfig, fitted, read_settings
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
+from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
 from dlmctl.training.prompts import Prompts
 from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
@@ -198,17 +200,39 @@ def objective(model: DiffusionLM, ids: Tensor, t: Tensor, given: Conditioning | 
     return cross_entropy_loss(model, ids, t, noise, given)["loss"]
 
 
-def train_lm(config: LanguageModelConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
+LmConfig = LanguageModelConfig | MaskedTrainingConfig
+FAMILIES: dict[str, type[LmConfig]] = {"gaussian": LanguageModelConfig, "masked": MaskedTrainingConfig}
+
+
+def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:
+    """A configuration of ``dlmctl train lm``, of the family that ``model.family`` names; see ``read_config``.
+
+    Raises:
+        UserError: there is no such file or family, or the settings do not fit.
+    """
+    value, file = read_settings(source, overrides)
+    settings = value.get("model")
+    family = settings.get("family", "gaussian") if isinstance(settings, dict) else "gaussian"
+    if not isinstance(family, str) or family not in FAMILIES:
+        what = f"model.family: there is no family {str(family)[:60]!r}."
+        raise file.error(("model", "family"), what, nearest(str(family), list(FAMILIES)))
+    if isinstance(settings, dict) and family == "gaussian":
+        settings.pop("family", None)  # which is told by its absence in the folders of models
+    return fitted(value, file, FAMILIES[family])
+
+
+def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
     """Train a model and save its averaged weights.
 
     Args:
+        config: of whichever family.
         data: a prepared data set.
         out: folder of the run (metrics, checkpoint).
 
     Returns:
         The folder of the saved model, ``out/model``.
     """
-    task = LanguageModelTask(config, data)
+    task = MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)
     if (out / "model").exists():
         check_writable(out / "model")
     model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data)}, resume=resume)

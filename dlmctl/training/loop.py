@@ -6,6 +6,7 @@ What differs between them is the ``Task``: batches, a loss, a validation and, if
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,15 +20,19 @@ from torch.optim.swa_utils import AveragedModel
 
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
+from dlmctl.models.llama import FusedLinear
 from dlmctl.processes import held
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.interrupts import Interrupts
+from dlmctl.training.muon import Muon
 from dlmctl.training.progress import TrainingProgress
 from dlmctl.training.state import STATE_FILE, Parts, restore_state, save_state
 from dlmctl.training.throughput import flops_per_position, peak_flops
 
 # A run that is lost in its first hour has cost little less than one that is lost at its end.
 FIRST_CHECKPOINT_SECONDS = 60.0
+# What models call the list of their blocks.
+IN_BLOCKS = re.compile(r"\.(blocks|layers)\.\d")
 
 
 class Task(Protocol):
@@ -69,9 +74,10 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     """Share of the peak learning rate at ``step``: linear warm-up, then the decay to zero."""
     if step < config.warmup:
         return (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
     if config.decay == "constant":
         return 1.0
+    start = max(config.warmup, round(config.steps * (1 - config.decay_share)))
+    done = max(0, step - start) / max(1, config.steps - start)
     if config.decay == "linear":
         return 1.0 - done
     return float(0.5 + 0.5 * torch.cos(torch.tensor(done * torch.pi)))
@@ -79,20 +85,23 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 
 def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """AdamW; with ``muon``, Muon (Jordan 2024) for the matrices inside blocks and AdamW for all the rest."""
-    matrices: list[nn.Parameter] = []
+    fused_parts = {id(module.weight): module.parts for module in model.modules() if isinstance(module, FusedLinear)}
+    matrices: list[tuple[nn.Parameter, tuple[int, ...]]] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            hidden = parameter.ndim == 2 and ".blocks." in name
-            (matrices if hidden and config.optimizer == "muon" else others).append(parameter)
+        if not parameter.requires_grad:
+            continue
+        if config.optimizer == "muon" and parameter.ndim == 2 and IN_BLOCKS.search(name):
+            matrices.append((parameter, fused_parts.get(id(parameter), (len(parameter),))))
+        else:
+            others.append(parameter)
     decay = config.weight_decay
     fused = next(model.parameters()).is_cuda or next(model.parameters()).device.type == "cpu"
     found: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(others, lr=config.lr, weight_decay=decay, betas=(0.9, 0.98), fused=fused)
     ]
     if matrices:
-        # match_rms_adamw scales the update so that one learning rate serves both optimisers.
-        found.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        found.append(Muon(matrices, lr=config.lr, weight_decay=decay))
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.errors import UserError
+from dlmctl.text.tokenizer import SPLIT_FILE
 
 STATE_FILE = "state.pt"
 # What a run may be continued with: how long, how fast, and how often it tells of itself. All else makes another run.
@@ -30,7 +31,7 @@ def digest(folder: Path) -> dict[str, str]:
     """What a prepared data set is, in short: a digest of its rows and fields, and one of its vocabulary."""
     rows, words = hashlib.sha256(), hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "dataset.json"):
-        is_vocabulary = path.name == "vocab.json" or "tokenizer" in path.relative_to(folder).parts[:-1]
+        is_vocabulary = path.name in ("vocab.json", SPLIT_FILE) or "tokenizer" in path.relative_to(folder).parts[:-1]
         with path.open("rb") as file:
             (words if is_vocabulary else rows).update(hashlib.file_digest(file, "sha256").digest())
     return {"data": rows.hexdigest(), "vocabulary": words.hexdigest()}

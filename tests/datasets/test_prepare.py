@@ -180,3 +180,33 @@ def test_one_text_cannot_be_split(tmp_path):
     (tmp_path / "one.txt").write_text("The inn.\n" * 5)
     with pytest.raises(DataError, match="too few different texts"):
         run(tmp_path / "one.txt", tmp_path)
+
+
+def test_words_are_split_as_the_vocabulary_has_them(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("You don't say.\nI can't go.\nHe won't stay.\n")
+    run(path, tmp_path, splitting="penn", valid_share=0.3)
+    tokenizer = load_vocabulary(tmp_path / "set")
+    assert tokenizer.splitting == "penn"
+    texts = texts_of(tmp_path / "set", "train") + texts_of(tmp_path / "set", "valid")
+    assert all(" n't " in text or "UNK" in text for text in texts)
+    run(path, tmp_path, out="same", tokenizer=tokenizer, valid_share=0.3)
+    assert texts_of(tmp_path / "same", "train") == texts_of(tmp_path / "set", "train")
+    run(path, tmp_path, splitting="penn", overwrite=True)  # what it replaces is all of it its own
+    with pytest.raises(UserError, match="--splitting: the vocabulary is one of words that are split as 'penn'"):
+        run(path, tmp_path, out="other", tokenizer=tokenizer, splitting="e2e")
+
+
+def test_words_get_labels_where_the_source_has_none(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    rows = [{"text": text, "upos": ["X"] * 7} if number % 2 else {"text": text} for number, text in enumerate(TEXTS)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(path, tmp_path, tagger=lambda sentences: [[word.upper() for word in words] for words in sentences])
+    for split in ("train", "valid"):
+        for text, fields in zip(
+            texts_of(tmp_path / "set", split), load_split(tmp_path / "set", split).read_fields(), strict=True
+        ):
+            assert fields["upos"] in (text.upper().split(), ["X"] * 7)
+            assert (fields["upos"] == ["X"] * 7) == (TEXTS.index(text.replace(" .", ".")) % 2 == 1)
+    with pytest.raises(UserError, match="--tags: labels of words need"):
+        run(path, tmp_path, out="blocks", packing="block", tagger=lambda sentences: [])

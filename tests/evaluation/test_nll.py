@@ -76,11 +76,11 @@ def test_a_text_costs_the_same_in_any_company(pretrained, rows, monkeypatch):
 
 
 def test_the_standard_error_is_that_of_a_ratio():
-    _ratio_error = nll._ratio_error
+    ratio_error = nll.ratio_error
     # Two texts of 1 and 3 tokens that cost 4 and 8: the ratio is 3, the residuals 1 and -1.
-    assert _ratio_error(np.array([4.0, 8.0]), np.array([1, 3])) == pytest.approx(math.sqrt(2 * 2 / 1) / 4)
-    assert _ratio_error(np.array([2.0, 6.0]), np.array([1, 3])) == 0
-    assert math.isnan(_ratio_error(np.array([2.0]), np.array([1])))
+    assert ratio_error(np.array([4.0, 8.0]), np.array([1, 3])) == pytest.approx(math.sqrt(2 * 2 / 1) / 4)
+    assert ratio_error(np.array([2.0, 6.0]), np.array([1, 3])) == 0
+    assert math.isnan(ratio_error(np.array([2.0]), np.array([1])))
 
 
 @pytest.mark.parametrize("schedule", [Schedule("sqrt"), Schedule("linear", 2000), Schedule("cosine")])

@@ -2,7 +2,8 @@ import pytest
 
 from dlmctl.errors import UserError
 from dlmctl.training.config import LoopConfig, read_config, shipped_configs
-from dlmctl.training.lm import LanguageModelConfig
+from dlmctl.training.lm import LanguageModelConfig, read_lm_config
+from dlmctl.training.masked import MaskedTrainingConfig
 from dlmctl.training.scorer import ScorerConfig
 
 
@@ -103,3 +104,36 @@ def test_faults_of_the_command_line_are_not_blamed_on_the_file(file):
 
 def test_an_unknown_name_gets_the_nearest():
     assert fault("e2").endswith("no such configuration 'e2'. Did you mean 'e2e'?")
+
+
+@pytest.mark.parametrize("name", ["everyday", "everyday-small"])
+def test_shipped_masked_configurations_are_valid(name):
+    config = read_lm_config(name)
+    assert (config.model.family, config.loop.bucket, config.loop.decay_share) == ("masked", 1, 0.6)
+
+
+def test_the_family_decides_what_may_be_said(file):
+    path = file("loop: {steps: 5}\n")
+    assert isinstance(read_lm_config(path), LanguageModelConfig)
+    assert isinstance(read_lm_config(path, ["model.family=gaussian"]), LanguageModelConfig)
+    assert isinstance(read_lm_config(path, ["model.family=masked"]), MaskedTrainingConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {family: maskd}\n", ":2: model.family: there is no family 'maskd'. Did you mean 'masked'?"),
+        ("model: {family: [1]}\n", ":2: model.family: there is no family '[1]'."),
+        ("model: {family: masked, embed_dim: 8}\n", ":2: unknown key 'embed_dim'. "),
+        ("model: {family: masked, length: 65}\n", ":2: model: length is 65, but the denoiser has max_length 64"),
+        ("model: {family: masked, denoiser: {heads: 7}}\n", ":2: model.denoiser: heads (7) must divide hidden (384)"),
+        ("model: {family: masked}\ntagged: 2\n", ":3: tagged: input should be less than or equal to 1, not 2."),
+        ("model: {family: masked}\ninit: e2e\n", ":3: unknown key 'init'."),
+        ("model: 7\n", ":2: model: should be a mapping"),
+    ],
+)
+def test_faults_of_masked_configurations_name_file_and_line(file, text, said):
+    path = file(f"loop: {{steps: 5}}\n{text}")
+    with pytest.raises(UserError) as caught:
+        read_lm_config(path)
+    assert str(caught.value).removeprefix(path).startswith(said)

@@ -250,6 +250,15 @@ def test_the_learning_rate_warms_up_and_decays(decay):
         assert 0 < shares[-1] < 0.02
 
 
+def test_the_decay_may_begin_late():
+    settings = LoopConfig(steps=100, warmup=10, decay_share=0.6)
+    shares = [loop.learning_rate(settings, step) for step in range(100)]
+    assert shares[10:41] == [1.0] * 31
+    assert shares[70] == pytest.approx(0.5)
+    assert shares[41:] == sorted(shares[41:], reverse=True)
+    assert 0 < shares[-1] < 0.02
+
+
 def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest(data):
     model = LanguageModelTask(config(), data).model
     adamw, muon = loop.optimizers(model, config().loop)

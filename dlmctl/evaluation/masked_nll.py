@@ -1,0 +1,195 @@
+"""How likely a masked model finds texts: the any-order bound on -log p, in nats a word, given the length and with it.
+
+Where the length of a text is given, only its words are predicted, and the length costs what the lengths of the training
+texts make of it. Words outside the vocabulary are context: they are neither predicted nor counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.diffusion.layout import SPECIAL, positions_for
+from dlmctl.diffusion.masked import (
+    MaskedConfig,
+    MaskedLM,
+    attended,
+    length_nats,
+    mask_by_count,
+    masked_nats,
+    word_places,
+)
+from dlmctl.diffusion.noise import NOISE, Draw
+from dlmctl.errors import DataError, UserError
+from dlmctl.evaluation.nll import BINS, Likelihood, Part, Picture, Texts, likelihood, ratio_error
+from dlmctl.sampling.draw import Progress
+
+# The scores of a whole vocabulary for half of so many positions are held at once.
+BATCH_POSITIONS = 2048
+
+
+class MaskedLikelihood(NamedTuple):
+    """The bound over a corpus in nats a word. Parts sum to the bound that the network has a share in.
+
+    Attributes:
+        nats_given_length: where lengths are given; None for a model that chooses them.
+        nats_with_length: with the length; None if a text has a length that no training text had.
+        standard_error: of the estimate, from the choice of texts and of noise together; lengths cost no noise.
+        parts: what the words cost, by the share of them that is masked.
+        unseen_lengths: texts whose length no training text had.
+        unknown: share of words outside the model's vocabulary.
+        word_count: words that are predicted, without the unknown ones.
+        repeats: numbers of masked words drawn for each text.
+    """
+
+    nats_given_length: float | None
+    nats_with_length: float | None
+    standard_error: float
+    parts: list[Part]
+    unseen_lengths: int
+    unknown: float
+    sentences: int
+    word_count: int
+    repeats: int
+
+    def figures(self) -> dict[str, Any]:
+        """All of it as plain values, in bits and per text, too."""
+        bits = {
+            name.replace("nats", "bits"): None if nats is None else nats / math.log(2)
+            for name, nats in (
+                ("nats_given_length", self.nats_given_length),
+                ("nats_with_length", self.nats_with_length),
+            )
+        }
+        whole = None if self.nats_with_length is None else self.nats_with_length * self.word_count / self.sentences
+        parts = [part._asdict() for part in self.parts]
+        return {**self._asdict(), "parts": parts, **bits, "nats_per_text": whole}
+
+    def picture(self) -> Picture:
+        """The parts over the share of words that is masked."""
+        nats = sum(part.nats for part in self.parts)
+        title = f"{nats:.3f} ± {self.standard_error:.3f} nats per word over {self.sentences} texts"
+        return Picture(self.parts, "share of the words that is masked", "nats per word", title)
+
+
+def bound_of_texts(
+    pretrained: Pretrained,
+    texts: Texts,
+    *,
+    steps: int | None = None,
+    draws: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Likelihood | MaskedLikelihood:
+    """The bound of a model of any family over texts; see ``likelihood`` and ``masked_likelihood``.
+
+    Raises:
+        UserError: ``steps`` are given for a masked model, whose bound has its time integrated out.
+    """
+    if not isinstance(pretrained.model, MaskedLM):
+        return likelihood(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
+    if steps is not None:
+        raise UserError("the bound of a masked model has no steps.", where="--steps", remedy="Leave it out.")
+    return masked_likelihood(pretrained, texts.rows, repeats=draws, seed=seed, progress=progress)
+
+
+def masked_likelihood(
+    pretrained: Pretrained,
+    rows: Sequence[Sequence[int]],
+    *,
+    repeats: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> MaskedLikelihood:
+    """The any-order bound over texts (Uria et al. 2014; Ou et al. 2024), estimated ``repeats`` times for each of them.
+
+    The numbers of masked words are spread evenly over a text's repeats. Its noise follows from the seed and its place
+    among the texts alone, whatever else is measured with it.
+
+    Args:
+        pretrained: a masked model.
+        rows: word ids, START to END, none longer than the model.
+
+    Raises:
+        DataError: no word is in the model's vocabulary.
+    """
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    assert isinstance(model, MaskedLM)
+    config, device, done = model.config, model.embeddings.device, 0
+    sums, counts, parts = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(BINS)
+    for numbers, ids in _batches(rows, config, tokenizer.pad_id):
+        ids = ids.to(device)
+        places = word_places(ids, tokenizer, config.lengths)
+        mask = attended(ids, tokenizer, config.lengths)
+        mask = None if mask is None or bool(mask.all()) else mask
+        share, nats = _estimates(model, ids, places, [Draw(seed, number) for number in numbers], repeats, mask)
+        sums[numbers] = nats.mean(0)
+        counts[numbers] = word_places(ids, tokenizer).sum(1).cpu().numpy()
+        parts += np.bincount((share * BINS).astype(int).flatten(), nats.flatten() / repeats, BINS)
+        done += len(numbers)
+        if progress is not None:
+            progress(done, len(rows))
+    words = int(counts.sum())
+    if not words:
+        raise DataError("no word of the texts is in the model's vocabulary.", where=str(pretrained.folder))
+    lengths = torch.tensor([len(row) - SPECIAL for row in rows])
+    given, together, unseen = _with_length(float(sums.sum()), config, lengths, words)
+    return MaskedLikelihood(
+        nats_given_length=given,
+        nats_with_length=together,
+        standard_error=ratio_error(sums, counts),
+        parts=[Part(at / BINS, (at + 1) / BINS, float(nats) / words) for at, nats in enumerate(parts)],
+        unseen_lengths=unseen,
+        unknown=1 - words / max(1, int(lengths.sum())),
+        sentences=len(rows),
+        word_count=words,
+        repeats=repeats,
+    )
+
+
+def _with_length(
+    nats: float, config: MaskedConfig, lengths: Tensor, words: int
+) -> tuple[float | None, float | None, int]:
+    """Nats a word given the length and with it, and how many lengths ``[texts]`` have never been seen."""
+    if config.lengths == "model":
+        return None, nats / words, 0
+    cost = length_nats(config, lengths) if sum(config.sentence_lengths) else torch.full(lengths.shape, torch.inf)
+    unseen = int(cost.isinf().sum())
+    return nats / words, None if unseen else (nats + float(cost.sum())) / words, unseen
+
+
+@torch.no_grad()
+def _estimates(
+    model: MaskedLM, ids: Tensor, places: Tensor, draws: Sequence[Draw], repeats: int, mask: Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """``[repeats, B]`` shares of masked words, as drawn, and the weighted nats of the masked words there."""
+    generators = [draw.generator(NOISE) for draw in draws]
+    offset = torch.stack([torch.rand((), generator=source, dtype=torch.float64) for source in generators])
+    shares, found = [], []
+    for repeat in range(repeats):
+        order = [torch.rand(ids.shape[1], generator=source, dtype=torch.float64) for source in generators]
+        share = (repeat + offset) / repeats
+        masked, weights = mask_by_count(places, share.to(ids.device), torch.stack(order).to(ids.device))
+        found.append(masked_nats(model, ids, masked, weights, attention_mask=mask).double().cpu())
+        shares.append(share)
+    return torch.stack(shares).numpy(), torch.stack(found).numpy()
+
+
+def _batches(rows: Sequence[Sequence[int]], config: MaskedConfig, pad_id: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers and ids ``[B, L]`` of rows of one length, or on one canvas where END and PAD are predicted."""
+    by_canvas: dict[int, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        canvas = len(row) if config.lengths == "data" else positions_for(len(row) - SPECIAL, config.length)
+        by_canvas[canvas].append(number)
+    for canvas, numbers in sorted(by_canvas.items()):
+        size = max(1, BATCH_POSITIONS // canvas)
+        for at in range(0, len(numbers), size):
+            chosen = numbers[at : at + size]
+            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (canvas - len(rows[one]))] for one in chosen])

@@ -1,0 +1,177 @@
+"""Training a masked diffusion language model (Sahoo et al. 2024; Nie et al. 2025), with the exact any-order loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
+from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
+from dlmctl.diffusion.layout import SPECIAL
+from dlmctl.diffusion.masked import (
+    MASKINGS,
+    MaskedConfig,
+    MaskedLM,
+    MaskedSettings,
+    Noise,
+    any_order_bound,
+    attended,
+    length_nats,
+    masked_nats,
+    shares,
+    word_places,
+)
+from dlmctl.errors import DataError
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.word_tags import WordTags, given
+
+VALIDATION_ROWS = 1000
+VALIDATION_POSITIONS = 8192
+
+
+class MaskedTrainingConfig(BaseModel):
+    """A configuration file of ``dlmctl train lm`` with ``model.family: masked``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: MaskedSettings = Field(description="sizes and method of the model")
+    tags: str | None = Field(
+        None, description="field of the data with a label for each word, such as upos, that the model can be given"
+    )
+    tagged: float = Field(0.3, ge=0, le=1, description="share of rows that are given labels of their words in training")
+    loop: LoopConfig
+
+
+class MaskedBatch(NamedTuple):
+    """Words of texts ``[B, L]``, and the labels of the words ``[B, L]`` where the model takes such."""
+
+    ids: Tensor
+    tags: Tensor | None = None
+
+
+class MaskedTask:
+    """A masked diffusion LM over a prepared data set, for the training loop.
+
+    Args:
+        data: folder of a prepared data set with the splits ``train`` and ``valid``, a text in each row.
+
+    Raises:
+        DataError: the data set is none, is packed in blocks, or lacks the labels that ``config.tags`` names.
+    """
+
+    def __init__(self, config: MaskedTrainingConfig, data: Path) -> None:
+        self.config = config
+        self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
+        self.tokenizer = load_vocabulary(data)
+        _refuse_blocks(self.train, self.tokenizer.start_id, data)
+        self.tags: WordTags | None = None
+        if config.tags is not None:
+            self.tags = WordTags({"train": self.train, "valid": self.valid}, config.tags)
+        lengths = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
+        torch.manual_seed(config.loop.seed)
+        self.model = MaskedLM(
+            MaskedConfig(
+                **dict(config.model),
+                vocab_size=len(self.tokenizer),
+                sentence_lengths=lengths.tolist(),
+                tags=[] if self.tags is None else self.tags.names,
+            )
+        )
+
+    def batches(self, skip: int, rank: int, world: int) -> Iterator[MaskedBatch]:
+        loop, settings = self.config.loop, self.config.model
+        # PAD behind a text teaches something only where the model is to choose the length.
+        full_share = loop.full_share if settings.lengths == "model" else 0.0
+        plan = BatchPlan(loop.batch_positions, settings.length, loop.bucket, full_share, loop.seed)
+        for ids, rows in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
+            yield self._batch("train", ids, rows)
+
+    def _batch(self, split: str, ids: np.ndarray, rows: np.ndarray) -> MaskedBatch:
+        tags = None if self.tags is None else self.tags.of(split, rows, ids.shape[1])
+        return MaskedBatch(torch.from_numpy(ids), tags)
+
+    def loss(self, model: nn.Module, batch: MaskedBatch) -> tuple[Tensor, int]:
+        """The bound in nats a masked place, one number of masked words for each row."""
+        network, device = cast("MaskedLM", model), next(model.parameters()).device
+        tags = None if batch.tags is None else given(batch.tags.cpu(), self.config.tagged).to(device)
+        mask, ids = self._attended(batch.ids, device), batch.ids.to(device)
+        places = word_places(ids, self.tokenizer, self.config.model.lengths)
+        noise = Noise.drawn(ids)
+        masking = MASKINGS[self.config.model.objective]
+        masked, weights = masking(places, shares(len(ids), noise.offset), noise.order)
+        nats = masked_nats(network, ids, masked, weights, attention_mask=mask, aligned=tags)
+        return nats.sum() / places.sum().clamp(min=1), ids.numel()
+
+    def _attended(self, ids: Tensor, device: torch.device) -> Tensor | None:
+        """The attention mask ``[B, L]``, None where the texts fill their rows: attention is faster without one."""
+        mask = attended(ids, self.tokenizer, self.config.model.lengths)
+        return None if mask is None or bool(mask.all()) else mask.to(device)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """The bound in nats a word on the same rows with the same noise every time.
+
+        Returns:
+            ``nats``: given the lengths of the texts (where the model chooses them, with them); ``nats_with_length``:
+            and with them, if each was seen in training; ``nats_tagged``: given all labels of words, too.
+        """
+        chosen = np.unique(np.linspace(0, len(self.valid) - 1, min(len(self.valid), VALIDATION_ROWS)).astype(int))
+        figures = {"nats": self._bound(model, chosen, tagged=False)}
+        if self.config.model.lengths == "data":
+            words = torch.from_numpy(self.valid.lengths[chosen] - SPECIAL)
+            length = float(length_nats(self.model.config, words).sum()) / int(words.sum())
+            if math.isfinite(length):
+                figures["nats_with_length"] = figures["nats"] + length
+        if self.tags is not None:
+            figures["nats_tagged"] = self._bound(model, chosen, tagged=True)
+        return figures
+
+    def _bound(self, model: nn.Module, chosen: np.ndarray, *, tagged: bool) -> float:
+        """The bound of some validation rows in nats a word."""
+        network, device = cast("MaskedLM", model), next(model.parameters()).device
+        settings, generator = self.config.model, torch.Generator(device).manual_seed(0)
+        bucket = 1 if settings.lengths == "data" else self.config.loop.bucket
+        plan = BatchPlan(VALIDATION_POSITIONS, settings.length, bucket, full_share=0.0)
+        nats = words = 0.0
+        for at, canvas in plan.epoch(self.valid.lengths[chosen], 0):
+            rows = chosen[at]
+            batch = self._batch("valid", padded(self.valid, rows, canvas, self.tokenizer.pad_id), rows)
+            ids, mask = batch.ids.to(device), self._attended(batch.ids, device)
+            tags = batch.tags.to(device) if batch.tags is not None and tagged else None
+            places = word_places(ids, self.tokenizer, settings.lengths)
+            found = any_order_bound(network, ids, places, 1, generator, attention_mask=mask, aligned=tags)
+            nats += found.sum().item()
+            words += word_places(ids, self.tokenizer).sum().item()
+        return nats / max(1, words)
+
+    def samples(self, model: nn.Module) -> list[str]:
+        """Three texts at the default settings, with the same noise every time."""
+        pretrained = Pretrained(cast("MaskedLM", model), self.tokenizer, Path())
+        result = generate(model=pretrained, samples=3, sampler=SamplerSettings(), device="auto")
+        return [sample.text for sample in result]
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write a trained model with all that belongs to it."""
+        save_pretrained(cast("MaskedLM", model), self.tokenizer, folder)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def _refuse_blocks(split: Split, start_id: int, data: Path) -> None:
+    starts = split.offsets[:-1]
+    if len(starts) and bool((split.ids[starts] != start_id).any()):
+        what = "is packed in blocks, and a masked model is trained on one text a row."
+        raise DataError(what, where=str(data), remedy="Prepare it with --packing pad.")
