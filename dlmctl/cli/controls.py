@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmctl.cli import complete
+
 if TYPE_CHECKING:
     from dlmctl.control.catalogue import Plugin
 
 app = typer.Typer(no_args_is_help=True)
 
 Model = Annotated[
-    str | None, typer.Option(help="Say whether weights are present for this model: a bundled name, a folder, ...")
+    str | None,
+    typer.Option(
+        help="Say whether weights are present for this model: a bundled name, a folder, ...",
+        autocompletion=complete.models,
+    ),
 ]
 
 
@@ -35,7 +41,7 @@ def list_(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The name of a control.")],
+    name: Annotated[str, typer.Argument(help="The name of a control.", autocompletion=complete.controls)],
     model: Model = None,
     json: Annotated[bool, typer.Option("--json", help="Print the JSON schema of its parameters.")] = False,
 ) -> None:
@@ -137,6 +143,11 @@ def _print_plugin(plugin: Plugin, model: str | None) -> None:
     line()
     line("In Python", "bold")
     code(plugin.python_example(model or "e2e"), "python")
+    for name, values in plugin.trained_values(model).items() if model else ():
+        line()
+        line(f"Values of the weights {name}" if name else f"Values in the model {model}", "bold")
+        for field, known in values.items():
+            line(f"{field}: {', '.join(known)}")
     line()
     line("Weights", "bold")
     for text in plugin.training_notes(model):

@@ -27,7 +27,11 @@ def folder(tmp_path_factory):
     words = WordTokenizer.from_corpus(SENTENCES, min_count=1, splitting="penn")
     sizes = {"hidden": 32, "layers": 2, "heads": 2, "inner": 48, "max_length": 32}
     config = MaskedConfig(
-        length=24, denoiser=sizes, vocab_size=len(words), sentence_lengths=[0, 0, 0, 0, 1, 2, 4, 2], tags=list(UPOS_TAGS)
+        length=24,
+        denoiser=sizes,
+        vocab_size=len(words),
+        sentence_lengths=[0, 0, 0, 0, 1, 2, 4, 2],
+        tags=list(UPOS_TAGS),
     )
     save_pretrained(MaskedLM(config), words, folder)
     number = {tag: at for at, tag in enumerate(UPOS_TAGS)}
@@ -70,7 +74,9 @@ def test_free_texts_have_lengths_of_the_training_text_and_no_special_tokens(mode
     assert all(sample.nats > 0 for sample in found)
 
 
-@pytest.mark.parametrize("name", ["ancestral", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"])
+@pytest.mark.parametrize(
+    "name", ["ancestral", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"]
+)
 def test_every_sampler_leaves_no_mask(model, name):
     found = texts(model, Length(6), samples=3, sampler={"name": name, "remask": 0.2})
     assert all(len(sample.words) == 6 and sample.passed for sample in found)
