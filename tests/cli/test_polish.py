@@ -28,7 +28,7 @@ def test_the_version_also_of_the_module():
 
 def test_what_stdout_does_not_have_is_replaced(tmp_path, model_folder):
     (tmp_path / "mine.yaml").write_text("description: a café\n", "utf-8")
-    done = run("recipe", "show", tmp_path / "mine.yaml", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    done = run("recipe", "show", tmp_path / "mine.yaml", PYTHONIOENCODING="cp932", PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr
     assert b"description: a caf?" in done.stdout
 
