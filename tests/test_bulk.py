@@ -137,6 +137,60 @@ def test_other_weights_are_refused(model_folder, tmp_path):
         generate_shards(recipe_for(model.folder), tmp_path / "run")
 
 
+def test_other_weights_of_a_control_in_use_are_refused_and_named(model_folder, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    guided = recipe_for(folder, samples=2, controls=[{"not": {"pos": {"tags": ["NOUN", "VERB"]}}}])
+    free = recipe_for(folder, samples=2)
+    generate_shards(guided, tmp_path / "guided")
+    generate_shards(free, tmp_path / "free")
+    weights = folder / "controls" / "pos" / "model.safetensors"
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(weights).items()}, weights)
+    with pytest.raises(UserError, match=r"other settings: control_weights.pos was \S+ and is \S+\. Give"):
+        generate_shards(guided, tmp_path / "guided")
+    assert generate_shards(free, tmp_path / "free").drawn == 0  # does not use them
+
+
+def test_what_a_run_follows_from(model_folder, tmp_path, monkeypatch):
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.generation import identity
+
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "scorer").mkdir()
+    (folder / "scorer" / "config.json").write_text("{}")
+    model = from_pretrained(folder)
+    ranked = recipe_for(folder, candidates=2, rank_by=["lm_score"], controls=[{"length": {"words": 5}}])
+    found = identity.identity(ranked, model)
+    assert (found["control_weights"], found["packages"]) == ({}, {})
+    (folder / "scorer" / "config.json").write_text("{ }")
+    assert identity.identity(ranked, model)["scorer"] != found["scorer"]
+    assert identity.identity(recipe_for(folder), model)["scorer"] is None
+    monkeypatch.setattr(identity, "origin", lambda point: f"acme-{point.name} 4.2")
+    assert identity.identity(ranked, model)["packages"] == {"length": "acme-length 4.2"}
+
+
+def test_a_damaged_manifest_does_not_cost_the_shards(model_folder, tmp_path):
+    generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8)
+    before = rows(tmp_path)
+    (tmp_path / "rows-000000016.jsonl").unlink()
+    for damage in ("{", "", None):
+        (tmp_path / "manifest.json").unlink() if damage is None else (tmp_path / "manifest.json").write_text(damage)
+        with pytest.raises(UserError, match="seed was 3 and is 4"):
+            generate_shards(recipe_for(model_folder, seed=4), tmp_path)
+    assert generate_shards(recipe_for(model_folder), tmp_path).drawn == 4
+    assert rows(tmp_path) == before
+    assert json.loads((tmp_path / "manifest.json").read_text())["shards"] == 3
+
+
+def test_a_manifest_of_somebody_else_is_left_alone(model_folder, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
+    with pytest.raises(UserError, match=r"manifest\.json: is no manifest of a run"):
+        generate_shards(recipe_for(model_folder), tmp_path)
+    assert (tmp_path / "manifest.json").read_text() == '{"name": "an app"}'
+
+
 def test_what_changes_no_text_may_change(model_folder, tmp_path, whole):
     generate_shards(recipe_for(model_folder), tmp_path / "run", shard_rows=8)
     (tmp_path / "run" / "rows-000000008.jsonl").unlink()
@@ -265,12 +319,45 @@ def test_the_command_prints_totals_not_texts(model_folder, tmp_path):
     assert figures["controls"] == {"length": {"mean_score": 1.0, "passed": 1.0}}
 
 
-def test_few_texts_for_a_file_stay_in_memory(tmp_path):
-    assert target_of(None, 10**6) is None
-    assert target_of(str(tmp_path / "x.txt"), 512) is None
-    assert target_of(str(tmp_path / "x.txt"), 513) == Target(tmp_path / "x.txt.partial", tmp_path / "x.txt")
-    assert target_of(f"{tmp_path}/new/", 1) == Target(tmp_path / "new", None)
-    assert target_of(str(tmp_path), 1) == Target(tmp_path, None)
+def test_texts_for_a_file_go_through_a_folder_beside_it(tmp_path):
+    assert target_of(None) is None
+    assert target_of(str(tmp_path / "x.txt")) == Target(tmp_path / "x.txt.partial", tmp_path / "x.txt")
+    assert target_of(f"{tmp_path}/new/") == Target(tmp_path / "new", None)
+    assert target_of(str(tmp_path)) == Target(tmp_path, None)
+
+
+def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
+    (tmp_path / "x.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"is there already\. Name another file, or give --force"):
+        target_of(str(tmp_path / "x.txt"))
+    assert (tmp_path / "x.txt").read_text() == "mine"
+    assert target_of(str(tmp_path / "x.txt"), force=True).file == tmp_path / "x.txt"
+
+
+def test_few_texts_for_a_file_are_kept_batch_by_batch(model_folder, tmp_path, monkeypatch):
+    recipe, target = recipe_for(model_folder, batch_size=8), target_of(str(tmp_path / "x.txt"))
+
+    def stop_after_one(*arguments, **options):
+        if options["samples"].start:
+            raise KeyboardInterrupt
+        return run_recipe(*arguments, **options)
+
+    monkeypatch.setattr("dlmctl.generation.bulk.run_recipe", stop_after_one)
+    with pytest.raises(KeyboardInterrupt, match="8 of 20 texts are kept in"):
+        generate_bulk(recipe, target)
+    monkeypatch.undo()
+    assert generate_bulk(recipe, target).drawn == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_progress_is_said_in_a_log(capsys, monkeypatch):
+    from dlmctl.cli import render
+
+    monkeypatch.setattr(render, "LOG_SECONDS", 0)
+    for quiet in (True, False):
+        with render.bulk_progress(quiet=quiet) as advance:
+            advance(3.5, 20)
+    assert capsys.readouterr().err == "3 of 20 texts\n"
 
 
 def test_memory_does_not_grow_with_the_number_of_texts(model_folder, tmp_path):

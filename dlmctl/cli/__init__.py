@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from io import TextIOWrapper
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from dlmctl import __version__
 from dlmctl.cli import bench, controls, data, decode, evaluate, exchange, generate, info, matched, nll, recipe, train
-from dlmctl.errors import UserError
+from dlmctl.errors import UserError, readable
 from dlmctl.processes import is_main, rank
+
+# The class of all errors about how a command was written. Newer releases of typer have a click of their own inside, so
+# it is reached by way of a class that every release has.
+USAGE_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 class CommandLine(TyperGroup):
@@ -20,6 +26,18 @@ class CommandLine(TyperGroup):
 
     Exit codes: 2 for errors, 130 when interrupted, 141 when the reader of the output has gone.
     """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        standalone = extra.pop("standalone_mode", True)
+        extra["standalone_mode"] = False
+        if not standalone:
+            return super().main(*args, **extra)
+        _replace_what_cannot_be_printed()
+        try:
+            code = super().main(*args, **extra)
+        except USAGE_ERROR as error:
+            sys.exit(_usage(error))
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -36,6 +54,23 @@ class CommandLine(TyperGroup):
         except OSError as error:  # a full disk, a folder without permission: the name says which
             _silence_stdout()
             return _stop(f"{error.filename or 'output'}: {error.strerror or error}.", 2)
+
+
+def _usage(error: Any) -> int:
+    """Say what is wrong with a command as it was written; a group without a command shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    elif is_main():
+        said = error.format_message().strip().rstrip(".") + "."
+        path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "dlmctl"
+        print(f"dlmctl: {readable(said[:1].lower() + said[1:])} See `{path} --help`.", file=sys.stderr)
+    return int(error.exit_code)
+
+
+def _replace_what_cannot_be_printed() -> None:
+    """Where stdout is not UTF-8, write a ? for each character that it does not have rather than fail at the first."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _stop(message: str, code: int) -> None:
@@ -66,6 +101,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dlmctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Controllable text generation on diffusion language models."""
+
+
 app.command("generate")(generate.generate)
 app.command("matched")(matched.matched)
 app.command("bench")(bench.bench)
@@ -83,4 +135,4 @@ app.add_typer(data.app, name="data", help="Prepare data sets for training.")
 
 def main() -> None:
     """Entry point."""
-    app()
+    app(prog_name="dlmctl")  # also where it was started as `python -m dlmctl`

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlmctl.cli import complete
+
 if TYPE_CHECKING:
     from dlmctl.control.catalogue import Plugin
 
 app = typer.Typer(no_args_is_help=True)
 
 Model = Annotated[
-    str | None, typer.Option(help="Say whether weights are present for this model: a bundled name, a folder, ...")
+    str | None,
+    typer.Option(
+        help="Say whether weights are present for this model: a bundled name, a folder, ...",
+        autocompletion=complete.models,
+    ),
 ]
 
 
@@ -35,7 +41,7 @@ def list_(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The name of a control.")],
+    name: Annotated[str, typer.Argument(help="The name of a control.", autocompletion=complete.controls)],
     model: Model = None,
     json: Annotated[bool, typer.Option("--json", help="Print the JSON schema of its parameters.")] = False,
 ) -> None:
@@ -113,16 +119,7 @@ def _print_plugin(plugin: Plugin, model: str | None) -> None:
     line(plugin.description)
     line()
     line("Parameters", "bold")
-    rows = [
-        (
-            one.name,
-            one.type,
-            "required" if one.required else one.default or "optional",
-            one.description,
-            "; ".join(one.examples),
-        )
-        for one in plugin.parameters()
-    ]
+    rows = _parameter_rows(plugin)
     if console.is_terminal:
         table = Table("name", "type", "default", "what it is", "examples", pad_edge=False)
         for row in rows:
@@ -137,7 +134,26 @@ def _print_plugin(plugin: Plugin, model: str | None) -> None:
     line()
     line("In Python", "bold")
     code(plugin.python_example(model or "e2e"), "python")
+    for name, values in plugin.trained_values(model).items() if model else ():
+        line()
+        line(f"Values of the weights {name}" if name else f"Values in the model {model}", "bold")
+        for field, known in values.items():
+            line(f"{field}: {', '.join(known)}")
     line()
     line("Weights", "bold")
     for text in plugin.training_notes(model):
         line(text)
+
+
+def _parameter_rows(plugin: Plugin) -> list[tuple[str, str, str, str, str]]:
+    """Of each parameter the name, the type, the default, what it is, and examples."""
+    return [
+        (
+            one.name,
+            one.type,
+            "required" if one.required else one.default or "optional",
+            one.description,
+            "; ".join(one.examples),
+        )
+        for one in plugin.parameters()
+    ]

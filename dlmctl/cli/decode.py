@@ -10,6 +10,7 @@ import typer
 from dlmctl.cli.options import (
     Device,
     Json,
+    ModelArgument,
     Preset,
     Quiet,
     Sampler,
@@ -24,7 +25,7 @@ from dlmctl.cli.options import (
 
 
 def decode(
-    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub name.")],
+    model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for texts, latents and figures.")],
     samples: Samples = None,
     seed: Seed = None,

@@ -171,5 +171,7 @@ def _print(figures: dict[str, float], json: bool) -> None:
 
         typer.echo(encoder.dumps(figures, indent=2))
         return
+    from dlmctl.cli.render import figure
+
     for name, value in figures.items():
-        typer.echo(f"{name:<28} {value:.4f}")
+        typer.echo(f"{name:<28} {figure(value)}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dlmctl.cli import complete
 from dlmctl.cli.options import (
+    AnyModel,
     Device,
     Json,
     Preset,
@@ -33,16 +34,20 @@ Out = Annotated[
 
 def generate(
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="A recipe file or the name of a bundled one.")
+        str | None,
+        typer.Option(
+            "--recipe", "-r", help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes
+        ),
     ] = None,
     samples: Samples = None,
     seed: Seed = None,
-    model: Annotated[str | None, typer.Option(help="A bundled name, a folder or a hub name.")] = None,
+    model: AnyModel = None,
     preset: Preset = None,
     steps: Steps = None,
     sampler: Sampler = None,
     device: Device = None,
     out: Out = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --out if there is one.")] = False,
     shard_rows: ShardRows = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
@@ -66,9 +71,9 @@ def generate(
     from dlmctl.cli.render import bulk_progress, print_generation, print_outcome, sampling_progress
     from dlmctl.generation.bulk import generate_bulk, target_of
     from dlmctl.generation.generate import run_recipe
-    from dlmctl.generation.output import as_json, write
+    from dlmctl.generation.output import as_json
 
-    target = target_of(out, resolved.samples)
+    target = target_of(out, force=force)
     if target is not None:
         with bulk_progress(quiet=quiet or json) as advance:
             outcome = generate_bulk(resolved, target, shard_rows=shard_rows, origin=origin, progress=advance)
@@ -79,8 +84,6 @@ def generate(
         return
     with sampling_progress(quiet=quiet or json) as progress:
         result = run_recipe(resolved, origin=origin, progress=progress)
-    if out is not None:
-        write(result, Path(out))
     if json:
         typer.echo(as_json(result, resolved))
     elif not quiet:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from dlmctl.cli.options import ModelArgument
 
 
-def info(model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub name.")] = "e2e") -> None:
+def info(model: ModelArgument = "e2e") -> None:
     """Show a model: its sizes, which controls have weights for it, and its card."""
     from rich.console import Console
     from rich.markdown import Markdown
@@ -17,8 +15,9 @@ def info(model: Annotated[str, typer.Argument(help="A bundled name, a folder or 
     sizes, card = describe(model)
     console = Console()
     width = max(map(len, sizes))
+    whole = not console.is_terminal  # what reads a pipe wants lines as they are
     for name, value in sizes.items():
-        console.print(f"{name:<{width}}  {value}", highlight=False)
+        console.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=whole)
     if card:
         console.print()
-        console.print(Markdown(card) if console.is_terminal else card, markup=False, highlight=False)
+        console.print(card if whole else Markdown(card), markup=False, highlight=False, soft_wrap=whole)

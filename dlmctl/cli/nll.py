@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dlmctl.cli.options import Json, Quiet
+from dlmctl.cli.options import Json, ModelArgument, Quiet
 
 
 def nll(
-    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub name.")],
+    model: ModelArgument,
     data: Annotated[Path, typer.Argument(help="A prepared data set with the model's vocabulary, or a file of texts.")],
     split: Annotated[str, typer.Option(help="Of a prepared data set.")] = "valid",
     limit: Annotated[int, typer.Option(min=1, help="Use at most so many texts, spread evenly.")] = 1000,

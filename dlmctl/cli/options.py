@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dlmctl.cli import complete
+
 
 class SamplerName(str, Enum):
     ancestral = "ancestral"
@@ -24,7 +26,16 @@ class PresetName(str, Enum):
     paper = "paper"
 
 
-Model = Annotated[str, typer.Option(help="A bundled name, a folder or a hub name.")]
+Model = Annotated[str, typer.Option(help="A bundled name, a folder or a hub name.", autocompletion=complete.models)]
+ModelArgument = Annotated[
+    str, typer.Argument(help="A bundled name, a folder or a hub name.", autocompletion=complete.models)
+]
+AnyModel = Annotated[
+    str | None, typer.Option(help="A bundled name, a folder or a hub name.", autocompletion=complete.models)
+]
+RecipeName = Annotated[
+    str, typer.Argument(help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes)
+]
 Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")]
 Samples = Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same texts.")]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
+
+from dlmctl.cli.options import RecipeName
 
 app = typer.Typer(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A recipe file or the name of a bundled one.")]
-
 
 @app.command()
-def validate(name: Name) -> None:
+def validate(name: RecipeName) -> None:
     """Check a recipe against its model without drawing anything; the first fault is named with its line."""
     from dlmctl.generation.diagnose import validate_recipe
     from dlmctl.recipe.load import load_recipe
@@ -43,7 +41,7 @@ def list_() -> None:
 
 
 @app.command()
-def show(name: Name) -> None:
+def show(name: RecipeName) -> None:
     """Print a recipe with every default written out."""
     from dlmctl.recipe.load import load_recipe
     from dlmctl.recipe.recipe import dump_recipe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from dlmctl.generation.matched import MatchedSets
     from dlmctl.generation.results import Generation
 
+# Between two lines on progress in a log.
+LOG_SECONDS = 30.0
+
 
 def say(message: str) -> None:
     """Print a line, in the first process only."""
@@ -32,10 +37,15 @@ def say(message: str) -> None:
 def counting(what: str, *, quiet: bool, last: str | None = None) -> Iterator[Callable[[float, int], None]]:
     """A bar on stderr over ``what`` is counted, in the first process; it shows while the model loads, too.
 
+    Where stderr is no terminal, such as in a log, a line every ``LOG_SECONDS``.
+
     Args:
         last: what goes on when all are counted.
     """
     console = Console(stderr=True)
+    if not (quiet or console.is_terminal) and is_main():
+        yield _logged(what)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = quiet or not console.is_terminal or not is_main()
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
@@ -46,6 +56,19 @@ def counting(what: str, *, quiet: bool, last: str | None = None) -> Iterator[Cal
             bar.update(task, description=now, completed=int(done), total=total)
 
         yield advance
+
+
+def _logged(what: str) -> Callable[[float, int], None]:
+    """Says on stderr how far it is, at most once in ``LOG_SECONDS``."""
+    said = time.monotonic()
+
+    def advance(done: float, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= LOG_SECONDS:
+            said = time.monotonic()
+            print(f"{int(done)} of {total} {what}", file=sys.stderr, flush=True)
+
+    return advance
 
 
 @contextmanager
@@ -113,7 +136,7 @@ def print_decoded(decoded: Decoded, out: Path) -> None:
     """One table: the figures of the texts beside those of the references."""
     names = list(decoded.samples)
     columns = {"samples": decoded.samples, **({"references": decoded.references} if decoded.references else {})}
-    rows = [[name, *(_figure(figures.get(name)) for figures in columns.values())] for name in names]
+    rows = [[name, *(figure(figures.get(name)) for figures in columns.values())] for name in names]
     print_table(["", *columns], rows)
     notes = Console(stderr=not Console().is_terminal)
     drawn = _drawn(decoded.rows, decoded.drawn, decoded.seconds)
@@ -122,8 +145,11 @@ def print_decoded(decoded: Decoded, out: Path) -> None:
         notes.print("There is no scorer beside the model, so there is no perplexity.", soft_wrap=True)
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f}" if value == int(value) and value > 1 else f"{value:.4f}"
+def figure(value: float | None) -> str:
+    """A figure of a table: a count as it is, a measure with four digits, nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def _drawn(rows: int, drawn: int, seconds: float) -> str:
@@ -159,10 +185,13 @@ def print_generation(result: Generation) -> None:
     totals = [_drawn(len(result), len(result), result.seconds)]
     totals += Tally.of(result.to_dicts()).sentences()
     notes = Console(stderr=not console.is_terminal)
-    notes.print(". ".join(totals) + ".", highlight=False, markup=False)
+    if not console.is_terminal and result.success < 1:
+        totals.append("A score with ! behind it is of a text that does not pass")
+    notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
     for sample in result:
         if sample.problem:
-            notes.print(f"sample {sample.index}: {sample.problem}.", highlight=False, markup=False, style="yellow")
+            told = f"sample {sample.index}: {sample.problem}."
+            notes.print(told, highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
 def print_matched(found: MatchedSets) -> None:

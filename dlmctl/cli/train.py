@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from dlmctl.cli import complete
 from dlmctl.cli.render import say
 
 app = typer.Typer(no_args_is_help=True)
 
 Data = Annotated[Path, typer.Option(help="A data set made by `dlmctl data prepare`.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run: metrics, checkpoint, result.")]
-Config = Annotated[str, typer.Option(help="A YAML file or the name of a shipped configuration.")]
+Config = Annotated[
+    str,
+    typer.Option(help="A YAML file or the name of a shipped configuration.", autocompletion=complete.configurations),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
 
@@ -29,10 +33,12 @@ def lm(data: Data, out: Out, config: Config = "e2e", settings: Settings = None, 
 
 @app.command()
 def control(
-    name: Annotated[str, typer.Argument(help="A trainable control, e.g. pos.")],
+    name: Annotated[str, typer.Argument(help="A trainable control, e.g. pos.", autocompletion=complete.controls)],
     data: Data,
     out: Out,
-    model: Annotated[str, typer.Option(help="The model whose latents the classifier reads.")] = "e2e",
+    model: Annotated[
+        str, typer.Option(help="The model whose latents the classifier reads.", autocompletion=complete.models)
+    ] = "e2e",
     label: Annotated[str | None, typer.Option(help="Field of the data that holds the labels.")] = None,
     weights: Annotated[str | None, typer.Option("--name", help="Name of the weights, to keep several.")] = None,
     config: Config = "control",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -61,7 +63,8 @@ def find_control(name: str) -> type[Control[Any]]:
         _warn_of_rivals(name, origin(taken), ", ".join(map(origin, ignored)))
     where = f"control {name!r} of {origin(taken)}"
     try:
-        found = taken.load()
+        with redirect_stdout(sys.stderr):  # what it prints at import is no part of what a command prints
+            found = taken.load()
     except (Exception, SystemExit) as error:  # whatever the code of others may do
         raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
     if fault := _fault(name, found):

@@ -51,7 +51,7 @@ def evaluate_control(
     control.load_from(pretrained)
     settings = settings or Recipe()
     asked = possible_targets(control, pretrained, targets, seed=seed)
-    figures = {"targets": float(targets), "impossible": float(targets - len(asked))}
+    figures: dict[str, float] = {"targets": targets, "impossible": targets - len(asked)}
     for prefix, used in (("", control), ("unguided_", None)):
         result = generate(
             used,

@@ -76,7 +76,7 @@ def figures_of(sentences: Sequence[Sequence[str]], judge: Judge | None) -> dict[
         and the ``perplexity`` (e to that), ``distinct_1`` to ``distinct_4``, ``self_bleu``. Of texts that are too short
         or too few for a figure of diversity it is left out.
     """
-    figures = {"measured": float(len(sentences)), "words": sum(map(len, sentences)) / len(sentences)}
+    figures = {"measured": len(sentences), "words": sum(map(len, sentences)) / len(sentences)}
     if judge is not None:
         nats = corpus_nats(judge, sentences)
         figures |= {"lm_score": nats, "perplexity": math.exp(nats)}

@@ -133,7 +133,7 @@ def evaluate_source(
         rank_by=["mbr"],
         progress=progress,
     )
-    figures = {"sources": float(len(tasks)), "references": sum(len(task.references) for task in tasks) / len(tasks)}
+    figures = {"sources": len(tasks), "references": sum(len(task.references) for task in tasks) / len(tasks)}
     compared = [(sample.text, task.references) for sample, task in zip(result, tasks, strict=True) if task.references]
     if compared:
         texts, references = [text for text, _ in compared], [group for _, group in compared]

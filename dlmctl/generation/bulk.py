@@ -5,7 +5,6 @@ Each sample follows from the seed and its own number, so the shards together are
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable
@@ -14,16 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.identity import identity
 from dlmctl.generation.output import check_target
-from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run
+from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, remove_if_empty
 from dlmctl.generation.tally import Tally
 from dlmctl.sampling.environment import environment
 
 if TYPE_CHECKING:
-    from dlmctl.checkpoint.pretrained import Pretrained
     from dlmctl.recipe.recipe import Recipe
     from dlmctl.recipe.yaml_file import SettingsFile
     from dlmctl.sampling.draw import Progress
@@ -43,14 +43,17 @@ class Target(NamedTuple):
     file: Path | None
 
 
-def target_of(out: str | None, samples: int) -> Target | None:
-    """Where shards go, or None where the texts are few enough to be kept in memory.
+def target_of(out: str | None, *, force: bool = False) -> Target | None:
+    """Where shards go, or None where the texts are kept in memory and printed.
 
-    A path that ends in / or is a folder gets the shards. A file gets them merged: of more than ``SHARD_ROWS`` texts,
-    or of several processes, which share nothing else.
+    A path that ends in / or is a folder gets the shards. A file gets them merged, so that an interruption keeps what
+    is done.
+
+    Args:
+        force: replace a file that is there.
 
     Raises:
-        UserError: ``out`` cannot be written, or there are several processes and no ``out``.
+        UserError: ``out`` cannot be written or is there already, or there are several processes and no ``out``.
     """
     several = processes.count() > 1
     if out is None:
@@ -61,8 +64,8 @@ def target_of(out: str | None, samples: int) -> Target | None:
     if out.endswith(("/", "\\")) or path.is_dir():
         return Target(path, None)
     check_target(path)
-    if samples <= SHARD_ROWS and not several:
-        return None
+    if path.exists() and not force:
+        raise UserError("is there already.", where=str(path), remedy="Name another file, or give --force.")
     return Target(path.with_name(f"{path.name}.partial"), path)
 
 
@@ -148,7 +151,7 @@ def _opened(
     recipe: Recipe, pretrained: Pretrained, folder: Path, rows: int, latents: bool, environment: dict[str, Any]
 ) -> Run:
     """The run in ``folder``, new or continued, with ``rows`` samples in each new shard."""
-    settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), "weights": weights_digest(pretrained)}
+    settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), **identity(recipe, pretrained)}
     return open_run(
         folder,
         settings,
@@ -207,9 +210,17 @@ def generate_bulk(
         UserError: as ``generate_shards``, or the file cannot be written.
     """
     latents = target.file is not None and target.file.suffix == ".npz"
-    run, drawn, seconds = generate_shards(
-        recipe, target.folder, shard_rows=shard_rows, latents=latents, origin=origin, progress=progress
-    )
+    if target.file is not None and recipe.samples <= SHARD_ROWS and processes.count() == 1:
+        shard_rows = shard_rows or recipe.batch_size  # each batch is kept as it is done
+    try:
+        run, drawn, seconds = generate_shards(
+            recipe, target.folder, shard_rows=shard_rows, latents=latents, origin=origin, progress=progress
+        )
+    except (UserError, KeyboardInterrupt) as error:
+        gone = target.file is not None and processes.is_main() and remove_if_empty(target.folder)
+        if gone and isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # nothing is kept, so there is nothing to say of it
+        raise
     if not processes.is_main():
         return None
     tally, environments = Tally.of(run.records()), run.environments()
@@ -217,12 +228,3 @@ def generate_bulk(
         merge(run, target.file)
         shutil.rmtree(target.folder)
     return Outcome(tally, drawn, seconds, target.file or target.folder, environments)
-
-
-def weights_digest(pretrained: Pretrained) -> str:
-    """SHA-256 over the weights of a model, so that a run is not continued with others of the same name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(pretrained.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -25,7 +25,7 @@ def check_target(path: Path) -> None:
     """Find out before sampling whether ``path`` can be written.
 
     Raises:
-        UserError: its ending is not known or its folder does not exist.
+        UserError: its ending is not known, its folder does not exist, or nothing can be written there.
     """
     if path.suffix not in FORMATS:
         raise UserError(
@@ -37,6 +37,12 @@ def check_target(path: Path) -> None:
         raise UserError("is a folder; name a file in it.", where=str(path))
     if not path.parent.is_dir():
         raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
+    partial = _partial(path)
+    try:
+        partial.touch()
+        partial.unlink(missing_ok=True)  # of several processes another may have been first
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
 
 
 def as_json(result: Generation, recipe: Recipe) -> str:
@@ -78,6 +84,10 @@ def as_lines(records: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]
         yield (row["text"] if suffix == ".txt" else json.dumps(row, ensure_ascii=False)) + "\n"
 
 
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of ``path`` at the end and is taken away if anything fails.
@@ -85,7 +95,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         yield partial
         with partial.open("rb") as file:

@@ -1,6 +1,7 @@
 """A long run on disk: a folder of shards, each written whole, that can be continued after any interruption.
 
-``manifest.json`` says what the run is: its settings and their digest, how many rows, in how many to a shard.
+``manifest.json`` says what the run is: its settings and their digest, how many rows, in how many to a shard. A copy of
+it, ``.manifest.json``, is written at every start, so that a damaged manifest does not cost the shards.
 ``rows-NNNNNNNNN.jsonl`` holds the rows from that number on, one JSON object a line; where latents are kept they lie
 beside it in ``rows-NNNNNNNNN.npz``. A shard that exists is finished: it is moved into place as the last thing.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from dlmctl import __version__, processes
-from dlmctl.errors import UserError
+from dlmctl.errors import UserError, brief
 from dlmctl.generation.output import Chunk, as_lines, replacing, write_arrays
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, COPY = "manifest.json", ".manifest.json"
 SHARD_ROWS = 512
 Record = Mapping[str, Any]
 
@@ -100,14 +102,12 @@ class Run:
 
     def environments(self) -> list[dict[str, Any]]:
         """What its rows were drawn by: more than one where it was continued otherwise."""
-        found: list[dict[str, Any]] = json.loads((self.folder / MANIFEST).read_text("utf-8"))["environments"]
-        return found
+        return list(_read_manifest(self.folder).get("environments", []))
 
     def note_progress(self) -> None:
         """Say in the manifest how many shards are done; nothing relies on it."""
-        path = self.folder / MANIFEST
-        manifest = json.loads(path.read_text("utf-8"))
-        _write_manifest(path, {**manifest, "shards_done": len(self.shards) - len(self.missing())})
+        manifest = {**_read_manifest(self.folder), "shards_done": len(self.shards) - len(self.missing())}
+        _write_manifest(self.folder / MANIFEST, manifest)
 
 
 def open_run(
@@ -132,19 +132,20 @@ def open_run(
     Raises:
         UserError: the folder holds something else, or a run with other settings, which the message names.
     """
-    path = folder / MANIFEST
     settings = json.loads(json.dumps({**settings, "latents": latents}))
     ends: list[list[int]] = []
     environments: list[Any] = []
     folder.mkdir(parents=True, exist_ok=True)
     others = [one.name for one in folder.iterdir() if not one.name.startswith(".")]
-    if MANIFEST not in others and others:
+    known = MANIFEST in others or (folder / COPY).exists()
+    if others and not known:
         raise UserError(
             "holds other files, and no run to continue.", where=str(folder), remedy="Name an empty or new folder."
         )
-    if len(others) > 1:  # else no shard is done, and nothing stands against other settings
-        ends = _continued(path, settings, rows)
-        environments = json.loads(path.read_text("utf-8")).get("environments", [])
+    before = _read_manifest(folder) if known else {}
+    if any(name.startswith("rows-") for name in others):  # else nothing stands against other settings
+        ends = _continued(folder, before, settings, rows)
+        environments = list(before.get("environments", []))
     if not ends or ends[-1][0] < rows:
         ends.append([rows, shard_rows])
     shards: list[range] = []
@@ -166,20 +167,38 @@ def open_run(
         "environments": environments,
         "settings": settings,
     }
-    _write_manifest(path, manifest)
+    _write_manifest(folder / COPY, manifest)
+    _write_manifest(folder / MANIFEST, manifest)
     return run
 
 
-def _continued(path: Path, settings: Mapping[str, Any], rows: int) -> list[list[int]]:
-    """The segments of the run that ``path`` describes, each ``[end, shard_rows]``."""
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        before, ends = dict(manifest["settings"]), [[int(end), int(size)] for end, size in manifest["segments"]]
-        if manifest["format"] != FORMAT or not ends:
-            raise ValueError(f"format {manifest['format']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"is no manifest of a run ({error!r}).", where=str(path), remedy="Name a new folder.") from None
-    old, new = _flat(before), _flat(settings)
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """What ``manifest.json`` says, or its copy where it is missing or damaged.
+
+    Raises:
+        UserError: neither is the manifest of a run.
+    """
+    faults = []
+    for name in (MANIFEST, COPY):
+        try:
+            manifest: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"format {manifest['format']}")
+            segments = [[int(end), int(size)] for end, size in manifest["segments"]]
+            if not segments or min(map(min, segments)) < 1:
+                raise ValueError("no segments")
+            return {**manifest, "segments": segments, "settings": dict(manifest["settings"])}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            faults.append(brief(error))
+    raise UserError(
+        f"is no manifest of a run ({faults[0]}).", where=str(folder / MANIFEST), remedy="Name a new folder."
+    )
+
+
+def _continued(folder: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any], rows: int) -> list[list[int]]:
+    """The segments of the run that ``manifest`` describes, each ``[end, shard_rows]``."""
+    ends: list[list[int]] = manifest["segments"]
+    old, new = _flat(manifest["settings"]), _flat(settings)
     differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     changes = [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in differing]
     if ends[-1][0] > rows:
@@ -187,7 +206,7 @@ def _continued(path: Path, settings: Mapping[str, Any], rows: int) -> list[list[
     if changes:
         raise UserError(
             f"holds a run with other settings: {'; '.join(changes)}.",
-            where=str(path.parent),
+            where=str(folder),
             remedy="Give the same settings to continue it, or another folder.",
         )
     return ends
@@ -220,6 +239,22 @@ def held(folder: Path) -> AbstractContextManager[None]:
         UserError: another process is at work there, or it is no folder and cannot be made one.
     """
     return processes.held(folder / ".lock", "run", folder)
+
+
+def remove_if_empty(folder: Path) -> bool:
+    """Take away the folder of a run that has no shard yet; whether there is none now."""
+    if not folder.exists():
+        return True
+    try:
+        with held(folder):
+            if any(path.name not in (MANIFEST, COPY, ".lock") for path in folder.iterdir()):
+                return False
+            if (folder / MANIFEST).exists():
+                _read_manifest(folder)
+            shutil.rmtree(folder)
+    except (UserError, OSError):  # another command is at work there, or the manifest is somebody else's
+        return False
+    return True
 
 
 def merge(run: Run, path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_damaged_model_is_named(recipe, model_folder, tmp_path):
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("out", ["texts.doc", "no/such/folder/texts.txt"])
+@pytest.mark.parametrize("out", ["texts.doc", "no/such/folder/texts.txt", "/proc/texts.txt"])
 def test_a_target_that_cannot_be_written_is_found_before_sampling(recipe, tmp_path, out):
     started = time.perf_counter()
     run = dlmctl("generate", "--recipe", recipe, "--out", tmp_path / out, "--steps", 100_000)

@@ -1,6 +1,7 @@
 """The command line in the hands of somebody who gets things wrong: one message, the right exit code, no traceback."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -132,10 +133,15 @@ def test_other_commands(here, command, message):
 @pytest.mark.parametrize(
     "command", ["nonsense", "generate --sampler euler", "generate -n many", "evaluate samples -n 0"]
 )
-def test_usage_errors_exit_with_2(command):
-    run = CliRunner().invoke(app, command.split())
+def test_usage_errors_look_like_all_others(command):
+    message = said(*command.split())
+    assert re.search(r"\. See `.* --help`\.$", message)
+
+
+def test_a_group_without_a_command_shows_its_help():
+    run = CliRunner().invoke(app, ["controls"])
     assert run.exit_code == 2
-    assert "Usage" in run.stderr
+    assert "Usage" in run.output
 
 
 def test_a_model_may_have_a_name_that_yaml_would_read_otherwise(here):

@@ -1,0 +1,7 @@
+"""``python -m dlmctl``."""
+
+from __future__ import annotations
+
+from dlmctl.cli import main
+
+main()

@@ -1,0 +1,60 @@
+"""What the texts of a long run follow from beside its settings: the weights in use and the packages of its controls."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from dlmctl.checkpoint.control_weights import control_folders
+from dlmctl.checkpoint.digests import file_digest
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.registry import offers, origin
+from dlmctl.recipe.recipe import Recipe, every
+
+# What a control or a scorer reads. Its card is not: it says how it was made.
+READ = (".safetensors", "labels.json", "config.json", "vocab.json")
+
+
+def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
+    """Digests (SHA-256) and versions, by what they are of, so that a run is not continued with others of the same name.
+
+    Returns:
+        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, where it ranks; and the
+        versions of ``packages`` of controls that are not dlmctl's own.
+    """
+    names = sorted({spec.name for spec in every(recipe.control_specs())} & offers().keys())
+    packages = {name: origin(offers()[name][0]) for name in names}
+    return {
+        "weights": weights_digest(pretrained),
+        "control_weights": {
+            name: digest
+            for name in names
+            if (digest := _folder_digest(control_folders(pretrained.folder, pretrained.model, name)))
+        },
+        "scorer": _folder_digest([pretrained.folder / "scorer"]) if _ranked_by_scorer(recipe) else None,
+        "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
+    }
+
+
+def _ranked_by_scorer(recipe: Recipe) -> bool:
+    several = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
+    return several and bool({"lm_score", "worst_word"} & set(recipe.rank_by))
+
+
+def _folder_digest(folders: list[Path]) -> str | None:
+    """One digest of the files that are read from ``folders``; None where there are none."""
+    files = [(folder, path) for folder in folders for path in sorted(folder.rglob("*")) if path.name.endswith(READ)]
+    digest = hashlib.sha256()
+    for folder, path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
+    return digest.hexdigest() if files else None
+
+
+def weights_digest(pretrained: Pretrained) -> str:
+    """SHA-256 over the weights of a model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(pretrained.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

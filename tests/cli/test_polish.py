@@ -1,0 +1,125 @@
+"""What the command line prints where: names to complete, encodings, counts, lines that a pipe reads."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from dlmctl import __version__
+from dlmctl.cli import app, complete
+from dlmctl.cli.render import figure
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "-m", "dlmctl", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, env={**ENVIRONMENT, **environment})
+
+
+def test_the_version_also_of_the_module():
+    done = run("--version")
+    assert (done.returncode, done.stdout.decode().strip(), done.stderr) == (0, f"dlmctl {__version__}", b"")
+
+
+def test_what_stdout_does_not_have_is_replaced(tmp_path, model_folder):
+    (tmp_path / "mine.yaml").write_text("description: a café\n", "utf-8")
+    done = run("recipe", "show", tmp_path / "mine.yaml", PYTHONIOENCODING="cp932", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert b"description: a caf?" in done.stdout
+
+
+def test_names_are_completed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for name in ("mine.yaml", "mine/a.yaml", "mine/a.txt"):
+        (tmp_path / name).touch()
+    assert "e2e-pos" in complete.recipes("e2e-p")
+    assert complete.recipes("min") == ["mine/", "mine.yaml"]
+    assert complete.recipes("mine/") == ["mine/a.yaml"]
+    assert "e2e" in complete.models("e")
+    assert complete.models("min") == ["mine/"]
+    assert complete.controls("syn") == ["syntax_tree"]
+    assert "e2e" in complete.configurations("e2")
+    assert complete.recipes("nowhere/") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("dlmctl controls show syn", "syntax_tree"),
+        ("dlmctl generate --recipe e2e-unt", "e2e-until"),
+        ("dlmctl info e2", "e2e"),
+        ("dlmctl train lm --config contr", "control"),
+    ],
+)
+def test_the_shell_is_offered_names(words, offered):
+    environment = {"_DLMCTL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = CliRunner().invoke(app, [], prog_name="dlmctl", env=environment)
+    assert offered in done.stdout.split()
+
+
+@pytest.fixture
+def trained(tmp_path, model_folder):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    for place, values in {"semantic": {"area": ["centre", "hills"]}, "classifier/tone": {"tone": ["dry"]}}.items():
+        (folder / "controls" / place).mkdir(parents=True)
+        (folder / "controls" / place / "labels.json").write_text(json.dumps({"values": values}))
+    return folder
+
+
+def test_show_lists_what_a_models_weights_tell_apart(trained):
+    said = CliRunner().invoke(app, ["controls", "show", "semantic", "--model", str(trained)]).stdout
+    assert f"Values in the model {trained}\narea: centre, hills\n" in said
+    said = CliRunner().invoke(app, ["controls", "show", "classifier", "--model", str(trained)]).stdout
+    assert "Values of the weights tone\ntone: dry\n" in said
+    (trained / "controls" / "semantic" / "labels.json").write_text("3")
+    done = CliRunner().invoke(app, ["controls", "show", "semantic", "--model", str(trained)])
+    assert done.exit_code == 2
+    assert "labels.json: holds no labels." in done.stderr
+
+
+def test_info_is_not_torn_in_a_pipe(tmp_path, model_folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = shutil.copytree(model_folder, tmp_path / ("long" * 30))
+    line = "a line of the card that is wider than a terminal usually is, " * 3
+    (folder / "README.md").write_text(f"{line}\n")
+    lines = CliRunner().invoke(app, ["info", str(folder)]).stdout.splitlines()
+    assert line.strip() in [one.strip() for one in lines]
+    assert any(one.endswith(str(folder)) for one in lines)
+
+
+def test_counts_are_printed_as_counts():
+    assert [figure(8), figure(8.0), figure(0.25), figure(None)] == ["8", "8.0000", "0.2500", ""]
+
+
+def test_the_mark_of_a_text_that_does_not_pass_is_explained(capsys):
+    import numpy as np
+
+    from dlmctl.cli.render import print_generation
+    from dlmctl.control.base import Check
+    from dlmctl.generation.generate import Generation, Sample
+
+    for passed, said in ((False, True), (True, False)):
+        checks = {"pos": Check(0.5, passed, "word 2")}
+        print_generation(Generation([Sample(0, ["x"], "x", checks, np.zeros((1, 1)))], 1))
+        printed = capsys.readouterr()
+        assert ("!" in printed.out, "A score with ! behind it" in printed.err) == (said, said)
+
+
+def test_what_a_package_prints_at_import_is_not_in_the_output(tmp_path, monkeypatch, capsys):
+    from dlmctl.control.registry import find_control
+
+    (tmp_path / "chatty.py").write_text("print('hello from chatty')\nfrom controls.length import Length as Loud\n")
+    info = tmp_path / "chatty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: chatty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dlmctl.controls]\nloud = chatty:Loud\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(Exception, match="has name = 'length'"):
+        find_control("loud")
+    assert capsys.readouterr() == ("", "hello from chatty\n")
