@@ -134,15 +134,8 @@ def _print_plugin(plugin: Plugin, model: str | None) -> None:
     line()
     line("In Python", "bold")
     code(plugin.python_example(model or "e2e"), "python")
-    for name, values in plugin.trained_values(model).items() if model else ():
-        line()
-        line(f"Values of the weights {name}" if name else f"Values in the model {model}", "bold")
-        for field, known in values.items():
-            line(f"{field}: {', '.join(known)}")
-    line()
-    line("Weights", "bold")
-    for text in plugin.training_notes(model):
-        line(text)
+    for text, style in _values(plugin, model):
+        line(text, style)
 
 
 def _parameter_rows(plugin: Plugin) -> list[tuple[str, str, str, str, str]]:
@@ -157,3 +150,12 @@ def _parameter_rows(plugin: Plugin) -> list[tuple[str, str, str, str, str]]:
         )
         for one in plugin.parameters()
     ]
+
+
+def _values(plugin: Plugin, model: str | None) -> list[tuple[str, str | None]]:
+    """Lines on what its weights know and where they are, each with its style."""
+    lines: list[tuple[str, str | None]] = []
+    for name, values in plugin.trained_values(model).items() if model else ():
+        lines += [("", None), (f"Values of the weights {name}" if name else f"Values in the model {model}", "bold")]
+        lines += [(f"{field}: {', '.join(known)}", None) for field, known in values.items()]
+    return [*lines, ("", None), ("Weights", "bold"), *((text, None) for text in plugin.training_notes(model))]
