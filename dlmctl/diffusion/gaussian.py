@@ -9,6 +9,7 @@ from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.diffusion.process import moved_to
 from dlmctl.diffusion.samplers import Rule
 from dlmctl.models.conditioner import Conditioning
 
@@ -34,7 +35,9 @@ class Gaussian:
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
         mean, variance = self.rule(x, estimate.x0, t, s)
         last = float(s[0]) == 0 or not variance.any()
-        return Moved(mean if last else mean + variance.sqrt() * noise(mean), mean, variance)
+        if last:
+            return Moved(mean, mean, moved_to(variance, x))
+        return Moved(mean + moved_to(variance.sqrt(), x) * noise(mean), mean, moved_to(variance, x))
 
     def soft(self, probabilities: Tensor) -> Tensor:
         return probabilities @ self.model.embeddings.detach()
