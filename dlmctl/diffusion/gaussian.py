@@ -24,6 +24,7 @@ class Gaussian:
 
     def __init__(self, model: DiffusionLM, rule: Rule, given: Conditioning | None = None) -> None:
         self.model, self.rule, self.given = model, rule, given
+        self.embeddings = model.embeddings.detach()
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
         device = self.model.embeddings.device
@@ -34,10 +35,9 @@ class Gaussian:
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
         mean, variance = self.rule(x, estimate.x0, t, s)
-        last = float(s[0]) == 0 or not variance.any()
-        if last:
+        if float(s[0]) == 0 or float(variance.max()) == 0:
             return Moved(mean, mean, moved_to(variance, x))
         return Moved(mean + moved_to(variance.sqrt(), x) * noise(mean), mean, moved_to(variance, x))
 
     def soft(self, probabilities: Tensor) -> Tensor:
-        return probabilities @ self.model.embeddings.detach()
+        return probabilities @ self.embeddings

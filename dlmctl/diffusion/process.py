@@ -32,12 +32,12 @@ def q_sample(schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor
 
 
 def posterior(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of q(x_s given x_t, x_0) for s < t (Ho et al. 2020, eq. 7); variance ``[B, 1, 1]``,
-    where the times are."""
+    """Mean and variance of q(x_s given x_t, x_0) for s < t (Ho et al. 2020, eq. 7); variance ``[B, 1, 1]``
+    in float64, where the times are."""
     a_t, a_s = schedule.alphabar(t), schedule.alphabar(s)
     alpha = a_t / a_s
     mean = _wide(a_s.sqrt() * (1 - alpha) / (1 - a_t), x0) * x0 + _wide(alpha.sqrt() * (1 - a_s) / (1 - a_t), x0) * x_t
-    return mean, ((1 - alpha) * (1 - a_s) / (1 - a_t)).to(x0.dtype).reshape(-1, 1, 1)
+    return mean, ((1 - alpha) * (1 - a_s) / (1 - a_t)).reshape(-1, 1, 1)
 
 
 def x0_from_noise(schedule: Schedule, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
