@@ -73,7 +73,11 @@ def main() -> None:
     given = parser.parse_args()
     models = {"e2e": CONTROLS} | ({str(given.masked): MASKED} if given.masked else {})
     rows = []
-    print("| model | text | texts | network | backward | other | waits | made |", "|---|---|---|---|---|---|---|---|", sep="\n")
+    print(
+        "| model | text | texts | network | backward | other | waits | made |",
+        "|---|---|---|---|---|---|---|---|",
+        sep="\n",
+    )
     for name, controls in models.items():
         pretrained = from_pretrained(name)
         for kind, control in controls.items():
@@ -81,7 +85,9 @@ def main() -> None:
                 calls = counted(pretrained, control, texts, given.steps)
                 found = calls.a_step()
                 rows.append({"model": Path(name).name, "text": kind, "texts": texts, **found})
-                print(f"| {Path(name).name} | {kind} | {texts} | " + " | ".join(f"{x:.1f}" for x in found.values()) + " |")
+                print(
+                    f"| {Path(name).name} | {kind} | {texts} | " + " | ".join(f"{x:.1f}" for x in found.values()) + " |"
+                )
                 if given.names:
                     print({name: count / calls.steps for name, count in calls.names.most_common(40)}, file=sys.stderr)
     if given.out:

@@ -1,9 +1,9 @@
 """Texts a second on a GPU, beside the calls and waits of a step, peak memory, and the same texts on the CPU.
 
-Usage: python benchmarks/gpu.py OUT [--model e2e] [--masked FOLDER] [--seconds 220] [--device cuda] [--texts 8 32 256 1024]
-Each case has a share of the time and is cut off at a step beyond it, so a slow one cannot eat the rest. Where FOLDER has
-no weights, the masked model has random ones of its sizes: of its speed that says as much. Writes OUT/gpu.json, after
-every case, and OUT/gpu.md. Drawing alone is timed: what a check of the texts takes depends on the check, not the GPU.
+Usage: python benchmarks/gpu.py OUT [--model e2e] [--masked FOLDER] [--seconds 220] [--device cuda] [--texts 8 32 256]
+Each case has a share of the time and is cut off at a step beyond it, so a slow one cannot eat the rest. Where FOLDER
+has no weights, the masked model has random ones of its sizes: of its speed that says as much. Writes OUT/gpu.json,
+after every case, and OUT/gpu.md. Drawing alone is timed: what a check takes depends on the check, not on the GPU.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Bench:
     def left(self) -> float:
         return self.end - time.monotonic()
 
-    def draw(self, pretrained: Pretrained, control: Control[Any] | None, preset: Preset, texts: int, **more: Any) -> Any:
+    def draw(
+        self, pretrained: Pretrained, control: Control[Any] | None, preset: Preset, texts: int, **more: Any
+    ) -> Any:
         """The texts of one batch and the seconds of their drawing; ``watch`` sees the steps.
 
         Raises:
@@ -79,7 +81,9 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def timed(self, name: str, pretrained: Pretrained, control: Control[Any] | None, preset: Preset, texts: int) -> None:
+    def timed(
+        self, name: str, pretrained: Pretrained, control: Control[Any] | None, preset: Preset, texts: int
+    ) -> None:
         """The quickest of a few runs, the first beside it, which makes what the others find ready."""
         case: dict[str, Any] = {"text": name, "preset": preset, "texts": texts}
         if self.left() < 2:
@@ -184,18 +188,29 @@ def masked_model(folder: Path) -> Pretrained:
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    lines = ["| text | preset | texts | first, s | s | texts a second | steps | peak, GiB |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| text | preset | texts | first, s | s | texts a second | steps | peak, GiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in found["cases"]:
         figures = [row.get(name) for name in ("first", "seconds", "a_second", "steps", "peak_gib")]
         cells = ["-" if x is None else f"{x:.3f}" if x < 10 else f"{x:.0f}" for x in figures]
-        lines.append(f"| {row['text']} | `{row['preset']}` | {row['texts']} | {' | '.join(cells)} | {row.get('problem', '')}")
-    lines += ["", "| text | texts | network | backward | other | waits | made | CUDA's waits |", "|---|---|---|---|---|---|---|---|"]
+        lines.append(
+            f"| {row['text']} | `{row['preset']}` | {row['texts']} | {' | '.join(cells)} | {row.get('problem', '')}"
+        )
+    lines += [
+        "",
+        "| text | texts | network | backward | other | waits | made | CUDA's waits |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in found["steps"]:
         names = "network", "backward", "other", "waits", "made", "cuda_waits"
         cells = " | ".join(f"{row[name]:.1f}" if name in row else "-" for name in names)
         lines.append(f"| {row['text']} | {row['texts']} | {cells} |")
     for row in found["busy"]:
-        lines.append(f"kernels of {row['text']}, {row['texts']} texts: {row.get('kernels')}, {row.get('kernel_seconds')} s")
+        lines.append(
+            f"kernels of {row['text']}, {row['texts']} texts: {row.get('kernels')}, {row.get('kernel_seconds')} s"
+        )
     lines += ["", *(f"{row['text']}: {row['equal']} of {row['texts']} texts as on the CPU" for row in found["equal"])]
     return [*lines, "", *(f"{name}: {goal:g} wanted, {reached(found, name)} reached" for name, goal in GOALS.items())]
 

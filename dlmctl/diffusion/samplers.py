@@ -1,8 +1,8 @@
 """Samplers of the Gaussian family: the mean and variance of each reverse step, one function each.
 
 A sampler knows nothing of words or controls. Its rule takes x_t and the x_0 estimate ``[B, L, D]``, guided or not, and
-the times t and s ``[B]``, to the mean ``[B, L, D]`` and the variance ``[B, 1, 1]`` of x_s. The variance, in float64, stays
-where the times are, which is best the CPU: whether there is any can then be asked without waiting for a GPU.
+the times t and s ``[B]``, to the mean ``[B, L, D]`` and the variance ``[B, 1, 1]`` of x_s. The variance, in float64,
+stays where the times are, which is best the CPU: whether there is any can then be asked without waiting for a GPU.
 """
 
 from __future__ import annotations

@@ -132,10 +132,10 @@ class EarlyExit:
     def _note(self, x0: Tensor, words: Tensor, t: float, like: Tensor) -> None:
         """Keep the estimates of a step, but of rows that have left, and see which leave."""
         if self.x0 is None or self.ids is None or self.gone is None or self.unchanged is None:
-            self.x0, self.ids = torch.zeros_like(like), torch.zeros(like.shape[:2], dtype=torch.long, device=like.device)
-            self.gone = torch.zeros(len(like), dtype=torch.bool, device=like.device)
             self.unchanged = torch.zeros(len(like), dtype=torch.long, device=like.device)
-            self.x0, self.ids = self._put(self.x0, x0), self._put(self.ids, words)
+            self.gone = self.unchanged > 0
+            self.x0 = self._put(torch.zeros_like(like), x0)
+            self.ids = self._put(like.new_zeros(like.shape[:2], dtype=torch.long), words)
             return
         before = self.ids
         self.x0 = torch.where(self.gone[:, None, None], self.x0, self._put(self.x0, x0))

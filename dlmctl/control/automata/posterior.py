@@ -121,9 +121,7 @@ def condition(
     return _written(log_probs, torch.where(_inside(found.log_p, window, words), changed, window), first)
 
 
-def likeliest(
-    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None
-) -> Tensor:
+def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None) -> Tensor:
     """``log_probs [B, L, V]`` with -inf for all but the word classes of the likeliest text of the language (Viterbi).
 
     Any choice of the words that are left is in the language; the arg max of each position is the likeliest text of
