@@ -90,16 +90,18 @@ class PreparedInfill(Prepared):
     exact = True
 
     def __init__(self, templates: Sequence[list[Piece]], batch: BatchContext[InfillParams]) -> None:
-        ids = torch.full((len(batch), batch.length), -1)
-        for row, (pieces, draw, layout) in enumerate(zip(templates, batch.draws, batch.layouts, strict=True)):
+        rows = [[-1] * batch.length for _ in templates]
+        for ids, pieces, draw, layout in zip(rows, templates, batch.draws, batch.layouts, strict=True):
             known = iter(known_ids([piece.word for piece in pieces if piece.word], batch.vocabulary, "infill"))
             place = 1
             for piece, size in zip(pieces, _sizes(pieces, layout.words, draw), strict=True):
                 if piece.word and place < layout.positions:
-                    ids[row, place] = next(known)
+                    ids[place] = next(known)
                 place += size
-        self.ids = ids.to(batch.device)
+        self.ids = torch.tensor(rows, device=batch.device)
         self.fixed = self.ids >= 0
+        other = torch.arange(len(batch.vocabulary), device=batch.device) != self.ids[..., None]
+        self.banned = other & self.fixed[..., None]
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p of the fixed words at their places."""
@@ -107,8 +109,7 @@ class PreparedInfill(Prepared):
         return -(found * self.fixed).sum(1)
 
     def restrict(self, logits: Tensor) -> Tensor:
-        other = torch.arange(logits.shape[-1], device=logits.device) != self.ids[..., None]
-        return logits.masked_fill(other & self.fixed[..., None], -torch.inf)
+        return logits.masked_fill(self.banned, -torch.inf)
 
 
 class Infill(WordControl[InfillParams]):

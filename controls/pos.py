@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +90,25 @@ class TagLabels(Labels):
         return loss, ((logits.argmax(-1) == target) & in_text).sum(1) / in_text.sum(1)
 
 
+@cache
+def _classes(tag: str) -> list[int]:
+    """The classes that a tag, or alternatives as ADJ|NOUN, allow."""
+    choices = UPOS_TAGS if ANY in tag.split("|") else tag.split("|")
+    return [CLASSES.index(choice) for choice in choices]
+
+
 class PreparedPos(Prepared):
     """Guidance by a noise-aware tag classifier."""
 
     def __init__(self, classifier: nn.Module, batch: BatchContext[PosParams]) -> None:
+        places = [
+            (row, place, number)
+            for row, params in enumerate(batch.params)
+            for place, tag in enumerate(params.tags, start=1)
+            for number in _classes(tag)
+        ]
         wanted = torch.zeros(len(batch), batch.length, len(CLASSES), dtype=torch.bool)
-        for row, params in enumerate(batch.params):
-            for place, tag in enumerate(params.tags, start=1):
-                choices = UPOS_TAGS if ANY in tag.split("|") else tag.split("|")
-                wanted[row, place, [CLASSES.index(choice) for choice in choices]] = True
+        wanted[torch.tensor(places).unbind(1)] = True
         self.classifier, self.wanted = classifier, wanted.to(batch.device)
         self.words = self.wanted.any(-1)
 

@@ -51,10 +51,13 @@ class PreparedSemantic(Prepared):
     """Guidance by a noise-aware classifier of every field."""
 
     def __init__(self, classifier: nn.Module, labels: FieldLabels, batch: BatchContext[SemanticParams]) -> None:
+        places = [
+            (row, labels.column(field, value))
+            for row, params in enumerate(batch.params)
+            for field, value in params.fields.items()
+        ]
         wanted = torch.zeros(len(batch), labels.columns)
-        for row, params in enumerate(batch.params):
-            for field, value in params.fields.items():
-                wanted[row, labels.column(field, value)] = 1
+        wanted[torch.tensor(places).unbind(1)] = 1
         self.classifier, self.wanted = classifier, wanted.to(batch.device)
 
     def energy(self, state: ControlState) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
@@ -111,15 +112,22 @@ class SyntaxTreeParams(ControlParams):
     def wanted(self) -> list[Span]:
         """The constituents asked for."""
         if self.tree is not None:
-            return labelled_spans(read_tree(self.tree))
+            return list(_read(self.tree)[0])
         return [Span(span.start, span.end, span.label) for span in self.spans or ()]
 
     @property
     def words(self) -> int:
         """How many words there are, or, of spans, must at least be."""
         if self.tree is not None:
-            return len(list(read_tree(self.tree).leaves()))
+            return _read(self.tree)[1]
         return 1 + max(span.end for span in self.wanted)
+
+
+@lru_cache(maxsize=4096)
+def _read(tree: str) -> tuple[tuple[Span, ...], int]:
+    """Constituents and number of words of a bracketed tree; a batch is laid out anew as texts leave it."""
+    found = read_tree(tree)
+    return tuple(labelled_spans(found)), len(list(found.leaves()))
 
 
 class SpanClassifier(nn.Module):
@@ -248,10 +256,18 @@ class PreparedTree(Prepared):
             for found, layout in zip(rows, batch.layouts, strict=True)
         ]
         beyond = torch.tensor([len(found) - len(near) for found, near in zip(rows, room, strict=True)])
-        cells = torch.zeros(len(batch), max(1, *map(len, room)), 4, dtype=torch.long)
-        for row, (found, params) in enumerate(zip(room, batch.params, strict=True)):
-            weight = 1 if params.tree is not None else SPAN_WEIGHT
-            cells[row, : len(found)] = torch.tensor([(*cell, weight) for cell in found]).reshape(-1, 4)
+        most, none = max(1, *map(len, room)), (0, 0, 0, 0)
+        weights = [1 if params.tree is not None else SPAN_WEIGHT for params in batch.params]
+        # One array of all rows: a tensor a row costs a call each.
+        cells = torch.from_numpy(
+            np.array(
+                [
+                    [*((*cell, weight) for cell in found), *[none] * (most - len(found))]
+                    for found, weight in zip(room, weights, strict=True)
+                ],
+                dtype=np.int64,
+            )
+        )
         self.classifier, self.beyond = classifier, NO_ROOM * beyond.to(batch.device)
         self.starts, self.ends, self.wanted, self.weights = cells.to(batch.device).unbind(-1)
 
@@ -264,12 +280,18 @@ class PreparedTree(Prepared):
         return (nats.view_as(self.weights) * self.weights).sum(-1) + self.beyond
 
 
+@lru_cache(maxsize=256)
+def _cells_of(words: int) -> list[tuple[int, int]]:
+    """First and last word of all spans of so many words."""
+    starts, ends = all_spans(words)
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
 def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int, int]]:
     """First word, last word and class of the spans in the energy: all that a tree has room for, or those asked."""
     wanted = {(start, end): labels.number(label) for start, end, label in params.wanted}
     if params.tree is not None:
-        starts, ends = all_spans(params.words)
-        wanted = {cell: wanted.get(cell, 0) for cell in zip(starts.tolist(), ends.tolist(), strict=True)}
+        wanted = {cell: wanted.get(cell, 0) for cell in _cells_of(params.words)}
     return [(*cell, label) for cell, label in wanted.items()]
 
 

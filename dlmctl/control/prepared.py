@@ -45,8 +45,9 @@ class Prepared:
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` given that the constraint holds, where that can be said exactly.
 
-        For constraints that no single position decides. Asked at every step, times ``t [B]``, after ``restrict`` of
-        every control and after guidance; with t = 0 for the finished text, whose words are the likeliest ones.
+        For constraints that no single position decides. Asked at every step, after ``restrict`` of every control and
+        after guidance; with t = 0 for the finished text, whose words are the likeliest ones. The times ``t [B]`` are
+        on the CPU, where the logits may not be, so that a look at them waits for nothing.
         """
         return logits
 

@@ -69,7 +69,7 @@ class Absorbing:
         most = x.shape[1] if self.settings.remask else -(-x.shape[1] // self.left)
         self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
         self.left -= 1
-        return Moved(new, new, torch.zeros(len(x), device=x.device))
+        return Moved(new, new, torch.zeros(len(x)))
 
     def soft(self, probabilities: Tensor) -> Tensor:
         return self.model.soft(probabilities)

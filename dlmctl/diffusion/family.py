@@ -38,7 +38,10 @@ class Moved(NamedTuple):
 
 
 class Family(Protocol):
-    """One diffusion family, with the sampler chosen. States ``x`` are ``[B, L, ...]``, times ``[B]`` in [0, 1]."""
+    """One diffusion family, with the sampler chosen. States ``x`` are ``[B, L, ...]``, times ``[B]`` in [0, 1].
+
+    Times best lie on the CPU, wherever the states are: a family may look at them, and a GPU would keep it waiting.
+    """
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
         """The states at t = 1."""

@@ -9,6 +9,7 @@ from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.diffusion.process import moved_to
 from dlmctl.diffusion.samplers import Rule
 from dlmctl.models.conditioner import Conditioning
 
@@ -23,6 +24,7 @@ class Gaussian:
 
     def __init__(self, model: DiffusionLM, rule: Rule, given: Conditioning | None = None) -> None:
         self.model, self.rule, self.given = model, rule, given
+        self.embeddings = model.embeddings.detach()
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
         device = self.model.embeddings.device
@@ -33,8 +35,9 @@ class Gaussian:
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
         mean, variance = self.rule(x, estimate.x0, t, s)
-        last = float(s[0]) == 0 or not variance.any()
-        return Moved(mean if last else mean + variance.sqrt() * noise(mean), mean, variance)
+        if float(s[0]) == 0 or float(variance.max()) == 0:
+            return Moved(mean, mean, moved_to(variance, x))
+        return Moved(mean + moved_to(variance.sqrt(), x) * noise(mean), mean, moved_to(variance, x))
 
     def soft(self, probabilities: Tensor) -> Tensor:
-        return probabilities @ self.model.embeddings.detach()
+        return probabilities @ self.embeddings

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -81,18 +83,19 @@ def lay_out(
     return Layout(positions_for(words, config.length), None if wanted is None else words)
 
 
-class Layouts(NamedTuple):
+@dataclass(frozen=True)
+class Layouts:
     """The layouts of a batch: ``positions [B]``, and ``words [B]`` with -1 where the model decides."""
 
     positions: Tensor
     words: Tensor
 
-    @property
+    @cached_property
     def length(self) -> int:
         """Positions of the batch: those of its longest text."""
         return int(self.positions.max())
 
-    @property
+    @cached_property
     def mask(self) -> Tensor | None:
         """The attention mask ``[B, L]``, true on each row's own positions; None where all rows fill the batch."""
         place = torch.arange(self.length, device=self.positions.device)
@@ -129,7 +132,7 @@ def special_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Ten
 
 def _special(layouts: Layouts, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
     """START, END and PAD, each with the places ``[B, L]`` it is settled for."""
-    positions, words = layouts
+    positions, words = layouts.positions, layouts.words
     place = torch.arange(layouts.length, device=words.device)
     end, settled = words[:, None] + 1, words[:, None] >= 0
     return [

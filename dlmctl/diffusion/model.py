@@ -202,7 +202,7 @@ class DiffusionLM(nn.Module):
             inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous_x0 is None else previous_x0], dim=-1)
         if self.conditioner is not None and given is None:
             given = self.conditioner(*self.conditioner.nothing(len(x_t)))
-        time = self.schedule.network_time(t)
+        time = self.schedule.network_time(t).to(x_t.device, non_blocking=True)
         more = {name: value for name, value in (("given", given), ("mask", mask)) if value is not None}
         output = widened(self.denoiser(inputs, time, **more))
         if self.predicts_words:

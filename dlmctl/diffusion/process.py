@@ -10,9 +10,14 @@ from torch import Tensor
 from dlmctl.diffusion.schedule import Schedule
 
 
+def moved_to(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` where ``like`` is and of its type, without waiting for the device."""
+    return values.to(like.device, like.dtype, non_blocking=True)
+
+
 def _wide(values: Tensor, like: Tensor) -> Tensor:
     """``[B]`` coefficients shaped and typed to scale a latent ``[B, L, D]``."""
-    return values.to(like.device, like.dtype).reshape(-1, 1, 1)
+    return moved_to(values, like).reshape(-1, 1, 1)
 
 
 def one_step(schedule: Schedule) -> float:
@@ -27,11 +32,12 @@ def q_sample(schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor
 
 
 def posterior(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of q(x_s given x_t, x_0) for s < t (Ho et al. 2020, eq. 7); variance ``[B, 1, 1]``."""
+    """Mean and variance of q(x_s given x_t, x_0) for s < t (Ho et al. 2020, eq. 7); variance ``[B, 1, 1]``
+    in float64, where the times are."""
     a_t, a_s = schedule.alphabar(t), schedule.alphabar(s)
     alpha = a_t / a_s
     mean = _wide(a_s.sqrt() * (1 - alpha) / (1 - a_t), x0) * x0 + _wide(alpha.sqrt() * (1 - a_s) / (1 - a_t), x0) * x_t
-    return mean, _wide((1 - alpha) * (1 - a_s) / (1 - a_t), x0)
+    return mean, ((1 - alpha) * (1 - a_s) / (1 - a_t)).reshape(-1, 1, 1)
 
 
 def x0_from_noise(schedule: Schedule, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:

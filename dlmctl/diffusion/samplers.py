@@ -1,7 +1,8 @@
 """Samplers of the Gaussian family: the mean and variance of each reverse step, one function each.
 
 A sampler knows nothing of words or controls. Its rule takes x_t and the x_0 estimate ``[B, L, D]``, guided or not, and
-the times t and s ``[B]``, to the mean ``[B, L, D]`` and the variance ``[B, 1, 1]`` of x_s.
+the times t and s ``[B]``, to the mean ``[B, L, D]`` and the variance ``[B, 1, 1]`` of x_s. The variance, in float64,
+stays where the times are, which is best the CPU: whether there is any can then be asked without waiting for a GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.process import one_step, posterior
+from dlmctl.diffusion.process import moved_to, one_step, posterior
 from dlmctl.diffusion.schedule import Schedule
 
 Moments = tuple[Tensor, Tensor]
@@ -33,7 +34,7 @@ def ancestral_moments(
         return mean, small
     stride = one_step(schedule)
     _, second = posterior(schedule, x0, x_t, torch.full_like(t, 2 * stride), torch.full_like(t, stride))
-    beta = (1 - schedule.alphabar(t) / schedule.alphabar(s)).to(x_t.device, x_t.dtype).reshape(-1, 1, 1)
+    beta = (1 - schedule.alphabar(t) / schedule.alphabar(s)).reshape(-1, 1, 1)
     return mean, torch.where((s <= 0).reshape(-1, 1, 1), second, beta)
 
 
@@ -51,10 +52,11 @@ def ddim(schedule: Schedule, eta: float = 0.0) -> Rule:
     """DDIM (Song, Meng and Ermon 2021, eq. 12 and 16): eta 0 is deterministic, eta 1 has the DDPM variance."""
 
     def rule(x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Moments:
-        a_t, a_s = (schedule.alphabar(time).to(x_t.device, x_t.dtype).reshape(-1, 1, 1) for time in (t, s))
-        epsilon = (x_t - a_t.sqrt() * x0) / (1 - a_t).sqrt()
+        a_t, a_s = (schedule.alphabar(time).reshape(-1, 1, 1) for time in (t, s))
         variance = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
-        return a_s.sqrt() * x0 + (1 - a_s - variance).clamp(min=0).sqrt() * epsilon, variance
+        shares = torch.stack([a_t.sqrt(), (1 - a_t).sqrt(), a_s.sqrt(), (1 - a_s - variance).clamp(min=0).sqrt()])
+        signal, spread, signal_s, spread_s = moved_to(shares, x_t)
+        return signal_s * x0 + spread_s * ((x_t - signal * x0) / spread), variance
 
     return rule
 
@@ -73,18 +75,18 @@ def dpmpp_2m(schedule: Schedule, eta: float = 0.0) -> Rule:
     before: list[tuple[Tensor, Tensor]] = []
 
     def rule(x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Moments:
-        a_t, a_s = (schedule.alphabar(time).to(x_t.device).reshape(-1, 1, 1) for time in (t, s))
-        none = torch.zeros(len(x_t), 1, 1, device=x_t.device, dtype=x_t.dtype)
-        if bool((s <= 0).all()):
+        a_t, a_s = (schedule.alphabar(time).reshape(-1, 1, 1) for time in (t, s))
+        none = torch.zeros(len(x_t), 1, 1, device=t.device, dtype=torch.float64)
+        if float(s.max()) <= 0:
             return x0, none
         h = 0.5 * (torch.logit(a_s) - torch.logit(a_t))
         estimate = x0
         if before:
             last_x0, last_h = before[0]
-            estimate = x0 + (h / (2 * last_h)).to(x0) * (x0 - last_x0)
+            estimate = x0 + moved_to(h / (2 * last_h), x0) * (x0 - last_x0)
         before[:] = [(x0, h)]
-        ratio = ((1 - a_s) / (1 - a_t)).sqrt().to(x_t)
-        return ratio * x_t - (a_s.sqrt() * torch.expm1(-h)).to(x_t) * estimate, none
+        ratio = moved_to(((1 - a_s) / (1 - a_t)).sqrt(), x_t)
+        return ratio * x_t - moved_to(a_s.sqrt() * torch.expm1(-h), x_t) * estimate, none
 
     return rule
 

@@ -115,6 +115,7 @@ def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: On
     ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
+    rows = ids.tolist()
     for row, (one, layout) in enumerate(batch):
-        words = plan.pretrained.tokenizer.words(ids[row].tolist())
+        words = plan.pretrained.tokenizer.words(rows[row])
         yield Drawn(one, words, latents[row, : layout.positions], problems.get(row), nats[row])

@@ -15,6 +15,10 @@ from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_steering import LatentSteered
+from dlmctl.sampling.steering import WHOLE, problems_of
+
+# Steps from one look at the device to the next.
+READ_EVERY = 4
 
 
 def batch_size_for(rows: int) -> int:
@@ -36,44 +40,59 @@ class EarlyExit:
     """A ``Steer`` for a batch, from which rows leave.
 
     A row leaves when its words have been the same for ``patience`` steps and are those that it would end with now. Its
-    x_0 estimate stands from then on.
+    x_0 estimate stands from then on. All of that is kept on the device; every few steps it is asked, in one small
+    tensor, which rows have left. How often changes the time it takes, and no text.
 
     Args:
         steer: makes a ``LatentSteered`` for the rows of the batch with these numbers.
         rows: of the batch.
         patience: in steps.
         since: steps at times above this one do not count.
+        every: steps from one question to the next; by default 1 on a CPU, and ``READ_EVERY`` on a device that would
+            have to be waited for.
 
     Attributes:
-        problems: as of ``Steered``, by row of the whole batch.
+        left: the rows known to have left.
     """
 
-    def __init__(self, steer: Callable[[Sequence[int]], LatentSteered], rows: int, patience: int, since: float) -> None:
-        self.steer, self.patience, self.since = steer, patience, since
+    def __init__(
+        self,
+        steer: Callable[[Sequence[int]], LatentSteered],
+        rows: int,
+        patience: int,
+        since: float,
+        every: int | None = None,
+    ) -> None:
+        self.steer, self.patience, self.since, self.every = steer, patience, since, every
         self.rows = list(range(rows))
+        self.all = rows
         self.now = steer(self.rows)
-        self.problems: dict[int, str] = {}
         self.left: set[int] = set()
-        self.unchanged = [0] * rows
+        # Steps that counted, and those since the last question.
+        self.counted = self.unasked = 0
+        self.at: Tensor | None = None
+        self.broke: Tensor | None = None
         self.x0: Tensor | None = None
         self.ids: Tensor | None = None
+        self.gone: Tensor | None = None
+        self.unchanged: Tensor | None = None
+
+    @property
+    def problems(self) -> dict[int, str]:
+        """As of ``Steered``, by row of the whole batch. Waits for the device."""
+        self._keep_broke()
+        assert self.broke is not None
+        return problems_of([part.name for part in self.now.parts], self.broke)
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
         self._shrink()
-        x0 = torch.zeros_like(x_t) if self.x0 is None else self.x0.clone()
-        ids = torch.zeros(x_t.shape[:2], dtype=torch.long, device=x_t.device) if self.ids is None else self.ids.clone()
         if self.rows:
-            estimate = self.now(*self._here(x_t, t))
-            words = self.now.model.words(estimate.x0, estimate.logits)
-            open_rows = [at for at, row in enumerate(self.rows) if row not in self.left]
-            places = torch.tensor([self.rows[at] for at in open_rows], device=x_t.device)
-            length = self.now.layouts.length
-            x0[places, :length], ids[places, :length] = estimate.x0[open_rows], words[open_rows]
-            self.problems |= {self.rows[at]: what for at, what in self.now.problems.items()}
-            if float(t[0]) <= self.since and self.ids is not None:
-                self._leave(estimate.x0, words, (ids == self.ids).all(1).tolist())
-        self.x0, self.ids = x0, ids
+            (here,) = self._here(x_t)
+            estimate = self.now(here, t[: len(self.rows)])
+            self._note(estimate.x0, self.now.model.words(estimate.x0, estimate.logits), float(t[0]), x_t)
+        assert self.x0 is not None
+        x0 = self.x0
         return Prediction(lambda: x0)
 
     def after(self, moved: Moved, s: float) -> Tensor:
@@ -82,50 +101,84 @@ class EarlyExit:
             return moved.x
         here = Moved(*self._here(moved.x, moved.mean, moved.variance))
         x = self.now.after(here, s)
-        if x is here.x:
-            return moved.x
-        whole = moved.x.clone()
-        whole[self.rows, : x.shape[1]] = x
-        return whole
+        return moved.x if x is here.x else self._put(moved.x, x)
 
     @torch.no_grad()
     def words(self, x: Tensor) -> Tensor:
         """Word ids ``[B, L]`` of the finished latent."""
         assert self.ids is not None
-        ids = self.ids.clone()
-        if self.rows:
-            found = self.now.words(*self._here(x))
-            for at, row in enumerate(self.rows):
-                if row not in self.left:
-                    ids[row, : found.shape[1]] = found[at]
-        return ids
+        assert self.gone is not None
+        if not self.rows:
+            return self.ids
+        found = self._put(self.ids, self.now.words(*self._here(x)))
+        return torch.where(self.gone[:, None], self.ids, found)
 
     def _here(self, *whole: Tensor) -> list[Tensor]:
         """The rows that are still in the batch, and of latents the positions."""
         length = self.now.layouts.length
-        return [tensor[self.rows] if tensor.dim() == 1 else tensor[self.rows, :length] for tensor in whole]
+        rows = whole if self.at is None else [tensor.index_select(0, self.at) for tensor in whole]
+        return [tensor[:, :length] for tensor in rows]
 
-    def _leave(self, estimate: Tensor, words: Tensor, same: list[bool]) -> None:
-        for row in self.rows:
-            self.unchanged[row] = self.unchanged[row] + 1 if same[row] else 0
-        waiting = [
-            at for at, row in enumerate(self.rows) if row not in self.left and self.unchanged[row] >= self.patience
-        ]
-        if waiting:
+    def _put(self, whole: Tensor, here: Tensor) -> Tensor:
+        """``whole [B, L, ...]`` with the rows that are still in the batch as ``here``."""
+        if self.at is None and here.shape[1] == whole.shape[1]:
+            return here
+        made = whole.clone()
+        if self.at is None:
+            made[:, : here.shape[1]] = here
+        else:
+            made[:, : here.shape[1]].index_copy_(0, self.at, here)
+        return made
+
+    def _note(self, x0: Tensor, words: Tensor, t: float, like: Tensor) -> None:
+        """Keep the estimates of a step, but of rows that have left, and see which leave."""
+        if self.x0 is None or self.ids is None or self.gone is None or self.unchanged is None:
+            self.unchanged = torch.zeros(len(like), dtype=torch.long, device=like.device)
+            self.gone = self.unchanged > 0
+            self.x0 = self._put(torch.zeros_like(like), x0)
+            self.ids = self._put(like.new_zeros(like.shape[:2], dtype=torch.long), words)
+            return
+        before = self.ids
+        self.x0 = torch.where(self.gone[:, None, None], self.x0, self._put(self.x0, x0))
+        self.ids = torch.where(self.gone[:, None], self.ids, self._put(self.ids, words))
+        if t > self.since:
+            return
+        self.unchanged = (self.unchanged + 1) * (self.ids == before).all(1)
+        self.counted += 1
+        if self.counted >= self.patience:
             # What is exact only in the end, as words that must occur, may still have to move the others.
-            ends = (self.now.words(estimate) == words).all(1).tolist()
-            self.left |= {self.rows[at] for at in waiting if ends[at]}
+            same = (self.now.words(x0) == words).all(1)
+            ends = same if self.at is None else torch.zeros_like(self.gone).index_copy_(0, self.at, same)
+            self.gone = self.gone | (ends & (self.unchanged >= self.patience))
 
     def _shrink(self) -> None:
         """Make the batch anew without those that have left, but for some that fill it up to a size in use."""
+        if self.gone is None or self.counted < self.patience or not self.rows:
+            return
+        self.unasked += 1
+        if self.unasked < (self.every or (1 if self.gone.device.type == "cpu" else READ_EVERY)):
+            return
+        self.unasked = 0
+        self.left = {row for row, gone in enumerate(self.gone.tolist()) if gone}
         stay = [row for row in self.rows if row not in self.left]
         size = batch_size_for(len(stay)) if stay else 0
         if size >= len(self.rows):
             return
         spare = [row for row in self.rows if row in self.left]
+        self._keep_broke()
         self.rows = sorted(stay + spare[: size - len(stay)])
+        if not self.rows:
+            return
+        self.at = torch.tensor(self.rows, device=self.gone.device)
+        self.now = self.steer(self.rows)
+        assert self.x0 is not None
+        assert self.broke is not None
+        (self.now.previous,) = self._here(self.x0)
+        self.now.broke = self.broke.index_select(1, self.at)
+
+    def _keep_broke(self) -> None:
+        """Keep of the rows in the batch when their energies stopped being numbers."""
+        if self.broke is None:
+            self.broke = torch.full((len(self.now.broke), self.all), WHOLE, device=self.now.broke.device)
         if self.rows:
-            self.now = self.steer(self.rows)
-            assert self.x0 is not None
-            self.now.previous = self.x0[self.rows, : self.now.layouts.length]
-            self.now.problems = {at: self.problems[row] for at, row in enumerate(self.rows) if row in self.problems}
+            self.broke = self.now.broke if self.at is None else self.broke.index_copy(1, self.at, self.now.broke)

@@ -37,7 +37,7 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
     logits = control.restrict(logits)
     control.verify(logits)
     # Once more where each part has what it requires: that may be what another one excludes.
-    control.verify(control.constrain(logits, torch.zeros(len(batch), device=logits.device)))
+    control.verify(control.constrain(logits, torch.zeros(len(batch))))
 
 
 def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: int, place: int) -> Iterator[str]:

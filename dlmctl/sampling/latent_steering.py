@@ -14,12 +14,13 @@ from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.gaussian import Gaussian
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.process import moved_to
 from dlmctl.errors import RecipeError
 from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
-from dlmctl.sampling.steering import LEAST, StateOf, Steered
+from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered
 from dlmctl.text.tokenizer import Tokenizer
 
 
@@ -55,6 +56,7 @@ class LatentSteered(Steered):
         if control is not None and not self.model.predicts_words:
             # Without word logits an exact constraint is one more energy.
             self.parts = [part for part in control.guides if part.prepared.evidence is None]
+            self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=self.embeddings.device)
         self.method = method_for(self.model, guidance) if self.parts else None
         self.guides_logits = self.method == "logits"
         self.previous: Tensor | None = None
@@ -77,7 +79,7 @@ class LatentSteered(Steered):
             x0 = self.family.soft(logits.softmax(-1))
         scale = strength(self.guidance, float(t[0])) if self.parts else 0.0
         if scale and self.method in ("latent", "denoiser"):
-            alphabar = self.model.schedule.alphabar(t).to(x_t).reshape(-1, 1, 1)
+            alphabar = moved_to(self.model.schedule.alphabar(t), x_t).reshape(-1, 1, 1)
             gradient = self.gradient(self._state_of_latent(t, through=self.method == "denoiser"), float(t[0]))
             x0, logits = shift_latent(x0, x_t, alphabar, gradient, scale), None
         if self.sampler.clamp:
@@ -92,7 +94,7 @@ class LatentSteered(Steered):
         """The paper's guidance moves the latent after each draw; the other methods leave it."""
         if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
             return moved.x
-        times = torch.full((len(moved.x),), s, dtype=torch.float64, device=moved.x.device)
+        times = torch.full((len(moved.x),), s, dtype=torch.float64)
         gradient = self.gradient(self._state_of_latent(times), s)
         with torch.autocast(moved.x.device.type, enabled=False):
             return langevin(moved.x, moved.mean, moved.variance, gradient, self.guidance)
@@ -104,7 +106,7 @@ class LatentSteered(Steered):
         if scores is None or self.sampler.rounding is not None:
             scores = self.restrict(self.model.rounding_logits(x, self.sampler.rounding))
         if self.control is not None:
-            scores = self.control.constrain(scores, torch.zeros(len(x), device=x.device))
+            scores = self.control.constrain(scores, torch.zeros(len(x), dtype=torch.float64))
         return scores.argmax(-1)
 
     def _padded(self, log_probs: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ class LatentSteered(Steered):
                 return self.state(predict()[0], lambda: predict()[1])
             return ControlState(
                 x_t,
-                t,
+                t.to(x_t.device, non_blocking=True),
                 vocabulary=self.vocabulary,
                 embeddings=self.embeddings,
                 x0=lambda: predict()[0],

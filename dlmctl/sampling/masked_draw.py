@@ -70,10 +70,9 @@ def aligned_tags(model: MaskedLM, control: PreparedAll | None, layouts: Layouts)
     if not rows or not model.config.tags:
         return None
     number = {name: at for at, name in enumerate(model.config.tags, start=1)}
-    tags = torch.zeros(len(layouts.words), layouts.length, dtype=torch.long)
+    tags = [[0] * layouts.length for _ in range(len(layouts.words))]
     for given in reversed(rows):
-        for row, names in enumerate(given):
+        for row, names in zip(tags, given, strict=True):
             for place, name in enumerate(names[: layouts.length - 1], start=1):
-                if name in number:
-                    tags[row, place] = number[name]
-    return tags.to(layouts.words.device)
+                row[place] = number.get(name, row[place])
+    return torch.tensor(tags, device=layouts.words.device)

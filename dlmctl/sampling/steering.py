@@ -7,7 +7,7 @@ and so serves every family.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,8 +24,21 @@ from dlmctl.text.tokenizer import Tokenizer
 
 StateOf = Callable[[Tensor], ControlState]
 
+# The time at which an energy stopped being a number, as long as it is one.
+WHOLE = -1.0
 # Stands for probability 0 where its logarithm would spoil a gradient.
 LEAST = 1e-20
+
+
+def problems_of(names: Sequence[str], broke: Tensor) -> dict[int, str]:
+    """What happened to each row of ``broke [parts, B]``, by row; each row's first problem counts."""
+    found: dict[int, str] = {}
+    rows = zip(*broke.tolist(), strict=True) if len(names) else iter(())
+    for row, times in enumerate(rows):
+        if max(times) > WHOLE:
+            name, t = names[times.index(max(times))], max(times)
+            found[row] = f"the energy of {name} was not a number at t = {t:.2f}; unguided from there"
+    return found
 
 
 class Steered:
@@ -38,7 +51,9 @@ class Steered:
         layouts: of the rows.
 
     Attributes:
-        problems: of each row whose energy stopped being a number, what happened; it goes on unguided.
+        broke: of each part that guides by its gradient and each row, ``[parts, B]``, the time at which the energy
+            stopped being a number, from when on the row goes on unguided; -1 while it is one. On the device, so that
+            nothing waits for it.
     """
 
     def __init__(
@@ -62,7 +77,12 @@ class Steered:
         evidence = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]
         self.evidence: Tensor | None = sum(evidence[1:], start=evidence[0]) if evidence else None
         self.guides_logits = bool(self.parts)
-        self.problems: dict[int, str] = {}
+        self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)
+
+    @property
+    def problems(self) -> dict[int, str]:
+        """Of each row whose energy stopped being a number, what happened. Waits for the device."""
+        return problems_of([part.name for part in self.parts], self.broke)
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
@@ -106,27 +126,21 @@ class Steered:
                 leaf = at.detach().requires_grad_()
                 # Of a leaf itself autocast would keep the cast copy until the whole batch is drawn.
                 state = state_of(leaf.view_as(leaf))
-                for part in self.parts:
+                for number, part in enumerate(self.parts):
                     energy = part.weight * part.energy(state)
                     # Parts may share the x_0 estimate, so the graph is kept for the next one.
                     (found,) = torch.autograd.grad(energy.sum(), leaf, retain_graph=True)
-                    total += self._clipped(part.name, energy.detach(), found, t)
-            return total.masked_fill(self._broken(at.device), 0.0)
+                    total += self._clipped(number, energy.detach(), found, t)
+            return total.masked_fill((self.broke.amax(0) > WHOLE)[:, None, None], 0.0)
 
         return gradient
 
-    def _clipped(self, name: str, energy: Tensor, gradient: Tensor, t: float) -> Tensor:
+    def _clipped(self, part: int, energy: Tensor, gradient: Tensor, t: float) -> Tensor:
         finite = torch.isfinite(energy) & torch.isfinite(gradient).flatten(1).all(1)
-        for row in (~finite).nonzero().flatten().tolist():
-            self.problems.setdefault(row, f"the energy of {name} was not a number at t = {t:.2f}; unguided from there")
+        self.broke[part].masked_fill_(~finite & (self.broke[part] == WHOLE), t)
         norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
         gradient = gradient * (self.guidance.clip / norm).clamp(max=1.0).reshape(-1, 1, 1)
         return gradient.masked_fill(~finite.reshape(-1, 1, 1), 0.0)
-
-    def _broken(self, device: torch.device) -> Tensor:
-        broken = torch.zeros(len(self.layouts.words), 1, 1, dtype=torch.bool, device=device)
-        broken[list(self.problems)] = True
-        return broken
 
     def state(self, x0: Tensor, log_probs: Callable[[], Tensor]) -> ControlState:
         """A state whose latent is itself an x_0 estimate, and so at noise level 0."""

@@ -30,7 +30,7 @@ OnStep = Callable[[Step], Tensor | None]
 
 
 class Steer(Protocol):
-    """What gives the guided estimate of a whole batch, and may move each draw."""
+    """What gives the guided estimate of a whole batch, and may move each draw. Times ``t [B]`` are on the CPU."""
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction: ...
 
@@ -44,7 +44,8 @@ def walk(
     x = family.start(layouts, noise)
     steps = len(times) - 1
     for number, (t_value, s_value) in enumerate(pairwise(times.tolist())):
-        t, s = (torch.full((len(x),), value, dtype=torch.float64, device=x.device) for value in (t_value, s_value))
+        # On the CPU: there it costs nothing to look at them, and what is made of them is a few numbers a text.
+        t, s = (torch.full((len(x),), value, dtype=torch.float64) for value in (t_value, s_value))
         estimate = steer(x, t)
         x = steer.after(family.step(x, estimate, t, s, noise), s_value)
         replaced = on_step(Step(number, steps, t_value, s_value, x, estimate)) if on_step is not None else None

@@ -1,5 +1,7 @@
 """Rows whose words no longer change leave: when, with what words, and without a trace in the others."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.early_exit import EarlyExit, batch_size_for, exit_from
+from dlmctl.sampling.steering import WHOLE
 
 WIDTH, LENGTH = 3, 4
 
@@ -20,7 +23,8 @@ class Scripted:
         self.scripts, self.rows, self.log = [scripts[row] for row in rows], rows, log
         self.ends = [ends.get(row) for row in rows]
         self.model, self.layouts = self, self
-        self.length, self.logits, self.problems, self.previous = LENGTH, None, {}, None
+        self.length, self.logits, self.previous = LENGTH, None, None
+        self.parts, self.broke = [SimpleNamespace(name="wish")], torch.full((1, len(rows)), WHOLE)
 
     def __call__(self, x_t, t):
         self.step = int(t[0])
@@ -40,7 +44,7 @@ class Scripted:
         return moved.x + 1
 
 
-def walk(scripts, patience, ends=None, since=100.0):
+def walk(scripts, patience, ends=None, since=100.0, every=1):
     log = []
     made = []
 
@@ -48,7 +52,7 @@ def walk(scripts, patience, ends=None, since=100.0):
         made.append(Scripted(scripts, ends or {}, rows, log))
         return made[-1]
 
-    leaving = EarlyExit(steer, len(scripts), patience, since)
+    leaving = EarlyExit(steer, len(scripts), patience, since, every)
     for step in range(len(scripts[0])):
         estimate = leaving(torch.zeros(len(scripts), LENGTH, WIDTH), torch.full((len(scripts),), float(step)))
     return leaving, estimate.x0, log, made
@@ -64,6 +68,15 @@ def test_a_row_leaves_after_so_many_steps_with_the_same_words():
     assert log == [[0, 1, 2]] * 3 + [[1, 2]] + [[1]] * 2
     assert leaving.words(x0)[:, 0].tolist() == [7, 6, 2]
     assert x0[:, 0, 0].tolist() == [7, 6, 2]
+
+
+@pytest.mark.parametrize("every", [2, 3, 4])
+def test_how_often_the_device_is_asked_changes_no_text(every):
+    scripts = [[7, 7, 7, 9, 9, 9, 9, 9], [1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 2, 2, 8, 8, 8, 8], [4, 4, 4, 4, 4, 4, 4, 5]]
+    (often, x0, log, _), (rarely, other_x0, other_log, _) = (walk(scripts, 2, every=k) for k in (1, every))
+    assert torch.equal(x0, other_x0)
+    assert torch.equal(often.words(x0), rarely.words(x0))
+    assert sum(map(len, log)) < sum(map(len, other_log))  # or rows would leave at the same time
 
 
 def test_nothing_is_computed_once_all_have_left():
@@ -123,12 +136,14 @@ def test_guidance_that_broke_stays_off_in_the_batch_made_anew():
         return made[-1]
 
     leaving = EarlyExit(steer, 3, 1, 100.0)
-    made[0].problems[2] = "not a number"
+    made[0].broke[0, 2] = 0.25
     for step in range(4):
         leaving(torch.zeros(3, LENGTH, WIDTH), torch.full((3,), float(step)))
     assert made[1].rows == [1, 2]
-    assert made[1].problems == {1: "not a number"}
-    assert leaving.problems == {2: "not a number"}
+    assert made[1].broke.tolist() == [[WHOLE, 0.25]]
+    made[1].broke[0, 0] = 0.125
+    told = "the energy of wish was not a number at t = {}; unguided from there"
+    assert leaving.problems == {1: told.format("0.12"), 2: told.format("0.25")}
 
 
 def test_only_rows_in_the_batch_are_moved_after_a_step():

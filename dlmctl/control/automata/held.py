@@ -82,7 +82,7 @@ class Held:
         for language, count, name in zip(languages, words, names, strict=True):
             require_length(language.automaton, count, longest, name)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
-        self.words = torch.tensor(words, device=device)
+        self.words, self.most = torch.tensor(words, device=device), max(words)
         self.sharpness = torch.tensor(sharpness, device=device)[:, None, None]
         # Automata whose order of phrases equal words settled: if the words of the model lead to none, these serve.
         self.possible: dict[int, Automaton] = {}
@@ -97,14 +97,14 @@ class Held:
     def log_probability(self, log_probs: Tensor) -> Tensor:
         """``[B]``: log-probability of the language under independent words ``[B, L, V]``; its negative is an energy."""
         self._settle_order(log_probs.detach())
-        return posterior.log_probability(log_probs, self.automata, self.words)
+        return posterior.log_probability(log_probs, self.automata, self.words, most=self.most)
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` given that the text is in the language; at t = 0 their arg max is in it."""
         self._settle_order(logits)
         if float(t[0]) < SETTLED:
-            return posterior.likeliest(logits, self.automata, self.words)
-        return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness)
+            return posterior.likeliest(logits, self.automata, self.words, most=self.most)
+        return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness, most=self.most)
 
     def allowed(self, committed: Tensor) -> Tensor:
         """Words ``[B, L, V]`` that can still stand beside the ``committed [B, L]`` token ids, -1 for open."""

@@ -7,6 +7,7 @@ S states and C classes of words, and one pass over the ``[L, V]`` log-probabilit
 
 In all of it ``log_probs [B, L, V]`` may hold -inf for what cannot stand somewhere, ``words [B]`` says how many words
 each row has, and ``first`` is the position of the first of them (1, behind START). Other positions stay as they are.
+``most`` is the largest of ``words``; where it is not given it is looked for, which waits for a GPU.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def _padded(automaton: Automaton, states: int, width: int, device: torch.device 
     return Automata(*(torch.from_numpy(part).to(device) for part in (automaton.classes, table, accepting)))
 
 
-def log_probability(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
+def log_probability(
+    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None
+) -> Tensor:
     """``[B]``: log-probability that independent words make a text of the language; differentiable.
 
     Its negative is an energy. Its gradient by a word's log-probability is the word's posterior probability, so it does
@@ -75,7 +78,7 @@ def log_probability(log_probs: Tensor, automata: Automata, words: Tensor, first:
     log-probability does not die where the language is nearly certain, as log(1 - p) would. -inf, without a gradient,
     where no text is possible.
     """
-    scores = _class_scores(_window(log_probs, words, first), automata)
+    scores = _class_scores(_window(log_probs, words, first, most), automata)
     return _backward(scores, automata, words)[0][:, 0]
 
 
@@ -96,7 +99,12 @@ def infer(scores: Tensor, automata: Automata, words: Tensor) -> Inference:
 
 
 def condition(
-    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, sharpness: float | Tensor = 1.0
+    log_probs: Tensor,
+    automata: Automata,
+    words: Tensor,
+    first: int = 1,
+    sharpness: float | Tensor = 1.0,
+    most: int | None = None,
 ) -> Tensor:
     """Log-probabilities ``[B, L, V]`` of the words given that the text is in the language.
 
@@ -105,7 +113,7 @@ def condition(
     ``sharpness`` other than 1 chooses among the ways to be in the language by their probability to that power: 2 keeps
     to likelier places. Words within a class keep their proportions. One number, or one a row, ``[B, 1, 1]``.
     """
-    window = _window(log_probs, words, first)
+    window = _window(log_probs, words, first, most)
     scores = _class_scores(window, automata)
     found = infer(scores * sharpness, automata, words)
     shift = found.log_ratio + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
@@ -113,13 +121,13 @@ def condition(
     return _written(log_probs, torch.where(_inside(found.log_p, window, words), changed, window), first)
 
 
-def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
+def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None) -> Tensor:
     """``log_probs [B, L, V]`` with -inf for all but the word classes of the likeliest text of the language (Viterbi).
 
     Any choice of the words that are left is in the language; the arg max of each position is the likeliest text of
     all. A row whose language is impossible stays as it is.
     """
-    window = _window(log_probs, words, first)
+    window = _window(log_probs, words, first, most)
     scores = _class_tops(window, automata)
     behind = _backward(scores, automata, words, best=True)
     return _written(log_probs, _on_path(window, scores, behind, automata, words), first)
@@ -211,8 +219,8 @@ def _on_path(window: Tensor, scores: Tensor, behind: list[Tensor], automata: Aut
     return window.masked_fill(off & _inside(behind[0][:, 0], window, words), -torch.inf)
 
 
-def _window(log_probs: Tensor, words: Tensor, first: int) -> Tensor:
-    return log_probs[:, first : first + int(words.max())]
+def _window(log_probs: Tensor, words: Tensor, first: int, most: int | None = None) -> Tensor:
+    return log_probs[:, first : first + (int(words.max()) if most is None else most)]
 
 
 def _class_scores(window: Tensor, automata: Automata) -> Tensor:

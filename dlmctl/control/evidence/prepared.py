@@ -68,8 +68,8 @@ def prepare(
     for start in range(0, len(different), CHUNK):
         part = different[start : start + CHUNK]
         rows[1 + start : 1 + start + len(part)] = torch.from_numpy(rows_of(part))
-    index = torch.zeros(len(texts), length, dtype=torch.long)
+    index = np.zeros((len(texts), length), dtype=np.int64)
     for row, text in enumerate(texts):
         found = [0 if target is None else numbers[target] for target in text][: max(0, length - offset)]
-        index[row, offset : offset + len(found)] = torch.tensor(found, dtype=torch.long)
-    return Evidence(rows, index)
+        index[row, offset : offset + len(found)] = found
+    return Evidence(rows, torch.from_numpy(index))

@@ -1,0 +1,98 @@
+"""Calls into torch, waits for the device and tensors made from numbers, in a reverse step of each control.
+
+Usage: python benchmarks/calls.py [--masked FOLDER] [--texts 8 32 64] [--steps 8] [--names] [--out calls.json]
+Counted on a CPU, where each costs little; on a GPU each call is a launch, and a wait lets it run dry. FOLDER holds a
+masked model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from controls import Avoid, Contains, Infill, Length, Pos, Semantic, SyntaxTree
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control.base import Control
+from dlmctl.diffusion import noise
+from dlmctl.diffusion.noise import Draw
+from dlmctl.evaluation.calls import CallCounter, Calls
+from dlmctl.recipe.presets import settings_of
+from dlmctl.sampling.draw import draw_texts
+from dlmctl.sampling.plan import Plan
+
+TAGS = ["DET", "PROPN", "AUX", "DET", "ADJ", "NOUN", "ADP", "DET", "NOUN", "PUNCT"]
+TREE = "(S (NP (DT The) (NNP Eagle)) (VP (VBZ is) (NP (DT a) (JJ cheap) (NN pub))) (. .))"
+CONTROLS: dict[str, Control[Any] | None] = {
+    "free": None,
+    "pos": Pos(tags=TAGS),
+    "tree": SyntaxTree(tree=TREE),
+    "semantic": Semantic(food="Italian", area="riverside"),
+    "length": Length(14, tolerance=1),
+    "infill": Infill("The Eagle is a ___{1,3} shop near ___{1,3} ."),
+    "contains": Contains("riverside", "cheap"),
+    "avoid": Avoid("pub", "city centre"),
+}
+MASKED = {name: CONTROLS[name] for name in ("free", "pos")}
+
+
+def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int) -> Calls:
+    """The calls of the steps of one batch, none of whose texts leaves it; what is prepared for it is left out."""
+    chosen = settings_of("fast")
+    sampler = chosen.sampler.model_copy(update={"steps": steps, "precision": "fp32", "patience": 1.0})
+    if control is not None:
+        control.load_from(pretrained)
+    counter = CallCounter()
+    counter.paused = True
+
+    def watch(step: Any) -> None:
+        # The first step follows on what is prepared once for a batch, and is not counted.
+        counter.paused = False
+        counter.calls.steps += step.number > 0
+        if step.number == step.steps - 1:
+            counter.paused = True
+
+    # As much noise at once as on a GPU.
+    noise.MOST_AHEAD_CPU = noise.MOST_AHEAD
+    plan = Plan(pretrained, control, sampler, chosen.guidance, texts)
+    with counter.counting() as calls:
+        for _ in draw_texts(plan, [Draw(0, sample) for sample in range(texts)], on_step=watch):
+            pass
+    return calls
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--masked", type=Path)
+    parser.add_argument("--texts", type=int, nargs="+", default=[8, 32, 64])
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--names", action="store_true", help="which calls, beside the table")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    models = {"e2e": CONTROLS} | ({str(given.masked): MASKED} if given.masked else {})
+    rows = []
+    print(
+        "| model | text | texts | network | backward | other | waits | made |",
+        "|---|---|---|---|---|---|---|---|",
+        sep="\n",
+    )
+    for name, controls in models.items():
+        pretrained = from_pretrained(name)
+        for kind, control in controls.items():
+            for texts in given.texts:
+                calls = counted(pretrained, control, texts, given.steps)
+                found = calls.a_step()
+                rows.append({"model": Path(name).name, "text": kind, "texts": texts, **found})
+                print(
+                    f"| {Path(name).name} | {kind} | {texts} | " + " | ".join(f"{x:.1f}" for x in found.values()) + " |"
+                )
+                if given.names:
+                    print({name: count / calls.steps for name, count in calls.names.most_common(40)}, file=sys.stderr)
+    if given.out:
+        given.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What a step asks of the device: as much for many texts as for few, and nothing back."""
+
+import pytest
+import torch
+
+from controls import Avoid, Contains, Infill, Length, Pattern, Pos, Semantic, SyntaxTree
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.diffusion import noise
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.diffusion.noise import Draw
+from dlmctl.evaluation.calls import CallCounter
+from dlmctl.recipe.presets import settings_of
+from dlmctl.sampling.draw import draw_texts
+from dlmctl.sampling.plan import Plan
+
+STEPS = 4
+NINE = Length(9)
+CONTROLS = {
+    "free": NINE,
+    "pos": Pos(tags=["DET", "NOUN", "VERB|AUX", "*", "PUNCT"]),
+    "tree": SyntaxTree(tree="(S (NP (DT a) (NN pub)) (VP (VBZ opens)) (. .))"),
+    "spans": SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}]) & NINE,
+    "semantic": Semantic(food="Italian") & NINE,
+    "infill": Infill("The ___{2} is a ___ pub ."),
+    "contains": Contains("riverside", "cheap pub") & NINE,
+    "avoid": Avoid("pub", "city centre") & NINE,
+    "pattern": Pattern("The <any>+ (pub|place) .") & NINE,
+    "any": (Semantic(food="Italian") | Contains("cheap")) & NINE,
+    "not": ~Semantic(food="Italian") & NINE,
+}
+
+
+@pytest.fixture(scope="module")
+def e2e():
+    return from_pretrained("e2e")
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """As much noise at once as on a GPU: there the calls count, and here the cache."""
+    monkeypatch.setattr(noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD)
+
+
+def counted(pretrained, control, texts, family="gaussian", **changes):
+    """The calls of all steps but the first, which follows on what is made once for the batch."""
+    chosen = settings_of("fast", family)
+    sampler = chosen.sampler.model_copy(update={"steps": STEPS, "patience": 1.0, "precision": "fp32", **changes})
+    counter = CallCounter()
+    counter.paused = True
+
+    def watch(step):
+        counter.paused = step.number in (step.steps - 1, -1)
+
+    plan = Plan(pretrained, control, sampler, chosen.guidance, texts)
+    with counter.counting() as calls:
+        list(draw_texts(plan, [Draw(0, sample) for sample in range(texts)], on_step=watch))
+    return calls
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("name", CONTROLS)
+def test_many_texts_take_the_calls_of_few_and_nothing_is_read_back(e2e, name):
+    few, many = (counted(e2e, CONTROLS[name], texts) for texts in (2, 16))
+    assert few.names == many.names
+    assert (few.network, few.backward) == (many.network, many.backward)
+    assert few.network + few.other > 0
+    assert many.waits == many.made == 0
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("sampler", ["entropy", "confidence", "remasking", "random"])
+def test_so_it_is_with_masked_models(tokenizer, sampler):
+    sizes = {"hidden": 16, "layers": 1, "heads": 2, "inner": 16, "max_length": 16}
+    config = MaskedConfig(vocab_size=len(tokenizer), length=16, denoiser=sizes, sentence_lengths=[0] * 8 + [1])
+    torch.manual_seed(0)
+    model = Pretrained(MaskedLM(config).eval(), tokenizer, from_pretrained("e2e").folder)
+    few, many = (counted(model, NINE, texts, "masked", name=sampler) for texts in (2, 16))
+    assert few.names == many.names
+    assert many.waits == many.made == 0
+
+
+def test_early_exit_asks_for_one_small_tensor(e2e):
+    """On a CPU at every step; ``READ_EVERY`` steps apart on a GPU."""
+    calls = counted(e2e, NINE, 4, patience=0.25)
+    assert calls.names["waits: tolist"] > 0
+    assert calls.waits == calls.names["waits: tolist"] <= STEPS
+
+
+def test_what_waits_and_what_is_made_is_counted(e2e):
+    counter = CallCounter()
+    with counter.counting() as calls:
+        x = torch.tensor([1.0, 2.0])
+        x[[0, 1]].sum().item()
+        bool((x > 0).all())
+        torch.tensor(0.5, dtype=torch.float64)
+    assert (calls.waits, calls.made) == (2, 3)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_batch_of_many_is_prepared_with_the_calls_of_few(e2e):
+    """Early exit prepares what is left of a batch anew."""
+    for name in ("pos", "tree", "semantic"):
+        found = []
+        for texts in (2, 16):
+            counter = CallCounter()
+            plan = Plan(e2e, CONTROLS[name], settings_of("fast").sampler, settings_of("fast").guidance, texts)
+            with counter.counting() as calls:
+                prepare_only(plan, texts)
+            found.append(calls)
+        assert found[0].made == found[1].made
+        assert found[0].other == found[1].other
+
+
+def prepare_only(plan, texts):
+    from dlmctl.sampling.draw import _context, _layout, _prepared
+
+    draws = [Draw(0, sample) for sample in range(texts)]
+    layout = _layout(plan, draws[0])
+    assert len(_context(plan, [(draw, layout) for draw in draws])) == texts
+    _prepared(plan, [(draw, layout) for draw in draws])
