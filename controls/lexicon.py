@@ -36,7 +36,7 @@ NAMED = 3
 class LexiconParams(ControlParams):
     """What a recipe says of a lexicon; keys beyond these are properties of words with their bounds."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"letters": [3, 5]}]})
 
     words: list[str] | None = Field(None, min_length=1, max_length=MOST_ROWS, description="the words that may occur")
     file: str | None = Field(

@@ -155,7 +155,15 @@ def _parameter_rows(plugin: Plugin) -> list[tuple[str, str, str, str, str]]:
 def _values(plugin: Plugin, model: str | None) -> list[tuple[str, str | None]]:
     """Lines on what its weights know and where they are, each with its style."""
     lines: list[tuple[str, str | None]] = []
-    for name, values in plugin.trained_values(model).items() if model else ():
+    for name, values in _trained_values(plugin, model).items() if model else ():
         lines += [("", None), (f"Values of the weights {name}" if name else f"Values in the model {model}", "bold")]
         lines += [(f"{field}: {', '.join(known)}", None) for field, known in values.items()]
     return [*lines, ("", None), ("Weights", "bold"), *((text, None) for text in plugin.training_notes(model))]
+
+
+def _trained_values(plugin: Plugin, model: str) -> dict[str, dict[str, list[str]]]:
+    if not plugin.trainable:
+        return {}
+    from dlmctl.control.trained import trained_values
+
+    return trained_values(plugin.kind, model)

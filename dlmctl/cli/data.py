@@ -38,6 +38,22 @@ class SplittingName(str, Enum):
     penn = "penn"
 
 
+Splitting = Annotated[
+    SplittingName | None,
+    typer.Option(help="How texts become words: e2e, or penn (don't is do n't). That of the vocabulary if not given."),
+]
+Tags = Annotated[
+    bool, typer.Option("--tags", help="Keep the part of speech of each word, by the bundled tagger, as upos.")
+]
+Vocabulary = Annotated[
+    str | None, typer.Option(help="Use the vocabulary of this model or prepared data set.", metavar="MODEL")
+]
+TokenizerName = Annotated[
+    str | None, typer.Option(help="Use a Hugging Face tokenizer: a folder or a hub name.", metavar="NAME")
+]
+TextField = Annotated[str, typer.Option(help="Of JSON lines and tables: which field or column holds the text.")]
+
+
 @app.callback()
 def data() -> None:
     """Prepare data sets for training."""
@@ -51,9 +67,7 @@ def prepare(
     format: Annotated[
         FormatName | None, typer.Option(help="Form of the files; told from their names and first lines if not given.")
     ] = None,
-    text_field: Annotated[
-        str, typer.Option(help="Of JSON lines and tables: which field or column holds the text.")
-    ] = "text",
+    text_field: TextField = "text",
     min_count: Annotated[int, typer.Option(help="Words seen less often become UNK.")] = 11,
     length: Annotated[int, typer.Option(help="Positions of a row, START and END included.")] = 64,
     packing: Annotated[
@@ -62,21 +76,10 @@ def prepare(
     valid_share: Annotated[float, typer.Option(help="Share of rows held out where there is no --valid.")] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows held out.")] = 0,
     unique: Annotated[bool, typer.Option("--unique", help="Keep only the first of several equal texts.")] = False,
-    vocabulary: Annotated[
-        str | None, typer.Option(help="Use the vocabulary of this model or prepared data set.", metavar="MODEL")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Use a Hugging Face tokenizer: a folder or a hub name.", metavar="NAME")
-    ] = None,
-    splitting: Annotated[
-        SplittingName | None,
-        typer.Option(
-            help="How texts become words: e2e, or penn (don't is do n't). That of the vocabulary if not given."
-        ),
-    ] = None,
-    tags: Annotated[
-        bool, typer.Option("--tags", help="Keep the part of speech of each word, by the bundled tagger, as upos.")
-    ] = False,
+    vocabulary: Vocabulary = None,
+    tokenizer: TokenizerName = None,
+    splitting: Splitting = None,
+    tags: Tags = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the data set in --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

@@ -18,7 +18,7 @@ from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control, offers, origin
-from dlmctl.errors import ModelError, UserError, first_line
+from dlmctl.errors import UserError, first_line
 
 
 class Parameter(NamedTuple):
@@ -84,33 +84,6 @@ class Plugin:
         if not named and not any(beside.glob("*.safetensors")):
             return "missing"
         return f"present: {', '.join(named)}" if named else "present"
-
-    def trained_values(self, model: str) -> dict[str, dict[str, list[str]]]:
-        """What its weights for a model tell apart: by the name of the weights, the values of each field.
-
-        Empty where no weights are there, or their labels are known beforehand.
-
-        Raises:
-            ModelError: there is no such model, or the labels cannot be read.
-        """
-        if not self.trainable:
-            return {}
-        from dlmctl.checkpoint.control_weights import control_folders
-        from dlmctl.checkpoint.pretrained import from_pretrained
-        from dlmctl.control.classifier import LABELS_FILE
-        from dlmctl.text.files import read_json
-
-        pretrained = from_pretrained(model)
-        found: dict[str, dict[str, list[str]]] = {}
-        for folder in control_folders(pretrained.folder, pretrained.model, self.name):
-            for path in sorted([*folder.glob(LABELS_FILE), *folder.glob(f"*/{LABELS_FILE}")]):
-                saved = read_json(path, remedy="Train the control again.")
-                values = saved.get("values") if isinstance(saved, dict) else {"label": saved}
-                if not isinstance(values, dict) or not all(isinstance(one, list) for one in values.values()):
-                    raise ModelError("holds no labels.", where=str(path), remedy="Train the control again.")
-                name = "" if path.parent == folder else path.parent.name
-                found.setdefault(name, {str(key): list(map(str, one)) for key, one in values.items()})
-        return found
 
     def training_notes(self, model: str | None) -> list[str]:
         """In words: whether it needs weights, whether they are there, and the command that trains them."""

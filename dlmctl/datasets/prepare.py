@@ -140,9 +140,8 @@ def prepare(
     """
     _check_settings(min_count, length, valid_share)
     splitting = _splitting(tokenizer, splitting)
-    if tagger is not None and (packing == "block" or not isinstance(tokenizer, WordTokenizer | None)):
-        what = "labels of words need texts of whole words, one a row."
-        raise UserError(what, where="--tags", remedy="Leave it out, or --packing block and --tokenizer.")
+    if tagger is not None:
+        _check_whole_words(tokenizer, packing)
     _check_target(out, overwrite)
     with staged(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
@@ -157,13 +156,22 @@ def prepare(
             name: _write(staging, name, texts, vocabulary, packing, length)
             for name, texts in (("train", first), ("valid", second))
         }
-        least = min_count if tokenizer is None else None
-        held_out, fields = None if valid else valid_share, _field_names(first, packing)
-        notes = [*_unknown_notes(splits, least), *notes]
+        least, held_out = min_count if tokenizer is None else None, None if valid else valid_share
+        fields, notes = _field_names(first, packing), [*_unknown_notes(splits, least), *notes]
         report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, notes)
-        about = {"dlmctl_dataset": DATASET_FORMAT, **report.as_dict()}
-        (staging / "dataset.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        _write_report(report, staging)
     return report
+
+
+def _check_whole_words(tokenizer: Tokenizer | None, packing: Packing) -> None:
+    if packing == "block" or not isinstance(tokenizer, WordTokenizer | None):
+        what = "labels of words need texts of whole words, one a row."
+        raise UserError(what, where="--tags", remedy="Leave it out, or --packing block and --tokenizer.")
+
+
+def _write_report(report: PrepareReport, folder: Path) -> None:
+    about = {"dlmctl_dataset": DATASET_FORMAT, **report.as_dict()}
+    (folder / "dataset.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
 def _field_names(texts: _Texts, packing: Packing) -> list[str]:

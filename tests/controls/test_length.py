@@ -95,8 +95,8 @@ def test_the_energy_is_the_log_probability_of_the_range(pretrained):
 def test_under_any_and_not_the_energy_moves_the_length(control):
     """No number is settled there: the trained model draws such texts seldom, and guided by the energy more often."""
     free, guided = (
-        generate(control, model="e2e", samples=16, sampler=SamplerSettings(steps=6), guidance=guidance)
-        for guidance in (Guidance(scale=0.0), Guidance())
+        generate(control, model="e2e", samples=24, sampler=SamplerSettings(steps=8), guidance=guidance)
+        for guidance in (Guidance(scale=0.0), Guidance(scale=16.0))
     )
     assert guided.success > free.success
 

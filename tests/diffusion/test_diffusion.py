@@ -229,7 +229,7 @@ def test_the_bound_agrees_with_its_terms_computed_from_gaussians(overfit):
         with torch.no_grad():
             estimate = overfit.predict(x_t, t, overfit.predict(x_t, t).x0).x0
         (q_mean, variance), (p_mean, _) = (posterior(schedule, x0, x_t, t, s) for x0 in (clean, estimate))
-        expected = kl(gaussian(q_mean, variance), gaussian(p_mean, variance))
+        expected = kl(gaussian(q_mean, variance), gaussian(p_mean, variance)).to(clean)
         torch.testing.assert_close(bound.diffusion[number].sum(1), expected, rtol=1e-3, atol=1e-3)
 
 
