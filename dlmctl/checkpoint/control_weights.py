@@ -61,8 +61,12 @@ def find_control_folder(
     folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None
 ) -> Path | None:
     """The first of ``control_folders`` that holds weights, or None."""
-    found = (place for place in control_folders(folder, model, control, name) if any(place.glob("*.safetensors")))
-    return next(found, None)
+    inside = _inside(control, name)
+    beside = folder / "controls" / inside
+    if any(beside.glob("*.safetensors")):  # asked for every batch, so without a digest where none is needed
+        return beside
+    own = _user_folder(folder, model) / inside
+    return own if any(own.glob("*.safetensors")) else None
 
 
 def new_control_folder(folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None) -> Path:
@@ -74,6 +78,16 @@ def new_control_folder(folder: Path, model: DiffusionLM | MaskedLM, control: str
     return beside if _is_the_users(folder) else own
 
 
+def weights_beside(folder: Path, control: str) -> tuple[bool, list[str]]:
+    """Whether a model has weights of a control without a name, and the names of the others, without loading the model.
+
+    In the user's own folder those of every model of this name count: which are this one's its embeddings decide.
+    """
+    places = [folder / "controls" / control, *_users_controls().glob(f"{folder.resolve().name}-*/{control}")]
+    named = sorted({path.parent.name for place in places for path in place.glob("*/*.safetensors")})
+    return any(True for place in places for _ in place.glob("*.safetensors")), named
+
+
 def _inside(control: str, name: str | None) -> Path:
     if name is None:
         return Path(control)
@@ -83,8 +97,11 @@ def _inside(control: str, name: str | None) -> Path:
 
 
 def _user_folder(folder: Path, model: DiffusionLM | MaskedLM) -> Path:
-    named = f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
-    return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls" / named
+    return _users_controls() / f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
+
+
+def _users_controls() -> Path:
+    return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls"
 
 
 def _is_the_users(folder: Path) -> bool:

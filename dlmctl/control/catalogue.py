@@ -75,16 +75,14 @@ class Plugin:
         Raises:
             ModelError: there is no such model.
         """
+        from dlmctl.checkpoint.control_weights import weights_beside
         from dlmctl.checkpoint.resolve import resolve
 
         folder = resolve(model)
         if not self.trainable:
             return "none needed"
-        from dlmctl.control.classifier import classifier_folder
-
-        beside = classifier_folder(folder, self.name)
-        named = sorted({path.parent.name for path in beside.glob("*/*.safetensors")})
-        if not named and not any(beside.glob("*.safetensors")):
+        unnamed, named = weights_beside(folder, self.name)
+        if not named and not unnamed:
             return "missing"
         return f"present: {', '.join(named)}" if named else "present"
 
