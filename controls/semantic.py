@@ -121,7 +121,8 @@ class Semantic(Control[SemanticParams]):
             found = statement(field, value, words, natural=natural)
             asked = f"{field} is {value_words(value)}"
             others = self.known.get(field_key(field), []) if exclusive and found is not None else []
-            against = contradiction(field, value, others, words)
+            aside = [one for key, known in self.known.items() if key != field_key(field) for one in known if " " in one]
+            against = contradiction(field, value, others, words, aside if others else [])
             met += found is not None and against is None
             if against is not None:
                 whys.append(f"{asked}: the text also states {against[0]!r}, as {against[1]!r}")

@@ -126,9 +126,13 @@ _TOGETHER = {
     "price": [{"cheap", "less than £ 20"}, {"moderate", "£ 20 25"}, {"high", "more than £ 30"}],
     "rating": [{"low", "1 out of 5"}, {"average", "3 out of 5"}, {"high", "5 out of 5"}],
 }
+# Words for a place of any kind: a coffee shop is called a restaurant, too.
+_GENERAL = {"type": {"restaurant"}}
 
 
-def contradiction(field: str, value: Value, others: Sequence[str], words: Sequence[str]) -> tuple[str, str] | None:
+def contradiction(
+    field: str, value: Value, others: Sequence[str], words: Sequence[str], aside: Sequence[str] = ()
+) -> tuple[str, str] | None:
     """Another value of ``field`` that a text states, and the words for it, or None.
 
     Natural wordings count, whole and not denied, as in ``statement``. What is part of a wording of ``value`` itself, or
@@ -136,14 +140,17 @@ def contradiction(field: str, value: Value, others: Sequence[str], words: Sequen
 
     Args:
         others: the values of the field; ``value`` among them is left out.
+        aside: values of other fields; a value within one, as Indian in the name Raja Indian Cuisine, is not stated.
     """
     key, text = field_key(field), plain(words)
+    for name in aside:
+        text = _blanked(text, re.escape(plain(name.split())))
     wanted = plain(value_words(value).split())
     beside = next((group for group in _TOGETHER.get(key, []) if wanted in group), {wanted})
     own = "" if wanted in ("yes", "no") else _blanked(text, _wording(key, wanted))
     for other in others:
         name = plain(value_words(other).split())
-        if name in beside:
+        if name in beside or name in _GENERAL.get(key, ()):
             continue
         if name in ("yes", "no"):
             rest = list(words)

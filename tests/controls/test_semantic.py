@@ -198,7 +198,12 @@ def test_guided_generation_runs_and_checks(trained):
 def knowing(**params):
     """The control as it is beside a model that was trained on such fields."""
     control = Semantic(**params)
-    control.known = {"food": ["French", "Indian"], "price": ["cheap", "high", "less than £ 20"], "area": AREAS}
+    control.known = {
+        "food": ["French", "Indian"],
+        "price": ["cheap", "high", "less than £ 20"],
+        "area": AREAS,
+        "near": ["Old Indian Palace"],
+    }
     return control
 
 
@@ -213,6 +218,9 @@ AREAS = ["city centre", "riverside"]
         ({"price": "cheap"}, "It is cheap and expensive .", False),
         ({"price": "cheap"}, "It is cheap , under £ 20 , and not expensive .", True),  # true together; denied
         ({"price": "cheap"}, "It is cheap with a high rating .", True),  # high, but not of its price
+        ({"food": "French"}, "It is a French pub near Old Indian Palace .", True),  # a name, not what it serves
+        ({"type": "pub"}, "The pub is a restaurant .", True),
+        ({"type": "restaurant"}, "The restaurant is a pub .", False),
         ({"area": "riverside"}, "It is near the river , in the city centre .", False),
         ({"area": "riverside"}, "It is near the river , north of the city centre .", True),
         ({"food": "Indian", "match": "exact"}, "It is an Indian French pub .", True),
