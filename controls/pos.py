@@ -162,8 +162,10 @@ class PreparedTags(Prepared):
 
 
 class Pos(Control[PosParams]):
-    """Steers by a table of word evidence where the model has one, else by a noise-aware tag classifier (Li et al. 2022,
-    section 5); checks by an outside tagger."""
+    """Steers by a table of word evidence or a tag classifier, checks by an outside tagger.
+
+    The table where the model has one, else the noise-aware classifier of Li et al. (2022, section 5).
+    """
 
     name = "pos"
     Params = PosParams
