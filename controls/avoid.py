@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from controls.phrases import ANY_NUMBER, MOST_PHRASES, WordControl, occurrences, split_phrases
 from dlmctl.control.automata import Demand, HeldWords, alphabet_of, avoiding
 from dlmctl.control.base import Check, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
+
+from .phrases import ANY_NUMBER, MOST_PHRASES, WordControl, occurrences, split_phrases
 
 
 class AvoidParams(ControlParams):

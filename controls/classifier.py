@@ -10,8 +10,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from controls.huggingface import WordClassifier
-from controls.ngrams import NgramJudge
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
@@ -20,6 +18,9 @@ from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, nearest_value, value_words
+
+from .huggingface import WordClassifier
+from .ngrams import NgramJudge
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained

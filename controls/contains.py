@@ -7,12 +7,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from controls.phrases import ANY_NUMBER, WordControl, occurrences, split_phrases
 from dlmctl.control.automata import Demand, HeldWords
 from dlmctl.control.base import Check, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.text.vocabulary import known_ids
+
+from .phrases import ANY_NUMBER, WordControl, occurrences, split_phrases
 
 
 class ContainsParams(ControlParams):

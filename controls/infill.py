@@ -10,13 +10,14 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from controls.phrases import Split, WordControl
 from dlmctl.control.base import Check, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
 from dlmctl.text.vocabulary import known_ids
+
+from .phrases import Split, WordControl
 
 BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")
 # Of a blank; a model's own limit is below it.

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from pydantic import Field, StrictInt
 from torch import Tensor
 
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.whole_words import needs_words
 from dlmctl.diffusion.layout import SPECIAL
 
 # Stands for log 0 where minus infinity would spoil a gradient.
@@ -71,6 +73,9 @@ class Length(Control[LengthParams]):
 
     def __init__(self, words: int, tolerance: int = 0) -> None:
         super().__init__(words=words, tolerance=tolerance)
+
+    def attach(self, model: Pretrained) -> None:
+        needs_words(model, self.name)
 
     def word_range(self, params: LengthParams) -> tuple[int, int]:
         return max(1, params.words - params.tolerance), params.words + params.tolerance

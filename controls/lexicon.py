@@ -11,11 +11,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
-from controls.function_words import is_function_word
-from controls.phrases import ANY_NUMBER
-from controls.pos import TAGS_FILE, Pos, tag_table
-from controls.word_bounds import BUILT_IN, Words, bounds_of, fitting
-from controls.word_lists import MOST_ROWS, Value
 from dlmctl.annotators.places import Where, found_in
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.automata import alphabet_of
@@ -25,6 +20,12 @@ from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.errors import RecipeError, nearest
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
+
+from .function_words import is_function_word
+from .phrases import ANY_NUMBER
+from .pos import TAGS_FILE, Pos, tag_table
+from .word_bounds import BUILT_IN, Words, bounds_of, fitting
+from .word_lists import MOST_ROWS, Value
 
 Bools = NDArray[np.bool_]
 # A word seen with a tag less often than this is taken for a slip of the tagger.

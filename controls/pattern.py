@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from pydantic import Field, field_validator
 
-from controls.phrases import ANY_NUMBER, WordControl
 from dlmctl.control.automata import Demand, HeldWords, alphabet_of, escaped, parse, pattern
 from dlmctl.control.automata.syntax import CLASSES, Literal, Node, labels, match, word_range
 from dlmctl.control.base import Check, ControlParams
@@ -15,6 +14,8 @@ from dlmctl.control.state import BatchContext
 from dlmctl.text.spelling import split_words
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.vocabulary import known_ids
+
+from .phrases import ANY_NUMBER, WordControl
 
 
 class PatternParams(ControlParams):

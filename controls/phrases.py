@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.state import P
+from dlmctl.control.whole_words import needs_words
 from dlmctl.text.spelling import plain, split_words
 
 # Of words; the model's own limit is below it.
@@ -49,4 +50,5 @@ class WordControl(Control[P]):
         self.split: Split = split_words
 
     def attach(self, model: Pretrained) -> None:
+        needs_words(model, self.name)
         self.split = model.tokenizer.split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import torch.nn.functional as F
 from pydantic import Field, StrictFloat, field_validator
 from torch import Tensor, nn
 
+from dlmctl.annotators.gold import by_judges, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.classifier import Labels, load_classifier
 from dlmctl.control.evidence.table import CountTable, fingerprint, load_table
 from dlmctl.control.evidence.tags import WEIGHT_NEIGHBOURS, WEIGHT_TAG, TagEvidence
-from dlmctl.control.prepared import Prepared
+from dlmctl.control.prepared import NO_ROOM, Prepared
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.whole_words import needs_words
+from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
 from dlmctl.models.numerics import widened
@@ -44,6 +49,12 @@ class PosParams(ControlParams):
     pass_at: StrictFloat = Field(
         1.0, ge=0, le=1, description="share of words that must have their tag for a text to pass"
     )
+    judge: str | None = Field(
+        None,
+        max_length=1000,
+        description="what checks, in place of the bundled tagger: the folder of one made by `dlmctl train tagger`, "
+        "stanza:LANGUAGE or spacy:MODEL",
+    )
 
     @field_validator("tags")
     @classmethod
@@ -68,14 +79,25 @@ class TagClassifier(nn.Module):
         return self.head(self.encoder(x, 1000 * t.float(), mask=mask))
 
 
+@dataclass(frozen=True)
 class TagLabels(Labels):
-    """The tag of every position, START and END included, by the outside tagger."""
+    """The tag of every position, START and END included: the data's own (its field ``upos``), else a tagger's."""
+
+    judge: str | None = None
+
+    @classmethod
+    def judged(
+        cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None, judge: str
+    ) -> TagLabels:
+        cls.from_data(sentences, fields, label)
+        upos_tagger(judge)
+        return cls(judge)
 
     def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
         return TagClassifier(config.embed_dim, config.length)
 
     def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[list[int]]:
-        return [[CLASSES.index(tag) for tag in (START, *tags, END)] for tags in upos_tagger()(sentences)]
+        return [[CLASSES.index(tag) for tag in (START, *tags, END)] for tags in tags_of(sentences, fields, self.judge)]
 
     def classifier_loss(
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[list[int]]
@@ -104,21 +126,29 @@ class PreparedPos(Prepared):
         places = [
             (row, place, number)
             for row, params in enumerate(batch.params)
-            for place, tag in enumerate(params.tags, start=1)
+            for place, tag in enumerate(params.tags[: batch.layouts[row].positions - SPECIAL], start=1)
             for number in _classes(tag)
         ]
         wanted = torch.zeros(len(batch), batch.length, len(CLASSES), dtype=torch.bool)
-        wanted[torch.tensor(places).unbind(1)] = True
+        if places:
+            wanted[torch.tensor(places).unbind(1)] = True
         self.classifier, self.wanted = classifier, wanted.to(batch.device)
-        self.words = self.wanted.any(-1)
+        self.words, self.beyond = self.wanted.any(-1), _beyond(batch)
 
     def energy(self, state: ControlState) -> Tensor:
-        """-log p(tags given the latent), summed over the words."""
+        """-log p(tags given the latent), summed over the words; ``NO_ROOM`` for each tag beyond the text."""
         log_probs = widened(self.classifier(state.x, state.t, state.mask)).log_softmax(-1)
         # A place without wanted tags would be log 0; it is masked out of the sum.
         open_places = self.wanted | ~self.words[..., None]
         found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)
-        return -(found * self.words).sum(-1)
+        return self.beyond - (found * self.words).sum(-1)
+
+
+def _beyond(batch: BatchContext[PosParams]) -> Tensor:
+    """Nats ``[B]`` of the tags that the texts have no positions for."""
+    pairs = zip(batch.params, batch.layouts, strict=True)
+    missed = [max(0, len(params.tags) - (layout.positions - SPECIAL)) for params, layout in pairs]
+    return NO_ROOM * torch.tensor(missed, device=batch.device)
 
 
 class PreparedTags(Prepared):
@@ -130,14 +160,16 @@ class PreparedTags(Prepared):
         weights = WITH_TAGS if reads_tags else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
         texts = [params.tags for params in batch.params]
         found = TagEvidence(table, *weights).evidence(texts, batch.length)
-        self.evidence = found.at().to(batch.device)
+        for row, layout in enumerate(batch.layouts):
+            found.index[row, layout.positions - SPECIAL + 1 :] = 0
+        self.evidence, self.beyond = found.at().to(batch.device), _beyond(batch)
         self.tags = [[tag if tag in UPOS_TAGS else "" for tag in tags] for tags in texts]
         self.words = (found.index > 0).to(batch.device)
 
     def energy(self, state: ControlState) -> Tensor:
-        """-log of the expected evidence of each word, summed over the words."""
+        """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each tag beyond the text."""
         assert self.evidence is not None
-        return -((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
+        return self.beyond - ((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
 
 
 class Pos(Control[PosParams]):
@@ -150,6 +182,9 @@ class Pos(Control[PosParams]):
     Params = PosParams
     Labels = TagLabels
 
+    def attach(self, model: Pretrained) -> None:
+        needs_words(model, self.name)
+
     def word_range(self, params: PosParams) -> tuple[int, int]:
         return len(params.tags), len(params.tags)
 
@@ -161,13 +196,21 @@ class Pos(Control[PosParams]):
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Share of tags met at their place by the outside tagger; a word too many or too few misses its tag."""
-        found = upos_tagger()([list(words) for words in texts])
+        found = by_judges(texts, [one.judge for one in params], upos_tagger)
         return [_compare(one.tags, tags, one.pass_at) for one, tags in zip(params, found, strict=True)]
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PosParams]:
         """For each sentence the parameters that it satisfies itself, by the outside tagger."""
         return [PosParams(tags=tags) for tags in upos_tagger()([list(words) for words in sentences])]
+
+    @classmethod
+    def from_target(cls, record: Any) -> PosParams:
+        """Of an object with ``words``, tagged by the object's ``judge`` if it names one, or of parameters."""
+        judge = record.get("judge") if isinstance(record, dict) else None
+        if judge is None or "tags" in record or not isinstance(record.get("words"), list):
+            return super().from_target(record)
+        return PosParams(tags=upos_tagger(judge)([record["words"]])[0], judge=judge)
 
 
 @lru_cache(maxsize=4)

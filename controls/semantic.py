@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,14 +11,17 @@ import torch
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from controls.wordings import statement
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.whole_words import needs_words
 from dlmctl.models.numerics import widened
-from dlmctl.text.fields import Value, value_words
+from dlmctl.text.fields import Value, field_key, value_words
+
+from .wordings import contradiction, statement
 
 MOST_FIELDS = 100
 
@@ -29,6 +34,12 @@ class SemanticParams(ControlParams):
 
     match: Literal["exact", "natural"] = Field(
         "natural", description="what the check accepts: the value word for word, or also other wordings of it"
+    )
+
+    exclusive: bool | None = Field(
+        None,
+        description="whether a text fails that states another value of a field too; if not given, it does, unless the "
+        "match is exact",
     )
 
     @property
@@ -79,19 +90,47 @@ class Semantic(Control[SemanticParams]):
     Params = SemanticParams
     Labels = FieldLabels
 
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        # The values of each field by its key; of a value that several fields have a text does not say which it means.
+        self.known: dict[str, list[str]] = {}
+
+    def attach(self, model: Pretrained) -> None:
+        needs_words(model, self.name)
+        values = load_labels(FieldLabels, type(self), model).values
+        shared = Counter(value for known in values.values() for value in known)
+        self.known = {
+            field_key(name): [value for value in known if shared[value] == 1 or value in ("yes", "no")]
+            for name, known in values.items()
+        }
+
+    def under_not(self) -> Control[SemanticParams]:
+        """Under ``not`` a value is unwanted whatever else is stated."""
+        plainly = [one.model_copy(update={"exclusive": False}) for one in self.sets]
+        loose = copy.copy(self)
+        loose.sets = tuple(plainly)
+        return loose
+
     def prepare(self, batch: BatchContext[SemanticParams]) -> Prepared:
         labels = load_labels(FieldLabels, type(self), batch)
         return PreparedSemantic(load_classifier(type(self), batch), labels, batch)
 
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
-        """Share of fields whose value the text states; see ``controls.wordings``."""
+        """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""
         natural = params.match == "natural"
+        exclusive = natural if params.exclusive is None else params.exclusive
         whys, met = [], 0
         for field, value in params.fields.items():
             found = statement(field, value, words, natural=natural)
-            met += found is not None
             asked = f"{field} is {value_words(value)}"
-            whys.append(f"{asked}: not stated" if found is None else f"{asked}: stated as {found!r}")
+            others = self.known.get(field_key(field), []) if exclusive and found is not None else []
+            aside = [one for key, known in self.known.items() if key != field_key(field) for one in known if " " in one]
+            against = contradiction(field, value, others, words, aside if others else [])
+            met += found is not None and against is None
+            if against is not None:
+                whys.append(f"{asked}: the text also states {against[0]!r}, as {against[1]!r}")
+            else:
+                whys.append(f"{asked}: not stated" if found is None else f"{asked}: stated as {found!r}")
         return Check(met / len(params.fields), met == len(params.fields), "; ".join(whys))
 
     @classmethod

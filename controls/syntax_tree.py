@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -17,12 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field
 from torch import Tensor, nn
 
 from dlmctl.annotators.brackets import compare
+from dlmctl.annotators.gold import TREE_FIELD, by_judges, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.classifier import Labels, load_classifier, load_labels
-from dlmctl.control.prepared import Prepared
+from dlmctl.control.prepared import NO_ROOM, Prepared
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.whole_words import needs_words
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
@@ -32,8 +35,6 @@ from dlmctl.text.tokenizer import Tokenizer
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
-# Nats of a span beyond the positions of its text, which can only be asked for under `any` and `not`.
-NO_ROOM = 10.0
 # A few spans are outvoted by the model; a tree has a term for every pair of words. Chosen on validation text.
 SPAN_WEIGHT = 8
 
@@ -82,6 +83,12 @@ class SyntaxTreeParams(ControlParams):
     )
     pass_at: StrictFloat = Field(
         1.0, ge=0, le=1, description="labelled F1 of the tree, or share of spans, that a text must reach to pass"
+    )
+    judge: str | None = Field(
+        None,
+        max_length=1000,
+        description="what checks, in place of the bundled parser: the folder of one made by `dlmctl train parser`, or "
+        "stanza:LANGUAGE",
     )
 
     @field_validator("tree")
@@ -168,20 +175,28 @@ class SpanLabels(Labels):
     """The labels of constituents in the training parses. See ``dlmctl.control.classifier.Labels``."""
 
     names: list[str]
+    judge: str | None = None
 
     @classmethod
     def from_data(
         cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None
     ) -> SpanLabels:
-        """The labels that the outside parser gives often enough to these sentences.
+        return cls.judged(sentences, fields, label, None)
+
+    @classmethod
+    def judged(
+        cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None, judge: str | None
+    ) -> SpanLabels:
+        """The labels that these sentences' trees have often enough: the data's own (its field ``tree``), else those
+        that the outside parser gives.
 
         Raises:
             DataError: ``label`` is given: labels come from the parser, not from the data.
         """
         if label is not None:
             raise DataError("a syntax tree's labels come from the parser.", where="--label", remedy="Leave it out.")
-        counts = Counter(span.label for tree in parsed(sentences) for span in labelled_spans(tree))
-        return cls([NONE, *sorted(name for name, count in counts.items() if count >= MIN_COUNT)])
+        counts = Counter(span.label for tree in parsed(sentences, fields, judge) for span in labelled_spans(tree))
+        return cls([NONE, *sorted(name for name, count in counts.items() if count >= MIN_COUNT)], judge)
 
     def to_json(self) -> list[str]:
         return self.names
@@ -209,7 +224,7 @@ class SpanLabels(Labels):
         """For each sentence the class of every span, ``[words, words]`` by first and last word."""
         place = {name: at for at, name in enumerate(self.names)}
         charts = []
-        for words, tree in zip(sentences, parsed(sentences), strict=True):
+        for words, tree in zip(sentences, parsed(sentences, fields, self.judge), strict=True):
             chart = torch.zeros(len(words), len(words), dtype=torch.uint8)
             for start, end, label in labelled_spans(tree):
                 chart[start, end] = place.get(label, 0)
@@ -236,14 +251,17 @@ class SpanLabels(Labels):
         return nats.sum(1) / counts.to(x.device), accuracy
 
 
-def parsed(sentences: Sequence[Sequence[str]]) -> list[Tree]:
-    """The trees that the outside parser gives these sentences; asked again at once, as training does, the same."""
-    return _parsed(tuple(map(tuple, sentences)))
+def parsed(
+    sentences: Sequence[Sequence[str]], fields: Sequence[Mapping[str, Any]] | None = None, judge: str | None = None
+) -> list[Tree]:
+    """The trees of these sentences, see ``trees_of``; asked again at once, as training does, they are the same."""
+    trees = tuple(str(row.get(TREE_FIELD, "")) for row in fields or ())
+    return _parsed(tuple(map(tuple, sentences)), trees, judge)
 
 
 @lru_cache(maxsize=1)
-def _parsed(sentences: tuple[tuple[str, ...], ...]) -> list[Tree]:
-    return constituency_parser()(sentences)
+def _parsed(sentences: tuple[tuple[str, ...], ...], trees: tuple[str, ...], judge: str | None) -> list[Tree]:
+    return trees_of(sentences, [{TREE_FIELD: tree} for tree in trees] or None, judge)
 
 
 class PreparedTree(Prepared):
@@ -302,6 +320,9 @@ class SyntaxTree(Control[SyntaxTreeParams]):
     Params = SyntaxTreeParams
     Labels = SpanLabels
 
+    def attach(self, model: Pretrained) -> None:
+        needs_words(model, self.name)
+
     def word_range(self, params: SyntaxTreeParams) -> tuple[int, int]:
         return params.words, params.words if params.tree is not None else sys.maxsize
 
@@ -311,7 +332,7 @@ class SyntaxTree(Control[SyntaxTreeParams]):
 
     def check_many(self, params: Sequence[SyntaxTreeParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Labelled F1 with the outside parser's tree, all words counted, or the share of spans that are in it."""
-        trees = constituency_parser()(texts)
+        trees = by_judges(texts, [one.judge for one in params], constituency_parser)
         return [_judged(*each) for each in zip(params, texts, trees, strict=True)]
 
     @classmethod
@@ -322,12 +343,14 @@ class SyntaxTree(Control[SyntaxTreeParams]):
     @classmethod
     def from_target(cls, record: Any) -> SyntaxTreeParams:
         """Of an object with ``tree``, with ``spans`` as ``[start, end, label]``, or with ``words`` to parse."""
+        judge = record.get("judge")
         if "spans" in record:
             spans = [SpanParams(start=start, end=end, label=label) for start, end, label in record["spans"]]
-            return SyntaxTreeParams(spans=spans)
+            return SyntaxTreeParams(spans=spans, judge=judge)
         if "tree" in record:
-            return SyntaxTreeParams(tree=record["tree"])
-        return cls.from_words([cast("list[str]", record["words"])])[0]
+            return SyntaxTreeParams(tree=record["tree"], judge=judge)
+        (tree,) = constituency_parser(judge)([cast("list[str]", record["words"])])
+        return SyntaxTreeParams(tree=str(tree), judge=judge)
 
 
 def _judged(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Check:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from controls.word_lists import Bound, Value, WordTable, read_list, read_table
 from dlmctl.errors import RecipeError
 from dlmctl.text.word_counts import FILE, WordCounts
+
+from .word_lists import Bound, Value, WordTable, read_list, read_table
 
 # Of a bound; what is not a number at all is beyond it, too.
 MOST_NUMBER = 1e15

@@ -117,10 +117,58 @@ def statement(field: str, value: Value, words: Sequence[str], *, natural: bool) 
         said = f" {' '.join(words).lower()} "
         return " ".join(wanted) if f" {' '.join(wanted).lower()} " in said else None
     name = plain(wanted)
-    itself = re.escape(name.removeprefix("the "))
-    pattern = WORDINGS.get(key, {}).get(name, itself)
-    mentions = _mentions(pattern, plain(words), *_DENIED_BY.get(key, (set(), 0)))
+    mentions = _mentions(_wording(key, name), plain(words), *_DENIED_BY.get(key, (set(), 0)))
     return next((found for found, denied in mentions if not denied), None)
+
+
+# Values that may be true of one place together, each in another measure: what is cheap costs less than £ 20.
+_TOGETHER = {
+    "price": [{"cheap", "less than £ 20"}, {"moderate", "£ 20 25"}, {"high", "more than £ 30"}],
+    "rating": [{"low", "1 out of 5"}, {"average", "3 out of 5"}, {"high", "5 out of 5"}],
+}
+# Words for a place of any kind: a coffee shop is called a restaurant, too.
+_GENERAL = {"type": {"restaurant"}}
+
+
+def contradiction(
+    field: str, value: Value, others: Sequence[str], words: Sequence[str], aside: Sequence[str] = ()
+) -> tuple[str, str] | None:
+    """Another value of ``field`` that a text states, and the words for it, or None.
+
+    Natural wordings count, whole and not denied, as in ``statement``. What is part of a wording of ``value`` itself, or
+    may be true beside it, is no contradiction.
+
+    Args:
+        others: the values of the field; ``value`` among them is left out.
+        aside: values of other fields; a value within one, as Indian in the name Raja Indian Cuisine, is not stated.
+    """
+    key, text = field_key(field), plain(words)
+    for name in aside:
+        text = _blanked(text, re.escape(plain(name.split())))
+    wanted = plain(value_words(value).split())
+    beside = next((group for group in _TOGETHER.get(key, []) if wanted in group), {wanted})
+    own = "" if wanted in ("yes", "no") else _blanked(text, _wording(key, wanted))
+    for other in others:
+        name = plain(value_words(other).split())
+        if name in beside or name in _GENERAL.get(key, ()):
+            continue
+        if name in ("yes", "no"):
+            rest = list(words)
+        else:  # of a longer value that has the wanted one in it, the text means the longer one
+            rest = (text if not own or f" {wanted} " in f" {name} " else own).split()
+        found = statement(field, other, rest, natural=True)
+        if found is not None:
+            return other, found
+    return None
+
+
+def _wording(key: str, name: str) -> str:
+    return WORDINGS.get(key, {}).get(name, re.escape(name.removeprefix("the ")))
+
+
+def _blanked(text: str, pattern: str) -> str:
+    """A text with a mark in place of each match, so that nothing is found in it, nor across it."""
+    return re.sub(rf"(?<!\S)(?:{pattern})(?!\S)", "_", text)
 
 
 def _yes_or_no(key: str, yes: bool, text: str, natural: bool) -> str | None:

@@ -16,6 +16,8 @@ import typer
 from pydantic import BaseModel
 
 from dlmctl.cli import app
+from dlmctl.control.catalogue import installed
+from dlmctl.control.registry import find_control
 from dlmctl.models import ARCHITECTURES
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings, Until
@@ -185,3 +187,34 @@ def test_training_page_names_every_setting():
 
 def missing(kind: type[BaseModel], page: Path) -> list[str]:
     return [name for name in kind.model_fields if f"`{name}`" not in page.read_text("utf-8")]
+
+
+def test_the_figures_of_controls_in_the_docs_are_those_of_the_code():
+    text = (REPO / "docs" / "recipes.md").read_text("utf-8")
+    weights = {plugin.name: plugin.kind.weight for plugin in installed()[0] if plugin.origin.startswith("dlmctl ")}
+    (said,) = re.findall(r"what the control brings itself: (.*?), 1 for the others", text)
+    named = {name: float(weight) for weight, name in re.findall(r"([\d.]+) for `(\w+)`", said)}
+    assert named == {name: weight for name, weight in weights.items() if weight != 1}
+    sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL))
+    seen = 0
+    for title, section in sections.items():
+        fields = {} if title.split(",")[0] not in weights else find_control(title.split(",")[0]).Params.model_fields
+        for name, default in re.findall(r"`(\w+)` \(([\d.]+)\)", section):
+            assert float(default) == fields[name].default, f"{title}: {name}"
+            seen += 1
+    assert seen >= 3  # pass_at twice, tolerance
+
+
+@pytest.mark.parametrize(("title", "settings"), [("Sampler", SamplerSettings), ("Guidance", Guidance)])
+def test_the_defaults_in_tables_of_settings_are_those_of_the_code(title, settings):
+    text = (REPO / "docs" / "recipes.md").read_text("utf-8")
+    table = re.search(rf"^## {title}\n(.*?)^##", text, re.MULTILINE | re.DOTALL)
+    assert table
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", table[1], re.MULTILINE)
+    assert len(rows) >= 8
+    for name, said in rows:
+        default = settings.model_fields[name].default
+        if re.fullmatch(r"[\d.]+", said):
+            assert float(said) == default, name
+        elif said.strip():
+            assert {"none": None, "false": False}.get(said, said.strip("`")) == default, name

@@ -72,6 +72,10 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno, id(node) in inner) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            # Those among the controls are right under either name of their package; see dlmctl.control.own_controls.
+            if path.parent.name == "controls" and path.parents[1] == ROOT and node.level == 1:
+                found.append((f"controls.{node.module}", node.lineno, id(node) in inner))
+                continue
             assert not node.level, f"{path}:{node.lineno} is a relative import"
             names = [f"dlmctl.{alias.name}" for alias in node.names] if node.module == "dlmctl" else [node.module or ""]
             found += [(name, node.lineno, id(node) in inner) for name in names]

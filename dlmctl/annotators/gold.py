@@ -40,6 +40,23 @@ def trees_of(sentences: Sentences, fields: Fields | None = None, judge: str | No
     return _given_or(sentences, fields, _gold_tree, lambda rest: constituency_parser(judge)(rest))
 
 
+def by_judges(
+    texts: Sentences,
+    judges: Sequence[str | None],
+    annotator: Callable[[str | None], Callable[[list[list[str]]], list[T]]],
+) -> list[T]:
+    """What a judge says of each text, which may be another for each; ``annotator`` gives the judge of a name.
+
+    Raises:
+        UserError: there is no such judge.
+    """
+    found: dict[int, T] = {}
+    for judge in dict.fromkeys(judges):
+        places = [at for at, name in enumerate(judges) if name == judge]
+        found.update(zip(places, annotator(judge)([list(texts[at]) for at in places]), strict=True))
+    return [found[at] for at in range(len(texts))]
+
+
 def _given_or(
     sentences: Sentences,
     fields: Fields | None,

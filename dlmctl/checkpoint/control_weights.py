@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 import torch
 
 from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
+from dlmctl.checkpoint.user_weights import users_controls
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.files import read_object
@@ -61,8 +61,12 @@ def find_control_folder(
     folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None
 ) -> Path | None:
     """The first of ``control_folders`` that holds weights, or None."""
-    found = (place for place in control_folders(folder, model, control, name) if any(place.glob("*.safetensors")))
-    return next(found, None)
+    inside = _inside(control, name)
+    beside = folder / "controls" / inside
+    if any(beside.glob("*.safetensors")):  # asked for every batch, so without a digest where none is needed
+        return beside
+    own = _user_folder(folder, model) / inside
+    return own if any(own.glob("*.safetensors")) else None
 
 
 def new_control_folder(folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None) -> Path:
@@ -83,8 +87,7 @@ def _inside(control: str, name: str | None) -> Path:
 
 
 def _user_folder(folder: Path, model: DiffusionLM | MaskedLM) -> Path:
-    named = f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
-    return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls" / named
+    return users_controls() / f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
 
 
 def _is_the_users(folder: Path) -> bool:

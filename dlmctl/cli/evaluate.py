@@ -58,6 +58,10 @@ def control(
     params: Annotated[
         list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter laid over every target's.")
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Tagger or parser that reads the targets and checks: a folder, stanza:en or spacy:MODEL."),
+    ] = None,
     scorer: Scorer = None,
     settings: Settings = None,
     json: FiguresAsJson = False,
@@ -72,7 +76,7 @@ def control(
     chosen = _settings(settings)
     if params and len(names) > 1:
         raise UserError("--param is for one control at a time.", where="command line")
-    read = [read_targets(name, targets, limit, _params(params)) for name in names]
+    read = [read_targets(name, targets, limit, _params(params), judge) for name in names]
     built, count = read[0] if len(read) == 1 else (All([control for control, _ in read]), read[0][1])
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_control(

@@ -41,6 +41,9 @@ def control(
     ] = "e2e",
     label: Annotated[str | None, typer.Option(help="Field of the data that holds the labels.")] = None,
     weights: Annotated[str | None, typer.Option("--name", help="Name of the weights, to keep several.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Tagger or parser that labels the data: a folder, stanza:en or spacy:MODEL.")
+    ] = None,
     config: Config = "control",
     settings: Settings = None,
     resume: Resume = False,
@@ -55,7 +58,8 @@ def control(
     kind = find_control(name)
     labels_of(kind)
     loop = read_config(config, LoopConfig, settings or [])
-    folder = train_control(kind, from_pretrained(model), loop, data, out, label=label, name=weights, resume=resume)
+    pretrained = from_pretrained(model)
+    folder = train_control(kind, pretrained, loop, data, out, label=label, name=weights, judge=judge, resume=resume)
     say(f"weights of {name} saved in {folder}")
 
 

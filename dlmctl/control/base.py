@@ -107,6 +107,10 @@ class Control(Generic[P]):
         """``check`` of several texts, for judges that are quicker with many at once."""
         return [self.check(one, words) for one, words in zip(params, texts, strict=True)]
 
+    def under_not(self) -> Control[P]:
+        """The control whose check ``not`` turns round: itself, unless its check asks for more than what is unwanted."""
+        return self
+
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[P]:
         """For each sentence the parameters that it satisfies itself.
@@ -239,6 +243,11 @@ class Composite(Control[ControlParams]):
         for part in self.parts:
             part.load_from(model)
 
+    def under_not(self) -> Control[Any]:
+        loose = copy.copy(self)
+        loose.parts = [part.under_not() for part in self.parts]
+        return loose
+
     def _ready(self, batch: BatchContext[Any]) -> list[Part]:
         return [Part(part.name, part.weight, part.ready(batch)) for part in self.parts]
 
@@ -302,7 +311,7 @@ class Not(Composite):
         return PreparedNot(part) if exact is None else exact
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
-        rows = self.parts[0].verdicts(samples, texts)
+        rows = self.parts[0].under_not().verdicts(samples, texts)
         return [Check(1 - check.score, not check.passed, f"not: {check.why}") for check in rows]
 
 

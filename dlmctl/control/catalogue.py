@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
 from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.user_weights import weights_beside
 from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control, offers, origin
 from dlmctl.errors import UserError, first_line
@@ -79,9 +80,8 @@ class Plugin:
         folder = resolve(model)
         if not self.trainable:
             return "none needed"
-        beside = folder / "controls" / self.name
-        named = sorted({path.parent.name for path in beside.glob("*/*.safetensors")})
-        if not named and not any(beside.glob("*.safetensors")):
+        unnamed, named = weights_beside(folder, self.name)
+        if not named and not unnamed:
             return "missing"
         return f"present: {', '.join(named)}" if named else "present"
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import check_control_weights
+from dlmctl.checkpoint.control_weights import check_control_weights, control_folders, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.control.base import Control
@@ -44,6 +44,17 @@ class Labels(ABC):
             raise UserError("this control has labels of its own, so it takes none.", where="--label")
         return cls()
 
+    @classmethod
+    def judged(
+        cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None, judge: str
+    ) -> Self:
+        """``from_data`` with another tagger or parser than the bundled one.
+
+        Raises:
+            UserError: these labels come from no such judge, or there is none of this name.
+        """
+        raise UserError("the labels of this control come from no tagger or parser.", where="--judge")
+
     def to_json(self) -> Any:
         """What ``from_json`` makes them from again; None for labels that are known beforehand."""
         return None
@@ -72,20 +83,6 @@ class Labels(ABC):
 L = TypeVar("L", bound=Labels)
 
 
-def classifier_folder(model: Path, control: str, name: str | None = None) -> Path:
-    """Where the weights of a control lie beside a model's; ``name`` tells several of one control apart.
-
-    Raises:
-        UserError: ``name`` is a path.
-    """
-    folder = model / "controls" / control
-    if name is None:
-        return folder
-    if not name or name != Path(name).name:
-        raise UserError(f"{name!r} cannot be the name of weights.", remedy="Take one word, such as sentiment.")
-    return folder / name
-
-
 def load_labels(
     kind: type[L], control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None = None
 ) -> L:
@@ -94,7 +91,7 @@ def load_labels(
     Raises:
         ModelError: the weights are missing, or their ``labels.json`` is missing or damaged.
     """
-    path = _trained_folder(control, of.folder, name) / LABELS_FILE
+    path = _trained_folder(control, of, name) / LABELS_FILE
     needed = path.exists() or kind.to_json is not Labels.to_json
     saved = read_json(path, remedy="Train the control again.") if needed else None
     try:
@@ -114,25 +111,25 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
     if (control, name) not in loaded:
         labels = load_labels(labels_of(control), control, batch, name)
         classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
-        folder = _trained_folder(control, batch.folder, name)
+        folder = _trained_folder(control, batch, name)
         load_into(classifier, folder)
         check_control_weights(folder, batch.model)
         loaded[control, name] = classifier.eval().requires_grad_(False)
     return loaded[control, name].to(batch.device)
 
 
-def _trained_folder(control: type[Control[Any]], model: Path, name: str | None) -> Path:
-    folder = classifier_folder(model, control.name, name)
-    if not any(folder.glob("*.safetensors")):
-        others = sorted(path.parent.name for path in folder.parent.glob("*/card.json")) if name else []
-        others += sorted(path.parent.name for path in folder.glob("*/card.json"))
-        remedy = f"Train them with `dlmctl train control {control.name} --model {model} --data DATA --out RUN`."
+def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None) -> Path:
+    found = find_control_folder(of.folder, of.model, control.name, name)
+    if found is None:
+        places = control_folders(of.folder, of.model, control.name)
+        others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
+        remedy = f"Train them with `dlmctl train control {control.name} --model {of.folder} --data DATA --out RUN`."
         raise ModelError(
             f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model.",
-            where=str(model),
+            where=str(of.folder),
             remedy=f"There are weights named {', '.join(others)}." if others else remedy,
         )
-    return folder
+    return found
 
 
 def labels_of(kind: type[Control[Any]]) -> type[Labels]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# -log p of a control that is all but satisfied; below it the negation would grow without bound.
-SMALLEST_ENERGY = 1e-3
+# -log p of a control that is all but satisfied; below it the negation goes on as a straight line, because -log(1 - p)
+# grows without bound.
+SMALLEST_ENERGY = 1e-5
+# Nats of a word or span asked for beyond the positions of its text, which can only be so under `any` and `not`.
+NO_ROOM = 10.0
 
 
 class Prepared:
@@ -155,10 +159,16 @@ class PreparedAny(Prepared):
 
 
 class PreparedNot(Prepared):
-    """The contrary of one control: for an energy -log p, -log(1 - p), bounded where p nears 1."""
+    """The contrary of one control: for an energy -log p, -log(1 - p), and its tangent where p is all but 1.
+
+    The tangent keeps a gradient where it is needed most: on a text that is certain to have what is unwanted, and where
+    an energy falls below 0 by rounding or because it is no -log p.
+    """
 
     def __init__(self, part: Part) -> None:
         self.part = part
 
     def energy(self, state: ControlState) -> Tensor:
-        return -(-(-self.part.energy(state).clamp(min=SMALLEST_ENERGY)).expm1()).log()
+        energy = self.part.energy(state)
+        curve = -(-(-energy.clamp(min=SMALLEST_ENERGY)).expm1()).log()
+        return curve + (SMALLEST_ENERGY - energy).clamp(min=0) / math.expm1(SMALLEST_ENERGY)

@@ -6,11 +6,15 @@ import logging
 import sys
 from contextlib import redirect_stdout
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel
 
+from dlmctl.control import own_controls
 from dlmctl.control.base import Control
 from dlmctl.errors import RecipeError, UserError, first_line, nearest
 
@@ -64,12 +68,28 @@ def find_control(name: str) -> type[Control[Any]]:
     where = f"control {name!r} of {origin(taken)}"
     try:
         with redirect_stdout(sys.stderr):  # what it prints at import is no part of what a command prints
-            found = taken.load()
+            found = _loaded(taken)
     except (Exception, SystemExit) as error:  # whatever the code of others may do
         raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
     if fault := _fault(name, found):
         raise UserError(f"cannot be used: {taken.value} {fault}.", where=where)
     return cast("type[Control[Any]]", found)
+
+
+def _loaded(point: EntryPoint) -> Any:
+    """What an entry point names; of dlmctl's own also where something of the user's has the name ``controls``."""
+    if point.dist is None or point.dist.name != "dlmctl" or _is_ours():
+        return point.load()
+    return getattr(import_module(point.module.replace("controls", own_controls.__name__, 1)), point.attr)
+
+
+def _is_ours() -> bool:
+    """Whether the name ``controls`` leads to the package beside this one."""
+    there = sys.modules.get("controls")
+    spec = find_spec("controls") if there is None else None
+    places = getattr(there, "__path__", None) if there is not None else spec and spec.submodule_search_locations
+    ours = Path(own_controls.__path__[0])
+    return any(Path(place).resolve() == ours for place in places or ())
 
 
 def _fault(name: str, found: Any) -> str | None:

@@ -13,7 +13,7 @@ from dlmctl.control.base import Control, check_all
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.lines import json_lines
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer
 from dlmctl.recipe.recipe import Recipe
@@ -91,24 +91,33 @@ def possible_targets(control: Control[Any], pretrained: Pretrained, targets: int
 
 
 def read_targets(
-    name: str, path: Path, limit: int | None = None, params: dict[str, Any] | None = None
+    name: str,
+    path: Path,
+    limit: int | None = None,
+    params: dict[str, Any] | None = None,
+    judge: str | None = None,
 ) -> tuple[Control[Any], int]:
     """A control with one set of parameters for each line, and how many there are.
 
     Args:
         path: JSON lines; the control's own ``from_target`` says what parameters a line asks for.
         params: parameters laid over those of every target.
+        judge: of a control with a parameter of this name: what reads the targets off sentences, and checks.
 
     Raises:
         UserError: the control cannot take its targets from such lines.
         DataError: the file is missing, empty, or a line is no target of this control.
     """
     kind = find_control(name)
+    if judge is not None and "judge" not in kind.Params.model_fields:
+        raise UserError(f"the control {name!r} is checked by no tagger or parser.", where="--judge")
+    judged = {} if judge is None else {"judge": judge}
     targets = []
     for number, value in islice(json_lines(path), limit):
         try:
-            target = kind.from_target(_without_structure(value))
-            targets.append(kind.Params.model_validate({**target.model_dump(), **(params or {})}))
+            record = _without_structure(value)
+            target = kind.from_target({**record, **judged} if isinstance(record, dict) else record)
+            targets.append(kind.Params.model_validate({**target.model_dump(), **judged, **(params or {})}))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"is no target of {name}: {_reason(error)}.", where=f"{path}:{number}") from None
     if not targets:

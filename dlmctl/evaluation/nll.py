@@ -28,7 +28,7 @@ from dlmctl.errors import DataError
 from dlmctl.generation.prompts import prompt_of
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.prompted import Prompt, given_to
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer, same_words
 
 STEPS, BINS = 2000, 20
 BATCH_POSITIONS = 4096
@@ -117,7 +117,7 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
     tokenizer = pretrained.tokenizer
     if data.is_dir():
         found = load_split(data, split)
-        if getattr(load_vocabulary(data), "vocabulary", None) != getattr(tokenizer, "vocabulary", None):
+        if not same_words(load_vocabulary(data), tokenizer):
             remedy = "Prepare it with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`)."
             raise DataError("has another vocabulary than the model.", where=str(data), remedy=remedy)
         chosen = _spread(len(found), limit)

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.catalogue import installed
-from dlmctl.control.classifier import classifier_folder
 from dlmctl.errors import UserError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.results import Generation
@@ -111,7 +111,7 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
     texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1)]
     cases = [Case("free", None, samples)]
     for plugin in installed()[0]:
-        if not any(classifier_folder(pretrained.folder, plugin.name).glob("*.safetensors")):
+        if find_control_folder(pretrained.folder, pretrained.model, plugin.name) is None:
             continue
         try:
             control = plugin.kind.each(plugin.kind.from_words(texts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -203,6 +203,20 @@ class HuggingFaceTokenizer:
 
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder / "tokenizer")
+
+
+def same_words(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether the ids of two tokenisers stand for the same words, or for the same pieces of words."""
+    return _contents(one) == _contents(other)
+
+
+def _contents(tokenizer: Tokenizer) -> Mapping[str, int]:
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        roles = (tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id, tokenizer.pad_id)
+        # No piece holds a line break, so the roles of the special tokens are no pieces.
+        return {**tokenizer.inner.get_vocab(), **{f"\n{at}": role for at, role in enumerate(roles)}}
+    assert isinstance(tokenizer, WordTokenizer)
+    return tokenizer.vocabulary
 
 
 def loading_fault(error: Exception) -> str:

@@ -15,15 +15,16 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import embedding_digest, save_control_weights
+from dlmctl.checkpoint.control_weights import embedding_digest, new_control_folder, save_control_weights
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, classifier_folder, labels_of
+from dlmctl.control.classifier import LABELS_FILE, labels_of
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
-from dlmctl.errors import DataError, UserError
+from dlmctl.errors import DataError
+from dlmctl.text.tokenizer import same_words
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
 from dlmctl.training.state import digest
@@ -40,20 +41,27 @@ class ControlTask:
     """
 
     def __init__(
-        self, control: type[Control[Any]], pretrained: Pretrained, config: LoopConfig, data: Path, label: str | None
+        self,
+        control: type[Control[Any]],
+        pretrained: Pretrained,
+        config: LoopConfig,
+        data: Path,
+        label: str | None,
+        judge: str | None = None,
     ) -> None:
         self.config = config
         self.lm: DiffusionLM = pretrained.latent.requires_grad_(False)
         self.tokenizer = pretrained.tokenizer
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
-        if getattr(load_vocabulary(data), "vocabulary", None) != getattr(self.tokenizer, "vocabulary", None):
+        if not same_words(load_vocabulary(data), self.tokenizer):
             raise DataError(
                 "was prepared with another vocabulary than the model's.",
                 where=str(data),
                 remedy="Prepare it again with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`).",
             )
         rows = self._rows(self.train)
-        self.learned = labels_of(control).from_data(*rows, label)
+        kind = labels_of(control)
+        self.learned = kind.from_data(*rows, label) if judge is None else kind.judged(*rows, label, judge)
         self.train_labels = self.learned.labels(*rows)
         self.valid_rows = self._rows(self.valid)
         self.valid_labels = self.learned.labels(*self.valid_rows)
@@ -128,9 +136,10 @@ def train_control(
     *,
     label: str | None = None,
     name: str | None = None,
+    judge: str | None = None,
     resume: bool = False,
 ) -> Path:
-    """Train a control's classifier and save it beside the model.
+    """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
 
     Args:
         control: one with ``Labels``.
@@ -138,16 +147,16 @@ def train_control(
         out: folder of the run (metrics, checkpoint).
         label: the field of the data that holds the labels, for controls that take them from there.
         name: of the weights, where a model has several of one control.
+        judge: the tagger or parser that labels the texts which the data gives no tags or tree, where not the bundled.
 
     Returns:
         The folder of the saved weights and their card.
     """
-    if name in (".", ".."):  # names of weights are names of folders
-        raise UserError(f"{name!r} cannot be the name of weights.", where="--name", remedy="Take one word.")
-    folder = classifier_folder(pretrained.folder, control.name, name)
+    folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
-    task = ControlTask(control, pretrained, config, data, label)
+    task = ControlTask(control, pretrained, config, data, label, judge)
     asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
+    asked |= {} if judge is None else {"judge": judge}
     identity = {"loop": config.model_dump(), **asked, **digest(data)}
     classifier = fit(task, config, out, identity=identity, resume=resume)
     if not PartialState().is_main_process:
@@ -156,6 +165,7 @@ def train_control(
     figures |= task.learned.held_out(*task.valid_rows)
     learned = task.learned.to_json()
     files = {} if learned is None else {LABELS_FILE: learned}
-    card = {"control": control.name, "training": config.model_dump(), "validation": figures}
+    judged = {} if judge is None else {"judge": judge}
+    card = {"control": control.name, **judged, "training": config.model_dump(), "validation": figures}
     save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files)
     return folder

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlmctl.control.base import All, AnyOf, Check, Control, ControlParams, Not, check_all, ready_all
-from dlmctl.control.prepared import Prepared
+from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
@@ -143,3 +143,14 @@ def test_controls_of_one_kind_are_numbered():
         "has 3": False,
     }
     assert check_all(None, [0, 1], [["a"], []]) == [{}, {}]
+
+
+@pytest.mark.parametrize("least", [1e-4, 1e-6, 1e-8, 0.0, -2.0])
+def test_not_steers_where_the_control_is_certain(least):
+    """Also where an energy is 0 or less, which a clamp would leave without a gradient."""
+    leaf = torch.full((1,), least, dtype=torch.float64, requires_grad=True)
+    Fixed = type("Fixed", (Prepared,), {"energy": lambda self, state: leaf})
+    found = PreparedNot(Part("fixed", 1.0, Fixed())).energy(State(torch.zeros(1, 2, 4)))
+    (slope,) = torch.autograd.grad(found.sum(), leaf)
+    assert bool(torch.isfinite(found).all())
+    assert -1e6 < float(slope) < -100

@@ -1,9 +1,17 @@
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
 
-from controls.pos import CLASSES, Pos, TagLabels
+from controls.pos import CLASSES, Pos, PosParams, PreparedPos, TagLabels
 from dlmctl.annotators.tagging import upos_tagger
+from dlmctl.control.prepared import NO_ROOM
+from dlmctl.diffusion.layout import Layout
+from dlmctl.errors import UserError
+from dlmctl.evaluation.control_success import read_targets
+from tests.conftest import batch_of, state_of
 
 WORDS = "The old baker sells warm bread .".split()
 
@@ -81,3 +89,52 @@ def test_classifier_loss_counts_the_sentence_only(pretrained):
     assert torch.equal(accuracy, torch.ones(2))
     untrained, _ = TagLabels().classifier_loss(classifier, x, torch.zeros(2), labels)
     assert bool((untrained > loss).all())
+
+
+@pytest.mark.parametrize("wrapped", [lambda one: ~one, lambda one: one | one])
+def test_tags_beyond_the_positions_of_a_text_count_as_missed(pretrained, wrapped):
+    batch = batch_of(pretrained, 2, Layout(8, None))
+    few, many = Pos(tags=["NOUN"] * 6), Pos(tags=["NOUN"] * 40)
+    classifier = TagLabels().build_classifier(pretrained.model.config, pretrained.tokenizer).eval()
+    state = state_of(pretrained, torch.randn(2, 8, pretrained.model.config.embed_dim))
+    short, long = (PreparedPos(classifier, replace(batch, params=[one.dealt(0)] * 2)) for one in (few, many))
+    torch.testing.assert_close(long.energy(state), short.energy(state) + 34 * NO_ROOM)
+    assert not many(WORDS).passed
+    assert wrapped(many)(WORDS).passed == (wrapped(many).name == "not")
+
+
+def test_the_tags_of_the_data_and_of_another_judge_are_labels(tmp_path):
+    given = ["X"] * len(WORDS)
+    data, tagged = TagLabels().labels([WORDS, WORDS], [{"upos": given}, {}])
+    assert [CLASSES[label] for label in data[1:-1]] == given
+    assert [CLASSES[label] for label in tagged[1:-1]] == tags_of(WORDS)
+    judge = one_tag_tagger(tmp_path)
+    assert [CLASSES[at] for at in TagLabels.judged([], None, None, judge).labels([WORDS], None)[0][1:-1]] == given
+    with pytest.raises(UserError, match="takes none"):
+        TagLabels.judged([], None, "upos", judge)
+    with pytest.raises(UserError, match="no tagger here"):
+        TagLabels.judged([], None, None, str(tmp_path / "none"))
+
+
+def test_another_judge_checks_and_reads_targets(tmp_path):
+    judge = one_tag_tagger(tmp_path)
+    own, other = Pos.each([PosParams(tags=["X"] * 7), PosParams(tags=["X"] * 7, judge=judge)]).verdicts(
+        [0, 1], [WORDS, WORDS]
+    )
+    assert not own.passed
+    assert other.passed
+    assert Pos.from_target({"words": WORDS, "judge": judge}).tags == ["X"] * 7
+    path = tmp_path / "targets.jsonl"
+    path.write_text('{"words": ["It", "rains"]}\n')
+    control, _ = read_targets("pos", path, judge=judge)
+    assert control.dealt(0) == PosParams(tags=["X", "X"], judge=judge)
+    path.write_text('{"words": 3}\n')
+    with pytest.raises(UserError, match="checked by no tagger or parser"):
+        read_targets("length", path, judge=judge)
+
+
+def one_tag_tagger(folder):
+    """A tagger to which every word is X."""
+    saved = {"format": 1, "tags": ["X", "ADJ"], "transitions": {a: {"X": 9.0, "ADJ": -9.0} for a in ("X", "ADJ")}}
+    (folder / "tagger.json").write_text(json.dumps({**saved, "features": {}}))
+    return str(folder)

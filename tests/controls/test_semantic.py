@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from controls.semantic import Semantic, SemanticParams
+from controls.wordings import contradiction
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
@@ -192,3 +193,60 @@ def test_guided_generation_runs_and_checks(trained):
         Semantic(food="Thai") & ~Semantic(price="cheap"), model=trained, samples=2, sampler=SamplerSettings(steps=3)
     )
     assert [set(sample.checks) for sample in result] == [{"semantic", "not"}] * 2
+
+
+def knowing(**params):
+    """The control as it is beside a model that was trained on such fields."""
+    control = Semantic(**params)
+    control.known = {
+        "food": ["French", "Indian"],
+        "price": ["cheap", "high", "less than £ 20"],
+        "area": AREAS,
+        "near": ["Old Indian Palace"],
+    }
+    return control
+
+
+AREAS = ["city centre", "riverside"]
+
+
+@pytest.mark.parametrize(
+    ("params", "text", "passed"),
+    [
+        ({"food": "Indian"}, "It is an Indian pub .", True),
+        ({"food": "Indian"}, "It is an Indian French pub .", False),
+        ({"price": "cheap"}, "It is cheap and expensive .", False),
+        ({"price": "cheap"}, "It is cheap , under £ 20 , and not expensive .", True),  # true together; denied
+        ({"price": "cheap"}, "It is cheap with a high rating .", True),  # high, but not of its price
+        ({"food": "French"}, "It is a French pub near Old Indian Palace .", True),  # a name, not what it serves
+        ({"type": "pub"}, "The pub is a restaurant .", True),
+        ({"type": "restaurant"}, "The restaurant is a pub .", False),
+        ({"area": "riverside"}, "It is near the river , in the city centre .", False),
+        ({"area": "riverside"}, "It is near the river , north of the city centre .", True),
+        ({"food": "Indian", "match": "exact"}, "It is an Indian French pub .", True),
+        ({"food": "Indian", "match": "exact", "exclusive": True}, "It is an Indian French pub .", False),
+        ({"food": "Indian", "exclusive": False}, "It is an Indian French pub .", True),
+    ],
+)
+def test_another_value_of_a_field_contradicts(params, text, passed):
+    check = knowing(**params)(text.split())
+    assert check.passed == passed
+    assert passed or "the text also states" in check.why
+
+
+def test_a_value_within_the_wanted_one_is_no_other_value():
+    assert contradiction("style", "new york diner", ["york", "diner"], "A new york diner .".split()) is None
+    assert contradiction("style", "diner", ["new york diner"], "A new york diner .".split()) is not None
+
+
+def test_under_not_a_value_is_unwanted_whatever_stands_beside_it():
+    assert not (~knowing(food="Indian"))("It is an Indian French pub .".split()).passed
+    assert (~knowing(food="Indian"))("It is a French pub .".split()).passed
+
+
+def test_the_values_of_a_field_are_known_from_beside_the_model(trained):
+    control = Semantic(food="Thai")
+    control.load_from(trained)
+    others = [value for value in labels_of(trained).values["food"] if value != "Thai"]
+    assert not control(f"A Thai and {others[0]} bar .".split()).passed
+    assert control("A Thai bar .".split()).passed

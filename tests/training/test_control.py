@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dlmctl.checkpoint import bundled
+from dlmctl.checkpoint.user_weights import weights_beside
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.classifier import Labels, labels_of, load_classifier
@@ -149,3 +151,28 @@ def test_a_control_without_a_classifier_cannot_be_trained():
     assert labels_of(StartsWith) is FirstWord
     with pytest.raises(UserError, match="'plain' has no classifier"):
         labels_of(Plain)
+
+
+def test_training_for_a_bundled_model_writes_nothing_into_it(model_folder, data, tmp_path, monkeypatch):
+    folder = shutil.copytree(model_folder, tmp_path / "checkout" / "data" / "tiny")
+    monkeypatch.setattr(bundled, "PACKAGE", tmp_path / "checkout" / "dlmctl")
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name, **_: tmp_path / "home" / name)
+    before = sorted(tmp_path.glob("checkout/**/*"))
+    model = from_pretrained("tiny")
+    assert model.folder.samefile(folder)
+    assert weights_beside(folder, "starts_with") == (False, [])
+    saved = train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
+    named = train_control(StartsWith, model, config(steps=1), data, tmp_path / "run2", name="mine")
+    assert sorted(tmp_path.glob("checkout/**/*")) == before
+    assert saved.is_relative_to(tmp_path / "home")
+    assert named == saved / "mine"
+    assert weights_beside(folder, "starts_with") == (True, ["mine"])
+    for name in (None, "mine"):  # found again by name
+        assert not load_classifier(StartsWith, batch(from_pretrained("tiny")), name).training
+    with pytest.raises(ModelError, match="There are weights named mine"):
+        load_classifier(StartsWith, batch(model), "yours")
+
+
+def test_a_judge_is_for_labels_that_come_from_one(model, data):
+    with pytest.raises(UserError, match=r"--judge: .*no tagger or parser"):
+        ControlTask(StartsWith, model, config(), data, None, "stanza:en")
