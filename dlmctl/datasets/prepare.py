@@ -114,9 +114,7 @@ def prepare(
     tagger: Annotator | None = None,
     overwrite: bool = False,
 ) -> PrepareReport:
-    """Make a prepared data set with the splits ``train`` and ``valid``.
-
-    The set is written aside and moved into place when it is whole.
+    """Make a prepared data set with the splits ``train`` and ``valid``, moved into place when it is whole.
 
     Args:
         valid: None to hold a share of ``train`` out.
@@ -130,7 +128,7 @@ def prepare(
         seed: of the choice of the rows held out.
         unique: keep only the first of several equal texts of a file.
         tokenizer: an existing vocabulary; None to make one from ``train``.
-        splitting: how raw text becomes words, a name in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
+        splitting: of raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
         tagger: sentences of words to a label for each word, kept as the field ``upos`` where the source has none.
         overwrite: replace ``out`` if it is a prepared data set.
 
@@ -139,10 +137,9 @@ def prepare(
         UserError: a setting is out of its range.
     """
     _check_settings(min_count, length, valid_share)
-    splitting = _splitting(tokenizer, splitting)
-    if tagger is not None:
-        _check_whole_words(tokenizer, packing)
+    _check_whole_words(tagger, tokenizer, packing)
     _check_target(out, overwrite)
+    splitting = _splitting(tokenizer, splitting)
     with staged(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         first = read(train)
@@ -152,19 +149,17 @@ def prepare(
         notes = field_notes([record.fields for texts in (first, second) for record in texts.records if record.fields])
         vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count, splitting)
         vocabulary.save(staging)
-        splits = {
-            name: _write(staging, name, texts, vocabulary, packing, length)
-            for name, texts in (("train", first), ("valid", second))
-        }
+        train_rows = _write(staging, "train", first, vocabulary, packing, length)
+        splits = {"train": train_rows, "valid": _write(staging, "valid", second, vocabulary, packing, length)}
         least, held_out = min_count if tokenizer is None else None, None if valid else valid_share
-        fields, notes = _field_names(first, packing), [*_unknown_notes(splits, least), *notes]
-        report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, notes)
+        fields, said = _field_names(first, packing), [*_unknown_notes(splits, least), *notes]
+        report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, said)
         _write_report(report, staging)
     return report
 
 
-def _check_whole_words(tokenizer: Tokenizer | None, packing: Packing) -> None:
-    if packing == "block" or not isinstance(tokenizer, WordTokenizer | None):
+def _check_whole_words(tagger: Annotator | None, tokenizer: Tokenizer | None, packing: Packing) -> None:
+    if tagger is not None and (packing == "block" or not isinstance(tokenizer, WordTokenizer | None)):
         what = "labels of words need texts of whole words, one a row."
         raise UserError(what, where="--tags", remedy="Leave it out, or --packing block and --tokenizer.")
 

@@ -203,6 +203,7 @@ def knowing(**params):
         "price": ["cheap", "high", "less than £ 20"],
         "area": AREAS,
         "near": ["Old Indian Palace"],
+        "type": ["pub", "restaurant"],
     }
     return control
 

@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from controls import syntax_tree
-from controls.syntax_tree import SpanLabels, SpanParams, SyntaxTree, SyntaxTreeParams
+from controls.syntax_params import SpanParams, SyntaxTreeParams
+from controls.syntax_tree import SpanLabels, SyntaxTree
 from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.parsing import NONE, all_spans
 from dlmctl.annotators.trees import Span, from_spans, labelled_spans, read_tree
@@ -32,7 +33,7 @@ def parser(monkeypatch):
             for words in texts
         ]
 
-    monkeypatch.setattr(syntax_tree, "constituency_parser", lambda: parse)
+    monkeypatch.setattr(syntax_tree, "constituency_parser", lambda judge=None: parse)
     syntax_tree._parsed.cache_clear()
     yield
     syntax_tree._parsed.cache_clear()

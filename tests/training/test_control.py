@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dlmctl.checkpoint import bundled
-from dlmctl.checkpoint.user_weights import weights_beside
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.user_weights import weights_beside
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.classifier import Labels, labels_of, load_classifier
 from dlmctl.datasets.dataset import write_split
