@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from controls.syntax_params import SpanParams, SyntaxTreeParams
 from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.gold import TREE_FIELD, by_judges, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
@@ -31,6 +30,8 @@ from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import Tokenizer
+
+from .syntax_params import SpanParams, SyntaxTreeParams
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
