@@ -19,6 +19,7 @@ from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.user_weights import users_controls
 from dlmctl.checkpoint.weights import staged, write_shards
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.files import read_object
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.diffusion.model import DiffusionLM
 
 CARD = "card.json"
 # The key in a card for the digest of the embeddings that the weights were trained on.

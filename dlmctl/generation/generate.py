@@ -65,7 +65,8 @@ def run_recipe(
     pretrained = model or load_model(recipe, origin)
     prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=fault)
     try:
-        return _generate(recipe, pretrained, prompt, samples, progress, on_step)
+        control = build_control(recipe.control_specs())
+        return draw_recipe(recipe, control, pretrained, prompt, samples=samples, progress=progress, on_step=on_step)
     except UserError:
         if origin is not None:
             examine(recipe, pretrained, origin)  # says the same, and on which line
@@ -83,16 +84,19 @@ def require_plain(recipe: Recipe, origin: SettingsFile | None) -> None:
         raise RecipeError(what, where=None if origin is None else origin.where(("conditions",)), remedy=remedy)
 
 
-def _generate(
+def draw_recipe(
     recipe: Recipe,
+    control: Control[Any] | None,
     pretrained: Pretrained,
     prompt: Prompt | None,
-    samples: Sequence[int] | None,
-    progress: Progress | None,
-    on_step: OnStep | None,
+    *,
+    samples: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    on_step: OnStep | None = None,
 ) -> Generation:
+    """The texts of a recipe under a control, with its settings; arguments and errors as ``generate``."""
     return generate(
-        build_control(recipe.control_specs()),
+        control,
         model=pretrained,
         prompt=prompt,
         samples=recipe.samples if samples is None else samples,

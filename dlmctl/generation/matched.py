@@ -18,7 +18,8 @@ from dlmctl.control.kept import Kept, KeptParams
 from dlmctl.control.properties import properties_of
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, load_model
-from dlmctl.generation.generate import generate
+from dlmctl.generation.generate import draw_recipe
+from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
 from dlmctl.generation.results import Sample
 from dlmctl.recipe.build import build_control
@@ -120,6 +121,7 @@ class _Run:
 
     def __init__(self, recipe: MatchedRecipe, pretrained: Pretrained) -> None:
         self.recipe, self.pretrained = recipe, pretrained
+        self.prompt = read_prompt(pretrained, recipe.label, recipe.source)
         self.until = recipe.until or Until()
         self.controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
         self.counts: WordCounts | None = load_counts(pretrained.folder)
@@ -153,21 +155,9 @@ class _Run:
     def _draw(self, indices: Sequence[int], control: Control[Any] | None, seed: int) -> list[Sample]:
         if not indices:
             return []
-        recipe = self.recipe
-        return generate(
-            control,
-            model=self.pretrained,
-            label=recipe.label,
-            source=recipe.source,
-            samples=indices,
-            seed=seed,
-            sampler=recipe.sampler,
-            guidance=recipe.guidance,
-            candidates=recipe.candidates,
-            rank_by=recipe.rank_by,
-            batch_size=recipe.batch_size,
-            device=recipe.device,
-        ).samples
+        # An item is drawn again as a whole, by its own rounds.
+        recipe = self.recipe.model_copy(update={"seed": seed, "until": None})
+        return draw_recipe(recipe, control, self.pretrained, self.prompt, samples=indices).samples
 
     def _fill(
         self, indices: Sequence[int], kept: Mapping[int, KeptParams], control: Control[Any] | None, seed: int

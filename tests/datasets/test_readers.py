@@ -9,16 +9,6 @@ STORY = ["Ann went out.", "It rained.", "She ran.", "A bus came.", "She was home
 ROC_HEADER = "storyid,storytitle,sentence1,sentence2,sentence3,sentence4,sentence5\n"
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def records(path, format, **options):
     return list(read_corpus(path, format, **options))
 
