@@ -80,24 +80,6 @@ def strides(steps: int) -> list[Stride]:
     return [Stride((steps - done) / steps, (steps - done - 1) / steps, steps - done) for done in range(steps)]
 
 
-def open_counts(places: int, steps: int) -> list[int]:
-    """How many of so many open places are open before each step of the walks that commit a number of words a step."""
-    counts = []
-    for left in range(steps, 0, -1):
-        counts.append(places)
-        places -= -(-places // left)
-    return counts
-
-
-def open_first(canvas: Tensor, free: Tensor, mask_id: int, most: int) -> Tensor:
-    """The places ``[B, most]`` of the canvas at which each row is open, in their order, and then others.
-
-    With ``most`` from ``open_counts`` only these need logits; gather all else that a step takes by them.
-    """
-    is_open = free & (canvas == mask_id)
-    return is_open.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-
-
 def ancestral(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
 ) -> Tensor:
