@@ -222,6 +222,12 @@ def without_memory() -> Iterator[None]:
         yield
 
 
+def give_memory(module: nn.Module) -> None:
+    """Give a module that was built ``without_memory`` tensors on the CPU, of any values."""
+    # Module.to_empty does the same by empty_like, which for a tensor of meta imports sympy: half a second.
+    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
+
+
 @runtime_checkable
 class Refilled(Protocol):
     """A module with tensors that are no weights, to be made again where it was built without memory."""
@@ -241,7 +247,7 @@ def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> Non
     state, wanted = load_weights(folder, stem), module.state_dict()
     require_fit(state, wanted, Path(folder) / f"{stem}.safetensors")
     if any(tensor.is_meta for tensor in wanted.values()):
-        module.to_empty(device="cpu")
+        give_memory(module)
     module.load_state_dict(state)
     for part in module.modules():
         if isinstance(part, Refilled):
