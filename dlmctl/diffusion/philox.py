@@ -27,9 +27,8 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> Tenso
         counter: its four words, int64 in [0, 2^32), that broadcast to a shape together with the key's.
         key: ``[2, *shape]``, int64 in [0, 2^32).
     """
-    shape = torch.broadcast_shapes(*(word.shape for word in counter), key.shape[1:])
-    first, second, third, fourth = (word.expand(shape) for word in counter)
-    multipliers, steps = _constants(key.device, len(shape))
+    first, second, third, fourth, _ = torch.broadcast_tensors(*counter, key[0])
+    multipliers, steps = _constants(key.device, first.dim())
     # Words one and three, of which the products are, and four and two, which meet the upper halves of these. The upper
     # half of one's product goes into three, and the other way round, so after each round the two have changed over.
     factors, others, keys = torch.stack([first, third]), (fourth, second), key.flip(0)

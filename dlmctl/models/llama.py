@@ -166,8 +166,10 @@ class LlamaTrunk(nn.Module):
 def rotations(config: LlamaConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines ``[max_length, hidden / heads / 2]`` of the rotary positions."""
     width = config.hidden // config.heads
-    frequencies = config.rope_base ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
-    angles = torch.arange(config.max_length, dtype=torch.float32)[:, None] * frequencies
+    # On the CPU even where a model is built without memory: an arange on the meta device imports sympy, half a second.
+    halves = torch.arange(0, width, 2, dtype=torch.float32, device="cpu")
+    frequencies = config.rope_base ** (-halves / width)
+    angles = torch.arange(config.max_length, dtype=torch.float32, device="cpu")[:, None] * frequencies
     return angles.cos(), angles.sin()
 
 

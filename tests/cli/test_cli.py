@@ -41,6 +41,20 @@ def test_help_does_not_load_torch():
     assert "generate" in dlmctl("--help").stdout
 
 
+def test_drawing_does_not_load_what_only_compilers_need():
+    """Sympy costs half a second of every start; torch loads it for many an operation on the meta device."""
+    code = """
+import sys
+from dlmctl.cli import main
+sys.argv = "dlmctl generate --recipe pos -n 1 --steps 1 --quiet".split()
+try:
+    main()
+finally:
+    print("torch" in sys.modules, "sympy" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True False\n"
+
+
 def test_piped_output_is_one_text_a_line(recipe):
     run = dlmctl("generate", "--recipe", recipe)
     assert run.returncode == 0, run.stderr
