@@ -8,6 +8,7 @@ from torch import Tensor
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.masked import attended as attention_mask
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import StepNoise, Stride, Walk, WalkSettings, committed_nats
 from dlmctl.models.numerics import widened
@@ -39,6 +40,7 @@ class Absorbing:
         self.left, self.tags = steps, tags
         self.nats: Tensor | None = None
         self.free: Tensor | None = None
+        self.attended: Tensor | None = None
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
         vocabulary, device = self.vocabulary, layouts.words.device
@@ -48,10 +50,15 @@ class Absorbing:
         self.nats = torch.zeros(len(words), device=device)
         x = torch.full(self.free.shape, vocabulary.pad_id, device=device)
         x = x.masked_fill(self.free, self.model.mask_id).masked_fill(place == 0, vocabulary.start_id)
-        return x.masked_fill(place == words + 1, vocabulary.end_id)
+        x = x.masked_fill(place == words + 1, vocabulary.end_id)
+        attended = attention_mask(x, vocabulary, self.model.config.lengths)
+        # Attention is faster without a mask.
+        self.attended = None if attended is None or bool(attended.all()) else attended
+        return x
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         """Logits with the words that stand for certain (Sahoo et al. 2024, section 3.2.3)."""
+        mask = self.attended if self.model.config.lengths == "data" else mask
         logits = widened(self.model.logits(x, attention_mask=mask, aligned=self.tags))
         stands = (x != self.model.mask_id)[..., None]
         words = x[..., None].clamp(max=logits.shape[-1] - 1)

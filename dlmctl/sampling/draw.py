@@ -84,12 +84,16 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
 
 
 def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
-    config = plan.pretrained.model.config
+    model = plan.pretrained.model
     wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
-    if wanted is None and isinstance(plan.pretrained.model, MaskedLM):  # which is told how many words there are
-        wanted = 1, config.length - SPECIAL
-    layout = lay_out(config, wanted, draw, lengths)
-    return layout if plan.sampler.canvas == "fitted" else layout._replace(positions=config.length)
+    if wanted is None and isinstance(model, MaskedLM):  # which is told how many words there are
+        wanted = 1, model.config.length - SPECIAL
+    layout = lay_out(model.config, wanted, draw, lengths)
+    if plan.sampler.canvas == "full":
+        return layout._replace(positions=model.config.length)
+    if layout.words is not None and isinstance(model, MaskedLM) and model.config.lengths == "data":
+        return layout._replace(positions=layout.words + SPECIAL)  # PAD was hidden from it in training
+    return layout
 
 
 def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:

@@ -129,3 +129,16 @@ def test_guidance_by_a_gradient_works_as_for_latents(model):
         return sum(sample.passed for sample in texts(model, either, samples=24, guidance=Guidance(scale=scale)))
 
     assert passed(4.0) > passed(0.0)
+
+
+@pytest.mark.parametrize("canvas", ["fitted", "full"])
+def test_the_network_reads_a_text_as_it_was_trained_on_it_without_padding(model, canvas):
+    """In training PAD is not attended to, so a network that attends to it when it draws reads what it never saw."""
+    steps = []
+    texts(model, Length(words=5), samples=2, sampler={"canvas": canvas, "steps": None}, on_step=steps.append)
+    masked = torch.tensor([[model.tokenizer.start_id, *[model.model.mask_id] * 5, model.tokenizer.end_id]])
+    expected = model.model.logits(masked)[0, 1:6].log_softmax(-1)
+    special = len("START END UNK PAD".split())
+    found = steps[0].estimate.logits[0, 1:6].log_softmax(-1)
+    kept = expected[:, special:] - expected[:, special:].logsumexp(-1, keepdim=True)
+    assert torch.allclose(found[:, special:], kept, atol=1e-4)
