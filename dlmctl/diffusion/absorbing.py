@@ -10,7 +10,7 @@ from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.masked import attended as attention_mask
 from dlmctl.diffusion.noise import SampleNoise
-from dlmctl.diffusion.walks import StepNoise, Stride, Walk, WalkSettings, committed_nats
+from dlmctl.diffusion.walks import StepNoise, Stride, Walk, WalkSettings, committed_log_ratio, committed_nats
 from dlmctl.models.numerics import widened
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -76,7 +76,14 @@ class Absorbing:
         most = x.shape[1] if self.settings.remask else -(-x.shape[1] // self.left)
         self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
         self.left -= 1
-        return Moved(new, new, torch.zeros(len(x)))
+        ratio = None
+        if estimate.unguided is not None:
+            ratio = committed_log_ratio(x, new, estimate.unguided, estimate.logits, self.settings, most)
+        return Moved(new, new, torch.zeros(len(x)), ratio)
+
+    def take(self, rows: Tensor) -> None:
+        assert self.nats is not None
+        self.nats = self.nats.index_select(0, rows)
 
     def soft(self, probabilities: Tensor) -> Tensor:
         return self.model.soft(probabilities)

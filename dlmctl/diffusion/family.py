@@ -19,22 +19,35 @@ from dlmctl.diffusion.noise import SampleNoise
 
 class Prediction:
     """What a model makes of x_t: token ``logits [B, L, V]``, None where it predicts latents, and the x_0 estimate
-    ``x0 [B, L, D]``, computed when first asked for where it is a mean of word embeddings."""
+    ``x0 [B, L, D]``, computed when first asked for where it is a mean of word embeddings; of a guided estimate
+    ``unguided [B, L, V]``, the logits before the controls moved them, where they are asked for."""
 
-    def __init__(self, x0: Callable[[], Tensor], logits: Tensor | None = None) -> None:
-        self._x0, self.logits = x0, logits
+    def __init__(self, x0: Callable[[], Tensor], logits: Tensor | None = None, unguided: Tensor | None = None) -> None:
+        self._x0, self.logits, self.unguided = x0, logits, unguided
 
     @cached_property
     def x0(self) -> Tensor:
         return self._x0()
 
+    def take(self, rows: Tensor) -> Prediction:
+        """The same of the texts ``rows``."""
+        logits, unguided = (
+            None if part is None else part.index_select(0, rows) for part in (self.logits, self.unguided)
+        )
+        return Prediction(lambda: self.x0.index_select(0, rows), logits, unguided)
+
 
 class Moved(NamedTuple):
-    """A reverse step's draw ``x`` and, where it was drawn around a ``mean`` with a ``variance``, those."""
+    """A reverse step's draw ``x`` and, where it was drawn around a ``mean`` with a ``variance``, those.
+
+    ``log_ratio [B]`` is log p(x_s) - log q(x_s): how much likelier than the guided model the unguided one is to draw
+    it. None where that is not asked for, or not known.
+    """
 
     x: Tensor
     mean: Tensor
     variance: Tensor
+    log_ratio: Tensor | None = None
 
 
 class Family(Protocol):
@@ -51,6 +64,9 @@ class Family(Protocol):
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
         """x_s, for s < t, given the guided estimate."""
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with the texts ``rows`` in place of those so far, as many."""
 
     def soft(self, probabilities: Tensor) -> Tensor:
         """Word probabilities ``[B, L, V]`` to the expected embedding ``[B, L, D]``: what a classifier reads."""

@@ -39,5 +39,8 @@ class Gaussian:
             return Moved(mean, mean, moved_to(variance, x))
         return Moved(mean + moved_to(variance.sqrt(), x) * noise(mean), mean, moved_to(variance, x))
 
+    def take(self, rows: Tensor) -> None:
+        """Nothing to do: texts that change places have the same label and source."""
+
     def soft(self, probabilities: Tensor) -> Tensor:
         return probabilities @ self.embeddings

@@ -13,17 +13,21 @@ from torch import Tensor
 from dlmctl.diffusion.philox import cut_normal, normal, philox, uniform
 
 # What a stream is for; streams of one draw are independent of each other.
-NOISE, LAYOUT, CONTROL = range(3)
+NOISE, LAYOUT, CONTROL, RESAMPLING = range(4)
 # Of how many calls the noise is made at once, and at most how many numbers: on a CPU as many as its cache holds.
 CALLS_AHEAD, MOST_AHEAD, MOST_AHEAD_CPU = 8, 1 << 22, 1 << 16
 
 
 class Draw(NamedTuple):
-    """One attempt at one sample of a run; all its randomness follows from these numbers."""
+    """One attempt at one sample of a run; all its randomness follows from these numbers.
+
+    Of an attempt that has several particles each has a number of its own; the first one is the attempt without any.
+    """
 
     seed: int
     sample: int
     attempt: int = 0
+    particle: int = 0
 
     def generator(self, use: int) -> torch.Generator:
         """The stream of this draw for a use: ``NOISE``, ``LAYOUT``, or ``CONTROL`` for what a control draws itself."""
@@ -32,7 +36,8 @@ class Draw(NamedTuple):
 
     def seeds(self, use: int) -> np.random.SeedSequence:
         """What the stream of this draw for a use begins with."""
-        return np.random.SeedSequence((self.seed, self.sample, self.attempt, use))
+        numbers = self.seed, self.sample, self.attempt, use
+        return np.random.SeedSequence((*numbers, self.particle) if self.particle else numbers)
 
 
 class SampleNoise:

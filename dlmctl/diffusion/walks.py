@@ -263,10 +263,35 @@ def committed_nats(before: Tensor, after: Tensor, logits: Tensor, mask_id: int, 
     Args:
         most: at least as many places as any row wrote.
     """
-    wrote = (before == mask_id) & (after != mask_id)
-    places = wrote.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    rows = torch.arange(len(before), device=before.device)[:, None]
+    rows, places, wrote = _written(before, after, mask_id, most)
     scores = logits[rows, places].log_softmax(-1)
     words = after[rows, places].clamp(max=logits.shape[-1] - 1)
     nats = -scores.gather(-1, words[..., None])[..., 0]
-    return torch.where(wrote[rows, places], nats, 0.0).sum(1)
+    return torch.where(wrote, nats, 0.0).sum(1)
+
+
+def committed_log_ratio(
+    before: Tensor, after: Tensor, unguided: Tensor, guided: Tensor, settings: WalkSettings, most: int
+) -> Tensor:
+    """log p - log q of the words ``[B]`` that a step wrote: p of the model, q of the walk that drew them.
+
+    Both at the temperature of the walk; what truncation leaves out counts in q only. Which places are written follows
+    from q alone and has no part in it: every order of writing is one of the model's own.
+
+    Args:
+        unguided, guided: logits ``[B, L, V]``; the others as of ``committed_nats``.
+    """
+    rows, places, wrote = _written(before, after, settings.mask_id, most)
+    words = after[rows, places].clamp(max=guided.shape[-1] - 1)[..., None]
+    model = (unguided[rows, places] / settings.temperature).log_softmax(-1).gather(-1, words)
+    weights = word_weights(guided[rows, places], settings)
+    walk = (weights.gather(-1, words) / weights.sum(-1, keepdim=True)).log()
+    return torch.where(wrote, (model - walk)[..., 0], 0.0).sum(1)
+
+
+def _written(before: Tensor, after: Tensor, mask_id: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows ``[B, 1]`` and places ``[B, most]`` with those that a step wrote among them, and which they are."""
+    wrote = (before == mask_id) & (after != mask_id)
+    places = wrote.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    rows = torch.arange(len(before), device=before.device)[:, None]
+    return rows, places, wrote[rows, places]

@@ -11,6 +11,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Sampler = Literal[
     "auto", "ancestral", "ddim", "dpmpp_2m", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"
 ]
+Reward = Literal["energy", "score", "lm_score"]
 Method = Literal["logits", "latent", "denoiser", "langevin"]
 
 # Numbers are numbers: no text, no true and false, no infinity.
@@ -57,6 +58,20 @@ class SamplerSettings(BaseModel):
     remask: float = Field(
         0.0, ge=0, le=1, description="remasking: the most that a word may be masked again with in a step"
     )
+    particles: int = Field(
+        1, ge=1, le=4096, description="walks of each text, resampled by the reward on their way; 1: no resampling"
+    )
+    reward: Reward = Field(
+        "energy",
+        description="what particles are resampled by: energy of the controls, score of their checks, or lm_score",
+    )
+    reward_scale: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="nats that a reward of 1 counts; null: 1 for energy, 20 for score, 4 for lm_score",
+    )
+    resample_every: int = Field(2, ge=1, le=100_000, description="steps from one look at the reward to the next")
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, le=1e3, description="redraw noise entries beyond this absolute value")
     condition_scale: float = Field(

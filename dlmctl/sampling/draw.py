@@ -21,6 +21,7 @@ from dlmctl.sampling.batches import Batch, batches_of
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.latent_draw import draw_latent
 from dlmctl.sampling.masked_draw import draw_masked
+from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.walk import OnStep, Step
@@ -57,9 +58,10 @@ def draw_texts(
         for some in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, some)
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
-    most = 1 if plan.sampler.deterministic else plan.batch_size
+    most = 1 if plan.sampler.deterministic else max(1, plan.batch_size // plan.sampler.particles)
     mixed = plan.pretrained.model.takes_mask
-    batches = batches_of(sorted(rows, key=lambda row: row[1].positions), most, mixed=mixed)
+    alone = batches_of(sorted(rows, key=lambda row: row[1].positions), most, mixed=mixed)
+    batches = [expanded(batch, plan.sampler.particles) for batch in alone]
     # All of them before the first step, so that whatever cannot be done is said at once.
     controls = [_feasible(plan, batch) for batch in batches]
     for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):
@@ -120,6 +122,6 @@ def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: On
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
     rows = ids.tolist()
-    for row, (one, layout) in enumerate(batch):
+    for row, (one, layout) in enumerate(batch[:: plan.sampler.particles]):
         words = plan.pretrained.tokenizer.words(rows[row])
         yield Drawn(one, words, latents[row, : layout.positions], problems.get(row), nats[row])

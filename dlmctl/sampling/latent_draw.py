@@ -20,6 +20,7 @@ from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.early_exit import EarlyExit, exit_from
 from dlmctl.sampling.latent_steering import LatentSteered
+from dlmctl.sampling.particles import particles_for, require_noise
 from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.prompted import ClassifierFree
 from dlmctl.sampling.walk import OnStep, walk
@@ -48,11 +49,26 @@ def draw_latent(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
             part = [batch[row] for row in rows]
             return _steered(plan, part, prepare(part))
 
+    if sampler.particles > 1:
+        return _with_particles(plan, batch, control, times, noise, watch)
     since = exit_from(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
     steered = EarlyExit(steer, len(batch), math.ceil(sampler.patience * steps), since)
     with networks_in(sampler.precision, layouts.words.device):
         x = walk(_family(plan, batch), steered, layouts, times, noise, watch)
     return Finished(steered.words(x), steered.problems, [None] * len(batch))
+
+
+def _with_particles(
+    plan: Plan, batch: Batch, control: PreparedAll | None, times: Tensor, noise: SampleNoise, watch: OnStep
+) -> Finished:
+    """As ``draw_latent``; nothing leaves early, since another particle may take the place of what is done."""
+    require_noise(plan.sampler)
+    steered = _steered(plan, batch, control)
+    with networks_in(plan.sampler.precision, steered.embeddings.device):
+        particles = particles_for(plan, batch, steered)
+        x = walk(_family(plan, batch), steered, steered.layouts, times, noise, watch, particles)
+        found = Finished(steered.words(x), steered.problems, [None] * len(batch))
+        return found if particles is None else particles.finish(found, len(steered.embeddings))
 
 
 def times_of(schedule: Schedule, sampler: SamplerSettings, steps: int) -> Tensor:

@@ -99,6 +99,16 @@ class LatentSteered(Steered):
         with torch.autocast(moved.x.device.type, enabled=False):
             return langevin(moved.x, moved.mean, moved.variance, gradient, self.guidance)
 
+    def expected(self, estimate: Prediction) -> Tensor:
+        logits = self.model.rounding_logits(estimate.x0) if estimate.logits is None else estimate.logits
+        return logits.softmax(-1)
+
+    def take(self, rows: Tensor) -> None:
+        super().take(rows)
+        self.previous, self.logits = (
+            None if part is None else part.index_select(0, rows) for part in (self.previous, self.logits)
+        )
+
     @torch.no_grad()
     def words(self, x: Tensor) -> Tensor:
         """Word ids ``[B, L]`` of the finished latent, exact constraints kept."""

@@ -15,6 +15,7 @@ from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.device import networks_in
+from dlmctl.sampling.particles import particles_for
 from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.steering import Steered
 from dlmctl.sampling.walk import OnStep, walk
@@ -40,9 +41,11 @@ def draw_masked(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
     steered = Steered(family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts)
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     with networks_in(sampler.precision, layouts.words.device):
-        x = walk(family, steered, layouts, times, noise, watch)
-    assert family.nats is not None
-    return Finished(x, steered.problems, family.nats.tolist())
+        particles = particles_for(plan, batch, steered)
+        x = walk(family, steered, layouts, times, noise, watch, particles)
+        assert family.nats is not None
+        found = Finished(x, steered.problems, family.nats.tolist())
+        return found if particles is None else particles.finish(found, len(model.embeddings))
 
 
 def sampler_name(sampler: SamplerSettings, control: PreparedAll | None) -> str:

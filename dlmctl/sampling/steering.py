@@ -91,8 +91,10 @@ class Steered:
         # The network's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
             # Words are written one by one, each given those that stand: what is exact is so at every step.
-            logits = self.guided(widened(predicted.logits), t, torch.ones_like(t))
-        return Prediction(lambda: self.family.soft(logits.softmax(-1)), logits)
+            plain = widened(predicted.logits)
+            logits = self.guided(plain, t, torch.ones_like(t))
+            unguided = plain.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
+        return Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided)
 
     def guided(self, logits: Tensor, t: Tensor, settled: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` of the network as the controls want them at times ``t [B]``.
@@ -111,6 +113,23 @@ class Steered:
     def after(self, moved: Moved, s: float) -> Tensor:
         """Guidance of logits leaves the draw as it is."""
         return moved.x
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with the texts ``rows``, which stand for the same samples as those in whose place they come."""
+        self.broke = self.broke.index_select(1, rows)
+
+    def expected(self, estimate: Prediction) -> Tensor:
+        """The word probabilities ``[B, L, V]`` of an estimate."""
+        assert estimate.logits is not None
+        return estimate.logits.softmax(-1)
+
+    @torch.no_grad()
+    def reward(self, probabilities: Tensor) -> Tensor:
+        """Minus the weighted energies ``[B]`` at word probabilities ``[B, L, V]``, of what does not hold exactly."""
+        state = self._state_of_words(probabilities)
+        parts = [] if self.control is None else [part for part in self.control.guides if not part.prepared.exact]
+        energies = [part.weight * part.energy(state) for part in parts]
+        return -torch.stack(energies).sum(0) if energies else probabilities.new_zeros(len(probabilities))
 
     def restrict(self, logits: Tensor) -> Tensor:
         """``logits [B, L, V]`` with -inf for words that cannot stand where they are."""

@@ -37,8 +37,24 @@ class Steer(Protocol):
     def after(self, moved: Moved, s: float) -> Tensor: ...
 
 
+class Resampling(Protocol):
+    """What puts some of a batch's texts in the place of others on their way (``sampling.particles``)."""
+
+    def rows(self, number: int, estimate: Prediction) -> Tensor | None:
+        """The texts ``[B]`` to go on with at a step, None for all as they are. What steers has been told of them."""
+
+    def moved(self, log_ratio: Tensor | None) -> None:
+        """Told of every draw, see ``Moved``."""
+
+
 def walk(
-    family: Family, steer: Steer, layouts: Layouts, times: Tensor, noise: SampleNoise, on_step: OnStep | None = None
+    family: Family,
+    steer: Steer,
+    layouts: Layouts,
+    times: Tensor,
+    noise: SampleNoise,
+    on_step: OnStep | None = None,
+    resampling: Resampling | None = None,
 ) -> Tensor:
     """The states ``[B, L, ...]`` at the last of ``times``, which descend from 1."""
     x = family.start(layouts, noise)
@@ -47,7 +63,14 @@ def walk(
         # On the CPU: there it costs nothing to look at them, and what is made of them is a few numbers a text.
         t, s = (torch.full((len(x),), value, dtype=torch.float64) for value in (t_value, s_value))
         estimate = steer(x, t)
-        x = steer.after(family.step(x, estimate, t, s, noise), s_value)
+        rows = resampling.rows(number, estimate) if resampling is not None else None
+        if rows is not None:
+            x, estimate = x.index_select(0, rows), estimate.take(rows)
+            family.take(rows)
+        moved = family.step(x, estimate, t, s, noise)
+        if resampling is not None:
+            resampling.moved(moved.log_ratio)
+        x = steer.after(moved, s_value)
         replaced = on_step(Step(number, steps, t_value, s_value, x, estimate)) if on_step is not None else None
         x = x if replaced is None else replaced
     return x

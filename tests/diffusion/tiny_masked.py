@@ -33,12 +33,20 @@ def tiny_masked(scale: float = 15.0, **changes: object) -> MaskedLM:
 
 
 class Enumerated:
-    """The model's distributions of words at every canvas of three places, as a table."""
+    """The model's distributions of words at every canvas of three places, as a table.
 
-    def __init__(self, model: MaskedLM) -> None:
+    Args:
+        framed: START stands before the three places and END behind them, as where users draw texts.
+    """
+
+    def __init__(self, model: MaskedLM, *, framed: bool = False) -> None:
         self.canvases = torch.tensor(list(product((*WORDS, MASK), repeat=3)))
+        start, end = (torch.full((len(self.canvases), 1), number) for number in (0, 1))
         with torch.no_grad():
-            self.logits = model.double().logits(self.canvases)
+            if framed:
+                self.logits = model.double().logits(torch.cat([start, self.canvases, end], dim=1))[:, 1:-1]
+            else:
+                self.logits = model.double().logits(self.canvases)
         self.logits[..., :4] = -torch.inf
         self.log_probs = self.logits.log_softmax(-1)
 

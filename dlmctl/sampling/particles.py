@@ -1,0 +1,162 @@
+"""Particles: several walks of each text, resampled by how well they do (sequential Monte Carlo).
+
+Feynman-Kac steering (Singhal et al. 2025) with its difference potential, and the importance weights of guided draws as
+in twisted diffusion sampling (Wu et al. 2023): since it was last resampled, a walk has the weight exp(growth of its
+reward), times p/q for each draw of a guided walk q where the family knows it. With minus the energy as the reward the
+texts of a masked model then follow p(text) exp(-energy) as the number of particles grows, whatever guides the draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dlmctl.control.base import check_all
+from dlmctl.diffusion.family import Prediction
+from dlmctl.diffusion.noise import RESAMPLING
+from dlmctl.errors import RecipeError
+from dlmctl.metrics.lm_score import load_scorer, token_nats
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.plan import Finished, Plan
+from dlmctl.sampling.steering import Steered
+
+Reward = Callable[[Tensor], Tensor]
+"""Word probabilities ``[B, L, V]`` to rewards ``[B]``, higher is better."""
+
+# What a reward counts where a recipe does not say: nats as they are; a check's whole score as much as 20 nats.
+SCALES = {"energy": 1.0, "score": 20.0, "lm_score": 4.0}
+
+
+def expanded(batch: Batch, particles: int) -> Batch:
+    """Each row of a batch as often as there are particles, side by side, alike in all but their noise."""
+    return [(draw._replace(particle=at), layout) for draw, layout in batch for at in range(particles)]
+
+
+class Particles:
+    """What resamples one expanded batch. Nothing in it waits for the device, but for rewards that judge words.
+
+    Each text keeps as many particles as it began with. They are resampled, systematically (Kitagawa 1996), where the
+    effective number of them has sunk below half.
+
+    Args:
+        batch: expanded; the numbers that resample a text come from a stream of its draw.
+        steered: what steers the batch; it is told who goes on.
+        reward: of the word probabilities that a walk expects; in the end of the words it wrote.
+        every: steps from one look at the reward to the next.
+    """
+
+    def __init__(
+        self, batch: Batch, particles: int, steered: Steered, reward: Reward, scale: float, every: int
+    ) -> None:
+        self.count, self.steered, self.reward, self.scale, self.every = particles, steered, reward, scale, every
+        self.device = device = steered.embeddings.device
+        self.streams = [draw.generator(RESAMPLING) for draw, _ in batch[::particles]]
+        texts = len(self.streams)
+        # Of every particle: log weight since it was last resampled, and the reward that this includes.
+        self.weights = torch.zeros(texts, particles, device=device)
+        self.rewards = torch.zeros(texts, particles, device=device)
+        self.first = torch.arange(texts, device=device)[:, None] * particles
+
+    def rows(self, number: int, estimate: Prediction) -> Tensor | None:
+        if number % self.every or number == 0:  # at t = 1 nothing sets them apart
+            return None
+        self._reward(self.steered.expected(estimate))
+        shares = self.weights.softmax(-1)
+        low = (shares.square().sum(-1).reciprocal() < self.count / 2)[:, None]
+        start = self._uniform()[:, None]
+        at = (start + torch.arange(self.count, device=self.device)) / self.count
+        drawn = _drawn(shares, at)
+        chosen = torch.where(low, drawn, torch.arange(self.count, device=self.device))
+        self.weights = torch.where(low, 0.0, self.weights)
+        self.rewards = self.rewards.gather(1, chosen)
+        rows = (self.first + chosen).flatten()
+        self.steered.take(rows)
+        return rows
+
+    def moved(self, log_ratio: Tensor | None) -> None:
+        if log_ratio is not None:
+            self.weights = self.weights + log_ratio.view_as(self.weights)
+
+    def finish(self, found: Finished, words: int) -> Finished:
+        """Of each text one particle, drawn by the weights. ``words`` is the size of the vocabulary."""
+        self._reward(F.one_hot(found.ids, words).to(self.weights))
+        chosen = _drawn(self.weights.softmax(-1), self._uniform()[:, None])
+        rows = (self.first + chosen).flatten()
+        numbers = rows.tolist()
+        problems = {at: found.problems[row] for at, row in enumerate(numbers) if row in found.problems}
+        return Finished(found.ids.index_select(0, rows), problems, [found.nats[row] for row in numbers])
+
+    def _reward(self, probabilities: Tensor) -> None:
+        now = self.scale * self.reward(probabilities).view_as(self.rewards)
+        # A reward that is no number, as of an energy that broke, is the worst there is.
+        now = torch.nan_to_num(now, nan=-1e4).clamp(-1e4, 1e4)
+        self.weights, self.rewards = self.weights + now - self.rewards, now
+
+    def _uniform(self) -> Tensor:
+        numbers = [torch.rand((), generator=stream, dtype=torch.float64) for stream in self.streams]
+        return torch.stack(numbers).to(self.weights)
+
+
+def _drawn(shares: Tensor, at: Tensor) -> Tensor:
+    """Indices ``[G, K]`` by the inverse of the summed ``shares [G, N]`` at ``at [G, K]`` in [0, 1)."""
+    sums = shares.cumsum(-1)
+    return torch.searchsorted(sums, at * sums[:, -1:], right=True).clamp(max=shares.shape[1] - 1)
+
+
+def particles_for(plan: Plan, batch: Batch, steered: Steered) -> Particles | None:
+    """What resamples an expanded batch, None where a text has one particle alone."""
+    sampler = plan.sampler
+    if sampler.particles == 1:
+        return None
+    scale = SCALES[sampler.reward] if sampler.reward_scale is None else sampler.reward_scale
+    return Particles(batch, sampler.particles, steered, reward_of(plan, batch, steered), scale, sampler.resample_every)
+
+
+def require_noise(sampler: SamplerSettings) -> None:
+    """Check that copies of a walk go apart.
+
+    Raises:
+        RecipeError: several particles of a latent sampler that draws no noise.
+    """
+    if sampler.particles > 1 and (sampler.name == "dpmpp_2m" or sampler.eta == 0):
+        what = "copies of a text need fresh noise to become different ones, and this sampler draws none."
+        raise RecipeError(what, where="sampler.particles", remedy="Take ddim or ancestral with eta above 0.")
+
+
+def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
+    """The reward that a recipe names.
+
+    Raises:
+        RecipeError: it needs a control, and there is none.
+        ModelError: it needs a scorer, and the model has none.
+    """
+    name, control = plan.sampler.reward, plan.control
+    if name == "lm_score":
+        scorer, tokenizer = load_scorer(plan.pretrained.folder / "scorer")
+        return lambda found: _each(
+            [-sum(row) / len(row) for row in token_nats(scorer, tokenizer, _texts(plan, found))], found
+        )
+    if control is None:
+        what = f"the reward {name!r} comes from controls, and there are none."
+        raise RecipeError(what, where="sampler.reward", remedy="Take lm_score, add a control, or leave particles out.")
+    if name == "energy":
+        return steered.reward
+    samples = [draw.sample for draw, _ in batch]
+
+    def score(found: Tensor) -> Tensor:
+        checks = check_all(control, samples, _texts(plan, found))
+        return _each([sum(check.score for check in row.values()) / len(row) for row in checks], found)
+
+    return score
+
+
+def _texts(plan: Plan, probabilities: Tensor) -> list[list[str]]:
+    return [plan.pretrained.tokenizer.words(row) for row in probabilities.argmax(-1).tolist()]
+
+
+def _each(values: list[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device, dtype=torch.float32)

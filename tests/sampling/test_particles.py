@@ -1,0 +1,100 @@
+"""Particles, through the code that users run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from controls import Contains, Length
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.prepared import Prepared
+from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import Guidance, SamplerSettings
+from tests.diffusion.tiny_masked import TEXTS, TOKENIZER, Enumerated, one_by_one, tiny_masked
+
+STRENGTH = 2.0
+
+
+class _Alike(Prepared):
+    """Wants the first and the last of three words to be the same: STRENGTH nats for texts where they are not."""
+
+    def energy(self, state):
+        words = state.word_log_probs.exp()
+        return STRENGTH * (1 - (words[:, 1] * words[:, 3]).sum(-1))
+
+
+class Alike(Control[ControlParams]):
+    name = "alike"
+    Params = ControlParams
+
+    def prepare(self, batch):
+        return _Alike()
+
+    def check(self, params, words):
+        return Check(float(words[0] == words[-1]), words[0] == words[-1], "first and last word")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return Pretrained(tiny_masked(), TOKENIZER, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    """p(text) exp(-energy) of every text of three words, each written in an order of its own."""
+    free = Enumerated(tiny_masked(), framed=True).drawn_in(one_by_one())
+    held = torch.tensor([0.0 if text[0] == text[2] else -STRENGTH for text in TEXTS], dtype=torch.float64).exp() * free
+    return free / free.sum(), held / held.sum()
+
+
+def drawn(model, control, texts=1500, *, guided=0.0, **settings):
+    sampler = SamplerSettings(name="random", steps=None, temperature=1.0, precision="fp32", **settings)
+    guidance = Guidance(scale=guided, until=0.0, updates=1)
+    options = {"samples": texts, "sampler": sampler, "guidance": guidance, "batch_size": 8192, "device": "cpu"}
+    return [sample.words for sample in generate(control & Length(words=3), model=model, seed=4, **options)]
+
+
+def frequencies(texts):
+    ids = torch.tensor([[TOKENIZER.vocabulary[word] - 4 for word in words] for words in texts])
+    return (ids * torch.tensor([9, 3, 1])).sum(1).bincount(minlength=len(TEXTS)).double() / len(texts)
+
+
+def distance(one, other):
+    """Total variation, in [0, 1]."""
+    return float((one - other).abs().sum() / 2)
+
+
+@pytest.mark.parametrize("guided", [0.0, 1.0])
+def test_many_particles_draw_from_the_posterior(model, wanted, guided):
+    free, held = wanted
+    assert distance(free, held) > 0.25
+    found = frequencies(drawn(model, Alike(), guided=guided, particles=12, resample_every=1))
+    # The sampling error of so many texts is about 0.05.
+    print(distance(found,held),distance(free,held))
+    assert distance(found, held) < 0.1
+
+
+@pytest.mark.parametrize("reward", ["energy", "score"])
+def test_particles_satisfy_more(model, reward):
+    satisfied = [
+        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, particles=particles, reward=reward))
+        for particles in (1, 8)
+    ]
+    assert satisfied[1] > satisfied[0] + 20
+
+
+def test_a_text_is_the_same_whatever_is_beside_it(model):
+    few = drawn(model, Alike(), 6, particles=4)
+    assert drawn(model, Alike(), 12, particles=4)[:6] == few
+
+
+def test_exact_constraints_hold_for_every_particle(model):
+    assert all("ash" in words for words in drawn(model, Contains("ash"), 40, particles=4))
+
+
+def test_a_reward_of_controls_needs_one(model):
+    sampler = SamplerSettings(particles=2, steps=None)
+    with pytest.raises(RecipeError, match="comes from controls"):
+        generate(model=model, samples=1, sampler=sampler, device="cpu")
