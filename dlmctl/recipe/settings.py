@@ -59,7 +59,7 @@ class SamplerSettings(BaseModel):
         0.0, ge=0, le=1, description="remasking: the most that a word may be masked again with in a step"
     )
     particles: int = Field(
-        1, ge=1, le=4096, description="walks of each text, resampled by the reward on their way; 1: no resampling"
+        1, ge=1, le=512, description="walks of each text, resampled by the reward on their way; 1: no resampling"
     )
     reward: Reward = Field(
         "energy",

@@ -129,6 +129,10 @@ recipes = mapping(
         clamp=st.booleans(),
         top_p=st.floats(0.1, 3),
         condition_scale=shares,
+        particles=st.integers(1, 3),
+        reward=st.sampled_from(["energy", "score", "lm_score"]),
+        reward_scale=shares,
+        resample_every=counts,
         rounding=st.sampled_from(["dot", "l2", "cosine"]),
     ),
     guidance=mapping(

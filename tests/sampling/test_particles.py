@@ -72,7 +72,6 @@ def test_many_particles_draw_from_the_posterior(model, wanted, guided):
     assert distance(free, held) > 0.25
     found = frequencies(drawn(model, Alike(), guided=guided, particles=12, resample_every=1))
     # The sampling error of so many texts is about 0.05.
-    print(distance(found,held),distance(free,held))
     assert distance(found, held) < 0.1
 
 
@@ -92,6 +91,16 @@ def test_a_text_is_the_same_whatever_is_beside_it(model):
 
 def test_exact_constraints_hold_for_every_particle(model):
     assert all("ash" in words for words in drawn(model, Contains("ash"), 40, particles=4))
+
+
+def test_latents_have_particles_too(model_folder):
+    options = {"model": model_folder, "samples": 5, "seed": 2, "preset": "fast", "device": "cpu"}
+    control = Contains("river") & Length(words=6)
+    found = {sample.text for sample in generate(control, sampler={"particles": 3, "steps": 6}, **options)}
+    assert all("river" in text for text in found)
+    assert found != {sample.text for sample in generate(control, sampler={"steps": 6}, **options)}
+    with pytest.raises(RecipeError, match="draws none"):
+        generate(control, sampler={"particles": 3, "name": "dpmpp_2m"}, **options)
 
 
 def test_a_reward_of_controls_needs_one(model):
