@@ -14,7 +14,6 @@ from dlmctl.control.base import ready_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import SPECIAL, Layout, lay_out
-from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch, batches_of
@@ -24,6 +23,9 @@ from dlmctl.sampling.masked_draw import draw_masked
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.walk import OnStep, Step
+
+# How the batches of each family are drawn.
+DRAWS = {"gaussian": draw_latent, "masked": draw_masked}
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
@@ -86,7 +88,7 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
 def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
     config = plan.pretrained.model.config
     wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
-    if wanted is None and isinstance(plan.pretrained.model, MaskedLM):  # which is told how many words there are
+    if wanted is None and plan.pretrained.model.counts_words:
         wanted = 1, config.length - SPECIAL
     layout = lay_out(config, wanted, draw, lengths)
     return layout if plan.sampler.canvas == "fitted" else layout._replace(positions=config.length)
@@ -111,7 +113,7 @@ def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
 
 
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
-    draw = draw_masked if isinstance(plan.pretrained.model, MaskedLM) else draw_latent
+    draw = DRAWS[plan.pretrained.model.family]
     ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
