@@ -25,7 +25,8 @@ from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.process import x0_from_noise
 from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
-from dlmctl.models.conditioner import Conditioner, Conditioning
+from dlmctl.models.conditioner import Conditioner
+from dlmctl.models.interface import Conditioning
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 
