@@ -4,10 +4,9 @@
     python benchmarks/architectures.py train DATA OUT
 
 Prints the tables of architectures.md. The second command trains a small model of each architecture on a prepared data
-set, all by the same settings, and gives its validation loss and five texts.
- Times are measured turn by turn, one step of each architecture after the other,
-so that whatever else the machine does meets all of them; the table gives medians, and medians of the ratio to the
-transformer's step of the same turn. Memory is that of a process of its own for each.
+set, all by the same settings, and gives its validation loss and five texts. Times are measured turn by turn, one step
+of each architecture after the other, so that whatever else the machine does meets all of them; the table gives medians,
+and medians of the ratio to the transformer's step of the same turn. Memory is that of a process of its own for each.
 """
 
 from __future__ import annotations
@@ -99,13 +98,14 @@ def measure_memory(architecture: str, what: str) -> None:
 def train(data: Path, out: Path) -> None:
     """Train a small model of each architecture as ``small`` says, but for ``TRAINED``, and print what came of it.
 
-    Those that ``out`` has already are not trained again.
+    Those that ``out`` has already are not trained again, and what was interrupted goes on.
     """
     rows, texts = [], []
     for name, sizes in SMALL.items():
         settings = [f"model.architecture={name}", f"model.denoiser={json.dumps({**sizes, 'dropout': 0.0})}", *TRAINED]
         if not (out / name / "model").exists():
-            train_lm(read_config("small", LanguageModelConfig, settings), data, out / name)
+            config = read_config("small", LanguageModelConfig, settings)
+            train_lm(config, data, out / name, resume=(out / name / "state.pt").exists())
         model = load(out / name / "model")
         figures = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text("utf-8").splitlines()]
         loss = [found["valid_loss"] for found in figures if "valid_loss" in found][-1]

@@ -5,32 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from dlmctl import BatchContext, Check, ControlParams, Prepared
 from dlmctl.control.automata import Demand, HeldWords, alphabet_of, avoiding
-from dlmctl.control.base import Check, ControlParams
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext
 
-from .phrases import ANY_NUMBER, MOST_PHRASES, WordControl, occurrences, split_phrases
+from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, WordControl, occurrences, split_phrases
 
 
 class AvoidParams(ControlParams):
     """What a recipe says of unwanted words."""
 
-    words: list[str] = Field(
-        min_length=1,
+    words: Phrases = Field(
         max_length=MOST_PHRASES,
         description="words or phrases, none of which may occur; matched as whole words, upper and lower case as "
         "written, so list both where both are unwanted",
         examples=[["pub", "city centre"]],
     )
-
-    @field_validator("words")
-    @classmethod
-    def _has_words(cls, words: list[str]) -> list[str]:
-        split_phrases(words)
-        return words
 
 
 class Avoid(WordControl[AvoidParams]):

@@ -10,12 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, DataError, Energy, Prepared, RecipeError
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.errors import DataError, RecipeError
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, nearest_value, value_words
 
@@ -92,24 +89,19 @@ def find_label(label: Value, known: Sequence[str]) -> int:
     raise RecipeError(f"there is no label {words!r}.", remedy=nearest_value(words, known))
 
 
-class PreparedClassifier(Prepared):
-    """Guidance by the classifiers of a batch: each network with the rows it is asked about and their labels."""
-
-    def __init__(self, groups: Sequence[tuple[nn.Module, Tensor, Tensor]]) -> None:
-        self.groups = groups
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(label given the latent, or given the expected words)."""
-        energies = state.x.new_zeros(len(state.x))
-        for network, rows, wanted in self.groups:
-            if isinstance(network, WordClassifier):
-                logits = network(state.word_log_probs[rows].exp())
-            else:
-                mask = None if state.mask is None else state.mask[rows]
-                (logits,) = network(state.x[rows], state.t[rows], mask)
-            log_probs = widened(logits).log_softmax(-1)
-            energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
-        return energies
+def nats(groups: Sequence[tuple[nn.Module, Tensor, Tensor]], state: ControlState) -> Tensor:
+    """-log p(label given the latent, or given the expected words) ``[B]``, by each network of the rows it is asked
+    about and their labels."""
+    energies = state.x.new_zeros(len(state.x))
+    for network, rows, wanted in groups:
+        if isinstance(network, WordClassifier):
+            logits = network(state.word_log_probs[rows].exp())
+        else:
+            mask = None if state.mask is None else state.mask[rows]
+            (logits,) = network(state.x[rows], state.t[rows], mask)
+        log_probs = widened(logits).log_softmax(-1)
+        energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
+    return energies
 
 
 class Classifier(Control[ClassifierParams]):
@@ -148,7 +140,7 @@ class Classifier(Control[ClassifierParams]):
             wanted = [find_label(batch.params[row].label, known) for row in rows]
             at = torch.tensor([rows, wanted], device=batch.device)
             groups.append((network.to(batch.device), at[0], at[1]))
-        return PreparedClassifier(groups)
+        return Energy(lambda state: nats(groups, state))
 
     def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
         """The judge's probability of the label; passed if no other label is likelier."""

@@ -5,33 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from dlmctl import BatchContext, Check, ControlParams, Prepared
 from dlmctl.control.automata import Demand, HeldWords
-from dlmctl.control.base import Check, ControlParams
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext
 from dlmctl.text.vocabulary import known_ids
 
-from .phrases import ANY_NUMBER, WordControl, occurrences, split_phrases
+from .phrases import ANY_NUMBER, Phrases, WordControl, occurrences, split_phrases
 
 
 class ContainsParams(ControlParams):
     """What a recipe says of required words."""
 
-    words: list[str] = Field(
-        min_length=1,
+    words: Phrases = Field(
         max_length=100,
         description="words or phrases, each at least once, in any order; matched as whole words, upper and lower case "
         "as written",
         examples=[["riverside", "cheap"]],
     )
-
-    @field_validator("words")
-    @classmethod
-    def _has_words(cls, words: list[str]) -> list[str]:
-        split_phrases(words)
-        return words
 
 
 class Contains(WordControl[ContainsParams]):

@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
 
-from dlmctl.control.base import Check, ControlParams
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext, ControlState
+from dlmctl import BatchContext, Check, ControlParams, Prepared
+from dlmctl.control.allowed import only
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
 from dlmctl.text.vocabulary import known_ids
@@ -85,34 +83,6 @@ class InfillParams(ControlParams):
         return template
 
 
-class PreparedInfill(Prepared):
-    """The id of the template's word at each place ``[B, L]``, -1 where there is none."""
-
-    exact = True
-
-    def __init__(self, templates: Sequence[list[Piece]], batch: BatchContext[InfillParams]) -> None:
-        rows = [[-1] * batch.length for _ in templates]
-        for ids, pieces, draw, layout in zip(rows, templates, batch.draws, batch.layouts, strict=True):
-            known = iter(known_ids([piece.word for piece in pieces if piece.word], batch.vocabulary, "infill"))
-            place = 1
-            for piece, size in zip(pieces, _sizes(pieces, layout.words, draw), strict=True):
-                if piece.word and place < layout.positions:
-                    ids[place] = next(known)
-                place += size
-        self.ids = torch.tensor(rows, device=batch.device)
-        self.fixed = self.ids >= 0
-        other = torch.arange(len(batch.vocabulary), device=batch.device) != self.ids[..., None]
-        self.banned = other & self.fixed[..., None]
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p of the fixed words at their places."""
-        found = state.word_log_probs.gather(-1, self.ids.clamp(min=0)[..., None]).squeeze(-1)
-        return -(found * self.fixed).sum(1)
-
-    def restrict(self, logits: Tensor) -> Tensor:
-        return logits.masked_fill(self.banned, -torch.inf)
-
-
 class Infill(WordControl[InfillParams]):
     """Pins the words of a template at every step (Li et al. 2022, section 5), exactly.
 
@@ -134,7 +104,16 @@ class Infill(WordControl[InfillParams]):
         return _range(self.pieces(params))
 
     def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
-        return PreparedInfill([self.pieces(params) for params in batch.params], batch)
+        # The id of the template's word at each place; -1 where there is none.
+        rows = [[-1] * batch.length for _ in batch.params]
+        for ids, params, draw, layout in zip(rows, batch.params, batch.draws, batch.layouts, strict=True):
+            pieces, place = self.pieces(params), 1
+            known = iter(known_ids([piece.word for piece in pieces if piece.word], batch.vocabulary, self.name))
+            for piece, size in zip(pieces, _sizes(pieces, layout.words, draw), strict=True):
+                if piece.word and place < layout.positions:
+                    ids[place] = next(known)
+                place += size
+        return only(torch.tensor(rows, device=batch.device), len(batch.vocabulary))
 
     def check(self, params: InfillParams, words: Sequence[str]) -> Check:
         """Whether the words match the template; the score of a text that does not is the share up to the mismatch."""

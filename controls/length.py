@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field, StrictInt
 from torch import Tensor
 
-from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Check, Control, ControlParams
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.whole_words import needs_words
+from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Prepared
 from dlmctl.diffusion.layout import SPECIAL
+
+from .phrases import WordControl
 
 # Stands for log 0 where minus infinity would spoil a gradient.
 IMPOSSIBLE = -1e4
@@ -34,34 +32,19 @@ class LengthParams(ControlParams):
     tolerance: StrictInt = Field(0, ge=0, le=MOST_WORDS, description="most words more or fewer that are as good")
 
 
-class PreparedLength(Prepared):
-    """How likely a number of words in the range is; START, END and PAD are pinned to the settled number otherwise."""
-
-    exact = True
-
-    def __init__(self, ranges: Sequence[tuple[int, int]], batch: BatchContext[LengthParams]) -> None:
-        bounds = torch.tensor(ranges)
-        positions = torch.tensor([[layout.positions] for layout in batch.layouts])
-        counts = torch.arange(batch.length - 1)
-        possible = counts <= positions - SPECIAL
-        wanted = possible & (counts >= bounds[:, :1]) & (counts <= bounds[:, 1:])
-        self.possible, self.wanted = possible.to(batch.device), wanted.to(batch.device)
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(a number of words in the range), among the texts that have words, then END, then PAD only."""
-        log_probs = state.word_log_probs
-        end, pad = log_probs[..., state.vocabulary.end_id], log_probs[..., state.vocabulary.pad_id]
-        word = torch.log1p(-(end.exp() + pad.exp()).clamp(max=1 - 1e-6))
-        # Of n words: words at 1 to n, END at n + 1, PAD behind it. Sums without differences: those would leave rounding
-        # errors in the gradient of places that do not count, where 1 / p makes them large.
-        before = F.pad(word[:, 1:-1].cumsum(1), (1, 0))
-        behind = F.pad(pad[:, 2:].flip(1).cumsum(1).flip(1), (0, 1))
-        log_p = before + end[:, 1:] + behind
-        total, met = (log_p.masked_fill(~some, IMPOSSIBLE).logsumexp(1) for some in (self.possible, self.wanted))
-        return total - met
+def log_p_of_counts(state: ControlState) -> Tensor:
+    """Log-probability ``[B, L - 1]`` of 0 words and more, then END, then PAD only, the places taken as independent."""
+    log_probs = state.word_log_probs
+    end, pad = log_probs[..., state.vocabulary.end_id], log_probs[..., state.vocabulary.pad_id]
+    word = torch.log1p(-(end.exp() + pad.exp()).clamp(max=1 - 1e-6))
+    # Of n words: words at 1 to n, END at n + 1, PAD behind it. Sums without differences: those would leave rounding
+    # errors in the gradient of places that do not count, where 1 / p makes them large.
+    before = F.pad(word[:, 1:-1].cumsum(1), (1, 0))
+    behind = F.pad(pad[:, 2:].flip(1).cumsum(1).flip(1), (0, 1))
+    return before + end[:, 1:] + behind
 
 
-class Length(Control[LengthParams]):
+class Length(WordControl[LengthParams]):
     """Settles the number of words before sampling; within a tolerance it is drawn as often as in the training text.
 
     That is the paper's way, END pinned to its place (Li et al. 2022, section 5), done exactly. The energy serves where
@@ -74,14 +57,23 @@ class Length(Control[LengthParams]):
     def __init__(self, words: int, tolerance: int = 0) -> None:
         super().__init__(words=words, tolerance=tolerance)
 
-    def attach(self, model: Pretrained) -> None:
-        needs_words(model, self.name)
-
     def word_range(self, params: LengthParams) -> tuple[int, int]:
         return max(1, params.words - params.tolerance), params.words + params.tolerance
 
     def prepare(self, batch: BatchContext[LengthParams]) -> Prepared:
-        return PreparedLength([self.word_range(params) for params in batch.params], batch)
+        bounds = torch.tensor([self.word_range(params) for params in batch.params], device=batch.device)
+        positions = torch.tensor([[layout.positions] for layout in batch.layouts], device=batch.device)
+        counts = torch.arange(batch.length - 1, device=batch.device)
+        possible = counts <= positions - SPECIAL
+        wanted = possible & (counts >= bounds[:, :1]) & (counts <= bounds[:, 1:])
+
+        def energy(state: ControlState) -> Tensor:
+            """-log p(a number of words in the range, among those that there can be)."""
+            log_p = log_p_of_counts(state)
+            total, met = (log_p.masked_fill(~some, IMPOSSIBLE).logsumexp(1) for some in (possible, wanted))
+            return total - met
+
+        return Energy(energy, exact=True)
 
     def check(self, params: LengthParams, words: Sequence[str]) -> Check:
         """Counts the words. The score falls by the share of the target that a text is off, beyond the tolerance."""

@@ -9,21 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
-from torch import Tensor
 
+from dlmctl import BatchContext, Check, Control, ControlParams, Prepared, Pretrained, RecipeError
 from dlmctl.annotators.places import Where, found_in
-from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.allowed import Allowed
 from dlmctl.control.automata import alphabet_of
-from dlmctl.control.base import Check, Control, ControlParams
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.errors import RecipeError, nearest
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.control.evidence.tags import tag_table
+from dlmctl.errors import nearest
 from dlmctl.text.word_counts import WordCounts, load_counts
 
 from .function_words import is_function_word
 from .phrases import ANY_NUMBER
-from .pos import TAGS_FILE, Pos, tag_table
 from .word_bounds import BUILT_IN, Words, bounds_of, fitting
 from .word_lists import MOST_ROWS, Value
 
@@ -84,22 +80,6 @@ class LexiconParams(ControlParams):
         return self.where is None or self.where.place is None
 
 
-class PreparedLexicon(Prepared):
-    """The words that may not stand at each place, ``[B, L, V]``, or ``[B, 1, V]`` where all places are alike."""
-
-    exact = True
-
-    def __init__(self, banned: Tensor) -> None:
-        self.banned = banned
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(only words that may stand where they are), the places taken as independent."""
-        return -state.word_log_probs.masked_fill(self.banned, -torch.inf).logsumexp(-1).clamp(min=-1e4).sum(-1)
-
-    def restrict(self, logits: Tensor) -> Tensor:
-        return logits.masked_fill(self.banned, -torch.inf)
-
-
 class Lexicon(Control[LexiconParams]):
     """Holds the words of a text to a list or to bounds on their properties; exact for words alone and at places.
 
@@ -135,7 +115,7 @@ class Lexicon(Control[LexiconParams]):
                     passing if params.lets_function_words_pass else ~spoken
                 )
         rows = [made[params.model_dump_json()] for params in batch.params]
-        return PreparedLexicon(torch.from_numpy(_banned(rows, batch)).to(batch.device))
+        return Allowed(torch.from_numpy(_banned(rows, batch)).to(batch.device))
 
     def _allowed(self, params: LexiconParams, names: Sequence[str | None], batch: BatchContext[LexiconParams]) -> Bools:
         """Which words ``[V]`` may stand where the control asks for something, function words aside.
@@ -199,11 +179,10 @@ def _may_be(tags: Collection[str], batch: BatchContext[LexiconParams]) -> Bools:
         RecipeError: the model has no counts of words by tag.
         ModelError: they are damaged.
     """
-    path = batch.folder / "controls" / Pos.name / TAGS_FILE
-    if not path.exists() or not isinstance(batch.vocabulary, WordTokenizer):
+    table = tag_table(batch)
+    if table is None:
         what = "the model has no counts of words by tag, which `where: {tag: ...}` needs."
         raise RecipeError(what, where="lexicon", remedy="Name the words by their `place` instead.")
-    table = tag_table(path, batch.vocabulary)
     counts = table.marginal(1)
     wanted = counts[:, [tag in tags for tag in table.axes[1]]].sum(1)
     found: Bools = wanted >= LEAST_SHARE * counts.sum(1)

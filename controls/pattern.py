@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import Field, field_validator
 
+from dlmctl import BatchContext, Check, ControlParams, Prepared
 from dlmctl.control.automata import Demand, HeldWords, alphabet_of, escaped, parse, pattern
 from dlmctl.control.automata.syntax import CLASSES, Literal, Node, labels, match, word_range
-from dlmctl.control.base import Check, ControlParams
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext
 from dlmctl.text.spelling import split_words
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.vocabulary import known_ids

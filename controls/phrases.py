@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, Field
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
@@ -17,6 +19,15 @@ ANY_NUMBER = 1_000_000
 MOST_PHRASES, MOST_CHARACTERS = 1000, 500
 
 Split = Callable[[str], list[str]]
+
+
+def _with_words(phrases: list[str]) -> list[str]:
+    split_phrases(phrases)
+    return phrases
+
+
+# What a recipe gives of words and phrases.
+Phrases = Annotated[list[str], Field(min_length=1), AfterValidator(_with_words)]
 
 
 def split_phrases(phrases: Sequence[str], split: Split = split_words) -> list[list[str]]:
@@ -43,11 +54,9 @@ def occurrences(words: Sequence[Item], phrase: Sequence[Item]) -> list[int]:
 
 
 class WordControl(Control[P]):
-    """Base of controls that name words: these are split as the model's own text is."""
+    """Base of controls that speak of words: the model's must be whole ones, and text is split as its own is."""
 
-    def __init__(self, **params: Any) -> None:
-        super().__init__(**params)
-        self.split: Split = split_words
+    split: Split = staticmethod(split_words)
 
     def attach(self, model: Pretrained) -> None:
         needs_words(model, self.name)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,25 +12,22 @@ import torch.nn.functional as F
 from pydantic import Field, StrictFloat, field_validator
 from torch import Tensor, nn
 
+from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Labels, Prepared, load_classifier
 from dlmctl.annotators.gold import by_judges, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Check, Control, ControlParams
-from dlmctl.control.classifier import Labels, load_classifier
-from dlmctl.control.evidence.table import CountTable, fingerprint, load_table
-from dlmctl.control.evidence.tags import WEIGHT_NEIGHBOURS, WEIGHT_TAG, TagEvidence
-from dlmctl.control.prepared import NO_ROOM, Prepared
-from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.whole_words import needs_words
+from dlmctl.control.evidence.table import CountTable
+from dlmctl.control.evidence.tags import WEIGHT_NEIGHBOURS, WEIGHT_TAG, TagEvidence, tag_table
+from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
-from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
+from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
+
+from .phrases import WordControl
 
 ANY = "*"
-TAGS_FILE = "tags.safetensors"
 # Weights of a word's tag and of its neighbours' for models that are told the tags: chosen on validation text.
 WITH_TAGS = (1.0, 0.5)
 CLASSES = [START, END, UNK, PAD, *UPOS_TAGS]
@@ -119,29 +115,47 @@ def _classes(tag: str) -> list[int]:
     return [CLASSES.index(choice) for choice in choices]
 
 
-class PreparedPos(Prepared):
+def by_classifier(classifier: nn.Module, batch: BatchContext[PosParams]) -> Energy:
     """Guidance by a noise-aware tag classifier."""
+    places = [
+        (row, place, number)
+        for row, params in enumerate(batch.params)
+        for place, tag in enumerate(params.tags[: batch.layouts[row].positions - SPECIAL], start=1)
+        for number in _classes(tag)
+    ]
+    wanted = torch.zeros(len(batch), batch.length, len(CLASSES), dtype=torch.bool)
+    if places:
+        wanted[torch.tensor(places).unbind(1)] = True
+    wanted, beyond = wanted.to(batch.device), _beyond(batch)
+    words = wanted.any(-1)
 
-    def __init__(self, classifier: nn.Module, batch: BatchContext[PosParams]) -> None:
-        places = [
-            (row, place, number)
-            for row, params in enumerate(batch.params)
-            for place, tag in enumerate(params.tags[: batch.layouts[row].positions - SPECIAL], start=1)
-            for number in _classes(tag)
-        ]
-        wanted = torch.zeros(len(batch), batch.length, len(CLASSES), dtype=torch.bool)
-        if places:
-            wanted[torch.tensor(places).unbind(1)] = True
-        self.classifier, self.wanted = classifier, wanted.to(batch.device)
-        self.words, self.beyond = self.wanted.any(-1), _beyond(batch)
-
-    def energy(self, state: ControlState) -> Tensor:
+    def energy(state: ControlState) -> Tensor:
         """-log p(tags given the latent), summed over the words; ``NO_ROOM`` for each tag beyond the text."""
-        log_probs = widened(self.classifier(state.x, state.t, state.mask)).log_softmax(-1)
+        log_probs = widened(classifier(state.x, state.t, state.mask)).log_softmax(-1)
         # A place without wanted tags would be log 0; it is masked out of the sum.
-        open_places = self.wanted | ~self.words[..., None]
-        found = log_probs.masked_fill(~open_places, -torch.inf).logsumexp(-1)
-        return self.beyond - (found * self.words).sum(-1)
+        found = log_probs.masked_fill(~wanted & words[..., None], -torch.inf).logsumexp(-1)
+        return beyond - (found * words).sum(-1)
+
+    return Energy(energy)
+
+
+def by_table(table: CountTable, batch: BatchContext[PosParams]) -> Energy:
+    """Guidance by a table of how often each word was seen with each tag between the tags of its neighbours, and by the
+    model itself where it reads tags."""
+    reads_tags = bool(getattr(batch.model.config, "tags", ()))
+    texts = [params.tags for params in batch.params]
+    weights = WITH_TAGS if reads_tags else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
+    found = TagEvidence(table, *weights).evidence(texts, batch.length)
+    for row, layout in enumerate(batch.layouts):
+        found.index[row, layout.positions - SPECIAL + 1 :] = 0
+    evidence, words, beyond = found.at().to(batch.device), (found.index > 0).to(batch.device), _beyond(batch)
+
+    def energy(state: ControlState) -> Tensor:
+        """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each tag beyond the text."""
+        return beyond - ((state.word_log_probs + evidence).logsumexp(-1) * words).sum(-1)
+
+    tags = [[tag if tag in UPOS_TAGS else "" for tag in wanted] for wanted in texts]
+    return Energy(energy, evidence=evidence, tags=tags)
 
 
 def _beyond(batch: BatchContext[PosParams]) -> Tensor:
@@ -151,28 +165,7 @@ def _beyond(batch: BatchContext[PosParams]) -> Tensor:
     return NO_ROOM * torch.tensor(missed, device=batch.device)
 
 
-class PreparedTags(Prepared):
-    """Guidance by a table of how often each word was seen with each tag between the tags of its neighbours, and by the
-    model itself where it reads tags."""
-
-    def __init__(self, table: CountTable, batch: BatchContext[PosParams]) -> None:
-        reads_tags = bool(getattr(batch.model.config, "tags", ()))
-        weights = WITH_TAGS if reads_tags else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
-        texts = [params.tags for params in batch.params]
-        found = TagEvidence(table, *weights).evidence(texts, batch.length)
-        for row, layout in enumerate(batch.layouts):
-            found.index[row, layout.positions - SPECIAL + 1 :] = 0
-        self.evidence, self.beyond = found.at().to(batch.device), _beyond(batch)
-        self.tags = [[tag if tag in UPOS_TAGS else "" for tag in tags] for tags in texts]
-        self.words = (found.index > 0).to(batch.device)
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each tag beyond the text."""
-        assert self.evidence is not None
-        return self.beyond - ((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
-
-
-class Pos(Control[PosParams]):
+class Pos(WordControl[PosParams]):
     """Steers by word evidence or a noise-aware tag classifier (Li et al. 2022), checks by an outside tagger.
 
     Evidence is a table beside the model's weights; where there is none, the classifier steers.
@@ -182,17 +175,12 @@ class Pos(Control[PosParams]):
     Params = PosParams
     Labels = TagLabels
 
-    def attach(self, model: Pretrained) -> None:
-        needs_words(model, self.name)
-
     def word_range(self, params: PosParams) -> tuple[int, int]:
         return len(params.tags), len(params.tags)
 
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
-        path = batch.folder / "controls" / self.name / TAGS_FILE
-        if path.exists() and isinstance(batch.vocabulary, WordTokenizer):
-            return PreparedTags(tag_table(path, batch.vocabulary), batch)
-        return PreparedPos(load_classifier(type(self), batch), batch)
+        table = tag_table(batch)
+        return by_classifier(load_classifier(type(self), batch), batch) if table is None else by_table(table, batch)
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Share of tags met at their place by the outside tagger; a word too many or too few misses its tag."""
@@ -213,28 +201,15 @@ class Pos(Control[PosParams]):
         return PosParams(tags=upos_tagger(judge)([record["words"]])[0], judge=judge)
 
 
-@lru_cache(maxsize=4)
-def tag_table(path: Path, vocabulary: WordTokenizer) -> CountTable:
-    """The counts of a model's words between the tags of their neighbours.
-
-    Raises:
-        ModelError: the file is damaged, or about another vocabulary.
-    """
-    words = sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
-    return load_table(path, fingerprint(words))
-
-
 def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Check:
     misses = {
         place: f"word {place + 1} is {tag}, not {choice}"
         for place, (choice, tag) in enumerate(zip(wanted, found, strict=False))
         if ANY not in choice.split("|") and tag not in choice.split("|")
     }
-    if len(found) > len(wanted):
-        many = f"there are {len(found)} words, not {len(wanted)}"
-        misses |= dict.fromkeys(range(len(wanted), len(found)), many)
-    elif len(found) < len(wanted):
-        misses |= {place: f"word {place + 1} is missing" for place in range(len(found), len(wanted))}
+    many = f"there are {len(found)} words, not {len(wanted)}"
+    misses |= dict.fromkeys(range(len(wanted), len(found)), many)
+    misses |= {place: f"word {place + 1} is missing" for place in range(len(found), len(wanted))}
     score = 1 - len(misses) / max(len(wanted), len(found))
     why = misses[min(misses)] if misses else "all tags met"
     return Check(score, score >= pass_at, why, tuple(place for place in sorted(misses) if place < len(found)))

@@ -9,18 +9,15 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, Energy, Prepared, Pretrained
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
-from dlmctl.control.prepared import Prepared
-from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.whole_words import needs_words
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, field_key, value_words
 
+from .phrases import WordControl
 from .wordings import contradiction, statement
 
 MOST_FIELDS = 100
@@ -58,26 +55,7 @@ class SemanticParams(ControlParams):
         return self
 
 
-class PreparedSemantic(Prepared):
-    """Guidance by a noise-aware classifier of every field."""
-
-    def __init__(self, classifier: nn.Module, labels: FieldLabels, batch: BatchContext[SemanticParams]) -> None:
-        places = [
-            (row, labels.column(field, value))
-            for row, params in enumerate(batch.params)
-            for field, value in params.fields.items()
-        ]
-        wanted = torch.zeros(len(batch), labels.columns)
-        wanted[torch.tensor(places).unbind(1)] = 1
-        self.classifier, self.wanted = classifier, wanted.to(batch.device)
-
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(field = value given the latent), summed over the fields."""
-        log_probs = [widened(logits).log_softmax(-1) for logits in self.classifier(state.x, state.t, state.mask)]
-        return -(torch.cat(log_probs, dim=-1) * self.wanted).sum(-1)
-
-
-class Semantic(Control[SemanticParams]):
+class Semantic(WordControl[SemanticParams]):
     """Steers by a noise-aware classifier of every field, checks by the wording of the values (Li et al. 2022, sec. 5).
 
     The paper's classifier is an autoregressive transformer over [latent; field; value]. A softmax over the known
@@ -96,7 +74,7 @@ class Semantic(Control[SemanticParams]):
         self.known: dict[str, list[str]] = {}
 
     def attach(self, model: Pretrained) -> None:
-        needs_words(model, self.name)
+        super().attach(model)
         values = load_labels(FieldLabels, type(self), model).values
         shared = Counter(value for known in values.values() for value in known)
         self.known = {
@@ -113,7 +91,18 @@ class Semantic(Control[SemanticParams]):
 
     def prepare(self, batch: BatchContext[SemanticParams]) -> Prepared:
         labels = load_labels(FieldLabels, type(self), batch)
-        return PreparedSemantic(load_classifier(type(self), batch), labels, batch)
+        classifier = load_classifier(type(self), batch)
+        places = [(row, labels.column(*field)) for row, one in enumerate(batch.params) for field in one.fields.items()]
+        wanted = torch.zeros(len(batch), labels.columns)
+        wanted[torch.tensor(places).unbind(1)] = 1
+        wanted = wanted.to(batch.device)
+
+        def energy(state: ControlState) -> Tensor:
+            """-log p(field = value given the latent), summed over the fields."""
+            log_probs = [widened(logits).log_softmax(-1) for logits in classifier(state.x, state.t, state.mask)]
+            return -(torch.cat(log_probs, dim=-1) * wanted).sum(-1)
+
+        return Energy(energy)
 
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""

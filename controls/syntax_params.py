@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
 
+from dlmctl import ControlParams
 from dlmctl.annotators.trees import Span, labelled_spans, read_tree
-from dlmctl.control.base import ControlParams
 
 # More than any model holds, and than any sentence needs.
 MOST_WORDS, MOST_DEPTH = 100_000, 100

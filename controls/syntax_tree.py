@@ -14,23 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmctl import BatchContext, Check, ControlState, DataError, Energy, Labels, Prepared, RecipeError, load_classifier
 from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.gold import TREE_FIELD, by_judges, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Tree, labelled_spans, read_tree
-from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Check, Control
-from dlmctl.control.classifier import Labels, load_classifier, load_labels
-from dlmctl.control.prepared import NO_ROOM, Prepared
-from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.whole_words import needs_words
+from dlmctl.control.classifier import load_labels
+from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
-from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.errors import nearest
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 from dlmctl.text.tokenizer import Tokenizer
 
+from .phrases import WordControl
 from .syntax_params import SpanParams, SyntaxTreeParams
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
@@ -166,38 +164,27 @@ def _parsed(sentences: tuple[tuple[str, ...], ...], trees: tuple[str, ...], judg
     return trees_of(sentences, [{TREE_FIELD: tree} for tree in trees] or None, judge)
 
 
-class PreparedTree(Prepared):
-    """Guidance by a noise-aware span classifier: the spans that count, filled up with the first word at no weight."""
+def by_classifier(classifier: nn.Module, labels: SpanLabels, batch: BatchContext[SyntaxTreeParams]) -> Energy:
+    """Guidance by a noise-aware span classifier."""
+    rows = [_cells(params, labels) for params in batch.params]
+    ends_at = [layout.positions - SPECIAL for layout in batch.layouts]
+    room = [[cell for cell in found if cell[1] < end] for found, end in zip(rows, ends_at, strict=True)]
+    beyond = torch.tensor([len(found) - len(near) for found, near in zip(rows, room, strict=True)])
+    beyond = NO_ROOM * beyond.to(batch.device)
+    # Each row's spans, filled up with the first word at no weight; in one array, as a tensor a row costs a call each.
+    most = max(1, *map(len, room))
+    filled = np.array([[*found, *[(0, 0, 0, 0)] * (most - len(found))] for found in room], dtype=np.int64)
+    starts, ends, wanted, weights = torch.from_numpy(filled).to(batch.device).unbind(-1)
 
-    def __init__(self, classifier: nn.Module, labels: SpanLabels, batch: BatchContext[SyntaxTreeParams]) -> None:
-        rows = [_cells(params, labels) for params in batch.params]
-        room = [
-            [cell for cell in found if cell[1] < layout.positions - SPECIAL]
-            for found, layout in zip(rows, batch.layouts, strict=True)
-        ]
-        beyond = torch.tensor([len(found) - len(near) for found, near in zip(rows, room, strict=True)])
-        most, none = max(1, *map(len, room)), (0, 0, 0, 0)
-        weights = [1 if params.tree is not None else SPAN_WEIGHT for params in batch.params]
-        # One array of all rows: a tensor a row costs a call each.
-        cells = torch.from_numpy(
-            np.array(
-                [
-                    [*((*cell, weight) for cell in found), *[none] * (most - len(found))]
-                    for found, weight in zip(room, weights, strict=True)
-                ],
-                dtype=np.int64,
-            )
-        )
-        self.classifier, self.beyond = classifier, NO_ROOM * beyond.to(batch.device)
-        self.starts, self.ends, self.wanted, self.weights = cells.to(batch.device).unbind(-1)
-
-    def energy(self, state: ControlState) -> Tensor:
+    def energy(state: ControlState) -> Tensor:
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
         over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
-        logits = widened(self.classifier(state.x, state.t, self.starts, self.ends, state.mask))
+        logits = widened(classifier(state.x, state.t, starts, ends, state.mask))
         # Span by span: over a transposed tensor the same sums come out otherwise among other rows.
-        nats = F.cross_entropy(logits.flatten(0, 1), self.wanted.flatten(), reduction="none")
-        return (nats.view_as(self.weights) * self.weights).sum(-1) + self.beyond
+        nats = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+        return (nats.view_as(weights) * weights).sum(-1) + beyond
+
+    return Energy(energy)
 
 
 @lru_cache(maxsize=256)
@@ -207,30 +194,27 @@ def _cells_of(words: int) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int, int]]:
-    """First word, last word and class of the spans in the energy: all that a tree has room for, or those asked."""
+def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int, int, int]]:
+    """First word, last word, class and weight of the spans in the energy: all of a tree, or those asked for."""
     wanted = {(start, end): labels.number(label) for start, end, label in params.wanted}
-    if params.tree is not None:
-        wanted = {cell: wanted.get(cell, 0) for cell in _cells_of(params.words)}
-    return [(*cell, label) for cell, label in wanted.items()]
+    if params.tree is None:
+        return [(*cell, label, SPAN_WEIGHT) for cell, label in wanted.items()]
+    return [(*cell, wanted.get(cell, 0), 1) for cell in _cells_of(params.words)]
 
 
-class SyntaxTree(Control[SyntaxTreeParams]):
+class SyntaxTree(WordControl[SyntaxTreeParams]):
     """Steers by a noise-aware span classifier (Li et al. 2022, section 5), checks by an outside parser."""
 
     name = "syntax_tree"
     Params = SyntaxTreeParams
     Labels = SpanLabels
 
-    def attach(self, model: Pretrained) -> None:
-        needs_words(model, self.name)
-
     def word_range(self, params: SyntaxTreeParams) -> tuple[int, int]:
         return params.words, params.words if params.tree is not None else sys.maxsize
 
     def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
         labels = load_labels(SpanLabels, type(self), batch)
-        return PreparedTree(load_classifier(type(self), batch), labels, batch)
+        return by_classifier(load_classifier(type(self), batch), labels, batch)
 
     def check_many(self, params: Sequence[SyntaxTreeParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Labelled F1 with the outside parser's tree, all words counted, or the share of spans that are in it."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.control.base import Control as Control
     from dlmctl.control.base import ControlParams as ControlParams
     from dlmctl.control.base import Not as Not
+    from dlmctl.control.classifier import Labels as Labels
+    from dlmctl.control.classifier import load_classifier as load_classifier
+    from dlmctl.control.prepared import Energy as Energy
     from dlmctl.control.prepared import Prepared as Prepared
     from dlmctl.control.state import BatchContext as BatchContext
     from dlmctl.control.state import ControlState as ControlState
@@ -56,8 +59,10 @@ _PUBLIC = {
     "ControlParams": "control.base",
     "ControlState": "control.state",
     "DataError": "errors",
+    "Energy": "control.prepared",
     "Generation": "generation.results",
     "Guidance": "recipe.settings",
+    "Labels": "control.classifier",
     "Model": "generation.model",
     "ModelError": "errors",
     "Not": "control.base",
@@ -70,6 +75,7 @@ _PUBLIC = {
     "Until": "recipe.settings",
     "UserError": "errors",
     "load": "generation.model",
+    "load_classifier": "control.classifier",
     "load_recipe": "recipe.load",
     "run": "generation.model",
     "save_pretrained": "checkpoint.pretrained",

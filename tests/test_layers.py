@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dlmctl import _PUBLIC
+
 ROOT = Path(__file__).resolve().parents[1]
 # Imports inside functions that stay, each an optional or heavy dependency that few commands need.
 LATE = {
@@ -77,7 +79,9 @@ def imports(path: Path) -> list[tuple[str, int, bool]]:
                 found.append((f"controls.{node.module}", node.lineno, id(node) in inner))
                 continue
             assert not node.level, f"{path}:{node.lineno} is a relative import"
-            names = [f"dlmctl.{alias.name}" for alias in node.names] if node.module == "dlmctl" else [node.module or ""]
+            # Of the public names each stands for its module.
+            public = [f"dlmctl.{_PUBLIC.get(alias.name, alias.name)}" for alias in node.names]
+            names = public if node.module == "dlmctl" else [node.module or ""]
             found += [(name, node.lineno, id(node) in inner) for name in names]
     return found
 

@@ -58,6 +58,17 @@ class Pretrained:
             return self.model
         raise ModelError("is a masked model, and this needs one with latents.", where=str(self.folder))
 
+    @property
+    def masked(self) -> MaskedLM:
+        """The model, for what only masked ones have.
+
+        Raises:
+            ModelError: it is one with latents.
+        """
+        if isinstance(self.model, MaskedLM):
+            return self.model
+        raise ModelError("is a model with latents, and this needs a masked one.", where=str(self.folder))
+
 
 def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> Pretrained:
     """Load a model by folder, bundled name or hub name; see ``resolve``.

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, c
 
 from pydantic import BaseModel, ConfigDict
 
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
 from dlmctl.control.state import BatchContext, P
-from dlmctl.errors import UserError, first_line
+from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -188,14 +188,7 @@ class Control(Generic[P]):
         return f"control {self.name!r} ({type(self).__module__})"
 
     def _asked(self, member: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except UserError:
-            raise
-        except NotImplementedError:
-            raise UserError(f"has no {member}.", where=self._whose()) from None
-        except Exception as error:  # whatever an author's code may do
-            raise UserError(f"{member} failed: {first_line(error)}.", where=self._whose()) from error
+        return asked(member, call, lambda what: UserError(what, where=self._whose()), f"has no {member}.")
 
     # How controls combine.
 

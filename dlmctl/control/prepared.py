@@ -22,6 +22,22 @@ SMALLEST_ENERGY = 1e-5
 NO_ROOM = 10.0
 
 
+def asked(member: str, call: Callable[[], T], fault: Callable[[str], UserError], lacking: str) -> T:
+    """What a ``member`` of an author's class gives. Faults of its code become one message.
+
+    Raises:
+        UserError: by ``fault``, of the message; ``lacking`` where the class has no such member.
+    """
+    try:
+        return call()
+    except UserError:
+        raise
+    except NotImplementedError:
+        raise fault(lacking) from None
+    except Exception as error:  # whatever an author's code may do
+        raise fault(f"{member} failed: {first_line(error)}.") from error
+
+
 class Prepared:
     """Base of prepared controls. Each method is optional, but one of them must steer; with none of them, as this class
     is, a control only checks.
@@ -37,6 +53,11 @@ class Prepared:
     exact = False
     evidence: Tensor | None = None
     tags: Sequence[Sequence[str]] | None = None
+
+    @property
+    def home(self) -> str:
+        """The module of its author, for messages."""
+        return type(self).__module__
 
     def energy(self, state: ControlState) -> Tensor:
         """How far each text is from what is wanted: ``[B]``, in nats, lower is better, differentiable."""
@@ -65,6 +86,31 @@ class Prepared:
     def negated(self) -> Prepared | None:
         """What holds the words to the contrary, where that can be done exactly."""
         return None
+
+
+class Energy(Prepared):
+    """Guidance by an energy, given as a function of the state; see ``Prepared.energy``.
+
+    Args:
+        exact, evidence, tags: as of ``Prepared``.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[ControlState], Tensor],
+        *,
+        exact: bool = False,
+        evidence: Tensor | None = None,
+        tags: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        self.function, self.exact, self.evidence, self.tags = function, exact, evidence, tags
+
+    @property
+    def home(self) -> str:
+        return self.function.__module__
+
+    def energy(self, state: ControlState) -> Tensor:
+        return self.function(state)
 
 
 class Part(NamedTuple):
@@ -102,17 +148,11 @@ class Part(NamedTuple):
         self._asked("verify", lambda: self.prepared.verify(logits))
 
     def _fault(self, what: str) -> UserError:
-        return UserError(what, where=f"control {self.name!r} ({type(self.prepared).__module__})")
+        return UserError(what, where=f"control {self.name!r} ({self.prepared.home})")
 
     def _asked(self, member: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except UserError:
-            raise
-        except NotImplementedError:
-            raise self._fault(f"what its prepare returns has no {member}, and nothing else that steers.") from None
-        except Exception as error:  # whatever an author's code may do
-            raise self._fault(f"{member} failed: {first_line(error)}.") from error
+        lacking = f"what its prepare returns has no {member}, and nothing else that steers."
+        return asked(member, call, self._fault, lacking)
 
 
 class PreparedAll(Prepared):

@@ -23,6 +23,7 @@ ENTRY_POINTS = "dlmctl.controls"
 
 # Members of the contract of version 0.1, which moved to what `prepare` returns or to `Labels`.
 FORMER = ("energy", "restrict", "condition", "project", "verify", "word_count", "build_classifier")
+GUIDE = "docs/controls.md, From 0.1, says what to change"
 # What stands where a control's name stands in a recipe, and so cannot be one.
 RESERVED = ("all", "any", "not", "weight")
 
@@ -70,6 +71,9 @@ def find_control(name: str) -> type[Control[Any]]:
         with redirect_stdout(sys.stderr):  # what it prints at import is no part of what a command prints
             found = _loaded(taken)
     except (Exception, SystemExit) as error:  # whatever the code of others may do
+        if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "dlmctl":
+            what = f"was written for another version of dlmctl (it needs something of {error.name} that is not there)"
+            raise UserError(f"{what}; {GUIDE}.", where=where) from error
         raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
     if fault := _fault(name, found):
         raise UserError(f"cannot be used: {taken.value} {fault}.", where=where)
@@ -99,7 +103,7 @@ def _fault(name: str, found: Any) -> str | None:
     if name in RESERVED:
         return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
     if old := [member for member in FORMER if hasattr(found, member)]:
-        return f"was written for dlmctl 0.1 (it has {', '.join(old)}); docs/controls.md, From 0.1, says what to change"
+        return f"was written for dlmctl 0.1 (it has {', '.join(old)}); {GUIDE}"
     # Weights and verdicts are filed under the class's own name.
     if getattr(found, "name", None) != name:
         return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"

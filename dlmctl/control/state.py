@@ -46,6 +46,11 @@ class BatchContext(Generic[P]):
         return len(self.draws)
 
     @property
+    def words(self) -> list[str]:
+        """The word of each id of the vocabulary; nothing for START, END and PAD."""
+        return ["".join(self.vocabulary.words([index])) for index in range(len(self.vocabulary))]
+
+    @property
     def length(self) -> int:
         """Positions of the batch: those of its longest text."""
         return max(layout.positions for layout in self.layouts)

@@ -105,10 +105,10 @@ class BatchPlan:
     """How rows become batches.
 
     Args:
-        positions: positions (rows x canvas) of one batch.
-        length: the longest canvas.
-        bucket: canvases are multiples of this; rows of like length share a batch, so little is padding.
-        full_share: share of rows laid on the full canvas, so that PAD after END is learned.
+        positions: of one batch, rows x width.
+        length: the greatest width.
+        bucket: widths are multiples of this; rows of like length share a batch, so little is padding.
+        full_share: share of rows laid out at the greatest width, so that PAD after END is learned.
         seed: of the shuffle; the plan of every epoch follows from seed and epoch alone.
     """
 
@@ -119,37 +119,37 @@ class BatchPlan:
     seed: int = 0
 
     def epoch(self, lengths: np.ndarray, epoch: int) -> list[tuple[np.ndarray, int]]:
-        """``(rows, canvas)`` of every batch of one epoch, shuffled."""
+        """``(rows, width)`` of every batch of one epoch, shuffled."""
         rng = np.random.default_rng((self.seed, epoch))
-        canvas = np.minimum(-(-lengths // self.bucket) * self.bucket, self.length)
-        canvas[rng.random(len(lengths)) < self.full_share] = self.length
+        widths = np.minimum(-(-lengths // self.bucket) * self.bucket, self.length)
+        widths[rng.random(len(lengths)) < self.full_share] = self.length
         batches: list[tuple[np.ndarray, int]] = []
-        for size in np.unique(canvas):
-            rows = rng.permutation(np.flatnonzero(canvas == size))
+        for size in np.unique(widths):
+            rows = rng.permutation(np.flatnonzero(widths == size))
             count = max(1, self.positions // int(size))
             batches += [(rows[at : at + count], int(size)) for at in range(0, len(rows), count)]
         return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def padded(split: Split, rows: np.ndarray, canvas: int, pad_id: int) -> np.ndarray:
-    """The rows as one ``[rows, canvas]`` int64 array, cut or padded to the canvas."""
+def padded(split: Split, rows: np.ndarray, width: int, pad_id: int) -> np.ndarray:
+    """The rows as one ``[rows, width]`` int64 array, cut or padded to the width."""
     starts, ends = split.offsets[rows], split.offsets[np.asarray(rows) + 1]
-    at = starts[:, None] + np.arange(canvas)
-    inside = at < ends[:, None]
+    at = starts[:, None] + np.arange(width)
+    in_row = at < ends[:, None]
     batch = np.full(at.shape, pad_id, np.int64)
-    batch[inside] = split.ids[at[inside]]
+    batch[in_row] = split.ids[at[in_row]]
     return batch
 
 
 def stream(
     split: Split, plan: BatchPlan, pad_id: int, *, skip: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless ``(ids [rows, canvas], row numbers)`` batches, epoch after epoch, starting after ``skip`` batches.
+    """Endless ``(ids [rows, width], row numbers)`` batches, epoch after epoch, starting after ``skip`` batches.
 
     With several processes each takes every ``world``-th batch of the same plan.
 
     Raises:
-        DataError: there are no rows, or one is longer than the plan's longest canvas.
+        DataError: there are no rows, or one is longer than the plan's greatest width.
     """
     if not len(split):
         raise DataError("the data set has no rows.")
@@ -164,7 +164,7 @@ def stream(
         batches = plan.epoch(split.lengths, epoch)
         batches = batches[: max(world, len(batches) // world * world)]
         mine = [batches[at % len(batches)] for at in range(rank, len(batches), world)]
-        for rows, canvas in mine[skip:]:
-            yield padded(split, rows, canvas, pad_id), rows
+        for rows, width in mine[skip:]:
+            yield padded(split, rows, width, pad_id), rows
         skip = max(0, skip - len(mine))
         epoch += 1

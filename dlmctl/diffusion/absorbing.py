@@ -58,7 +58,7 @@ class Absorbing:
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         """Logits with the words that stand for certain (Sahoo et al. 2024, section 3.2.3)."""
-        mask = self.attended if self.model.config.lengths == "data" else mask
+        mask = self.attended if self.model.hides_padding else mask
         logits = widened(self.model.logits(x, attention_mask=mask, aligned=self.tags))
         stands = (x != self.model.mask_id)[..., None]
         words = x[..., None].clamp(max=logits.shape[-1] - 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import _wide, q_sample
-from dlmctl.models.conditioner import Conditioning
+from dlmctl.models.interface import Conditioning
 
 
 class Bound(NamedTuple):

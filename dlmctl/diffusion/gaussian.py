@@ -11,7 +11,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.process import moved_to
 from dlmctl.diffusion.samplers import Rule
-from dlmctl.models.conditioner import Conditioning
+from dlmctl.models.interface import Conditioning
 
 
 class Gaussian:

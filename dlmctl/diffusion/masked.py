@@ -8,7 +8,7 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +76,10 @@ class MaskedLM(nn.Module):
     Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
     """
 
-    # Texts of different lengths may share a batch.
+    family: ClassVar[Literal["masked"]] = "masked"
+    # Texts of different lengths may share a batch; how many words a text has the network is told.
     takes_mask = True
+    counts_words = True
 
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
@@ -94,6 +96,11 @@ class MaskedLM(nn.Module):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """torch.compile the denoiser, which is where the time goes."""
         self.denoiser.compile(*args, **kwargs)
+
+    @property
+    def hides_padding(self) -> bool:
+        """Whether PAD behind a text is hidden from the network, as it was in training."""
+        return self.config.lengths == "data"
 
     @property
     def embeddings(self) -> Tensor:

@@ -6,7 +6,7 @@ Latents are ``[batch, length, embed_dim]``, word ids ``[batch, length]``, times 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.process import x0_from_noise
 from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
-from dlmctl.models.conditioner import Conditioner, Conditioning
+from dlmctl.models.conditioner import Conditioner
+from dlmctl.models.interface import Conditioning
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 
@@ -129,6 +130,12 @@ class DiffusionLM(nn.Module):
     logits over words, and x_0 = softmax(logits) E (Dieleman et al. 2022). With ``paper`` the denoiser
     predicts in the latent space and a rounding head maps x_0 to words (Li et al. 2022).
     """
+
+    family: ClassVar[Literal["gaussian"]] = "gaussian"
+    # Whether the words of a text are counted before the first step, where no control says how many there are.
+    counts_words = False
+    # Whether PAD behind a text is hidden from the network, as it was in training.
+    hides_padding = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

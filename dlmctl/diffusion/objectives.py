@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import _wide, one_step, q_sample
-from dlmctl.models.conditioner import Conditioning
+from dlmctl.models.interface import Conditioning
 
 
 def paper_loss(

@@ -93,7 +93,7 @@ def bound_of_texts(
     Raises:
         UserError: ``steps`` are given for a masked model, whose bound has its time integrated out.
     """
-    if not isinstance(pretrained.model, MaskedLM):
+    if pretrained.model.family == "gaussian":
         return likelihood(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
     if steps is not None:
         raise UserError("the bound of a masked model has no steps.", where="--steps", remedy="Leave it out.")
@@ -120,8 +120,7 @@ def masked_likelihood(
     Raises:
         DataError: no word is in the model's vocabulary.
     """
-    model, tokenizer = pretrained.model, pretrained.tokenizer
-    assert isinstance(model, MaskedLM)
+    model, tokenizer = pretrained.masked, pretrained.tokenizer
     config, device, done = model.config, model.embeddings.device, 0
     sums, counts, parts = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(BINS)
     for numbers, ids in _batches(rows, config, tokenizer.pad_id):

@@ -1,6 +1,6 @@
 """How likely a model finds texts: the variational bound on -log p, per token and per word, with its parts over t.
 
-A text stands on the smallest canvas that holds it, as in sampling. All positions of the canvas are in the bound, PAD
+A text has the fewest positions that hold it, as in sampling. All of them are in the bound, PAD
 too: the model reads them, so what they give away must be paid for. The sum is divided by the tokens START to END.
 """
 
@@ -235,15 +235,15 @@ def stretches_of(schedule: Schedule, steps: int, draws: int) -> list[np.ndarray]
 
 
 def _batches(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers and ids ``[B, canvas]`` of rows that share a canvas."""
-    by_canvas: dict[int, list[int]] = defaultdict(list)
+    """Numbers and ids ``[B, L]`` of rows that have as many positions."""
+    by_length: dict[int, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        by_canvas[positions_for(len(row) - SPECIAL, length)].append(number)
-    for canvas, numbers in sorted(by_canvas.items()):
-        size = max(1, BATCH_POSITIONS // canvas)
+        by_length[positions_for(len(row) - SPECIAL, length)].append(number)
+    for positions, numbers in sorted(by_length.items()):
+        size = max(1, BATCH_POSITIONS // positions)
         for at in range(0, len(numbers), size):
             chosen = numbers[at : at + size]
-            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (canvas - len(rows[one]))] for one in chosen])
+            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (positions - len(rows[one]))] for one in chosen])
 
 
 def _picked(stretches: Sequence[np.ndarray], text: Draw) -> np.ndarray:

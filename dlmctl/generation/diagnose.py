@@ -10,7 +10,6 @@ import torch
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
-from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
@@ -79,8 +78,8 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
 def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: SettingsFile) -> None:
     recipe, pretrained = trial.recipe, trial.pretrained
     with _faults_at(("guidance", "method"), file):
-        if isinstance(pretrained.model, DiffusionLM):
-            method_for(pretrained.model, recipe.guidance)
+        if pretrained.model.family == "gaussian":
+            method_for(pretrained.latent, recipe.guidance)
         elif recipe.guidance.method not in (None, "logits"):
             raise RecipeError("a masked model has no latents to guide.", remedy="Leave guidance.method out.")
     error = trial.of(control, specs)

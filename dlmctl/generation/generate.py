@@ -10,7 +10,6 @@ from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control, check_all
-from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.arguments import Rounds, check_given, read_rounds, read_settings, whole
@@ -161,7 +160,7 @@ def generate(
     check_given(control, model, preset)
     rounds = read_rounds(samples, seed, until, candidates, rank_by)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
-    presets = settings_of(preset, "masked" if isinstance(pretrained.model, MaskedLM) else "gaussian")
+    presets = settings_of(preset, pretrained.model.family)
     chosen = read_settings(presets, sampler, guidance, deterministic=deterministic)
     place = choose_device(device, deterministic=chosen.sampler.deterministic)
     pretrained.model.to(place)

@@ -9,7 +9,6 @@ from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.base import Control
-from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
 from dlmctl.generation.arguments import whole
 from dlmctl.generation.generate import generate, run_recipe
@@ -92,9 +91,8 @@ class Model(Pretrained):
         save_pretrained(self.model, self.tokenizer, folder, source_tokenizer=self.source_tokenizer)
 
     def __repr__(self) -> str:
-        family = "latents" if isinstance(self.model, DiffusionLM) else "masked"
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        return f"Model({str(self.folder)!r}: {family}, {size:.2f} M parameters, {len(self.tokenizer)} words)"
+        return f"Model({str(self.folder)!r}: {self.model.family}, {size:.2f} M parameters, {len(self.tokenizer)} words)"
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:

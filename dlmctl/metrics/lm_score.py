@@ -55,8 +55,8 @@ def token_nats(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequenc
         )
     found: list[list[float]] = [[] for _ in rows]
     for chosen in _batches([len(row) for row in rows]):
-        canvas = max(len(rows[at]) for at in chosen)
-        ids = [[*rows[at], *[tokenizer.pad_id] * (canvas - len(rows[at]))] for at in chosen]
+        width = max(len(rows[at]) for at in chosen)
+        ids = [[*rows[at], *[tokenizer.pad_id] * (width - len(rows[at]))] for at in chosen]
         nats = sequence_nats(scorer, torch.tensor(ids, device=scorer.device), tokenizer.pad_id).double()
         for at, row in zip(chosen, nats.tolist(), strict=True):
             found[at] = row[: len(rows[at]) - 1]

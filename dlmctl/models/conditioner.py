@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dlmctl.models.interface import Conditioning
 from dlmctl.models.transformer import Block, TransformerConfig
 from dlmctl.models.ushape import UShapeConfig
 
@@ -15,24 +15,10 @@ from dlmctl.models.ushape import UShapeConfig
 START, END, PAD = 0, 1, 3
 
 
-class Conditioning(NamedTuple):
-    """What a denoiser is given beside latent and time, each None where the model has no such thing.
-
-    Attributes:
-        shift: ``[B, time_width]``, added to the time embedding.
-        memory: ``[B, S, hidden]``, the encoded source that cross-attention reads.
-        mask: ``[B, S]``, true where the source has a word.
-    """
-
-    shift: Tensor | None = None
-    memory: Tensor | None = None
-    mask: Tensor | None = None
-
-
 def pad_sources(rows: Sequence[Sequence[int]]) -> Tensor:
     """Source ids as one ``[B, S]`` tensor."""
-    canvas = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (canvas - len(row))] for row in rows])
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
 
 
 class SourceEncoder(nn.Module):

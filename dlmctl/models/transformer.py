@@ -7,7 +7,7 @@ for weight; with ``norm_first: true`` it is the pre-norm form that trains faster
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dlmctl.models.attention import attention
-
-if TYPE_CHECKING:
-    from dlmctl.models.conditioner import Conditioning
-
+from dlmctl.models.interface import Conditioning
 
 # Beyond every model there is: a size above these is a mistake, or asks for more memory than any machine has.
 MAX_WIDTH = 65_536

@@ -6,17 +6,15 @@ this architecture and builds it of attention alone; here a block is the whole on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from dlmctl.models.interface import Conditioning
 from dlmctl.models.transformer import MAX_LENGTH, MAX_WIDTH, Block, TimeEmbedding, TransformerConfig
 from dlmctl.models.ushape import UShape, UShapeConfig
-
-if TYPE_CHECKING:
-    from dlmctl.models.conditioner import Conditioning
 
 
 class TransUNetConfig(UShapeConfig):

@@ -6,18 +6,16 @@ the middle. Weight for weight the network that Diffusion-LM offers as ``1d-unet`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
+from dlmctl.models.interface import Conditioning
 from dlmctl.models.transformer import MAX_WIDTH, TimeEmbedding
 from dlmctl.models.ushape import UShape, UShapeConfig
-
-if TYPE_CHECKING:
-    from dlmctl.models.conditioner import Conditioning
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlmctl.models.interface import Conditioning
 from dlmctl.models.unet import UNet, UNetConfig
-
-if TYPE_CHECKING:
-    from dlmctl.models.conditioner import Conditioning
 
 
 class UNet1dDenoiser(UNet):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
+from dlmctl.models.interface import Conditioning
 from dlmctl.models.transformer import MAX_LENGTH
 from dlmctl.models.unet import UNet, UNetConfig
-
-if TYPE_CHECKING:
-    from dlmctl.models.conditioner import Conditioning
 
 
 class FoldedUNetConfig(UNetConfig):

@@ -14,7 +14,6 @@ from dlmctl.control.base import ready_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import SPECIAL, Layout, lay_out
-from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch, batches_of
@@ -25,6 +24,9 @@ from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.walk import OnStep, Step
+
+# How the batches of each family are drawn.
+DRAWS = {"gaussian": draw_latent, "masked": draw_masked}
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
@@ -88,13 +90,13 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
 def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
     model = plan.pretrained.model
     wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
-    if wanted is None and isinstance(model, MaskedLM):  # which is told how many words there are
+    if wanted is None and model.counts_words:
         wanted = 1, model.config.length - SPECIAL
     layout = lay_out(model.config, wanted, draw, lengths)
     if plan.sampler.canvas == "full":
         return layout._replace(positions=model.config.length)
-    if layout.words is not None and isinstance(model, MaskedLM) and model.config.lengths == "data":
-        return layout._replace(positions=layout.words + SPECIAL)  # PAD was hidden from it in training
+    if layout.words is not None and model.hides_padding:
+        return layout._replace(positions=layout.words + SPECIAL)
     return layout
 
 
@@ -117,7 +119,7 @@ def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
 
 
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
-    draw = draw_masked if isinstance(plan.pretrained.model, MaskedLM) else draw_latent
+    draw = DRAWS[plan.pretrained.model.family]
     ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()

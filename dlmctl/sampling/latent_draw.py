@@ -10,7 +10,6 @@ from torch import Tensor
 
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.layout import stacked
-from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.samplers import SAMPLERS
 from dlmctl.diffusion.schedule import Schedule
@@ -36,7 +35,7 @@ def draw_latent(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
     Args:
         control: prepared for the batch; ``prepare`` prepares it for the rows that are left when others are done.
     """
-    sampler, model = plan.sampler, _model(plan)
+    sampler, model = plan.sampler, plan.pretrained.latent
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], sampler.top_p, [layout.positions for _, layout in batch])
     steps = sampler.steps or DEFAULT_STEPS
@@ -81,18 +80,13 @@ def times_of(schedule: Schedule, sampler: SamplerSettings, steps: int) -> Tensor
     return schedule.times(steps, last=sampler.last, spacing=sampler.spacing)
 
 
-def _model(plan: Plan) -> DiffusionLM:
-    assert isinstance(plan.pretrained.model, DiffusionLM)
-    return plan.pretrained.model
-
-
 def _family(plan: Plan, batch: Batch) -> ClassifierFree:
     """The model for the rows of a batch, with what they are about and the sampler.
 
     Raises:
         RecipeError: the sampler is of another family.
     """
-    model, sampler = _model(plan), plan.sampler
+    model, sampler = plan.pretrained.latent, plan.sampler
     name = "ddim" if sampler.name == "auto" else sampler.name
     if name not in SAMPLERS:
         what = f"{sampler.name!r} is a sampler of masked models, and this model has latents."
@@ -102,6 +96,6 @@ def _family(plan: Plan, batch: Batch) -> ClassifierFree:
 
 
 def _steered(plan: Plan, batch: Batch, control: PreparedAll | None) -> LatentSteered:
-    layouts = stacked([layout for _, layout in batch], _model(plan).embeddings.device)
+    layouts = stacked([layout for _, layout in batch], plan.pretrained.latent.embeddings.device)
     vocabulary = plan.pretrained.tokenizer
     return LatentSteered(_family(plan, batch), vocabulary, control, plan.guidance, plan.sampler, layouts)

@@ -28,8 +28,7 @@ def draw_masked(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
     Args:
         control: prepared for the batch.
     """
-    model, sampler = plan.pretrained.model, plan.sampler
-    assert isinstance(model, MaskedLM)
+    model, sampler = plan.pretrained.masked, plan.sampler
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
     steps = sampler.steps or int(layouts.words.max())

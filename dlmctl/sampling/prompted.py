@@ -12,7 +12,8 @@ from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.gaussian import Gaussian
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.samplers import Rule
-from dlmctl.models.conditioner import Conditioning, pad_sources
+from dlmctl.models.conditioner import pad_sources
+from dlmctl.models.interface import Conditioning
 
 # Rows encoded at once where only the lengths of the texts are asked for.
 ROWS = 256

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dlmctl.errors import ModelError
 from dlmctl.text.files import read_object
+from dlmctl.text.tokenizer import SPECIALS, WordTokenizer
 
 FILE = "frequencies.json"
 FORMAT = 1
@@ -43,14 +47,12 @@ class WordCounts:
         return self._by_fold[word.casefold()] * MILLION / max(1, self.tokens)
 
 
-def count_words(sentences: Iterable[Sequence[str]], known: Collection[str]) -> WordCounts:
-    """The counts of a text; words that are not ``known``, as to a vocabulary, count as tokens only."""
-    tokens = 0
-    counts: Counter[str] = Counter()
-    for words in sentences:
-        tokens += len(words)
-        counts.update(word for word in words if word in known)
-    return WordCounts(tokens, counts)
+def count_words(ids: NDArray[np.integer[Any]], vocabulary: WordTokenizer) -> WordCounts:
+    """The counts of a text, given as word ids; unknown words count as tokens only."""
+    found = np.bincount(ids, minlength=len(vocabulary)).tolist()
+    frame = (vocabulary.start_id, vocabulary.end_id, vocabulary.pad_id)
+    counts = {word: found[index] for word, index in vocabulary.vocabulary.items() if word not in SPECIALS}
+    return WordCounts(sum(found) - sum(found[index] for index in frame), {word: n for word, n in counts.items() if n})
 
 
 def save_counts(counts: WordCounts, folder: Path) -> None:

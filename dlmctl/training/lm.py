@@ -22,9 +22,11 @@ from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
 from dlmctl.diffusion.process import one_step
 from dlmctl.errors import nearest
 from dlmctl.generation.generate import generate
-from dlmctl.models.conditioner import PAD, Conditioning
+from dlmctl.models.conditioner import PAD
+from dlmctl.models.interface import Conditioning
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
+from dlmctl.text.word_counts import count_words, save_counts
 from dlmctl.training.config import LoopConfig, fitted, read_settings
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
@@ -144,11 +146,11 @@ class LanguageModelTask:
         total, count = 0.0, 0
         plan = BatchPlan(8192, self.model.config.length, full_share=0.0)
         rows_left = min(VALIDATION_ROWS, len(self.valid))
-        for rows, canvas in plan.epoch(self.valid.lengths, 0):
+        for rows, width in plan.epoch(self.valid.lengths, 0):
             rows = rows[:rows_left]
             if not len(rows):
                 break
-            batch = self._batch("valid", padded(self.valid, rows, canvas, self.tokenizer.pad_id), rows).to(device)
+            batch = self._batch("valid", padded(self.valid, rows, width, self.tokenizer.pad_id), rows).to(device)
             t = ((torch.arange(len(rows)) + 0.5) / len(rows)).double().to(device)
             network = cast("DiffusionLM", model)
             total += objective(network, batch.ids, t, network.condition(batch.labels, batch.sources)).sum().item()
@@ -238,4 +240,6 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
     model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         task.save(model, out / "model")
+        if isinstance(task.tokenizer, WordTokenizer):
+            save_counts(count_words(task.train.ids, task.tokenizer), out / "model")
     return out / "model"

@@ -142,9 +142,9 @@ class MaskedTask:
         bucket = 1 if settings.lengths == "data" else self.config.loop.bucket
         plan = BatchPlan(VALIDATION_POSITIONS, settings.length, bucket, full_share=0.0)
         nats = words = 0.0
-        for at, canvas in plan.epoch(self.valid.lengths[chosen], 0):
+        for at, width in plan.epoch(self.valid.lengths[chosen], 0):
             rows = chosen[at]
-            batch = self._batch("valid", padded(self.valid, rows, canvas, self.tokenizer.pad_id), rows)
+            batch = self._batch("valid", padded(self.valid, rows, width, self.tokenizer.pad_id), rows)
             ids, mask = batch.ids.to(device), self._attended(batch.ids, device)
             tags = batch.tags.to(device) if batch.tags is not None and tagged else None
             places = word_places(ids, self.tokenizer, settings.lengths)

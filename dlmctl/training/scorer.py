@@ -73,8 +73,8 @@ class ScorerTask:
         device, pad_id = next(model.parameters()).device, self.tokenizer.pad_id
         nats, tokens = 0.0, 0
         plan = BatchPlan(8192, self.config.model.length, full_share=0.0)
-        for rows, canvas in plan.epoch(self.valid.lengths, 0):
-            ids = torch.from_numpy(padded(self.valid, rows, canvas, pad_id)).to(device)
+        for rows, width in plan.epoch(self.valid.lengths, 0):
+            ids = torch.from_numpy(padded(self.valid, rows, width, pad_id)).to(device)
             nats += sequence_nats(model, ids, pad_id).double().sum().item()
             tokens += int((ids[:, 1:] != pad_id).sum())
         return {"loss": nats / max(1, tokens)}

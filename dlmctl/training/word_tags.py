@@ -37,9 +37,9 @@ class WordTags:
         renumber = np.array([0, *(place.get(name, 0) for name in seen)], np.int64)
         self._rows = {name: Split(renumber[flat[name]], split.offsets) for name, split in splits.items()}
 
-    def of(self, split: str, rows: np.ndarray, canvas: int) -> Tensor:
-        """The numbers of the labels of some rows ``[B, canvas]``, 0 for START, END and PAD."""
-        return torch.from_numpy(padded(self._rows[split], rows, canvas, 0))
+    def of(self, split: str, rows: np.ndarray, width: int) -> Tensor:
+        """The numbers of the labels of some rows ``[B, width]``, 0 for START, END and PAD."""
+        return torch.from_numpy(padded(self._rows[split], rows, width, 0))
 
 
 def given(tags: Tensor, share: float) -> Tensor:

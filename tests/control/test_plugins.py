@@ -97,6 +97,15 @@ FAULTS = {
         "cannot be used: faulty_former:Plain was written for dlmctl 0.1 (it has energy, word_count); docs/controls.md, "
         "From 0.1, says what to change.",
     ),
+    "moved": (
+        "from dlmctl.control import Check, Control, Setting",
+        "was written for another version of dlmctl (it needs something of dlmctl.control that is not there); "
+        "docs/controls.md, From 0.1, says what to change.",
+    ),
+    "gone": (
+        "from dlmctl.tokenizer import Tokenizer",
+        "was written for another version of dlmctl (it needs something of dlmctl.tokenizer that is not there); ",
+    ),
     "no_params": (
         "from dlmctl.control.base import Control\nclass Plain(Control):\n    name = 'no_params'",
         "cannot be used: faulty_no_params:Plain has no Params, a pydantic model.",

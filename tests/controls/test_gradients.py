@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from controls import Avoid, Contains, Infill, Length, Pattern
-from controls.pos import CLASSES, Pos, PreparedPos, TagLabels
-from controls.syntax_tree import PreparedTree, SpanLabels, SyntaxTree
+from controls import Avoid, Contains, Infill, Length, Pattern, pos, syntax_tree
+from controls.pos import CLASSES, Pos, TagLabels
+from controls.syntax_tree import SpanLabels, SyntaxTree
 from dlmctl.control.prepared import Part, PreparedNot
 from dlmctl.diffusion.layout import Layout
 from tests.conftest import batch_of, state_of
@@ -70,8 +70,8 @@ def test_classifiers_that_are_certain_steer(pretrained, negated):
         else:
             head.weight.data *= 30
     made = [
-        PreparedPos(tags, replace(batch, params=[Pos(tags=["NOUN", "NOUN"]).dealt(0)])),
-        PreparedTree(spans, labels, replace(batch, params=[tree.dealt(0)])),
+        pos.by_classifier(tags, replace(batch, params=[Pos(tags=["NOUN", "NOUN"]).dealt(0)])),
+        syntax_tree.by_classifier(spans, labels, replace(batch, params=[tree.dealt(0)])),
     ]
     for prepared in made:
         x = x.detach().requires_grad_()

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, RecipeError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
-from dlmctl.text.word_counts import FILE, count_words, load_counts, save_counts
+from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
 from tests.conftest import SENTENCES, batch_of
 
 QUICK = SamplerSettings(steps=4)
@@ -47,7 +48,10 @@ def tagged(pretrained, tmp_path):
     ids = [vocabulary.encode(sentence)[1:-1] for sentence in SENTENCES]
     table = count_tags(zip(ids, tags, strict=True), UPOS_TAGS, len(vocabulary), fingerprint(words))
     save_table(table, folder / "controls" / "pos" / "tags.safetensors")
-    save_counts(count_words(SENTENCES, CONTENT), folder)
+    save_counts(
+        WordCounts(sum(map(len, SENTENCES)), Counter(word for words in SENTENCES for word in words if word in CONTENT)),
+        folder,
+    )
     return from_pretrained(folder)
 
 

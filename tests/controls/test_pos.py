@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from controls.pos import CLASSES, Pos, PosParams, PreparedPos, TagLabels
+from controls.pos import CLASSES, Pos, PosParams, TagLabels, by_classifier
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import Layout
@@ -97,7 +97,7 @@ def test_tags_beyond_the_positions_of_a_text_count_as_missed(pretrained, wrapped
     few, many = Pos(tags=["NOUN"] * 6), Pos(tags=["NOUN"] * 40)
     classifier = TagLabels().build_classifier(pretrained.model.config, pretrained.tokenizer).eval()
     state = state_of(pretrained, torch.randn(2, 8, pretrained.model.config.embed_dim))
-    short, long = (PreparedPos(classifier, replace(batch, params=[one.dealt(0)] * 2)) for one in (few, many))
+    short, long = (by_classifier(classifier, replace(batch, params=[one.dealt(0)] * 2)) for one in (few, many))
     torch.testing.assert_close(long.energy(state), short.energy(state) + 34 * NO_ROOM)
     assert not many(WORDS).passed
     assert wrapped(many)(WORDS).passed == (wrapped(many).name == "not")

@@ -11,7 +11,7 @@ from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.parsing import NONE, all_spans
 from dlmctl.annotators.trees import Span, from_spans, labelled_spans, read_tree
 from dlmctl.checkpoint.weights import save_weights
-from dlmctl.control.classifier import LABELS_FILE
+from dlmctl.control.classifier import LABELS_FILE, load_classifier
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, RecipeError
 from tests.conftest import batch_of, state_of
@@ -123,7 +123,7 @@ def test_the_energy_is_minus_the_log_probability_of_the_cells_and_differs_by_sam
     prepared, seen = control.ready(batch), state
     energies = prepared.energy(seen)
 
-    classifier = prepared.classifier
+    classifier = load_classifier(SyntaxTree, batch)
     starts, ends = all_spans(6)
     log_probs = classifier(seen.x, seen.t, starts, ends).log_softmax(-1)
     spans = {(span.start, span.end): span.label for span in labelled_spans(read_tree(TREE))}

@@ -10,7 +10,7 @@ from dlmctl.datasets.dataset import write_split
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.generation.generate import generate
 from dlmctl.models import ARCHITECTURES, build_denoiser, denoiser_config
-from dlmctl.models.conditioner import Conditioning
+from dlmctl.models.interface import Conditioning
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm

@@ -11,6 +11,7 @@ from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import DataError
+from dlmctl.text.word_counts import load_counts
 from dlmctl.training import masked
 from dlmctl.training.lm import train_lm
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
@@ -62,6 +63,8 @@ def test_the_loss_falls_and_the_model_is_one_that_is_loaded(data, tmp_path, obje
     assert trained.config.tags == ["ADP", "AUX", "DET", "NOUN", "PUNCT"]
     assert trained.config.sentence_lengths == [0] * 7 + [16]
     assert not trained.denoiser.tag_embed.weight[0].any()
+    words = load_counts(folder)
+    assert (words.tokens, words.counts["is"], sum(words.counts.values())) == (16 * 7, 16, 16 * 7)
 
 
 def test_a_model_that_chooses_lengths_learns_where_texts_end(tmp_path):

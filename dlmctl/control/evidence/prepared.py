@@ -57,7 +57,7 @@ def prepare(
 
     Args:
         texts: for each text a target for each word, None for a word without one.
-        length: places L of the canvas.
+        length: places L of the batch.
         offset: the place of the first word.
         size: words V of the vocabulary.
         rows_of: targets to nats ``[targets, V]``.

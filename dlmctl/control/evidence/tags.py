@@ -13,12 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlmctl.control.evidence.prepared import Evidence, prepare
-from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table
+from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table, fingerprint, load_table
+from dlmctl.control.state import BatchContext
+from dlmctl.text.tokenizer import WordTokenizer
+
+# Where a model has its counts, below its folder.
+TAGS_FILE = Path("controls", "pos", "tags.safetensors")
 
 # The neighbour beyond the first and the last word.
 EDGE = "<>"
@@ -33,6 +40,24 @@ TINY = np.float32(1e-30)
 
 Choices = frozenset[str]
 Target = tuple[Choices | None, Choices | None, Choices | None]
+
+
+def tag_table(batch: BatchContext[Any]) -> CountTable | None:
+    """The counts of the model's words between the tags of their neighbours; None where it has none.
+
+    Raises:
+        ModelError: the file is damaged, or about another vocabulary.
+    """
+    path = batch.folder / TAGS_FILE
+    if not path.exists() or not isinstance(batch.vocabulary, WordTokenizer):
+        return None
+    return _table(path, batch.vocabulary)
+
+
+@lru_cache(maxsize=4)
+def _table(path: Path, vocabulary: WordTokenizer) -> CountTable:
+    words = sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
+    return load_table(path, fingerprint(words))
 
 
 def count_tags(
@@ -105,7 +130,7 @@ class TagEvidence:
 
         Args:
             texts: the wanted tags of each text.
-            length: places of the canvas.
+            length: places of the batch.
             offset: the place of the first word.
         """
         return prepare([targets_of(tags) for tags in texts], length, offset, self.table.words, self.rows)
