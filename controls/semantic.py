@@ -109,7 +109,9 @@ class Semantic(Control[SemanticParams]):
             for name, known in values.items()
         }
         names = {key: [plain(one.split()) for one in known if " " in one] for key, known in self.known.items()}
-        self.names_beside = {key: [one for other in names if other != key for one in names[other] if one] for key in names}
+        self.names_beside = {
+            key: [one for other in names if other != key for one in names[other] if one] for key in names
+        }
 
     def under_not(self) -> Control[SemanticParams]:
         """Under ``not`` a value is unwanted whatever else is stated."""

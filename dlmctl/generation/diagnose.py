@@ -20,7 +20,9 @@ from dlmctl.recipe.recipe import ControlSpec, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import impossible
+from dlmctl.sampling.latent_draw import latent_sampler
 from dlmctl.sampling.latent_steering import method_for
+from dlmctl.sampling.masked_draw import sampler_name
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 
@@ -61,11 +63,16 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     """Ask a model whether it can do what a recipe asks for.
 
     Raises:
-        RecipeError: an unknown device, label, field or word, missing weights or scorer, a method that the model does
-            not have, controls that contradict each other or that its texts are too short for.
+        RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler or method that the
+            model does not have, controls that contradict each other or that its texts are too short for.
     """
     pretrained.model.to(find_device(recipe, file))
     prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=file.error)
+    with _faults_at(("sampler", "name"), file):
+        if isinstance(pretrained.model, DiffusionLM):
+            latent_sampler(recipe.sampler)
+        else:
+            sampler_name(recipe.sampler, None)
     chosen = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
     if chosen and {"lm_score", "worst_word"} & set(recipe.rank_by):
         with _faults_at(("rank_by",), file):
