@@ -16,7 +16,7 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
-from dlmctl.recipe.recipe import ControlSpec, Recipe, every
+from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import impossible
@@ -78,7 +78,10 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         with _faults_at(("rank_by",), file):
             load_scorer(pretrained.folder / "scorer")
     for specs in recipe.spec_sets():
-        control = build_control(specs)
+        try:
+            control = build_control(specs)
+        except Misplaced as fault:
+            raise file.error(fault.place, fault.what, fault.remedy) from None
         if control is not None:
             _try(_Trial(recipe, pretrained, prompt), control, specs, file)
 
@@ -107,7 +110,7 @@ class _Trial:
         tried = min(MOST_TRIED, max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
         plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
         try:
-            control.attach(self.pretrained)
+            control.load_from(self.pretrained)
             found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(tried)])
         except UserError as error:
             return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 
@@ -29,7 +31,7 @@ def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
     Args:
         mixed: whether rows of different lengths may share a batch, the shorter ones masked.
     """
-    sizes = range(1, most + 1)
+    sizes: Sequence[int] = range(1, most + 1)
     if len(rows) > most:
         sizes = sorted({min(batch_size_for(size), most) for size in sizes})
     costs, starts = [0.0], [0]
