@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,7 +18,7 @@ from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, field_key, value_words
 
 from .phrases import WordControl
-from .wordings import contradiction, statement
+from .wordings import contradiction, plain, statement
 
 MOST_FIELDS = 100
 
@@ -72,14 +72,23 @@ class Semantic(WordControl[SemanticParams]):
         super().__init__(**params)
         # The values of each field by its key; of a value that several fields have a text does not say which it means.
         self.known: dict[str, list[str]] = {}
+        # For each field, by its key, what the other fields may be that is more than one word.
+        self.names_beside: dict[str, list[str]] = {}
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
-        values = load_labels(FieldLabels, type(self), model).values
+        self.know(load_labels(FieldLabels, type(self), model).values)
+
+    def know(self, values: Mapping[str, Sequence[str]]) -> None:
+        """Take in the values that the data has for each field, which a text may state beside the one asked for."""
         shared = Counter(value for known in values.values() for value in known)
         self.known = {
             field_key(name): [value for value in known if shared[value] == 1 or value in ("yes", "no")]
             for name, known in values.items()
+        }
+        names = {key: [plain(one.split()) for one in known if " " in one] for key, known in self.known.items()}
+        self.names_beside = {
+            key: [one for other in names if other != key for one in names[other] if one] for key in names
         }
 
     def under_not(self) -> Control[SemanticParams]:
@@ -112,9 +121,9 @@ class Semantic(WordControl[SemanticParams]):
         for field, value in params.fields.items():
             found = statement(field, value, words, natural=natural)
             asked = f"{field} is {value_words(value)}"
-            others = self.known.get(field_key(field), []) if exclusive and found is not None else []
-            aside = [one for key, known in self.known.items() if key != field_key(field) for one in known if " " in one]
-            against = contradiction(field, value, others, words, aside if others else [])
+            key = field_key(field)
+            others = self.known.get(key, []) if exclusive and found is not None else []
+            against = contradiction(field, value, others, words, self.names_beside.get(key, []) if others else [])
             met += found is not None and against is None
             if against is not None:
                 whys.append(f"{asked}: the text also states {against[0]!r}, as {against[1]!r}")

@@ -140,11 +140,12 @@ def contradiction(
 
     Args:
         others: the values of the field; ``value`` among them is left out.
-        aside: values of other fields; a value within one, as Indian in the name Raja Indian Cuisine, is not stated.
+        aside: values of other fields as ``plain`` leaves them; a value within one, as Indian in the name Raja Indian
+            Cuisine, is not stated.
     """
     key, text = field_key(field), plain(words)
     for name in aside:
-        text = _blanked(text, re.escape(plain(name.split())))
+        text = _blanked(text, re.escape(name)) if name in text else text
     wanted = plain(value_words(value).split())
     beside = next((group for group in _TOGETHER.get(key, []) if wanted in group), {wanted})
     own = "" if wanted in ("yes", "no") else _blanked(text, _wording(key, wanted))

@@ -19,6 +19,12 @@ Settings = Annotated[
 ]
 
 
+Tokenize = Annotated[
+    str,
+    typer.Option(help="How texts are split before they are compared: 13a, zh (Chinese) or char (characters)."),
+]
+
+
 @app.command()
 def samples(
     data: Annotated[Path, typer.Option(help="The prepared data set that the model was trained on.")],
@@ -94,7 +100,7 @@ def control(
 @app.command()
 def source(
     model: Annotated[str, typer.Argument(help="A model with a source: a folder or a hub name.")],
-    data: Annotated[Path, typer.Option(help="A prepared data set, or aNLG as released (JSON).")],
+    data: Annotated[Path, typer.Option(help="A prepared data set, or aNLG (JSON) or E2E (CSV) as released.")],
     split: Annotated[str, typer.Option(help="Of a prepared data set: which split.")] = "valid",
     candidates: Annotated[
         int,
@@ -109,6 +115,7 @@ def source(
         Path | None, typer.Option("--bertscore", help="Folder of a Hugging Face encoder: BERTScore by it, too.")
     ] = None,
     layer: Annotated[int, typer.Option("--bertscore-layer", help="Which layer of it; -1 is the last.")] = -1,
+    tokenize: Tokenize = "13a",
     out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
     json: FiguresAsJson = False,
 ) -> None:
@@ -117,8 +124,9 @@ def source(
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.source import evaluate_source, read_tasks, source_fields
     from dlmctl.generation.output import check_target, write
+    from dlmctl.metrics.text_files import split_by
 
-    chosen = _settings(settings)
+    chosen, words = _settings(settings), split_by(tokenize)
     if out is not None:
         check_target(out)
     pretrained = from_pretrained(model)
@@ -132,6 +140,7 @@ def source(
             sampler=chosen.sampler,
             encoder=encoder,
             encoder_layer=layer,
+            words=words,
             progress=progress,
         )
     if out is not None:
@@ -145,13 +154,15 @@ def overlap(
     references: Annotated[
         Path, typer.Argument(help="As many groups of texts, empty lines between them, or JSON lines with `references`.")
     ],
+    tokenize: Tokenize = "13a",
     json: FiguresAsJson = False,
 ) -> None:
     """BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as the E2E challenge computes them."""
     from dlmctl.metrics.overlap import overlap as compare
-    from dlmctl.metrics.text_files import read_hypotheses, read_references
+    from dlmctl.metrics.text_files import read_hypotheses, read_references, split_by
 
-    _print(compare(read_hypotheses(hypotheses), read_references(references))._asdict(), json)
+    split = split_by(tokenize)
+    _print(compare(read_hypotheses(hypotheses, split), read_references(references, split))._asdict(), json)
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:

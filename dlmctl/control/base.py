@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from dlmctl.control.check import Check as Check
+from dlmctl.control.check import is_range, joined, settled
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
@@ -24,21 +25,6 @@ if TYPE_CHECKING:
     from dlmctl.control.classifier import Labels as LabelsOf
 
 T = TypeVar("T")
-
-
-class Check(NamedTuple):
-    """The verdict on one text.
-
-    Attributes:
-        score: in [0, 1].
-        why: the reason in a few words.
-        where: the words at fault, counted from 0, where single words can be named.
-    """
-
-    score: float
-    passed: bool
-    why: str
-    where: tuple[int, ...] = ()
 
 
 class ControlParams(BaseModel):
@@ -141,8 +127,16 @@ class Control(Generic[P]):
         return self.sets[sample % len(self.sets)]
 
     def range_of(self, sample: int) -> tuple[int, int] | None:
-        """Fewest and most words of a sample."""
-        return self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
+        """Fewest and most words of a sample.
+
+        Raises:
+            UserError: the control's code fails, or gives something else.
+        """
+        found = self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
+        if found is not None and not is_range(found):
+            what = f"word_range must give two whole numbers or None, and gave {str(found)[:80]}."
+            raise UserError(what, where=self._whose())
+        return found
 
     def load_from(self, model: Pretrained) -> None:
         """Load what the check needs from beside the model.
@@ -171,13 +165,25 @@ class Control(Generic[P]):
             UserError: the control's check fails, or gives something else than a ``Check`` with a score from 0 to 1.
         """
         params = [self.dealt(sample) for sample in samples]
-        found = self._asked("check", lambda: self.check_many(params, texts))
-        for check in found:
-            if not isinstance(check, Check) or not isinstance(check.score, Real) or not 0 <= check.score <= 1:
-                what = f"check must give a Check with a score from 0 to 1, and gave {str(check)[:80]}."
-                raise UserError(what, where=self._whose())
-        if len(found) != len(texts):
-            raise UserError(f"check_many gave {len(found)} verdicts for {len(texts)} texts.", where=self._whose())
+        given = self._asked("check", lambda: list(self.check_many(params, texts)))
+        if len(given) != len(texts):
+            raise UserError(f"check_many gave {len(given)} verdicts for {len(texts)} texts.", where=self._whose())
+        found = self._asked("check", lambda: [settled(check) for check in given])
+        if None in found:
+            gave = str(given[found.index(None)])[:80]
+            what = f"check must give a Check with a score from 0 to 1, and True or False as passed, and gave {gave}."
+            raise UserError(what, where=self._whose())
+        return cast("list[Check]", found)
+
+    def loose(self) -> Control[P]:
+        """What ``not`` turns round.
+
+        Raises:
+            UserError: as of ``under_not``.
+        """
+        found = self._asked("under_not", self.under_not)
+        if not isinstance(found, Control):
+            raise UserError(f"under_not must give a control, not {type(found).__name__}.", where=self._whose())
         return found
 
     def __call__(self, words: Sequence[str]) -> Check:
@@ -238,7 +244,7 @@ class Composite(Control[ControlParams]):
 
     def under_not(self) -> Control[Any]:
         loose = copy.copy(self)
-        loose.parts = [part.under_not() for part in self.parts]
+        loose.parts = [part.loose() for part in self.parts]
         return loose
 
     def _ready(self, batch: BatchContext[Any]) -> list[Part]:
@@ -273,7 +279,7 @@ class All(Composite):
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Passed if all parts passed; the score is their mean."""
-        return [_joined(row) for row in self._verdicts(samples, texts)]
+        return [joined(row) for row in self._verdicts(samples, texts)]
 
 
 class AnyOf(Composite):
@@ -304,7 +310,7 @@ class Not(Composite):
         return PreparedNot(part) if exact is None else exact
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
-        rows = self.parts[0].under_not().verdicts(samples, texts)
+        rows = self.parts[0].loose().verdicts(samples, texts)
         return [Check(1 - check.score, not check.passed, f"not: {check.why}") for check in rows]
 
 
@@ -333,9 +339,3 @@ def check_all(
             label = f"{part.name} {number}"
         verdicts[label] = part.verdicts(samples, texts)
     return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(texts))]
-
-
-def _joined(row: Sequence[Check]) -> Check:
-    where = sorted({place for check in row for place in check.where})
-    score = sum(check.score for check in row) / len(row)
-    return Check(score, all(check.passed for check in row), "; ".join(check.why for check in row), tuple(where))

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import ValidationError
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
 from dlmctl.checkpoint.resolve import resolve
@@ -127,7 +126,7 @@ class Plugin:
         for candidate in [*schema.get("examples", []), fields, *turns, needed]:
             try:
                 self.kind.Params.model_validate(candidate)
-            except ValidationError:
+            except Exception:  # it is not valid, or a validator of its author fails
                 continue
             return dict(candidate)
         return None

@@ -22,10 +22,6 @@ from dlmctl.text.tokenizer import Tokenizer
 LABELS_FILE = "labels.json"
 
 
-# Every batch prepares its control anew; the weights are read for the first.
-_LOADED: WeakKeyDictionary[nn.Module, dict[tuple[type[Control[Any]], str | None], nn.Module]] = WeakKeyDictionary()
-
-
 class Labels(ABC):
     """What the classifier of a control learns, and how. A control names its class of them as ``Labels``.
 
@@ -82,16 +78,33 @@ class Labels(ABC):
 
 L = TypeVar("L", bound=Labels)
 
+# Every batch prepares its control anew; labels and weights are looked for and read for the first.
+_Key = tuple[type[Control[Any]], str | None]
+_LABELS: WeakKeyDictionary[nn.Module, dict[_Key, Labels]] = WeakKeyDictionary()
+_LOADED: WeakKeyDictionary[nn.Module, dict[_Key, nn.Module]] = WeakKeyDictionary()
+
+
+def forget_classifiers(model: nn.Module) -> None:
+    """Read what was trained for a model from disk again when it is next asked for."""
+    _LABELS.pop(model, None)
+    _LOADED.pop(model, None)
+
 
 def load_labels(
     kind: type[L], control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None = None
 ) -> L:
-    """The labels that a control's classifier was trained on.
+    """The labels that a control's classifier was trained on; read once a model.
 
     Raises:
         ModelError: the weights are missing, or their ``labels.json`` is missing or damaged.
     """
-    path = _trained_folder(control, of, name) / LABELS_FILE
+    known = _LABELS.setdefault(of.model, {})
+    if (control, name) not in known:
+        known[control, name] = _read_labels(kind, _trained_folder(control, of, name) / LABELS_FILE)
+    return cast("L", known[control, name])
+
+
+def _read_labels(kind: type[L], path: Path) -> L:
     needed = path.exists() or kind.to_json is not Labels.to_json
     saved = read_json(path, remedy="Train the control again.") if needed else None
     try:

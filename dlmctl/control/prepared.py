@@ -134,15 +134,24 @@ class Part(NamedTuple):
         if shape is None or tuple(shape) != (len(state.x),):
             what = type(energy).__name__ if shape is None else list(shape)
             raise self._fault(f"its energy must have the shape [{len(state.x)}], one number a text, not {what}.")
+        if not energy.is_floating_point():
+            raise self._fault(f"its energy must be real numbers, not {energy.dtype}.")
         if state.x.requires_grad and not energy.requires_grad:
             raise self._fault("its energy has no gradient: compute it from the state by torch, without detach.")
         return energy
 
     def restrict(self, logits: Tensor) -> Tensor:
-        return self._asked("restrict", lambda: self.prepared.restrict(logits))
+        return self._logits("restrict", logits, lambda: self.prepared.restrict(logits))
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
-        return self._asked("constrain", lambda: self.prepared.constrain(logits, t))
+        return self._logits("constrain", logits, lambda: self.prepared.constrain(logits, t))
+
+    def _logits(self, member: str, logits: Tensor, call: Callable[[], Tensor]) -> Tensor:
+        found = self._asked(member, call)
+        if getattr(found, "shape", None) != logits.shape or not found.is_floating_point():
+            shown = list(getattr(found, "shape", [])) or type(found).__name__
+            raise self._fault(f"{member} must give word logits of the shape {list(logits.shape)}, not {shown}.")
+        return found
 
     def verify(self, logits: Tensor) -> None:
         self._asked("verify", lambda: self.prepared.verify(logits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from contextlib import redirect_stdout
 from functools import cache
@@ -107,6 +108,9 @@ def _fault(name: str, found: Any) -> str | None:
     # Weights and verdicts are filed under the class's own name.
     if getattr(found, "name", None) != name:
         return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"
+    weight = found.weight
+    if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        return f"has weight = {str(weight)[:40]}, which is no number from 0"
     params = getattr(found, "Params", None)
     return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
 

@@ -27,7 +27,13 @@ COMPRESSED: dict[str, _Opener] = {
     ".bz2": cast("_Opener", bz2.BZ2File),
     ".xz": cast("_Opener", lzma.LZMAFile),
 }
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# By the first bytes of a file; the longer ones first, as UTF-32 begins like UTF-16.
+_OTHER_ENCODINGS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 class Line(NamedTuple):
@@ -52,12 +58,8 @@ def raw_lines(path: Path) -> Iterator[Line]:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1
-            if number == 1 and raw.startswith(_UTF16):
-                raise DataError(
-                    "is UTF-16, not UTF-8.",
-                    where=str(path),
-                    remedy=f"Convert it: `iconv -f UTF-16 -t UTF-8 {path.name} > new{path.suffix}`.",
-                )
+            if number == 1:
+                _refuse_wide(raw, path)
             if b"\0" in raw:
                 raise DataError("is binary, not text.", where=f"{path}:{number}")
             if len(raw) > MAX_LINE_BYTES:
@@ -70,6 +72,13 @@ def raw_lines(path: Path) -> Iterator[Line]:
                     where=f"{path}:{number}",
                     remedy="Convert it, for example with `iconv -f latin1 -t utf-8`.",
                 ) from None
+
+
+def _refuse_wide(start: bytes, path: Path) -> None:
+    for mark, name in _OTHER_ENCODINGS.items():
+        if start.startswith(mark):
+            remedy = f"Convert it: `iconv -f {name} -t UTF-8 {path.name} > new{path.suffix}`."
+            raise DataError(f"is {name}, not UTF-8.", where=str(path), remedy=remedy)
 
 
 def lines_of(path: Path) -> Iterator[Line]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from dlmctl.datasets.conllu import conllu_sentences
-from dlmctl.datasets.lines import lines_of, parse_json
+from dlmctl.datasets.lines import filled_lines, json_lines, lines_of, parse_json, plain_suffix
 from dlmctl.datasets.meaning import parse_mr, parse_pairs
 from dlmctl.datasets.sniffing import E2E_COLUMNS, FORMATS, Format, sniff
 from dlmctl.datasets.stories import SENTENCES, middles, story
-from dlmctl.datasets.tables import parquet_rows, table_rows
+from dlmctl.datasets.tables import delimiter_of, header_cells, parquet_rows, table_rows
 from dlmctl.errors import DataError
+from dlmctl.text.fields import Value, value_words
 from dlmctl.text.spelling import detokenize, split_words
 
 __all__ = ["FORMATS", "Dropped", "Fields", "Format", "Record", "lines_of", "parse_mr", "read_corpus", "sniff"]
@@ -116,6 +117,40 @@ def read_meanings(path: Path) -> list[tuple[Fields, str]]:
                 found.append((parse_mr(row["mr"] or ""), row.get("ref") or ""))
             except ValueError as error:
                 raise DataError(f"{error}.", where=f"{path}:{line}") from None
+    return found
+
+
+def read_sources(path: Path) -> list[Fields]:
+    """What each row of a file says, to write texts from: E2E's meaning representations, columns of a table, JSON lines.
+
+    Empty cells and values, and the column or key ``text``, are left out.
+
+    Raises:
+        DataError: the file cannot be read, is none of these, or has no rows.
+    """
+    suffix, first = plain_suffix(path), next((line.text for line in filled_lines(path)), "")
+    if suffix in (".csv", ".tsv"):
+        if "mr" in map(str.lower, header_cells(first, delimiter_of(path, first))):
+            found = [fields for fields, _ in read_meanings(path)]
+        else:
+            found = [_given(path, line, row) for line, row in table_rows(path, []) if row]
+    elif suffix in (".jsonl", ".ndjson"):
+        found = [_given(path, line, row) for line, row in json_lines(path)]
+    else:
+        raise DataError(
+            f"{suffix or 'this'} is no table of sources.", where=str(path), remedy=".csv, .tsv and .jsonl are."
+        )
+    if not found:
+        raise DataError("has no rows.", where=str(path))
+    return found
+
+
+def _given(path: Path, line: int, row: Any) -> Fields:
+    given = row if isinstance(row, dict) else {}
+    found = {name: value for name, value in given.items() if name is not None and name != "text"}
+    found = {name: value for name, value in found.items() if isinstance(value, Value) and value_words(value)}
+    if not found:
+        raise DataError("says nothing to write from.", where=f"{path}:{line}")
     return found
 
 

@@ -18,7 +18,7 @@ from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation
 from dlmctl.metrics.bertscore import bert_score, require_encoder
 from dlmctl.metrics.overlap import overlap
-from dlmctl.metrics.text_files import mteval_words
+from dlmctl.metrics.text_files import Split, mteval_words
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.draw import Progress
 from dlmctl.text.fields import Value
@@ -103,6 +103,7 @@ def evaluate_source(
     sampler: SamplerSettings | None = None,
     encoder: Path | None = None,
     encoder_layer: int = -1,
+    words: Split = mteval_words,
     progress: Progress | None = None,
 ) -> tuple[dict[str, float], Generation]:
     """Draw one text for each source and compare it with its references.
@@ -111,10 +112,11 @@ def evaluate_source(
         candidates: texts drawn for each source, of which the one most like the others is kept.
         encoder: folder of the encoder that BERTScore is measured with; None for no BERTScore.
         encoder_layer: the layer of it; see ``evaluation.bertscore``.
+        words: texts to the words that are compared.
 
     Returns:
         Figures and texts. Figures: ``sources``, ``references`` for each on average; of the sources that have
-        references the scores of ``metrics.overlap`` (words split as ``dlmctl evaluate overlap`` does it) and
+        references the scores of ``metrics.overlap`` (of ``words``) and
         ``bert_score`` where there is an ``encoder``; ``seconds_per_source``.
 
     Raises:
@@ -137,8 +139,8 @@ def evaluate_source(
     compared = [(sample.text, task.references) for sample, task in zip(result, tasks, strict=True) if task.references]
     if compared:
         texts, references = [text for text, _ in compared], [group for _, group in compared]
-        words = [[mteval_words(text) for text in group] for group in references]
-        figures |= overlap([mteval_words(text) for text in texts], words)._asdict()
+        wanted = [[words(text) for text in group] for group in references]
+        figures |= overlap([words(text) for text in texts], wanted)._asdict()
         if encoder is not None:
             figures["bert_score"] = sum(bert_score(texts, references, encoder, encoder_layer)) / len(compared)
     return {**figures, "seconds_per_source": result.seconds / len(tasks)}, result

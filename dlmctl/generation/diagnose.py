@@ -15,11 +15,13 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
-from dlmctl.recipe.recipe import ControlSpec, Recipe, every
+from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import impossible
+from dlmctl.sampling.latent_draw import latent_sampler
 from dlmctl.sampling.latent_steering import method_for
+from dlmctl.sampling.masked_draw import sampler_name
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 
@@ -60,17 +62,25 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     """Ask a model whether it can do what a recipe asks for.
 
     Raises:
-        RecipeError: an unknown device, label, field or word, missing weights or scorer, a method that the model does
-            not have, controls that contradict each other or that its texts are too short for.
+        RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler or method that the
+            model does not have, controls that contradict each other or that its texts are too short for.
     """
     pretrained.model.to(find_device(recipe, file))
     prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=file.error)
+    with _faults_at(("sampler", "name"), file):
+        if pretrained.model.family == "gaussian":
+            latent_sampler(recipe.sampler)
+        else:
+            sampler_name(recipe.sampler, None)
     chosen = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
     if chosen and {"lm_score", "worst_word"} & set(recipe.rank_by):
         with _faults_at(("rank_by",), file):
             load_scorer(pretrained.folder / "scorer")
     for specs in recipe.spec_sets():
-        control = build_control(specs)
+        try:
+            control = build_control(specs)
+        except Misplaced as fault:
+            raise file.error(fault.place, fault.what, fault.remedy) from None
         if control is not None:
             _try(_Trial(recipe, pretrained, prompt), control, specs, file)
 
@@ -99,7 +109,7 @@ class _Trial:
         tried = min(MOST_TRIED, max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
         plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
         try:
-            control.attach(self.pretrained)
+            control.load_from(self.pretrained)
             found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(tried)])
         except UserError as error:
             return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -126,14 +127,14 @@ def run(
     Args:
         recipe: the name of a bundled one, a file, the settings of one as a dict, or a ``Recipe``; the ``controls`` of
             the last two may hold control objects.
-        model: the recipe's model, where it is loaded already.
+        model: a loaded model, in place of the recipe's.
         samples, seed: in place of the recipe's.
         overrides: settings laid over those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
 
     Raises:
         UserError: the recipe cannot be read, does not validate, or asks for what its model cannot do.
     """
-    found, origin = _recipe(recipe, overrides)
+    found, origin = _recipe(recipe, overrides, None if model is None else str(model.folder))
     changes = {
         name: whole(name, value, least=least)
         for name, value, least in (("samples", samples, 1), ("seed", seed, 0))
@@ -142,14 +143,15 @@ def run(
     return run_recipe(found.model_copy(update=changes), model=model, origin=origin, progress=progress, on_step=on_step)
 
 
-def _recipe(recipe: Any, overrides: Sequence[str]) -> tuple[Recipe, SettingsFile | None]:
+def _recipe(recipe: Any, overrides: Sequence[str], model: str | None) -> tuple[Recipe, SettingsFile | None]:
+    """A recipe and where it stands; for another model than its own, whose family says what a preset means."""
     if isinstance(recipe, str | Path):
-        return load_recipe(str(recipe), overrides)
+        return load_recipe(str(recipe), [*overrides, *([] if model is None else [f"model={json.dumps(model)}"])])
     if overrides:
         raise UserError("can be laid over recipes by name only.", where="overrides", remedy="Change the recipe itself.")
     if isinstance(recipe, Recipe):
         return recipe, None
     if isinstance(recipe, Mapping):
-        return validated(dict(recipe))
+        return validated({**recipe, **({} if model is None else {"model": model})})
     what = f"{type(recipe).__name__!r} is not a recipe."
     raise UserError(what, where="recipe", remedy="Give a name, a file, a dict of its settings or a Recipe.")

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dlmctl.datasets.lines import json_lines, lines_of, plain_suffix
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, UserError
 
 Words = list[str]
 
 
-def read_hypotheses(path: Path) -> list[Words]:
+def mteval_words(text: str) -> Words:
+    """The words of a text by the rules of mteval-13a: punctuation apart, but not within numbers."""
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    return str(Tokenizer13a()(text)).split()
+
+
+Split = Callable[[str], Words]
+# How texts are split into words before they are compared, as sacrebleu names it.
+SPLITTINGS = ("13a", "zh", "char")
+
+
+def split_by(name: str) -> Split:
+    """What splits texts into the words that are compared.
+
+    Args:
+        name: ``13a``, the rules of mteval-13a; ``zh``, the same with each Chinese character as a word; ``char``, each
+            character.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in SPLITTINGS:
+        raise UserError(
+            f"there is no splitting {name!r}.", where="--tokenize", remedy=f"Known: {', '.join(SPLITTINGS)}."
+        )
+    from sacrebleu.metrics.bleu import BLEU
+
+    tokenizer = BLEU(tokenize=name).tokenizer
+    return lambda text: str(tokenizer(text)).split()
+
+
+def read_hypotheses(path: Path, split: Split = mteval_words) -> list[Words]:
     """One text for each line, as words.
 
     Args:
+        split: what makes words of a text.
         path: ``.jsonl`` holds strings or objects with a ``text`` (as ``dlmctl generate`` writes them); in any other
             file a line is a text. An empty line is an empty text.
 
@@ -22,14 +56,15 @@ def read_hypotheses(path: Path) -> list[Words]:
         DataError: the file cannot be read, or a line is no text.
     """
     if plain_suffix(path) != ".jsonl":
-        return [mteval_words(line) for _, line in lines_of(path)]
-    return [mteval_words(_text(value, place)) for place, value in _values(path)]
+        return [split(line) for _, line in lines_of(path)]
+    return [split(_text(value, place)) for place, value in _values(path)]
 
 
-def read_references(path: Path) -> list[list[Words]]:
+def read_references(path: Path, split: Split = mteval_words) -> list[list[Words]]:
     """One or more texts for each source, as words.
 
     Args:
+        split: what makes words of a text.
         path: ``.jsonl`` holds for each source a list of strings, an object with such a list as ``references``, or one
             text as in ``read_hypotheses``. In any other file empty lines separate the sources; where there are none,
             every line is a source with one reference.
@@ -38,26 +73,19 @@ def read_references(path: Path) -> list[list[Words]]:
         DataError: the file cannot be read, or a line holds no texts.
     """
     if plain_suffix(path) == ".jsonl":
-        return [[mteval_words(text) for text in _texts(value, place)] for place, value in _values(path)]
+        return [[split(text) for text in _texts(value, place)] for place, value in _values(path)]
     lines = [line for _, line in lines_of(path)]
     while lines and not lines[-1]:
         lines.pop()
     if all(lines):
-        return [[mteval_words(line)] for line in lines]
+        return [[split(line)] for line in lines]
     groups: list[list[Words]] = [[]]
     for line in lines:
         if line:
-            groups[-1].append(mteval_words(line))
+            groups[-1].append(split(line))
         elif groups[-1]:
             groups.append([])
     return [group for group in groups if group]
-
-
-def mteval_words(text: str) -> Words:
-    """The words of a text by the rules of mteval-13a: punctuation apart, but not within numbers."""
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-
-    return str(Tokenizer13a()(text)).split()
 
 
 def _values(path: Path) -> list[tuple[str, Any]]:

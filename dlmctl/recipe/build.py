@@ -7,11 +7,16 @@ from typing import Any
 
 from dlmctl.control.base import All, AnyOf, Control, Not
 from dlmctl.control.registry import find_control
-from dlmctl.recipe.recipe import ControlSpec
+from dlmctl.errors import UserError, first_line
+from dlmctl.recipe.recipe import ControlSpec, Misplaced
 
 
 def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
-    """The control that a recipe's entries describe, or None if there are none."""
+    """The control that a recipe's entries describe, or None if there are none.
+
+    Raises:
+        Misplaced: the code of one fails.
+    """
     controls = [_build(spec) for spec in specs]
     if not controls:
         return None
@@ -30,6 +35,17 @@ def _build(spec: ControlSpec) -> Control[Any]:
         made = Not(parts[0])
     else:
         kind = find_control(spec.name)
-        made = kind.each([kind.Params.model_validate(params) for params in spec.params])
+        made = _made(kind, spec)
     made.weight *= spec.weight  # a control may bring a weight of its own
     return made
+
+
+def _made(kind: type[Control[Any]], spec: ControlSpec) -> Control[Any]:
+    sets = [kind.Params.model_validate(params) for params in spec.params]
+    try:
+        return kind.each(sets)
+    except UserError:
+        raise
+    except Exception as error:  # whatever an author's code may do
+        what = f"control {spec.name!r} ({kind.__module__}) cannot be made: {first_line(error)}."
+        raise Misplaced(spec.place, what) from error

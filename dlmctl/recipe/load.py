@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.control.registry import find_control
+from dlmctl.datasets.readers import read_sources
 from dlmctl.errors import RecipeError, UserError, first_line
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.legacy import renew
@@ -102,6 +103,7 @@ def _checked(value: Any, file: SettingsFile, overrides: Sequence[str]) -> tuple[
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
     overlay(value, overrides, file)
     renew(value, file)
+    _read_source(value, file)
     kind = MatchedRecipe if "conditions" in value else Recipe
     try:
         recipe = kind.model_validate(value)
@@ -114,6 +116,19 @@ def _checked(value: Any, file: SettingsFile, overrides: Sequence[str]) -> tuple[
     except Misplaced as misplaced:
         raise file.error(misplaced.place, misplaced.what, misplaced.remedy) from None
     return recipe, file
+
+
+def _read_source(settings: dict[str, Any], file: SettingsFile) -> None:
+    """Put the rows of a file in place of ``source: "@FILE"``, and a sample for each where no number is given."""
+    source = settings.get("source")
+    if not isinstance(source, str) or not source.startswith("@"):
+        return
+    try:
+        rows = read_sources(Path(source[1:]))
+    except UserError as error:
+        raise file.error(("source",), f"{error.where}: {error.what}", error.remedy) from None
+    settings["source"] = rows
+    settings.setdefault("samples", len(rows))
 
 
 def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:

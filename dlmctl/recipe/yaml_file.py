@@ -6,6 +6,7 @@ text, ``7:30`` is text and not 450, ``1e-3`` is a number, and tags beyond those 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -276,7 +277,8 @@ def override(settings: dict[str, Any], setting: str, file: SettingsFile | None =
     if not separator or not key:
         raise RecipeError(f"{setting!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
     try:
-        value, given = parse(text, "value")
+        # Names a file of them, and no YAML text begins so.
+        value, given = parse(json.dumps(text) if key == "source" and text.startswith("@") else text, "value")
     except RecipeError as error:
         raise RecipeError(f"{text!r} is not a YAML value.", where=f"--set {key}", remedy=error.remedy) from None
     *parents, last = key.split(".")

@@ -13,21 +13,13 @@ from torch import Tensor
 
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.recipe.settings import Guidance
+from dlmctl.sampling.batches import batch_size_for
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_steering import LatentSteered
 from dlmctl.sampling.steering import WHOLE, problems_of
 
 # Steps from one look at the device to the next.
 READ_EVERY = 4
-
-
-def batch_size_for(rows: int) -> int:
-    """The size of a batch that still has so many rows to draw: up to the next quarter between powers of two.
-
-    For every new shape the matrix library makes a kernel, which costs time and stays in memory, so shapes must be few.
-    """
-    quarter = max(1, (1 << (rows - 1).bit_length()) // 8)
-    return -(-rows // quarter) * quarter
 
 
 def exit_from(guidance: Guidance, times: Sequence[float]) -> float:

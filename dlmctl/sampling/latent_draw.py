@@ -81,18 +81,24 @@ def times_of(schedule: Schedule, sampler: SamplerSettings, steps: int) -> Tensor
 
 
 def _family(plan: Plan, batch: Batch) -> ClassifierFree:
-    """The model for the rows of a batch, with what they are about and the sampler.
-
-    Raises:
-        RecipeError: the sampler is of another family.
-    """
+    """The model for the rows of a batch, with what they are about and the sampler."""
     model, sampler = plan.pretrained.latent, plan.sampler
-    name = "ddim" if sampler.name == "auto" else sampler.name
-    if name not in SAMPLERS:
-        what = f"{sampler.name!r} is a sampler of masked models, and this model has latents."
-        raise RecipeError(what, where="sampler.name", remedy=f"Take one of {', '.join(SAMPLERS)}.")
+    name = latent_sampler(sampler)
     rule = SAMPLERS[name](model.schedule, 0.0 if name == "dpmpp_2m" else sampler.eta)
     return ClassifierFree(model, rule, plan.prompt, [draw.sample for draw, _ in batch], sampler.condition_scale)
+
+
+def latent_sampler(sampler: SamplerSettings) -> str:
+    """The name of the sampler asked for.
+
+    Raises:
+        RecipeError: it is of another family.
+    """
+    name = "ddim" if sampler.name == "auto" else sampler.name
+    if name not in SAMPLERS:
+        what = f"{name!r} is a sampler of masked models, and this model has latents."
+        raise RecipeError(what, where="sampler.name", remedy=f"Take auto or one of {', '.join(SAMPLERS)}.")
+    return name
 
 
 def _steered(plan: Plan, batch: Batch, control: PreparedAll | None) -> LatentSteered:

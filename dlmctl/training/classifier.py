@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.control_weights import embedding_digest, new_control_folder, save_control_weights
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, labels_of
+from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
 from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.model import DiffusionLM
@@ -168,4 +168,5 @@ def train_control(
     judged = {} if judge is None else {"judge": judge}
     card = {"control": control.name, **judged, "training": config.model_dump(), "validation": figures}
     save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files)
+    forget_classifiers(pretrained.model)
     return folder

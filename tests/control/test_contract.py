@@ -1,17 +1,22 @@
 """What an author of a control may rely on, and what is said where the code of one is at fault."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from controls.length import Length
 from dlmctl.control.base import Check, Control, ControlParams
-from dlmctl.control.prepared import Prepared
+from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import UserError
-from dlmctl.generation.generate import generate
+from dlmctl.generation.diagnose import examine
+from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.settings import SamplerSettings
 
 QUICK = SamplerSettings(steps=2)
@@ -100,13 +105,63 @@ def test_a_control_without_a_check_says_so(monkeypatch):
 
 @pytest.mark.parametrize(
     "verdict",
-    [True, None, 0.5, (1.0, True, ""), *(Check(score, True, "") for score in (7.5, -0.1, math.nan, "all", None))],
+    [
+        True,
+        None,
+        0.5,
+        (1.0, True, ""),
+        *(Check(score, True, "") for score in (7.5, -0.1, math.nan, "all", None)),
+        Check(1.0, None, ""),
+    ],
 )
 def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
     with pytest.raises(UserError, match="check must give a Check with a score from 0 to 1") as caught:
         Letters()(["a"])
     assert str(verdict)[:20] in said(caught)
+
+
+def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
+    verdict = Check(np.float32(0.5), np.bool_(True), "", (np.int64(1),))
+    monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
+    assert json.dumps(Letters()(["a"])) == '[0.5, true, "", [1]]'
+
+
+@pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])
+def test_a_range_is_two_whole_numbers(monkeypatch, found):
+    monkeypatch.setattr(Letters, "word_range", lambda self, params: found)
+    with pytest.raises(UserError, match="word_range must give two whole numbers or None, and gave") as caught:
+        Letters().range_of(0)
+    said(caught)
+
+
+def test_what_not_turns_round_is_a_control(monkeypatch):
+    monkeypatch.setattr(Letters, "under_not", lambda self: 1 / 0)
+    with pytest.raises(UserError, match="under_not failed: ZeroDivisionError") as caught:
+        (~Letters()).verdicts([0], [["a"]])
+    said(caught)
+    monkeypatch.setattr(Letters, "under_not", lambda self: None)
+    with pytest.raises(UserError, match="under_not must give a control, not NoneType"):
+        (~Letters()).verdicts([0], [["a"]])
+
+
+@pytest.mark.parametrize("found", [3, "x", torch.zeros(2, 2), torch.zeros(2, 3, 4, dtype=torch.bool)])
+@pytest.mark.parametrize("member", ["restrict", "constrain"])
+def test_word_logits_stay_word_logits(monkeypatch, member, found):
+    part = Part("letters", 1.0, Prepared())
+    monkeypatch.setattr(Prepared, member, lambda self, *_: found)
+    logits = torch.zeros(2, 3, 4)
+    with pytest.raises(UserError, match=rf"'letters' .*{member} must give word logits of the shape \[2, 3, 4\]"):
+        part.restrict(logits) if member == "restrict" else part.constrain(logits, torch.zeros(2))
+
+
+@pytest.mark.parametrize("member", ["attach", "__init__"])
+def test_a_control_that_fails_in_a_recipe_is_named_with_its_line(monkeypatch, pretrained, member):
+    monkeypatch.setattr(Length, member, lambda self, *_, **__: 1 / 0)
+    recipe, file = read_recipe("samples: 1\ncontrols:\n  - length: {words: 3}\n", "mine.yaml")
+    for act in (lambda: examine(recipe, pretrained, file), lambda: run_recipe(recipe, model=pretrained, origin=file)):
+        with pytest.raises(UserError, match=r"mine.yaml:\d: control 'length' .*: ZeroDivisionError"):
+            act()
 
 
 def test_a_verdict_is_given_for_every_text(monkeypatch):

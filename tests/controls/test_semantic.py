@@ -198,13 +198,14 @@ def test_guided_generation_runs_and_checks(trained):
 def knowing(**params):
     """The control as it is beside a model that was trained on such fields."""
     control = Semantic(**params)
-    control.known = {
+    values = {
         "food": ["French", "Indian"],
         "price": ["cheap", "high", "less than £ 20"],
         "area": AREAS,
         "near": ["Old Indian Palace"],
         "type": ["pub", "restaurant"],
     }
+    control.know(values)
     return control
 
 

@@ -127,6 +127,7 @@ def test_parquet_is_read(tmp_path):
         ("a.yaml", "text: a\n", r"\.yaml files are no form of texts"),
         ("a.txt", b"a\0b\n", "is binary"),
         ("a.txt", "a mill\n".encode("utf-16"), r"is UTF-16.*iconv -f UTF-16 -t UTF-8"),
+        ("a.txt", "a mill\n".encode("utf-32"), r"is UTF-32.*iconv -f UTF-32 -t UTF-8"),
         ("a.parquet.gz", b"", "is compressed Parquet"),
         ("testset.csv", 'MR\n"name[Mill]"\n', "meaning representations without texts"),
     ],

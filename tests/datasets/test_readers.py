@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dlmctl.datasets.readers import Dropped, parse_mr, read_corpus, sniff
+from dlmctl.datasets.readers import Dropped, parse_mr, read_corpus, read_sources, sniff
 from dlmctl.errors import DataError
 
 STORY = ["Ann went out.", "It rained.", "She ran.", "A bus came.", "She was home soon."]
@@ -154,3 +154,36 @@ def test_stories_become_middles_with_their_neighbours(tmp_path, form):
         {"before": before, "after": after} for before, after in zip(TALE[:3], TALE[2:], strict=True)
     ]
     assert dropped.counts == ({} if form == "columns" else {"unreadable": 1})
+
+
+ROWS = [{"name": "Blue Door", "area": "riverside"}, {"name": "The Mill"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("e2e.csv", 'MR\r\n"name[Blue Door], area[riverside]"\r\nname[The Mill]\r\n'),
+        ("refs.csv", 'mr,ref\n"name[Blue Door], area[riverside]",A pub .\nname[The Mill],A mill .\n'),
+        ("plain.tsv", "\ufeffname\tarea\ttext\nBlue Door\triverside\tx\nThe Mill\t\ty\n\n"),
+        ("rows.jsonl", '{"name": "Blue Door", "area": "riverside", "text": "x"}\n{"name": "The Mill", "area": null}\n'),
+    ],
+)
+def test_rows_are_sources(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_sources(tmp_path / name) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", "x\n", "a.txt: .txt is no table of sources. .csv, .tsv and .jsonl are."),
+        ("a.csv", "name,area\n", "a.csv: has no rows."),
+        ("a.jsonl", '{"name": "x"}\n[1]\n', "a.jsonl:2: says nothing to write from."),
+        ("a.csv", "mr\nname\n", "a.csv:2: not field"),
+    ],
+)
+def test_what_is_no_table_of_sources_is_said(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(DataError) as caught:
+        read_sources(tmp_path / name)
+    assert said in str(caught.value)

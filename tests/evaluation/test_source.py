@@ -28,9 +28,9 @@ STORIES = {
 }
 
 
-def source_model(folder, tokenizer, fields):
-    """An untrained model that knows no word of its sources."""
-    words = WordTokenizer.from_corpus([])
+def source_model(folder, tokenizer, fields, known=()):
+    """An untrained model that knows no word of its sources, or only these."""
+    words = WordTokenizer.from_corpus([list(known)], min_count=1)
     torch.manual_seed(0)
     source = {"source": {"fields": fields, "layers": 1}, "source_vocab_size": len(words), "source_closed": fields[:1]}
     config = tiny_config(len(tokenizer), **source)
@@ -77,6 +77,30 @@ def test_observations_of_anlg_are_what_is_before_and_after(tmp_path, tokenizer):
     result = run(source_model(tmp_path / "model", tokenizer, ["before", "after"]), "--data", path, "--limit", 1)
     assert result.exit_code == 0, result.output
     assert "references                   2.0000" in result.stdout
+
+
+E2E = ["name[The Mill], eatType[pub]", "name[The Mill], eatType[inn]", "name[The Mill], eatType[pub]"]
+
+
+def test_the_test_set_of_e2e_is_a_text_for_each_row_and_a_score_only_with_references(tmp_path, tokenizer):
+    bare, full = tmp_path / "testset.csv", tmp_path / "testset_w_refs.csv"
+    bare.write_text("MR\n" + "".join(f'"{mr}"\n' for mr in E2E), "utf-8")
+    full.write_text("mr,ref\n" + "".join(f'"{mr}",the bakery sells bread .\n' for mr in E2E), "utf-8")
+    model = source_model(tmp_path / "model", tokenizer, ["name", "Type"], known=["name:", "The", "Mill"])
+    for data, scored in ((bare, False), (full, True)):
+        result = run(model, "--data", data, "--json")
+        assert result.exit_code == 0, result.output
+        figures = json.loads(result.stdout)
+        assert (figures["sources"], "bleu" in figures) == (2, scored)
+    arguments = ["generate", "--model", str(model), "--steps", "2", "--set", f"source=@{bare}"]
+    drawn = CliRunner().invoke(app, [*arguments, "--json"])
+    assert drawn.exit_code == 0, drawn.output
+    found = json.loads(drawn.stdout)
+    assert [source["Type"] for source in found["recipe"]["source"]] == ["pub", "inn", "pub"]
+    assert len(found["samples"]) == 3
+    assert len(CliRunner().invoke(app, [*arguments, "-n", "1", "--seed", "3"]).stdout.splitlines()) == 1
+    missing = CliRunner().invoke(app, [*arguments[:-1], "source=@nowhere.csv"])
+    assert (missing.exit_code, "command line: nowhere.csv: no such file." in missing.stderr) == (2, True)
 
 
 def test_what_cannot_be_is_said(tmp_path, data, model_folder, tokenizer):

@@ -56,3 +56,22 @@ def test_the_command_prints_the_scores(tmp_path):
     assert list(figures) == ["bleu", "nist", "meteor_exact_stem", "rouge_l", "cider"]
     plain = CliRunner().invoke(app, ["evaluate", "overlap", str(texts), str(references)])
     assert "bleu                         1.0000" in plain.stdout
+
+
+def test_texts_without_spaces_are_compared_by_their_characters(tmp_path):
+    texts = written(tmp_path, "out.txt", "灯笼餐厅提供便宜的菜。\n")
+    references = written(tmp_path, "ref.txt", "灯笼餐厅提供昂贵的菜。\n")
+
+    def bleu(*options):
+        run = CliRunner().invoke(app, ["evaluate", "overlap", str(texts), str(references), "--json", *options])
+        assert run.exit_code == 0, run.stderr
+        return json.loads(run.stdout)["bleu"]
+
+    assert bleu() == 0  # one word, and another one
+    assert (
+        bleu("--tokenize", "zh")
+        == bleu("--tokenize", "char")
+        == pytest.approx((9 / 11 * 7 / 10 * 5 / 9 * 3 / 8) ** 0.25)
+    )
+    run = CliRunner().invoke(app, ["evaluate", "overlap", str(texts), str(references), "--tokenize", "ja"])
+    assert (run.exit_code, "--tokenize: there is no splitting 'ja'. Known: 13a, zh, char." in run.stderr) == (2, True)

@@ -27,6 +27,7 @@ FAULTS = [
     ),
     ("label: x\n", "mine.yaml:1: the model "),
     ("samples: 1\ncandidates: 2\nrank_by: [lm_score]\n", "mine.yaml:3: "),
+    ("samples: 1\nsampler:\n  name: random\n", "mine.yaml:3: sampler.name: 'random' is a sampler of masked models"),
     ("samples: 1\ndevice: cuda:77\n", "mine.yaml:2: device 'cuda:77' cannot be used"),
 ]
 

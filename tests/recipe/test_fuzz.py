@@ -118,7 +118,7 @@ recipes = mapping(
     controls=st.lists(entries, max_size=3),
     preset=st.sampled_from(["fast", "balanced", "quality", "paper"]),
     sampler=mapping(
-        name=st.sampled_from(["ddim", "ancestral", "dpmpp_2m"]),
+        name=st.sampled_from(["auto", "ddim", "ancestral", "dpmpp_2m", "random", "remasking"]),
         steps=counts,
         eta=shares,
         last=shares,
@@ -207,7 +207,7 @@ def smaller(recipe: Recipe) -> Recipe:
 def outcome(text: str, pretrained: Any) -> Generation | UserError:
     with deadline():
         try:
-            recipe, file = read_recipe(text, "fuzz.yaml")
+            recipe, file = read_recipe(text, "fuzz.yaml", [f"model={pretrained.folder}"])
             return run_recipe(smaller(recipe), model=pretrained, origin=file)
         except UserError as error:
             return error

@@ -143,6 +143,18 @@ def test_batches_are_no_larger_than_asked_for():
     assert batches_of([], 4, mixed=True) == []
 
 
+def test_many_texts_make_batches_of_few_sizes():
+    """Each new shape costs memory for good, and a long run goes on and on."""
+    sizes = set()
+    for seed in range(20):
+        numbers = torch.randint(1, 5, (200,), generator=torch.Generator().manual_seed(seed))
+        lengths = sorted((8 * numbers).tolist())
+        batches = batches_of(rows(*lengths), 50, mixed=seed % 2 == 0)
+        assert [row for batch in batches for row in batch] == rows(*lengths)
+        sizes |= {len(batch) for batch in batches}
+    assert sizes <= {*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 50}
+
+
 def test_without_masks_each_length_has_batches_of_its_own():
     assert positions(batches_of(rows(8, 8, 16, 24), 64, mixed=False)) == [[8, 8], [16], [24]]
 

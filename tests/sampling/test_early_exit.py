@@ -10,7 +10,8 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance
-from dlmctl.sampling.early_exit import EarlyExit, batch_size_for, exit_from
+from dlmctl.sampling.batches import batch_size_for
+from dlmctl.sampling.early_exit import EarlyExit, exit_from
 from dlmctl.sampling.steering import WHOLE
 
 WIDTH, LENGTH = 3, 4

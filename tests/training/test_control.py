@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dlmctl.checkpoint import bundled
+from dlmctl.checkpoint import bundled, control_weights
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.user_weights import weights_beside
 from dlmctl.control.base import Control, ControlParams
-from dlmctl.control.classifier import Labels, labels_of, load_classifier
+from dlmctl.control.classifier import Labels, labels_of, load_classifier, load_labels
 from dlmctl.datasets.dataset import write_split
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, UserError
@@ -171,6 +171,25 @@ def test_training_for_a_bundled_model_writes_nothing_into_it(model_folder, data,
         assert not load_classifier(StartsWith, batch(from_pretrained("tiny")), name).training
     with pytest.raises(ModelError, match="There are weights named mine"):
         load_classifier(StartsWith, batch(model), "yours")
+
+
+def test_weights_in_the_users_folder_are_looked_for_once(model_folder, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name, **_: tmp_path / "home" / name)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    model = from_pretrained(shutil.copytree(model_folder, tmp_path / "readonly"))
+    train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
+    load_labels(FirstWord, StartsWith, model)
+    first = load_classifier(StartsWith, batch(model))
+    monkeypatch.setattr(control_weights, "embedding_digest", lambda _: pytest.fail("the table is digested again"))
+    load_labels(FirstWord, StartsWith, batch(model))
+    assert load_classifier(StartsWith, batch(model)) is first
+
+
+def test_weights_trained_anew_are_those_that_guide(model, data, tmp_path):
+    train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
+    before = load_classifier(StartsWith, batch(model))
+    train_control(StartsWith, model, config(steps=1, seed=1), data, tmp_path / "other")
+    assert not torch.equal(load_classifier(StartsWith, batch(model)).weight, before.weight)
 
 
 def test_a_judge_is_for_labels_that_come_from_one(model, data):
