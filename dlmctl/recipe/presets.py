@@ -41,8 +41,8 @@ PRESETS: Settings = {
 # order.
 MASKED: Settings = {
     "fast": {"sampler": {"steps": None, "temperature": 1.0, "min_p": 0.02}, "guidance": {}},
-    "balanced": {"sampler": {"steps": None, "temperature": 0.8, "min_p": 0.02}, "guidance": {}},
-    "quality": {"sampler": {"steps": None, "temperature": 0.7, "min_p": 0.02}, "guidance": {}},
+    "balanced": {"sampler": {"steps": None, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
+    "quality": {"sampler": {"steps": None, "temperature": 0.8, "min_p": 0.02}, "guidance": {}},
     "paper": {
         "sampler": {"name": "random", "steps": None, "temperature": 1.0, "min_p": 0.0, "precision": "fp32"},
         "guidance": {},
