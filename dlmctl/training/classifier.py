@@ -27,6 +27,7 @@ from dlmctl.errors import DataError
 from dlmctl.text.tokenizer import same_words
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
+from dlmctl.training.progress import Grid
 from dlmctl.training.state import digest
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -39,6 +40,15 @@ class ControlTask:
     Raises:
         DataError: the data was prepared with another vocabulary than the model's.
     """
+
+    grid = Grid(
+        "accuracy at noise level",
+        [f"{level:g}" for level in NOISE_LEVELS],
+        {
+            "of noisy latents": [f"accuracy_x_t_{level:g}" for level in NOISE_LEVELS],
+            "of estimates from them": [f"accuracy_x0_{level:g}" for level in NOISE_LEVELS],
+        },
+    )
 
     def __init__(
         self,
@@ -101,21 +111,27 @@ class ControlTask:
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy at each noise level, on x_t and on the model's x_0 estimate from it."""
+        """Accuracy at each noise level, on x_t and on the model's x_0 estimate from it, and their mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
         rows = np.arange(min(VALIDATION_ROWS, len(self.valid)))
         ids = torch.from_numpy(padded(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
         clean = self.lm.embed(ids)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(device)
+        total = 0.0
         for level in NOISE_LEVELS:
             t = torch.full((len(ids),), level, dtype=torch.float64, device=device)
             x = q_sample(self.lm.schedule, clean, t, noise)
-            _, accuracy = self.learned.classifier_loss(model, x, t, labels)
+            loss, accuracy = self.learned.classifier_loss(model, x, t, labels)
             figures[f"accuracy_x_t_{level:g}"] = accuracy.mean().item()
-            _, accuracy = self.learned.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
+            total += loss.mean().item()
+            loss, accuracy = self.learned.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
             figures[f"accuracy_x0_{level:g}"] = accuracy.mean().item()
-        return figures
+            total += loss.mean().item()
+        return {"loss": total / (2 * len(NOISE_LEVELS)), **figures}
+
+    def loss_of(self, figures: dict[str, float]) -> float:
+        return figures["loss"]
 
     def samples(self, model: nn.Module) -> list[str]:
         return []
