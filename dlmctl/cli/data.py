@@ -87,8 +87,9 @@ def prepare(
     """Turn text files into a data set for training.
 
     Reads E2E (the released CSV, or attribute : value | ...||text), ROCStories (CSV or JSON lines), JSON lines, CSV and
-    TSV with a text column, CoNLL-U (its tags are kept), Parquet, text (a text a line) and prose (running text, cut into
-    sentences; --format prose); all but Parquet also as .gz, .bz2 or .xz. Of a folder all files are read. Says what was left out, and why.
+    TSV with a text column, CoNLL-U (its tags are kept), Parquet, text (one a line) and, with --format prose, running
+    text, which is cut into sentences; all but Parquet also as .gz, .bz2 or .xz. Of a folder all files are read.
+    Says what was left out, and why.
     """
     from dlmctl.annotators.tagging import upos_tagger
     from dlmctl.datasets.prepare import find_tokenizer

@@ -1,4 +1,4 @@
-"""The best validation of a run: its weights are kept, a run without a better one ends, and the figures are read easily."""
+"""The best validation of a run: its weights are kept, a run without a better one ends."""
 
 import io
 import itertools
