@@ -147,8 +147,7 @@ def prepare(
         second = read(valid) if valid else _hold_out(first, valid_share, seed)
         if tagger is not None:
             first.records, second.records = tagged(first.records, tagger), tagged(second.records, tagger)
-        notes = prose_note(first.format, [record.text for record in first.records])
-        notes += field_notes([record.fields for texts in (first, second) for record in texts.records if record.fields])
+        notes = _notes(first, second)
         vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count, splitting)
         vocabulary.save(staging)
         train_rows = _write(staging, "train", first, vocabulary, packing, length)
@@ -158,6 +157,12 @@ def prepare(
         report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, said)
         _write_report(report, staging)
     return report
+
+
+def _notes(first: _Texts, second: _Texts) -> list[str]:
+    both = [*first.records, *second.records]
+    prose = prose_note(first.format, [record.text for record in first.records])
+    return [*prose, *field_notes([record.fields for record in both if record.fields])]
 
 
 def _check_whole_words(tagger: Annotator | None, tokenizer: Tokenizer | None, packing: Packing) -> None:
