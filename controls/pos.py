@@ -15,8 +15,16 @@ from torch import Tensor, nn
 from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Labels, Prepared, load_classifier
 from dlmctl.annotators.gold import by_judges, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.control.evidence.table import CountTable
-from dlmctl.control.evidence.tags import WEIGHT_NEIGHBOURS, WEIGHT_TAG, TagEvidence, tag_table
+from dlmctl.control.evidence.table import CountTable, fingerprint
+from dlmctl.control.evidence.tags import (
+    TAGS_FILE,
+    WEIGHT_NEIGHBOURS,
+    WEIGHT_TAG,
+    TagEvidence,
+    count_tags,
+    in_order,
+    tag_table,
+)
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
@@ -94,6 +102,16 @@ class TagLabels(Labels):
 
     def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[list[int]]:
         return [[CLASSES.index(tag) for tag in (START, *tags, END)] for tags in tags_of(sentences, fields, self.judge)]
+
+    def evidence(
+        self, sentences: list[list[str]], fields: list[dict[str, Any]] | None, vocabulary: Tokenizer
+    ) -> tuple[str, CountTable]:
+        """Counts of (left tag, tag, right tag) for each word; UNK is a neighbour only."""
+        numbers = {tag: number for number, tag in enumerate(UPOS_TAGS)}
+        tags = [[numbers[tag] for tag in row] for row in tags_of(sentences, fields, self.judge)]
+        ids = ([-1 if word == vocabulary.unk_id else word for word in row] for row in map(vocabulary.encode, sentences))
+        inside = zip((row[1:-1] for row in ids), tags, strict=True)
+        return TAGS_FILE.name, count_tags(inside, UPOS_TAGS, len(vocabulary), fingerprint(in_order(vocabulary)))
 
     def classifier_loss(
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[list[int]]

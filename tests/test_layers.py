@@ -22,6 +22,7 @@ LATE = {
     "huggingface_hub.errors",
     "matplotlib",
     "matplotlib.figure",
+    "nltk.tokenize.punkt",
     "nltk.translate.bleu_score",
     "nltk.translate.meteor_score",
     "pyarrow",

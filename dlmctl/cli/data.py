@@ -21,6 +21,7 @@ class FormatName(str, Enum):
     roc_jsonl = "roc-jsonl"
     roc_infill = "roc-infill"
     text = "text"
+    prose = "prose"
     jsonl = "jsonl"
     csv = "csv"
     tsv = "tsv"
@@ -61,7 +62,7 @@ def data() -> None:
 
 @app.command()
 def prepare(
-    train: Annotated[Path, typer.Argument(help="The training file.")],
+    train: Annotated[Path, typer.Argument(help="The training file, or a folder of files.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     valid: Annotated[Path | None, typer.Option(help="The validation file; else rows are held out.")] = None,
     format: Annotated[
@@ -86,7 +87,8 @@ def prepare(
     """Turn text files into a data set for training.
 
     Reads E2E (the released CSV, or attribute : value | ...||text), ROCStories (CSV or JSON lines), JSON lines, CSV and
-    TSV with a text column, CoNLL-U (its tags are kept), Parquet, text; all but Parquet also as .gz, .bz2 or .xz.
+    TSV with a text column, CoNLL-U (its tags are kept), Parquet, text (one a line) and, with --format prose, running
+    text, which is cut into sentences; all but Parquet also as .gz, .bz2 or .xz. Of a folder all files are read.
     Says what was left out, and why.
     """
     from dlmctl.annotators.tagging import upos_tagger

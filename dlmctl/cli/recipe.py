@@ -1,12 +1,104 @@
-"""``dlmctl recipe``: validate, schema, list, show."""
+"""``dlmctl recipe``: new, validate, schema, list, show."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-from dlmctl.cli.options import RecipeName
+from dlmctl.cli.options import AnyModel, Preset, RecipeName, Samples, Seed
+
+if TYPE_CHECKING:
+    from dlmctl.control.catalogue import Plugin
 
 app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def new(
+    file: Annotated[Path, typer.Argument(help="The recipe to write, e.g. mine.yaml.")],
+    control: Annotated[
+        list[str] | None,
+        typer.Option("--control", "-c", help="A control by name, or with parameters: 'length: {words: 12}'. Repeat."),
+    ] = None,
+    model: AnyModel = None,
+    samples: Samples = None,
+    seed: Seed = None,
+    preset: Preset = None,
+    description: Annotated[str | None, typer.Option(help="What the recipe is for.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
+) -> None:
+    """Write a commented recipe to start from, and beside it the schema that editors check and complete it with.
+
+    In a terminal and without options it asks.
+    """
+    from dlmctl.errors import UserError
+    from dlmctl.recipe.starter import SCHEMA_FILE, read_entry, starter, write_schema
+
+    if file.exists() and not force:
+        raise UserError("exists already.", where=str(file), remedy="Name another file, or give --force.")
+    chosen = None if preset is None else preset.value
+    options = {"model": model, "samples": samples, "seed": seed, "preset": chosen, "description": description}
+    settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if control:
+        settings["controls"] = [read_entry(text) for text in control]
+    elif not settings and sys.stdin.isatty():
+        settings = _asked()
+    text = starter(settings, file.name, SCHEMA_FILE)
+    write_schema(file.with_name(SCHEMA_FILE))
+    file.write_text(text, "utf-8")
+    typer.echo(f"{file} written, and {file.with_name(SCHEMA_FILE)} for editors. Draw from it with:")
+    typer.echo(f"dlmctl generate --recipe {file}")
+
+
+def _asked() -> dict[str, Any]:
+    """The settings of a new recipe, asked for one by one; an answer that will not do is asked for again."""
+    from dlmctl.checkpoint.bundled import bundled_names
+    from dlmctl.control.catalogue import installed
+    from dlmctl.recipe.recipe import DEFAULT_MODEL
+
+    models = ", ".join(bundled_names("models"))
+    settings: dict[str, Any] = {"model": typer.prompt(f"Model ({models}, or a folder)", default=DEFAULT_MODEL)}
+    plugins = {plugin.name: plugin for plugin in installed()[0]}
+    for plugin in plugins.values():
+        typer.echo(f"  {plugin.name:<12} {plugin.summary}")
+    entries = []
+    while name := typer.prompt("A control (Enter: no more)", default="", show_default=False).strip():
+        if name in plugins:
+            entries.append({name: _parameters(plugins[name])})
+        else:
+            typer.echo(f"There is no control {name!r}.")
+    if entries:
+        settings["controls"] = entries
+    return {**settings, "samples": typer.prompt("How many texts", default=8, type=int)}
+
+
+def _parameters(plugin: Plugin) -> dict[str, Any]:
+    """The parameters of a control: those that its example has are asked for, written as in YAML."""
+    from pydantic import ValidationError
+
+    from dlmctl.control.catalogue import in_yaml
+    from dlmctl.errors import UserError, first_fault
+    from dlmctl.recipe.yaml_file import parse
+
+    described = {one.name: one for one in plugin.parameters()}
+    example = plugin.example or {name: None for name, one in described.items() if one.required}
+    while True:
+        given = {}
+        try:
+            for name, value in example.items():
+                if name in described:
+                    typer.echo(f"  {name}: {described[name].description}")
+                answer = typer.prompt(f"  {name}", default=None if value is None else in_yaml(value))
+                given[name] = parse(answer, name)[0]
+            plugin.kind.Params.model_validate(given)
+            return given
+        except UserError as error:
+            typer.echo(f"  {error}")
+        except ValidationError as error:
+            typer.echo(f"  {first_fault(error)}")
 
 
 @app.command()
@@ -20,12 +112,19 @@ def validate(name: RecipeName) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    out: Annotated[Path | None, typer.Option(help="Write it to a file, for editors: see docs/recipes.md.")] = None,
+) -> None:
     """Print the JSON schema of recipes, with the parameters of every installed control."""
     import json
 
     from dlmctl.recipe.schema import recipe_schema
 
+    if out is not None:
+        from dlmctl.recipe.starter import write_schema
+
+        write_schema(out)
+        return
     typer.echo(json.dumps(recipe_schema(), indent=2))
 
 

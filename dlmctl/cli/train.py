@@ -35,9 +35,11 @@ def lm(data: Data, out: Out, config: Config = "e2e", settings: Settings = None, 
 def control(
     name: Annotated[str, typer.Argument(help="A trainable control, e.g. pos.", autocompletion=complete.controls)],
     data: Data,
-    out: Out,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run: metrics, checkpoint. Not needed where nothing is trained.")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="The model whose latents the classifier reads.", autocompletion=complete.models)
+        str, typer.Option(help="The model that the control is to steer.", autocompletion=complete.models)
     ] = "e2e",
     label: Annotated[str | None, typer.Option(help="Field of the data that holds the labels.")] = None,
     weights: Annotated[str | None, typer.Option("--name", help="Name of the weights, to keep several.")] = None,
@@ -48,7 +50,7 @@ def control(
     settings: Settings = None,
     resume: Resume = False,
 ) -> None:
-    """Train the classifier of a control and save it beside the model."""
+    """Train the classifier of a control and save it beside the model; for a masked model its evidence is counted."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.control.classifier import labels_of
     from dlmctl.control.registry import find_control
@@ -60,7 +62,7 @@ def control(
     loop = read_config(config, LoopConfig, settings or [])
     pretrained = from_pretrained(model)
     folder = train_control(kind, pretrained, loop, data, out, label=label, name=weights, judge=judge, resume=resume)
-    say(f"weights of {name} saved in {folder}")
+    say(f"{name} for this model saved in {folder}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from dlmctl.checkpoint.control_weights import check_control_weights, control_fol
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.control.base import Control
+from dlmctl.control.evidence.table import CountTable
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, UserError
@@ -70,6 +71,13 @@ class Labels(ABC):
     @abstractmethod
     def classifier_loss(self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
         """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
+
+    def evidence(
+        self, sentences: list[list[str]], fields: list[dict[str, Any]] | None, vocabulary: Tokenizer
+    ) -> tuple[str, CountTable]:
+        """What is counted in text where a model has no latents to classify, and the name of its file; by default
+        nothing, and then such a model cannot be steered by what these labels are of."""
+        raise NotImplementedError
 
     def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
         """Figures for the card about anything else that was learned, on validation rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from dlmctl.text.fields import Value
 
 # From this share on a model mostly learns that words are unknown.
 MANY_UNKNOWN = 0.2
+# From this share of lines on that hold several sentences a text is rather prose.
+MANY_SENTENCES = 0.3
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]* +[\"'(\[]*[A-Z]")
 # A field with more values than this identifies texts; nobody takes it for a label.
 _MOST_VALUES = 500
 _NO_VALUES = {"nan", "none", "null", "n/a", "[]", "{}", "?"}
@@ -55,6 +59,15 @@ def _odd_values(name: str, seen: Counter[str]) -> Iterable[str]:
     for spellings in alike[:_SHOWN]:
         shown = " and ".join(f"{value!r} ({_rows(seen[value])})" for value in spellings[:4])
         yield f"the field {name!r} has {shown}, which count as different values"
+
+
+def prose_note(format: str, texts: Sequence[str]) -> list[str]:
+    """What to say of lines read as texts that are rather paragraphs of running text."""
+    several = sum(bool(_SENTENCE_END.search(text)) for text in texts)
+    if format != "text" or several < MANY_SENTENCES * len(texts):
+        return []
+    share = several / len(texts)
+    return [f"{share:.0%} of the lines hold several sentences: --format prose makes each sentence a text of its own"]
 
 
 def unknown_note(split: str, share: float, min_count: int | None) -> str | None:

@@ -18,7 +18,8 @@ import numpy as np
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.labelled import Annotator, tagged
-from dlmctl.datasets.notes import field_notes, unknown_note
+from dlmctl.datasets.notes import field_notes, prose_note, unknown_note
+from dlmctl.datasets.prose import files_of
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
 from dlmctl.errors import DataError, UserError, nearest
@@ -35,7 +36,7 @@ class SplitReport:
 
     Attributes:
         source: name of the file it came from.
-        format: the form that the file was read as.
+        format: the form that the file, or the first of a folder, was read as.
         rows: rows written; with block packing, blocks.
         texts: texts in them.
         words: words in them, START and END not counted.
@@ -117,7 +118,7 @@ def prepare(
     """Make a prepared data set with the splits ``train`` and ``valid``, moved into place when it is whole.
 
     Args:
-        valid: None to hold a share of ``train`` out.
+        train, valid: a file, or a folder of files; ``valid`` None to hold a share of ``train`` out.
         out: the folder to make.
         format: of both files; None to tell it from each.
         text_field: see ``readers.read_corpus``.
@@ -146,7 +147,7 @@ def prepare(
         second = read(valid) if valid else _hold_out(first, valid_share, seed)
         if tagger is not None:
             first.records, second.records = tagged(first.records, tagger), tagged(second.records, tagger)
-        notes = field_notes([record.fields for texts in (first, second) for record in texts.records if record.fields])
+        notes = _notes(first, second)
         vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count, splitting)
         vocabulary.save(staging)
         train_rows = _write(staging, "train", first, vocabulary, packing, length)
@@ -156,6 +157,12 @@ def prepare(
         report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, said)
         _write_report(report, staging)
     return report
+
+
+def _notes(first: _Texts, second: _Texts) -> list[str]:
+    both = [*first.records, *second.records]
+    prose = prose_note(first.format, [record.text for record in first.records])
+    return [*prose, *field_notes([record.fields for record in both if record.fields])]
 
 
 def _check_whole_words(tagger: Annotator | None, tokenizer: Tokenizer | None, packing: Packing) -> None:
@@ -245,19 +252,23 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _read(path: Path, format: Format | None, text_field: str, unique: bool, split: Splitter) -> _Texts:
-    chosen = format or sniff(path, text_field)
-    texts = _Texts(path, chosen)
+    files = files_of(path)
+    chosen = [format or sniff(file, text_field) for file in files]
+    texts = _Texts(path, chosen[0])
     seen: set[tuple[str, ...]] = set()
-    for record in read_corpus(path, chosen, text_field=text_field, dropped=texts.dropped, split=split):
-        if unique:
-            key = tuple(record.words)
-            if key in seen:
-                texts.dropped.add("duplicate", record.line)
-                continue
-            seen.add(key)
-        texts.records.append(record)
+    for file, form in zip(files, chosen, strict=True):
+        texts.dropped.file = file.name if len(files) > 1 else ""
+        for record in read_corpus(file, form, text_field=text_field, dropped=texts.dropped, split=split):
+            if unique:
+                key = tuple(record.words)
+                if key in seen:
+                    texts.dropped.add("duplicate", record.line)
+                    continue
+                seen.add(key)
+            texts.records.append(record)
+    texts.dropped.file = ""
     if not texts.records:
-        raise _nothing_left(texts, f"It was read as {chosen}; another form is named by --format.")
+        raise _nothing_left(texts, f"It was read as {chosen[0]}; another form is named by --format.")
     return texts
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from dlmctl.datasets.conllu import conllu_sentences
 from dlmctl.datasets.lines import filled_lines, json_lines, lines_of, parse_json, plain_suffix
 from dlmctl.datasets.meaning import parse_mr, parse_pairs
+from dlmctl.datasets.prose import sentences_of
 from dlmctl.datasets.sniffing import E2E_COLUMNS, FORMATS, Format, sniff
 from dlmctl.datasets.stories import SENTENCES, middles, story
 from dlmctl.datasets.tables import delimiter_of, header_cells, parquet_rows, table_rows
@@ -51,16 +52,18 @@ class Record:
 
 @dataclass
 class Dropped:
-    """Rows left out: how many for each reason, and where the first few of each are."""
+    """Rows left out: how many for each reason, and where the first few of each are; ``file`` where there are many."""
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    file: str = ""
 
     def add(self, reason: str, line: int, why: str = "") -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         shown = self.examples.setdefault(reason, [])
         if len(shown) < _EXAMPLES:
-            shown.append(f"line {line}: {why[:200]}" if why else f"line {line}")
+            place = f"{self.file}, line {line}" if self.file else f"line {line}"
+            shown.append(f"{place}: {why[:200]}" if why else place)
 
 
 def read_corpus(
@@ -173,7 +176,8 @@ def _form(path: Path, format: Format, text_field: str) -> tuple[Iterator[tuple[i
         return lines_of(path), partial(_from_story, infill=format == "roc-infill", parse=parse_json)
     if format == "jsonl":
         return lines_of(path), lambda line: by_column(_object(line))
-    return lines_of(path), _from_e2e_line if format == "e2e" else lambda line: [(line, None)]
+    rows = sentences_of(path) if format == "prose" else lines_of(path)
+    return rows, _from_e2e_line if format == "e2e" else lambda line: [(line, None)]
 
 
 def _from_e2e_row(row: Fields) -> Texts:

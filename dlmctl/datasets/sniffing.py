@@ -14,7 +14,7 @@ from dlmctl.datasets.tables import delimiter_of, header_cells, wrong_columns
 from dlmctl.errors import DataError
 
 Format = Literal[
-    "e2e-csv", "e2e", "roc-csv", "roc-jsonl", "roc-infill", "text", "jsonl", "csv", "tsv", "conllu", "parquet"
+    "e2e-csv", "e2e", "roc-csv", "roc-jsonl", "roc-infill", "text", "prose", "jsonl", "csv", "tsv", "conllu", "parquet"
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 

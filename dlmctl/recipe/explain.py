@@ -35,7 +35,7 @@ def explain(
         return file.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
     if first["type"] == "missing":
         return file.error(where, f"{dotted} is required.")
-    head = f"{dotted}: " if dotted else ""
+    head = f"{dotted}: " if dotted and file.where(where) != dotted else ""  # said as the place already
     if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
         message = first["msg"].removeprefix("Value error, ") or "is refused"
         return file.error(where, head + message + ("" if message[-1] in ".?" else "."))

@@ -19,14 +19,16 @@ from dlmctl.checkpoint.control_weights import embedding_digest, new_control_fold
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
-from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
 from dlmctl.datasets.staging import check_writable
+from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
-from dlmctl.errors import DataError
-from dlmctl.text.tokenizer import same_words
+from dlmctl.errors import UserError
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.counting import count_control, require_words_of, rows_of
 from dlmctl.training.loop import fit
+from dlmctl.training.progress import Grid
 from dlmctl.training.state import digest
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -39,6 +41,15 @@ class ControlTask:
     Raises:
         DataError: the data was prepared with another vocabulary than the model's.
     """
+
+    grid = Grid(
+        "accuracy at noise level",
+        [f"{level:g}" for level in NOISE_LEVELS],
+        {
+            "of noisy latents": [f"accuracy_x_t_{level:g}" for level in NOISE_LEVELS],
+            "of estimates from them": [f"accuracy_x0_{level:g}" for level in NOISE_LEVELS],
+        },
+    )
 
     def __init__(
         self,
@@ -53,24 +64,15 @@ class ControlTask:
         self.lm: DiffusionLM = pretrained.latent.requires_grad_(False)
         self.tokenizer = pretrained.tokenizer
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
-        if not same_words(load_vocabulary(data), self.tokenizer):
-            raise DataError(
-                "was prepared with another vocabulary than the model's.",
-                where=str(data),
-                remedy="Prepare it again with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`).",
-            )
-        rows = self._rows(self.train)
+        require_words_of(pretrained, data)
+        rows = rows_of(self.train, self.tokenizer)
         kind = labels_of(control)
         self.learned = kind.from_data(*rows, label) if judge is None else kind.judged(*rows, label, judge)
         self.train_labels = self.learned.labels(*rows)
-        self.valid_rows = self._rows(self.valid)
+        self.valid_rows = rows_of(self.valid, self.tokenizer)
         self.valid_labels = self.learned.labels(*self.valid_rows)
         torch.manual_seed(config.seed)
         self.model = self.learned.build_classifier(self.lm.config, self.tokenizer)
-
-    def _rows(self, split: Split) -> tuple[list[list[str]], list[dict[str, Any]] | None]:
-        sentences = [self.tokenizer.words(split.row(row).tolist()) for row in range(len(split))]
-        return sentences, split.read_fields() if split.fields else None
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[tuple[Tensor, list[Any]]]:
         plan = BatchPlan(
@@ -101,21 +103,27 @@ class ControlTask:
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy at each noise level, on x_t and on the model's x_0 estimate from it."""
+        """Accuracy at each noise level, on x_t and on the model's x_0 estimate from it, and their mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
         rows = np.arange(min(VALIDATION_ROWS, len(self.valid)))
         ids = torch.from_numpy(padded(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
         clean = self.lm.embed(ids)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(device)
+        total = 0.0
         for level in NOISE_LEVELS:
             t = torch.full((len(ids),), level, dtype=torch.float64, device=device)
             x = q_sample(self.lm.schedule, clean, t, noise)
-            _, accuracy = self.learned.classifier_loss(model, x, t, labels)
+            loss, accuracy = self.learned.classifier_loss(model, x, t, labels)
             figures[f"accuracy_x_t_{level:g}"] = accuracy.mean().item()
-            _, accuracy = self.learned.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
+            total += loss.mean().item()
+            loss, accuracy = self.learned.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
             figures[f"accuracy_x0_{level:g}"] = accuracy.mean().item()
-        return figures
+            total += loss.mean().item()
+        return {"loss": total / (2 * len(NOISE_LEVELS)), **figures}
+
+    def loss_of(self, figures: dict[str, float]) -> float:
+        return figures["loss"]
 
     def samples(self, model: nn.Module) -> list[str]:
         return []
@@ -132,7 +140,7 @@ def train_control(
     pretrained: Pretrained,
     config: LoopConfig,
     data: Path,
-    out: Path,
+    out: Path | None,
     *,
     label: str | None = None,
     name: str | None = None,
@@ -141,17 +149,26 @@ def train_control(
 ) -> Path:
     """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
 
+    For a masked model there is nothing to train: its evidence is counted, see ``count_control``.
+
     Args:
         control: one with ``Labels``.
         data: a prepared data set with the model's vocabulary.
-        out: folder of the run (metrics, checkpoint).
+        out: folder of the run (metrics, checkpoint); None where evidence is counted.
         label: the field of the data that holds the labels, for controls that take them from there.
         name: of the weights, where a model has several of one control.
         judge: the tagger or parser that labels the texts which the data gives no tags or tree, where not the bundled.
 
     Returns:
         The folder of the saved weights and their card.
+
+    Raises:
+        UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
     """
+    if isinstance(pretrained.model, MaskedLM):
+        return count_control(control, pretrained, data, label=label, name=name, judge=judge)
+    if out is None:
+        raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
     task = ControlTask(control, pretrained, config, data, label, judge)

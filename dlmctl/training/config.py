@@ -38,6 +38,9 @@ class LoopConfig(BaseModel):
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products, by autocast")
     compile: bool = Field(False, description="torch.compile the model")
+    patience: int = Field(
+        0, ge=0, description="stop after so many validations in a row without a better one; 0: take all the steps"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="of the shuffle, the noise and the initial weights")
     log_every: int = Field(50, gt=0, description="steps between metrics")
     validate_every: int = Field(1000, gt=0, description="steps between validations and sample texts")

@@ -82,6 +82,8 @@ class LanguageModelTask:
         data: folder of a prepared data set with the splits ``train`` and ``valid``.
     """
 
+    grid = None
+
     def __init__(self, config: LanguageModelConfig, data: Path) -> None:
         self.config = config
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
@@ -157,6 +159,9 @@ class LanguageModelTask:
             count, rows_left = count + len(rows), rows_left - len(rows)
         torch.set_rng_state(kept)
         return {"loss": total / max(1, count)}
+
+    def loss_of(self, figures: dict[str, float]) -> float:
+        return figures["loss"]
 
     def samples(self, model: nn.Module) -> list[str]:
         """Three texts of a quick sampler, the same noise every time: free ones, or of three validation rows."""

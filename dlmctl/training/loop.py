@@ -22,10 +22,11 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.models.llama import FusedLinear
 from dlmctl.processes import held
+from dlmctl.training.best import Best
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.interrupts import Interrupts
 from dlmctl.training.muon import Muon
-from dlmctl.training.progress import TrainingProgress
+from dlmctl.training.progress import Grid, TrainingProgress
 from dlmctl.training.state import STATE_FILE, Parts, restore_state, save_state
 from dlmctl.training.throughput import flops_per_position, peak_flops
 
@@ -39,6 +40,10 @@ class Task(Protocol):
     """What the loop trains."""
 
     @property
+    def grid(self) -> Grid | None:
+        """How figures of the validation stand in a table, if they do."""
+
+    @property
     def model(self) -> nn.Module:
         """The network, untrained."""
 
@@ -50,6 +55,9 @@ class Task(Protocol):
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures of the averaged weights on held-out data."""
+
+    def loss_of(self, figures: dict[str, float]) -> float:
+        """What the best weights have least of, among the figures of a validation."""
 
     def samples(self, model: nn.Module) -> list[str]:
         """A few texts, to see what the figures do not show; may be empty."""
@@ -124,7 +132,7 @@ def fit(
     resume: bool = False,
     quiet: bool = False,
 ) -> nn.Module:
-    """Train ``task.model`` and return it with its averaged weights.
+    """Train ``task.model`` and return it with the averaged weights of its best validation.
 
     Writes ``metrics.jsonl``, TensorBoard events where that package is installed, and ``state.pt`` (replaced
     in one move, so an interruption at any moment leaves a whole one). On one CPU a resumed run
@@ -178,7 +186,8 @@ class _Run:
             self.raw.compile(dynamic=True)
         self.model = accelerator.prepare(TaskLoss(task))
         self.steppers = [accelerator.prepare(optimizer) for optimizer in optimizers(self.raw, config)]
-        self.parts = Parts(self.raw, self.ema, self.steppers, task)
+        self.best = Best()
+        self.parts = Parts(self.raw, self.ema, self.steppers, task, self.best)
         self.start = 0
         if resume:
             self.start = restore_state(out / STATE_FILE, self.parts, accelerator.process_index, identity)
@@ -191,17 +200,40 @@ class _Run:
         self.progress = TrainingProgress(config.steps, self.start, out, quiet=hidden, flops=flops)
 
     def train(self) -> nn.Module:
-        """Take the steps that are left."""
+        """Take the steps that are left, or as many of them as patience lasts for."""
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
         batches = self.task.batches(self.start * config.accumulate, rank, world)
         self.due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
+        self.done = self.start
         with self.progress, Interrupts(self.accelerator) as interrupts:
             for step in range(self.start, config.steps):
+                if self._is_spent(step):
+                    break
                 self._step(step, batches)
-                self._record(step + 1)
+                self.done = step + 1
+                self._record(self.done)
                 if interrupts.wanted():
-                    self._stop(step + 1)
+                    self._stop(self.done)
+        self.best.give(self.ema.module)
+        if 0 < self.best.step < self.done:
+            self.progress.say(f"the weights kept are those of step {self.best.step}, whose validation was the best.")
         return self.ema.module.eval()
+
+    def _is_spent(self, done: int) -> bool:
+        """Whether to end before all steps are taken; only the first process validates, so it tells the others."""
+        patience = self.config.patience
+        if not patience or (done % self.config.validate_every and done != self.start):
+            return False
+        spent = torch.tensor(float(self.best.spent(patience)), device=self.accelerator.device)
+        if not self.accelerator.reduce(spent, "sum").item():
+            return False
+        if self.accelerator.is_main_process:
+            self._save(done)
+        self.progress.say(
+            f"stopped after step {done}: {patience} validations in a row were no better than that of step "
+            f"{self.best.step}. --resume with a greater patience goes on."
+        )
+        return True
 
     def _step(self, step: int, batches: Iterator[Any]) -> None:
         """One update of the weights."""
@@ -242,7 +274,8 @@ class _Run:
         if self.accelerator.is_main_process and (done % config.validate_every == 0 or last):
             self.ema.module.eval()
             figures = self.task.validate(self.ema.module)
-            self.progress.log(done, {f"valid_{name}": value for name, value in figures.items()})
+            self.best.take(done, self.task.loss_of(figures), self.ema.module)
+            self.progress.validated(done, figures, self.task.grid)
             self.progress.show(self.task.samples(self.ema.module))
         # Weights are alike in all processes, so that the first need not wait for the others to write them.
         late = time.monotonic() >= self.due

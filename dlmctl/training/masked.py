@@ -68,6 +68,8 @@ class MaskedTask:
         DataError: the data set is none, is packed in blocks, or lacks the labels that ``config.tags`` names.
     """
 
+    grid = None
+
     def __init__(self, config: MaskedTrainingConfig, data: Path) -> None:
         self.config = config
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
@@ -134,6 +136,9 @@ class MaskedTask:
         if self.tags is not None:
             figures["nats_tagged"] = self._bound(model, chosen, tagged=True)
         return figures
+
+    def loss_of(self, figures: dict[str, float]) -> float:
+        return figures["nats"]
 
     def _bound(self, model: nn.Module, chosen: np.ndarray, *, tagged: bool) -> float:
         """The bound of some validation rows in nats a word."""

@@ -69,12 +69,14 @@ class ParserTrainingConfig(BaseModel):
 
 
 class ParserTask:
-    """A parser for a treebank, for the training loop. The best weights by F1 on ``dev`` are kept in ``out``.
+    """A parser for a treebank, for the training loop.
 
     Args:
         train, dev: trees.
         tags: the UPOS tags of their sentences.
     """
+
+    grid = None
 
     def __init__(
         self,
@@ -82,10 +84,8 @@ class ParserTask:
         train: list[Tree],
         dev: list[Tree],
         tags: tuple[list[list[str]], list[list[str]]],
-        out: Path,
     ) -> None:
-        self.config, self.dev, self.dev_tags, self.out = config, dev, tags[1], out
-        self.best = 0.0
+        self.config, self.dev, self.dev_tags = config, dev, tags[1]
         words = [words_of(tree) for tree in train]
         columns = zip(*(row for pair in zip(words, tags[0], strict=True) for row in features(*pair)), strict=True)
         counts = [Counter(column) for column in columns]
@@ -158,22 +158,22 @@ class ParserTask:
         assert isinstance(model, ChartParser)
         found = parse(model, [words_of(tree) for tree in self.dev], self.dev_tags)
         score = corpus_f1(zip(self.dev, found, strict=True))
-        if score.f1 > self.best:
-            self.best = score.f1
-            save_parser(model, self.out)
         gold = [leaf.label for tree in self.dev for leaf in tree.leaves()]
         guessed = [leaf.label for tree in found for leaf in tree.leaves()]
         right = sum(map(str.__eq__, gold, guessed)) / len(gold)
         return {"f1": score.f1, "precision": score.precision, "recall": score.recall, "tags": right}
 
+    def loss_of(self, figures: dict[str, float]) -> float:
+        return -figures["f1"]
+
     def samples(self, model: nn.Module) -> list[str]:
         return []
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"best": torch.tensor(self.best, dtype=torch.float64)}
+        return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.best = float(state["best"])
+        pass
 
 
 def words_of(tree: Tree) -> list[str]:
@@ -247,7 +247,9 @@ def train_parser(
     unseen = jackknifed(read_conllu(conllu))
     tags = [unseen.get(tuple(words)) or upos_tagger()([words])[0] for words in map(words_of, trees)]
     dev_tags = upos_tagger()([words_of(tree) for tree in held_out])
-    task = ParserTask(config, trees, held_out, (tags, dev_tags), out / "parser")
+    task = ParserTask(config, trees, held_out, (tags, dev_tags))
     sources = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in (("data", train), ("dev", dev))}
-    fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **sources}, resume=resume)
-    return task.best
+    model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **sources}, resume=resume)
+    assert isinstance(model, ChartParser)
+    save_parser(model, out / "parser")
+    return task.validate(model)["f1"]

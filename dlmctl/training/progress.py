@@ -1,4 +1,7 @@
-"""What a training run shows and records: a bar or plain lines, ``metrics.jsonl`` and TensorBoard events."""
+"""What a training run shows and records: a bar or plain lines, ``metrics.jsonl`` and TensorBoard events.
+
+Before most of the steps are taken it says how long they will take, from the time of the first few.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,37 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+# The first steps are slower than the rest (memory, kernels, compilation); the time of those behind them is measured.
+UNMEASURED, MEASURED = 2, 5
+
+
+class Grid(NamedTuple):
+    """Figures of a validation that are read as a table.
+
+    Attributes:
+        head: what the columns are.
+        columns: their names.
+        rows: by the name of each row, the name of the figure in each column.
+    """
+
+    head: str
+    columns: list[str]
+    rows: dict[str, list[str]]
+
+    def lines(self, figures: dict[str, float]) -> list[list[str]]:
+        """The table as texts, the heads first."""
+        rows = [[row, *(f"{figures[name]:.3f}" for name in names)] for row, names in self.rows.items()]
+        return [[self.head, *self.columns], *rows]
+
+    def names(self) -> set[str]:
+        """The figures that stand in the table."""
+        return {name for names in self.rows.values() for name in names}
 
 
 class TrainingProgress:
@@ -23,8 +53,9 @@ class TrainingProgress:
         self, steps: int, start: int, out: Path, *, quiet: bool, flops: tuple[float, float] | None = None
     ) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self.steps, self.out, self.quiet = steps, out, quiet
+        self.steps, self.out, self.quiet, self._start = steps, out, quiet, start
         self.flops = flops
+        self._taken, self._first = 0, 0.0
         self._clear()
         self._bar = Progress(
             TextColumn("training"),
@@ -71,6 +102,19 @@ class TrainingProgress:
         self._losses, self._count, self._positions = self._losses + loss, self._count + 1, self._positions + positions
         self._waited += waited
         self._bar.update(self._task, advance=1, loss=self.loss, speed=self._speed())
+        self._taken += 1
+        if self._taken == UNMEASURED:
+            self._first = time.perf_counter()
+        elif self._taken == UNMEASURED + MEASURED:
+            self._estimate((time.perf_counter() - self._first) / MEASURED)
+
+    def _estimate(self, seconds: float) -> None:
+        """Say how long the rest of the steps takes, ``seconds`` each."""
+        left = self.steps - self._start - self._taken
+        if left > UNMEASURED + MEASURED:
+            each = f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+            what = f"about {in_words(left * seconds)} for the {left} steps left"
+            self.say(f"{what} ({each} a step, measured over {MEASURED}; validations come on top)")
 
     def _seconds(self) -> float:
         return max(1e-9, time.perf_counter() - self._since)
@@ -87,6 +131,19 @@ class TrainingProgress:
                 each, peak = self.flops
                 figures["mfu"] = each * speed / peak
             self._clear()
+        self._write(step, figures)
+        if not self.console.is_terminal or "loss" not in figures:
+            self._print(step, figures)
+
+    def validated(self, step: int, figures: dict[str, float], grid: Grid | None = None) -> None:
+        """Record and show the figures of a validation, those of ``grid`` as a table."""
+        self._write(step, {f"valid_{name}": value for name, value in figures.items()})
+        apart = set() if grid is None else grid.names()
+        self._print(step, {f"valid_{name}": value for name, value in figures.items() if name not in apart})
+        if grid is not None:
+            self._tabulate(grid.lines(figures))
+
+    def _write(self, step: int, figures: dict[str, float]) -> None:
         if self.quiet:
             return
         record = {"step": step, **figures, "time": time.time()}
@@ -95,14 +152,41 @@ class TrainingProgress:
         if self._events is not None:
             for name, value in figures.items():
                 self._events.add_scalar(name, value, step)
-        if not self.console.is_terminal or "loss" not in figures:
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            self.console.print(f"step {step}/{self.steps}  {shown}", highlight=False, soft_wrap=True)
+
+    def _print(self, step: int, figures: dict[str, float]) -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        self.say(f"step {step}/{self.steps}  {shown}")
+
+    def _tabulate(self, lines: list[list[str]]) -> None:
+        """A table on a terminal, else columns of plain text."""
+        heads, *rows = lines
+        if not self.console.is_terminal:
+            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+            for line in lines:
+                first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+                self.say("  ".join(["", line[0].ljust(len(first)), *rest]))
+            return
+        table = Table(heads[0], *(Column(head, justify="right") for head in heads[1:]))
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+    def say(self, message: str) -> None:
+        """Print a line."""
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, texts: list[str]) -> None:
         """Print sample texts."""
         for text in texts:
-            self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+            self.say(f"  {text}")
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it: 40 s, 25 min, 3 h 10 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _forget_after(path: Path, step: int) -> None:

@@ -48,6 +48,8 @@ class ScorerTask:
             (packing ``pad``).
     """
 
+    grid = None
+
     def __init__(self, config: ScorerConfig, data: Path) -> None:
         self.config = config
         self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
@@ -78,6 +80,9 @@ class ScorerTask:
             nats += sequence_nats(model, ids, pad_id).double().sum().item()
             tokens += int((ids[:, 1:] != pad_id).sum())
         return {"loss": nats / max(1, tokens)}
+
+    def loss_of(self, figures: dict[str, float]) -> float:
+        return figures["loss"]
 
     @torch.no_grad()
     def samples(self, model: nn.Module) -> list[str]:

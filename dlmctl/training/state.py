@@ -12,19 +12,24 @@ from torch import Tensor, nn
 
 from dlmctl.errors import UserError
 from dlmctl.text.tokenizer import SPLIT_FILE
+from dlmctl.training.best import Best
 
 STATE_FILE = "state.pt"
 # What a run may be continued with: how long, how fast, and how often it tells of itself. All else makes another run.
-_FREE = ("steps", "lr", "warmup", "clip", "log_every", "validate_every", "checkpoint_every", "checkpoint_minutes")
+_FREE = (
+    *("steps", "lr", "warmup", "clip", "patience"),
+    *("log_every", "validate_every", "checkpoint_every", "checkpoint_minutes"),
+)
 
 
 class Parts(NamedTuple):
-    """What a checkpoint holds: weights, their averages, optimisers, and what the task remembers."""
+    """What a checkpoint holds: weights, their averages, optimisers, the task's own state, the best weights."""
 
     model: nn.Module
     ema: nn.Module
     steppers: list[Any]
     task: Any
+    best: Best
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -50,6 +55,7 @@ def save_state(path: Path, parts: Parts, step: int, identity: dict[str, Any]) ->
         "ema": parts.ema.state_dict(),
         "optimizers": [stepper.state_dict() for stepper in parts.steppers],
         "task": parts.task.state_dict(),
+        "best": parts.best.state_dict(),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -87,6 +93,8 @@ def restore_state(path: Path, parts: Parts, rank: int, identity: dict[str, Any])
         for stepper, saved in zip(parts.steppers, state["optimizers"], strict=True):
             stepper.load_state_dict(saved)
         parts.task.load_state_dict(state["task"])
+        if "best" in state:  # which runs of dlmctl 0.1 did not keep
+            parts.best.load_state_dict(state["best"])
         _restore_randomness(state, rank, step)
     except Exception as error:
         raise _misfit(path, error) from None

@@ -65,6 +65,13 @@ def test_a_composition_reports_its_parts(pretrained, scorer):
     assert figures["success"] == pytest.approx((figures["success_pos"] + figures["success_length"]) / 2)
 
 
+def test_a_model_without_a_scorer_is_measured_without_one(pretrained, scorer):
+    figures = evaluate_control(Length(6), pretrained, 1, settings=QUICK)
+    assert figures["success"] == 1
+    assert not any("lm_score" in name for name in figures)
+    assert "unguided_lm_score" in evaluate_control(Length(6), pretrained, 1, settings=QUICK, scorer=scorer)
+
+
 def test_a_target_that_cannot_be_asked_for_counts_as_a_failure(pretrained, scorer):
     control = Length.each([LengthParams(words=4), LengthParams(words=500)])
     figures = evaluate_control(control, pretrained, 2, settings=QUICK, scorer=scorer)

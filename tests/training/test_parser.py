@@ -51,7 +51,7 @@ def config(monkeypatch):
 
 def task(config, trees, out):
     tags = upos_tagger()(list(map(words_of, trees)))
-    return ParserTask(config, trees, trees, (tags, tags), out)
+    return ParserTask(config, trees, trees, (tags, tags))
 
 
 def test_a_parser_learns_its_trees_and_its_best_is_kept(treebank, tmp_path, config):

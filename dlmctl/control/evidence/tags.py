@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from dlmctl.control.evidence.prepared import Evidence, prepare
 from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table, fingerprint, load_table
 from dlmctl.control.state import BatchContext
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.errors import UserError
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 # Where a model has its counts, below its folder.
 TAGS_FILE = Path("controls", "pos", "tags.safetensors")
@@ -56,8 +57,18 @@ def tag_table(batch: BatchContext[Any]) -> CountTable | None:
 
 @lru_cache(maxsize=4)
 def _table(path: Path, vocabulary: WordTokenizer) -> CountTable:
-    words = sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
-    return load_table(path, fingerprint(words))
+    return load_table(path, fingerprint(in_order(vocabulary)))
+
+
+def in_order(vocabulary: Tokenizer) -> list[str]:
+    """The words of a vocabulary in the order of their ids.
+
+    Raises:
+        UserError: it is one of pieces.
+    """
+    if not isinstance(vocabulary, WordTokenizer):
+        raise UserError("counts are of whole words, and the model has pieces.", where="--model")
+    return sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
 
 
 def count_tags(

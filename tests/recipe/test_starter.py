@@ -1,0 +1,118 @@
+"""New recipes: commented, valid, known to editors; and recipes as programs."""
+
+import json
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from dlmctl.cli import app
+from dlmctl.control.catalogue import installed
+from dlmctl.errors import RecipeError
+from dlmctl.recipe.as_code import python_code
+from dlmctl.recipe.load import load_recipe, read_recipe
+from dlmctl.recipe.starter import read_entry, starter
+
+
+def run(*arguments, answers=None):
+    return CliRunner().invoke(app, list(map(str, arguments)), input=answers)
+
+
+def test_a_new_recipe_is_what_the_flags_say_and_editors_find_its_schema(tmp_path):
+    file = tmp_path / "mine.yaml"
+    flags = ["-c", "length: {words: 9}", "-c", "{not: {contains: {words: [cat]}}, weight: 2}", "-n", 3, "--seed", 5]
+    said = run("recipe", "new", file, *flags, "--preset", "fast", "--description", "cats: none")
+    assert said.exit_code == 0, said.output
+    text = file.read_text("utf-8")
+    first = text.splitlines()[0]
+    assert first == "# yaml-language-server: $schema=recipe.schema.json"
+    schema = json.loads((tmp_path / "recipe.schema.json").read_text("utf-8"))
+    assert "control_length" in schema["$defs"]
+    recipe, _ = load_recipe(str(file))
+    assert (recipe.samples, recipe.seed, recipe.preset, recipe.description) == (3, 5, "fast", "cats: none")
+    assert recipe.controls == [{"length": {"words": 9}}, {"not": {"contains": {"words": ["cat"]}}, "weight": 2}]
+    assert "# tolerance: 0" in text
+    refused = run("recipe", "new", file)
+    assert refused.exit_code == 2
+    assert "exists already" in refused.output
+    assert run("recipe", "new", file, "--force").exit_code == 0
+    assert load_recipe(str(file))[0].controls == []
+
+
+@pytest.mark.parametrize("plugin", installed()[0], ids=lambda plugin: plugin.name)
+def test_the_settings_left_out_can_be_uncommented(plugin):
+    """What stands behind # is a setting with its default, so taking the # away changes nothing."""
+    given = {"controls": [read_entry(plugin.name)]}
+    text = starter(given, "a.yaml", None)
+    lines = []
+    for line in text.splitlines():
+        bare = line.replace("# ", "", 1)
+        is_setting = line.lstrip().startswith("# ") and bare.lstrip().split(":")[0].isidentifier()
+        lines.append(
+            bare if is_setting and not bare.lstrip().startswith(f"{plugin.name}: {plugin.summary[:8]}") else line
+        )
+    opened = "\n".join(lines)
+    assert opened != text
+    (entry,) = yaml.safe_load(opened)["controls"]
+    validate = plugin.kind.Params.model_validate
+    assert validate(entry[plugin.name]).model_dump() == validate(given["controls"][0][plugin.name]).model_dump()
+    assert read_recipe(opened, "opened")[0].candidates == 1
+
+
+def test_in_a_terminal_it_asks_until_the_answers_will_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "dlmctl.cli.recipe.sys", type("Terminal", (), {"stdin": type("In", (), {"isatty": lambda: True})})
+    )
+    answers = ["everyday", "lenght", "length", "many", "12", "contains", "[tea]", "", "4"]
+    said = run("recipe", "new", tmp_path / "a.yaml", answers="\n".join(answers) + "\n")
+    assert said.exit_code == 0, said.output
+    assert "There is no control 'lenght'." in said.output
+    assert "valid integer" in said.output
+    recipe, _ = load_recipe(str(tmp_path / "a.yaml"))
+    assert recipe.controls == [{"length": {"words": 12}}, {"contains": {"words": ["tea"]}}]
+    assert recipe.samples == 4
+
+
+def test_controls_that_cannot_be_are_said(tmp_path):
+    assert "Did you mean 'length'" in run("recipe", "new", tmp_path / "a.yaml", "-c", "lenght").output
+    assert run("recipe", "new", tmp_path / "a.yaml", "-c", "length: {words: 0}").exit_code == 2
+    assert not (tmp_path / "a.yaml").exists()
+    with pytest.raises(RecipeError, match=r"--control: a control is a name or"):
+        read_entry("[1, 2]")
+
+
+def test_the_schema_goes_to_a_file(tmp_path):
+    assert run("recipe", "schema", "--out", tmp_path / "s.json").output == ""
+    assert json.loads((tmp_path / "s.json").read_text("utf-8")) == json.loads(run("recipe", "schema").output)
+
+
+def test_a_recipe_as_python_asks_for_the_same(tmp_path):
+    settings = {
+        "model": "e2e",
+        "samples": 3,
+        "sampler": {"steps": 7},
+        "controls": [
+            {"length": {"words": 9, "tolerance": 1}, "weight": 0.5},
+            {"any": [{"contains": {"words": ["pub"]}}, {"not": {"contains": {"words": ["cheap"]}}}]},
+            {"length": [{"words": 8}, {"words": 9}]},
+        ],
+    }
+    code = python_code(read_recipe(yaml.safe_dump(settings), "r")[0])
+    asked = {}
+
+    class Model:
+        def generate(self, control, **arguments):
+            asked.update(control=control, **arguments)
+            return []
+
+    import dlmctl
+
+    program = code.replace("dlmctl.load('e2e')", "model")
+    exec(program, {"model": Model(), "dlmctl": dlmctl})
+    assert asked.pop("samples") == 3
+    assert asked.pop("sampler")["steps"] == 7
+    made = dlmctl.Recipe(controls=asked.pop("control").parts).model_dump()["controls"]
+    assert made == settings["controls"]
+    assert set(asked) <= {"guidance"}
+    assert sys.modules["controls.length"]

@@ -1,0 +1,86 @@
+"""Evidence counted for masked models by `train control`, and texts under it."""
+
+import shutil
+
+import pytest
+import torch
+
+from controls import Pos, Semantic
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.control.evidence.table import load_table
+from dlmctl.datasets.dataset import load_vocabulary
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.errors import DataError, UserError
+from dlmctl.generation.generate import generate
+from dlmctl.models.llama import LlamaConfig
+from dlmctl.training.classifier import train_control
+from dlmctl.training.config import LoopConfig
+
+LOOP = LoopConfig(steps=1)
+# Twenty times each, as words and tags.
+SENTENCES = [("the cat sleeps .", "DET NOUN VERB PUNCT"), ("a dog barks .", "DET NOUN VERB PUNCT")]
+
+
+def conllu(sentences):
+    rows = []
+    for words, tags in sentences:
+        pairs = zip(words.split(), tags.split(), strict=True)
+        cells = [(str(at), word, word, tag, *"______") for at, (word, tag) in enumerate(pairs, start=1)]
+        rows.append("\n".join("\t".join(row) for row in cells))
+    return "\n\n".join(rows) + "\n\n"
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.conllu").write_text(conllu(SENTENCES * 20))
+    prepare(tmp_path / "train.conllu", tmp_path / "valid.conllu", tmp_path / "set", min_count=1, length=8)
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def model(tmp_path, data):
+    torch.manual_seed(0)
+    vocabulary = load_vocabulary(data)
+    denoiser = LlamaConfig(hidden=16, layers=1, heads=2, inner=16, max_length=8)
+    lengths = [0, 0, 0, 0, 1]
+    network = MaskedLM(MaskedConfig(length=8, denoiser=denoiser, vocab_size=len(vocabulary), sentence_lengths=lengths))
+    save_pretrained(network, vocabulary, tmp_path / "model")
+    return from_pretrained(tmp_path / "model")
+
+
+def test_words_are_counted_between_the_tags_of_their_neighbours_and_steer(model, data):
+    with pytest.raises(UserError, match="train control pos"):
+        generate(Pos(tags=["NOUN"]), model=model, samples=1, device="cpu")
+    folder = train_control(Pos, model, LOOP, data, None)
+    assert folder == model.folder / "controls" / "pos"
+    table = load_table(folder / "tags.safetensors")
+    words = model.tokenizer.vocabulary
+    assert table.word_totals[[words["cat"], words["barks"], words["."]]].tolist() == [20, 20, 40]
+    tags = table.axes[1]
+    assert table.marginal(1)[words["cat"], tags.index("NOUN")] == 20
+    drawn = generate(Pos(tags=["DET", "NOUN", "VERB", "PUNCT"]), model=model, samples=4, device="cpu")
+    allowed = [{"the", "a"}, {"cat", "dog"}, {"sleeps", "barks"}, {"."}]  # the network itself knows nothing yet
+    assert all(word in some for sample in drawn for word, some in zip(sample.words, allowed, strict=True))
+
+
+def test_what_cannot_be_counted_is_said(model, data, tmp_path):
+    with pytest.raises(UserError, match="a masked model has none"):
+        train_control(Semantic, model, LOOP, data, None)
+    with pytest.raises(UserError, match="what is counted has no name"):
+        train_control(Pos, model, LOOP, data, None, name="mine")
+    shutil.rmtree(data)
+    prepare(tmp_path / "train.conllu", tmp_path / "valid.conllu", data, min_count=30, length=8)
+    with pytest.raises(DataError, match="another vocabulary than the model's"):
+        train_control(Pos, model, LOOP, data, None)
+
+
+def test_a_bundled_model_is_not_written_into(data):
+    with pytest.raises(UserError, match="Copy the model's folder"):
+        train_control(Pos, from_pretrained("everyday"), LOOP, data, None)
+
+
+def test_a_classifier_needs_a_folder_for_its_run(pretrained, data):
+    with pytest.raises(UserError, match="--out: the run needs a folder"):
+        train_control(Pos, pretrained, LOOP, data, None)
