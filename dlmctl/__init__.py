@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.recipe.settings import Guidance as Guidance
     from dlmctl.recipe.settings import SamplerSettings as SamplerSettings
     from dlmctl.recipe.settings import Until as Until
+    from dlmctl.sampling.logits_control import LogitsControl as LogitsControl
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ _PUBLIC = {
     "Generation": "generation.results",
     "Guidance": "recipe.settings",
     "Labels": "control.classifier",
+    "LogitsControl": "sampling.logits_control",
     "Model": "generation.model",
     "ModelError": "errors",
     "Not": "control.base",

@@ -19,6 +19,7 @@ from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.user_weights import users_controls
 from dlmctl.checkpoint.weights import staged, write_shards
+from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.files import read_object
@@ -26,24 +27,29 @@ from dlmctl.text.files import read_object
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dlmctl.diffusion.masked import MaskedLM
+    from dlmctl.diffusion.masked_base import MaskedModel
 
 CARD = "card.json"
 # The key in a card for the digest of the embeddings that the weights were trained on.
 EMBEDDINGS = "embeddings"
 
 
-def embedding_digest(model: DiffusionLM | MaskedLM) -> str:
+def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
     """The SHA-256 of a model's table of word embeddings.
 
     Of the table in half precision, so that a model saved so (``save_pretrained(dtype=torch.float16)``) is the same.
     """
-    words = model.embedding if isinstance(model, DiffusionLM) else model.denoiser.model.embed_tokens
-    table = words.weight.detach().to("cpu", torch.float16).contiguous()
+    if isinstance(model, DiffusionLM):
+        words: Tensor = model.embedding.weight
+    else:  # with MASK where it is a row of its own
+        words = model.denoiser.model.embed_tokens.weight if isinstance(model, MaskedLM) else model.embeddings
+    table = words.detach().to("cpu", torch.float16).contiguous()
     return hashlib.sha256(str(list(table.shape)).encode() + table.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def control_folders(folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None) -> list[Path]:
+def control_folders(
+    folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None
+) -> list[Path]:
     """Where the weights of a control are looked for, in this order; none of them need be there.
 
     Args:
@@ -58,7 +64,7 @@ def control_folders(folder: Path, model: DiffusionLM | MaskedLM, control: str, n
 
 
 def find_control_folder(
-    folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None
+    folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None
 ) -> Path | None:
     """The first of ``control_folders`` that holds weights, or None."""
     inside = _inside(control, name)
@@ -69,7 +75,7 @@ def find_control_folder(
     return own if any(own.glob("*.safetensors")) else None
 
 
-def new_control_folder(folder: Path, model: DiffusionLM | MaskedLM, control: str, name: str | None = None) -> Path:
+def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None) -> Path:
     """Where new weights of a control are to be written: beside the model, unless it is bundled or cannot be written to.
 
     Arguments and errors as ``control_folders``.
@@ -86,7 +92,7 @@ def _inside(control: str, name: str | None) -> Path:
     return Path(control, name)
 
 
-def _user_folder(folder: Path, model: DiffusionLM | MaskedLM) -> Path:
+def _user_folder(folder: Path, model: DiffusionLM | MaskedModel) -> Path:
     return users_controls() / f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
 
 
@@ -101,7 +107,7 @@ def _is_the_users(folder: Path) -> bool:
 def save_control_weights(
     state: Mapping[str, Tensor],
     folder: Path,
-    model: DiffusionLM | MaskedLM,
+    model: DiffusionLM | MaskedModel,
     card: Mapping[str, Any],
     files: Mapping[str, Any] | None = None,
 ) -> None:
@@ -125,7 +131,7 @@ def save_control_weights(
         (staging / CARD).write_text(json.dumps({**card, **seals}, indent=2) + "\n", "utf-8")
 
 
-def check_control_weights(folder: Path, model: DiffusionLM | MaskedLM) -> None:
+def check_control_weights(folder: Path, model: DiffusionLM | MaskedModel) -> None:
     """Check that the files of a control are those that were saved, and that they were trained on this model.
 
     A folder without a card, or with one of an earlier version, passes.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.scorer import scorer_sizes
 from dlmctl.diffusion.masked import MaskedConfig
-from dlmctl.diffusion.model import ModelConfig
+from dlmctl.diffusion.masked_base import MaskedModel
+from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError
 from dlmctl.text.files import read_text
 
@@ -22,21 +25,39 @@ def describe(source: str) -> tuple[dict[str, str], str]:
     """
     folder = resolve(source)
     model = from_pretrained(source).model
-    config = model.config
+    config, tokens = model.config, isinstance(model, TokenLM)
     controls = sorted(path.name for path in (folder / "controls").glob("*") if path.is_dir())
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     facts = {
         "folder": str(folder),
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "on disk": f"{stored / 2**20:.1f} MiB with controls and scorer",
-        "vocabulary": f"{config.vocab_size:,} words",
+        "vocabulary": f"{config.vocab_size:,} {'tokens' if tokens else 'words'}",
         "length": f"{config.length} positions",
-        **(_masked(config) if isinstance(config, MaskedConfig) else _latent(config)),
+        **_family(model),
         "controls": ", ".join(controls) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
     }
     card = folder / "README.md"
     return facts, read_text(card) if os.path.lexists(card) else ""
+
+
+def _family(model: DiffusionLM | MaskedModel) -> dict[str, str]:
+    if isinstance(model, DiffusionLM):
+        return _latent(model.config)
+    return _tokens(model) if isinstance(model, TokenLM) else _masked(cast("MaskedConfig", model.config))
+
+
+def _tokens(model: TokenLM) -> dict[str, str]:
+    config = model.config
+    kinds = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
+    return {
+        "family": f"masked: a checkpoint of {config.kind}, read with full attention",
+        "predicts": f"the token of {'its own' if config.predicts == 'same' else 'the next'} position",
+        "MASK": f"token {config.mask_id}",
+        "sampler": f"{config.sampler}, as its authors have it",
+        "weights": f"{', '.join(sorted(kinds))}, {sum(p.nbytes for p in model.parameters()) / 2**30:.2f} GiB",
+    }
 
 
 def _latent(config: ModelConfig) -> dict[str, str]:

@@ -19,8 +19,10 @@ from pydantic import ValidationError
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.original.load import load_original
 from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.vendors import is_vendor, load_vendor
 from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, staged, without_memory, write_shards
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.errors import DataError, ModelError, first_fault
 from dlmctl.text.files import read_object
@@ -35,14 +37,14 @@ SOURCE = "source"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model ready for use: float32 weights, evaluation mode.
+    """A model ready for use, in evaluation mode: float32 weights, of checkpoints of others as they are stored.
 
     Attributes:
         folder: where it was loaded from; weights of controls lie in ``folder / "controls" / NAME``.
         source_tokenizer: the words of the sources, where the model takes a source.
     """
 
-    model: DiffusionLM | MaskedLM
+    model: DiffusionLM | MaskedModel
     tokenizer: Tokenizer
     folder: Path
     source_tokenizer: Tokenizer | None = None
@@ -59,13 +61,13 @@ class Pretrained:
         raise ModelError("is a masked model, and this needs one with latents.", where=str(self.folder))
 
     @property
-    def masked(self) -> MaskedLM:
+    def masked(self) -> MaskedModel:
         """The model, for what only masked ones have.
 
         Raises:
             ModelError: it is one with latents.
         """
-        if isinstance(self.model, MaskedLM):
+        if isinstance(self.model, MaskedModel):
             return self.model
         raise ModelError("is a model with latents, and this needs a masked one.", where=str(self.folder))
 
@@ -73,7 +75,8 @@ class Pretrained:
 def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> Pretrained:
     """Load a model by folder, bundled name or hub name; see ``resolve``.
 
-    A folder of the original Diffusion-LM is read too; see ``dlmctl.checkpoint.original``.
+    A folder of the original Diffusion-LM is read too (``dlmctl.checkpoint.original``), and so are checkpoints of LLaDA,
+    Dream and others as their authors publish them (``dlmctl.checkpoint.vendors``).
 
     Raises:
         ModelError: there is no such model, or a file of it is missing, damaged, too new or not the one that was saved.
@@ -82,7 +85,11 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
     if not os.path.lexists(folder / "config.json"):
         model, tokenizer = load_original(folder)
         return Pretrained(model.to(device), tokenizer, folder)
-    config, digests = _read_config(folder / "config.json")
+    settings = read_object(folder / "config.json", remedy=AGAIN)
+    if FORMAT_KEY not in settings and is_vendor(settings):
+        theirs, pieces = load_vendor(folder, settings)
+        return Pretrained(theirs.to(device), pieces, folder)
+    config, digests = _read_config(folder / "config.json", settings)
     if isinstance(config, MaskedConfig):
         with without_memory():
             masked = MaskedLM(config)
@@ -110,9 +117,8 @@ def _read_words(folder: Path, size: int) -> Tokenizer:
     return words
 
 
-def _read_config(path: Path) -> tuple[ModelConfig | MaskedConfig, Any]:
-    """The configuration, and the digests of the files beside it if it has any."""
-    settings = read_object(path, remedy=AGAIN)
+def _read_config(path: Path, settings: dict[str, Any]) -> tuple[ModelConfig | MaskedConfig, Any]:
+    """The configuration that a file holds, and the digests of the files beside it if it has any."""
     digests = settings.pop(DIGESTS, None)
     version = settings.pop(FORMAT_KEY, None)
     if not isinstance(version, int):

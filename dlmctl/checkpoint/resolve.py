@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,8 @@ HUB_PATIENCE = 8.0
 ORIGINAL_WEIGHTS = (re.compile(r"ema_([\d.]+)_(\d+)\.pt"), re.compile(r"model()(\d+)\.pt"))
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FILES = ["*.safetensors", "*.json", "*.md", "tokenizer/*"]
+# No code among them.
+_FILES = ("*.safetensors", "*.json", "*.md", "tokenizer/*", "merges.txt", "*.jinja")
 
 
 def resolve(source: str | Path) -> Path:
@@ -45,16 +47,22 @@ def resolve(source: str | Path) -> Path:
     raise ModelError("there is no such model.", where=str(source), remedy=_known(path))
 
 
-def family_of(source: str | Path) -> Literal["gaussian", "masked"]:
-    """The diffusion family of a model on this machine, by its configuration; ``gaussian`` where that does not say."""
+def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens"]:
+    """The diffusion family of a model, by its configuration; ``gaussian`` where that does not say.
+
+    Of a hub name that is not in the cache the configuration is fetched.
+    """
     path = Path(os.path.expanduser(source))
     folder = path if _exists(path / "config.json") else bundled_path("models", str(source))
-    if folder is None:
-        return "gaussian"
     try:
-        return "masked" if read_object(folder / "config.json").get("family") == "masked" else "gaussian"
+        if folder is None and not path.is_dir() and _HUB_NAME.fullmatch(str(source)):
+            folder = hub_files(str(source), ["config.json"])
+        settings = {} if folder is None else read_object(folder / "config.json")
     except ModelError:  # loading it says what is wrong
         return "gaussian"
+    if "model_type" in settings and "dlmctl_format" not in settings:
+        return "tokens"
+    return "masked" if settings.get("family") == "masked" else "gaussian"
 
 
 def _exists(path: Path) -> bool:
@@ -81,20 +89,30 @@ def _known(path: Path) -> str:
 
 def _from_hub(name: str) -> Path:
     """The hub's cache if all of the model is there, else a download."""
-    folder = _cached(name) or _download(name)
+    folder = _cached(name)
+    folder = folder if folder is not None and _is_complete(folder) else _download(name, _FILES)
     if not _exists(folder / "config.json"):
         raise ModelError("is not a dlmctl model: config.json is missing.", where=f"{name} (hub)")
     return folder
+
+
+def hub_files(name: str, files: Sequence[str]) -> Path:
+    """The folder with some files of a hub name: from the hub's cache, else downloaded.
+
+    Raises:
+        ModelError: the hub cannot be reached, or has no such name.
+    """
+    folder = _cached(name)
+    return folder if folder is not None and _exists(folder / files[0]) else _download(name, files)
 
 
 def _cached(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True))
     except (OSError, ValueError):  # not in the cache, or no name of the hub
         return None
-    return folder if _is_complete(folder) else None
 
 
 def _is_complete(folder: Path) -> bool:
@@ -108,13 +126,13 @@ def _is_complete(folder: Path) -> bool:
     return isinstance(places, dict) and all((folder / str(file)).is_file() for file in places.values())
 
 
-def _download(name: str) -> Path:
+def _download(name: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         _ask_for(name)
-        return Path(snapshot_download(name, allow_patterns=_FILES, etag_timeout=HUB_PATIENCE))
+        return Path(snapshot_download(name, allow_patterns=list(files), etag_timeout=HUB_PATIENCE))
     except RepositoryNotFoundError:
         raise ModelError(
             "there is no such folder, and no such model on the hub.", where=name, remedy=_known(Path(name))

@@ -129,8 +129,11 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_weights(folder: str | Path, stem: str = "model") -> dict[str, Tensor]:
+def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = False) -> dict[str, Tensor]:
     """Weights that ``save_weights`` wrote, on the CPU, floating point ones as float32.
+
+    Args:
+        stored: in the precision of the file, mapped into memory from there; nothing is copied.
 
     Raises:
         ModelError: a file is missing, damaged, or from another save than the rest; as ``require_numbers``.
@@ -146,7 +149,7 @@ def load_weights(folder: str | Path, stem: str = "model") -> dict[str, Tensor]:
                 saves.add((file.metadata() or {}).get("save"))
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
                     tensor = file.get_tensor(name)
-                    state[name] = tensor.float() if tensor.is_floating_point() else tensor
+                    state[name] = tensor.float() if tensor.is_floating_point() and not stored else tensor
         except (OSError, SafetensorError) as error:
             raise ModelError(f"is damaged or cut short: {brief(error)}.", where=str(path), remedy=AGAIN) from None
     if len(saves) > 1:

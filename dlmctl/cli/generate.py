@@ -12,6 +12,7 @@ from dlmctl.cli.options import (
     Device,
     Json,
     Preset,
+    Prompt,
     Quiet,
     Sampler,
     Samples,
@@ -22,6 +23,10 @@ from dlmctl.cli.options import (
     overrides,
 )
 
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", "-r", help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes),
+]
 Out = Annotated[
     str | None,
     typer.Option(
@@ -33,15 +38,11 @@ Out = Annotated[
 
 
 def generate(
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe", "-r", help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes
-        ),
-    ] = None,
+    recipe: RecipeOption = None,
     samples: Samples = None,
     seed: Seed = None,
     model: AnyModel = None,
+    prompt: Prompt = None,
     preset: Preset = None,
     steps: Steps = None,
     sampler: Sampler = None,
@@ -61,7 +62,15 @@ def generate(
     from dlmctl.recipe.recipe import dump_recipe
 
     given = overrides(
-        settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device
+        settings,
+        samples=samples,
+        seed=seed,
+        model=model,
+        prompt=prompt,
+        preset=preset,
+        steps=steps,
+        sampler=sampler,
+        device=device,
     )
     resolved, origin = load_recipe(recipe, given) if recipe else read_recipe("", "command line", given)
     if dry_run:

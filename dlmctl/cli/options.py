@@ -17,6 +17,12 @@ class SamplerName(str, Enum):
     ancestral = "ancestral"
     ddim = "ddim"
     dpmpp_2m = "dpmpp_2m"
+    remasking = "remasking"
+    random = "random"
+    low_confidence = "low_confidence"
+    confidence = "confidence"
+    margin = "margin"
+    entropy = "entropy"
 
 
 class PresetName(str, Enum):
@@ -37,6 +43,7 @@ RecipeName = Annotated[
     str, typer.Argument(help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes)
 ]
 Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")]
+Prompt = Annotated[str | None, typer.Option(help="What the texts answer or go on from (models over tokens).")]
 Samples = Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same texts.")]
 Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance where the recipe says nothing of them.")]
@@ -54,7 +61,7 @@ def overrides(settings: Sequence[str] | None, **options: Any) -> list[str]:
     """The settings laid over a recipe: what ``--set`` says, then the options that are given.
 
     Args:
-        options: ``samples``, ``seed``, ``model``, ``preset``, ``steps``, ``sampler``, ``device``.
+        options: ``samples``, ``seed``, ``model``, ``prompt``, ``preset``, ``steps``, ``sampler``, ``device``.
     """
     places = {"steps": "sampler.steps", "sampler": "sampler.name"}
     # As JSON, which is YAML: a folder named 12 or null is still a name.

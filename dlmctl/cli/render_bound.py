@@ -48,14 +48,14 @@ def _print_latent(found: Likelihood) -> None:
 
 def _print_masked(found: MaskedLikelihood) -> None:
     figures = [
-        ("per word, given the length", found.nats_given_length),
-        ("per word, with the length", found.nats_with_length),
-        ("standard error per word", found.standard_error),
+        (f"per {found.unit}, given the length", found.nats_given_length),
+        (f"per {found.unit}, with the length", found.nats_with_length),
+        (f"standard error per {found.unit}", found.standard_error),
     ]
     rows = [(name, nats) for name, nats in figures if nats is not None]
     parts = [(f"{part.since:.0%} to {part.until:.0%} masked", part.nats) for part in found.parts]
     _print_table(rows, parts)
-    told = f"{found.sentences} texts, {found.word_count} words; {found.repeats} masked canvases drawn for each"
+    told = f"{found.sentences} texts, {found.word_count} {found.unit}s; {found.repeats} masked canvases drawn for each"
     unknown = f"; {found.unknown:.1%} of the words are unknown to the model and not counted" if found.unknown else ""
     unseen = f"; no training text is as long as {found.unseen_lengths} of them" if found.unseen_lengths else ""
     _print_note(f"{told}{unknown}{unseen}.")

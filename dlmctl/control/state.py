@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlmctl.diffusion.layout import Layout
-    from dlmctl.diffusion.masked import MaskedLM
+    from dlmctl.diffusion.masked_base import MaskedModel
     from dlmctl.diffusion.model import DiffusionLM
     from dlmctl.diffusion.noise import Draw
     from dlmctl.text.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ class BatchContext(Generic[P]):
         params: what is asked of each row.
     """
 
-    model: DiffusionLM | MaskedLM
+    model: DiffusionLM | MaskedModel
     vocabulary: Tokenizer
     folder: Path
     draws: Sequence[Draw]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from dlmctl.diffusion.blocks import Stretch
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
-from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.masked import attended as attention_mask
+from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
-from dlmctl.diffusion.walks import StepNoise, Stride, Walk, WalkSettings, committed_log_ratio, committed_nats
+from dlmctl.diffusion.walks import (
+    StepNoise,
+    Walk,
+    WalkSettings,
+    ancestral,
+    committed_log_ratio,
+    committed_nats,
+    remasking,
+)
 from dlmctl.models.numerics import widened
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -18,10 +29,13 @@ from dlmctl.text.tokenizer import Tokenizer
 class Absorbing:
     """A ``Family`` whose states are word ids ``[B, L]``; START, END and PAD stand, and MASK where words will be.
 
+    Where the number of words is not settled, every place behind START is the walk's, and END is a token like others.
+
     Args:
         walk: the sampler.
-        steps: how many there will be.
+        schedule: its steps.
         tags: a label for each position ``[B, L]``, 0 where none is given; for models that take them.
+        context: a prompt before each row; for models that take one.
 
     Attributes:
         nats: -log p of the words so far ``[B]``, each when it was written.
@@ -29,15 +43,16 @@ class Absorbing:
 
     def __init__(
         self,
-        model: MaskedLM,
+        model: MaskedModel,
         vocabulary: Tokenizer,
         walk: Walk,
         settings: WalkSettings,
-        steps: int,
+        schedule: Sequence[Stretch],
         tags: Tensor | None = None,
+        context: Context | None = None,
     ) -> None:
         self.model, self.vocabulary, self.walk, self.settings = model, vocabulary, walk, settings
-        self.left, self.tags = steps, tags
+        self.schedule, self.tags, self.context = iter(schedule), tags, context
         self.nats: Tensor | None = None
         self.free: Tensor | None = None
         self.attended: Tensor | None = None
@@ -46,12 +61,13 @@ class Absorbing:
         vocabulary, device = self.vocabulary, layouts.words.device
         place = torch.arange(layouts.length, device=device)
         words = layouts.words[:, None]
-        self.free = (place > 0) & (place <= words)
+        settled = words >= 0
+        self.free = (place > 0) & (place <= torch.where(settled, words, layouts.positions[:, None] - 1))
         self.nats = torch.zeros(len(words), device=device)
         x = torch.full(self.free.shape, vocabulary.pad_id, device=device)
         x = x.masked_fill(self.free, self.model.mask_id).masked_fill(place == 0, vocabulary.start_id)
-        x = x.masked_fill(place == words + 1, vocabulary.end_id)
-        attended = attention_mask(x, vocabulary, self.model.config.lengths)
+        x = x.masked_fill(settled & (place == words + 1), vocabulary.end_id)
+        attended = attention_mask(x, vocabulary) if self.model.hides_padding else None
         # Attention is faster without a mask.
         self.attended = None if attended is None or bool(attended.all()) else attended
         return x
@@ -59,11 +75,8 @@ class Absorbing:
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         """Logits with the words that stand for certain (Sahoo et al. 2024, section 3.2.3)."""
         mask = self.attended if self.model.hides_padding else mask
-        logits = widened(self.model.logits(x, attention_mask=mask, aligned=self.tags))
-        stands = (x != self.model.mask_id)[..., None]
-        words = x[..., None].clamp(max=logits.shape[-1] - 1)
-        certain = torch.where(stands, 0.0, logits.gather(-1, words))
-        logits = logits.masked_fill(stands, -torch.inf).scatter(-1, words, certain)
+        logits = widened(self.model.logits(x, attention_mask=mask, aligned=self.tags, context=self.context))
+        logits = with_certain(logits, x, self.model.mask_id)
         return Prediction(lambda: self.soft(logits.softmax(-1)), logits)
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
@@ -71,11 +84,14 @@ class Absorbing:
         assert self.free is not None
         assert self.nats is not None
         uniform = noise.uniform(2, x)
-        stride = Stride(float(t[0]), float(s[0]), self.left)
-        new = self.walk(x, estimate.logits, self.free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
-        most = x.shape[1] if self.settings.remask else -(-x.shape[1] // self.left)
+        first, behind, stride = next(self.schedule)
+        place = torch.arange(x.shape[1], device=x.device)
+        free = self.free & (place >= first) & (place < behind)
+        new = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
+        places = behind - first
+        # These two write a number of places that is drawn.
+        most = places if self.walk in (ancestral, remasking) else -(-places // stride.left)
         self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
-        self.left -= 1
         ratio = None
         if estimate.unguided is not None:
             ratio = committed_log_ratio(x, new, estimate.unguided, estimate.logits, self.settings, most)
@@ -87,3 +103,11 @@ class Absorbing:
 
     def soft(self, probabilities: Tensor) -> Tensor:
         return self.model.soft(probabilities)
+
+
+def with_certain(logits: Tensor, x: Tensor, mask_id: int) -> Tensor:
+    """``logits [B, L, V]`` with the tokens of the canvas ``x [B, L]`` that stand for certain, all but MASK."""
+    stands = (x != mask_id)[..., None]
+    words = x[..., None].clamp(max=logits.shape[-1] - 1)
+    certain = torch.where(stands, 0.0, logits.gather(-1, words))
+    return logits.masked_fill(stands, -torch.inf).scatter(-1, words, certain)

@@ -130,6 +130,14 @@ def special_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Ten
     return banned
 
 
+def banned_tokens(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
+    """``special_bans``, and UNK everywhere: it stands for words the vocabulary lacks, and a text has no use for it."""
+    banned = special_bans(layouts, tokenizer, vocabulary)
+    if tokenizer.unk_id < vocabulary:
+        banned[..., tokenizer.unk_id] = True
+    return banned
+
+
 def _special(layouts: Layouts, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
     """START, END and PAD, each with the places ``[B, L]`` it is settled for."""
     positions, words = layouts.positions, layouts.words

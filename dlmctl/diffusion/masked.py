@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
+from dlmctl.diffusion.masked_base import Context, MaskedModel, TextSettings
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -70,16 +71,16 @@ class MaskedConfig(MaskedSettings):
         return self.denoiser.hidden
 
 
-class MaskedLM(nn.Module):
-    """A network that predicts the words behind the masks, and the vocabulary it speaks.
+class MaskedLM(MaskedModel):
+    """A masked model that was trained here.
 
     Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
     """
 
-    family: ClassVar[Literal["masked"]] = "masked"
-    # Texts of different lengths may share a batch; how many words a text has the network is told.
-    takes_mask = True
+    family: ClassVar[Literal["masked", "tokens"]] = "masked"
+    # How many words a text has the network is told.
     counts_words = True
+    config: MaskedConfig
 
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
@@ -111,24 +112,23 @@ class MaskedLM(nn.Module):
         """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
         return self.denoiser.model.embed_tokens(ids)
 
-    def soft(self, probabilities: Tensor) -> Tensor:
-        """Expected embeddings ``[..., H]`` of word probabilities ``[..., V]``."""
-        return probabilities @ self.embeddings
-
     def logits(
         self,
-        canvas: Tensor | None = None,
+        canvas: Tensor,
         positions: Tensor | None = None,
         *,
-        inputs_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
+        context: Context | None = None,
     ) -> Tensor:
-        """Scores of the words ``[B, L, V]`` behind the masks of ``canvas [B, L]``, at least float32.
+        """As ``MaskedModel.logits``.
 
-        ``positions`` and the rest are as of ``LlamaDenoiser``; what comes for ``positions`` is ``[*their shape, V]``.
+        Raises:
+            ValueError: a context is given, which such a model does not take.
         """
-        hidden = self.denoiser(canvas, inputs_embeds=inputs_embeds, attention_mask=attention_mask, aligned=aligned)
+        if context is not None:
+            raise ValueError("this model takes no context")
+        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned)
         return self.denoiser.logits(hidden, positions)[..., : self.config.vocab_size]
 
 
@@ -206,7 +206,7 @@ MASKINGS: dict[str, Masking] = {"count": mask_by_count, "time": mask_by_time}
 
 
 def masked_nats(
-    model: MaskedLM,
+    model: MaskedModel,
     ids: Tensor,
     masked: Tensor,
     weights: Tensor,
@@ -251,7 +251,7 @@ class Noise(NamedTuple):
 
 @torch.no_grad()
 def any_order_bound(
-    model: MaskedLM,
+    model: MaskedModel,
     ids: Tensor,
     places: Tensor,
     repeats: int,
@@ -280,7 +280,7 @@ def any_order_bound(
     return torch.stack(found)
 
 
-def length_nats(config: MaskedConfig, words: Tensor) -> Tensor:
+def length_nats(config: TextSettings, words: Tensor) -> Tensor:
     """-log p of numbers of words of any shape: what the length of a text adds to its bound; infinite if never seen.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,15 +18,15 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.diffusion.layout import SPECIAL, positions_for
 from dlmctl.diffusion.masked import (
-    MaskedConfig,
-    MaskedLM,
     attended,
     length_nats,
     mask_by_count,
     masked_nats,
     word_places,
 )
+from dlmctl.diffusion.masked_base import MaskedModel, TextSettings
 from dlmctl.diffusion.noise import NOISE, Draw
+from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation.nll import BINS, Likelihood, Part, Picture, Texts, likelihood, ratio_error
 from dlmctl.sampling.draw import Progress
@@ -44,6 +44,7 @@ class MaskedLikelihood(NamedTuple):
         standard_error: of the estimate, from the choice of texts and of noise together; lengths cost no noise.
         parts: what the words cost, by the share of them that is masked.
         unseen_lengths: texts whose length no training text had.
+        unit: what the nats are of: words, or tokens of a model over tokens.
         unknown: share of words outside the model's vocabulary.
         word_count: words that are predicted, without the unknown ones.
         repeats: numbers of masked words drawn for each text.
@@ -58,6 +59,7 @@ class MaskedLikelihood(NamedTuple):
     sentences: int
     word_count: int
     repeats: int
+    unit: Literal["word", "token"] = "word"
 
     def figures(self) -> dict[str, Any]:
         """All of it as plain values, in bits and per text, too."""
@@ -75,8 +77,8 @@ class MaskedLikelihood(NamedTuple):
     def picture(self) -> Picture:
         """The parts over the share of words that is masked."""
         nats = sum(part.nats for part in self.parts)
-        title = f"{nats:.3f} ± {self.standard_error:.3f} nats per word over {self.sentences} texts"
-        return Picture(self.parts, "share of the words that is masked", "nats per word", title)
+        title = f"{nats:.3f} ± {self.standard_error:.3f} nats per {self.unit} over {self.sentences} texts"
+        return Picture(self.parts, f"share of the {self.unit}s that is masked", f"nats per {self.unit}", title)
 
 
 def bound_of_texts(
@@ -126,7 +128,7 @@ def masked_likelihood(
     for numbers, ids in _batches(rows, config, tokenizer.pad_id):
         ids = ids.to(device)
         places = word_places(ids, tokenizer, config.lengths)
-        mask = attended(ids, tokenizer, config.lengths)
+        mask = attended(ids, tokenizer) if model.hides_padding else None
         mask = None if mask is None or bool(mask.all()) else mask
         share, nats = _estimates(model, ids, places, [Draw(seed, number) for number in numbers], repeats, mask)
         sums[numbers] = nats.mean(0)
@@ -150,15 +152,18 @@ def masked_likelihood(
         sentences=len(rows),
         word_count=words,
         repeats=repeats,
+        unit="token" if isinstance(model, TokenLM) else "word",
     )
 
 
 def _with_length(
-    nats: float, config: MaskedConfig, lengths: Tensor, words: int
+    nats: float, config: TextSettings, lengths: Tensor, words: int
 ) -> tuple[float | None, float | None, int]:
     """Nats a word given the length and with it, and how many lengths ``[texts]`` have never been seen."""
     if config.lengths == "model":
         return None, nats / words, 0
+    if isinstance(config, TokenConfig):  # which nobody told what lengths its training texts had
+        return nats / words, None, 0
     cost = length_nats(config, lengths) if sum(config.sentence_lengths) else torch.full(lengths.shape, torch.inf)
     unseen = int(cost.isinf().sum())
     return nats / words, None if unseen else (nats + float(cost.sum())) / words, unseen
@@ -166,7 +171,7 @@ def _with_length(
 
 @torch.no_grad()
 def _estimates(
-    model: MaskedLM, ids: Tensor, places: Tensor, draws: Sequence[Draw], repeats: int, mask: Tensor | None
+    model: MaskedModel, ids: Tensor, places: Tensor, draws: Sequence[Draw], repeats: int, mask: Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """``[repeats, B]`` shares of masked words, as drawn, and the weighted nats of the masked words there."""
     generators = [draw.generator(NOISE) for draw in draws]
@@ -181,7 +186,7 @@ def _estimates(
     return torch.stack(shares).numpy(), torch.stack(found).numpy()
 
 
-def _batches(rows: Sequence[Sequence[int]], config: MaskedConfig, pad_id: int) -> Iterator[tuple[list[int], Tensor]]:
+def _batches(rows: Sequence[Sequence[int]], config: TextSettings, pad_id: int) -> Iterator[tuple[list[int], Tensor]]:
     """Numbers and ids ``[B, L]`` of rows of one length, or on one canvas where END and PAD are predicted."""
     by_canvas: dict[int, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):

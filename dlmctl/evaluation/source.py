@@ -127,7 +127,7 @@ def evaluate_source(
         require_encoder(encoder)  # rather now than after all has been drawn
     result = generate(
         model=pretrained,
-        prompt=read_prompt(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
+        given=read_prompt(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
         samples=len(tasks),
         seed=seed,
         sampler=sampler,

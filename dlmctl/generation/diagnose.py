@@ -66,12 +66,12 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
             model does not have, controls that contradict each other or that its texts are too short for.
     """
     pretrained.model.to(find_device(recipe, file))
-    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=file.error)
+    prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
     with _faults_at(("sampler", "name"), file):
         if pretrained.model.family == "gaussian":
             latent_sampler(recipe.sampler)
         else:
-            sampler_name(recipe.sampler, None)
+            sampler_name(recipe.sampler, None, pretrained.masked)
     chosen = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
     if chosen and {"lm_score", "worst_word"} & set(recipe.rank_by):
         with _faults_at(("rank_by",), file):

@@ -14,7 +14,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.arguments import Rounds, check_given, read_rounds, read_settings, whole
 from dlmctl.generation.diagnose import examine, load_model
-from dlmctl.generation.prompts import Label, read_prompt
+from dlmctl.generation.prompts import Asked, Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.recipe.build import build_control
@@ -62,10 +62,10 @@ def run_recipe(
         remedy = "Write them to a folder: --out FOLDER/."
         raise fault(("samples",), what, remedy) if fault is not None else RecipeError(what, remedy=remedy)
     pretrained = model or load_model(recipe, origin)
-    prompt = read_prompt(pretrained, recipe.label, recipe.source, fault=fault)
+    given = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=fault)
     try:
         control = build_control(recipe.control_specs())
-        return draw_recipe(recipe, control, pretrained, prompt, samples=samples, progress=progress, on_step=on_step)
+        return draw_recipe(recipe, control, pretrained, given, samples=samples, progress=progress, on_step=on_step)
     except UserError:
         if origin is not None:
             examine(recipe, pretrained, origin)  # says the same, and on which line
@@ -87,7 +87,7 @@ def draw_recipe(
     recipe: Recipe,
     control: Control[Any] | None,
     pretrained: Pretrained,
-    prompt: Prompt | None,
+    given: Prompt | None,
     *,
     samples: Sequence[int] | None = None,
     progress: Progress | None = None,
@@ -97,7 +97,7 @@ def draw_recipe(
     return generate(
         control,
         model=pretrained,
-        prompt=prompt,
+        given=given,
         samples=recipe.samples if samples is None else samples,
         seed=recipe.seed,
         sampler=recipe.sampler,
@@ -118,7 +118,8 @@ def generate(
     model: str | Path | Pretrained = DEFAULT_MODEL,
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
-    prompt: Prompt | None = None,
+    prompt: Asked | Sequence[Asked] | None = None,
+    given: Prompt | None = None,
     samples: int | Sequence[int] = 8,
     seed: int = 0,
     preset: Preset = "balanced",
@@ -139,10 +140,10 @@ def generate(
         control: what the texts must satisfy, e.g. ``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~``.
         model: a bundled name, a folder, a hub name, or a model already loaded.
         label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
-        source: of a model with a source, the text or the fields and values to write from, or a list of such.
-        prompt: in place of label and source, both as ids already; see ``prompts.read_prompt``.
-        samples: how many texts, or the numbers of some of a run's; a control's sets of parameters are dealt out to
-            them in turn, by number.
+        source: of a model with a source, what to write from, text or fields and values, or a list of such.
+        prompt: of a model over tokens, what to answer or go on from, or a list of such.
+        given: in place of label, source and prompt, as ids already; see ``prompts.read_prompt``.
+        samples: how many texts, or the numbers of some of a run's; sets of parameters are dealt out to them by number.
         seed: each sample follows from the seed and its own number, but for the rounding of its batch.
         preset: what ``sampler`` and ``guidance`` are where they are not given; a dict of some settings is laid over it.
         until: draw samples again that are not good enough; the best text of each is kept.
@@ -166,7 +167,7 @@ def generate(
     pretrained.model.to(place)
     if control is not None:
         control.load_from(pretrained)
-    given = prompt or read_prompt(pretrained, label, source)
+    given = given or read_prompt(pretrained, label, source, prompt)
     plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given)
     with one_thread(chosen.sampler.deterministic):
         best = _rounds(plan, rounds, progress, on_step)

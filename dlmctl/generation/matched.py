@@ -121,7 +121,7 @@ class _Run:
 
     def __init__(self, recipe: MatchedRecipe, pretrained: Pretrained) -> None:
         self.recipe, self.pretrained = recipe, pretrained
-        self.prompt = read_prompt(pretrained, recipe.label, recipe.source)
+        self.prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt)
         self.until = recipe.until or Until()
         self.controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
         self.counts: WordCounts | None = load_counts(pretrained.folder)

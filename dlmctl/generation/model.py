@@ -10,10 +10,12 @@ from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.base import Control
+from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
 from dlmctl.generation.arguments import whole
 from dlmctl.generation.generate import generate, run_recipe
-from dlmctl.generation.prompts import Label
+from dlmctl.generation.prompts import Asked, Label
 from dlmctl.generation.results import Generation
 from dlmctl.recipe.load import load_recipe, validated
 from dlmctl.recipe.presets import Preset
@@ -39,6 +41,7 @@ class Model(Pretrained):
         *,
         label: Label | Sequence[Label] | None = None,
         source: Given | Sequence[Given] | None = None,
+        prompt: Asked | Sequence[Asked] | None = None,
         samples: int | Sequence[int] = 8,
         seed: int = 0,
         preset: Preset = "balanced",
@@ -57,6 +60,7 @@ class Model(Pretrained):
 
         The arguments are those of ``dlmctl.generation.generate.generate``, in short: ``control`` is what the texts must
         satisfy (``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~`` and weights, ``0.5 * control``);
+        ``prompt`` what texts of a model over tokens are to answer, by its chat template if it has one;
         ``samples`` how many, or their numbers; ``preset`` fast, balanced, quality or paper, with single settings of
         ``sampler`` and ``guidance`` as dicts laid over it; ``until``, ``candidates`` and ``rank_by`` which draws count.
 
@@ -68,6 +72,7 @@ class Model(Pretrained):
             model=self,
             label=label,
             source=source,
+            prompt=prompt,
             samples=samples,
             seed=seed,
             preset=preset,
@@ -87,13 +92,17 @@ class Model(Pretrained):
         """Write the model and its words to a folder, from which ``load`` reads it again.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder cannot be written, or the model is a checkpoint of others.
         """
+        if not isinstance(self.model, DiffusionLM | MaskedLM):
+            raise UserError("is a checkpoint of others, which stays as it is: copy its folder.", where=str(self.folder))
         save_pretrained(self.model, self.tokenizer, folder, source_tokenizer=self.source_tokenizer)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        return f"Model({str(self.folder)!r}: {self.model.family}, {size:.2f} M parameters, {len(self.tokenizer)} words)"
+        entries = "tokens" if self.model.family == "tokens" else "words"
+        held = f"{self.model.family}, {size:.2f} M parameters, {len(self.tokenizer)} {entries}"
+        return f"Model({str(self.folder)!r}: {held})"
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:

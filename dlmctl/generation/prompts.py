@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import ValidationError
+
 from dlmctl.datasets.conditions import label_numbers, label_values, source_rows, source_words
 from dlmctl.datasets.readers import parse_mr
-from dlmctl.diffusion.masked import MaskedConfig
+from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import SourceSettings
-from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.errors import DataError, ModelError, RecipeError, first_fault, nearest
+from dlmctl.recipe.settings import TextPrompt
 from dlmctl.sampling.prompted import Prompt
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.fields import Given, Value, field_key, nearest_value, value_words
 from dlmctl.text.vocabulary import known_ids
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from dlmctl.text.tokenizer import Tokenizer
 
 Label = Value
+Asked = str | TextPrompt | Mapping[str, Any]
+"""A prompt of a model over tokens: a text, or what ``TextPrompt`` has."""
 Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
 """Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
 
@@ -35,9 +41,9 @@ def prompt_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> P
     Raises:
         DataError: no record has the label, or any field of the source; a source is too long.
     """
-    config = pretrained.model.config
-    if isinstance(config, MaskedConfig):
+    if isinstance(pretrained.model, MaskedModel):
         return None
+    config = pretrained.model.config
     labels: list[int] = []
     sources: list[list[int]] = []
     if config.label is not None:
@@ -57,6 +63,7 @@ def read_prompt(
     pretrained: Pretrained,
     label: Label | Sequence[Label] | None,
     source: Given | Sequence[Given] | None,
+    prompt: Asked | Sequence[Asked] | None = None,
     *,
     strict: bool = True,
     fault: Fault | None = None,
@@ -64,7 +71,7 @@ def read_prompt(
     """What a recipe or a caller gives the samples, as ids; None if it gives nothing.
 
     Args:
-        label, source: one for all samples, or a list that is dealt out to them in turn.
+        label, source, prompt: one for all samples, or a list that is dealt out to them in turn.
         strict: refuse new words in fields that have a set of values; they become UNK otherwise, as in running text.
         fault: makes the errors; by default they name the setting only.
 
@@ -72,20 +79,58 @@ def read_prompt(
         RecipeError: the model takes no such prompt, or does not know the label, field or value.
     """
     fault = fault or _unplaced
-    config = pretrained.model.config
+    asked = _listed(prompt)
+    if isinstance(pretrained.tokenizer, CheckpointTokenizer):
+        _refuse(pretrained, [("label", label), ("source", source)], fault)
+        texts = [_prompt_ids(pretrained.tokenizer, at, value, fault) for at, value in asked]
+        return Prompt(texts=texts) if texts else None
+    _refuse(pretrained, [("prompt", prompt)], fault)
     labels, sources = _listed(label), _listed(source)
     for name, given in (("label", labels), ("source", sources)):
-        if given and getattr(config, name, None) is None:
+        if given and getattr(pretrained.model.config, name, None) is None:
             what = f"the model {str(pretrained.folder)!r} takes no {name}."
             raise fault((name,), what, f"Leave it out, or train a model with `model.{name}`; see docs/training.md.")
-    if isinstance(config, MaskedConfig):
+    if isinstance(pretrained.model, MaskedModel):
         return None
+    config = pretrained.model.config
     numbers = [_label_number(config.labels, at, value, fault) for at, value in labels]
     rows = []
     if sources and config.source is not None and pretrained.source_tokenizer is not None:
         takes = _Takes(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
         rows = [_source_ids(takes, at, value, fault) for at, value in sources]
     return Prompt(numbers, rows) if numbers or rows else None
+
+
+def _refuse(pretrained: Pretrained, given: Sequence[tuple[str, Any]], fault: Fault) -> None:
+    for name, value in given:
+        if value is not None:
+            what = f"the model {str(pretrained.folder)!r} takes no {name}."
+            remedy = "Leave it out, or take a model over tokens, such as LLaDA; see docs/from-llada-dream.md."
+            raise fault((name,), what, remedy if name == "prompt" else "Leave it out; such models take `prompt`.")
+
+
+def _prompt_ids(tokenizer: CheckpointTokenizer, at: tuple[str | int, ...], value: Asked, fault: Fault) -> list[int]:
+    """The tokens before a text: a turn of a conversation where the model has them, else plain text."""
+    place = ("prompt", *at)
+    try:
+        asked = value if isinstance(value, TextPrompt) else TextPrompt.model_validate(_mapped(value))
+    except ValidationError as error:
+        raise fault(place, first_fault(error), "Give a text, or `text`, `system` and `chat`.") from None
+    if not tokenizer.chats if asked.chat is None else not asked.chat:
+        if asked.system is not None:
+            raise fault(place, "a turn of the system needs a chat template.", "Leave `system` out.")
+        return tokenizer.prompt_ids(asked.text)
+    if not tokenizer.chats:
+        raise fault(place, "this model has no chat template.", "Leave `chat` out.")
+    turns = [("system", asked.system), ("user", asked.text)]
+    try:
+        return tokenizer.turn_ids([{"role": role, "content": said} for role, said in turns if said is not None])
+    except ModelError as error:
+        raise fault(place, error.what, error.remedy) from None
+
+
+def _mapped(value: Any) -> Any:
+    return {"text": value} if isinstance(value, str) else value
 
 
 Placed = list[tuple[tuple[str | int, ...], Any]]

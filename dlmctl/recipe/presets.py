@@ -13,7 +13,7 @@ from dlmctl.checkpoint.resolve import family_of
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 Preset = Literal["fast", "balanced", "quality", "paper"]
-FamilyName = Literal["gaussian", "masked"]
+FamilyName = Literal["gaussian", "masked", "tokens"]
 Settings = Mapping[Preset, dict[str, dict[str, Any]]]
 
 PRESETS: Settings = {
@@ -48,7 +48,15 @@ MASKED: Settings = {
         "guidance": {},
     },
 }
-FAMILIES: Mapping[FamilyName, Settings] = {"gaussian": PRESETS, "masked": MASKED}
+# Checkpoints of others over tokens: one token a step unless it is to be fast, in the order of their authors; `paper`
+# draws from the model's own distribution. Not measured on checkpoints of billions of weights.
+TOKENS: Settings = {
+    "fast": {"sampler": {"steps": 64, "temperature": 0.5, "min_p": 0.02}, "guidance": {}},
+    "balanced": {"sampler": {"steps": None, "temperature": 0.5, "min_p": 0.02}, "guidance": {}},
+    "quality": {"sampler": {"steps": None, "temperature": 0.3, "min_p": 0.02, "block": 32}, "guidance": {}},
+    "paper": {"sampler": {"steps": None, "temperature": 1.0, "min_p": 0.0}, "guidance": {}},
+}
+FAMILIES: Mapping[FamilyName, Settings] = {"gaussian": PRESETS, "masked": MASKED, "tokens": TOKENS}
 
 
 class Chosen(NamedTuple):

@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from dlmctl.control.base import Composite, Control
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.presets import Preset, filled
-from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Given, Value
 
@@ -95,6 +95,9 @@ class Recipe(BaseModel):
     )
     source: Given | Some[Given] | None = Field(
         None, description="of a model with a source: a text, or fields and values, to write from, or a list of such"
+    )
+    prompt: str | TextPrompt | Some[str | TextPrompt] | None = Field(
+        None, description="of a model over tokens: what the texts answer, or go on from, or a list of such"
     )
     controls: list[Entry] = Field(default_factory=list, description="what the texts must satisfy")
     preset: Preset = Field("balanced", description="settings of sampler and guidance where the recipe says nothing")

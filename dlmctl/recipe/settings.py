@@ -72,6 +72,15 @@ class SamplerSettings(BaseModel):
         description="nats that a reward of 1 counts; null: 1 for energy, 20 for score, 4 for lm_score",
     )
     resample_every: int = Field(2, ge=1, le=100_000, description="steps from one look at the reward to the next")
+    new_tokens: int = Field(
+        128, ge=1, le=65_536, description="models over tokens, such as LLaDA: most tokens of a text, behind its prompt"
+    )
+    block: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="masked models: places that are written before those behind them; null: all at once",
+    )
     clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(None, ge=0.01, le=1e3, description="redraw noise entries beyond this absolute value")
     condition_scale: float = Field(
@@ -86,6 +95,18 @@ class SamplerSettings(BaseModel):
         if self.deterministic and self.precision == "auto":  # which would differ from one processor to the next
             self.precision = "fp32"
         return self
+
+
+class TextPrompt(BaseModel):
+    """What a text over tokens is to answer or go on from."""
+
+    model_config = STRICT
+
+    text: str = Field(min_length=1, max_length=1_000_000, description="the user's turn, or the text to go on from")
+    system: str | None = Field(None, max_length=1_000_000, description="a turn of the system before it")
+    chat: bool | None = Field(
+        None, description="by the chat template of the model, or as plain text; by default as the model has one"
+    )
 
 
 class Guidance(BaseModel):

@@ -13,8 +13,10 @@ from dlmctl.control.automata import merged
 from dlmctl.control.base import ready_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
-from dlmctl.diffusion.layout import SPECIAL, Layout, lay_out
+from dlmctl.diffusion.layout import SPECIAL, Layout, Layouts, lay_out, stacked
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch, batches_of
 from dlmctl.sampling.feasible import check_feasible
@@ -24,9 +26,13 @@ from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.walk import OnStep, Step
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
+
+# Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
+MOST_SCORES = 1 << 27
 
 # How the batches of each family are drawn.
-DRAWS = {"gaussian": draw_latent, "masked": draw_masked}
+DRAWS = {"gaussian": draw_latent, "masked": draw_masked, "tokens": draw_masked}
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
@@ -55,12 +61,12 @@ def draw_texts(
         UserError: the control has no weights for this model, or the model cannot satisfy it.
     """
     lengths: dict[int, list[float]] = {}
-    if plan.prompt is not None:
+    if plan.prompt is not None and isinstance(plan.pretrained.model, DiffusionLM):
         samples = sorted({draw.sample for draw in draws})
         for some in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, some)
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
-    most = 1 if plan.sampler.deterministic else max(1, plan.batch_size // plan.sampler.particles)
+    most = 1 if plan.sampler.deterministic else _most_texts(plan, max(layout.positions for _, layout in rows))
     mixed = plan.pretrained.model.takes_mask
     alone = batches_of(sorted(rows, key=lambda row: row[1].positions), most, mixed=mixed)
     batches = [expanded(batch, plan.sampler.particles) for batch in alone]
@@ -76,6 +82,17 @@ def draw_texts(
         yield from _draw_batch(plan, batch, control, watch)
 
 
+def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAll | None]:
+    """The layouts of some draws on all the positions that a text over tokens may have, and the controls for them.
+
+    Raises:
+        UserError: as ``draw_texts``.
+    """
+    rows = [(draw, _layout(plan, draw)._replace(positions=1 + plan.sampler.new_tokens)) for draw in draws]
+    device = plan.pretrained.model.embeddings.device
+    return stacked([layout for _, layout in rows], device), _feasible(plan, rows)
+
+
 def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     """What stands against each sample that cannot be drawn, by sample; nothing is drawn."""
     found: dict[int, RecipeError] = {}
@@ -87,8 +104,18 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     return found
 
 
+def _most_texts(plan: Plan, positions: int) -> int:
+    """Texts of a batch: as many as asked for, but no more than the scores of a large vocabulary leave memory for."""
+    model, rows = plan.pretrained.model, plan.batch_size
+    if isinstance(model, TokenLM):
+        rows = min(rows, MOST_SCORES // (positions * model.config.vocab_size))
+    return max(1, rows // plan.sampler.particles)
+
+
 def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
     model = plan.pretrained.model
+    if isinstance(plan.pretrained.tokenizer, CheckpointTokenizer):
+        return _token_layout(plan, draw, model.config.length)
     wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
     if wanted is None and model.counts_words:
         wanted = 1, model.config.length - SPECIAL
@@ -98,6 +125,17 @@ def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> L
     if layout.words is not None and model.hides_padding:
         return layout._replace(positions=layout.words + SPECIAL)
     return layout
+
+
+def _token_layout(plan: Plan, draw: Draw, longest: int) -> Layout:
+    """START, or the last token of the prompt, and the tokens behind it; the model says where the text ends."""
+    before = max(1, len(plan.prompt.text(draw.sample))) if plan.prompt is not None else 1
+    if before + plan.sampler.new_tokens > longest:
+        new = plan.sampler.new_tokens
+        what = f"a prompt of {before} tokens and {new} new ones are more than the model's {longest}."
+        remedy = "Shorten the prompt or set sampler.new_tokens."
+        raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
+    return Layout(1 + plan.sampler.new_tokens, None)
 
 
 def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:

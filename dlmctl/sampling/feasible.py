@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
-from dlmctl.diffusion.layout import special_bans, stacked
+from dlmctl.diffusion.layout import banned_tokens, stacked
 from dlmctl.errors import RecipeError
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -23,8 +23,7 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
         RecipeError: the controls leave no word for some place, or no place for what must be in the text.
     """
     vocabulary = batch.vocabulary
-    banned = special_bans(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
-    banned[..., vocabulary.unk_id] = True
+    banned = banned_tokens(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
     logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
     empty = torch.isneginf(control.restrict(logits)).all(-1)
     if empty.any():

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.absorbing import Absorbing
+from dlmctl.diffusion.blocks import Stretch, in_blocks
 from dlmctl.diffusion.layout import Layouts, stacked
-from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
@@ -23,19 +25,25 @@ from dlmctl.sampling.walk import OnStep, walk
 
 @torch.no_grad()
 def draw_masked(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: Preparing, watch: OnStep) -> Finished:
-    """The word ids of a batch. With ``sampler.steps`` not given, each step writes one word of each text.
+    """The token ids of a batch. With ``sampler.steps`` not given, each step writes one token of each text.
 
     Args:
         control: prepared for the batch.
+
+    Raises:
+        RecipeError: the sampler is of another family, or has fewer steps than blocks.
     """
     model, sampler = plan.pretrained.masked, plan.sampler
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
-    steps = sampler.steps or int(layouts.words.max())
-    name = sampler_name(sampler, control)
+    settled = layouts.words >= 0
+    places = int(torch.where(settled, layouts.words, layouts.positions - 1).max())
+    steps = sampler.steps or places
+    name = sampler_name(sampler, control, model)
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
-    tags = aligned_tags(model, control, layouts)
-    family = Absorbing(model, plan.pretrained.tokenizer, WALKS[name], settings, steps, tags)
+    schedule = _schedule(steps, places, sampler.block)
+    tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
+    family = Absorbing(model, plan.pretrained.tokenizer, WALKS[name], settings, schedule, tags, context)
     vocabulary = plan.pretrained.tokenizer
     steered = Steered(family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts)
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
@@ -47,12 +55,33 @@ def draw_masked(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
         return found if particles is None else particles.finish(found, len(model.embeddings))
 
 
-def sampler_name(sampler: SamplerSettings, control: PreparedAll | None) -> str:
-    """The walk asked for; ``auto`` commits the surest word first under guidance, and else where the entropy is least.
+def _schedule(steps: int, places: int, block: int | None) -> list[Stretch]:
+    try:
+        return in_blocks(steps, places, block)
+    except ValueError as error:
+        raise RecipeError(f"{error}.", where="sampler.block", remedy="Give more steps, or larger blocks.") from None
+
+
+def context_of(plan: Plan, batch: Batch, device: torch.device) -> Context | None:
+    """The prompts of the rows of a batch; None where none is given."""
+    if plan.prompt is None or not plan.prompt.texts:
+        return None
+    rows = [plan.prompt.text(draw.sample) for draw, _ in batch]
+    width, pad = max(map(len, rows)), plan.pretrained.tokenizer.pad_id
+    ids = torch.tensor([[*[pad] * (width - len(row)), *row] for row in rows], device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return Context(ids, torch.arange(width, device=device) >= width - lengths[:, None])
+
+
+def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: MaskedModel) -> str:
+    """The walk asked for; ``auto`` is that of a checkpoint's authors. Of models that were trained here it commits the
+    surest word first under guidance, and else where the entropy is least.
 
     Raises:
         RecipeError: the sampler is of another family.
     """
+    if sampler.name == "auto" and isinstance(model, TokenLM):
+        return model.config.sampler
     if sampler.name == "auto":
         guided = control is not None and any(not part.prepared.exact for part in control.parts)
         return "confidence" if guided else "entropy"
@@ -62,7 +91,7 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None) -> str:
     return sampler.name
 
 
-def aligned_tags(model: MaskedLM, control: PreparedAll | None, layouts: Layouts) -> Tensor | None:
+def aligned_tags(model: MaskedModel, control: PreparedAll | None, layouts: Layouts) -> Tensor | None:
     """The label of each position ``[B, L]`` for models that read some, 0 where none is given.
 
     Of several controls that give a label to a word the first counts.

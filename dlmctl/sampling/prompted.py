@@ -25,16 +25,21 @@ class Prompt:
 
     Attributes:
         labels: numbers of labels, their count for none; sources: rows of source ids.
+        texts: tokens that stand before a text, of models over tokens; the last of them in the place of START.
     """
 
     labels: Sequence[int] = ()
     sources: Sequence[Sequence[int]] = ()
+    texts: Sequence[Sequence[int]] = ()
 
     def label(self, sample: int) -> int | None:
         return self.labels[sample % len(self.labels)] if self.labels else None
 
     def source(self, sample: int) -> Sequence[int] | None:
         return self.sources[sample % len(self.sources)] if self.sources else None
+
+    def text(self, sample: int) -> Sequence[int]:
+        return self.texts[sample % len(self.texts)] if self.texts else ()
 
 
 class ClassifierFree(Gaussian):

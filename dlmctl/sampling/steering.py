@@ -15,7 +15,7 @@ from torch import Tensor
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Family, Moved, Prediction
-from dlmctl.diffusion.layout import Layouts, special_bans
+from dlmctl.diffusion.layout import Layouts, banned_tokens
 from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
@@ -68,9 +68,7 @@ class Steered:
     ) -> None:
         self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
         self.guidance, self.sampler, self.layouts, self.mask = guidance, sampler, layouts, layouts.mask
-        self.banned = special_bans(layouts, vocabulary, len(embeddings))
-        # UNK stands for words the vocabulary lacks; a text has no use for it.
-        self.banned[..., vocabulary.unk_id] = True
+        self.banned = banned_tokens(layouts, vocabulary, len(embeddings))
         parts = control.guides if control is not None else []
         # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
         self.parts = [part for part in parts if not part.prepared.exact and part.prepared.evidence is None]

@@ -186,14 +186,18 @@ class HuggingFaceTokenizer:
     def encode(self, words: Sequence[str]) -> list[int]:
         return [self.start_id, *self.inner.convert_tokens_to_ids(list(words)), self.end_id]
 
-    def words(self, ids: Iterable[int]) -> list[str]:
+    def inside(self, ids: Iterable[int]) -> list[int]:
+        """The tokens of one sequence: what stands between START and the first END behind it, without PAD."""
         found: list[int] = []
         for index in ids:
             if index == self.end_id and found:
                 break
             if index not in (self.start_id, self.pad_id, self.end_id):
                 found.append(int(index))
-        return list(self.inner.convert_ids_to_tokens(found))
+        return found
+
+    def words(self, ids: Iterable[int]) -> list[str]:
+        return list(self.inner.convert_ids_to_tokens(self.inside(ids)))
 
     def split(self, text: str) -> list[str]:
         return list(self.inner.tokenize(text))

@@ -57,7 +57,7 @@ def start_from(model: DiffusionLM, tokenizer: Tokenizer, source: Pretrained) -> 
         ModelError: the two differ in something other than vocabulary and depth, or the depths do not fit.
     """
     _refuse_other_settings(model.config, source)
-    times = _repetitions(model.config.denoiser, source.model.config.denoiser, source)
+    times = _repetitions(model.config.denoiser, source.latent.config.denoiser, source)
     mine, given_ids = _matched_words(tokenizer, source.tokenizer)
     by_word = _word_tensors(model)
     state, given = model.state_dict(), source.model.state_dict()

@@ -168,7 +168,7 @@ class LanguageModelTask:
         pretrained = Pretrained(cast("DiffusionLM", model), self.tokenizer, Path(), self._source_words())
         given = self.prompts.examples(3) if self.prompts is not None else None
         settings = SamplerSettings(steps=20)
-        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", prompt=given)
+        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", given=given)
         return [sample.text for sample in result]
 
     def _source_words(self) -> Tokenizer | None:

@@ -1,0 +1,45 @@
+"""Decoder networks of transformers, built without values."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from torch import nn
+
+from dlmctl.models.full_attention import FullAttention
+
+# Where the network of transformers stands in ``FullAttention``.
+NETWORK = "network."
+
+
+class Decoder(TypedDict):
+    """Sizes under the names of transformers."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    tie_word_embeddings: bool
+
+
+def decoder(kind: Literal["llama", "qwen2"], sizes: Decoder) -> nn.Module:
+    """``LlamaForCausalLM`` or ``Qwen2ForCausalLM``, read with full attention.
+
+    Raises:
+        ValueError: the sizes do not go together.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    if sizes["hidden_size"] % sizes["num_attention_heads"]:
+        raise ValueError("the number of heads does not divide the width")
+    if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
+        raise ValueError("the number of key and value heads does not divide that of the heads")
+    settings = {**sizes, "use_cache": False, "attn_implementation": "sdpa"}
+    if kind == "llama":
+        return FullAttention(LlamaForCausalLM(LlamaConfig(**settings, attention_bias=False, mlp_bias=False)))
+    return FullAttention(Qwen2ForCausalLM(Qwen2Config(**settings)))

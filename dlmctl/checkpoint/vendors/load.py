@@ -1,0 +1,115 @@
+"""Reading the folder of a checkpoint: configuration, tokenizer, weights, in this order, each checked by the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from dlmctl.checkpoint.resolve import hub_files
+from dlmctl.checkpoint.vendors.declared import Shape, Vendor
+from dlmctl.checkpoint.vendors.dream import DREAM
+from dlmctl.checkpoint.vendors.llada import LLADA
+from dlmctl.checkpoint.vendors.mdlm import MDLM
+from dlmctl.checkpoint.weights import load_weights, require_fit, without_memory
+from dlmctl.diffusion.tokens import TokenConfig, TokenLM
+from dlmctl.errors import ModelError, brief, first_fault, readable
+from dlmctl.models.full_attention import FullAttention
+from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# By model_type.
+VENDORS: dict[str, Vendor] = {"llada": LLADA, "Dream": DREAM, "mdlm": MDLM}
+
+
+def is_vendor(settings: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is that of a checkpoint of others."""
+    return isinstance(settings.get("model_type"), str)
+
+
+def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM, CheckpointTokenizer]:
+    """A checkpoint, its weights mapped into memory as they are, and its tokenizer.
+
+    Args:
+        settings: its ``config.json``.
+
+    Raises:
+        ModelError: it is of a kind that cannot be read, or a file of it is missing, damaged or of another checkpoint.
+    """
+    where = str(folder / "config.json")
+    kind = settings["model_type"]
+    if kind not in VENDORS:
+        what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which is none that can be read."
+        raise ModelError(what, where=where, remedy=f"Those are {', '.join(VENDORS)}.")
+    vendor = VENDORS[kind]
+    try:
+        sizes = vendor.sizes.model_validate(settings)
+    except ValidationError as error:
+        raise ModelError(first_fault(error), where=where) from None
+    shape = vendor.shape(sizes)
+    tokenizer = read_tokenizer(_tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id)
+    _check_ids(shape, tokenizer, folder)
+    try:
+        with without_memory():  # whatever sizes config.json claims
+            network = vendor.network(sizes)
+    except Exception as error:  # whatever transformers raises for sizes that cannot be
+        raise ModelError(f"no network can have these sizes: {brief(error)}.", where=where) from None
+    _fill(network, vendor, folder)
+    config = TokenConfig(
+        kind=vendor.name,
+        vocab_size=len(tokenizer),
+        length=shape.length,
+        embed_dim=shape.width,
+        mask_id=tokenizer.mask_id,
+        predicts=vendor.predicts,
+        sampler=vendor.sampler,
+        block=vendor.block,
+    )
+    return TokenLM(config, network).eval().requires_grad_(False), tokenizer
+
+
+def _tokenizer_folder(folder: Path, vendor: Vendor) -> Path:
+    if has_tokenizer(folder) or vendor.tokenizer is None:
+        return folder
+    return hub_files(vendor.tokenizer, TOKENIZER_FILES)
+
+
+def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> None:
+    if len(tokenizer) > shape.rows or tokenizer.mask_id >= shape.rows:
+        what = f"the tokenizer has ids up to {max(len(tokenizer) - 1, tokenizer.mask_id)}, the model {shape.rows} rows."
+        raise ModelError(what, where=str(folder), remedy="They belong to different checkpoints.")
+
+
+def _fill(network: nn.Module, vendor: Vendor, folder: Path) -> None:
+    """Put the weights of a checkpoint in the places of a network that has none."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in load_weights(folder, stored=True).items():
+        found = vendor.renamed(name)
+        if found is not None:
+            state[found] = tensor
+    wanted = network.state_dict()
+    inner = network.network if isinstance(network, FullAttention) else None
+    tied = inner is not None and bool(inner.config.tie_word_embeddings)
+    if tied:
+        wanted.pop("network.lm_head.weight")
+        state.pop("network.lm_head.weight", None)
+    require_fit(state, wanted, folder / "model.safetensors")
+    network.load_state_dict(state, strict=False, assign=True)
+    if inner is None:
+        return
+    if tied:
+        inner.get_submodule("lm_head").register_parameter("weight", inner.get_parameter("model.embed_tokens.weight"))
+    _refill(inner)
+
+
+def _refill(inner: PreTrainedModel) -> None:
+    """Make the tensors that are no weights, which were built without values."""
+    for name, part in list(inner.named_modules()):
+        if any(buffer.is_meta for buffer in part.buffers(recurse=False)):
+            holder = inner.get_submodule(name.rpartition(".")[0])
+            setattr(holder, name.rpartition(".")[2], type(part)(inner.config))

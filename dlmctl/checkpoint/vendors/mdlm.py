@@ -1,0 +1,62 @@
+"""MDLM (Sahoo et al. 2024): a diffusion transformer over the tokens of GPT-2, MASK the last id."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from dlmctl.checkpoint.vendors.declared import Heads, Layers, Positions, Rows, Shape, Sizes, Vendor, Width
+from dlmctl.models.dit import DiT, DiTConfig
+
+_ROOT = "backbone."
+# Tables that follow from the sizes.
+_DERIVED = ("rotary_emb.inv_freq",)
+
+
+class MdlmSizes(Sizes):
+    """``config.json`` of an MDLM. Models that take the time are refused."""
+
+    hidden_dim: Width
+    n_blocks: Layers
+    n_heads: Heads
+    cond_dim: Width
+    model_length: Positions
+    vocab_size: Rows
+    time_conditioning: Literal[False] = False
+
+
+def shape(sizes: MdlmSizes) -> Shape:
+    """What the rest must know."""
+    return Shape(sizes.vocab_size, sizes.hidden_dim, sizes.model_length, sizes.vocab_size - 1)
+
+
+def network(sizes: MdlmSizes) -> nn.Module:
+    """The transformer of these sizes."""
+    return DiT(
+        DiTConfig(
+            rows=sizes.vocab_size,
+            hidden=sizes.hidden_dim,
+            layers=sizes.n_blocks,
+            heads=sizes.n_heads,
+            condition=sizes.cond_dim,
+        )
+    )
+
+
+def renamed(name: str) -> str | None:
+    """The name in ``DiT`` of a tensor; None for tables that follow from the sizes."""
+    inner = name.removeprefix(_ROOT)
+    return None if inner in _DERIVED else inner
+
+
+MDLM = Vendor(
+    "MDLM",
+    MdlmSizes,
+    shape,
+    network,
+    renamed,
+    predicts="same",
+    sampler="ancestral",
+    tokenizer="openai-community/gpt2",
+)

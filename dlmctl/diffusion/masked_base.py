@@ -1,0 +1,94 @@
+"""What a walk, a control and a bound ask of a masked model, whoever trained it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class Context(NamedTuple):
+    """The tokens of a prompt before each row of a batch, at the right end of ``ids [B, P]``.
+
+    The last of them takes the place of START. ``mask [B, P]`` is true where they are, false on what fills up.
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+
+class TextSettings(Protocol):
+    """What a configuration says of the texts of a masked model."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def embed_dim(self) -> int: ...
+
+    @property
+    def sentence_lengths(self) -> Sequence[int]: ...
+
+    @property
+    def lengths(self) -> Literal["data", "model"]: ...
+
+    @property
+    def tags(self) -> Sequence[str]: ...
+
+
+class MaskedModel(nn.Module):
+    """A network that predicts the tokens behind the masks of a canvas, and the vocabulary it speaks."""
+
+    family: ClassVar[Literal["masked", "tokens"]]
+    # Texts of different lengths may share a batch.
+    takes_mask = True
+    # Whether the network is told how many words a text has.
+    counts_words = False
+    config: TextSettings
+
+    @property
+    def mask_id(self) -> int:
+        """The id of MASK, which is never predicted."""
+        raise NotImplementedError
+
+    @property
+    def hides_padding(self) -> bool:
+        """Whether PAD behind a text is hidden from the network, as it was in training."""
+        return False
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The embedding of every token ``[V, H]`` that a text can have."""
+        raise NotImplementedError
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
+        raise NotImplementedError
+
+    def soft(self, probabilities: Tensor) -> Tensor:
+        """Expected embeddings ``[..., H]`` of token probabilities ``[..., V]``."""
+        return probabilities.to(self.embeddings.dtype) @ self.embeddings
+
+    def logits(
+        self,
+        canvas: Tensor,
+        positions: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """Scores of the tokens ``[B, L, V]`` behind the masks of ``canvas [B, L]``, at least float32.
+
+        Args:
+            positions: numbers of the positions to score, of any shape, counted through the batch (row x L + place);
+                the result is ``[*their shape, V]``.
+            attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
+            aligned: the label of each position ``[B, L]``, of models that take them.
+            context: a prompt before each row, of models that take one.
+        """
+        raise NotImplementedError

@@ -1,0 +1,111 @@
+"""Masked models that others trained, over tokens of any tokenizer: LLaDA, Dream, MDLM."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from torch import Tensor, nn
+
+from dlmctl.diffusion.masked_base import Context, MaskedModel
+from dlmctl.models.numerics import widened
+
+
+class TokenConfig(BaseModel):
+    """What a checkpoint declares about itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    family: Literal["masked"] = "masked"
+    kind: str = Field(description="name of the family, such as LLaDA")
+    vocab_size: int = Field(gt=4, le=10_000_000, description="ids that the tokenizer has")
+    length: int = Field(gt=2, le=10_000_000, description="most positions, prompt and text together")
+    embed_dim: int = Field(gt=0, description="width of the embeddings")
+    mask_id: NonNegativeInt = Field(description="the id of MASK")
+    predicts: Literal["same", "next"] = Field(description="whose token a position's scores are: its own or the next")
+    sampler: str = Field(description="the walk of its authors")
+    block: int | None = Field(None, gt=0, description="positions written before those behind them; None for no blocks")
+    sentence_lengths: list[NonNegativeInt] = []
+    tags: list[str] = []
+    # Of the bound: how many tokens a text has is given.
+    lengths: ClassVar[Literal["data", "model"]] = "data"
+
+
+class Network(Protocol):
+    """What is asked of the network of a checkpoint."""
+
+    @property
+    def table(self) -> Tensor: ...
+
+    def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor: ...
+
+    def head(self, hidden: Tensor) -> Tensor: ...
+
+
+class TokenLM(MaskedModel):
+    """A masked model over tokens, with the weights of a checkpoint in the precision that they are stored in.
+
+    Rows of its table beyond the ids of the tokenizer stand for nothing and are left out.
+
+    Args:
+        network: a module that is a ``Network``.
+    """
+
+    family: ClassVar[Literal["masked", "tokens"]] = "tokens"
+    config: TokenConfig
+
+    def __init__(self, config: TokenConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+
+    @property
+    def _reader(self) -> Network:
+        network: Network = self.network  # type: ignore[assignment]  # a module cannot be told to be one
+        return network
+
+    @property
+    def mask_id(self) -> int:
+        """The id of MASK."""
+        return self.config.mask_id
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The embedding of every token ``[V, H]``."""
+        return self._reader.table[: self.config.vocab_size]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The embeddings of ids of any shape: ``[..., H]``."""
+        return self._reader.table[ids]
+
+    def logits(
+        self,
+        canvas: Tensor,
+        positions: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """As ``MaskedModel.logits``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
+
+        Where scores are those of the next position, they are moved to the one that they are of; the first has none
+        before it and takes its own, as Dream's authors do.
+        """
+        ids, mask, first = canvas, attention_mask, 0
+        if context is not None:
+            own = torch.ones_like(canvas, dtype=torch.bool) if mask is None else mask
+            ids = torch.cat([context.ids, canvas[:, 1:]], 1)
+            mask = torch.cat([context.mask, own[:, 1:]], 1)
+            first = context.ids.shape[1] - 1
+        hidden = self._reader.hidden(ids, mask)
+        if self.config.predicts == "next":
+            hidden = torch.cat([hidden[:, :1], hidden[:, :-1]], 1)
+        hidden = hidden[:, first:]
+        if positions is not None:
+            hidden = hidden.flatten(0, 1)[positions]
+        scores = widened(self._reader.head(hidden)[..., : self.config.vocab_size])
+        if self.mask_id < self.config.vocab_size:
+            scores[..., self.mask_id] = -torch.inf
+        return scores

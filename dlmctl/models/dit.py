@@ -1,0 +1,160 @@
+"""The diffusion transformer of MDLM (Sahoo et al. 2024; Peebles and Xie 2023), under the names of its checkpoints.
+
+Blocks of attention and MLP, each shifted, scaled and gated by an embedding of the noise level. The published models
+take no time, which is a noise level of 0.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dlmctl.models.attention import attention
+from dlmctl.models.llama import rotated
+from dlmctl.models.numerics import widened
+
+# Sines and cosines of a noise level; the base of the rotary frequencies.
+TIME_CHANNELS, ROPE_BASE = 256, 1e4
+
+
+class DiTConfig(BaseModel):
+    """Sizes of the transformer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: int = Field(gt=4, description="rows of the table of embeddings, MASK among them")
+    hidden: int = Field(gt=0, description="width of the residual stream")
+    layers: int = Field(gt=0, description="number of blocks")
+    heads: int = Field(gt=0, description="attention heads")
+    condition: int = Field(gt=0, description="width of the embedding of the noise level")
+
+
+class ScaleNorm(nn.Module):
+    """LayerNorm with a scale and no bias, computed in float32 at least."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = widened(x)
+        return (F.layer_norm(wide, wide.shape[-1:]) * self.weight).to(dtype=x.dtype)
+
+
+class NoiseLevel(nn.Module):
+    """The embedding of noise levels ``[B]``: ``[B, condition]``."""
+
+    def __init__(self, condition: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(TIME_CHANNELS, condition), nn.SiLU(), nn.Linear(condition, condition))
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        half = TIME_CHANNELS // 2
+        steps = torch.arange(half, device=sigma.device, dtype=torch.float32)
+        angles = sigma[:, None] * torch.exp(-math.log(1e4) / half * steps)
+        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(self.mlp[0].weight.dtype))
+        return embedded
+
+
+class DiTBlock(nn.Module):
+    """x + gate attention(norm(x) (1 + scale) + shift), and the same with an MLP."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        hidden, self.heads = config.hidden, config.heads
+        self.norm1 = ScaleNorm(hidden)
+        self.attn_qkv = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.attn_out = nn.Linear(hidden, hidden, bias=False)
+        self.norm2 = ScaleNorm(hidden)
+        self.mlp = nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU("tanh"), nn.Linear(4 * hidden, hidden))
+        self.adaLN_modulation = nn.Linear(config.condition, 6 * hidden)
+
+    def forward(self, x: Tensor, level: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """``x [B, L, H]``; ``level [B, condition]``; ``rotation``: cosines and sines; ``mask [B, 1, 1, L]``."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(level)[:, None].chunk(6, -1)
+        batch, length, hidden = x.shape
+        apart = self.attn_qkv(self.norm1(x) * (1 + scale) + shift)
+        apart = apart.view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = rotated(apart[:2], *rotation)
+        mixed = attention(q, k, apart[2], mask)
+        x = x + gate * self.attn_out(mixed.transpose(1, 2).reshape(batch, length, hidden))
+        moved: Tensor = x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
+        return moved
+
+
+class OutputLayer(nn.Module):
+    """Scores of the tokens."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.norm_final = ScaleNorm(config.hidden)
+        self.linear = nn.Linear(config.hidden, config.rows)
+        self.adaLN_modulation = nn.Linear(config.condition, 2 * config.hidden)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """``x [..., H]`` and one ``level [1, condition]``: ``[..., rows]``."""
+        shift, scale = self.adaLN_modulation(level)[0].chunk(2, -1)
+        scores: Tensor = self.linear(self.norm_final(x) * (1 + scale) + shift)
+        return scores
+
+
+class Table(nn.Module):
+    """Token embeddings."""
+
+    def __init__(self, rows: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(rows, hidden))
+
+
+class DiT(nn.Module):
+    """The network of MDLM: hidden states of tokens, and their scores.
+
+    Raises:
+        ValueError: the heads do not divide the width into even parts.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        if config.hidden % (2 * config.heads):
+            raise ValueError("the number of heads does not divide the width into even parts")
+        self.config = config
+        self.vocab_embed = Table(config.rows, config.hidden)
+        self.sigma_map = NoiseLevel(config.condition)
+        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.layers))
+        self.output_layer = OutputLayer(config)
+
+    @property
+    def table(self) -> Tensor:
+        """The input embeddings ``[rows, H]``."""
+        return self.vocab_embed.embedding
+
+    def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Hidden states ``[B, S, H]`` of ``ids [B, S]``.
+
+        Args:
+            mask: bool ``[B, S]``, true for the positions that are attended to; all if not given.
+        """
+        x, level = self.table[ids], self._level(ids.device)
+        rotation = self._rotation(ids.shape[1], ids.device)
+        attended = None if mask is None else mask[:, None, None]
+        for block in self.blocks:
+            x = block(x, level, rotation, attended)
+        return x
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Scores ``[..., rows]`` of hidden states ``[..., H]``."""
+        scores: Tensor = self.output_layer(hidden, self._level(hidden.device))
+        return scores
+
+    def _level(self, device: torch.device) -> Tensor:
+        return F.silu(self.sigma_map(torch.zeros(1, device=device)))
+
+    def _rotation(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        width = self.config.hidden // self.config.heads
+        frequencies = ROPE_BASE ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+        angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
+        return angles.cos(), angles.sin()

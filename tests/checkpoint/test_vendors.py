@@ -1,0 +1,406 @@
+"""Checkpoints of LLaDA and Dream as they are published: read without their code, and equal to a plain forward pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from itertools import pairwise
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import dlmctl
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.cli import app
+from dlmctl.diffusion.masked_base import Context
+from dlmctl.errors import ModelError, RecipeError, UserError
+from tests.checkpoint.tiny_vendors import plain_logits, plain_mdlm, write_dream, write_llada, write_mdlm
+
+WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "MDLM": write_mdlm}
+DECODERS = ["LLaDA", "Dream"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("vendors")
+    return {name: writes(root / name) for name, writes in WRITERS.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded(folders):
+    return {name: dlmctl.load(folder) for name, folder in folders.items()}
+
+
+@pytest.fixture(params=WRITERS)
+def name(request):
+    return request.param
+
+
+def texts(model, prompt=None, **changes):
+    sampler = {"new_tokens": 12, "precision": "fp32", **changes.pop("sampler", {})}
+    return list(model.generate(prompt=prompt, sampler=sampler, device="cpu", **{"samples": 4, **changes}))
+
+
+def plain(folder, ids, *, shifted):
+    state, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    state = {name: tensor.double() for name, tensor in state.items()}
+    logits = plain_mdlm(state, ids) if config["model_type"] == "mdlm" else plain_logits(state, config, ids)
+    return torch.cat([logits[:, :1], logits[:, :-1]], 1) if shifted else logits
+
+
+@pytest.mark.parametrize("with_prompt", [False, True])
+def test_logits_are_those_of_a_plain_forward_pass_with_full_attention(name, folders, loaded, with_prompt):
+    model, size = from_pretrained(folders[name]).model.double(), len(loaded[name].tokenizer)
+    ids = torch.randint(0, size, (3, 14), generator=torch.Generator().manual_seed(1))
+    wanted = plain(folders[name], ids, shifted=name == "Dream")[..., :size]
+    if model.mask_id < size:
+        wanted[..., model.mask_id] = -torch.inf
+    if with_prompt:  # its last token stands in the place of START, whatever the canvas has there
+        canvas = torch.cat([torch.full((3, 1), 7), ids[:, 6:]], 1)
+        found = model.logits(canvas, context=Context(ids[:, :6], ids[:, :6] >= 0))
+        wanted = wanted[:, 5:]
+    else:
+        found = model.logits(ids)
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_dream_predicts_the_next_position_and_llada_its_own(folders, loaded):
+    for name, offset in (("LLaDA", 0), ("Dream", 1)):
+        ids = torch.arange(10, 20)[None]
+        raw = plain(folders[name], ids, shifted=False)[0]
+        found = loaded[name].model.logits(ids)[0].double()
+        size = loaded[name].model.mask_id  # the last id of these
+        assert torch.allclose(found[5, :size], raw[5 - offset, :size], atol=1e-4)
+
+
+def test_prompts_of_other_lengths_beside_it_change_nothing(name, loaded):
+    model = loaded[name].model
+    canvas = torch.tensor([[7, 20, model.mask_id, 21]] * 2)
+    short, long = [5, 6], [9, 8, 7, 6, 5]
+    ids = torch.tensor([[0, 0, 0, *short], long])
+    mask = torch.tensor([[False] * 3 + [True] * 2, [True] * 5])
+    together = model.logits(canvas, context=Context(ids, mask))[0]
+    alone = model.logits(canvas[:1], context=Context(torch.tensor([short]), torch.ones(1, 2, dtype=torch.bool)))[0]
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_no_code_of_a_folder_is_run(name, folders, loaded):
+    texts(loaded[name], "the red boat", samples=1)
+    texts(loaded[name], samples=1)
+    result = CliRunner().invoke(app, ["info", str(folders[name])], input="y\n" * 20)
+    assert result.exit_code == 0, result.output
+    assert not (folders[name].parent / "it ran").exists()
+
+
+def test_weights_stay_as_they_are_stored(tmp_path, name):
+    folder = WRITERS[name](tmp_path / "half", dtype=torch.bfloat16)
+    model = from_pretrained(folder).model
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert not any(weight.requires_grad for weight in model.parameters())
+    assert model.logits(torch.tensor([[1, 2, 3]])).dtype == torch.float32
+    assert texts(dlmctl.load(folder), samples=1)[0].nats > 0
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_tied_embeddings_are_read_once(tmp_path, name):
+    folder = WRITERS[name](tmp_path / "tied")
+    whole = load_file(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    head, table, key = (
+        ("model.transformer.ff_out.weight", "model.transformer.wte.weight", "weight_tying")
+        if name == "LLaDA"
+        else ("lm_head.weight", "model.embed_tokens.weight", "tie_word_embeddings")
+    )
+    del whole[head]
+    save_file(whole, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**config, key: True}))
+    model, ids = from_pretrained(folder).model, torch.tensor([[4, 5, 6, 7]])
+    wanted = plain_logits({**whole, head: whole[table]}, config, ids)
+    wanted = torch.cat([wanted[:, :1], wanted[:, :-1]], 1) if name == "Dream" else wanted
+    size = model.mask_id
+    assert torch.allclose(model.logits(ids)[..., :size], wanted[..., :size], atol=1e-4, rtol=1e-4)
+
+
+# Texts.
+
+
+def test_a_row_alone_is_the_row_in_a_batch(name, folders):
+    model = dlmctl.load(folders[name])
+    model.model.double()
+    prompts = ["the red boat", "a river near the red boat sinks .", "the"]
+    together = texts(model, prompts, samples=6, batch_size=6)
+    for number in range(6):
+        alone = texts(model, prompts, samples=[number])[0]
+        assert alone.words == together[number].words
+        assert abs(alone.nats - together[number].nats) < 1e-5
+
+
+def test_a_token_that_stands_stays_and_no_mask_is_left(name, loaded):
+    seen = []
+    texts(loaded[name], "the red boat", on_step=lambda step: seen.append(step.x.clone()))
+    mask = loaded[name].model.mask_id
+    for before, after in pairwise(seen):
+        stands = before != mask
+        assert torch.equal(before[stands], after[stands])
+    assert not (seen[-1] == mask).any()
+
+
+def test_blocks_are_written_from_left_to_right(loaded):
+    seen = []
+    texts(loaded["LLaDA"], sampler={"block": 5, "steps": 6}, on_step=lambda step: seen.append(step.x[:, 1:].clone()))
+    mask = loaded["LLaDA"].model.mask_id
+    assert len(seen) == 6
+    for number, x in enumerate(seen):
+        behind = 5 * (number // 2 + 1)  # two steps a block
+        assert (x[:, behind:] == mask).all()
+        if number % 2:
+            assert not (x[:, :behind] == mask).any()
+    with pytest.raises(RecipeError, match="3 blocks need at least as many steps"):
+        texts(loaded["LLaDA"], sampler={"block": 5, "steps": 2})
+
+
+def test_a_text_ends_before_the_first_control_token(loaded):
+    tokenizer = loaded["LLaDA"].tokenizer
+    turn = tokenizer.inner.convert_tokens_to_ids("<|turn|>")
+    red = tokenizer.inner.encode("red boat", add_special_tokens=False)
+    for end in (turn, tokenizer.end_id):
+        assert tokenizer.text(tokenizer.words([tokenizer.start_id, *red, end, *red])) == "red boat"
+
+
+# Prompts.
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_prompt_is_a_turn_where_the_model_has_a_template(name, loaded, monkeypatch):
+    tokenizer = loaded[name].tokenizer
+    given, model = [], loaded[name].model
+    plainly = model.logits
+
+    def seen(canvas, positions=None, *, context=None, **more):
+        given.append(context)
+        return plainly(canvas, positions, context=context, **more)
+
+    monkeypatch.setattr(model, "logits", seen)
+    for prompt in ("the boat", {"text": "the boat", "chat": False}, {"text": "the boat", "system": "a river"}):
+        texts(loaded[name], prompt, samples=1, sampler={"new_tokens": 1})
+    said = [tokenizer.inner.decode(context.ids[0]) for context in given]
+    assert said[1] == f"{tokenizer.inner.bos_token}the boat"
+    assert said[0].endswith("<|role|>assistant\n")
+    assert "<|role|>user\nthe boat" in said[0]
+    assert "system" not in said[0]
+    assert said[2].index("a river") < said[2].index("the boat")
+
+
+def test_prompts_are_dealt_out_in_turn(loaded):
+    model, prompts = loaded["LLaDA"], ["the", "a river"]
+    alone = [texts(model, prompt, samples=[number])[0].text for number, prompt in enumerate(prompts)]
+    assert [sample.text for sample in texts(model, prompts, samples=2)] == alone
+
+
+def test_prompts_that_cannot_be(tmp_path, loaded, model_folder):
+    bare = dlmctl.load(write_llada(tmp_path / "base", chat=False))
+    assert len(texts(bare, "the red", samples=1)) == 1  # goes on from it
+    for prompt, said in (
+        ({"text": "the", "chat": True}, "no chat template"),
+        ({"text": "the", "system": "a"}, "needs a chat template"),
+        ({"txt": "the"}, "text: Field required"),
+        ({"text": 5}, "text"),
+        (5, "prompt"),
+        ("the " * 200, "more than the model's 128"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            texts(bare, prompt)
+    with pytest.raises(RecipeError, match="takes no prompt"):
+        dlmctl.load(model_folder).generate(prompt="the", samples=1)
+    with pytest.raises(RecipeError, match="takes no label"):
+        bare.generate(label="glad")
+
+
+def test_a_template_that_fails_is_one_message(tmp_path):
+    folder = write_llada(tmp_path / "m")
+    for template in ("{{ raise_exception('no') }}", "{% if %}", "{{ ''.__class__.__mro__ }}"):
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+        with pytest.raises(RecipeError, match="chat template fails"):
+            texts(dlmctl.load(folder), "the")
+
+
+# What users run.
+
+
+def test_commands(tmp_path, folders):
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(part) for part in arguments])
+        assert result.exit_code == 0, f"{result.output} {result.exception}"
+        return result.output
+
+    said = run("info", folders["Dream"])
+    assert "a checkpoint of Dream" in said
+    assert "the next position" in said
+    few = ["--set", "sampler.new_tokens=6", "--samples", 2]
+    made = json.loads(run("generate", "--model", folders["LLaDA"], "--prompt", "the boat", "--json", *few))
+    assert made["recipe"]["prompt"] == "the boat"
+    assert made["recipe"]["sampler"]["steps"] is None  # the preset of models over tokens
+    assert len(made["samples"]) == 2
+    run("generate", "--model", folders["Dream"], "--sampler", "margin", "--out", f"{tmp_path}/out/", *few)
+    (tmp_path / "texts.txt").write_text("the red boat sinks .\na river .\n")
+    figures = json.loads(run("nll", folders["LLaDA"], tmp_path / "texts.txt", "--json"))
+    assert figures["unit"] == "token"
+    assert figures["nats_given_length"] > 0
+
+
+def test_a_checkpoint_of_others_is_not_saved_as_ours(tmp_path, loaded):
+    with pytest.raises(UserError, match="copy its folder"):
+        loaded["LLaDA"].save(tmp_path / "copy")
+
+
+def test_a_tokenizer_that_is_not_there_is_asked_of_the_hub(tmp_path, monkeypatch):
+    folder = write_mdlm(tmp_path / "m")
+    asked, elsewhere = [], tmp_path / "gpt2"
+    elsewhere.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).rename(elsewhere / name)
+    monkeypatch.setattr("dlmctl.checkpoint.vendors.load.hub_files", lambda *given: asked.append(given) or elsewhere)
+    assert from_pretrained(folder).tokenizer.split("a red") == ["a", "Ġ", "red"]
+    assert asked[0][0] == "openai-community/gpt2"
+
+
+# Folders that are damaged or meant to do harm.
+
+
+def fault(folder):
+    started = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        from_pretrained(folder)
+    said = str(caught.value)
+    assert said.isprintable()
+    assert len(said) < 600
+    assert "trust_remote_code" not in said
+    assert time.perf_counter() - started < 20  # no waiting, no counting to a billion
+    return said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("model_type", "llada2_moe", "none that can be read"),
+        ("model_type", "\x1b[31m" * 50, "none that can be read"),
+        ("d_model", 10**9, "d_model"),
+        ("d_model", "wide", "d_model"),
+        ("d_model", 1_048_576, "has the shape"),
+        ("d_model", 33, "does not divide"),
+        ("n_heads", 0, "n_heads"),
+        ("n_kv_heads", 3, "does not divide"),
+        ("n_layers", 10**6, "n_layers"),
+        ("n_layers", 100, "is missing"),
+        ("n_layers", 1, "has no place"),
+        ("embedding_size", 10**12, "embedding_size"),
+        ("embedding_size", 100, "different checkpoints"),
+        ("mask_token_id", 10**5, "different checkpoints"),
+        ("mask_token_id", -1, "mask_token_id"),
+        ("mask_token_id", None, "which token is MASK"),
+        ("rms_norm_eps", float("nan"), "rms_norm_eps"),
+        ("rope_theta", "far", "rope_theta"),
+        ("block_type", "sequential", "block_type"),
+        ("include_bias", True, "include_bias"),
+        ("alibi", True, "alibi"),
+        ("max_sequence_length", 10**18, "max_sequence_length"),
+    ],
+)
+def test_configurations_that_no_checkpoint_has(tmp_path, key, value, said):
+    folder = write_llada(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    assert said in fault(folder)
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_an_mdlm_that_takes_the_time_is_refused(tmp_path):
+    assert "time_conditioning" in fault(write_mdlm(tmp_path / "m", time_conditioning=True))
+    assert "even parts" in fault(write_mdlm(tmp_path / "n", n_heads=5))
+
+
+TOKENIZERS = ["no tokenizer", "cut short", "no object", "a pipe", "deep", "other roles", "huge id", "huge added id"]
+
+
+@pytest.mark.parametrize("change", TOKENIZERS)
+def test_tokenizers_that_are_none(tmp_path, change):
+    folder = write_llada(tmp_path / "m")
+    whole, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    said = "no tokenizer could be read"
+    if change == "no tokenizer":
+        whole.unlink()
+        said = "tokenizer.json is missing"
+    elif change == "cut short":
+        whole.write_text(whole.read_text()[:500])
+        said = "cannot be read"
+    elif change == "no object":
+        whole.write_text("[]")
+        said = "must hold a JSON object"
+    elif change == "a pipe":
+        whole.unlink()
+        os.mkfifo(whole)
+        said = "it is a pipe"
+    elif change == "deep":
+        whole.write_text('{"a":' * 200_000)
+        said = "cannot be read"
+    elif change == "other roles":
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token": "<nowhere>"}))
+        said = "is not among its tokens"
+    else:
+        content = json.loads(whole.read_text())
+        if change == "huge id":
+            content["model"]["vocab"]["zzz"] = 2**31
+        else:
+            content["added_tokens"][0]["id"] = 2**31
+        whole.write_text(json.dumps(content))
+        said = "no vocabulary is so large"
+    assert said in fault(folder)
+
+
+@pytest.mark.parametrize("change", ["gap", "no id", "no merges", "merges of others"])
+def test_tokenizers_in_two_files_that_are_none(tmp_path, change):
+    folder = write_dream(tmp_path / "m")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    said = "no tokenizer could be read"
+    if change == "gap":
+        settings["added_tokens_decoder"]["9999"] = {"content": "<far>", "special": True}
+        said = "would have the id"
+    elif change == "no id":
+        settings["added_tokens_decoder"]["x"] = {"content": "<far>"}
+        said = "id to token"
+    elif change == "no merges":
+        (folder / "merges.txt").unlink()
+        said = "merges.txt: is missing"
+    else:
+        (folder / "merges.txt").write_text("zz qq\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert said in fault(folder)
+
+
+@pytest.mark.parametrize("change", ["NaN", "a tensor less", "another shape", "a pickle", "cut short"])
+def test_weights_that_are_none(tmp_path, name, change):
+    folder = WRITERS[name](tmp_path / "m")
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    last = next(key for key in state if key.endswith(("ln_f.weight", "model.norm.weight", "norm_final.weight")))
+    if change == "NaN":
+        state[last][0] = float("nan")
+    elif change == "a tensor less":
+        del state[last]
+    elif change == "another shape":
+        state[last] = torch.ones(7)
+    said = {"NaN": "not finite", "a tensor less": "is missing", "another shape": "has the shape"}
+    if change == "a pickle":
+        path.unlink()
+        torch.save(state, folder / "pytorch_model.bin")
+        assert "the weights are missing" in fault(folder)
+    elif change == "cut short":
+        path.write_bytes(path.read_bytes()[:1000])
+        assert "is damaged" in fault(folder)
+    else:
+        save_file(state, path)
+        assert said[change] in fault(folder)

@@ -1,0 +1,114 @@
+"""Controls inside the samplers of others: Dream's loop with its hook, and generate of transformers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LogitsProcessorList
+
+from dlmctl import LogitsControl, UserError
+from dlmctl.checkpoint.pretrained import from_pretrained
+from tests.checkpoint.tiny_gemma import tiny_gemma
+from tests.checkpoint.tiny_vendors import bytes_tokenizer, write_dream
+from tests.sampling.token_controls import Likes, Only, Reads
+
+
+@pytest.fixture(scope="module")
+def dream(tmp_path_factory):
+    return from_pretrained(write_dream(tmp_path_factory.mktemp("dream") / "m"))
+
+
+def diffused(dream, prompt, new, steps, hook=None):
+    """Dream's loop: shifted logits, the hook, then the surest places, a share of them a step (temperature 0)."""
+    mask = dream.model.mask_id
+    x = torch.cat([prompt, torch.full((len(prompt), new), mask)], 1)
+    for step in range(steps):
+        logits = dream.model.logits(x)
+        if hook is not None:
+            logits = hook(step, x, logits)
+        surest, tokens = logits.softmax(-1).max(-1)
+        is_open = x == mask
+        count = -(-int(is_open[0].sum()) // (steps - step))
+        places = surest.masked_fill(~is_open, -1).topk(count, 1).indices
+        x = x.scatter(1, places, tokens.gather(1, places))
+    return x[:, prompt.shape[1] :]
+
+
+def test_dream_with_a_hook_keeps_to_an_exact_control(dream):
+    prompt = torch.tensor([[dream.tokenizer.start_id, 5, 6], [dream.tokenizer.start_id, 7, 8]])
+    free = diffused(dream, prompt, 8, 4)
+    assert not set(free.flatten().tolist()) <= {20, 21, 22}
+    control = LogitsControl(Only(tokens=[20, 21, 22]), dream.tokenizer.inner)
+    for steps in (8, 3):
+        assert set(diffused(dream, prompt, 8, steps, control.hook).flatten().tolist()) <= {20, 21, 22}
+    # Another call with another number of tokens and rows begins anew.
+    assert diffused(dream, prompt[:1], 5, 5, control.hook).shape == (1, 5)
+
+
+def test_an_energy_guides_dream(dream):
+    prompt = torch.tensor([[dream.tokenizer.start_id, 5, 6]])
+    wanted = [20, 21]
+    free = diffused(dream, prompt, 8, 8)
+    guided = diffused(dream, prompt, 8, 8, LogitsControl(Likes(tokens=wanted), dream.tokenizer.inner).hook)
+    of = lambda found: sum(token in wanted for token in found[0].tolist())  # noqa: E731
+    assert of(guided) > of(free)
+    off = LogitsControl(Likes(tokens=wanted), dream.tokenizer.inner, guidance={"scale": 0.0})
+    assert torch.equal(diffused(dream, prompt, 8, 8, off.hook), free)
+
+
+def test_tokens_that_stand_and_the_prompt_stay(dream):
+    hook = LogitsControl(Only(tokens=[20, 21]), dream.tokenizer.inner).hook
+    mask = dream.model.mask_id
+    x = torch.tensor([[5, 6, mask, mask, mask]])
+    logits = dream.model.logits(x)
+    moved = hook(0, x, logits)
+    assert torch.equal(moved[:, :2], logits[:, :2])
+    x[0, 3] = 20
+    assert hook(1, x, logits).softmax(-1)[0, 3, 20] == 1
+
+
+@pytest.mark.parametrize("canvases", [1, 2])
+def test_diffusion_gemma_keeps_to_an_exact_control(canvases):
+    gemma, tokenizer = tiny_gemma()
+    prompt = torch.tensor([[tokenizer.bos_token_id, 5, 6], [tokenizer.bos_token_id, 7, 8]])
+    control = LogitsControl(Only(tokens=[20, 21, 22]), tokenizer)
+    size = gemma.config.canvas_length
+    settings = {"max_new_tokens": canvases * size, "max_denoising_steps": 4}
+    for rows in (2, 1):  # again, for other rows
+        torch.manual_seed(0)
+        found = gemma.generate(prompt[:rows], logits_processor=LogitsProcessorList([control]), **settings).sequences
+        assert set(found[:, 3 : 3 + size].flatten().tolist()) <= {20, 21, 22}
+        if canvases == 2:
+            assert not set(found[:, 3 + size :].flatten().tolist()) <= {20, 21, 22}
+
+
+def test_an_energy_guides_diffusion_gemma():
+    gemma, tokenizer = tiny_gemma()
+    prompt = torch.tensor([[tokenizer.bos_token_id, 5, 6]])
+    settings = {"max_new_tokens": gemma.config.canvas_length, "max_denoising_steps": 4}
+    counts = []
+    for scale in (0.0, 4.0):
+        control = LogitsControl(Likes(tokens=[20, 21]), tokenizer, guidance={"scale": scale})
+        torch.manual_seed(0)
+        found = gemma.generate(prompt, logits_processor=LogitsProcessorList([control]), **settings).sequences[0, 3:]
+        counts.append(sum(token in (20, 21) for token in found.tolist()))
+    assert counts[1] > counts[0]
+
+
+def test_what_cannot_be(dream):
+    inner = dream.tokenizer.inner
+    with pytest.raises(UserError, match="not a control"):
+        LogitsControl("contains", inner)
+    with pytest.raises(UserError, match="fast tokenizer"):
+        LogitsControl(Only(tokens=[3]), bytes_tokenizer([]))
+    control = LogitsControl(Only(tokens=[3]), inner)
+    with pytest.raises(UserError, match="of one position"):
+        control(torch.tensor([[1, 2]]), torch.zeros(1, 400), 3)
+    with pytest.raises(UserError, match="no token is MASK"):
+        control.hook(0, torch.tensor([[1, 2]]), torch.zeros(1, 2, 400))
+    with pytest.raises(UserError, match="the tokenizer of the model"):
+        control(torch.tensor([[1, 2]]), torch.zeros(1, 4, 100), 3)
+    with pytest.raises(UserError, match="reads the embeddings"):
+        LogitsControl(Reads(tokens=[]), inner)(torch.tensor([[1, 2]]), torch.zeros(1, 4, 400), 3)
+    given = LogitsControl(Reads(tokens=[]), inner, embeddings=dream.model.embeddings)
+    assert given(torch.tensor([[1, 2]]), torch.randn(1, 4, 400), 3).shape == (1, 4, 400)
