@@ -255,9 +255,44 @@ def test_a_damaged_shard_is_named(model_folder, tmp_path):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(UserError, match=r"rows-000000008.jsonl: does not hold the rows 8 to 15"):
         list(run.records())
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"rows-000000008.jsonl: cannot be read.*Delete it"):
+    for damage in ("{", "[" * 200_000):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=r"rows-000000008.jsonl: cannot be read.*Delete it"):
+            list(run.records())
+    for damage in ("null\n" * 8, "".join(f'{{"index": {number}}}\n' for number in range(8, 16))):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=r"rows-000000008.jsonl: does not hold the rows 8 to 15"):
+            list(run.records())
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"rows-000000008.jsonl: cannot be read: it is a pipe"):
         list(run.records())
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no more", None])
+def test_damaged_latents_are_named(model_folder, tmp_path, damage):
+    run = generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8, latents=True).run
+    path = tmp_path / "rows-000000008.npz"
+    path.write_bytes(path.read_bytes()[:200] if damage is None else damage)
+    with pytest.raises(UserError, match=r"rows-000000008.npz: cannot be read.*Delete it and the .jsonl beside it"):
+        list(run.chunks())
+
+
+def test_a_manifest_is_read_within_bounds(model_folder, tmp_path):
+    generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for change in ({"environments": 3}, {"environments": None}):  # nothing hangs on it
+        (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        assert generate_shards(recipe_for(model_folder), tmp_path).drawn == 0
+    (tmp_path / ".manifest.json").unlink()
+    for change in ({"settings": [[6, 0]]}, {"segments": [[20, 0]]}, {"segments": [[8, 4], [3, 1]]}, {"format": 9}):
+        (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(UserError, match="is no manifest of a run"):
+            generate_shards(recipe_for(model_folder), tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match=r"is no manifest of a run .* it is a pipe"):
+        generate_shards(recipe_for(model_folder), tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "npz"])

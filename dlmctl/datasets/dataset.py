@@ -15,10 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from dlmctl.datasets.lines import json_lines
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, brief
+from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
 Packing = Literal["pad", "block"]
+_AGAIN = "Prepare it again."
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,16 @@ class Split:
         """
         if self.fields is None or not self.fields.exists():
             raise DataError("this data set was prepared from a source without fields.")
-        return (value for _, value in json_lines(self.fields))
+        require_file(self.fields, error=DataError, remedy=_AGAIN)
+        found = 0
+        for number, value in json_lines(self.fields):
+            if not isinstance(value, dict):
+                raise DataError("is no object of fields.", where=f"{self.fields}:{number}", remedy=_AGAIN)
+            found += 1
+            yield value
+        if found != len(self):
+            what = f"holds the fields of {found} rows, and there are {len(self)}."
+            raise DataError(what, where=str(self.fields), remedy=_AGAIN)
 
     def read_fields(self) -> list[dict[str, Any]]:
         """``iter_fields`` as a list."""
@@ -89,10 +100,23 @@ def load_split(folder: Path, split: str) -> Split:
     if not (ids.exists() and offsets.exists()):
         raise DataError(f"holds no {split!r} split.", where=str(folder), remedy="Make it with `dlmctl data prepare`.")
     fields = folder / f"{split}.fields.jsonl"
+    starts = _integers(offsets)
+    rows = _integers(ids, "r")
+    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(rows) or (np.diff(starts.astype(np.int64)) < 0).any():
+        raise DataError(f"damaged data set: does not fit {ids.name}.", where=str(offsets), remedy=_AGAIN)
+    return Split(rows, starts, fields if fields.exists() else None)
+
+
+def _integers(path: Path, mode: Literal["r"] | None = None) -> np.ndarray:
+    """The whole numbers in a file; with ``mode`` they stay there."""
+    require_file(path, error=DataError, remedy=_AGAIN)
     try:
-        return Split(np.load(ids, mmap_mode="r"), np.load(offsets), fields if fields.exists() else None)
-    except ValueError as error:
-        raise DataError(f"damaged data set: {error}.", where=str(ids), remedy="Prepare it again.") from None
+        found = np.load(path, mmap_mode=mode)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+        raise DataError(f"damaged data set: {brief(error)}.", where=str(path), remedy=_AGAIN) from None
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
+        raise DataError("damaged data set: no row of whole numbers.", where=str(path), remedy=_AGAIN)
+    return found
 
 
 def load_vocabulary(folder: Path) -> Tokenizer:

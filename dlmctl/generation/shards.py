@@ -11,22 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from dlmctl import __version__, processes
-from dlmctl.errors import UserError, brief
+from dlmctl.errors import ModelError, UserError, brief
 from dlmctl.generation.output import Chunk, as_lines, replacing, write_arrays
+from dlmctl.text.files import read_object, require_file
 
 FORMAT = 1
 MANIFEST, COPY = "manifest.json", ".manifest.json"
 SHARD_ROWS = 512
 Record = Mapping[str, Any]
+_AGAIN = "Delete it and run again."
 
 
 @dataclass(frozen=True)
@@ -81,33 +85,64 @@ class Run:
         """Every row with its latent, shard by shard."""
         for shard in self.shards:
             rows = self._read(shard)
-            with np.load(self.path(shard).with_suffix(".npz"), allow_pickle=False) as arrays:
-                latents, offsets = arrays["latents"], arrays["offsets"]
+            latents, offsets = _read_latents(self.path(shard).with_suffix(".npz"), len(rows))
             yield Chunk([row["text"] for row in rows], [row["passed"] for row in rows], latents, np.diff(offsets))
 
     def _read(self, shard: range) -> list[dict[str, Any]]:
         path = self.path(shard)
+        require_file(path, error=UserError, remedy=_AGAIN)
         try:
             with path.open(encoding="utf-8", newline="\n") as file:
                 rows = [json.loads(line) for line in file]
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot be read: {error}.", where=str(path), remedy="Delete it and run again.") from None
-        if [row.get("index") for row in rows] != list(shard):
-            raise UserError(
-                f"does not hold the rows {shard.start} to {shard.stop - 1}.",
-                where=str(path),
-                remedy="Delete it and run again.",
-            )
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"cannot be read: {brief(error)}.", where=str(path), remedy=_AGAIN) from None
+        if not all(map(_is_row, rows)) or [row["index"] for row in rows] != list(shard):
+            what = f"does not hold the rows {shard.start} to {shard.stop - 1}."
+            raise UserError(what, where=str(path), remedy=_AGAIN)
         return rows
 
     def environments(self) -> list[dict[str, Any]]:
         """What its rows were drawn by: more than one where it was continued otherwise."""
-        return list(_read_manifest(self.folder).get("environments", []))
+        return list(_read_manifest(self.folder)["environments"])
 
     def note_progress(self) -> None:
         """Say in the manifest how many shards are done; nothing relies on it."""
         manifest = {**_read_manifest(self.folder), "shards_done": len(self.shards) - len(self.missing())}
         _write_manifest(self.folder / MANIFEST, manifest)
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a line holds what is counted and merged of a sample."""
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str) or "problem" not in row:
+        return False
+    checks, numbers = row.get("checks"), (row.get("index"), row.get("rounds"))
+    if not isinstance(checks, dict) or not all(isinstance(check, dict) for check in checks.values()):
+        return False
+    passes = [row.get("passed"), *(check.get("passed") for check in checks.values())]
+    scores = [check.get("score") for check in checks.values()]
+    return (
+        all(isinstance(passed, bool) for passed in passes)
+        and all(isinstance(score, int | float) for score in scores)
+        and all(isinstance(number, int) for number in numbers)
+    )
+
+
+def _read_latents(path: Path, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The latents of a shard, end to end, and where each begins.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    require_file(path, error=UserError, remedy=_AGAIN)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            latents, offsets = arrays["latents"], arrays["offsets"]
+        if len(offsets) != rows + 1 or offsets[-1] != len(latents):
+            raise ValueError("another number of rows")
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        what = f"cannot be read: {brief(error)}."
+        raise UserError(what, where=str(path), remedy="Delete it and the .jsonl beside it, and run again.") from None
+    return latents, offsets
 
 
 def open_run(
@@ -145,7 +180,7 @@ def open_run(
     before = _read_manifest(folder) if known else {}
     if any(name.startswith("rows-") for name in others):  # else nothing stands against other settings
         ends = _continued(folder, before, settings, rows)
-        environments = list(before.get("environments", []))
+        environments = before["environments"]
     if not ends or ends[-1][0] < rows:
         ends.append([rows, shard_rows])
     shards: list[range] = []
@@ -181,14 +216,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     faults = []
     for name in (MANIFEST, COPY):
         try:
-            manifest: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
+            manifest = read_object(folder / name)
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}")
             segments = [[int(end), int(size)] for end, size in manifest["segments"]]
-            if not segments or min(map(min, segments)) < 1:
+            if not segments or min(map(min, segments)) < 1 or sorted(segments) != segments:
                 raise ValueError("no segments")
-            return {**manifest, "segments": segments, "settings": dict(manifest["settings"])}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            drawn_by = manifest.get("environments")
+            if not isinstance(manifest["settings"], dict):
+                raise ValueError("no settings")
+            return {**manifest, "segments": segments, "environments": drawn_by if isinstance(drawn_by, list) else []}
+        except ModelError as error:
+            faults.append(error.what.rstrip("."))
+        except (ValueError, KeyError, TypeError) as error:
             faults.append(brief(error))
     raise UserError(
         f"is no manifest of a run ({faults[0]}).", where=str(folder / MANIFEST), remedy="Name a new folder."

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,43 @@ def test_missing_and_damaged_sets_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.ids.npy").write_bytes(b"\x93NUMPY nonsense")
     with pytest.raises(DataError, match="damaged"):
         load_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["train.ids.npy", "train.offsets.npy"])
+@pytest.mark.parametrize("damage", ["empty", "pipe", "floats", "table", "objects", "huge", "backwards", "cut"])
+def test_arrays_that_are_no_rows_are_named(tmp_path: Path, name: str, damage: str) -> None:
+    write_split(tmp_path, "train", ROWS)
+    path = tmp_path / name
+    whole, raw = np.load(path), path.read_bytes()
+    path.unlink()
+    if damage == "pipe":
+        os.mkfifo(path)
+    elif damage in ("empty", "huge"):
+        path.write_bytes(raw.replace(b"'shape': (", b"'shape': (99999999") if damage == "huge" else b"")
+    else:
+        made = {
+            "floats": whole.astype(float),
+            "table": whole[None],
+            "objects": np.array([{}], dtype=object),
+            "backwards": whole[::-1] if "offsets" in name else whole[:-2],
+            "cut": whole[:-1],
+        }
+        np.save(path, made[damage], allow_pickle=True)
+    with pytest.raises(DataError, match=rf"{name}: .*Prepare it again|offsets.npy: .*does not fit"):
+        load_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("line", ["3", "[]", "null", "", '{"kind": "inn"}\n{}\n{}'])
+def test_fields_that_are_none_of_these_rows_are_named(tmp_path: Path, line: str) -> None:
+    write_split(tmp_path, "train", ROWS, [{}, {}, {}])
+    path = tmp_path / "train.fields.jsonl"
+    path.write_text(f"{{}}\n{line}\n{{}}\n", "utf-8")
+    with pytest.raises(DataError, match=r"train.fields.jsonl(:2: is no object|: holds the fields of \d rows)"):
+        load_split(tmp_path, "train").read_fields()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="it is a pipe"):
+        load_split(tmp_path, "train").read_fields()
 
 
 def test_pad_packing_keeps_one_text_a_row() -> None:
