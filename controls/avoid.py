@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dlmctl import BatchContext, Check, ControlParams, Prepared
+from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Demand, HeldWords, alphabet_of, avoiding
 
 from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, WordControl, occurrences, split_phrases
@@ -55,7 +55,8 @@ class Avoid(WordControl[AvoidParams]):
         spans = [(start, len(phrase)) for at, phrase in zip(places, split, strict=True) for start in at]
         where = {place for start, size in spans for place in range(start, start + size)}
         why = f"with {', '.join(map(repr, found))}" if found else "none there"
-        return Check(1 - len(found) / len(params.words), not found, why, tuple(sorted(where)))
+        marks = tuple(Mark(start, start + size - 1, met=False) for start, size in spans)
+        return Check(1 - len(found) / len(params.words), not found, why, tuple(sorted(where)), marks)
 
     @classmethod
     def from_target(cls, record: Any) -> AvoidParams:

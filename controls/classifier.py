@@ -10,7 +10,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, DataError, Energy, Prepared, RecipeError
+from dlmctl import (
+    BatchContext,
+    Check,
+    Control,
+    ControlParams,
+    ControlState,
+    DataError,
+    Energy,
+    Mark,
+    Prepared,
+    RecipeError,
+)
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
 from dlmctl.models.numerics import widened
@@ -146,6 +157,9 @@ class Classifier(Control[ClassifierParams]):
         """The judge's probability of the label; passed if no other label is likelier."""
         labels = self.labels[params.name]
         chances = labels.judge.probabilities(words)
-        chance, best = chances[find_label(params.label, labels.known)], max(chances)
-        told = f"told {labels.known[chances.index(best)]!r} with probability {best:.2f}"
-        return Check(chance, chance == best, f"by its words and word pairs {told}")
+        wanted, best = find_label(params.label, labels.known), max(chances)
+        likeliest, met = chances.index(best), chances[wanted] == best
+        told = f"told {labels.known[likeliest]!r} with probability {best:.2f}"
+        spans = labels.judge.telling(words, wanted if met else likeliest)
+        marks = tuple(Mark(start, end, met=met) for start, end in spans)
+        return Check(chances[wanted], met, f"by its words and word pairs {told}", marks=marks)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dlmctl import BatchContext, Check, ControlParams, Prepared
+from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Demand, HeldWords
 from dlmctl.text.vocabulary import known_ids
 
@@ -54,7 +54,9 @@ class Contains(WordControl[ContainsParams]):
         phrases = self.phrases(params)
         missing = [" ".join(phrase) for phrase in phrases if not occurrences(words, phrase)]
         why = f"without {', '.join(map(repr, missing))}" if missing else "all there"
-        return Check(1 - len(missing) / len(phrases), not missing, why)
+        marks = [Mark(at, at + len(phrase) - 1) for phrase in phrases for at in occurrences(words, phrase)]
+        marks += [Mark(None, None, met=False, wanted=phrase) for phrase in missing]
+        return Check(1 - len(missing) / len(phrases), not missing, why, marks=tuple(marks))
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[ContainsParams]:

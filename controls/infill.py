@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from pydantic import Field, field_validator
 
-from dlmctl import BatchContext, Check, ControlParams, Prepared
+from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.allowed import only
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
@@ -147,16 +147,28 @@ def _sizes(pieces: Sequence[Piece], words: int | None, draw: Draw) -> list[int]:
 
 
 def _match(pieces: list[Piece], words: Sequence[str]) -> Check:
-    ends = {0}  # where the pieces so far may end
+    ends = [{0}]  # where the pieces so far may end
     for done, piece in enumerate(pieces):
         if piece.word is None:
-            ends = {end + size for end in ends for size in range(piece.fewest, piece.most + 1)}
+            found = {end + size for end in ends[-1] for size in range(piece.fewest, piece.most + 1)}
         else:
-            ends = {end + 1 for end in ends if end < len(words) and plain(words[end]) == plain(piece.word)}
-        ends = {end for end in ends if end <= len(words)}
-        if not ends:
+            found = {end + 1 for end in ends[-1] if end < len(words) and plain(words[end]) == plain(piece.word)}
+        ends.append({end for end in found if end <= len(words)})
+        if not ends[-1]:
             missed = "the text ends too early" if piece.word is None else f"{piece.word!r} is not where it should be"
-            return Check(done / len(pieces), False, missed)
-    if len(words) not in ends:
+            lacking = Mark(None, None, met=False, wanted=piece.word or "___")
+            return Check(done / len(pieces), False, missed, marks=(lacking,))
+    if len(words) not in ends[-1]:
         return Check(1 - 1 / len(pieces), False, "the text goes on after the template")
-    return Check(1.0, True, "the template is met")
+    return Check(1.0, True, "the template is met", marks=tuple(_fixed(pieces, ends, len(words))))
+
+
+def _fixed(pieces: list[Piece], ends: list[set[int]], end: int) -> list[Mark]:
+    """The template's own words in a text that matches, from its end back to the beginning."""
+    marks = []
+    for piece, before in zip(reversed(pieces), reversed(ends[:-1]), strict=True):
+        if piece.word is not None:
+            marks.append(Mark(end - 1, end - 1))
+        sizes = range(piece.fewest, piece.most + 1) if piece.word is None else (1,)
+        end = next(end - size for size in sizes if end - size in before)
+    return marks[::-1]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from dlmctl import BatchContext, Check, Control, ControlParams, Prepared, Pretrained, RecipeError
+from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained, RecipeError
 from dlmctl.annotators.places import Where, found_in
 from dlmctl.control.allowed import Allowed
 from dlmctl.control.automata import alphabet_of
@@ -157,10 +157,16 @@ class Lexicon(Control[LexiconParams]):
             return Check(0.0, False, f"{len(words)} words, and none at some of the places")
         judged = [at for at in places if not (params.lets_function_words_pass and is_function_word(words[at]))]
         faults = {at: fault for at in judged if (fault := self._words_of(params).fault(words[at])) is not None}
+        marks = tuple(Mark(at, at, self._told(params, words[at]), at not in faults) for at in judged)
         if not faults:
-            return Check(1.0, True, f"{len(judged)} words, and all fit" if judged else "no word to judge")
+            return Check(1.0, True, f"{len(judged)} words, and all fit" if judged else "no word to judge", marks=marks)
         said = [f"{words[at]!r} {fault}" for at, fault in list(faults.items())[:NAMED]]
-        return Check(1 - len(faults) / len(judged), False, ", ".join(said), tuple(faults))
+        return Check(1 - len(faults) / len(judged), False, ", ".join(said), tuple(faults), marks)
+
+    def _told(self, params: LexiconParams, word: str) -> str:
+        """The properties of a word in short."""
+        values = self._words_of(params).properties(word).values()
+        return ", ".join("?" if one is None else f"{one:,.4g}" if isinstance(one, float) else one for one in values)
 
     def properties_of(self, params: LexiconParams, word: str) -> dict[str, Value]:
         """The properties of a word that the bounds are about, None where one is not known."""

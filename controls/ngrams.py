@@ -12,6 +12,8 @@ from typing import Any
 # Fewer texts than this have too little to say about a feature.
 MIN_TEXTS = 3
 STEPS, LEARNING_RATE, L2 = 200, 0.05, 1e-5
+# Words and pairs that are named as what a text was told by.
+TELLING = 3
 
 
 def features(words: Sequence[str]) -> set[str]:
@@ -64,6 +66,18 @@ class NgramJudge:
         top = max(scores)
         exponentials = [math.exp(score - top) for score in scores]
         return [value / sum(exponentials) for value in exponentials]
+
+    def telling(self, words: Sequence[str], label: int) -> list[tuple[int, int]]:
+        """First and last word, from 0, of the ``TELLING`` words and pairs that speak most for a class."""
+        lower = [word.lower() for word in words]
+        spans = [(at, at) for at in range(len(words))] + [(at, at + 1) for at in range(len(words) - 1)]
+        found = []
+        for start, end in spans:
+            row = self.weights.get(" ".join(lower[start : end + 1]), ())
+            others = [weight for at, weight in enumerate(row) if at != label]
+            if others and row[label] > max(others):
+                found.append((max(others) - row[label], start, end))
+        return sorted((start, end) for _, start, end in sorted(found)[:TELLING])
 
     def accuracy(self, rows: Iterable[tuple[Sequence[str], int]]) -> float:
         """Share of the rows (a text and its class) whose likeliest class is right."""

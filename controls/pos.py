@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, StrictFloat, field_validator
 from torch import Tensor, nn
 
-from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Labels, Prepared, load_classifier
+from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Labels, Mark, Prepared, load_classifier
 from dlmctl.annotators.gold import by_judges, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.control.evidence.table import CountTable, fingerprint
@@ -230,4 +230,14 @@ def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Che
     misses |= {place: f"word {place + 1} is missing" for place in range(len(found), len(wanted))}
     score = 1 - len(misses) / max(len(wanted), len(found))
     why = misses[min(misses)] if misses else "all tags met"
-    return Check(score, score >= pass_at, why, tuple(place for place in sorted(misses) if place < len(found)))
+    where = tuple(place for place in sorted(misses) if place < len(found))
+    return Check(score, score >= pass_at, why, where, tuple(_marks(wanted, found, misses)))
+
+
+def _marks(wanted: Sequence[str], found: Sequence[str], misses: Collection[int]) -> Iterator[Mark]:
+    """The tag of each word, and those that the text has no words for."""
+    for place, tag in enumerate(found):
+        missed = place in misses
+        yield Mark(place, place, tag, not missed, wanted[place] if missed and place < len(wanted) else "")
+    for tag in wanted[len(found) :]:
+        yield Mark(None, None, met=False, wanted=tag)

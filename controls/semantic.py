@@ -11,14 +11,14 @@ import torch
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, Energy, Prepared, Pretrained
+from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, Energy, Mark, Prepared, Pretrained
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, field_key, value_words
 
 from .phrases import WordControl
-from .wordings import contradiction, plain, statement
+from .wordings import contradiction, plain, span_of, statement
 
 MOST_FIELDS = 100
 
@@ -117,7 +117,7 @@ class Semantic(WordControl[SemanticParams]):
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""
         natural = params.match == "natural"
         exclusive = natural if params.exclusive is None else params.exclusive
-        whys, met = [], 0
+        whys, met, marks = [], 0, list[Mark]()
         for field, value in params.fields.items():
             found = statement(field, value, words, natural=natural)
             asked = f"{field} is {value_words(value)}"
@@ -125,11 +125,16 @@ class Semantic(WordControl[SemanticParams]):
             others = self.known.get(key, []) if exclusive and found is not None else []
             against = contradiction(field, value, others, words, self.names_beside.get(key, []) if others else [])
             met += found is not None and against is None
+            if found is not None:
+                marks.append(Mark(*span_of(found, words), field))
+            else:
+                marks.append(Mark(None, None, met=False, wanted=f"{field}: {value_words(value)}"))
             if against is not None:
+                marks.append(Mark(*span_of(against[1], words), f"{field}: {against[0]}", met=False))
                 whys.append(f"{asked}: the text also states {against[0]!r}, as {against[1]!r}")
             else:
                 whys.append(f"{asked}: not stated" if found is None else f"{asked}: stated as {found!r}")
-        return Check(met / len(params.fields), met == len(params.fields), "; ".join(whys))
+        return Check(met / len(params.fields), met == len(params.fields), "; ".join(whys), marks=tuple(marks))
 
     @classmethod
     def from_target(cls, record: Any) -> SemanticParams:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -14,11 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmctl import BatchContext, Check, ControlState, DataError, Energy, Labels, Prepared, RecipeError, load_classifier
+from dlmctl import (
+    BatchContext,
+    Check,
+    ControlState,
+    DataError,
+    Energy,
+    Labels,
+    Mark,
+    Prepared,
+    RecipeError,
+    load_classifier,
+)
 from dlmctl.annotators.brackets import compare
 from dlmctl.annotators.gold import TREE_FIELD, by_judges, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
-from dlmctl.annotators.trees import Tree, labelled_spans, read_tree
+from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.classifier import load_labels
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import SPECIAL
@@ -254,4 +265,19 @@ def _judged(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Check
     elif score < 1:
         why = "constituents beyond the tree's"
     where = {place for start, end, _ in (*missing, *extra) for place in (start, end) if place < len(words)}
-    return Check(score, score >= params.pass_at, why, tuple(sorted(where)))
+    marks = tuple(_marks(params, found, len(words)))
+    return Check(score, score >= params.pass_at, why, tuple(sorted(where)), marks)
+
+
+def _marks(params: SyntaxTreeParams, found: Sequence[Span], count: int) -> Iterator[Mark]:
+    """The parser's constituents, all where a tree is asked for, and what it read where others were wanted."""
+    wanted = {(start, end): label for start, end, label in params.wanted}
+    read = {(start, end): label for start, end, label in found}
+    for ends, label in read.items():
+        asked = wanted.get(ends, "")
+        if asked or params.tree is not None:
+            yield Mark(*ends, label, label == asked, "" if label == asked else asked)
+    for (start, end), label in wanted.items():
+        if (start, end) not in read:
+            inside = end < count
+            yield Mark(start if inside else None, end if inside else None, met=False, wanted=label)

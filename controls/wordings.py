@@ -163,6 +163,17 @@ def contradiction(
     return None
 
 
+def span_of(found: str, words: Sequence[str]) -> tuple[int, int]:
+    """The first and last word, from 0, of what ``statement`` or ``contradiction`` found in a text."""
+    places = [(part, at) for at, word in enumerate(words) for part in plain([word]).split()]
+    wanted = plain([found]).split()
+    for start in range(len(places) - len(wanted) + 1):
+        some = places[start : start + len(wanted)]
+        if [part for part, _ in some] == wanted:
+            return some[0][1], some[-1][1]
+    return 0, len(words) - 1  # what stands there is known only to be somewhere
+
+
 def _wording(key: str, name: str) -> str:
     return WORDINGS.get(key, {}).get(name, re.escape(name.removeprefix("the ")))
 

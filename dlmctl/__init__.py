@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.control.base import Check as Check
     from dlmctl.control.base import Control as Control
     from dlmctl.control.base import ControlParams as ControlParams
+    from dlmctl.control.base import Mark as Mark
     from dlmctl.control.base import Not as Not
     from dlmctl.control.classifier import Labels as Labels
     from dlmctl.control.classifier import load_classifier as load_classifier
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.generation.model import Model as Model
     from dlmctl.generation.model import load as load
     from dlmctl.generation.model import run as run
+    from dlmctl.generation.page.report import report as report
     from dlmctl.generation.results import Generation as Generation
     from dlmctl.generation.results import Sample as Sample
     from dlmctl.recipe.load import load_recipe as load_recipe
@@ -65,6 +67,7 @@ _PUBLIC = {
     "Guidance": "recipe.settings",
     "Labels": "control.classifier",
     "LogitsControl": "sampling.logits_control",
+    "Mark": "control.base",
     "Model": "generation.model",
     "ModelError": "errors",
     "Not": "control.base",
@@ -79,6 +82,7 @@ _PUBLIC = {
     "load": "generation.model",
     "load_classifier": "control.classifier",
     "load_recipe": "recipe.load",
+    "report": "generation.page.report",
     "run": "generation.model",
     "save_pretrained": "checkpoint.pretrained",
 }

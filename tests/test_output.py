@@ -28,7 +28,8 @@ def test_json_lines_hold_words_and_verdicts(tmp_path):
     write(RESULT, tmp_path / "out.jsonl")
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
     assert (first["text"], first["words"], first["passed"]) == ("The café.", ["the", "café", "."], True)
-    assert second["checks"] == {"pos": {"score": 0.5, "passed": False, "why": "word 2", "where": [1]}}
+    said = {"score": 0.5, "passed": False, "why": "word 2", "where": [1], "marks": [[1, 1, "", False]]}
+    assert second["checks"] == {"pos": said}
     assert second["rounds"] == 3
 
 

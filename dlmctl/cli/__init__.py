@@ -12,7 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from dlmctl import __version__
-from dlmctl.cli import bench, controls, data, decode, evaluate, exchange, generate, info, matched, nll, recipe, train
+from dlmctl.cli import (
+    bench,
+    controls,
+    data,
+    decode,
+    evaluate,
+    exchange,
+    generate,
+    info,
+    matched,
+    nll,
+    recipe,
+    report,
+    train,
+)
 from dlmctl.errors import UserError, readable
 from dlmctl.processes import is_main, rank
 
@@ -120,6 +134,7 @@ def root(
 
 app.command("generate")(generate.generate)
 app.command("matched")(matched.matched)
+app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("decode")(decode.decode)
 app.command("nll")(nll.nll)

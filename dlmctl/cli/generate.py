@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -23,16 +24,38 @@ from dlmctl.cli.options import (
     overrides,
 )
 
+if TYPE_CHECKING:
+    from dlmctl.generation.bulk import Target
+    from dlmctl.recipe.recipe import Recipe
+    from dlmctl.recipe.yaml_file import SettingsFile
+
 RecipeOption = Annotated[
     str | None,
     typer.Option("--recipe", "-r", help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes),
 ]
+
+# Texts of which a page shows how they came about, unless told otherwise.
+TRACED = 8
+
 Out = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|FOLDER/",
         help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz, or as shards into FOLDER/. The same command "
         "continues a long run that was cut off.",
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.html", help="Write a page to look at: every text and what each control saw in it."),
+]
+Trace = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Keep how the first N texts came about, step by step, in --json, --out FILE.jsonl and --report. "
+        f"By default {TRACED} with --report, else none.",
     ),
 ]
 
@@ -48,16 +71,21 @@ def generate(
     sampler: Sampler = None,
     device: Device = None,
     out: Out = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file of --out if there is one.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the files of --out and --report if they are there.")
+    ] = False,
     shard_rows: ShardRows = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    report: Report = None,
+    trace: Trace = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the words as they settle, in a terminal; not with --out.")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Generate texts that satisfy a recipe, or free texts where none is given."""
-    import json as encoder
-
     from dlmctl.recipe.load import load_recipe, read_recipe
     from dlmctl.recipe.recipe import dump_recipe
 
@@ -77,23 +105,83 @@ def generate(
         typer.echo(dump_recipe(resolved), nl=False)
         return
 
-    from dlmctl.cli.render import bulk_progress, print_generation, print_outcome, sampling_progress
-    from dlmctl.generation.bulk import generate_bulk, target_of
+    from dlmctl.generation.bulk import target_of
+
+    shown = Shown(quiet, json, report, trace if trace is not None else TRACED if report is not None else 0, watch)
+    target = target_of(out, force=force)
+    _check_looks(shown, out, force=force)
+    if target is not None:
+        _to_files(resolved, origin, target, shard_rows, shown)
+    else:
+        _to_screen(resolved, origin, shown)
+
+
+class Shown(NamedTuple):
+    """What is shown of a run: ``trace`` is the number of texts whose steps are kept."""
+
+    quiet: bool
+    json: bool
+    report: Path | None
+    trace: int
+    watch: bool
+
+    @property
+    def silent(self) -> bool:
+        return self.quiet or self.json
+
+
+def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, shard_rows: int | None, shown: Shown) -> None:
+    """Draw into shards or a file, and print totals."""
+    import json
+
+    from dlmctl.cli.render import bulk_progress, print_outcome
+    from dlmctl.generation.bulk import generate_bulk
+    from dlmctl.generation.page.report import write_report
+    from dlmctl.generation.page.source import read_results
+
+    with bulk_progress(quiet=shown.silent) as advance:
+        outcome = generate_bulk(
+            recipe, target, shard_rows=shard_rows, traced=shown.trace, origin=origin, progress=advance
+        )
+    if outcome is None:  # of several processes this is not the first
+        return
+    if shown.report is not None:
+        write_report(read_results(outcome.place, recipe.model_dump()), shown.report)
+    if shown.json:
+        typer.echo(json.dumps({"recipe": recipe.model_dump(), **outcome.figures()}, indent=2))
+    elif not shown.quiet:
+        print_outcome(outcome)
+
+
+def _to_screen(recipe: Recipe, origin: SettingsFile, shown: Shown) -> None:
+    """Draw and print."""
+    from dlmctl.cli.render import print_generation
+    from dlmctl.cli.watch import drawing
     from dlmctl.generation.generate import run_recipe
     from dlmctl.generation.output import as_json
+    from dlmctl.generation.page.report import write_report
+    from dlmctl.generation.page.source import of_run
 
-    target = target_of(out, force=force)
-    if target is not None:
-        with bulk_progress(quiet=quiet or json) as advance:
-            outcome = generate_bulk(resolved, target, shard_rows=shard_rows, origin=origin, progress=advance)
-        if outcome is not None and json:
-            typer.echo(encoder.dumps({"recipe": resolved.model_dump(), **outcome.figures()}, indent=2))
-        elif outcome is not None and not quiet:
-            print_outcome(outcome)
-        return
-    with sampling_progress(quiet=quiet or json) as progress:
-        result = run_recipe(resolved, origin=origin, progress=progress)
-    if json:
-        typer.echo(as_json(result, resolved))
-    elif not quiet:
+    with drawing(watch=shown.watch, quiet=shown.silent) as look:
+        result = run_recipe(recipe, origin=origin, trace=shown.trace, **look)
+    if shown.report is not None:
+        write_report(of_run(result, recipe.model_dump()), shown.report)
+    if shown.json:
+        typer.echo(as_json(result, recipe))
+    elif not shown.quiet:
         print_generation(result)
+
+
+def _check_looks(shown: Shown, out: str | None, *, force: bool) -> None:
+    """Raise UserError where what is to be looked at does not go with where the texts go."""
+    from dlmctl.errors import UserError
+    from dlmctl.generation.page.report import check_page
+
+    if shown.watch and out is not None:
+        raise UserError("shows texts that go to the terminal.", where="--watch", remedy="Leave out --out.")
+    if shown.report is None:
+        return
+    check_page(shown.report, force=force)
+    if out is not None and Path(out).suffix in (".txt", ".npz"):
+        remedy = "Write .jsonl or a folder, of which a page can be made."
+        raise UserError("these texts come without what the controls saw.", where=f"--out {out}", remedy=remedy)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from dlmctl.control.check import Check as Check
-from dlmctl.control.check import is_range, joined, settled
+from dlmctl.control.check import Mark as Mark
+from dlmctl.control.check import is_range, joined, settled, turned_round
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
@@ -311,7 +312,7 @@ class Not(Composite):
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
         rows = self.parts[0].loose().verdicts(samples, texts)
-        return [Check(1 - check.score, not check.passed, f"not: {check.why}") for check in rows]
+        return [turned_round(check) for check in rows]
 
 
 def parts_of(control: Control[Any]) -> list[Control[Any]]:

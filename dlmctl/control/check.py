@@ -1,10 +1,36 @@
-"""The verdict on a text, and what of an author's code can be taken as one."""
+"""The verdict on a text, what its judge saw there, and what of an author's code can be taken as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
+
+
+class Mark(NamedTuple):
+    """What a judge read at some words of a text, for those who look at it.
+
+    Attributes:
+        start, end: the first and last word, from 0; None for what the text lacks.
+        label: what was found there, such as a tag; empty where the words themselves are it.
+        met: whether it is as wanted, or nothing is wanted there.
+        wanted: what should have been found, where that is not.
+    """
+
+    start: int | None
+    end: int | None
+    label: str = ""
+    met: bool = True
+    wanted: str = ""
+
+    def to_list(self) -> list[Any]:
+        """As it stands in JSON: the fields in order, without those at the end that are as by default."""
+        fields, defaults = list(self), self._field_defaults
+        for name in reversed(defaults):
+            if fields[-1] != defaults[name]:
+                break
+            fields.pop()
+        return fields
 
 
 class Check(NamedTuple):
@@ -14,12 +40,33 @@ class Check(NamedTuple):
         score: in [0, 1].
         why: the reason in a few words.
         where: the words at fault, counted from 0, where single words can be named.
+        marks: what the judge saw, word by word or span by span; see ``seen``.
     """
 
     score: float
     passed: bool
     why: str
     where: tuple[int, ...] = ()
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def seen(self) -> tuple[Mark, ...]:
+        """The marks, or where a control gives none, one on each word at fault."""
+        return self.marks or tuple(Mark(place, place, met=False) for place in self.where)
+
+    def __repr__(self) -> str:
+        """The verdict without its marks, of which there may be many."""
+        return f"Check(score={self.score!r}, passed={self.passed!r}, why={self.why!r}, where={self.where!r})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as plain values."""
+        return {
+            "score": self.score,
+            "passed": self.passed,
+            "why": self.why,
+            "where": list(self.where),
+            "marks": [mark.to_list() for mark in self.seen],
+        }
 
 
 def settled(found: Any) -> Check | None:
@@ -28,7 +75,15 @@ def settled(found: Any) -> Check | None:
         return None
     if found.passed not in (True, False):  # NumPy's truth values are equal to these, and no instances of bool
         return None
-    return Check(float(found.score), bool(found.passed), str(found.why), tuple(int(place) for place in found.where))
+    if not all(isinstance(mark, Mark) and (mark.start is None) == (mark.end is None) for mark in found.marks):
+        return None
+    where, marks = tuple(int(place) for place in found.where), tuple(map(_plain, found.marks))
+    return Check(float(found.score), bool(found.passed), str(found.why), where, marks)
+
+
+def _plain(mark: Mark) -> Mark:
+    start, end = (None if end is None else int(end) for end in mark[:2])
+    return Mark(start, end, str(mark.label), bool(mark.met), str(mark.wanted))
 
 
 def is_range(found: Any) -> bool:
@@ -37,7 +92,15 @@ def is_range(found: Any) -> bool:
 
 
 def joined(row: Sequence[Check]) -> Check:
-    """The verdict of controls that are all to hold."""
+    """One verdict of several that are all to hold: passed if all are; the score is their mean."""
     where = sorted({place for check in row for place in check.where})
     score = sum(check.score for check in row) / len(row)
-    return Check(score, all(check.passed for check in row), "; ".join(check.why for check in row), tuple(where))
+    marks = tuple(mark for check in row for mark in check.seen)
+    return Check(score, all(check.passed for check in row), "; ".join(check.why for check in row), tuple(where), marks)
+
+
+def turned_round(check: Check) -> Check:
+    """The verdict of the contrary. What was seen stays, and is at fault where the contrary does not hold."""
+    passed = not check.passed
+    marks = tuple(mark._replace(met=passed, wanted="") for mark in check.seen if mark.start is not None)
+    return Check(1 - check.score, passed, f"not: {check.why}", marks=marks)

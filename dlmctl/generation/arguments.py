@@ -61,6 +61,19 @@ def sample_numbers(samples: Any) -> Sequence[int]:
     return range(whole("samples", samples))
 
 
+def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
+    """The numbers of the samples whose steps are kept: all for True, the first so many, or those that are listed.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(trace, bool):
+        return numbers if trace else ()
+    if isinstance(trace, Sequence) and not isinstance(trace, str):
+        return [whole("trace", number, least=0) for number in trace]
+    return numbers[: whole("trace", trace, least=0)]
+
+
 def whole(name: str, value: Any, *, least: int = 1) -> int:
     """A whole number of at least ``least``.
 

@@ -99,6 +99,7 @@ def generate_shards(
     *,
     shard_rows: int | None = None,
     latents: bool = False,
+    traced: int = 0,
     origin: SettingsFile | None = None,
     progress: BulkProgress | None = None,
 ) -> Bulk:
@@ -110,6 +111,7 @@ def generate_shards(
         shard_rows: samples in each new shard, ``SHARD_ROWS`` or fewer if not given. An interruption costs no more than
             the shards that were being drawn.
         latents: keep the final latents too.
+        traced: keep of so many samples, the first, how they came about.
         origin: errors about the model name its line.
 
     Raises:
@@ -130,7 +132,7 @@ def generate_shards(
         run, missing = team.from_main(opened)
         if progress is not None:
             progress(run.done(), run.rows)
-        work = _Work(recipe, pretrained, run, origin, progress, notes=team.rank == 0)
+        work = _Work(recipe, pretrained, run, origin, progress, team.rank == 0, traced)
         try:
             team.together(lambda: work.through(missing[team.rank :: team.size]))
         except KeyboardInterrupt:
@@ -173,11 +175,19 @@ class _Work:
     origin: SettingsFile | None
     progress: BulkProgress | None
     notes: bool
+    traced: int = 0
 
     def through(self, shards: list[range]) -> None:
         for shard in shards:
             watch = self._watch(len(shard)) if self.progress is not None else None
-            result = run_recipe(self.recipe, model=self.pretrained, samples=shard, origin=self.origin, progress=watch)
+            result = run_recipe(
+                self.recipe,
+                model=self.pretrained,
+                samples=shard,
+                origin=self.origin,
+                progress=watch,
+                trace=range(min(shard.stop, self.traced)),
+            )
             self.run.write(shard, result.to_dicts(), [one.latent for one in result])
             if self.notes:
                 self.run.note_progress()
@@ -198,6 +208,7 @@ def generate_bulk(
     target: Target,
     *,
     shard_rows: int | None = None,
+    traced: int = 0,
     origin: SettingsFile | None = None,
     progress: BulkProgress | None = None,
 ) -> Outcome | None:
@@ -214,7 +225,13 @@ def generate_bulk(
         shard_rows = shard_rows or recipe.batch_size  # each batch is kept as it is done
     try:
         run, drawn, seconds = generate_shards(
-            recipe, target.folder, shard_rows=shard_rows, latents=latents, origin=origin, progress=progress
+            recipe,
+            target.folder,
+            shard_rows=shard_rows,
+            latents=latents,
+            traced=traced,
+            origin=origin,
+            progress=progress,
         )
     except (UserError, KeyboardInterrupt) as error:
         gone = target.file is not None and processes.is_main() and remove_if_empty(target.folder)

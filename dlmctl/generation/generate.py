@@ -12,11 +12,12 @@ from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control, check_all
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.arguments import Rounds, check_given, read_rounds, read_settings, whole
+from dlmctl.generation.arguments import Rounds, check_given, read_rounds, read_settings, read_traced, whole
 from dlmctl.generation.diagnose import examine, load_model
 from dlmctl.generation.prompts import Asked, Label, read_prompt
 from dlmctl.generation.ranking import satisfied, utilities
 from dlmctl.generation.results import Generation, Sample
+from dlmctl.generation.trace import Trace
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.presets import Preset, settings_of
@@ -28,6 +29,7 @@ from dlmctl.sampling.draw import Drawn, Progress, draw_texts
 from dlmctl.sampling.environment import environment, one_thread
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
+from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
 
@@ -43,6 +45,8 @@ def run_recipe(
     origin: SettingsFile | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
+    trace: bool | int | Sequence[int] = False,
+    watch: OnFrames | None = None,
 ) -> Generation:
     """Generate what a recipe asks for. See ``generate``.
 
@@ -50,6 +54,7 @@ def run_recipe(
         model: the recipe's model, where it is loaded already.
         samples: the numbers of the samples to generate; all of the recipe's if not given.
         origin: where the recipe stands; errors about it name the line.
+        trace, watch: as ``generate``.
 
     Raises:
         RecipeError: so many texts are asked for at once that they should go to files.
@@ -65,7 +70,17 @@ def run_recipe(
     given = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=fault)
     try:
         control = build_control(recipe.control_specs())
-        return draw_recipe(recipe, control, pretrained, given, samples=samples, progress=progress, on_step=on_step)
+        return draw_recipe(
+            recipe,
+            control,
+            pretrained,
+            given,
+            samples=samples,
+            progress=progress,
+            on_step=on_step,
+            trace=trace,
+            watch=watch,
+        )
     except UserError:
         if origin is not None:
             examine(recipe, pretrained, origin)  # says the same, and on which line
@@ -92,6 +107,8 @@ def draw_recipe(
     samples: Sequence[int] | None = None,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
+    trace: bool | int | Sequence[int] = False,
+    watch: OnFrames | None = None,
 ) -> Generation:
     """The texts of a recipe under a control, with its settings; arguments and errors as ``generate``."""
     return generate(
@@ -109,6 +126,8 @@ def draw_recipe(
         device=recipe.device,
         progress=progress,
         on_step=on_step,
+        trace=trace,
+        watch=watch,
     )
 
 
@@ -133,6 +152,8 @@ def generate(
     device: str = "auto",
     progress: Progress | None = None,
     on_step: OnStep | None = None,
+    trace: bool | int | Sequence[int] = False,
+    watch: OnFrames | None = None,
 ) -> Generation:
     """Texts of a diffusion LM, under a control or freely.
 
@@ -152,26 +173,36 @@ def generate(
         deterministic: each text alone on one thread of the CPU, and so to the last bit the same at any batch size.
         device: ``auto`` takes a GPU if there is one, but not where the texts are to be deterministic.
         on_step: sees every reverse step of every batch.
+        trace: keep the words and energies of every step, in ``Sample.trace``: of all samples, of the first so many, or
+            of those with these numbers.
+        watch: is shown the words of a batch's texts, up to ``MOST_WATCHED``, at every step.
 
     Raises:
         UserError: a missing model or weights, a label or source that the model does not take, a control that it
             cannot satisfy, an unknown device, an argument of the wrong kind.
     """
-    started = time.perf_counter()
     check_given(control, model, preset)
     rounds = read_rounds(samples, seed, until, candidates, rank_by)
+    traced = read_traced(trace, rounds.numbers)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     presets = settings_of(preset, pretrained.model.family)
     chosen = read_settings(presets, sampler, guidance, deterministic=deterministic)
-    place = choose_device(device, deterministic=chosen.sampler.deterministic)
-    pretrained.model.to(place)
-    if control is not None:
-        control.load_from(pretrained)
     given = given or read_prompt(pretrained, label, source, prompt)
-    plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given)
-    with one_thread(chosen.sampler.deterministic):
+    plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given, traced, watch)
+    return _generated(plan, rounds, device, progress, on_step)
+
+
+def _generated(
+    plan: Plan, rounds: Rounds, device: str, progress: Progress | None, on_step: OnStep | None
+) -> Generation:
+    started = time.perf_counter()
+    place = choose_device(device, deterministic=plan.sampler.deterministic)
+    plan.pretrained.model.to(place)
+    if plan.control is not None:
+        plan.control.load_from(plan.pretrained)
+    with one_thread(plan.sampler.deterministic):
         best = _rounds(plan, rounds, progress, on_step)
-    return Generation(best, time.perf_counter() - started, environment(chosen.sampler, place, batch_size))
+    return Generation(best, time.perf_counter() - started, environment(plan.sampler, place, plan.batch_size))
 
 
 def _rounds(plan: Plan, asked: Rounds, progress: Progress | None, on_step: OnStep | None) -> list[Sample]:
@@ -200,7 +231,14 @@ def _checked(plan: Plan, drawn: Iterator[Drawn]) -> Iterator[Sample]:
         for result, checks in zip(results, check_all(plan.control, samples, texts), strict=True):
             text = plan.pretrained.tokenizer.text(result.words)
             yield Sample(
-                result.draw.sample, result.words, text, checks, result.latent, problem=result.problem, nats=result.nats
+                result.draw.sample,
+                result.words,
+                text,
+                checks,
+                result.latent,
+                problem=result.problem,
+                nats=result.nats,
+                trace=Trace(tuple(result.frames)) if result.frames else None,
             )
 
 

@@ -15,6 +15,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
 from dlmctl.generation.arguments import whole
 from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.generation.notebook_bar import shown
 from dlmctl.generation.prompts import Asked, Label
 from dlmctl.generation.results import Generation
 from dlmctl.recipe.load import load_recipe, validated
@@ -23,6 +24,7 @@ from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.draw import Progress
+from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
 
@@ -53,8 +55,10 @@ class Model(Pretrained):
         batch_size: int = 64,
         deterministic: bool = False,
         device: str = "auto",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         on_step: OnStep | None = None,
+        trace: bool | int | Sequence[int] = False,
+        watch: OnFrames | None = None,
     ) -> Generation:
         """Texts of this model, under a control or freely.
 
@@ -62,31 +66,35 @@ class Model(Pretrained):
         satisfy (``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~`` and weights, ``0.5 * control``);
         ``prompt`` what texts of a model over tokens are to answer, by its chat template if it has one;
         ``samples`` how many, or their numbers; ``preset`` fast, balanced, quality or paper, with single settings of
-        ``sampler`` and ``guidance`` as dicts laid over it; ``until``, ``candidates`` and ``rank_by`` which draws count.
+        ``sampler`` and ``guidance`` as dicts laid over it; ``until``, ``candidates`` and ``rank_by`` which draws count;
+        ``trace`` keeps how the texts come about (``result.trace``). In a notebook ``progress`` is a bar unless False.
 
         Raises:
             UserError: the model cannot do what is asked, or an argument is wrong; the message says what is right.
         """
-        return generate(
-            control,
-            model=self,
-            label=label,
-            source=source,
-            prompt=prompt,
-            samples=samples,
-            seed=seed,
-            preset=preset,
-            sampler=sampler,
-            guidance=guidance,
-            until=until,
-            candidates=candidates,
-            rank_by=rank_by,
-            batch_size=batch_size,
-            deterministic=deterministic,
-            device=device,
-            progress=progress,
-            on_step=on_step,
-        )
+        with shown(progress) as told:
+            return generate(
+                control,
+                model=self,
+                label=label,
+                source=source,
+                prompt=prompt,
+                samples=samples,
+                seed=seed,
+                preset=preset,
+                sampler=sampler,
+                guidance=guidance,
+                until=until,
+                candidates=candidates,
+                rank_by=rank_by,
+                batch_size=batch_size,
+                deterministic=deterministic,
+                device=device,
+                progress=told,
+                on_step=on_step,
+                trace=trace,
+                watch=watch,
+            )
 
     def save(self, folder: str | Path) -> None:
         """Write the model and its words to a folder, from which ``load`` reads it again.
@@ -128,8 +136,10 @@ def run(
     samples: int | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: OnStep | None = None,
+    trace: bool | int | Sequence[int] = False,
+    watch: OnFrames | None = None,
 ) -> Generation:
     """The texts that a recipe asks for.
 
@@ -138,7 +148,9 @@ def run(
             the last two may hold control objects.
         model: a loaded model, in place of the recipe's.
         samples, seed: in place of the recipe's.
+        progress: receives steps done and in all; if not given, a notebook shows a bar. False for none.
         overrides: settings laid over those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
+        trace, watch: as ``generate``.
 
     Raises:
         UserError: the recipe cannot be read, does not validate, or asks for what its model cannot do.
@@ -149,7 +161,16 @@ def run(
         for name, value, least in (("samples", samples, 1), ("seed", seed, 0))
         if value is not None
     }
-    return run_recipe(found.model_copy(update=changes), model=model, origin=origin, progress=progress, on_step=on_step)
+    with shown(progress) as told:
+        return run_recipe(
+            found.model_copy(update=changes),
+            model=model,
+            origin=origin,
+            progress=told,
+            on_step=on_step,
+            trace=trace,
+            watch=watch,
+        )
 
 
 def _recipe(recipe: Any, overrides: Sequence[str], model: str | None) -> tuple[Recipe, SettingsFile | None]:

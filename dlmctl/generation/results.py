@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Any, overload
 
 import numpy as np
 
 from dlmctl.control.base import Check
 from dlmctl.errors import readable
+from dlmctl.generation.page.notebook import samples_html, verdict
+from dlmctl.generation.trace import Trace
 
 # Rows that a notebook shows of a run, and characters of one text in them.
 MOST_SHOWN, MOST_TEXT = 50, 400
@@ -28,6 +29,7 @@ class Sample:
         rounds: how many rounds of drawing it took; with ``until``, all of them if it never was good enough.
         problem: what went wrong with its guidance, if anything.
         nats: -log p of its words, each when it was written, where the family of the model knows.
+        trace: how it came about, step by step, where that was asked for.
     """
 
     index: int
@@ -38,6 +40,7 @@ class Sample:
     rounds: int = 1
     problem: str | None = None
     nats: float | None = None
+    trace: Trace | None = field(default=None, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -51,9 +54,10 @@ class Sample:
             "text": self.text,
             "words": self.words,
             "passed": self.passed,
-            "checks": {name: check._asdict() for name, check in self.checks.items()},
+            "checks": {name: check.to_dict() for name, check in self.checks.items()},
             "rounds": self.rounds,
             "problem": self.problem,
+            **({"trace": self.trace.to_dict()} if self.trace is not None else {}),
         }
 
     def __str__(self) -> str:
@@ -61,11 +65,11 @@ class Sample:
 
     def __repr__(self) -> str:
         """The text, and each control with its score and the reason."""
-        verdicts = (f"  {name}: {_verdict(check)}, {readable(check.why)}" for name, check in self.checks.items())
+        verdicts = (f"  {name}: {verdict(check)}, {readable(check.why)}" for name, check in self.checks.items())
         return "\n".join([f"{self.index}: {readable(self.text, MOST_TEXT)}", *verdicts])
 
     def _repr_html_(self) -> str:
-        return _table([self])
+        return samples_html([self])
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,6 +107,11 @@ class Generation(Sequence[Sample]):
         return [sample.to_dict() for sample in self.samples]
 
     @property
+    def trace(self) -> dict[int, Trace]:
+        """How the samples came about that were traced, by their number."""
+        return {sample.index: sample.trace for sample in self.samples if sample.trace is not None}
+
+    @property
     def success(self) -> float:
         """Share of samples that satisfy every control."""
         return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
@@ -110,13 +119,13 @@ class Generation(Sequence[Sample]):
     def __repr__(self) -> str:
         """One line a text, with the score of each control, and the totals."""
         rows = [
-            "\t".join([readable(one.text, MOST_TEXT), *(f"{name} {_verdict(c)}" for name, c in one.checks.items())])
+            "\t".join([readable(one.text, MOST_TEXT), *(f"{name} {verdict(c)}" for name, c in one.checks.items())])
             for one in self.samples[:MOST_SHOWN]
         ]
         return "\n".join([*rows, self._totals()])
 
     def _repr_html_(self) -> str:
-        return f"{_table(self.samples[:MOST_SHOWN])}<p>{escape(self._totals())}</p>"
+        return samples_html(self.samples[:MOST_SHOWN], self._totals())
 
     def _totals(self) -> str:
         hidden = len(self.samples) - MOST_SHOWN
@@ -124,27 +133,3 @@ class Generation(Sequence[Sample]):
         checked = any(sample.checks for sample in self.samples)
         success = f", {self.success:.0%} satisfy every control" if checked else ""
         return f"{len(self.samples)} texts in {self.seconds:.1f} s{success}{more}"
-
-
-def _verdict(check: Check) -> str:
-    return f"{check.score:.0%} {'pass' if check.passed else 'fail'}"
-
-
-def _table(samples: Sequence[Sample]) -> str:
-    """An HTML table: a row a text, a column a control, whose reason shows when pointed at."""
-    names = list(samples[0].checks) if samples else []
-    heads = "".join(f"<th>{escape(name)}</th>" for name in ["", "text", *names])
-    rows = "".join(f"<tr><td>{one.index}</td>{_words(one)}{_cells(one)}</tr>" for one in samples)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _words(sample: Sample) -> str:
-    return f'<td style="text-align: left">{escape(readable(sample.text, MOST_TEXT))}</td>'
-
-
-def _cells(sample: Sample) -> str:
-    return "".join(
-        f'<td title="{escape(readable(check.why))}" style="color: {"green" if check.passed else "crimson"}">'
-        f"{_verdict(check)}</td>"
-        for check in sample.checks.values()
-    )

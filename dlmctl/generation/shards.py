@@ -81,6 +81,12 @@ class Run:
         for shard in self.shards:
             yield from self._read(shard)
 
+    def records_so_far(self) -> Iterator[dict[str, Any]]:
+        """The rows that are on disk, in order."""
+        for shard in self.shards:
+            if self.path(shard).exists():
+                yield from self._read(shard)
+
     def chunks(self) -> Iterator[Chunk]:
         """Every row with its latent, shard by shard."""
         for shard in self.shards:
@@ -104,6 +110,12 @@ class Run:
     def environments(self) -> list[dict[str, Any]]:
         """What its rows were drawn by: more than one where it was continued otherwise."""
         return list(_read_manifest(self.folder)["environments"])
+
+    def settings(self) -> dict[str, Any]:
+        """What its rows follow from, with the name of the model."""
+        manifest = _read_manifest(self.folder)
+        about = {"model": manifest.get("model"), "samples": self.rows}
+        return {**about, **manifest["settings"], **about}
 
     def note_progress(self) -> None:
         """Say in the manifest how many shards are done; nothing relies on it."""
@@ -183,11 +195,7 @@ def open_run(
         environments = before["environments"]
     if not ends or ends[-1][0] < rows:
         ends.append([rows, shard_rows])
-    shards: list[range] = []
-    for end, size in ends:
-        start = shards[-1].stop if shards else 0
-        shards += [range(at, min(at + size, end)) for at in range(start, end, size)]
-    run = Run(folder, shards, latents)
+    run = Run(folder, _shards(ends), latents)
     if environment is not None and environment not in environments and run.missing():
         environments.append(environment)
     manifest = {
@@ -196,8 +204,8 @@ def open_run(
         "digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         "rows": rows,
         "segments": ends,
-        "shards": len(shards),
-        "shards_done": len(shards) - len(run.missing()),
+        "shards": len(run.shards),
+        "shards_done": len(run.shards) - len(run.missing()),
         **(about or {}),
         "environments": environments,
         "settings": settings,
@@ -205,6 +213,25 @@ def open_run(
     _write_manifest(folder / COPY, manifest)
     _write_manifest(folder / MANIFEST, manifest)
     return run
+
+
+def saved_run(folder: Path) -> Run:
+    """The run in a folder as it is, finished or not, to be read.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    manifest = _read_manifest(folder)
+    return Run(folder, _shards(manifest["segments"]), bool(manifest["settings"].get("latents")))
+
+
+def _shards(ends: Sequence[Sequence[int]]) -> list[range]:
+    """The rows of each shard of a run in segments, each ``[end, shard_rows]``."""
+    shards: list[range] = []
+    for end, size in ends:
+        start = shards[-1].stop if shards else 0
+        shards += [range(at, min(at + size, end)) for at in range(start, end, size)]
+    return shards
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from dlmctl.sampling.masked_draw import draw_masked
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import length_weights
+from dlmctl.sampling.trace import Frame, Recorder
 from dlmctl.sampling.walk import OnStep, Step
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 
@@ -33,20 +34,23 @@ MOST_SCORES = 1 << 27
 
 # How the batches of each family are drawn.
 DRAWS = {"gaussian": draw_latent, "masked": draw_masked, "tokens": draw_masked}
+# Texts of a batch that are shown as they are drawn: as many as a screen may have.
+MOST_WATCHED = 60
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
 
 
 class Drawn(NamedTuple):
-    """What came of one draw: words, their embeddings ``[L, D]``, what went wrong with the guidance, if anything, and
-    the nats that the walk found the words to have, where the family knows."""
+    """What came of one draw: words, their embeddings ``[L, D]``, what went wrong with the guidance, if anything, the
+    nats that the walk found the words to have, where the family knows, and how they came about, where that is asked."""
 
     draw: Draw
     words: list[str]
     latent: np.ndarray
     problem: str | None
     nats: float | None
+    frames: Sequence[Frame] = ()
 
 
 def draw_texts(
@@ -158,10 +162,36 @@ def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
 
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
     draw = DRAWS[plan.pretrained.model.family]
-    ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch)
+    recorder = _recorder(plan, batch)
+    ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
     rows = ids.tolist()
+    if recorder is not None:
+        recorder.finish(rows)
     for row, (one, layout) in enumerate(batch[:: plan.sampler.particles]):
         words = plan.pretrained.tokenizer.words(rows[row])
-        yield Drawn(one, words, latents[row, : layout.positions], problems.get(row), nats[row])
+        frames = recorder.texts[row] if recorder is not None and one.sample in plan.traced else ()
+        yield Drawn(one, words, latents[row, : layout.positions], problems.get(row), nats[row], frames)
+
+
+def _recorder(plan: Plan, batch: Batch) -> Recorder | None:
+    """What notes down the rows of a batch that are to be traced or watched, if there are any."""
+    traced = [row for row, (draw, _) in enumerate(batch) if draw.sample in plan.traced]
+    watched = range(len(batch))[: MOST_WATCHED * plan.sampler.particles] if plan.watch is not None else ()
+    rows = sorted({*traced, *watched})
+    if not rows:
+        return None
+    some = [batch[row] for row in rows]
+    model = plan.pretrained.model
+    # Prepared once more and for these rows alone, so that looking at the energies changes nothing of what guides.
+    control = ready_all(plan.control, _context(plan, some)) if plan.control is not None and traced else None
+    return Recorder(
+        {row: batch[row][0] for row in rows},
+        control.parts if control is not None else [],
+        stacked([layout for _, layout in some], model.embeddings.device),
+        model.embeddings.detach(),
+        plan.pretrained.tokenizer,
+        plan.sampler.particles,
+        plan.watch,
+    )

@@ -22,6 +22,7 @@ from dlmctl.sampling.latent_steering import LatentSteered
 from dlmctl.sampling.particles import particles_for, require_noise
 from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.prompted import ClassifierFree
+from dlmctl.sampling.trace import Recorder
 from dlmctl.sampling.walk import OnStep, walk
 
 # Where a recipe leaves the number to the model.
@@ -29,11 +30,19 @@ DEFAULT_STEPS = 50
 
 
 @torch.no_grad()
-def draw_latent(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: Preparing, watch: OnStep) -> Finished:
+def draw_latent(
+    plan: Plan,
+    batch: Batch,
+    control: PreparedAll | None,
+    prepare: Preparing,
+    watch: OnStep,
+    recorder: Recorder | None = None,
+) -> Finished:
     """The word ids of a batch.
 
     Args:
         control: prepared for the batch; ``prepare`` prepares it for the rows that are left when others are done.
+        recorder: notes down some of its rows.
     """
     sampler, model = plan.sampler, plan.pretrained.latent
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
@@ -43,26 +52,27 @@ def draw_latent(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
 
     def steer(rows: Sequence[int]) -> LatentSteered:
         with torch.autocast(layouts.words.device.type, enabled=False):
-            if len(rows) == len(batch):
-                return _steered(plan, batch, control)
             part = [batch[row] for row in rows]
-            return _steered(plan, part, prepare(part))
+            made = _steered(plan, part, control if len(rows) == len(batch) else prepare(part))
+        made.recorder, made.numbers = recorder, rows
+        return made
 
     if sampler.particles > 1:
-        return _with_particles(plan, batch, control, times, noise, watch)
+        return _with_particles(plan, batch, steer(range(len(batch))), times, noise, watch)
     since = exit_from(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
     steered = EarlyExit(steer, len(batch), math.ceil(sampler.patience * steps), since)
+    if recorder is not None:
+        recorder.gone = lambda: steered.gone
     with networks_in(sampler.precision, layouts.words.device):
         x = walk(_family(plan, batch), steered, layouts, times, noise, watch)
     return Finished(steered.words(x), steered.problems, [None] * len(batch))
 
 
 def _with_particles(
-    plan: Plan, batch: Batch, control: PreparedAll | None, times: Tensor, noise: SampleNoise, watch: OnStep
+    plan: Plan, batch: Batch, steered: LatentSteered, times: Tensor, noise: SampleNoise, watch: OnStep
 ) -> Finished:
     """As ``draw_latent``; nothing leaves early, since another particle may take the place of what is done."""
     require_noise(plan.sampler)
-    steered = _steered(plan, batch, control)
     with networks_in(plan.sampler.precision, steered.embeddings.device):
         particles = particles_for(plan, batch, steered)
         x = walk(_family(plan, batch), steered, steered.layouts, times, noise, watch, particles)

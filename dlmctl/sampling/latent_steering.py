@@ -21,6 +21,7 @@ from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
 from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered
+from dlmctl.sampling.trace import Look
 from dlmctl.text.tokenizer import Tokenizer
 
 
@@ -68,7 +69,18 @@ class LatentSteered(Steered):
         with torch.autocast(x_t.device.type, enabled=False):
             steered = self._steer(predicted, x_t, t)
         self.previous, self.logits = steered.x0, steered.logits
+        self.note(Look(float(t[0]), x_t, predicted, steered))
         return steered
+
+    def word_ids(self, estimate: Prediction) -> Tensor:
+        return self.model.words(estimate.x0, estimate.logits)
+
+    def own_words(self, own: Prediction, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if own.logits is not None:
+            return super().own_words(own, rows)
+        x0 = widened(own.x0.index_select(0, rows))
+        logits = widened(self.model.rounding_logits(x0))
+        return x0, logits.masked_fill(self.banned.index_select(0, rows), math.log(LEAST)).log_softmax(-1)
 
     def _steer(self, predicted: Prediction, x_t: Tensor, t: Tensor) -> Prediction:
         logits = predicted.logits

@@ -20,15 +20,23 @@ from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.particles import particles_for
 from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.steering import Steered
+from dlmctl.sampling.trace import Recorder
 from dlmctl.sampling.walk import OnStep, walk
 
 
 @torch.no_grad()
-def draw_masked(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: Preparing, watch: OnStep) -> Finished:
+def draw_masked(
+    plan: Plan,
+    batch: Batch,
+    control: PreparedAll | None,
+    prepare: Preparing,
+    watch: OnStep,
+    recorder: Recorder | None = None,
+) -> Finished:
     """The token ids of a batch. With ``sampler.steps`` not given, each step writes one token of each text.
 
     Args:
-        control: prepared for the batch.
+        control: prepared for the batch; recorder: notes down some of its rows.
 
     Raises:
         RecipeError: the sampler is of another family, or has fewer steps than blocks.
@@ -46,6 +54,7 @@ def draw_masked(plan: Plan, batch: Batch, control: PreparedAll | None, prepare: 
     family = Absorbing(model, plan.pretrained.tokenizer, WALKS[name], settings, schedule, tags, context)
     vocabulary = plan.pretrained.tokenizer
     steered = Steered(family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts)
+    steered.recorder = recorder
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     with networks_in(sampler.precision, layouts.words.device):
         particles = particles_for(plan, batch, steered)

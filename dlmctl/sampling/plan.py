@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -13,10 +13,15 @@ from dlmctl.control.prepared import PreparedAll
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.prompted import Prompt
+from dlmctl.sampling.trace import OnFrames
 
 
 class Plan(NamedTuple):
-    """How texts are drawn, apart from which ones."""
+    """How texts are drawn, apart from which ones.
+
+    Attributes:
+        traced: the samples whose words and energies are kept of every step; watch: is shown the words as they settle.
+    """
 
     pretrained: Pretrained
     control: Control[Any] | None
@@ -24,6 +29,8 @@ class Plan(NamedTuple):
     guidance: Guidance
     batch_size: int
     prompt: Prompt | None = None
+    traced: Collection[int] = ()
+    watch: OnFrames | None = None
 
 
 class Finished(NamedTuple):

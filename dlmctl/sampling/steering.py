@@ -20,6 +20,7 @@ from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.guidance import Gradient, shift_logits, strength
+from dlmctl.sampling.trace import Look, Recorder
 from dlmctl.text.tokenizer import Tokenizer
 
 StateOf = Callable[[Tensor], ControlState]
@@ -76,6 +77,9 @@ class Steered:
         self.evidence: Tensor | None = sum(evidence[1:], start=evidence[0]) if evidence else None
         self.guides_logits = bool(self.parts)
         self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)
+        # Is shown every step, where somebody wants to see how the texts come about; and the rows' numbers there.
+        self.recorder: Recorder | None = None
+        self.numbers: Sequence[int] = range(len(layouts.words))
 
     @property
     def problems(self) -> dict[int, str]:
@@ -92,7 +96,27 @@ class Steered:
             plain = widened(predicted.logits)
             logits = self.guided(plain, t, torch.ones_like(t))
             unguided = plain.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
-        return Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided)
+        guided = Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided)
+        self.note(Look(float(t[0]), x_t, predicted, guided))
+        return guided
+
+    def note(self, look: Look) -> None:
+        """Show a step to the recorder, where there is one."""
+        if self.recorder is not None:
+            self.recorder.see(self.numbers, self, look)
+
+    def word_ids(self, estimate: Prediction) -> Tensor:
+        """The likeliest word ids ``[B, L]`` of an estimate."""
+        assert estimate.logits is not None
+        return estimate.logits.argmax(-1)
+
+    def own_words(self, own: Prediction, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some rows of the model's own estimate the expected embeddings ``[R, L, D]`` and the log-probabilities of
+        the words ``[R, L, V]``."""
+        assert own.logits is not None
+        logits = widened(own.logits.index_select(0, rows))
+        probabilities = logits.masked_fill(self.banned.index_select(0, rows), -torch.inf).softmax(-1)
+        return widened(self.family.soft(probabilities)), probabilities.clamp(min=LEAST).log()
 
     def guided(self, logits: Tensor, t: Tensor, settled: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` of the network as the controls want them at times ``t [B]``.
@@ -114,6 +138,8 @@ class Steered:
 
     def take(self, rows: Tensor) -> None:
         """Go on with the texts ``rows``, which stand for the same samples as those in whose place they come."""
+        if self.recorder is not None:
+            self.recorder.take(rows.tolist())
         self.broke = self.broke.index_select(1, rows)
 
     def expected(self, estimate: Prediction) -> Tensor:

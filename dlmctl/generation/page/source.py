@@ -1,0 +1,161 @@
+"""Results as a report reads them: from a run in memory, a ``.jsonl`` file, the output of ``--json``, or a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from dlmctl.control.base import Mark
+from dlmctl.errors import DataError, brief, first_fault
+from dlmctl.generation.results import Generation
+from dlmctl.generation.shards import saved_run
+from dlmctl.generation.trace import Trace
+from dlmctl.recipe.recipe import Recipe
+from dlmctl.text.files import read_object, require_file
+
+# Of a file that is read whole, and of one line.
+MOST_BYTES, MOST_LINE = 512 * 2**20, 16 * 2**20
+REMEDY = "Give what `dlmctl generate` wrote: a .jsonl file of --out, the output of --json as .json, or a folder."
+
+
+class Verdict(BaseModel):
+    """The check of one control, as in a line of results."""
+
+    score: Annotated[float, Field(ge=0, le=1)]
+    passed: bool
+    why: str = ""
+    where: list[int] = []
+    marks: list[Mark] | None = None
+
+    @property
+    def seen(self) -> list[Mark]:
+        """The marks; of results without any, one on each word at fault."""
+        return [Mark(at, at, met=False) for at in self.where] if self.marks is None else self.marks
+
+
+class Row(BaseModel):
+    """One text, as in a line of results."""
+
+    index: int
+    text: str
+    words: list[str]
+    passed: bool
+    checks: dict[str, Verdict]
+    rounds: int = 1
+    problem: str | None = None
+    lm_score: float | None = None
+    worst_word: str | None = None
+    worst_nats: float | None = None
+    row: int | None = None
+    columns: dict[str, Any] = {}
+    trace: dict[str, Any] | None = None
+
+    def steps(self) -> Trace | None:
+        """How it came about.
+
+        Raises:
+            ValueError: what is said of that is damaged.
+        """
+        try:
+            return None if self.trace is None else Trace.from_dict(self.trace)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"the trace of text {self.index} is damaged: {brief(error)}") from None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The texts of a run, and what is known of it as a whole.
+
+    Attributes:
+        name: where they stand; recipe: what was asked, as plain values, None where the results do not say.
+        records: gives every text as in a line of results, again at each call.
+    """
+
+    name: str
+    records: Callable[[], Iterable[Any]]
+    recipe: Mapping[str, Any] | None = None
+    seconds: float | None = None
+    environments: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def rows(self) -> Iterator[Row]:
+        """Every text in order.
+
+        Raises:
+            DataError: one of them is not as results have it.
+        """
+        for number, record in enumerate(self.records(), start=1):
+            try:
+                row = Row.model_validate(record)
+                row.steps()
+            except ValidationError as error:
+                raise DataError(f"is no text of results: {first_fault(error)}", where=f"{self.name}:{number}") from None
+            except ValueError as error:
+                raise DataError(f"{error}.", where=f"{self.name}:{number}") from None
+            yield row
+
+
+def of_run(result: Generation, recipe: Mapping[str, Any] | None) -> Results:
+    """The results of a run that has just been made."""
+    environments: list[Mapping[str, Any]] = [result.environment] if result.environment else []
+    return Results("this run", result.to_dicts, recipe, result.seconds, environments)
+
+
+def read_results(path: Path, recipe: Mapping[str, Any] | None = None) -> Results:
+    """Results on disk.
+
+    Args:
+        recipe: what was asked, where the file itself does not say.
+
+    Raises:
+        DataError: there is none, or it is something else.
+        UserError: the folder holds no run.
+    """
+    if path.is_dir():
+        run = saved_run(path)
+        asked = {name: value for name, value in run.settings().items() if name in Recipe.model_fields}
+        return Results(str(path), run.records_so_far, recipe or asked, None, list(run.environments()))
+    if path.suffix == ".jsonl":
+        require_file(path, error=DataError, remedy=REMEDY)
+        return Results(str(path), lambda: _lines(path), recipe)
+    if path.suffix == ".json":
+        found = read_object(path, limit=MOST_BYTES, error=DataError, remedy=REMEDY)
+        samples = found.get("samples")
+        if not isinstance(samples, list):
+            raise DataError("has no list of samples.", where=str(path), remedy=REMEDY)
+        whole, place, seconds = found.get("recipe"), found.get("environment"), found.get("seconds")
+        return Results(
+            str(path),
+            lambda: samples,
+            recipe or (whole if isinstance(whole, dict) else None),
+            seconds if isinstance(seconds, float | int) else None,
+            [place] if isinstance(place, dict) else [],
+        )
+    raise DataError(f"the ending {path.suffix!r} is not one of results.", where=str(path), remedy=REMEDY)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The value of each line.
+
+    Raises:
+        DataError: a line is no JSON, or the file is no text.
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:
+            while line := file.readline(MOST_LINE):
+                number += 1
+                if line.strip():
+                    yield json.loads(line)
+    except RecursionError:
+        raise DataError("is nested too deep.", where=f"{path}:{number}") from None
+    except UnicodeDecodeError:
+        raise DataError("is not UTF-8.", where=f"{path}:{number + 1}") from None
+    except ValueError as error:
+        raise DataError(f"is no line of results: {brief(error)}.", where=f"{path}:{number}") from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {brief(error)}.", where=str(path)) from None
