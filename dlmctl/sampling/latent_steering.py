@@ -110,7 +110,7 @@ class LatentSteered(Steered):
         )
 
     @torch.no_grad()
-    def words(self, x: Tensor) -> Tensor:
+    def token_ids(self, x: Tensor) -> Tensor:
         """Word ids ``[B, L]`` of the finished latent, exact constraints kept."""
         scores = self.logits
         if scores is None or self.sampler.rounding is not None:
