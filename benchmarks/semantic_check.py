@@ -13,7 +13,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from controls.wordings import statement
+from controls.wordings import read_wordings, statement
+from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.datasets.readers import Record, read_corpus, sniff
 
 
@@ -24,10 +25,11 @@ def measure(records: list[Record], *, natural: bool) -> dict[tuple[str, str], li
         for field, value in (record.fields or {}).items():
             values[field].add(value)
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    wordings = read_wordings(bundled_path("models", "e2e") / "controls" / "semantic")
     for record in records:
         for field, value in (record.fields or {}).items():
             for other in values[field]:
-                found = statement(field, other, record.words, natural=natural) is not None
+                found = statement(wordings, field, other, record.words, natural=natural) is not None
                 count = counts[field, other]
                 place = 0 if other == value else 2
                 count[place] += 1

@@ -12,13 +12,14 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, Energy, Mark, Prepared, Pretrained
+from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, field_key, value_words
 
 from .phrases import WordControl
-from .wordings import contradiction, plain, span_of, statement
+from .wordings import Wordings, contradiction, plain, read_wordings, span_of, statement
 
 MOST_FIELDS = 100
 
@@ -74,9 +75,11 @@ class Semantic(WordControl[SemanticParams]):
         self.known: dict[str, list[str]] = {}
         # For each field, by its key, what the other fields may be that is more than one word.
         self.names_beside: dict[str, list[str]] = {}
+        self.wordings = Wordings()
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
+        self.wordings = read_wordings(find_control_folder(model.folder, model.model, self.name))
         self.know(load_labels(FieldLabels, type(self), model).values)
 
     def know(self, values: Mapping[str, Sequence[str]]) -> None:
@@ -119,11 +122,12 @@ class Semantic(WordControl[SemanticParams]):
         exclusive = natural if params.exclusive is None else params.exclusive
         whys, met, marks = [], 0, list[Mark]()
         for field, value in params.fields.items():
-            found = statement(field, value, words, natural=natural)
+            found = statement(self.wordings, field, value, words, natural=natural)
             asked = f"{field} is {value_words(value)}"
             key = field_key(field)
             others = self.known.get(key, []) if exclusive and found is not None else []
-            against = contradiction(field, value, others, words, self.names_beside.get(key, []) if others else [])
+            aside = self.names_beside.get(key, []) if others else []
+            against = contradiction(self.wordings, field, value, others, words, aside)
             met += found is not None and against is None
             if found is not None:
                 marks.append(Mark(*span_of(found, words), field))

@@ -67,7 +67,7 @@ class PrepareReport:
 
     Attributes:
         notes: what is odd about the data, though it was prepared.
-        vocabulary: entries, structure tokens included.
+        vocabulary: entries, special tokens included.
         min_count: None where the vocabulary existed before.
         held_out: share of rows; None where a validation file was given.
         fields: names of the fields kept beside the rows.
@@ -244,9 +244,9 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise DataError("is a file.", where=str(out), remedy="Name a folder.")
     inside = sorted(path.name for path in out.iterdir())
-    foreign = [name for name in inside if not _OWN_FILES.fullmatch(name)]
-    if foreign:
-        raise DataError(f"holds other things ({foreign[0]}).", where=str(out), remedy="Name a new folder.")
+    strange = [name for name in inside if not _OWN_FILES.fullmatch(name)]
+    if strange:
+        raise DataError(f"holds other things ({strange[0]}).", where=str(out), remedy="Name a new folder.")
     if inside and not overwrite:
         raise DataError("exists already.", where=str(out), remedy="Name a new folder, or replace it by --overwrite.")
 

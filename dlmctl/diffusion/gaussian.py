@@ -19,11 +19,11 @@ class Gaussian:
 
     Args:
         rule: the sampler's, made for this walk.
-        given: what the texts of the batch are about.
+        conditioning: what the texts of the batch are about.
     """
 
-    def __init__(self, model: DiffusionLM, rule: Rule, given: Conditioning | None = None) -> None:
-        self.model, self.rule, self.given = model, rule, given
+    def __init__(self, model: DiffusionLM, rule: Rule, conditioning: Conditioning | None = None) -> None:
+        self.model, self.rule, self.conditioning = model, rule, conditioning
         self.embeddings = model.embeddings.detach()
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
@@ -31,7 +31,7 @@ class Gaussian:
         return noise(torch.empty(len(layouts.words), layouts.length, self.model.config.embed_dim, device=device))
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
-        return self.model.predict(x, t, previous, self.given, mask)
+        return self.model.predict(x, t, previous, self.conditioning, mask)
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
         mean, variance = self.rule(x, estimate.x0, t, s)

@@ -195,22 +195,23 @@ class DiffusionLM(nn.Module):
         x_t: Tensor,
         t: Tensor,
         previous_x0: Tensor | None = None,
-        given: Conditioning | None = None,
+        conditioning: Conditioning | None = None,
         mask: Tensor | None = None,
     ) -> Prediction:
         """The x_0 estimate for ``x_t [B, L, D]`` at times ``t [B]``.
 
-        ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent. ``given`` is
-        what the text is about; nothing in particular when absent. ``mask [B, L]`` is true for the positions that
-        count, all of them when absent; what stands at the others is of no meaning. Only the transformer takes it.
+        ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent.
+        ``conditioning`` is what the text is about; nothing in particular when absent. ``mask [B, L]`` is true for the
+        positions that count, all of them when absent; what stands at the others is of no meaning. Only the transformer
+        takes it.
         """
         inputs = x_t
         if self.config.self_conditioning:
             inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous_x0 is None else previous_x0], dim=-1)
-        if self.conditioner is not None and given is None:
-            given = self.conditioner(*self.conditioner.nothing(len(x_t)))
+        if self.conditioner is not None and conditioning is None:
+            conditioning = self.conditioner(*self.conditioner.nothing(len(x_t)))
         time = self.schedule.network_time(t).to(x_t.device, non_blocking=True)
-        more = {name: value for name, value in (("given", given), ("mask", mask)) if value is not None}
+        more = {name: value for name, value in (("conditioning", conditioning), ("mask", mask)) if value is not None}
         output = widened(self.denoiser(inputs, time, **more))
         if self.predicts_words:
             return self.prediction_of_words(output)
@@ -222,7 +223,7 @@ class DiffusionLM(nn.Module):
         """``logits [B, L, V]`` over words with the x_0 that they stand for, softmax(logits) E."""
         return Prediction(lambda: logits.softmax(-1) @ self.embeddings, logits)
 
-    def words(self, x0: Tensor, logits: Tensor | None = None, rounding: Rounding | None = None) -> Tensor:
+    def token_ids(self, x0: Tensor, logits: Tensor | None = None, rounding: Rounding | None = None) -> Tensor:
         """Word ids ``[B, L]`` of final estimates: by the denoiser's logits if given, else by rounding."""
         scores = logits if logits is not None and rounding is None else self.rounding_logits(x0, rounding)
         return scores.argmax(-1)

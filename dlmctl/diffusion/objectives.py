@@ -17,13 +17,13 @@ def paper_loss(
     t: Tensor,
     noise: Tensor,
     noise_x0: Tensor,
-    given: Conditioning | None = None,
+    conditioning: Conditioning | None = None,
 ) -> dict[str, Tensor]:
     """The end-to-end objective of Li et al. 2022 (eq. 2), per example.
 
     Args:
         ids: ``[B, L]``; t: ``[B]``; noise, noise_x0: ``[B, L, D]`` standard normal, for x_t and for x_0;
-            given: what the texts are about.
+            conditioning: what the texts are about.
 
     Returns:
         ``loss`` and ``mse``, each ``[B]``, in squared latent units plus nats per position.
@@ -33,7 +33,7 @@ def paper_loss(
     first = torch.full_like(t, one_step(schedule))
     x0 = clean + _wide((1 - schedule.alphabar(first)).sqrt(), clean) * noise_x0
     x_t = q_sample(schedule, x0, t, noise)
-    prediction = model.predict(x_t, t, _self_condition(model, x_t, t, given), given)
+    prediction = model.predict(x_t, t, _self_condition(model, x_t, t, conditioning), conditioning)
     target, estimate = x0, prediction.x0
     if model.config.prediction == "epsilon":
         alphabar = schedule.alphabar(t)
@@ -47,25 +47,25 @@ def paper_loss(
 
 
 def cross_entropy_loss(
-    model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, given: Conditioning | None = None
+    model: DiffusionLM, ids: Tensor, t: Tensor, noise: Tensor, conditioning: Conditioning | None = None
 ) -> dict[str, Tensor]:
     """Cross-entropy of the words given x_t (Dieleman et al. 2022, section 3.1), per example.
 
     Args:
-        ids: ``[B, L]``; t: ``[B]``; noise: ``[B, L, D]`` standard normal; given: what the texts are about.
+        ids: ``[B, L]``; t: ``[B]``; noise: ``[B, L, D]`` standard normal; conditioning: what the texts are about.
 
     Returns:
         ``loss [B]``, nats per position.
     """
     x_t = q_sample(model.schedule, model.embed(ids), t, noise)
-    logits = model.predict(x_t, t, _self_condition(model, x_t, t, given), given).logits
+    logits = model.predict(x_t, t, _self_condition(model, x_t, t, conditioning), conditioning).logits
     assert logits is not None
     return {"loss": F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(1)}
 
 
-def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, given: Conditioning | None) -> Tensor | None:
+def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, conditioning: Conditioning | None) -> Tensor | None:
     """In training, for every second batch, a first estimate to condition on (Chen et al. 2023, algorithm 1)."""
     if not (model.config.self_conditioning and model.training) or torch.rand(()).item() < 0.5:
         return None
     with torch.no_grad():
-        return model.predict(x_t, t, None, given).x0
+        return model.predict(x_t, t, None, conditioning).x0

@@ -183,7 +183,7 @@ def likelihood(
         given = given_to(model, texts.prompt, numbers)
         bound = likelihood_bound(model, ids, steps, SampleNoise(draws_of), picked, given)
         diffusion = bound.diffusion.double().cpu() * sizes
-        before, after = bound.prior.double().cpu(), bound.words.double().cpu()
+        before, after = bound.prior.double().cpu(), bound.rounding_nats.double().cpu()
         place = (torch.ceil(bound.times.cpu() * BINS - 1e-9).long() - 1).clamp(0, BINS - 1)
         bins += np.bincount(place.flatten().numpy(), diffusion.sum(2).flatten().numpy(), BINS)
         each = before + diffusion.sum(0) + after

@@ -2,7 +2,7 @@
 
 A denoiser maps a noisy latent ``[batch, length, in_dim]`` and times ``[batch]`` on the 0..1000 scale to
 ``[batch, length, out_dim]``, whatever the length; another inner shape is its own affair. A ``Conditioning`` may come as
-``given``; the transformer also takes which positions of each row count, as ``mask``. The last layers are called
+``conditioning``; the transformer also takes which positions of each row count, as ``mask``. The last layers are called
 ``output``, and the last of those gives ``out_dim``.
 """
 
@@ -50,9 +50,9 @@ def denoiser_config(architecture: Architecture, settings: Any) -> Any:
     config = ARCHITECTURES[architecture].config
     given = set(settings) if isinstance(settings, dict) else set()
     others = {name for other in ARCHITECTURES.values() for name in other.config.model_fields}
-    foreign = sorted(given & (others - set(config.model_fields)))
-    if foreign:
-        raise ValueError(f"{architecture} has no {foreign[0]}; its settings are {', '.join(config.model_fields)}")
+    strange = sorted(given & (others - set(config.model_fields)))
+    if strange:
+        raise ValueError(f"{architecture} has no {strange[0]}; its settings are {', '.join(config.model_fields)}")
     return config.model_validate(settings)
 
 

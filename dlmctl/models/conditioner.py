@@ -100,7 +100,7 @@ class Conditioner(nn.Module):
             memory = self.source(sources, mask)
         return Conditioning(shift, memory, mask)
 
-    def length_logits(self, labels: Tensor | None, given: Conditioning) -> Tensor:
+    def length_logits(self, labels: Tensor | None, conditioning: Conditioning) -> Tensor:
         """Logits ``[B, length]`` of the number of words of the text.
 
         A text is laid out before it is drawn, so its length has to come from somewhere (compare Ghazvininejad et al.
@@ -109,7 +109,7 @@ class Conditioner(nn.Module):
         total = torch.zeros((), device=next(self.parameters()).device)
         if self.label_lengths is not None and labels is not None:
             total = total + self.label_lengths(labels)
-        if self.source_lengths is not None and given.memory is not None and given.mask is not None:
-            weights = given.mask / given.mask.sum(1, keepdim=True)
-            total = total + self.source_lengths((given.memory.detach() * weights[..., None]).sum(1))
+        if self.source_lengths is not None and conditioning.memory is not None and conditioning.mask is not None:
+            weights = conditioning.mask / conditioning.mask.sum(1, keepdim=True)
+            total = total + self.source_lengths((conditioning.memory.detach() * weights[..., None]).sum(1))
         return total

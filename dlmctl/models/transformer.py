@@ -73,11 +73,11 @@ class TimeEmbedding(nn.Sequential):
         super().__init__(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, width))
         self.channels = channels
 
-    def forward(self, t: Tensor, given: Conditioning | None = None) -> Tensor:
+    def forward(self, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """``t [B]`` in 0..1000 to ``[B, width]``."""
         time = sinusoid(t, self.channels).to(next(self.parameters()).dtype)
         time = self[2](self[1](self[0](time)))
-        return time if given is None or given.shift is None else time + given.shift
+        return time if conditioning is None or conditioning.shift is None else time + conditioning.shift
 
 
 class CrossAttention(nn.Module):
@@ -167,10 +167,12 @@ class LatentEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, cross_attention=cross_attention) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.hidden) if config.norm_first else nn.Identity()
 
-    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """``mask [B, L]`` is true for the positions that count, where texts of different lengths share a batch."""
-        memory, memory_mask = (None, None) if given is None else (given.memory, given.mask)
-        h = self.input(x) + self.time(t, given)[:, None] + self.positions.weight[: x.shape[1]]
+        memory, memory_mask = (None, None) if conditioning is None else (conditioning.memory, conditioning.mask)
+        h = self.input(x) + self.time(t, conditioning)[:, None] + self.positions.weight[: x.shape[1]]
         h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
         for block in self.blocks:
             if self.config.checkpointing and self.training:
@@ -190,6 +192,8 @@ class TransformerDenoiser(nn.Module):
             nn.Linear(config.hidden, config.hidden), nn.Tanh(), nn.Linear(config.hidden, out_dim)
         )
 
-    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
-        return self.output(self.encoder(x, t, given, mask))
+        return self.output(self.encoder(x, t, conditioning, mask))

@@ -131,6 +131,6 @@ class UNet(nn.Module):
         last = config.widths[0]
         self.output = nn.Sequential(group_norm(last), nn.SiLU(), convolution(dims, last, out_dim, zero=True))
 
-    def over_grid(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+    def over_grid(self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """``x [B, in_dim, *grid]``, ``t [B]`` in 0..1000, to ``[B, out_dim, *grid]``."""
-        return self.output(self.body(self.input(x), self.time(t, given)))
+        return self.output(self.body(self.input(x), self.time(t, conditioning)))

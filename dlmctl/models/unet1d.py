@@ -15,8 +15,8 @@ class UNet1dDenoiser(UNet):
     def __init__(self, config: UNetConfig, in_dim: int, out_dim: int) -> None:
         super().__init__(config, in_dim, out_dim, dims=1)
 
-    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
         length = x.shape[1]
         line = F.pad(x, (0, 0, 0, -length % self.config.factor)).transpose(1, 2)
-        return self.over_grid(line, t, given).transpose(1, 2)[:, :length]
+        return self.over_grid(line, t, conditioning).transpose(1, 2)[:, :length]

@@ -40,9 +40,9 @@ class UNet2dDenoiser(UNet):
     def __init__(self, config: FoldedUNetConfig, in_dim: int, out_dim: int) -> None:
         super().__init__(config, in_dim, out_dim, dims=2)
 
-    def forward(self, x: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
         length, columns = x.shape[1], self.config.row
         filled = F.pad(x, (0, 0, 0, -length % (columns * self.config.factor)))
         image = filled.transpose(1, 2).reshape(len(x), x.shape[2], -1, columns)
-        return self.over_grid(image, t, given).flatten(2).transpose(1, 2)[:, :length]
+        return self.over_grid(image, t, conditioning).flatten(2).transpose(1, 2)[:, :length]

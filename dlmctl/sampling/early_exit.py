@@ -82,7 +82,7 @@ class EarlyExit:
         if self.rows:
             (here,) = self._here(x_t)
             estimate = self.now(here, t[: len(self.rows)])
-            self._note(estimate.x0, self.now.model.words(estimate.x0, estimate.logits), float(t[0]), x_t)
+            self._note(estimate.x0, self.now.model.token_ids(estimate.x0, estimate.logits), float(t[0]), x_t)
         assert self.x0 is not None
         x0 = self.x0
         return Prediction(lambda: x0)
@@ -96,13 +96,13 @@ class EarlyExit:
         return moved.x if x is here.x else self._put(moved.x, x)
 
     @torch.no_grad()
-    def words(self, x: Tensor) -> Tensor:
+    def token_ids(self, x: Tensor) -> Tensor:
         """Word ids ``[B, L]`` of the finished latent."""
         assert self.ids is not None
         assert self.gone is not None
         if not self.rows:
             return self.ids
-        found = self._put(self.ids, self.now.words(*self._here(x)))
+        found = self._put(self.ids, self.now.token_ids(*self._here(x)))
         return torch.where(self.gone[:, None], self.ids, found)
 
     def _here(self, *whole: Tensor) -> list[Tensor]:
@@ -122,24 +122,24 @@ class EarlyExit:
             made[:, : here.shape[1]].index_copy_(0, self.at, here)
         return made
 
-    def _note(self, x0: Tensor, words: Tensor, t: float, like: Tensor) -> None:
+    def _note(self, x0: Tensor, token_ids: Tensor, t: float, like: Tensor) -> None:
         """Keep the estimates of a step, but of rows that have left, and see which leave."""
         if self.x0 is None or self.ids is None or self.gone is None or self.unchanged is None:
             self.unchanged = torch.zeros(len(like), dtype=torch.long, device=like.device)
             self.gone = self.unchanged > 0
             self.x0 = self._put(torch.zeros_like(like), x0)
-            self.ids = self._put(like.new_zeros(like.shape[:2], dtype=torch.long), words)
+            self.ids = self._put(like.new_zeros(like.shape[:2], dtype=torch.long), token_ids)
             return
         before = self.ids
         self.x0 = torch.where(self.gone[:, None, None], self.x0, self._put(self.x0, x0))
-        self.ids = torch.where(self.gone[:, None], self.ids, self._put(self.ids, words))
+        self.ids = torch.where(self.gone[:, None], self.ids, self._put(self.ids, token_ids))
         if t > self.since:
             return
         self.unchanged = (self.unchanged + 1) * (self.ids == before).all(1)
         self.counted += 1
         if self.counted >= self.patience:
             # What is exact only in the end, as words that must occur, may still have to move the others.
-            same = (self.now.words(x0) == words).all(1)
+            same = (self.now.token_ids(x0) == token_ids).all(1)
             ends = same if self.at is None else torch.zeros_like(self.gone).index_copy_(0, self.at, same)
             self.gone = self.gone | (ends & (self.unchanged >= self.patience))
 

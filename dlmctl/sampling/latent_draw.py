@@ -65,7 +65,7 @@ def draw_latent(
         recorder.gone = lambda: steered.gone
     with networks_in(sampler.precision, layouts.words.device):
         x = walk(_family(plan, batch), steered, layouts, times, noise, watch)
-    return Finished(steered.words(x), steered.problems, [None] * len(batch))
+    return Finished(steered.token_ids(x), steered.problems, [None] * len(batch))
 
 
 def _with_particles(
@@ -76,7 +76,7 @@ def _with_particles(
     with networks_in(plan.sampler.precision, steered.embeddings.device):
         particles = particles_for(plan, batch, steered)
         x = walk(_family(plan, batch), steered, steered.layouts, times, noise, watch, particles)
-        found = Finished(steered.words(x), steered.problems, [None] * len(batch))
+        found = Finished(steered.token_ids(x), steered.problems, [None] * len(batch))
         return found if particles is None else particles.finish(found, len(steered.embeddings))
 
 

@@ -73,7 +73,7 @@ class LatentSteered(Steered):
         return steered
 
     def word_ids(self, estimate: Prediction) -> Tensor:
-        return self.model.words(estimate.x0, estimate.logits)
+        return self.model.token_ids(estimate.x0, estimate.logits)
 
     def own_words(self, own: Prediction, rows: Tensor) -> tuple[Tensor, Tensor]:
         if own.logits is not None:
@@ -122,7 +122,7 @@ class LatentSteered(Steered):
         )
 
     @torch.no_grad()
-    def words(self, x: Tensor) -> Tensor:
+    def token_ids(self, x: Tensor) -> Tensor:
         """Word ids ``[B, L]`` of the finished latent, exact constraints kept."""
         scores = self.logits
         if scores is None or self.sampler.rounding is not None:

@@ -121,7 +121,7 @@ class WordTokenizer:
 
         Raises:
             ModelError: the file is missing or is not a JSON object of word to id.
-            DataError: the ids or the structure tokens are wrong.
+            DataError: the ids or the special tokens are wrong.
         """
         path = folder / "vocab.json"
         vocabulary = read_object(path)

@@ -125,20 +125,20 @@ class LanguageModelTask:
         if network.conditioner is not None:
             batch = dropped(batch, torch.rand(len(batch.ids)) < self.config.condition_dropout, network)
         batch = batch.to(device)
-        given = network.condition(batch.labels, batch.sources)
-        losses = objective(network, batch.ids, t.to(device), given)
+        conditioning = network.condition(batch.labels, batch.sources)
+        losses = objective(network, batch.ids, t.to(device), conditioning)
         self.times.update(t, losses.detach().cpu())
         total = losses.mean()
-        if given is not None:
-            lengths = self._length_loss(network, batch, given)
+        if conditioning is not None:
+            lengths = self._length_loss(network, batch, conditioning)
             # Its gradient alone: the figure stays what it is for a model without conditions.
             total = total + lengths - lengths.detach()
         return total, batch.ids.numel()
 
-    def _length_loss(self, model: DiffusionLM, batch: Batch, given: Conditioning) -> Tensor:
+    def _length_loss(self, model: DiffusionLM, batch: Batch, conditioning: Conditioning) -> Tensor:
         assert model.conditioner is not None
-        words = (batch.ids != self.tokenizer.pad_id).sum(1) - SPECIAL
-        return F.cross_entropy(model.conditioner.length_logits(batch.labels, given), words.clamp(min=0))
+        word_counts = (batch.ids != self.tokenizer.pad_id).sum(1) - SPECIAL
+        return F.cross_entropy(model.conditioner.length_logits(batch.labels, conditioning), word_counts.clamp(min=0))
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -198,13 +198,13 @@ def dropped(batch: Batch, without: Tensor, model: DiffusionLM) -> Batch:
     return Batch(batch.ids, labels, sources)
 
 
-def objective(model: DiffusionLM, ids: Tensor, t: Tensor, given: Conditioning | None = None) -> Tensor:
-    """The configured training loss ``[B]`` of word ids ``[B, L]`` at times ``[B]``, about what is ``given``."""
+def objective(model: DiffusionLM, ids: Tensor, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+    """The configured training loss ``[B]`` of word ids ``[B, L]`` at times ``[B]``, under a ``conditioning``."""
     shape = (*ids.shape, model.config.embed_dim)
     noise = torch.randn(shape, device=ids.device)
     if model.config.objective == "paper":
-        return paper_loss(model, ids, t, noise, torch.randn(shape, device=ids.device), given)["loss"]
-    return cross_entropy_loss(model, ids, t, noise, given)["loss"]
+        return paper_loss(model, ids, t, noise, torch.randn(shape, device=ids.device), conditioning)["loss"]
+    return cross_entropy_loss(model, ids, t, noise, conditioning)["loss"]
 
 
 LmConfig = LanguageModelConfig | MaskedTrainingConfig

@@ -124,7 +124,7 @@ def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
 def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
     verdict = Check(np.float32(0.5), np.bool_(True), "", (np.int64(1),))
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
-    assert json.dumps(Letters()(["a"])) == '[0.5, true, "", [1]]'
+    assert json.dumps(Letters()(["a"])) == '[0.5, true, "", [1], []]'
 
 
 @pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])

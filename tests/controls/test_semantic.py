@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from controls.semantic import Semantic, SemanticParams
-from controls.wordings import contradiction
+from controls.wordings import Wordings, contradiction, read_wordings
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
@@ -26,6 +26,7 @@ from dlmctl.training.config import LoopConfig
 from tests.conftest import batch_of, state_of, tiny_config
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
+E2E = read_wordings(CORPUS.parents[1] / "e2e" / "controls" / "semantic")
 LOOP = LoopConfig(steps=3, batch_positions=512, lr=1e-3)
 
 
@@ -148,6 +149,7 @@ def test_bad_parameters_are_refused(params):
 
 def test_the_check_reads_the_words():
     control = Semantic(food="Thai", price="cheap")
+    control.wordings = E2E
     both, one, none = control.verdicts(
         range(3), ["A cheap Thai bar .".split(), "An inexpensive bar .".split(), "A bar .".split()]
     )
@@ -198,6 +200,7 @@ def test_guided_generation_runs_and_checks(trained):
 def knowing(**params):
     """The control as it is beside a model that was trained on such fields."""
     control = Semantic(**params)
+    control.wordings = E2E
     values = {
         "food": ["French", "Indian"],
         "price": ["cheap", "high", "less than £ 20"],
@@ -237,8 +240,8 @@ def test_another_value_of_a_field_contradicts(params, text, passed):
 
 
 def test_a_value_within_the_wanted_one_is_no_other_value():
-    assert contradiction("style", "new york diner", ["york", "diner"], "A new york diner .".split()) is None
-    assert contradiction("style", "diner", ["new york diner"], "A new york diner .".split()) is not None
+    assert contradiction(Wordings(), "style", "new york diner", ["york", "diner"], "A new york diner .".split()) is None
+    assert contradiction(Wordings(), "style", "diner", ["new york diner"], "A new york diner .".split()) is not None
 
 
 def test_under_not_a_value_is_unwanted_whatever_stands_beside_it():

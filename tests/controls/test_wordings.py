@@ -1,8 +1,17 @@
 """How texts say things: sentences made up for this test, with hyphens and currency signs as words of their own."""
 
+import json
+from functools import partial
+from pathlib import Path
+
 import pytest
 
-from controls.wordings import plain, statement
+from controls import wordings
+from controls.wordings import FILE, Wordings, plain, read_wordings
+from dlmctl.errors import ModelError
+
+E2E = read_wordings(Path(__file__).resolve().parents[2] / "data" / "e2e" / "controls" / "semantic")
+statement = partial(wordings.statement, E2E)
 
 STATED = [
     ("name", "Green Fork", "The Green Fork sells soup ."),
@@ -93,3 +102,30 @@ def test_exact_yes_and_no_are_the_name_of_the_field_affirmed_or_denied():
 
 def test_plain():
     assert plain("Café Luna 's £ 20 - 25 , isn 't it ?".split()) == "cafe luna s £ 20 25 , isn t it ?"
+
+
+def test_wordings_are_those_beside_the_weights(tmp_path):
+    words = "A sturdy oak bench , not a tiny one .".split()
+    assert read_wordings(None) == read_wordings(tmp_path) == Wordings()
+    assert wordings.statement(Wordings(), "wood", "oak", words, natural=True) == "oak"
+    assert wordings.statement(Wordings(), "size", "small", words, natural=True) is None
+    own = {"parts": {"little": "tiny|little"}, "values": {"size": {"small": "small|<little>"}}}
+    (tmp_path / FILE).write_text(json.dumps(own))
+    assert wordings.statement(read_wordings(tmp_path), "size", "small", words, natural=True) == "tiny"
+    (tmp_path / FILE).write_text(json.dumps({**own, "denied_by": {"size": {"reach": 3}}}))
+    assert wordings.statement(read_wordings(tmp_path), "size", "small", words, natural=True) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"valeus": {}}', "valeus"),
+        ('{"values": {"size": {"small": "tiny("}}}', "no regular expression"),
+        (json.dumps({"yes": {"open": "<a>"}, "parts": dict.fromkeys("abcdefghijklmnop", "<a><a>")}), "have more than"),
+    ],
+)
+def test_damaged_wordings_are_said(tmp_path, content, message):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(ModelError, match=message):
+        read_wordings(tmp_path)

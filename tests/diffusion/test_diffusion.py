@@ -72,7 +72,7 @@ def restored(model, t):
     times = torch.full((len(IDS),), t, dtype=torch.float64)
     x_t = q_sample(model.schedule, model.embed(IDS), times, normal(*IDS.shape, DIM))
     predicted = model.predict(x_t, times)
-    return float((model.words(predicted.x0, predicted.logits) == IDS).float().mean())
+    return float((model.token_ids(predicted.x0, predicted.logits) == IDS).float().mean())
 
 
 @pytest.mark.parametrize("name", ["overfit", "overfit_paper"])
@@ -172,9 +172,9 @@ def test_every_rounding_finds_the_word_of_its_own_embedding():
     for model in (untrained(), untrained(objective="paper")):
         clean = model.embed(IDS)
         for how in ("l2", "cosine"):
-            assert torch.equal(model.words(clean, rounding=how), IDS)
+            assert torch.equal(model.token_ids(clean, rounding=how), IDS)
         assert torch.equal(model.clamp(clean + 1e-3), clean)
-    assert torch.equal(untrained().words(untrained().embed(IDS), rounding="dot"), IDS)
+    assert torch.equal(untrained().token_ids(untrained().embed(IDS), rounding="dot"), IDS)
 
 
 def test_self_conditioning_reads_the_estimate_before():
@@ -198,7 +198,7 @@ def test_the_bound_of_a_trained_model_is_smaller(overfit, overfit_paper):
         assert all(bound.total.isfinite().all() for bound in bounds)
         assert bounds[1].total.mean() < 0.5 * bounds[0].total.mean()
         assert bounds[1].diffusion.shape == (19, 4, LENGTH)
-    assert bounds[1].words.mean() < math.log(11)  # better than knowing nothing
+    assert bounds[1].rounding_nats.mean() < math.log(11)  # better than knowing nothing
 
 
 def test_the_bound_is_above_the_entropy_of_the_data(overfit):
@@ -243,7 +243,7 @@ def test_picked_steps_are_those_of_the_whole_process(overfit):
         for b, number in enumerate(row):
             torch.testing.assert_close(some.diffusion[k, b], whole.diffusion[number, b], rtol=1e-4, atol=1e-5)
             assert some.times[k, b] == pytest.approx(1 - number / 6)
-    torch.testing.assert_close(some.words, whole.words)
+    torch.testing.assert_close(some.rounding_nats, whole.rounding_nats)
 
 
 @pytest.mark.parametrize(

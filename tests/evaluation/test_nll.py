@@ -34,7 +34,7 @@ def test_with_all_steps_it_is_the_bound_of_each_text(pretrained, rows, tokenizer
         ids = torch.tensor([[*row, *[tokenizer.pad_id] * (-len(row) % 8)]])
         bound = likelihood_bound(pretrained.model, ids, 6, SampleNoise([Draw(3, number)]))
         totals.append(bound.total.item())
-        each = bound.prior + bound.diffusion.sum(0) + bound.words
+        each = bound.prior + bound.diffusion.sum(0) + bound.rounding_nats
         on_pad += each[ids == tokenizer.pad_id].sum().item()
     tokens = 8 + 10 + 5
     assert (found.token_count, found.word_count, found.draws) == (tokens, 17, 5)

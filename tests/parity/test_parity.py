@@ -156,7 +156,7 @@ def _ddim20(given: Given, imported: Pretrained) -> dict[str, Tensor]:
         "ddim20_timesteps": (torch.tensor([step.t for step in seen[True]]) * steps - 1).round().long().flip(0),
         "ddim20_sample_plain": seen[False][-1].x,
         "ddim20_sample_clamp": sample,
-        "ddim20_tokens_clamp": model.words(sample),
+        "ddim20_tokens_clamp": model.token_ids(sample),
     }
 
 

@@ -34,7 +34,7 @@ class Scripted:
         x0 = ids[:, None, None].expand(-1, LENGTH, WIDTH).float()
         return Prediction(lambda: x0)
 
-    def words(self, x0, logits="asked for the end"):
+    def token_ids(self, x0, logits="asked for the end"):
         ids = x0[..., 0].long()
         if logits is not None:
             for row, end in enumerate(self.ends):
@@ -67,7 +67,7 @@ def test_a_row_leaves_after_so_many_steps_with_the_same_words():
     scripts = [[7, 7, 7, 7, 7, 9], [1, 2, 3, 4, 5, 6], [1, 2, 2, 2, 8, 8]]
     leaving, x0, log, _ = walk(scripts, 2)
     assert log == [[0, 1, 2]] * 3 + [[1, 2]] + [[1]] * 2
-    assert leaving.words(x0)[:, 0].tolist() == [7, 6, 2]
+    assert leaving.token_ids(x0)[:, 0].tolist() == [7, 6, 2]
     assert x0[:, 0, 0].tolist() == [7, 6, 2]
 
 
@@ -76,7 +76,7 @@ def test_how_often_the_device_is_asked_changes_no_text(every):
     scripts = [[7, 7, 7, 9, 9, 9, 9, 9], [1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 2, 2, 8, 8, 8, 8], [4, 4, 4, 4, 4, 4, 4, 5]]
     (often, x0, log, _), (rarely, other_x0, other_log, _) = (walk(scripts, 2, every=k) for k in (1, every))
     assert torch.equal(x0, other_x0)
-    assert torch.equal(often.words(x0), rarely.words(x0))
+    assert torch.equal(often.token_ids(x0), rarely.token_ids(x0))
     assert sum(map(len, log)) < sum(map(len, other_log))  # or rows would leave at the same time
 
 
@@ -84,14 +84,14 @@ def test_nothing_is_computed_once_all_have_left():
     leaving, x0, log, _ = walk([[5] * 6, [4] * 6], 1)
     assert log == [[0, 1]] * 2
     assert leaving.after(moved(x0), 0.5) is x0
-    assert leaving.words(x0)[:, 0].tolist() == [5, 4]
+    assert leaving.token_ids(x0)[:, 0].tolist() == [5, 4]
 
 
 def test_what_has_left_stands_even_while_the_batch_is_not_made_anew():
     scripts = [[7, 7, 3, 3], *[[1, 2, 1, 2]] * 9]  # one of ten is too few to make the batch anew
     leaving, x0, log, _ = walk(scripts, 1)
     assert all(len(rows) == 10 for rows in log)
-    assert leaving.words(x0)[0, 0] == x0[0, 0, 0] == 7
+    assert leaving.token_ids(x0)[0, 0] == x0[0, 0, 0] == 7
 
 
 def test_a_row_whose_end_would_have_other_words_stays():
@@ -108,7 +108,7 @@ def test_a_batch_made_anew_is_filled_up_with_rows_that_have_left():
     scripts = [[7] * 4, [8] * 4, *[[1, 2, 3, 4]] * 9]
     leaving, x0, log, _ = walk(scripts, 1)
     assert [len(rows) for rows in log] == [11, 11, 10, 10]
-    assert leaving.words(x0)[:, 0].tolist() == [7, 8, *[4] * 9]
+    assert leaving.token_ids(x0)[:, 0].tolist() == [7, 8, *[4] * 9]
 
 
 def test_steps_before_the_guidance_is_at_its_strongest_do_not_count():
