@@ -17,6 +17,7 @@ from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
+from dlmctl.sampling.canvas_draw import require_own
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import impossible
 from dlmctl.sampling.latent_draw import latent_sampler
@@ -70,6 +71,8 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     with _faults_at(("sampler", "name"), file):
         if pretrained.model.family == "gaussian":
             latent_sampler(recipe.sampler)
+        elif pretrained.model.family == "canvas":
+            require_own(recipe.sampler)
         else:
             sampler_name(recipe.sampler, None, pretrained.masked)
     chosen = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
