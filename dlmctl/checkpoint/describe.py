@@ -9,6 +9,7 @@ from typing import cast
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.scorer import scorer_sizes
+from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.masked import MaskedConfig
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
@@ -25,7 +26,7 @@ def describe(source: str) -> tuple[dict[str, str], str]:
     """
     folder = resolve(source)
     model = from_pretrained(source).model
-    config, tokens = model.config, isinstance(model, TokenLM)
+    config, tokens = model.config, model.family in ("tokens", "canvas")
     controls = sorted(path.name for path in (folder / "controls").glob("*") if path.is_dir())
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     facts = {
@@ -45,6 +46,9 @@ def describe(source: str) -> tuple[dict[str, str], str]:
 def _family(model: DiffusionLM | MaskedModel) -> dict[str, str]:
     if isinstance(model, DiffusionLM):
         return _latent(model.config)
+    if isinstance(model, CanvasLM):
+        refined = f"{model.canvas.steps} steps at most, the surest tokens accepted at each"
+        return {"family": f"uniform: a checkpoint of {model.config.kind}", "sampler": refined}
     return _tokens(model) if isinstance(model, TokenLM) else _masked(cast("MaskedConfig", model.config))
 
 

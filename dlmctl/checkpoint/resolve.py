@@ -47,7 +47,7 @@ def resolve(source: str | Path) -> Path:
     raise ModelError("there is no such model.", where=str(source), remedy=_known(path))
 
 
-def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens"]:
+def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "canvas"]:
     """The diffusion family of a model, by its configuration; ``gaussian`` where that does not say.
 
     Of a hub name that is not in the cache the configuration is fetched.
@@ -61,7 +61,7 @@ def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens"]:
     except ModelError:  # loading it says what is wrong
         return "gaussian"
     if "model_type" in settings and "dlmctl_format" not in settings:
-        return "tokens"
+        return "canvas" if settings["model_type"] == "diffusion_gemma" else "tokens"
     return "masked" if settings.get("family") == "masked" else "gaussian"
 
 

@@ -77,7 +77,7 @@ class MaskedLM(MaskedModel):
     Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
     """
 
-    family: ClassVar[Literal["masked", "tokens"]] = "masked"
+    family: ClassVar[Literal["masked", "tokens", "canvas"]] = "masked"
     # How many words a text has the network is told.
     counts_words = True
     config: MaskedConfig

@@ -52,7 +52,7 @@ class TokenLM(MaskedModel):
         network: a module that is a ``Network``.
     """
 
-    family: ClassVar[Literal["masked", "tokens"]] = "tokens"
+    family: ClassVar[Literal["masked", "tokens", "canvas"]] = "tokens"
     config: TokenConfig
 
     def __init__(self, config: TokenConfig, network: nn.Module) -> None:
@@ -104,8 +104,9 @@ class TokenLM(MaskedModel):
             hidden = torch.cat([hidden[:, :1], hidden[:, :-1]], 1)
         hidden = hidden[:, first:]
         if positions is not None:
-            hidden = hidden.flatten(0, 1)[positions]
-        scores = widened(self._reader.head(hidden)[..., : self.config.vocab_size])
+            hidden = hidden.flatten(0, 1)[positions.to(hidden.device)]
+        # Of a network on several devices they come from the last.
+        scores = widened(self._reader.head(hidden)[..., : self.config.vocab_size]).to(canvas.device)
         if self.mask_id < self.config.vocab_size:
             scores[..., self.mask_id] = -torch.inf
         return scores

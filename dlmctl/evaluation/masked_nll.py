@@ -97,6 +97,8 @@ def bound_of_texts(
     """
     if pretrained.model.family == "gaussian":
         return likelihood(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
+    if pretrained.model.family == "canvas":
+        raise UserError("no bound of such a model is known here.", where=str(pretrained.folder))
     if steps is not None:
         raise UserError("the bound of a masked model has no steps.", where="--steps", remedy="Leave it out.")
     return masked_likelihood(pretrained, texts.rows, repeats=draws, seed=seed, progress=progress)

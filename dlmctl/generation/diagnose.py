@@ -17,6 +17,7 @@ from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
+from dlmctl.sampling.canvas_draw import require_own
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import impossible
 from dlmctl.sampling.latent_draw import latent_sampler
@@ -24,6 +25,7 @@ from dlmctl.sampling.latent_steering import method_for
 from dlmctl.sampling.masked_draw import sampler_name
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
+from dlmctl.sampling.spread import put_on
 
 # Samples that are laid out to see whether they can be drawn: these at least, and each set of parameters up to a limit.
 FEWEST_TRIED, MOST_TRIED = 4, 32
@@ -65,11 +67,13 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler or method that the
             model does not have, controls that contradict each other or that its texts are too short for.
     """
-    pretrained.model.to(find_device(recipe, file))
+    put_on(pretrained.model, find_device(recipe, file))
     prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
     with _faults_at(("sampler", "name"), file):
         if pretrained.model.family == "gaussian":
             latent_sampler(recipe.sampler)
+        elif pretrained.model.family == "canvas":
+            require_own(recipe.sampler)
         else:
             sampler_name(recipe.sampler, None, pretrained.masked)
     chosen = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)

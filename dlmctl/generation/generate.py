@@ -29,6 +29,7 @@ from dlmctl.sampling.draw import Drawn, Progress, draw_texts
 from dlmctl.sampling.environment import environment, one_thread
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
+from dlmctl.sampling.spread import put_on
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
@@ -197,7 +198,7 @@ def _generated(
 ) -> Generation:
     started = time.perf_counter()
     place = choose_device(device, deterministic=plan.sampler.deterministic)
-    plan.pretrained.model.to(place)
+    put_on(plan.pretrained.model, place)
     if plan.control is not None:
         plan.control.load_from(plan.pretrained)
     with one_thread(plan.sampler.deterministic):

@@ -56,7 +56,7 @@ class NoiseLevel(nn.Module):
         half = TIME_CHANNELS // 2
         steps = torch.arange(half, device=sigma.device, dtype=torch.float32)
         angles = sigma[:, None] * torch.exp(-math.log(1e4) / half * steps)
-        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(self.mlp[0].weight.dtype))
+        embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(next(self.mlp.parameters()).dtype))
         return embedded
 
 

@@ -13,7 +13,7 @@ from dlmctl.checkpoint.resolve import family_of
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 Preset = Literal["fast", "balanced", "quality", "paper"]
-FamilyName = Literal["gaussian", "masked", "tokens"]
+FamilyName = Literal["gaussian", "masked", "tokens", "canvas"]
 Settings = Mapping[Preset, dict[str, dict[str, Any]]]
 
 PRESETS: Settings = {
@@ -56,7 +56,14 @@ TOKENS: Settings = {
     "quality": {"sampler": {"steps": None, "temperature": 0.3, "min_p": 0.02, "block": 32}, "guidance": {}},
     "paper": {"sampler": {"steps": None, "temperature": 1.0, "min_p": 0.0}, "guidance": {}},
 }
-FAMILIES: Mapping[FamilyName, Settings] = {"gaussian": PRESETS, "masked": MASKED, "tokens": TOKENS}
+# DiffusionGemma: as many steps as its authors have, and half as many.
+CANVAS: Settings = {
+    "fast": {"sampler": {"steps": 24}, "guidance": {}},
+    "balanced": {"sampler": {"steps": None}, "guidance": {}},
+    "quality": {"sampler": {"steps": None}, "guidance": {}},
+    "paper": {"sampler": {"steps": None, "precision": "fp32"}, "guidance": {}},
+}
+FAMILIES: Mapping[FamilyName, Settings] = {"gaussian": PRESETS, "masked": MASKED, "tokens": TOKENS, "canvas": CANVAS}
 
 
 class Chosen(NamedTuple):

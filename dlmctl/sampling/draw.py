@@ -13,12 +13,14 @@ from dlmctl.control.automata import merged
 from dlmctl.control.base import ready_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
+from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import SPECIAL, Layout, Layouts, lay_out, stacked
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch, batches_of
+from dlmctl.sampling.canvas_draw import draw_canvas
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.latent_draw import draw_latent
 from dlmctl.sampling.masked_draw import draw_masked
@@ -33,7 +35,7 @@ from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 MOST_SCORES = 1 << 27
 
 # How the batches of each family are drawn.
-DRAWS = {"gaussian": draw_latent, "masked": draw_masked, "tokens": draw_masked}
+DRAWS = {"gaussian": draw_latent, "masked": draw_masked, "tokens": draw_masked, "canvas": draw_canvas}
 # Texts of a batch that are shown as they are drawn: as many as a screen may have.
 MOST_WATCHED = 60
 
@@ -111,7 +113,7 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
 def _most_texts(plan: Plan, positions: int) -> int:
     """Texts of a batch: as many as asked for, but no more than the scores of a large vocabulary leave memory for."""
     model, rows = plan.pretrained.model, plan.batch_size
-    if isinstance(model, TokenLM):
+    if isinstance(model, TokenLM | CanvasLM):
         rows = min(rows, MOST_SCORES // (positions * model.config.vocab_size))
     return max(1, rows // plan.sampler.particles)
 
@@ -139,7 +141,13 @@ def _token_layout(plan: Plan, draw: Draw, longest: int) -> Layout:
         what = f"a prompt of {before} tokens and {new} new ones are more than the model's {longest}."
         remedy = "Shorten the prompt or set sampler.new_tokens."
         raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
-    return Layout(1 + plan.sampler.new_tokens, None)
+    model, new = plan.pretrained.model, plan.sampler.new_tokens
+    if not isinstance(model, CanvasLM):
+        return Layout(1 + new, None)
+    if new > model.canvas.positions:
+        what = f"a text of this model is one canvas of {model.canvas.positions} tokens, and {new} are asked for."
+        raise RecipeError(what, where="sampler.new_tokens")
+    return Layout(1 + model.canvas.positions, None)
 
 
 def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:

@@ -162,7 +162,8 @@ class LogitsControl:
 class _Standing(MaskedModel):
     """What a control may ask of a model that is run elsewhere."""
 
-    family: ClassVar[Literal["masked", "tokens"]] = "tokens"
+    family: ClassVar[Literal["masked", "tokens", "canvas"]] = "tokens"
+    config: TokenConfig
 
     def __init__(
         self, tokenizer: CheckpointTokenizer, length: int, embeddings: Tensor | None, device: torch.device

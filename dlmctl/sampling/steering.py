@@ -50,6 +50,7 @@ class Steered:
         embeddings: of the words, ``[V, D]``.
         control: prepared for this batch, or None for unguided text.
         layouts: of the rows.
+        one_by_one: words are written one by one, each given those that stand; else the likeliest text is taken whole.
 
     Attributes:
         broke: of each part that guides by its gradient and each row, ``[parts, B]``, the time at which the energy
@@ -66,6 +67,8 @@ class Steered:
         guidance: Guidance,
         sampler: SamplerSettings,
         layouts: Layouts,
+        *,
+        one_by_one: bool = True,
     ) -> None:
         self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
         self.guidance, self.sampler, self.layouts, self.mask = guidance, sampler, layouts, layouts.mask
@@ -76,6 +79,7 @@ class Steered:
         evidence = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]
         self.evidence: Tensor | None = sum(evidence[1:], start=evidence[0]) if evidence else None
         self.guides_logits = bool(self.parts)
+        self.one_by_one = one_by_one
         self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)
         # Is shown every step, where somebody wants to see how the texts come about; and the rows' numbers there.
         self.recorder: Recorder | None = None
@@ -92,9 +96,9 @@ class Steered:
         assert predicted.logits is not None
         # The network's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
-            # Words are written one by one, each given those that stand: what is exact is so at every step.
+            # What is exact is so at every step, or for the likeliest text of every step.
             plain = widened(predicted.logits)
-            logits = self.guided(plain, t, torch.ones_like(t))
+            logits = self.guided(plain, t, torch.full_like(t, float(self.one_by_one)))
             unguided = plain.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
         guided = Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided)
         self.note(Look(float(t[0]), x_t, predicted, guided))

@@ -1,4 +1,4 @@
-"""Checkpoints of others as they are: LLaDA, Dream and DiffuCoder, MDLM.
+"""Checkpoints of others as they are: LLaDA, Dream and DiffuCoder, MDLM, DiffusionGemma.
 
 A folder as its authors publish it is read into a class that is installed here, in the precision of its weights, which
 are mapped into memory and not copied. No code that lies beside them is ever read, let alone run.

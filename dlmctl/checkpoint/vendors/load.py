@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.resolve import hub_files
 from dlmctl.checkpoint.vendors.declared import Shape, Vendor
 from dlmctl.checkpoint.vendors.dream import DREAM
+from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
+from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.weights import load_weights, require_fit, without_memory
+from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import ModelError, brief, first_fault, readable
 from dlmctl.models.full_attention import FullAttention
@@ -32,7 +35,7 @@ def is_vendor(settings: Mapping[str, Any]) -> bool:
     return isinstance(settings.get("model_type"), str)
 
 
-def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM, CheckpointTokenizer]:
+def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | CanvasLM, CheckpointTokenizer]:
     """A checkpoint, its weights mapped into memory as they are, and its tokenizer.
 
     Args:
@@ -43,9 +46,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM, Che
     """
     where = str(folder / "config.json")
     kind = settings["model_type"]
+    if kind == GEMMA:
+        return load_gemma(folder, settings)
     if kind not in VENDORS:
         what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which is none that can be read."
-        raise ModelError(what, where=where, remedy=f"Those are {', '.join(VENDORS)}.")
+        raise ModelError(what, where=where, remedy=f"Those are {', '.join([*VENDORS, GEMMA])}.")
     vendor = VENDORS[kind]
     try:
         sizes = vendor.sizes.model_validate(settings)

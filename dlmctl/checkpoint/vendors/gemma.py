@@ -1,0 +1,134 @@
+"""DiffusionGemma, in the class that transformers has for it; of its parts the one that sees is loaded and not used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from dlmctl.checkpoint.vendors.declared import Epsilon, Heads, Layers, Positions, Rows, Sizes, Width
+from dlmctl.diffusion.canvas import CanvasLM, CanvasSettings
+from dlmctl.diffusion.tokens import TokenConfig
+from dlmctl.errors import ModelError, brief, first_fault
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer, read_tokenizer
+from dlmctl.text.files import read_object, require_file
+
+KIND = "diffusion_gemma"
+
+
+class _Text(Sizes):
+    vocab_size: Rows
+    hidden_size: Width
+    intermediate_size: Width
+    num_hidden_layers: Layers
+    num_attention_heads: Heads
+    num_key_value_heads: Heads
+    head_dim: Width
+    max_position_embeddings: Positions
+    num_experts: Annotated[int, Field(strict=True, gt=0, le=1024)] | None = None
+    moe_intermediate_size: Width | None = None
+    rms_norm_eps: Epsilon = 1e-6
+
+
+class _Vision(Sizes):
+    hidden_size: Width
+    intermediate_size: Width
+    num_hidden_layers: Layers
+    position_embedding_size: Width = 10 * 1024
+
+
+class GemmaSizes(Sizes):
+    """``config.json`` of a DiffusionGemma."""
+
+    text_config: _Text
+    vision_config: _Vision
+    canvas_length: Annotated[int, Field(strict=True, gt=0, le=65_536)] = 256
+
+
+class _Sampling(Sizes):
+    entropy_bound: float = Field(0.1, gt=0)
+
+
+class _Generation(Sizes):
+    """``generation_config.json``, as far as it says how a canvas is refined."""
+
+    max_denoising_steps: int | None = Field(None, gt=0, le=100_000)
+    t_min: float | None = Field(None, gt=0)
+    t_max: float | None = Field(None, gt=0)
+    confidence_threshold: float | None = Field(None, gt=0)
+    sampler_config: _Sampling | None = None
+
+
+def load_gemma(folder: Path, settings: Mapping[str, Any]) -> tuple[CanvasLM, CheckpointTokenizer]:
+    """A DiffusionGemma and its tokenizer.
+
+    Raises:
+        ModelError: the transformers that is installed does not have it, or a file is missing, damaged or of another
+            checkpoint.
+    """
+    sizes = _validated(GemmaSizes, settings, folder / "config.json")
+    tokenizer = read_tokenizer(folder, "gpt2", sizes.text_config.vocab_size)
+    if len(tokenizer) > sizes.text_config.vocab_size:
+        what = f"the tokenizer has {len(tokenizer)} ids, the model {sizes.text_config.vocab_size} rows."
+        raise ModelError(what, where=str(folder), remedy="They belong to different checkpoints.")
+    network = _network(folder)
+    config = TokenConfig(
+        kind="DiffusionGemma",
+        vocab_size=len(tokenizer),
+        length=sizes.text_config.max_position_embeddings,
+        embed_dim=sizes.text_config.hidden_size,
+        mask_id=tokenizer.mask_id,
+        predicts="same",
+        sampler="entropy_bound",
+    )
+    return CanvasLM(config, network, _canvas(folder, sizes.canvas_length)).eval().requires_grad_(False), tokenizer
+
+
+def _validated(kind: Any, settings: Mapping[str, Any], path: Path) -> Any:
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        raise ModelError(first_fault(error), where=str(path)) from None
+
+
+def _network(folder: Path) -> Any:
+    try:
+        from transformers import DiffusionGemmaForBlockDiffusion
+        from transformers.utils import logging
+    except ImportError:
+        what = "is a DiffusionGemma, and the transformers that is installed does not have it."
+        raise ModelError(what, where=str(folder), remedy="pip install -U transformers") from None
+    for path in folder.glob("*"):
+        if not path.is_dir():
+            require_file(path)  # a pipe among them would be waited for
+    shows = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        network, found = DiffusionGemmaForBlockDiffusion.from_pretrained(
+            str(folder), dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # whatever transformers raises
+        raise ModelError(f"its weights cannot be read: {brief(error)}.", where=str(folder)) from None
+    finally:
+        if shows:
+            logging.enable_progress_bar()
+    for said, names in (("is missing", found["missing_keys"]), ("has another shape", found["mismatched_keys"])):
+        for name in names:
+            raise ModelError(f"the tensor {str(name)!r} {said}.", where=str(folder))
+    return network
+
+
+def _canvas(folder: Path, positions: int) -> CanvasSettings:
+    path = folder / "generation_config.json"
+    said = _validated(_Generation, read_object(path) if os.path.lexists(path) else {}, path)
+    given = {
+        "steps": said.max_denoising_steps,
+        "coldest": said.t_min,
+        "warmest": said.t_max,
+        "confidence": said.confidence_threshold,
+        "entropy_bound": None if said.sampler_config is None else said.sampler_config.entropy_bound,
+    }
+    return CanvasSettings(positions, **{name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,150 @@
+"""DiffusionGemma by our own loop: that of transformers where the noise is the same, each text with noise of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import dlmctl
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.diffusion.canvas import Uniform
+from dlmctl.diffusion.layout import Layout, stacked
+from dlmctl.diffusion.walks import drawn
+from dlmctl.errors import ModelError, RecipeError, UserError
+from tests.checkpoint.tiny_gemma import tiny_gemma
+from tests.sampling.token_controls import Likes, Only
+
+CANVAS = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gemma") / "m"
+    network, tokenizer = tiny_gemma(CANVAS)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    named = dict.fromkeys(("AutoConfig", "AutoModel"), "modeling_theirs.Theirs")
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": named}))
+    mark = folder.parent / "it ran"
+    (folder / "modeling_theirs.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return dlmctl.load(folder)
+
+
+class Numbers:
+    """Uniform numbers, kept for another to draw by."""
+
+    def __init__(self):
+        self.kept, self.generator = [], torch.Generator().manual_seed(0)
+
+    def uniform(self, count, like):
+        self.kept.append(torch.rand(count, *like.shape, generator=self.generator))
+        return self.kept[-1]
+
+
+@pytest.mark.parametrize("confidence", [0.005, 10.0])  # the second lets texts stop early
+def test_the_loop_is_that_of_transformers_where_the_noise_is_the_same(model, confidence, monkeypatch):
+    steps, size = 5, len(model.tokenizer)
+    prompt = torch.tensor([[model.tokenizer.start_id, 5, 6], [model.tokenizer.start_id, 7, 8]])
+    canvas = model.model.canvas
+    monkeypatch.setattr(model.model, "canvas", canvas._replace(confidence=confidence))
+    noise = Numbers()
+    family = Uniform(model.model, prompt, model.tokenizer.start_id, steps)
+    with torch.no_grad():
+        x = family.start(stacked([Layout(1 + CANVAS, None)] * 2, torch.device("cpu")), noise)
+        for at in range(steps, 0, -1):
+            t = torch.full((2,), at / steps)
+            x = family.step(x, family.predict(x, t, None, None), t, t, noise).x
+
+    start, *later = noise.kept
+    renoise = iter([start[0], *(one[1] for one in later)])
+    words = iter(one[0] for one in later)
+    random = lambda self, batch_size, device: (next(renoise)[:, 1:] * size).long()  # noqa: E731
+    at_once = lambda probs, num_samples: drawn(probs, next(words)[:, 1:].flatten())[:, None]  # noqa: E731
+    monkeypatch.setattr(
+        "transformers.models.diffusion_gemma.generation_diffusion_gemma.EntropyBoundSampler.initialize_canvas", random
+    )
+    monkeypatch.setattr(torch, "multinomial", at_once)
+    wanted = model.model.network.generate(
+        prompt,
+        max_new_tokens=CANVAS,
+        max_denoising_steps=steps,
+        confidence_threshold=confidence,
+        eos_token_id=None,
+        pad_token_id=None,
+    ).sequences
+    assert torch.equal(x[:, 1:], wanted[:, 3:])
+
+
+def texts(model, control=None, **changes):
+    sampler = {"new_tokens": CANVAS, "precision": "fp32", "steps": 4, **changes.pop("sampler", {})}
+    return list(model.generate(control, sampler=sampler, device="cpu", **{"samples": 4, **changes}))
+
+
+def test_a_row_alone_is_the_row_in_a_batch(folder):
+    model = dlmctl.load(folder)
+    model.model.network.set_experts_implementation("eager")  # the others know no float64
+    model.model.double()
+    prompts = ["the red boat", "a river near the red boat", "the"]
+    together = texts(model, prompt=prompts, samples=6)
+    for number in range(6):
+        assert texts(model, prompt=prompts, samples=[number])[0].words == together[number].words
+    assert len({sample.text for sample in together}) > 3
+
+
+def test_controls_hold_and_guide(model):
+    wanted = [20, 21, 22]
+    pieces = set(model.tokenizer.inner.convert_ids_to_tokens(wanted))
+    assert all(set(sample.words) <= pieces for sample in texts(model, Only(tokens=wanted), prompt="the red"))
+    count = lambda found: sum(piece in pieces for sample in found for piece in sample.words)  # noqa: E731
+    assert count(texts(model, Likes(tokens=wanted))) > count(texts(model))
+
+
+def test_what_a_canvas_cannot(model, folder, tmp_path):
+    assert not (folder.parent / "it ran").exists()
+    with pytest.raises(RecipeError, match="one canvas of 8 tokens"):
+        texts(model, sampler={"new_tokens": 9})
+    with pytest.raises(RecipeError, match="one sampler"):
+        texts(model, sampler={"name": "entropy"})
+    from dlmctl.evaluation.masked_nll import bound_of_texts
+    from dlmctl.evaluation.nll import Texts
+
+    with pytest.raises(UserError, match="no bound"):
+        bound_of_texts(model, Texts([[1, 2, 3]]))
+
+
+@pytest.mark.parametrize("change", ["layers", "huge", "a tensor less", "cut short"])
+def test_folders_that_are_damaged(tmp_path, change):
+    network, tokenizer = tiny_gemma(CANVAS)
+    folder = tmp_path / "m"
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    said = "cannot be read"
+    if change == "layers":
+        config["text_config"] |= {"num_hidden_layers": 3, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]}
+        said = "is missing|cannot be read"
+    elif change == "huge":
+        config["text_config"]["hidden_size"] = 10**9
+        said = "hidden_size"
+    elif change == "a tensor less":
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(folder / "model.safetensors")
+        del state[next(name for name in state if name.endswith("norm.weight"))]
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+        said = "is missing"
+    else:
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:999])
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=said) as caught:
+        from_pretrained(folder)
+    assert len(str(caught.value)) < 600
