@@ -52,13 +52,14 @@ class ControlTask:
         self.config = config
         self.lm: DiffusionLM = pretrained.latent.requires_grad_(False)
         self.tokenizer = pretrained.tokenizer
-        self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
+        load_split(data, "train")  # says what is no data set at all
         if not same_words(load_vocabulary(data), self.tokenizer):
             raise DataError(
                 "was prepared with another vocabulary than the model's.",
                 where=str(data),
                 remedy="Prepare it again with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`).",
             )
+        self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
         rows = self._rows(self.train)
         kind = labels_of(control)
         self.learned = kind.from_data(*rows, label) if judge is None else kind.judged(*rows, label, judge)
