@@ -107,9 +107,11 @@ def load_split(folder: Path, split: str, vocabulary: Tokenizer | None = None) ->
     rows = _integers(ids, "r")
     if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(rows) or (np.diff(starts.astype(np.int64)) < 0).any():
         raise DataError(f"damaged data set: does not fit {ids.name}.", where=str(offsets), remedy=_AGAIN)
-    if vocabulary is not None and len(rows) and int(rows.max()) >= len(vocabulary):
-        what = f"damaged data set: holds the word {int(rows.max())}, and the vocabulary has {len(vocabulary)}."
-        raise DataError(what, where=str(ids), remedy=_AGAIN)
+    if vocabulary is not None and len(rows):
+        for word in (int(rows.min()), int(rows.max())):
+            if not 0 <= word < len(vocabulary):
+                what = f"damaged data set: holds the word {word}, and the vocabulary has {len(vocabulary)}."
+                raise DataError(what, where=str(ids), remedy=_AGAIN)
     return Split(rows, starts, fields if fields.exists() else None)
 
 

@@ -98,6 +98,9 @@ def test_words_outside_the_vocabulary_of_a_set_are_damage(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"valid.ids.npy: .* holds the word 6, and the vocabulary has 6"):
         load_splits(tmp_path)
     assert len(load_split(tmp_path, "train", vocabulary)) == 1
+    np.save(tmp_path / "train.ids.npy", np.array([0, -3, 1]))
+    with pytest.raises(DataError, match="holds the word -3"):
+        load_splits(tmp_path)
 
 
 def test_pad_packing_keeps_one_text_a_row() -> None:
