@@ -20,6 +20,7 @@ from dlmctl.control.catalogue import installed
 from dlmctl.control.registry import find_control
 from dlmctl.models import ARCHITECTURES
 from dlmctl.recipe.matched import MatchedRecipe
+from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings, Until
 from dlmctl.training.config import LoopConfig, shipped_configs
 
@@ -203,6 +204,23 @@ def test_the_figures_of_controls_in_the_docs_are_those_of_the_code():
             assert float(default) == fields[name].default, f"{title}: {name}"
             seen += 1
     assert seen >= 3  # pass_at twice, tolerance
+
+
+def test_the_defaults_of_recipes_in_the_docs_are_those_of_the_code():
+    text = (REPO / "docs" / "recipes.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", text.split("\n## ")[0], re.MULTILINE))
+    for name, field in Recipe.model_fields.items():
+        said, default = rows[name].strip(), field.get_default(call_default_factory=True)
+        if not isinstance(default, BaseModel):
+            shown = "none" if default in (None, []) else str(default).replace("'", "")
+            assert said.strip("`") == shown, name
+
+
+def test_the_glossary_is_in_order_and_has_the_words_of_results():
+    words = re.findall(r"^\| ([^|]+) \|", (REPO / "docs" / "glossary.md").read_text("utf-8"), re.MULTILINE)[1:]
+    assert [word.lower() for word in words] == sorted(word.lower() for word in words)
+    for word in ("nats", "reverse step", "latent", "UPOS", "mbr", "METEOR", "perplexity", "lm-score"):
+        assert any(word in entry.split(", ") for entry in words), word
 
 
 @pytest.mark.parametrize(("title", "settings"), [("Sampler", SamplerSettings), ("Guidance", Guidance)])

@@ -1,4 +1,5 @@
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from dlmctl.annotators.parsing import (
     split_sentences,
     stack_ids,
 )
-from dlmctl.annotators.tagging import upos_tagger
+from dlmctl.annotators.tagging import TAGGER_FILE, load_tagger, upos_tagger
 from dlmctl.annotators.trees import Span, Tree, labelled_spans
 from dlmctl.errors import ModelError, UserError
 from dlmctl.training.parser import save_parser
@@ -139,6 +140,11 @@ def test_a_missing_or_damaged_parser_is_said(tiny, tmp_path):
     (tmp_path / PARSER_FILE).write_text(json.dumps({"format": 99}))
     with pytest.raises(ModelError, match="99"):
         load_parser(tmp_path)
+    (tmp_path / PARSER_FILE).unlink()
+    for name, load in ((PARSER_FILE, load_parser), (TAGGER_FILE, load_tagger)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ModelError, match="it is a pipe"):
+            load(tmp_path)
 
 
 def test_stanza_without_its_models_is_said(monkeypatch):

@@ -27,6 +27,7 @@ from dlmctl.annotators.trees import Span, Tree, from_spans
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.errors import ModelError, UserError
+from dlmctl.text.files import require_file
 
 PARSER_FILE = "parser.json"
 PARSER_FORMAT = 1
@@ -273,6 +274,8 @@ def load_parser(folder: Path) -> Parser:
         ModelError: it is missing or damaged.
     """
     path = folder / PARSER_FILE
+    if path.exists():
+        require_file(path)
     try:
         saved: dict[str, Any] = json.loads(path.read_text("utf-8"))
         version = saved.pop("format")

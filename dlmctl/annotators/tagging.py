@@ -16,6 +16,7 @@ from dlmctl.annotators.field import FieldTagger, Tagger
 from dlmctl.annotators.outside import spacy_tagger, stanza_tagger
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.errors import ModelError
+from dlmctl.text.files import require_file
 
 UPOS_TAGS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
 
@@ -55,6 +56,8 @@ def load_tagger(folder: Path) -> Tagger:
         ModelError: it is missing or damaged.
     """
     path = folder / TAGGER_FILE
+    if path.exists():
+        require_file(path)
     try:
         saved = json.loads(path.read_text("utf-8"))
         if saved["format"] != TAGGER_FORMAT:

@@ -88,11 +88,14 @@ def pack_rows(sentences: Sequence[list[int]], packing: Packing, length: int) -> 
     return [stream[at : at + length] for at in range(0, len(stream) - length + 1, length)]
 
 
-def load_split(folder: Path, split: str) -> Split:
+def load_split(folder: Path, split: str, vocabulary: Tokenizer | None = None) -> Split:
     """Memory-map one split.
 
+    Args:
+        vocabulary: that its rows are of, where they are to be checked against it.
+
     Raises:
-        DataError: the folder is not a prepared data set or lacks this split.
+        DataError: the folder is not a prepared data set, lacks this split, or a file of it is damaged.
     """
     ids, offsets = folder / f"{split}.ids.npy", folder / f"{split}.offsets.npy"
     if not folder.is_dir():
@@ -104,6 +107,11 @@ def load_split(folder: Path, split: str) -> Split:
     rows = _integers(ids, "r")
     if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(rows) or (np.diff(starts.astype(np.int64)) < 0).any():
         raise DataError(f"damaged data set: does not fit {ids.name}.", where=str(offsets), remedy=_AGAIN)
+    if vocabulary is not None and len(rows):
+        for word in (int(rows.min()), int(rows.max())):
+            if not 0 <= word < len(vocabulary):
+                what = f"damaged data set: holds the word {word}, and the vocabulary has {len(vocabulary)}."
+                raise DataError(what, where=str(ids), remedy=_AGAIN)
     return Split(rows, starts, fields if fields.exists() else None)
 
 
@@ -117,6 +125,17 @@ def _integers(path: Path, mode: Literal["r"] | None = None) -> np.ndarray:
     if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
         raise DataError("damaged data set: no row of whole numbers.", where=str(path), remedy=_AGAIN)
     return found
+
+
+def load_splits(folder: Path) -> tuple[Split, Split, Tokenizer]:
+    """The splits to train and to validate on, and the vocabulary of both.
+
+    Raises:
+        DataError: as ``load_split``.
+    """
+    load_split(folder, "train")  # says what is no data set at all
+    vocabulary = load_vocabulary(folder)
+    return load_split(folder, "train", vocabulary), load_split(folder, "valid", vocabulary), vocabulary
 
 
 def load_vocabulary(folder: Path) -> Tokenizer:

@@ -102,7 +102,8 @@ def report(decoded: Decoded) -> dict[str, Any]:
 def _reference_words(path: Path) -> list[list[str]]:
     """The texts of a file or of a prepared set, split into words as the models do it."""
     if path.is_dir():
-        found = sentences_of(load_split(path, "valid"), load_vocabulary(path))
+        vocabulary = load_vocabulary(path)
+        found = sentences_of(load_split(path, "valid", vocabulary), vocabulary)
     else:
         found = [record.words for record in read_corpus(path, sniff(path))]
     if not found:

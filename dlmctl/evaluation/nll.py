@@ -116,10 +116,11 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
     """
     tokenizer = pretrained.tokenizer
     if data.is_dir():
-        found = load_split(data, split)
+        load_split(data, split)  # says what is no data set at all
         if not same_words(load_vocabulary(data), tokenizer):
             remedy = "Prepare it with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`)."
             raise DataError("has another vocabulary than the model.", where=str(data), remedy=remedy)
+        found = load_split(data, split, tokenizer)
         chosen = _spread(len(found), limit)
         rows = [found.row(row).tolist() for row in chosen]
         config = pretrained.model.config

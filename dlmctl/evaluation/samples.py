@@ -53,8 +53,8 @@ def evaluate_samples(
     """
     judge = load_scorer(scorer or pretrained.folder / "scorer")
     tokenizer = pretrained.tokenizer
-    training = sentences_of(load_split(data, "train"), tokenizer)
-    valid = sentences_of(load_split(data, "valid"), tokenizer)
+    training = sentences_of(load_split(data, "train", tokenizer), tokenizer)
+    valid = sentences_of(load_split(data, "valid", tokenizer), tokenizer)
     result = generate(model=pretrained, samples=samples, seed=seed, sampler=sampler, progress=progress)
     figures: dict[str, float] = {}
     texts = [sample.words for sample in result]

@@ -58,7 +58,8 @@ def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:
     if data.is_file():
         tasks = _read_e2e(data) if plain_suffix(data) == ".csv" else _read_anlg(data)
     else:
-        rows, words, groups = load_split(data, split), load_vocabulary(data), dict[str, Task]()
+        words, groups = load_vocabulary(data), dict[str, Task]()
+        rows = load_split(data, split, words)
         for number, record in enumerate(rows.read_fields()):
             source = pick(fields, record)
             task = groups.setdefault(json.dumps(source), Task(source, []))

@@ -63,8 +63,9 @@ class ControlTask:
         self.config = config
         self.lm: DiffusionLM = pretrained.latent.requires_grad_(False)
         self.tokenizer = pretrained.tokenizer
-        self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
+        load_split(data, "train")  # says what is no data set at all
         require_words_of(pretrained, data)
+        self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
         rows = rows_of(self.train, self.tokenizer)
         kind = labels_of(control)
         self.learned = kind.from_data(*rows, label) if judge is None else kind.judged(*rows, label, judge)

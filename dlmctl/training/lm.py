@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
-from dlmctl.datasets.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, load_splits, padded, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
@@ -86,8 +86,7 @@ class LanguageModelTask:
 
     def __init__(self, config: LanguageModelConfig, data: Path) -> None:
         self.config = config
-        self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
-        self.tokenizer = load_vocabulary(data)
+        self.train, self.valid, self.tokenizer = load_splits(data)
         lengths = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
         settings: dict[str, Any] = dict(config.model)
         self.prompts: Prompts | None = None

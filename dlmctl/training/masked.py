@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
-from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_vocabulary, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, padded, stream
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import (
     MASKINGS,
@@ -72,8 +72,7 @@ class MaskedTask:
 
     def __init__(self, config: MaskedTrainingConfig, data: Path) -> None:
         self.config = config
-        self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
-        self.tokenizer = load_vocabulary(data)
+        self.train, self.valid, self.tokenizer = load_splits(data)
         _refuse_blocks(self.train, self.tokenizer.start_id, data)
         self.tags: WordTags | None = None
         if config.tags is not None:

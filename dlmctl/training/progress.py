@@ -6,6 +6,7 @@ Before most of the steps are taken it says how long they will take, from the tim
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,10 @@ class Grid(NamedTuple):
     def names(self) -> set[str]:
         """The figures that stand in the table."""
         return {name for names in self.rows.values() for name in names}
+
+
+from dlmctl.errors import UserError
+from dlmctl.text.files import require_file
 
 
 class TrainingProgress:
@@ -190,14 +195,21 @@ def in_words(seconds: float) -> str:
 
 
 def _forget_after(path: Path, step: int) -> None:
-    """Take figures of later steps out of ``metrics.jsonl``: a killed run had gone on after its last checkpoint."""
+    """Take figures of later steps out of ``metrics.jsonl``: a killed run had gone on after its last checkpoint.
+
+    Raises:
+        UserError: it is a folder, a pipe or a device.
+    """
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text("utf-8").split("\n"):
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(f"{line}\n")
-        except ValueError:  # the empty end, or a line cut short by the kill
-            continue
-    path.write_text("".join(kept), "utf-8")
+    require_file(path, error=UserError, remedy="Move it away: the figures of the run are written there.")
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    path.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= step), "utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step that a line of figures is of; later than all for the empty end, one cut short, or what is none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return math.inf

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from dlmctl.datasets.dataset import BatchPlan, load_split, load_vocabulary, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, load_splits, padded, stream
 from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
@@ -52,8 +52,7 @@ class ScorerTask:
 
     def __init__(self, config: ScorerConfig, data: Path) -> None:
         self.config = config
-        self.train, self.valid = load_split(data, "train"), load_split(data, "valid")
-        self.tokenizer = load_vocabulary(data)
+        self.train, self.valid, self.tokenizer = load_splits(data)
         torch.manual_seed(config.loop.seed)
         self.model: nn.Module = build_scorer(config.model, self.tokenizer)
 

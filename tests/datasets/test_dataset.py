@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlmctl.datasets.dataset import BatchPlan, Split, load_split, pack_rows, padded, stream, write_split
+from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_splits, pack_rows, padded, stream, write_split
 from dlmctl.errors import DataError
+from dlmctl.text.tokenizer import WordTokenizer
 
 ROWS = [[0, 5, 6, 1], [0, 7, 1], [0, 8, 9, 10, 11, 1]]
 
@@ -87,6 +88,19 @@ def test_fields_that_are_none_of_these_rows_are_named(tmp_path: Path, line: str)
     os.mkfifo(path)
     with pytest.raises(DataError, match="it is a pipe"):
         load_split(tmp_path, "train").read_fields()
+
+
+def test_words_outside_the_vocabulary_of_a_set_are_damage(tmp_path: Path) -> None:
+    vocabulary = WordTokenizer.from_corpus([["inn", "mill"]], min_count=1)
+    vocabulary.save(tmp_path)
+    for split, rows in (("train", [[0, 5, 1]]), ("valid", [[0, 6, 1]])):
+        write_split(tmp_path, split, rows)
+    with pytest.raises(DataError, match=r"valid.ids.npy: .* holds the word 6, and the vocabulary has 6"):
+        load_splits(tmp_path)
+    assert len(load_split(tmp_path, "train", vocabulary)) == 1
+    np.save(tmp_path / "train.ids.npy", np.array([0, -3, 1]))
+    with pytest.raises(DataError, match="holds the word -3"):
+        load_splits(tmp_path)
 
 
 def test_pad_packing_keeps_one_text_a_row() -> None:

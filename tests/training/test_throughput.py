@@ -1,9 +1,11 @@
 import json
+import os
 
 import pytest
 import torch
 from torch import nn
 
+from dlmctl.errors import UserError
 from dlmctl.training.progress import TrainingProgress
 from dlmctl.training.throughput import DTYPES, ROUNDS, flops_per_position, peak_flops
 
@@ -46,3 +48,15 @@ def test_utilisation_and_waiting_are_recorded_since_the_last_log(tmp_path, monke
     assert first["mfu"] == pytest.approx(600 * 500 / 1e6)
     assert second["positions_per_second"] == pytest.approx(100)
     assert second["data_share"] == 0
+
+
+def test_figures_of_steps_to_come_and_what_is_none_are_forgotten(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [b'{"step": 1}', b'{"step": 3}', b"3", b"null", b"[]", b'{"a": "\xe9"}', b'{"step": []}', b"[" * 200_000]
+    path.write_bytes(b"\n".join([*lines, b'{"step": 2}', b'{"step": 2, "los']))
+    with TrainingProgress(4, 2, tmp_path, quiet=False):
+        assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"metrics.jsonl: cannot be read: it is a pipe.*Move it away"):
+        TrainingProgress(4, 2, tmp_path, quiet=False)

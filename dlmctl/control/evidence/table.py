@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dlmctl.errors import ModelError
+from dlmctl.text.files import require_file
 
 FORMAT = 1
 # On disk a count of this or more stands in a list of its own, and the others take one byte.
@@ -185,12 +186,17 @@ def load_table(path: Path, vocabulary: str | None = None) -> CountTable:
     Raises:
         ModelError: it is missing, damaged, or counts the words of another vocabulary.
     """
+    if path.exists():
+        require_file(path)
     try:
         about, arrays = read_arrays(path)
         table = _restored(about, arrays)
     except FileNotFoundError:
         raise ModelError("the evidence table is missing.", where=str(path), remedy=AGAIN) from None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        *(OSError, SafetensorError, ValueError, KeyError),
+        *(TypeError, AttributeError, IndexError, RecursionError),
+    ) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelError(f"the evidence table is damaged: {reason!r}.", where=str(path), remedy=AGAIN) from None
     same_vocabulary(table.vocabulary, vocabulary, path)
