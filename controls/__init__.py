@@ -1,6 +1,7 @@
 """The controls that come with dlmctl, registered through the same entry points as anybody's."""
 
 from .avoid import Avoid
+from .check import Predicate
 from .classifier import Classifier
 from .contains import Contains
 from .infill import Infill
@@ -11,4 +12,16 @@ from .pos import Pos
 from .semantic import Semantic
 from .syntax_tree import SyntaxTree
 
-__all__ = ["Avoid", "Classifier", "Contains", "Infill", "Length", "Lexicon", "Pattern", "Pos", "Semantic", "SyntaxTree"]
+__all__ = [
+    "Avoid",
+    "Classifier",
+    "Contains",
+    "Infill",
+    "Length",
+    "Lexicon",
+    "Pattern",
+    "Pos",
+    "Predicate",
+    "Semantic",
+    "SyntaxTree",
+]

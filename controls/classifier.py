@@ -126,8 +126,8 @@ class Classifier(Control[ClassifierParams]):
     Params = ClassifierParams
     Labels = TextLabels
 
-    def __init__(self, **params: Any) -> None:
-        super().__init__(**params)
+    def __init__(self, *first: Any, **params: Any) -> None:
+        super().__init__(*first, **params)
         self.labels: dict[str | None, TextLabels] = {}
         self.outside: dict[str, WordClassifier] = {}
 

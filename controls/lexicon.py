@@ -90,8 +90,8 @@ class Lexicon(Control[LexiconParams]):
     name = "lexicon"
     Params = LexiconParams
 
-    def __init__(self, **params: Any) -> None:
-        super().__init__(**params)
+    def __init__(self, *first: Any, **params: Any) -> None:
+        super().__init__(*first, **params)
         self.counts: WordCounts | None = None
         self._made: dict[str, Words] = {}
 

@@ -60,6 +60,15 @@ class PosParams(ControlParams):
         "stanza:LANGUAGE or spacy:MODEL",
     )
 
+    @field_validator("tags", mode="before")
+    @classmethod
+    def _separated(cls, tags: Any) -> Any:
+        """Tags in one text, with spaces between them, as the tags."""
+        listed = [tags] if isinstance(tags, str) else tags
+        if not isinstance(listed, list) or not all(isinstance(tag, str) for tag in listed):
+            return tags
+        return [part for tag in listed for part in tag.split() or [tag]]
+
     @field_validator("tags")
     @classmethod
     def _known(cls, tags: list[str]) -> list[str]:

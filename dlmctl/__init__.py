@@ -36,16 +36,17 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.errors import RecipeError as RecipeError
     from dlmctl.errors import UserError as UserError
     from dlmctl.generation.generate import generate as generate
-    from dlmctl.generation.generate import run_recipe as run_recipe
     from dlmctl.generation.model import Model as Model
     from dlmctl.generation.model import load as load
     from dlmctl.generation.model import run as run
     from dlmctl.generation.page.report import report as report
     from dlmctl.generation.results import Generation as Generation
     from dlmctl.generation.results import Sample as Sample
+    from dlmctl.generation.run import run_recipe as run_recipe
     from dlmctl.recipe.load import load_recipe as load_recipe
     from dlmctl.recipe.recipe import Recipe as Recipe
     from dlmctl.recipe.settings import Guidance as Guidance
+    from dlmctl.recipe.settings import Quota as Quota
     from dlmctl.recipe.settings import SamplerSettings as SamplerSettings
     from dlmctl.recipe.settings import Until as Until
     from dlmctl.sampling.logits_control import LogitsControl as LogitsControl
@@ -73,6 +74,7 @@ _PUBLIC = {
     "Not": "control.base",
     "Prepared": "control.prepared",
     "Pretrained": "checkpoint.pretrained",
+    "Quota": "recipe.settings",
     "Recipe": "recipe.recipe",
     "RecipeError": "errors",
     "Sample": "generation.results",
@@ -90,7 +92,7 @@ _PUBLIC = {
 _OLD = {
     "from_pretrained": ("checkpoint.pretrained", "dlmctl.load(...)"),
     "generate": ("generation.generate", "dlmctl.load(...).generate(...)"),
-    "run_recipe": ("generation.generate", "dlmctl.run(...)"),
+    "run_recipe": ("generation.run", "dlmctl.run(...)"),
 }
 __all__ = [*_PUBLIC]
 

@@ -15,7 +15,7 @@ from dlmctl.cli import app
 from dlmctl.errors import UserError
 from dlmctl.generation import bulk
 from dlmctl.generation.bulk import Target, generate_bulk, generate_shards, target_of
-from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.run import Work, run_recipe
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 
@@ -37,7 +37,7 @@ def rows(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def whole(model_folder):
-    return [json.loads(json.dumps(sample.to_dict())) for sample in run_recipe(recipe_for(model_folder))]
+    return json.loads(json.dumps(run_recipe(recipe_for(model_folder)).to_dicts()))
 
 
 def test_shards_together_are_what_one_run_gives(model_folder, tmp_path, whole):
@@ -316,15 +316,15 @@ def test_a_file_of_many_texts_goes_through_shards_to_the_same_file(model_folder,
 
 def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_folder, tmp_path, monkeypatch):
     recipe, target = recipe_for(model_folder), Target(tmp_path / "x.jsonl.partial", tmp_path / "x.jsonl")
-    calls = []
+    calls, draw = [], Work.draw
 
-    def stop_at_the_third(*arguments, **options):
-        calls.append(options["samples"])
+    def stop_at_the_third(work, numbers, **options):
+        calls.append(numbers)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return run_recipe(*arguments, **options)
+        return draw(work, numbers, **options)
 
-    monkeypatch.setattr("dlmctl.generation.bulk.run_recipe", stop_at_the_third)
+    monkeypatch.setattr(Work, "draw", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt) as caught:
         generate_bulk(recipe, target, shard_rows=8)
     assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."
@@ -371,13 +371,14 @@ def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
 
 def test_few_texts_for_a_file_are_kept_batch_by_batch(model_folder, tmp_path, monkeypatch):
     recipe, target = recipe_for(model_folder, batch_size=8), target_of(str(tmp_path / "x.txt"))
+    draw = Work.draw
 
-    def stop_after_one(*arguments, **options):
-        if options["samples"].start:
+    def stop_after_one(work, numbers, **options):
+        if numbers.start:
             raise KeyboardInterrupt
-        return run_recipe(*arguments, **options)
+        return draw(work, numbers, **options)
 
-    monkeypatch.setattr("dlmctl.generation.bulk.run_recipe", stop_after_one)
+    monkeypatch.setattr(Work, "draw", stop_after_one)
     with pytest.raises(KeyboardInterrupt, match="8 of 20 texts are kept in"):
         generate_bulk(recipe, target)
     monkeypatch.undo()

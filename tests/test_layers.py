@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LATE = {
     "accelerate",
     "accelerate.utils",
+    "datasets",
     "difflib",
     "filelock",
     "hashlib",
@@ -25,7 +26,9 @@ LATE = {
     "nltk.tokenize.punkt",
     "nltk.translate.bleu_score",
     "nltk.translate.meteor_score",
+    "pandas",
     "pyarrow",
+    "pyarrow.parquet",
     "pycrfsuite",
     "pydantic",
     "sacrebleu.metrics.bleu",

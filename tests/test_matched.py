@@ -13,9 +13,10 @@ from dlmctl.control.kept import Kept
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import validate_recipe
-from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
 from dlmctl.generation.matched_table import check_table, columns_of, write_table
+from dlmctl.generation.run import run_recipe
 from dlmctl.models.llama import LlamaConfig
 from dlmctl.recipe.load import load_matched, read_recipe
 from dlmctl.recipe.matched import MatchedRecipe

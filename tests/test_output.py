@@ -71,7 +71,7 @@ def test_a_file_is_whole_or_the_one_before(tmp_path, monkeypatch, ending, error)
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("out.doc", "the ending '.doc' is not known. Use .txt, .jsonl, .npz."),
+        ("out.doc", "the ending '.doc' is not known. Use .txt, .jsonl, .csv, .tsv, .npz, .parquet."),
         ("out", "the ending '' is not known"),
         ("folder.txt", "is a folder; name a file in it."),
         ("none/out.txt", "the folder does not exist. Make it first."),

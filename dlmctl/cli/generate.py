@@ -10,17 +10,22 @@ import typer
 from dlmctl.cli import complete
 from dlmctl.cli.options import (
     AnyModel,
+    Controls,
     Device,
     Json,
     Preset,
     Prompt,
     Quiet,
+    QuotaFlag,
     Sampler,
     Samples,
     Seed,
     Settings,
     ShardRows,
     Steps,
+    Strict,
+    Targets,
+    UniqueFlag,
     overrides,
 )
 
@@ -31,7 +36,12 @@ if TYPE_CHECKING:
 
 RecipeOption = Annotated[
     str | None,
-    typer.Option("--recipe", "-r", help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes),
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="A recipe file, the name of a bundled one, or - for standard input.",
+        autocompletion=complete.recipes,
+    ),
 ]
 
 # Texts of which a page shows how they came about, unless told otherwise.
@@ -41,8 +51,8 @@ Out = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|FOLDER/",
-        help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz, or as shards into FOLDER/. The same command "
-        "continues a long run that was cut off.",
+        help="Write the texts to FILE.csv, .tsv, .jsonl, .txt, .parquet or .npz, or as shards into FOLDER/. The same "
+        "command continues a long run that was cut off.",
     ),
 ]
 Report = Annotated[
@@ -62,6 +72,8 @@ Trace = Annotated[
 
 def generate(
     recipe: RecipeOption = None,
+    control: Controls = None,
+    targets: Targets = None,
     samples: Samples = None,
     seed: Seed = None,
     model: AnyModel = None,
@@ -70,6 +82,9 @@ def generate(
     steps: Steps = None,
     sampler: Sampler = None,
     device: Device = None,
+    quota: QuotaFlag = False,
+    unique: UniqueFlag = False,
+    strict: Strict = False,
     out: Out = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the files of --out and --report if they are there.")
@@ -86,28 +101,27 @@ def generate(
     json: Json = False,
 ) -> None:
     """Generate texts that satisfy a recipe, or free texts where none is given."""
-    from dlmctl.recipe.load import load_recipe, read_recipe
+    from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
     from dlmctl.recipe.recipe import dump_recipe
+    from dlmctl.recipe.settings import Quota
 
-    given = overrides(
-        settings,
-        samples=samples,
-        seed=seed,
-        model=model,
-        prompt=prompt,
-        preset=preset,
-        steps=steps,
-        sampler=sampler,
-        device=device,
-    )
-    resolved, origin = load_recipe(recipe, given) if recipe else read_recipe("", "command line", given)
+    basics = {"targets": targets, "unique": unique or None, "samples": samples, "seed": seed, "model": model}
+    ways = {"prompt": prompt, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
+    given, entries = overrides(settings, **basics, **ways), control or []
+    if recipe:
+        resolved, origin = load_recipe(recipe, given, controls=entries)
+    else:
+        resolved, origin = read_recipe(free_recipe(model), "command line", given, controls=entries)
+    if quota and resolved.quota is None:
+        resolved.quota = Quota()
     if dry_run:
         typer.echo(dump_recipe(resolved), nl=False)
         return
 
     from dlmctl.generation.bulk import target_of
 
-    shown = Shown(quiet, json, report, trace if trace is not None else TRACED if report is not None else 0, watch)
+    traced = trace if trace is not None else TRACED if report is not None else 0
+    shown = Shown(quiet, json, strict, report, traced, watch)
     target = target_of(out, force=force)
     _check_looks(shown, out, force=force)
     if target is not None:
@@ -117,10 +131,11 @@ def generate(
 
 
 class Shown(NamedTuple):
-    """What is shown of a run: ``trace`` is the number of texts whose steps are kept."""
+    """What is shown of a run: the steps of the first ``trace`` texts; with ``strict`` failing is an error."""
 
     quiet: bool
     json: bool
+    strict: bool
     report: Path | None
     trace: int
     watch: bool
@@ -141,7 +156,13 @@ def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, shard_rows: 
 
     with bulk_progress(quiet=shown.silent) as advance:
         outcome = generate_bulk(
-            recipe, target, shard_rows=shard_rows, traced=shown.trace, origin=origin, progress=advance
+            recipe,
+            target,
+            shard_rows=shard_rows,
+            traced=shown.trace,
+            strict=shown.strict,
+            origin=origin,
+            progress=advance,
         )
     if outcome is None:  # of several processes this is not the first
         return
@@ -151,25 +172,34 @@ def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, shard_rows: 
         typer.echo(json.dumps({"recipe": recipe.model_dump(), **outcome.figures()}, indent=2))
     elif not shown.quiet:
         print_outcome(outcome)
+    _end(outcome.tally.passed == outcome.tally.rows, strict=shown.strict)
 
 
 def _to_screen(recipe: Recipe, origin: SettingsFile, shown: Shown) -> None:
     """Draw and print."""
-    from dlmctl.cli.render import print_generation
+    from dlmctl.cli.render_texts import print_generation
     from dlmctl.cli.watch import drawing
-    from dlmctl.generation.generate import run_recipe
     from dlmctl.generation.output import as_json
     from dlmctl.generation.page.report import write_report
     from dlmctl.generation.page.source import of_run
+    from dlmctl.generation.run import run_recipe
 
-    with drawing(watch=shown.watch, quiet=shown.silent) as look:
-        result = run_recipe(recipe, origin=origin, trace=shown.trace, **look)
+    counted = recipe.targets is not None or recipe.quota is not None
+    with drawing(watch=shown.watch, quiet=shown.silent, texts=counted) as look:
+        result = run_recipe(recipe, origin=origin, strict=shown.strict, trace=shown.trace, **look)
     if shown.report is not None:
         write_report(of_run(result, recipe.model_dump()), shown.report)
     if shown.json:
         typer.echo(as_json(result, recipe))
     elif not shown.quiet:
         print_generation(result)
+    _end(all(sample.passed for sample in result), strict=shown.strict)
+
+
+def _end(passed: bool, *, strict: bool) -> None:
+    """Exit with 1 where every text should have passed and one did not."""
+    if strict and not passed:
+        raise typer.Exit(1)
 
 
 def _check_looks(shown: Shown, out: str | None, *, force: bool) -> None:

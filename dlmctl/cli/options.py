@@ -52,6 +52,30 @@ Sampler = Annotated[SamplerName | None, typer.Option(help="Which sampler.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
 ShardRows = Annotated[int | None, typer.Option(min=1, help="Texts in each new shard of a long run; 512 if not given.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control", "-c", metavar="YAML", help="A control beside the recipe's, e.g. 'length: {words: 14}'; repeatable."
+    ),
+]
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|-",
+        help="A table (.csv, .tsv, .jsonl, .txt, .parquet) whose rows fill the recipe's placeholders {column}; -n "
+        "texts each.",
+    ),
+]
+QuotaFlag = Annotated[
+    bool, typer.Option("--quota", help="Draw until -n texts (of each row) pass and differ, within quota.attempts.")
+]
+UniqueFlag = Annotated[
+    bool, typer.Option("--unique", help="No text twice, and none of the training text where it is known.")
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at a row that cannot be met; exit with 1 where a text fails its checks."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
@@ -61,7 +85,7 @@ def overrides(settings: Sequence[str] | None, **options: Any) -> list[str]:
     """The settings laid over a recipe: what ``--set`` says, then the options that are given.
 
     Args:
-        options: ``samples``, ``seed``, ``model``, ``prompt``, ``preset``, ``steps``, ``sampler``, ``device``.
+        options: by the names of settings, or ``steps`` and ``sampler`` for those of the sampler; None is none.
     """
     places = {"steps": "sampler.steps", "sampler": "sampler.name"}
     # As JSON, which is YAML: a folder named 12 or null is still a name.

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from dlmctl.evaluation.decode import Decoded
     from dlmctl.generation.bulk import Outcome
     from dlmctl.generation.matched import MatchedSets
-    from dlmctl.generation.results import Generation
+    from dlmctl.generation.tally import Tally
 
 # Between two lines on progress in a log.
 LOG_SECONDS = 30.0
@@ -123,13 +122,23 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: i
 
 def print_outcome(outcome: Outcome) -> None:
     """Where the texts of a long run are, and its totals."""
-    totals = [_drawn(outcome.tally.rows, outcome.drawn, outcome.seconds), *outcome.tally.sentences()]
+    totals = [drawn_in(outcome.tally.rows, outcome.drawn, outcome.seconds), *outcome.tally.sentences()]
     if outcome.tally.problems:
         totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
     console = Console()
     console.print(f"texts saved in {outcome.place}", highlight=False, markup=False, soft_wrap=True)
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
+    tell_unmet(outcome.tally)
+
+
+def tell_unmet(tally: Tally) -> None:
+    """Say on stderr which rows of the targets could not be met, and why."""
+    notes = Console(stderr=True)
+    for why in tally.unmet:
+        notes.print(why, highlight=False, markup=False, soft_wrap=True, style="yellow")
+    if tally.missing > sum(tally.unmet.values()):
+        notes.print("There are more of these; see `problem` in their lines.", highlight=False, markup=False)
 
 
 def print_decoded(decoded: Decoded, out: Path) -> None:
@@ -139,7 +148,7 @@ def print_decoded(decoded: Decoded, out: Path) -> None:
     rows = [[name, *(figure(figures.get(name)) for figures in columns.values())] for name in names]
     print_table(["", *columns], rows)
     notes = Console(stderr=not Console().is_terminal)
-    drawn = _drawn(decoded.rows, decoded.drawn, decoded.seconds)
+    drawn = drawn_in(decoded.rows, decoded.drawn, decoded.seconds)
     notes.print(f"{drawn}, saved in {out}.", highlight=False, markup=False, soft_wrap=True)
     if "perplexity" not in decoded.samples:
         notes.print("There is no scorer beside the model, so there is no perplexity.", soft_wrap=True)
@@ -152,46 +161,11 @@ def figure(value: float | None) -> str:
     return f"{value}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _drawn(rows: int, drawn: int, seconds: float) -> str:
+def drawn_in(rows: int, drawn: int, seconds: float) -> str:
     """How many texts there are, how many of them were drawn now, and how fast."""
     now = "" if drawn == rows else f", {drawn} of them now"
     speed = f" in {seconds:.1f} s ({drawn / max(seconds, 1e-9):.1f} a second)" if drawn else ""
     return f"{rows} texts{now}{speed}"
-
-
-def print_generation(result: Generation) -> None:
-    """Texts with each control's score, then totals. Piped output is one text a line, with tab-separated scores."""
-    from dlmctl.generation.tally import Tally
-
-    console = Console()
-    names = list(result.samples[0].checks) if result.samples else []
-    if not console.is_terminal:
-        for sample in result:
-            scores = [f"{name}={check.score:.2f}{'' if check.passed else '!'}" for name, check in sample.checks.items()]
-            print("\t".join([sample.text, *scores]))
-    else:
-        table = Table(show_lines=False, pad_edge=False)
-        table.add_column("", justify="right", style="dim")
-        table.add_column("text", overflow="fold", ratio=1)
-        for name in names:
-            table.add_column(name, justify="right", no_wrap=True)
-        for sample in result:
-            marks = [
-                f"[green]{check.score:.0%} pass[/]" if check.passed else f"[red]{check.score:.0%} fail[/]"
-                for check in sample.checks.values()
-            ]
-            table.add_row(str(sample.index), escape(sample.text), *marks)
-        console.print(table)
-    totals = [_drawn(len(result), len(result), result.seconds)]
-    totals += Tally.of(result.to_dicts()).sentences()
-    notes = Console(stderr=not console.is_terminal)
-    if not console.is_terminal and result.success < 1:
-        totals.append("A score with ! behind it is of a text that does not pass")
-    notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
-    for sample in result:
-        if sample.problem:
-            told = f"sample {sample.index}: {sample.problem}."
-            notes.print(told, highlight=False, markup=False, soft_wrap=True, style="yellow")
 
 
 def print_matched(found: MatchedSets) -> None:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dlmctl.cli.render import sampling_progress
+from dlmctl.cli.render import bulk_progress, sampling_progress
 from dlmctl.errors import readable
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ RATE, FREE = 12, 3
 
 
 @contextmanager
-def drawing(*, watch: bool, quiet: bool) -> Iterator[dict[str, Any]]:
-    """What ``run_recipe`` is to tell of its work: a bar over all reverse steps, or with ``watch``, where both stdout
-    and stderr are a terminal, the texts themselves."""
+def drawing(*, watch: bool, quiet: bool, texts: bool = False) -> Iterator[dict[str, Any]]:
+    """What ``run_recipe`` is to tell of its work: a bar over all reverse steps, or with ``texts`` over all texts, or
+    with ``watch``, where both stdout and stderr are a terminal, the texts themselves."""
     console = Console(stderr=True)
     if watch and not quiet and console.is_terminal and Console().is_terminal:
         with watching(console) as look:
             yield {"watch": look}
+        return
+    if texts:
+        with bulk_progress(quiet=quiet) as advance:
+            yield {"texts": advance}
         return
     with sampling_progress(quiet=quiet) as progress:
         yield {"progress": progress}

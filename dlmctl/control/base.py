@@ -8,7 +8,7 @@ by other means than what guided. ``prepare`` lays the controls of a batch out fo
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -18,6 +18,7 @@ from dlmctl.control.check import Check as Check
 from dlmctl.control.check import Mark as Mark
 from dlmctl.control.check import is_range, joined, settled, turned_round
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
+from dlmctl.control.shorthand import by_name
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
 
@@ -38,20 +39,24 @@ class Control(Generic[P]):
     """Base class of controls.
 
     A subclass sets ``name`` and ``Params`` and gives ``check`` and ``prepare``; the rest is optional. In Python it is
-    made from its parameters (``Pos(tags=["DET", "NOUN"])``), or with ``each`` from one set of parameters a sample.
+    made from its parameters, by name or in their order (``Length(14, tolerance=1)``), or by ``each`` from many sets.
 
     Attributes:
         Labels: of a control with a classifier to train, what the classifier learns (``dlmctl.control.classifier``).
         weight: a share of the guidance; a class may bring its own, which a recipe's ``weight`` then multiplies.
+        by_rejection: whether texts that fail are to be drawn again where nothing is said, as nothing guides them.
+        places: of samples that are not dealt a set in turn, which one they have.
     """
 
     name: ClassVar[str]
     Params: ClassVar[type[BaseModel]]
     Labels: ClassVar[type[LabelsOf] | None] = None
     weight: float = 1.0
+    by_rejection: ClassVar[bool] = False
+    places: Mapping[int, int] = {}
 
-    def __init__(self, **params: Any) -> None:
-        self.sets: tuple[P, ...] = (cast("P", self.Params.model_validate(params)),)
+    def __init__(self, *first: Any, **params: Any) -> None:
+        self.sets: tuple[P, ...] = (cast("P", self.Params.model_validate(by_name(self.Params, first, params))),)
 
     @classmethod
     def each(cls, params: Sequence[P]) -> Control[P]:
@@ -79,10 +84,7 @@ class Control(Generic[P]):
 
     def prepare(self, batch: BatchContext[P]) -> Prepared:
         """What steers the texts of a batch, text i by ``batch.params[i]``; called before its first step, and again for
-        the texts that are left when others are done. By default nothing steers.
-
-        Raises:
-            UserError: the weights are missing, or the parameters cannot be met by this model.
+        the texts that are left when others are done. By default nothing steers. Raises as ``attach``.
         """
         return Prepared()
 
@@ -124,8 +126,8 @@ class Control(Generic[P]):
     # What the toolkit asks: for samples by their number. Faults of an author's code become one message.
 
     def dealt(self, sample: int) -> P:
-        """The parameters of a sample: the sets are dealt out to the samples in turn."""
-        return self.sets[sample % len(self.sets)]
+        """The parameters of a sample: the sets are dealt out to the samples in turn, or by ``places``."""
+        return self.sets[self.places.get(sample, sample) % len(self.sets)]
 
     def range_of(self, sample: int) -> tuple[int, int] | None:
         """Fewest and most words of a sample.
@@ -140,11 +142,7 @@ class Control(Generic[P]):
         return found
 
     def load_from(self, model: Pretrained) -> None:
-        """Load what the check needs from beside the model.
-
-        Raises:
-            UserError: as ``attach``, or its code fails.
-        """
+        """``attach``, of which a fault of the author's code is a UserError too."""
         self._asked("attach", lambda: self.attach(model))
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:

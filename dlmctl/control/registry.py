@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from dlmctl.control import own_controls
 from dlmctl.control.base import Control
+from dlmctl.control.user_files import load_named, named_in
 from dlmctl.errors import RecipeError, UserError, first_line, nearest
 
 ENTRY_POINTS = "dlmctl.controls"
@@ -55,12 +56,19 @@ def origin(point: EntryPoint) -> str:
 
 
 def find_control(name: str) -> type[Control[Any]]:
-    """The control class registered as ``name``. Warns, once, where several packages offer one.
+    """The control class registered as ``name``, or that of a user's file (``mine.py:Formal``). Warns, once, where
+    several packages offer one.
 
     Raises:
         RecipeError: no installed package registers it.
         UserError: it fails to import or is no control; ``where`` is the control and its package, ``what`` the reason.
     """
+    named = named_in(name)
+    if named is not None:
+        made = load_named(named)
+        if fault := _fault(str(getattr(made, "name", None)), made):
+            raise UserError(f"cannot be used: {named.attribute} {fault}.", where=str(named.path))
+        return cast("type[Control[Any]]", made)
     known = offers()
     if name not in known:
         raise RecipeError(f"there is no control {name!r}.", remedy=nearest(name, list(known)))

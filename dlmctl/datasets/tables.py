@@ -100,7 +100,7 @@ def _unquoted(cell: str) -> str:
 def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
     if not set(wanted) <= set(names):
         raise wrong_columns(path, names, [wanted])
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"has the column {twice[:40]!r} twice.", where=f"{path}:1", remedy="Rename one of them.")
 

@@ -14,6 +14,7 @@ from dlmctl.control.registry import find_control
 from dlmctl.datasets.lines import json_lines
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, UserError
+from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.lm_score import corpus_nats, scorer_of
 from dlmctl.recipe.recipe import Recipe
@@ -63,6 +64,7 @@ def evaluate_control(
             until=settings.until if used else None,
             candidates=settings.candidates if used else 1,
             rank_by=settings.rank_by,
+            company=UNSCORED,
             progress=progress,
         )
         texts = [sample.words for sample in result]

@@ -13,8 +13,9 @@ from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.errors import DataError
 from dlmctl.evaluation.samples import figures_of, sentences_of
-from dlmctl.generation.bulk import BulkProgress, generate_shards
+from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.output import FORMATS
+from dlmctl.generation.run import TextProgress
 from dlmctl.generation.shards import merge
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
 from dlmctl.metrics.lm_score import scorer_of
@@ -50,7 +51,7 @@ def decode(
     scorer: Path | None = None,
     measured: int = MEASURED,
     shard_rows: int | None = None,
-    progress: BulkProgress | None = None,
+    progress: TextProgress | None = None,
 ) -> Decoded | None:
     """Draw the samples of a recipe and measure them.
 

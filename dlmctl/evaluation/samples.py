@@ -11,6 +11,7 @@ from pathlib import Path
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import Split, load_split
 from dlmctl.errors import DataError
+from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
 from dlmctl.metrics.lm_score import Judge, corpus_nats, load_scorer
@@ -55,7 +56,9 @@ def evaluate_samples(
     tokenizer = pretrained.tokenizer
     training = sentences_of(load_split(data, "train", tokenizer), tokenizer)
     valid = sentences_of(load_split(data, "valid", tokenizer), tokenizer)
-    result = generate(model=pretrained, samples=samples, seed=seed, sampler=sampler, progress=progress)
+    result = generate(
+        model=pretrained, samples=samples, seed=seed, sampler=sampler, company=UNSCORED, progress=progress
+    )
     figures: dict[str, float] = {}
     texts = [sample.words for sample in result]
     # Validation rows stand by mr, so neighbours are alike; an even stride makes a fair sample of them.

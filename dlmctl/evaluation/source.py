@@ -13,6 +13,7 @@ from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.lines import parse_json, plain_suffix, raw_lines
 from dlmctl.datasets.readers import read_meanings
 from dlmctl.errors import DataError, ModelError
+from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation
@@ -134,6 +135,7 @@ def evaluate_source(
         sampler=sampler,
         candidates=candidates,
         rank_by=["mbr"],
+        company=UNSCORED,
         progress=progress,
     )
     figures = {"sources": len(tasks), "references": sum(len(task.references) for task in tasks) / len(tasks)}

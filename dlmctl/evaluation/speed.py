@@ -11,6 +11,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.catalogue import installed
 from dlmctl.errors import UserError
+from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.generation.results import Generation
 from dlmctl.metrics.lm_score import corpus_nats, scorer_of
@@ -72,7 +73,7 @@ def compare(
         repeats: how often each is timed; the texts are the same every time.
         watch: receives what is about to run.
     """
-    generate(model=pretrained, samples=1, preset="fast")  # whatever loads or warms up on first use
+    generate(model=pretrained, samples=1, preset="fast", company=UNSCORED)  # whatever loads or warms up on first use
     for case in cases:
         runs: dict[Preset, list[Generation]] = {preset: [] for preset in presets}
         for _ in range(repeats):
@@ -88,6 +89,7 @@ def compare(
                         seed=seed,
                         sampler=sampler,
                         guidance=guidance,
+                        company=UNSCORED,
                     )
                 )
         for preset, found in runs.items():
@@ -108,7 +110,7 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
 
     The targets are read off texts that the model draws itself, so that no data is needed and every one is within reach.
     """
-    texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1)]
+    texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1, company=UNSCORED)]
     cases = [Case("free", None, samples)]
     for plugin in installed()[0]:
         if find_control_folder(pretrained.folder, pretrained.model, plugin.name) is None:

@@ -8,28 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.errors import RecipeError, UserError, first_fault, nearest
+from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.presets import PRESETS, Chosen
-from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
+from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 
 S = TypeVar("S", bound=BaseModel)
 Given = Mapping[str, Any] | None
-
-
-class Rounds(NamedTuple):
-    """What is drawn: which samples, from which seed, how often, and which draw of each is kept."""
-
-    numbers: Sequence[int]
-    seed: int
-    until: Until
-    candidates: int
-    rank_by: Sequence[Criterion]
 
 
 def read_rounds(
@@ -72,6 +63,19 @@ def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
     if isinstance(trace, Sequence) and not isinstance(trace, str):
         return [whole("trace", number, least=0) for number in trace]
     return numbers[: whole("trace", trace, least=0)]
+
+
+def read_extent(quota: Quota | Given | bool, unique: Any) -> tuple[Quota | None, bool]:
+    """Whether to draw until enough texts pass, and whether they are to differ.
+
+    Raises:
+        UserError: one of them is neither yes nor no, or a setting of the quota is wrong.
+    """
+    if not isinstance(unique, bool):
+        raise UserError(f"must be True or False, not {unique!r}.", where="unique")
+    if isinstance(quota, bool):
+        return Quota() if quota else None, unique
+    return None if quota is None else settings_from(quota, Quota(), "quota"), unique
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,24 +15,19 @@ from dlmctl import processes
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import find_device, load_model
-from dlmctl.generation.generate import run_recipe
-from dlmctl.generation.identity import identity
+from dlmctl.generation.identity import NEUTRAL, identity
 from dlmctl.generation.output import check_target
+from dlmctl.generation.run import TextProgress, Work, shard_size, texts_of
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, remove_if_empty
 from dlmctl.generation.tally import Tally
+from dlmctl.generation.targets import read_targets
 from dlmctl.sampling.environment import environment
 
 if TYPE_CHECKING:
+    from dlmctl.datasets.target_table import TargetTable
     from dlmctl.recipe.recipe import Recipe
     from dlmctl.recipe.yaml_file import SettingsFile
     from dlmctl.sampling.draw import Progress
-
-BulkProgress = Callable[[float, int], None]
-"""Receives texts done, with a share of those being drawn, and texts in all."""
-
-# What changes no text but by rounding, or is said by other settings: a preset by sampler and guidance, a model by its
-# weights.
-NEUTRAL = {"description", "samples", "batch_size", "device", "model", "preset"}
 
 
 class Target(NamedTuple):
@@ -99,9 +93,10 @@ def generate_shards(
     *,
     shard_rows: int | None = None,
     latents: bool = False,
+    strict: bool = False,
     traced: int = 0,
     origin: SettingsFile | None = None,
-    progress: BulkProgress | None = None,
+    progress: TextProgress | None = None,
 ) -> Bulk:
     """All samples of a recipe as shards in ``folder``; those that are there already are kept.
 
@@ -112,6 +107,7 @@ def generate_shards(
             the shards that were being drawn.
         latents: keep the final latents too.
         traced: keep of so many samples, the first, how they came about.
+        strict: the first row of the targets that cannot be met ends the run.
         origin: errors about the model name its line.
 
     Raises:
@@ -120,19 +116,17 @@ def generate_shards(
     """
     team = processes.Team()
     pretrained = team.together(lambda: load_model(recipe, origin))
-    device = team.together(lambda: find_device(recipe, origin))
-    rows = shard_rows or max(1, min(SHARD_ROWS, -(-recipe.samples // team.size)))
-
-    def opened() -> tuple[Run, list[range]]:
-        run = _opened(recipe, pretrained, folder, rows, latents, environment(recipe.sampler, device, recipe.batch_size))
-        return run, run.missing()
+    table = team.together(lambda: read_targets(recipe, origin))
+    _refuse_strangers(recipe, table, team.size)
+    plan = _Layout(texts_of(recipe, table), shard_rows, latents, team.size)
 
     def whole() -> Bulk:
         started = time.perf_counter()
-        run, missing = team.from_main(opened)
+        run, missing = team.from_main(lambda: _opened(recipe, pretrained, folder, table, plan, origin))
         if progress is not None:
             progress(run.done(), run.rows)
-        work = _Work(recipe, pretrained, run, origin, progress, team.rank == 0, traced)
+        drawing = Work(recipe, pretrained, table, origin, strict=strict)
+        work = _Shards(drawing, run, progress, team.rank == 0, traced)
         try:
             team.together(lambda: work.through(missing[team.rank :: team.size]))
         except KeyboardInterrupt:
@@ -149,45 +143,67 @@ def generate_shards(
         return whole()
 
 
+def _refuse_strangers(recipe: Recipe, table: TargetTable | None, size: int) -> None:
+    """Refuse several processes where each text must differ from all before it."""
+    if size > 1 and (recipe.unique or (recipe.quota is not None and table is None)):
+        what = f"{'unique' if recipe.unique else 'quota'}: several processes do not see each other's texts."
+        raise UserError(what, remedy="Use one process; of a table with a quota the texts of each row differ.")
+
+
+class _Layout(NamedTuple):
+    """How a run is cut up: texts in all, in each new shard if that is said, whether latents are kept, and by how many
+    processes it is drawn."""
+
+    total: int
+    shard_rows: int | None
+    latents: bool
+    processes: int
+
+
 def _opened(
-    recipe: Recipe, pretrained: Pretrained, folder: Path, rows: int, latents: bool, environment: dict[str, Any]
-) -> Run:
-    """The run in ``folder``, new or continued, with ``rows`` samples in each new shard."""
+    recipe: Recipe,
+    pretrained: Pretrained,
+    folder: Path,
+    table: TargetTable | None,
+    plan: _Layout,
+    origin: SettingsFile | None,
+) -> tuple[Run, list[range]]:
+    """The run in ``folder``, new or continued, and the shards that it misses."""
     settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), **identity(recipe, pretrained)}
-    return open_run(
+    if table is not None:  # whose rows and samples say what number a sample has
+        settings |= {"targets": table.digest, "samples_a_row": recipe.samples}
+    rows = plan.shard_rows or max(1, min(SHARD_ROWS, -(-plan.total // plan.processes)))
+    run = open_run(
         folder,
         settings,
-        recipe.samples,
-        shard_rows=rows,
-        latents=latents,
+        plan.total,
+        shard_rows=shard_size(recipe, table, rows),
+        latents=plan.latents,
         about={"model": recipe.model},
-        environment=environment,
+        environment=environment(recipe.sampler, find_device(recipe, origin), recipe.batch_size),
     )
+    return run, run.missing()
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Shards:
     """The shards that this process draws; with ``notes`` it also keeps the run's own account of how far it is."""
 
-    recipe: Recipe
-    pretrained: Pretrained
+    drawing: Work
     run: Run
-    origin: SettingsFile | None
-    progress: BulkProgress | None
+    progress: TextProgress | None
     notes: bool
     traced: int = 0
 
     def through(self, shards: list[range]) -> None:
+        distinct = self.drawing.distinct
+        if distinct is not None:
+            for record in self.run.records_so_far():
+                distinct.take(record["index"], record["text"])
         for shard in shards:
             watch = self._watch(len(shard)) if self.progress is not None else None
-            result = run_recipe(
-                self.recipe,
-                model=self.pretrained,
-                samples=shard,
-                origin=self.origin,
-                progress=watch,
-                trace=range(min(shard.stop, self.traced)),
-            )
+            result = self.drawing.draw(shard, progress=watch, trace=range(min(shard.stop, self.traced)))
+            result = replace(result, about=self.drawing.about)
             self.run.write(shard, result.to_dicts(), [one.latent for one in result])
             if self.notes:
                 self.run.note_progress()
@@ -208,9 +224,10 @@ def generate_bulk(
     target: Target,
     *,
     shard_rows: int | None = None,
+    strict: bool = False,
     traced: int = 0,
     origin: SettingsFile | None = None,
-    progress: BulkProgress | None = None,
+    progress: TextProgress | None = None,
 ) -> Outcome | None:
     """``generate_shards``, and the shards merged where the target is a file.
 
@@ -221,7 +238,7 @@ def generate_bulk(
         UserError: as ``generate_shards``, or the file cannot be written.
     """
     latents = target.file is not None and target.file.suffix == ".npz"
-    if target.file is not None and recipe.samples <= SHARD_ROWS and processes.count() == 1:
+    if target.file is not None and recipe.targets is None and recipe.samples <= SHARD_ROWS and processes.count() == 1:
         shard_rows = shard_rows or recipe.batch_size  # each batch is kept as it is done
     try:
         run, drawn, seconds = generate_shards(
@@ -229,6 +246,7 @@ def generate_bulk(
             target.folder,
             shard_rows=shard_rows,
             latents=latents,
+            strict=strict,
             traced=traced,
             origin=origin,
             progress=progress,
@@ -242,6 +260,6 @@ def generate_bulk(
         return None
     tally, environments = Tally.of(run.records()), run.environments()
     if target.file is not None:
-        merge(run, target.file)
+        merge(run, target.file, passing=recipe.quota is not None)
         shutil.rmtree(target.folder)
     return Outcome(tally, drawn, seconds, target.file or target.folder, environments)

@@ -13,6 +13,7 @@ from dlmctl.control.base import Control
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
+from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
@@ -68,7 +69,9 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
             model does not have, controls that contradict each other or that its texts are too short for.
     """
     put_on(pretrained.model, find_device(recipe, file))
-    prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
+    prompt = None
+    if recipe.targets is None:
+        prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
     with _faults_at(("sampler", "name"), file):
         if pretrained.model.family == "gaussian":
             latent_sampler(recipe.sampler)
@@ -80,6 +83,15 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     if chosen and {"lm_score", "worst_word"} & set(recipe.rank_by):
         with _faults_at(("rank_by",), file):
             load_scorer(pretrained.folder / "scorer")
+    if recipe.until is not None and (recipe.until.lm_score is not None or recipe.until.worst_word is not None):
+        with _faults_at(("until",), file):
+            load_scorer(pretrained.folder / "scorer")
+    table = read_targets(recipe, file)
+    if table is not None:
+        fault = TargetRun(recipe, table, pretrained).fault(range(min(MOST_TRIED, len(table))))
+        if fault is not None:
+            raise fault
+        return
     for specs in recipe.spec_sets():
         try:
             control = build_control(specs)
@@ -154,6 +166,14 @@ def _faults_at(place: Place, file: SettingsFile | None) -> Iterator[None]:
         if file is None:
             raise
         raise _placed(error, place, file) from None
+
+
+def at_its_setting(error: UserError, file: SettingsFile) -> UserError:
+    """An error about a setting, ``sampler.name``, with the line of the setting; others as they are."""
+    where = error.where or ""
+    if not where.startswith(("sampler.", "guidance.")):
+        return error
+    return _placed(error, tuple(where.split(".")), file)
 
 
 def _placed(error: UserError, place: Place, file: SettingsFile) -> RecipeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,30 @@ from dlmctl.checkpoint.control_weights import control_folders
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.registry import offers, origin
+from dlmctl.control.user_files import named_in
 from dlmctl.recipe.recipe import Recipe, every
 
 # What a control or a scorer reads. Its card is not: it says how it was made.
 READ = (".safetensors", "labels.json", "config.json", "vocab.json")
+
+
+# What changes no text but by rounding, or is said by other settings: a preset by sampler and guidance, a model by its
+# weights, a table of targets by its digest.
+NEUTRAL = {"description", "samples", "batch_size", "device", "model", "preset", "targets"}
+# Of a digest, where it stands beside every text.
+DIGITS = 16
+
+
+def about_run(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
+    """What stands beside every text of a run: its seed, its model, and digests of the weights and of the recipe."""
+    settings = recipe.model_dump(mode="json", exclude=NEUTRAL | {"seed"})
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return {
+        "seed": recipe.seed,
+        "model": recipe.model,
+        "model_digest": weights_digest(pretrained)[:DIGITS],
+        "recipe_digest": digest[:DIGITS],
+    }
 
 
 def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
@@ -36,7 +57,16 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
         },
         "scorer": _folder_digest([pretrained.folder / "scorer"]) if _ranked_by_scorer(recipe) else None,
         "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
+        "files": {name: file_digest(named_file) for name, named_file in sorted(files_of(recipe).items())},
     }
+
+
+def files_of(recipe: Recipe) -> dict[str, Path]:
+    """The user's own files that a recipe names as file.py:name, by what is named."""
+    specs = list(every(recipe.control_specs()))
+    names = [spec.name for spec in specs]
+    names += [value for spec in specs for params in spec.params for value in params.values() if isinstance(value, str)]
+    return {name: found.path for name in names if (found := named_in(name)) is not None and found.path.is_file()}
 
 
 def _ranked_by_scorer(recipe: Recipe) -> bool:

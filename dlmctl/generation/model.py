@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.base import Control
@@ -14,19 +15,18 @@ from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
 from dlmctl.generation.arguments import whole
-from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import shown
-from dlmctl.generation.prompts import Asked, Label
-from dlmctl.generation.results import Generation
+from dlmctl.generation.options import Options
+from dlmctl.generation.results import Generation, Sample
+from dlmctl.generation.run import run_recipe
+from dlmctl.generation.stream import stream_of
 from dlmctl.recipe.load import load_recipe, validated
-from dlmctl.recipe.presets import Preset
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
-from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, Until
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
-from dlmctl.text.fields import Given
 
 
 class Model(Pretrained):
@@ -41,60 +41,44 @@ class Model(Pretrained):
         self,
         control: Control[Any] | None = None,
         *,
-        label: Label | Sequence[Label] | None = None,
-        source: Given | Sequence[Given] | None = None,
-        prompt: Asked | Sequence[Asked] | None = None,
         samples: int | Sequence[int] = 8,
-        seed: int = 0,
-        preset: Preset = "balanced",
-        sampler: SamplerSettings | Mapping[str, Any] | None = None,
-        guidance: Guidance | Mapping[str, Any] | None = None,
-        until: Until | Mapping[str, Any] | None = None,
-        candidates: int = 1,
-        rank_by: Criterion | Sequence[Criterion] = ("satisfaction",),
-        batch_size: int = 64,
-        deterministic: bool = False,
-        device: str = "auto",
         progress: Progress | bool | None = None,
-        on_step: OnStep | None = None,
-        trace: bool | int | Sequence[int] = False,
-        watch: OnFrames | None = None,
+        **options: Unpack[Options],
     ) -> Generation:
         """Texts of this model, under a control or freely.
 
-        The arguments are those of ``dlmctl.generation.generate.generate``, in short: ``control`` is what the texts must
-        satisfy (``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~`` and weights, ``0.5 * control``);
-        ``prompt`` what texts of a model over tokens are to answer, by its chat template if it has one;
-        ``samples`` how many, or their numbers; ``preset`` fast, balanced, quality or paper, with single settings of
-        ``sampler`` and ``guidance`` as dicts laid over it; ``until``, ``candidates`` and ``rank_by`` which draws count;
-        ``trace`` keeps how the texts come about (``result.trace``). In a notebook ``progress`` is a bar unless False.
+        Args:
+            control: what the texts must satisfy (``Pos(tags=[...])``); controls combine with ``&``, ``|``, ``~`` and
+                weights, ``0.5 * control``.
+            samples: how many texts, or the numbers of some of a run's.
+            progress: is told of steps; in a notebook it is a bar unless False.
+            options: those of ``dlmctl.generation.generate.generate``, in short: ``seed``; ``preset`` fast, balanced,
+                quality or paper, with single settings of ``sampler`` and ``guidance`` as dicts laid over it;
+                ``until``, ``candidates`` and ``rank_by`` which draws count; ``quota`` draws until all pass and differ,
+                ``unique`` gives no text twice; ``label``, ``source`` and ``prompt`` what texts are written from, where
+                a model takes them; ``batch_size``, ``device``, ``deterministic``; ``trace`` keeps how the texts come
+                about (``result.trace``), ``on_step`` and ``watch`` see it.
 
         Raises:
             UserError: the model cannot do what is asked, or an argument is wrong; the message says what is right.
         """
         with shown(progress) as told:
-            return generate(
-                control,
-                model=self,
-                label=label,
-                source=source,
-                prompt=prompt,
-                samples=samples,
-                seed=seed,
-                preset=preset,
-                sampler=sampler,
-                guidance=guidance,
-                until=until,
-                candidates=candidates,
-                rank_by=rank_by,
-                batch_size=batch_size,
-                deterministic=deterministic,
-                device=device,
-                progress=told,
-                on_step=on_step,
-                trace=trace,
-                watch=watch,
-            )
+            return generate(control, model=self, samples=samples, progress=told, **options)
+
+    def stream(
+        self, control: Control[Any] | None = None, *, samples: int | None = None, **options: Unpack[Options]
+    ) -> Iterator[Sample]:
+        """The texts of ``generate``, one after another as their batches of ``batch_size`` finish.
+
+        Args:
+            samples: how many; without end if not given, until whoever asks stops.
+            options: as of ``generate``.
+
+        Raises:
+            UserError: as ``generate``.
+        """
+        draw = partial(generate, control, model=self)
+        return stream_of(self, draw, samples, options)
 
     def save(self, folder: str | Path) -> None:
         """Write the model and its words to a folder, from which ``load`` reads it again.
@@ -133,9 +117,11 @@ def run(
     recipe: str | Path | Recipe | Mapping[str, Any],
     *,
     model: Pretrained | None = None,
+    targets: str | Path | Iterable[Mapping[str, Any]] | None = None,
     samples: int | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
+    strict: bool = False,
     progress: Progress | bool | None = None,
     on_step: OnStep | None = None,
     trace: bool | int | Sequence[int] = False,
@@ -147,15 +133,19 @@ def run(
         recipe: the name of a bundled one, a file, the settings of one as a dict, or a ``Recipe``; the ``controls`` of
             the last two may hold control objects.
         model: a loaded model, in place of the recipe's.
+        targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame, or
+            rows as mappings of columns to cells.
         samples, seed: in place of the recipe's.
         progress: receives steps done and in all; if not given, a notebook shows a bar. False for none.
         overrides: settings laid over those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
+        strict: the first row that cannot be met is an error; else its samples say in ``unmet`` what is wrong.
         trace, watch: as ``generate``.
 
     Raises:
         UserError: the recipe cannot be read, does not validate, or asks for what its model cannot do.
     """
-    found, origin = _recipe(recipe, overrides, None if model is None else str(model.folder))
+    rows = None if targets is None else _rows(targets)
+    found, origin = _recipe(recipe, overrides, None if model is None else str(model.folder), rows)
     changes = {
         name: whole(name, value, least=least)
         for name, value, least in (("samples", samples, 1), ("seed", seed, 0))
@@ -166,6 +156,7 @@ def run(
             found.model_copy(update=changes),
             model=model,
             origin=origin,
+            strict=strict,
             progress=told,
             on_step=on_step,
             trace=trace,
@@ -173,15 +164,30 @@ def run(
         )
 
 
-def _recipe(recipe: Any, overrides: Sequence[str], model: str | None) -> tuple[Recipe, SettingsFile | None]:
+def _rows(targets: Any) -> Any:
+    """Targets as a recipe has them."""
+    if isinstance(targets, str | Path):
+        return str(targets)
+    if hasattr(targets, "to_dict") and hasattr(targets, "columns"):  # a data frame of pandas
+        return targets.to_dict("records")
+    if isinstance(targets, Iterable) and not isinstance(targets, Mapping):
+        return list(targets)
+    remedy = "Give a file, a data frame, or a list of rows as dicts."
+    raise UserError(f"{type(targets).__name__!r} is no table.", where="targets", remedy=remedy)
+
+
+def _recipe(
+    recipe: Any, overrides: Sequence[str], model: str | None, targets: Any
+) -> tuple[Recipe, SettingsFile | None]:
     """A recipe and where it stands; for another model than its own, whose family says what a preset means."""
     if isinstance(recipe, str | Path):
-        return load_recipe(str(recipe), [*overrides, *([] if model is None else [f"model={json.dumps(model)}"])])
+        named = [] if model is None else [f"model={json.dumps(model)}"]
+        return load_recipe(str(recipe), [*overrides, *named], targets=targets)
     if overrides:
         raise UserError("can be laid over recipes by name only.", where="overrides", remedy="Change the recipe itself.")
     if isinstance(recipe, Recipe):
-        return recipe, None
+        return recipe if targets is None else recipe.model_copy(update={"targets": targets}), None
     if isinstance(recipe, Mapping):
-        return validated({**recipe, **({} if model is None else {"model": model})})
+        return validated({**recipe, **({} if model is None else {"model": model})}, targets=targets)
     what = f"{type(recipe).__name__!r} is not a recipe."
     raise UserError(what, where="recipe", remedy="Give a name, a file, a dict of its settings or a Recipe.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -13,12 +13,14 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dlmctl.errors import UserError
+from dlmctl.generation.flat import Record
+from dlmctl.generation.tabular import require_parquet, write_parquet, write_table
 
 if TYPE_CHECKING:
     from dlmctl.generation.results import Generation
     from dlmctl.recipe.recipe import Recipe
 
-FORMATS = (".txt", ".jsonl", ".npz")
+FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".npz", ".parquet")
 
 
 def check_target(path: Path) -> None:
@@ -37,6 +39,8 @@ def check_target(path: Path) -> None:
         raise UserError("is a folder; name a file in it.", where=str(path))
     if not path.parent.is_dir():
         raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
+    if path.suffix == ".parquet":
+        require_parquet(path)
     partial = _partial(path)
     try:
         partial.touch()
@@ -63,7 +67,8 @@ def as_json(result: Generation, recipe: Recipe) -> str:
 
 
 def write(result: Generation, path: Path) -> None:
-    """Write the samples: texts (``.txt``), one JSON object a line (``.jsonl``), texts and latents (``.npz``).
+    """Write the samples: texts (``.txt``), one JSON object a line (``.jsonl``), a table (``.csv``, ``.tsv``,
+    ``.parquet``), texts and latents (``.npz``).
 
     The file appears whole or not at all.
 
@@ -75,13 +80,37 @@ def write(result: Generation, path: Path) -> None:
             with partial.open("wb") as file:
                 write_arrays(file, lambda: [_chunk(result)])
         else:
-            partial.write_text("".join(as_lines(result.to_dicts(), path.suffix)), "utf-8")
+            write_records(partial, path.suffix, result.to_dicts)
 
 
-def as_lines(records: Iterable[Mapping[str, Any]], suffix: str) -> Iterator[str]:
-    """Rows as lines of a ``.txt`` or ``.jsonl`` file."""
+def write_records(path: Path, suffix: str, records: Callable[[], Iterable[Record]], *, passing: bool = False) -> None:
+    """Write rows, one at a time, in the form of a file that ends in ``suffix``.
+
+    Args:
+        records: gives them from the first on, whenever it is called.
+        passing: leave out of a file of texts alone those that do not pass.
+
+    Raises:
+        UserError: pyarrow is missing, which Parquet needs.
+    """
+    if suffix == ".parquet":
+        write_parquet(path, records)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if suffix in (".csv", ".tsv"):
+            write_table(file, records, "," if suffix == ".csv" else "\t")
+        else:
+            wanted = (row for row in records() if row["passed"]) if passing and suffix == ".txt" else records()
+            file.writelines(as_lines(wanted, suffix))
+
+
+def as_lines(records: Iterable[Record], suffix: str) -> Iterator[str]:
+    """Rows as lines of a ``.txt`` or ``.jsonl`` file; those without a text have no line of text."""
     for row in records:
-        yield (row["text"] if suffix == ".txt" else json.dumps(row, ensure_ascii=False)) + "\n"
+        if suffix != ".txt":
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+        elif row["words"] or not row["problem"]:
+            yield row["text"] + "\n"
 
 
 def _partial(path: Path) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dlmctl.control.base import Check
-from dlmctl.metrics.lm_score import load_scorer, token_nats
+from dlmctl.metrics.fluency import Fluency, fluency_of
+from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.metrics.sentence_bleu import sentence_bleu
 
 if TYPE_CHECKING:
@@ -21,8 +23,11 @@ def mean_score(checks: Checks) -> float:
     return sum(check.score for check in checks.values()) / len(checks) if checks else 1.0
 
 
-def satisfied(checks: Checks, until: Until) -> bool:
-    """Whether a text is good enough to stop drawing."""
+def satisfied(checks: Checks, until: Until, fluency: Fluency | None = None) -> bool:
+    """Whether a text is good enough to stop drawing. One without a fluency is within no bound of it."""
+    for most, nats in zip((until.lm_score, until.worst_word), _nats_of(fluency), strict=True):
+        if most is not None and nats > most:
+            return False
     passes = [check.passed for check in checks.values()]
     if until.satisfied == "all":
         return all(passes)
@@ -37,6 +42,7 @@ def utilities(
     texts: Sequence[Sequence[str]],
     checks: Sequence[Checks],
     walk: Sequence[float | None] = (),
+    fluency: Sequence[Fluency | None] = (),
 ) -> list[tuple[float, ...]]:
     """For each text one number per criterion, higher is better, to be compared in order.
 
@@ -45,20 +51,23 @@ def utilities(
     as a doubled or a missing word, costs its place many nats and the mean of the text few. ``mbr`` is the mean BLEU
     against the other texts (minimum Bayes risk decoding, Kumar and Byrne 2004). Of texts that are equal so far the one
     is better whose words the walk found likelier when it wrote them, where that is known (``walk``, in nats a text).
+    ``fluency`` is that of the texts where it was found before; a text that the scorer cannot read ranks last.
 
     Raises:
         ModelError: ``lm_score`` or ``worst_word`` is asked for and the model has no scorer.
     """
-    nats = _token_nats(pretrained, texts) if {"lm_score", "worst_word"} & set(criteria) else []
+    by_scorer = bool({"lm_score", "worst_word"} & set(criteria))
+    if by_scorer and not any(fluency):
+        fluency = fluency_of(load_scorer(pretrained.folder / "scorer"), texts)
     columns: list[Sequence[float]] = []
     for criterion in criteria:
         if criterion == "satisfaction":
             columns.append([sum(check.passed for check in found.values()) for found in checks])
             columns.append([mean_score(found) for found in checks])
         elif criterion == "lm_score":
-            columns.append([-sum(row) / len(row) for row in nats])
+            columns.append([-_nats_of(one)[0] for one in fluency])
         elif criterion == "worst_word":
-            columns.append([-max(row) for row in nats])
+            columns.append([-_nats_of(one)[1] for one in fluency])
         else:
             columns.append(mean_bleu(texts))
     nats_of_walk = [nats for nats in walk if nats is not None]
@@ -76,6 +85,6 @@ def mean_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
     ]
 
 
-def _token_nats(pretrained: Pretrained, texts: Sequence[Sequence[str]]) -> list[list[float]]:
-    scorer, tokenizer = load_scorer(pretrained.folder / "scorer")
-    return token_nats(scorer, tokenizer, texts)
+def _nats_of(fluency: Fluency | None) -> tuple[float, float]:
+    """Nats per token, and those of the worst word."""
+    return (math.inf, math.inf) if fluency is None else (fluency.lm_score, fluency.worst_nats)

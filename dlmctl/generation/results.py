@@ -9,9 +9,12 @@ from typing import Any, overload
 import numpy as np
 
 from dlmctl.control.base import Check
+from dlmctl.datasets.target_table import Row
 from dlmctl.errors import readable
+from dlmctl.generation.frames import as_dataset, as_frame
 from dlmctl.generation.page.notebook import samples_html, verdict
 from dlmctl.generation.trace import Trace
+from dlmctl.metrics.fluency import Fluency
 
 # Rows that a notebook shows of a run, and characters of one text in them.
 MOST_SHOWN, MOST_TEXT = 50, 400
@@ -30,6 +33,9 @@ class Sample:
         problem: what went wrong with its guidance, if anything.
         nats: -log p of its words, each when it was written, where the family of the model knows.
         trace: how it came about, step by step, where that was asked for.
+        fluency: what the scorer beside the model says of it, where there is one.
+        target: the row of the table that it was drawn for, where there is one.
+        unmet: why it could not be drawn at all, where that is so; it has no words then.
     """
 
     index: int
@@ -41,22 +47,32 @@ class Sample:
     problem: str | None = None
     nats: float | None = None
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    fluency: Fluency | None = None
+    target: Row | None = None
+    unmet: str | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether every control is satisfied; true where none was asked for."""
-        return all(check.passed for check in self.checks.values())
+        """Whether every control is satisfied; true where none was asked for, false where nothing could be drawn."""
+        return self.unmet is None and all(check.passed for check in self.checks.values())
 
     def to_dict(self) -> dict[str, Any]:
         """The sample as plain values, without its latent: what stands in the lines of a ``.jsonl`` file."""
+        target = {} if self.target is None else {"row": self.target.number, "columns": dict(self.target.cells)}
+        fluency = {}
+        if self.fluency is not None:
+            score, word, nats = self.fluency
+            fluency = {"lm_score": round(score, 4), "worst_word": word, "worst_nats": round(nats, 4)}
         return {
             "index": self.index,
+            **target,
             "text": self.text,
             "words": self.words,
             "passed": self.passed,
             "checks": {name: check.to_dict() for name, check in self.checks.items()},
+            **fluency,
             "rounds": self.rounds,
-            "problem": self.problem,
+            "problem": self.unmet or self.problem,
             **({"trace": self.trace.to_dict()} if self.trace is not None else {}),
         }
 
@@ -79,11 +95,13 @@ class Generation(Sequence[Sample]):
     Attributes:
         seconds: that sampling and checking took; of a slice, those of the whole run.
         environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
+        about: what holds of every text: seed, model, and digests of its weights and of the recipe.
     """
 
     samples: list[Sample]
     seconds: float
     environment: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -103,8 +121,24 @@ class Generation(Sequence[Sample]):
         return [sample.text for sample in self.samples]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The samples as plain values, e.g. for a data frame; see ``Sample.to_dict``."""
-        return [sample.to_dict() for sample in self.samples]
+        """The samples as plain values, see ``Sample.to_dict``, each with what holds of all of them."""
+        return [{**sample.to_dict(), **self.about} for sample in self.samples]
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``, a row a text; its columns are those of a ``.csv`` file, see ``flat.columns_of``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return as_frame(self.to_dicts())
+
+    def to_dataset(self) -> Any:
+        """A ``datasets.Dataset`` of the same rows.
+
+        Raises:
+            UserError: the package datasets is not installed.
+        """
+        return as_dataset(self.to_dicts())
 
     @property
     def trace(self) -> dict[int, Trace]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from dlmctl import __version__, processes
 from dlmctl.errors import ModelError, UserError, brief
-from dlmctl.generation.output import Chunk, as_lines, replacing, write_arrays
+from dlmctl.generation.output import Chunk, as_lines, replacing, write_arrays, write_records
 from dlmctl.text.files import read_object, require_file
 
 FORMAT = 1
@@ -324,8 +324,11 @@ def remove_if_empty(folder: Path) -> bool:
     return True
 
 
-def merge(run: Run, path: Path) -> None:
+def merge(run: Run, path: Path, *, passing: bool = False) -> None:
     """All rows of a finished run as one file; its ending says in which form. See ``output.write``.
+
+    Args:
+        passing: leave out of a file of texts alone those that do not pass.
 
     Raises:
         UserError: a shard is missing or damaged, or the file cannot be written.
@@ -334,6 +337,5 @@ def merge(run: Run, path: Path) -> None:
         if path.suffix == ".npz":
             with partial.open("wb") as file:
                 write_arrays(file, run.chunks)
-            return
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(as_lines(run.records(), path.suffix))
+        else:
+            write_records(partial, path.suffix, run.records, passing=passing)

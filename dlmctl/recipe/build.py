@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from dlmctl.control.base import All, AnyOf, Control, Not
 from dlmctl.control.registry import find_control
 from dlmctl.errors import UserError, first_line
-from dlmctl.recipe.recipe import ControlSpec, Misplaced
+from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced
 
 
 def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
@@ -26,13 +28,8 @@ def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
 def _build(spec: ControlSpec) -> Control[Any]:
     if spec.made is not None:
         return spec.made
-    parts = [_build(part) for part in spec.parts]
-    if spec.name == "all":
-        made: Control[Any] = All(parts)
-    elif spec.name == "any":
-        made = AnyOf(parts)
-    elif spec.name == "not":
-        made = Not(parts[0])
+    if spec.name in COMBINATIONS:
+        made = combined(spec.name, [_build(part) for part in spec.parts])
     else:
         kind = find_control(spec.name)
         made = _made(kind, spec)
@@ -41,7 +38,15 @@ def _build(spec: ControlSpec) -> Control[Any]:
 
 
 def _made(kind: type[Control[Any]], spec: ControlSpec) -> Control[Any]:
-    sets = [kind.Params.model_validate(params) for params in spec.params]
+    return made_of(kind, spec, [kind.Params.model_validate(params) for params in spec.params])
+
+
+def made_of(kind: type[Control[Any]], spec: ControlSpec, sets: Sequence[BaseModel]) -> Control[Any]:
+    """The control of an entry, from its sets of parameters.
+
+    Raises:
+        Misplaced: its author's code fails.
+    """
     try:
         return kind.each(sets)
     except UserError:
@@ -49,3 +54,10 @@ def _made(kind: type[Control[Any]], spec: ControlSpec) -> Control[Any]:
     except Exception as error:  # whatever an author's code may do
         what = f"control {spec.name!r} ({kind.__module__}) cannot be made: {first_line(error)}."
         raise Misplaced(spec.place, what) from error
+
+
+def combined(name: str, parts: Sequence[Control[Any]]) -> Control[Any]:
+    """The combination of controls that has this name in a recipe: all, any or not."""
+    if name == "not":
+        return Not(parts[0])
+    return All(parts) if name == "all" else AnyOf(parts)

@@ -24,7 +24,7 @@ def explain(
         kind: the model that ``settings`` do not fit; place: where they stand in ``file``.
     """
     faults = error.errors(include_url=False)
-    found = [(_within(fault["loc"], fault["type"] == "missing", settings), fault) for fault in faults]
+    found = [(settings_place(fault, settings), fault) for fault in faults]
     # Of a value that may be of several kinds: the kind that it is nearest to is the one that fails deepest inside.
     inner, first = max((one for one in found if one[0][: len(found[0][0])] == found[0][0]), key=lambda one: len(one[0]))
     where = (*place, *inner)
@@ -60,6 +60,11 @@ def _quoted(fault: Any, written: str | None) -> str | None:
         return None
     read = _READ_AS.get(type(fault["input"]), "a number")
     return f"YAML reads {written} as {read}; as a word it goes in quotes: '{written}'."
+
+
+def settings_place(fault: Any, settings: Any) -> Place:
+    """Where in ``settings`` one of pydantic's faults is."""
+    return _within(fault["loc"], fault["type"] == "missing", settings)
 
 
 def _within(loc: Sequence[str | int], missing: bool, settings: Any) -> Place:

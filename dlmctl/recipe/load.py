@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.readers import read_sources
-from dlmctl.errors import RecipeError, UserError, first_line
+from dlmctl.errors import ModelError, RecipeError, UserError, first_line
+from dlmctl.recipe.command_line import STANDARD_INPUT, add_control, anchored
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.legacy import renew
 from dlmctl.recipe.matched import MatchedRecipe
-from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced, Recipe
+from dlmctl.recipe.placeholders import placeholders_in
+from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
+from dlmctl.recipe.stray import refuse_stray, with_placeholders
 from dlmctl.recipe.yaml_file import MOST_CHARACTERS, Place, SettingsFile, overlay, parse
+
+# See ``free_recipe``.
+FREE = "candidates: 6\nrank_by: [satisfaction, worst_word]\n"
 
 
 def find_recipe(name: str) -> Path:
@@ -42,26 +51,51 @@ def find_recipe(name: str) -> Path:
     raise RecipeError("there is no such recipe file.", where=name, remedy=f"Bundled recipes: {', '.join(known)}.")
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
+def load_recipe(
+    name: str, overrides: Sequence[str] = (), *, controls: Sequence[str] = (), targets: Any = None
+) -> tuple[Recipe, SettingsFile]:
     """Read and validate a recipe, controls' parameters included; one with ``conditions`` is a ``MatchedRecipe``.
 
     Args:
-        name: a path or the name of a bundled recipe.
+        name: a path or the name of a bundled recipe; ``-`` for standard input.
         overrides: ``key=value`` settings laid over it, keys dotted (``sampler.steps=20``), values YAML.
+        controls: entries of the list of controls as YAML, put behind those of the recipe.
+        targets: in place of the recipe's.
 
     Raises:
         RecipeError: it cannot be read, is empty, or does not validate; the message names file and line.
     """
-    path = find_recipe(name)
+    path = None if name == STANDARD_INPUT else find_recipe(name)
+    where = "standard input" if path is None else str(path)
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with _opened(path) as file:
             text = file.read(MOST_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot be read: {error}.", where=str(path)) from None
-    value, place = parse(text, str(path))
+        raise RecipeError(f"cannot be read: {error}.", where=where) from None
+    value, place = parse(text.removeprefix("\ufeff"), where)
     if value is None:
-        raise RecipeError("the recipe is empty.", where=str(path), remedy="See `dlmctl recipe show pos` for one.")
-    return _checked(value, place, overrides)
+        raise RecipeError("the recipe is empty.", where=where, remedy="See `dlmctl recipe show pos` for one.")
+    if path is not None and path.parent != Path("."):
+        value = anchored(value, path.parent)
+    return _checked(value, place, Laid(overrides, controls, targets))
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdin
+        return
+    with path.open(encoding="utf-8-sig") as file:
+        yield file
+
+
+def free_recipe(model: str | None) -> str:
+    """What is drawn where no recipe is given: of several texts the most fluent, where a scorer tells which."""
+    try:
+        scored = (resolve(model or DEFAULT_MODEL) / "scorer").is_dir()
+    except ModelError:  # whoever loads it says what is wrong
+        scored = False
+    return FREE if scored else ""
 
 
 def load_matched(name: str, overrides: Sequence[str] = ()) -> tuple[MatchedRecipe, SettingsFile]:
@@ -76,19 +110,21 @@ def load_matched(name: str, overrides: Sequence[str] = ()) -> tuple[MatchedRecip
     return recipe, file
 
 
-def read_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, SettingsFile]:
+def read_recipe(
+    text: str, name: str, overrides: Sequence[str] = (), *, controls: Sequence[str] = ()
+) -> tuple[Recipe, SettingsFile]:
     """``load_recipe`` for a YAML text at hand, which may be empty; ``name`` stands for the file in messages."""
     value, file = parse(text, name)
-    return _checked({} if value is None else value, file, overrides)
+    return _checked({} if value is None else value, file, Laid(overrides, controls))
 
 
-def validated(settings: dict[str, Any]) -> tuple[Recipe, SettingsFile]:
+def validated(settings: dict[str, Any], *, targets: Any = None) -> tuple[Recipe, SettingsFile]:
     """``load_recipe`` for settings as Python values; messages name the setting where they have no line to name.
 
     Raises:
         RecipeError: they do not validate.
     """
-    return _checked(deepcopy(settings), InPython("recipe"), ())
+    return _checked(deepcopy(settings), InPython("recipe"), Laid(targets=targets))
 
 
 class InPython(SettingsFile):
@@ -98,19 +134,39 @@ class InPython(SettingsFile):
         return ".".join(map(str, place)) or self.name
 
 
-def _checked(value: Any, file: SettingsFile, overrides: Sequence[str]) -> tuple[Recipe, SettingsFile]:
+class Laid(NamedTuple):
+    """What is laid over a recipe before it is checked; see ``load_recipe``."""
+
+    overrides: Sequence[str] = ()
+    controls: Sequence[str] = ()
+    targets: Any = None
+
+    def over(self, settings: dict[str, Any], file: SettingsFile) -> None:
+        """Put it there, and note in ``file`` what comes from the command line."""
+        overlay(settings, self.overrides, file)
+        for entry in self.controls:
+            add_control(settings, entry, file)
+        if self.targets is not None:
+            settings["targets"] = self.targets
+
+
+def _checked(value: Any, file: SettingsFile, laid: Laid) -> tuple[Recipe, SettingsFile]:
     if not isinstance(value, dict):
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
-    overlay(value, overrides, file)
+    laid.over(value, file)
     renew(value, file)
     _read_source(value, file)
     kind = MatchedRecipe if "conditions" in value else Recipe
+    if value.get("targets") is not None:
+        value = with_placeholders(value, file)
     try:
         recipe = kind.model_validate(value)
+        refuse_stray(recipe, file)
         for specs in recipe.spec_sets():
             for spec in specs:
                 _validate_params(spec, file)
-            _refuse_contradictions(specs, file)
+            if recipe.targets is None:
+                _refuse_contradictions(specs, file)
     except ValidationError as error:
         raise explain(error, kind, (), file, value) from None
     except Misplaced as misplaced:
@@ -141,6 +197,8 @@ def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:
     except UserError as error:
         raise Misplaced(spec.place, str(error)) from None
     for number, params in enumerate(spec.params):
+        if any(placeholders_in(params)):
+            continue  # each row of the targets is checked when its turn comes
         try:
             control.Params.model_validate(params)
         except ValidationError as error:

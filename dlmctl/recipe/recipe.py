@@ -2,7 +2,7 @@
 
 A control stands in the list ``controls`` under its name, ``- pos: {tags: [...]}``, with an optional ``weight``
 beside it; ``all``, ``any`` and ``not`` nest controls. A list of parameter sets (``- pos: [{...}, {...}]``) gives
-each sample its own, in turn.
+each sample its own, in turn. ``- length: 8`` is short for the first parameter.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StrictI
 from pydantic_core import CoreSchema, core_schema
 
 from dlmctl.control.base import Composite, Control
-from dlmctl.errors import RecipeError
+from dlmctl.control.registry import find_control
+from dlmctl.control.shorthand import is_short, written_out
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.presets import Preset, filled
-from dlmctl.recipe.settings import Criterion, Guidance, SamplerSettings, TextPrompt, Until
+from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Given, Value
 
 COMBINATIONS = ("all", "any", "not")
 # Of one recipe, nested ones counted; of one control; as a factor, which float32 can still multiply.
 MOST_CONTROLS, MOST_SETS, MOST_WEIGHT = 100, 10_000, 1e6
+# Rows of a table inside a recipe; a file of them may have more.
+MOST_TARGETS = 100_000
 
 Item = TypeVar("Item")
 Some = Annotated[list[Item], Field(min_length=1)]
@@ -90,6 +94,13 @@ class Recipe(BaseModel):
     seed: StrictInt = Field(
         0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch"
     )
+    targets: str | list[dict[str, Any]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST_TARGETS,
+        description="a table whose rows fill the placeholders {column} of controls, label and source, `samples` texts "
+        "each: a file (.csv, .tsv, .jsonl, .txt), - for standard input, or a list of rows",
+    )
     label: Value | Some[Value] | None = Field(
         None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
     )
@@ -103,6 +114,10 @@ class Recipe(BaseModel):
     preset: Preset = Field("balanced", description="settings of sampler and guidance where the recipe says nothing")
     sampler: SamplerSettings = SamplerSettings()
     guidance: Guidance = Guidance()
+    quota: Quota | None = Field(
+        None, description="draw until `samples` texts (of each row of targets) pass and differ, within a bound"
+    )
+    unique: bool = Field(False, description="no text twice, and none of the model's training text where it is known")
     until: Until | None = Field(None, description="draw texts again that are not good enough; the best are kept")
     candidates: StrictInt = Field(
         1, ge=1, le=1000, description="texts drawn for each sample in each round; the best is kept"
@@ -201,6 +216,8 @@ def _spec(entry: Any, place: Place) -> ControlSpec:
     if name in COMBINATIONS:
         return _combination(name, value, weight, inside)
     sets = value if isinstance(value, list) else [value]
+    if is_short(value):
+        sets = _written_out(name, value, inside)
     if not sets:
         raise Misplaced(inside, f"`{name}` has an empty list of parameter sets.")
     if len(sets) > MOST_SETS:
@@ -221,6 +238,13 @@ def _combination(name: str, value: Any, weight: float, place: Place) -> ControlS
         (inner,) = parts[0].parts
         return inner.model_copy(update={"weight": weight * parts[0].weight * inner.weight})
     return ControlSpec(name=name, parts=parts, weight=weight, place=place)
+
+
+def _written_out(name: str, value: Any, place: Place) -> list[dict[str, Any]]:
+    try:
+        return written_out(find_control(name).Params, value)
+    except UserError as error:
+        raise Misplaced(place, str(error)) from None
 
 
 def _not_params(place: Place, item: Any) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from dlmctl.control.registry import log
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 
+# The first parameter alone.
+SHORT = {"type": ["string", "number", "boolean"]}
+
 
 def recipe_schema() -> dict[str, Any]:
     """JSON schema of a recipe, with the parameters of every installed control that works."""
@@ -27,7 +30,9 @@ def recipe_schema() -> dict[str, Any]:
         definitions.update({f"{corner}.{key}": value for key, value in params.pop("$defs", {}).items()})
         definitions[corner] = params
         one = {"$ref": f"#/$defs/{corner}"}
-        entries[plugin.name] = {"anyOf": [one, {"type": "array", "items": one}]}
+        entries[plugin.name] = {
+            "anyOf": [one, {"type": "array", "items": one}, SHORT, {"type": "array", "items": SHORT}]
+        }
     control = {"$ref": "#/$defs/control"}
     for name in ("all", "any"):
         entries[name] = {"type": "array", "items": control, "minItems": 1}
@@ -41,3 +46,7 @@ def recipe_schema() -> dict[str, Any]:
     schema["properties"]["controls"]["items"] = control
     schema["properties"]["conditions"]["additionalProperties"]["items"] = control
     return schema
+
+
+def _list_of(kind: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": kind}

@@ -153,4 +153,20 @@ class Until(BaseModel):
     satisfied: Literal["all", "any"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "all", description="all or any of the checks passed, or the least mean score of the checks"
     )
+    lm_score: float | None = Field(
+        None, ge=0, le=100, description="most nats per token under the scorer beside the model"
+    )
+    worst_word: float | None = Field(
+        None, ge=0, le=100, description="most nats of the word that the scorer finds least likely"
+    )
     max_rounds: int = Field(4, ge=1, le=1000, description="rounds of drawing, the first included")
+
+
+class Quota(BaseModel):
+    """How hard to try for as many texts as are asked for that pass and differ."""
+
+    model_config = STRICT
+
+    attempts: int = Field(
+        20, ge=1, le=100_000, description="texts drawn for each that is wanted, at most, counted over a row's together"
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,20 +26,22 @@ class Prompt:
     Attributes:
         labels: numbers of labels, their count for none; sources: rows of source ids.
         texts: tokens that stand before a text, of models over tokens; the last of them in the place of START.
+        places: of samples that are not dealt one in turn, which one they have.
     """
 
     labels: Sequence[int] = ()
     sources: Sequence[Sequence[int]] = ()
     texts: Sequence[Sequence[int]] = ()
+    places: Mapping[int, int] = field(default_factory=dict)
 
     def label(self, sample: int) -> int | None:
-        return self.labels[sample % len(self.labels)] if self.labels else None
+        return self.labels[self.places.get(sample, sample) % len(self.labels)] if self.labels else None
 
     def source(self, sample: int) -> Sequence[int] | None:
-        return self.sources[sample % len(self.sources)] if self.sources else None
+        return self.sources[self.places.get(sample, sample) % len(self.sources)] if self.sources else None
 
     def text(self, sample: int) -> Sequence[int]:
-        return self.texts[sample % len(self.texts)] if self.texts else ()
+        return self.texts[self.places.get(sample, sample) % len(self.texts)] if self.texts else ()
 
 
 class ClassifierFree(Gaussian):

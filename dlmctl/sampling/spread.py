@@ -39,9 +39,8 @@ def device_map(network: FullAttention, budgets: Mapping[int, int]) -> dict[str, 
 
     inner = network.network
     blocks = [type(inner.model.layers[0]).__name__]
-    found: dict[str, int | str] = infer_auto_device_map(
-        inner, max_memory={**budgets, "cpu": 1 << 60}, no_split_module_classes=blocks
-    )
+    most = dict[int | str, int](budgets.items()) | {"cpu": 1 << 60}
+    found: dict[str, int | str] = infer_auto_device_map(inner, max_memory=most, no_split_module_classes=blocks)
     return found
 
 

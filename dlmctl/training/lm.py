@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, load_splits, padded, stream
+from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
@@ -176,6 +177,7 @@ class LanguageModelTask:
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write a trained model with all that belongs to it."""
         save_pretrained(cast("DiffusionLM", model), self.tokenizer, folder, source_tokenizer=self._source_words())
+        write_known_texts(folder, texts_in(self.train, self.tokenizer))
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.times.state_dict()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, padded, stream
+from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import (
     MASKINGS,
@@ -166,6 +167,7 @@ class MaskedTask:
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write a trained model with all that belongs to it."""
         save_pretrained(cast("MaskedLM", model), self.tokenizer, folder)
+        write_known_texts(folder, texts_in(self.train, self.tokenizer))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}

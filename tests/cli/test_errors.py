@@ -91,7 +91,7 @@ def said(*arguments):
             "good.yaml:5: unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
         ),
         ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),
-        ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .npz."),
+        ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .csv, .tsv, .npz, .parquet."),
     ],
 )
 def test_generate(here, options, message):
@@ -170,7 +170,7 @@ def test_what_is_no_fault_of_the_user_keeps_its_traceback(here, monkeypatch):
 def test_markup_in_texts_and_errors_is_printed_as_it_stands(capsys, monkeypatch):
     import numpy as np
 
-    from dlmctl.cli.render import print_generation
+    from dlmctl.cli.render_texts import print_generation
     from dlmctl.generation.results import Generation, Sample
 
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -185,16 +185,16 @@ def test_markup_in_texts_and_errors_is_printed_as_it_stands(capsys, monkeypatch)
 # Says by a file that sampling has begun.
 WORKING = """
 import pathlib
-import dlmctl.generation.generate
+import dlmctl.generation.rounds
 from dlmctl.cli import main
 
-draw = dlmctl.generation.generate.draw_texts
+draw = dlmctl.generation.rounds.draw_texts
 
 def working(*arguments, **options):
     pathlib.Path("working").touch()
     yield from draw(*arguments, **options)
 
-dlmctl.generation.generate.draw_texts = working
+dlmctl.generation.rounds.draw_texts = working
 main()
 """
 

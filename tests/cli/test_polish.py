@@ -100,9 +100,9 @@ def test_counts_are_printed_as_counts():
 def test_the_mark_of_a_text_that_does_not_pass_is_explained(capsys):
     import numpy as np
 
-    from dlmctl.cli.render import print_generation
+    from dlmctl.cli.render_texts import print_generation
     from dlmctl.control.base import Check
-    from dlmctl.generation.generate import Generation, Sample
+    from dlmctl.generation.results import Generation, Sample
 
     for passed, said in ((False, True), (True, False)):
         checks = {"pos": Check(0.5, passed, "word 2")}

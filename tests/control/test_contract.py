@@ -15,7 +15,8 @@ from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import examine
-from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.generation.generate import generate
+from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.settings import SamplerSettings
 

@@ -9,7 +9,7 @@ from dlmctl.cli import app
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import DataError
 from dlmctl.evaluation.decode import decode
-from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.run import run_recipe
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
 from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats
 from dlmctl.recipe.recipe import Recipe

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from dlmctl.cli import app
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import examine, validate_recipe
-from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
 
 FAULTS = [

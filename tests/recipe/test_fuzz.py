@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlmctl.errors import UserError
-from dlmctl.generation.generate import run_recipe
 from dlmctl.generation.results import Generation
+from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 from tests.conftest import SENTENCES
@@ -107,12 +107,40 @@ def weighted(entry: Any, weight: Any) -> Any:
     return {**entry, "weight": weight} if isinstance(entry, dict) else entry
 
 
-controls = st.recursive(leaves, nested, max_leaves=4)
+holes = st.sampled_from(
+    ["{word}", "{n}", "{none}", "a {word} .", "{}", "{ word}", "{word", {"word": None}, {"n": None}]
+)
+rows = st.lists(
+    mostly(
+        st.dictionaries(
+            st.sampled_from(["word", "n", "other"]), mostly(words | counts | st.sampled_from(["4", "4.0", "a; b", ""]))
+        )
+    ),
+    min_size=1,
+    max_size=4,
+)
+filled_leaves = st.one_of(
+    st.fixed_dictionaries({"length": mapping(words=holes | counts, tolerance=holes)}),
+    st.fixed_dictionaries({"contains": holes | mapping(words=holes | st.lists(holes | words, max_size=3))}),
+    st.fixed_dictionaries({"infill": mapping(template=holes | templates)}),
+    st.fixed_dictionaries({"pos": holes | mapping(tags=holes | tags, pass_at=holes)}),
+    st.fixed_dictionaries({"not": st.fixed_dictionaries({"avoid": mapping(words=st.lists(holes, max_size=2))})}),
+)
+short_leaves = st.one_of(
+    st.fixed_dictionaries({"length": counts | st.lists(counts, max_size=2)}),
+    st.fixed_dictionaries({"contains": words | phrases}),
+    st.fixed_dictionaries({"check": odd | st.sampled_from(["none.py:f", "x:y", ".py:f"])}),
+    st.fixed_dictionaries({"none.py:Control": odd}),
+)
+controls = st.recursive(leaves | filled_leaves | short_leaves, nested, max_leaves=4)
 entries = controls | st.builds(weighted, controls, mostly(st.floats(0, 10)))
 recipes = mapping(
     description=words,
     samples=counts,
     seed=counts,
+    targets=mostly(st.none() | rows, st.sampled_from(["none.csv", "none", "", "."]) | odd),
+    quota=mostly(st.none(), mapping(attempts=counts)),
+    unique=st.booleans(),
     label=mostly(st.none(), words | phrases),
     source=mostly(st.none(), words | st.dictionaries(words, words, max_size=2)),
     controls=st.lists(entries, max_size=3),
@@ -144,7 +172,12 @@ recipes = mapping(
         since=shares,
         until=shares,
     ),
-    until=mapping(satisfied=st.sampled_from(["all", "any"]) | shares, max_rounds=counts),
+    until=mapping(
+        satisfied=st.sampled_from(["all", "any"]) | shares,
+        max_rounds=counts,
+        lm_score=mostly(st.none(), shares),
+        worst_word=mostly(st.none(), shares),
+    ),
     candidates=st.integers(1, 2),
     rank_by=st.lists(mostly(st.sampled_from(["satisfaction", "mbr"]), st.just("lm_score")), min_size=1, max_size=2),
     batch_size=counts,
@@ -201,7 +234,9 @@ def smaller(recipe: Recipe) -> Recipe:
     """The same with few texts in few steps."""
     sampler = recipe.sampler.model_copy(update={"steps": min(recipe.sampler.steps or 2, 2)})
     until = recipe.until and recipe.until.model_copy(update={"max_rounds": min(recipe.until.max_rounds, 2)})
-    return recipe.model_copy(update={"samples": min(recipe.samples, 3), "sampler": sampler, "until": until})
+    quota = recipe.quota and recipe.quota.model_copy(update={"attempts": min(recipe.quota.attempts, 2)})
+    fewer = {"samples": min(recipe.samples, 3), "sampler": sampler, "until": until, "quota": quota}
+    return recipe.model_copy(update=fewer)
 
 
 def outcome(text: str, pretrained: Any) -> Generation | UserError:

@@ -83,7 +83,7 @@ controls:
         ("controls:\n  - length: [{words: 3},\n      {words: x}]\n", "mine.yaml:3: controls.0.length.1.words: input"),
         ("controls:\n  - {length: {words: 3}, weight: .inf}\n", "mine.yaml:2: weight must be a number from 0 to"),
         (
-            "controls:\n  - contains: [pub]\n",
+            "controls:\n  - contains: [{words: [pub]}, pub]\n",
             "mine.yaml:2: parameters are written as a mapping, not 'pub'. `dlmctl con",
         ),
         (

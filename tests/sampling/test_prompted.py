@@ -17,8 +17,9 @@ from dlmctl.diffusion.samplers import ddim
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.evaluation.nll import likelihood, read_texts
 from dlmctl.generation.bulk import generate_shards
-from dlmctl.generation.generate import generate, run_recipe
+from dlmctl.generation.generate import generate
 from dlmctl.generation.prompts import read_prompt
+from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import SamplerSettings

@@ -1,0 +1,183 @@
+"""A table of targets, of any number of rows: read once, kept on disk, and any rows of it at hand after that.
+
+Tables come from spreadsheets, scripts and people: CSV with commas or semicolons, tab-separated values, JSON lines, a
+text a line, Parquet. What is read is written to a file without a name, so that memory holds two numbers a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import sys
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from dlmctl.datasets.lines import filled_lines, json_lines, plain_suffix, raw_lines
+from dlmctl.datasets.tables import parquet_rows, table_rows
+from dlmctl.errors import DataError, readable
+
+MOST_ROWS = 10_000_000
+MOST_COLUMNS = 1000
+# Of one row, written out as JSON.
+MOST_BYTES = 2**20
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".parquet")
+# The column of a file that has a text a line.
+LINE = "line"
+STANDARD_INPUT = "standard input"
+
+
+class Row(NamedTuple):
+    """A row: its number, from 1, where it stands, and its cells; those that are empty are left out."""
+
+    number: int
+    where: str
+    cells: Mapping[str, Any]
+
+
+class TargetTable:
+    """The rows of a table.
+
+    Attributes:
+        name: of the file.
+        columns: in order, of all rows.
+        digest: SHA-256 of all cells.
+    """
+
+    def __init__(self, name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Reads ``rows``, each with its line; see ``open_table``.
+
+        Raises:
+            DataError: there are none, or too many, or one is too large.
+        """
+        self.name = name
+        # It lives as long as the table.
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._starts, self._lines = array("Q"), array("Q")
+        columns: dict[str, None] = {}
+        digest = hashlib.sha256()
+        at = 0
+        for line, row in rows:
+            cells = {name: cell for name, value in row.items() if (cell := _cell(value)) is not None}
+            if not cells:
+                continue
+            if len(self._starts) == MOST_ROWS:
+                raise DataError(f"has more than {MOST_ROWS:,} rows.", where=self.where(line), remedy="Split it.")
+            columns.update(dict.fromkeys(row))
+            written = json.dumps(cells, default=str).encode() + b"\n"
+            if len(written) > MOST_BYTES or len(columns) > MOST_COLUMNS:
+                limit = f"more than {MOST_COLUMNS:,} columns" if len(columns) > MOST_COLUMNS else "a row of over 1 MiB"
+                raise DataError(f"has {limit}.", where=self.where(line))
+            self._starts.append(at)
+            self._lines.append(line)
+            at += self._file.write(written)
+            digest.update(written)
+        if not self._starts:
+            raise DataError("holds no rows.", where=name, remedy="Below the header stands a row for each target.")
+        self.columns, self.digest = list(columns), digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def where(self, line: int) -> str:
+        """``targets.csv:12``."""
+        return f"{self.name}:{line}"
+
+    def rows(self, numbers: Sequence[int]) -> list[Row]:
+        """The rows with these numbers, counted from 0."""
+        found = []
+        for number in numbers:
+            self._file.seek(self._starts[number])
+            cells = json.loads(self._file.readline())
+            found.append(Row(number + 1, self.where(self._lines[number]), cells))
+        return found
+
+
+def open_table(source: str) -> TargetTable:
+    """The table in a file; ``-`` for standard input.
+
+    Raises:
+        DataError: it cannot be read, is not UTF-8, has a column twice, a row with more cells than columns, or no rows.
+    """
+    if source == "-":
+        with _standard_input() as path:
+            try:
+                return TargetTable(STANDARD_INPUT, _rows_of(path))
+            except DataError as error:
+                where = (error.where or "").replace(str(path), STANDARD_INPUT)
+                raise DataError(error.what, where=where, remedy=error.remedy) from None
+    path = Path(source)
+    if plain_suffix(path) not in ENDINGS:
+        what = f"the ending {path.suffix!r} is not known for targets."
+        raise DataError(what, where=source, remedy=f"Use {', '.join(ENDINGS)}.")
+    return TargetTable(source, _rows_of(path))
+
+
+def table_of(rows: Iterable[Any], name: str = "targets") -> TargetTable:
+    """The table of rows at hand, each a mapping of columns to cells.
+
+    Raises:
+        DataError: one is no such mapping, or there are none.
+    """
+
+    def checked() -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
+                what = f"a row is a mapping of columns to cells, not {readable(repr(row), 80)}."
+                raise DataError(what, where=f"{name}:{number}")
+            yield number, row
+
+    return TargetTable(name, checked())
+
+
+@contextmanager
+def _standard_input() -> Iterator[Path]:
+    """What standard input holds, as a file: JSON lines where it begins with a brace, else CSV."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "targets"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        first = next((line.text for line in filled_lines(path)), "")
+        yield path.rename(path.with_suffix(".jsonl" if first.startswith("{") else ".csv"))
+
+
+def _rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    kind = plain_suffix(path)
+    if kind in (".jsonl", ".ndjson"):
+        for number, value in json_lines(path):
+            if not isinstance(value, dict):
+                raise DataError("a row is a JSON object.", where=f"{path}:{number}")
+            yield number, value
+    elif kind == ".txt":
+        for number, text in raw_lines(path):
+            yield number, {LINE: text.rstrip("\r\n")}
+    elif kind == ".parquet":
+        yield from parquet_rows(path, [])
+    else:
+        yield from _cells_of(path)
+
+
+def _cells_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of CSV and tab-separated values, as spreadsheets write them."""
+    for number, row in table_rows(path, []):
+        over = [cell for cell in (*row.pop(None, []), row.pop("", None)) if cell and cell.strip()]
+        if over:
+            what = f"the row has more cells than there are columns: {readable(over[0], 60)!r} is in none."
+            raise DataError(what, where=f"{path}:{number}", remedy="A cell with a comma in it goes in double quotes.")
+        yield number, row
+
+
+def _cell(value: Any) -> Any:
+    """A cell, None where it is empty: a text of white space, nothing, or not a number."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if hasattr(value, "item"):  # numbers of numpy
+        return _cell(value.item())
+    return value

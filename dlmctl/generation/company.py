@@ -1,0 +1,70 @@
+"""What the samples of one call share with others: who must differ from whom, whose attempts are counted together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Composite, Control
+from dlmctl.datasets.known_texts import known_texts
+from dlmctl.generation.distinct import Distinct
+from dlmctl.generation.rounds import Rounds
+from dlmctl.recipe.settings import Quota, Until
+
+
+class Company(NamedTuple):
+    """The others of a longer run.
+
+    Attributes:
+        group: of a sample, the row of targets that it belongs to; the run is one group if not given.
+        distinct: the texts of the run so far, where none may come twice.
+        fluency: whether texts are scored where the model has a scorer.
+    """
+
+    group: Callable[[int], int] | None = None
+    distinct: Distinct | None = None
+    fluency: bool = True
+
+
+ALONE = Company()
+UNSCORED = Company(fluency=False)
+
+
+def with_company(
+    rounds: Rounds,
+    control: Control[Any] | None,
+    pretrained: Pretrained,
+    company: Company,
+    extent: tuple[Quota | None, bool],
+    untold: bool,
+) -> Rounds:
+    """The rounds with what else they depend on.
+
+    Args:
+        extent: the quota, if there is one, and whether no text may come twice in the run.
+        untold: whether nothing was said of when a text is good enough: with a quota, or a control that is met by
+            rejection, it is when it passes, and where texts must differ, when it is new.
+    """
+    quota, unique = extent
+    if untold and (quota is not None or (control is not None and rejects(control))):
+        rounds = rounds._replace(until=Until())
+    elif untold and unique:
+        rounds = rounds._replace(until=Until(satisfied=0.0))
+    distinct = company.distinct
+    if unique and distinct is None:
+        distinct = distinct_of(pretrained)
+    elif quota is not None and distinct is None:
+        distinct = Distinct(company.group)
+    return rounds._replace(quota=quota, group=company.group, distinct=distinct, fluency=company.fluency)
+
+
+def distinct_of(pretrained: Pretrained) -> Distinct:
+    """What tells the texts of a run apart, and from the training text of its model where that is known."""
+    return Distinct(known=known_texts(pretrained.folder))
+
+
+def rejects(control: Control[Any]) -> bool:
+    """Whether a control, or a part of it, is met by drawing again."""
+    parts = control.parts if isinstance(control, Composite) else []
+    return control.by_rejection or any(map(rejects, parts))

@@ -1,0 +1,88 @@
+"""Results as flat rows: one column a figure, as tables, data frames and Parquet have them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+Record = Mapping[str, Any]
+# Columns of every row, before and behind those of the controls.
+BEFORE = ("text", "passed")
+SCORED = ("lm_score", "worst_word", "worst_nats")
+# What a record holds, by its kind; all else is text.
+KINDS: Mapping[str, type] = {
+    "index": int,
+    "row": int,
+    "passed": bool,
+    "rounds": int,
+    "seed": int,
+    "lm_score": float,
+    "worst_nats": float,
+}
+
+
+class Columns:
+    """The columns of flat rows, found by looking at every record once.
+
+    A column of the user's table whose name is taken by a result gets ``target_`` in front.
+    """
+
+    def __init__(self) -> None:
+        self.targets: dict[str, None] = {}
+        self.controls: dict[str, None] = {}
+        self.others: dict[str, None] = {}
+        self.scored = self.rows = False
+
+    def see(self, record: Record) -> None:
+        """Note what a record has."""
+        self.rows |= "row" in record
+        self.targets.update(dict.fromkeys(record.get("columns", ())))
+        self.controls.update(dict.fromkeys(record["checks"]))
+        self.scored |= "lm_score" in record
+        nested = ("index", "row", "columns", "words", "checks", *BEFORE, *SCORED)
+        self.others.update(dict.fromkeys(name for name in record if name not in nested))
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Columns:
+        """The columns of all records."""
+        made = cls()
+        for record in records:
+            made.see(record)
+        return made
+
+    @cached_property
+    def renamed(self) -> dict[str, str]:
+        """The name here of every column of the user's table."""
+        return {name: f"target_{name}" if name in self._taken() else name for name in self.targets}
+
+    @cached_property
+    def kinds(self) -> dict[str, type]:
+        """All of them, in order, each with the type of what it holds."""
+        before = ("index", *(("row",) if self.rows else ()))
+        behind = (*(SCORED if self.scored else ()), *self.others)
+        own = dict.fromkeys(self.renamed.values(), str)
+        return {**self._named(before), **own, **self._named(BEFORE), **self._verdicts(), **self._named(behind)}
+
+    def row(self, record: Record) -> dict[str, Any]:
+        """A record by these columns; None where it has nothing."""
+        found: dict[str, Any] = dict.fromkeys(self.kinds)
+        for name, value in record.items():
+            if name in found and name not in self.renamed.values():
+                found[name] = value
+        for name, cell in record.get("columns", {}).items():
+            found[self.renamed[name]] = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+        for name, check in record["checks"].items():
+            found |= {f"{name}_{part}": check[part] for part in ("score", "passed", "why")}
+        return found
+
+    def _verdicts(self) -> dict[str, type]:
+        parts = (("score", float), ("passed", bool), ("why", str))
+        return {f"{name}_{part}": kind for name in self.controls for part, kind in parts}
+
+    def _named(self, names: Iterable[str]) -> dict[str, type]:
+        return {name: KINDS.get(name, str) for name in names}
+
+    def _taken(self) -> set[str]:
+        return {"index", "row", *BEFORE, *self._verdicts(), *SCORED, *self.others}

@@ -1,0 +1,40 @@
+"""Results for pandas and for Hugging Face's datasets, where these are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlmctl.errors import UserError
+from dlmctl.generation.flat import Columns, Record
+
+
+def as_frame(records: Sequence[Record]) -> Any:
+    """A ``pandas.DataFrame`` of flat rows.
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        remedy = 'Install it with `pip install "dlmctl[pandas]"`.'
+        raise UserError("a data frame needs pandas.", remedy=remedy) from None
+    columns = Columns.of(records)
+    return pandas.DataFrame([columns.row(record) for record in records], columns=list(columns.kinds))
+
+
+def as_dataset(records: Sequence[Record]) -> Any:
+    """A ``datasets.Dataset`` of flat rows.
+
+    Raises:
+        UserError: the package datasets is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        remedy = 'Install it with `pip install "dlmctl[datasets]"`.'
+        raise UserError("a data set needs the package datasets.", remedy=remedy) from None
+    columns = Columns.of(records)
+    rows = [columns.row(record) for record in records]
+    return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in columns.kinds})

@@ -1,0 +1,205 @@
+"""Rounds of drawing: draw, check, choose, and draw again what is not good enough, until it is or a bound is reached."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from dlmctl.control.base import Check, check_all
+from dlmctl.diffusion.noise import Draw
+from dlmctl.generation.distinct import LABEL, Distinct
+from dlmctl.generation.ranking import satisfied, utilities
+from dlmctl.generation.results import Sample
+from dlmctl.generation.trace import Trace
+from dlmctl.metrics.fluency import fluency_of
+from dlmctl.metrics.lm_score import Judge, load_scorer, scorer_of
+from dlmctl.recipe.settings import Criterion, Quota, Until
+from dlmctl.sampling.draw import Drawn, Progress, draw_texts
+from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.walk import OnStep
+
+# With a quota, texts drawn in a round at least: a batch of fewer costs nearly as much.
+FEWEST_DRAWN = 64
+
+
+class Rounds(NamedTuple):
+    """What is drawn: which samples, from which seed, how often, and which draw of each is kept.
+
+    Attributes:
+        group: of a sample, those with which it shares the attempts of a quota; all share them if not given.
+        distinct: what tells whether texts differ, where they are to.
+        fluency: whether the texts kept are scored, wherever the model has a scorer.
+    """
+
+    numbers: Sequence[int]
+    seed: int
+    until: Until
+    candidates: int
+    rank_by: Sequence[Criterion]
+    quota: Quota | None = None
+    group: Callable[[int], int] | None = None
+    distinct: Distinct | None = None
+    fluency: bool = True
+
+
+class Watching(NamedTuple):
+    """Who looks on: ``progress`` at the steps, ``on_step`` at what happens in them."""
+
+    progress: Progress | None = None
+    on_step: OnStep | None = None
+
+
+def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
+    """The best text of each sample, after as many rounds of drawing as it takes.
+
+    Raises:
+        ModelError: they are ranked or bounded by a scorer that the model does not have.
+        UserError: as ``draw_texts``.
+    """
+    bounded = asked.until.lm_score is not None or asked.until.worst_word is not None
+    several = asked.candidates > 1 or asked.until.max_rounds > 1 or asked.quota is not None
+    ranked = several and bool({"lm_score", "worst_word"} & set(asked.rank_by))
+    folder = plan.pretrained.folder / "scorer"
+    scorer = load_scorer(folder) if bounded or ranked else scorer_of(plan.pretrained.folder) if asked.fluency else None
+    if scorer is not None:
+        scorer[0].to(plan.pretrained.model.embeddings.device)
+    drawing = _Drawing(plan, asked, watching, scorer, at_once=bounded or ranked)
+    number = 0
+    while open_samples := drawing.open(number):
+        number += 1
+        drawing.round(open_samples, number)
+    best = [drawing.best[i] for i in asked.numbers]
+    return best if scorer is None or drawing.at_once else _scored(plan, scorer, best)
+
+
+@dataclass
+class _Drawing:
+    """The state of the rounds.
+
+    Attributes:
+        at_once: whether each draw is scored when it is checked, as the choice depends on it.
+        attempts: draws of each sample so far; spent: of each group.
+    """
+
+    plan: Plan
+    asked: Rounds
+    watching: Watching
+    scorer: Judge | None
+    at_once: bool
+    best: dict[int, Sample] = field(default_factory=dict)
+    attempts: Counter[int] = field(default_factory=Counter)
+    spent: Counter[int] = field(default_factory=Counter)
+
+    def open(self, number: int) -> list[int]:
+        """The samples that are to be drawn after so many rounds."""
+        asked = self.asked
+        if asked.quota is None and number == asked.until.max_rounds:
+            return []
+        found = [i for i in asked.numbers if i not in self.best or not good_enough(self.best[i], asked.until)]
+        if asked.quota is None:
+            return found
+        left = {group: asked.quota.attempts * size - self.spent[group] for group, size in self.sizes.items()}
+        kept: list[int] = []
+        for i in found:
+            left[self._group(i)] -= 1
+            if left[self._group(i)] >= 0:
+                kept.append(i)
+        return kept
+
+    @cached_property
+    def sizes(self) -> Counter[int]:
+        """How many samples each group has."""
+        return Counter(map(self._group, self.asked.numbers))
+
+    def _group(self, sample: int) -> int:
+        return 0 if self.asked.group is None else self.asked.group(sample)
+
+    def _each(self, open_samples: Sequence[int]) -> int:
+        """How many texts are drawn for each sample of a round."""
+        asked, wanted = self.asked, Counter(map(self._group, open_samples))
+        if asked.quota is None:
+            return asked.candidates
+        left = [asked.quota.attempts * self.sizes[group] - self.spent[group] for group in wanted]
+        most = min(some // wanted[group] for some, group in zip(left, wanted, strict=True))
+        return max(1, min(most, max(asked.candidates, FEWEST_DRAWN // len(open_samples))))
+
+    def round(self, open_samples: Sequence[int], number: int) -> None:
+        """Draw each of the samples, and keep the best text that it has now."""
+        asked, each = self.asked, self._each(open_samples)
+        draws = [
+            Draw(asked.seed, sample, attempt)
+            for sample in open_samples
+            for attempt in range(self.attempts[sample], self.attempts[sample] + each)
+        ]
+        found: dict[int, list[Sample]] = {i: [self.best[i]] if i in self.best else [] for i in open_samples}
+        if asked.distinct is not None:
+            asked.distinct.release([self.best[i] for i in open_samples if i in self.best])
+        drawn = draw_texts(self.plan, draws, progress=self.watching.progress, on_step=self.watching.on_step)
+        for sample in self._checked(drawn):
+            found[sample.index].append(sample)
+        for i, texts in found.items():
+            self.best[i] = replace(self._best(texts), rounds=number)
+            self.attempts[i] += each
+            self.spent[self._group(i)] += each
+
+    def _checked(self, drawn: Iterator[Drawn]) -> Iterator[Sample]:
+        """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""
+        plan, in_order = self.plan, sorted(drawn, key=lambda result: result.draw)
+        # A judge may be a network too.
+        for results in [[one] for one in in_order] if plan.sampler.deterministic else [in_order]:
+            samples, texts = [result.draw.sample for result in results], [result.words for result in results]
+            checks = check_all(plan.control, samples, texts)
+            made = [_sample(plan, result, one) for result, one in zip(results, checks, strict=True)]
+            yield from made if self.scorer is None or not self.at_once else _scored(plan, self.scorer, made)
+
+    def _best(self, texts: list[Sample]) -> Sample:
+        distinct = self.asked.distinct
+        if distinct is not None:
+            texts = [distinct.checked(text) for text in texts]
+        best = texts[0]
+        if len(texts) > 1:
+            until = self.asked.until
+            bounded = until.lm_score is not None or until.worst_word is not None
+            enough = [(good_enough(text, until),) if bounded else () for text in texts]
+            values = utilities(
+                self.asked.rank_by,
+                self.plan.pretrained,
+                [text.words for text in texts],
+                [text.checks for text in texts],
+                [text.nats for text in texts],
+                [text.fluency for text in texts],
+            )
+            best = texts[max(range(len(texts)), key=lambda at: (*enough[at], *values[at]))]
+        if distinct is not None:
+            distinct.take(best.index, best.text)
+        return best
+
+
+def good_enough(sample: Sample, until: Until) -> bool:
+    """Whether a text ends the drawing of its sample: a text that is no new one never does."""
+    new = sample.checks.get(LABEL)
+    others = {name: check for name, check in sample.checks.items() if name != LABEL}
+    return (new is None or new.passed) and satisfied(others, until, sample.fluency)
+
+
+def _sample(plan: Plan, drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
+    text = plan.pretrained.tokenizer.text(drawn.words)
+    return Sample(
+        drawn.draw.sample,
+        drawn.words,
+        text,
+        dict(checks),
+        drawn.latent,
+        problem=drawn.problem,
+        nats=drawn.nats,
+        trace=Trace(tuple(drawn.frames)) if drawn.frames else None,
+    )
+
+
+def _scored(plan: Plan, scorer: Judge, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with their fluency, scored in one go."""
+    found = fluency_of(scorer, [sample.words for sample in samples], alone=plan.sampler.deterministic)
+    return [replace(sample, fluency=one) for sample, one in zip(samples, found, strict=True)]

@@ -1,0 +1,165 @@
+"""What a recipe asks for, for a few texts that are kept in memory, and for the parts of a long run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Control
+from dlmctl.datasets.target_table import TargetTable
+from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation.arguments import read_traced
+from dlmctl.generation.company import Company, distinct_of
+from dlmctl.generation.diagnose import at_its_setting, examine, load_model
+from dlmctl.generation.distinct import Distinct
+from dlmctl.generation.generate import draw_recipe, require_plain
+from dlmctl.generation.identity import about_run
+from dlmctl.generation.prompts import read_prompt
+from dlmctl.generation.results import Generation
+from dlmctl.generation.targets import TargetRun, read_targets
+from dlmctl.recipe.build import build_control
+from dlmctl.recipe.recipe import Recipe
+from dlmctl.recipe.yaml_file import SettingsFile
+from dlmctl.sampling.draw import Progress
+from dlmctl.sampling.trace import OnFrames
+from dlmctl.sampling.walk import OnStep
+
+# Texts and candidates of one call that keeps all of them; more go to files, shard by shard.
+MOST_IN_MEMORY = 100_000
+# Texts for rows of targets that are drawn together.
+CHUNK = 512
+TextProgress = Callable[[float, int], None]
+"""Receives texts done, with a share of those being drawn, and texts in all."""
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    model: Pretrained | None = None,
+    samples: Sequence[int] | None = None,
+    origin: SettingsFile | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+    texts: TextProgress | None = None,
+    on_step: OnStep | None = None,
+    trace: bool | int | Sequence[int] = False,
+    watch: OnFrames | None = None,
+) -> Generation:
+    """Generate what a recipe asks for: ``samples`` texts, or so many for each row of its targets. See ``generate``.
+
+    Args:
+        model: the recipe's model, where it is loaded already.
+        samples: the numbers of the samples to generate; all of the recipe's if not given.
+        origin: where the recipe stands; errors about it name the line.
+        strict: the first row of the targets that cannot be met ends the run.
+        progress: sees the reverse steps; texts: sees the texts done; trace, watch: as ``generate``.
+
+    Raises:
+        RecipeError: so many texts are asked for at once that they should go to files.
+        UserError: as ``generate``, or the targets cannot be read.
+    """
+    require_plain(recipe, origin)
+    table = read_targets(recipe, origin)
+    total = texts_of(recipe, table)
+    if samples is None and total * recipe.candidates > MOST_IN_MEMORY:
+        what = f"samples: more than {MOST_IN_MEMORY:,} texts and candidates do not fit into memory."
+        remedy = "Write them to a folder: --out FOLDER/."
+        raise RecipeError(what, where=None if origin is None else origin.where(("samples",)), remedy=remedy)
+    pretrained = model or load_model(recipe, origin)
+    work = Work(recipe, pretrained, table, origin, strict=strict)
+    numbers = range(total) if samples is None else samples
+    started = time.perf_counter()
+    traced = read_traced(trace, numbers)
+    done: list[Generation] = []
+    for part in [numbers] if table is None else _chunks(numbers, shard_size(recipe, table, CHUNK)):
+        told = _both(progress, texts, sum(map(len, done)), len(part), len(numbers))
+        done.append(work.draw(part, progress=told, on_step=on_step, trace=traced, watch=watch))
+    samples_of = [sample for part in done for sample in part]
+    return Generation(samples_of, time.perf_counter() - started, done[-1].environment, work.about)
+
+
+def texts_of(recipe: Recipe, table: TargetTable | None) -> int:
+    """How many texts a run has."""
+    return recipe.samples * (1 if table is None else len(table))
+
+
+def shard_size(recipe: Recipe, table: TargetTable | None, size: int) -> int:
+    """About ``size`` texts: those of whole rows, where texts of a row must differ and share the attempts of a quota."""
+    if recipe.quota is None or table is None:
+        return size
+    return -(-size // recipe.samples) * recipe.samples
+
+
+class Work:
+    """Draws the samples of a run by their numbers, in parts.
+
+    Attributes:
+        about: what holds of every text.
+        distinct: the texts of the run so far, where none may come twice.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pretrained: Pretrained,
+        table: TargetTable | None,
+        origin: SettingsFile | None,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.recipe, self.pretrained, self.origin = recipe, pretrained, origin
+        self.distinct = distinct_of(pretrained) if recipe.unique else None
+        if recipe.quota is not None and table is None and self.distinct is None:
+            self.distinct = Distinct()
+        self.about = about_run(recipe, pretrained)
+        self.rows = None
+        if table is not None:
+            self.rows = TargetRun(recipe, table, pretrained, strict=strict, distinct=self.distinct)
+
+    def draw(self, numbers: Sequence[int], **look: Any) -> Generation:
+        """The texts of some samples; ``look`` are the arguments of ``generate`` by which one looks on.
+
+        Raises:
+            UserError: as ``run_recipe``; the message names the line of the recipe, or of the row.
+        """
+        try:
+            return self._plainly(numbers, look) if self.rows is None else self.rows.draw(numbers, look)
+        except UserError as error:
+            if self.origin is None:
+                raise
+            if self.rows is None:
+                examine(self.recipe, self.pretrained, self.origin)  # says the same, and on which line
+            raise at_its_setting(error, self.origin) from None
+
+    def _plainly(self, numbers: Sequence[int], look: Mapping[str, Any]) -> Generation:
+        """The texts of a recipe without targets."""
+        recipe, fault = self.recipe, None if self.origin is None else self.origin.error
+        control: Control[Any] | None = build_control(recipe.control_specs())
+        return draw_recipe(
+            recipe,
+            control,
+            self.pretrained,
+            read_prompt(self.pretrained, recipe.label, recipe.source, recipe.prompt, fault=fault),
+            samples=numbers,
+            company=Company(distinct=self.distinct),
+            **look,
+        )
+
+
+def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for at in range(0, len(numbers), size):
+        yield numbers[at : at + size]
+
+
+def _both(progress: Progress | None, texts: TextProgress | None, before: int, size: int, total: int) -> Progress:
+    """Progress over the steps of a part of the run, also as progress over all texts."""
+
+    def watch(done: int, steps: int) -> None:
+        if progress is not None:
+            progress(done, steps)
+        if texts is not None:
+            texts(before + size * done / steps, total)
+
+    return watch

@@ -1,0 +1,67 @@
+"""Results as tables on disk: CSV, tab-separated values, Parquet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from dlmctl.errors import UserError
+from dlmctl.generation.flat import Columns, Record
+
+# Rows of one row group of Parquet.
+ROWS = 10_000
+Records = Callable[[], Iterable[Record]]
+
+
+def write_table(file: IO[str], records: Records, delimiter: str) -> None:
+    """Write rows as CSV, or with another delimiter, the columns of ``flat.Columns`` first."""
+    columns = Columns.of(records())
+    writer = csv.DictWriter(file, list(columns.kinds), delimiter=delimiter, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_plain(columns.row(record)) for record in records())
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Numbers as people read them: true and false as 1 and 0, scores without a tail of digits."""
+    return {
+        name: int(value) if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else value
+        for name, value in row.items()
+    }
+
+
+def require_parquet(path: Path) -> Any:
+    """The module that writes Parquet.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        what, remedy = "writing Parquet needs pyarrow.", 'Install it with `pip install "dlmctl[parquet]"`.'
+        raise UserError(what, where=str(path), remedy=remedy) from None
+    return pyarrow
+
+
+def write_parquet(path: Path, records: Records) -> None:
+    """Write the same rows as Parquet, a part of them at a time.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
+    arrow = require_parquet(path)
+    columns = Columns.of(records())
+    types = {int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_(), str: arrow.string()}
+    schema = arrow.schema([(name, types[kind]) for name, kind in columns.kinds.items()])
+    with arrow.parquet.ParquetWriter(path, schema) as writer:
+        for rows in _parts(map(columns.row, records())):
+            writer.write_table(arrow.Table.from_pylist(rows, schema))
+
+
+def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    left = iter(rows)
+    while part := list(islice(left, ROWS)):
+        yield part

@@ -1,0 +1,70 @@
+"""The jobs of docs/cookbook.md as they are written there, with smaller counts, on the bundled models."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dlmctl.cli import app
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "cookbook.md").read_text("utf-8")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    for name, text in re.findall(r"^<!-- file: (\S+) -->\n```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(title: str, *changes: str) -> None:
+    """The first command of a section, with options behind it that change its counts."""
+    (section,) = re.findall(rf"^## {title}$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    (call,) = re.findall(r"^dlmctl (generate .*)$", section, re.MULTILINE)[:1]
+    found = CliRunner().invoke(app, [*shlex.split(call), *changes, "--quiet"])
+    assert found.exit_code == 0, found.stderr
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_classes_have_texts_that_pass_and_differ(files):
+    run("Eight classes, 500 texts each", "-n", "2", "--steps", "8", "--set", "quota.attempts=2")
+    rows = table(files / "classes-500.csv")
+    assert Counter((row["food"], row["area"]) for row in rows).most_common()[-1][1] == 2
+    assert len({(row["food"], row["area"]) for row in rows}) == 8
+    for row in rows:
+        said = row["food"].lower() in row["text"].lower()
+        assert (row["semantic_passed"] == "0") or said
+        assert float(row["lm_score"]) > 0
+        assert row["worst_word"]
+    passing = [row["text"] for row in rows if row["passed"] == "1"]
+    assert len(set(passing)) == len(passing) > 4
+
+
+def test_frames_have_their_tags_or_their_lengths(files):
+    run("POS frames with exact lengths, from a list", "--set", "candidates=1")
+    rows = table(files / "stimuli.csv")
+    assert [row["row"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert [row["length_why"] for row in rows] == ["", "", "", "9 words", "7 words"]
+    assert [bool(row["pos_score"]) for row in rows] == [True, True, True, False, False]
+
+
+def test_templates_are_filled(files):
+    run("Cloze templates from a file", "--set", "candidates=1")
+    rows = [json.loads(line) for line in (files / "cloze.jsonl").read_text("utf-8").splitlines()]
+    assert [row["row"] for row in rows] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert all(row["checks"]["infill"]["passed"] for row in rows)
+    assert all(row["text"].startswith(("She opened the", "My brother", "Nobody")) for row in rows)
+    passing = [row["text"] for row in rows if row["passed"]]
+    assert len(set(passing)) == len(passing)

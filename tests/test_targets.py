@@ -1,0 +1,359 @@
+"""Tables of targets: rows become controls, share batches, and fail alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import dlmctl
+from controls import Contains, Length, Predicate
+from dlmctl import UserError
+from dlmctl.cli import app
+from dlmctl.datasets import target_table
+from dlmctl.datasets.target_table import open_table, table_of
+from dlmctl.generation.bulk import generate_shards
+from dlmctl.generation.run import run_recipe
+from dlmctl.recipe.load import load_recipe, read_recipe
+from dlmctl.recipe.placeholders import filled, placeholders_in, quoted
+from dlmctl.sampling import draw
+
+ALONE = "sampler: {steps: 2, deterministic: true}\n"
+RECIPE = """
+samples: 2
+targets: t.csv
+controls:
+  - length: {words: {n}, tolerance: {off}}
+  - contains: {words: ["{word}"]}
+"""
+TABLE = "\ufeffword;n;off;\r\nbread;4;;\r\n;5;1;\r\n;;;\r\ngarden;;;\r\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def recipe_here(here, model_folder, text=RECIPE, table=TABLE):
+    (here / "t.csv").write_bytes(table.encode())
+    (here / "r.yaml").write_text(f"model: {model_folder}\n{ALONE}{text}", "utf-8")
+    return load_recipe("r.yaml")
+
+
+# Tables.
+
+
+def rows_of(table):
+    return [dict(row.cells) for row in table.rows(range(len(table)))]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rows"),
+    [
+        ("a.csv", '\ufeffa,b\r\n1,"x\ny"\r\n,\r\n 2 ,\r\n', [{"a": "1", "b": "x\ny"}, {"a": "2"}]),
+        ("a.csv", "a;b;;\n1;2;;\n", [{"a": "1", "b": "2"}]),
+        ("a.tsv", "a\tb\n1\tx, y\n", [{"a": "1", "b": "x, y"}]),
+        ("a.jsonl", '{"a": 1, "b": [2]}\n\n{"b": null, "c": true}\n', [{"a": 1, "b": [2]}, {"c": True}]),
+        ("a.txt", "One ___ .\n\nTwo ___ .\n", [{"line": "One ___ ."}, {"line": "Two ___ ."}]),
+    ],
+)
+def test_tables_of_every_kind_are_read(tmp_path, name, text, rows):
+    (tmp_path / name).write_bytes(text.encode())
+    table = open_table(str(tmp_path / name))
+    assert rows_of(table) == rows
+    assert table.rows([len(rows) - 1])[0].number == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "said"),
+    [
+        ("a.csv", b"a,b\n1,2,3\n", ":2: the row has more cells than there are columns: '3' is in none."),
+        ("a.csv", b"a,a\n1,2\n", ":1: has the column 'a' twice."),
+        ("a.csv", b"a\nx\n\xff\n", ":3: is not UTF-8 (byte 0xff)."),
+        ("a.csv", b'a\n"x\n', ":2: is not CSV"),
+        ("a.csv", b"a,b\n", ": holds no rows."),
+        ("a.jsonl", b"[1]\n", ":1: a row is a JSON object."),
+        ("a.xlsx", b"", "the ending '.xlsx' is not known for targets. Use .csv, "),
+        ("none.csv", None, "no such file."),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_message(tmp_path, name, raw, said):
+    if raw is not None:
+        (tmp_path / name).write_bytes(raw)
+    with pytest.raises(UserError) as caught:
+        open_table(str(tmp_path / name))
+    assert said in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_table_without_end_is_refused_at_a_bound(monkeypatch):
+    monkeypatch.setattr(target_table, "MOST_ROWS", 3)
+    with pytest.raises(UserError, match=r"targets:4: has more than 3 rows\. Split it\."):
+        table_of({"a": at} for at in range(10**9))
+    with pytest.raises(UserError, match="a row is a mapping of columns to cells, not 5"):
+        table_of([5])
+
+
+# Placeholders.
+
+
+def test_placeholders_are_told_from_blanks_and_patterns():
+    value = {"template": "The {food} ___{1,3} .", "match": "<any>{2}", "n": ["{n}"]}
+    assert list(placeholders_in(value)) == [("food", ("template",)), ("n", ("n", 0))]
+    assert quoted({"words": {"n": None}, "other": {}}) == {"words": "{n}", "other": {}}
+
+
+def test_whole_values_keep_their_type_and_empty_cells_leave_theirs_out():
+    value = {"a": "{n}", "b": ["{x}", "{y}"], "c": "{x} and {n}", "d": "{x} or {y}"}
+    found = filled(value, {"n": 3, "x": "cat"})
+    assert found.value == {"a": 3, "b": ["cat"], "c": "cat and 3"}
+    assert found.cells == {("b", 0)}
+    assert found.left_out
+    with pytest.raises(UserError, match="cannot stand within a text"):
+        filled("a {x}", {"x": [1]})
+
+
+# Runs.
+
+
+def test_rows_fill_controls_and_leave_them_out(here, model_folder):
+    recipe, origin = recipe_here(here, model_folder)
+    result = run_recipe(recipe, origin=origin)
+    assert [(one.index, one.target.number) for one in result] == [(0, 1), (1, 1), (2, 2), (3, 2), (4, 3), (5, 3)]
+    assert [list(one.checks) for one in result[::2]] == [["length", "contains"], ["length"], ["contains"]]
+    assert all(one.passed for one in result)
+    assert all(len(one.words) == 4 and "bread" in one.words for one in result[:2])
+    assert all(4 <= len(one.words) <= 6 for one in result[2:4])
+    line = json.loads(json.dumps(result.to_dicts()))[0]
+    assert line["columns"] == {"word": "bread", "n": "4"}
+    assert {"row", "seed", "model", "model_digest", "recipe_digest", "rounds", "problem"} < line.keys()
+
+
+def test_rows_of_one_shape_share_a_batch(here, model_folder, monkeypatch):
+    text = 'samples: 1\ntargets: t.csv\ncontrols: [{length: 6}, {contains: ["{word}"]}]\n'
+    recipe, _ = recipe_here(here, model_folder, text, "word\n" + "bread\ngarden\nriver\n" * 5)
+    recipe.sampler.deterministic = False
+    sizes = []
+    whole = draw._draw_batch
+    monkeypatch.setattr(
+        draw, "_draw_batch", lambda plan, batch, *rest: sizes.append(len(batch)) or whole(plan, batch, *rest)
+    )
+    result = run_recipe(recipe)
+    assert sizes == [15]
+    assert all(one.target.cells["word"] in one.words for one in result)
+
+
+def test_a_row_that_cannot_be_met_is_reported_and_stops_no_other(here, model_folder):
+    table = "word;n;off\nbread;4;\nunicorn;4;\n;four;\n;90;\ngarden;5;\n"
+    recipe, origin = recipe_here(here, model_folder, table=table)
+    result = run_recipe(recipe, origin=origin)
+    assert [one.passed for one in result[::2]] == [True, False, False, False, True]
+    whys = [one.unmet for one in result[::2] if one.unmet]
+    assert whys[0].startswith("t.csv:3: contains: ")
+    assert whys[1] == "t.csv:4: controls.0.length.words: input should be a valid integer, not 'four'."
+    assert whys[2].startswith("t.csv:5: ")
+    assert all(one.words == [] and one.to_dict()["problem"] == one.unmet for one in result[2:4])
+    with pytest.raises(UserError, match=r"^t\.csv:"):
+        run_recipe(recipe, origin=origin, strict=True)
+
+
+def test_shards_of_a_table_are_what_one_run_gives_and_other_tables_are_refused(here, model_folder):
+    recipe, origin = recipe_here(here, model_folder)
+    whole = json.loads(json.dumps(run_recipe(recipe).to_dicts()))
+    run = generate_shards(recipe, here / "run", shard_rows=3, origin=origin).run
+    assert list(run.records()) == whole
+    (here / "run" / "rows-000000003.jsonl").unlink()
+    generate_shards(recipe, here / "run", shard_rows=3)
+    assert list(run.records()) == whole
+    for changed, said in [
+        (recipe.model_copy(update={"samples": 3}), "samples_a_row was 2 and is 3"),
+        (None, "targets was"),
+    ]:
+        if changed is None:
+            (here / "t.csv").write_text("word;n;off\nbread;4;\n")
+        with pytest.raises(UserError, match=said):
+            generate_shards(changed or recipe, here / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("controls: [{contains: ['{wrd}']}]", "r.yaml:3: t.csv has no column 'wrd'. Its columns are word, n, off"),
+        ("sampler: {steps: {n}}", "r.yaml:3: sampler.steps: the placeholder {n} cannot stand here."),
+        ("conditions: {}", "takes no targets"),
+    ],
+)
+def test_placeholders_that_nothing_fills_are_one_message(here, model_folder, text, said):
+    (here / "t.csv").write_text(TABLE)
+    (here / "r.yaml").write_text(f"model: {model_folder}\ntargets: t.csv\n{text}\n")
+    with pytest.raises(UserError) as caught:
+        run_recipe(*[load_recipe("r.yaml")[0]], origin=load_recipe("r.yaml")[1])
+    assert said in str(caught.value)
+    with pytest.raises(UserError, match="is a placeholder, and the recipe has no targets"):
+        read_recipe("controls: [{contains: ['{word}']}]", "mine.yaml")
+
+
+def test_python_takes_rows_and_data_frames(model_folder):
+    recipe = {"model": str(model_folder), "samples": 1, "sampler": {"steps": 2}}
+    recipe["controls"] = [{"length": {"words": "{n}"}}, {"not": {"contains": ["{word}"]}}]
+    rows = [{"n": 4, "word": "bread"}, {"n": 6, "word": float("nan")}]
+    result = dlmctl.run(recipe, targets=rows)
+    assert [len(one.words) for one in result] == [4, 6]
+    assert [list(one.checks) for one in result] == [["length", "not"], ["length"]]
+
+    class Frame:
+        columns = ["n", "word"]
+
+        def to_dict(self, how):
+            return rows if how == "records" else None
+
+    assert dlmctl.run(recipe, targets=Frame()).texts == result.texts
+    with pytest.raises(UserError, match="'int' is no table"):
+        dlmctl.run(recipe, targets=5)
+
+
+# Short ways in.
+
+
+def command(*arguments, text=None):
+    found = CliRunner().invoke(app, list(map(str, arguments)), input=text)
+    return found.exit_code, found.stdout, found.stderr
+
+
+def test_controls_from_the_command_line_standard_input_and_a_file_beside_the_recipe(here, model_folder):
+    (here / "sub").mkdir()
+    (here / "sub" / "mine.py").write_text(
+        "from dlmctl import Check, Control, ControlParams\n\n\ndef even(text):\n    return len(text) % 2 == 0\n\n\n"
+        "class Any(Control[ControlParams]):\n    name = 'anything'\n    Params = ControlParams\n\n"
+        "    def check(self, params, words):\n        return Check(1.0, True, 'fine')\n"
+    )
+    (here / "sub" / "r.yaml").write_text("controls:\n  - mine.py:Any: {}\n  - check: mine.py:even\n")
+    basics = ("-n", 2, "--model", model_folder, "--steps", 2, "--json")
+    code, out, _ = command("generate", "-r", "sub/r.yaml", "-c", "length: 5", *basics)
+    assert code == 0
+    samples = json.loads(out)["samples"]
+    assert [list(one["checks"]) for one in samples] == [["anything", "check", "length"]] * 2
+    assert all(len(one["words"]) == 5 for one in samples)
+    code, out, _ = command("generate", "-r", "-", *basics, text="controls: [{contains: bread}]\n")
+    assert all("bread" in one["words"] for one in json.loads(out)["samples"])
+    code, _, said = command("generate", "-c", "check: sub/mine.py:odd", *basics)
+    assert (code, said.strip()) == (2, "dlmctl: command line: sub/mine.py: has no 'odd'. Did you mean 'even'?") or (
+        code == 2 and "has no 'odd'" in said
+    )
+
+
+def test_positional_arguments_and_short_values_are_the_first_parameters():
+    from controls import Classifier, Pos
+
+    assert Length(8).sets == Length(words=8).sets
+    assert Pos(["DET", "NOUN"]).sets == Pos(tags="DET NOUN").sets
+    assert Classifier("good").sets == Classifier(label="good").sets
+    with pytest.raises(TypeError, match="'label' twice"):
+        Classifier("good", label="bad")
+    recipe, _ = read_recipe("controls: [{length: [3, 5]}, {contains: pub}, {pos: DET NOUN}]", "mine.yaml")
+    assert [spec.params for spec in recipe.control_specs()] == [
+        [{"words": 3}, {"words": 5}],
+        [{"words": ["pub"]}],
+        [{"tags": ["DET NOUN"]}],
+    ]
+
+
+def test_a_predicate_is_met_by_drawing_again(pretrained):
+    model = dlmctl.load(pretrained.folder)
+    control = Predicate(lambda text: (text.startswith("t"), "it does not begin with t"))
+    result = model.generate(control, samples=6, sampler={"steps": 2})
+    assert max(one.rounds for one in result) > 1
+    assert all(one.passed == one.text.startswith("t") for one in result)
+    with pytest.raises(UserError, match="check failed: ZeroDivisionError"):
+        model.generate(Predicate(lambda text: 1 / 0), samples=1, sampler={"steps": 2})
+
+
+# Quotas, distinct texts, streams.
+
+
+def test_a_quota_fills_rows_with_texts_that_differ_within_its_bound(here, model_folder):
+    text = 'samples: 6\ntargets: t.csv\nquota: {attempts: 4}\ncontrols: [{infill: "{word} ___"}]\n'
+    recipe, _ = recipe_here(here, model_folder, text, "word\nbread\ngarden\n")
+    result = run_recipe(recipe)
+    for row in (result[:6], result[6:]):
+        passing = [one.text for one in row if one.passed]
+        assert len(set(passing)) == len(passing) > 1
+        assert all("the same text as sample" in one.checks["unique"].why for one in row if not one.passed)
+    recipe.quota.attempts = 1
+    assert all(one.rounds == 1 for one in run_recipe(recipe))
+
+
+def test_unique_texts_over_shards_and_against_the_training_text(here, model_folder):
+    import shutil
+
+    from dlmctl.datasets.known_texts import known_texts, write_known_texts
+
+    text = 'samples: 1\ntargets: t.csv\nunique: true\ncontrols: [{infill: "{word} ___ ."}]\n'
+    table = "word\n" + "bread\n" * 12
+    folder = shutil.copytree(model_folder, here / "model")
+    recipe, _ = recipe_here(here, folder, text, table)
+    plain = run_recipe(recipe.model_copy(update={"unique": False})).texts
+    assert len(set(plain)) < 12
+    write_known_texts(folder, plain[:1])
+    known_texts.cache_clear()
+    run = generate_shards(recipe, here / "run", shard_rows=4).run
+    texts = [row["text"] for row in run.records() if row["passed"]]
+    assert len(set(texts)) == len(texts)
+    assert plain[0] not in texts
+
+
+def test_a_stream_yields_what_a_run_gives(model_folder):
+    model = dlmctl.load(model_folder)
+    settings = {"sampler": {"steps": 2}, "deterministic": True, "seed": 3}
+    whole = model.generate(Contains("bread") & Length(5), samples=5, **settings)
+    some = model.stream(Contains("bread") & Length(5), samples=5, batch_size=2, **settings)
+    assert [(one.index, one.text) for one in some] == [(one.index, one.text) for one in whole]
+    endless = model.stream(batch_size=2, **settings)
+    assert [next(endless).index for _ in range(5)] == list(range(5))
+
+
+# Files.
+
+
+def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_folder):
+    table = "word,n,off,text\nbread,4,,mine\nunicorn,,,\n"
+    recipe_here(here, model_folder, table=table)
+    code, _, said = command("generate", "-r", "r.yaml", "--out", "out.csv")
+    assert code == 0
+    assert "t.csv:3: contains: " in said
+    with (here / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:7] == ["index", "row", "word", "n", "target_text", "text", "passed"]
+    assert (rows[0]["word"], rows[0]["target_text"], rows[0]["contains_passed"], rows[0]["row"]) == (
+        "bread",
+        "mine",
+        "1",
+        "1",
+    )
+    assert rows[2]["problem"].startswith("t.csv:3: ")
+    assert command("generate", "-r", "r.yaml", "--strict", "--out", "strict.csv")[0] == 2
+    code, _, _ = command("generate", "-r", "r.yaml", "--out", "out.txt")
+    assert len((here / "out.txt").read_text("utf-8").splitlines()) == 2
+
+
+def test_strict_exits_with_1_where_a_text_fails(here, model_folder):
+    (here / "mine.py").write_text("def never(text):\n    return False\n")
+    basics = ("generate", "-n", 1, "--model", model_folder, "--steps", 2, "-c", "check: mine.py:never")
+    assert command(*basics)[0] == 0
+    assert command(*basics, "--strict")[0] == 1
+    assert command(*basics, "--strict", "--out", "out.jsonl")[0] == 1
+
+
+def test_frames_say_what_to_install(model_folder, monkeypatch):
+    import sys
+
+    result = dlmctl.load(model_folder).generate(samples=1, sampler={"steps": 2})
+    for name in ("pandas", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r'pip install "dlmctl\[pandas\]"'):
+        result.to_pandas()
+    with pytest.raises(UserError, match=r'pip install "dlmctl\[datasets\]"'):
+        result.to_dataset()
