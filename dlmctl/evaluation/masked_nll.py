@@ -7,8 +7,7 @@ texts make of it. Words outside the vocabulary are context: they are neither pre
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ from dlmctl.diffusion.masked_base import MaskedModel, TextSettings
 from dlmctl.diffusion.noise import NOISE, Draw
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import DataError, UserError
-from dlmctl.evaluation.nll import BINS, Likelihood, Part, Picture, Texts, likelihood, ratio_error
+from dlmctl.evaluation.nll import BINS, Likelihood, Part, Picture, Texts, batches_of, likelihood, ratio_error
 from dlmctl.sampling.draw import Progress
 
 # The scores of a whole vocabulary for half of so many positions are held at once.
@@ -127,7 +126,8 @@ def masked_likelihood(
     model, tokenizer = pretrained.masked, pretrained.tokenizer
     config, device, done = model.config, model.embeddings.device, 0
     sums, counts, parts = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(BINS)
-    for numbers, ids in _batches(rows, config, tokenizer.pad_id):
+    positions = [_positions(row, config) for row in rows]
+    for numbers, ids in batches_of(rows, positions, tokenizer.pad_id, BATCH_POSITIONS):
         ids = ids.to(device)
         places = word_places(ids, tokenizer, config.lengths)
         mask = attended(ids, tokenizer) if model.hides_padding else None
@@ -188,14 +188,6 @@ def _estimates(
     return torch.stack(shares).numpy(), torch.stack(found).numpy()
 
 
-def _batches(rows: Sequence[Sequence[int]], config: TextSettings, pad_id: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers and ids ``[B, L]`` of rows of one length, or on one canvas where END and PAD are predicted."""
-    by_canvas: dict[int, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        canvas = len(row) if config.lengths == "data" else positions_for(len(row) - SPECIAL, config.length)
-        by_canvas[canvas].append(number)
-    for canvas, numbers in sorted(by_canvas.items()):
-        size = max(1, BATCH_POSITIONS // canvas)
-        for at in range(0, len(numbers), size):
-            chosen = numbers[at : at + size]
-            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (canvas - len(rows[one]))] for one in chosen])
+def _positions(row: Sequence[int], config: TextSettings) -> int:
+    """Positions of a text: its own, or as many as END and PAD are predicted at."""
+    return len(row) if config.lengths == "data" else positions_for(len(row) - SPECIAL, config.length)

@@ -177,7 +177,8 @@ def likelihood(
     sums, padding, done = np.zeros(len(rows)), 0.0, 0
     prior = words = 0.0
     bins = np.zeros(BINS)
-    for numbers, ids in _batches(rows, model.config.length, tokenizer.pad_id):
+    positions = [positions_for(len(row) - SPECIAL, model.config.length) for row in rows]
+    for numbers, ids in batches_of(rows, positions, tokenizer.pad_id, BATCH_POSITIONS):
         ids = ids.to(model.embeddings.device)
         draws_of = [Draw(seed, number) for number in numbers]
         picked = torch.from_numpy(np.stack([_picked(stretches, draw) for draw in draws_of], axis=1))
@@ -235,16 +236,18 @@ def stretches_of(schedule: Schedule, steps: int, draws: int) -> list[np.ndarray]
     return [found for number in range(draws) if len(found := np.flatnonzero(np.floor(share * draws) == number))]
 
 
-def _batches(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers and ids ``[B, L]`` of rows that have as many positions."""
+def batches_of(
+    rows: Sequence[Sequence[int]], positions: Sequence[int], pad_id: int, most: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers and ids ``[B, L]`` of rows with as many ``positions``, about ``most`` of these at once."""
     by_length: dict[int, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        by_length[positions_for(len(row) - SPECIAL, length)].append(number)
-    for positions, numbers in sorted(by_length.items()):
-        size = max(1, BATCH_POSITIONS // positions)
+    for number, length in enumerate(positions):
+        by_length[length].append(number)
+    for length, numbers in sorted(by_length.items()):
+        size = max(1, most // length)
         for at in range(0, len(numbers), size):
             chosen = numbers[at : at + size]
-            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (positions - len(rows[one]))] for one in chosen])
+            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (length - len(rows[one]))] for one in chosen])
 
 
 def _picked(stretches: Sequence[np.ndarray], text: Draw) -> np.ndarray:
