@@ -95,7 +95,7 @@ function addControl(name, given, weight = 1, unwanted = false) {
     (needed.includes(key) || given[key] !== undefined ? first : more).push(labelled(key, one, made, needed.includes(key)));
   }
   const others = Object.fromEntries(Object.entries(given).filter(([key]) => !(key in (schema.properties || {}))));
-  if (schema.additionalProperties && schema.additionalProperties !== true) {
+  if (schema.additionalProperties) {
     const rows = Object.entries(others).map(([key, value]) => `${key}: ${typeof value === "string" ? value : inYaml(value)}`);
     const box = make("textarea", { rows: Math.max(2, rows.length), spellcheck: "false", placeholder: "name: value" }, rows.join("\n"));
     readers.push(["", { read: () => (box.value.trim() === "" ? null : { written: box.value }) }]);
@@ -190,6 +190,7 @@ async function write() {
 function fail(message) {
   $("error").textContent = message;
   $("error").hidden = !message;
+  if (message) $("error").scrollIntoView({ block: "nearest" });
 }
 
 async function copy() {
