@@ -144,6 +144,7 @@ def test_a_run_is_told_step_by_step_with_checks_and_traces(address, model_folder
         assert check["why"].endswith("long words")
         assert check["where"] == [at for at, word in enumerate(sample["words"]) if len(word) > 1]
         assert sample["trace"]["words"][-1] == sample["words"]
+        assert sample["html"].count('<b class="x"') == len(check["where"])
 
 
 def test_an_error_while_drawing_is_the_last_line(address, model_folder):
@@ -190,7 +191,7 @@ def test_from_form_to_text_in_a_browser(address, model_folder):
         page.wait_for_selector(".text", timeout=60_000)
         assert page.locator(".text").count() == 2
         assert page.locator("#error").is_hidden()
-        assert page.locator(".text mark").count() > 0  # the words at fault
+        assert page.locator(".text .t b.x").count() > 0  # the words at fault
         assert "length 100% · 7 words" in page.locator(".text .checks").first.inner_text()
         page.locator(".steps summary").first.click()
         at_the_end = page.locator(".steps .words").first.inner_text()

@@ -254,27 +254,12 @@ function sample(one) {
     make("span", { class: check.passed ? "check" : "check fails", title: check.why }, `${check.passed ? "✓" : "✗"} ${name} ${share(check.score)} · ${check.why}`));
   if (one.lm_score !== undefined && one.lm_score !== null) checks.push(make("span", { class: "check plain", title: "nats a token by the scorer beside the model; lower is more fluent" }, `lm-score ${one.lm_score.toFixed(2)}`));
   if (one.rounds > 1) checks.push(make("span", { class: "check plain" }, `${one.rounds} rounds`));
-  const box = make("article", { class: "card text" }, make("p", {}, make("span", { class: "number" }, String(one.index + 1)), ...marked(one)), make("div", { class: "checks" }, ...checks));
+  const text = make("div", { class: "t" });
+  text.innerHTML = one.html;  // made by the server, which escapes what the model wrote
+  const box = make("article", { class: "card text" }, make("div", { class: "dlmctl" }, make("span", { class: "number" }, String(one.index + 1)), text), make("div", { class: "checks" }, ...checks));
   if (one.problem) box.append(make("p", { class: "note" }, `guidance: ${one.problem}`));
   if (one.trace) box.append(steps(one.trace));
   return box;
-}
-
-// The text with the words marked that a control found fault with.
-function marked(one) {
-  const wrong = new Map();
-  for (const [name, check] of Object.entries(one.checks)) for (const at of check.where || []) wrong.set(at, `${name}: ${check.why}`);
-  if (!wrong.size) return [one.text];
-  const found = [];
-  let rest = one.text;
-  one.words.forEach((word, at) => {
-    const start = rest.toLowerCase().indexOf(word.toLowerCase());
-    if (start < 0) return;  // spelled otherwise in the text
-    const shown = rest.slice(start, start + word.length);
-    found.push(rest.slice(0, start), wrong.has(at) ? make("mark", { title: wrong.get(at) }, shown) : shown);
-    rest = rest.slice(start + word.length);
-  });
-  return [...found, rest];
 }
 
 function steps(trace) {

@@ -15,6 +15,8 @@ from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.cli.playground.forms import Form, recipe_of
 from dlmctl.errors import UserError, first_line
 from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.page.marked import text_html
+from dlmctl.generation.results import Sample
 from dlmctl.metrics.lm_score import lm_score, scorer_of
 
 # Texts whose steps are kept.
@@ -33,6 +35,11 @@ class Stopped(Exception):
 def loaded(model: str) -> Pretrained:
     """A model, kept for the runs to come."""
     return from_pretrained(model)
+
+
+def marked_html(sample: Sample) -> str:
+    """The text with its words marked by what each control saw, as in a report."""
+    return text_html(sample.text, sample.words, {name: check.seen for name, check in sample.checks.items()})
 
 
 class Runs:
@@ -91,7 +98,7 @@ class Runs:
         pretrained = loaded(recipe.model)
         traced = min(recipe.samples, MOST_TRACED)
         result = run_recipe(recipe, model=pretrained, origin=origin, progress=progress, trace=traced)
-        rows = result.to_dicts()
+        rows = [{**sample.to_dict(), "html": marked_html(sample)} for sample in result]
         scorer = scorer_of(pretrained.folder)
         if scorer is not None:
             scores = lm_score(*scorer, [sample.words for sample in result])

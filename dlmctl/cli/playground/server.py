@@ -18,8 +18,11 @@ from starlette.routing import Route
 from dlmctl.cli.playground.forms import Form, offered, written
 from dlmctl.cli.playground.runs import Runs
 from dlmctl.errors import UserError, first_fault
+from dlmctl.generation import page
 
 HERE = Path(__file__).parent
+# How marked texts look, in a report as here.
+TEXTS = Path(page.__file__).parent / "templates" / "texts.css"
 # Of what a form sends.
 MOST_BYTES = 1_000_000
 # Nothing of the page comes from elsewhere, and nothing on it goes elsewhere.
@@ -46,9 +49,10 @@ def playground(hosts: list[str]) -> Starlette:
         runs.stop()
         return JSONResponse({})
 
+    files = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
     routes = [
-        *(Route(path, _file(name)) for path, name in (("/", "page.html"), ("/page.js", "page.js"))),
-        Route("/page.css", _file("page.css")),
+        *(Route(path, _file(HERE / name)) for path, name in files.items()),
+        Route("/texts.css", _file(TEXTS)),
         Route("/api/offer", offer),
         Route("/api/recipe", write, methods=["POST"]),
         Route("/api/run", run, methods=["POST"]),
@@ -57,9 +61,9 @@ def playground(hosts: list[str]) -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 
 
-def _file(name: str) -> Callable[[Request], Any]:
+def _file(path: Path) -> Callable[[Request], Any]:
     async def send(_: Request) -> Response:
-        return FileResponse(HERE / name, headers=HEADERS)
+        return FileResponse(path, headers=HEADERS)
 
     return send
 
