@@ -153,6 +153,18 @@ def test_an_error_while_drawing_is_the_last_line(address, model_folder):
     assert "zebra" in json.loads(text.splitlines()[-1])["error"]
 
 
+def test_a_run_is_stopped_when_told_to(address, model_folder):
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    form = tiny(model_folder, samples=50, rest="sampler: {patience: 1}", steps=2000)
+    connection.request("POST", "/api/run", json.dumps(form), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert "progress" in json.loads(answer.readline())
+    assert ask(address, "/api/stop", {})[0] == 200
+    *steps, last = map(json.loads, answer.read().decode().splitlines())
+    assert last == {"error": "stopped."}
+    assert all(step["progress"][0] < 2000 for step in steps)
+
+
 def test_pages_elsewhere_cannot_use_it(address, model_folder):
     form = tiny(model_folder)
     assert ask(address, "/api/offer", headers={"Host": "evil.example"})[0] == 400
