@@ -16,6 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from dlmctl.errors import UserError
+from dlmctl.text.files import require_file
+
 # The first steps are slower than the rest (memory, kernels, compilation); the time of those behind them is measured.
 UNMEASURED, MEASURED = 2, 5
 
@@ -41,10 +44,6 @@ class Grid(NamedTuple):
     def names(self) -> set[str]:
         """The figures that stand in the table."""
         return {name for names in self.rows.values() for name in names}
-
-
-from dlmctl.errors import UserError
-from dlmctl.text.files import require_file
 
 
 class TrainingProgress:
