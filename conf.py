@@ -13,8 +13,8 @@ from dlmctl.control.catalogue import installed
 project = "dlmctl"
 author = "The dlmctl developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "benchmarks/*.md"]
-exclude_patterns = [".*", "data", "dist", "runs", "site", "tests"]
+include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "benchmarks/*.md", "data/*/README.md"]
+exclude_patterns = [".*", "dist", "runs", "site", "tests"]
 root_doc = "README"
 html_theme = "furo"
 html_title = "dlmctl"
@@ -44,6 +44,14 @@ docs/classifiers
 docs/training
 docs/evaluation
 docs/*
+```
+
+```{toctree}
+:hidden:
+:glob:
+:caption: Models and data
+
+data/*/README
 ```
 
 ```{toctree}

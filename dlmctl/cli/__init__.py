@@ -23,6 +23,7 @@ from dlmctl.cli import (
     info,
     matched,
     nll,
+    play,
     recipe,
     report,
     train,
@@ -139,6 +140,7 @@ app.command("bench")(bench.bench)
 app.command("decode")(decode.decode)
 app.command("nll")(nll.nll)
 app.command("info")(info.info)
+app.command("play")(play.play)
 app.add_typer(recipe.app, name="recipe", help="Look at, check and list recipes.")
 app.add_typer(controls.app, name="controls", help="List, show and start controls.")
 app.add_typer(train.app, name="train", help="Train language models, control classifiers, scorers and taggers.")

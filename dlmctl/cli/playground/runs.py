@@ -1,0 +1,107 @@
+"""Runs of the playground: one at a time, told step by step, stopped when nobody waits for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from queue import Queue
+from typing import Any
+
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.cli.playground.forms import Form, recipe_of
+from dlmctl.errors import UserError, first_line
+from dlmctl.generation.generate import run_recipe
+from dlmctl.generation.page.marked import text_html
+from dlmctl.generation.results import Sample
+from dlmctl.metrics.lm_score import lm_score, scorer_of
+
+# Texts whose steps are kept.
+MOST_TRACED = 24
+# Seconds between two words on progress.
+PAUSE = 0.1
+log = logging.getLogger(__name__)
+_Event = dict[str, Any]
+
+
+class Stopped(Exception):
+    """The run was told to stop."""
+
+
+@lru_cache(maxsize=2)
+def loaded(model: str) -> Pretrained:
+    """A model, kept for the runs to come."""
+    return from_pretrained(model)
+
+
+def marked_html(sample: Sample) -> str:
+    """The text with its words marked by what each control saw, as in a report."""
+    return text_html(sample.text, sample.words, {name: check.seen for name, check in sample.checks.items()})
+
+
+class Runs:
+    """Takes one run at a time; the next one waits."""
+
+    def __init__(self) -> None:
+        self._one = threading.Lock()
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Stop the run in progress at its next step."""
+        self._stop.set()
+
+    def lines(self, form: Form) -> Iterator[str]:
+        """A run as lines of JSON: ``progress`` (steps done, steps in all), and at the end ``result`` or ``error``.
+
+        Whoever stops listening stops the run.
+        """
+        events: Queue[_Event | None] = Queue()
+        gone = threading.Event()
+        thread = threading.Thread(target=self._run, args=(form, events.put, gone), daemon=True)
+        thread.start()
+        try:
+            while (event := events.get()) is not None:
+                yield json.dumps(event, ensure_ascii=False) + "\n"
+        finally:
+            gone.set()
+
+    def _run(self, form: Form, tell: Callable[[_Event | None], None], gone: threading.Event) -> None:
+        try:
+            with self._one:
+                self._stop.clear()
+                tell({"result": self._drawn(form, tell, gone)})
+        except Stopped:
+            tell({"error": "stopped."})
+        except UserError as error:
+            tell({"error": str(error)})
+        except Exception as error:  # what is wrong here must reach the page, or it waits for ever
+            log.exception("a run failed")
+            tell({"error": f"the run failed: {first_line(error)}. The terminal of `dlmctl play` has the details."})
+        finally:
+            tell(None)
+
+    def _drawn(self, form: Form, tell: Callable[[_Event], None], gone: threading.Event) -> dict[str, Any]:
+        recipe, origin = recipe_of(form)
+        said = 0.0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal said
+            if gone.is_set() or self._stop.is_set():
+                raise Stopped
+            if time.monotonic() - said > PAUSE or done == total:
+                said = time.monotonic()
+                tell({"progress": [done, total]})
+
+        pretrained = loaded(recipe.model)
+        traced = min(recipe.samples, MOST_TRACED)
+        result = run_recipe(recipe, model=pretrained, origin=origin, progress=progress, trace=traced)
+        rows = [{**sample.to_dict(), "html": marked_html(sample)} for sample in result]
+        scorer = scorer_of(pretrained.folder)
+        if scorer is not None:
+            scores = lm_score(*scorer, [sample.words for sample in result])
+            rows = [{**row, "lm_score": round(score, 3)} for row, score in zip(rows, scores, strict=True)]
+        checked = any(sample.checks for sample in result)
+        return {"samples": rows, "seconds": result.seconds, "success": result.success if checked else None}

@@ -1,0 +1,217 @@
+"""The playground: started as users start it, asked over HTTP, and driven in a real browser where there is one."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from dlmctl.cli import app
+
+REPO = Path(__file__).resolve().parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+# A control of somebody else, which the page has never heard of.
+MODULE = '''
+from pydantic import Field
+from dlmctl import Check, Control, ControlParams
+
+class Params(ControlParams):
+    letters: int = Field(ge=1, description="most letters of a word", examples=[9])
+    tone: str | None = Field(None, description="no matter")
+
+class ShortWords(Control[Params]):
+    """Every word is short."""
+    name = "short_words"
+    Params = Params
+
+    def check(self, params, words):
+        long = [at for at, word in enumerate(words) if len(word) > params.letters]
+        return Check(1 - len(long) / max(1, len(words)), not long, f"{len(long)} long words", tuple(long))
+'''
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page of `dlmctl play`, with a control of a third party installed."""
+    folder = tmp_path_factory.mktemp("third")
+    (folder / "short_words.py").write_text(MODULE)
+    info = folder / "short_words-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: short-words\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dlmctl.controls]\nshort_words = short_words:ShortWords\n")
+    paths = os.pathsep.join([str(REPO), str(folder)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    code = "from dlmctl.cli import main; main()"
+    command = [sys.executable, "-u", "-c", code, "play", "--port", "0", "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        said = server.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+/", said)
+        assert found, said
+        yield found[0]
+        server.terminate()
+        assert server.wait(30) is not None
+
+
+def ask(address, path, form=None, headers=None):
+    """The status and the text of an answer; a form is sent as JSON."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    body = None if form is None else json.dumps(form)
+    connection.request("GET" if form is None else "POST", path, body, sent)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def tiny(model_folder, **changes):
+    return {"model": str(model_folder), "samples": 2, "seed": 3, "steps": 3, **changes}
+
+
+def test_the_page_offers_what_is_installed(address):
+    status, page = ask(address, "/")
+    assert status == 200
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page)  # nothing from elsewhere
+    offer = json.loads(ask(address, "/api/offer")[1])
+    controls = {one["name"]: one for one in offer["controls"]}
+    assert {"pos", "length", "short_words"} <= controls.keys()
+    assert controls["short_words"]["origin"] == "short-words 1.0"
+    assert controls["short_words"]["schema"]["properties"]["letters"]["minimum"] == 1
+    assert offer["recipes"]["contains"]["controls"][0] == {"contains": {"words": ["garden"]}}
+    assert "matched" not in offer["recipes"]
+    assert {"everyday", "e2e"} <= offer["models"].keys()
+
+
+def test_a_form_is_written_as_a_recipe_and_as_python(address, model_folder):
+    length = {"name": "length", "params": {"words": 8}, "weight": 0.5}
+    avoid = {"entry": "contains: {words: [cat]}", "unwanted": True}
+    semantic = {"name": "semantic", "written": {"": "food: Italian"}}
+    form = tiny(model_folder, controls=[length, avoid, semantic], rest="sampler: {temperature: 0.5}")
+    status, text = ask(address, "/api/recipe", form)
+    assert status == 200, text
+    written = json.loads(text)
+    assert yaml.safe_load(written["yaml"]) == {
+        "model": str(model_folder),
+        "samples": 2,
+        "seed": 3,
+        "sampler": {"temperature": 0.5, "steps": 3},
+        "controls": [
+            {"length": {"words": 8}, "weight": 0.5},
+            {"not": {"contains": {"words": ["cat"]}}},
+            {"semantic": {"food": "Italian"}},
+        ],
+    }
+    assert "(0.5 * Length(words=8)) & ~Contains(words=['cat']) & Semantic(food='Italian')" in written["python"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"controls": [{"name": "pos", "params": {"tags": ["NUON"]}}]}, "Did you mean 'NOUN'?"),
+        ({"controls": [{"name": "length", "written": {"words": "[1"}}]}, "control 1, words:1: not valid YAML"),
+        ({"samples": 10_000}, "samples: Input should be less than or equal to 200"),
+        ({"rest": "seed: 1"}, "`seed` has a field of its own"),
+        ({"other": 1}, "other: Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_wrong_with_a_form_comes_back_as_a_message(address, model_folder, changes, said):
+    for path in ("/api/recipe", "/api/run"):
+        status, text = ask(address, path, tiny(model_folder, **changes))
+        if path == "/api/recipe" or status == 400:
+            assert status == 400
+            assert said in json.loads(text)["error"]
+        else:
+            assert said in json.loads(text.splitlines()[-1])["error"]
+
+
+def test_a_run_is_told_step_by_step_with_checks_and_traces(address, model_folder):
+    form = tiny(model_folder, controls=[{"name": "short_words", "params": {"letters": 1}}])
+    status, text = ask(address, "/api/run", form)
+    assert status == 200
+    *steps, last = map(json.loads, text.splitlines())
+    assert steps[-1]["progress"] == [3, 3]
+    samples = last["result"]["samples"]
+    assert len(samples) == 2
+    for sample in samples:
+        check = sample["checks"]["short_words"]
+        assert check["why"].endswith("long words")
+        assert check["where"] == [at for at, word in enumerate(sample["words"]) if len(word) > 1]
+        assert sample["trace"]["words"][-1] == sample["words"]
+        assert sample["html"].count('<b class="x"') == len(check["where"])
+
+
+def test_an_error_while_drawing_is_the_last_line(address, model_folder):
+    unknown = {"name": "contains", "params": {"words": ["zebra"]}}
+    _, text = ask(address, "/api/run", tiny(model_folder, controls=[unknown]))
+    assert "zebra" in json.loads(text.splitlines()[-1])["error"]
+
+
+def test_a_run_is_stopped_when_told_to(address, model_folder):
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    form = tiny(model_folder, samples=50, rest="sampler: {patience: 1}", steps=2000)
+    connection.request("POST", "/api/run", json.dumps(form), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert "progress" in json.loads(answer.readline())
+    assert ask(address, "/api/stop", {})[0] == 200
+    *steps, last = map(json.loads, answer.read().decode().splitlines())
+    assert last == {"error": "stopped."}
+    assert all(step["progress"][0] < 2000 for step in steps)
+
+
+def test_pages_elsewhere_cannot_use_it(address, model_folder):
+    form = tiny(model_folder)
+    assert ask(address, "/api/offer", headers={"Host": "evil.example"})[0] == 400
+    assert ask(address, "/api/run", form, {"Content-Type": "text/plain"})[0] == 415
+    assert ask(address, "/api/run", {**form, "rest": "x" * 1_000_001})[0] == 413
+
+
+def test_a_port_that_is_taken_is_said(address):
+    port = urlsplit(address).port
+    run = CliRunner().invoke(app, ["play", "--no-open", "--port", str(port)])
+    assert run.exit_code == 2
+    assert f"127.0.0.1:{port}: cannot listen there" in run.output
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_from_form_to_text_in_a_browser(address, model_folder):
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        faults = []
+        page.on("pageerror", lambda fault: faults.append(fault))
+        page.goto(address)
+        page.wait_for_selector("#add option[value=short_words]", state="attached")
+        page.fill("#model", str(model_folder))
+        page.fill("#samples", "2")
+        page.fill("#steps", "3")
+        page.select_option("#add", "short_words")
+        page.select_option("#add", "length")
+        page.fill("[data-name=short_words] [name=letters]", "1")
+        page.fill("[data-name=length] [name=words]", "0")
+        page.click("#run")
+        api.expect(page.locator("#error")).to_contain_text("greater than or equal to 1")
+        page.fill("[data-name=length] [name=words]", "7")
+        page.click("#run")
+        page.wait_for_selector(".text", timeout=60_000)
+        assert page.locator(".text").count() == 2
+        assert page.locator("#error").is_hidden()
+        assert page.locator(".text .t b.x").count() > 0  # the words at fault
+        assert "length 100% · 7 words" in page.locator(".text .checks").first.inner_text()
+        page.locator(".steps summary").first.click()
+        at_the_end = page.locator(".steps .words").first.inner_text()
+        assert len(at_the_end.split()) == 7
+        page.locator(".steps input").first.press("Home")
+        assert "step 0 of" in page.locator(".steps .bar").first.inner_text()
+        api.expect(page.locator("#written")).to_contain_text("short_words:")
+        page.click("[data-kind=python]")
+        assert "from short_words import ShortWords" in page.locator("#written").inner_text()
+        assert not faults
+        browser.close()
