@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from controls.length import Length
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Check, Control, ControlParams, Mark
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
@@ -113,6 +113,7 @@ def test_a_control_without_a_check_says_so(monkeypatch):
         (1.0, True, ""),
         *(Check(score, True, "") for score in (7.5, -0.1, math.nan, "all", None)),
         Check(1.0, None, ""),
+        *(Check(1.0, True, "", (), marks) for marks in (((0, 1, "NP", True, ""),), (Mark(0, None),))),
     ],
 )
 def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
@@ -123,9 +124,10 @@ def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
 
 
 def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
-    verdict = Check(np.float32(0.5), np.bool_(True), "", (np.int64(1),))
+    mark = Mark(np.int64(0), np.int64(1), met=np.bool_(False))
+    verdict = Check(np.float32(0.5), np.bool_(True), "", (np.int64(1),), (mark,))
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
-    assert json.dumps(Letters()(["a"])) == '[0.5, true, "", [1], []]'
+    assert json.dumps(Letters()(["a"])) == '[0.5, true, "", [1], [[0, 1, "", false, ""]]]'
 
 
 @pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])

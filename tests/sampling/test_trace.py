@@ -60,6 +60,26 @@ def test_a_trace_ends_with_the_text_and_changes_none(name, request):
         assert Trace.from_dict(trace.to_dict()).to_dict() == trace.to_dict()
 
 
+@pytest.mark.parametrize("name", ["latents", "masked"])
+def test_of_several_particles_the_trace_is_that_of_the_one_that_was_kept(name, request):
+    sampler = {"steps": 6, "eta": 1.0, "particles": 3, "resample_every": 1, "reward": "score"}
+    options = {"model": family(name, request), "samples": 3, "sampler": sampler, "device": "cpu"}
+    control = Length(5) & (Contains("bread") | Contains("cats"))
+    plain, traced = (generate(control, **options, trace=some) for some in (False, [0, 2]))
+    assert traced.texts == plain.texts
+    for number, trace in traced.trace.items():
+        assert trace.words[-1] == traced[number].words
+        assert len(trace) == 7
+        stands = [(frame.words, frame.settled) for frame in trace[:-1]]
+        # A word that is written stays, in a masked model: the past is that of one walk.
+        for before, after in pairwise(stands):
+            kept = [at for at, settled in enumerate(before[1]) if settled]
+            assert name == "latents" or all(before[0][at] == after[0][at] and after[1][at] for at in kept)
+    seen = []
+    generate(control, **options, watch=seen.append)
+    assert {len(frames) for frames in seen} == {3}
+
+
 def test_a_masked_text_settles_word_by_word(masked):
     trace = generate(Infill("the ___{5} ."), model=masked, samples=1, trace=True, device="cpu").trace[0]
     counts = [sum(frame.settled) for frame in trace]
