@@ -14,9 +14,9 @@ from typing import Any
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.cli.playground.forms import Form, recipe_of
 from dlmctl.errors import UserError, first_line
-from dlmctl.generation.generate import run_recipe
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.results import Sample
+from dlmctl.generation.run import run_recipe
 from dlmctl.metrics.lm_score import lm_score, scorer_of
 
 # Texts whose steps are kept.
