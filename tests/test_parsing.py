@@ -130,6 +130,14 @@ def test_the_sentences_of_a_text_are_parsed_once_each_and_share_a_root():
     assert labelled_spans(trees[1]) == [Span(0, 1, "S")]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_texts_of_one_word_are_parsed_however_many_there_are(count):
+    words = ["pub", "cheap", "."][:count]
+    assert [[leaf.word for leaf in tree.leaves()] for tree in constituency_parser()([[word] for word in words])] == [
+        [word] for word in words
+    ]
+
+
 def test_a_missing_or_damaged_parser_is_said(tiny, tmp_path):
     with pytest.raises(ModelError, match=PARSER_FILE):
         load_parser(tmp_path)

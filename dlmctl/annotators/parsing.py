@@ -177,7 +177,8 @@ def best_spans(label_scores: Tensor, counts: Sequence[int], labels: Sequence[str
     relative = label_scores - label_scores[..., :1]
     best, label = relative.max(-1)
     batch, most = len(counts), max(counts)
-    starts, ends = all_spans(most)
+    # As arrays: NumPy would take a tensor of one element, of texts of one word, for a number.
+    starts, ends = (one.numpy() for one in all_spans(most))
     chart, chosen = np.zeros((batch, most, most), np.float32), np.zeros((batch, most, most), np.int64)
     chart[:, starts, ends], chosen[:, starts, ends] = best.numpy(), label.numpy()
     splits = best_splits(chart)

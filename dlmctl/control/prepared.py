@@ -34,7 +34,7 @@ def asked(member: str, call: Callable[[], T], fault: Callable[[str], UserError],
         raise
     except NotImplementedError:
         raise fault(lacking) from None
-    except Exception as error:  # whatever an author's code may do
+    except (Exception, SystemExit) as error:  # whatever an author's code may do
         raise fault(f"{member} failed: {first_line(error)}.") from error
 
 

@@ -51,7 +51,7 @@ def made_of(kind: type[Control[Any]], spec: ControlSpec, sets: Sequence[BaseMode
         return kind.each(sets)
     except UserError:
         raise
-    except Exception as error:  # whatever an author's code may do
+    except (Exception, SystemExit) as error:  # whatever an author's code may do
         what = f"control {spec.name!r} ({kind.__module__}) cannot be made: {first_line(error)}."
         raise Misplaced(spec.place, what) from error
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.errors import UserError
+from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import SPLIT_FILE
 from dlmctl.training.best import Best
 
 STATE_FILE = "state.pt"
+_AS_STARTED = "Resume with the configuration that the run was started with."
 # What a run may be continued with: how long, how fast, and how often it tells of itself. All else makes another run.
 _FREE = (
     *("steps", "lr", "warmup", "clip", "patience"),
@@ -81,13 +83,13 @@ def restore_state(path: Path, parts: Parts, rank: int, identity: dict[str, Any])
     Raises:
         UserError: it is damaged, or belongs to a run with other settings, data or vocabulary; the message names them.
     """
+    require_file(path, error=UserError, remedy=_AS_STARTED)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        step, before = int(state["step"]), state.get("identity")
-    except Exception as error:
-        raise _misfit(path, error) from None
-    _refuse_another_run(path, before, identity, step)
-    try:
+        step = int(state["step"])
+        if step < 0:
+            raise ValueError(f"it was written after step {step}")
+        _refuse_another_run(path, state.get("identity"), identity, step)
         parts.model.load_state_dict(state["model"])
         parts.ema.load_state_dict(state["ema"])
         for stepper, saved in zip(parts.steppers, state["optimizers"], strict=True):
@@ -96,6 +98,8 @@ def restore_state(path: Path, parts: Parts, rank: int, identity: dict[str, Any])
         if "best" in state:  # which runs of dlmctl 0.1 did not keep
             parts.best.load_state_dict(state["best"])
         _restore_randomness(state, rank, step)
+    except UserError:
+        raise
     except Exception as error:
         raise _misfit(path, error) from None
     return step
@@ -150,5 +154,5 @@ def _misfit(path: Path, error: Exception) -> UserError:
     return UserError(
         f"the checkpoint does not fit these settings or is damaged: {first[:200]}",
         where=str(path),
-        remedy="Resume with the configuration that the run was started with.",
+        remedy=_AS_STARTED,
     )

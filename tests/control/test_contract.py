@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -121,6 +122,13 @@ def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
     with pytest.raises(UserError, match="check must give a Check with a score from 0 to 1") as caught:
         Letters()(["a"])
     assert str(verdict)[:20] in said(caught)
+
+
+def test_a_control_does_not_end_the_program(monkeypatch):
+    monkeypatch.setattr(Letters, "check", lambda self, params, words: sys.exit(0))
+    with pytest.raises(UserError, match="check failed: SystemExit: 0") as caught:
+        Letters()(["a"])
+    said(caught)
 
 
 def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):

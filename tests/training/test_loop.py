@@ -177,7 +177,9 @@ def test_resuming_a_finished_run_gives_its_model_again(data, whole):
     assert all(torch.equal(value, before[name]) for name, value in load_weights(whole / "model").items())
 
 
-@pytest.mark.parametrize("damage", ["cut", "other sizes", "pickle"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "other sizes", "pickle", "pipe", "identity", "step", "weights", "optimizers"]
+)
 def test_a_checkpoint_that_cannot_be_used_is_said(data, whole, tmp_path, damage):
     content, settings = (whole / "state.pt").read_bytes(), config()
     if damage == "cut":
@@ -189,8 +191,15 @@ def test_a_checkpoint_that_cannot_be_used_is_said(data, whole, tmp_path, damage)
     if damage == "other sizes":
         settings = config().model_copy(update={"model": settings.model.model_copy(update={"embed_dim": 4})})
     (tmp_path / "state.pt").write_bytes(content)
-    said = "model.embed_dim was 8 and is 4" if damage == "other sizes" else "does not fit these settings or is damaged"
-    with pytest.raises(UserError, match=said):
+    if damage == "pipe":
+        (tmp_path / "state.pt").unlink()
+        os.mkfifo(tmp_path / "state.pt")
+    elif damage not in ("cut", "pickle", "other sizes"):
+        key = {"weights": "model"}.get(damage, damage)
+        value = -1 if damage == "step" else torch.zeros(3)
+        torch.save({**torch.load(whole / "state.pt", weights_only=True), key: value}, tmp_path / "state.pt")
+    said = {"other sizes": "model.embed_dim was 8 and is 4", "pipe": "it is a pipe"}
+    with pytest.raises(UserError, match=said.get(damage, "does not fit these settings or is damaged")):
         train_lm(settings, data, tmp_path, resume=True)
 
 
