@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
-from dlmctl.checkpoint.weights import load_weights, require_fit, without_memory
+from dlmctl.checkpoint.weights import give_memory, load_weights, require_fit, without_memory
 from dlmctl.errors import ModelError, brief
+from dlmctl.models.gpt2 import GPT2, GPT2Sizes
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 from dlmctl.text.files import read_object
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
 
 # Each size of a GPT-2 that says how much is built, and the most it may be.
 _BOUNDS = {
@@ -23,6 +21,14 @@ _BOUNDS = {
     "n_positions": MAX_LENGTH,
     "vocab_size": 4_000_000,
     "n_inner": 16 * MAX_WIDTH,
+}
+# What a GPT-2 may vary and a scorer does not.
+_PLAIN = {
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
 }
 # The head over words is the table of embeddings once more, and not stored.
 _TIED = "lm_head.weight"
@@ -55,32 +61,31 @@ def scorer_sizes(folder: Path) -> dict[str, Any]:
         if type(size) is not int or not 0 < size <= most:
             said = brief(ValueError(repr(size)))
             raise ModelError(f"{name} is {said}; it is a number from 1 to {most:,}.", where=str(path), remedy=_REMEDY)
+    for name, only in _PLAIN.items():
+        if config.get(name, only) != only:
+            said = brief(ValueError(repr(config[name])))
+            raise ModelError(f"{name} is {said}; a scorer has {only!r}.", where=str(path), remedy=_REMEDY)
     return config
 
 
-def load_scorer_model(folder: Path) -> GPT2LMHeadModel:
+def load_scorer_model(folder: Path) -> GPT2:
     """The network of a scorer in float32, evaluation mode.
 
     Raises:
         ModelError: a file is missing, damaged or not the one that was saved, or weights and sizes do not fit.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     settings = scorer_sizes(folder)
-    digests = settings.pop(DIGESTS, None)
+    digests = settings.get(DIGESTS)
     state = load_weights(folder)
     state.pop(_TIED, None)
-    try:
-        config = GPT2Config.from_dict({**settings, "tie_word_embeddings": True, "dtype": "float32"})
-        with without_memory():  # whatever sizes config.json claims
-            wanted = GPT2LMHeadModel(config).state_dict()
-        wanted.pop(_TIED)
-        require_fit(state, wanted, folder / "model.safetensors")
-        scorer = GPT2LMHeadModel(config)
-    except ModelError:
-        raise
-    except Exception as error:  # whatever transformers raises for settings that cannot be
-        raise ModelError(f"the scorer is damaged: {brief(error)}.", where=str(folder), remedy=_REMEDY) from None
-    scorer.load_state_dict(state, strict=False)
+    if settings["n_embd"] % settings["n_head"]:
+        what = f"n_embd {settings['n_embd']} is no multiple of n_head {settings['n_head']}."
+        raise ModelError(what, where=str(folder / "config.json"), remedy=_REMEDY)
+    sizes = GPT2Sizes(**{name: settings[name] for name in GPT2Sizes._fields if name in settings})
+    with without_memory():  # whatever sizes config.json claims
+        scorer = GPT2(sizes)
+    require_fit(state, scorer.state_dict(), folder / "model.safetensors")
     check_digests(folder, digests, "config.json")
+    give_memory(scorer)
+    scorer.load_state_dict(state)
     return scorer.eval()

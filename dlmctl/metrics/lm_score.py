@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.scorer import load_scorer_model, seal_scorer
 from dlmctl.errors import DataError, ModelError
+from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 BATCH_POSITIONS = 8192
-Judge = tuple["GPT2LMHeadModel", Tokenizer]
+Judge = tuple[GPT2, Tokenizer]
 """A scorer and the tokeniser of its words."""
 
 
@@ -38,7 +39,7 @@ def sequence_nats(model: nn.Module, ids: Tensor, pad_id: int) -> Tensor:
 
 
 @torch.no_grad()
-def token_nats(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+def token_nats(scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
     """-log p of every word of each sentence, given as words, and of END after the last.
 
     Raises:
@@ -63,7 +64,7 @@ def token_nats(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequenc
     return found
 
 
-def lm_score(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[float]:
+def lm_score(scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[float]:
     """Nats per token of each sentence, given as words. Raises as ``token_nats``."""
     return [sum(nats) / len(nats) for nats in token_nats(scorer, tokenizer, sentences)]
 
@@ -109,8 +110,7 @@ def load_scorer(folder: Path) -> Judge:
         tokenizer = load_tokenizer(folder)
     except DataError as error:
         raise ModelError(error.what, where=str(folder / "vocab.json")) from None
-    with no_bars():
-        scorer = load_scorer_model(folder)
+    scorer = load_scorer_model(folder)
     if len(tokenizer) != scorer.config.vocab_size:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, the weights {scorer.config.vocab_size}.", where=str(folder)

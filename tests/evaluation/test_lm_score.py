@@ -79,9 +79,20 @@ def test_saved_and_loaded_scores_differ_by_less_than_a_thousandth(scorer, tokeni
     before = lm_score(scorer, tokenizer, CORPUS)
     save_scorer(scorer, tokenizer, tmp_path / "scorer")
     loaded, words = load_scorer(tmp_path / "scorer")
-    assert loaded.dtype == scorer.dtype == torch.float32
+    assert next(loaded.parameters()).dtype == scorer.dtype == torch.float32
     assert lm_score(loaded, words, CORPUS) == pytest.approx(before, abs=1e-3)
     assert not list((tmp_path / "scorer").glob("*.bin"))
+
+
+def test_a_loaded_scorer_computes_what_transformers_does(scorer, tokenizer, tmp_path):
+    with torch.no_grad():
+        for weight in scorer.parameters():
+            weight.copy_(weight.half())  # as it is saved
+    save_scorer(scorer, tokenizer, tmp_path)
+    ids = torch.tensor([[0, 5, 4, 6, 5], [0, 4, 4, 4, 1]])
+    with torch.no_grad():
+        found, expected = load_scorer(tmp_path)[0](ids).logits, scorer.eval()(input_ids=ids).logits
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_missing_damaged_and_mismatched_folders_are_said(scorer, tokenizer, tmp_path):
