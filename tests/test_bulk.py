@@ -62,7 +62,7 @@ def test_shards_of_a_control_deal_its_parameters_out_by_sample_number(model_fold
 KILLER = """
 import os, pathlib, random, signal, sys, time
 import torch
-import dlmctl.generation.generate
+import dlmctl.generation.bulk
 from dlmctl.cli import main
 
 torch.set_num_threads(1)

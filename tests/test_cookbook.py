@@ -39,7 +39,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_classes_have_texts_that_pass_and_differ(files):
-    run("Eight classes, 500 texts each", "-n", "2", "--steps", "8", "--set", "quota.attempts=2")
+    run("Eight classes, 500 texts each", "-n", "2", "--steps", "5", "--set", "quota.attempts=2")
     rows = table(files / "classes-500.csv")
     assert Counter((row["food"], row["area"]) for row in rows).most_common()[-1][1] == 2
     assert len({(row["food"], row["area"]) for row in rows}) == 8

@@ -212,7 +212,7 @@ def test_the_defaults_of_recipes_in_the_docs_are_those_of_the_code():
     for name, field in Recipe.model_fields.items():
         said, default = rows[name].strip(), field.get_default(call_default_factory=True)
         if not isinstance(default, BaseModel):
-            shown = "none" if default in (None, []) else str(default).replace("'", "")
+            shown = "none" if default in (None, []) else str(default).lower().replace("'", "")
             assert said.strip("`") == shown, name
 
 

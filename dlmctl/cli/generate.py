@@ -212,6 +212,6 @@ def _check_looks(shown: Shown, out: str | None, *, force: bool) -> None:
     if shown.report is None:
         return
     check_page(shown.report, force=force)
-    if out is not None and Path(out).suffix in (".txt", ".npz"):
+    if out is not None and Path(out).suffix not in ("", ".jsonl"):
         remedy = "Write .jsonl or a folder, of which a page can be made."
         raise UserError("these texts come without what the controls saw.", where=f"--out {out}", remedy=remedy)
