@@ -212,8 +212,8 @@ def test_the_defaults_of_recipes_in_the_docs_are_those_of_the_code():
     for name, field in Recipe.model_fields.items():
         said, default = rows[name].strip(), field.get_default(call_default_factory=True)
         if not isinstance(default, BaseModel):
-            shown = "none" if default in (None, []) else str(default).replace("'", "")
-            assert said.strip("`") == shown, name
+            shown = "none" if default is None or default == [] else str(default).replace("'", "")
+            assert said.strip("`") == {"False": "false", "True": "true"}.get(shown, shown), name
 
 
 def test_the_glossary_is_in_order_and_has_the_words_of_results():
