@@ -13,12 +13,17 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from pydantic import BaseModel
 
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.control.catalogue import installed
 from dlmctl.control.registry import find_control
+from dlmctl.errors import UserError
+from dlmctl.generation.diagnose import examine
 from dlmctl.models import ARCHITECTURES
+from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings, Until
@@ -186,6 +191,36 @@ def test_training_page_names_every_setting():
     assert not [name for name in shipped_configs() if f"`{name}`" not in page.read_text("utf-8")]
 
 
+# What the reader brings himself.
+OWN = ("runs/", "unit3.txt", "norms.csv", "classifier:", "LLaDA")
+
+
+def recipes_of(page: Path) -> list[dict[str, object]]:
+    """The recipes in a page's blocks of YAML, and each control that stands alone there as one."""
+    found = []
+    for block in blocks(page, "yaml"):
+        value = yaml.safe_load(block)
+        found += value if isinstance(value, list) else [value]
+    made = [one if Recipe.model_fields.keys() & one.keys() else {"controls": [one]} for one in found]
+    return [one for one in made if not any(own in yaml.safe_dump(one) for own in OWN)]
+
+
+def test_recipes_in_the_docs_can_be_drawn_by_a_bundled_model():
+    """By the one that they name, or by either where they name none."""
+    models = {name: from_pretrained(name) for name in ("everyday", "e2e")}
+    for settings in [*recipes_of(REPO / "README.md"), *recipes_of(REPO / "docs" / "recipes.md")]:
+        faults = []
+        for name in [str(settings["model"])] if "model" in settings else models:
+            try:
+                recipe, file = read_recipe(yaml.safe_dump({**settings, "model": name}), "docs")
+                examine(recipe, models[name], file)
+                break
+            except UserError as error:
+                faults.append(f"{name}: {error}")
+        else:
+            pytest.fail(f"{settings}: {faults}")
+
+
 def missing(kind: type[BaseModel], page: Path) -> list[str]:
     return [name for name in kind.model_fields if f"`{name}`" not in page.read_text("utf-8")]
 
@@ -212,8 +247,8 @@ def test_the_defaults_of_recipes_in_the_docs_are_those_of_the_code():
     for name, field in Recipe.model_fields.items():
         said, default = rows[name].strip(), field.get_default(call_default_factory=True)
         if not isinstance(default, BaseModel):
-            shown = "none" if default in (None, []) else str(default).lower().replace("'", "")
-            assert said.strip("`") == shown, name
+            shown = "none" if default is None or default == [] else str(default).replace("'", "")
+            assert said.strip("`") == {"False": "false", "True": "true"}.get(shown, shown), name
 
 
 def test_the_glossary_is_in_order_and_has_the_words_of_results():

@@ -14,7 +14,6 @@ from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.errors import DataError
 from dlmctl.evaluation.samples import figures_of, sentences_of
 from dlmctl.generation.bulk import generate_shards
-from dlmctl.generation.output import FORMATS
 from dlmctl.generation.run import TextProgress
 from dlmctl.generation.shards import merge
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from dlmctl.recipe.recipe import Recipe
 
 SHARDS, METRICS = "shards", "metrics.json"
+ENDINGS = ".txt", ".jsonl", ".npz"
 MEASURED = 1000
 
 
@@ -75,7 +75,7 @@ def decode(
     run, drawn, seconds = generate_shards(recipe, out / SHARDS, shard_rows=shard_rows, latents=True, progress=progress)
     if not processes.is_main():
         return None
-    for ending in FORMATS:
+    for ending in ENDINGS:
         merge(run, out / f"samples{ending}")
     words = [row["words"] for row in islice(run.records(), measured)]
     figures = figures_of(words, judge)
