@@ -397,7 +397,7 @@ def test_a_scorer_that_is_not_the_one_saved(scorer, change):
     else:
         edit(scorer / "config.json", "n_head", value=3)
     save_file(state, scorer / "model.safetensors", {"format": "pt"})
-    said = {"NaN": "not finite", "a tensor less": "'transformer.ln_f.weight' is missing", "other settings": "no multiple"}
+    said = {"NaN": "not finite", "a tensor less": "ln_f.weight' is missing", "other settings": "no multiple"}
     assert said.get(change, "is not the file that was saved here") in fault(load_scorer, scorer)
 
 
