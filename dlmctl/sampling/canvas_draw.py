@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 import torch
 
 from dlmctl.control.prepared import PreparedAll
@@ -13,6 +11,7 @@ from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.steering import Steered
 from dlmctl.sampling.trace import Recorder
@@ -28,7 +27,7 @@ def draw_canvas(
     watch: OnStep,
     recorder: Recorder | None = None,
 ) -> Finished:
-    """The token ids of a batch, those of prompts of one length at a time: nothing has to be filled up.
+    """The token ids of a batch, whose prompts are of one length, so that nothing has to be filled up.
 
     Args:
         control: prepared for the batch; recorder: notes down some of its rows.
@@ -36,20 +35,23 @@ def draw_canvas(
     Raises:
         RecipeError: a sampler or particles are asked for, which a canvas has not.
     """
+    model, tokenizer = plan.pretrained.model, plan.pretrained.tokenizer
+    assert isinstance(model, CanvasLM)
     require_own(plan.sampler)
-    lengths = [len(_prompt(plan, draw.sample)) for draw, _ in batch]
-    ids: dict[int, list[int]] = {}
-    problems: dict[int, str] = {}
-    order = sorted(range(len(batch)), key=lambda row: lengths[row])
-    for _, group in groupby(order, key=lambda row: lengths[row]):
-        rows = list(group)
-        some = [batch[row] for row in rows]
-        steered = _steered(plan, some, control if len(some) == len(batch) else prepare(some))
-        steered.recorder, steered.numbers = recorder, rows
-        found = _drawn(plan, some, steered, watch)
-        ids |= dict(zip(rows, found.ids.tolist(), strict=True))
-        problems |= {rows[at]: said for at, said in found.problems.items()}
-    return Finished(torch.tensor([ids[row] for row in range(len(batch))]), problems, [None] * len(batch))
+    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
+    rows = [list(plan.prompt.text(draw.sample)) if plan.prompt is not None else [] for draw, _ in batch]
+    prompt = torch.tensor([row or [tokenizer.start_id] for row in rows], device=model.embeddings.device)
+    steps = plan.sampler.steps or model.canvas.steps
+    family = Uniform(model, prompt, tokenizer.start_id, steps)
+    settings = plan.guidance, plan.sampler
+    # The text is what is likeliest at every place at once.
+    steered = Steered(family, model.embeddings, tokenizer, control, *settings, layouts, one_by_one=False)
+    steered.recorder = recorder
+    times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+    with networks_in(plan.sampler.precision, layouts.words.device):
+        x = walk(family, steered, layouts, times, noise, watch)
+    return Finished(x, steered.problems, [None] * len(batch))
 
 
 def require_own(sampler: SamplerSettings) -> None:
@@ -61,26 +63,3 @@ def require_own(sampler: SamplerSettings) -> None:
     if sampler.name != "auto" or sampler.particles > 1 or sampler.block is not None:
         what = "a DiffusionGemma has one sampler, without blocks and particles."
         raise RecipeError(what, where="sampler", remedy="Leave name, particles and block out.")
-
-
-def _prompt(plan: Plan, sample: int) -> list[int]:
-    given = list(plan.prompt.text(sample)) if plan.prompt is not None else []
-    return given or [plan.pretrained.tokenizer.start_id]
-
-
-def _steered(plan: Plan, batch: Batch, control: PreparedAll | None) -> Steered:
-    model, tokenizer = plan.pretrained.model, plan.pretrained.tokenizer
-    assert isinstance(model, CanvasLM)
-    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
-    prompt = torch.tensor([_prompt(plan, draw.sample) for draw, _ in batch], device=model.embeddings.device)
-    family = Uniform(model, prompt, tokenizer.start_id, plan.sampler.steps or model.canvas.steps)
-    # The text is what is likeliest at every place at once.
-    return Steered(family, model.embeddings, tokenizer, control, plan.guidance, plan.sampler, layouts, one_by_one=False)
-
-
-def _drawn(plan: Plan, batch: Batch, steered: Steered, watch: OnStep) -> Finished:
-    noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
-    assert isinstance(steered.family, Uniform)
-    times = torch.linspace(1.0, 0.0, steered.family.steps + 1, dtype=torch.float64)
-    x = walk(steered.family, steered, steered.layouts, times, noise, watch)
-    return Finished(x, steered.problems, [None] * len(batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ def draw_texts(
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
     most = 1 if plan.sampler.deterministic else _most_texts(plan, max(layout.positions for _, layout in rows))
     mixed = plan.pretrained.model.takes_mask
-    alone = batches_of(sorted(rows, key=lambda row: row[1].positions), most, mixed=mixed)
+    alone = [batch for alike in _alike(plan, rows) for batch in batches_of(alike, most, mixed=mixed)]
     batches = [expanded(batch, plan.sampler.particles) for batch in alone]
     # All of them before the first step, so that whatever cannot be done is said at once.
     controls = [_feasible(plan, batch) for batch in batches]
@@ -86,6 +87,15 @@ def draw_texts(
             return on_step(step) if on_step is not None else None
 
         yield from _draw_batch(plan, batch, control, watch)
+
+
+def _alike(plan: Plan, rows: Batch) -> list[Batch]:
+    """The rows that may share a batch, by their positions; on a canvas those whose prompts are of one length."""
+    prompt = plan.prompt if plan.pretrained.model.family == "canvas" else None
+    groups: dict[int, Batch] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row[1].positions):
+        groups[len(prompt.text(row[0].sample)) if prompt is not None else 0].append(row)
+    return [groups[length] for length in sorted(groups)]
 
 
 def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAll | None]:
