@@ -12,7 +12,7 @@ from dlmctl.diffusion.layout import Layouts, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.diffusion.walks import WALKS, WalkSettings
+from dlmctl.diffusion.walks import WALKS, WalkSettings, ancestral, remasking
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
@@ -53,7 +53,10 @@ def draw_masked(
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
     family = Absorbing(model, plan.pretrained.tokenizer, WALKS[name], settings, schedule, tags, context)
     vocabulary = plan.pretrained.tokenizer
-    steered = Steered(family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts)
+    guidance = plan.guidance, sampler
+    # What is exact is held by the likeliest text where several tokens of a large vocabulary are written in a step.
+    one_by_one = model.family != "tokens" or (steps >= places and WALKS[name] not in (ancestral, remasking))
+    steered = Steered(family, model.embeddings, vocabulary, control, *guidance, layouts, one_by_one=one_by_one)
     steered.recorder = recorder
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     with networks_in(sampler.precision, layouts.words.device):
