@@ -186,11 +186,10 @@ def good_enough(sample: Sample, until: Until) -> bool:
 
 
 def _sample(plan: Plan, drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
-    text = plan.pretrained.tokenizer.text(drawn.words)
     return Sample(
         drawn.draw.sample,
         drawn.words,
-        text,
+        drawn.text,
         dict(checks),
         drawn.latent,
         problem=drawn.problem,
