@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from controls import Avoid, Contains, Infill, Length, Pattern
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import RecipeError
 from dlmctl.generation.generate import generate
+from tests.checkpoint.tiny_vendors import write_dream, write_llada
 from tests.tokens.tokenizers_of_all_kinds import KINDS, model_of
 
 CONTROLS = [
@@ -82,3 +84,11 @@ def test_what_cannot_be_is_said_before_the_first_step(control, message):
 def test_any_of_several_and_a_text_of_nothing_else():
     found = generate(Contains("🎉") | Length(3), model=model_of("bytes", 16), samples=2, seed=0)
     assert all(torch.isfinite(torch.from_numpy(one.latent)).all() for one in found.samples)
+
+
+@pytest.mark.parametrize("write", [write_llada, write_dream])
+def test_checkpoints_of_others_hold_to_words(tmp_path, write):
+    model = from_pretrained(write(tmp_path / "m"))
+    for control in (Contains("cat") & Length(5, tolerance=2), Pattern("The <any> (cat|dog) .")):
+        for sample in generate(control, model=model, samples=2, sampler={"new_tokens": 14}).samples:
+            assert sample.passed, (sample.text, sample.checks)
