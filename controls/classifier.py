@@ -24,6 +24,7 @@ from dlmctl import (
 )
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.word_latents import word_latents
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, nearest_value, value_words
 from dlmctl.text.spelling import detokenize
@@ -118,13 +119,13 @@ def find_label(label: Value, known: Sequence[str]) -> int:
 def nats(groups: Sequence[tuple[nn.Module, Tensor, Tensor]], state: ControlState) -> Tensor:
     """-log p(label given the latent, or given the expected words) ``[B]``, by each network of the rows it is asked
     about and their labels."""
-    energies = state.x.new_zeros(len(state.x))
+    energies, x = state.x.new_zeros(len(state.x)), word_latents(state)
     for network, rows, wanted in groups:
         if isinstance(network, BridgedClassifier):
             logits = network(state.word_log_probs[rows].exp())
         else:
             mask = None if state.mask is None else state.mask[rows]
-            (logits,) = network(state.x[rows], state.t[rows], mask)
+            (logits,) = network(x[rows], state.t[rows], mask)
         log_probs = widened(logits).log_softmax(-1)
         energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
     return energies
