@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
-from dlmctl.control.automata import Demand, HeldWords, alphabet_of, avoiding
+from dlmctl.control.automata import Alphabet, Asked, Automaton, Demand, HeldTokens, HeldWords, alphabet_of, avoiding
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, WordControl, occurrences, split_phrases
 
@@ -38,7 +39,17 @@ class Avoid(WordControl[AvoidParams]):
         return 1, ANY_NUMBER
 
     def prepare(self, batch: BatchContext[AvoidParams]) -> Prepared:
+        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+            return HeldTokens(batch, [[self.asked(params)] for params in batch.params])
         return HeldWords(batch, [[self._demand(params, batch)] for params in batch.params])
+
+    def asked(self, params: AvoidParams) -> Asked:
+        phrases = tuple(map(tuple, split_phrases(params.words, self.split)))
+
+        def language(alphabet: Alphabet) -> Automaton:
+            return avoiding(alphabet, [[alphabet.ids[word] for word in phrase] for phrase in phrases])
+
+        return Asked(self.name, phrases, tuple(word for phrase in phrases for word in phrase), language)
 
     def _demand(self, params: AvoidParams, batch: BatchContext[AvoidParams]) -> Demand:
         vocabulary = batch.vocabulary

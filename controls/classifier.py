@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl import (
@@ -24,10 +24,13 @@ from dlmctl import (
 )
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.word_latents import word_latents
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, nearest_value, value_words
+from dlmctl.text.spelling import detokenize
 
-from .huggingface import WordClassifier
+from .bridge import BridgedClassifier
+from .huggingface import load_outside
 from .ngrams import NgramJudge
 
 if TYPE_CHECKING:
@@ -46,6 +49,19 @@ class ClassifierParams(ControlParams):
         max_length=1000,
         description="folder or hub name of a sequence classifier that guides in place of the one trained here",
     )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="folder or hub name of a sequence classifier that guides and checks: nothing needs to be trained",
+        examples=["my-classifiers/sentiment"],
+    )
+
+    @model_validator(mode="after")
+    def _one_classifier(self) -> Self:
+        if self.model is not None and (self.huggingface is not None or self.name is not None):
+            raise ValueError("`model` guides and checks alone; leave out `huggingface` and `name`")
+        return self
 
 
 @dataclass(frozen=True)
@@ -103,13 +119,13 @@ def find_label(label: Value, known: Sequence[str]) -> int:
 def nats(groups: Sequence[tuple[nn.Module, Tensor, Tensor]], state: ControlState) -> Tensor:
     """-log p(label given the latent, or given the expected words) ``[B]``, by each network of the rows it is asked
     about and their labels."""
-    energies = state.x.new_zeros(len(state.x))
+    energies, x = state.x.new_zeros(len(state.x)), word_latents(state)
     for network, rows, wanted in groups:
-        if isinstance(network, WordClassifier):
+        if isinstance(network, BridgedClassifier):
             logits = network(state.word_log_probs[rows].exp())
         else:
             mask = None if state.mask is None else state.mask[rows]
-            (logits,) = network(state.x[rows], state.t[rows], mask)
+            (logits,) = network(x[rows], state.t[rows], mask)
         log_probs = widened(logits).log_softmax(-1)
         energies = energies.index_add(0, rows, -log_probs.gather(1, wanted[:, None])[:, 0])
     return energies
@@ -129,20 +145,23 @@ class Classifier(Control[ClassifierParams]):
     def __init__(self, *first: Any, **params: Any) -> None:
         super().__init__(*first, **params)
         self.labels: dict[str | None, TextLabels] = {}
-        self.outside: dict[str, WordClassifier] = {}
+        self.outside: dict[str, BridgedClassifier] = {}
 
     def attach(self, model: Pretrained) -> None:
         for params in self.sets:
-            if params.name not in self.labels:
-                self.labels[params.name] = load_labels(TextLabels, type(self), model, params.name)
-            find_label(params.label, self.labels[params.name].known)
-            if params.huggingface is not None:
-                if params.huggingface not in self.outside:
-                    self.outside[params.huggingface] = WordClassifier(params.huggingface, model.tokenizer)
-                find_label(params.label, self.outside[params.huggingface].labels)
+            if params.model is None:
+                if params.name not in self.labels:
+                    self.labels[params.name] = load_labels(TextLabels, type(self), model, params.name)
+                find_label(params.label, self.labels[params.name].known)
+            source = params.model or params.huggingface
+            if source is not None:
+                known = self.outside.get(source)
+                if known is None or known.tokenizer is not model.tokenizer:
+                    self.outside[source] = load_outside(source, model.tokenizer)
+                find_label(params.label, self.outside[source].labels)
 
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
-        guides = [(params.name, params.huggingface) for params in batch.params]
+        guides = [(params.name, params.model or params.huggingface) for params in batch.params]
         groups = []
         for name, source in dict.fromkeys(guides):
             rows = [row for row, guide in enumerate(guides) if guide == (name, source)]
@@ -154,12 +173,22 @@ class Classifier(Control[ClassifierParams]):
         return Energy(lambda state: nats(groups, state))
 
     def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
-        """The judge's probability of the label; passed if no other label is likelier."""
+        """The judge's probability of the label; passed if no other label is likelier. Of a classifier of others
+        (``model``) its own verdict on the finished text."""
+        if params.model is not None:
+            network = self.outside[params.model]
+            chances = network.chances([detokenize(words)])[0].tolist()
+            chance, met, told = _told(params.label, network.labels, chances)
+            return Check(chance, met, f"by the classifier that guided {told}")
         labels = self.labels[params.name]
         chances = labels.judge.probabilities(words)
-        wanted, best = find_label(params.label, labels.known), max(chances)
-        likeliest, met = chances.index(best), chances[wanted] == best
-        told = f"told {labels.known[likeliest]!r} with probability {best:.2f}"
-        spans = labels.judge.telling(words, wanted if met else likeliest)
+        chance, met, told = _told(params.label, labels.known, chances)
+        spans = labels.judge.telling(words, chances.index(chance if met else max(chances)))
         marks = tuple(Mark(start, end, met=met) for start, end in spans)
-        return Check(chances[wanted], met, f"by its words and word pairs {told}", marks=marks)
+        return Check(chance, met, f"by its words and word pairs {told}", marks=marks)
+
+
+def _told(label: Value, known: Sequence[str], chances: Sequence[float]) -> tuple[float, bool, str]:
+    """The probability of a label, whether no other is likelier, and which one is likeliest."""
+    chance, best = chances[find_label(label, known)], max(chances)
+    return chance, chance == best, f"told {known[chances.index(best)]!r} with probability {best:.2f}"

@@ -2,80 +2,89 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlmctl.errors import ModelError
 from dlmctl.text.tokenizer import Tokenizer, loading_fault
 
+from .bridge import BridgedClassifier
 
-class WordClassifier(nn.Module):
-    """Word probabilities ``[B, L, V]`` of a model to logits ``[B, labels]``.
 
-    The classifier receives the expectation of its own embeddings, p(word) E_classifier, in place of a word's. So every
-    word of the model has to be one token of the classifier.
+def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedClassifier:
+    """A sequence classifier of others, ready to read the probabilities of a model's tokens.
 
-    Attributes:
-        labels: their names, as the classifier's configuration has them.
+    Args:
+        source: a folder or hub name.
+        tokenizer: the model's; where each of its tokens is one of the classifier's, that reads expected embeddings
+            directly, else by ``BridgedClassifier``.
 
     Raises:
-        ModelError: it cannot be loaded, or its vocabulary lacks words of the model's.
+        ModelError: it cannot be loaded, or is none.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        network = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
+        theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # whatever the hub, a file or the library may raise
+        raise ModelError(f"no sequence classifier could be loaded: {loading_fault(error)}.", where=source) from None
+    if not theirs.is_fast:
+        raise ModelError("its tokenizer says not where its tokens stand in a text.", where=source)
+    network = network.eval().requires_grad_(False)
+    ids = token_ids(tokenizer, theirs)
+    return (
+        BridgedClassifier(network, theirs, tokenizer)
+        if ids is None
+        else WordClassifier(network, theirs, tokenizer, ids)
+    )
+
+
+class WordClassifier(BridgedClassifier):
+    """As its base, where every word of the model is one token of the classifier.
+
+    It receives the expectation of its own embeddings, p(word) E_classifier, in place of a word's.
+
+    Args:
+        ids: of every word of the model the token of the classifier ``[V]``.
     """
 
-    embeddings: Tensor
-
-    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        try:
-            network = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
-            theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except Exception as error:  # whatever the hub, a file or the library may raise
-            raise ModelError(f"no sequence classifier could be loaded: {loading_fault(error)}.", where=source) from None
-        self.network = network.eval().requires_grad_(False)
-        self.labels = [str(network.config.id2label[at]) for at in range(network.config.num_labels)]
+    def __init__(self, network: Any, theirs: Any, tokenizer: Tokenizer, ids: Tensor) -> None:
+        self.ids = ids
+        super().__init__(network, theirs, tokenizer)
         self.pad_id = tokenizer.pad_id
-        table = network.get_input_embeddings().weight
-        self.register_buffer("embeddings", table[token_ids(source, tokenizer, theirs)].float())
+
+    def _means(self) -> Tensor:
+        return self.network.get_input_embeddings().weight.detach()[self.ids].float()
 
     def forward(self, probabilities: Tensor) -> Tensor:
         inside = probabilities.argmax(-1) != self.pad_id
         inside[:, 0] = True
-        output = self.network(inputs_embeds=probabilities @ self.embeddings, attention_mask=inside.long())
+        output = self.network(inputs_embeds=probabilities @ self.table, attention_mask=inside.long())
         return output.logits
 
 
-def token_ids(source: str, tokenizer: Tokenizer, theirs: object) -> Tensor:
-    """Of every word of the model the token of the classifier's tokenizer ``theirs``: ``[V]``.
+def token_ids(tokenizer: Tokenizer, theirs: Any) -> Tensor | None:
+    """Of every word of the model the token of the classifier's tokenizer ``theirs``: ``[V]``; None where one lacks.
 
     START and END become the classifier's own tokens for the ends of a text, PAD and UNK theirs.
-
-    Raises:
-        ModelError: words are missing there.
     """
-    vocabulary: dict[str, int] = theirs.get_vocab()  # type: ignore[attr-defined]
+    vocabulary: dict[str, int] = theirs.get_vocab()
     roles = {
         tokenizer.start_id: ("cls_token_id", "bos_token_id"),
         tokenizer.end_id: ("sep_token_id", "eos_token_id"),
         tokenizer.unk_id: ("unk_token_id",),
         tokenizer.pad_id: ("pad_token_id", "eos_token_id"),
     }
-    found, missing = [], []
+    found = []
     for index in range(len(tokenizer)):
         if index in roles:
             ids = [getattr(theirs, role) for role in roles[index]]
             found.append(next((at for at in ids if at is not None), 0))
-            continue
-        word = tokenizer.words([index])[0]
-        found.append(vocabulary.get(word, 0))
-        if word not in vocabulary:
-            missing.append(word)
-    if missing:
-        raise ModelError(
-            f"{len(missing)} of the model's {len(tokenizer)} words are no tokens here, as {missing[0]!r}.",
-            where=source,
-            remedy="It must have the model's vocabulary; a model prepared with the classifier's tokenizer "
-            "(`dlmctl data prepare --tokenizer`) does.",
-        )
+        elif (word := tokenizer.token(index)) in vocabulary:
+            found.append(vocabulary[word])
+        else:
+            return None
     return torch.tensor(found)

@@ -11,8 +11,11 @@ from pydantic import Field, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.allowed import only
+from dlmctl.control.automata import HeldTokens, asked_of
+from dlmctl.control.automata.syntax import Chain, Literal, Node, Repeat, WordClass
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 from dlmctl.text.vocabulary import known_ids
 
 from .phrases import Split, WordControl
@@ -104,6 +107,9 @@ class Infill(WordControl[InfillParams]):
         return _range(self.pieces(params))
 
     def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
+        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+            trees = [_tree(self.pieces(params)) for params in batch.params]
+            return HeldTokens(batch, [[asked_of(self.name, tree, batch.vocabulary)] for tree in trees])
         # The id of the template's word at each place; -1 where there is none.
         rows = [[-1] * batch.length for _ in batch.params]
         for ids, params, draw, layout in zip(rows, batch.params, batch.draws, batch.layouts, strict=True):
@@ -127,6 +133,16 @@ class Infill(WordControl[InfillParams]):
             left, right = len(words) // 3, len(words) - len(words) // 3
             templates.append(" ".join([*words[:left], f"___{{{right - left}}}", *words[right:]]))
         return [InfillParams(template=template) for template in templates]
+
+
+def _tree(pieces: Sequence[Piece]) -> Node:
+    """A template as a pattern."""
+    any_word = WordClass("any")
+    return Chain(
+        tuple(
+            Literal(plain(piece.word)) if piece.word else Repeat(any_word, piece.fewest, piece.most) for piece in pieces
+        )
+    )
 
 
 def _range(pieces: Sequence[Piece]) -> tuple[int, int]:

@@ -10,7 +10,9 @@ from pydantic import Field, StrictInt
 from torch import Tensor
 
 from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Prepared
+from dlmctl.control.automata import HeldTokens, asked_length
 from dlmctl.diffusion.layout import SPECIAL
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 from .phrases import WordControl
 
@@ -61,6 +63,8 @@ class Length(WordControl[LengthParams]):
         return max(1, params.words - params.tolerance), params.words + params.tolerance
 
     def prepare(self, batch: BatchContext[LengthParams]) -> Prepared:
+        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+            return HeldTokens(batch, [[asked_length(*self.word_range(params))] for params in batch.params])
         bounds = torch.tensor([self.word_range(params) for params in batch.params], device=batch.device)
         positions = torch.tensor([[layout.positions] for layout in batch.layouts], device=batch.device)
         counts = torch.arange(batch.length - 1, device=batch.device)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pydantic import Field, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, Prepared
-from dlmctl.control.automata import Demand, HeldWords, alphabet_of, escaped, parse, pattern
+from dlmctl.control.automata import Demand, HeldTokens, HeldWords, alphabet_of, asked_of, escaped, parse, pattern
 from dlmctl.control.automata.syntax import CLASSES, Literal, Node, labels, match, word_range
 from dlmctl.text.spelling import split_words
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.vocabulary import known_ids
 
 from .phrases import ANY_NUMBER, WordControl
@@ -60,6 +60,10 @@ class Pattern(WordControl[PatternParams]):
         return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
 
     def prepare(self, batch: BatchContext[PatternParams]) -> Prepared:
+        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+            return HeldTokens(
+                batch, [[asked_of(self.name, self.tree(params), batch.vocabulary)] for params in batch.params]
+            )
         made = {params.match: _demand(self.tree(params), batch.vocabulary) for params in batch.params}
         return HeldWords(batch, [[made[params.match]] for params in batch.params])
 

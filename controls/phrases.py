@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.state import P
-from dlmctl.control.whole_words import needs_words
 from dlmctl.text.spelling import plain, split_words
 
 # Of words; the model's own limit is below it.
@@ -59,5 +58,4 @@ class WordControl(Control[P]):
     split: Split = staticmethod(split_words)
 
     def attach(self, model: Pretrained) -> None:
-        needs_words(model, self.name)
         self.split = model.tokenizer.split

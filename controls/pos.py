@@ -26,6 +26,7 @@ from dlmctl.control.evidence.tags import (
     tag_table,
 )
 from dlmctl.control.prepared import NO_ROOM
+from dlmctl.control.word_latents import word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
@@ -158,7 +159,7 @@ def by_classifier(classifier: nn.Module, batch: BatchContext[PosParams]) -> Ener
 
     def energy(state: ControlState) -> Tensor:
         """-log p(tags given the latent), summed over the words; ``NO_ROOM`` for each tag beyond the text."""
-        log_probs = widened(classifier(state.x, state.t, state.mask)).log_softmax(-1)
+        log_probs = widened(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
         # A place without wanted tags would be log 0; it is masked out of the sum.
         found = log_probs.masked_fill(~wanted & words[..., None], -torch.inf).logsumexp(-1)
         return beyond - (found * words).sum(-1)

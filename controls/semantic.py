@@ -15,6 +15,7 @@ from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, En
 from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.word_latents import word_latents
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, field_key, value_words
 
@@ -111,7 +112,8 @@ class Semantic(WordControl[SemanticParams]):
 
         def energy(state: ControlState) -> Tensor:
             """-log p(field = value given the latent), summed over the fields."""
-            log_probs = [widened(logits).log_softmax(-1) for logits in classifier(state.x, state.t, state.mask)]
+            found = classifier(word_latents(state), state.t, state.mask)
+            log_probs = [widened(logits).log_softmax(-1) for logits in found]
             return -(torch.cat(log_probs, dim=-1) * wanted).sum(-1)
 
         return Energy(energy)

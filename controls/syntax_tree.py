@@ -32,6 +32,7 @@ from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.classifier import load_labels
 from dlmctl.control.prepared import NO_ROOM
+from dlmctl.control.word_latents import word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
@@ -190,7 +191,7 @@ def by_classifier(classifier: nn.Module, labels: SpanLabels, batch: BatchContext
     def energy(state: ControlState) -> Tensor:
         """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
         over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
-        logits = widened(classifier(state.x, state.t, starts, ends, state.mask))
+        logits = widened(classifier(word_latents(state), state.t, starts, ends, state.mask))
         # Span by span: over a transposed tensor the same sums come out otherwise among other rows.
         nats = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
         return (nats.view_as(weights) * weights).sum(-1) + beyond

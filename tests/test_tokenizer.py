@@ -133,7 +133,7 @@ def word_pieces(folder: Path, **special: str) -> str:
     """A Hugging Face tokenizer of whole words, built here and saved in ``folder``."""
     words = ["the", "red", "boat", "sinks", ".", *special.values()]
     inner = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(dict.fromkeys(words))}, unk_token=None)
+        models.WordLevel(dict(zip(dict.fromkeys(words), range(9), strict=False)), special.get("unk_token"))
     )
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
@@ -152,14 +152,15 @@ def byte_pieces(folder: Path) -> str:
     return str(folder)
 
 
-def test_hugging_face_tokenizer_gives_pieces_and_text_back(tmp_path: Path) -> None:
+def test_hugging_face_tokenizer_gives_words_and_text_back(tmp_path: Path) -> None:
     tokenizer = HuggingFaceTokenizer(byte_pieces(tmp_path))
-    pieces = tokenizer.split("a red boat, £5")
-    assert pieces[:2] == ["a", "Ġred"]
-    ids = tokenizer.encode(pieces)
+    text = "a red boat, £5"
+    ids = tokenizer.encode_text(text)
     assert (ids[0], ids[-1]) == (tokenizer.start_id, tokenizer.end_id)
-    assert tokenizer.words([*ids, tokenizer.pad_id, tokenizer.pad_id]) == pieces
-    assert tokenizer.text(pieces) == "a red boat, £5"
+    assert [tokenizer.token(index) for index in ids[1:3]] == ["a", "Ġred"]
+    assert tokenizer.words([*ids, tokenizer.pad_id, tokenizer.pad_id]) == ["a", "red", "boat", ",", "£", "5"]
+    assert tokenizer.decode([*ids, tokenizer.pad_id]) == text
+    assert tokenizer.encode(tokenizer.words(ids)) == ids
 
 
 def test_hugging_face_special_tokens_are_four_different_ones(tmp_path: Path) -> None:
@@ -180,6 +181,7 @@ def test_hugging_face_unknown_words_and_empty_texts(tmp_path: Path) -> None:
     tokenizer = HuggingFaceTokenizer(word_pieces(tmp_path, unk_token="[U]"))
     ids = tokenizer.encode(["the", "owl", "sinks"])
     assert ids[2] == tokenizer.unk_id
+    assert tokenizer.words(ids) == ["the", "sinks"]
     assert tokenizer.words(tokenizer.encode([])) == []
 
 

@@ -300,14 +300,16 @@ def _hold_out(texts: _Texts, share: float, seed: int) -> _Texts:
 def _write(folder: Path, split: str, texts: _Texts, tokenizer: Tokenizer, packing: Packing, length: int) -> SplitReport:
     encoded, kept = list[list[int]](), list[Record]()
     for record in texts.records:
-        words = record.words if isinstance(tokenizer, WordTokenizer) else tokenizer.split(record.text)
-        if not words:
+        of_words = isinstance(tokenizer, WordTokenizer)
+        ids = tokenizer.encode(record.words) if of_words else tokenizer.encode_text(record.text)
+        if len(ids) == 2:
             texts.dropped.add("empty", record.line)
             continue
-        if packing == "pad" and len(words) + 2 > length:
-            texts.dropped.add("too long", record.line, f"{len(words)} words, {length - 2} fit")
+        if packing == "pad" and len(ids) > length:
+            unit = "words" if of_words else "tokens"
+            texts.dropped.add("too long", record.line, f"{len(ids) - 2} {unit}, {length - 2} fit")
             continue
-        encoded.append(tokenizer.encode(words))
+        encoded.append(ids)
         kept.append(record)
     rows = pack_rows(encoded, packing, length)
     if not rows:

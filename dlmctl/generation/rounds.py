@@ -152,7 +152,7 @@ class _Drawing:
         for results in [[one] for one in in_order] if plan.sampler.deterministic else [in_order]:
             samples, texts = [result.draw.sample for result in results], [result.words for result in results]
             checks = check_all(plan.control, samples, texts)
-            made = [_sample(plan, result, one) for result, one in zip(results, checks, strict=True)]
+            made = [_sample(result, one) for result, one in zip(results, checks, strict=True)]
             yield from made if self.scorer is None or not self.at_once else _scored(plan, self.scorer, made)
 
     def _best(self, texts: list[Sample]) -> Sample:
@@ -185,12 +185,11 @@ def good_enough(sample: Sample, until: Until) -> bool:
     return (new is None or new.passed) and satisfied(others, until, sample.fluency)
 
 
-def _sample(plan: Plan, drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
-    text = plan.pretrained.tokenizer.text(drawn.words)
+def _sample(drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
     return Sample(
         drawn.draw.sample,
         drawn.words,
-        text,
+        drawn.text,
         dict(checks),
         drawn.latent,
         problem=drawn.problem,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata import merged
-from dlmctl.control.base import ready_all
-from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.automata import HeldTokens, merged
+from dlmctl.control.base import Control, ready_all
+from dlmctl.control.prepared import Part, PreparedAll
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import SPECIAL, Layout, Layouts, lay_out, stacked
@@ -28,9 +28,11 @@ from dlmctl.sampling.masked_draw import draw_masked
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import length_weights
+from dlmctl.sampling.token_layout import counted, lay_out_tokens
 from dlmctl.sampling.trace import Frame, Recorder
 from dlmctl.sampling.walk import OnStep, Step
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 # Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
 MOST_SCORES = 1 << 27
@@ -45,11 +47,13 @@ Progress = Callable[[int, int], None]
 
 
 class Drawn(NamedTuple):
-    """What came of one draw: words, their embeddings ``[L, D]``, what went wrong with the guidance, if anything, the
-    nats that the walk found the words to have, where the family knows, and how they came about, where that is asked."""
+    """What came of one draw: words, their natural text, their embeddings ``[L, D]``, what went wrong with the guidance,
+    if anything, the nats that the walk found the words to have, where the family knows, and how they came about, where
+    that is asked."""
 
     draw: Draw
     words: list[str]
+    text: str
     latent: np.ndarray
     problem: str | None
     nats: float | None
@@ -132,10 +136,16 @@ def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> L
     model = plan.pretrained.model
     if isinstance(plan.pretrained.tokenizer, CheckpointTokenizer):
         return _token_layout(plan, draw, model.config.length)
+    if isinstance(plan.pretrained.tokenizer, HuggingFaceTokenizer):
+        return _on_positions(plan, _layout_in_tokens(plan, draw, lengths))
     wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
     if wanted is None and model.counts_words:
         wanted = 1, model.config.length - SPECIAL
-    layout = lay_out(model.config, wanted, draw, lengths)
+    return _on_positions(plan, lay_out(model.config, wanted, draw, lengths))
+
+
+def _on_positions(plan: Plan, layout: Layout) -> Layout:
+    model = plan.pretrained.model
     if plan.sampler.canvas == "full":
         return layout._replace(positions=model.config.length)
     if layout.words is not None and model.hides_padding:
@@ -160,6 +170,17 @@ def _token_layout(plan: Plan, draw: Draw, longest: int) -> Layout:
     return Layout(1 + model.canvas.positions, None)
 
 
+def _layout_in_tokens(plan: Plan, draw: Draw, lengths: Sequence[float] | None) -> Layout:
+    config = plan.pretrained.model.config
+    if plan.control is not None:
+        batch = _context(plan, [(draw, Layout(config.length, None))])
+        parts = _parts(plan.control, batch)
+        if any(isinstance(part.prepared, HeldTokens) for part in parts):
+            return lay_out_tokens(batch, parts)
+    settled = (1, config.length - SPECIAL) if plan.pretrained.model.counts_words else None
+    return lay_out(config, settled, draw, lengths)
+
+
 def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
     """The controls for the samples of one batch, ready and known to be satisfiable."""
     control = _prepared(plan, batch)
@@ -170,7 +191,14 @@ def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
 
 def _prepared(plan: Plan, batch: Batch) -> PreparedAll | None:
     """The controls for the samples of one batch, ready."""
-    return None if plan.control is None else PreparedAll(merged(ready_all(plan.control, _context(plan, batch)).parts))
+    return None if plan.control is None else PreparedAll(_parts(plan.control, _context(plan, batch)))
+
+
+def _parts(control: Control[Any], batch: BatchContext[Any]) -> list[Part]:
+    parts = ready_all(control, batch).parts
+    if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+        parts = [*parts, *counted(control, batch, parts)]
+    return merged(parts)
 
 
 def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
@@ -187,10 +215,11 @@ def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: On
     rows = ids.tolist()
     if recorder is not None:
         recorder.finish(rows)
+    tokenizer = plan.pretrained.tokenizer
     for row, (one, layout) in enumerate(batch[:: plan.sampler.particles]):
-        words = plan.pretrained.tokenizer.words(rows[row])
+        words, text = tokenizer.words(rows[row]), tokenizer.decode(rows[row])
         frames = recorder.texts[row] if recorder is not None and one.sample in plan.traced else ()
-        yield Drawn(one, words, latents[row, : layout.positions], problems.get(row), nats[row], frames)
+        yield Drawn(one, words, text, latents[row, : layout.positions], problems.get(row), nats[row], frames)
 
 
 def _recorder(plan: Plan, batch: Batch) -> Recorder | None:

@@ -47,7 +47,7 @@ def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: in
     for part, words in zip(parts, kept, strict=True):
         if words.sum() == 1:
             wanted = words.nonzero()[0].tolist()
-            yield f"{part.name} wants {vocabulary.words(wanted)[0]!r} there"
+            yield f"{part.name} wants {vocabulary.token(wanted[0])!r} there"
     before = ~torch.isneginf(logits[row, place])
     for part, words in zip(parts, kept, strict=True):
         if words.sum() != 1 and not words[wanted].all():

@@ -6,6 +6,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +15,7 @@ from dlmctl.errors import DataError, ModelError, brief
 from dlmctl.text.files import read_object, require_file
 from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, plain, split_words
+from dlmctl.text.tokens import joined, plain_words, token_strings
 
 # Ways to split raw text into words; a vocabulary of another than the first says so in a file beside it.
 SPLITS = {"e2e": split_words, "penn": split_penn}
@@ -23,7 +26,10 @@ SPECIALS = (START, END, UNK, PAD)
 
 
 class Tokenizer(Protocol):
-    """What the toolkit asks of a tokeniser; ids of the special tokens are attributes."""
+    """What the toolkit asks of a tokeniser; ids of the special tokens are attributes.
+
+    Texts are words to people and controls, and tokens to models. Of a ``WordTokenizer`` the two are one.
+    """
 
     start_id: int
     end_id: int
@@ -35,6 +41,9 @@ class Tokenizer(Protocol):
     def words(self, ids: Iterable[int]) -> list[str]: ...
     def text(self, words: Sequence[str]) -> str: ...
     def split(self, text: str) -> list[str]: ...
+    def token(self, index: int) -> str: ...
+    def encode_text(self, text: str) -> list[int]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
     def save(self, folder: Path) -> None: ...
 
 
@@ -105,6 +114,18 @@ class WordTokenizer:
         """Raw text to words; see ``split_words`` and ``split_penn``."""
         return SPLITS[self.splitting](text)
 
+    def token(self, index: int) -> str:
+        """The word of an id."""
+        return self._by_id[index]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of START, the words of raw text, END."""
+        return self.encode(self.split(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The natural text of one sequence."""
+        return self.text(self.words(ids))
+
     def text(self, words: Sequence[str]) -> str:
         """Natural text of the words, e.g. ``a family-friendly pub, near Alimentum.``"""
         return detokenize(words)
@@ -145,7 +166,9 @@ def _splitting(path: Path) -> str:
 
 
 class HuggingFaceTokenizer:
-    """A Hugging Face tokenizer behind the same interface; its pieces take the place of words.
+    """A Hugging Face tokenizer behind the same interface: its tokens are parts of words.
+
+    Words are those that ``split_words`` finds in the text of the tokens, without marks of spacing.
 
     Args:
         name: a folder or hub name that ``transformers.AutoTokenizer`` understands.
@@ -183,8 +206,10 @@ class HuggingFaceTokenizer:
     def __len__(self) -> int:
         return len(self.inner)
 
-    def encode(self, words: Sequence[str]) -> list[int]:
-        return [self.start_id, *self.inner.convert_tokens_to_ids(list(words)), self.end_id]
+    @cached_property
+    def strings(self) -> list[bytes | None]:
+        """The bytes of every token; see ``tokens.token_strings``."""
+        return token_strings(self.inner, len(self))
 
     def inside(self, ids: Iterable[int]) -> list[int]:
         """The tokens of one sequence: what stands between START and the first END behind it, without PAD."""
@@ -196,29 +221,56 @@ class HuggingFaceTokenizer:
                 found.append(int(index))
         return found
 
+    @cached_property
+    def digest(self) -> str:
+        """What this tokenizer does, all of it: its tokens, how it splits and joins them, and the roles of some."""
+        settings = json.loads(self.inner.backend_tokenizer.to_str())
+        whole = {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
+        whole["roles"] = [self.start_id, self.end_id, self.unk_id, self.pad_id]
+        return sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def encode(self, words: Sequence[str]) -> list[int]:
+        """Ids of START, the tokens of the words in natural spelling, END."""
+        return self.encode_text(self.text(words))
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of START, the tokens of a text as it is, END."""
+        return [self.start_id, *self.inner.encode(text, add_special_tokens=False), self.end_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of one sequence; see ``inside``."""
+        return joined(self.strings[index] for index in self.inside(ids))
+
     def words(self, ids: Iterable[int]) -> list[str]:
-        return list(self.inner.convert_ids_to_tokens(self.inside(ids)))
+        return plain_words(self.decode(ids))
 
     def split(self, text: str) -> list[str]:
-        return list(self.inner.tokenize(text))
+        """Raw text to words as the tokens spell them: an uncased tokenizer has no capitals, and BERT's sets spaces
+        around an apostrophe. Text that it cannot write is only normalised."""
+        ids = self.inner.encode(text, add_special_tokens=False)
+        if self.unk_id not in ids:
+            return plain_words(joined(self.strings[index] for index in ids))
+        normalizer = self.inner.backend_tokenizer.normalizer
+        return plain_words(text if normalizer is None else normalizer.normalize_str(text))
 
     def text(self, words: Sequence[str]) -> str:
-        return str(self.inner.convert_tokens_to_string(list(words)))
+        return detokenize(words)
+
+    def token(self, index: int) -> str:
+        return str(self.inner.convert_ids_to_tokens(int(index)))
 
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder / "tokenizer")
 
 
 def same_words(one: Tokenizer, other: Tokenizer) -> bool:
-    """Whether the ids of two tokenisers stand for the same words, or for the same pieces of words."""
+    """Whether the ids of two tokenisers stand for the same, and each makes the same of a text."""
     return _contents(one) == _contents(other)
 
 
-def _contents(tokenizer: Tokenizer) -> Mapping[str, int]:
+def _contents(tokenizer: Tokenizer) -> Mapping[str, int] | str:
     if isinstance(tokenizer, HuggingFaceTokenizer):
-        roles = (tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id, tokenizer.pad_id)
-        # No piece holds a line break, so the roles of the special tokens are no pieces.
-        return {**tokenizer.inner.get_vocab(), **{f"\n{at}": role for at, role in enumerate(roles)}}
+        return tokenizer.digest
     assert isinstance(tokenizer, WordTokenizer)
     return tokenizer.vocabulary
 

@@ -19,6 +19,7 @@ from dlmctl.checkpoint.control_weights import embedding_digest, new_control_fold
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
+from dlmctl.control.word_latents import pooled
 from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
@@ -99,8 +100,11 @@ class ControlTask:
                 estimate = self.lm.predict(x[:half], t[:half]).x0.to(x)
             x = torch.cat([estimate, x[half:]])
             t = torch.cat([torch.zeros_like(t[:half]), t[half:]])
-        losses, _ = self.learned.classifier_loss(model, x, t, labels)
+        losses, _ = self.learned.classifier_loss(model, self._of_words(x, ids), t, labels)
         return losses.mean(), ids.numel()
+
+    def _of_words(self, x: Tensor, ids: Tensor) -> Tensor:
+        return pooled(x, ids, self.tokenizer, self.lm.embeddings.detach())
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -115,10 +119,11 @@ class ControlTask:
         for level in NOISE_LEVELS:
             t = torch.full((len(ids),), level, dtype=torch.float64, device=device)
             x = q_sample(self.lm.schedule, clean, t, noise)
-            loss, accuracy = self.learned.classifier_loss(model, x, t, labels)
+            loss, accuracy = self.learned.classifier_loss(model, self._of_words(x, ids), t, labels)
             figures[f"accuracy_x_t_{level:g}"] = accuracy.mean().item()
             total += loss.mean().item()
-            loss, accuracy = self.learned.classifier_loss(model, self.lm.predict(x, t).x0, torch.zeros_like(t), labels)
+            estimate = self._of_words(self.lm.predict(x, t).x0, ids)
+            loss, accuracy = self.learned.classifier_loss(model, estimate, torch.zeros_like(t), labels)
             figures[f"accuracy_x0_{level:g}"] = accuracy.mean().item()
             total += loss.mean().item()
         return {"loss": total / (2 * len(NOISE_LEVELS)), **figures}

@@ -15,6 +15,7 @@ from dlmctl.checkpoint.weights import staged
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import Labels, labels_of
 from dlmctl.control.evidence.table import save_table
+from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, UserError
@@ -68,6 +69,7 @@ def count_control(
             where=str(pretrained.folder),
             remedy="Train it for a model with latents, such as e2e.",
         )
+    needs_words(pretrained, control.name)
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name)
     if folder != pretrained.folder / "controls" / control.name:
         what = f"evidence for {control.name!r} is read beside the model, and nothing can be written there."

@@ -170,7 +170,7 @@ def _matched_words(ours: Tokenizer, theirs: Tokenizer) -> tuple[Tensor, Tensor]:
 def _names(tokenizer: Tokenizer) -> list[object]:
     """What each id stands for; a special token is itself, not the word that is spelled like it."""
     structure = {getattr(tokenizer, f"{kind}_id"): kind for kind in ("start", "end", "unk", "pad")}
-    return [(structure[i],) if i in structure else tokenizer.words([i])[0] for i in range(len(tokenizer))]
+    return [(structure[i],) if i in structure else tokenizer.token(i) for i in range(len(tokenizer))]
 
 
 def _origin(name: str, times: int) -> tuple[str, int]:

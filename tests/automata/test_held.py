@@ -5,9 +5,10 @@ import torch
 
 from dlmctl.control.automata import languages
 from dlmctl.control.automata.held import SETTLED, Demand, Held, language_of, possible_lengths
-from dlmctl.control.automata.posterior import condition, stacked
+from dlmctl.control.automata.posterior import condition
 from dlmctl.control.automata.product import intersection
 from dlmctl.control.automata.regex import parse
+from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError
 
 ALPHABET = languages.Alphabet([None, *(f"w{index}" for index in range(40)), "."])

@@ -11,9 +11,10 @@ import torch
 from dlmctl.control.automata import languages
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.phrases import in_likely_order, with_phrases
-from dlmctl.control.automata.posterior import allowed, condition, draw, likeliest, log_probability, stacked
+from dlmctl.control.automata.posterior import allowed, condition, draw, likeliest, log_probability
 from dlmctl.control.automata.product import complement, joined, lengths
 from dlmctl.control.automata.regex import parse
+from dlmctl.control.automata.transitions import stacked
 
 ALPHABET = languages.Alphabet([None, "a", "b", "c", "d", None])
 SIZE = len(ALPHABET.words)

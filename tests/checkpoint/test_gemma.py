@@ -101,9 +101,9 @@ def test_a_row_alone_is_the_row_in_a_batch(folder):
 
 def test_controls_hold_and_guide(model):
     wanted = [20, 21, 22]
-    pieces = set(model.tokenizer.inner.convert_ids_to_tokens(wanted))
-    assert all(set(sample.words) <= pieces for sample in texts(model, Only(tokens=wanted), prompt="the red"))
-    count = lambda found: sum(piece in pieces for sample in found for piece in sample.words)  # noqa: E731
+    signs = set(model.tokenizer.decode(wanted))
+    assert all(set(sample.text) <= signs for sample in texts(model, Only(tokens=wanted), prompt="the red"))
+    count = lambda found: sum(sign in signs for sample in found for sign in sample.text)  # noqa: E731
     assert count(texts(model, Likes(tokens=wanted))) > count(texts(model))
 
 

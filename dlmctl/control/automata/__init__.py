@@ -14,22 +14,36 @@ from dlmctl.control.automata.languages import (
     pattern,
 )
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
-from dlmctl.control.automata.posterior import Automata, allowed, condition, draw, likeliest, log_probability, stacked
+from dlmctl.control.automata.posterior import (
+    allowed,
+    condition,
+    draw,
+    likeliest,
+    log_probability,
+    log_probability_by_length,
+)
 from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
 from dlmctl.control.automata.regex import escaped, parse
-from dlmctl.control.automata.words import HeldWords, alphabet_of, merged
+from dlmctl.control.automata.rows import merged
+from dlmctl.control.automata.tokens import Asked, HeldTokens, asked_length, asked_of, token_language
+from dlmctl.control.automata.transitions import Automata, stacked
+from dlmctl.control.automata.words import HeldWords, alphabet_of
 
 __all__ = [
     "Alphabet",
+    "Asked",
     "Automata",
     "Automaton",
     "Demand",
     "Held",
+    "HeldTokens",
     "HeldWords",
     "Language",
     "TooLarge",
     "allowed",
     "alphabet_of",
+    "asked_length",
+    "asked_of",
     "avoiding",
     "complement",
     "condition",
@@ -47,6 +61,7 @@ __all__ = [
     "lengths",
     "likeliest",
     "log_probability",
+    "log_probability_by_length",
     "merged",
     "only",
     "parse",
@@ -54,5 +69,6 @@ __all__ = [
     "possible_lengths",
     "require_length",
     "stacked",
+    "token_language",
     "with_phrases",
 ]

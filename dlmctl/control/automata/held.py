@@ -14,6 +14,7 @@ from dlmctl.control.automata.dfa import Automaton, Bools
 from dlmctl.control.automata.languages import Alphabet, everything
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
 from dlmctl.control.automata.product import joined, lengths, require_length
+from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError
 
 # From this time on words are held to the likeliest way to be in the language; before, to all ways by their probability.
@@ -92,7 +93,7 @@ class Held:
         self.rows = [language.automaton for language in self.languages]
         # Rows whose phrases have no order yet, so that `rows` leaves the phrases out.
         self.unordered = [row for row, language in enumerate(self.languages) if language.phrases]
-        self.automata = posterior.stacked(self.rows, self.words.device)
+        self.automata = stacked(self.rows, self.words.device)
 
     def log_probability(self, log_probs: Tensor) -> Tensor:
         """``[B]``: log-probability of the language under independent words ``[B, L, V]``; its negative is an energy."""
@@ -146,4 +147,4 @@ class Held:
         for row in self.unordered:
             self.rows[row] = self._order(row, logits)
         self.unordered = []
-        self.automata = posterior.stacked(self.rows, logits.device)
+        self.automata = stacked(self.rows, logits.device)

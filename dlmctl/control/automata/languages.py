@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -91,6 +91,23 @@ def ended(automaton: Automaton, end: int, pad: int) -> Automaton:
     classes = automaton.classes.copy()
     classes[end], classes[pad] = width, width + 1
     return Automaton(classes, table, np.arange(states + 1) == states)
+
+
+def stopped(automaton: Automaton, stops: Collection[int]) -> Automaton:
+    """The texts of a language followed by any number of tokens that end a text: for texts that need not fill their
+    positions.
+
+    Args:
+        stops: ids of those tokens.
+    """
+    states, width = automaton.table.shape
+    table = np.full((states + 1, width + 1), DEAD, dtype=np.int64)
+    table[:states, :width] = automaton.table
+    table[:states, width] = np.where(automaton.accepting, states, DEAD)
+    table[states, width] = states
+    classes = automaton.classes.copy()
+    classes[sorted(stops)] = width
+    return Automaton(classes, table, np.append(automaton.accepting, True))
 
 
 def containing(alphabet: Alphabet, phrase: Sequence[int]) -> Automaton:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dlmctl.control.automata.dfa import DEAD, MAX_STATES, Automaton, Ints, TooLarge, reduced
 from dlmctl.control.automata.languages import Alphabet, containing, in_order
-from dlmctl.control.automata.posterior import scatter_log_sum
 from dlmctl.control.automata.product import intersection
+from dlmctl.control.automata.sums import scatter_log_sum
 from dlmctl.errors import RecipeError
 
 # States up to which phrases may come in any order: ten single words.

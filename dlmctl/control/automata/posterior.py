@@ -12,28 +12,13 @@ each row has, and ``first`` is the position of the first of them (1, behind STAR
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata.dfa import DEAD, Automaton
-
-
-class Automata(NamedTuple):
-    """The automata of a batch.
-
-    Attributes:
-        classes: ``[B, V]``, the class of each token.
-        table: ``[B, S, C]``, where each state and class leads; what leads nowhere leads to the last state, and back.
-        accepting: ``[B, S]``.
-    """
-
-    classes: Tensor
-    table: Tensor
-    accepting: Tensor
+from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
+from dlmctl.control.automata.transitions import Automata
 
 
 class Inference(NamedTuple):
@@ -46,26 +31,6 @@ class Inference(NamedTuple):
 
     log_p: Tensor
     log_ratio: Tensor
-
-
-def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -> Automata:
-    """One automaton for each row, as tensors padded to the largest."""
-    states = max(len(automaton.table) for automaton in automata) + 1
-    width = max(automaton.table.shape[1] for automaton in automata)
-    if all(automaton is automata[0] for automaton in automata):  # one copy is enough
-        one = _padded(automata[0], states, width, device)
-        return Automata(*(part.expand(len(automata), *part.shape) for part in one))
-    parts = [_padded(automaton, states, width, device) for automaton in automata]
-    return Automata(*map(torch.stack, zip(*parts, strict=True)))
-
-
-def _padded(automaton: Automaton, states: int, width: int, device: torch.device | str) -> Automata:
-    table = np.full((states, width), states - 1)
-    rows, columns = automaton.table.shape
-    table[:rows, :columns] = np.where(automaton.table == DEAD, states - 1, automaton.table)
-    accepting = np.zeros(states, dtype=bool)
-    accepting[:rows] = automaton.accepting
-    return Automata(*(torch.from_numpy(part).to(device) for part in (automaton.classes, table, accepting)))
 
 
 def log_probability(
@@ -82,20 +47,31 @@ def log_probability(
     return _backward(scores, automata, words)[0][:, 0]
 
 
+def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: int) -> Tensor:
+    """``[longest + 1]``: log-probability that so many words, each drawn by ``log_probs [V]``, are in the language."""
+    summed = automata.summed(_class_scores(log_probs[None, None], automata))[:, 0]
+    reached = torch.full(automata.accepting.shape, -torch.inf, dtype=log_probs.dtype, device=log_probs.device)
+    reached[:, 0] = 0.0
+    found = []
+    for _ in range(longest + 1):
+        found.append(log_sum(reached.masked_fill(~automata.accepting, -torch.inf), 1)[0])
+        reached = automata.on(summed, reached)
+    return torch.stack(found)
+
+
 def infer(scores: Tensor, automata: Automata, words: Tensor) -> Inference:
     """Forward-backward for log-probabilities of the classes, ``scores [B, N, C]``."""
     behind = _backward(scores, automata, words)
     log_p = behind[0][:, 0]
     reached = torch.full_like(behind[0], -torch.inf)
     reached[:, 0] = 0.0
-    to = automata.table.flatten(1)
+    summed = automata.summed(scores)
     ratios = []
     for at in range(scores.shape[1]):
-        after = behind[at + 1].gather(1, to).view_as(automata.table)
-        ratios.append(log_sum(reached[:, :, None] + after, 1) - log_p[:, None])
-        stepped = scatter_log_sum((reached[:, :, None] + scores[:, at, None]).flatten(1), to, reached.shape[1])
+        ratios.append(automata.between(reached, behind[at + 1]) - log_p[:, None])
+        stepped = automata.on(summed[:, at], reached)
         reached = torch.where((at < words)[:, None], stepped, reached)
-    return Inference(log_p, torch.stack(ratios, 1))
+    return Inference(log_p, automata.of_classes(torch.stack(ratios, 1)))
 
 
 def condition(
@@ -158,7 +134,7 @@ def allowed(committed: Tensor, automata: Automata, words: Tensor, first: int = 1
     shape = (*committed.shape, automata.classes.shape[1])
     window = committed[:, first : first + int(words.max())]
     held = automata.classes.gather(1, window.clamp(min=0))
-    kinds = torch.arange(automata.table.shape[2], device=committed.device)
+    kinds = torch.arange(automata.width, device=committed.device)
     scores = torch.where((window < 0)[..., None] | (kinds == held[..., None]), 0.0, -torch.inf)
     found = infer(scores, automata, words)
     possible = torch.isfinite(found.log_ratio) & torch.isfinite(scores)
@@ -170,36 +146,14 @@ def allowed(committed: Tensor, automata: Automata, words: Tensor, first: int = 1
     return _written(result, open_words | ~within[..., None], first)
 
 
-def log_sum(values: Tensor, dim: int) -> Tensor:
-    """log of the sum of exponentials over a dimension; -inf, with gradient 0 (torch: NaN), of nothing but -inf."""
-    top = values.detach().amax(dim, keepdim=True)
-    total = (values - top.clamp(min=torch.finfo(top.dtype).min)).exp().sum(dim)
-    # The largest is exp(0), so that less than 1 is 0: nothing there.
-    return total.clamp(min=1.0).log() + top.squeeze(dim)
-
-
-def scatter_log_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """``[..., M]`` to ``[..., count]``: ``log_sum`` of the values that share an index; -inf where there are none."""
-    top = _scatter_top(values.detach(), index, count)
-    shift = top.clamp(min=torch.finfo(top.dtype).min)
-    total = torch.zeros_like(top).scatter_add(-1, index, (values - shift.gather(-1, index)).exp())
-    return total.clamp(min=1.0).log() + top
-
-
-def _scatter_top(values: Tensor, index: Tensor, count: int) -> Tensor:
-    lowest = values.new_full((*values.shape[:-1], count), -torch.inf)
-    return lowest.scatter_reduce(-1, index, values, "amax")
-
-
 def _backward(scores: Tensor, automata: Automata, words: Tensor, best: bool = False) -> list[Tensor]:
     """For 0 to N words read, ``[B, S]``: log-probability to be accepted from each state, or that of the best way."""
-    to = automata.table.flatten(1)
+    summed = automata.summed(scores, best)
     rest = torch.zeros_like(scores[:, :1, 0]).expand(automata.accepting.shape)
     rest = rest.masked_fill(~automata.accepting, -torch.inf)
     found = [rest]
     for at in reversed(range(scores.shape[1])):
-        ways = scores[:, at, None] + rest.gather(1, to).view_as(automata.table)
-        stepped = ways.amax(2) if best else log_sum(ways, 2)
+        stepped = automata.back(summed[:, at], rest, best)
         rest = torch.where((at < words)[:, None], stepped, rest)
         found.append(rest)
     return found[::-1]
@@ -209,12 +163,11 @@ def _on_path(window: Tensor, scores: Tensor, behind: list[Tensor], automata: Aut
     """``window [B, N, V]`` with -inf off the path of classes that is best at each word, by its ``scores [B, N, C]`` and
     what is ``behind`` it."""
     state = torch.zeros(len(window), dtype=torch.long, device=window.device)
-    path, to = [], automata.table
+    path, summed = [], automata.summed(scores, best=True)
     for at in range(window.shape[1]):
-        ways = to.gather(1, state[:, None, None].expand(-1, 1, to.shape[2]))[:, 0]
-        chosen = (scores[:, at] + behind[at + 1].gather(1, ways)).argmax(1)
+        chosen, after = automata.step(state, scores[:, at], summed[:, at], behind[at + 1])
         path.append(chosen)
-        state = torch.where(at < words, ways.gather(1, chosen[:, None])[:, 0], state)
+        state = torch.where(at < words, after, state)
     off = automata.classes[:, None] != torch.stack(path, 1)[..., None]
     return window.masked_fill(off & _inside(behind[0][:, 0], window, words), -torch.inf)
 
@@ -225,11 +178,11 @@ def _window(log_probs: Tensor, words: Tensor, first: int, most: int | None = Non
 
 def _class_scores(window: Tensor, automata: Automata) -> Tensor:
     """Log-probabilities of the classes, ``[B, N, C]``, of those of the words, ``window [B, N, V]``."""
-    return scatter_log_sum(window, _spread(automata.classes, window), automata.table.shape[2])
+    return scatter_log_sum(window, _spread(automata.classes, window), automata.width)
 
 
 def _class_tops(window: Tensor, automata: Automata) -> Tensor:
-    return _scatter_top(window, _spread(automata.classes, window), automata.table.shape[2])
+    return scatter_top(window, _spread(automata.classes, window), automata.width)
 
 
 def _of_words(values: Tensor, automata: Automata) -> Tensor:

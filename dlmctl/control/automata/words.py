@@ -1,4 +1,4 @@
-"""Exact controls as prepared controls: what each asks of a row's words, joined into one automaton a row."""
+"""Exact controls on models of whole words."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from torch import Tensor
-
 from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.held import SHARPNESS, Demand, Held, language_of
 from dlmctl.control.automata.languages import Alphabet, ended
 from dlmctl.control.automata.phrases import Language
 from dlmctl.control.automata.product import complement
-from dlmctl.control.prepared import Part, Prepared
-from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.automata.rows import HeldRows
 from dlmctl.errors import RecipeError
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -30,26 +27,11 @@ def _alphabet_of(vocabulary: Any) -> Alphabet:
     return Alphabet([None if token in special else vocabulary.words([token])[0] for token in range(len(vocabulary))])
 
 
-class HeldWords(Prepared):
-    """Holds each row to its demands, exactly. The automata are built when first needed, so that several of these can
-    be ``merged`` before.
-
-    Args:
-        demands: of each row of the batch.
-    """
-
-    exact = True
-
-    def __init__(self, batch: BatchContext[Any], demands: Sequence[Sequence[Demand]]) -> None:
-        self.batch, self.demands = batch, [list(row) for row in demands]
+class HeldWords(HeldRows[Demand]):
+    """Holds the words of each row to its demands, on models of whole words."""
 
     @cached_property
     def held(self) -> Held:
-        """The languages of the rows.
-
-        Raises:
-            RecipeError: the demands of a row exclude each other, or its number of words.
-        """
         vocabulary, layouts = self.batch.vocabulary, self.batch.layouts
         alphabet = alphabet_of(vocabulary)
         made: dict[tuple[object, ...], Language] = {}
@@ -80,45 +62,13 @@ class HeldWords(Prepared):
             where = error.where or " and ".join(dict.fromkeys(demand.name for demand in demands))
             raise RecipeError(error.what, where=where, remedy=error.remedy) from None
 
-    def energy(self, state: ControlState) -> Tensor:
-        """-log p(the text is in the language), the words taken as independent."""
-        return -self.held.log_probability(state.word_log_probs)
-
-    def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
-        return self.held.constrain(logits, t)
-
-    def verify(self, logits: Tensor) -> None:
-        self.held.verify(logits)
-
     def negated(self) -> HeldWords:
-        """What holds each row to the contrary of its demands, as exactly.
-
-        Raises:
-            RecipeError: every text satisfies the demands of a row.
-            TooLarge: a row asks for too many phrases.
-        """
         alphabet = alphabet_of(self.batch.vocabulary)
         rows = []
         for demands in self.demands:
             name = f"not {' and '.join(demand.name for demand in demands)}"
             rows.append([Demand(name, complement(_whole(language_of(demands, alphabet))))])
         return HeldWords(self.batch, rows)
-
-
-def merged(parts: Sequence[Part]) -> list[Part]:
-    """The parts with all that are ``HeldWords`` made one, in the place of the first.
-
-    Conditioned one after the other, each undoes a little of the last and none is exact.
-    """
-    exact = [part for part in parts if isinstance(part.prepared, HeldWords)]
-    if len(exact) < 2:
-        return list(parts)
-    held = [part.prepared for part in parts if isinstance(part.prepared, HeldWords)]
-    rows = [[demand for row in same for demand in row] for same in zip(*(one.demands for one in held), strict=True)]
-    name = " and ".join(part.name for part in exact)
-    weight = sum(part.weight for part in exact) / len(exact)
-    whole = Part(name, weight, HeldWords(held[0].batch, rows))
-    return [whole if part is exact[0] else part for part in parts if part is exact[0] or part not in exact]
 
 
 def _whole(language: Language) -> Automaton:

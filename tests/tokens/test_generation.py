@@ -1,0 +1,94 @@
+"""Controls that speak of words, on masked models whose tokens are parts of words."""
+
+import pytest
+import torch
+
+from controls import Avoid, Contains, Infill, Length, Pattern
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
+from tests.checkpoint.tiny_vendors import write_dream, write_llada
+from tests.tokens.tokenizers_of_all_kinds import KINDS, model_of
+
+CONTROLS = [
+    Length(6),
+    Contains("riverside", "Quiet Fox"),
+    Avoid("the", "a", "river", "old town"),
+    Pattern("The <any>{1,2} (is|was) <lowercase> <any>* (pub|café) ."),
+    Infill("The ___{1,3} is a ___ café near the riverside."),
+    Length(8, tolerance=1) & Contains("Anna") & Avoid("the") & ~Contains("cat"),
+]
+
+
+CASES = [("word pieces", control) for control in CONTROLS]
+CASES += [
+    ("bytes", CONTROLS[1]),
+    ("bytes", CONTROLS[4]),
+    ("sentence pieces", CONTROLS[0]),
+    ("sentence pieces", CONTROLS[2]),
+]
+
+
+@pytest.mark.parametrize(("kind", "control"), CASES)
+def test_every_text_is_as_asked(kind, control):
+    found = generate(control, model=model_of(kind), samples=2, seed=5)
+    for sample in found.samples:
+        assert sample.passed, (sample.text, sample.checks)
+        assert " ".join(sample.words)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checks_see_the_words_of_free_texts(kind):
+    model = model_of(kind)
+    found = generate(None, model=model, samples=3, seed=5)
+    for sample in found.samples:
+        ids = model.tokenizer.encode_text(sample.text)
+        assert sample.words == model.tokenizer.words(ids) or "\ufffd" in sample.text
+    word = "riverside"
+    pieces = model.tokenizer.encode_text(f"by the {word}, so.")
+    assert not Avoid(word)(model.tokenizer.words(pieces)).passed
+    assert Length(6)(model.tokenizer.words(pieces)).passed
+
+
+def test_the_tokens_of_a_length_are_drawn_as_likely_as_they_are():
+    model = model_of("word pieces")
+    short, long = (generate(Length(count), model=model, samples=12, seed=1).samples for count in (3, 12))
+    assert max(len(one.latent) for one in short) < max(len(one.latent) for one in long)
+    assert {len(one.words) for one in short} == {3}
+
+
+def test_a_text_is_the_same_in_any_company(float64):
+    model_of.cache_clear()
+    model = model_of("word pieces")
+    control = Contains("riverside") & Length(7, tolerance=2)
+    together = generate(control, model=model, samples=4, seed=2).samples
+    for number in range(4):
+        (alone,) = generate(control, model=model, samples=[number], seed=2).samples
+        assert alone.text == together[number].text
+    model_of.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        (Length(90), "no text of up to 38 tokens"),
+        (Contains("the") & Avoid("the"), "contains and avoid|no text"),
+        (Pattern("a{3}") & Length(2), "pattern|length"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_first_step(control, message):
+    with pytest.raises(RecipeError, match=message):
+        generate(control, model=model_of("word pieces"), samples=1)
+
+
+def test_any_of_several_and_a_text_of_nothing_else():
+    found = generate(Contains("🎉") | Length(3), model=model_of("bytes", 16), samples=2, seed=0)
+    assert all(torch.isfinite(torch.from_numpy(one.latent)).all() for one in found.samples)
+
+
+@pytest.mark.parametrize("write", [write_llada, write_dream])
+def test_checkpoints_of_others_hold_to_words(tmp_path, write):
+    model = from_pretrained(write(tmp_path / "m"))
+    for control in (Contains("cat") & Length(5, tolerance=2), Pattern("The <any> (cat|dog) .")):
+        for sample in generate(control, model=model, samples=2, sampler={"new_tokens": 14}).samples:
+            assert sample.passed, (sample.text, sample.checks)

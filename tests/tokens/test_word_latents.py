@@ -1,0 +1,61 @@
+"""Controls with a classifier on models of tokens: latents of words, trained and asked as such."""
+
+import json
+
+import pytest
+import torch
+
+from controls import Pos
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.control.word_latents import pooled
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.errors import ModelError
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.training.classifier import train_control
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.counting import count_control
+from tests.conftest import tiny_config
+from tests.tokens.tokenizers_of_all_kinds import TEXTS, model_of, tokenizer_of
+
+
+def test_words_are_means_over_their_tokens():
+    tokenizer = tokenizer_of("bytes")
+    ids = tokenizer.encode_text("The cheapest pub.")
+    words = tokenizer.words(ids)
+    assert words == ["The", "cheapest", "pub", "."]
+    assert len(ids) - 2 > len(words)
+    x = torch.randn(1, len(ids) + 3, 4)
+    table = torch.randn(len(tokenizer), 4)
+    row = torch.tensor([[*ids, *[tokenizer.pad_id] * 3]])
+    found = pooled(x, row, tokenizer, table)[0]
+    texts = [tokenizer.strings[index] or b"" for index in ids]
+    of_word = [at for at, text in enumerate(texts) if text.strip() and text.strip() in b"cheapest"]
+    torch.testing.assert_close(found[0], x[0, 0])
+    torch.testing.assert_close(found[2], x[0, of_word].mean(0))
+    torch.testing.assert_close(found[5], table[tokenizer.end_id])
+    torch.testing.assert_close(found[6:], table[tokenizer.pad_id].expand(len(found) - 6, -1))
+
+
+def test_pos_is_trained_on_a_model_of_tokens_and_guides_it(tmp_path):
+    corpus = tmp_path / "texts.jsonl"
+    corpus.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS * 2) + "\n", "utf-8")
+    tokenizer = tokenizer_of("bytes")
+    prepare(corpus, None, tmp_path / "data", tokenizer=tokenizer, length=32, unique=False)
+    torch.manual_seed(0)
+    config = tiny_config(len(tokenizer), sentence_lengths=[0] * 6 + [1] * 20)
+    save_pretrained(DiffusionLM(config), tokenizer, tmp_path / "model")
+    model = from_pretrained(tmp_path / "model")
+    train_control(Pos, model, LoopConfig(steps=2, batch_positions=512), tmp_path / "data", tmp_path / "run")
+    sampler = SamplerSettings(steps=2)
+    (sample,) = generate(Pos(tags=["DET", "NOUN", "VERB"]), model=model, samples=1, sampler=sampler)
+    assert len(sample.words) == 3
+
+
+def test_what_counts_words_is_refused(tmp_path):
+    model = model_of("bytes")
+    with pytest.raises(ModelError, match="no weights"):
+        generate(Pos(tags=["NOUN"]), model=model, samples=1)
+    with pytest.raises(ModelError, match="pieces of words"):
+        count_control(Pos, Pretrained(model.model, model.tokenizer, tmp_path), tmp_path)
