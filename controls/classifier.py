@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -23,11 +25,14 @@ from dlmctl import (
     RecipeError,
 )
 from dlmctl.control.classifier import load_classifier, load_labels
+from dlmctl.control.evidence.bag import Bag, balanced, evidence, fit_bag, wanted_labels
+from dlmctl.control.evidence.beside import Counted, bag_of, evidence_file, fingerprint_of, known_or_negative
 from dlmctl.control.field_labels import FieldLabels
 from dlmctl.control.word_latents import word_latents
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value, nearest_value, value_words
 from dlmctl.text.spelling import detokenize
+from dlmctl.text.tokenizer import WordTokenizer
 
 from .bridge import BridgedClassifier
 from .huggingface import load_outside
@@ -35,6 +40,11 @@ from .ngrams import NgramJudge
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
+
+
+BAG_FILE, SOURCE_FIELD = "bag.safetensors", "source"
+# Of the evidence of words; chosen on texts of the validation part.
+BAG_WEIGHT = 9.0
 
 
 class ClassifierParams(ControlParams):
@@ -82,6 +92,31 @@ class TextLabels(FieldLabels):
         texts, classes = zip(*unjudged._labelled(sentences, fields), strict=True)
         return cls(values, NgramJudge.fit(texts, classes, len(unjudged.known)))
 
+    @classmethod
+    def counted(
+        cls,
+        sentences: list[list[str]],
+        fields: list[dict[str, Any]] | None,
+        vocabulary: WordTokenizer,
+        label: str | None,
+        judge: str | None,
+    ) -> tuple[TextLabels, Counted]:
+        """Weights of words from one half of the texts; the judge learns from the other half."""
+        if judge is not None:
+            return cls.judged(sentences, fields, label, judge), {}
+        half = [zlib.crc32(" ".join(words).encode()) & 1 for words in sentences]
+        own, other = ([at for at, side in enumerate(half) if side == wanted] for wanted in (0, 1))
+        rows = fields or [{}] * len(sentences)
+        found = cls.from_data([sentences[at] for at in other], [rows[at] for at in other], label)
+        texts, classes = [sentences[at] for at in own], found.labels(sentences, fields)
+        usable = [(words, classes[at][0], rows[at]) for words, at in zip(texts, own, strict=True)]
+        usable = [one for one in usable if one[1] < len(found.known)]
+        bags = [_bag_of(words, vocabulary) for words, _, _ in usable]
+        wanted = [number for _, number, _ in usable]
+        size, words = len(vocabulary), fingerprint_of(vocabulary)
+        weights = balanced(wanted, _sources([row for _, _, row in usable]))
+        return found, {BAG_FILE: fit_bag(bags, wanted, found.known, size, weights=weights, vocabulary=words)}
+
     @property
     def known(self) -> list[str]:
         """The labels."""
@@ -101,6 +136,17 @@ class TextLabels(FieldLabels):
     @classmethod
     def from_json(cls, saved: Any) -> TextLabels:
         return cls(FieldLabels.from_json(saved).values, NgramJudge.from_json(saved["judge"]))
+
+
+def _bag_of(words: Sequence[str], vocabulary: WordTokenizer) -> list[int]:
+    """Ids of the known words of a text."""
+    return [number for number in known_or_negative(words, vocabulary) if number >= 0]
+
+
+def _sources(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Numbers of the texts' sources, their field ``source``: one for all where they have none."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(str(row.get(SOURCE_FIELD, "")), len(numbers)) for row in rows]
 
 
 def find_label(label: Value, known: Sequence[str]) -> int:
@@ -131,8 +177,41 @@ def nats(groups: Sequence[tuple[nn.Module, Tensor, Tensor]], state: ControlState
     return energies
 
 
+class PreparedBag(Prepared):
+    """Guidance by linear weights of words, exact for each word given what the others are or are expected to be."""
+
+    weighs = True
+
+    def __init__(self, groups: Sequence[tuple[Bag, list[int], list[str]]], batch: BatchContext[Any]) -> None:
+        """``groups``: weights, the rows that they are asked about, and the label of each of these rows."""
+        self.groups = [
+            (
+                Bag(bag.labels, bag.weights.to(batch.device), bag.bias.to(batch.device), bag.vocabulary),
+                torch.tensor(rows, device=batch.device),
+                wanted_labels(bag, [[label] for label in labels]).to(batch.device),
+            )
+            for bag, rows, labels in groups
+        ]
+
+    def evidence_given(self, probabilities: Tensor) -> Tensor:
+        found = torch.zeros_like(probabilities)
+        for bag, rows, wanted in self.groups:
+            found[rows] = BAG_WEIGHT * evidence(bag, bag.expected(probabilities[rows]), wanted).to(found)
+        return found
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p(label given the expected words)."""
+        probabilities = state.word_log_probs.exp()
+        energies = probabilities.new_zeros(len(probabilities))
+        for bag, rows, wanted in self.groups:
+            scores = bag.expected(probabilities[rows]).sum(1) + bag.bias
+            energies = energies.index_add(0, rows, -scores.log_softmax(-1)[wanted])
+        return energies
+
+
 class Classifier(Control[ClassifierParams]):
-    """Steers by a noise-aware classifier trained on labelled text, or by a Hugging Face one on the expected words.
+    """Steers by a noise-aware classifier trained on labelled text, of masked models by weights of words, or by a
+    Hugging Face classifier on the expected words.
 
     The check is a linear model of the words and word pairs, fitted to the same labelled text (``controls.ngrams``). It
     is kept beside the weights, so a Hugging Face classifier too is checked by what ``dlmctl train control`` made.
@@ -161,7 +240,10 @@ class Classifier(Control[ClassifierParams]):
                 find_label(params.label, self.outside[source].labels)
 
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
+        files = [evidence_file(batch, self.name, BAG_FILE, params.name) for params in batch.params]
         guides = [(params.name, params.model or params.huggingface) for params in batch.params]
+        if all(path is not None for path in files) and all(source is None for _, source in guides):
+            return PreparedBag(self._bags([path for path in files if path is not None], batch), batch)
         groups = []
         for name, source in dict.fromkeys(guides):
             rows = [row for row, guide in enumerate(guides) if guide == (name, source)]
@@ -171,6 +253,17 @@ class Classifier(Control[ClassifierParams]):
             at = torch.tensor([rows, wanted], device=batch.device)
             groups.append((network.to(batch.device), at[0], at[1]))
         return Energy(lambda state: nats(groups, state))
+
+    def _bags(
+        self, files: Sequence[Path], batch: BatchContext[ClassifierParams]
+    ) -> list[tuple[Bag, list[int], list[str]]]:
+        """The different weights of a batch, with their rows and the labels that these want."""
+        groups = []
+        for path in dict.fromkeys(files):
+            rows = [row for row, other in enumerate(files) if other == path]
+            bag = bag_of(path, fingerprint_of(batch.vocabulary))
+            groups.append((bag, rows, [bag.labels[find_label(batch.params[row].label, bag.labels)] for row in rows]))
+        return groups
 
     def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
         """The judge's probability of the label; passed if no other label is likelier. Of a classifier of others
@@ -183,9 +276,15 @@ class Classifier(Control[ClassifierParams]):
         labels = self.labels[params.name]
         chances = labels.judge.probabilities(words)
         chance, met, told = _told(params.label, labels.known, chances)
-        spans = labels.judge.telling(words, chances.index(chance if met else max(chances)))
+        likeliest = chances.index(max(chances))
+        spans = labels.judge.telling(words, chances.index(chance) if met else likeliest)
         marks = tuple(Mark(start, end, met=met) for start, end in spans)
-        return Check(chance, met, f"by its words and word pairs {told}", marks=marks)
+        where = (
+            ()
+            if met
+            else labels.judge.against(words, find_label(params.label, labels.known), chances.index(max(chances)))
+        )
+        return Check(chance, met, f"by its words and word pairs {told}", where, marks)
 
 
 def _told(label: Value, known: Sequence[str], chances: Sequence[float]) -> tuple[float, bool, str]:

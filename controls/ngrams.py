@@ -14,6 +14,7 @@ MIN_TEXTS = 3
 STEPS, LEARNING_RATE, L2 = 200, 0.05, 1e-5
 # Words and pairs that are named as what a text was told by.
 TELLING = 3
+MOST_BLAMED = 3
 
 
 def features(words: Sequence[str]) -> set[str]:
@@ -78,6 +79,24 @@ class NgramJudge:
             if others and row[label] > max(others):
                 found.append((max(others) - row[label], start, end))
         return sorted((start, end) for _, start, end in sorted(found)[:TELLING])
+
+    def against(self, words: Sequence[str], wanted: int, other: int) -> tuple[int, ...]:
+        """The words, at most ``MOST_BLAMED``, that speak most for the class ``other`` and against ``wanted``.
+
+        A word counts with the pairs that it is in.
+        """
+        lower = [word.lower() for word in words]
+        none = [0.0] * len(self.bias)
+        cost = [0.0] * len(words)
+        for at, word in enumerate(lower):
+            found = self.weights.get(word, none)
+            cost[at] += found[other] - found[wanted]
+            if at:
+                pair = self.weights.get(f"{lower[at - 1]} {word}", none)
+                cost[at - 1] += pair[other] - pair[wanted]
+                cost[at] += pair[other] - pair[wanted]
+        worst = sorted((at for at in range(len(words)) if cost[at] > 0), key=lambda at: -cost[at])
+        return tuple(sorted(worst[:MOST_BLAMED]))
 
     def accuracy(self, rows: Iterable[tuple[Sequence[str], int]]) -> float:
         """Share of the rows (a text and its class) whose likeliest class is right."""

@@ -27,10 +27,12 @@ from dlmctl import (
     load_classifier,
 )
 from dlmctl.annotators.brackets import compare
-from dlmctl.annotators.gold import TREE_FIELD, by_judges, trees_of
+from dlmctl.annotators.gold import TREE_FIELD, by_judges, tags_of, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.classifier import load_labels
+from dlmctl.control.evidence.beside import Counted, evidence_file
+from dlmctl.control.evidence.spans import leaf_classes
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.control.word_latents import word_latents
 from dlmctl.diffusion.layout import SPECIAL
@@ -38,9 +40,10 @@ from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 from .phrases import WordControl
+from .syntax_evidence import LEAVES_FILE, PreparedSyntax, count_syntax
 from .syntax_params import SpanParams, SyntaxTreeParams
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
@@ -109,6 +112,19 @@ class SpanLabels(Labels):
             raise DataError("a syntax tree's labels come from the parser.", where="--label", remedy="Leave it out.")
         counts = Counter(span.label for tree in parsed(sentences, fields, judge) for span in labelled_spans(tree))
         return cls([NONE, *sorted(name for name, count in counts.items() if count >= MIN_COUNT)], judge)
+
+    @classmethod
+    def counted(
+        cls,
+        sentences: list[list[str]],
+        fields: list[dict[str, Any]] | None,
+        vocabulary: WordTokenizer,
+        label: str | None,
+        judge: str | None,
+    ) -> tuple[SpanLabels, Counted]:
+        own = cls.judged(sentences, fields, label, judge)
+        trees, tags = parsed(sentences, fields, judge), tags_of(sentences, fields)
+        return own, count_syntax(sentences, trees, tags, vocabulary)
 
     def to_json(self) -> list[str]:
         return self.names
@@ -215,7 +231,10 @@ def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int,
 
 
 class SyntaxTree(WordControl[SyntaxTreeParams]):
-    """Steers by a noise-aware span classifier (Li et al. 2022, section 5), checks by an outside parser."""
+    """Steers by word evidence or a noise-aware span classifier (Li et al. 2022), checks by an outside parser.
+
+    Evidence is tables beside the model's weights; where there are none, the classifier steers.
+    """
 
     name = "syntax_tree"
     Params = SyntaxTreeParams
@@ -225,6 +244,9 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
         return params.words, params.words if params.tree is not None else sys.maxsize
 
     def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
+        path = evidence_file(batch, self.name, LEAVES_FILE)
+        if path is not None:
+            return PreparedSyntax(path.parent, batch)
         labels = load_labels(SpanLabels, type(self), batch)
         return by_classifier(load_classifier(type(self), batch), labels, batch)
 
@@ -266,6 +288,9 @@ def _judged(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Check
     elif score < 1:
         why = "constituents beyond the tree's"
     where = {place for start, end, _ in (*missing, *extra) for place in (start, end) if place < len(words)}
+    if params.tree is not None and score < 1:
+        pairs = zip(leaf_classes(read_tree(params.tree)), leaf_classes(tree), strict=False)
+        where |= {place for place, (one, other) in enumerate(pairs) if one[1:] != other[1:]}
     marks = tuple(_marks(params, found, len(words)))
     return Check(score, score >= params.pass_at, why, tuple(sorted(where)), marks)
 

@@ -31,5 +31,5 @@ def test_there_is_a_recipe_for_every_control_that_has_weights_or_needs_none():
 
     texts = [bundled_path("recipes", name).read_text("utf-8") for name in bundled_names("recipes")]
     used = {key for text in texts for entry in yaml.safe_load(text).get("controls", []) for key in entry}
-    # A text classifier is the user's own, so no bundled model has weights for it, and so is a function.
-    assert set(offers()) - used == {"classifier", "check"}
+    # A function is the user's own.
+    assert set(offers()) - used == {"check"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,24 +111,50 @@ def save_control_weights(
     card: Mapping[str, Any],
     files: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the weights of a control, its labels and its card, all aside first and moved into place together.
+    """Write the weights of a control, its labels and its card. Arguments and errors as ``save_control_files``.
 
     Args:
         state: of the classifier.
+        model: that it was trained on; the digest of its embeddings is added to the card.
+    """
+    card = {**card, EMBEDDINGS: embedding_digest(model)}
+    save_control_files(lambda staging: write_shards(state, staging, "model"), folder, card, files)
+
+
+def save_control_files(
+    write: Callable[[Path], object], folder: Path, card: Mapping[str, Any], files: Mapping[str, Any] | None = None
+) -> None:
+    """Write what a control has learned, its labels and its card, all aside first and moved into place together.
+
+    Args:
+        write: writes what it has learned into a folder.
         folder: as ``new_control_folder`` gives it.
-        model: that it was trained on.
-        card: what to say of the training; the digests of the files and of the embeddings are added.
+        card: what to say of it; the digests of the files are added.
         files: further JSON files by name, such as labels.
 
     Raises:
         UserError: the folder cannot be written.
     """
     with staged(folder) as staging:
-        write_shards(state, staging, "model")
+        write(staging)
         for name, value in (files or {}).items():
             (staging / name).write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
-        seals = {EMBEDDINGS: embedding_digest(model), DIGESTS: folder_digests(staging, list(staging.iterdir()))}
-        (staging / CARD).write_text(json.dumps({**card, **seals}, indent=2) + "\n", "utf-8")
+        seal = {DIGESTS: folder_digests(staging, list(staging.iterdir()))}
+        (staging / CARD).write_text(json.dumps({**card, **seal}, indent=2) + "\n", "utf-8")
+
+
+def check_control_files(folder: Path) -> Mapping[str, Any]:
+    """Check that the files of a control are those that were saved; its card, empty where there is none.
+
+    Raises:
+        ModelError: a file is another one.
+    """
+    path = folder / CARD
+    if not os.path.lexists(path):
+        return {}
+    card = read_object(path)
+    check_digests(folder, card.get(DIGESTS), CARD)
+    return card
 
 
 def check_control_weights(folder: Path, model: DiffusionLM | MaskedModel) -> None:
@@ -139,11 +165,7 @@ def check_control_weights(folder: Path, model: DiffusionLM | MaskedModel) -> Non
     Raises:
         ModelError: a file is another one, or the embeddings of the model are.
     """
-    path = folder / CARD
-    if not os.path.lexists(path):
-        return
-    card = read_object(path)
-    check_digests(folder, card.get(DIGESTS), CARD)
+    card = check_control_files(folder)
     if card.get(EMBEDDINGS) not in (None, embedding_digest(model)):
         raise ModelError(
             "the weights were trained on other word embeddings than the model has now.",

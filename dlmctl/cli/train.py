@@ -46,6 +46,9 @@ def control(
     judge: Annotated[
         str | None, typer.Option(help="Tagger or parser that labels the data: a folder, stanza:en or spacy:MODEL.")
     ] = None,
+    sentences: Annotated[
+        int | None, typer.Option(min=1, help="Masked models: count at most so many sentences, spread over the data.")
+    ] = None,
     config: Config = "control",
     settings: Settings = None,
     resume: Resume = False,
@@ -61,7 +64,18 @@ def control(
     labels_of(kind)
     loop = read_config(config, LoopConfig, settings or [])
     pretrained = from_pretrained(model)
-    folder = train_control(kind, pretrained, loop, data, out, label=label, name=weights, judge=judge, resume=resume)
+    folder = train_control(
+        kind,
+        pretrained,
+        loop,
+        data,
+        out,
+        label=label,
+        name=weights,
+        judge=judge,
+        sentences=sentences,
+        resume=resume,
+    )
     say(f"{name} for this model saved in {folder}")
 
 

@@ -13,12 +13,13 @@ from dlmctl.checkpoint.control_weights import check_control_weights, control_fol
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.control.base import Control
+from dlmctl.control.evidence.beside import Counted
 from dlmctl.control.evidence.table import CountTable
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.files import read_json
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 LABELS_FILE = "labels.json"
 
@@ -51,6 +52,24 @@ class Labels(ABC):
             UserError: these labels come from no such judge, or there is none of this name.
         """
         raise UserError("the labels of this control come from no tagger or parser.", where="--judge")
+
+    @classmethod
+    def counted(
+        cls,
+        sentences: list[list[str]],
+        fields: list[dict[str, Any]] | None,
+        vocabulary: WordTokenizer,
+        label: str | None,
+        judge: str | None,
+    ) -> tuple[Self, Counted]:
+        """These labels and, by file, all that is counted for them in place of a classifier: by default ``evidence``.
+
+        Raises:
+            UserError: as ``from_data`` and ``judged``.
+        """
+        own = cls.from_data(sentences, fields, label) if judge is None else cls.judged(sentences, fields, label, judge)
+        file, table = own.evidence(sentences, fields, vocabulary)
+        return own, {file: table}
 
     def to_json(self) -> Any:
         """What ``from_json`` makes them from again; None for labels that are known beforehand."""

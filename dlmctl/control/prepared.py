@@ -47,11 +47,13 @@ class Prepared:
             where there are no word logits, and under ``any`` and ``not``.
         evidence: ``[B, L, V]``, for each word how much likelier it makes what is wanted, in nats, where that is known
             for every word at once. It is added to the word logits at every step, in place of a gradient of the energy.
+        weighs: whether ``evidence_given`` says the same anew at every step, because it depends on the other words.
         tags: of each text the label of each of its words, empty for none; models that read labels are told them.
     """
 
     exact = False
     evidence: Tensor | None = None
+    weighs = False
     tags: Sequence[Sequence[str]] | None = None
 
     @property
@@ -61,6 +63,10 @@ class Prepared:
 
     def energy(self, state: ControlState) -> Tensor:
         """How far each text is from what is wanted: ``[B]``, in nats, lower is better, differentiable."""
+        raise NotImplementedError
+
+    def evidence_given(self, probabilities: Tensor) -> Tensor:
+        """``evidence [B, L, V]`` of each word given the ``probabilities [B, L, V]`` of the others, if it ``weighs``."""
         raise NotImplementedError
 
     def restrict(self, logits: Tensor) -> Tensor:
@@ -139,6 +145,9 @@ class Part(NamedTuple):
         if state.x.requires_grad and not energy.requires_grad:
             raise self._fault("its energy has no gradient: compute it from the state by torch, without detach.")
         return energy
+
+    def evidence_given(self, probabilities: Tensor) -> Tensor:
+        return self.weight * self._asked("evidence_given", lambda: self.prepared.evidence_given(probabilities))
 
     def restrict(self, logits: Tensor) -> Tensor:
         return self._logits("restrict", logits, lambda: self.prepared.restrict(logits))

@@ -36,6 +36,7 @@ class Absorbing:
         schedule: its steps.
         tags: a label for each position ``[B, L]``, 0 where none is given; for models that take them.
         context: a prompt before each row; for models that take one.
+        given: ids of words ``[B, L]`` that stand from the start, -1 at places to be written.
 
     Attributes:
         nats: -log p of the words so far ``[B]``, each when it was written.
@@ -50,9 +51,10 @@ class Absorbing:
         schedule: Sequence[Stretch],
         tags: Tensor | None = None,
         context: Context | None = None,
+        given: Tensor | None = None,
     ) -> None:
         self.model, self.vocabulary, self.walk, self.settings = model, vocabulary, walk, settings
-        self.schedule, self.tags, self.context = iter(schedule), tags, context
+        self.schedule, self.tags, self.context, self.given = iter(schedule), tags, context, given
         self.nats: Tensor | None = None
         self.free: Tensor | None = None
         self.attended: Tensor | None = None
@@ -70,7 +72,11 @@ class Absorbing:
         attended = attention_mask(x, vocabulary) if self.model.hides_padding else None
         # Attention is faster without a mask.
         self.attended = None if attended is None or bool(attended.all()) else attended
-        return x
+        if self.given is None:
+            return x
+        stands = self.free & (self.given >= 0)
+        self.free &= ~stands
+        return torch.where(stands, self.given, x)
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         """Logits with the words that stand for certain (Sahoo et al. 2024, section 3.2.3)."""

@@ -145,7 +145,8 @@ class _Run:
         kept = {index: _kept(texts[index][self.first(index)].words, places[index]) for index in indices}
         for name, control in self.controls.items():
             others = [index for index in indices if self.first(index) != name and places[index]]
-            for index, filled in self._fill(others, kept, control, seed).items():
+            # Other noise than the text's own, or the same word would come again.
+            for index, filled in self._fill(others, kept, control, (seed + 1) % (MOST_NUMBER + 1)).items():
                 if isinstance(filled, Sample):
                     texts[index][name] = filled
                 else:
@@ -163,8 +164,7 @@ class _Run:
         self, indices: Sequence[int], kept: Mapping[int, KeptParams], control: Control[Any] | None, seed: int
     ) -> dict[int, Sample | UserError]:
         """The texts of a condition around the words that are kept, or what stands against one."""
-        open_words = KeptParams(words=[None])
-        rest = Kept.each([kept.get(index, open_words) for index in range(self.recipe.samples)])
+        rest = Kept.by_sample({index: kept[index] for index in indices})
         whole = rest if control is None else All([rest, control])
         try:
             return {sample.index: sample for sample in self._draw(indices, whole, seed)}

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 from dlmctl.control.base import Check, check_all
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.distinct import LABEL, Distinct
 from dlmctl.generation.ranking import satisfied, utilities
+from dlmctl.generation.repair import at_fault, repaired, with_fluency
 from dlmctl.generation.results import Sample
 from dlmctl.generation.trace import Trace
 from dlmctl.metrics.fluency import fluency_of
@@ -59,6 +61,8 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
         ModelError: they are ranked or bounded by a scorer that the model does not have.
         UserError: as ``draw_texts``.
     """
+    if asked.until.repair:
+        asked = asked._replace(rank_by=with_fluency(asked.rank_by, plan.pretrained))
     bounded = asked.until.lm_score is not None or asked.until.worst_word is not None
     several = asked.candidates > 1 or asked.until.max_rounds > 1 or asked.quota is not None
     ranked = several and bool({"lm_score", "worst_word"} & set(asked.rank_by))
@@ -129,21 +133,31 @@ class _Drawing:
     def round(self, open_samples: Sequence[int], number: int) -> None:
         """Draw each of the samples, and keep the best text that it has now."""
         asked, each = self.asked, self._each(open_samples)
+        kept = {i: self.best[i] for i in open_samples if i in self.best} if asked.until.repair else {}
+        blamed = {i: text for i, text in kept.items() if at_fault(text.checks)}
         draws = [
             Draw(asked.seed, sample, attempt)
             for sample in open_samples
+            if sample not in blamed
             for attempt in range(self.attempts[sample], self.attempts[sample] + each)
         ]
         found: dict[int, list[Sample]] = {i: [self.best[i]] if i in self.best else [] for i in open_samples}
         if asked.distinct is not None:
             asked.distinct.release([self.best[i] for i in open_samples if i in self.best])
-        drawn = draw_texts(self.plan, draws, progress=self.watching.progress, on_step=self.watching.on_step)
-        for sample in self._checked(drawn):
-            found[sample.index].append(sample)
+        drawn = draw_texts(self.plan, draws, **self.watching._asdict()) if draws else iter(())
+        mended = self._mended(blamed, number - 1, each) if blamed else iter(())
+        for sample in self._checked(chain(drawn, mended)):
+            # Of a mended text the walk has seen the words that were written again only.
+            found[sample.index].append(replace(sample, nats=None) if sample.index in blamed else sample)
         for i, texts in found.items():
             self.best[i] = replace(self._best(texts), rounds=number)
             self.attempts[i] += each
             self.spent[self._group(i)] += each
+
+    def _mended(self, blamed: Mapping[int, Sample], number: int, each: int) -> Iterator[Drawn]:
+        return repaired(
+            self.plan, blamed, seed=self.asked.seed, number=number, candidates=each, **self.watching._asdict()
+        )
 
     def _checked(self, drawn: Iterator[Drawn]) -> Iterator[Sample]:
         """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""

@@ -160,6 +160,11 @@ class Until(BaseModel):
         None, ge=0, le=100, description="most nats of the word that the scorer finds least likely"
     )
     max_rounds: int = Field(4, ge=1, le=1000, description="rounds of drawing, the first included")
+    repair: bool = Field(
+        False,
+        description="from the second round on, draw only the words that a check blames and their neighbours again; the "
+        "others stay",
+    )
 
 
 class Quota(BaseModel):

@@ -20,7 +20,7 @@ from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
-from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered
+from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered, by_gradient
 from dlmctl.sampling.trace import Look
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -56,7 +56,7 @@ class LatentSteered(Steered):
         super().__init__(family, self.model.embeddings.detach(), vocabulary, control, guidance, sampler, layouts)
         if control is not None and not self.model.predicts_words:
             # Without word logits an exact constraint is one more energy.
-            self.parts = [part for part in control.guides if part.prepared.evidence is None]
+            self.parts = [part for part in control.guides if by_gradient(part)]
             self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=self.embeddings.device)
         self.method = method_for(self.model, guidance) if self.parts else None
         self.guides_logits = self.method == "logits"

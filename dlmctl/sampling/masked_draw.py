@@ -8,7 +8,7 @@ from torch import Tensor
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.absorbing import Absorbing
 from dlmctl.diffusion.blocks import Stretch, in_blocks
-from dlmctl.diffusion.layout import Layouts, stacked
+from dlmctl.diffusion.layout import Layouts, banned_tokens, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.tokens import TokenLM
@@ -22,6 +22,7 @@ from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.steering import Steered
 from dlmctl.sampling.trace import Recorder
 from dlmctl.sampling.walk import OnStep, walk
+from dlmctl.text.tokenizer import Tokenizer
 
 
 @torch.no_grad()
@@ -35,6 +36,8 @@ def draw_masked(
 ) -> Finished:
     """The token ids of a batch. With ``sampler.steps`` not given, each step writes one token of each text.
 
+    Where the controls leave one word it stands from the start: the others are written around it, and it takes no step.
+
     Args:
         control: prepared for the batch; recorder: notes down some of its rows.
 
@@ -44,18 +47,19 @@ def draw_masked(
     model, sampler = plan.pretrained.masked, plan.sampler
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
-    settled = layouts.words >= 0
-    places = int(torch.where(settled, layouts.words, layouts.positions - 1).max())
-    steps = sampler.steps or places
+    vocabulary = plan.pretrained.tokenizer
+    places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
+    given = None if control is None else only_words(control, layouts, vocabulary, len(model.embeddings))
+    steps = sampler.steps or (_most_open(places, given) if sampler.block is None else int(places.max()))
     name = sampler_name(sampler, control, model)
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
-    schedule = _schedule(steps, places, sampler.block)
+    schedule = _schedule(steps, int(places.max()), sampler.block)
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
-    family = Absorbing(model, plan.pretrained.tokenizer, WALKS[name], settings, schedule, tags, context)
-    vocabulary = plan.pretrained.tokenizer
+    family = Absorbing(model, vocabulary, WALKS[name], settings, schedule, tags, context, given)
     guidance = plan.guidance, sampler
     # What is exact is held by the likeliest text where several tokens of a large vocabulary are written in a step.
-    one_by_one = model.family != "tokens" or (steps >= places and WALKS[name] not in (ancestral, remasking))
+    alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
+    one_by_one = model.family != "tokens" or alone
     steered = Steered(family, model.embeddings, vocabulary, control, *guidance, layouts, one_by_one=one_by_one)
     steered.recorder = recorder
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
@@ -65,6 +69,23 @@ def draw_masked(
         assert family.nats is not None
         found = Finished(x, steered.problems, family.nats.tolist())
         return found if particles is None else particles.finish(found, len(model.embeddings))
+
+
+def only_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor:
+    """The word ``[B, L]`` of each place where only one of the ``size`` words may stand, -1 of the others."""
+    banned = banned_tokens(layouts, vocabulary, size)
+    logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
+    allowed = ~control.restrict(logits).isneginf()
+    return torch.where(allowed.sum(-1) == 1, allowed.to(torch.uint8).argmax(-1), -1)
+
+
+def _most_open(places: Tensor, given: Tensor | None) -> int:
+    """The words to be written in the text that has most of them."""
+    if given is None:
+        return int(places.max())
+    place = torch.arange(given.shape[1], device=given.device)
+    is_open = (place > 0) & (place <= places[:, None]) & (given < 0)
+    return max(1, int(is_open.sum(1).max()))
 
 
 def _schedule(steps: int, places: int, block: int | None) -> list[Stretch]:

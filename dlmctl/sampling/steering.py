@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.prepared import Part, PreparedAll
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Family, Moved, Prediction
 from dlmctl.diffusion.layout import Layouts, banned_tokens
@@ -40,6 +40,11 @@ def problems_of(names: Sequence[str], broke: Tensor) -> dict[int, str]:
             name, t = names[times.index(max(times))], max(times)
             found[row] = f"the energy of {name} was not a number at t = {t:.2f}; unguided from there"
     return found
+
+
+def by_gradient(part: Part) -> bool:
+    """Whether a part steers by the gradient of its energy, for want of evidence."""
+    return part.prepared.evidence is None and not part.prepared.weighs
 
 
 class Steered:
@@ -75,7 +80,8 @@ class Steered:
         self.banned = banned_tokens(layouts, vocabulary, len(embeddings))
         parts = control.guides if control is not None else []
         # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
-        self.parts = [part for part in parts if not part.prepared.exact and part.prepared.evidence is None]
+        self.parts = [part for part in parts if not part.prepared.exact and by_gradient(part)]
+        self.weighing = [part for part in parts if part.prepared.weighs]
         evidence = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]
         self.evidence: Tensor | None = sum(evidence[1:], start=evidence[0]) if evidence else None
         self.guides_logits = bool(self.parts)
@@ -130,6 +136,9 @@ class Steered:
         logits = self.restrict(logits)
         if self.evidence is not None:
             logits = logits + self.evidence
+        if self.weighing:
+            probabilities = logits.softmax(-1)
+            logits = sum((part.evidence_given(probabilities) for part in self.weighing), start=logits)
         scale = strength(self.guidance, float(t[0])) if self.guides_logits else 0.0
         if scale:
             gradient = self.gradient(self._state_of_words, float(t[0]))

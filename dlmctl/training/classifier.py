@@ -151,6 +151,7 @@ def train_control(
     label: str | None = None,
     name: str | None = None,
     judge: str | None = None,
+    sentences: int | None = None,
     resume: bool = False,
 ) -> Path:
     """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
@@ -164,6 +165,7 @@ def train_control(
         label: the field of the data that holds the labels, for controls that take them from there.
         name: of the weights, where a model has several of one control.
         judge: the tagger or parser that labels the texts which the data gives no tags or tree, where not the bundled.
+        sentences: where evidence is counted, from at most so many.
 
     Returns:
         The folder of the saved weights and their card.
@@ -172,7 +174,7 @@ def train_control(
         UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
     """
     if isinstance(pretrained.model, MaskedLM):
-        return count_control(control, pretrained, data, label=label, name=name, judge=judge)
+        return count_control(control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences)
     if out is None:
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)

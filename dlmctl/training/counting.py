@@ -5,21 +5,22 @@ It takes a minute and no steps: how often each word was seen in each of the cont
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from dlmctl.checkpoint.control_weights import CARD, new_control_folder
+import numpy as np
+
+from dlmctl.checkpoint.control_weights import new_control_folder, save_control_files
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.weights import staged
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import Labels, labels_of
-from dlmctl.control.evidence.table import save_table
+from dlmctl.control.classifier import LABELS_FILE, Labels, labels_of
+from dlmctl.control.evidence.beside import save_evidence
+from dlmctl.control.evidence.table import CountTable
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, UserError
-from dlmctl.text.tokenizer import Tokenizer, same_words
+from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_words
 
 
 def require_words_of(pretrained: Pretrained, data: Path) -> None:
@@ -50,38 +51,58 @@ def count_control(
     label: str | None = None,
     name: str | None = None,
     judge: str | None = None,
+    sentences: int | None = None,
 ) -> Path:
     """Count a control's evidence in the training split of a prepared data set, and save it beside the model.
 
+    Args:
+        sentences: at most so many rows, spread over all; without those that have an unknown word, which a parser would
+            take for a name, unless the data itself has the labels.
+
     Returns:
-        The folder of the table and its card.
+        The folder of the tables and their card.
 
     Raises:
         UserError: the control counts nothing, or the model brings evidence of its own.
         DataError: the data set is none, or of another vocabulary.
     """
-    if name is not None:
-        raise UserError("what is counted has no name.", where="--name", remedy="Leave it out.")
     kind = labels_of(control)
-    if kind.evidence is Labels.evidence:
+    single = kind.counted.__func__ is Labels.counted.__func__  # type: ignore[attr-defined]
+    if single and name is not None:
+        raise UserError("what is counted has no name.", where="--name", remedy="Leave it out.")
+    if single and kind.evidence is Labels.evidence:
         raise UserError(
             f"the control {control.name!r} guides by a classifier of latents, and a masked model has none.",
             where=str(pretrained.folder),
             remedy="Train it for a model with latents, such as e2e.",
         )
     needs_words(pretrained, control.name)
-    folder = new_control_folder(pretrained.folder, pretrained.model, control.name)
-    if folder != pretrained.folder / "controls" / control.name:
+    folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
+    if single and folder != pretrained.folder / "controls" / control.name:
         what = f"evidence for {control.name!r} is read beside the model, and nothing can be written there."
         raise UserError(what, where=str(pretrained.folder), remedy="Copy the model's folder and give the copy.")
     check_writable(folder.parent)
     require_words_of(pretrained, data)
-    rows = rows_of(load_split(data, "train"), pretrained.tokenizer)
-    learned = kind.from_data(*rows, label) if judge is None else kind.judged(*rows, label, judge)
-    file, table = learned.evidence(*rows, pretrained.tokenizer)
-    card = {"control": control.name, "counted": {"texts": len(rows[0]), "cells": len(table.counts)}}
-    with staged(folder) as staging:
-        save_table(table, staging / file)
-        about = card if judge is None else {**card, "judge": judge}
-        (staging / CARD).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    words = cast("WordTokenizer", pretrained.tokenizer)
+    rows = _some(*rows_of(load_split(data, "train"), words), sentences, known=label is None)
+    learned, found = kind.counted(*rows, words, label, judge)
+    held_out = learned.held_out(*rows_of(load_split(data, "valid"), words))
+    cells = sum(len(table.counts) for table in found.values() if isinstance(table, CountTable))
+    card = {"control": control.name, "counted": {"texts": len(rows[0]), "cells": cells}, "validation": held_out}
+    card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
+    labels = learned.to_json()
+    save_control_files(
+        lambda staging: save_evidence(found, staging), folder, card, {} if labels is None else {LABELS_FILE: labels}
+    )
     return folder
+
+
+def _some(
+    sentences: list[list[str]], fields: list[dict[str, Any]] | None, most: int | None, *, known: bool
+) -> tuple[list[list[str]], list[dict[str, Any]] | None]:
+    """At most so many rows, the same every time, with known words only or any."""
+    if most is None:
+        return sentences, fields
+    usable = [at for at, words in enumerate(sentences) if not known or UNK not in words]
+    chosen = sorted(np.random.default_rng(0).permutation(usable)[:most].tolist())
+    return [sentences[at] for at in chosen], None if fields is None else [fields[at] for at in chosen]

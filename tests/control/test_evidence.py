@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -12,7 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from dlmctl.control.evidence import tags
+from dlmctl.annotators.trees import labelled_spans, read_tree
+from dlmctl.control.evidence import bag as bags
+from dlmctl.control.evidence import spans, tags
 from dlmctl.control.evidence.prepared import Evidence
 from dlmctl.control.evidence.table import CountTable, count_table, load_table, pruned, save_table
 from dlmctl.errors import ModelError
@@ -115,6 +118,136 @@ def test_a_batch_takes_a_row_for_each_different_target(table: CountTable) -> Non
     assert not batch.at()[2, 3].any()
 
 
+TREES = [
+    "(S (NP (PRP They)) (VP (VBD saw) (NP (DT the) (JJ old) (NN house))) (. .))",
+    "(S (NP (DT the) (NN house)) (VP (VBD fell)) (. .))",
+    "(SQ (VBD fell) (NP (DT the) (JJ old) (NN house)) (. ?))",
+    "(INTJ (UH yes))",
+]
+WORDS = ["They", "saw", "the", "old", "house", ".", "fell", "?", "yes", "never"]
+
+
+def test_leaves_are_told_by_parent_and_next_sister() -> None:
+    assert spans.leaf_classes(read_tree(TREES[0])) == [
+        ("PRP", "NP", "-"),
+        ("VBD", "VP", "NP"),
+        ("DT", "NP", "JJ"),
+        ("JJ", "NP", "NN"),
+        ("NN", "NP", "-"),
+        (".", "S", "-"),
+    ]
+
+
+def test_a_word_right_under_the_root_has_no_parent() -> None:
+    assert spans.leaf_classes(read_tree("(ROOT (UH yes) (. .))")) == [("UH", "-", "."), (".", "-", "-")]
+
+
+def ids_of(tree: str) -> list[int]:
+    return [WORDS.index(leaf.word) for leaf in read_tree(tree).leaves()]
+
+
+def test_leaf_evidence_is_its_formula() -> None:
+    parsed = [(ids_of(tree), spans.leaf_classes(read_tree(tree))) for tree in TREES]
+    found = spans.LeafEvidence(spans.count_leaves(parsed, len(WORDS))).evidence([read_tree(TREES[0])], 8).at()[0]
+    seen = Counter((word, leaf) for ids, leaves in parsed for word, leaf in zip(ids, leaves, strict=True))
+    every_tag = Counter[str]()
+    for (_, leaf), count in seen.items():
+        every_tag[leaf[0]] += count
+    for place, leaf in enumerate(spans.leaf_classes(read_tree(TREES[0])), start=1):
+        in_class = sum(count for (_, other), count in seen.items() if other == leaf)
+        for word in range(len(WORDS)):
+            mine = Counter({other: count for (w, other), count in seen.items() if w == word})
+            with_tag = sum(count for other, count in mine.items() if other[0] == leaf[0])
+            tag = (with_tag + 0.5 * every_tag[leaf[0]] / every_tag.total()) / (mine.total() + 0.5)
+            share = (mine[leaf] + 2 * tag * in_class / every_tag[leaf[0]]) / (mine.total() + 2)
+            assert found[place, word].item() == pytest.approx(math.log(max(share, 1e-7)), abs=1e-4)
+
+
+def test_of_an_unseen_leaf_count_the_values_that_were_seen_together() -> None:
+    parsed = [(ids_of(tree), spans.leaf_classes(read_tree(tree))) for tree in TREES]
+    maker = spans.LeafEvidence(spans.count_leaves(parsed, len(WORDS)))
+    unseen, known = maker.rows([("DT", "PP", "XX"), ("DT", "NP", "XX")])
+    assert np.array_equal(unseen, known)  # every determiner stands in a noun phrase here
+    assert unseen.argmax() == WORDS.index("the")
+    (new,) = maker.rows([("NEW", "NP", "-")])
+    assert new.argmax() in (WORDS.index("They"), WORDS.index("house"))  # which end noun phrases
+    assert not maker.rows([("NEW", "NEW", "NEW")]).any()
+
+
+def test_span_evidence_prefers_words_seen_in_that_part_of_a_span() -> None:
+    parsed = []
+    for text in TREES:
+        tree = read_tree(text)
+        parsed.append((ids_of(text), [leaf.label for leaf in tree.leaves()], labelled_spans(tree)))
+    table = spans.count_spans(parsed, len(WORDS))
+    found = spans.SpanEvidence(table).evidence([(5, [(2, 4, "NP")]), (3, [])], 7).at()
+    assert found[0, 3].argmax() == WORDS.index("the")
+    assert found[0, 5].argmax() == WORDS.index("house")
+    assert not found[0, 1].any()  # neither within the span nor beside it
+    assert found[0, 2].any()
+    assert not found[1].any()
+    # "the" began a noun phrase of three words in two of its three places; its smoothed tags take a little of it.
+    first = spans.SpanEvidence(table).rows([(("first", "NP", "3"),)])[0]
+    assert math.exp(first[WORDS.index("the")]) == pytest.approx(2 / 3, abs=0.1)
+
+
+@pytest.mark.parametrize("wanted", [["x"], ["x", "z"]])
+def test_the_bag_is_exact_for_every_word(wanted: list[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bag = bags.Bag(("x", "y", "z"), 3 * torch.randn(5, 3, generator=generator), torch.randn(3, generator=generator))
+    ids = torch.tensor([[0, 3, 1, 4], [2, 2, 0, 1]])
+    found = bags.evidence(bag, bag.weights[ids], bags.wanted_labels(bag, [wanted, wanted]))
+    for row, place, word in itertools.product(range(2), range(4), range(5)):
+        text = ids[row].clone()
+        text[place] = word
+        probabilities = bag.log_probs(text[None])[0].exp()
+        right = sum(probabilities[bag.labels.index(label)].item() for label in wanted)
+        assert found[row, place, word].item() == pytest.approx(math.log(right), abs=1e-4)
+
+
+def test_open_places_count_with_their_expected_weights() -> None:
+    bag = bags.Bag(("x", "y"), torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]]), torch.zeros(2))
+    open_place = torch.tensor([[[0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]])
+    scores = bag.expected(open_place)
+    assert scores.tolist() == [[[0.5, 0.5], [2.0, 0.0]]]
+    found = bags.evidence(bag, scores, torch.tensor([[True, False]]))
+    sigmoid = torch.nn.functional.logsigmoid(torch.tensor([4.0, 0.0, 2.0]))  # the other place gives x two nats more
+    assert torch.allclose(found[0, 0], sigmoid, atol=1e-5)
+
+
+def test_far_apart_scores_neither_overflow_nor_vanish() -> None:
+    bag = bags.Bag(("x", "y"), torch.tensor([[60.0, 0.0], [0.0, 0.0]]), torch.zeros(2))
+    scores = torch.tensor([[[0.0, 0.0], [0.0, 400.0]]])
+    found = bags.evidence(bag, scores, torch.tensor([[True, False]]))[0]
+    assert found[0].tolist() == pytest.approx([-340.0, -400.0], abs=1e-3)
+    assert found[1].tolist() == pytest.approx([0.0, math.log(0.5)], abs=1e-5)
+
+
+def test_a_fitted_bag_knows_its_labels() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 400).tolist()
+    texts = [[int(label), *rng.integers(2, 8, 4).tolist()] for label in labels]
+    bag = bags.fit_bag(texts, labels, ["no", "yes"], 8, steps=60, lr=0.1)
+    guessed = bag.log_probs(torch.tensor(texts)).argmax(1)
+    assert guessed.tolist() == labels
+    again = bags.fit_bag(texts, labels, ["no", "yes"], 8, steps=60, lr=0.1)
+    assert torch.equal(bag.weights, again.weights)
+
+
+def test_texts_are_balanced_over_labels_and_sources() -> None:
+    labels, sources = [0, 0, 0, 1, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 2, 2]
+    share = bags.balanced(labels, sources, least=1)
+    total = dict.fromkeys(itertools.product((0, 1), (0, 1, 2)), 0.0)
+    for label, source, weight in zip(labels, sources, share.tolist(), strict=True):
+        total[label, source] += weight
+    assert total[0, 0] == pytest.approx(total[1, 0]) == pytest.approx(total[0, 1]) == pytest.approx(total[1, 1])
+    assert total[1, 2] == 0  # a source of one label
+    # Three texts and one of label 0 count as three and one once two or three are too few to be lifted further.
+    few = bags.balanced(labels, sources, least=3)
+    assert few[4] == pytest.approx(few[0])
+    assert few[labels.index(0) : 3].sum() == pytest.approx(3 * few[4])
+
+
 def test_a_table_comes_back_as_it_was_saved(table: CountTable, tmp_path: Path) -> None:
     path = tmp_path / "tags.safetensors"
     many = count_table([["a"], ["b", "c"]], np.repeat([0, 2], [70_000, 3]), np.zeros((70_003, 2), np.int64), 3, "other")
@@ -133,6 +266,15 @@ def test_pruning_leaves_out_rare_cells_only(table: CountTable) -> None:
     assert kept.counts.sum() == table.counts[table.counts >= 3].sum()
     rare = table.word_totals - kept.word_totals
     assert rare.sum() == table.counts[table.counts < 3].sum()
+
+
+def test_a_bag_comes_back_in_half_precision(tmp_path: Path) -> None:
+    bag = bags.Bag(("x", "y"), torch.randn(4, 2).half().float(), torch.randn(2), "words")
+    bags.save_bag(bag, tmp_path / "kind.safetensors")
+    again = bags.load_bag(tmp_path / "kind.safetensors", "words")
+    assert again.labels == bag.labels
+    assert torch.equal(again.weights, bag.weights)
+    assert torch.equal(again.bias, bag.bias)
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "other", "class", "sizes", "axes", "large"])
@@ -166,6 +308,27 @@ def test_evidence_of_other_words_is_refused(table: CountTable, tmp_path: Path) -
     save_table(table, tmp_path / "tags.safetensors")
     with pytest.raises(ModelError, match="another vocabulary"):
         load_table(tmp_path / "tags.safetensors", "different")
+    bag = bags.Bag(("x", "y"), torch.zeros(4, 2), torch.zeros(2), "words")
+    bags.save_bag(bag, tmp_path / "bag.safetensors")
+    with pytest.raises(ModelError, match="another vocabulary"):
+        bags.load_bag(tmp_path / "bag.safetensors", "different")
+
+
+def test_a_damaged_bag_is_one_model_error(tmp_path: Path) -> None:
+    path = tmp_path / "bag.safetensors"
+    bag = bags.Bag(("x", "y"), torch.zeros(4, 2), torch.zeros(2))
+    for broken in (
+        bags.Bag(("x",), bag.weights, bag.bias),
+        bags.Bag(bag.labels, bag.weights * torch.nan, bag.bias),
+        bags.Bag(bag.labels, bag.weights, torch.zeros(3)),
+        bags.Bag(bag.labels, torch.tensor([[500.0, 0.0]]), bag.bias),
+    ):
+        bags.save_bag(broken, path)
+        with pytest.raises(ModelError, match="damaged"):
+            bags.load_bag(path)
+    path.write_bytes(b"")
+    with pytest.raises(ModelError, match="damaged"):
+        bags.load_bag(path)
 
 
 def test_evidence_moves_to_a_device_and_keeps_the_logits_type() -> None:

@@ -78,7 +78,7 @@ def test_constituents_beyond_the_tree_cost_too():
     check = SyntaxTree(tree="(S (NP NNP) VBZ DT JJ NN .)")(WORDS)
     assert check.score == pytest.approx(2 * 2 / (2 + 4))
     assert "beyond" in check.why
-    assert check.where == (1, 2, 4)  # the ends of the VP and of the NP in it, which nobody asked for
+    assert check.where == (1, 2, 3, 4)  # the words of the VP and of the NP in it, which nobody asked for
 
 
 def test_the_score_of_spans_is_the_share_that_is_in_the_parse():

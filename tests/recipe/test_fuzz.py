@@ -175,6 +175,7 @@ recipes = mapping(
     until=mapping(
         satisfied=st.sampled_from(["all", "any"]) | shares,
         max_rounds=counts,
+        repair=st.booleans(),
         lm_score=mostly(st.none(), shares),
         worst_word=mostly(st.none(), shares),
     ),

@@ -1,15 +1,19 @@
-"""Evidence made ready for a batch: one row for each different target, and which row each place takes."""
+"""Evidence ready for a batch: one row for each different target, and which row each place takes; what steers by it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from dlmctl.control.prepared import NO_ROOM, Prepared
+from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.diffusion.layout import SPECIAL
 
 # Most targets worked out at once, which bounds memory while rows are made.
 CHUNK = 64
@@ -73,3 +77,37 @@ def prepare(
         found = [0 if target is None else numbers[target] for target in text][: max(0, length - offset)]
         index[row, offset : offset + len(found)] = found
     return Evidence(rows, torch.from_numpy(index))
+
+
+class PreparedEvidence(Prepared):
+    """Guidance by what is known of every word at every place.
+
+    Args:
+        evidence: of the batch.
+        wanted: how many words each text was asked something about, from its first on.
+    """
+
+    def __init__(self, evidence: Evidence, wanted: Sequence[int], batch: BatchContext[Any]) -> None:
+        room = [layout.positions - SPECIAL for layout in batch.layouts]
+        for row, places in enumerate(room):
+            evidence.index[row, places + 1 :] = 0
+        missed = [max(0, asked - places) for asked, places in zip(wanted, room, strict=True)]
+        self.evidence: Tensor = evidence.at().to(batch.device)
+        self.words = (evidence.index > 0).to(batch.device)
+        self.beyond = NO_ROOM * torch.tensor(missed, device=batch.device)
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each word beyond the text."""
+        return self.beyond - ((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
+
+
+def joined(parts: Sequence[tuple[Sequence[int], Evidence]]) -> Evidence:
+    """The evidence of a batch from that of some of its rows each."""
+    count = sum(len(rows) for rows, _ in parts)
+    index = torch.zeros(count, parts[0][1].index.shape[1], dtype=torch.long)
+    before = 0
+    for rows, part in parts:
+        # The first row of each part is that of no evidence.
+        index[list(rows)] = torch.where(part.index > 0, part.index + before, 0)
+        before += len(part.rows)
+    return Evidence(torch.cat([part.rows for _, part in parts]), index)

@@ -1,0 +1,128 @@
+"""Counting evidence by the command's own function, and drawing under it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from controls import Classifier, Length, Pos, SyntaxTree
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.control.base import Control
+from dlmctl.control.evidence.bag import load_bag
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.errors import DataError, ModelError, RecipeError, UserError
+from dlmctl.generation.generate import generate
+from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.training.counting import count_control
+
+TEXTS = {
+    "warm": [
+        "the warm bread is good .",
+        "a warm day is good .",
+        "Anna likes the warm river .",
+        "the cats like warm bread .",
+    ],
+    "cold": [
+        "the cold river is good .",
+        "a cold day is good .",
+        "Anna likes the cold bridge .",
+        "the cats like cold bread .",
+    ],
+}
+TREE = "(S (NP (DT the) (JJ warm) (NN bread)) (VP (VBZ is) (ADJP (JJ good))) (. .))"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    words = WordTokenizer.from_corpus([text.split() for texts in TEXTS.values() for text in texts], 1, "penn")
+    sizes = {"hidden": 32, "layers": 1, "heads": 2, "inner": 48, "max_length": 32}
+    folder = tmp_path_factory.mktemp("counted")
+    config = MaskedConfig(length=24, denoiser=sizes, vocab_size=len(words), sentence_lengths=[0] * 6 + [1])
+    save_pretrained(MaskedLM(config), words, folder)
+    return from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def data(model, tmp_path_factory):
+    """Each text many times over, so that both halves of the texts and the held-out rows have each label."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [
+        {"text": f"{text[:-2]} {also}".replace(" .", "") + " .", "mood": mood}
+        for mood, texts in TEXTS.items()
+        for text in texts
+        for also in ("", "the day .", "a river .", "the cats .", "bread .", "Anna .")
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    prepare(folder / "rows.jsonl", None, folder / "set", tokenizer=model.tokenizer, length=24, valid_share=0.1)
+    return folder / "set"
+
+
+def drawn(model, control, **options):
+    return generate(
+        control, model=model, samples=8, sampler={"steps": None, "temperature": 0.5}, device="cpu", **options
+    )
+
+
+@pytest.mark.parametrize("kind", [Pos, SyntaxTree])
+def test_counted_evidence_steers(model, data, kind: type[Control]) -> None:
+    folder = count_control(kind, model, data, sentences=1000)
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert card["counted"]["texts"] > 20
+    assert len(card["digests"]) >= 1
+    words = "the warm bread is good .".split()
+    control = kind.each([kind.from_target({"words": words})])
+    scores = [check.score for sample in drawn(model, control) for check in sample.checks.values()]
+    free = [control(sample.words).score for sample in drawn(model, None)]
+    assert sum(scores) > sum(free)
+
+
+def test_texts_have_the_label_asked_for_by_the_weights_that_guide(model, data) -> None:
+    folder = count_control(Classifier, model, data, sentences=1000, label="mood", name="mood")
+    for label, other in (("warm", "cold"), ("cold", "warm")):
+        control = Classifier(label=label, name="mood")
+        assert chances(model, folder, label, drawn(model, control)) > 7 / 8
+        text = f"the {other} bread is {other} .".split()
+        check = control(text)
+        assert not check.passed
+        assert set(check.where) & {1, 4}  # the words that say the other label
+
+
+def chances(model, folder, label, result) -> float:
+    """The mean probability of a label of the texts."""
+    bag = load_bag(folder / "bag.safetensors")
+    rows = [bag.log_probs(torch.tensor([model.tokenizer.encode(sample.words)[1:-1]]))[0] for sample in result]
+    return torch.stack(rows).exp()[:, bag.labels.index(label)].mean().item()
+
+
+def test_spans_are_met_more_often_with_evidence(model, data) -> None:
+    count_control(SyntaxTree, model, data, sentences=1000)
+    spans = [{"label": "NP", "start": 0, "end": 2}]
+    control = SyntaxTree(spans=spans)
+    met = sum(check.score for sample in drawn(model, control) for check in sample.checks.values())
+    assert met > sum(control(sample.words).score for sample in drawn(model, None) if len(sample.words) > 2)
+    assert SyntaxTree(tree=TREE).dealt(0).words == 6
+    with pytest.raises(RecipeError, match="label 'NPP' is not among"):
+        drawn(model, SyntaxTree(spans=[{**spans[0], "label": "NPP"}]))
+
+
+def test_damaged_evidence_is_found(model, data) -> None:
+    folder = count_control(SyntaxTree, model, data, sentences=1000)
+    path = folder / "leaves.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="SHA-256"):
+        drawn(from_pretrained(model.folder), SyntaxTree(tree=TREE))
+
+
+def test_what_cannot_be_counted_is_refused(model, data, tmp_path) -> None:
+    with pytest.raises(DataError, match="which field"):
+        count_control(Classifier, model, data, sentences=10)
+    with pytest.raises(UserError, match="no classifier"):
+        count_control(Length, model, data, sentences=10)
+    (tmp_path / "rows.txt").write_text("the bread is good .\nthe day is warm .\n" * 20, "utf-8")
+    prepare(tmp_path / "rows.txt", None, tmp_path / "set", min_count=1)
+    with pytest.raises(DataError, match="another vocabulary"):
+        count_control(Pos, model, tmp_path / "set", sentences=10)
