@@ -210,8 +210,10 @@ class PreparedBag(Prepared):
 
 
 class Classifier(Control[ClassifierParams]):
-    """Steers by a noise-aware classifier trained on labelled text, of masked models by weights of words, or by a
-    Hugging Face classifier on the expected words.
+    """Steers by a noise-aware classifier trained on labelled text.
+
+    Texts of masked models are steered by weights of words; all by a Hugging Face classifier that reads the expected words,
+    where one is named.
 
     The check is a linear model of the words and word pairs, fitted to the same labelled text (``controls.ngrams``). It
     is kept beside the weights, so a Hugging Face classifier too is checked by what ``dlmctl train control`` made.

@@ -135,6 +135,7 @@ def test_the_energy_has_a_finite_gradient_however_likely_the_words(pretrained, p
 def test_early_on_a_word_is_spread_over_the_places_it_can_stand_at(pretrained):
     prepared = Contains("river").ready(batch_of(pretrained, 1, Layout(8, 5)))
     logits = torch.randn(1, 8, len(pretrained.tokenizer))
+    logits[..., :4] = -torch.inf  # START, END, UNK and PAD are none of the words
     (river,) = pretrained.tokenizer.encode(["river"])[1:-1]
     chances = prepared.constrain(logits, torch.ones(1)).softmax(-1)[0, 1:6, river]
     before = logits.softmax(-1)[0, 1:6, river]

@@ -61,7 +61,7 @@ def test_pass_at_lowers_the_bar():
     assert Pos(tags=tags, pass_at=0.8)(WORDS).passed
 
 
-@pytest.mark.parametrize("tags", [[], ["NUON"], ["DET|"], "DET"])
+@pytest.mark.parametrize("tags", [[], ["NUON"], ["DET|"], "NUON", 3])
 def test_bad_tags_are_refused(tags):
     with pytest.raises(ValidationError):
         Pos(tags=tags)
