@@ -212,8 +212,8 @@ class PreparedBag(Prepared):
 class Classifier(Control[ClassifierParams]):
     """Steers by a noise-aware classifier trained on labelled text.
 
-    Texts of masked models are steered by weights of words; all by a Hugging Face classifier that reads the expected words,
-    where one is named.
+    Texts of masked models are steered by weights of words; all by a Hugging Face classifier that reads the expected
+    words, where one is named.
 
     The check is a linear model of the words and word pairs, fitted to the same labelled text (``controls.ngrams``). It
     is kept beside the weights, so a Hugging Face classifier too is checked by what ``dlmctl train control`` made.

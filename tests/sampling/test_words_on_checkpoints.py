@@ -13,7 +13,6 @@ from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_vendors import write_dream, write_llada, write_mdlm
 from tests.sampling.test_logits_control import diffused
 
-
 BOAT = Contains(words=["boat"])
 CONTROLS = {"contains": BOAT, "with a length": BOAT & Length(words=3), "avoid": Avoid(words=["river", "red"])}
 
