@@ -102,7 +102,7 @@ def test_both_processes_train_the_same_model_and_the_first_saves_it(ran):
     assert first["trained"] == second["trained"]
     assert len(first["trained"]) == 2
     assert out.count("model saved in lm/model") == 1
-    assert out.count("weights of pos saved in lm/model/controls/pos") == 1
+    assert out.count("pos for this model saved in lm/model/controls/pos") == 1
     from_pretrained(folder / "lm" / "model")
     assert load_weights(folder / "lm" / "model" / "controls" / "pos")
     for run in ("lm", "pos"):
