@@ -151,8 +151,6 @@ def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, shard_rows: 
 
     from dlmctl.cli.render import bulk_progress, print_outcome
     from dlmctl.generation.bulk import generate_bulk
-    from dlmctl.generation.page.report import write_report
-    from dlmctl.generation.page.source import read_results
 
     with bulk_progress(quiet=shown.silent) as advance:
         outcome = generate_bulk(
@@ -167,6 +165,9 @@ def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, shard_rows: 
     if outcome is None:  # of several processes this is not the first
         return
     if shown.report is not None:
+        from dlmctl.generation.page.report import write_report
+        from dlmctl.generation.page.source import read_results
+
         write_report(read_results(outcome.place, recipe.model_dump()), shown.report)
     if shown.json:
         typer.echo(json.dumps({"recipe": recipe.model_dump(), **outcome.figures()}, indent=2))
@@ -180,14 +181,15 @@ def _to_screen(recipe: Recipe, origin: SettingsFile, shown: Shown) -> None:
     from dlmctl.cli.render_texts import print_generation
     from dlmctl.cli.watch import drawing
     from dlmctl.generation.output import as_json
-    from dlmctl.generation.page.report import write_report
-    from dlmctl.generation.page.source import of_run
     from dlmctl.generation.run import run_recipe
 
     counted = recipe.targets is not None or recipe.quota is not None
     with drawing(watch=shown.watch, quiet=shown.silent, texts=counted) as look:
         result = run_recipe(recipe, origin=origin, strict=shown.strict, trace=shown.trace, **look)
     if shown.report is not None:
+        from dlmctl.generation.page.report import write_report
+        from dlmctl.generation.page.source import of_run
+
         write_report(of_run(result, recipe.model_dump()), shown.report)
     if shown.json:
         typer.echo(as_json(result, recipe))
@@ -205,12 +207,14 @@ def _end(passed: bool, *, strict: bool) -> None:
 def _check_looks(shown: Shown, out: str | None, *, force: bool) -> None:
     """Raise UserError where what is to be looked at does not go with where the texts go."""
     from dlmctl.errors import UserError
-    from dlmctl.generation.page.report import check_page
 
     if shown.watch and out is not None:
         raise UserError("shows texts that go to the terminal.", where="--watch", remedy="Leave out --out.")
     if shown.report is None:
         return
+
+    from dlmctl.generation.page.report import check_page
+
     check_page(shown.report, force=force)
     if out is not None and Path(out).suffix not in ("", ".jsonl"):
         remedy = "Write .jsonl or a folder, of which a page can be made."
