@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 
 BAG_FILE, SOURCE_FIELD = "bag.safetensors", "source"
-# Of the evidence of words; chosen on texts of the validation part.
-BAG_WEIGHT = 9.0
+# Of the evidence of words. At 9 sentiment is met more often (73 % for 63), but texts repeat whatever weighs most.
+BAG_WEIGHT = 3.0
 
 
 class ClassifierParams(ControlParams):
