@@ -91,4 +91,3 @@ def test_targets_that_cannot_be_written_are_found_before(tmp_path, name, said):
 def test_columns_of_a_table_stand_in_its_order_where_rows_have_some_of_them_only():
     rows = [{"columns": columns, "checks": {}} for columns in ({"a": "1", "d": "2"}, {"b": "3", "c": "4", "d": "5"})]
     assert list(Columns.of(rows).targets) == ["a", "b", "c", "d"]
-    assert list(Columns.of(rows[::-1]).targets) == ["a", "b", "c", "d"]
