@@ -6,6 +6,7 @@ import pytest
 from dlmctl.control.base import Check
 from dlmctl.errors import UserError
 from dlmctl.generation import output
+from dlmctl.generation.flat import Columns
 from dlmctl.generation.output import as_json, check_target, write
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.recipe.recipe import Recipe
@@ -85,3 +86,8 @@ def test_targets_that_cannot_be_written_are_found_before(tmp_path, name, said):
         check_target(tmp_path / name)
     assert said in str(caught.value)
     check_target(tmp_path / "fine.txt")
+
+
+def test_columns_of_a_table_stand_in_its_order_where_rows_have_some_of_them_only():
+    rows = [{"columns": columns, "checks": {}} for columns in ({"a": "1", "d": "2"}, {"b": "3", "c": "4", "d": "5"})]
+    assert list(Columns.of(rows).targets) == ["a", "b", "c", "d"]

@@ -38,7 +38,9 @@ class Columns:
     def see(self, record: Record) -> None:
         """Note what a record has."""
         self.rows |= "row" in record
-        self.targets.update(dict.fromkeys(record.get("columns", ())))
+        own = list(record.get("columns", ()))
+        if not self.targets.keys() >= set(own):
+            self.targets = _merged(list(self.targets), own)
         self.controls.update(dict.fromkeys(record["checks"]))
         self.scored |= "lm_score" in record
         nested = ("index", "row", "columns", "words", "checks", *BEFORE, *SCORED)
@@ -86,3 +88,13 @@ class Columns:
 
     def _taken(self) -> set[str]:
         return {"index", "row", *BEFORE, *self._verdicts(), *SCORED, *self.others}
+
+
+def _merged(known: list[str], own: list[str]) -> dict[str, None]:
+    """Columns in the order of the user's table, of which a row has those whose cells are not empty: what is new comes
+    before that which stands behind it in its row."""
+    for at, name in enumerate(own):
+        if name not in known:
+            behind = next((known.index(later) for later in own[at + 1 :] if later in known), len(known))
+            known.insert(behind, name)
+    return dict.fromkeys(known)

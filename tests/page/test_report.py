@@ -63,6 +63,16 @@ def test_the_page_holds_recipe_totals_texts_reasons_and_steps():
     assert json.loads(saved) == {"1": steps()}
 
 
+def test_the_recipe_on_the_page_has_only_what_is_set():
+    recipe = Recipe.model_validate({"controls": [{"length": {"words": 4}}], "until": {"max_rounds": 3}})
+    page, _ = report_html(results([record(0)], recipe=recipe.model_dump()))
+    shown = page[page.index("model: ") : page.index("</pre>")]
+    assert "seed: 0" in shown
+    assert "max_rounds: 3" in shown
+    assert "null" not in shown
+    assert "false" not in shown
+
+
 def test_the_page_asks_for_nothing_from_a_network_and_runs_nothing_from_the_texts():
     bad = '</script><script>alert("x")</script><img src=http://a.b/c.png>'
     one = record(0, problem=bad, trace={**steps(), "words": [[bad, "tree"]] * 21})

@@ -40,7 +40,7 @@ class Figures:
     passes: dict[str, int] = field(default_factory=dict)
     scores: dict[str, Distribution] = field(default_factory=dict)
     lengths: Distribution = field(default_factory=lambda: Distribution("words a text"))
-    fluency: Distribution = field(default_factory=lambda: Distribution("lm-score, nats a word"))
+    fluency: Distribution = field(default_factory=lambda: Distribution("lm-score, nats a token"))
 
     def add(self, row: Row) -> None:
         self.rows += 1
@@ -166,8 +166,15 @@ def _facts(results: Results, figures: Figures) -> Iterator[tuple[str, str]]:
 
 def _yaml(recipe: Mapping[str, Any] | None, shown: Callable[[str], bool]) -> str:
     """Some of a recipe's settings as YAML, without what is not set."""
-    said = {name: value for name, value in (recipe or {}).items() if shown(name) and value not in (None, [], {})}
+    said = {name: value for name, value in (recipe or {}).items() if shown(name) and _set(value)}
+    if isinstance(said.get("until"), Mapping):
+        said["until"] = {name: value for name, value in said["until"].items() if _set(value)}
     return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=44, default_flow_style=None) if said else ""
+
+
+def _set(value: Any) -> bool:
+    """Whether a setting says something. The seed 0 does, which is equal to False."""
+    return value is not False and value not in (None, [], {})
 
 
 def _line(environment: Mapping[str, Any]) -> str:
