@@ -22,7 +22,7 @@ class ContainsParams(ControlParams):
         max_length=100,
         description="words or phrases, each at least once, in any order; matched as whole words, upper and lower case "
         "as written",
-        examples=[["riverside", "cheap"]],
+        examples=[["friendly", "cheap"]],
     )
 
 
