@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlmctl.cli.options import ModelArgument
 
 
-def info(model: ModelArgument = "e2e") -> None:
+def info(model: ModelArgument = "everyday") -> None:
     """Show a model: its sizes, which controls have weights for it, and its card."""
     from rich.console import Console
     from rich.markdown import Markdown

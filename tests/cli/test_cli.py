@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dlmctl.recipe.recipe import DEFAULT_MODEL
+
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -98,6 +100,7 @@ def test_recipe_commands(recipe):
 
 def test_info_names_the_controls_with_weights(model_folder):
     assert "controls" in dlmctl("info", model_folder).stdout
+    assert f"# {DEFAULT_MODEL}" in dlmctl("info").stdout
 
 
 @pytest.mark.parametrize(
