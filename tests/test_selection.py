@@ -2,9 +2,10 @@ import pytest
 
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.check import mean_score
 from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
-from dlmctl.generation.ranking import mean_bleu, mean_score, satisfied, utilities
+from dlmctl.generation.ranking import mean_bleu, satisfied, utilities
 from dlmctl.recipe.settings import SamplerSettings, Until
 
 QUICK = SamplerSettings(steps=4)

@@ -9,7 +9,7 @@ from typing import Any
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.weights import give_memory, load_weights, require_fit, without_memory
 from dlmctl.errors import ModelError, brief
-from dlmctl.models.gpt2 import GPT2, GPT2Sizes
+from dlmctl.models.gpt2 import EPSILON, GPT2, GPT2Sizes
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 from dlmctl.text.files import read_object
 
@@ -25,7 +25,7 @@ _BOUNDS = {
 # What a GPT-2 may vary and a scorer does not.
 _PLAIN = {
     "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-5,
+    "layer_norm_epsilon": EPSILON,
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,

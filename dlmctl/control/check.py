@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -89,6 +89,11 @@ def _plain(mark: Mark) -> Mark:
 def is_range(found: Any) -> bool:
     """Whether this is a pair of whole numbers."""
     return isinstance(found, tuple | list) and len(found) == 2 and all(type(number) is int for number in found)
+
+
+def mean_score(checks: Mapping[str, Check]) -> float:
+    """Mean score of the checks of a text, by control; 1 where there are none."""
+    return sum(check.score for check in checks.values()) / len(checks) if checks else 1.0
 
 
 def joined(row: Sequence[Check]) -> Check:

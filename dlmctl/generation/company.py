@@ -51,17 +51,18 @@ def with_company(
         rounds = rounds._replace(until=Until())
     elif untold and unique:
         rounds = rounds._replace(until=Until(satisfied=0.0))
-    distinct = company.distinct
-    if unique and distinct is None:
-        distinct = distinct_of(pretrained)
-    elif quota is not None and distinct is None:
-        distinct = Distinct(company.group)
+    distinct = company.distinct or distinct_of(pretrained, quota, unique=unique, group=company.group)
     return rounds._replace(quota=quota, group=company.group, distinct=distinct, fluency=company.fluency)
 
 
-def distinct_of(pretrained: Pretrained) -> Distinct:
-    """What tells the texts of a run apart, and from the training text of its model where that is known."""
-    return Distinct(known=known_texts(pretrained.folder))
+def distinct_of(
+    pretrained: Pretrained, quota: Quota | None, *, unique: bool, group: Callable[[int], int] | None = None
+) -> Distinct | None:
+    """What tells texts apart, None where they may be alike: those of a run, also from the training text of its model
+    where that is known, if they are to be ``unique``; with a quota those of a ``group``."""
+    if unique:
+        return Distinct(known=known_texts(pretrained.folder))
+    return None if quota is None else Distinct(group)
 
 
 def rejects(control: Control[Any]) -> bool:

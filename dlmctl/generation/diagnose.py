@@ -13,6 +13,7 @@ from dlmctl.control.base import Control
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
+from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
@@ -79,11 +80,10 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
             require_own(recipe.sampler)
         else:
             sampler_name(recipe.sampler, None, pretrained.masked)
-    chosen = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
-    if chosen and {"lm_score", "worst_word"} & set(recipe.rank_by):
+    if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
             load_scorer(pretrained.folder / "scorer")
-    if recipe.until is not None and (recipe.until.lm_score is not None or recipe.until.worst_word is not None):
+    if recipe.until is not None and recipe.until.bounds_fluency:
         with _faults_at(("until",), file):
             load_scorer(pretrained.folder / "scorer")
     table = read_targets(recipe, file)

@@ -14,6 +14,7 @@ from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.registry import offers, origin
 from dlmctl.control.user_files import named_in
+from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.recipe.recipe import Recipe, every
 
 # What a control or a scorer reads. Its card is not: it says how it was made.
@@ -55,7 +56,7 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
             for name in names
             if (digest := _folder_digest(control_folders(pretrained.folder, pretrained.model, name)))
         },
-        "scorer": _folder_digest([pretrained.folder / "scorer"]) if _ranked_by_scorer(recipe) else None,
+        "scorer": _folder_digest([pretrained.folder / "scorer"]) if _scorer_chooses(recipe) else None,
         "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
         "files": {name: file_digest(named_file) for name, named_file in sorted(files_of(recipe).items())},
     }
@@ -69,9 +70,11 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
     return {name: found.path for name in names if (found := named_in(name)) is not None and found.path.is_file()}
 
 
-def _ranked_by_scorer(recipe: Recipe) -> bool:
-    several = recipe.candidates > 1 or (recipe.until is not None and recipe.until.max_rounds > 1)
-    return several and bool({"lm_score", "worst_word"} & set(recipe.rank_by))
+def _scorer_chooses(recipe: Recipe) -> bool:
+    """Whether another scorer might make other texts."""
+    until = recipe.until
+    bounded = until is not None and (until.bounds_fluency or until.repair)
+    return bounded or ranks_by_scorer(recipe.rank_by, recipe.candidates, until, recipe.quota)
 
 
 def _folder_digest(folders: list[Path]) -> str | None:

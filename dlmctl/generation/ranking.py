@@ -6,21 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dlmctl.control.base import Check
+from dlmctl.control.check import Check, mean_score
 from dlmctl.metrics.fluency import Fluency, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.metrics.sentence_bleu import sentence_bleu
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
-    from dlmctl.recipe.settings import Criterion, Until
+    from dlmctl.recipe.settings import Criterion, Quota, Until
 
 Checks = Mapping[str, Check]
 
 
-def mean_score(checks: Checks) -> float:
-    """Mean score of the checks; 1 where there are none."""
-    return sum(check.score for check in checks.values()) / len(checks) if checks else 1.0
+# The criteria that the scorer beside the model decides.
+BY_SCORER = {"lm_score", "worst_word"}
+
+
+def ranks_by_scorer(rank_by: Sequence[Criterion], candidates: int, until: Until | None, quota: Quota | None) -> bool:
+    """Whether the scorer chooses among the draws of a sample; ``until`` is None for a single round."""
+    several = candidates > 1 or quota is not None or (until is not None and until.max_rounds > 1)
+    return several and bool(BY_SCORER & set(rank_by))
 
 
 def satisfied(checks: Checks, until: Until, fluency: Fluency | None = None) -> bool:
@@ -56,8 +61,7 @@ def utilities(
     Raises:
         ModelError: ``lm_score`` or ``worst_word`` is asked for and the model has no scorer.
     """
-    by_scorer = bool({"lm_score", "worst_word"} & set(criteria))
-    if by_scorer and not any(fluency):
+    if BY_SCORER & set(criteria) and not any(fluency):
         fluency = fluency_of(load_scorer(pretrained.folder / "scorer"), texts)
     columns: list[Sequence[float]] = []
     for criterion in criteria:

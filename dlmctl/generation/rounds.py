@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dlmctl.control.base import Check, check_all
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.distinct import LABEL, Distinct
-from dlmctl.generation.ranking import satisfied, utilities
+from dlmctl.generation.ranking import ranks_by_scorer, satisfied, utilities
 from dlmctl.generation.repair import at_fault, repaired, with_fluency
 from dlmctl.generation.results import Sample
 from dlmctl.generation.trace import Trace
@@ -63,14 +63,13 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
     """
     if asked.until.repair:
         asked = asked._replace(rank_by=with_fluency(asked.rank_by, plan.pretrained))
-    bounded = asked.until.lm_score is not None or asked.until.worst_word is not None
-    several = asked.candidates > 1 or asked.until.max_rounds > 1 or asked.quota is not None
-    ranked = several and bool({"lm_score", "worst_word"} & set(asked.rank_by))
-    folder = plan.pretrained.folder / "scorer"
-    scorer = load_scorer(folder) if bounded or ranked else scorer_of(plan.pretrained.folder) if asked.fluency else None
+    chooses = asked.until.bounds_fluency
+    chooses = chooses or ranks_by_scorer(asked.rank_by, asked.candidates, asked.until, asked.quota)
+    folder = plan.pretrained.folder
+    scorer = load_scorer(folder / "scorer") if chooses else scorer_of(folder) if asked.fluency else None
     if scorer is not None:
         scorer[0].to(plan.pretrained.model.embeddings.device)
-    drawing = _Drawing(plan, asked, watching, scorer, at_once=bounded or ranked)
+    drawing = _Drawing(plan, asked, watching, scorer, at_once=chooses)
     number = 0
     while open_samples := drawing.open(number):
         number += 1
@@ -176,8 +175,7 @@ class _Drawing:
         best = texts[0]
         if len(texts) > 1:
             until = self.asked.until
-            bounded = until.lm_score is not None or until.worst_word is not None
-            enough = [(good_enough(text, until),) if bounded else () for text in texts]
+            enough = [(good_enough(text, until),) if until.bounds_fluency else () for text in texts]
             values = utilities(
                 self.asked.rank_by,
                 self.plan.pretrained,

@@ -13,7 +13,6 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.arguments import read_traced
 from dlmctl.generation.company import Company, distinct_of
 from dlmctl.generation.diagnose import at_its_setting, examine, load_model
-from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.generate import draw_recipe, require_plain
 from dlmctl.generation.identity import about_run
 from dlmctl.generation.prompts import read_prompt
@@ -110,9 +109,9 @@ class Work:
         strict: bool = False,
     ) -> None:
         self.recipe, self.pretrained, self.origin = recipe, pretrained, origin
-        self.distinct = distinct_of(pretrained) if recipe.unique else None
-        if recipe.quota is not None and table is None and self.distinct is None:
-            self.distinct = Distinct()
+        # With a table the texts of a row are to differ, which its rows see to.
+        quota = recipe.quota if table is None else None
+        self.distinct = distinct_of(pretrained, quota, unique=recipe.unique)
         self.about = about_run(recipe, pretrained)
         self.rows = None
         if table is not None:

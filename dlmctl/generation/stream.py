@@ -8,7 +8,6 @@ from itertools import count
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.generation.arguments import read_extent, whole
 from dlmctl.generation.company import Company, distinct_of
-from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.options import Options
 from dlmctl.generation.results import Generation, Sample
 
@@ -29,7 +28,7 @@ def stream_of(
     size = whole("batch_size", given.get("batch_size", 64))
     total = None if samples is None else whole("samples", samples)
     quota, unique = read_extent(given.get("quota", False), given.get("unique", False))
-    distinct = distinct_of(pretrained) if unique else Distinct() if quota is not None else None
+    distinct = distinct_of(pretrained, quota, unique=unique)
     for start in count(0, size):
         if total is not None and start >= total:
             return

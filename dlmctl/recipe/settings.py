@@ -166,6 +166,11 @@ class Until(BaseModel):
         "others stay",
     )
 
+    @property
+    def bounds_fluency(self) -> bool:
+        """Whether the scorer says when a text is good enough."""
+        return self.lm_score is not None or self.worst_word is not None
+
 
 class Quota(BaseModel):
     """How hard to try for as many texts as are asked for that pass and differ."""

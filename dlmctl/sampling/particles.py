@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlmctl.control.base import check_all
+from dlmctl.control.check import mean_score
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
 from dlmctl.errors import RecipeError
-from dlmctl.metrics.lm_score import load_scorer, token_nats
+from dlmctl.metrics.lm_score import lm_score, load_scorer
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.plan import Finished, Plan
@@ -137,9 +138,7 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     name, control = plan.sampler.reward, plan.control
     if name == "lm_score":
         scorer, tokenizer = load_scorer(plan.pretrained.folder / "scorer")
-        return lambda found: _each(
-            [-sum(row) / len(row) for row in token_nats(scorer, tokenizer, _texts(plan, found))], found
-        )
+        return lambda found: _each([-nats for nats in lm_score(scorer, tokenizer, _texts(plan, found))], found)
     if control is None:
         what = f"the reward {name!r} comes from controls, and there are none."
         raise RecipeError(what, where="sampler.reward", remedy="Take lm_score, add a control, or leave particles out.")
@@ -149,7 +148,7 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
 
     def score(found: Tensor) -> Tensor:
         checks = check_all(control, samples, _texts(plan, found))
-        return _each([sum(check.score for check in row.values()) / len(row) for row in checks], found)
+        return _each([mean_score(row) for row in checks], found)
 
     return score
 
