@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dlmctl.control.check import Check as Check
 from dlmctl.control.check import Mark as Mark
-from dlmctl.control.check import is_range, joined, settled, turned_round
+from dlmctl.control.check import is_range, joined, numbered, settled, turned_round
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
 from dlmctl.control.shorthand import by_name
 from dlmctl.control.state import BatchContext, P
@@ -330,11 +330,7 @@ def check_all(
     """The verdicts on the text of each sample by control label; a composition of all reports each of its parts."""
     if control is None:
         return [{} for _ in texts]
-    verdicts: dict[str, list[Check]] = {}
-    for part in parts_of(control):
-        label, number = part.name, 1
-        while label in verdicts:  # several controls of one kind
-            number += 1
-            label = f"{part.name} {number}"
-        verdicts[label] = part.verdicts(samples, texts)
+    parts = parts_of(control)
+    labels = numbered([part.name for part in parts])
+    verdicts = {label: part.verdicts(samples, texts) for label, part in zip(labels, parts, strict=True)}
     return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(texts))]

@@ -91,6 +91,12 @@ def is_range(found: Any) -> bool:
     return isinstance(found, tuple | list) and len(found) == 2 and all(type(number) is int for number in found)
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names of controls that stand side by side, those of one kind told apart: contains, contains 2."""
+    before = (names[:at].count(name) for at, name in enumerate(names))
+    return [f"{name} {count + 1}" if count else name for name, count in zip(names, before, strict=True)]
+
+
 def mean_score(checks: Mapping[str, Check]) -> float:
     """Mean score of the checks of a text, by control; 1 where there are none."""
     return sum(check.score for check in checks.values()) / len(checks) if checks else 1.0

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dlmctl.control.check import numbered
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Prediction
@@ -179,9 +180,7 @@ def _in_common(some: Sequence[str], others: Sequence[str]) -> int:
 
 
 def _labelled(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
-    """The parts that have an energy, each with its name as ``check_all`` has it: numbered among several of a kind."""
-    names = [part.name for part in parts]
-    for at, part in enumerate(parts):
-        before = names[:at].count(part.name)
+    """The parts that have an energy, each with its name as ``check_all`` has it."""
+    for label, part in zip(numbered([part.name for part in parts]), parts, strict=True):
         if type(part.prepared).energy is not Prepared.energy:
-            yield f"{part.name} {before + 1}" if before else part.name, part
+            yield label, part

@@ -17,7 +17,6 @@ from dlmctl.errors import UserError, first_line
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.results import Sample
 from dlmctl.generation.run import run_recipe
-from dlmctl.metrics.lm_score import lm_score, scorer_of
 
 # Texts whose steps are kept.
 MOST_TRACED = 24
@@ -95,13 +94,8 @@ class Runs:
                 said = time.monotonic()
                 tell({"progress": [done, total]})
 
-        pretrained = loaded(recipe.model)
         traced = min(recipe.samples, MOST_TRACED)
-        result = run_recipe(recipe, model=pretrained, origin=origin, progress=progress, trace=traced)
+        result = run_recipe(recipe, model=loaded(recipe.model), origin=origin, progress=progress, trace=traced)
         rows = [{**sample.to_dict(), "html": marked_html(sample)} for sample in result]
-        scorer = scorer_of(pretrained.folder)
-        if scorer is not None:
-            scores = lm_score(*scorer, [sample.words for sample in result])
-            rows = [{**row, "lm_score": round(score, 3)} for row, score in zip(rows, scores, strict=True)]
         checked = any(sample.checks for sample in result)
         return {"samples": rows, "seconds": result.seconds, "success": result.success if checked else None}
