@@ -14,7 +14,8 @@ from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, 
 from dlmctl.annotators.places import Where, found_in
 from dlmctl.control.allowed import Allowed
 from dlmctl.control.automata import alphabet_of
-from dlmctl.control.evidence.tags import tag_table
+from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
+from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.errors import nearest
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -185,10 +186,11 @@ def _may_be(tags: Collection[str], batch: BatchContext[LexiconParams]) -> Bools:
         RecipeError: the model has no counts of words by tag.
         ModelError: they are damaged.
     """
-    table = tag_table(batch)
-    if table is None:
+    path = evidence_file(batch, "pos", TAGS_FILE)
+    if path is None:
         what = "the model has no counts of words by tag, which `where: {tag: ...}` needs."
         raise RecipeError(what, where="lexicon", remedy="Name the words by their `place` instead.")
+    table = count_table_of(path, fingerprint_of(batch.vocabulary))
     counts = table.marginal(1)
     wanted = counts[:, [tag in tags for tag in table.axes[1]]].sum(1)
     found: Bools = wanted >= LEAST_SHARE * counts.sum(1)

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field, StrictFloat, field_validator
-from torch import Tensor, nn
 
-from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Labels, Mark, Prepared, load_classifier
+from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, WordLabels, guide
 from dlmctl.annotators.gold import by_judges, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.control.evidence.table import CountTable, fingerprint
-from dlmctl.control.evidence.tags import (
-    TAGS_FILE,
-    WEIGHT_NEIGHBOURS,
-    WEIGHT_TAG,
-    TagEvidence,
-    count_tags,
-    in_order,
-    tag_table,
-)
-from dlmctl.control.prepared import NO_ROOM
-from dlmctl.control.word_latents import word_latents
-from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import nearest
-from dlmctl.models.numerics import widened
-from dlmctl.models.transformer import LatentEncoder, TransformerConfig
-from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
 
 from .phrases import WordControl
 
 ANY = "*"
-# Weights of a word's tag and of its neighbours' for models that are told the tags: chosen on validation text.
-WITH_TAGS = (1.0, 0.5)
-CLASSES = [START, END, UNK, PAD, *UPOS_TAGS]
 
 
 class PosParams(ControlParams):
@@ -80,124 +55,18 @@ class PosParams(ControlParams):
         return tags
 
 
-class TagClassifier(nn.Module):
-    """A tag for each position of a latent: ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, L, 21]``."""
+class TagLabels(WordLabels):
+    """UPOS tags: the data's own (its field ``upos``), else a tagger's."""
 
-    def __init__(self, embed_dim: int, length: int) -> None:
-        super().__init__()
-        sizes = TransformerConfig(hidden=192, layers=2, heads=4, dropout=0.1, max_length=length, time_channels=64)
-        self.encoder = LatentEncoder(sizes, embed_dim)
-        self.head = nn.Linear(sizes.hidden, len(CLASSES))
+    takes = ("judge",)
+    names = UPOS_TAGS
 
-    def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.head(self.encoder(x, 1000 * t.float(), mask=mask))
-
-
-@dataclass(frozen=True)
-class TagLabels(Labels):
-    """The tag of every position, START and END included: the data's own (its field ``upos``), else a tagger's."""
-
-    judge: str | None = None
-
-    @classmethod
-    def judged(
-        cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None, judge: str
-    ) -> TagLabels:
-        cls.from_data(sentences, fields, label)
-        upos_tagger(judge)
-        return cls(judge)
-
-    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
-        return TagClassifier(config.embed_dim, config.length)
-
-    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[list[int]]:
-        return [[CLASSES.index(tag) for tag in (START, *tags, END)] for tags in tags_of(sentences, fields, self.judge)]
-
-    def evidence(
-        self, sentences: list[list[str]], fields: list[dict[str, Any]] | None, vocabulary: Tokenizer
-    ) -> tuple[str, CountTable]:
-        """Counts of (left tag, tag, right tag) for each word; UNK is a neighbour only."""
-        numbers = {tag: number for number, tag in enumerate(UPOS_TAGS)}
-        tags = [[numbers[tag] for tag in row] for row in tags_of(sentences, fields, self.judge)]
-        ids = ([-1 if word == vocabulary.unk_id else word for word in row] for row in map(vocabulary.encode, sentences))
-        inside = zip((row[1:-1] for row in ids), tags, strict=True)
-        return TAGS_FILE.name, count_tags(inside, UPOS_TAGS, len(vocabulary), fingerprint(in_order(vocabulary)))
-
-    def classifier_loss(
-        self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[list[int]]
-    ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over all positions and accuracy over those of the sentence, both ``[B]``."""
-        target = torch.full(x.shape[:2], CLASSES.index(PAD), device=x.device)
-        for row, classes in enumerate(labels):
-            target[row, : len(classes)] = torch.tensor(classes[: x.shape[1]])
-        logits = classifier(x, t).float()
-        loss = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
-        in_text = target != CLASSES.index(PAD)
-        return loss, ((logits.argmax(-1) == target) & in_text).sum(1) / in_text.sum(1)
-
-
-@cache
-def _classes(tag: str) -> list[int]:
-    """The classes that a tag, or alternatives as ADJ|NOUN, allow."""
-    choices = UPOS_TAGS if ANY in tag.split("|") else tag.split("|")
-    return [CLASSES.index(choice) for choice in choices]
-
-
-def by_classifier(classifier: nn.Module, batch: BatchContext[PosParams]) -> Energy:
-    """Guidance by a noise-aware tag classifier."""
-    places = [
-        (row, place, number)
-        for row, params in enumerate(batch.params)
-        for place, tag in enumerate(params.tags[: batch.layouts[row].positions - SPECIAL], start=1)
-        for number in _classes(tag)
-    ]
-    wanted = torch.zeros(len(batch), batch.length, len(CLASSES), dtype=torch.bool)
-    if places:
-        wanted[torch.tensor(places).unbind(1)] = True
-    wanted, beyond = wanted.to(batch.device), _beyond(batch)
-    words = wanted.any(-1)
-
-    def energy(state: ControlState) -> Tensor:
-        """-log p(tags given the latent), summed over the words; ``NO_ROOM`` for each tag beyond the text."""
-        log_probs = widened(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
-        # A place without wanted tags would be log 0; it is masked out of the sum.
-        found = log_probs.masked_fill(~wanted & words[..., None], -torch.inf).logsumexp(-1)
-        return beyond - (found * words).sum(-1)
-
-    return Energy(energy)
-
-
-def by_table(table: CountTable, batch: BatchContext[PosParams]) -> Energy:
-    """Guidance by a table of how often each word was seen with each tag between the tags of its neighbours, and by the
-    model itself where it reads tags."""
-    reads_tags = bool(getattr(batch.model.config, "tags", ()))
-    texts = [params.tags for params in batch.params]
-    weights = WITH_TAGS if reads_tags else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
-    found = TagEvidence(table, *weights).evidence(texts, batch.length)
-    for row, layout in enumerate(batch.layouts):
-        found.index[row, layout.positions - SPECIAL + 1 :] = 0
-    evidence, words, beyond = found.at().to(batch.device), (found.index > 0).to(batch.device), _beyond(batch)
-
-    def energy(state: ControlState) -> Tensor:
-        """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each tag beyond the text."""
-        return beyond - ((state.word_log_probs + evidence).logsumexp(-1) * words).sum(-1)
-
-    tags = [[tag if tag in UPOS_TAGS else "" for tag in wanted] for wanted in texts]
-    return Energy(energy, evidence=evidence, tags=tags)
-
-
-def _beyond(batch: BatchContext[PosParams]) -> Tensor:
-    """Nats ``[B]`` of the tags that the texts have no positions for."""
-    pairs = zip(batch.params, batch.layouts, strict=True)
-    missed = [max(0, len(params.tags) - (layout.positions - SPECIAL)) for params, layout in pairs]
-    return NO_ROOM * torch.tensor(missed, device=batch.device)
+    def of_words(self, data: LabelledText) -> list[list[str]]:
+        return tags_of(data.sentences, data.fields, data.judge)
 
 
 class Pos(WordControl[PosParams]):
-    """Steers by word evidence or a noise-aware tag classifier (Li et al. 2022), checks by an outside tagger.
-
-    Evidence is a table beside the model's weights; where there is none, the classifier steers.
-    """
+    """Steers by word evidence or a noise-aware tag classifier (Li et al. 2022), checks by an outside tagger."""
 
     name = "pos"
     Params = PosParams
@@ -207,8 +76,7 @@ class Pos(WordControl[PosParams]):
         return len(params.tags), len(params.tags)
 
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
-        table = tag_table(batch)
-        return by_classifier(load_classifier(type(self), batch), batch) if table is None else by_table(table, batch)
+        return guide(self, batch, [params.tags for params in batch.params])
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Share of tags met at their place by the outside tagger; a word too many or too few misses its tag."""

@@ -7,16 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import ConfigDict, Field, model_validator
-from torch import Tensor
 
-from dlmctl import BatchContext, Check, Control, ControlParams, ControlState, Energy, Mark, Prepared, Pretrained
+from dlmctl import BatchContext, Check, Control, ControlParams, FieldLabels, Mark, Prepared, Pretrained, guide
 from dlmctl.checkpoint.control_weights import find_control_folder
-from dlmctl.control.classifier import load_classifier, load_labels
-from dlmctl.control.field_labels import FieldLabels
-from dlmctl.control.word_latents import word_latents
-from dlmctl.models.numerics import widened
+from dlmctl.control.classifier import load_labels
 from dlmctl.text.fields import Value, field_key, value_words
 
 from .phrases import WordControl
@@ -103,20 +98,7 @@ class Semantic(WordControl[SemanticParams]):
         return loose
 
     def prepare(self, batch: BatchContext[SemanticParams]) -> Prepared:
-        labels = load_labels(FieldLabels, type(self), batch)
-        classifier = load_classifier(type(self), batch)
-        places = [(row, labels.column(*field)) for row, one in enumerate(batch.params) for field in one.fields.items()]
-        wanted = torch.zeros(len(batch), labels.columns)
-        wanted[torch.tensor(places).unbind(1)] = 1
-        wanted = wanted.to(batch.device)
-
-        def energy(state: ControlState) -> Tensor:
-            """-log p(field = value given the latent), summed over the fields."""
-            found = classifier(word_latents(state), state.t, state.mask)
-            log_probs = [widened(logits).log_softmax(-1) for logits in found]
-            return -(torch.cat(log_probs, dim=-1) * wanted).sum(-1)
-
-        return Energy(energy)
+        return guide(self, batch, [params.fields for params in batch.params])
 
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""

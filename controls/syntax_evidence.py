@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,15 +11,15 @@ import numpy as np
 from dlmctl.annotators.tagging import UPOS_TAGS
 from dlmctl.annotators.trees import JOIN, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted, count_table_of, fingerprint_of, known_or_negative
-from dlmctl.control.evidence.prepared import Evidence, PreparedEvidence, joined
+from dlmctl.control.evidence.prepared import PreparedEvidence
 from dlmctl.control.evidence.spans import LeafEvidence, SpanEvidence, count_leaves, count_spans, leaf_classes
 from dlmctl.control.evidence.table import CountTable, fingerprint, pruned
+from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.errors import RecipeError, nearest
 from dlmctl.text.tokenizer import WordTokenizer
 
-from .syntax_params import SyntaxTreeParams
+from .syntax_params import SyntaxTreeParams, require_labels
 
 LEAVES_FILE, SPANS_FILE, UPOS_FILE = "leaves.safetensors", "spans.safetensors", "upos.safetensors"
 # Of the evidence, and of that of trees where the model is told the parts of speech; chosen on validation text.
@@ -55,58 +55,33 @@ def count_syntax(
     }
 
 
-class PreparedSyntax(PreparedEvidence):
-    """Guidance by the table of leaves for rows with a tree, and by that of parts of spans for the others.
+def by_evidence(folder: Path, batch: BatchContext[SyntaxTreeParams], whole: bool) -> Prepared:
+    """Guidance by the table of leaves where ``whole`` trees are asked for, by that of parts of spans elsewhere.
 
     Args:
-        folder: of the two tables.
+        folder: of the tables.
 
     Raises:
         RecipeError: a label was never counted.
     """
+    table = count_table_of(folder / (LEAVES_FILE if whole else SPANS_FILE), fingerprint_of(batch.vocabulary))
+    labels = [span.label for params in batch.params for span in params.wanted]
+    require_labels([part for label in labels for part in label.split(JOIN)] if whole else labels, table.axes[1])
+    counts = [params.words for params in batch.params]
+    if not whole:
+        sizes = [layout.positions - SPECIAL if layout.words is None else layout.words for layout in batch.layouts]
+        texts = [(size, params.wanted) for size, params in zip(sizes, batch.params, strict=True)]
+        return PreparedEvidence(_span_evidence(table).evidence(texts, batch.length).scaled(WEIGHT), counts, batch)
+    trees = [read_tree(params.tree or "") for params in batch.params]
+    evidence = _leaf_evidence(table).evidence(trees, batch.length).scaled(WITH_TAGS if batch.reads else WEIGHT)
+    return PreparedEvidence(evidence, counts, batch, [_upos(folder / UPOS_FILE, tree) for tree in trees])
 
-    def __init__(self, folder: Path, batch: BatchContext[SyntaxTreeParams]) -> None:
-        trees = [row for row, params in enumerate(batch.params) if params.tree is not None]
-        others = [row for row, params in enumerate(batch.params) if params.tree is None]
-        weight = WITH_TAGS if getattr(batch.model.config, "tags", ()) else WEIGHT
-        parts = [(trees, _of_trees(folder, trees, batch).scaled(weight))] if trees else []
-        parts += [(others, _of_spans(folder, others, batch).scaled(WEIGHT))] if others else []
-        super().__init__(joined(parts), [params.words for params in batch.params], batch)
-        self.tags = [_upos(folder / UPOS_FILE, params.tree) for params in batch.params]
 
-
-def _upos(path: Path, tree: str | None) -> list[str]:
-    """The most frequent part of speech of each leaf of a tree, empty where there is none."""
-    if tree is None:
-        return []
+def _upos(path: Path, tree: Tree) -> list[str]:
+    """The most frequent part of speech of each leaf of a tree."""
     counts = _leaf_evidence(count_table_of(path, fingerprint(UPOS_TAGS)))
-    rows = counts.table.sums(np.stack([counts.classes(leaf) for leaf in leaf_classes(read_tree(tree))]))
+    rows = counts.table.sums(np.stack([counts.classes(leaf) for leaf in leaf_classes(tree)]))
     return [UPOS_TAGS[row.argmax()] for row in rows]
-
-
-def _of_trees(folder: Path, rows: Sequence[int], batch: BatchContext[SyntaxTreeParams]) -> Evidence:
-    maker = _leaf_evidence(count_table_of(folder / LEAVES_FILE, fingerprint_of(batch.vocabulary)))
-    for row in rows:
-        for label in {part for span in batch.params[row].wanted for part in span.label.split(JOIN)}:
-            _require(label, maker.table.axes[1])
-    return maker.evidence([read_tree(batch.params[row].tree or "") for row in rows], batch.length)
-
-
-def _of_spans(folder: Path, rows: Sequence[int], batch: BatchContext[SyntaxTreeParams]) -> Evidence:
-    maker = _span_evidence(count_table_of(folder / SPANS_FILE, fingerprint_of(batch.vocabulary)))
-    for row in rows:
-        for span in batch.params[row].wanted:
-            _require(span.label, maker.table.axes[1])
-    layouts = [batch.layouts[row] for row in rows]
-    counts = [layout.positions - SPECIAL if layout.words is None else layout.words for layout in layouts]
-    texts = [(count, batch.params[row].wanted) for count, row in zip(counts, rows, strict=True)]
-    return maker.evidence(texts, batch.length)
-
-
-def _require(label: str, known: Collection[str]) -> None:
-    if label not in known:
-        what = f"the label {label!r} is not among those that the words of this model were counted with."
-        raise RecipeError(what, remedy=nearest(label, sorted(known)))
 
 
 @lru_cache(maxsize=4)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
 
 from dlmctl import ControlParams
 from dlmctl.annotators.trees import Span, labelled_spans, read_tree
+from dlmctl.errors import RecipeError, nearest
 
 # More than any model holds, and than any sentence needs.
 MOST_WORDS, MOST_DEPTH = 100_000, 100
@@ -99,6 +101,18 @@ class SyntaxTreeParams(ControlParams):
         if self.tree is not None:
             return sizes_of(self.tree)[1]
         return 1 + max(span.end for span in self.wanted)
+
+
+def require_labels(labels: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a label of a constituent that a model was never shown.
+
+    Raises:
+        RecipeError: there is one; the message names the nearest one that is known.
+    """
+    for label in labels:
+        if label not in known:
+            what = f"the label {label!r} is not among those of this model's constituents."
+            raise RecipeError(what, remedy=nearest(label, sorted(known)))
 
 
 @lru_cache(maxsize=4096)

@@ -25,12 +25,16 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.control.base import ControlParams as ControlParams
     from dlmctl.control.base import Mark as Mark
     from dlmctl.control.base import Not as Not
-    from dlmctl.control.classifier import Labels as Labels
-    from dlmctl.control.classifier import load_classifier as load_classifier
+    from dlmctl.control.classifier import guide as guide
+    from dlmctl.control.field_labels import FieldLabels as FieldLabels
+    from dlmctl.control.labels import LabelledText as LabelledText
+    from dlmctl.control.labels import Labels as Labels
     from dlmctl.control.prepared import Energy as Energy
     from dlmctl.control.prepared import Prepared as Prepared
     from dlmctl.control.state import BatchContext as BatchContext
     from dlmctl.control.state import ControlState as ControlState
+    from dlmctl.control.text_labels import TextLabels as TextLabels
+    from dlmctl.control.word_labels import WordLabels as WordLabels
     from dlmctl.errors import DataError as DataError
     from dlmctl.errors import ModelError as ModelError
     from dlmctl.errors import RecipeError as RecipeError
@@ -64,9 +68,11 @@ _PUBLIC = {
     "ControlState": "control.state",
     "DataError": "errors",
     "Energy": "control.prepared",
+    "FieldLabels": "control.field_labels",
     "Generation": "generation.results",
     "Guidance": "recipe.settings",
-    "Labels": "control.classifier",
+    "LabelledText": "control.labels",
+    "Labels": "control.labels",
     "LogitsControl": "sampling.logits_control",
     "Mark": "control.base",
     "Model": "generation.model",
@@ -79,10 +85,12 @@ _PUBLIC = {
     "RecipeError": "errors",
     "Sample": "generation.results",
     "SamplerSettings": "recipe.settings",
+    "TextLabels": "control.text_labels",
     "Until": "recipe.settings",
     "UserError": "errors",
+    "WordLabels": "control.word_labels",
+    "guide": "control.classifier",
     "load": "generation.model",
-    "load_classifier": "control.classifier",
     "load_recipe": "recipe.load",
     "report": "generation.page.report",
     "run": "generation.model",

@@ -1,6 +1,7 @@
 """The documentation: its examples run, its commands exist, its links lead somewhere, its tables name every setting."""
 
 import importlib
+import itertools
 import json
 import os
 import re
@@ -31,7 +32,6 @@ from dlmctl.training.config import LoopConfig, shipped_configs
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
-TINY_WORDS = "the small bakery sells warm bread . a noisy garden hides two grey cats ."
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -92,7 +92,8 @@ def test_the_written_trainable_control_trains_and_guides(package, model_folder, 
 
     monkeypatch.syspath_prepend(package)
     control = importlib.import_module("dlmctl_sentences").Sentences
-    (tmp_path / "texts.txt").write_text(f"{TINY_WORDS}\nthe bridge .\n" * 8)
+    halves = ("the bakery sells bread .", "a noisy garden hides two cats .", "the bridge .", "the small garden .")
+    (tmp_path / "texts.txt").write_text("\n".join([*halves, *map(" ".join, itertools.combinations(halves, 2))] * 4))
     pretrained = from_pretrained(shutil.copytree(model_folder, tmp_path / "model"))
     vocabulary = find_tokenizer(str(pretrained.folder), None)
     prepare(tmp_path / "texts.txt", None, tmp_path / "data", tokenizer=vocabulary, valid_share=0.5)

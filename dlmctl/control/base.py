@@ -24,7 +24,7 @@ from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
-    from dlmctl.control.classifier import Labels as LabelsOf
+    from dlmctl.control.labels import Labels as LabelsOf
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Control(Generic[P]):
     made from its parameters, by name or in their order (``Length(14, tolerance=1)``), or by ``each`` from many sets.
 
     Attributes:
-        Labels: of a control with a classifier to train, what the classifier learns (``dlmctl.control.classifier``).
+        Labels: of a control with a classifier to train, what the classifier learns (``dlmctl.control.labels``).
         weight: a share of the guidance; a class may bring its own, which a recipe's ``weight`` then multiplies.
         by_rejection: whether texts that fail are to be drawn again where nothing is said, as nothing guides them.
         places: of samples that are not dealt a set in turn, which one they have.

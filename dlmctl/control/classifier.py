@@ -1,107 +1,27 @@
-"""Classifiers of controls: what trains one, and loading the weights that lie beside a model."""
+"""What was learned for a control: finding it beside a model, and guidance by it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
 from dlmctl.checkpoint.control_weights import check_control_weights, control_folders, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.control.base import Control
-from dlmctl.control.evidence.beside import Counted
-from dlmctl.control.evidence.table import CountTable
+from dlmctl.control.evidence.beside import evidence_file
+from dlmctl.control.labels import Labels
+from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.files import read_json
-from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 LABELS_FILE = "labels.json"
-
-
-class Labels(ABC):
-    """What the classifier of a control learns, and how. A control names its class of them as ``Labels``.
-
-    Some are known beforehand. Others only from the data, such as the fields and values of a corpus: these are made from
-    the training rows and saved as ``labels.json`` beside the weights, which have no meaning without them.
-    """
-
-    @classmethod
-    def from_data(cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None) -> Self:
-        """The labels of these rows; ``label`` names the field that they are in, where the user chose one.
-
-        Raises:
-            UserError: the rows have no such labels.
-        """
-        if label is not None:
-            raise UserError("this control has labels of its own, so it takes none.", where="--label")
-        return cls()
-
-    @classmethod
-    def judged(
-        cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None, judge: str
-    ) -> Self:
-        """``from_data`` with another tagger or parser than the bundled one.
-
-        Raises:
-            UserError: these labels come from no such judge, or there is none of this name.
-        """
-        raise UserError("the labels of this control come from no tagger or parser.", where="--judge")
-
-    @classmethod
-    def counted(
-        cls,
-        sentences: list[list[str]],
-        fields: list[dict[str, Any]] | None,
-        vocabulary: WordTokenizer,
-        label: str | None,
-        judge: str | None,
-    ) -> tuple[Self, Counted]:
-        """These labels and, by file, all that is counted for them in place of a classifier: by default ``evidence``.
-
-        Raises:
-            UserError: as ``from_data`` and ``judged``.
-        """
-        own = cls.from_data(sentences, fields, label) if judge is None else cls.judged(sentences, fields, label, judge)
-        file, table = own.evidence(sentences, fields, vocabulary)
-        return own, {file: table}
-
-    def to_json(self) -> Any:
-        """What ``from_json`` makes them from again; None for labels that are known beforehand."""
-        return None
-
-    @classmethod
-    def from_json(cls, saved: Any) -> Self:
-        return cls()
-
-    @abstractmethod
-    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
-        """An untrained classifier over the latents of a model."""
-
-    @abstractmethod
-    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[Any]:
-        """What the classifier is to predict, for each sentence; ``fields`` is what the data says beside the text."""
-
-    @abstractmethod
-    def classifier_loss(self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
-
-    def evidence(
-        self, sentences: list[list[str]], fields: list[dict[str, Any]] | None, vocabulary: Tokenizer
-    ) -> tuple[str, CountTable]:
-        """What is counted in text where a model has no latents to classify, and the name of its file; by default
-        nothing, and then such a model cannot be steered by what these labels are of."""
-        raise NotImplementedError
-
-    def held_out(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> dict[str, float]:
-        """Figures for the card about anything else that was learned, on validation rows."""
-        return {}
-
 
 L = TypeVar("L", bound=Labels)
 
@@ -156,6 +76,26 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
         check_control_weights(folder, batch.model)
         loaded[control, name] = classifier.eval().requires_grad_(False)
     return loaded[control, name].to(batch.device)
+
+
+def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any], name: str | None = None) -> Prepared:
+    """Guidance by what was learned for a control: by its counts where there are some beside the model, as for masked
+    models, else by its classifier of latents.
+
+    Args:
+        wanted: what each text of the batch is to be, as the control's ``Labels`` take it.
+        name: of the weights, where a model has several of one control.
+
+    Raises:
+        ModelError: nothing was learned for this model, or a file is damaged.
+        UserError: the labels have no such one, or the control has none.
+    """
+    kind = labels_of(type(control))
+    path = None if kind.counts is None else evidence_file(batch, control.name, kind.counts, name)
+    if path is not None:
+        return kind.by_counts(path.parent, batch, wanted)
+    labels = load_labels(kind, type(control), batch, name)
+    return labels.by_classifier(load_classifier(type(control), batch, name), batch, wanted)
 
 
 def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None) -> Path:

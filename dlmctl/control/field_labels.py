@@ -1,19 +1,24 @@
-"""Labels that come from the fields of a data set: for each field one of its values, or that it is absent."""
+"""What data says of its texts, learned: for each field one of its values, or that it is absent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmctl.control.classifier import Labels
+from dlmctl.control.labels import LabelledText, Labels
+from dlmctl.control.prepared import Energy, Prepared
+from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.word_latents import word_latents
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.models.numerics import widened
 from dlmctl.models.pooled import PooledClassifier
-from dlmctl.text.fields import Value, field_key, nearest_value, value_words
+from dlmctl.text.fields import Value, field_key, find_value, value_words
 from dlmctl.text.tokenizer import Tokenizer
 
 # A field with more values than this identifies texts rather than describing them.
@@ -24,22 +29,28 @@ MAX_VALUES = 500
 class FieldLabels(Labels):
     """The fields of a data set with their values, and a classifier with a softmax for each field.
 
-    Classes of a field are its values in order, then ``absent``. See ``dlmctl.control.classifier.Labels``.
+    Classes of a field are its values in order, then ``absent``. What a text is wanted to be is a value for each of some
+    fields.
     """
 
     values: dict[str, list[str]]
 
+    takes = ("label",)
+
     @classmethod
-    def from_data(
-        cls, sentences: list[list[str]], fields: list[dict[str, Any]] | None, label: str | None
-    ) -> FieldLabels:
-        """Every field whose values are words, numbers or truth values, or the one field ``label`` only.
+    def fields_of(cls, data: LabelledText) -> Sequence[Mapping[str, Any]]:
+        """The fields of each sentence: those of the data, unless a subclass finds some itself."""
+        return data.rows
+
+    @classmethod
+    def from_data(cls, data: LabelledText) -> Self:
+        """Every field whose values are words, numbers or truth values, or the one field that the user chose.
 
         Raises:
             DataError: there is no such field.
         """
         found: dict[str, set[str]] = {}
-        for row in fields or []:
+        for row in cls.fields_of(data):
             for name, value in row.items():
                 if isinstance(value, Value) and (words := value_words(value)):
                     found.setdefault(name, set()).add(words)
@@ -49,32 +60,32 @@ class FieldLabels(Labels):
                 f"the data set has no field of 2 to {MAX_VALUES} values to learn from.",
                 remedy="Prepare it from JSON lines, or from another source that says something of each text.",
             )
-        if label is None:
+        if data.label is None:
             return cls(usable)
-        if label not in usable:
+        if data.label not in usable:
             raise DataError(
-                f"the data set has no field {label!r} of 2 to {MAX_VALUES} values.",
+                f"the data set has no field {data.label!r} of 2 to {MAX_VALUES} values.",
                 where="--label",
-                remedy=nearest(label, list(usable)),
+                remedy=nearest(data.label, list(usable)),
             )
-        return cls({label: usable[label]})
+        return cls({data.label: usable[data.label]})
 
     def to_json(self) -> Any:
         return {"values": self.values}
 
     @classmethod
-    def from_json(cls, saved: Any) -> FieldLabels:
+    def from_json(cls, saved: Any) -> Self:
         return cls({str(name): [str(value) for value in values] for name, values in saved["values"].items()})
 
     def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
-        return PooledClassifier(config.embed_dim, config.length, [len(values) + 1 for values in self.values.values()])
+        return PooledClassifier(config.embed_dim, config.length, self._sizes)
 
-    def labels(self, sentences: list[list[str]], fields: list[dict[str, Any]] | None) -> list[list[int]]:
+    def labels(self, data: LabelledText) -> list[list[int]]:
         """For each text the class of every field."""
         classes = {name: {value: at for at, value in enumerate(values)} for name, values in self.values.items()}
         return [
             [known.get(value_words(row.get(name, "")), len(known)) for name, known in classes.items()]
-            for row in (fields if fields is not None else [{}] * len(sentences))
+            for row in self.fields_of(data)
         ]
 
     def classifier_loss(
@@ -88,10 +99,24 @@ class FieldLabels(Labels):
             right.append((logits.argmax(-1) == target[:, at]).float())
         return torch.stack(losses).sum(0), torch.stack(right).mean(0)
 
+    def by_classifier(self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
+        """Guidance by -log p(field = value given the latent), summed over the fields that a text is wanted to have."""
+        places = [(row, self.column(*field)) for row, fields in enumerate(wanted) for field in fields.items()]
+        chosen = torch.zeros(len(batch), sum(self._sizes))
+        chosen[torch.tensor(places).unbind(1)] = 1
+        chosen = chosen.to(batch.device)
+
+        def energy(state: ControlState) -> Tensor:
+            found = classifier(word_latents(state), state.t, state.mask)
+            log_probs = [widened(logits).log_softmax(-1) for logits in found]
+            return -(torch.cat(log_probs, dim=-1) * chosen).sum(-1)
+
+        return Energy(energy)
+
     @property
-    def columns(self) -> int:
-        """How many classes all fields have together."""
-        return sum(len(values) + 1 for values in self.values.values())
+    def _sizes(self) -> list[int]:
+        """Classes of each field: its values, and that it is absent."""
+        return [len(values) + 1 for values in self.values.values()]
 
     def column(self, field: str, value: Value) -> int:
         """Where the class of ``field = value`` stands among those of all fields, however a recipe spells the two.
@@ -99,12 +124,9 @@ class FieldLabels(Labels):
         Raises:
             RecipeError: the data had no such field, or the field never that value.
         """
-        before, key, words = 0, field_key(field), value_words(value)
+        before, key = 0, field_key(field)
         for name, values in self.values.items():
             if field_key(name) == key:
-                for at, known in enumerate(values):
-                    if known.lower() == words.lower():
-                        return before + at
-                raise RecipeError(f"the field {name!r} is never {words!r}.", remedy=nearest_value(words, values))
+                return before + find_value(value, values, f"the field {name!r} is never {{}}.")
             before += len(values) + 1
         raise RecipeError(f"the training data had no field {field!r}.", remedy=nearest(field, list(self.values)))

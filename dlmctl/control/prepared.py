@@ -98,18 +98,11 @@ class Energy(Prepared):
     """Guidance by an energy, given as a function of the state; see ``Prepared.energy``.
 
     Args:
-        exact, evidence, tags: as of ``Prepared``.
+        exact: as of ``Prepared``.
     """
 
-    def __init__(
-        self,
-        function: Callable[[ControlState], Tensor],
-        *,
-        exact: bool = False,
-        evidence: Tensor | None = None,
-        tags: Sequence[Sequence[str]] | None = None,
-    ) -> None:
-        self.function, self.exact, self.evidence, self.tags = function, exact, evidence, tags
+    def __init__(self, function: Callable[[ControlState], Tensor], *, exact: bool = False) -> None:
+        self.function, self.exact = function, exact
 
     @property
     def home(self) -> str:

@@ -32,6 +32,7 @@ class BatchContext(Generic[P]):
         draws: which sample, and which attempt at it, each row is.
         layouts: of each row its positions, and the settled number of words or None where the model chooses.
         params: what is asked of each row.
+        least_length: of a part of a batch the length of the whole.
     """
 
     model: DiffusionLM | MaskedModel
@@ -40,6 +41,7 @@ class BatchContext(Generic[P]):
     draws: Sequence[Draw]
     layouts: Sequence[Layout]
     params: Sequence[P] = ()
+    least_length: int = 0
 
     def __len__(self) -> int:
         """Rows of the batch."""
@@ -53,7 +55,12 @@ class BatchContext(Generic[P]):
     @property
     def length(self) -> int:
         """Positions of the batch: those of its longest text."""
-        return max(layout.positions for layout in self.layouts)
+        return max(self.least_length, *(layout.positions for layout in self.layouts))
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The labels of words, such as parts of speech, that the model itself reads; none for most models."""
+        return getattr(self.model.config, "tags", ())
 
     @property
     def device(self) -> torch.device:
@@ -88,6 +95,18 @@ class ControlState:
     ) -> None:
         self.x, self.t, self.vocabulary, self.embeddings, self.mask = x, t, vocabulary, embeddings, mask
         self._x0, self._word_log_probs = x0, word_log_probs
+
+    def part(self, rows: Tensor) -> ControlState:
+        """The state of some rows ``[R]``."""
+        return ControlState(
+            self.x[rows],
+            self.t[rows],
+            vocabulary=self.vocabulary,
+            embeddings=self.embeddings,
+            x0=lambda: self.x0[rows],
+            word_log_probs=lambda: self.word_log_probs[rows],
+            mask=None if self.mask is None else self.mask[rows],
+        )
 
     @cached_property
     def x0(self) -> Tensor:

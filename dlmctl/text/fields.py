@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import split_words
 
 Value = str | bool | int | float
@@ -28,6 +29,22 @@ def value_words(value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(split_words(str(value)))
+
+
+def find_value(value: Value, known: Sequence[str], fault: str) -> int:
+    """Where a value stands among those known, in upper or lower case.
+
+    Args:
+        fault: what the message says of one that does not, with ``{}`` in its place.
+
+    Raises:
+        RecipeError: it is none of them; the message names the nearest one.
+    """
+    words = value_words(value)
+    for at, other in enumerate(known):
+        if other.lower() == words.lower():
+            return at
+    raise RecipeError(fault.format(repr(words)), remedy=nearest_value(words, known))
 
 
 def nearest_value(words: str, values: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from dlmctl.checkpoint.control_weights import embedding_digest, new_control_fold
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
+from dlmctl.control.labels import require_heeded
 from dlmctl.control.word_latents import pooled
 from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
 from dlmctl.datasets.staging import check_writable
@@ -27,7 +28,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
 from dlmctl.errors import UserError
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.counting import count_control, require_words_of, rows_of
+from dlmctl.training.counting import count_control, require_words_of, text_of
 from dlmctl.training.loop import fit
 from dlmctl.training.progress import Grid
 from dlmctl.training.state import digest
@@ -67,12 +68,12 @@ class ControlTask:
         load_split(data, "train")  # says what is no data set at all
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
-        rows = rows_of(self.train, self.tokenizer)
+        text, self.valid_text = (text_of(split, self.tokenizer, label, judge) for split in (self.train, self.valid))
         kind = labels_of(control)
-        self.learned = kind.from_data(*rows, label) if judge is None else kind.judged(*rows, label, judge)
-        self.train_labels = self.learned.labels(*rows)
-        self.valid_rows = rows_of(self.valid, self.tokenizer)
-        self.valid_labels = self.learned.labels(*self.valid_rows)
+        require_heeded(kind, text)
+        self.learned = kind.from_data(text)
+        self.train_labels = self.learned.labels(text)
+        self.valid_labels = self.learned.labels(self.valid_text)
         torch.manual_seed(config.seed)
         self.model = self.learned.build_classifier(self.lm.config, self.tokenizer)
 
@@ -187,7 +188,7 @@ def train_control(
     if not PartialState().is_main_process:
         return folder
     figures = task.validate(classifier)
-    figures |= task.learned.held_out(*task.valid_rows)
+    figures |= task.learned.held_out(task.valid_text)
     learned = task.learned.to_json()
     files = {} if learned is None else {LABELS_FILE: learned}
     judged = {} if judge is None else {"judge": judge}

@@ -5,17 +5,19 @@ It takes a minute and no steps: how often each word was seen in each of the cont
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from dlmctl.checkpoint.control_weights import new_control_folder, save_control_files
+from dlmctl.checkpoint.control_weights import find_control_folder, new_control_folder, save_control_files
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, Labels, labels_of
+from dlmctl.control.classifier import LABELS_FILE, labels_of
 from dlmctl.control.evidence.beside import save_evidence
 from dlmctl.control.evidence.table import CountTable
+from dlmctl.control.labels import LabelledText, require_heeded
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
 from dlmctl.datasets.staging import check_writable
@@ -37,10 +39,10 @@ def require_words_of(pretrained: Pretrained, data: Path) -> None:
         )
 
 
-def rows_of(split: Split, tokenizer: Tokenizer) -> tuple[list[list[str]], list[dict[str, Any]] | None]:
-    """The sentences of a split as words, and what the data says beside each."""
+def text_of(split: Split, tokenizer: Tokenizer, label: str | None = None, judge: str | None = None) -> LabelledText:
+    """The sentences of a split as words, with what the data says beside each, and what the user chose."""
     sentences = [tokenizer.words(split.row(row).tolist()) for row in range(len(split))]
-    return sentences, split.read_fields() if split.fields else None
+    return LabelledText(sentences, split.read_fields() if split.fields else None, label, judge)
 
 
 def count_control(
@@ -67,28 +69,29 @@ def count_control(
         DataError: the data set is none, or of another vocabulary.
     """
     kind = labels_of(control)
-    single = kind.counted.__func__ is Labels.counted.__func__  # type: ignore[attr-defined]
-    if single and name is not None:
-        raise UserError("what is counted has no name.", where="--name", remedy="Leave it out.")
-    if single and kind.evidence is Labels.evidence:
+    if kind.counts is None:
         raise UserError(
             f"the control {control.name!r} guides by a classifier of latents, and a masked model has none.",
             where=str(pretrained.folder),
             remedy="Train it for a model with latents, such as e2e.",
         )
+    if name is not None and "name" not in control.Params.model_fields:
+        raise UserError("what is counted has no name.", where="--name", remedy="Leave it out.")
     needs_words(pretrained, control.name)
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
-    if single and folder != pretrained.folder / "controls" / control.name:
+    if find_control_folder(pretrained.folder, pretrained.model, control.name, name) not in (None, folder):
         what = f"evidence for {control.name!r} is read beside the model, and nothing can be written there."
         raise UserError(what, where=str(pretrained.folder), remedy="Copy the model's folder and give the copy.")
     check_writable(folder.parent)
     require_words_of(pretrained, data)
     words = cast("WordTokenizer", pretrained.tokenizer)
-    rows = _some(*rows_of(load_split(data, "train"), words), sentences, known=label is None)
-    learned, found = kind.counted(*rows, words, label, judge)
-    held_out = learned.held_out(*rows_of(load_split(data, "valid"), words))
+    data_of = partial(text_of, tokenizer=words, label=label, judge=judge)
+    text = _some(data_of(load_split(data, "train")), sentences)
+    require_heeded(kind, text)
+    learned, found = kind.counted(text, words)
+    held_out = learned.held_out(data_of(load_split(data, "valid")))
     cells = sum(len(table.counts) for table in found.values() if isinstance(table, CountTable))
-    card = {"control": control.name, "counted": {"texts": len(rows[0]), "cells": cells}, "validation": held_out}
+    card = {"control": control.name, "counted": {"texts": len(text.sentences), "cells": cells}, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
     labels = learned.to_json()
     save_control_files(
@@ -97,12 +100,9 @@ def count_control(
     return folder
 
 
-def _some(
-    sentences: list[list[str]], fields: list[dict[str, Any]] | None, most: int | None, *, known: bool
-) -> tuple[list[list[str]], list[dict[str, Any]] | None]:
-    """At most so many rows, the same every time, with known words only or any."""
+def _some(text: LabelledText, most: int | None) -> LabelledText:
+    """At most so many rows, the same every time; with known words only, unless the data itself has the labels."""
     if most is None:
-        return sentences, fields
-    usable = [at for at, words in enumerate(sentences) if not known or UNK not in words]
-    chosen = sorted(np.random.default_rng(0).permutation(usable)[:most].tolist())
-    return [sentences[at] for at in chosen], None if fields is None else [fields[at] for at in chosen]
+        return text
+    usable = [at for at, words in enumerate(text.sentences) if text.label is not None or UNK not in words]
+    return text.some(sorted(np.random.default_rng(0).permutation(usable)[:most].tolist()))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from controls.classifier import TextLabels
+from controls.classifier import JudgedLabels
 from controls.ngrams import NgramJudge
 from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.original import load_original
@@ -446,7 +446,7 @@ def test_code_with_a_tokenizer_to_prepare_with_never_runs(planted, tmp_path):
 
 def test_code_with_a_classifier_never_runs(folder, planted, tmp_path):
     place, mark = planted
-    labels = TextLabels({"mood": ["glad", "sad"]}, NgramJudge([], {})).to_json()
+    labels = JudgedLabels({"mood": ["glad", "sad"]}, NgramJudge([], {})).to_json()
     save_weights({"unused": torch.ones(1)}, folder / "controls" / "classifier")
     (folder / "controls" / "classifier" / "labels.json").write_text(json.dumps(labels))
     classifier = {"huggingface": str(place), "label": "glad"}

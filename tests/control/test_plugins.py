@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.catalogue import Plugin, find_plugin, in_yaml, installed, type_name
-from dlmctl.control.classifier import Labels
+from dlmctl.control.labels import Labels
 from dlmctl.control.registry import find_control, offers
 from dlmctl.control.skeleton import write_skeleton
 from dlmctl.errors import RecipeError, UserError

@@ -7,10 +7,11 @@ from pydantic import ValidationError
 
 from controls import Contains
 from controls.bridge import BridgedClassifier, entropy_share
-from controls.classifier import Classifier, ClassifierParams, TextLabels
+from controls.classifier import Classifier, ClassifierParams, JudgedLabels
 from controls.huggingface import WordClassifier, load_outside
 from controls.ngrams import NgramJudge, features
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.control.labels import LabelledText
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
@@ -108,7 +109,7 @@ def test_generation_checks_every_sample(trained):
 def test_the_field_of_the_labels_must_be_named():
     rows = [{"mood": "good"}, {"mood": "bad"}]
     with pytest.raises(DataError, match="Known: mood"):
-        TextLabels.from_data([["a"], ["b"]], rows, None)
+        JudgedLabels.from_data(LabelledText([["a"], ["b"]], rows))
 
 
 @pytest.mark.parametrize("params", [{}, {"label": None}, {"label": "a", "model": "b", "name": "c"}])

@@ -1,12 +1,10 @@
 """Every energy has a gradient at its extremes: on words that are certain, whether wrong or unwanted."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from controls import Avoid, Contains, Infill, Length, Pattern, pos, syntax_tree
-from controls.pos import CLASSES, Pos, TagLabels
+from controls import Avoid, Contains, Infill, Length, Pattern
+from controls.pos import TagLabels
 from controls.syntax_tree import SpanLabels, SyntaxTree
 from dlmctl.control.prepared import Part, PreparedNot
 from dlmctl.diffusion.layout import Layout
@@ -64,14 +62,14 @@ def test_classifiers_that_are_certain_steer(pretrained, negated):
     tags = TagLabels().build_classifier(pretrained.model.config, pretrained.tokenizer).eval()
     spans = labels.build_classifier(pretrained.model.config, pretrained.tokenizer).eval()
     tree = SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}])
-    for head, wanted in ((tags.head, CLASSES.index("NOUN")), (spans.out, 1)):
+    for head, wanted in ((tags.head, TagLabels.classes().index("NOUN")), (spans.out, 1)):
         if negated:
             head.bias.data[wanted] += 9  # what is unwanted is all but certain
         else:
             head.weight.data *= 30
     made = [
-        pos.by_classifier(tags, replace(batch, params=[Pos(tags=["NOUN", "NOUN"]).dealt(0)])),
-        syntax_tree.by_classifier(spans, labels, replace(batch, params=[tree.dealt(0)])),
+        TagLabels().by_classifier(tags, batch, [["NOUN", "NOUN"]]),
+        labels.by_classifier(spans, batch, [tree.dealt(0)]),
     ]
     for prepared in made:
         x = x.detach().requires_grad_()

@@ -1,12 +1,12 @@
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from controls.pos import CLASSES, Pos, PosParams, TagLabels, by_classifier
+from controls.pos import Pos, PosParams, TagLabels
 from dlmctl.annotators.tagging import upos_tagger
+from dlmctl.control.labels import LabelledText, require_heeded
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import UserError
@@ -14,6 +14,8 @@ from dlmctl.evaluation.control_success import read_targets
 from tests.conftest import batch_of, state_of
 
 WORDS = "The old baker sells warm bread .".split()
+
+CLASSES = TagLabels.classes()
 
 
 def tags_of(words):
@@ -68,12 +70,12 @@ def test_bad_tags_are_refused(tags):
 
 
 def test_labels_cover_start_to_end():
-    (labels,) = TagLabels().labels([WORDS], None)
+    (labels,) = TagLabels().labels(LabelledText([WORDS]))
     assert [CLASSES[label] for label in labels] == ["START", *tags_of(WORDS), "END"]
 
 
 def test_classifier_loss_counts_the_sentence_only(pretrained):
-    labels = TagLabels().labels([WORDS, WORDS[:3]], None)
+    labels = TagLabels().labels(LabelledText([WORDS, WORDS[:3]]))
     classifier = TagLabels().build_classifier(pretrained.model.config, pretrained.tokenizer)
 
     class Oracle(torch.nn.Module):
@@ -97,7 +99,7 @@ def test_tags_beyond_the_positions_of_a_text_count_as_missed(pretrained, wrapped
     few, many = Pos(tags=["NOUN"] * 6), Pos(tags=["NOUN"] * 40)
     classifier = TagLabels().build_classifier(pretrained.model.config, pretrained.tokenizer).eval()
     state = state_of(pretrained, torch.randn(2, 8, pretrained.model.config.embed_dim))
-    short, long = (by_classifier(classifier, replace(batch, params=[one.dealt(0)] * 2)) for one in (few, many))
+    short, long = (TagLabels().by_classifier(classifier, batch, [one.dealt(0).tags] * 2) for one in (few, many))
     torch.testing.assert_close(long.energy(state), short.energy(state) + 34 * NO_ROOM)
     assert not many(WORDS).passed
     assert wrapped(many)(WORDS).passed == (wrapped(many).name == "not")
@@ -105,15 +107,15 @@ def test_tags_beyond_the_positions_of_a_text_count_as_missed(pretrained, wrapped
 
 def test_the_tags_of_the_data_and_of_another_judge_are_labels(tmp_path):
     given = ["X"] * len(WORDS)
-    data, tagged = TagLabels().labels([WORDS, WORDS], [{"upos": given}, {}])
+    data, tagged = TagLabels().labels(LabelledText([WORDS, WORDS], [{"upos": given}, {}]))
     assert [CLASSES[label] for label in data[1:-1]] == given
     assert [CLASSES[label] for label in tagged[1:-1]] == tags_of(WORDS)
     judge = one_tag_tagger(tmp_path)
-    assert [CLASSES[at] for at in TagLabels.judged([], None, None, judge).labels([WORDS], None)[0][1:-1]] == given
+    assert [CLASSES[at] for at in TagLabels().labels(LabelledText([WORDS], judge=judge))[0][1:-1]] == given
     with pytest.raises(UserError, match="takes none"):
-        TagLabels.judged([], None, "upos", judge)
+        require_heeded(TagLabels, LabelledText([], label="upos", judge=judge))
     with pytest.raises(UserError, match="no tagger here"):
-        TagLabels.judged([], None, None, str(tmp_path / "none"))
+        TagLabels().labels(LabelledText([WORDS], judge=str(tmp_path / "none")))
 
 
 def test_another_judge_checks_and_reads_targets(tmp_path):

@@ -10,6 +10,7 @@ from controls.wordings import Wordings, contradiction, read_wordings
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.classifier import load_classifier, load_labels
 from dlmctl.control.field_labels import FieldLabels
+from dlmctl.control.labels import LabelledText
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
@@ -63,16 +64,19 @@ def test_the_inventory_comes_from_the_data_and_lies_beside_the_weights(trained):
 
 def test_labels_are_the_values_and_absent(trained):
     labels = FieldLabels({"food": ["Greek", "Thai"], "open": ["no", "yes"]})
-    assert labels.labels([["a"], ["b"]], [{"food": "Thai", "open": True}, {"near": "park"}]) == [[1, 1], [2, 2]]
+    assert labels.labels(LabelledText([["a"], ["b"]], [{"food": "Thai", "open": True}, {"near": "park"}])) == [
+        [1, 1],
+        [2, 2],
+    ]
 
 
 def test_a_field_that_identifies_texts_is_no_label():
     rows = [{"id": number, "food": "Thai" if number % 2 else "Greek", "tags": ["a"]} for number in range(600)]
-    assert FieldLabels.from_data([["a"]] * 600, rows, None).values == {"food": ["Greek", "Thai"]}
+    assert FieldLabels.from_data(LabelledText([["a"]] * 600, rows)).values == {"food": ["Greek", "Thai"]}
     with pytest.raises(DataError, match="no field of"):
-        FieldLabels.from_data([["a"]], None, None)
+        FieldLabels.from_data(LabelledText([["a"]]))
     with pytest.raises(DataError, match="Did you mean 'food'"):
-        FieldLabels.from_data([["a"]] * 600, rows, "foot")
+        FieldLabels.from_data(LabelledText([["a"]] * 600, rows, "foot"))
 
 
 def test_the_classifier_learns_to_tell_values(data, trained):
@@ -137,7 +141,6 @@ def test_spellings_of_fields_and_values():
     assert labels.column("eat type", "Pub") == 0
     assert labels.column("priceRange", "£20-25") == 3
     assert labels.column("family_friendly", True) == 6
-    assert labels.columns == 8
     assert value_words(False) == "no"
 
 

@@ -12,8 +12,9 @@ from dlmctl.annotators.parsing import NONE, all_spans
 from dlmctl.annotators.trees import Span, from_spans, labelled_spans, read_tree
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.control.classifier import LABELS_FILE, load_classifier
+from dlmctl.control.labels import LabelledText, require_heeded
 from dlmctl.diffusion.layout import Layout
-from dlmctl.errors import DataError, RecipeError
+from dlmctl.errors import RecipeError, UserError
 from tests.conftest import batch_of, state_of
 
 WORDS = "Anna paints the old bridge .".split()
@@ -157,18 +158,18 @@ def test_an_unknown_label_is_said_with_the_nearest(batch):
 
 
 def test_labels_are_those_the_parser_gives_often_enough():
-    labels = SpanLabels.from_data([WORDS] * 5 + [["Oh"]], None, None)
+    labels = SpanLabels.from_data(LabelledText([WORDS] * 5 + [["Oh"]]))
     assert labels.names == [NONE, "NP", "S", "VP"]
     assert SpanLabels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
-    (chart,) = labels.labels([WORDS], None)
+    (chart,) = labels.labels(LabelledText([WORDS]))
     found = {(start, end): labels.names[chart[start, end]] for start, end in chart.nonzero().tolist()}
     assert found == {(0, 5): "S", (0, 0): "NP", (1, 4): "VP", (2, 4): "NP"}
-    with pytest.raises(DataError, match="parser"):
-        SpanLabels.from_data([WORDS], None, "sentiment")
+    with pytest.raises(UserError, match="labels of its own"):
+        require_heeded(SpanLabels, LabelledText([WORDS], label="sentiment"))
 
 
 def test_the_classifier_loss_counts_the_spans_of_the_sentence_only(pretrained):
-    charts = LABELS.labels([WORDS, WORDS[:2]], None)
+    charts = LABELS.labels(LabelledText([WORDS, WORDS[:2]]))
     x = torch.zeros(2, 16, pretrained.model.config.embed_dim)
 
     class Oracle(torch.nn.Module):

@@ -12,7 +12,8 @@ from dlmctl.checkpoint import bundled, control_weights
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.user_weights import weights_beside
 from dlmctl.control.base import Control, ControlParams
-from dlmctl.control.classifier import Labels, labels_of, load_classifier, load_labels
+from dlmctl.control.classifier import labels_of, load_classifier, load_labels
+from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.datasets.dataset import write_split
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, UserError
@@ -31,8 +32,8 @@ class FirstWord(Labels):
     def build_classifier(self, config, vocabulary):
         return nn.Linear(config.embed_dim, len(FIRST))
 
-    def labels(self, sentences, fields):
-        return [FIRST.index(words[0]) for words in sentences]
+    def labels(self, data):
+        return [FIRST.index(words[0]) for words in data.sentences]
 
     def classifier_loss(self, classifier, x, t, labels):
         logits, target = classifier(x[:, 1]), torch.tensor(labels)
@@ -92,7 +93,7 @@ def test_a_trained_classifier_lies_beside_the_model_and_knows_the_labels(model, 
     assert not classifier.training
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
     ids = torch.tensor([model.tokenizer.encode(words) for words in SENTENCES])
-    assert classifier(model.model.embed(ids)[:, 1]).argmax(-1).tolist() == FirstWord().labels(SENTENCES, None)
+    assert classifier(model.model.embed(ids)[:, 1]).argmax(-1).tolist() == FirstWord().labels(LabelledText(SENTENCES))
     assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())  # it stays frozen
 
 

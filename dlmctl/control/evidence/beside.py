@@ -60,8 +60,11 @@ def _bag(path: Path, _written: int, vocabulary: str) -> Bag:
 
 def fingerprint_of(vocabulary: Tokenizer) -> str:
     """The fingerprint of a model's words; of a model of pieces one that no table has."""
-    if not isinstance(vocabulary, WordTokenizer):
-        return ""
+    return _fingerprint_of(vocabulary) if isinstance(vocabulary, WordTokenizer) else ""
+
+
+@lru_cache(maxsize=4)
+def _fingerprint_of(vocabulary: WordTokenizer) -> str:
     return fingerprint(sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__))
 
 

@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlmctl.control.evidence.bag import Bag
+from dlmctl.control.evidence.bag import evidence as bag_evidence
 from dlmctl.control.prepared import NO_ROOM, Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.layout import SPECIAL
@@ -84,30 +87,55 @@ class PreparedEvidence(Prepared):
 
     Args:
         evidence: of the batch.
-        wanted: how many words each text was asked something about, from its first on.
+        counts: how many words each text was asked something about, from its first on.
+        tags: as of ``Prepared``.
     """
 
-    def __init__(self, evidence: Evidence, wanted: Sequence[int], batch: BatchContext[Any]) -> None:
-        room = [layout.positions - SPECIAL for layout in batch.layouts]
-        for row, places in enumerate(room):
-            evidence.index[row, places + 1 :] = 0
-        missed = [max(0, asked - places) for asked, places in zip(wanted, room, strict=True)]
+    def __init__(
+        self,
+        evidence: Evidence,
+        counts: Sequence[int],
+        batch: BatchContext[Any],
+        tags: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        for row, layout in enumerate(batch.layouts):
+            evidence.index[row, layout.positions - SPECIAL + 1 :] = 0
         self.evidence: Tensor = evidence.at().to(batch.device)
         self.words = (evidence.index > 0).to(batch.device)
-        self.beyond = NO_ROOM * torch.tensor(missed, device=batch.device)
+        self.beyond, self.tags = beyond(counts, batch), tags
 
     def energy(self, state: ControlState) -> Tensor:
         """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each word beyond the text."""
         return self.beyond - ((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
 
 
-def joined(parts: Sequence[tuple[Sequence[int], Evidence]]) -> Evidence:
-    """The evidence of a batch from that of some of its rows each."""
-    count = sum(len(rows) for rows, _ in parts)
-    index = torch.zeros(count, parts[0][1].index.shape[1], dtype=torch.long)
-    before = 0
-    for rows, part in parts:
-        # The first row of each part is that of no evidence.
-        index[list(rows)] = torch.where(part.index > 0, part.index + before, 0)
-        before += len(part.rows)
-    return Evidence(torch.cat([part.rows for _, part in parts]), index)
+class PreparedBag(Prepared):
+    """Guidance by linear weights of words, exact for each word given what the others are or are expected to be.
+
+    Args:
+        bag: the weights.
+        wanted: the number of the label that each text is to have.
+        weight: of the evidence.
+    """
+
+    weighs = True
+
+    def __init__(self, bag: Bag, wanted: Sequence[int], weight: float, batch: BatchContext[Any]) -> None:
+        self.bag = Bag(bag.labels, bag.weights.to(batch.device), bag.bias.to(batch.device), bag.vocabulary)
+        self.wanted, self.weight = torch.tensor(wanted, device=batch.device), weight
+        self.one_of = F.one_hot(self.wanted, len(bag.labels)).bool()
+
+    def evidence_given(self, probabilities: Tensor) -> Tensor:
+        return self.weight * bag_evidence(self.bag, self.bag.expected(probabilities), self.one_of).to(probabilities)
+
+    def energy(self, state: ControlState) -> Tensor:
+        """-log p(label given the expected words)."""
+        scores = self.bag.expected(state.word_log_probs.exp()).sum(1) + self.bag.bias
+        return F.cross_entropy(scores, self.wanted, reduction="none")
+
+
+def beyond(counts: Sequence[int], batch: BatchContext[Any]) -> Tensor:
+    """Nats ``[B]`` of words that were asked for, so many of each text, and that their texts have no positions for."""
+    pairs = zip(counts, batch.layouts, strict=True)
+    missed = [max(0, count - (layout.positions - SPECIAL)) for count, layout in pairs]
+    return NO_ROOM * torch.tensor(missed, device=batch.device)

@@ -13,20 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlmctl.control.evidence.prepared import Evidence, prepare
-from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table, fingerprint, load_table
-from dlmctl.control.state import BatchContext
-from dlmctl.errors import UserError
-from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
+from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table
 
-# Where a model has its counts, below its folder.
-TAGS_FILE = Path("controls", "pos", "tags.safetensors")
+TAGS_FILE = "tags.safetensors"
 
 # The neighbour beyond the first and the last word.
 EDGE = "<>"
@@ -41,34 +35,6 @@ TINY = np.float32(1e-30)
 
 Choices = frozenset[str]
 Target = tuple[Choices | None, Choices | None, Choices | None]
-
-
-def tag_table(batch: BatchContext[Any]) -> CountTable | None:
-    """The counts of the model's words between the tags of their neighbours; None where it has none.
-
-    Raises:
-        ModelError: the file is damaged, or about another vocabulary.
-    """
-    path = batch.folder / TAGS_FILE
-    if not path.exists() or not isinstance(batch.vocabulary, WordTokenizer):
-        return None
-    return _table(path, batch.vocabulary)
-
-
-@lru_cache(maxsize=4)
-def _table(path: Path, vocabulary: WordTokenizer) -> CountTable:
-    return load_table(path, fingerprint(in_order(vocabulary)))
-
-
-def in_order(vocabulary: Tokenizer) -> list[str]:
-    """The words of a vocabulary in the order of their ids.
-
-    Raises:
-        UserError: it is one of pieces.
-    """
-    if not isinstance(vocabulary, WordTokenizer):
-        raise UserError("counts are of whole words, and the model has pieces.", where="--model")
-    return sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__)
 
 
 def count_tags(

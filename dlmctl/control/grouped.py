@@ -1,0 +1,66 @@
+"""Rows of one batch that are guided in different ways, such as by different weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, ControlState, P
+
+K = TypeVar("K", bound=Hashable)
+
+
+def grouped(batch: BatchContext[P], keys: Sequence[K], prepare: Callable[[BatchContext[P], K], Prepared]) -> Prepared:
+    """Guidance of a batch, the rows of each key prepared together.
+
+    Args:
+        keys: of each row, what tells its way of guidance.
+        prepare: what guides some of the rows, by an energy or evidence; it must not restrict or constrain words.
+    """
+    groups = []
+    for key in dict.fromkeys(keys):
+        rows = [row for row, other in enumerate(keys) if other == key]
+        groups.append((torch.tensor(rows, device=batch.device), prepare(_part(batch, rows), key)))
+    return groups[0][1] if len(groups) == 1 else _Grouped(batch, groups)
+
+
+def _part(batch: BatchContext[P], rows: Sequence[int]) -> BatchContext[P]:
+    """Some rows, on as many positions as all have."""
+    draws, layouts = [batch.draws[row] for row in rows], [batch.layouts[row] for row in rows]
+    params = [batch.params[row] for row in rows]
+    return replace(batch, draws=draws, layouts=layouts, params=params, least_length=batch.length)
+
+
+class _Grouped(Prepared):
+    """Groups of rows ``[R]``, each with what guides them."""
+
+    def __init__(self, batch: BatchContext[P], groups: Sequence[tuple[Tensor, Prepared]]) -> None:
+        self.groups = groups
+        known = [(rows, prepared.evidence) for rows, prepared in groups if prepared.evidence is not None]
+        if len(known) == len(groups):
+            self.evidence = torch.zeros(len(batch), *known[0][1].shape[1:], device=batch.device)
+            for rows, evidence in known:
+                self.evidence[rows] = evidence
+        self.weighs = all(prepared.weighs for _, prepared in groups)
+        tags: list[Sequence[str]] = [()] * len(batch)
+        for rows, prepared in groups:
+            for row, own in zip(rows.tolist(), prepared.tags or (), strict=False):
+                tags[row] = own
+        self.tags = tags if any(tags) else None
+
+    def evidence_given(self, probabilities: Tensor) -> Tensor:
+        found = torch.zeros_like(probabilities)
+        for rows, prepared in self.groups:
+            found[rows] = prepared.evidence_given(probabilities[rows])
+        return found
+
+    def energy(self, state: ControlState) -> Tensor:
+        energies = state.x.new_zeros(len(state.x))
+        for rows, prepared in self.groups:
+            energies = energies.index_add(0, rows, prepared.energy(state.part(rows)))
+        return energies

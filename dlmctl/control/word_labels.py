@@ -1,0 +1,128 @@
+"""One label for every word of a text, such as its part of speech: learned, and guidance towards wanted ones."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlmctl.control.evidence.beside import Counted, count_table_of, fingerprint_of, known_or_negative
+from dlmctl.control.evidence.prepared import PreparedEvidence, beyond
+from dlmctl.control.evidence.tags import (
+    ANY,
+    TAGS_FILE,
+    WEIGHT_NEIGHBOURS,
+    WEIGHT_TAG,
+    TagEvidence,
+    count_tags,
+)
+from dlmctl.control.labels import LabelledText, Labels
+from dlmctl.control.prepared import Energy, Prepared
+from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.word_latents import word_latents
+from dlmctl.diffusion.layout import SPECIAL
+from dlmctl.diffusion.model import ModelConfig
+from dlmctl.models.numerics import widened
+from dlmctl.models.positions import PositionClassifier
+from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
+
+# Weights of a word's label and of its neighbours' for models that are told the labels: chosen on validation text.
+WITH_TAGS = (1.0, 0.5)
+
+
+class WordLabels(Labels):
+    """One of ``names`` for each word.
+
+    What a text is wanted to be is a list with the label of each word: alternatives as ``ADJ|NOUN``, ``*`` for any. A
+    model with latents is guided by a classifier of every position; a masked one by counts of each word with its label
+    between those of its neighbours.
+    """
+
+    counts = TAGS_FILE
+    names: ClassVar[Sequence[str]]
+
+    @abstractmethod
+    def of_words(self, data: LabelledText) -> list[list[str]]:
+        """The label of each word of each sentence."""
+
+    @classmethod
+    def classes(cls) -> list[str]:
+        """What the classifier tells apart: the special tokens, then ``names``."""
+        return [START, END, UNK, PAD, *cls.names]
+
+    def labels(self, data: LabelledText) -> list[list[int]]:
+        """The class of every position, START and END included."""
+        number = {name: at for at, name in enumerate(self.classes())}
+        return [[number[name] for name in (START, *names, END)] for names in self.of_words(data)]
+
+    def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
+        return PositionClassifier(config.embed_dim, config.length, len(self.classes()))
+
+    def classifier_loss(
+        self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[list[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy over all positions and accuracy over those of the sentence, both ``[B]``."""
+        pad = self.classes().index(PAD)
+        target = torch.full(x.shape[:2], pad, device=x.device)
+        for row, classes in enumerate(labels):
+            target[row, : len(classes)] = torch.tensor(classes[: x.shape[1]])
+        logits = classifier(x, t).float()
+        loss = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
+        in_text = target != pad
+        return loss, ((logits.argmax(-1) == target) & in_text).sum(1) / in_text.sum(1)
+
+    def by_classifier(
+        self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]
+    ) -> Prepared:
+        """Guidance by -log p(labels given the latent), summed over the words."""
+        allowed = torch.zeros(len(batch), batch.length, len(self.classes()), dtype=torch.bool)
+        places = [
+            (row, place, number)
+            for row, (names, layout) in enumerate(zip(wanted, batch.layouts, strict=True))
+            for place, name in enumerate(names[: layout.positions - SPECIAL], start=1)
+            for number in _numbers(type(self), name)
+        ]
+        if places:
+            allowed[torch.tensor(places).unbind(1)] = True
+        allowed, missed = allowed.to(batch.device), beyond(list(map(len, wanted)), batch)
+        words = allowed.any(-1)
+
+        def energy(state: ControlState) -> Tensor:
+            log_probs = widened(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
+            # A place without wanted labels would be log 0; it is masked out of the sum.
+            found = log_probs.masked_fill(~allowed & words[..., None], -torch.inf).logsumexp(-1)
+            return missed - (found * words).sum(-1)
+
+        return Energy(energy)
+
+    @classmethod
+    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
+        """Counts of (left label, label, right label) for each word; UNK is a neighbour only."""
+        own = cls.from_data(data)
+        number = {name: at for at, name in enumerate(cls.names)}
+        ids = (known_or_negative(words, vocabulary) for words in data.sentences)
+        rows = zip(ids, ([number[name] for name in names] for names in own.of_words(data)), strict=True)
+        return own, {TAGS_FILE: count_tags(rows, cls.names, len(vocabulary), fingerprint_of(vocabulary))}
+
+    @classmethod
+    def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]) -> Prepared:
+        """Guidance by how often each word was seen with each label between those of its neighbours, and by the model
+        itself where it reads the labels."""
+        table = count_table_of(folder / TAGS_FILE, fingerprint_of(batch.vocabulary))
+        weights = WITH_TAGS if set(batch.reads) & set(cls.names) else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
+        tags = [[name if name in cls.names else "" for name in names] for names in wanted]
+        evidence = TagEvidence(table, *weights).evidence(wanted, batch.length)
+        return PreparedEvidence(evidence, list(map(len, wanted)), batch, tags)
+
+
+@cache
+def _numbers(kind: type[WordLabels], wanted: str) -> list[int]:
+    """The classes that a label, or alternatives as ADJ|NOUN, allow."""
+    choices = kind.names if ANY in wanted.split("|") else wanted.split("|")
+    return [kind.classes().index(choice) for choice in choices]
