@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from pydantic import Field, field_validator
@@ -12,7 +11,7 @@ from pydantic import Field, field_validator
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.allowed import only
 from dlmctl.control.automata import HeldTokens, asked_of
-from dlmctl.control.automata.syntax import Chain, Literal, Node, Repeat, WordClass
+from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
@@ -26,12 +25,8 @@ MOST_WORDS = 1000
 FORMS = "A blank is written ___ (one word), ___{2} (two words) or ___{1,3} (one to three words)"
 
 
-class Piece(NamedTuple):
-    """A fixed ``word``, or a blank (None) of ``fewest`` to ``most`` words."""
-
-    word: str | None
-    fewest: int = 1
-    most: int = 1
+# A word of a template, or a blank of so many words.
+Piece = Literal | Repeat
 
 
 def parse_template(template: str, split: Split = split_words) -> list[Piece]:
@@ -46,14 +41,14 @@ def parse_template(template: str, split: Split = split_words) -> list[Piece]:
         between = template[end : blank.start() if blank else len(template)]
         if stray := re.search(r"[_{}]+", between):
             raise ValueError(f"{stray[0]!r} is no blank. {FORMS}")
-        pieces.extend(Piece(word) for word in split(between))
+        pieces.extend(map(Literal, split(between)))
         if blank:
             fewest, most = _size(blank[1] or "1"), _size(blank[2] or blank[1] or "1")
             if most < max(1, fewest):
                 raise ValueError(f"the blank {blank[0]!r} holds no words. {FORMS}")
-            pieces.append(Piece(None, fewest, most))
+            pieces.append(Repeat(WordClass("any"), fewest, most))
             end = blank.end()
-    if all(piece.word is not None for piece in pieces):
+    if not any(isinstance(piece, Repeat) for piece in pieces):
         raise ValueError(f"the template has no blank. {FORMS}")
     return pieces
 
@@ -96,27 +91,27 @@ class Infill(WordControl[InfillParams]):
     name = "infill"
     Params = InfillParams
 
-    def __init__(self, template: str) -> None:
-        super().__init__(template=template)
-
     def pieces(self, params: InfillParams) -> list[Piece]:
         """Words and blanks of the template, split as the model's text is."""
         return parse_template(params.template, self.split)
 
     def word_range(self, params: InfillParams) -> tuple[int, int]:
-        return _range(self.pieces(params))
+        bounds = [_bounds(piece) for piece in self.pieces(params)]
+        return sum(fewest for fewest, _ in bounds), sum(most for _, most in bounds)
 
     def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
         if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-            trees = [_tree(self.pieces(params)) for params in batch.params]
+            plainly = [[_plain(piece) for piece in self.pieces(params)] for params in batch.params]
+            trees = [Chain(tuple(pieces)) for pieces in plainly]
             return HeldTokens(batch, [[asked_of(self.name, tree, batch.vocabulary)] for tree in trees])
         # The id of the template's word at each place; -1 where there is none.
         rows = [[-1] * batch.length for _ in batch.params]
         for ids, params, draw, layout in zip(rows, batch.params, batch.draws, batch.layouts, strict=True):
             pieces, place = self.pieces(params), 1
-            known = iter(known_ids([piece.word for piece in pieces if piece.word], batch.vocabulary, self.name))
+            words = [piece.word for piece in pieces if isinstance(piece, Literal)]
+            known = iter(known_ids(words, batch.vocabulary, self.name))
             for piece, size in zip(pieces, _sizes(pieces, layout.words, draw), strict=True):
-                if piece.word and place < layout.positions:
+                if isinstance(piece, Literal) and place < layout.positions:
                     ids[place] = next(known)
                 place += size
         return only(torch.tensor(rows, device=batch.device), len(batch.vocabulary))
@@ -135,56 +130,45 @@ class Infill(WordControl[InfillParams]):
         return [InfillParams(template=template) for template in templates]
 
 
-def _tree(pieces: Sequence[Piece]) -> Node:
-    """A template as a pattern."""
-    any_word = WordClass("any")
-    return Chain(
-        tuple(
-            Literal(plain(piece.word)) if piece.word else Repeat(any_word, piece.fewest, piece.most) for piece in pieces
-        )
-    )
+def _bounds(piece: Piece) -> tuple[int, int]:
+    """Fewest and most words of a piece."""
+    return (piece.least, piece.most or piece.least) if isinstance(piece, Repeat) else (1, 1)
 
 
-def _range(pieces: Sequence[Piece]) -> tuple[int, int]:
-    return sum(piece.fewest for piece in pieces), sum(piece.most for piece in pieces)
+def _plain(piece: Piece) -> Piece:
+    """A piece as texts of tokens have it, without marks of spacing."""
+    return Literal(plain(piece.word)) if isinstance(piece, Literal) else piece
 
 
 def _sizes(pieces: Sequence[Piece], words: int | None, draw: Draw) -> list[int]:
     """Words of each piece. Those beyond the fewest go one by one to a random blank that still has room."""
-    fewest, most = _range(pieces)
-    sizes = [piece.fewest for piece in pieces]
+    sizes, most = (list(column) for column in zip(*map(_bounds, pieces), strict=True))
     stream = draw.generator(CONTROL)
     if words is None:
-        words = int(torch.randint(fewest, most + 1, (), generator=stream))
-    for _ in range(min(words, most) - fewest):
-        room = [at for at, piece in enumerate(pieces) if sizes[at] < piece.most]
+        words = int(torch.randint(sum(sizes), sum(most) + 1, (), generator=stream))
+    for _ in range(min(words, sum(most)) - sum(sizes)):
+        room = [at for at, size in enumerate(sizes) if size < most[at]]
         sizes[room[int(torch.randint(len(room), (), generator=stream))]] += 1
     return sizes
 
 
-def _match(pieces: list[Piece], words: Sequence[str]) -> Check:
-    ends = [{0}]  # where the pieces so far may end
+def _match(pieces: Sequence[Piece], words: Sequence[str]) -> Check:
+    # Where the pieces so far may end, in order, and the marks of the template's own words up to there.
+    ends: dict[int, tuple[Mark, ...]] = {0: ()}
     for done, piece in enumerate(pieces):
-        if piece.word is None:
-            found = {end + size for end in ends[-1] for size in range(piece.fewest, piece.most + 1)}
+        if isinstance(piece, Literal):
+            there = [end for end in ends if end < len(words) and plain(words[end]) == plain(piece.word)]
+            found = {end + 1: (*ends[end], Mark(end, end)) for end in there}
         else:
-            found = {end + 1 for end in ends[-1] if end < len(words) and plain(words[end]) == plain(piece.word)}
-        ends.append({end for end in found if end <= len(words)})
-        if not ends[-1]:
-            missed = "the text ends too early" if piece.word is None else f"{piece.word!r} is not where it should be"
-            lacking = Mark(None, None, met=False, wanted=piece.word or "___")
+            fewest, most = _bounds(piece)
+            sizes = range(fewest, most + 1)
+            found = {end + size: marks for end, marks in ends.items() for size in sizes if end + size <= len(words)}
+        if not found:
+            word = piece.word if isinstance(piece, Literal) else None
+            missed = "the text ends too early" if word is None else f"{word!r} is not where it should be"
+            lacking = Mark(None, None, met=False, wanted=word or "___")
             return Check(done / len(pieces), False, missed, marks=(lacking,))
-    if len(words) not in ends[-1]:
+        ends = found
+    if len(words) not in ends:
         return Check(1 - 1 / len(pieces), False, "the text goes on after the template")
-    return Check(1.0, True, "the template is met", marks=tuple(_fixed(pieces, ends, len(words))))
-
-
-def _fixed(pieces: list[Piece], ends: list[set[int]], end: int) -> list[Mark]:
-    """The template's own words in a text that matches, from its end back to the beginning."""
-    marks = []
-    for piece, before in zip(reversed(pieces), reversed(ends[:-1]), strict=True):
-        if piece.word is not None:
-            marks.append(Mark(end - 1, end - 1))
-        sizes = range(piece.fewest, piece.most + 1) if piece.word is None else (1,)
-        end = next(end - size for size in sizes if end - size in before)
-    return marks[::-1]
+    return Check(1.0, True, "the template is met", marks=ends[len(words)])

@@ -56,9 +56,6 @@ class Length(WordControl[LengthParams]):
     name = "length"
     Params = LengthParams
 
-    def __init__(self, words: int, tolerance: int = 0) -> None:
-        super().__init__(words=words, tolerance=tolerance)
-
     def word_range(self, params: LengthParams) -> tuple[int, int]:
         return max(1, params.words - params.tolerance), params.words + params.tolerance
 

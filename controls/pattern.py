@@ -39,9 +39,6 @@ class Pattern(WordControl[PatternParams]):
     name = "pattern"
     Params = PatternParams
 
-    def __init__(self, match: str) -> None:
-        super().__init__(match=match)
-
     def tree(self, params: PatternParams) -> Node:
         return parse(params.match, self.split)
 

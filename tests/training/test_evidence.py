@@ -94,8 +94,8 @@ def test_texts_have_the_label_asked_for_by_the_weights_that_guide(model, data) -
 def chances(model, folder, label, result) -> float:
     """The mean probability of a label of the texts."""
     bag = load_bag(folder / "bag.safetensors")
-    rows = [bag.log_probs(torch.tensor([model.tokenizer.encode(sample.words)[1:-1]]))[0] for sample in result]
-    return torch.stack(rows).exp()[:, bag.labels.index(label)].mean().item()
+    rows = [bag.weights[model.tokenizer.encode(sample.words)[1:-1]].sum(0) + bag.bias for sample in result]
+    return torch.stack(rows).softmax(1)[:, bag.labels.index(label)].mean().item()
 
 
 def test_spans_are_met_more_often_with_evidence(model, data) -> None:

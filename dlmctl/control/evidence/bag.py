@@ -7,7 +7,7 @@ where they are still open, p(y | text with v here) follows for every v without a
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,35 +42,24 @@ class Bag:
     bias: Tensor
     vocabulary: str = ""
 
-    def log_probs(self, token_ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log p(label | words) ``[B, labels]`` of words ``[B, L]``; those where ``mask`` is false do not count."""
-        scores = self.weights[token_ids]
-        if mask is not None:
-            scores = scores * mask[..., None]
-        return (scores.sum(1) + self.bias).log_softmax(-1)
-
     def expected(self, probabilities: Tensor) -> Tensor:
         """The expected weights ``[B, L, labels]`` of words drawn from ``[B, L, V]``."""
         return probabilities.to(self.weights.dtype) @ self.weights
 
 
 def evidence(bag: Bag, scores: Tensor, wanted: Tensor) -> Tensor:
-    """log p(a wanted label | this word here, the other places as they are) for every word ``[B, L, V]``.
+    """log p(the wanted label | this word here, the other places as they are) for every word ``[B, L, V]``.
 
     Memory is that of the result: the sum over labels is a product of two matrices.
 
     Args:
         scores: the weights ``[B, L, labels]`` of the words at each place, expected ones where they are open, zero at
             places that hold no word.
-        wanted: the labels that will do ``[B, labels]``, at least one a row.
+        wanted: the number of the label ``[B]``.
     """
     others = scores.sum(1, keepdim=True) - scores + bag.bias
     total = _log_sum(others, bag.weights)
-    if wanted.sum(1).eq(1).all():
-        label = wanted.float().argmax(1)
-        met = others.gather(2, label[:, None, None].expand(-1, others.shape[1], 1)) + bag.weights.T[label][:, None]
-    else:
-        met = _log_sum(others.masked_fill(~wanted[:, None], -torch.inf), bag.weights)
+    met = others.gather(2, wanted[:, None, None].expand(-1, others.shape[1], 1)) + bag.weights.T[wanted][:, None]
     # Rounding of the two sums could lift a probability above one.
     return (met - total).clamp(max=0)
 
@@ -82,11 +71,6 @@ def _log_sum(scores: Tensor, weights: Tensor) -> Tensor:
     here, there = scores.amax(-1, keepdim=True), weights.amax(-1)
     product = (scores - here).exp() @ (weights - there[:, None]).exp().T
     return product.clamp_min(torch.finfo(product.dtype).tiny).log() + here + there
-
-
-def wanted_labels(bag: Bag, texts: Sequence[Collection[str]]) -> Tensor:
-    """The labels that will do, as ``evidence`` takes them ``[B, labels]``."""
-    return torch.tensor([[label in allowed for label in bag.labels] for allowed in texts])
 
 
 def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) -> Tensor:

@@ -36,27 +36,18 @@ class Evidence:
     rows: Tensor
     index: Tensor
 
-    def at(self, where: Tensor | None = None) -> Tensor:
-        """Nats ``[B, L, V]``, or of the ``n`` places where ``where [B, L]`` is true ``[n, V]``."""
-        return self.rows[self.index if where is None else self.index[where]]
-
-    def add(self, logits: Tensor) -> Tensor:
-        """Word logits ``[B, L, V]`` with the evidence added."""
-        return logits + self.at().to(logits.dtype)
+    def at(self) -> Tensor:
+        """Nats ``[B, L, V]``."""
+        return self.rows[self.index]
 
     def scaled(self, weight: float) -> Evidence:
         """The same evidence, ``weight`` times as strong."""
         return Evidence(weight * self.rows, self.index)
 
-    def to(self, device: torch.device | str) -> Evidence:
-        """The same on another device."""
-        return Evidence(self.rows.to(device), self.index.to(device))
-
 
 def prepare(
     texts: Sequence[Sequence[Target | None]],
     length: int,
-    offset: int,
     size: int,
     rows_of: Callable[[Sequence[Target]], NDArray[np.float32]],
 ) -> Evidence:
@@ -64,8 +55,7 @@ def prepare(
 
     Args:
         texts: for each text a target for each word, None for a word without one.
-        length: places L of the batch.
-        offset: the place of the first word.
+        length: places L of the batch; the first word stands behind START.
         size: words V of the vocabulary.
         rows_of: targets to nats ``[targets, V]``.
     """
@@ -77,8 +67,8 @@ def prepare(
         rows[1 + start : 1 + start + len(part)] = torch.from_numpy(rows_of(part))
     index = np.zeros((len(texts), length), dtype=np.int64)
     for row, text in enumerate(texts):
-        found = [0 if target is None else numbers[target] for target in text][: max(0, length - offset)]
-        index[row, offset : offset + len(found)] = found
+        found = [0 if target is None else numbers[target] for target in text][: length - 1]
+        index[row, 1 : 1 + len(found)] = found
     return Evidence(rows, torch.from_numpy(index))
 
 
@@ -123,10 +113,9 @@ class PreparedBag(Prepared):
     def __init__(self, bag: Bag, wanted: Sequence[int], weight: float, batch: BatchContext[Any]) -> None:
         self.bag = Bag(bag.labels, bag.weights.to(batch.device), bag.bias.to(batch.device), bag.vocabulary)
         self.wanted, self.weight = torch.tensor(wanted, device=batch.device), weight
-        self.one_of = F.one_hot(self.wanted, len(bag.labels)).bool()
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
-        return self.weight * bag_evidence(self.bag, self.bag.expected(probabilities), self.one_of).to(probabilities)
+        return self.weight * bag_evidence(self.bag, self.bag.expected(probabilities), self.wanted).to(probabilities)
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(label given the expected words)."""

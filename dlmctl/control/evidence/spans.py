@@ -100,9 +100,9 @@ class LeafEvidence:
             met = narrower if narrower.any() else met
         return met
 
-    def evidence(self, trees: Sequence[Node], length: int, offset: int = 1) -> Evidence:
-        """Evidence for the words of whole trees, on canvases of ``length`` whose first word is at ``offset``."""
-        return prepare([leaf_classes(tree) for tree in trees], length, offset, self.table.words, self.rows)
+    def evidence(self, trees: Sequence[Node], length: int) -> Evidence:
+        """Evidence for the words of whole trees, in a batch of so many places."""
+        return prepare([leaf_classes(tree) for tree in trees], length, self.table.words, self.rows)
 
 
 def span_parts(spans: Iterable[tuple[int, int, str]], count: int) -> Iterator[tuple[int, Part]]:
@@ -178,9 +178,7 @@ class SpanEvidence:
         narrower = met & self.table.allowed(2, [width])
         return narrower if narrower.any() else met
 
-    def evidence(
-        self, texts: Sequence[tuple[int, Sequence[tuple[int, int, str]]]], length: int, offset: int = 1
-    ) -> Evidence:
+    def evidence(self, texts: Sequence[tuple[int, Sequence[tuple[int, int, str]]]], length: int) -> Evidence:
         """Evidence for texts given by their number of words and the spans they must have."""
         targets: list[list[tuple[Part, ...] | None]] = []
         for count, spans in texts:
@@ -188,7 +186,7 @@ class SpanEvidence:
             for place, part in span_parts(spans, count):
                 places[place].append(part)
             targets.append([tuple(parts) or None for parts in places])
-        return prepare(targets, length, offset, self.table.words, self.rows)
+        return prepare(targets, length, self.table.words, self.rows)
 
 
 def _count(observed: Iterable[tuple[int, tuple[str, str, str]]], size: int, vocabulary: str) -> CountTable:

@@ -102,15 +102,14 @@ class TagEvidence:
         found += self.weight_neighbours * np.log(neighbours.clip(FLOOR_NEIGHBOURS))
         return found
 
-    def evidence(self, texts: Sequence[Sequence[str]], length: int, offset: int = 1) -> Evidence:
+    def evidence(self, texts: Sequence[Sequence[str]], length: int) -> Evidence:
         """Evidence for texts given by a tag, alternatives as ``ADJ|NOUN``, or ``*`` for each word.
 
         Args:
             texts: the wanted tags of each text.
             length: places of the batch.
-            offset: the place of the first word.
         """
-        return prepare([targets_of(tags) for tags in texts], length, offset, self.table.words, self.rows)
+        return prepare([targets_of(tags) for tags in texts], length, self.table.words, self.rows)
 
 
 def targets_of(tags: Sequence[str]) -> list[Target]:
