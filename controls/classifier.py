@@ -34,7 +34,6 @@ from dlmctl.text.fields import Value
 from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
 
-from .bridge import BridgedClassifier
 from .huggingface import load_outside
 from .ngrams import NgramJudge
 
@@ -110,23 +109,16 @@ class Classifier(Control[ClassifierParams]):
     Params = ClassifierParams
     Labels = JudgedLabels
 
-    def __init__(self, *first: Any, **params: Any) -> None:
-        super().__init__(*first, **params)
-        self.labels: dict[str | None, JudgedLabels] = {}
-        self.outside: dict[str, BridgedClassifier] = {}
-
     def attach(self, model: Pretrained) -> None:
+        self.model = model
         for params in self.sets:
             if params.model is None:
-                if params.name not in self.labels:
-                    self.labels[params.name] = load_labels(JudgedLabels, type(self), model, params.name)
-                self.labels[params.name].number(params.label)
-            source = params.model or params.huggingface
-            if source is not None:
-                known = self.outside.get(source)
-                if known is None or known.tokenizer is not model.tokenizer:
-                    self.outside[source] = load_outside(source, model.tokenizer)
-                find_label(params.label, self.outside[source].labels)
+                self._labels(params).number(params.label)
+            if (source := params.model or params.huggingface) is not None:
+                find_label(params.label, load_outside(source, model.tokenizer).labels)
+
+    def _labels(self, params: ClassifierParams) -> JudgedLabels:
+        return load_labels(JudgedLabels, type(self), self.model, params.name)
 
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
         guides = [(params.name, params.model or params.huggingface) for params in batch.params]
@@ -136,7 +128,7 @@ class Classifier(Control[ClassifierParams]):
         (name, source), wanted = guided_by, [params.label for params in batch.params]
         if source is None:
             return guide(self, batch, wanted, name)
-        network = self.outside[source].to(batch.device)
+        network = load_outside(source, batch.vocabulary).to(batch.device)
         classes = torch.tensor([find_label(label, network.labels) for label in wanted], device=batch.device)
 
         def energy(state: ControlState) -> Tensor:
@@ -149,25 +141,22 @@ class Classifier(Control[ClassifierParams]):
         """The judge's probability of the label; passed if no other label is likelier. Of a classifier of others
         (``model``) its own verdict on the finished text."""
         if params.model is not None:
-            network = self.outside[params.model]
+            network = load_outside(params.model, self.model.tokenizer)
             chances = network.chances([detokenize(words)])[0].tolist()
-            chance, met, told = _told(params.label, network.labels, chances)
-            return Check(chance, met, f"by the classifier that guided {told}")
-        labels = self.labels[params.name]
-        chances = labels.judge.probabilities(words)
-        chance, met, told = _told(params.label, labels.known, chances)
+            return _verdict(
+                find_label(params.label, network.labels), network.labels, chances, "the classifier that guided"
+            )
+        labels = self._labels(params)
+        wanted, chances = labels.number(params.label), labels.judge.probabilities(words)
+        found = _verdict(wanted, labels.known, chances, "its words and word pairs")
         likeliest = chances.index(max(chances))
-        spans = labels.judge.telling(words, chances.index(chance) if met else likeliest)
-        marks = tuple(Mark(start, end, met=met) for start, end in spans)
-        where = (
-            ()
-            if met
-            else labels.judge.against(words, find_label(params.label, labels.known), chances.index(max(chances)))
-        )
-        return Check(chance, met, f"by its words and word pairs {told}", where, marks)
+        where = () if found.passed else labels.judge.against(words, wanted, likeliest)
+        marks = (Mark(*span, met=found.passed) for span in labels.judge.telling(words, likeliest))
+        return found._replace(where=where, marks=tuple(marks))
 
 
-def _told(label: Value, known: Sequence[str], chances: Sequence[float]) -> tuple[float, bool, str]:
-    """The probability of a label, whether no other is likelier, and which one is likeliest."""
-    chance, best = chances[find_label(label, known)], max(chances)
-    return chance, chance == best, f"told {known[chances.index(best)]!r} with probability {best:.2f}"
+def _verdict(wanted: int, known: Sequence[str], chances: Sequence[float], judge: str) -> Check:
+    """Passed if no label is likelier than the one wanted."""
+    best = max(chances)
+    told = f"by {judge} told {known[chances.index(best)]!r} with probability {best:.2f}"
+    return Check(chances[wanted], chances[wanted] == best, told)

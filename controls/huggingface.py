@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from dlmctl.text.tokenizer import Tokenizer, loading_fault
 from .bridge import BridgedClassifier
 
 
+@lru_cache(maxsize=4)
 def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedClassifier:
-    """A sequence classifier of others, ready to read the probabilities of a model's tokens.
+    """A sequence classifier of others, ready to read the probabilities of a model's tokens; loaded once for each.
 
     Args:
         source: a folder or hub name.

@@ -9,13 +9,12 @@ import torch
 from pydantic import Field, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
-from dlmctl.control.allowed import only
+from dlmctl.control.allowed import only_words
 from dlmctl.control.automata import HeldTokens, asked_of
 from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
-from dlmctl.text.vocabulary import known_ids
 
 from .phrases import Split, WordControl
 
@@ -104,17 +103,13 @@ class Infill(WordControl[InfillParams]):
             plainly = [[_plain(piece) for piece in self.pieces(params)] for params in batch.params]
             trees = [Chain(tuple(pieces)) for pieces in plainly]
             return HeldTokens(batch, [[asked_of(self.name, tree, batch.vocabulary)] for tree in trees])
-        # The id of the template's word at each place; -1 where there is none.
-        rows = [[-1] * batch.length for _ in batch.params]
-        for ids, params, draw, layout in zip(rows, batch.params, batch.draws, batch.layouts, strict=True):
-            pieces, place = self.pieces(params), 1
-            words = [piece.word for piece in pieces if isinstance(piece, Literal)]
-            known = iter(known_ids(words, batch.vocabulary, self.name))
-            for piece, size in zip(pieces, _sizes(pieces, layout.words, draw), strict=True):
-                if isinstance(piece, Literal) and place < layout.positions:
-                    ids[place] = next(known)
-                place += size
-        return only(torch.tensor(rows, device=batch.device), len(batch.vocabulary))
+        texts = []
+        for params, draw, layout in zip(batch.params, batch.draws, batch.layouts, strict=True):
+            pieces = self.pieces(params)
+            sizes = _sizes(pieces, layout.words, draw)
+            words = [piece.word if isinstance(piece, Literal) else None for piece in pieces]
+            texts.append([word for word, size in zip(words, sizes, strict=True) for _ in range(size)])
+        return only_words(batch, texts, self.name)
 
     def check(self, params: InfillParams, words: Sequence[str]) -> Check:
         """Whether the words match the template; the score of a text that does not is the share up to the mismatch."""

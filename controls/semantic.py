@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from dlmctl import BatchContext, Check, Control, ControlParams, FieldLabels, Mark, Prepared, Pretrained, guide
 from dlmctl.checkpoint.control_weights import find_control_folder
+from dlmctl.control.check import joined
 from dlmctl.control.classifier import load_labels
 from dlmctl.text.fields import Value, field_key, value_words
 
@@ -65,13 +66,9 @@ class Semantic(WordControl[SemanticParams]):
     Params = SemanticParams
     Labels = FieldLabels
 
-    def __init__(self, **params: Any) -> None:
-        super().__init__(**params)
-        # The values of each field by its key; of a value that several fields have a text does not say which it means.
-        self.known: dict[str, list[str]] = {}
-        # For each field, by its key, what the other fields may be that is more than one word.
-        self.names_beside: dict[str, list[str]] = {}
-        self.wordings = Wordings()
+    wordings = Wordings()
+    # For each field, by its key, its values, and what the other fields may be that is more than one word.
+    beside: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {}
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
@@ -81,20 +78,21 @@ class Semantic(WordControl[SemanticParams]):
     def know(self, values: Mapping[str, Sequence[str]]) -> None:
         """Take in the values that the data has for each field, which a text may state beside the one asked for."""
         shared = Counter(value for known in values.values() for value in known)
-        self.known = {
+        # Of a value that several fields have a text does not say which it means.
+        own = {
             field_key(name): [value for value in known if shared[value] == 1 or value in ("yes", "no")]
             for name, known in values.items()
         }
-        names = {key: [plain(one.split()) for one in known if " " in one] for key, known in self.known.items()}
-        self.names_beside = {
-            key: [one for other in names if other != key for one in names[other] if one] for key in names
+        names = {key: [plain(one.split()) for one in known if " " in one] for key, known in own.items()}
+        self.beside = {
+            key: (known, [one for other in names if other != key for one in names[other] if one])
+            for key, known in own.items()
         }
 
     def under_not(self) -> Control[SemanticParams]:
         """Under ``not`` a value is unwanted whatever else is stated."""
-        plainly = [one.model_copy(update={"exclusive": False}) for one in self.sets]
         loose = copy.copy(self)
-        loose.sets = tuple(plainly)
+        loose.sets = tuple(one.model_copy(update={"exclusive": False}) for one in self.sets)
         return loose
 
     def prepare(self, batch: BatchContext[SemanticParams]) -> Prepared:
@@ -102,27 +100,23 @@ class Semantic(WordControl[SemanticParams]):
 
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""
-        natural = params.match == "natural"
+        return joined([self._stated(params, *field, words) for field in params.fields.items()])
+
+    def _stated(self, params: SemanticParams, field: str, value: Value, words: Sequence[str]) -> Check:
+        natural, asked = params.match == "natural", value_words(value)
+        found = statement(self.wordings, field, value, words, natural=natural)
+        if found is None:
+            lacking = Mark(None, None, met=False, wanted=f"{field}: {asked}")
+            return Check(0.0, False, f"{field} is {asked}: not stated", marks=(lacking,))
+        there = Mark(*span_of(found, words), field)
         exclusive = natural if params.exclusive is None else params.exclusive
-        whys, met, marks = [], 0, list[Mark]()
-        for field, value in params.fields.items():
-            found = statement(self.wordings, field, value, words, natural=natural)
-            asked = f"{field} is {value_words(value)}"
-            key = field_key(field)
-            others = self.known.get(key, []) if exclusive and found is not None else []
-            aside = self.names_beside.get(key, []) if others else []
-            against = contradiction(self.wordings, field, value, others, words, aside)
-            met += found is not None and against is None
-            if found is not None:
-                marks.append(Mark(*span_of(found, words), field))
-            else:
-                marks.append(Mark(None, None, met=False, wanted=f"{field}: {value_words(value)}"))
-            if against is not None:
-                marks.append(Mark(*span_of(against[1], words), f"{field}: {against[0]}", met=False))
-                whys.append(f"{asked}: the text also states {against[0]!r}, as {against[1]!r}")
-            else:
-                whys.append(f"{asked}: not stated" if found is None else f"{asked}: stated as {found!r}")
-        return Check(met / len(params.fields), met == len(params.fields), "; ".join(whys), marks=tuple(marks))
+        others, names = self.beside.get(field_key(field), ((), ())) if exclusive else ((), ())
+        against = contradiction(self.wordings, field, value, others, words, names)
+        if against is None:
+            return Check(1.0, True, f"{field} is {asked}: stated as {found!r}", marks=(there,))
+        other, said = against
+        why = f"{field} is {asked}: the text also states {other!r}, as {said!r}"
+        return Check(0.0, False, why, marks=(there, Mark(*span_of(said, words), f"{field}: {other}", met=False)))
 
     @classmethod
     def from_target(cls, record: Any) -> SemanticParams:

@@ -5,38 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from dlmctl.control.allowed import only_words
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
-from dlmctl.text.vocabulary import known_ids
 
 
 class KeptParams(ControlParams):
     """The words of a text, None where one is open."""
 
     words: list[str | None] = Field(min_length=1)
-
-
-class PreparedKept(Prepared):
-    """The id of the word at each place ``[B, L]``, -1 where any may stand."""
-
-    exact = True
-
-    def __init__(self, batch: BatchContext[KeptParams]) -> None:
-        ids = torch.full((len(batch), batch.length), -1)
-        for row, params in enumerate(batch.params):
-            places = [place for place, word in enumerate(params.words, start=1) if word is not None]
-            kept = known_ids([word for word in params.words if word is not None], batch.vocabulary, "kept")
-            ids[row, places] = torch.tensor(kept, dtype=torch.long)
-        self.ids = ids.to(batch.device)
-
-    def restrict(self, logits: Tensor) -> Tensor:
-        other = torch.arange(logits.shape[-1], device=logits.device) != self.ids[..., None]
-        return logits.masked_fill(other & (self.ids >= 0)[..., None], -torch.inf)
 
 
 class Kept(Control[KeptParams]):
@@ -63,7 +43,7 @@ class Kept(Control[KeptParams]):
         return len(params.words), len(params.words)
 
     def prepare(self, batch: BatchContext[KeptParams]) -> Prepared:
-        return PreparedKept(batch)
+        return only_words(batch, [params.words for params in batch.params], self.name)
 
     def check(self, params: KeptParams, words: Sequence[str]) -> Check:
         """Passed if every word that was to stay is at its place; the score is the share of those that are."""

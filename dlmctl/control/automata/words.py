@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import Any, cast
 
 from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.held import SHARPNESS, Demand, Held, language_of
@@ -16,13 +15,9 @@ from dlmctl.errors import RecipeError
 from dlmctl.text.tokenizer import Tokenizer
 
 
+@lru_cache(maxsize=2)
 def alphabet_of(vocabulary: Tokenizer) -> Alphabet:
     """The words that texts are made of: those of a vocabulary without START, END, PAD and UNK."""
-    return _alphabet_of(cast("Hashable", vocabulary))
-
-
-@lru_cache(maxsize=2)
-def _alphabet_of(vocabulary: Any) -> Alphabet:
     special = {vocabulary.start_id, vocabulary.end_id, vocabulary.pad_id, vocabulary.unk_id}
     return Alphabet([None if token in special else vocabulary.words([token])[0] for token in range(len(vocabulary))])
 
