@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dlmctl.errors import UserError, first_line
@@ -81,6 +81,14 @@ class Prepared:
         on the CPU, where the logits may not be, so that a look at them waits for nothing.
         """
         return logits
+
+    def phase(self, t: float) -> Hashable:
+        """What ``constrain`` makes of the time: at times of the same phase it does the same. By default any two differ,
+        if there is a ``constrain``.
+
+        Steps whose phase is the same may be recorded once and replayed on a GPU, without a call of any method here.
+        """
+        return None if type(self).constrain is Prepared.constrain else t
 
     def verify(self, logits: Tensor) -> None:
         """Asked before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
@@ -190,6 +198,9 @@ class PreparedAll(Prepared):
         for part in self.parts:
             logits = part.constrain(logits, t)
         return logits
+
+    def phase(self, t: float) -> Hashable:
+        return tuple(part.prepared.phase(t) for part in self.parts)
 
     def verify(self, logits: Tensor) -> None:
         for part in self.parts:

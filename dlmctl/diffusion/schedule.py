@@ -83,7 +83,7 @@ class Schedule:
         if steps is None:
             # Not a maximum: where alphabar stands still, a reverse step has no posterior and DPM-Solver++ no stride.
             log_signal = np.logaddexp(math.log(ALPHABAR_FLOOR), math.log1p(-ALPHABAR_FLOOR) + log_signal)
-        self._log_alphabar = torch.from_numpy(log_signal)
+        self._log_alphabar = {torch.device("cpu"): torch.from_numpy(log_signal)}
 
     def alphabar(self, t: Tensor | float) -> Tensor:
         """Share of signal variance left at ``t`` (any shape, in [0, 1]), as float64 of the same shape.
@@ -91,7 +91,9 @@ class Schedule:
         Between grid points log alphabar is interpolated linearly.
         """
         at = torch.as_tensor(t, dtype=torch.float64)
-        table = self._log_alphabar.to(at.device)
+        if at.device not in self._log_alphabar:
+            self._log_alphabar[at.device] = self._log_alphabar[torch.device("cpu")].to(at.device)
+        table = self._log_alphabar[at.device]
         position = at.clamp(0, 1) * (len(table) - 1)
         # A grid point such as 7/2000 must hit its own entry in spite of rounding.
         position = torch.where((position - position.round()).abs() < 1e-4, position.round(), position)

@@ -49,6 +49,9 @@ class SamplerSettings(BaseModel):
         description="each text alone, on one thread of the CPU, in fp32 unless `precision` says otherwise: slower, and "
         "to the last bit the same at any batch size",
     )
+    compile: bool = Field(
+        True, description="on a GPU record the steps and replay them, where that is quicker; false: never"
+    )
     min_p: float = Field(
         0.0,
         ge=0,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 
@@ -34,17 +36,18 @@ def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
     sizes: Sequence[int] = range(1, most + 1)
     if len(rows) > most:
         sizes = sorted({min(batch_size_for(size), most) for size in sizes})
-    costs, starts = [0.0], [0]
+    # The largest first, so that of two that cost the same the larger batch is taken.
+    by_size = np.array(sizes[::-1])
+    positions = np.array([layout.positions for _, layout in rows])
+    costs, starts = np.zeros(len(rows) + 1), [0]
     for end in range(1, len(rows) + 1):
-        positions = rows[end - 1][1].positions
-        found = [
-            (costs[end - size] + BATCH_COST + size * positions, end - size)
-            for size in sizes
-            if size <= end and (mixed or rows[end - size][1].positions == positions)
-        ]
-        cost, start = min(found)
-        costs.append(cost)
-        starts.append(start)
+        fitting = by_size[by_size <= end]
+        found = costs[end - fitting] + BATCH_COST + fitting * positions[end - 1]
+        if not mixed:
+            found[positions[end - fitting] != positions[end - 1]] = np.inf
+        best = found.argmin()
+        costs[end] = found[best]
+        starts.append(end - int(fitting[best]))
     batches: list[Batch] = []
     end = len(rows)
     while end:

@@ -23,6 +23,7 @@ from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch, batches_of
 from dlmctl.sampling.canvas_draw import draw_canvas
 from dlmctl.sampling.feasible import check_feasible
+from dlmctl.sampling.graphs import recordable
 from dlmctl.sampling.latent_draw import draw_latent
 from dlmctl.sampling.masked_draw import draw_masked
 from dlmctl.sampling.particles import expanded
@@ -88,7 +89,7 @@ def draw_texts(
         def watch(step: Step, number: int = number) -> Tensor | None:
             if progress is not None:
                 progress(number * step.steps + step.number + 1, len(batches) * step.steps)
-            return on_step(step) if on_step is not None else None
+            return on_step(step.kept()) if on_step is not None else None
 
         yield from _draw_batch(plan, batch, control, watch)
 
@@ -209,7 +210,8 @@ def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
     draw = DRAWS[plan.pretrained.model.family]
     recorder = _recorder(plan, batch)
-    ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
+    with recordable(plan.pretrained.model.embeddings.device):
+        ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
     rows = ids.tolist()

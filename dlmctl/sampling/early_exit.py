@@ -20,6 +20,9 @@ from dlmctl.sampling.steering import WHOLE, problems_of
 
 # Steps from one look at the device to the next.
 READ_EVERY = 4
+# What a batch that is made anew costs a GPU, whose steps are then recorded anew too, in positions of a step: on an H100
+# with a network of 7 M weights.
+ANEW = 500_000
 
 
 def exit_from(guidance: Guidance, times: Sequence[float]) -> float:
@@ -42,6 +45,7 @@ class EarlyExit:
         since: steps at times above this one do not count.
         every: steps from one question to the next; by default 1 on a CPU, and ``READ_EVERY`` on a device that would
             have to be waited for.
+        steps: of the walk.
 
     Attributes:
         left: the rows known to have left.
@@ -54,8 +58,11 @@ class EarlyExit:
         patience: int,
         since: float,
         every: int | None = None,
+        *,
+        steps: int,
     ) -> None:
         self.steer, self.patience, self.since, self.every = steer, patience, since, every
+        self.steps_left = steps
         self.rows = list(range(rows))
         self.all = rows
         self.now = steer(self.rows)
@@ -79,6 +86,7 @@ class EarlyExit:
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
         self._shrink()
+        self.steps_left -= 1
         if self.rows:
             (here,) = self._here(x_t)
             estimate = self.now(here, t[: len(self.rows)])
@@ -154,7 +162,7 @@ class EarlyExit:
         self.left = {row for row, gone in enumerate(self.gone.tolist()) if gone}
         stay = [row for row in self.rows if row not in self.left]
         size = batch_size_for(len(stay)) if stay else 0
-        if size >= len(self.rows):
+        if size >= len(self.rows) or not self._pays(size):
             return
         spare = [row for row in self.rows if row in self.left]
         self._keep_broke()
@@ -167,6 +175,12 @@ class EarlyExit:
         assert self.broke is not None
         (self.now.previous,) = self._here(self.x0)
         self.now.broke = self.broke.index_select(1, self.at)
+
+    def _pays(self, size: int) -> bool:
+        """Whether a batch of so many rows takes less time in all than to go on with those that there are."""
+        assert self.gone is not None
+        saved = (len(self.rows) - size) * self.now.layouts.length * self.steps_left
+        return size == 0 or self.gone.device.type == "cpu" or saved > ANEW
 
     def _keep_broke(self) -> None:
         """Keep of the rows in the batch when their energies stopped being numbers."""

@@ -18,6 +18,7 @@ from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.early_exit import EarlyExit, exit_from
+from dlmctl.sampling.graphs import pays
 from dlmctl.sampling.latent_steering import LatentSteered
 from dlmctl.sampling.particles import particles_for, require_noise
 from dlmctl.sampling.plan import Finished, Plan, Preparing
@@ -53,14 +54,14 @@ def draw_latent(
     def steer(rows: Sequence[int]) -> LatentSteered:
         with torch.autocast(layouts.words.device.type, enabled=False):
             part = [batch[row] for row in rows]
-            made = _steered(plan, part, control if len(rows) == len(batch) else prepare(part))
+            made = _steered(plan, part, control if len(rows) == len(batch) else prepare(part), steps)
         made.recorder, made.numbers = recorder, rows
         return made
 
     if sampler.particles > 1:
         return _with_particles(plan, batch, steer(range(len(batch))), times, noise, watch)
     since = exit_from(plan.guidance, times[:-1].tolist()) if control is not None else 1.0
-    steered = EarlyExit(steer, len(batch), math.ceil(sampler.patience * steps), since)
+    steered = EarlyExit(steer, len(batch), math.ceil(sampler.patience * steps), since, steps=steps)
     if recorder is not None:
         recorder.gone = lambda: steered.gone
     with networks_in(sampler.precision, layouts.words.device):
@@ -111,7 +112,11 @@ def latent_sampler(sampler: SamplerSettings) -> str:
     return name
 
 
-def _steered(plan: Plan, batch: Batch, control: PreparedAll | None) -> LatentSteered:
-    layouts = stacked([layout for _, layout in batch], plan.pretrained.latent.embeddings.device)
-    vocabulary = plan.pretrained.tokenizer
-    return LatentSteered(_family(plan, batch), vocabulary, control, plan.guidance, plan.sampler, layouts)
+def _steered(plan: Plan, batch: Batch, control: PreparedAll | None, steps: int) -> LatentSteered:
+    device = plan.pretrained.latent.embeddings.device
+    layouts = stacked([layout for _, layout in batch], device)
+    settings = plan.guidance, plan.sampler
+    recorded = plan.sampler.compile and pays(device, "gaussian", steps)
+    return LatentSteered(
+        _family(plan, batch), plan.pretrained.tokenizer, control, *settings, layouts, recorded=recorded
+    )

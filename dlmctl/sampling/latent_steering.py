@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from dlmctl.diffusion.process import moved_to
 from dlmctl.errors import RecipeError
 from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
+from dlmctl.sampling.graphs import Outputs, Recorded
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
 from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered, by_gradient
@@ -51,9 +52,12 @@ class LatentSteered(Steered):
         guidance: Guidance,
         sampler: SamplerSettings,
         layouts: Layouts,
+        *,
+        recorded: bool = False,
     ) -> None:
         self.model = family.model
-        super().__init__(family, self.model.embeddings.detach(), vocabulary, control, guidance, sampler, layouts)
+        embeddings = self.model.embeddings.detach()
+        super().__init__(family, embeddings, vocabulary, control, guidance, sampler, layouts, recorded=recorded)
         if control is not None and not self.model.predicts_words:
             # Without word logits an exact constraint is one more energy.
             self.parts = [part for part in control.guides if by_gradient(part)]
@@ -62,15 +66,32 @@ class LatentSteered(Steered):
         self.guides_logits = self.method == "logits"
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
+        # To ask for the words costs a few calls, but where something must hold exactly.
+        self.ended = Recorded(recorded and control is not None and control.phase(0.0) != control.phase(1.0))
+        self.pushed = Recorded(recorded)
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        predicted = self.family.predict(x_t, t, self.previous, self.mask)
-        with torch.autocast(x_t.device.type, enabled=False):
-            steered = self._steer(predicted, x_t, t)
-        self.previous, self.logits = steered.x0, steered.logits
-        self.note(Look(float(t[0]), x_t, predicted, steered))
+        value, at = float(t[0]), t.to(x_t.device, non_blocking=True)
+        if self.previous is None and self.estimated.on:
+            self.previous = torch.zeros_like(x_t)
+        found = self.estimated(self.kind(value), partial(self._estimate, value), x_t, at, self.previous)
+        x0, self.logits, own_x0, own_logits = found
+        assert x0 is not None
+        self.previous = x0
+        steered = Prediction(lambda: x0, self.logits)
+        if own_x0 is not None:
+            self.note(Look(value, x_t, Prediction(lambda: own_x0, own_logits), steered))
         return steered
+
+    def _estimate(self, value: float, x_t: Tensor, t: Tensor, previous: Tensor | None = None) -> Outputs:
+        """x_0 ``[B, L, D]`` and, where it has them, word logits ``[B, L, V]``, guided, and the same of the model's own
+        estimate, for who wants to see it; ``value`` is that of all ``t [B]``."""
+        predicted = self.family.predict(x_t, t, previous, self.mask)
+        with torch.autocast(x_t.device.type, enabled=False):
+            steered = self._steer(predicted, value, x_t, t, previous)
+        own = (None, None) if self.recorder is None else (predicted.x0, predicted.logits)
+        return steered.x0, steered.logits, *own
 
     def word_ids(self, estimate: Prediction) -> Tensor:
         return self.model.token_ids(estimate.x0, estimate.logits)
@@ -82,17 +103,20 @@ class LatentSteered(Steered):
         logits = widened(self.model.rounding_logits(x0))
         return x0, logits.masked_fill(self.banned.index_select(0, rows), math.log(LEAST)).log_softmax(-1)
 
-    def _steer(self, predicted: Prediction, x_t: Tensor, t: Tensor) -> Prediction:
+    def _steer(
+        self, predicted: Prediction, value: float, x_t: Tensor, t: Tensor, previous: Tensor | None
+    ) -> Prediction:
         logits = predicted.logits
         if logits is None:
             x0 = widened(predicted.x0)
         else:
-            logits = self.guided(logits / self.sampler.temperature, t, t)
+            told = torch.full((len(x_t),), value, dtype=torch.float64)
+            logits = self.guided(logits / self.sampler.temperature, value, t, told)
             x0 = self.family.soft(logits.softmax(-1))
-        scale = strength(self.guidance, float(t[0])) if self.parts else 0.0
+        scale = strength(self.guidance, value) if self.parts else 0.0
         if scale and self.method in ("latent", "denoiser"):
             alphabar = moved_to(self.model.schedule.alphabar(t), x_t).reshape(-1, 1, 1)
-            gradient = self.gradient(self._state_of_latent(t, through=self.method == "denoiser"), float(t[0]))
+            gradient = self.gradient(self._state_of_latent(t, previous, through=self.method == "denoiser"), t)
             x0, logits = shift_latent(x0, x_t, alphabar, gradient, scale), None
         if self.sampler.clamp:
             x0 = rounded(self.model, x0, logits)
@@ -106,10 +130,15 @@ class LatentSteered(Steered):
         """The paper's guidance moves the latent after each draw; the other methods leave it."""
         if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
             return moved.x
-        times = torch.full((len(moved.x),), s, dtype=torch.float64)
-        gradient = self.gradient(self._state_of_latent(times), s)
-        with torch.autocast(moved.x.device.type, enabled=False):
-            return langevin(moved.x, moved.mean, moved.variance, gradient, self.guidance)
+        times = torch.full((len(moved.x),), s, dtype=torch.float64, device=moved.x.device)
+        (x,) = self.pushed(None, self._langevin, moved.x, moved.mean, moved.variance, times, self.previous)
+        assert x is not None
+        return x
+
+    def _langevin(self, x: Tensor, mean: Tensor, variance: Tensor, t: Tensor, previous: Tensor | None) -> Outputs:
+        gradient = self.gradient(self._state_of_latent(t, previous), t)
+        with torch.autocast(x.device.type, enabled=False):
+            return (langevin(x, mean, variance, gradient, self.guidance),)
 
     def expected(self, estimate: Prediction) -> Tensor:
         logits = self.model.rounding_logits(estimate.x0) if estimate.logits is None else estimate.logits
@@ -127,9 +156,14 @@ class LatentSteered(Steered):
         scores = self.logits
         if scores is None or self.sampler.rounding is not None:
             scores = self.restrict(self.model.rounding_logits(x, self.sampler.rounding))
+        (ids,) = self.ended(None, self._end, scores)
+        assert ids is not None
+        return ids
+
+    def _end(self, scores: Tensor) -> Outputs:
         if self.control is not None:
-            scores = self.control.constrain(scores, torch.zeros(len(x), dtype=torch.float64))
-        return scores.argmax(-1)
+            scores = self.control.constrain(scores, torch.zeros(len(scores), dtype=torch.float64))
+        return (scores.argmax(-1),)
 
     def _padded(self, log_probs: Tensor) -> Tensor:
         """Word log-probabilities with PAD for certain off each row's own positions."""
@@ -139,13 +173,13 @@ class LatentSteered(Steered):
         padding[self.vocabulary.pad_id] = 0.0
         return torch.where(self.mask[..., None], log_probs, padding)
 
-    def _state_of_latent(self, t: Tensor, *, through: bool = False) -> StateOf:
+    def _state_of_latent(self, t: Tensor, previous: Tensor | None, *, through: bool = False) -> StateOf:
         """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
 
         def state_of(x_t: Tensor) -> ControlState:
             @cache
             def predict() -> tuple[Tensor, Tensor]:
-                found = self.family.predict(x_t, t, self.previous, self.mask)
+                found = self.family.predict(x_t, t, previous, self.mask)
                 scores = self.model.rounding_logits(found.x0) if found.logits is None else found.logits
                 return widened(found.x0), self._padded(widened(scores).log_softmax(-1))
 
@@ -153,7 +187,7 @@ class LatentSteered(Steered):
                 return self.state(predict()[0], lambda: predict()[1])
             return ControlState(
                 x_t,
-                t.to(x_t.device, non_blocking=True),
+                t,
                 vocabulary=self.vocabulary,
                 embeddings=self.embeddings,
                 x0=lambda: predict()[0],

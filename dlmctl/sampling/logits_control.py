@@ -152,10 +152,11 @@ class LogitsControl:
         if canvas is not None:
             x[:, 1:] = canvas
         logits = with_certain(logits, x, self.tokenizer.mask_id)
-        times = torch.full((len(x),), t, dtype=torch.float64)
+        times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
+        # Several tokens may be written at once: any choice of those that are left has to do.
+        settled = torch.zeros(len(x), dtype=torch.float64)
         with torch.no_grad():
-            # Several tokens may be written at once: any choice of those that are left has to do.
-            found = self._steered.guided(logits, times, torch.zeros_like(times))[:, 1:]
+            found = self._steered.guided(logits, t, times, settled)[:, 1:]
         return torch.nn.functional.pad(found, (0, scores.shape[-1] - size), value=-torch.inf)
 
 

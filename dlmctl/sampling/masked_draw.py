@@ -17,6 +17,7 @@ from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.device import networks_in
+from dlmctl.sampling.graphs import pays
 from dlmctl.sampling.particles import particles_for
 from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.steering import Steered
@@ -60,7 +61,10 @@ def draw_masked(
     # What is exact is held by the likeliest text where several tokens of a large vocabulary are written in a step.
     alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
     one_by_one = model.family != "tokens" or alone
-    steered = Steered(family, model.embeddings, vocabulary, control, *guidance, layouts, one_by_one=one_by_one)
+    recorded = sampler.compile and pays(layouts.words.device, model.family, steps)
+    steered = Steered(
+        family, model.embeddings, vocabulary, control, *guidance, layouts, one_by_one=one_by_one, recorded=recorded
+    )
     steered.recorder = recorder
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     with networks_in(sampler.precision, layouts.words.device):

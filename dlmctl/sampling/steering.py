@@ -7,7 +7,8 @@ and so serves every family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from dlmctl.diffusion.layout import Layouts, banned_tokens
 from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
+from dlmctl.sampling.graphs import Outputs, Recorded
 from dlmctl.sampling.guidance import Gradient, shift_logits, strength
 from dlmctl.sampling.trace import Look, Recorder
 from dlmctl.text.tokenizer import Tokenizer
@@ -56,6 +58,7 @@ class Steered:
         control: prepared for this batch, or None for unguided text.
         layouts: of the rows.
         one_by_one: words are written one by one, each given those that stand; else the likeliest text is taken whole.
+        recorded: record what is asked at every step, and replay it (``sampling.graphs``).
 
     Attributes:
         broke: of each part that guides by its gradient and each row, ``[parts, B]``, the time at which the energy
@@ -74,6 +77,7 @@ class Steered:
         layouts: Layouts,
         *,
         one_by_one: bool = True,
+        recorded: bool = False,
     ) -> None:
         self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
         self.guidance, self.sampler, self.layouts, self.mask = guidance, sampler, layouts, layouts.mask
@@ -87,6 +91,7 @@ class Steered:
         self.guides_logits = bool(self.parts)
         self.one_by_one = one_by_one
         self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)
+        self.estimated = Recorded(recorded)
         # Is shown every step, where somebody wants to see how the texts come about; and the rows' numbers there.
         self.recorder: Recorder | None = None
         self.numbers: Sequence[int] = range(len(layouts.words))
@@ -98,17 +103,33 @@ class Steered:
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
+        value, at = float(t[0]), t.to(x_t.device, non_blocking=True)
+        found = self.estimated(self.kind(value), partial(self._estimate, value), x_t, at)
+        own, logits, unguided = found
+        assert logits is not None
+        guided = Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided)
+        if own is not None:
+            self.note(Look(value, x_t, Prediction(lambda: self.family.soft(own.softmax(-1)), own), guided))
+        return guided
+
+    def kind(self, t: float) -> Hashable:
+        """What decides which calls a step at time t makes."""
+        phase = None if self.control is None else self.control.phase(t)
+        return strength(self.guidance, t) if self.parts else 0.0, phase, self.recorder is None
+
+    def _estimate(self, value: float, x_t: Tensor, t: Tensor) -> Outputs:
+        """Logits ``[B, L, V]``: the model's own, for who wants to see them, the guided ones, and the unguided, for who
+        weighs them against these; ``value`` is that of all ``t [B]``."""
         predicted = self.family.predict(x_t, t, None, self.mask)
         assert predicted.logits is not None
         # The network's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
             # What is exact is so at every step, or for the likeliest text of every step.
             plain = widened(predicted.logits)
-            logits = self.guided(plain, t, torch.full_like(t, float(self.one_by_one)))
+            settled = torch.full((len(x_t),), float(self.one_by_one), dtype=torch.float64)
+            logits = self.guided(plain, value, t, settled)
             unguided = plain.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
-        guided = Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided)
-        self.note(Look(float(t[0]), x_t, predicted, guided))
-        return guided
+        return None if self.recorder is None else plain, logits, unguided
 
     def note(self, look: Look) -> None:
         """Show a step to the recorder, where there is one."""
@@ -128,10 +149,10 @@ class Steered:
         probabilities = logits.masked_fill(self.banned.index_select(0, rows), -torch.inf).softmax(-1)
         return widened(self.family.soft(probabilities)), probabilities.clamp(min=LEAST).log()
 
-    def guided(self, logits: Tensor, t: Tensor, settled: Tensor) -> Tensor:
-        """Word logits ``[B, L, V]`` of the network as the controls want them at times ``t [B]``.
+    def guided(self, logits: Tensor, value: float, t: Tensor, settled: Tensor) -> Tensor:
+        """Word logits ``[B, L, V]`` of the network as the controls want them at times ``t [B]``, all of this value.
 
-        ``settled [B]`` is the time that exact constraints are told.
+        ``settled [B]``, on the CPU, is the time that exact constraints are told.
         """
         logits = self.restrict(logits)
         if self.evidence is not None:
@@ -139,9 +160,9 @@ class Steered:
         if self.weighing:
             probabilities = logits.softmax(-1)
             logits = sum((part.evidence_given(probabilities) for part in self.weighing), start=logits)
-        scale = strength(self.guidance, float(t[0])) if self.guides_logits else 0.0
+        scale = strength(self.guidance, value) if self.guides_logits else 0.0
         if scale:
-            gradient = self.gradient(self._state_of_words, float(t[0]))
+            gradient = self.gradient(self._state_of_words, t)
             logits = logits + shift_logits(logits, gradient, scale, self.guidance.updates)
         return logits if self.control is None else self.control.constrain(logits, settled)
 
@@ -153,7 +174,7 @@ class Steered:
         """Go on with the texts ``rows``, which stand for the same samples as those in whose place they come."""
         if self.recorder is not None:
             self.recorder.take(rows.tolist())
-        self.broke = self.broke.index_select(1, rows)
+        self.broke.copy_(self.broke.index_select(1, rows))
 
     def expected(self, estimate: Prediction) -> Tensor:
         """The word probabilities ``[B, L, V]`` of an estimate."""
@@ -173,8 +194,11 @@ class Steered:
         logits = logits.masked_fill(self.banned, -torch.inf)
         return logits if self.control is None else self.control.restrict(logits)
 
-    def gradient(self, state_of: StateOf, t: float) -> Gradient:
-        """The sum of the parts' gradients, each kept within ``guidance.clip``; rows that broke get none."""
+    def gradient(self, state_of: StateOf, t: Tensor) -> Gradient:
+        """The sum of the parts' gradients, each kept within ``guidance.clip``; rows that broke get none.
+
+        ``t [B]`` is noted down of those that break now.
+        """
 
         def gradient(at: Tensor) -> Tensor:
             total = torch.zeros_like(at)
@@ -191,9 +215,10 @@ class Steered:
 
         return gradient
 
-    def _clipped(self, part: int, energy: Tensor, gradient: Tensor, t: float) -> Tensor:
+    def _clipped(self, part: int, energy: Tensor, gradient: Tensor, t: Tensor) -> Tensor:
         finite = torch.isfinite(energy) & torch.isfinite(gradient).flatten(1).all(1)
-        self.broke[part].masked_fill_(~finite & (self.broke[part] == WHOLE), t)
+        broke = self.broke[part]
+        broke.copy_(torch.where(~finite & (broke == WHOLE), t.to(broke), broke))
         norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
         gradient = gradient * (self.guidance.clip / norm).clamp(max=1.0).reshape(-1, 1, 1)
         return gradient.masked_fill(~finite.reshape(-1, 1, 1), 0.0)

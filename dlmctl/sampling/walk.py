@@ -24,6 +24,14 @@ class Step(NamedTuple):
     x: Tensor
     estimate: Prediction
 
+    def kept(self) -> Step:
+        """The same, to keep: where steps are recorded the next one's estimate is written in the place of this one's."""
+        if not self.x.is_cuda:
+            return self
+        x0, logits = (None if part is None else part.clone() for part in (self.estimate.x0, self.estimate.logits))
+        assert x0 is not None
+        return self._replace(estimate=Prediction(lambda: x0, logits))
+
 
 OnStep = Callable[[Step], Tensor | None]
 """Sees every step; a state it returns takes the place of ``step.x``."""

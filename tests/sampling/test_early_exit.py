@@ -53,7 +53,7 @@ def walk(scripts, patience, ends=None, since=100.0, every=1):
         made.append(Scripted(scripts, ends or {}, rows, log))
         return made[-1]
 
-    leaving = EarlyExit(steer, len(scripts), patience, since, every)
+    leaving = EarlyExit(steer, len(scripts), patience, since, every, steps=len(scripts[0]))
     for step in range(len(scripts[0])):
         estimate = leaving(torch.zeros(len(scripts), LENGTH, WIDTH), torch.full((len(scripts),), float(step)))
     return leaving, estimate.x0, log, made
@@ -136,7 +136,7 @@ def test_guidance_that_broke_stays_off_in_the_batch_made_anew():
         made.append(Scripted([[7] * 4, [1, 2, 3, 4], [1, 2, 3, 4]], {}, rows, log))
         return made[-1]
 
-    leaving = EarlyExit(steer, 3, 1, 100.0)
+    leaving = EarlyExit(steer, 3, 1, 100.0, steps=4)
     made[0].broke[0, 2] = 0.25
     for step in range(4):
         leaving(torch.zeros(3, LENGTH, WIDTH), torch.full((3,), float(step)))

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from torch import Tensor
 
-from dlmctl.control.automata.held import Held
+from dlmctl.control.automata.held import SETTLED, Held
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext, ControlState
 
@@ -43,6 +43,9 @@ class HeldRows(Prepared, Generic[D]):
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         return self.held.constrain(logits, t)
+
+    def phase(self, t: float) -> bool:
+        return t < SETTLED
 
     def verify(self, logits: Tensor) -> None:
         self.held.verify(logits)

@@ -1,0 +1,135 @@
+"""Recorded steps: the same texts, by recordings into which everything is baked that Python decided meanwhile."""
+
+import warnings
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from controls import Contains, Infill, Length, Pos, Semantic, SyntaxTree
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.diffusion.noise import Draw
+from dlmctl.recipe.presets import settings_of
+from dlmctl.sampling import graphs, latent_draw, masked_draw
+from dlmctl.sampling.draw import draw_texts
+from dlmctl.sampling.graphs import Recorded
+from dlmctl.sampling.plan import Plan
+
+NINE = Length(9)
+CONTROLS = {
+    "free": None,
+    "pos": Pos(tags=["DET", "NOUN", "VERB|AUX", "*", "PUNCT"]),
+    "tree": SyntaxTree(tree="(S (NP (DT a) (NN pub)) (VP (VBZ opens)) (. .))"),
+    "semantic": Semantic(food="Italian") & NINE,
+    "infill": Infill("The ___{2} is a ___ pub ."),
+    "contains": Contains("riverside", "cheap pub") & NINE,
+}
+
+
+class Taped(TorchDispatchMode):
+    """In place of a CUDA graph: the calls of one run, with the numbers and the addresses that they had."""
+
+    made = 0
+
+    def __init__(self, function, inputs, pool):
+        super().__init__()
+        self.inputs = [None if one is None else one.clone() for one in inputs]
+        self.calls = []
+        with self:
+            self.outputs = function(*self.inputs)
+        Taped.made += 1
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        # Of times the host has its own copy; all else would have to be waited for.
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype != torch.float64:
+            raise RuntimeError("a number is read back")
+        found = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, found))
+        return found
+
+    def __call__(self, inputs):
+        for own, given in zip(self.inputs, inputs, strict=True):
+            if own is not None:
+                own.copy_(given)
+        now = {}
+
+        def put(one):
+            return now.get(id(one), one) if isinstance(one, torch.Tensor) else one
+
+        for func, args, kwargs, before in self.calls:
+            after = func(*tree_map(put, args), **tree_map(put, kwargs))
+            for one, other in zip(tree_leaves(before), tree_leaves(after), strict=True):
+                if isinstance(one, torch.Tensor) and one is not other:
+                    now[id(one)] = other
+        return tree_map(put, self.outputs)
+
+
+@pytest.fixture
+def as_if_recorded(monkeypatch):
+    monkeypatch.setattr(graphs, "_Graph", Taped)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    for module in (latent_draw, masked_draw):
+        monkeypatch.setattr(module, "pays", lambda device, family, steps: True)
+    monkeypatch.setattr(Taped, "made", 0)
+
+
+@pytest.fixture(scope="module")
+def e2e():
+    return from_pretrained("e2e")
+
+
+def drawn(pretrained, control, preset="fast", family="gaussian", **changes):
+    chosen = settings_of(preset, family)
+    sampler = chosen.sampler.model_copy(update={"precision": "fp32", **changes})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan = Plan(pretrained, control, sampler, chosen.guidance, 3)
+        return [(one.words, one.problem) for one in draw_texts(plan, [Draw(0, at) for at in range(3)])]
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_texts_are_those_of_steps_called_one_by_one(e2e, as_if_recorded, name):
+    found = drawn(e2e, CONTROLS[name], steps=6)
+    assert Taped.made > 0
+    made = Taped.made
+    assert drawn(e2e, CONTROLS[name], steps=6, compile=False) == found
+    assert Taped.made == made
+
+
+def test_so_it_is_with_the_paper_s_procedure(e2e, as_if_recorded):
+    assert drawn(e2e, CONTROLS["pos"], "paper", steps=6) == drawn(e2e, CONTROLS["pos"], "paper", steps=6, compile=False)
+    assert Taped.made == 2  # the estimate, and the push after it
+
+
+@pytest.mark.parametrize("control", [None, NINE])
+def test_so_it_is_with_masked_models(tokenizer, as_if_recorded, control):
+    sizes = {"hidden": 16, "layers": 1, "heads": 2, "inner": 16, "max_length": 16}
+    config = MaskedConfig(vocab_size=len(tokenizer), length=16, denoiser=sizes, sentence_lengths=[0] * 8 + [1])
+    torch.manual_seed(0)
+    model = Pretrained(MaskedLM(config).eval(), tokenizer, from_pretrained("e2e").folder)
+    found = drawn(model, control, family="masked")
+    assert Taped.made > 0
+    assert drawn(model, control, family="masked", compile=False) == found
+
+
+def test_what_looks_at_numbers_is_called_as_it_is(as_if_recorded):
+    def looks(x):
+        return (x * float(x.sum()),)
+
+    recorded = Recorded(True)
+    x = torch.ones(2)
+    with pytest.warns(UserWarning, match="not recorded"):
+        found = [recorded(None, looks, x * number)[0].tolist() for number in range(4)]
+    assert found == [[0.0, 0.0], [2.0, 2.0], [8.0, 8.0], [18.0, 18.0]]
+    assert not recorded.on
+
+
+def test_kinds_are_recorded_apart(as_if_recorded):
+    recorded = Recorded(True)
+    for number in range(4):
+        for times in (2, 3):
+            (found,) = recorded(times, lambda x, times=times: (x * times,), torch.tensor([float(number)]))
+            assert found.tolist() == [number * times]
+    assert Taped.made == 2
