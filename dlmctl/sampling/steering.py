@@ -7,6 +7,7 @@ and so serves every family.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
@@ -91,6 +92,8 @@ class Steered:
         self.guides_logits = bool(self.parts)
         self.one_by_one = one_by_one
         self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)
+        # The noise level of an x_0 estimate.
+        self.clean = torch.zeros(len(layouts.words), device=embeddings.device)
         self.estimated = Recorded(recorded)
         # Is shown every step, where somebody wants to see how the texts come about; and the rows' numbers there.
         self.recorder: Recorder | None = None
@@ -201,7 +204,7 @@ class Steered:
         """
 
         def gradient(at: Tensor) -> Tensor:
-            total = torch.zeros_like(at)
+            total: Tensor | None = None
             with torch.enable_grad(), networks_in(self.sampler.precision, at.device):
                 leaf = at.detach().requires_grad_()
                 # Of a leaf itself autocast would keep the cast copy until the whole batch is drawn.
@@ -210,24 +213,25 @@ class Steered:
                     energy = part.weight * part.energy(state)
                     # Parts may share the x_0 estimate, so the graph is kept for the next one.
                     (found,) = torch.autograd.grad(energy.sum(), leaf, retain_graph=True)
-                    total += self._clipped(number, energy.detach(), found, t)
+                    clipped = self._clipped(number, energy.detach(), found, t)
+                    total = clipped if total is None else total + clipped
+            assert total is not None
             return total.masked_fill((self.broke.amax(0) > WHOLE)[:, None, None], 0.0)
 
         return gradient
 
     def _clipped(self, part: int, energy: Tensor, gradient: Tensor, t: Tensor) -> Tensor:
-        finite = torch.isfinite(energy) & torch.isfinite(gradient).flatten(1).all(1)
-        broke = self.broke[part]
-        broke.copy_(torch.where(~finite & (broke == WHOLE), t.to(broke), broke))
-        norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
-        gradient = gradient * (self.guidance.clip / norm).clamp(max=1.0).reshape(-1, 1, 1)
-        return gradient.masked_fill(~finite.reshape(-1, 1, 1), 0.0)
+        norm = gradient.flatten(1).norm(dim=1)
+        # A norm is a finite number if all that it is made of are. Times fall, so the first noted down is the largest.
+        now = torch.where((energy + norm).abs() < math.inf, WHOLE, t.to(self.broke))
+        torch.maximum(self.broke[part], now, out=self.broke[part])
+        return gradient * (self.guidance.clip / norm.clamp(min=1e-12)).clamp(max=1.0).reshape(-1, 1, 1)
 
     def state(self, x0: Tensor, log_probs: Callable[[], Tensor]) -> ControlState:
         """A state whose latent is itself an x_0 estimate, and so at noise level 0."""
         return ControlState(
             x0,
-            torch.zeros(len(x0), device=x0.device),
+            self.clean,
             vocabulary=self.vocabulary,
             embeddings=self.embeddings,
             x0=lambda: x0,
@@ -236,4 +240,4 @@ class Steered:
         )
 
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
-        return self.state(widened(self.family.soft(probabilities)), probabilities.clamp(min=LEAST).log)
+        return self.state(widened(self.family.soft(probabilities)), lambda: probabilities.clamp(min=LEAST).log())
