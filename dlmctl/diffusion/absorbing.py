@@ -94,9 +94,8 @@ class Absorbing:
         place = torch.arange(x.shape[1], device=x.device)
         free = self.free & (place >= first) & (place < behind)
         new = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
-        places = behind - first
         # These two write a number of places that is drawn.
-        most = places if self.walk in (ancestral, remasking) else -(-places // stride.left)
+        most = behind - first if stride.most is None or self.walk in (ancestral, remasking) else stride.most
         self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
         ratio = None
         if estimate.unguided is not None:

@@ -32,7 +32,8 @@ def in_blocks(steps: int, places: int, block: int | None = None) -> list[Stretch
         raise ValueError(f"{count} blocks need at least as many steps, and there are {steps}")
     shares = [(number + 1) * steps // count - number * steps // count for number in range(count)]
     return [
-        Stretch(1 + number * size, min(1 + (number + 1) * size, 1 + places), stride)
+        # Of m open places ceil(m / left) are written, which never grows from one step to the next.
+        Stretch(1 + number * size, min(1 + (number + 1) * size, 1 + places), stride._replace(most=-(-size // share)))
         for number, share in enumerate(shares)
         for stride in strides(share)
     ]

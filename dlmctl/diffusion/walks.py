@@ -16,11 +16,15 @@ LEAST_LOG = -80.0
 
 
 class Stride(NamedTuple):
-    """A reverse step from time ``t`` to ``s``, of which there are ``left``, this one included."""
+    """A reverse step from time ``t`` to ``s``, of which there are ``left``, this one included.
+
+    Walks that count what they write write at most ``most`` places in it, where that is known.
+    """
 
     t: float
     s: float
     left: int
+    most: int | None = None
 
 
 class StepNoise(NamedTuple):
@@ -193,7 +197,7 @@ def _commit(
     if settings.order_temperature > 0:
         gumbel = -(-noise.places.clamp(min=1e-300).log()).log()
         scores = scores + settings.order_temperature * gumbel.to(scores)
-    most = -(-canvas.shape[1] // stride.left)
+    most = -(-canvas.shape[1] // stride.left) if stride.most is None else stride.most
     # Stable, so that of two places of equal score the first is taken whatever the width of the batch.
     ranked = scores.masked_fill(~is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
     places = ranked[:, :most]
