@@ -154,6 +154,7 @@ recipes = mapping(
         temperature=st.floats(0.1, 3),
         patience=shares,
         canvas=st.sampled_from(["fitted", "full"]),
+        compile=st.booleans(),
         clamp=st.booleans(),
         top_p=st.floats(0.1, 3),
         condition_scale=shares,
