@@ -271,4 +271,4 @@ def test_the_defaults_in_tables_of_settings_are_those_of_the_code(title, setting
         if re.fullmatch(r"[\d.]+", said):
             assert float(said) == default, name
         elif said.strip():
-            assert {"none": None, "false": False}.get(said, said.strip("`")) == default, name
+            assert {"none": None, "false": False, "true": True}.get(said, said.strip("`")) == default, name
