@@ -41,7 +41,7 @@ MASKED = {name: CONTROLS[name] for name in ("free", "pos")}
 def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int) -> Calls:
     """The calls of the steps of one batch, none of whose texts leaves it; what is prepared for it is left out."""
     chosen = settings_of("fast")
-    sampler = chosen.sampler.model_copy(update={"steps": steps, "precision": "fp32", "patience": 1.0})
+    sampler = chosen.sampler.model_copy(update={"steps": steps, "precision": "fp32", "patience": 1.0, "compile": False})
     if control is not None:
         control.load_from(pretrained)
     counter = CallCounter()
