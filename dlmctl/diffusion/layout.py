@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -74,13 +74,20 @@ def lay_out(
             remedy="Shorten the target or choose a model with a greater length.",
         )
     high = min(high, most)
-    weights = torch.tensor((lengths or config.sentence_lengths)[: high + 1], dtype=torch.float64)
-    weights[:low] = 0
-    if weights.sum() > 0:
+    weights = _weights(tuple(lengths or config.sentence_lengths), low, high) if low < high else None
+    if weights is not None:
         words = int(torch.multinomial(weights, 1, generator=draw.generator(LAYOUT)))
-    else:  # no training sentence is so long or so short
+    else:  # there is no choice, or no training sentence is so long or so short
         words = high if wanted is None or low == high else (low + high) // 2
     return Layout(positions_for(words, config.length), None if wanted is None else words)
+
+
+@lru_cache(maxsize=64)
+def _weights(lengths: Sequence[float], low: int, high: int) -> Tensor | None:
+    """The weights of each number of words from 0 to ``high``, those below ``low`` being 0; None where all are."""
+    weights = torch.tensor(lengths[: high + 1], dtype=torch.float64)
+    weights[:low] = 0
+    return weights if weights.sum() > 0 else None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 
-# What a batch costs beside its positions (rows x length), in positions. Measured on a CPU.
-BATCH_COST = 400
+# What a batch costs beside its positions (rows x length), in positions: on a CPU, and on an H100, where few texts take
+# nearly as long as many.
+BATCH_COST, BATCH_COST_GPU = 400, 15_000
 
 
 Batch = list[tuple[Draw, Layout]]
@@ -25,13 +26,14 @@ def batch_size_for(rows: int) -> int:
     return -(-rows // quarter) * quarter
 
 
-def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
+def batches_of(rows: Batch, most: int, *, mixed: bool, cost: int = BATCH_COST) -> list[Batch]:
     """Rows, sorted by their positions, in batches of at most ``most``, split where that costs the least time in all.
 
     Rows for more than one batch make batches of the sizes that ``batch_size_for`` gives, and ``most``.
 
     Args:
         mixed: whether rows of different lengths may share a batch, the shorter ones masked.
+        cost: of a batch beside its positions, in positions.
     """
     sizes: Sequence[int] = range(1, most + 1)
     if len(rows) > most:
@@ -42,7 +44,7 @@ def batches_of(rows: Batch, most: int, *, mixed: bool) -> list[Batch]:
     costs, starts = np.zeros(len(rows) + 1), [0]
     for end in range(1, len(rows) + 1):
         fitting = by_size[by_size <= end]
-        found = costs[end - fitting] + BATCH_COST + fitting * positions[end - 1]
+        found = costs[end - fitting] + cost + fitting * positions[end - 1]
         if not mixed:
             found[positions[end - fitting] != positions[end - 1]] = np.inf
         best = found.argmin()

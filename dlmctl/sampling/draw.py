@@ -20,7 +20,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
-from dlmctl.sampling.batches import Batch, batches_of
+from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, Batch, batches_of
 from dlmctl.sampling.canvas_draw import draw_canvas
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.graphs import recordable
@@ -79,8 +79,11 @@ def draw_texts(
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, some)
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
     most = 1 if plan.sampler.deterministic else _most_texts(plan, max(layout.positions for _, layout in rows))
-    mixed = plan.pretrained.model.takes_mask
-    alone = [batch for alike in _alike(plan, rows) for batch in batches_of(alike, most, mixed=mixed)]
+    model = plan.pretrained.model
+    cost = BATCH_COST if model.embeddings.device.type == "cpu" else BATCH_COST_GPU
+    alone = [
+        batch for alike in _alike(plan, rows) for batch in batches_of(alike, most, mixed=model.takes_mask, cost=cost)
+    ]
     batches = [expanded(batch, plan.sampler.particles) for batch in alone]
     # All of them before the first step, so that whatever cannot be done is said at once.
     controls = [_feasible(plan, batch) for batch in batches]

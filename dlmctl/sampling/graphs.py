@@ -8,6 +8,7 @@ et al. 2021, "Accelerating PyTorch with CUDA graphs"). Recording takes about as 
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -42,7 +43,7 @@ class Recorded:
 
     def __init__(self, on: bool) -> None:
         self.on = on
-        self.pool: Any = None
+        self.pool: _Pool | None = None
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, _Graph] = {}
 
@@ -75,8 +76,25 @@ class Recorded:
 
     def _record(self, function: Callable[..., Outputs], inputs: Sequence[Tensor | None]) -> _Graph:
         if self.pool is None:
-            self.pool = torch.cuda.graph_pool_handle()
-        return _Graph(function, inputs, self.pool)
+            self.pool = _SPARE.pop() if _SPARE else _Pool()
+            weakref.finalize(self, _SPARE.append, self.pool)
+        return _Graph(function, inputs, self.pool.handle)
+
+
+class _Pool:
+    """The memory of what one ``Recorded`` records; another one's gets it when that is gone.
+
+    A recording in it that stays keeps the memory from being given back, which would take time, and more of it with
+    every batch.
+    """
+
+    def __init__(self) -> None:
+        self.handle: Any = torch.cuda.graph_pool_handle()
+        self.stays = _Graph(lambda: (torch.zeros(1, device="cuda"),), (), self.handle)
+
+
+# Of recordings that are gone; all of a process are on one device.
+_SPARE: list[_Pool] = []
 
 
 class _Graph:

@@ -1,6 +1,7 @@
 """Recorded steps: the same texts, by recordings into which everything is baked that Python decided meanwhile."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ class Taped(TorchDispatchMode):
 @pytest.fixture
 def as_if_recorded(monkeypatch):
     monkeypatch.setattr(graphs, "_Graph", Taped)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(graphs, "_SPARE", [SimpleNamespace(handle=None) for _ in range(50)])
     for module in (latent_draw, masked_draw):
         monkeypatch.setattr(module, "pays", lambda device, family, steps: True)
     monkeypatch.setattr(Taped, "made", 0)
