@@ -135,7 +135,7 @@ class Classifier(Control[ClassifierParams]):
             """-log p(label given the expected words)."""
             return F.cross_entropy(widened(network(state.word_log_probs.exp())), classes, reduction="none")
 
-        return Energy(energy)
+        return Energy(energy, looks=True)
 
     def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
         """The judge's probability of the label; passed if no other label is likelier. Of a classifier of others

@@ -24,7 +24,7 @@ from dlmctl.control.evidence.beside import Counted
 from dlmctl.control.evidence.spans import leaf_classes
 from dlmctl.control.grouped import grouped
 from dlmctl.control.prepared import NO_ROOM
-from dlmctl.control.word_latents import word_latents
+from dlmctl.control.word_latents import looks, word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.models.numerics import widened
@@ -109,7 +109,7 @@ class SpanLabels(Labels):
             nats = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none")
             return (nats.view_as(weights) * weights).sum(-1) + beyond
 
-        return Energy(energy)
+        return Energy(energy, looks=looks(batch.vocabulary))
 
     def classifier_loss(
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Tensor]

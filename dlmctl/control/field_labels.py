@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.control.prepared import Energy, Prepared
 from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.word_latents import word_latents
+from dlmctl.control.word_latents import looks, word_latents
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.models.numerics import widened
@@ -111,7 +111,7 @@ class FieldLabels(Labels):
             log_probs = [widened(logits).log_softmax(-1) for logits in found]
             return -(torch.cat(log_probs, dim=-1) * chosen).sum(-1)
 
-        return Energy(energy)
+        return Energy(energy, looks=looks(batch.vocabulary))
 
     @property
     def _sizes(self) -> list[int]:

@@ -46,6 +46,7 @@ class _Grouped(Prepared):
             self.evidence = torch.zeros(len(batch), *known[0][1].shape[1:], device=batch.device)
             for rows, evidence in known:
                 self.evidence[rows] = evidence
+        self.looks = any(prepared.looks for _, prepared in groups)
         self.weighs = all(prepared.weighs for _, prepared in groups)
         tags: list[Sequence[str]] = [()] * len(batch)
         for rows, prepared in groups:

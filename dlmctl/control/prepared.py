@@ -48,12 +48,14 @@ class Prepared:
         evidence: ``[B, L, V]``, for each word how much likelier it makes what is wanted, in nats, where that is known
             for every word at once. It is added to the word logits at every step, in place of a gradient of the energy.
         weighs: whether ``evidence_given`` says the same anew at every step, because it depends on the other words.
+        looks: whether it looks at numbers in tensors, as by ``.tolist()``, so that it has to be called at every step.
         tags: of each text the label of each of its words, empty for none; models that read labels are told them.
     """
 
     exact = False
     evidence: Tensor | None = None
     weighs = False
+    looks = False
     tags: Sequence[Sequence[str]] | None = None
 
     @property
@@ -83,12 +85,12 @@ class Prepared:
         return logits
 
     def phase(self, t: float) -> Hashable:
-        """What ``constrain`` makes of the time: at times of the same phase it does the same. By default any two differ,
-        if there is a ``constrain``.
+        """What the time decides: at times of the same phase the methods here make the same calls. By default any two
+        differ if it ``looks`` or if there is a ``constrain``.
 
         Steps whose phase is the same may be recorded once and replayed on a GPU, without a call of any method here.
         """
-        return None if type(self).constrain is Prepared.constrain else t
+        return t if self.looks or type(self).constrain is not Prepared.constrain else None
 
     def verify(self, logits: Tensor) -> None:
         """Asked before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
@@ -106,11 +108,11 @@ class Energy(Prepared):
     """Guidance by an energy, given as a function of the state; see ``Prepared.energy``.
 
     Args:
-        exact: as of ``Prepared``.
+        exact, looks: as of ``Prepared``.
     """
 
-    def __init__(self, function: Callable[[ControlState], Tensor], *, exact: bool = False) -> None:
-        self.function, self.exact = function, exact
+    def __init__(self, function: Callable[[ControlState], Tensor], *, exact: bool = False, looks: bool = False) -> None:
+        self.function, self.exact, self.looks = function, exact, looks
 
     @property
     def home(self) -> str:
@@ -213,6 +215,9 @@ class PreparedAny(Prepared):
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
 
+    def phase(self, t: float) -> Hashable:
+        return tuple(part.prepared.phase(t) for part in self.parts)
+
     def energy(self, state: ControlState) -> Tensor:
         first, *others = (-part.weight * part.energy(state) for part in self.parts)
         for other in others:
@@ -229,6 +234,9 @@ class PreparedNot(Prepared):
 
     def __init__(self, part: Part) -> None:
         self.part = part
+
+    def phase(self, t: float) -> Hashable:
+        return self.part.prepared.phase(t)
 
     def energy(self, state: ControlState) -> Tensor:
         energy = self.part.energy(state)

@@ -25,7 +25,7 @@ from dlmctl.control.evidence.tags import (
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.control.prepared import Energy, Prepared
 from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.word_latents import word_latents
+from dlmctl.control.word_latents import looks, word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.models.numerics import widened
@@ -92,14 +92,15 @@ class WordLabels(Labels):
             allowed[torch.tensor(places).unbind(1)] = True
         allowed, missed = allowed.to(batch.device), beyond(list(map(len, wanted)), batch)
         words = allowed.any(-1)
+        # A place without wanted labels would be log 0; it is masked out of the sum.
+        others = ~allowed & words[..., None]
 
         def energy(state: ControlState) -> Tensor:
             log_probs = widened(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
-            # A place without wanted labels would be log 0; it is masked out of the sum.
-            found = log_probs.masked_fill(~allowed & words[..., None], -torch.inf).logsumexp(-1)
+            found = log_probs.masked_fill(others, -torch.inf).logsumexp(-1)
             return missed - (found * words).sum(-1)
 
-        return Energy(energy)
+        return Energy(energy, looks=looks(batch.vocabulary))
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:

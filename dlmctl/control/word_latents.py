@@ -10,6 +10,11 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import word_spans
 
 
+def looks(vocabulary: Tokenizer) -> bool:
+    """Whether ``word_latents`` looks at the words of the text; as of ``Prepared``."""
+    return isinstance(vocabulary, HuggingFaceTokenizer)
+
+
 def word_latents(state: ControlState) -> Tensor:
     """The latents ``[B, L, D]`` of a state, those of each word in one place: as they are where tokens are words, else
     pooled over the tokens of the words that are likeliest now, whose bounds are read anew whenever this is asked."""

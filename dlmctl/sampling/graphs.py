@@ -44,6 +44,7 @@ class Recorded:
     def __init__(self, on: bool) -> None:
         self.on = on
         self.pool: _Pool | None = None
+        self.left: Any = None
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, _Graph] = {}
 
@@ -70,6 +71,8 @@ class Recorded:
                 self.graphs[key] = self._record(function, inputs)
             except Exception as error:  # called as it is, it works or says what is wrong
                 self.on = False
+                if self.left is not None:  # memory in which a recording broke off takes no other
+                    self.left.detach()
                 warnings.warn(f"steps are not recorded as CUDA graphs: {error}".splitlines()[0], stacklevel=2)
                 return function(*inputs)
         return self.graphs[key](inputs)
@@ -77,7 +80,7 @@ class Recorded:
     def _record(self, function: Callable[..., Outputs], inputs: Sequence[Tensor | None]) -> _Graph:
         if self.pool is None:
             self.pool = _SPARE.pop() if _SPARE else _Pool()
-            weakref.finalize(self, _SPARE.append, self.pool)
+            self.left = weakref.finalize(self, _SPARE.append, self.pool)
         return _Graph(function, inputs, self.pool.handle)
 
 

@@ -67,7 +67,8 @@ class LatentSteered(Steered):
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
         # To ask for the words costs a few calls, but where something must hold exactly.
-        self.ended = Recorded(recorded and control is not None and control.phase(0.0) != control.phase(1.0))
+        settles = control is not None and control.phase(0.0) != control.phase(1.0)
+        self.ended = Recorded(recorded and settles and not any(part.prepared.looks for part in self.parts))
         self.pushed = Recorded(recorded)
 
     @torch.no_grad()
@@ -131,7 +132,7 @@ class LatentSteered(Steered):
         if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
             return moved.x
         times = torch.full((len(moved.x),), s, dtype=torch.float64, device=moved.x.device)
-        (x,) = self.pushed(None, self._langevin, moved.x, moved.mean, moved.variance, times, self.previous)
+        (x,) = self.pushed(self.kind(s), self._langevin, moved.x, moved.mean, moved.variance, times, self.previous)
         assert x is not None
         return x
 

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from controls import Contains, Infill, Length, Pos, Semantic, SyntaxTree
+from dlmctl import Energy
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
@@ -125,6 +126,38 @@ def test_what_looks_at_numbers_is_called_as_it_is(as_if_recorded):
         found = [recorded(None, looks, x * number)[0].tolist() for number in range(4)]
     assert found == [[0.0, 0.0], [2.0, 2.0], [8.0, 8.0], [18.0, 18.0]]
     assert not recorded.on
+    spare = len(graphs._SPARE)
+    del recorded
+    assert len(graphs._SPARE) == spare  # nobody is given memory in which a recording broke off
+
+
+def test_memory_is_handed_on(as_if_recorded):
+    recorded, spare = Recorded(True), len(graphs._SPARE)
+    for _ in range(3):
+        recorded(None, lambda x: (x,), torch.ones(1))
+    assert len(graphs._SPARE) == spare - 1
+    del recorded
+    assert len(graphs._SPARE) == spare
+
+
+def test_what_says_that_it_looks_is_called_at_every_step(e2e, as_if_recorded):
+    class Looking(Pos):
+        calls = 0
+
+        def prepare(self, batch):
+            inner = super().prepare(batch)
+
+            def energy(state):
+                Looking.calls += 1
+                found = inner.energy(state)
+                return found * (1.0 if float(found.detach().sum()) > -1e9 else 2.0)
+
+            return Energy(energy, looks=True)
+
+    pos = CONTROLS["pos"]
+    never = {"steps": 6, "patience": 1.0}
+    assert drawn(e2e, Looking(tags=pos.sets[0].tags), **never) == drawn(e2e, pos, **never, compile=False)
+    assert Looking.calls == 6 * 3
 
 
 def test_kinds_are_recorded_apart(as_if_recorded):

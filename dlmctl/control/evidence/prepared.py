@@ -36,9 +36,9 @@ class Evidence:
     rows: Tensor
     index: Tensor
 
-    def at(self) -> Tensor:
-        """Nats ``[B, L, V]``."""
-        return self.rows[self.index]
+    def at(self, device: torch.device | str = "cpu") -> Tensor:
+        """Nats ``[B, L, V]`` on a device, to which the factors travel."""
+        return self.rows.to(device)[self.index.to(device)]
 
     def scaled(self, weight: float) -> Evidence:
         """The same evidence, ``weight`` times as strong."""
@@ -90,7 +90,7 @@ class PreparedEvidence(Prepared):
     ) -> None:
         for row, layout in enumerate(batch.layouts):
             evidence.index[row, layout.positions - SPECIAL + 1 :] = 0
-        self.evidence: Tensor = evidence.at().to(batch.device)
+        self.evidence: Tensor = evidence.at(batch.device)
         self.words = (evidence.index > 0).to(batch.device)
         self.beyond, self.tags = beyond(counts, batch), tags
 
