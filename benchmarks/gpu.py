@@ -49,7 +49,14 @@ class Bench:
 
     def __init__(self, out: Path, device: torch.device, seconds: float) -> None:
         self.out, self.device, self.end = out, device, time.monotonic() + seconds
-        self.found: dict[str, Any] = {"machine": machine(device), "cases": [], "equal": [], "steps": [], "busy": []}
+        self.found: dict[str, Any] = {
+            "machine": machine(device),
+            "cases": [],
+            "equal": [],
+            "same": [],
+            "steps": [],
+            "busy": [],
+        }
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -62,7 +69,7 @@ class Bench:
         Raises:
             TooSlow: it takes more than its share.
         """
-        watch = more.pop("watch", lambda step: None)
+        watch, batch = more.pop("watch", lambda step: None), more.pop("batch", texts)
         limit = time.monotonic() + min(MOST_SECONDS, max(1.0, self.left()))
 
         def on_step(step: Any) -> None:
@@ -72,7 +79,7 @@ class Bench:
 
         chosen = settings_of(preset, "masked" if isinstance(pretrained.model, MaskedLM) else "gaussian")
         sampler = chosen.sampler.model_copy(update=more)
-        plan = Plan(pretrained, control, sampler, chosen.guidance, texts)
+        plan = Plan(pretrained, control, sampler, chosen.guidance, batch)
         self.wait()
         started = time.perf_counter()
         drawn = list(draw_texts(plan, [Draw(0, sample) for sample in range(texts)], on_step=on_step))
@@ -130,6 +137,23 @@ class Bench:
         equal = sum(one == other for one, other in zip(*words, strict=True))
         apart = [float((a - b).abs().max()) if a.shape == b.shape else None for a, b in zip(*paths, strict=False)]
         self.note("equal", {"text": name, "texts": texts, "equal": equal, "apart": apart, "words": words[0][:2]})
+
+    def same(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
+        """The same texts in float32 where steps are not recorded, and in batches of three."""
+        try:
+            for what, change in (("recorded or not", {"compile": False}), ("in threes", {"batch": 3})):
+                drawn = [
+                    self.draw(pretrained, control, "fast", texts, precision="fp32", **more)[0] for more in ({}, change)
+                ]
+                equal = sum(one.words == other.words for one, other in zip(*drawn, strict=True))
+                bits = sum(
+                    bool((one.latent == other.latent).all())
+                    for one, other in zip(*drawn, strict=True)
+                    if one.latent.shape == other.latent.shape
+                )
+                self.note("same", {"text": name, "what": what, "texts": texts, "equal": equal, "bits": bits})
+        except TooSlow:
+            self.note("same", {"text": name, "what": "too slow", "texts": texts, "equal": None})
 
     def calls(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
         """Calls of a step by kind where none is recorded, and how often one waited for the device, as CUDA itself
@@ -219,6 +243,7 @@ def table(found: dict[str, Any]) -> list[str]:
             f"{row.get('kernel_seconds')} s"
         )
     lines += ["", *(f"{row['text']}: {row['equal']} of {row['texts']} texts as on the CPU" for row in found["equal"])]
+    lines += [f"{row['text']}, {row['what']}: {row['equal']} of {row['texts']} texts the same" for row in found["same"]]
     return [*lines, "", *(f"{name}: {goal:g} wanted, {reached(found, name)} reached" for name, goal in GOALS.items())]
 
 
@@ -277,6 +302,8 @@ def main() -> None:
     on.model.to(bench.device)
     for name in ("free", "pos", "tree"):
         bench.compared(name, on, cpu, CONTROLS[name], 4)
+    for name in ("free", "pos", "contains"):
+        bench.same(name, on, CONTROLS[name], 8)
     run(bench, on, given.masked, given.texts)
     lines = table(bench.found)
     (given.out / "gpu.md").write_text("\n".join(lines) + "\n")

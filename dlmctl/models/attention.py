@@ -11,8 +11,9 @@ from torch import Tensor
 from dlmctl.models.numerics import widened
 
 # On a CPU the fused kernel works through blocks made for long sequences; for the lengths of sentences two plain matrix
-# products are quicker, most of all in the backward pass and in bfloat16.
-SHORT = 128
+# products are quicker, most of all in the backward pass and in bfloat16. On a GPU its blocks are of 64 positions,
+# most of them empty where a text has a dozen.
+SHORT, SHORT_GPU = 128, 32
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
@@ -23,7 +24,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
         mask: broadcast to ``[B, heads, L, S]``; only true places are attended to.
         dropout: probability with which a weight is dropped.
     """
-    if q.device.type != "cpu" or max(q.shape[-2], k.shape[-2]) > SHORT:
+    if max(q.shape[-2], k.shape[-2]) > (SHORT if q.device.type == "cpu" else SHORT_GPU):
         return F.scaled_dot_product_attention(q, k, v, mask, dropout)
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
