@@ -158,6 +158,8 @@ class Bench:
     def calls(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
         """Calls of a step by kind where none is recorded, and how often one waited for the device, as CUDA itself
         says, where they are."""
+        if self.left() < 5:
+            return
         try:
             found = {"text": name, "texts": texts, **counted(pretrained, control, texts, 16).a_step()}
             if self.device.type == "cuda":
@@ -271,8 +273,6 @@ def run(bench: Bench, on: Pretrained, masked: Path | None, texts: Sequence[int])
             bench.timed(name, on, CONTROLS[name], "fast", count, compile=False)
     for name in ("tree", "semantic", "infill", "contains", "avoid"):
         bench.timed(name, on, CONTROLS[name], "fast", 32)
-    for name in ("free", "pos", "tree", "contains"):
-        bench.calls(name, on, CONTROLS[name], 32)
     if masked is not None:
         model = masked_model(masked)
         model.model.to(bench.device)
@@ -283,6 +283,8 @@ def run(bench: Bench, on: Pretrained, masked: Path | None, texts: Sequence[int])
                     bench.timed(name, model, control, preset, count)
         bench.calls("masked free", model, None, 32)
         bench.calls("masked pos", model, frame, 32)
+    for name in ("free", "pos", "tree", "contains"):
+        bench.calls(name, on, CONTROLS[name], 32)
     bench.busy("pos", on, CONTROLS["pos"], 32)
     bench.busy("pos", on, CONTROLS["pos"], max(texts))
 
