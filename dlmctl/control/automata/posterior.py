@@ -66,11 +66,11 @@ def infer(scores: Tensor, automata: Automata, words: Tensor) -> Inference:
     reached = torch.full_like(behind[0], -torch.inf)
     reached[:, 0] = 0.0
     summed = automata.summed(scores)
-    ratios = []
+    ratios, within = [], _within(words, scores.shape[1])
     for at in range(scores.shape[1]):
         ratios.append(automata.between(reached, behind[at + 1]) - log_p[:, None])
         stepped = automata.on(summed[:, at], reached)
-        reached = torch.where((at < words)[:, None], stepped, reached)
+        reached = torch.where(within[at][:, None], stepped, reached)
     return Inference(log_p, automata.of_classes(torch.stack(ratios, 1)))
 
 
@@ -151,10 +151,10 @@ def _backward(scores: Tensor, automata: Automata, words: Tensor, best: bool = Fa
     summed = automata.summed(scores, best)
     rest = torch.zeros_like(scores[:, :1, 0]).expand(automata.accepting.shape)
     rest = rest.masked_fill(~automata.accepting, -torch.inf)
-    found = [rest]
+    found, within = [rest], _within(words, scores.shape[1])
     for at in reversed(range(scores.shape[1])):
         stepped = automata.back(summed[:, at], rest, best)
-        rest = torch.where((at < words)[:, None], stepped, rest)
+        rest = torch.where(within[at][:, None], stepped, rest)
         found.append(rest)
     return found[::-1]
 
@@ -163,13 +163,18 @@ def _on_path(window: Tensor, scores: Tensor, behind: list[Tensor], automata: Aut
     """``window [B, N, V]`` with -inf off the path of classes that is best at each word, by its ``scores [B, N, C]`` and
     what is ``behind`` it."""
     state = torch.zeros(len(window), dtype=torch.long, device=window.device)
-    path, summed = [], automata.summed(scores, best=True)
+    path, summed, within = [], automata.summed(scores, best=True), _within(words, scores.shape[1])
     for at in range(window.shape[1]):
         chosen, after = automata.step(state, scores[:, at], summed[:, at], behind[at + 1])
         path.append(chosen)
-        state = torch.where(at < words, after, state)
+        state = torch.where(within[at], after, state)
     off = automata.classes[:, None] != torch.stack(path, 1)[..., None]
     return window.masked_fill(off & _inside(behind[0][:, 0], window, words), -torch.inf)
+
+
+def _within(words: Tensor, most: int) -> tuple[Tensor, ...]:
+    """For each of ``most`` places of words, which rows ``[B]`` have a word there."""
+    return (torch.arange(most, device=words.device)[:, None] < words).unbind(0)
 
 
 def _window(log_probs: Tensor, words: Tensor, first: int, most: int | None = None) -> Tensor:
