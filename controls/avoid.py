@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
-from dlmctl.control.automata import Alphabet, Asked, Automaton, Demand, HeldTokens, HeldWords, alphabet_of, avoiding
-from dlmctl.text.tokenizer import HuggingFaceTokenizer
+from dlmctl.control.automata import Alphabet, Asked, Automaton, avoiding, held_to
 
 from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, WordControl, occurrences, split_phrases
 
@@ -39,24 +39,17 @@ class Avoid(WordControl[AvoidParams]):
         return 1, ANY_NUMBER
 
     def prepare(self, batch: BatchContext[AvoidParams]) -> Prepared:
-        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-            return HeldTokens(batch, [[self.asked(params)] for params in batch.params])
-        return HeldWords(batch, [[self._demand(params, batch)] for params in batch.params])
+        return held_to(batch, [self.asked(params) for params in batch.params])
 
     def asked(self, params: AvoidParams) -> Asked:
         phrases = tuple(map(tuple, split_phrases(params.words, self.split)))
 
-        def language(alphabet: Alphabet) -> Automaton:
-            return avoiding(alphabet, [[alphabet.ids[word] for word in phrase] for phrase in phrases])
+        def language(alphabet: Alphabet) -> Automaton | None:
+            # A word outside the vocabulary cannot occur, nor can a phrase with one.
+            found = [ids for phrase in phrases if (ids := alphabet.numbers(phrase)) is not None]
+            return avoiding(alphabet, found) if found else None
 
-        return Asked(self.name, phrases, tuple(word for phrase in phrases for word in phrase), language)
-
-    def _demand(self, params: AvoidParams, batch: BatchContext[AvoidParams]) -> Demand:
-        vocabulary = batch.vocabulary
-        encoded = [vocabulary.encode(phrase)[1:-1] for phrase in split_phrases(params.words, self.split)]
-        # A word outside the vocabulary cannot occur, nor can a phrase with one.
-        ids = [phrase for phrase in encoded if vocabulary.unk_id not in phrase]
-        return Demand(self.name, avoiding(alphabet_of(vocabulary), ids) if ids else None)
+        return Asked(self.name, phrases, tuple(itertools.chain(*phrases)), language, needs_words=False)
 
     def check(self, params: AvoidParams, words: Sequence[str]) -> Check:
         """Passed if none of the phrases occurs; the score is the share of those that do not."""

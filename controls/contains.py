@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
-from dlmctl.control.automata import Asked, Demand, HeldTokens, HeldWords
-from dlmctl.text.tokenizer import HuggingFaceTokenizer
-from dlmctl.text.vocabulary import known_ids
+from dlmctl.control.automata import Asked, held_to
 
 from .phrases import ANY_NUMBER, Phrases, WordControl, occurrences, split_phrases
 
@@ -44,17 +43,8 @@ class Contains(WordControl[ContainsParams]):
         return sum(map(len, self.phrases(params))), ANY_NUMBER
 
     def prepare(self, batch: BatchContext[ContainsParams]) -> Prepared:
-        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-            return HeldTokens(batch, [[self.asked(params)] for params in batch.params])
-        rows = []
-        for params in batch.params:
-            ids = tuple(tuple(known_ids(phrase, batch.vocabulary, self.name)) for phrase in self.phrases(params))
-            rows.append([Demand(self.name, phrases=ids)])
-        return HeldWords(batch, rows)
-
-    def asked(self, params: ContainsParams) -> Asked:
-        phrases = tuple(map(tuple, self.phrases(params)))
-        return Asked(self.name, phrases, tuple(word for phrase in phrases for word in phrase), phrases=phrases)
+        rows = [tuple(map(tuple, self.phrases(params))) for params in batch.params]
+        return held_to(batch, [Asked(self.name, row, tuple(itertools.chain(*row)), phrases=row) for row in rows])
 
     def check(self, params: ContainsParams, words: Sequence[str]) -> Check:
         """The share of the phrases that occur."""

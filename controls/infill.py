@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.allowed import only_words
-from dlmctl.control.automata import HeldTokens, asked_of
+from dlmctl.control.automata import asked_of, held_to
 from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
@@ -102,7 +102,7 @@ class Infill(WordControl[InfillParams]):
         if isinstance(batch.vocabulary, HuggingFaceTokenizer):
             plainly = [[_plain(piece) for piece in self.pieces(params)] for params in batch.params]
             trees = [Chain(tuple(pieces)) for pieces in plainly]
-            return HeldTokens(batch, [[asked_of(self.name, tree, batch.vocabulary)] for tree in trees])
+            return held_to(batch, [asked_of(self.name, tree) for tree in trees])
         texts = []
         for params, draw, layout in zip(batch.params, batch.draws, batch.layouts, strict=True):
             pieces = self.pieces(params)

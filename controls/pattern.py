@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pydantic import Field, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, Prepared
-from dlmctl.control.automata import Demand, HeldTokens, HeldWords, alphabet_of, asked_of, escaped, parse, pattern
-from dlmctl.control.automata.syntax import CLASSES, Literal, Node, labels, match, word_range
+from dlmctl.control.automata import asked_of, escaped, held_to, parse
+from dlmctl.control.automata.syntax import CLASSES, Node, match, word_range
 from dlmctl.text.spelling import split_words
-from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
-from dlmctl.text.vocabulary import known_ids
 
 from .phrases import ANY_NUMBER, WordControl
 
@@ -57,22 +55,12 @@ class Pattern(WordControl[PatternParams]):
         return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
 
     def prepare(self, batch: BatchContext[PatternParams]) -> Prepared:
-        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-            return HeldTokens(
-                batch, [[asked_of(self.name, self.tree(params), batch.vocabulary)] for params in batch.params]
-            )
-        made = {params.match: _demand(self.tree(params), batch.vocabulary) for params in batch.params}
-        return HeldWords(batch, [[made[params.match]] for params in batch.params])
+        return held_to(batch, [asked_of(self.name, self.tree(params)) for params in batch.params])
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PatternParams]:
         """The first and the last word of each sentence, any words between."""
         return [PatternParams(match=_framed(words)) for words in sentences]
-
-
-def _demand(tree: Node, vocabulary: Tokenizer) -> Demand:
-    known_ids([label.word for label in labels(tree) if isinstance(label, Literal)], vocabulary, "pattern")
-    return Demand("pattern", pattern(tree, alphabet_of(vocabulary)))
 
 
 def _framed(words: Sequence[str]) -> str:

@@ -19,10 +19,10 @@ from dlmctl.control.automata import (
     token_language,
 )
 from dlmctl.control.automata import transitions as transitions_of
+from dlmctl.control.automata.asked import Asked, asked_length, asked_of
 from dlmctl.control.automata.dfa import shortest
 from dlmctl.control.automata.languages import avoiding
 from dlmctl.control.automata.syntax import match
-from dlmctl.control.automata.tokens import Asked, asked_length, asked_of
 from dlmctl.errors import RecipeError
 from dlmctl.text.tokens import plain_words
 from tests.tokens.test_tokens import wrapped
@@ -66,7 +66,7 @@ def cases(tokenizer):
     for text in PATTERNS:
         tree = parse(text, tokenizer.split)
         try:
-            found.append((asked_of("pattern", tree, tokenizer), lambda words, tree=tree: match(tree, tuple(words))[0]))
+            found.append((asked_of("pattern", tree), lambda words, tree=tree: match(tree, tuple(words))[0]))
         except RecipeError:
             assert tokenizer is tokenizer_of("word pieces")  # which has no bytes
     return found

@@ -1,7 +1,9 @@
 """Exact constraints as one automaton over words: patterns, phrases, word lists, lengths, and their product."""
 
+from dlmctl.control.automata.asked import Asked, asked_length, asked_of
 from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.held import Demand, Held, language_of, possible_lengths
+from dlmctl.control.automata.held_to import held_to
 from dlmctl.control.automata.languages import (
     Alphabet,
     avoiding,
@@ -25,7 +27,7 @@ from dlmctl.control.automata.posterior import (
 from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
 from dlmctl.control.automata.regex import escaped, parse
 from dlmctl.control.automata.rows import merged
-from dlmctl.control.automata.tokens import Asked, HeldTokens, asked_length, asked_of, token_language
+from dlmctl.control.automata.tokens import HeldTokens, token_language
 from dlmctl.control.automata.transitions import Automata, stacked
 from dlmctl.control.automata.words import HeldWords, alphabet_of
 
@@ -52,6 +54,7 @@ __all__ = [
     "ended",
     "escaped",
     "everything",
+    "held_to",
     "in_likely_order",
     "in_order",
     "intersection",

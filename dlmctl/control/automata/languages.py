@@ -11,6 +11,7 @@ from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Bools, Ints, p
 from dlmctl.control.automata.nfa import determinised
 from dlmctl.control.automata.syntax import Literal, Node, labels, matches
 from dlmctl.errors import RecipeError
+from dlmctl.text.spelling import plain
 
 
 class Alphabet:
@@ -29,6 +30,11 @@ class Alphabet:
         self.words = list(words)
         self.ids = {word: index for index, word in enumerate(words) if word is not None}
         self.is_word: Bools = np.array([word is not None for word in words], dtype=bool)
+
+    def numbers(self, words: Sequence[str]) -> list[int] | None:
+        """The ids of words, of a sign that without marks of spacing if need be; None if a word has none."""
+        ids = [self.ids.get(word, self.ids.get(plain(word))) for word in words]
+        return None if None in ids else [index for index in ids if index is not None]
 
 
 def pattern(node: Node, alphabet: Alphabet) -> Automaton:

@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
+from dlmctl.control.automata.asked import Asked
 from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.held import SHARPNESS, Held
-from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, length, pattern, stopped
+from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, stopped
 from dlmctl.control.automata.lifted import Units, characters_for, lifted, units_of
 from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersection, joined
 from dlmctl.control.automata.rows import HeldRows
 from dlmctl.control.automata.spelled import Spelled, alphabet_for
-from dlmctl.control.automata.syntax import Literal, Node, labels
 from dlmctl.errors import RecipeError
 from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import plain_words
-
-
-class Asked(NamedTuple):
-    """What one control asks of the words of one text, whatever the tokens.
-
-    Attributes:
-        name: of the control, for messages.
-        key: tells it apart from all others, with the name.
-        words: that it names.
-        language: makes the automaton over an alphabet with those words; None where all is asked by ``phrases``.
-        phrases: words of phrases that are all to occur, in any order.
-    """
-
-    name: str
-    key: Hashable
-    words: tuple[str, ...] = ()
-    language: Callable[[Alphabet], Automaton] | None = None
-    phrases: tuple[tuple[str, ...], ...] = ()
-
-
-def asked_of(name: str, tree: Node, tokenizer: HuggingFaceTokenizer) -> Asked:
-    """A pattern that the whole text matches.
-
-    Raises:
-        RecipeError: the tokenizer cannot write a word of it.
-    """
-    words = tuple(dict.fromkeys(label.word for label in labels(tree) if isinstance(label, Literal)))
-    _require_written(words, _units(tokenizer), name)
-    return Asked(name, tree, words, lambda alphabet: pattern(tree, alphabet))
-
-
-def asked_length(least: int, most: int) -> Asked:
-    """A number of words."""
-    return Asked("length", (least, most), language=lambda alphabet: length(alphabet, least, most))
 
 
 class HeldTokens(HeldRows[Asked]):
@@ -122,7 +87,9 @@ def token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Asked]) -> A
 
 def _token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Asked]) -> Automaton:
     units = _units(tokenizer)
-    _require_written([word for one in asked for phrase in one.phrases for word in phrase], units, _names(asked))
+    for one in asked:
+        if one.needs_words:
+            _require_written(one.words, units, one.name)
     alphabet = alphabet_for(sorted({word for one in asked for word in one.words}))
     characters, fault = characters_for(units), TooLarge("")
     for language in (_in_any_order, _in_given_order):
@@ -169,7 +136,8 @@ def _in_given_order(asked: Sequence[Asked], alphabet: Alphabet) -> Automaton:
 
 
 def _beside_phrases(asked: Sequence[Asked], alphabet: Alphabet) -> Automaton:
-    parts = [(one.name, one.language(alphabet)) for one in asked if one.language is not None]
+    made = [(one.name, one.language(alphabet)) for one in asked if one.language is not None]
+    parts = [(name, language) for name, language in made if language is not None]
     return joined(parts) if parts else everything(alphabet)
 
 
@@ -182,7 +150,7 @@ def _contrary(row: Sequence[Asked]) -> Asked:
     name = f"not {_names(row)}"
     words = tuple(word for one in row for word in one.words)
     key = ("not", *((one.name, one.key) for one in row))
-    return Asked(name, key, words, lambda alphabet: complement(_in_any_order(row, alphabet)))
+    return Asked(name, key, words, lambda alphabet: complement(_in_any_order(row, alphabet)), needs_words=False)
 
 
 def _require_written(words: Sequence[str], units: Units, control: str) -> None:
