@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.errors import RecipeError
 from dlmctl.generation.arguments import check_given, read_extent, read_rounds, read_settings, read_traced, whole
 from dlmctl.generation.company import ALONE, Company, with_company
+from dlmctl.generation.options import Look
 from dlmctl.generation.prompts import Asked, Label, read_prompt
 from dlmctl.generation.results import Generation
 from dlmctl.generation.rounds import Rounds, Watching, draw_rounds
@@ -50,10 +51,7 @@ def draw_recipe(
     *,
     samples: Sequence[int] | None = None,
     company: Company = ALONE,
-    progress: Progress | None = None,
-    on_step: OnStep | None = None,
-    trace: bool | int | Sequence[int] = False,
-    watch: OnFrames | None = None,
+    **look: Unpack[Look],
 ) -> Generation:
     """The texts of a recipe under a control, with its settings; arguments and errors as ``generate``."""
     return generate(
@@ -72,10 +70,7 @@ def draw_recipe(
         batch_size=recipe.batch_size,
         device=recipe.device,
         company=company,
-        progress=progress,
-        on_step=on_step,
-        trace=trace,
-        watch=watch,
+        **look,
     )
 
 

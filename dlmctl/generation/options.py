@@ -1,4 +1,4 @@
-"""The arguments of ``Model.generate`` and ``Model.stream``, which they hand on to ``generate`` as they are."""
+"""Arguments of ``generate`` that are handed on to it as they are: of models, of recipes and of rows of targets."""
 
 from __future__ import annotations
 
@@ -8,12 +8,27 @@ from typing import Any, TypedDict
 from dlmctl.generation.prompts import Asked, Label
 from dlmctl.recipe.presets import Preset
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
+from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
 
 
-class Options(TypedDict, total=False):
+class Traced(TypedDict, total=False):
+    """What is to be seen of how texts come about; each as of ``dlmctl.generation.generate.generate``."""
+
+    on_step: OnStep | None
+    trace: bool | int | Sequence[int]
+    watch: OnFrames | None
+
+
+class Look(Traced, total=False):
+    """The same, with what sees the steps done."""
+
+    progress: Progress | None
+
+
+class Options(Traced, total=False):
     """Each as of ``dlmctl.generation.generate.generate``, which says what it means and what it is by default."""
 
     label: Label | Sequence[Label] | None
@@ -31,6 +46,3 @@ class Options(TypedDict, total=False):
     batch_size: int
     deterministic: bool
     device: str
-    on_step: OnStep | None
-    trace: bool | int | Sequence[int]
-    watch: OnFrames | None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Unpack
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
@@ -15,6 +15,7 @@ from dlmctl.generation.company import Company, distinct_of
 from dlmctl.generation.diagnose import at_its_setting, examine, load_model
 from dlmctl.generation.generate import draw_recipe, require_plain
 from dlmctl.generation.identity import about_run
+from dlmctl.generation.options import Look
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation
 from dlmctl.generation.targets import TargetRun, read_targets
@@ -117,8 +118,8 @@ class Work:
         if table is not None:
             self.rows = TargetRun(recipe, table, pretrained, strict=strict, distinct=self.distinct)
 
-    def draw(self, numbers: Sequence[int], **look: Any) -> Generation:
-        """The texts of some samples; ``look`` are the arguments of ``generate`` by which one looks on.
+    def draw(self, numbers: Sequence[int], **look: Unpack[Look]) -> Generation:
+        """The texts of some samples.
 
         Raises:
             UserError: as ``run_recipe``; the message names the line of the recipe, or of the row.
@@ -132,7 +133,7 @@ class Work:
                 examine(self.recipe, self.pretrained, self.origin)  # says the same, and on which line
             raise at_its_setting(error, self.origin) from None
 
-    def _plainly(self, numbers: Sequence[int], look: Mapping[str, Any]) -> Generation:
+    def _plainly(self, numbers: Sequence[int], look: Look) -> Generation:
         """The texts of a recipe without targets."""
         recipe, fault = self.recipe, None if self.origin is None else self.origin.error
         control: Control[Any] | None = build_control(recipe.control_specs())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.company import Company
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.generate import draw_recipe
+from dlmctl.generation.options import Look
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.generation.target_rows import RowReader, Target, check_columns, control_of, located
@@ -102,8 +103,8 @@ class TargetRun:
         """The row, from 0, that a sample belongs to."""
         return sample // self.recipe.samples
 
-    def draw(self, samples: Sequence[int], look: Mapping[str, Any]) -> Generation:
-        """The texts of some samples, in order; ``look`` are the arguments of ``generate`` by which one looks on.
+    def draw(self, samples: Sequence[int], look: Look) -> Generation:
+        """The texts of some samples, in order.
 
         Raises:
             RecipeError: with ``strict``, a row cannot be met; the message names its line.
@@ -143,7 +144,7 @@ class TargetRun:
                 return located(fault, row)
         return None
 
-    def _drawn(self, asked: Asked, look: Mapping[str, Any]) -> Iterator[Generation]:
+    def _drawn(self, asked: Asked, look: Look) -> Iterator[Generation]:
         """The texts of the rows that can be met, and for the others why not."""
         try:
             result = self._together(asked, look)
@@ -165,7 +166,7 @@ class TargetRun:
             return
         yield result
 
-    def _together(self, asked: Asked, look: Mapping[str, Any]) -> Generation:
+    def _together(self, asked: Asked, look: Look) -> Generation:
         control, prompt, places = self._laid_out(asked)
         rows = {sample: asked.targets[row].row for sample, (row, _) in places.items()}
         result = draw_recipe(
