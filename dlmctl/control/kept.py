@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import Field
 
@@ -29,15 +28,8 @@ class Kept(Control[KeptParams]):
     def by_sample(cls, kept: Mapping[int, KeptParams]) -> Kept:
         """The words of some samples by their numbers; no other ones may be drawn."""
         made = cls(words=[None])
-        made.sets, made.samples = tuple(kept.values()), kept
+        made.sets, made.places = tuple(kept.values()), {sample: at for at, sample in enumerate(kept)}
         return made
-
-    def __init__(self, **params: Any) -> None:
-        super().__init__(**params)
-        self.samples: Mapping[int, KeptParams] = {}
-
-    def dealt(self, sample: int) -> KeptParams:
-        return self.samples[sample] if self.samples else super().dealt(sample)
 
     def word_range(self, params: KeptParams) -> tuple[int, int]:
         return len(params.words), len(params.words)
