@@ -185,9 +185,9 @@ def padded(split: Split, rows: np.ndarray, width: int, pad_id: int) -> np.ndarra
 
 
 def stream(
-    split: Split, plan: BatchPlan, pad_id: int, *, skip: int = 0, rank: int = 0, world: int = 1
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless ``(ids [rows, width], row numbers)`` batches, epoch after epoch, starting after ``skip`` batches.
+    split: Split, plan: BatchPlan, *, skip: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Endless batches as ``(row numbers, width)``, epoch after epoch, starting after ``skip`` batches.
 
     With several processes each takes every ``world``-th batch of the same plan.
 
@@ -207,7 +207,6 @@ def stream(
         batches = plan.epoch(split.lengths, epoch)
         batches = batches[: max(world, len(batches) // world * world)]
         mine = [batches[at % len(batches)] for at in range(rank, len(batches), world)]
-        for rows, width in mine[skip:]:
-            yield padded(split, rows, width, pad_id), rows
+        yield from mine[skip:]
         skip = max(0, skip - len(mine))
         epoch += 1

@@ -7,6 +7,7 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from dlmctl.diffusion.masked_base import Context, MaskedModel, TextSettings
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
+from dlmctl.models.word_head import WordHead, token_nats
 from dlmctl.text.tokenizer import Tokenizer
 
 # Below this time next to nothing is masked, and the weight 1 / t grows without bound (LLaDA, algorithm 1).
@@ -131,6 +133,19 @@ class MaskedLM(MaskedModel):
         hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned)
         return self.denoiser.logits(hidden, positions)[..., : self.config.vocab_size]
 
+    def nats(
+        self,
+        canvas: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+    ) -> Tensor:
+        """As ``MaskedModel.nats``; the scores of all words stand for a few positions at a time."""
+        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned)
+        return token_nats(hidden.flatten(0, 1).index_select(0, positions), WordHead(self.embeddings), targets)
+
 
 def _without_denoiser(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
     inner = f"{prefix}denoiser."
@@ -201,6 +216,21 @@ def mask_by_time(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, 
     return places & (order < t[:, None]), 1 / t
 
 
+def most_masked(words: Tensor, share: Tensor, objective: str) -> int:
+    """So many of ``words [B]`` places a row are masked in all, at most, at the ``share [B]`` of each, both on the CPU.
+
+    Of ``mask_by_count`` the number; of ``mask_by_time`` one that it exceeds with a probability of 1e-15 (Bernstein's
+    inequality).
+    """
+    if objective == "count":
+        return int(torch.minimum((share * words).long() + 1, words).sum())
+    t = LEAST_TIME + (1 - LEAST_TIME) * share
+    mean, variance = float((words * t).sum()), float((words * t * (1 - t)).sum())
+    nats = 15 * math.log(10)
+    beyond = nats / 3 + math.sqrt((nats / 3) ** 2 + 2 * nats * variance)
+    return min(int(words.sum()), math.ceil(mean + beyond))
+
+
 Masking = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 MASKINGS: dict[str, Masking] = {"count": mask_by_count, "time": mask_by_time}
 
@@ -227,10 +257,10 @@ def masked_nats(
     at = found.flatten()
     real, at = at >= 0, at.clamp(min=0)
     canvas = noised(ids, masked, model.mask_id)
-    logits = model.logits(canvas, at, attention_mask=attention_mask, aligned=aligned)
-    nats = F.cross_entropy(logits, ids.flatten()[at], reduction="none")
+    targets = ids.flatten().index_select(0, at)
+    nats = model.nats(canvas, at, targets, attention_mask=attention_mask, aligned=aligned)
     rows = at // ids.shape[1]
-    weighted = nats * torch.where(real, weights[rows], 0.0).to(nats)
+    weighted = nats * torch.where(real, weights.index_select(0, rows), 0.0).to(nats)
     return torch.zeros(len(ids), dtype=nats.dtype, device=nats.device).index_add(0, rows, weighted)
 
 
@@ -242,11 +272,11 @@ class Noise(NamedTuple):
 
     @classmethod
     def drawn(cls, ids: Tensor, generator: torch.Generator | None = None) -> Noise:
-        """Noise for ``ids [B, L]``, from a generator on their device."""
-        offset, order = (
-            torch.rand(shape, generator=generator, device=ids.device, dtype=torch.float64) for shape in ((), ids.shape)
-        )
-        return cls(offset, order)
+        """Noise for ``ids [B, L]``, from a generator on their device; without one the offset, of which follows how many
+        words are masked, is drawn on the CPU."""
+        where = torch.device("cpu") if generator is None else ids.device
+        offset = torch.rand((), generator=generator, device=where, dtype=torch.float64)
+        return cls(offset, torch.rand(ids.shape, generator=generator, device=ids.device, dtype=torch.float64))
 
 
 @torch.no_grad()

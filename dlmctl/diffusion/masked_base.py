@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -92,3 +93,19 @@ class MaskedModel(nn.Module):
             context: a prompt before each row, of models that take one.
         """
         raise NotImplementedError
+
+    def nats(
+        self,
+        canvas: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-entropy in nats of the tokens ``targets [N]`` at ``positions [N]`` of ``canvas [B, L]``: ``[N]``.
+
+        Arguments as of ``logits``.
+        """
+        logits = self.logits(canvas, positions, attention_mask=attention_mask, aligned=aligned)
+        return F.cross_entropy(logits, targets, reduction="none")

@@ -29,6 +29,7 @@ from dlmctl.models.conditioner import Conditioner
 from dlmctl.models.interface import Conditioning
 from dlmctl.models.numerics import widened
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
+from dlmctl.models.word_head import WordHead
 
 Rounding = Literal["dot", "l2", "cosine"]
 Objective = Literal["paper", "cross_entropy"]
@@ -205,19 +206,37 @@ class DiffusionLM(nn.Module):
         positions that count, all of them when absent; what stands at the others is of no meaning. Only the transformer
         takes it.
         """
+        output = widened(self._denoised(x_t, t, previous_x0, conditioning, mask=mask))
+        if self.predicts_words:
+            return self.prediction_of_words(output)
+        if self.config.prediction == "epsilon":
+            output = x0_from_noise(self.schedule, x_t, t, output)
+        return Prediction(lambda: output)
+
+    def _denoised(
+        self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None, conditioning: Conditioning | None, **more: Any
+    ) -> Tensor:
+        """What the denoiser makes of the arguments of ``predict``; ``more`` goes to it, but for what is None."""
         inputs = x_t
         if self.config.self_conditioning:
             inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous_x0 is None else previous_x0], dim=-1)
         if self.conditioner is not None and conditioning is None:
             conditioning = self.conditioner(*self.conditioner.nothing(len(x_t)))
         time = self.schedule.network_time(t).to(x_t.device, non_blocking=True)
-        more = {name: value for name, value in (("conditioning", conditioning), ("mask", mask)) if value is not None}
-        output = widened(self.denoiser(inputs, time, **more))
-        if self.predicts_words:
-            return self.prediction_of_words(output)
-        if self.config.prediction == "epsilon":
-            output = x0_from_noise(self.schedule, x_t, t, output)
-        return Prediction(lambda: output)
+        more = {name: value for name, value in (("conditioning", conditioning), *more.items()) if value is not None}
+        return self.denoiser(inputs, time, **more)
+
+    def word_features(
+        self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None = None, conditioning: Conditioning | None = None
+    ) -> tuple[Tensor, WordHead] | None:
+        """What the last layer makes word logits of, ``[B, L, H]``, and that layer; None where it is not linear.
+
+        For training, where logits of all words at all positions are too much at once. Arguments as of ``predict``.
+        """
+        last = self.denoiser.output[-1] if isinstance(self.denoiser.output, nn.Sequential) else None
+        if not (self.predicts_words and isinstance(last, nn.Linear)):
+            return None
+        return self._denoised(x_t, t, previous_x0, conditioning, features=True), WordHead(last.weight, last.bias)
 
     def prediction_of_words(self, logits: Tensor) -> Prediction:
         """``logits [B, L, V]`` over words with the x_0 that they stand for, softmax(logits) E."""

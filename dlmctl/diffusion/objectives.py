@@ -9,6 +9,7 @@ from torch import Tensor
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import _wide, one_step, q_sample
 from dlmctl.models.interface import Conditioning
+from dlmctl.models.word_head import WordHead, expected_embeddings, token_nats
 
 
 def paper_loss(
@@ -42,8 +43,7 @@ def paper_loss(
     mse = (target - estimate).square().mean((1, 2))
     mse = torch.where(t < 1.5 * first, (clean - prediction.x0).square().mean((1, 2)), mse)
     prior = (_wide(schedule.alphabar(torch.ones_like(t)).sqrt(), x0) * x0).square().mean((1, 2))
-    rounding = F.cross_entropy(model.rounding_logits(x0).transpose(1, 2), ids, reduction="none").mean(1)
-    return {"loss": mse + prior + rounding, "mse": mse}
+    return {"loss": mse + prior + _rounding_nats(model, x0, ids).mean(1), "mse": mse}
 
 
 def cross_entropy_loss(
@@ -58,9 +58,22 @@ def cross_entropy_loss(
         ``loss [B]``, nats per position.
     """
     x_t = q_sample(model.schedule, model.embed(ids), t, noise)
-    logits = model.predict(x_t, t, _self_condition(model, x_t, t, conditioning), conditioning).logits
+    first = _self_condition(model, x_t, t, conditioning)
+    found = model.word_features(x_t, t, first, conditioning)
+    if found is not None:
+        features, head = found
+        return {"loss": token_nats(features.flatten(0, 1), head, ids.flatten()).view(ids.shape).mean(1)}
+    logits = model.predict(x_t, t, first, conditioning).logits
     assert logits is not None
-    return {"loss": F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").mean(1)}
+    return {"loss": F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape).mean(1)}
+
+
+def _rounding_nats(model: DiffusionLM, x0: Tensor, ids: Tensor) -> Tensor:
+    """-log p(words given x_0) ``[B, L]``."""
+    if model.config.rounding == "dot":
+        head = WordHead(model.embeddings, model.rounding_bias)
+        return token_nats(x0.flatten(0, 1), head, ids.flatten()).view(ids.shape)
+    return F.cross_entropy(model.rounding_logits(x0).transpose(1, 2), ids, reduction="none")
 
 
 def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, conditioning: Conditioning | None) -> Tensor | None:
@@ -68,4 +81,7 @@ def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, conditioning: Co
     if not (model.config.self_conditioning and model.training) or torch.rand(()).item() < 0.5:
         return None
     with torch.no_grad():
+        found = model.word_features(x_t, t, None, conditioning)
+        if found is not None:
+            return expected_embeddings(*found, model.embeddings)
         return model.predict(x_t, t, None, conditioning).x0

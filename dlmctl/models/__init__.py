@@ -3,7 +3,7 @@
 A denoiser maps a noisy latent ``[batch, length, in_dim]`` and times ``[batch]`` on the 0..1000 scale to
 ``[batch, length, out_dim]``, whatever the length; another inner shape is its own affair. A ``Conditioning`` may come as
 ``conditioning``; the transformer also takes which positions of each row count, as ``mask``. The last layers are called
-``output``, and the last of those gives ``out_dim``.
+``output``, and the last of those gives ``out_dim``; where it is linear, ``features=True`` asks for its input.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ class Conditioner(nn.Module):
         if self.label is not None:
             labels = torch.full((batch,), self.label.num_embeddings - 1, device=device)
         if self.source is not None:
-            sources = torch.tensor([[START, END]], device=device).repeat(batch, 1)
+            sources = torch.full((batch, 2), END, device=device)
+            sources[:, 0] = START
         return labels, sources
 
     def forward(self, labels: Tensor | None, sources: Tensor | None) -> Conditioning:

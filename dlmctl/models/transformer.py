@@ -193,7 +193,16 @@ class TransformerDenoiser(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        conditioning: Conditioning | None = None,
+        mask: Tensor | None = None,
+        features: bool = False,
     ) -> Tensor:
-        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
-        return self.output(self.encoder(x, t, conditioning, mask))
+        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``.
+
+        With ``features`` to what the last layer, which is linear, makes that of: ``[batch, length, hidden]``.
+        """
+        output = self.output[:-1] if features else self.output
+        return output(self.encoder(x, t, conditioning, mask))

@@ -93,9 +93,10 @@ class TransUNetDenoiser(nn.Module):
         )
         self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, out_dim))
 
-    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``."""
+    def forward(self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None, features: bool = False) -> Tensor:
+        """As ``TransformerDenoiser``."""
         length = x.shape[1]
         h = self.input(x) + self.positions.weight[:length]
         h = self.body(F.pad(h, (0, 0, 0, -length % self.config.factor)), self.time(t, conditioning))
-        return self.output(h[:, :length])
+        output = self.output[:-1] if features else self.output
+        return output(h[:, :length])

@@ -31,6 +31,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import count_control, require_words_of, text_of
 from dlmctl.training.loop import fit
 from dlmctl.training.progress import Grid
+from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
@@ -85,15 +86,15 @@ class ControlTask:
             self.config.full_share,
             self.config.seed,
         )
-        for ids, rows in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
-            yield torch.from_numpy(ids), [self.train_labels[row] for row in rows]
+        texts = Rows(self.train, self.tokenizer.pad_id, next(self.model.parameters()).device)
+        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+            yield texts.of(rows, width), [self.train_labels[row] for row in rows]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, list[Any]]) -> tuple[Tensor, int]:
         ids, labels = batch
-        device = next(model.parameters()).device
-        self.lm.to(device)
-        clean = self.lm.embed(ids.to(device))
-        t = torch.rand(len(ids), dtype=torch.float64).to(device)
+        self.lm.to(ids.device)
+        clean = self.lm.embed(ids)
+        t = torch.rand(len(ids), dtype=torch.float64, device=ids.device)
         x = q_sample(self.lm.schedule, clean, t, torch.randn_like(clean))
         half = len(ids) // 2
         if half:

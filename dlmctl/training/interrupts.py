@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+# Several processes tell each other in one step of so many, because that waits for their devices.
+TOGETHER = 8
+
 
 class Interrupts:
     """Context in which the first signal is noted and a second one stops at once.
@@ -22,6 +25,7 @@ class Interrupts:
         self._accelerator = accelerator
         self._kept: dict[int, Any] = {}
         self.noted: int | None = None
+        self._asked = 0
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
@@ -40,8 +44,11 @@ class Interrupts:
             signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
 
     def wanted(self) -> bool:
-        """Whether any of the processes was told to stop; all of them must ask."""
+        """Whether any of the processes was told to stop; all of them must ask, after every step."""
         if self._accelerator.num_processes == 1:
             return self.noted is not None
+        self._asked += 1
+        if self._asked % TOGETHER:
+            return False
         mine = torch.tensor(float(self.noted is not None), device=self._accelerator.device)
         return bool(self._accelerator.reduce(mine, "sum").item())

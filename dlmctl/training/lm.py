@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
-from dlmctl.datasets.dataset import BatchPlan, load_splits, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, load_splits, stream
 from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.layout import SPECIAL
@@ -33,6 +33,7 @@ from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
 from dlmctl.training.prompts import Prompts
+from dlmctl.training.rows import Rows, sent
 from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
 
@@ -71,10 +72,6 @@ class Batch(NamedTuple):
     labels: Tensor | None = None
     sources: Tensor | None = None
 
-    def to(self, device: torch.device) -> Batch:
-        labels, sources = (None if part is None else part.to(device) for part in self[1:])
-        return Batch(self.ids.to(device), labels, sources)
-
 
 class LanguageModelTask:
     """A diffusion LM over a prepared data set, for the training loop.
@@ -112,22 +109,24 @@ class LanguageModelTask:
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Batch]:
         loop, length = self.config.loop, self.model.config.length
         plan = BatchPlan(loop.batch_positions, length, loop.bucket, loop.full_share, loop.seed)
-        for ids, rows in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
-            yield self._batch("train", ids, rows)
+        device = next(self.model.parameters()).device
+        texts = Rows(self.train, self.tokenizer.pad_id, device)
+        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+            yield self._batch("train", texts, rows, width)
 
-    def _batch(self, split: str, ids: np.ndarray, rows: np.ndarray) -> Batch:
+    def _batch(self, split: str, texts: Rows, rows: np.ndarray, width: int) -> Batch:
         given = self.prompts.of(split, rows) if self.prompts is not None else (None, None)
-        return Batch(torch.from_numpy(ids), *given)
+        return Batch(texts.of(rows, width), *(None if part is None else sent(part, texts.device) for part in given))
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         network, device = cast("DiffusionLM", model), next(model.parameters()).device
-        t = self.times.draw(len(batch.ids))
+        t = self.times.draw(len(batch.ids), device)
         if network.conditioner is not None:
-            batch = dropped(batch, torch.rand(len(batch.ids)) < self.config.condition_dropout, network)
-        batch = batch.to(device)
+            without = torch.rand(len(batch.ids), device=device) < self.config.condition_dropout
+            batch = dropped(batch, without, network)
         conditioning = network.condition(batch.labels, batch.sources)
-        losses = objective(network, batch.ids, t.to(device), conditioning)
-        self.times.update(t, losses.detach().cpu())
+        losses = objective(network, batch.ids, t, conditioning)
+        self.times.update(t, losses.detach())
         total = losses.mean()
         if conditioning is not None:
             lengths = self._length_loss(network, batch, conditioning)
@@ -147,12 +146,13 @@ class LanguageModelTask:
         torch.manual_seed(0)
         total, count = 0.0, 0
         plan = BatchPlan(8192, self.model.config.length, full_share=0.0)
+        texts = Rows(self.valid, self.tokenizer.pad_id, device)
         rows_left = min(VALIDATION_ROWS, len(self.valid))
         for rows, width in plan.epoch(self.valid.lengths, 0):
             rows = rows[:rows_left]
             if not len(rows):
                 break
-            batch = self._batch("valid", padded(self.valid, rows, width, self.tokenizer.pad_id), rows).to(device)
+            batch = self._batch("valid", texts, rows, width)
             t = ((torch.arange(len(rows)) + 0.5) / len(rows)).double().to(device)
             network = cast("DiffusionLM", model)
             total += objective(network, batch.ids, t, network.condition(batch.labels, batch.sources)).sum().item()
@@ -192,9 +192,9 @@ def dropped(batch: Batch, without: Tensor, model: DiffusionLM) -> Batch:
     labels, sources = batch.labels, batch.sources
     no_label, no_source = model.conditioner.nothing(len(batch.ids))
     if labels is not None and no_label is not None:
-        labels = torch.where(without, no_label.cpu(), labels)
+        labels = torch.where(without, no_label, labels)
     if sources is not None and no_source is not None:
-        empty = F.pad(no_source.cpu(), (0, sources.shape[1] - no_source.shape[1]), value=PAD)
+        empty = F.pad(no_source, (0, sources.shape[1] - no_source.shape[1]), value=PAD)
         sources = torch.where(without[:, None], empty, sources)
     return Batch(batch.ids, labels, sources)
 

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.models.llama import FusedLinear
 from dlmctl.processes import held
+from dlmctl.training.averages import Averages
 from dlmctl.training.best import Best
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.interrupts import Interrupts
@@ -32,6 +32,8 @@ from dlmctl.training.throughput import flops_per_position, peak_flops
 
 # A run that is lost in its first hour has cost little less than one that is lost at its end.
 FIRST_CHECKPOINT_SECONDS = 60.0
+# Losses that are on the device before it is waited for, however seldom figures are logged.
+MOST_UNREAD = 200
 # What models call the list of their blocks.
 IN_BLOCKS = re.compile(r"\.(blocks|layers)\.\d")
 
@@ -113,16 +115,6 @@ def optimizers(model: nn.Module, config: LoopConfig) -> list[torch.optim.Optimiz
     return found
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights, its decay warmed up so that early weights are forgotten."""
-
-    def update(averages: Any, weights: Any, count: Tensor | int) -> None:
-        now = float(count)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + now) / (10 + now)))
-
-    return AveragedModel(model, multi_avg_fn=update)
-
-
 def fit(
     task: Task,
     config: LoopConfig,
@@ -181,12 +173,13 @@ class _Run:
         self.task, self.config, self.out, self.accelerator, self.identity = task, config, out, accelerator, identity
         torch.manual_seed(config.seed + accelerator.process_index)
         self.raw = task.model.to(accelerator.device)
-        self.ema = averaged(self.raw, config.ema)
+        self.ema = Averages(self.raw, config.ema)
         if config.compile:
             self.raw.compile(dynamic=True)
         self.model = accelerator.prepare(TaskLoss(task))
         self.steppers = [accelerator.prepare(optimizer) for optimizer in optimizers(self.raw, config)]
         self.best = Best()
+        self.unread: list[Tensor] = []
         self.parts = Parts(self.raw, self.ema, self.steppers, task, self.best)
         self.start = 0
         if resume:
@@ -241,7 +234,8 @@ class _Run:
         self.lr = config.lr * learning_rate(config, step)
         for group in (group for stepper in self.steppers for group in stepper.param_groups):
             group["lr"] = self.lr
-        positions, total, waited = 0, 0.0, 0.0
+        positions, waited = 0, 0.0
+        total: Tensor | float = 0.0
         self.raw.train()
         for _ in range(config.accumulate):
             asked = time.perf_counter()
@@ -251,23 +245,40 @@ class _Run:
                 loss, count = self.model(batch)
             accelerator.backward(loss / config.accumulate)
             positions += count * accelerator.num_processes
-            total += loss.detach().item() / config.accumulate
-        if not math.isfinite(total):
-            raise UserError(
-                f"the loss is {total} at step {step + 1}.",
-                where=str(self.out),
-                remedy="The last checkpoint is from before; give --resume with a smaller lr or a longer warmup.",
-            )
+            total = total + loss.detach() / config.accumulate
+        self.unread.append(torch.as_tensor(total))
         self.norm = accelerator.clip_grad_norm_(self.raw.parameters(), config.clip) if config.clip else None
         for stepper in self.steppers:
             stepper.step()
             stepper.zero_grad()
         self.ema.update_parameters(self.raw)
-        self.progress.advance(total, positions, waited)
+        if self.progress.clocked or len(self.unread) >= MOST_UNREAD:
+            self._read(step + 1)
+        self.progress.advance(positions, waited)
+
+    def _read(self, done: int) -> None:
+        """Wait for the device, and take in the losses of the steps since it was last waited for.
+
+        Raises:
+            UserError: one is no number.
+        """
+        losses = torch.stack(self.unread).tolist() if self.unread else []
+        self.unread.clear()
+        for step, loss in enumerate(losses, done + 1 - len(losses)):
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss is {loss} at step {step}.",
+                    where=str(self.out),
+                    remedy="The last checkpoint is from before; give --resume with a smaller lr or a longer warmup.",
+                )
+        self.progress.took(losses)
 
     def _record(self, done: int) -> None:
         """Figures, samples and checkpoints that are due after ``done`` steps."""
         config, last = self.config, done == self.config.steps
+        late = time.monotonic() >= self.due
+        if last or late or not all(done % every for every in (config.log_every, config.validate_every)):
+            self._read(done)
         if done % config.log_every == 0:
             norm = {} if self.norm is None else {"grad_norm": float(self.norm)}
             self.progress.log(done, {"loss": self.progress.loss, "lr": self.lr, **norm})
@@ -278,11 +289,11 @@ class _Run:
             self.progress.validated(done, figures, self.task.grid)
             self.progress.show(self.task.samples(self.ema.module))
         # Weights are alike in all processes, so that the first need not wait for the others to write them.
-        late = time.monotonic() >= self.due
         if self.accelerator.is_main_process and (done % config.checkpoint_every == 0 or last or late):
             self._save(done)
 
     def _save(self, done: int) -> None:
+        self._read(done)  # what is no number is not saved
         save_state(self.out / STATE_FILE, self.parts, done, self.identity)
         self.due = time.monotonic() + 60 * self.config.checkpoint_minutes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
-from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
 from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import (
@@ -26,6 +26,7 @@ from dlmctl.diffusion.masked import (
     attended,
     length_nats,
     masked_nats,
+    most_masked,
     shares,
     word_places,
 )
@@ -33,6 +34,7 @@ from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.rows import Rows, sent
 from dlmctl.training.word_tags import WordTags, given
 
 VALIDATION_ROWS = 1000
@@ -53,10 +55,16 @@ class MaskedTrainingConfig(BaseModel):
 
 
 class MaskedBatch(NamedTuple):
-    """Words of texts ``[B, L]``, and the labels of the words ``[B, L]`` where the model takes such."""
+    """Words of texts ``[B, L]``, and the labels of the words ``[B, L]`` where the model takes such.
+
+    What is known of them without asking the device: how many places of each row can be masked at most, ``words [B]`` on
+    the CPU, and whether all rows are ``full``, without PAD.
+    """
 
     ids: Tensor
     tags: Tensor | None = None
+    words: Tensor | None = None
+    full: bool = False
 
 
 class MaskedTask:
@@ -94,29 +102,41 @@ class MaskedTask:
         # PAD behind a text teaches something only where the model is to choose the length.
         full_share = loop.full_share if settings.lengths == "model" else 0.0
         plan = BatchPlan(loop.batch_positions, settings.length, loop.bucket, full_share, loop.seed)
-        for ids, rows in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
-            yield self._batch("train", ids, rows)
+        batch_of = self._batches("train", self.train)
+        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+            yield batch_of(rows, width)
 
-    def _batch(self, split: str, ids: np.ndarray, rows: np.ndarray) -> MaskedBatch:
-        tags = None if self.tags is None else self.tags.of(split, rows, ids.shape[1])
-        return MaskedBatch(torch.from_numpy(ids), tags)
+    def _batches(self, name: str, split: Split) -> Callable[[np.ndarray, int], MaskedBatch]:
+        """What makes the batch of some rows of a split."""
+        device, settings = next(self.model.parameters()).device, self.config.model
+        texts = Rows(split, self.tokenizer.pad_id, device)
+        tags = None if self.tags is None else Rows(self.tags.rows[name], 0, device)
+        unknown = _count_rows_with(split, self.tokenizer.unk_id)
+
+        def batch_of(rows: np.ndarray, width: int) -> MaskedBatch:
+            lengths = split.offsets[rows + 1] - split.offsets[rows]
+            words = (lengths - SPECIAL if settings.lengths == "data" else width - 1) - unknown[rows]
+            of_words = None if tags is None else tags.of(rows, width)
+            return MaskedBatch(texts.of(rows, width), of_words, torch.from_numpy(words), bool((lengths == width).all()))
+
+        return batch_of
 
     def loss(self, model: nn.Module, batch: MaskedBatch) -> tuple[Tensor, int]:
         """The bound in nats a masked place, one number of masked words for each row."""
-        network, device = cast("MaskedLM", model), next(model.parameters()).device
-        tags = None if batch.tags is None else given(batch.tags.cpu(), self.config.tagged).to(device)
-        mask, ids = self._attended(batch.ids, device), batch.ids.to(device)
+        network, ids, objective = cast("MaskedLM", model), batch.ids, self.config.model.objective
+        tags = None if batch.tags is None else given(batch.tags, self.config.tagged)
         places = word_places(ids, self.tokenizer, self.config.model.lengths)
         noise = Noise.drawn(ids)
-        masking = MASKINGS[self.config.model.objective]
-        masked, weights = masking(places, shares(len(ids), noise.offset), noise.order)
-        nats = masked_nats(network, ids, masked, weights, attention_mask=mask, aligned=tags)
+        share = shares(len(ids), noise.offset)
+        most = None if batch.words is None else most_masked(batch.words, share, objective)
+        masked, weights = MASKINGS[objective](places, sent(share, ids.device), noise.order)
+        mask = self._attended(batch)
+        nats = masked_nats(network, ids, masked, weights, most=most, attention_mask=mask, aligned=tags)
         return nats.sum() / places.sum().clamp(min=1), ids.numel()
 
-    def _attended(self, ids: Tensor, device: torch.device) -> Tensor | None:
+    def _attended(self, batch: MaskedBatch) -> Tensor | None:
         """The attention mask ``[B, L]``, None where the texts fill their rows: attention is faster without one."""
-        mask = attended(ids, self.tokenizer, self.config.model.lengths)
-        return None if mask is None or bool(mask.all()) else mask.to(device)
+        return None if batch.full else attended(batch.ids, self.tokenizer, self.config.model.lengths)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -147,11 +167,10 @@ class MaskedTask:
         bucket = 1 if settings.lengths == "data" else self.config.loop.bucket
         plan = BatchPlan(VALIDATION_POSITIONS, settings.length, bucket, full_share=0.0)
         nats = words = 0.0
+        batch_of = self._batches("valid", self.valid)
         for at, width in plan.epoch(self.valid.lengths[chosen], 0):
-            rows = chosen[at]
-            batch = self._batch("valid", padded(self.valid, rows, width, self.tokenizer.pad_id), rows)
-            ids, mask = batch.ids.to(device), self._attended(batch.ids, device)
-            tags = batch.tags.to(device) if batch.tags is not None and tagged else None
+            batch = batch_of(chosen[at], width)
+            ids, mask, tags = batch.ids, self._attended(batch), batch.tags if tagged else None
             places = word_places(ids, self.tokenizer, settings.lengths)
             found = any_order_bound(network, ids, places, 1, generator, attention_mask=mask, aligned=tags)
             nats += found.sum().item()
@@ -174,6 +193,12 @@ class MaskedTask:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def _count_rows_with(split: Split, word: int) -> np.ndarray:
+    """How often a word stands in each row."""
+    found = np.flatnonzero(split.ids == word)
+    return np.bincount(np.searchsorted(split.offsets, found, "right") - 1, minlength=len(split))
 
 
 def _refuse_blocks(split: Split, start_id: int, data: Path) -> None:

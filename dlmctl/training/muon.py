@@ -1,12 +1,13 @@
 """Muon: momentum, made orthogonal (Jordan 2024, https://kellerjordan.github.io/posts/muon/).
 
 As ``torch.optim.Muon`` with ``adjust_lr_fn="match_rms_adamw"``, but a matrix that holds several, one over the other, is
-updated as these: the query, key and value matrices of a fused layer are each made orthogonal by themselves.
+updated as these: the query, key and value matrices of a fused layer are each made orthogonal by themselves. And all
+matrices of one shape are made orthogonal together, as a stack, so that a step takes as many calls as there are shapes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -42,32 +43,42 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
         assert closure is None
+        stacks: dict[tuple[float, tuple[int, int]], list[tuple[Tensor, Tensor]]] = {}
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+            for piece, update in self._pieces(group):
+                stacks.setdefault((group["lr"], (min(piece.shape), max(piece.shape))), []).append((piece, update))
+        for (lr, (_, longer)), found in stacks.items():
+            pieces, updates = zip(*found, strict=True)
+            wide = [update.T if update.shape[0] > update.shape[1] else update for update in updates]
+            made = orthogonal(torch.stack(wide)).to(pieces[0].dtype).unbind()
+            back = [one.T if piece.shape[0] > piece.shape[1] else one for one, piece in zip(made, pieces, strict=True)]
+            torch._foreach_add_(list(pieces), back, alpha=-lr * RMS * longer**0.5)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        update = gradient.lerp(momentum, MOMENTUM)
-        for piece, part in zip(parameter.split(group["parts"]), update.split(group["parts"]), strict=True):
-            piece.add_(orthogonal(part), alpha=-group["lr"] * RMS * max(part.shape) ** 0.5)
+    def _pieces(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The matrices of a group, once their weights have decayed, each with its momentum in bfloat16."""
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not parameters:
+            return
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for parameter, update in zip(parameters, torch._foreach_lerp(gradients, momenta, MOMENTUM), strict=True):
+            yield from zip(parameter.split(group["parts"]), update.split(group["parts"]), strict=True)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest orthogonal matrix to ``matrix [R, C]``, in bfloat16: its singular values become 0.5 to 1.5.
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About the nearest orthogonal matrices to ``[N, R, C]``, R at most C, in bfloat16: singular values of 0.5 to 1.5.
 
     Five Newton-Schulz iterations (Jordan 2024).
     """
     a, b, c = COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.bfloat16().T if tall else matrix.bfloat16()
-    x = x / x.norm().clamp(min=1e-7)
+    x = matrices.bfloat16()
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x

@@ -65,13 +65,13 @@ class TrainingProgress:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} positions/s"),
+            TextColumn("{task.fields[loss]}  {task.fields[speed]:,.0f} positions/s"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=steps, completed=start, loss=0.0, speed=0.0)
+        self._task = self._bar.add_task("training", total=steps, completed=start, loss="", speed=0.0)
         self._events: Any = None
         if not quiet:
             _forget_after(out / "metrics.jsonl", start)
@@ -101,11 +101,22 @@ class TrainingProgress:
         self._positions, self._losses, self._count, self._waited = 0, 0.0, 0, 0.0
         self._since = time.perf_counter()
 
-    def advance(self, loss: float, positions: int, waited: float) -> None:
-        """Take in one step's loss, positions, and the seconds that it waited for its data."""
-        self._losses, self._count, self._positions = self._losses + loss, self._count + 1, self._positions + positions
-        self._waited += waited
-        self._bar.update(self._task, advance=1, loss=self.loss, speed=self._speed())
+    @property
+    def clocked(self) -> bool:
+        """Whether the time of the step in progress is taken, so that a device has to be waited for."""
+        return self._taken + 1 in (UNMEASURED, UNMEASURED + MEASURED)
+
+    def took(self, losses: list[float]) -> None:
+        """Take in the losses of some steps, which may come later than their number."""
+        for loss in losses:
+            self._losses, self._count = self._losses + loss, self._count + 1
+        if losses:
+            self._bar.update(self._task, loss=f"loss {self.loss:.3f}")
+
+    def advance(self, positions: int, waited: float) -> None:
+        """Take in one step's positions, and the seconds that it waited for its data."""
+        self._positions, self._waited = self._positions + positions, self._waited + waited
+        self._bar.update(self._task, advance=1, speed=self._speed())
         self._taken += 1
         if self._taken == UNMEASURED:
             self._first = time.perf_counter()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from dlmctl.control.field_labels import MAX_VALUES
 from dlmctl.datasets.conditions import label_numbers, label_values, pick, source_rows
-from dlmctl.datasets.dataset import Split
+from dlmctl.datasets.dataset import Split, padded
 from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
 from dlmctl.errors import DataError, nearest
-from dlmctl.models.conditioner import pad_sources
+from dlmctl.models.conditioner import PAD
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.fields import Value, field_key
 from dlmctl.text.tokenizer import WordTokenizer
@@ -41,7 +42,7 @@ class Prompts:
         self.closed: list[str] = []
         self.tokenizer: WordTokenizer | None = None
         self._numbers: dict[str, Tensor] = {}
-        self._sources: dict[str, list[list[int]]] = {}
+        self._sources: dict[str, Split] = {}
         if settings.label is not None:
             values = {split: label_values(settings.label, rows) for split, rows in records.items()}
             self.labels = _labels(settings.label, values["train"], records["train"])
@@ -51,19 +52,30 @@ class Prompts:
             self.closed = [name for name in self.source.fields if _is_closed(name, records["train"])]
             words = {split: source_rows(self.source, rows) for split, rows in records.items()}
             self.tokenizer = WordTokenizer.from_corpus(words["train"], self.source.min_count)
-            self._sources = {split: [self.tokenizer.encode(row) for row in rows] for split, rows in words.items()}
+            self._sources = {split: _joined(map(self.tokenizer.encode, rows)) for split, rows in words.items()}
 
     def of(self, split: str, rows: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
         """Numbers of the labels ``[B]`` and padded sources ``[B, S]`` of some rows."""
         labels = self._numbers[split][torch.from_numpy(rows)] if self.labels else None
-        sources = pad_sources([self._sources[split][row] for row in rows]) if self.source is not None else None
-        return labels, sources
+        if self.source is None:
+            return labels, None
+        sources = self._sources[split]
+        longest = int((sources.offsets[rows + 1] - sources.offsets[rows]).max())
+        return labels, torch.from_numpy(padded(sources, rows, longest, PAD))
 
     def examples(self, count: int) -> Prompt:
         """What some validation rows, evenly spaced, are given."""
         rows = np.linspace(0, self._valid_rows - 1, count).astype(int)
         labels = self._numbers["valid"][torch.from_numpy(rows)].tolist() if self.labels else []
-        return Prompt(labels, [self._sources["valid"][row] for row in rows] if self.source is not None else [])
+        sources = [self._sources["valid"].row(row).tolist() for row in rows] if self.source is not None else []
+        return Prompt(labels, sources)
+
+
+def _joined(rows: Iterable[list[int]]) -> Split:
+    """Rows of ids end to end."""
+    found = list(rows)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in found])]).astype(np.int64)
+    return Split(np.fromiter(chain.from_iterable(found), np.int64, offsets[-1]), offsets)
 
 
 def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> list[str]:

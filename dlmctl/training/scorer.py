@@ -16,6 +16,7 @@ from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
+from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
 
 
@@ -59,12 +60,12 @@ class ScorerTask:
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Tensor]:
         loop = self.config.loop
         plan = BatchPlan(loop.batch_positions, self.config.model.length, loop.bucket, loop.full_share, loop.seed)
-        for ids, _ in stream(self.train, plan, self.tokenizer.pad_id, skip=skip, rank=rank, world=world):
-            yield torch.from_numpy(ids)
+        texts = Rows(self.train, self.tokenizer.pad_id, next(self.model.parameters()).device)
+        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+            yield texts.of(rows, width)
 
     def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, int]:
         """Nats per token, words and END alike; PAD is no token."""
-        batch = batch.to(next(model.parameters()).device)
         tokens = (batch[:, 1:] != self.tokenizer.pad_id).sum()
         return sequence_nats(model, batch, self.tokenizer.pad_id).sum() / tokens, batch.numel()
 

@@ -7,6 +7,7 @@ averaged in bins of t and times are drawn with density proportional to its incre
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BINS = 50
@@ -15,7 +16,7 @@ MEMORY = 0.97
 
 
 class TimeSampler:
-    """Draws training times in (0, 1] and learns where they teach most.
+    """Draws training times in (0, 1] and learns where they teach most, all on the device that they are drawn for.
 
     Args:
         adaptive: False draws uniformly.
@@ -29,20 +30,25 @@ class TimeSampler:
 
     def density(self) -> Tensor:
         """Probability of each of the ``BINS`` equal bins of t."""
-        uniform = torch.full((BINS,), 1.0 / BINS)
-        if not self.adaptive or bool((self.seen < 20).any()):
+        uniform = torch.full_like(self.loss, 1.0 / BINS)
+        if not self.adaptive:
             return uniform
         rising = torch.cummax(self.loss, 0).values
         padded = torch.cat([rising[:1], rising, rising[-1:]])
         slope = (padded[2:] - padded[:-2]).clamp(min=0)
-        if slope.sum() <= 0:
-            return uniform
-        return FLOOR * uniform + (1 - FLOOR) * slope / slope.sum()
+        total = slope.sum()
+        known = (self.seen >= 20).all() & (total > 0)  # asking for it here would wait for the device
+        return torch.where(known, FLOOR * uniform + (1 - FLOOR) * slope / total, uniform)
 
-    def draw(self, count: int) -> Tensor:
-        """``[count]`` times, stratified over the density, in random order (torch's global generator), float64."""
-        levels = (torch.randperm(count) + torch.rand(count)) / count
-        edges = torch.cat([torch.zeros(1), self.density().cumsum(0)])
+    def draw(self, count: int, device: torch.device | None = None) -> Tensor:
+        """``[count]`` times on a ``device``, stratified over the density, in random order, float64.
+
+        Drawn by the device's global generator.
+        """
+        device = device or self.loss.device
+        self.loss, self.seen = self.loss.to(device), self.seen.to(device)
+        levels = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        edges = F.pad(self.density().cumsum(0), (1, 0))
         edges = edges / edges[-1]
         at = (torch.searchsorted(edges, levels, right=True) - 1).clamp(0, BINS - 1)
         within = (levels - edges[at]) / (edges[at + 1] - edges[at])
@@ -52,8 +58,8 @@ class TimeSampler:
     def update(self, t: Tensor, loss: Tensor) -> None:
         """Take in the losses ``[B]`` seen at times ``[B]``."""
         at = (t.float() * BINS).long().clamp(0, BINS - 1)
-        hits = torch.zeros(BINS).index_add_(0, at, torch.ones(len(at)))
-        sums = torch.zeros(BINS).index_add_(0, at, loss.float())
+        hits = torch.zeros_like(self.loss).index_add_(0, at, torch.ones_like(loss, dtype=torch.float32))
+        sums = torch.zeros_like(self.loss).index_add_(0, at, loss.float())
         keep = torch.where(self.seen < 20, 0.8, MEMORY) ** hits
         mean = sums / hits.clamp(min=1)
         self.loss = torch.where(

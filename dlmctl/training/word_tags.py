@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.datasets.dataset import Split, padded
+from dlmctl.datasets.dataset import Split
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.errors import DataError, nearest
 
@@ -19,6 +19,10 @@ MAX_TAGS = 1000
 
 class WordTags:
     """The labels of the words of a data set.
+
+    Attributes:
+        names: of the labels, from number 1.
+        rows: their numbers by the name of the split, in the place of the words; 0 for START and END.
 
     Args:
         splits: the rows by the name of their split, ``train`` among them: its labels are those that there are.
@@ -35,11 +39,7 @@ class WordTags:
         place = {name: number for number, name in enumerate(self.names, start=1)}
         # What training did not see is as if it were not given.
         renumber = np.array([0, *(place.get(name, 0) for name in seen)], np.int64)
-        self._rows = {name: Split(renumber[flat[name]], split.offsets) for name, split in splits.items()}
-
-    def of(self, split: str, rows: np.ndarray, width: int) -> Tensor:
-        """The numbers of the labels of some rows ``[B, width]``, 0 for START, END and PAD."""
-        return torch.from_numpy(padded(self._rows[split], rows, width, 0))
+        self.rows = {name: Split(renumber[flat[name]], split.offsets) for name, split in splits.items()}
 
 
 def given(tags: Tensor, share: float) -> Tensor:
@@ -48,9 +48,9 @@ def given(tags: Tensor, share: float) -> Tensor:
     A ``share`` of the rows has labels: half of these all of them, the others each with a probability that is drawn for
     the row, uniformly. So the model learns to write without labels, with all, and with any number of them.
     """
-    drawn = torch.rand(3, len(tags), 1)
+    drawn = torch.rand(3, len(tags), 1, device=tags.device)
     rate = torch.where(drawn[0] < share, torch.where(drawn[1] < 0.5, 1.0, drawn[2]), 0.0)
-    return tags.masked_fill(torch.rand(tags.shape) >= rate, 0)
+    return tags.masked_fill(torch.rand(tags.shape, device=tags.device) >= rate, 0)
 
 
 def _numbers(split: Split, name: str, field: str, seen: dict[str, int]) -> np.ndarray:

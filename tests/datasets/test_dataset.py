@@ -145,24 +145,24 @@ def test_full_share_lays_rows_on_the_full_canvas() -> None:
 
 def test_a_stream_resumes_where_it_was() -> None:
     split, plan = many(60), BatchPlan(64, 24)
-    whole = stream(split, plan, 3)
+    whole = stream(split, plan)
     seen = [next(whole) for _ in range(120)]  # several epochs
-    resumed = stream(split, plan, 3, skip=70)
-    for ids, rows in seen[70:]:
-        again, rows_again = next(resumed)
-        assert np.array_equal(ids, again)
+    resumed = stream(split, plan, skip=70)
+    for rows, width in seen[70:]:
+        rows_again, width_again = next(resumed)
+        assert width == width_again
         assert np.array_equal(rows, rows_again)
 
 
 def test_processes_share_an_epoch_without_overlap() -> None:
     split, plan = many(64), BatchPlan(96, 24, full_share=0.0)
     batches = len(plan.epoch(split.lengths, 0)) // 2
-    streams = [stream(split, plan, 3, rank=rank, world=2) for rank in (0, 1)]
-    rows = [row for one in streams for _ in range(batches) for row in next(one)[1].tolist()]
+    streams = [stream(split, plan, rank=rank, world=2) for rank in (0, 1)]
+    rows = [row for one in streams for _ in range(batches) for row in next(one)[0].tolist()]
     assert len(set(rows)) == len(rows)
     assert len(rows) > 64 * 0.8
 
 
 def test_an_empty_split_cannot_be_streamed() -> None:
     with pytest.raises(DataError, match="no rows"):
-        next(stream(Split(np.array([], np.int64), np.array([0])), BatchPlan(64, 24), 3))
+        next(stream(Split(np.array([], np.int64), np.array([0])), BatchPlan(64, 24)))

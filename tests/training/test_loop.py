@@ -16,6 +16,7 @@ from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
 from dlmctl.processes import held
 from dlmctl.training import loop
+from dlmctl.training.averages import Averages
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
 
@@ -283,7 +284,7 @@ def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest(data):
 
 def test_averages_forget_the_first_weights():
     model = torch.nn.Linear(1, 1, bias=False)
-    averages = loop.averaged(model, 0.999)
+    averages = Averages(model, 0.999)
     for value in (5.0, 1.0, 1.0, 1.0, 1.0):
         torch.nn.init.constant_(model.weight, value)
         averages.update_parameters(model)

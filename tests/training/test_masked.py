@@ -15,6 +15,7 @@ from dlmctl.text.word_counts import load_counts
 from dlmctl.training import masked
 from dlmctl.training.lm import train_lm
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
+from dlmctl.training.rows import Rows
 from dlmctl.training.word_tags import WordTags, given
 
 KINDS, PLACES = ["inn", "bar", "cafe", "club"], ["quay", "park", "mill", "lane", "moor"]
@@ -124,7 +125,7 @@ def test_labels_are_given_to_a_share_of_the_rows_and_to_half_of_these_in_part():
 
 def test_labels_stand_at_their_words(data):
     tags = WordTags({"train": load_split(data, "train"), "valid": load_split(data, "valid")}, "upos")
-    (row,) = tags.of("valid", np.array([1]), 11).tolist()
+    (row,) = Rows(tags.rows["valid"], 0, torch.device("cpu")).of(np.array([1]), 11).tolist()
     assert [tags.names[number - 1] if number else "" for number in row] == ["", *TAGS, "", "", ""]
 
 

@@ -36,10 +36,12 @@ def test_utilisation_and_waiting_are_recorded_since_the_last_log(tmp_path, monke
     monkeypatch.setattr("dlmctl.training.progress.time.perf_counter", lambda: now[0])
     with TrainingProgress(4, 0, tmp_path, quiet=False, flops=(600.0, 1e6)) as progress:
         for _ in range(2):
-            progress.advance(1.0, 500, 0.25)
+            progress.took([1.0])
+            progress.advance(500, 0.25)
         now[0] += 2.0
         progress.log(2, {"loss": progress.loss})
-        progress.advance(1.0, 100, 0.0)
+        progress.took([1.0])
+        progress.advance(100, 0.0)
         now[0] += 1.0
         progress.log(3, {"loss": progress.loss})
     first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())

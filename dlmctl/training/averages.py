@@ -1,0 +1,26 @@
+"""The exponential moving average of the weights, which is what a run saves."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class Averages(AveragedModel):
+    """Exponential moving average of the weights, its decay warmed up so that early weights are forgotten.
+
+    As ``AveragedModel`` it is saved and read, but its counter stays on the CPU, and all weights move in one call.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move towards the weights of ``model``; the first time take them over."""
+        count = int(self.n_averaged)
+        kept = 0.0 if count == 0 else min(self.decay, (1 + count) / (10 + count))
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - kept)
+        self.n_averaged += 1
