@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
@@ -144,7 +145,8 @@ class MaskedLM(MaskedModel):
     ) -> Tensor:
         """As ``MaskedModel.nats``; the scores of all words stand for a few positions at a time."""
         hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned)
-        return token_nats(hidden.flatten(0, 1).index_select(0, positions), WordHead(self.embeddings), targets)
+        head = WordHead(self.denoiser.model.embed_tokens.weight, words=self.config.vocab_size)
+        return token_nats(hidden.flatten(0, 1).index_select(0, positions), head, targets)
 
 
 def _without_denoiser(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
@@ -216,15 +218,15 @@ def mask_by_time(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, 
     return places & (order < t[:, None]), 1 / t
 
 
-def most_masked(words: Tensor, share: Tensor, objective: str) -> int:
-    """So many of ``words [B]`` places a row are masked in all, at most, at the ``share [B]`` of each, both on the CPU.
+def most_masked(words: np.ndarray, shares: np.ndarray, objective: str) -> int:
+    """So many of ``words [B]`` places a row are masked in all, at most, at the ``shares [B]`` of each.
 
     Of ``mask_by_count`` the number; of ``mask_by_time`` one that it exceeds with a probability of 1e-15 (Bernstein's
     inequality).
     """
     if objective == "count":
-        return int(torch.minimum((share * words).long() + 1, words).sum())
-    t = LEAST_TIME + (1 - LEAST_TIME) * share
+        return int(np.minimum((shares * words).astype(np.int64) + 1, words).sum())
+    t = LEAST_TIME + (1 - LEAST_TIME) * shares
     mean, variance = float((words * t).sum()), float((words * t * (1 - t)).sum())
     nats = 15 * math.log(10)
     beyond = nats / 3 + math.sqrt((nats / 3) ** 2 + 2 * nats * variance)

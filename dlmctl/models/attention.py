@@ -30,4 +30,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = widened(scores).softmax(-1).to(scores.dtype)
-    return F.dropout(weights, dropout, dropout > 0) @ v
+    if dropout > 0:  # as an argument of the call this would be no constant for a compiler
+        weights = F.dropout(weights, dropout)
+    return weights @ v

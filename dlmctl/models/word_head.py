@@ -23,19 +23,23 @@ ALIGNED = 64
 
 
 class WordHead(NamedTuple):
-    """A linear layer from hidden states to scores of words: ``weight [V, H]`` and, if it has one, ``bias [V]``."""
+    """A linear layer from hidden states to scores of words: ``weight [V, H]`` and, if it has one, ``bias [V]``.
+
+    Where ``words`` is given, the rows behind so many are no words, and have no probability.
+    """
 
     weight: Tensor
     bias: Tensor | None = None
+    words: int | None = None
 
 
 def token_nats(hidden: Tensor, head: WordHead, targets: Tensor) -> Tensor:
     """Cross-entropy in nats of the words ``targets [N]`` given ``hidden [N, H]``: ``[N]``, float32 at least.
 
-    What ``F.cross_entropy(F.linear(hidden, *head), targets, reduction="none")`` is, with products in the type of an
-    autocast around it. It can be differentiated once.
+    What ``F.cross_entropy(F.linear(hidden, head.weight, head.bias), targets, reduction="none")`` is, with products in
+    the type of an autocast around it. It can be differentiated once.
     """
-    found: Tensor = _TokenNats.apply(hidden, head.weight, head.bias, targets)  # type: ignore[no-untyped-call]
+    found: Tensor = _TokenNats.apply(hidden, *head, targets)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -45,7 +49,7 @@ def expected_embeddings(hidden: Tensor, head: WordHead, table: Tensor) -> Tensor
     flat = hidden.flatten(0, -2)
     scores = _Scores(flat, head)
     with torch.autocast(flat.device.type, enabled=False):
-        wide = F.pad(table.to(scores.dtype), (0, 0, 0, scores.filled))
+        wide = F.pad(table.to(scores.dtype), (0, 0, 0, len(scores.weight) - len(table)))
         found = torch.cat([scores.of(part).softmax(-1) @ wide for part in scores.parts()])
     return found.view(*hidden.shape[:-1], -1)
 
@@ -53,19 +57,22 @@ def expected_embeddings(hidden: Tensor, head: WordHead, table: Tensor) -> Tensor
 class _Scores:
     """The scores of words, made piece by piece of ``hidden [N, H]`` in the type of an autocast around this.
 
-    On a GPU the words are filled up to a multiple of ``ALIGNED`` by ``filled`` ones of no probability.
+    On a GPU the words are filled up to a multiple of ``ALIGNED`` by ones of no probability.
     """
 
     def __init__(self, hidden: Tensor, head: WordHead) -> None:
         device = hidden.device.type
         autocast = torch.is_autocast_enabled(device) and hidden.dtype != torch.float64
         self.dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
-        self.words = len(head.weight)
-        self.filled = -self.words % ALIGNED if device != "cpu" else 0
-        self.piece = max(1, (PIECE_CPU if device == "cpu" else PIECE) // (self.words + self.filled))
-        self.hidden = hidden.to(self.dtype)
-        self.weight = F.pad(head.weight.to(self.dtype), (0, 0, 0, self.filled))
-        self.bias = None if head.bias is None else F.pad(head.bias.to(self.dtype), (0, self.filled))
+        self.rows = len(head.weight)
+        self.words = self.rows if head.words is None else head.words
+        more = -self.rows % ALIGNED if device != "cpu" else 0
+        self.piece = max(1, (PIECE_CPU if device == "cpu" else PIECE) // (self.rows + more))
+        self.hidden, self.weight = hidden.to(self.dtype), head.weight.to(self.dtype)
+        self.bias = None if head.bias is None else head.bias.to(self.dtype)
+        if more:
+            self.weight = F.pad(self.weight, (0, 0, 0, more))
+            self.bias = None if self.bias is None else F.pad(self.bias, (0, more))
 
     @property
     def fit(self) -> bool:
@@ -76,9 +83,9 @@ class _Scores:
         return (slice(at, at + self.piece) for at in range(0, max(1, len(self.hidden)), self.piece))
 
     def of(self, part: slice) -> Tensor:
-        """The scores ``[n, V + filled]`` of some positions."""
+        """The scores ``[n, rows of the weight]`` of some positions."""
         scores = F.linear(self.hidden[part], self.weight, self.bias)
-        if self.filled:
+        if self.words < len(self.weight):
             scores[:, self.words :] = -torch.inf
         return scores
 
@@ -87,8 +94,10 @@ class _TokenNats(torch.autograd.Function):
     """As ``token_nats``. The gradient with respect to the scores is the softmax less one at the target."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-        scores = _Scores(hidden, WordHead(weight, bias))
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, words: int | None, targets: Tensor
+    ) -> Tensor:
+        scores = _Scores(hidden, WordHead(weight, bias, words))
         with torch.autocast(hidden.device.type, enabled=False):
             kept = scores.of(slice(None)) if any(ctx.needs_input_grad) and scores.fit else None
             nats = [
@@ -101,12 +110,13 @@ class _TokenNats(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         (targets,), scores, kept = ctx.saved_tensors, ctx.scores, ctx.kept
         ctx.scores = ctx.kept = None
-        each, words = gradient[:, None], scores.words
-        of_hidden = scores.hidden.new_empty(scores.hidden.shape, dtype=ctx.types[0])
-        of_weight, of_bias = scores.hidden.new_zeros(()), scores.hidden.new_zeros(())
+        each, (of_kind, weight_kind) = gradient[:, None], ctx.types
+        of_hidden = scores.hidden.new_empty(scores.hidden.shape, dtype=of_kind)
+        of_weight: Tensor | None = None
+        of_bias: Tensor | None = None
         with torch.autocast(gradient.device.type, enabled=False):
             for part in (slice(None),) if kept is not None else scores.parts():
                 less = scores.of(part) if kept is None else kept
@@ -114,10 +124,14 @@ class _TokenNats(torch.autograd.Function):
                     _nats(less, targets[part], graded=True)
                 of_hidden[part] = (less @ scores.weight) * each[part]
                 scaled = (scores.hidden[part] * each[part]).to(scores.dtype)
-                of_weight = of_weight + (less.T @ scaled)[:words].to(ctx.types[1])
+                of_weight = _plus(of_weight, (less.T @ scaled)[: scores.rows].to(weight_kind))
                 if scores.bias is not None:
-                    of_bias = of_bias + (less.T @ gradient[part].to(scores.dtype))[:words].to(ctx.types[1])
-        return of_hidden, of_weight, None if scores.bias is None else of_bias, None
+                    of_bias = _plus(of_bias, (less.T @ gradient[part].to(scores.dtype))[: scores.rows].to(weight_kind))
+        return of_hidden, of_weight, of_bias, None, None
+
+
+def _plus(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total.add_(more)
 
 
 def _nats(scores: Tensor, targets: Tensor, *, graded: bool) -> Tensor:

@@ -57,13 +57,13 @@ class MaskedTrainingConfig(BaseModel):
 class MaskedBatch(NamedTuple):
     """Words of texts ``[B, L]``, and the labels of the words ``[B, L]`` where the model takes such.
 
-    What is known of them without asking the device: how many places of each row can be masked at most, ``words [B]`` on
-    the CPU, and whether all rows are ``full``, without PAD.
+    What is known of them without asking the device: how many places of each row can be masked at most, ``words [B]``,
+    and whether all rows are ``full``, without PAD.
     """
 
     ids: Tensor
     tags: Tensor | None = None
-    words: Tensor | None = None
+    words: np.ndarray | None = None
     full: bool = False
 
 
@@ -117,7 +117,7 @@ class MaskedTask:
             lengths = split.offsets[rows + 1] - split.offsets[rows]
             words = (lengths - SPECIAL if settings.lengths == "data" else width - 1) - unknown[rows]
             of_words = None if tags is None else tags.of(rows, width)
-            return MaskedBatch(texts.of(rows, width), of_words, torch.from_numpy(words), bool((lengths == width).all()))
+            return MaskedBatch(texts.of(rows, width), of_words, words, bool((lengths == width).all()))
 
         return batch_of
 
@@ -128,7 +128,7 @@ class MaskedTask:
         places = word_places(ids, self.tokenizer, self.config.model.lengths)
         noise = Noise.drawn(ids)
         share = shares(len(ids), noise.offset)
-        most = None if batch.words is None else most_masked(batch.words, share, objective)
+        most = None if batch.words is None else most_masked(batch.words, share.numpy(), objective)
         masked, weights = MASKINGS[objective](places, sent(share, ids.device), noise.order)
         mask = self._attended(batch)
         nats = masked_nats(network, ids, masked, weights, most=most, attention_mask=mask, aligned=tags)

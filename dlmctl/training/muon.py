@@ -43,19 +43,17 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
         assert closure is None
-        stacks: dict[tuple[float, tuple[int, int]], list[tuple[Tensor, Tensor]]] = {}
+        stacks: dict[tuple[float, torch.Size], list[tuple[Tensor, Tensor]]] = {}
         for group in self.param_groups:
             for piece, update in self._pieces(group):
-                stacks.setdefault((group["lr"], (min(piece.shape), max(piece.shape))), []).append((piece, update))
-        for (lr, (_, longer)), found in stacks.items():
+                stacks.setdefault((group["lr"], piece.shape), []).append((piece, update))
+        for (lr, shape), found in stacks.items():
             pieces, updates = zip(*found, strict=True)
-            wide = [update.T if update.shape[0] > update.shape[1] else update for update in updates]
-            made = orthogonal(torch.stack(wide)).to(pieces[0].dtype).unbind()
-            back = [one.T if piece.shape[0] > piece.shape[1] else one for one, piece in zip(made, pieces, strict=True)]
-            torch._foreach_add_(list(pieces), back, alpha=-lr * RMS * longer**0.5)
+            made = orthogonal(torch.stack(updates)).to(pieces[0].dtype)
+            torch._foreach_add_(list(pieces), list(made.unbind()), alpha=-lr * RMS * max(shape) ** 0.5)
 
     def _pieces(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The matrices of a group, once their weights have decayed, each with its momentum in bfloat16."""
+        """The matrices of a group, once their weights have decayed, each with its update."""
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
             return
@@ -71,14 +69,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """About the nearest orthogonal matrices to ``[N, R, C]``, R at most C, in bfloat16: singular values of 0.5 to 1.5.
+    """About the nearest orthogonal matrices to ``[N, R, C]``, in bfloat16: their singular values become 0.5 to 1.5.
 
     Five Newton-Schulz iterations (Jordan 2024).
     """
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
-    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16().mT if tall else matrices.bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+    return x.mT if tall else x
