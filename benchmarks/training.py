@@ -30,7 +30,7 @@ from dlmctl.training.lm import LanguageModelTask, LmConfig, read_lm_config
 from dlmctl.training.loop import Task, fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
 
-WORDS, ROWS = 12_031, 20_000
+WORDS, ROWS = 12_031, 1_000_000
 # Width, layers, heads and positions of a batch; 22 M weights are those of the bundled everyday model.
 SIZES = {
     "tiny": (64, 2, 2, 1024),
@@ -53,7 +53,8 @@ def write_data(folder: Path) -> None:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         # Words by Zipf's law, as in a text.
         ranks = np.arange(1, WORDS - len(special) + 1)
-        ids = (rng.choice(ranks, offsets[-1], p=1 / ranks / (1 / ranks).sum()) + len(special) - 1).astype(np.uint16)
+        shares = np.cumsum(1 / ranks) / (1 / ranks).sum()
+        ids = (np.searchsorted(shares, rng.random(offsets[-1])) + len(special)).astype(np.uint16)
         ids[offsets[:-1]], ids[offsets[1:] - 1] = 0, 1
         np.save(folder / f"{split}.ids.npy", ids)
         np.save(folder / f"{split}.offsets.npy", offsets)
@@ -133,7 +134,8 @@ def rate(config: LmConfig, data: Path, seconds: float) -> dict[str, Any]:
 
 def calls_and_waits(config: LmConfig, data: Path) -> dict[str, Any]:
     """Calls into torch and waits for the device of one step, the mean of a few, none of which is logged."""
-    loop = config.loop.model_copy(update={"steps": 9, "log_every": 100})
+    first, steps = 9, 5  # the first few steps are timed for the line that says how long a run will take
+    loop = config.loop.model_copy(update={"steps": first + steps + 1, "log_every": 100})
     config = config.model_copy(update={"loop": loop})
     counter, places = CallCounter(), Counter[str]()
     told = [0, 0]
@@ -143,16 +145,15 @@ def calls_and_waits(config: LmConfig, data: Path) -> dict[str, Any]:
             torch.cuda.set_sync_debug_mode("warn")
 
         def each(step: int) -> None:
-            counter.paused = not 3 <= step < 8
-            if step in (3, 8):
-                told[step == 8] = len(caught)
+            counter.paused = not first <= step < first + steps
+            if step in (first, first + steps):
+                told[step > first] = len(caught)
 
         try:
             run(config, data, 120.0, each)
         finally:
             if torch.cuda.is_available():
                 torch.cuda.set_sync_debug_mode("default")
-    steps = 5
     found = {"calls": (calls.network + calls.backward + calls.other) / steps, "reads": calls.waits / steps}
     if torch.cuda.is_available():
         for one in caught[told[0] : told[1]]:

@@ -98,8 +98,9 @@ class MaskedLM(MaskedModel):
         return self.config.mask_id
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """torch.compile the denoiser, which is where the time goes."""
-        self.denoiser.compile(*args, **kwargs)
+        """torch.compile the blocks, which is where the time goes; as they are alike, that takes the time of one."""
+        for block in self.denoiser.model.layers:
+            block.compile(*args, **kwargs)
 
     @property
     def hides_padding(self) -> bool:

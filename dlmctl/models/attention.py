@@ -7,13 +7,15 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlmctl.models.numerics import widened
 
-# On a CPU the fused kernel works through blocks made for long sequences; for the lengths of sentences two plain matrix
-# products are quicker, most of all in the backward pass and in bfloat16. On a GPU its blocks are of 64 positions,
-# most of them empty where a text has a dozen.
-SHORT, SHORT_GPU = 128, 32
+# Fused kernels work through blocks made for long sequences. For the lengths of sentences two plain matrix products are
+# quicker on a CPU, most of all in the backward pass and in bfloat16. On a GPU the kernel of the smallest blocks is, and
+# it makes no plan for every new shape of a batch.
+SHORT = 128
+ON_GPU = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
@@ -24,8 +26,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
         mask: broadcast to ``[B, heads, L, S]``; only true places are attended to.
         dropout: probability with which a weight is dropped.
     """
-    if max(q.shape[-2], k.shape[-2]) > (SHORT if q.device.type == "cpu" else SHORT_GPU):
+    if max(q.shape[-2], k.shape[-2]) > SHORT:
         return F.scaled_dot_product_attention(q, k, v, mask, dropout)
+    if q.device.type != "cpu":
+        with sdpa_kernel(ON_GPU):
+            return F.scaled_dot_product_attention(q, k, v, mask, dropout)
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)

@@ -92,8 +92,9 @@ class SelfAttention(nn.Module):
         """``x [B, L, H]``; ``rotation``: cosines and sines ``[L, H / heads / 2]``; ``mask [B, 1, 1, L]``."""
         batch, length, hidden = x.shape
         apart = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = rotated(apart[:2], *rotation)
-        mixed = attention(q, k, apart[2], mask)
+        turned, (v,) = apart.split((2, 1))  # one copy in the backward pass, where slices would take three
+        q, k = rotated(turned, *rotation)
+        mixed = attention(q, k, v, mask)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, hidden))
 
 

@@ -82,12 +82,13 @@ def test_rows_on_a_device_are_those_in_memory():
 
 
 @pytest.mark.parametrize("model", ["masked", "gaussian"])
-def test_compiled_networks_train_alike_and_in_one_graph(model, data):
+def test_compiled_blocks_train_alike_and_are_one_graph(model, data):
     _, task = task_of(model, data, 4)
     losses = []
     for compiled in (False, True):
         if compiled:
             torch._dynamo.reset()
+            torch._dynamo.utils.counters.clear()
             task.model.compile(dynamic=True, backend="aot_eager", fullgraph=True)
         torch.manual_seed(1)
         task.model.zero_grad()
@@ -95,3 +96,4 @@ def test_compiled_networks_train_alike_and_in_one_graph(model, data):
         loss.backward()
         losses.append([loss.detach(), *(weight.grad.clone() for weight in task.model.parameters())])
     torch.testing.assert_close(losses[0], losses[1])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
