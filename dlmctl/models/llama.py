@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
+from dlmctl.models.packing import Packing
 
 # Standard deviation of the first weights (Radford et al. 2019).
 INIT_STD = 0.02
@@ -159,9 +160,13 @@ class LlamaTrunk(nn.Module):
         """``h [B, L, H]``, the embedded input, and ``mask [B, 1, 1, L]``, to hidden states ``[B, L, H]``."""
         length = h.shape[1]
         rotation = self.cosines[:length], self.sines[:length]
+        packing = Packing.of(self, h) if mask is None else None
+        if packing is not None:
+            h, mask = packing.pack(h), packing.mask(h.device)
+            rotation = rotation[0].repeat(packing.together, 1), rotation[1].repeat(packing.together, 1)
         for block in self.layers:
             h = block(h, rotation, mask)
-        return self.norm(h)
+        return self.norm(h if packing is None else packing.unpack(h))
 
 
 def rotations(config: LlamaConfig) -> tuple[Tensor, Tensor]:

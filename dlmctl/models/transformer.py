@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dlmctl.models.attention import attention
 from dlmctl.models.interface import Conditioning
+from dlmctl.models.packing import Packing
 
 # Beyond every model there is: a size above these is a mistake, or asks for more memory than any machine has.
 MAX_WIDTH = 65_536
@@ -124,7 +125,7 @@ class Block(nn.Module):
     def attend(self, h: Tensor, mask: Tensor | None) -> Tensor:
         batch, length, hidden = h.shape
         q, k, v = self.qkv(h).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        wide = None if mask is None else mask[:, None, None]
+        wide = mask[:, None, None] if mask is not None and mask.ndim == 2 else mask
         mixed = attention(q, k, v, wide, self.dropout if self.training else 0.0)
         return self.drop(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, hidden)))
 
@@ -142,7 +143,10 @@ class Block(nn.Module):
     def forward(
         self, h: Tensor, mask: Tensor | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
-        """``h [B, L, hidden]``; of ``mask [B, L]`` and ``memory_mask [B, S]`` only true places are attended to."""
+        """``h [B, L, hidden]``; of ``mask [B, L]`` and ``memory_mask [B, S]`` only true places are attended to.
+
+        A mask may also be ``[1, 1, L, L]``, true where a position attends to another.
+        """
         if self.norm_first:
             h = self.read(h + self.attend(self.attention_norm(h), mask), memory, memory_mask)
             return h + self.feed_forward(self.mlp_norm(h))
@@ -174,12 +178,15 @@ class LatentEncoder(nn.Module):
         memory, memory_mask = (None, None) if conditioning is None else (conditioning.memory, conditioning.mask)
         h = self.input(x) + self.time(t, conditioning)[:, None] + self.positions.weight[: x.shape[1]]
         h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
+        packing = Packing.of(self, h) if mask is None and memory is None else None
+        if packing is not None:
+            h, mask = packing.pack(h), packing.mask(h.device)
         for block in self.blocks:
             if self.config.checkpointing and self.training:
                 h = checkpoint(block, h, mask, memory, memory_mask, use_reentrant=False)
             else:
                 h = block(h, mask, memory, memory_mask)
-        return self.final_norm(h)
+        return self.final_norm(h if packing is None else packing.unpack(h))
 
 
 class TransformerDenoiser(nn.Module):
