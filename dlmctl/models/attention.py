@@ -23,7 +23,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
 
     Args:
         q: ``[B, heads, L, d]``; k, v: ``[B, heads, S, d]``.
-        mask: broadcast to ``[B, heads, L, S]``; only true places are attended to.
+        mask: broadcast to ``[B, heads, L, S]``; only true places are attended to. Numbers are added to the scores.
         dropout: probability with which a weight is dropped.
     """
     if max(q.shape[-2], k.shape[-2]) > SHORT:
@@ -33,7 +33,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
             return F.scaled_dot_product_attention(q, k, v, mask, dropout)
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        hidden = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
     weights = widened(scores).softmax(-1).to(scores.dtype)
     if dropout > 0:  # as an argument of the call this would be no constant for a compiler
         weights = F.dropout(weights, dropout)

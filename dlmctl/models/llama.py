@@ -162,7 +162,7 @@ class LlamaTrunk(nn.Module):
         rotation = self.cosines[:length], self.sines[:length]
         packing = Packing.of(self, h) if mask is None else None
         if packing is not None:
-            h, mask = packing.pack(h), packing.mask(h.device)
+            h, mask = packing.pack(h), packing.mask(h)
             rotation = rotation[0].repeat(packing.together, 1), rotation[1].repeat(packing.together, 1)
         for block in self.layers:
             h = block(h, rotation, mask)

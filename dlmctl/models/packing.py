@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 # Positions of a row that short texts fill together.
 ROW = 64
+# Elements that a kernel loads at once.
+ALIGNED = 8
 
 
 class Packing(NamedTuple):
@@ -31,13 +33,21 @@ class Packing(NamedTuple):
         """States ``[B, L, H]`` as ``[rows, together L, H]``, the last row filled up with zeros."""
         missing = -self.texts % self.together
         filled = F.pad(h, (0, 0, 0, 0, 0, missing)) if missing else h
-        return filled.reshape(-1, self.together * self.length, h.shape[-1])
+        # A view would be another case for a compiler than the states that a block hands to the next.
+        return filled.reshape(-1, self.together * self.length, h.shape[-1]).clone()
 
     def unpack(self, h: Tensor) -> Tensor:
         """The states ``[B, L, H]`` again."""
         return h.reshape(-1, self.length, h.shape[-1])[: self.texts]
 
-    def mask(self, device: torch.device) -> Tensor:
-        """Which positions of a row a position attends to: those of its own text, ``[1, 1, S, S]``."""
-        text = torch.arange(self.together * self.length, device=device) // self.length
-        return (text[:, None] == text)[None, None]
+    def mask(self, h: Tensor) -> Tensor:
+        """What is added to the scores of attention, so that texts attend to themselves alone, ``[1, 1, S, S]``.
+
+        In the type of an autocast around this, else that of ``h``, and laid out as kernels take it without a copy: in
+        rows that are longer than they need be, and that whatever S, so that a compiler sees one case.
+        """
+        width, device = self.together * self.length, h.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else h.dtype
+        text = torch.arange(width + ALIGNED - width % ALIGNED, device=h.device) // self.length
+        found = torch.zeros(width, len(text), dtype=kind, device=h.device)
+        return found.masked_fill_(text[:width, None] != text, -torch.inf)[None, None, :, :width]

@@ -145,7 +145,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """``h [B, L, hidden]``; of ``mask [B, L]`` and ``memory_mask [B, S]`` only true places are attended to.
 
-        A mask may also be ``[1, 1, L, L]``, true where a position attends to another.
+        A mask may also be ``[1, 1, L, L]``, as ``attention`` takes it.
         """
         if self.norm_first:
             h = self.read(h + self.attend(self.attention_norm(h), mask), memory, memory_mask)
@@ -180,7 +180,7 @@ class LatentEncoder(nn.Module):
         h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
         packing = Packing.of(self, h) if mask is None and memory is None else None
         if packing is not None:
-            h, mask = packing.pack(h), packing.mask(h.device)
+            h, mask = packing.pack(h), packing.mask(h)
         for block in self.blocks:
             if self.config.checkpointing and self.training:
                 h = checkpoint(block, h, mask, memory, memory_mask, use_reentrant=False)

@@ -40,5 +40,5 @@ def test_only_short_texts_in_training_on_a_gpu_share_a_row():
     states = torch.randn(5, LENGTH, WIDTH)
     assert Packing.of(torch.nn.Identity(), states) is None
     assert torch.equal(Packing(5, LENGTH, 4).unpack(Packing(5, LENGTH, 4).pack(states)), states)
-    mask = Packing(5, 2, 2).mask(torch.device("cpu"))[0, 0]
-    assert mask.int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    mask = Packing(5, 2, 2).mask(states)[0, 0]
+    assert (mask == 0).int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
