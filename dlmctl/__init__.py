@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.errors import RecipeError as RecipeError
     from dlmctl.errors import UserError as UserError
     from dlmctl.generation.generate import generate as generate
+    from dlmctl.generation.generator import Generator as Generator
     from dlmctl.generation.model import Model as Model
     from dlmctl.generation.model import load as load
     from dlmctl.generation.model import run as run
@@ -70,6 +71,7 @@ _PUBLIC = {
     "Energy": "control.prepared",
     "FieldLabels": "control.field_labels",
     "Generation": "generation.results",
+    "Generator": "generation.generator",
     "Guidance": "recipe.settings",
     "LabelledText": "control.labels",
     "Labels": "control.labels",

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 from dlmctl.datasets.lines import filled_lines, json_lines, plain_suffix, raw_lines
 from dlmctl.datasets.tables import parquet_rows, table_rows
@@ -38,6 +38,15 @@ class Row(NamedTuple):
     number: int
     where: str
     cells: Mapping[str, Any]
+
+
+class Rows(Protocol):
+    """Rows at hand by their number, from 0; ``name`` and ``columns`` as of a ``TargetTable``."""
+
+    name: str
+    columns: list[str]
+
+    def rows(self, numbers: Sequence[int]) -> list[Row]: ...
 
 
 class TargetTable:
@@ -63,13 +72,13 @@ class TargetTable:
         digest = hashlib.sha256()
         at = 0
         for line, row in rows:
-            cells = {name: cell for name, value in row.items() if (cell := _cell(value)) is not None}
+            cells = _filled_cells(row)
             if not cells:
                 continue
             if len(self._starts) == MOST_ROWS:
                 raise DataError(f"has more than {MOST_ROWS:,} rows.", where=self.where(line), remedy="Split it.")
             columns.update(dict.fromkeys(row))
-            written = json.dumps(cells, default=str).encode() + b"\n"
+            written = _as_json(cells).encode() + b"\n"
             if len(written) > MOST_BYTES or len(columns) > MOST_COLUMNS:
                 limit = f"more than {MOST_COLUMNS:,} columns" if len(columns) > MOST_COLUMNS else "a row of over 1 MiB"
                 raise DataError(f"has {limit}.", where=self.where(line))
@@ -172,12 +181,26 @@ def _cells_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, row
 
 
+def plain_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells of a row as a table keeps them: plain values of JSON, without those that are empty."""
+    found: dict[str, Any] = json.loads(_as_json(_filled_cells(row)))
+    return found
+
+
+def _filled_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: cell for name, value in row.items() if (cell := _cell(value)) is not None}
+
+
+def _as_json(cells: Mapping[str, Any]) -> str:
+    return json.dumps(cells, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+
+
 def _cell(value: Any) -> Any:
     """A cell, None where it is empty: a text of white space, nothing, or not a number."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if hasattr(value, "item"):  # numbers of numpy
-        return _cell(value.item())
+    if hasattr(value, "tolist"):  # numbers and arrays of NumPy
+        return _cell(value.tolist())
     return value

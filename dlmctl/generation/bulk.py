@@ -117,7 +117,8 @@ def generate_shards(
     team = processes.Team()
     pretrained = team.together(lambda: load_model(recipe, origin))
     table = team.together(lambda: read_targets(recipe, origin))
-    _refuse_strangers(recipe, table, team.size)
+    if team.size > 1:
+        refuse_strangers(recipe, rows=table is not None)
     plan = _Layout(texts_of(recipe, table), shard_rows, latents, team.size)
 
     def whole() -> Bulk:
@@ -143,9 +144,16 @@ def generate_shards(
         return whole()
 
 
-def _refuse_strangers(recipe: Recipe, table: TargetTable | None, size: int) -> None:
-    """Refuse several processes where each text must differ from all before it."""
-    if size > 1 and (recipe.unique or (recipe.quota is not None and table is None)):
+def refuse_strangers(recipe: Recipe, *, rows: bool) -> None:
+    """Refuse to draw in several processes where each text must differ from all before it.
+
+    Args:
+        rows: whether the texts are for rows of targets.
+
+    Raises:
+        UserError: it must.
+    """
+    if recipe.unique or (recipe.quota is not None and not rows):
         what = f"{'unique' if recipe.unique else 'quota'}: several processes do not see each other's texts."
         raise UserError(what, remedy="Use one process; of a table with a quota the texts of each row differ.")
 

@@ -145,15 +145,11 @@ def run(
         UserError: the recipe cannot be read, does not validate, or asks for what its model cannot do.
     """
     rows = None if targets is None else _rows(targets)
-    found, origin = _recipe(recipe, overrides, None if model is None else str(model.folder), rows)
-    changes = {
-        name: whole(name, value, least=least)
-        for name, value, least in (("samples", samples, 1), ("seed", seed, 0))
-        if value is not None
-    }
+    named = None if model is None else str(model.folder)
+    found, origin = recipe_from(recipe, overrides, model=named, targets=rows, samples=samples, seed=seed)
     with shown(progress) as told:
         return run_recipe(
-            found.model_copy(update=changes),
+            found,
             model=model,
             origin=origin,
             strict=strict,
@@ -176,10 +172,34 @@ def _rows(targets: Any) -> Any:
     raise UserError(f"{type(targets).__name__!r} is no table.", where="targets", remedy=remedy)
 
 
-def _recipe(
-    recipe: Any, overrides: Sequence[str], model: str | None, targets: Any
+def recipe_from(
+    recipe: Any,
+    overrides: Sequence[str],
+    *,
+    model: str | None = None,
+    targets: Any = None,
+    samples: int | None = None,
+    seed: int | None = None,
 ) -> tuple[Recipe, SettingsFile | None]:
-    """A recipe and where it stands; for another model than its own, whose family says what a preset means."""
+    """A recipe, in whatever form ``run`` takes it, and where it stands.
+
+    Args:
+        model: in place of its own; its family says what a preset means.
+        targets, samples, seed: in place of the recipe's.
+
+    Raises:
+        UserError: it cannot be read or does not validate.
+    """
+    found, origin = _read(recipe, overrides, model, targets)
+    changes = {
+        name: whole(name, value, least=least)
+        for name, value, least in (("samples", samples, 1), ("seed", seed, 0))
+        if value is not None
+    }
+    return found.model_copy(update=changes), origin
+
+
+def _read(recipe: Any, overrides: Sequence[str], model: str | None, targets: Any) -> tuple[Recipe, SettingsFile | None]:
     if isinstance(recipe, str | Path):
         named = [] if model is None else [f"model={json.dumps(model)}"]
         return load_recipe(str(recipe), [*overrides, *named], targets=targets)

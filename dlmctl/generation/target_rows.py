@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.control.base import All, Control
+from dlmctl.control.check import numbered
 from dlmctl.control.registry import find_control
-from dlmctl.datasets.target_table import Row, TargetTable
-from dlmctl.errors import RecipeError, UserError, first_line
+from dlmctl.datasets.target_table import Row, Rows
+from dlmctl.errors import RecipeError, UserError, first_line, readable
 from dlmctl.recipe.build import combined, made_of
 from dlmctl.recipe.cells import read_params
-from dlmctl.recipe.explain import explain
+from dlmctl.recipe.explain import explain, settings_place
 from dlmctl.recipe.placeholders import filled, placeholders_in
-from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe
+from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, every
 from dlmctl.recipe.stray import FILLED
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 
@@ -77,8 +78,23 @@ class RowReader:
             nodes = tuple(node for spec in self.specs if (node := self._node(spec, row)) is not None)
             given = [filled(getattr(self.recipe, name), row.cells).value for name in ("label", "source", "prompt")]
         except UserError as error:
-            raise located(error, row) from None
+            raise self.located(error, row) from None
         return Target(row, nodes, *given)
+
+    def located(self, error: UserError, row: Row) -> UserError:
+        """An error about a row with the row's line in front, and the columns that what it names is filled from."""
+        if error.where == row.where:
+            return error
+        inner = error.where if error.where and not error.where.startswith("sample ") else None
+        what = f"{inner}: {error.what}" if inner else error.what
+        names = [name for part in (inner or "").split(" and ") for name in self._columns_of(part)]
+        return RecipeError(_of_columns(names) + what, where=row.where, remedy=error.remedy)
+
+    def _columns_of(self, part: str) -> list[str]:
+        """The columns that fill the controls of a name, or a setting of the recipe."""
+        values = [spec.params for spec in every(self.specs) if spec.name == part]
+        values += [[getattr(self.recipe, part)]] if part in FILLED else []
+        return [name for value in values for name, _ in placeholders_in(value)]
 
     def _node(self, spec: ControlSpec, row: Row) -> Node | None:
         if spec.made is not None:
@@ -100,7 +116,10 @@ class RowReader:
         try:
             return read_params(kind.Params, cells)
         except ValidationError as error:
-            raise explain(error, kind.Params, spec.place, _RowFile(row), cells.value) from None
+            place = settings_place(error.errors(include_url=False)[0], cells.value)
+            found = explain(error, kind.Params, spec.place, _RowFile(row), cells.value)
+            what = _of_columns([name for name, _ in placeholders_in(_value_at(params, place))]) + found.what
+            raise RecipeError(what, where=found.where, remedy=found.remedy) from None
         except UserError:
             raise
         except Exception as error:  # of a plug-in's own validators
@@ -108,7 +127,23 @@ class RowReader:
             raise UserError(what, where=row.where) from error
 
 
-def check_columns(recipe: Recipe, table: TargetTable, origin: SettingsFile | None) -> None:
+def _value_at(value: Any, place: Place) -> Any:
+    """What stands at a place, as far as it leads."""
+    for step in place:
+        known = step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
+        if not known:
+            break
+        value = value[step]
+    return value
+
+
+def _of_columns(names: Sequence[str]) -> str:
+    """The columns that a fault comes from, as they stand before it."""
+    listed = ", ".join(repr(readable(name, 60)) for name in dict.fromkeys(names))
+    return f"column {listed}: " if listed else ""
+
+
+def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> None:
     """Check that the table has every column that a placeholder names.
 
     Raises:
@@ -121,13 +156,17 @@ def check_columns(recipe: Recipe, table: TargetTable, origin: SettingsFile | Non
             raise file.error(place, f"{table.name} has no column {column!r}.", f"Its columns are {shown}.")
 
 
-def located(error: UserError, row: Row) -> UserError:
-    """An error about a row with the row's line in front."""
-    if error.where == row.where:
-        return error
-    inner = error.where if error.where and not error.where.startswith("sample ") else None
-    what = f"{inner}: {error.what}" if inner else error.what
-    return RecipeError(what, where=row.where, remedy=error.remedy)
+def labels_of(specs: Sequence[ControlSpec]) -> list[str]:
+    """The labels of a text's checks where its row leaves nothing out; see ``check_all``."""
+    return numbered(list(_names(specs)))
+
+
+def _names(specs: Sequence[ControlSpec]) -> Iterator[str]:
+    for spec in specs:
+        if spec.name == "all" and spec.weight == 1:
+            yield from _names(spec.parts)
+        else:
+            yield spec.name
 
 
 def control_of(targets: Sequence[Target], samples: Mapping[int, tuple[int, int]]) -> Control[Any] | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.datasets.target_table import Row, TargetTable, open_table, table_of
+from dlmctl.datasets.target_table import Row, Rows, TargetTable, open_table, table_of
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.company import Company
@@ -20,7 +20,7 @@ from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.options import Look
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation, Sample
-from dlmctl.generation.target_rows import RowReader, Target, check_columns, control_of, located
+from dlmctl.generation.target_rows import RowReader, Target, check_columns, control_of
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.draw import impossible
@@ -89,7 +89,7 @@ class TargetRun:
     def __init__(
         self,
         recipe: Recipe,
-        table: TargetTable,
+        table: Rows,
         pretrained: Pretrained,
         *,
         strict: bool = False,
@@ -141,7 +141,7 @@ class TargetRun:
             except UserError as error:
                 return error
             for fault in self._faults(asked).values():
-                return located(fault, row)
+                return self.reader.located(fault, row)
         return None
 
     def _drawn(self, asked: Asked, look: Look) -> Iterator[Generation]:
@@ -216,7 +216,7 @@ class TargetRun:
         return {first[sample]: fault for sample, fault in found.items()}
 
     def _unmet(self, row: Row, numbers: Sequence[int], error: UserError) -> list[Sample]:
-        error = located(error, row)
+        error = self.reader.located(error, row)
         if self.strict:
             raise error
         nothing = np.zeros((0, self.pretrained.model.embeddings.shape[-1]), np.float32)
