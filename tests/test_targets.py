@@ -152,8 +152,8 @@ def test_a_row_that_cannot_be_met_is_reported_and_stops_no_other(here, model_fol
     result = run_recipe(recipe, origin=origin)
     assert [one.passed for one in result[::2]] == [True, False, False, False, True]
     whys = [one.unmet for one in result[::2] if one.unmet]
-    assert whys[0].startswith("t.csv:3: contains: ")
-    assert whys[1] == "t.csv:4: controls.0.length.words: input should be a valid integer, not 'four'."
+    assert whys[0].startswith("t.csv:3: column 'word': contains: ")
+    assert whys[1] == "t.csv:4: column 'n': controls.0.length.words: input should be a valid integer, not 'four'."
     assert whys[2].startswith("t.csv:5: ")
     assert all(one.words == [] and one.to_dict()["problem"] == one.unmet for one in result[2:4])
     with pytest.raises(UserError, match=r"^t\.csv:"):
@@ -323,7 +323,7 @@ def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_fo
     recipe_here(here, model_folder, table=table)
     code, _, said = command("generate", "-r", "r.yaml", "--out", "out.csv")
     assert code == 0
-    assert "t.csv:3: contains: " in said
+    assert "t.csv:3: column 'word': contains: " in said
     with (here / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:7] == ["index", "row", "word", "n", "target_text", "text", "passed"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from numbers import Integral
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dlmctl.datasets.target_table import Row, plain_cells
@@ -24,10 +23,13 @@ class BatchRows:
 
     name = "the batch"
 
-    def __init__(self, batch: Batch, index: str, indices: Sequence[Any] | None, samples: int) -> None:
+    def __init__(
+        self, batch: Batch, index: str, indices: Sequence[Any] | None, samples: int, named: Collection[str]
+    ) -> None:
         """Reads a batch.
 
         Args:
+            named: the columns that rows are asked for; others may hold what no cell of a target can.
             index: the column that holds the places, where ``indices`` does not give them.
             samples: texts of each row, whose numbers must be countable.
 
@@ -36,11 +38,12 @@ class BatchRows:
         """
         self.count = _rows_in(batch)
         self.batch, self.columns = batch, list(batch)
+        self.named = [name for name in self.columns if name in named]
         self.index, self.in_column = index, indices is None and index in batch
         given = batch[index] if self.in_column else indices
         if given is None:
             what = f"has no column {index!r}, which says where each row stands in the whole table: its seed follows."
-            remedy = "datasets: map(..., with_indices=True). Ray: ray.data.range(n).zip(rows) and index='id'."
+            remedy = f"datasets: map(..., with_indices=True). Ray: give the table a column {index!r}, from 0 on."
             raise DataError(what, where=self.name, remedy=remedy)
         if not hasattr(given, "__len__") or len(given) != self.count:
             raise DataError(f"must be a place for each of the {self.count} rows, not {_shown(given)}.", where="indices")
@@ -58,17 +61,17 @@ class BatchRows:
         return [Row(number + 1, self._where(number), self._cells(self._at[number])) for number in numbers]
 
     def _cells(self, at: int) -> Mapping[str, Any]:
-        return plain_cells({name: self.batch[name][at] for name in self.columns})
+        return plain_cells({name: self.batch[name][at] for name in self.named})
 
     def _where(self, place: int) -> str:
         return f"{readable(self.index, 60)}={place}"
 
     def _place(self, at: int, value: Any, most: int) -> int:
         value = value.item() if hasattr(value, "item") else value
-        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
             what = f"the column {self.index!r} must hold the row's place, a whole number from 0, not {_shown(value)}."
             raise DataError(what, where=f"row {at + 1} of {self.name}")
-        return int(value)
+        return value
 
 
 def _rows_in(batch: Any) -> int:

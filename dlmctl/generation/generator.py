@@ -20,14 +20,11 @@ from dlmctl.generation.flat import Columns, Record
 from dlmctl.generation.generate import require_plain
 from dlmctl.generation.identity import about_run
 from dlmctl.generation.model import recipe_from
-from dlmctl.generation.target_rows import check_columns, labels_of
+from dlmctl.generation.results import Sample
+from dlmctl.generation.target_rows import check_columns, labels_of, named_columns
 from dlmctl.generation.targets import TargetRun
 from dlmctl.metrics.lm_score import scorer_of
 from dlmctl.recipe.recipe import Recipe
-
-# In place of a cell that a text has nothing for, so that a column has one type in every batch: a control that a row
-# leaves out is met, as nothing was asked.
-NOTHING: Mapping[type, Any] = {str: "", float: math.nan, bool: True}
 
 
 class _Loaded(NamedTuple):
@@ -76,6 +73,7 @@ class Generator:
         self.recipe = read.model_copy(update={"targets": None})
         refuse_strangers(self.recipe, rows=True)
         self.index, self.strict = index, strict
+        self.named = sorted({column for column, _ in named_columns(self.recipe)})
 
     def __call__(self, batch: Batch, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """The rows of a batch with their texts.
@@ -86,8 +84,8 @@ class Generator:
 
         Returns:
             The columns of ``Generation.to_pandas``, one row for each text, those of the batch among them as they
-            came (``target_`` is put before a name that is taken). A control that a row leaves out is passed, with
-            no number as its score.
+            came (``target_`` is put before a name that is taken). Every batch has the same columns of the same types:
+            a control that a row leaves out is passed, with not-a-number as its score, and no problem is an empty text.
 
         Raises:
             DataError: it is no batch, lacks a column, or a place is none.
@@ -95,26 +93,29 @@ class Generator:
             ModelError: the model cannot be had.
         """
         samples = self.recipe.samples
-        rows = BatchRows(batch, self.index, indices, samples)
+        rows = BatchRows(batch, self.index, indices, samples, self.named)
         check_columns(self.recipe, rows, self.origin)
         numbers = [place * samples + text for place in rows.places for text in range(samples)]
         try:
             drawn = TargetRun(self.recipe, rows, self._loaded.pretrained, strict=self.strict).draw(numbers, {})
         except UserError as error:
             raise error if self.origin is None else at_its_setting(error, self.origin) from None
-        # What the rows hold is taken from the batch, which may hold more than a text in JSON can.
-        found = {sample.index: {**sample.to_dict(), "columns": {}} for sample in drawn}
-        return self._columns(rows, [{**found[number], **self._loaded.about} for number in numbers])
+        found = {sample.index: sample for sample in drawn}
+        return self._columns(rows, [found[number] for number in numbers])
 
-    def _columns(self, rows: BatchRows, records: Sequence[Record]) -> dict[str, Any]:
-        """Records as columns; which ones does not depend on the batch."""
+    def _columns(self, rows: BatchRows, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Samples as columns; which ones does not depend on the batch."""
+        # What the rows hold is taken from the batch, which may hold more than a text in JSON can.
+        records = [{**sample.to_dict(), **self._loaded.about, "columns": {}} for sample in samples]
         names = self._columns_of(rows, records)
         own = {names.renamed[name]: name for name in names.targets}
         flat = [names.row(record) for record in records]
+        # A control that a row leaves out is met, as nothing was asked; of a text that could not be drawn none is.
+        nothing = [{str: "", float: math.nan, bool: sample.unmet is None} for sample in samples]
         return {
             name: _repeated(rows.batch[own[name]], self.recipe.samples)
             if name in own
-            else [NOTHING.get(kind) if row[name] is None else row[name] for row in flat]
+            else [empty[kind] if row[name] is None else row[name] for row, empty in zip(flat, nothing, strict=True)]
             for name, kind in names.kinds.items()
         }
 
@@ -145,6 +146,8 @@ def _repeated(column: Any, count: int) -> Any:
     """A column with each cell so many times."""
     if count == 1:
         return column
-    return np.repeat(column, count, axis=0) if isinstance(column, np.ndarray) else [
-        cell for cell in column for _ in range(count)
-    ]
+    return (
+        np.repeat(column, count, axis=0)
+        if isinstance(column, np.ndarray)
+        else [cell for cell in column for _ in range(count)]
+    )

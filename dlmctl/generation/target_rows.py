@@ -143,6 +143,11 @@ def _of_columns(names: Sequence[str]) -> str:
     return f"column {listed}: " if listed else ""
 
 
+def named_columns(recipe: Recipe) -> Iterator[tuple[str, Place]]:
+    """The columns that fill a recipe, each with the place of its placeholder."""
+    return placeholders_in({name: getattr(recipe, name) for name in FILLED})
+
+
 def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> None:
     """Check that the table has every column that a placeholder names.
 
@@ -150,7 +155,7 @@ def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> N
         RecipeError: one is missing; the message names the line of the placeholder.
     """
     file = origin or SettingsFile("recipe")
-    for column, place in placeholders_in({name: getattr(recipe, name) for name in FILLED}):
+    for column, place in named_columns(recipe):
         if column not in table.columns:
             shown = ", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")
             raise file.error(place, f"{table.name} has no column {column!r}.", f"Its columns are {shown}.")

@@ -1,0 +1,152 @@
+"""Recipes as functions of batches: the texts of one process, whatever the batches, the workers and their ends."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+
+import dlmctl
+from dlmctl import Generator, UserError
+
+ROWS = [{"n": 4 + i % 3, "word": ["bread", None, "garden"][i % 3], "text": f"row {i}"} for i in range(12)]
+
+
+def recipe_of(folder, **settings):
+    controls = [{"length": {"words": "{n}"}}, {"contains": ["{word}"]}]
+    sampler = {"steps": 2, "deterministic": True}
+    return {"model": str(folder), "samples": 2, "sampler": sampler, "controls": controls, **settings}
+
+
+def columns_of(rows, **more):
+    return {name: [row[name] for row in rows] for name in rows[0]} | more
+
+
+def test_texts_follow_from_a_row_and_its_place_whatever_its_batch(model_folder):
+    recipe = recipe_of(model_folder)
+    whole = dlmctl.run(recipe, targets=ROWS)
+    generator = Generator(recipe)
+    first = generator(columns_of(ROWS[:5], index=range(5)))
+    sent = pickle.dumps(generator)
+    assert len(sent) < 10_000  # without the model that it has loaded by now
+    rest = list(range(5, 12))[::-1]
+    cells = {name: np.array(cells, object) for name, cells in columns_of([ROWS[at] for at in rest]).items()}
+    second = pickle.loads(sent)(cells, rest)
+    texts = dict(zip([*first["index"], *second["index"]], [*first["text"], *second["text"]], strict=True))
+    assert [texts[number] for number in range(24)] == whole.texts
+    assert second["index"][:4] == [22, 23, 20, 21]
+    assert second["row"][:3] == [12, 12, 11]
+    assert list(second["word"][:3]) == ["garden", "garden", None]
+    # The user's column of a name that is taken stands beside it.
+    assert list(second["target_text"][:2]) == ["row 11", "row 11"]
+
+
+def test_every_batch_has_the_same_columns_of_the_same_types(model_folder):
+    generator = Generator(recipe_of(model_folder), index="id", samples=1)
+    found = [
+        generator({"id": np.array([at]), "n": [n], "word": [word], "picture": [object()]})
+        for at, (n, word) in enumerate([(4, "bread"), (5, None), (5, "unicorn")])
+    ]
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    assert {"id", "picture", "index", "contains_score", "problem", "recipe_digest"} < found[0].keys()
+    for name in found[0].keys() - {"id", "picture", "word"}:
+        assert len({type(one[name][0]) for one in found}) == 1, name
+    kept, left, unmet = found
+    assert kept["contains_why"] == ["all there"]
+    assert math.isnan(left["contains_score"][0])
+    assert left["contains_passed"] == left["passed"] == [True]
+    assert unmet["contains_passed"] == unmet["passed"] == [False]
+    assert unmet["problem"][0].startswith("id=2: column 'word': contains: the word 'unicorn'")
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (5, "the batch: must be a dict of columns, not 'int'"),
+        ({"n": 4}, "the batch: the column 'n' must be a list or an array of cells, not 4"),
+        ({"n": [4], "word": []}, "the batch: the column 'word' has 0 cells and 'n' has 1"),
+        ({"n": [4], "word": ["bread"]}, "the batch: has no column 'index'"),
+        ({"n": [4]}, "has no column 'index'"),
+        ({"n": [4], "index": [0]}, "controls.1.contains.0: the batch has no column 'word'"),
+        ({"n": [4], "word": ["bread"], "index": ["3"]}, "row 1 of the batch: the column 'index' must hold"),
+        ({"n": [4], "word": ["bread"], "index": [-1]}, "a whole number from 0, not -1"),
+        ({"n": [4], "word": ["bread"], "index": [2**63]}, "a whole number from 0, not 9223372036854775808"),
+        ({"n": [4, 4], "word": ["a", "b"], "index": [7, 7]}, "index=7: stands at two rows of one batch, 1 and 2"),
+        ({"n": ["four"], "word": ["a"], "index": [7]}, "index=7: column 'n': controls.0.length.words: input should be"),
+        ({"n": [4], "word": ["unicorn"], "index": [7]}, "index=7: column 'word': contains: the word 'unicorn'"),
+    ],
+)
+def test_a_bad_batch_or_row_is_one_message(model_folder, batch, said):
+    with pytest.raises(UserError) as caught:
+        Generator(recipe_of(model_folder), strict=True)(batch)
+    assert said in str(caught.value)
+
+
+def test_what_no_worker_can_see_to_is_refused_before_any_starts(model_folder):
+    with pytest.raises(UserError, match="unique: several processes do not see each other's texts"):
+        Generator(recipe_of(model_folder, unique=True))
+    with pytest.raises(UserError, match=r"must be a whole number of 1 or more, not 0"):
+        Generator(recipe_of(model_folder), samples=0)
+    made = Generator(recipe_of(model_folder, quota={"attempts": 20}), samples=3)
+    found = made({"index": [9], "n": [5], "word": ["garden"]})
+    assert len(set(found["text"])) == 3
+    assert found["unique_passed"] == [True] * 3
+
+
+def test_datasets_map_takes_it_as_it_is(model_folder):
+    datasets = pytest.importorskip("datasets")
+    table, generator = datasets.Dataset.from_list(ROWS), Generator(recipe_of(model_folder))
+    found = table.map(generator, batched=True, with_indices=True, batch_size=5)
+    assert list(found["text"]) == dlmctl.run(recipe_of(model_folder), targets=ROWS).texts
+    assert found["target_text"][:2] == ["row 0"] * 2
+
+
+class Killed(Generator):
+    """Kills its own process, without a word, the first time that it sees a certain row."""
+
+    def __call__(self, batch, indices=None):
+        mark = os.environ["DLMCTL_TEST_MARK"]
+        if 1000 in list(batch["id"]) and not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = super().__call__(batch, indices)
+        return found | {"process": [os.getpid()] * len(found["text"])}
+
+
+def test_ray_loses_nothing_and_doubles_nothing_where_an_actor_dies(model_folder, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    data = pytest.importorskip("ray.data")
+    monkeypatch.setenv("DLMCTL_TEST_MARK", str(tmp_path / "killed"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    recipe = {
+        "model": str(model_folder),
+        "samples": 1,
+        "sampler": {"steps": 1},
+        "controls": [{"length": {"words": "{n}"}}],
+    }
+    rows = [{"id": at, "n": 4 + at % 5} for at in range(2000)]
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        table = data.from_items(rows, override_num_blocks=20).map_batches(
+            Killed,
+            fn_constructor_args=(recipe,),
+            fn_constructor_kwargs={"index": "id"},
+            batch_size=64,
+            compute=data.ActorPoolStrategy(size=2),
+        )
+        found = sorted(table.take_all(), key=lambda row: row["id"])
+    finally:
+        ray.shutdown()
+    assert (tmp_path / "killed").exists()
+    assert [row["id"] for row in found] == list(range(2000))
+    assert all(row["passed"] and row["length_score"] == 1 for row in found)
+    assert len({row["process"] for row in found}) > 1
+    same = [row["text"] for row in found]
+    whole = dlmctl.run(recipe, targets=rows).texts
+    # But for the rounding of another batch.
+    assert sum(one == other for one, other in zip(same, whole, strict=True)) > 1950
