@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmctl import BatchContext, Check, ControlState, Energy, LabelledText, Labels, Mark, Prepared, guide
-from dlmctl.annotators.brackets import compare
+from dlmctl.annotators.brackets import compare_spans
 from dlmctl.annotators.gold import TREE_FIELD, by_judges, tags_of, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted
-from dlmctl.control.evidence.spans import leaf_classes
+from dlmctl.control.evidence.spans import Leaf, leaf_classes
 from dlmctl.control.grouped import grouped
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.control.word_latents import looks, word_latents
@@ -192,14 +192,16 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
         return SyntaxTreeParams(tree=tree, judge=judge)
 
 
+@lru_cache(maxsize=4096)
+def _leaves_of(tree: str) -> list[Leaf]:
+    return leaf_classes(read_tree(tree))
+
+
 def _judged(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Check:
-    found = labelled_spans(tree)
-    missing = [span for span in params.wanted if span not in found]
-    extra = [span for span in found if span not in params.wanted] if params.tree is not None else []
-    if params.tree is not None:
-        score = compare(read_tree(params.tree), tree, ignore=()).f1
-    else:
-        score = 1 - len(missing) / len(params.wanted)
+    wanted, found = params.wanted, labelled_spans(tree)
+    missing = [span for span in wanted if span not in found]
+    extra = [span for span in found if span not in wanted] if params.tree is not None else []
+    score = compare_spans(wanted, found).f1 if params.tree is not None else 1 - len(missing) / len(wanted)
     why = "all constituents found"
     if missing:
         start, end, label = missing[0]
@@ -208,7 +210,7 @@ def _judged(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Check
         why = "constituents beyond the tree's"
     where = {place for start, end, _ in (*missing, *extra) for place in (start, end) if place < len(words)}
     if params.tree is not None and score < 1:
-        pairs = zip(leaf_classes(read_tree(params.tree)), leaf_classes(tree), strict=False)
+        pairs = zip(_leaves_of(params.tree), leaf_classes(tree), strict=False)
         where |= {place for place, (one, other) in enumerate(pairs) if one[1:] != other[1:]}
     marks = tuple(_marks(params, found, len(words)))
     return Check(score, score >= params.pass_at, why, tuple(sorted(where)), marks)

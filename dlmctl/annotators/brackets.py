@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from dlmctl.annotators.trees import JOIN, Tree, labelled_spans
+from dlmctl.annotators.trees import JOIN, Span, Tree, labelled_spans
 
 # The words that evalb's COLLINS.prm deletes, by their tags.
 PUNCTUATION = (",", ":", "``", "''", ".")
@@ -43,6 +43,15 @@ def compare(gold: Tree, found: Tree, ignore: Collection[str] = PUNCTUATION) -> B
     refuses: brackets are then compared by their word numbers.
     """
     deleted = {place for place, leaf in enumerate(gold.leaves()) if leaf.label in ignore}
+    return compare_spans(labelled_spans(gold), labelled_spans(found), deleted)
+
+
+def compare_spans(gold: Iterable[Span], found: Iterable[Span], deleted: Collection[int] = ()) -> Brackets:
+    """The labelled brackets of two trees, given as their spans; see ``compare``.
+
+    Args:
+        deleted: words that do not count.
+    """
     wanted, got = _brackets(gold, deleted), _brackets(found, deleted)
     return Brackets((wanted & got).total(), wanted.total(), got.total())
 
@@ -53,10 +62,10 @@ def corpus_f1(pairs: Iterable[tuple[Tree, Tree]], ignore: Collection[str] = PUNC
     return Brackets(*(sum(column) for column in zip(*counts, strict=True))) if counts else Brackets(0, 0, 0)
 
 
-def _brackets(tree: Tree, deleted: set[int]) -> Counter[tuple[int, int, str]]:
+def _brackets(spans: Iterable[Span], deleted: Collection[int]) -> Counter[tuple[int, int, str]]:
     found: Counter[tuple[int, int, str]] = Counter()
-    for start, end, chain in labelled_spans(tree):
-        kept = [place for place in range(start, end + 1) if place not in deleted]
+    for start, end, chain in spans:
+        kept = [start, end] if not deleted else [place for place in range(start, end + 1) if place not in deleted]
         if kept:
             for label in chain.split(JOIN):
                 found[kept[0], kept[-1], "ADVP" if label == "PRT" else label] += 1

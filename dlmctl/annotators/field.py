@@ -23,8 +23,8 @@ BEFORE, BEHIND = ("<<", "<"), (">", ">>")
 EDGES = (*BEFORE, *BEHIND)
 # Words tagged at once, which bounds memory.
 CHUNK_WORDS = 20_000
-# Words whose scores are kept for the next call.
-KNOWN_WORDS = 100_000
+# Words whose scores are kept for the next call, and pairs of each kind whose features are.
+KNOWN_WORDS, KNOWN_PAIRS = 100_000, 50_000
 
 _DIGIT = re.compile(r"\d")
 _REPEAT = re.compile(r"(.)\1+")
@@ -75,6 +75,17 @@ def of_pair(left: Form, right: Form) -> tuple[str, str, str, str]:
 def around(left: Form, right: Form) -> str:
     """The feature of the word between two."""
     return f"around={left.low} {right.low}"
+
+
+# The features of two words together: of a word and the one before it, for the right one and for the left one, and of
+# the words on either side of one.
+PAIRS: tuple[Callable[[Form, Form], tuple[str, ...]], ...] = (
+    lambda left, right: of_pair(left, right)[:2],
+    lambda left, right: of_pair(left, right)[2:],
+    lambda left, right: (around(left, right),),
+)
+# More than there are numbers of words.
+ROOM = 2 * KNOWN_WORDS
 
 
 def features(words: Sequence[str]) -> list[list[str]]:
@@ -134,14 +145,16 @@ class FieldTagger:
         for kind, neighbours in enumerate((l2, l1, r1, r2), start=1):
             scores += self._alone[neighbours, kind]
         inside = np.nonzero(here >= len(EDGES))
-        self._add_pairs(scores, inside, l1, here, lambda a, b: of_pair(a, b)[:2])
-        self._add_pairs(scores, inside, here, r1, lambda a, b: of_pair(a, b)[2:])
-        self._add_pairs(scores, inside, l1, r1, lambda a, b: (around(a, b),))
+        pairs = (l1, here), (here, r1), (l1, r1)
+        for kind, (left, right) in enumerate(pairs):
+            self._add_pairs(scores, inside, left[inside], right[inside], kind)
         return scores
 
     def _forget(self) -> None:
         self._forms = [Form(edge, edge, edge) for edge in EDGES]
         self._numbers: dict[str, int] = {}
+        # Of pairs of words the rows of their features, by the numbers of both.
+        self._pairs: list[dict[int, tuple[int, ...]]] = [{} for _ in PAIRS]
         # What each word adds by itself: at its own place, and 2 and 1 behind it, 1 and 2 before it.
         self._alone = self._alone_of(self._forms)
 
@@ -174,23 +187,24 @@ class FieldTagger:
         sums: Floats = self.weights[[[self.rows.get(name, unseen) for name in one] for one in names]].sum(1)
         return sums
 
-    def _add_pairs(
-        self,
-        scores: Floats,
-        inside: tuple[Ints, ...],
-        left: Ints,
-        right: Ints,
-        names: Callable[[Form, Form], tuple[str, ...]],
-    ) -> None:
-        """Add to ``scores`` at the places ``inside`` the weights of the features of pairs of words."""
-        count = len(self._forms)
-        keys, which = np.unique(left[inside] * count + right[inside], return_inverse=True)
-        pairs = (divmod(key, count) for key in keys.tolist())
-        unseen = len(self.weights) - 1
-        rows = [[self.rows.get(name, unseen) for name in names(self._forms[a], self._forms[b])] for a, b in pairs]
-        for column in np.array(rows).T:
-            at = np.flatnonzero(column[which] != unseen)  # few pairs have a weight
+    def _add_pairs(self, scores: Floats, inside: tuple[Ints, ...], left: Ints, right: Ints, kind: int) -> None:
+        """Add to ``scores`` at the places ``inside`` the weights of the features that pairs of words have together."""
+        keys, which = np.unique(left * ROOM + right, return_inverse=True)
+        rows = np.array(self._rows_of(keys.tolist(), kind))
+        for column in rows.T:
+            at = np.flatnonzero(column[which] != len(self.weights) - 1)  # few pairs have a weight
             scores[tuple(axis[at] for axis in inside)] += self.weights[column[which[at]]]
+
+    def _rows_of(self, keys: list[int], kind: int) -> list[tuple[int, ...]]:
+        known, names, unseen = self._pairs[kind], PAIRS[kind], len(self.weights) - 1
+        if len(known) + len(keys) > KNOWN_PAIRS:
+            known.clear()
+        for key in keys:
+            if key not in known:
+                left, right = divmod(key, ROOM)
+                found = names(self._forms[left], self._forms[right])
+                known[key] = tuple(self.rows.get(name, unseen) for name in found)
+        return [known[key] for key in keys]
 
 
 def best_paths(emissions: Floats, lengths: Ints, transitions: Floats) -> Ints:
@@ -208,10 +222,12 @@ def best_paths(emissions: Floats, lengths: Ints, transitions: Floats) -> Ints:
     score = emissions[:, 0].copy()
     came_from = [np.zeros((0, 0), np.int64)]
     still = (lengths[:, None] > np.arange(longest)).sum(0).tolist()  # sentences that have a word at a place
+    into = np.ascontiguousarray(transitions.T)  # the tag it comes from last, where NumPy is quick
     for place, active in enumerate(still[1:], start=1):
-        reached = score[:active, :, None] + transitions
-        came_from.append(reached.argmax(1))
-        score[:active] = reached.max(1) + emissions[:active, place]
+        reached = score[:active, None, :] + into
+        best = reached.argmax(2)
+        came_from.append(best)
+        score[:active] = np.take_along_axis(reached, best[..., None], 2)[..., 0] + emissions[:active, place]
     paths = np.zeros((batch, longest), np.int64)
     tag = score.argmax(1)
     for place in range(longest - 1, -1, -1):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from dlmctl.annotators.field import shape
+from dlmctl.annotators.field import KNOWN_WORDS, shape
 from dlmctl.annotators.outside import stanza_parser
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import Span, Tree, from_spans
@@ -73,11 +73,13 @@ def features(words: Sequence[str], tags: Sequence[str]) -> list[tuple[str, ...]]
 def feature_ids(config: ParserConfig, words: Sequence[str], tags: Sequence[str]) -> NDArray[np.int64]:
     """Rows of the embeddings ``[words + 2, features]``, an edge before the first word and after the last."""
     ids = np.full((len(words) + 2, len(config.vocabularies)), EDGE, np.int64)
-    for place, values in enumerate(features(words, tags), start=1):
-        ids[place] = [
-            vocabulary.get(value, UNSEEN) for vocabulary, value in zip(config.vocabularies, values, strict=True)
-        ]
+    ids[1:-1] = [word_ids(config, values) for values in features(words, tags)]
     return ids
+
+
+def word_ids(config: ParserConfig, values: Sequence[str]) -> list[int]:
+    """Rows of the embeddings of one word's features."""
+    return [vocabulary.get(value, UNSEEN) for vocabulary, value in zip(config.vocabularies, values, strict=True)]
 
 
 def stack_ids(rows: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
@@ -95,6 +97,8 @@ class ChartParser(nn.Module):
     def __init__(self, config: ParserConfig) -> None:
         super().__init__()
         self.config = config
+        # Rows of the embeddings for words with their tags, as far as ``parse`` has met them.
+        self.known: dict[tuple[str, str], list[int]] = {}
         sizes = zip(config.vocabularies, config.widths, strict=True)
         self.embeddings = nn.ModuleList(
             nn.Embedding(3 + len(vocabulary), width, padding_idx=PAD) for vocabulary, width in sizes
@@ -127,13 +131,15 @@ class ChartParser(nn.Module):
         there, reverse = h.chunk(2, -1)
         # Between words i - 1 and i stands what was read up to it from the left, and from the right.
         posts = self.ends(torch.cat([there[:, :-1], -reverse[:, 1:]], -1))
-        starts, ends = all_spans(posts.shape[1] - 1)
-        spans = self.span_norm(posts[:, ends + 1] - posts[:, starts])
+        starts, ends = (one.to(h.device) for one in all_spans(posts.shape[1] - 1))
+        spans = self.span_norm(posts.index_select(1, ends + 1) - posts.index_select(1, starts))
         return self.span_out(F.relu(spans)), self.tag_out(h[:, 1:-1])
 
     def _drop(self, h: Tensor) -> Tensor:
         # One mask for all positions of a sentence (Gal and Ghahramani 2016).
-        return h * F.dropout(torch.ones_like(h[:, :1]), self.config.dropout, self.training)
+        if not self.training:
+            return h
+        return h * F.dropout(torch.ones_like(h[:, :1]), self.config.dropout)
 
 
 @cache
@@ -183,14 +189,15 @@ def best_spans(label_scores: Tensor, counts: Sequence[int], labels: Sequence[str
     chart[:, starts, ends], chosen[:, starts, ends] = best.numpy(), label.numpy()
     splits = best_splits(chart)
     found = []
-    for at, count in enumerate(counts):
+    # As lists, of which Python reads single entries much faster than of arrays.
+    for count, label_of, split_of in zip(counts, chosen.tolist(), splits.tolist(), strict=True):
         spans, todo = [], [(0, count - 1)]
         while todo:
             start, end = todo.pop()
-            if chosen[at, start, end]:
-                spans.append(Span(start, end, labels[chosen[at, start, end]]))
+            if label_of[start][end]:
+                spans.append(Span(start, end, labels[label_of[start][end]]))
             if end > start:
-                left = int(splits[at, start, end - start])
+                left = split_of[start][end - start]
                 todo += [(start + left, end), (start, start + left - 1)]
         found.append(spans)
     return found
@@ -201,7 +208,7 @@ def parse(model: ChartParser, sentences: Sequence[Sequence[str]], tags: Sequence
     """The best tree of each sentence, given its words and UPOS tags; a sentence without words is a bare ``ROOT``."""
     config = model.config
     trees = [Tree("ROOT")] * len(sentences)
-    rows = [feature_ids(config, words, upos) for words, upos in zip(sentences, tags, strict=True)]
+    rows = _known_ids(model, sentences, tags)
     order = sorted((at for at, words in enumerate(sentences) if words), key=lambda at: len(sentences[at]))
     while order:
         size = max(1, BATCH_SPANS // len(sentences[order[-1]]) ** 2)
@@ -213,6 +220,22 @@ def parse(model: ChartParser, sentences: Sequence[Sequence[str]], tags: Sequence
             words = sentences[at]
             trees[at] = from_spans(words, [config.tags[place] for place in places[: len(words)]], spans)
     return trees
+
+
+def _known_ids(
+    model: ChartParser, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
+) -> list[NDArray[np.int64]]:
+    """``feature_ids`` of each sentence, of which a word with its tag is looked at once."""
+    known = model.known
+    pairs = [list(zip(words, upos, strict=True)) for words, upos in zip(sentences, tags, strict=True)]
+    new = list({pair for row in pairs for pair in row if pair not in known})
+    if len(known) + len(new) > KNOWN_WORDS:
+        known.clear()
+        new = list({pair for row in pairs for pair in row})
+    for pair, values in zip(new, features(*map(list, zip(*new, strict=True))) if new else [], strict=True):
+        known[pair] = word_ids(model.config, values)
+    edge = [[EDGE] * len(model.config.vocabularies)]
+    return [np.array([*edge, *(known[pair] for pair in row), *edge], np.int64) for row in pairs]
 
 
 def split_sentences(words: Sequence[str]) -> list[tuple[str, ...]]:

@@ -7,6 +7,7 @@ top by ``::``, as ``S::NP``. The root symbol (``ROOT``, ``TOP``) is no span.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -148,12 +149,15 @@ def from_spans(words: Sequence[str], tags: Sequence[str], spans: Iterable[Span])
     Args:
         spans: at most one for each pair of ends; chains as ``S::NP``.
     """
+    # The nodes that are in no other yet, and the first word of each.
     nodes = [Tree(tag, word=word) for word, tag in zip(words, tags, strict=True)]
-    open_nodes: list[tuple[int, Tree]] = list(enumerate(nodes))
+    starts = list(range(len(nodes)))
     for span in sorted(spans, key=lambda span: (span.end - span.start, span.start)):
-        inside = [at for at, (start, _) in enumerate(open_nodes) if span.start <= start <= span.end]
-        children = tuple(open_nodes[at][1] for at in inside)
+        first = bisect_left(starts, span.start)
+        last = bisect_right(starts, span.end, first)
+        children = tuple(nodes[first:last])
         for label in reversed(span.label.split(JOIN)):
             children = (Tree(label, children),)
-        open_nodes[inside[0] : inside[-1] + 1] = [(span.start, children[0])]
-    return Tree("ROOT", tuple(node for _, node in open_nodes))
+        nodes[first:last] = children
+        starts[first:last] = [span.start]
+    return Tree("ROOT", tuple(nodes))

@@ -33,6 +33,9 @@ class Mark(NamedTuple):
         return fields
 
 
+_PLAIN = (int, int, str, bool, str)
+
+
 class Check(NamedTuple):
     """The verdict on one text.
 
@@ -82,6 +85,8 @@ def settled(found: Any) -> Check | None:
 
 
 def _plain(mark: Mark) -> Mark:
+    if tuple(map(type, mark)) == _PLAIN:
+        return mark
     start, end = (None if end is None else int(end) for end in mark[:2])
     return Mark(start, end, str(mark.label), bool(mark.met), str(mark.wanted))
 
