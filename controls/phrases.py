@@ -57,5 +57,8 @@ class WordControl(Control[P]):
 
     split: Split = staticmethod(split_words)
 
+    def checks_aside(self) -> bool:
+        return True
+
     def attach(self, model: Pretrained) -> None:
         self.split = model.tokenizer.split

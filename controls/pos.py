@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, StrictFloat, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, WordLabels, guide
-from dlmctl.annotators.gold import by_judges, tags_of
+from dlmctl.annotators.gold import by_judges, is_outside, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.errors import nearest
 
@@ -77,6 +77,9 @@ class Pos(WordControl[PosParams]):
 
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
         return guide(self, batch, [params.tags for params in batch.params])
+
+    def checks_aside(self) -> bool:
+        return not any(is_outside(one.judge) for one in self.sets)
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Share of tags met at their place by the outside tagger; a word too many or too few misses its tag."""

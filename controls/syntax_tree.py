@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlmctl import BatchContext, Check, ControlState, Energy, LabelledText, Labels, Mark, Prepared, guide
 from dlmctl.annotators.brackets import compare_spans
-from dlmctl.annotators.gold import TREE_FIELD, by_judges, tags_of, trees_of
+from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, tags_of, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted
@@ -170,6 +170,9 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
 
     def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
         return guide(self, batch, batch.params)
+
+    def checks_aside(self) -> bool:
+        return not any(is_outside(one.judge) for one in self.sets)
 
     def check_many(self, params: Sequence[SyntaxTreeParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Labelled F1 with the outside parser's tree, all words counted, or the share of spans that are in it."""

@@ -40,6 +40,11 @@ def trees_of(sentences: Sentences, fields: Fields | None = None, judge: str | No
     return _given_or(sentences, fields, _gold_tree, lambda rest: constituency_parser(judge)(rest))
 
 
+def is_outside(judge: str | None) -> bool:
+    """Whether a judge is another program's, which may run on a GPU of its own accord."""
+    return judge is not None and judge.partition(":")[0] in ("stanza", "spacy")
+
+
 def by_judges(
     texts: Sentences,
     judges: Sequence[str | None],

@@ -14,6 +14,7 @@ import numpy as np
 
 from dlmctl.annotators.field import FieldTagger, Tagger
 from dlmctl.annotators.outside import spacy_tagger, stanza_tagger
+from dlmctl.annotators.turns import in_turn
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.errors import ModelError
 from dlmctl.text.files import require_file
@@ -40,13 +41,13 @@ def upos_tagger(source: str | None = None) -> Tagger:
         folder = bundled_path("annotators", "upos")
         if folder is None:
             raise ModelError("the bundled UPOS tagger is missing.", remedy="Install dlmctl again, or use Stanza.")
-        return load_tagger(folder)
+        return in_turn(load_tagger(folder))
     program, _, model = source.partition(":")
     if program == "stanza":
-        return stanza_tagger(model or "en")
+        return in_turn(stanza_tagger(model or "en"))
     if program == "spacy":
-        return spacy_tagger(model)
-    return load_tagger(Path(source))
+        return in_turn(spacy_tagger(model))
+    return in_turn(load_tagger(Path(source)))
 
 
 def load_tagger(folder: Path) -> Tagger:

@@ -96,6 +96,11 @@ class Control(Generic[P]):
         """``check`` of several texts, for judges that are quicker with many at once."""
         return [self.check(one, words) for one, words in zip(params, texts, strict=True)]
 
+    def checks_aside(self) -> bool:
+        """Whether checks may run in a thread of their own while a GPU draws: they use the processor only, and nothing
+        that is bound to the thread that made it."""
+        return False
+
     def under_not(self) -> Control[P]:
         """The control whose check ``not`` turns round: itself, unless its check asks for more than what is unwanted."""
         return self
@@ -240,6 +245,9 @@ class Composite(Control[ControlParams]):
     def attach(self, model: Pretrained) -> None:
         for part in self.parts:
             part.load_from(model)
+
+    def checks_aside(self) -> bool:
+        return all(part.checks_aside() for part in self.parts)
 
     def under_not(self) -> Control[Any]:
         loose = copy.copy(self)

@@ -17,7 +17,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.results import Sample
 from dlmctl.metrics.lm_score import scorer_of, token_nats
 from dlmctl.recipe.settings import Criterion
-from dlmctl.sampling.draw import Drawn, Progress, draw_texts
+from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.walk import OnStep
 
@@ -34,7 +34,7 @@ def repaired(
     candidates: int,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
-) -> Iterator[Drawn]:
+) -> Iterator[Sequence[Drawn]]:
     """Proposals for texts whose checks name words at fault.
 
     Where a step writes one word, a text gets as many as can be had in the steps of drawing it anew.
@@ -56,7 +56,7 @@ def repaired(
     draws = [Draw(seed, i, number * STRIDE + at) for i in best for at in range(candidates * count[i])]
     control = Kept.by_sample(kept)
     held = plan._replace(control=control if plan.control is None else All([plan.control, control]))
-    return draw_texts(held, draws, progress=progress, on_step=on_step)
+    return draw_batches(held, draws, progress=progress, on_step=on_step)
 
 
 def with_fluency(rank_by: Sequence[Criterion], pretrained: Pretrained) -> list[Criterion]:

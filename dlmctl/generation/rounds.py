@@ -9,8 +9,9 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
-from dlmctl.control.base import Check, check_all
+from dlmctl.control.base import Check
 from dlmctl.diffusion.noise import Draw
+from dlmctl.generation.checking import Batches, checked, checks_aside
 from dlmctl.generation.distinct import LABEL, Distinct
 from dlmctl.generation.ranking import ranks_by_scorer, satisfied, utilities
 from dlmctl.generation.repair import at_fault, repaired, with_fluency
@@ -19,7 +20,7 @@ from dlmctl.generation.trace import Trace
 from dlmctl.metrics.fluency import fluency_of
 from dlmctl.metrics.lm_score import Judge, load_scorer, scorer_of
 from dlmctl.recipe.settings import Criterion, Quota, Until
-from dlmctl.sampling.draw import Drawn, Progress, draw_texts
+from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.walk import OnStep
 
@@ -143,7 +144,7 @@ class _Drawing:
         found: dict[int, list[Sample]] = {i: [self.best[i]] if i in self.best else [] for i in open_samples}
         if asked.distinct is not None:
             asked.distinct.release([self.best[i] for i in open_samples if i in self.best])
-        drawn = draw_texts(self.plan, draws, **self.watching._asdict()) if draws else iter(())
+        drawn = draw_batches(self.plan, draws, **self.watching._asdict()) if draws else iter(())
         mended = self._mended(blamed, number - 1, each) if blamed else iter(())
         for sample in self._checked(chain(drawn, mended)):
             # Of a mended text the walk has seen the words that were written again only.
@@ -153,19 +154,22 @@ class _Drawing:
             self.attempts[i] += each
             self.spent[self._group(i)] += each
 
-    def _mended(self, blamed: Mapping[int, Sample], number: int, each: int) -> Iterator[Drawn]:
+    def _mended(self, blamed: Mapping[int, Sample], number: int, each: int) -> Batches:
         return repaired(
             self.plan, blamed, seed=self.asked.seed, number=number, candidates=each, **self.watching._asdict()
         )
 
-    def _checked(self, drawn: Iterator[Drawn]) -> Iterator[Sample]:
+    def _checked(self, batches: Batches) -> Iterator[Sample]:
         """Samples with their checks, in the order of their draws (which the ranking of equals must not depend on)."""
-        plan, in_order = self.plan, sorted(drawn, key=lambda result: result.draw)
-        # A judge may be a network too.
-        for results in [[one] for one in in_order] if plan.sampler.deterministic else [in_order]:
-            samples, texts = [result.draw.sample for result in results], [result.words for result in results]
-            checks = check_all(plan.control, samples, texts)
-            made = [_sample(result, one) for result, one in zip(results, checks, strict=True)]
+        plan = self.plan
+        if plan.sampler.deterministic:  # a judge may be a network too: each text is checked alone
+            drawn = sorted(chain.from_iterable(batches), key=lambda result: result.draw)
+            parts = [checked(plan.control, iter([[one]]), aside=False) for one in drawn]
+        else:
+            device = plan.pretrained.model.embeddings.device.type
+            parts = [checked(plan.control, batches, aside=checks_aside(plan.control, device))]
+        for part in parts:
+            made = [_sample(result, one) for result, one in part]
             yield from made if self.scorer is None or not self.at_once else _scored(plan, self.scorer, made)
 
     def _best(self, texts: list[Sample]) -> Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +65,14 @@ class Drawn(NamedTuple):
 def draw_texts(
     plan: Plan, draws: Sequence[Draw], *, progress: Progress | None = None, on_step: OnStep | None = None
 ) -> Iterator[Drawn]:
-    """Each of ``draws`` as words, batch by batch, in the order of their lengths.
+    """Each of ``draws`` as words; see ``draw_batches``."""
+    return chain.from_iterable(draw_batches(plan, draws, progress=progress, on_step=on_step))
+
+
+def draw_batches(
+    plan: Plan, draws: Sequence[Draw], *, progress: Progress | None = None, on_step: OnStep | None = None
+) -> Iterator[list[Drawn]]:
+    """The texts of each batch as it is done, in the order of their lengths.
 
     How a matrix library rounds depends on the shapes it is given, so the company of a text shows in its last bits, and
     now and then in a word. With ``sampler.deterministic`` a text has none.
@@ -94,7 +102,7 @@ def draw_texts(
                 progress(number * step.steps + step.number + 1, len(batches) * step.steps)
             return on_step(step.kept()) if on_step is not None else None
 
-        yield from _draw_batch(plan, batch, control, watch)
+        yield list(_draw_batch(plan, batch, control, watch))
 
 
 def _alike(plan: Plan, rows: Batch) -> list[Batch]:

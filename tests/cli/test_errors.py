@@ -188,13 +188,13 @@ import pathlib
 import dlmctl.generation.rounds
 from dlmctl.cli import main
 
-draw = dlmctl.generation.rounds.draw_texts
+draw = dlmctl.generation.rounds.draw_batches
 
 def working(*arguments, **options):
     pathlib.Path("working").touch()
     yield from draw(*arguments, **options)
 
-dlmctl.generation.rounds.draw_texts = working
+dlmctl.generation.rounds.draw_batches = working
 main()
 """
 
