@@ -95,7 +95,7 @@ def _outcome(action: Callable[[], Any]) -> tuple[Any, UserError | None]:
 
 
 @contextmanager
-def held(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterator[None]:
+def held(lock: Path, what: str, where: Path, *, keep: bool = True, patience: float = 0) -> Iterator[None]:
     """Keep other commands out meanwhile; the system lets go of the lock however this process ends.
 
     Args:
@@ -103,6 +103,7 @@ def held(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterator[N
         what: what is held, for the message: "run", "data set".
         where: what the message names.
         keep: False removes the file afterwards, where it would lie among a user's own.
+        patience: seconds to wait for one that holds it.
 
     Raises:
         UserError: another process holds it, or it cannot be made.
@@ -111,7 +112,7 @@ def held(lock: Path, what: str, where: Path, *, keep: bool = True) -> Iterator[N
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        holder = FileLock(lock, timeout=0)
+        holder = FileLock(lock, timeout=patience)
         holder.acquire()
     except Timeout:
         raise UserError(f"another process is at work on this {what}.", where=str(where)) from None

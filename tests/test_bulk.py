@@ -15,7 +15,9 @@ from dlmctl.cli import app
 from dlmctl.errors import UserError
 from dlmctl.generation import bulk
 from dlmctl.generation.bulk import Target, generate_bulk, generate_shards, target_of
+from dlmctl.generation.part import Part
 from dlmctl.generation.run import Work, run_recipe
+from dlmctl.processes import held
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 
@@ -48,6 +50,38 @@ def test_shards_together_are_what_one_run_gives(model_folder, tmp_path, whole):
     assert (manifest["rows"], manifest["shards"], manifest["shards_done"]) == (20, 4, 4)
     assert manifest["settings"]["sampler"]["steps"] == 2
     assert [one["deterministic"] for one in manifest["environments"]] == [True]
+
+
+def test_parts_that_know_nothing_of_each_other_fill_one_folder(model_folder, tmp_path, whole):
+    recipe, folder = recipe_for(model_folder), tmp_path / "run"
+    # Whoever comes first says how large the shards are: as if each part had a process of one command.
+    second = generate_bulk(recipe, Target(folder, None), part=Part(2, 3))
+    assert (second.drawn, second.tally.rows) == (7, 7)
+    assert [row["index"] for row in rows(folder)] == list(range(7, 14))
+    with held(folder / ".part-1.lock", "part", folder), pytest.raises(UserError, match=r"part \(1\) of a run"):
+        generate_shards(recipe, folder, part=Part(1, 3))
+    assert generate_shards(recipe, folder, part=Part(3, 3)).drawn == 6
+    assert generate_bulk(recipe, Target(folder, None), part=Part(1, 3)).tally.rows == 20
+    assert generate_shards(recipe, folder, part=Part(1, 3)).drawn == 0
+    assert rows(folder) == whole
+    assert json.loads((folder / "manifest.json").read_text())["shards_done"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--part", "0/3", "--out", "run/"], "--part: '0/3' is no part of a run. E.g. 2/16"),
+        (["--part", "two", "--out", "run/"], "--part: 'two' is no part of a run."),
+        (["--part", "1/3", "--out", "x.csv"], "--part: the parts of a run are drawn into a folder"),
+        (["--part", "1/3"], "--part: the parts of a run are drawn into a folder"),
+        (["--part", "1/3", "--out", "run/", "--unique"], "unique: several processes do not see each other's texts."),
+    ],
+)
+def test_what_is_no_part_is_one_message(model_folder, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["generate", "--model", str(model_folder), "-n", "20", "--steps", "2", *options])
+    assert (found.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert said in found.stderr.replace("\n", " ")
 
 
 def test_shards_of_a_control_deal_its_parameters_out_by_sample_number(model_folder, tmp_path):

@@ -13,6 +13,7 @@ from dlmctl.cli.options import (
     Controls,
     Device,
     Json,
+    PartOption,
     Preset,
     Prompt,
     Quiet,
@@ -90,6 +91,7 @@ def generate(
         bool, typer.Option("--force", help="Replace the files of --out and --report if they are there.")
     ] = False,
     shard_rows: ShardRows = None,
+    part: PartOption = None,
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
     report: Report = None,
@@ -122,12 +124,19 @@ def generate(
 
     traced = trace if trace is not None else TRACED if report is not None else 0
     shown = Shown(quiet, json, strict, report, traced, watch)
-    target = target_of(out, force=force)
+    target = target_of(out, force=force, part=part)
     _check_looks(shown, out, force=force)
     if target is not None:
-        _to_files(resolved, origin, target, shard_rows, shown)
+        _to_files(resolved, origin, target, Cut(shard_rows, part), shown)
     else:
         _to_screen(resolved, origin, shown)
+
+
+class Cut(NamedTuple):
+    """How a long run is cut up: texts of each new shard, and which part of it this command draws."""
+
+    shard_rows: int | None
+    part: str | None
 
 
 class Shown(NamedTuple):
@@ -145,20 +154,22 @@ class Shown(NamedTuple):
         return self.quiet or self.json
 
 
-def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, shard_rows: int | None, shown: Shown) -> None:
+def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, cut: Cut, shown: Shown) -> None:
     """Draw into shards or a file, and print totals."""
     import json
 
     from dlmctl.cli.render import bulk_progress, print_outcome
     from dlmctl.generation.bulk import generate_bulk
+    from dlmctl.generation.part import read_part
 
     with bulk_progress(quiet=shown.silent) as advance:
         outcome = generate_bulk(
             recipe,
             target,
-            shard_rows=shard_rows,
+            shard_rows=cut.shard_rows,
             traced=shown.trace,
             strict=shown.strict,
+            part=None if cut.part is None else read_part(cut.part),
             origin=origin,
             progress=advance,
         )

@@ -51,6 +51,12 @@ Steps = Annotated[int | None, typer.Option(help="Reverse steps.")]
 Sampler = Annotated[SamplerName | None, typer.Option(help="Which sampler.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
 ShardRows = Annotated[int | None, typer.Option(min=1, help="Texts in each new shard of a long run; 512 if not given.")]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part", metavar="K/N", help="Draw part K of N of a run; other commands fill its folder with the rest."
+    ),
+]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")]
 Controls = Annotated[
     list[str] | None,

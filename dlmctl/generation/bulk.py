@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +19,7 @@ from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.identity import NEUTRAL, identity
 from dlmctl.generation.output import check_target
+from dlmctl.generation.part import Part
 from dlmctl.generation.run import TextProgress, Work, shard_size, texts_of
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, remove_if_empty
 from dlmctl.generation.tally import Tally
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
     from dlmctl.sampling.draw import Progress
 
 
+# Seconds that a command waits for another one to have read or written the account of their run.
+PATIENCE = 120
+
+
 class Target(NamedTuple):
     """Where a long run goes: the folder of its shards, and the file they become, if any."""
 
@@ -37,7 +44,7 @@ class Target(NamedTuple):
     file: Path | None
 
 
-def target_of(out: str | None, *, force: bool = False) -> Target | None:
+def target_of(out: str | None, *, force: bool = False, part: str | None = None) -> Target | None:
     """Where shards go, or None where the texts are kept in memory and printed.
 
     A path that ends in / or is a folder gets the shards. A file gets them merged, so that an interruption keeps what
@@ -45,17 +52,24 @@ def target_of(out: str | None, *, force: bool = False) -> Target | None:
 
     Args:
         force: replace a file that is there.
+        part: of a run that is drawn in parts the one that is asked for; they go to a folder.
 
     Raises:
         UserError: ``out`` cannot be written or is there already, or there are several processes and no ``out``.
     """
     several = processes.count() > 1
+    is_folder = out is not None and (out.endswith(("/", "\\")) or Path(out).is_dir())
+    if part is not None and (several or not is_folder):
+        what = "the parts of a run are drawn into a folder, each by one process."
+        raise UserError(
+            what, where="--part", remedy="Give --out FOLDER/, and put its rows-*.jsonl together at the end."
+        )
     if out is None:
         if several:
             raise UserError("several processes need a place for their texts.", remedy="Give --out FOLDER/ or FILE.")
         return None
     path = Path(out)
-    if out.endswith(("/", "\\")) or path.is_dir():
+    if is_folder:
         return Target(path, None)
     check_target(path)
     if path.exists() and not force:
@@ -95,6 +109,7 @@ def generate_shards(
     latents: bool = False,
     strict: bool = False,
     traced: int = 0,
+    part: Part | None = None,
     origin: SettingsFile | None = None,
     progress: TextProgress | None = None,
 ) -> Bulk:
@@ -108,6 +123,7 @@ def generate_shards(
         latents: keep the final latents too.
         traced: keep of so many samples, the first, how they came about.
         strict: the first row of the targets that cannot be met ends the run.
+        part: draw these shards alone; commands beside this one draw the others.
         origin: errors about the model name its line.
 
     Raises:
@@ -117,31 +133,47 @@ def generate_shards(
     team = processes.Team()
     pretrained = team.together(lambda: load_model(recipe, origin))
     table = team.together(lambda: read_targets(recipe, origin))
-    if team.size > 1:
+    several = team.size if part is None else part.parts
+    if several > 1:
         refuse_strangers(recipe, rows=table is not None)
-    plan = _Layout(texts_of(recipe, table), shard_rows, latents, team.size)
+    plan = _Layout(texts_of(recipe, table), shard_rows, latents, several)
+
+    def opened() -> tuple[Run, list[range]]:
+        return _opened(recipe, pretrained, folder, table, plan, origin)
+
+    def draw(run: Run, mine: list[range], *, notes: bool) -> None:
+        work = _Shards(Work(recipe, pretrained, table, origin, strict=strict), run, progress, notes, traced)
+        team.together(lambda: work.through(mine))
 
     def whole() -> Bulk:
         started = time.perf_counter()
-        run, missing = team.from_main(lambda: _opened(recipe, pretrained, folder, table, plan, origin))
-        if progress is not None:
-            progress(run.done(), run.rows)
-        drawing = Work(recipe, pretrained, table, origin, strict=strict)
-        work = _Shards(drawing, run, progress, team.rank == 0, traced)
-        try:
-            team.together(lambda: work.through(missing[team.rank :: team.size]))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted. {run.done()} of {run.rows} texts are kept in {folder}; the same command continues."
-            ) from None
+        run, missing = team.from_main(opened)
+        draw(run, missing[team.rank :: team.size], notes=team.rank == 0)
         if team.rank == 0:
             run.note_progress()
         return Bulk(run, sum(map(len, missing)), time.perf_counter() - started)
 
+    if part is not None:
+        return _part_drawn(folder, part, opened, partial(draw, notes=False))
     if team.rank:
         return whole()
     with held(folder):
         return whole()
+
+
+def _part_drawn(
+    folder: Path, part: Part, opened: Callable[[], tuple[Run, list[range]]], draw: Callable[[Run, list[range]], None]
+) -> Bulk:
+    """One part of a run: the folder is held only while its account is read and written."""
+    started = time.perf_counter()
+    with part.held(folder):
+        with held(folder, patience=PATIENCE):
+            run, _ = opened()
+        mine = part.missing(run)
+        draw(run, mine)
+        with held(folder, patience=PATIENCE):
+            run.note_progress()
+    return Bulk(run, sum(map(len, mine)), time.perf_counter() - started)
 
 
 def refuse_strangers(recipe: Recipe, *, rows: bool) -> None:
@@ -204,6 +236,20 @@ class _Shards:
     traced: int = 0
 
     def through(self, shards: list[range]) -> None:
+        """Draw these.
+
+        Raises:
+            KeyboardInterrupt: with a message that says what is kept.
+        """
+        if self.progress is not None:
+            self.progress(self.run.done(), self.run.rows)
+        try:
+            self._through(shards)
+        except KeyboardInterrupt:
+            kept = f"{self.run.done()} of {self.run.rows} texts are kept in {self.run.folder}"
+            raise KeyboardInterrupt(f"interrupted. {kept}; the same command continues.") from None
+
+    def _through(self, shards: list[range]) -> None:
         distinct = self.drawing.distinct
         if distinct is not None:
             for record in self.run.records_so_far():
@@ -234,10 +280,11 @@ def generate_bulk(
     shard_rows: int | None = None,
     strict: bool = False,
     traced: int = 0,
+    part: Part | None = None,
     origin: SettingsFile | None = None,
     progress: TextProgress | None = None,
 ) -> Outcome | None:
-    """``generate_shards``, and the shards merged where the target is a file.
+    """``generate_shards``, and the shards merged where the target is a file; of a part what there is so far.
 
     Returns:
         None in all processes but the first, which have nothing to say.
@@ -256,6 +303,7 @@ def generate_bulk(
             latents=latents,
             strict=strict,
             traced=traced,
+            part=part,
             origin=origin,
             progress=progress,
         )
@@ -266,7 +314,8 @@ def generate_bulk(
         raise
     if not processes.is_main():
         return None
-    tally, environments = Tally.of(run.records()), run.environments()
+    records = run.records() if part is None else run.records_so_far()
+    tally, environments = Tally.of(records), run.environments()
     if target.file is not None:
         merge(run, target.file, passing=recipe.quota is not None)
         shutil.rmtree(target.folder)

@@ -299,13 +299,16 @@ def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
-def held(folder: Path) -> AbstractContextManager[None]:
+def held(folder: Path, *, patience: float = 0) -> AbstractContextManager[None]:
     """Keep other commands out of a run's folder meanwhile.
+
+    Args:
+        patience: seconds to wait for one that is there.
 
     Raises:
         UserError: another process is at work there, or it is no folder and cannot be made one.
     """
-    return processes.held(folder / ".lock", "run", folder)
+    return processes.held(folder / ".lock", "run", folder, patience=patience)
 
 
 def remove_if_empty(folder: Path) -> bool:
