@@ -199,7 +199,7 @@ def test_placeholders_that_nothing_fills_are_one_message(here, model_folder, tex
 def test_python_takes_rows_and_data_frames(model_folder):
     recipe = {"model": str(model_folder), "samples": 1, "sampler": {"steps": 2}}
     recipe["controls"] = [{"length": {"words": "{n}"}}, {"not": {"contains": ["{word}"]}}]
-    rows = [{"n": 4, "word": "bread"}, {"n": 6, "word": float("nan")}]
+    rows = [{"n": 4, "word": "bread"}, {"n": 6.0, "word": float("nan")}]
     result = dlmctl.run(recipe, targets=rows)
     assert [len(one.words) for one in result] == [4, 6]
     assert [list(one.checks) for one in result] == [["length", "not"], ["length"]]

@@ -139,8 +139,8 @@ def _value_at(value: Any, place: Place) -> Any:
 
 def _of_columns(names: Sequence[str]) -> str:
     """The columns that a fault comes from, as they stand before it."""
-    listed = ", ".join(repr(readable(name, 60)) for name in dict.fromkeys(names))
-    return f"column {listed}: " if listed else ""
+    listed = [repr(readable(name, 60)) for name in dict.fromkeys(names)]
+    return f"column{'s' if len(listed) > 1 else ''} {', '.join(listed)}: " if listed else ""
 
 
 def named_columns(recipe: Recipe) -> Iterator[tuple[str, Place]]:

@@ -96,7 +96,8 @@ class _Filler:
             self.left_out |= cell is None
             if isinstance(cell, str):
                 self.cells.add(place)
-            return cell
+            # A column of whole numbers with an empty cell is one of floats in a data frame.
+            return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53 else cell
         names = PLACEHOLDER.findall(text)
         if any(self.row.get(name) is None for name in names):
             self.left_out = True
