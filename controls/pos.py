@@ -66,7 +66,7 @@ class TagLabels(WordLabels):
 
 
 class Pos(WordControl[PosParams]):
-    """Steers by word evidence or a noise-aware tag classifier (Li et al. 2022), checks by an outside tagger."""
+    """Steers by word evidence and a noise-aware tag classifier (Li et al. 2022), checks by an outside tagger."""
 
     name = "pos"
     Params = PosParams

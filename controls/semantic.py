@@ -5,59 +5,26 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
-
-from dlmctl import BatchContext, Check, Control, ControlParams, FieldLabels, Mark, Prepared, Pretrained, guide
+from dlmctl import BatchContext, Check, Control, FieldLabels, Mark, Prepared, Pretrained, guide
 from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.control.check import joined
 from dlmctl.control.classifier import load_labels
 from dlmctl.text.fields import Value, field_key, value_words
 
 from .phrases import WordControl
+from .semantic_params import SemanticParams
+from .stated import stated
 from .wordings import Wordings, contradiction, plain, read_wordings, span_of, statement
-
-MOST_FIELDS = 100
-
-
-class SemanticParams(ControlParams):
-    """Fields and their values, as the data that the model was trained on has them, and how they are matched."""
-
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"food": "Italian", "area": "riverside"}]})
-    __pydantic_extra__: dict[str, Value] = Field(init=False)
-
-    match: Literal["exact", "natural"] = Field(
-        "natural", description="what the check accepts: the value word for word, or also other wordings of it"
-    )
-
-    exclusive: bool | None = Field(
-        None,
-        description="whether a text fails that states another value of a field too; if not given, it does, unless the "
-        "match is exact",
-    )
-
-    @property
-    def fields(self) -> dict[str, Value]:
-        return self.__pydantic_extra__
-
-    @model_validator(mode="after")
-    def _some_field(self) -> SemanticParams:
-        if len(self.fields) > MOST_FIELDS:
-            raise ValueError(f"there are {len(self.fields)} fields, and at most {MOST_FIELDS} can be asked for")
-        if not self.fields:
-            raise ValueError("name at least one field and its value, for example food: Italian")
-        empty = [name for name, value in self.fields.items() if not value_words(value)]
-        if empty:
-            raise ValueError(f"the field {empty[0]!r} has no value")
-        return self
 
 
 class Semantic(WordControl[SemanticParams]):
-    """Steers by a noise-aware classifier of every field, checks by the wording of the values (Li et al. 2022, sec. 5).
+    """Steers by a classifier of every field and by phrases that state a value, checks by the wordings of the values.
 
-    The paper's classifier is an autoregressive transformer over [latent; field; value]. A softmax over the known
-    values of each field gives the same p(value | latent, field), normalised, in one pass for all fields.
+    The classifier is noise-aware (Li et al. 2022, section 5). The paper's is an autoregressive transformer over [latent;
+    field; value]. A softmax over the known values of each field gives the same p(value | latent, field), normalised, in
+    one pass for all fields.
     """
 
     name = "semantic"
@@ -96,7 +63,8 @@ class Semantic(WordControl[SemanticParams]):
         return loose
 
     def prepare(self, batch: BatchContext[SemanticParams]) -> Prepared:
-        return guide(self, batch, [params.fields for params in batch.params])
+        guided = guide(self, batch, [params.fields for params in batch.params])
+        return stated(guided, batch, self.wordings, {key: values for key, (values, _) in self.beside.items()})
 
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""
@@ -109,8 +77,7 @@ class Semantic(WordControl[SemanticParams]):
             lacking = Mark(None, None, met=False, wanted=f"{field}: {asked}")
             return Check(0.0, False, f"{field} is {asked}: not stated", marks=(lacking,))
         there = Mark(*span_of(found, words), field)
-        exclusive = natural if params.exclusive is None else params.exclusive
-        others, names = self.beside.get(field_key(field), ((), ())) if exclusive else ((), ())
+        others, names = self.beside.get(field_key(field), ((), ())) if params.excludes else ((), ())
         against = contradiction(self.wordings, field, value, others, words, names)
         if against is None:
             return Check(1.0, True, f"{field} is {asked}: stated as {found!r}", marks=(there,))

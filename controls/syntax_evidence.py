@@ -14,6 +14,7 @@ from dlmctl.control.evidence.beside import Counted, count_table_of, fingerprint_
 from dlmctl.control.evidence.prepared import PreparedEvidence
 from dlmctl.control.evidence.spans import LeafEvidence, SpanEvidence, count_leaves, count_spans, leaf_classes
 from dlmctl.control.evidence.table import CountTable, fingerprint, pruned
+from dlmctl.control.evidence.tags import TagEvidence, count_tags
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import SPECIAL
@@ -22,8 +23,12 @@ from dlmctl.text.tokenizer import WordTokenizer
 from .syntax_params import SyntaxTreeParams, require_labels
 
 LEAVES_FILE, SPANS_FILE, UPOS_FILE = "leaves.safetensors", "spans.safetensors", "upos.safetensors"
+# Of words between the tags of their neighbours, as trees have them.
+PENN_FILE = "tags.safetensors"
 # Of the evidence, and of that of trees where the model is told the parts of speech; chosen on validation text.
 WEIGHT, WITH_TAGS = 2.0, 1.0
+# Beside a classifier, which sees whole texts: of trees and of spans; of tags, and of those beside them.
+BESIDE_TREES, BESIDE_SPANS, BESIDE_TAGS = 1.0, 0.5, (0.5, 0.375)
 # Parts of spans seen less often with a word are left out: two thirds of the table, and next to nothing of what it says.
 LEAST_COUNT = 2
 
@@ -34,32 +39,34 @@ def count_syntax(
     tags: Sequence[Sequence[str]],
     vocabulary: WordTokenizer,
 ) -> Counted:
-    """The tables of leaves, of parts of spans, and of parts of speech by leaves, which models that read such are told.
+    """The tables of leaves, parts of spans and tags, and of parts of speech by leaves, for models that are told such.
 
     Args:
         trees, tags: of each sentence its tree and its UPOS tags.
     """
     rows = [known_or_negative(words, vocabulary) for words in sentences]
     leaves = [leaf_classes(tree) for tree in trees]
-    spans = (
-        (ids, [tag for tag, _, _ in found], labelled_spans(tree))
-        for ids, found, tree in zip(rows, leaves, trees, strict=True)
-    )
+    penn = [[tag for tag, _, _ in row] for row in leaves]
+    spans = ((ids, found, labelled_spans(tree)) for ids, found, tree in zip(rows, penn, trees, strict=True))
+    names = {tag: at for at, tag in enumerate(sorted({tag for row in penn for tag in row}))}
+    tagged = zip(rows, [[names[tag] for tag in row] for row in penn], strict=True)
     size, words = len(vocabulary), fingerprint_of(vocabulary)
     number = {tag: at for at, tag in enumerate(UPOS_TAGS)}
     upos = zip([[number[tag] for tag in row] for row in tags], leaves, strict=True)
     return {
         LEAVES_FILE: count_leaves(zip(rows, leaves, strict=True), size, words),
+        PENN_FILE: count_tags(tagged, list(names), size, words),
         SPANS_FILE: pruned(count_spans(spans, size, words), LEAST_COUNT),
         UPOS_FILE: pruned(count_leaves(upos, len(UPOS_TAGS), fingerprint(UPOS_TAGS)), LEAST_COUNT),
     }
 
 
-def by_evidence(folder: Path, batch: BatchContext[SyntaxTreeParams], whole: bool) -> Prepared:
+def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams], whole: bool) -> Prepared:
     """Guidance by the table of leaves where ``whole`` trees are asked for, by that of parts of spans elsewhere.
 
     Args:
         folder: of the tables.
+        alone: False where a classifier guides as well.
 
     Raises:
         RecipeError: a label was never counted.
@@ -71,10 +78,18 @@ def by_evidence(folder: Path, batch: BatchContext[SyntaxTreeParams], whole: bool
     if not whole:
         sizes = [layout.positions - SPECIAL if layout.words is None else layout.words for layout in batch.layouts]
         texts = [(size, params.wanted) for size, params in zip(sizes, batch.params, strict=True)]
-        return PreparedEvidence(_span_evidence(table).evidence(texts, batch.length).scaled(WEIGHT), counts, batch)
+        weight = WEIGHT if alone else BESIDE_SPANS
+        return PreparedEvidence(_span_evidence(table).evidence(texts, batch.length).scaled(weight), counts, batch)
     trees = [read_tree(params.tree or "") for params in batch.params]
-    evidence = _leaf_evidence(table).evidence(trees, batch.length).scaled(WITH_TAGS if batch.reads else WEIGHT)
-    return PreparedEvidence(evidence, counts, batch, [_upos(folder / UPOS_FILE, tree) for tree in trees])
+    weight = BESIDE_TREES if not alone else WITH_TAGS if batch.reads else WEIGHT
+    evidence = _leaf_evidence(table).evidence(trees, batch.length).scaled(weight)
+    found = PreparedEvidence(evidence, counts, batch, [_upos(folder / UPOS_FILE, tree) for tree in trees])
+    if not alone:
+        tags = count_table_of(folder / PENN_FILE, fingerprint_of(batch.vocabulary))
+        of_trees = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
+        beside = TagEvidence(tags, *BESIDE_TAGS).evidence(of_trees, batch.length)
+        found.evidence = found.evidence + PreparedEvidence(beside, counts, batch).evidence
+    return found
 
 
 def _upos(path: Path, tree: Tree) -> list[str]:

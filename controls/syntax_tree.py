@@ -39,6 +39,8 @@ from .syntax_params import SpanParams, SyntaxTreeParams, require_labels
 MIN_COUNT = 5
 # A few spans are outvoted by the model; a tree has a term for every pair of words. Chosen on validation text.
 SPAN_WEIGHT = 8
+# What is left of a tree's energy where counts guide as well; chosen on validation text.
+TREE_BESIDE_COUNTS = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SpanLabels(Labels):
     """The labels of constituents in the training parses. See ``dlmctl.control.classifier.Labels``."""
 
     takes = ("judge",)
-    counts = LEAVES_FILE
+    counts, counts_too = LEAVES_FILE, True
     names: list[str]
 
     @classmethod
@@ -64,7 +66,16 @@ class SpanLabels(Labels):
 
     @classmethod
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[SyntaxTreeParams]) -> Prepared:
-        return grouped(batch, [params.tree is not None for params in wanted], partial(by_evidence, folder))
+        return grouped(batch, [params.tree is not None for params in wanted], partial(by_evidence, folder, True))
+
+    @classmethod
+    def beside(
+        cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[SyntaxTreeParams]
+    ) -> tuple[Tensor, Sequence[float]]:
+        whole = [params.tree is not None for params in wanted]
+        found = grouped(batch, whole, partial(by_evidence, folder, False)).evidence
+        assert found is not None
+        return found, [TREE_BESIDE_COUNTS if one else 1.0 for one in whole]
 
     def to_json(self) -> list[str]:
         return self.names
@@ -159,7 +170,7 @@ def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int,
 
 
 class SyntaxTree(WordControl[SyntaxTreeParams]):
-    """Steers by word evidence or a noise-aware span classifier (Li et al. 2022), checks by an outside parser."""
+    """Steers by word evidence and a noise-aware span classifier (Li et al. 2022), checks by an outside parser."""
 
     name = "syntax_tree"
     Params = SyntaxTreeParams

@@ -51,6 +51,8 @@ class Wordings(BaseModel):
         yes, no: of fields that are said or not, what affirms and what denies them.
         denied_by: what denies the values of a field; nothing where it is not given, as of names.
         together: values that may be true of one text together, each in another measure.
+        said: of each field and value the phrases by which texts state it, the most frequent first; as the words of
+            texts, not as ``plain`` leaves them.
         general: values that say no more than that there is something: a coffee shop is called a restaurant, too.
     """
 
@@ -63,6 +65,7 @@ class Wordings(BaseModel):
     denied_by: dict[str, Denial] = {}
     together: dict[str, list[frozenset[str]]] = {}
     general: dict[str, frozenset[str]] = {}
+    said: dict[str, dict[str, list[Annotated[str, Field(max_length=500)]]]] = {}
 
     @model_validator(mode="after")
     def _put_together(self) -> Wordings:

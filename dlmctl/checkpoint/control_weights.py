@@ -110,15 +110,21 @@ def save_control_weights(
     model: DiffusionLM | MaskedModel,
     card: Mapping[str, Any],
     files: Mapping[str, Any] | None = None,
+    beside: Callable[[Path], object] = lambda staging: None,
 ) -> None:
     """Write the weights of a control, its labels and its card. Arguments and errors as ``save_control_files``.
 
     Args:
         state: of the classifier.
         model: that it was trained on; the digest of its embeddings is added to the card.
+        beside: writes what else was learned into a folder.
     """
-    card = {**card, EMBEDDINGS: embedding_digest(model)}
-    save_control_files(lambda staging: write_shards(state, staging, "model"), folder, card, files)
+
+    def write(staging: Path) -> None:
+        write_shards(state, staging, "model")
+        beside(staging)
+
+    save_control_files(write, folder, {**card, EMBEDDINGS: embedding_digest(model)}, files)
 
 
 def save_control_files(

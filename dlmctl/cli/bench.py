@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlmctl.cli.options import FiguresAsJson, Model
+from dlmctl.cli.options import FiguresAsJson, Judge, Model
 
 if TYPE_CHECKING:
     from dlmctl.evaluation.speed import Speed
@@ -17,6 +17,7 @@ def bench(
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Texts of each kind.")] = 8,
     repeats: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the texts.")] = 0,
+    scorer: Judge = None,
     json: FiguresAsJson = False,
 ) -> None:
     """Time the presets on this machine: free text, and controls whose targets the model itself can write."""
@@ -28,7 +29,7 @@ def bench(
     with working(quiet=json) as watch:
         pretrained = from_pretrained(model)
         cases = own_cases(pretrained, samples, seed=seed)
-        rows = list(compare(pretrained, cases, list(PRESETS), repeats=repeats, seed=seed, watch=watch))
+        rows = list(compare(pretrained, cases, list(PRESETS), repeats=repeats, seed=seed, scorer=scorer, watch=watch))
     if json:
         import json as encoder
 

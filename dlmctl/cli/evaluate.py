@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlmctl.cli.options import FiguresAsJson, Model, Scorer
+from dlmctl.cli.options import FiguresAsJson, Judge, Model
 
 if TYPE_CHECKING:
     from dlmctl.recipe.recipe import Recipe
@@ -31,7 +31,7 @@ def samples(
     model: Model = "e2e",
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="How many free samples.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
-    scorer: Scorer = None,
+    scorer: Judge = None,
     settings: Settings = None,
     json: FiguresAsJson = False,
 ) -> None:
@@ -68,7 +68,7 @@ def control(
         str | None,
         typer.Option(help="Tagger or parser that reads the targets and checks: a folder, stanza:en or spacy:MODEL."),
     ] = None,
-    scorer: Scorer = None,
+    scorer: Judge = None,
     settings: Settings = None,
     json: FiguresAsJson = False,
 ) -> None:

@@ -42,6 +42,14 @@ AnyModel = Annotated[
 RecipeName = Annotated[
     str, typer.Argument(help="A recipe file or the name of a bundled one.", autocompletion=complete.recipes)
 ]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer",
+        help="Folder of a scorer, or folder or hub name of any causal language model, which gives nats a word; by "
+        "default the scorer beside the model.",
+    ),
+]
 Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")]
 Prompt = Annotated[str | None, typer.Option(help="What the texts answer or go on from (models over tokens).")]
 Samples = Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")]

@@ -14,6 +14,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.beside import evidence_file
+from dlmctl.control.evidence.prepared import Beside
 from dlmctl.control.labels import Labels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
@@ -79,8 +80,8 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
 
 
 def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any], name: str | None = None) -> Prepared:
-    """Guidance by what was learned for a control: by its counts where there are some beside the model, as for masked
-    models, else by its classifier of latents.
+    """Guidance by what was learned for a control: by its counts, by its classifier of latents, or by both where there
+    are both beside the model.
 
     Args:
         wanted: what each text of the batch is to be, as the control's ``Labels`` take it.
@@ -92,10 +93,14 @@ def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any]
     """
     kind = labels_of(type(control))
     path = None if kind.counts is None else evidence_file(batch, control.name, kind.counts, name)
-    if path is not None:
+    both = path is not None and kind.counts_too and any(path.parent.glob("model*.safetensors"))
+    if path is not None and not both:
         return kind.by_counts(path.parent, batch, wanted)
     labels = load_labels(kind, type(control), batch, name)
-    return labels.by_classifier(load_classifier(type(control), batch, name), batch, wanted)
+    guided = labels.by_classifier(load_classifier(type(control), batch, name), batch, wanted)
+    if path is None:
+        return guided
+    return Beside(guided, *kind.beside(path.parent, batch, wanted))
 
 
 def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None) -> Path:

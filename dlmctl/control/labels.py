@@ -65,10 +65,12 @@ class Labels(ABC):
     Attributes:
         takes: which choices of ``LabelledText`` these labels heed, of ``label`` and ``judge``.
         counts: the file that ``counted`` makes, by which it is known to be there; None if it makes none.
+        counts_too: whether it guides beside a classifier, too, and not masked models only.
     """
 
     takes: ClassVar[Collection[str]] = ()
     counts: ClassVar[str | None] = None
+    counts_too: ClassVar[bool] = False
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
@@ -124,6 +126,12 @@ class Labels(ABC):
             UserError: as there.
             ModelError: a file is damaged, or of another vocabulary.
         """
+        raise NotImplementedError
+
+    @classmethod
+    def beside(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Any]) -> tuple[Tensor, Sequence[float]]:
+        """Where ``counts_too``: evidence ``[B, L, V]`` of what was counted, as much as helps where a classifier guides
+        as well, and the share of the classifier's energy that is left of each text."""
         raise NotImplementedError
 
     def held_out(self, data: LabelledText) -> dict[str, float]:

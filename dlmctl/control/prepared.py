@@ -47,6 +47,7 @@ class Prepared:
             where there are no word logits, and under ``any`` and ``not``.
         evidence: ``[B, L, V]``, for each word how much likelier it makes what is wanted, in nats, where that is known
             for every word at once. It is added to the word logits at every step, in place of a gradient of the energy.
+        gradient_too: whether the energy's gradient guides beside ``evidence``, because it sees more than single words.
         weighs: whether ``evidence_given`` says the same anew at every step, because it depends on the other words.
         looks: whether it looks at numbers in tensors, as by ``.tolist()``, so that it has to be called at every step.
         tags: of each text the label of each of its words, empty for none; models that read labels are told them.
@@ -54,6 +55,7 @@ class Prepared:
 
     exact = False
     evidence: Tensor | None = None
+    gradient_too = False
     weighs = False
     looks = False
     tags: Sequence[Sequence[str]] | None = None
@@ -197,7 +199,8 @@ class PreparedAll(Prepared):
         return logits
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
-        for part in self.parts:
+        # What holds exactly comes last, so that nothing undoes it.
+        for part in sorted(self.parts, key=lambda part: part.prepared.exact):
             logits = part.constrain(logits, t)
         return logits
 

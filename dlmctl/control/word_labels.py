@@ -34,17 +34,19 @@ from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
 
 # Weights of a word's label and of its neighbours' for models that are told the labels: chosen on validation text.
 WITH_TAGS = (1.0, 0.5)
+# The same beside a classifier, which sees whole texts.
+BESIDE_CLASSIFIER = (1.0, 1.0)
 
 
 class WordLabels(Labels):
     """One of ``names`` for each word.
 
     What a text is wanted to be is a list with the label of each word: alternatives as ``ADJ|NOUN``, ``*`` for any. A
-    model with latents is guided by a classifier of every position; a masked one by counts of each word with its label
-    between those of its neighbours.
+    model with latents is guided by a classifier of every position; it and a masked one by counts of each word with its
+    label between those of its neighbours.
     """
 
-    counts = TAGS_FILE
+    counts, counts_too = TAGS_FILE, True
     names: ClassVar[Sequence[str]]
 
     @abstractmethod
@@ -115,8 +117,20 @@ class WordLabels(Labels):
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]) -> Prepared:
         """Guidance by how often each word was seen with each label between those of its neighbours, and by the model
         itself where it reads the labels."""
-        table = count_table_of(folder / TAGS_FILE, fingerprint_of(batch.vocabulary))
         weights = WITH_TAGS if set(batch.reads) & set(cls.names) else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
+        return cls._weighed(weights, folder, batch, wanted)
+
+    @classmethod
+    def beside(
+        cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]
+    ) -> tuple[Tensor, Sequence[float]]:
+        return cls._weighed(BESIDE_CLASSIFIER, folder, batch, wanted).evidence, [1.0] * len(wanted)
+
+    @classmethod
+    def _weighed(
+        cls, weights: tuple[float, float], folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]
+    ) -> PreparedEvidence:
+        table = count_table_of(folder / TAGS_FILE, fingerprint_of(batch.vocabulary))
         tags = [[name if name in cls.names else "" for name in names] for names in wanted]
         evidence = TagEvidence(table, *weights).evidence(wanted, batch.length)
         return PreparedEvidence(evidence, list(map(len, wanted)), batch, tags)

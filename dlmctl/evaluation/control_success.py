@@ -16,7 +16,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, UserError
 from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
-from dlmctl.metrics.lm_score import corpus_nats, scorer_of
+from dlmctl.metrics.nats import nats_of
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import Progress, impossible
@@ -30,7 +30,7 @@ def evaluate_control(
     *,
     seed: int = 0,
     settings: Recipe | None = None,
-    scorer: Path | None = None,
+    scorer: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Draw one sample for each target and check it by the control's own, independent check.
@@ -44,11 +44,11 @@ def evaluate_control(
     Returns:
         ``targets``; ``impossible``, how many of them this model's control cannot be asked for, which count as
         failures; ``success`` (mean score: for POS the share of words with their tag, as the paper counts), ``passed``
-        (share of texts that pass whole), ``lm_score`` (nats per token under the scorer, where there is one),
+        (share of texts that pass whole), ``lm_score`` (see ``nats_of``, where there is a scorer),
         ``seconds_per_sample``; the same with ``unguided_`` for free samples of the same seed: what chance achieves.
         For a composition also the success of each part.
     """
-    judge = scorer_of(pretrained.folder, scorer)
+    nats = nats_of(pretrained, scorer)
     control.load_from(pretrained)
     settings = settings or Recipe()
     asked = possible_targets(control, pretrained, targets, seed=seed)
@@ -74,8 +74,8 @@ def evaluate_control(
         figures[f"{prefix}passed"] = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
         if len(scores) > 1:
             figures |= {f"{prefix}success_{label}": score for label, score in scores.items()}
-        if judge is not None:
-            figures[f"{prefix}lm_score"] = corpus_nats(judge, texts)
+        if nats is not None:
+            figures[f"{prefix}lm_score"] = nats(texts)
         figures[f"{prefix}seconds_per_sample"] = result.seconds / len(asked)
     return figures
 

@@ -14,7 +14,8 @@ from dlmctl.errors import DataError
 from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
-from dlmctl.metrics.lm_score import Judge, corpus_nats, load_scorer
+from dlmctl.metrics.lm_score import Judge, corpus_nats
+from dlmctl.metrics.nats import nats_of
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.draw import Progress
 from dlmctl.text.tokenizer import Tokenizer
@@ -37,13 +38,13 @@ def evaluate_samples(
     samples: int = 1000,
     seed: int = 0,
     sampler: SamplerSettings | None = None,
-    scorer: Path | None = None,
+    scorer: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Figures of free samples beside the same figures of the validation split.
 
     Returns:
-        ``lm_score`` (nats per token under the scorer, END counted), ``distinct_1`` to ``distinct_4``,
+        ``lm_score`` (see ``nats_of``), ``distinct_1`` to ``distinct_4``,
         ``self_bleu``, ``novelty`` (share of samples that no training sentence equals), each also as
         ``valid_...`` for the validation text, over as many of its rows as there are samples where
         the figure depends on their number; ``seconds_per_sample``. A figure of diversity that so few or so short
@@ -52,7 +53,8 @@ def evaluate_samples(
     Raises:
         UserError: the scorer or the data set is missing.
     """
-    judge = load_scorer(scorer or pretrained.folder / "scorer")
+    nats = nats_of(pretrained, scorer or pretrained.folder / "scorer")
+    assert nats is not None
     tokenizer = pretrained.tokenizer
     training = sentences_of(load_split(data, "train", tokenizer), tokenizer)
     valid = sentences_of(load_split(data, "valid", tokenizer), tokenizer)
@@ -65,7 +67,7 @@ def evaluate_samples(
     stride = max(1, len(valid) // samples)
     for prefix, sentences in (("", texts), ("valid_", valid[::stride][:samples])):
         found = {**_diversity(sentences), "novelty": novelty(sentences, training)}
-        found["lm_score"] = corpus_nats(judge, valid if prefix else sentences)
+        found["lm_score"] = nats(valid if prefix else sentences)
         figures |= {f"{prefix}{name}": value for name, value in found.items()}
     figures["seconds_per_sample"] = result.seconds / samples
     return figures

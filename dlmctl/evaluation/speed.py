@@ -14,7 +14,7 @@ from dlmctl.errors import UserError
 from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.generation.results import Generation
-from dlmctl.metrics.lm_score import corpus_nats, scorer_of
+from dlmctl.metrics.nats import Nats, nats_of
 from dlmctl.recipe.presets import Chosen, Preset, settings_of
 
 # The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for those that the paper does not have.
@@ -38,7 +38,7 @@ class Speed(NamedTuple):
         seconds: wall-clock seconds a sample, drawing and checking, the median over the repeats.
         least, most: the same, of the quickest and the slowest repeat.
         success: mean score of the control's check; None for free text.
-        lm_score: nats per token under the scorer beside the model; None where there is no scorer.
+        lm_score: nats under the scorer; None where there is no scorer.
     """
 
     case: str
@@ -65,14 +65,17 @@ def compare(
     *,
     repeats: int = 1,
     seed: int = 0,
+    scorer: str | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Speed]:
     """Every preset on every case, the presets taking turns, so that a busy machine slows all of them alike.
 
     Args:
         repeats: how often each is timed; the texts are the same every time.
+        scorer: as of ``nats_of``.
         watch: receives what is about to run.
     """
+    nats = nats_of(pretrained, scorer)
     generate(model=pretrained, samples=1, preset="fast", company=UNSCORED)  # whatever loads or warms up on first use
     for case in cases:
         runs: dict[Preset, list[Generation]] = {preset: [] for preset in presets}
@@ -93,14 +96,13 @@ def compare(
                     )
                 )
         for preset, found in runs.items():
-            yield _speed(pretrained, case, preset, found)
+            yield _speed(nats, case, preset, found)
 
 
-def _speed(pretrained: Pretrained, case: Case, preset: Preset, runs: list[Generation]) -> Speed:
+def _speed(nats: Nats | None, case: Case, preset: Preset, runs: list[Generation]) -> Speed:
     seconds = [run.seconds / case.samples for run in runs]
     scores = [check.score for sample in runs[0] for check in sample.checks.values()]
-    judge = scorer_of(pretrained.folder)
-    fluency = None if judge is None else corpus_nats(judge, [sample.words for sample in runs[0]])
+    fluency = None if nats is None else nats([sample.words for sample in runs[0]])
     success = statistics.fmean(scores) if scores else None
     return Speed(case.name, preset, statistics.median(seconds), min(seconds), max(seconds), success, fluency)
 

@@ -21,7 +21,7 @@ from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.graphs import Outputs, Recorded
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
-from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered, by_gradient
+from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered, by_gradient, evidence_of
 from dlmctl.sampling.trace import Look
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -64,6 +64,9 @@ class LatentSteered(Steered):
             self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=self.embeddings.device)
         self.method = method_for(self.model, guidance) if self.parts else None
         self.guides_logits = self.method == "logits"
+        if self.parts and not self.guides_logits and control is not None:
+            # The methods of others move latents by gradients alone.
+            self.evidence = evidence_of([part for part in control.guides if not part.prepared.gradient_too])
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
         # To ask for the words costs a few calls, but where something must hold exactly.

@@ -46,8 +46,14 @@ def problems_of(names: Sequence[str], broke: Tensor) -> dict[int, str]:
 
 
 def by_gradient(part: Part) -> bool:
-    """Whether a part steers by the gradient of its energy, for want of evidence."""
-    return part.prepared.evidence is None and not part.prepared.weighs
+    """Whether a part steers by the gradient of its energy, for want of evidence or beside it."""
+    return part.prepared.gradient_too or (part.prepared.evidence is None and not part.prepared.weighs)
+
+
+def evidence_of(parts: Sequence[Part]) -> Tensor | None:
+    """The weighted evidence of several parts ``[B, L, V]``, None where none has any."""
+    found = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]
+    return sum(found[1:], start=found[0]) if found else None
 
 
 class Steered:
@@ -87,8 +93,7 @@ class Steered:
         # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
         self.parts = [part for part in parts if not part.prepared.exact and by_gradient(part)]
         self.weighing = [part for part in parts if part.prepared.weighs]
-        evidence = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]
-        self.evidence: Tensor | None = sum(evidence[1:], start=evidence[0]) if evidence else None
+        self.evidence = evidence_of(parts)
         self.guides_logits = bool(self.parts)
         self.one_by_one = one_by_one
         self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)

@@ -7,6 +7,7 @@ model's own x_0 estimates from such latents, given as noise level 0: what guidan
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dlmctl.checkpoint.control_weights import embedding_digest, new_control_fold
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
+from dlmctl.control.evidence.beside import Counted, save_evidence
 from dlmctl.control.labels import require_heeded
 from dlmctl.control.word_latents import pooled
 from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
@@ -27,6 +29,7 @@ from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
 from dlmctl.errors import UserError
+from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import count_control, require_words_of, text_of
 from dlmctl.training.loop import fit
@@ -69,11 +72,12 @@ class ControlTask:
         load_split(data, "train")  # says what is no data set at all
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
-        text, self.valid_text = (text_of(split, self.tokenizer, label, judge) for split in (self.train, self.valid))
-        kind = labels_of(control)
-        require_heeded(kind, text)
-        self.learned = kind.from_data(text)
-        self.train_labels = self.learned.labels(text)
+        splits = self.train, self.valid
+        self.text, self.valid_text = (text_of(split, self.tokenizer, label, judge) for split in splits)
+        self.kind = labels_of(control)
+        require_heeded(self.kind, self.text)
+        self.learned = self.kind.from_data(self.text)
+        self.train_labels = self.learned.labels(self.text)
         self.valid_labels = self.learned.labels(self.valid_text)
         torch.manual_seed(config.seed)
         self.model = self.learned.build_classifier(self.lm.config, self.tokenizer)
@@ -129,6 +133,12 @@ class ControlTask:
             figures[f"accuracy_x0_{level:g}"] = accuracy.mean().item()
             total += loss.mean().item()
         return {"loss": total / (2 * len(NOISE_LEVELS)), **figures}
+
+    def counted(self) -> Counted:
+        """The evidence of single words that guides beside the classifier; none where nothing is counted."""
+        if not self.kind.counts_too or not isinstance(self.tokenizer, WordTokenizer):
+            return {}
+        return self.kind.counted(self.text, self.tokenizer)[1]
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return figures["loss"]
@@ -194,6 +204,7 @@ def train_control(
     files = {} if learned is None else {LABELS_FILE: learned}
     judged = {} if judge is None else {"judge": judge}
     card = {"control": control.name, **judged, "training": config.model_dump(), "validation": figures}
-    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files)
+    counted = partial(save_evidence, task.counted())
+    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files, counted)
     forget_classifiers(pretrained.model)
     return folder

@@ -16,7 +16,7 @@ from dlmctl.control.evidence.bag import Bag
 from dlmctl.control.evidence.bag import evidence as bag_evidence
 from dlmctl.control.prepared import NO_ROOM, Prepared
 from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.diffusion.layout import SPECIAL
+from dlmctl.diffusion.layout import SPECIAL, Layout
 
 # Most targets worked out at once, which bounds memory while rows are made.
 CHUNK = 64
@@ -43,6 +43,11 @@ class Evidence:
     def scaled(self, weight: float) -> Evidence:
         """The same evidence, ``weight`` times as strong."""
         return Evidence(weight * self.rows, self.index)
+
+    def inside(self, layouts: Sequence[Layout]) -> Evidence:
+        """The same evidence, none at places beyond the words that the texts may have."""
+        last = torch.tensor([layout.positions - SPECIAL for layout in layouts])[:, None]
+        return Evidence(self.rows, torch.where(torch.arange(self.index.shape[1]) > last, 0, self.index))
 
 
 def prepare(
@@ -88,8 +93,7 @@ class PreparedEvidence(Prepared):
         batch: BatchContext[Any],
         tags: Sequence[Sequence[str]] | None = None,
     ) -> None:
-        for row, layout in enumerate(batch.layouts):
-            evidence.index[row, layout.positions - SPECIAL + 1 :] = 0
+        evidence = evidence.inside(batch.layouts)
         self.evidence: Tensor = evidence.at(batch.device)
         self.words = (evidence.index > 0).to(batch.device)
         self.beyond, self.tags = beyond(counts, batch), tags
@@ -97,6 +101,25 @@ class PreparedEvidence(Prepared):
     def energy(self, state: ControlState) -> Tensor:
         """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each word beyond the text."""
         return self.beyond - ((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
+
+
+class Beside(Prepared):
+    """A classifier's guidance, with evidence of single words beside it.
+
+    Args:
+        guided: by the classifier.
+        evidence: ``[B, L, V]``.
+        shares: what is left of each text's energy.
+    """
+
+    gradient_too = True
+
+    def __init__(self, guided: Prepared, evidence: Tensor, shares: Sequence[float]) -> None:
+        self.guided, self.evidence = guided, evidence
+        self.shares = torch.tensor(shares, device=evidence.device)
+
+    def energy(self, state: ControlState) -> Tensor:
+        return self.shares * self.guided.energy(state)
 
 
 class PreparedBag(Prepared):

@@ -1,0 +1,220 @@
+"""Guided diffusion beside what others would use, on the same targets, checks and scorer.
+
+Usage: python benchmarks/comparison.py TARGETS --rivals RIVALS [--rows ROWS] [--seeds 3] [--limit 100] [--control pos]
+       [--method ours] [--scorer MODEL] [--device cpu]
+TARGETS has pos.jsonl, spans.jsonl and attribute.jsonl of the published control targets; trees are those of the
+sentences of pos.jsonl, lengths are 10 to 40. RIVALS comes from finetune.py. Every text is kept in ROWS with its score
+and seconds, and what is there is not made again; then the table of comparison.md is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rivals.future import Future, load_future
+from rivals.prefixes import of_field, of_length, of_span, of_tags, of_tree
+from rivals.tuned import Tuned, load_tuned, sampled, searched
+from rivals.writing import Source, fudge, particles, rejection
+
+from controls.length import Length, LengthParams
+from dlmctl.annotators.trees import read_tree
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control.base import Control
+from dlmctl.evaluation.control_success import possible_targets, read_targets
+from dlmctl.evaluation.speed import settings_for
+from dlmctl.generation.company import UNSCORED
+from dlmctl.generation.generate import generate
+from dlmctl.metrics.lm_score import load_scorer
+from dlmctl.metrics.nats import Nats, nats_of
+
+FILES = {"pos": "pos.jsonl", "syntax_tree": "pos.jsonl", "spans": "spans.jsonl", "semantic": "attribute.jsonl"}
+CONTROLS = (*FILES, "length")
+# Ours: what is given to ``generate``.
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, fast": {"preset": "fast"},
+    "ours, 8 candidates": {"candidates": 8, "rank_by": ("satisfaction", "lm_score")},
+    "ours, 8 particles": {"sampler": {"particles": 8}},
+    "ours, until": {"until": {"max_rounds": 8}},
+    "ours, until with repair": {"until": {"max_rounds": 8, "repair": True}},
+}
+RIVALS = ("FT, sampled", "FT-search", "FUDGE", "SMC, 32 particles", "rejection")
+METHODS = ("paper", *OURS, *RIVALS)
+
+
+class Case(NamedTuple):
+    """A control with its targets, by number those that can be asked for."""
+
+    name: str
+    control: Control[Any]
+    targets: list[int]
+
+
+class Row(NamedTuple):
+    """One text: how well it does, and the seconds that it took."""
+
+    words: list[str]
+    score: float
+    passed: bool
+    seconds: float
+
+
+class Models(NamedTuple):
+    """Everything that writes."""
+
+    pretrained: Pretrained
+    source: Source
+    future: Future | None
+    rivals: Path | None
+    device: str
+
+
+def case_of(pretrained: Pretrained, name: str, folder: Path, limit: int) -> Case:
+    if name == "length":
+        control: Control[Any] = Length.each([LengthParams(words=words) for words in range(10, 41)][:limit])
+        count = min(limit, 31)
+    else:
+        control, count = read_targets("syntax_tree" if name == "spans" else name, folder / FILES[name], limit)
+    control.load_from(pretrained)
+    return Case(name, control, possible_targets(control, pretrained, count))
+
+
+def prefix_of(name: str, params: Any) -> list[str]:
+    """A target as tokens, as the conditional models were trained on."""
+    if name == "pos":
+        return of_tags(params.tags)
+    if name == "length":
+        return of_length(params.words)
+    if name == "semantic":
+        ((field, value),) = params.fields.items()
+        return of_field(field, str(value))
+    if name == "spans":
+        return of_span(*params.wanted[0])
+    return of_tree(read_tree(params.tree))
+
+
+def guided(models: Models, case: Case, method: str, seed: int) -> tuple[list[list[str]], float]:
+    """Texts of the diffusion model for the targets of a case, and seconds for each."""
+    given = OURS.get(method, {})
+    if method == "paper":
+        sampler, guidance = settings_for("paper", case.name)
+        given = {"sampler": sampler, "guidance": guidance}
+    result = generate(
+        case.control,
+        model=models.pretrained,
+        samples=case.targets,
+        seed=seed,
+        company=UNSCORED,
+        device=models.device,
+        **given,
+    )
+    return [sample.words for sample in result], result.seconds / len(case.targets)
+
+
+def one_by_one(models: Models, case: Case, method: str, seed: int) -> tuple[list[list[str]], float]:
+    """The same of an autoregressive model."""
+    write = _writer(models, case, method, seed)
+    started = time.perf_counter()
+    texts = [write(target) for target in case.targets]
+    return texts, (time.perf_counter() - started) / len(texts)
+
+
+def _writer(models: Models, case: Case, method: str, seed: int) -> Callable[[int], list[str]]:
+    if method == "rejection":
+        return lambda target: rejection(models.source, case.control, target, seed)
+    if method.startswith("SMC"):
+        return lambda target: particles(models.source, case.control, case.name, target, 1000 * seed + target)
+    if method == "FUDGE":
+        future = models.future
+        assert future is not None
+        return lambda target: fudge(models.source, future, case.name, case.control.dealt(target), 1000 * seed + target)
+    tuned = _tuned(models, case.name)
+    prefix = {target: prefix_of(case.name, case.control.dealt(target)) for target in case.targets}
+    if method == "FT-search":
+        return lambda target: searched(tuned, prefix[target])
+    return lambda target: sampled(tuned, [prefix[target]], 1000 * seed + target)[0]
+
+
+def _tuned(models: Models, control: str) -> Tuned:
+    assert models.rivals is not None
+    tuned = load_tuned(models.rivals, control)
+    return tuned._replace(model=tuned.model.to(models.device))
+
+
+def rows_of(models: Models, case: Case, method: str, seed: int, path: Path) -> list[Row]:
+    """The rows of a method, read from ``path`` or made and written there."""
+    if path.exists():
+        return [Row(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+    print(f"{case.name}, {method}, seed {seed}", file=sys.stderr, flush=True)
+    made = guided if method == "paper" or method in OURS else one_by_one
+    texts, seconds = made(models, case, method, seed)
+    checks = case.control.verdicts(case.targets, texts)
+    rows = [Row(words, check.score, check.passed, seconds) for words, check in zip(texts, checks, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return rows
+
+
+def line_of(case: Case, method: str, seeds: list[list[Row]], nats: Nats) -> str:
+    """A line of the table: means over seeds, and the range of the success."""
+    asked = len(seeds[0])
+    success = [100 * statistics.fmean(row.score for row in rows) for rows in seeds]
+    whole = statistics.fmean(100 * statistics.fmean(row.passed for row in rows) for rows in seeds)
+    fluency = statistics.fmean(nats([row.words for row in rows]) for rows in seeds)
+    seconds = statistics.median(rows[0].seconds for rows in seeds)
+    spread = f"{statistics.fmean(success):.1f} ({min(success):.1f} to {max(success):.1f})"
+    count = f"{asked} x {len(seeds)}"
+    return f"| {case.name} | {method} | {spread} | {whole:.1f} | {fluency:.2f} | {seconds:.3f} | {count} |"
+
+
+def lines(models: Models, given: argparse.Namespace) -> Iterator[str]:
+    nats = nats_of(models.pretrained, given.scorer)
+    assert nats is not None
+    yield f"| control | method | success, % | whole, % | {nats.unit} | s a text | texts x seeds |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in given.control or CONTROLS:
+        case = case_of(models.pretrained, name, given.targets, given.limit)
+        for method in given.method or METHODS:
+            if method in RIVALS[:3] and models.rivals is None:
+                continue
+            # A beam finds the same text whatever the seed.
+            seeds = range(given.seeds if method != "FT-search" else 1)
+            paths = [
+                given.rows / f"{name}.{method.replace(', ', '-').replace(' ', '_')}.{seed}.jsonl" for seed in seeds
+            ]
+            rows = [rows_of(models, case, method, seed, path) for seed, path in zip(seeds, paths, strict=True)]
+            yield line_of(case, method, rows, nats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path)
+    parser.add_argument(
+        "--rivals", type=Path, help="folder that finetune.py wrote; without it some rivals are left out"
+    )
+    parser.add_argument("--rows", type=Path, default=Path("comparison-rows"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=100, help="of the targets of each control")
+    parser.add_argument("--control", action="append", choices=CONTROLS)
+    parser.add_argument("--method", action="append", choices=METHODS)
+    parser.add_argument("--scorer", help="any causal language model, by folder or hub name: nats a word")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args()
+    pretrained = from_pretrained("e2e")
+    scorer, words = load_scorer(pretrained.folder / "scorer")
+    source = Source(scorer.to(given.device), words)
+    future = None if given.rivals is None else load_future(given.rivals).to(given.device)
+    for line in lines(Models(pretrained, source, future, given.rivals, given.device), given):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Train the rivals of comparison.py on annotated E2E text: a conditional autoregressive model for each control, and
+what foretells a text for FUDGE.
+
+Usage: python benchmarks/finetune.py annotate train.txt FOLDER/train.jsonl.gz   (and valid.txt; some minutes)
+       python benchmarks/finetune.py train FOLDER --out RIVALS --seconds 150 [--only pos] [--device cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rivals.annotated import Text, annotate, read_annotated
+from rivals.future import Future, Rows, loss, names_of, save_future
+from rivals.network import ROOM, Read, hidden, logits_of, widened_scorer
+from rivals.prefixes import CONTROLS, choices, tokens_of
+from rivals.tuned import save_tuned
+from torch import Tensor, nn
+
+from dlmctl.checkpoint.resolve import resolve
+from dlmctl.metrics.lm_score import load_scorer
+from dlmctl.models.gpt2 import GPT2
+from dlmctl.text.tokenizer import Tokenizer
+
+POSITIONS, WARMUP = 12_000, 50
+# Of networks that are new, and of those that start from the scorer's weights.
+RATE, TUNING_RATE = 1e-3, 4e-4
+CHECKS = 12
+
+
+class Coded:
+    """Texts as ids, each with a control drawn anew at every epoch."""
+
+    def __init__(self, texts: list[Text], vocabulary: Tokenizer, control: str, tokens: list[str]) -> None:
+        self.words = [vocabulary.encode(text.words) for text in texts]
+        number = {token: len(vocabulary) + at for at, token in enumerate(tokens)}
+        # Of each text what it may be asked for.
+        self.choices = [
+            [[number[token] for token in choice if token in number] for choice in choices(control, text)]
+            for text in texts
+        ]
+        self.offset = 0
+
+    def batches(self, positions: int, seed: int) -> Iterator[tuple[Read, Tensor]]:
+        """What is read, and the next token of each place, -1 where it is none of the text's."""
+        chance = random.Random(seed)
+        rows = [(chance.choice(some), words) for some, words in zip(self.choices, self.words, strict=True)]
+        order = sorted(range(len(rows)), key=lambda at: (len(rows[at][0]) + len(rows[at][1]), chance.random()))
+        groups, start = [], 0
+        while start < len(order):
+            longest = sum(map(len, rows[order[min(len(order), start + 256) - 1]]))
+            groups.append(order[start : start + max(1, positions // longest)])
+            start += len(groups[-1])
+        chance.shuffle(groups)
+        for group in groups:
+            yield self._stacked([rows[at] for at in group])
+
+    def _stacked(self, rows: list[tuple[list[int], list[int]]]) -> tuple[Read, Tensor]:
+        most = max(len(prefix) + len(words) for prefix, words in rows) - 1
+        ids, places = np.zeros((2, len(rows), most), np.int64)
+        wanted, real = np.full((len(rows), most), -1), np.zeros((len(rows), most), bool)
+        for row, (prefix, words) in enumerate(rows):
+            start = most - len(words) + 1
+            ids[row, start - len(prefix) : start], ids[row, start:] = prefix, words[:-1]
+            places[row, start - len(prefix) : start] = self.offset + np.arange(len(prefix))
+            places[row, start:] = np.arange(len(words) - 1)
+            wanted[row, start:], real[row, start - len(prefix) :] = words[1:], True
+        read = Read(*(torch.from_numpy(part) for part in (ids, places, real)))
+        return read, torch.from_numpy(wanted)
+
+
+def nats(model: GPT2, batch: tuple[Read, Tensor], words: int) -> tuple[Tensor, int]:
+    """Summed -log p of the words and END, and how many they are."""
+    device = next(model.parameters()).device
+    read, wanted = Read(*(part.to(device, non_blocking=True) for part in batch[0])), batch[1].to(device)
+    logits = logits_of(model, hidden(model, read), words)
+    found = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
+    return found, int((batch[1] >= 0).sum())
+
+
+def fit(
+    model: nn.Module, step: Callable[[int], Iterator[Tensor]], check: Callable[[], float], seconds: float, rate: float
+) -> float:
+    """AdamW with a linear decay over a time limit; the weights of the best check stay. Returns its nats."""
+    optimizer = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    started, epoch, count, looks = time.time(), 0, 0, 0
+    best, kept = float("inf"), {}
+    while True:
+        for value in step(epoch):
+            spent = (time.time() - started) / seconds
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min((count + 1) / WARMUP, max(0.02, 1 - spent))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            count += 1
+            if spent > (looks + 1) / CHECKS:
+                looks += 1
+                found = check()
+                print(f"  {time.time() - started:.0f} s, epoch {epoch}, step {count}: {found:.4f}", flush=True)
+                if found < best:
+                    best, kept = found, {name: value.clone() for name, value in model.state_dict().items()}
+            if spent >= 1:
+                model.load_state_dict(kept)
+                return best
+        epoch += 1
+
+
+def train_tuned(control: str, texts: list[list[Text]], seconds: float, device: str, out: Path) -> None:
+    scorer, vocabulary = load_scorer(resolve("e2e") / "scorer")
+    words, tokens = len(vocabulary), tokens_of(texts[0])
+    torch.manual_seed(0)
+    model = widened_scorer(scorer, len(tokens)).to(device)
+    train, valid = (Coded(part, vocabulary, control, tokens) for part in texts)
+    train.offset = valid.offset = model.config.n_positions - ROOM
+    held = list(valid.batches(POSITIONS, 0))[:40]
+    half = torch.autocast(device.partition(":")[0], torch.bfloat16)
+
+    def step(epoch: int) -> Iterator[Tensor]:
+        for batch in train.batches(POSITIONS, epoch):
+            model.train()
+            with half:
+                total, count = nats(model, batch, words)
+            yield total / count
+
+    @torch.no_grad()
+    def check() -> float:
+        model.eval()
+        with half:
+            found = [nats(model, batch, words) for batch in held]
+        return sum(float(total) for total, _ in found) / sum(count for _, count in found)
+
+    best = fit(model, step, check, seconds, TUNING_RATE)
+    print(f"{control}: {best:.4f} nats a token of the validation part, given the control", flush=True)
+    save_tuned(model, control, tokens, out)
+
+
+def train_future(texts: list[list[Text]], seconds: float, device: str, out: Path) -> None:
+    _, vocabulary = load_scorer(resolve("e2e") / "scorer")
+    names = names_of(texts[0], len(vocabulary))
+    torch.manual_seed(0)
+    model = Future(names).to(device)
+    train, valid = (Rows.of(part, [vocabulary.encode(t.words)[1:-1] for t in part], names) for part in texts)
+    chance = random.Random(0)
+
+    def step(_: int) -> Iterator[Tensor]:
+        for chosen in torch.randperm(len(train.ids)).split(256):
+            model.train()
+            yield loss(model, train, chosen, chance)
+
+    @torch.no_grad()
+    def check() -> float:
+        model.eval()
+        parts = torch.arange(len(valid.ids))[:2048].split(512)
+        return sum(float(loss(model, valid, part, random.Random(1))) for part in parts) / len(parts)
+
+    print(f"future: {fit(model, step, check, seconds, RATE):.4f} nats a prefix, all heads", flush=True)
+    save_future(model, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("annotate")
+    one.add_argument("source", type=Path)
+    one.add_argument("out", type=Path)
+    two = commands.add_parser("train")
+    two.add_argument("folder", type=Path)
+    two.add_argument("--out", type=Path, required=True)
+    two.add_argument("--seconds", type=float, default=150.0, help="of each model")
+    two.add_argument("--only", choices=[*CONTROLS, "future"])
+    two.add_argument("--limit", type=int, help="train on the first so many texts")
+    two.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args()
+    if given.command == "annotate":
+        annotate(given.source, given.out)
+        return
+    texts = [read_annotated(given.folder / f"{part}.jsonl.gz")[: given.limit] for part in ("train", "valid")]
+    for control in CONTROLS:
+        if given.only in (None, control):
+            train_tuned(control, texts, given.seconds, given.device, given.out)
+    if given.only in (None, "future"):
+        train_future(texts, given.seconds, given.device, given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What others would use in place of guided diffusion, for benchmarks/comparison.py."""

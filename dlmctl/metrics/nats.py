@@ -1,0 +1,103 @@
+"""How fluent texts are in the mean: nats per token under a scorer of the model's words, or nats a word under any causal
+language model, whose own tokens would make its figures comparable with no other's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.resolve import resolve
+from dlmctl.errors import DataError, ModelError, first_line
+from dlmctl.metrics.lm_score import corpus_nats, load_scorer, no_bars, scorer_of
+
+PER_TOKEN, PER_WORD = "nats per token", "nats a word"
+# What a tokenizer of Hugging Face has in its folder, and a scorer of ours has not.
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "merges.txt", "tokenizer.model")
+# Texts that an outside model reads at once.
+BATCH = 16
+
+Texts = Sequence[Sequence[str]]
+
+
+class Nats(NamedTuple):
+    """A measure of fluency: texts, as words, to their mean nats, and per what."""
+
+    unit: str
+    measure: Callable[[Texts], float]
+
+    def __call__(self, texts: Texts) -> float:
+        """Mean nats of texts; lower is more fluent.
+
+        Raises:
+            DataError: there are none, or one is too long for the scorer.
+        """
+        return self.measure(texts)
+
+
+def nats_of(pretrained: Pretrained, scorer: str | Path | None = None) -> Nats | None:
+    """The measure of texts of a model.
+
+    Args:
+        scorer: folder of a scorer, or folder or hub name of any causal language model of Hugging Face; by default the
+            scorer beside the model, and None where there is none.
+
+    Raises:
+        ModelError: there is no such scorer, or it cannot be read.
+    """
+    if scorer is None:
+        judge = scorer_of(pretrained.folder)
+        return None if judge is None else Nats(PER_TOKEN, lambda texts: corpus_nats(judge, texts))
+    local = Path(scorer)
+    if local.is_dir() and not any((local / name).exists() for name in TOKENIZERS):
+        own = load_scorer(local)
+        return Nats(PER_TOKEN, lambda texts: corpus_nats(own, texts))
+    return outside(str(scorer), pretrained.tokenizer.text)
+
+
+def outside(source: str, natural: Callable[[Sequence[str]], str]) -> Nats:
+    """The measure of a causal language model of Hugging Face; its code, if it has any, is not run.
+
+    Args:
+        natural: words to the text as people write it, which is what the model reads.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve(source)
+    try:
+        with no_bars():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        what = f"is no causal language model that can be read: {first_line(error)}."
+        raise ModelError(what, where=source, remedy="Give a folder or hub name of one in safetensors.") from None
+    return Nats(PER_WORD, lambda texts: _per_word(model, tokenizer, texts, [natural(words) for words in texts]))
+
+
+@torch.no_grad()
+def _per_word(model: Any, tokenizer: Any, texts: Texts, natural: Sequence[str]) -> float:
+    """Nats of all tokens of all texts, each read behind the model's own start, over the number of their words."""
+    if not any(texts):
+        raise DataError("there are no words to score.")
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in natural]
+    rows = [row if start is None else [start, *row] for row in rows]
+    total = 0.0
+    for at in range(0, len(rows), BATCH):
+        some = [row for row in rows[at : at + BATCH] if len(row) > 1]
+        if not some:
+            continue
+        most = max(map(len, some))
+        ids = torch.tensor([row + [0] * (most - len(row)) for row in some], device=model.device)
+        real = torch.tensor([[1] * len(row) + [0] * (most - len(row)) for row in some], device=model.device)
+        logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
+        nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+        total += float((nats * real[:, 1:]).double().sum())
+    return total / sum(map(len, texts))
