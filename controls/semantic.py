@@ -22,7 +22,7 @@ from .wordings import Wordings, contradiction, plain, read_wordings, span_of, st
 class Semantic(WordControl[SemanticParams]):
     """Steers by a classifier of every field and by phrases that state a value, checks by the wordings of the values.
 
-    The classifier is noise-aware (Li et al. 2022, section 5). The paper's is an autoregressive transformer over [latent;
+    The classifier is noise-aware (Li et al. 2022, section 5). The paper has an autoregressive transformer over [latent;
     field; value]. A softmax over the known values of each field gives the same p(value | latent, field), normalised, in
     one pass for all fields.
     """
