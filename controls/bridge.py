@@ -55,14 +55,7 @@ class BridgedClassifier(nn.Module):
     def forward(self, probabilities: Tensor) -> Tensor:
         likeliest = probabilities.argmax(-1)
         texts, places = zip(*(self._text(row) for row in likeliest.tolist()), strict=True)
-        read = self.theirs(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.longest,
-            return_offsets_mapping=True,
-            return_tensors="pt",
-        ).to(probabilities.device)
+        read = self._read(texts, return_offsets_mapping=True)
         offsets = read.pop("offset_mapping").tolist()
         at = torch.tensor(
             [[_place(owners, *span) for span in row] for owners, row in zip(places, offsets, strict=True)],
@@ -70,6 +63,15 @@ class BridgedClassifier(nn.Module):
         )
         ids, mask = read["input_ids"], read["attention_mask"]
         return self.network(inputs_embeds=self._mixed(probabilities, likeliest, ids, at), attention_mask=mask).logits
+
+    def _read(self, texts: Sequence[str], **more: Any) -> Any:
+        """The texts as the classifier's tokens, filled up to one length, on its device; one filling token where none of
+        them has any, as a draft of spaces has none."""
+        options = {"padding": True, "truncation": True, "max_length": self.longest, "return_tensors": "pt", **more}
+        read = self.theirs(list(texts), **options)
+        if not read["input_ids"].shape[1]:
+            read = self.theirs(list(texts), **{**options, "padding": "max_length", "max_length": 1})
+        return read.to(self.table.device)
 
     def _mixed(self, probabilities: Tensor, likeliest: Tensor, ids: Tensor, at: Tensor) -> Tensor:
         """Embeddings ``[B, N, H]`` of the classifier's tokens ``ids [B, N]``, which belong to the places ``at`` of the
@@ -91,10 +93,7 @@ class BridgedClassifier(nn.Module):
     @torch.no_grad()
     def chances(self, texts: Sequence[str]) -> Tensor:
         """Probabilities ``[N, labels]`` of finished texts, by real tokens only."""
-        read = self.theirs(
-            [text or " " for text in texts], padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
-        )
-        read = read.to(self.table.device)
+        read = self._read(texts)
         logits = self.network(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits
         return widened(logits).softmax(-1).cpu()
 

@@ -134,7 +134,7 @@ class SpanLabels(Labels):
         starts, ends = all_spans(most)
         inside = (ends < counts[:, None]).to(x.device)
         target = target[:, starts, ends].to(x.device)
-        logits = classifier(x, t, starts, ends).float()
+        logits = classifier(x, t, starts.to(x.device), ends.to(x.device)).float()
         nats = F.cross_entropy(logits.transpose(1, 2), target, reduction="none") * inside
         guess = logits.argmax(-1)
         either = ((target > 0) | (guess > 0)) & inside

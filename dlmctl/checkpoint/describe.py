@@ -77,7 +77,7 @@ def _latent(config: ModelConfig) -> dict[str, str]:
 
 def _masked(config: MaskedConfig) -> dict[str, str]:
     return {
-        "family": "masked: words behind masks",
+        "family": "uniform: words among random words" if config.family == "uniform" else "masked: words behind masks",
         "denoiser": config.denoiser.summary(),
         "lengths": "drawn like those of the training text" if config.lengths == "data" else "chosen by the model",
         "labels of words": ", ".join(config.tags) or "none",

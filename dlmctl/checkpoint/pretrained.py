@@ -24,6 +24,7 @@ from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, staged,
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.diffusion.uniform import UniformConfig, UniformLM
 from dlmctl.errors import DataError, ModelError, first_fault
 from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
@@ -31,6 +32,8 @@ from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 # 2: with digests of the files.
 FORMAT = 2
 FORMAT_KEY = "dlmctl_format"
+# What the configuration of a family is; without a name it has latents.
+CONFIGS: dict[str, type[MaskedConfig]] = {"masked": MaskedConfig, "uniform": UniformConfig}
 # Of a model with a source, the folder of its words.
 SOURCE = "source"
 
@@ -92,7 +95,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
     config, digests = _read_config(folder / "config.json", settings)
     if isinstance(config, MaskedConfig):
         with without_memory():
-            masked = MaskedLM(config)
+            masked = UniformLM(config) if isinstance(config, UniformConfig) else MaskedLM(config)
         load_into(masked, folder)
         check_digests(folder, digests, "config.json")
         return Pretrained(masked.to(device).eval(), _read_words(folder, config.vocab_size), folder)
@@ -130,7 +133,7 @@ def _read_config(path: Path, settings: dict[str, Any]) -> tuple[ModelConfig | Ma
             remedy="Upgrade dlmctl.",
         )
     try:
-        kind = MaskedConfig if settings.get("family") == "masked" else ModelConfig
+        kind = CONFIGS.get(str(settings.get("family")), ModelConfig)
         return kind.model_validate(settings), digests
     except ValidationError as error:
         raise ModelError(first_fault(error), where=str(path), remedy=AGAIN) from None

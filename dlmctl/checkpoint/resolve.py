@@ -47,7 +47,7 @@ def resolve(source: str | Path) -> Path:
     raise ModelError("there is no such model.", where=str(source), remedy=_known(path))
 
 
-def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "canvas"]:
+def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "canvas", "uniform"]:
     """The diffusion family of a model, by its configuration; ``gaussian`` where that does not say.
 
     Of a hub name that is not in the cache the configuration is fetched.
@@ -62,7 +62,8 @@ def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "ca
         return "gaussian"
     if "model_type" in settings and "dlmctl_format" not in settings:
         return "canvas" if settings["model_type"] == "diffusion_gemma" else "tokens"
-    return "masked" if settings.get("family") == "masked" else "gaussian"
+    family = settings.get("family")
+    return family if family in ("masked", "uniform") else "gaussian"
 
 
 def _exists(path: Path) -> bool:

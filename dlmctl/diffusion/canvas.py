@@ -46,7 +46,7 @@ class CanvasSettings(NamedTuple):
 class CanvasLM(MaskedModel):
     """A DiffusionGemma with the weights of a checkpoint. It has no MASK: ``mask_id`` is the id of no token."""
 
-    family: ClassVar[Literal["masked", "tokens", "canvas"]] = "canvas"
+    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "canvas"
     config: TokenConfig
 
     def __init__(self, config: TokenConfig, network: DiffusionGemmaForBlockDiffusion, canvas: CanvasSettings) -> None:

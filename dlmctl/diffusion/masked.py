@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class MaskedSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    family: Literal["masked"] = "masked"
+    family: Literal["masked", "uniform"] = "masked"
     length: int = Field(64, gt=2, le=65536, description="longest sequence in positions, START and END included")
     denoiser: LlamaConfig = Field(default_factory=lambda: LlamaConfig(), description="sizes of the network")
     lengths: Literal["data", "model"] = Field(
@@ -49,6 +49,8 @@ class MaskedSettings(BaseModel):
     def _fits(self) -> Self:
         if self.length > self.denoiser.max_length:
             raise ValueError(f"length is {self.length}, but the denoiser has max_length {self.denoiser.max_length}")
+        if self.family == "uniform" and (self.lengths, self.objective) != ("data", "count"):
+            raise ValueError("a uniform model has lengths: data, and no objective to choose")
         return self
 
 
@@ -80,7 +82,7 @@ class MaskedLM(MaskedModel):
     Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
     """
 
-    family: ClassVar[Literal["masked", "tokens", "canvas"]] = "masked"
+    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "masked"
     # How many words a text has the network is told.
     counts_words = True
     config: MaskedConfig
@@ -282,6 +284,38 @@ class Noise(NamedTuple):
         return cls(offset, torch.rand(ids.shape, generator=generator, device=ids.device, dtype=torch.float64))
 
 
+class Nats(Protocol):
+    """One draw of a bound on -log p(words at ``places`` given the rest) of each row ``[B]``, by uniform numbers ``share
+    [B]`` and ``order [B, L]``."""
+
+    def __call__(
+        self,
+        model: Any,
+        ids: Tensor,
+        places: Tensor,
+        share: Tensor,
+        order: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+    ) -> Tensor: ...
+
+
+def counted_nats(
+    model: MaskedModel,
+    ids: Tensor,
+    places: Tensor,
+    share: Tensor,
+    order: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    aligned: Tensor | None = None,
+) -> Tensor:
+    """``Nats`` of masked models; see ``mask_by_count``."""
+    masked, weights = mask_by_count(places, share, order)
+    return masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned)
+
+
 @torch.no_grad()
 def any_order_bound(
     model: MaskedModel,
@@ -292,6 +326,7 @@ def any_order_bound(
     *,
     attention_mask: Tensor | None = None,
     aligned: Tensor | None = None,
+    nats: Nats = counted_nats,
 ) -> Tensor:
     """An upper bound on -log p(words at ``places`` given the rest) of each row, estimated ``repeats`` times.
 
@@ -300,6 +335,7 @@ def any_order_bound(
 
     Args:
         ids, places: ``[B, L]``, places as of ``word_places``.
+        nats: one draw of it.
 
     Returns:
         ``[repeats, B]`` in nats; its mean over the repeats is the estimate.
@@ -308,8 +344,8 @@ def any_order_bound(
     found = []
     for repeat in range(repeats):
         share = shares(len(ids), offset, repeat, repeats)
-        masked, weights = mask_by_count(places, share, Noise.drawn(ids, generator).order)
-        found.append(masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned))
+        order = Noise.drawn(ids, generator).order
+        found.append(nats(model, ids, places, share, order, attention_mask=attention_mask, aligned=aligned))
     return torch.stack(found)
 
 

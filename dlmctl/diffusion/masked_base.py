@@ -44,7 +44,7 @@ class TextSettings(Protocol):
 class MaskedModel(nn.Module):
     """A network that predicts the tokens behind the masks of a canvas, and the vocabulary it speaks."""
 
-    family: ClassVar[Literal["masked", "tokens", "canvas"]]
+    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]]
     # Texts of different lengths may share a batch.
     takes_mask = True
     # Whether the network is told how many words a text has.

@@ -52,7 +52,7 @@ class TokenLM(MaskedModel):
         network: a module that is a ``Network``.
     """
 
-    family: ClassVar[Literal["masked", "tokens", "canvas"]] = "tokens"
+    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "tokens"
     config: TokenConfig
 
     def __init__(self, config: TokenConfig, network: nn.Module) -> None:

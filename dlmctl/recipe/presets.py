@@ -13,7 +13,7 @@ from dlmctl.checkpoint.resolve import family_of
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
 Preset = Literal["fast", "balanced", "quality", "paper"]
-FamilyName = Literal["gaussian", "masked", "tokens", "canvas"]
+FamilyName = Literal["gaussian", "masked", "tokens", "canvas", "uniform"]
 Settings = Mapping[Preset, dict[str, dict[str, Any]]]
 
 PRESETS: Settings = {
@@ -63,7 +63,20 @@ CANVAS: Settings = {
     "quality": {"sampler": {"steps": None}, "guidance": {}},
     "paper": {"sampler": {"steps": None, "precision": "fp32"}, "guidance": {}},
 }
-FAMILIES: Mapping[FamilyName, Settings] = {"gaussian": PRESETS, "masked": MASKED, "tokens": TOKENS, "canvas": CANVAS}
+# Uniform noise: every step may change every word, so the steps do not follow from the words.
+UNIFORM: Settings = {
+    "fast": {"sampler": {"steps": 32, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
+    "balanced": {"sampler": {"steps": 64, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
+    "quality": {"sampler": {"steps": 128, "temperature": 0.8, "min_p": 0.02}, "guidance": {}},
+    "paper": {"sampler": {"steps": 128, "temperature": 1.0, "min_p": 0.0, "precision": "fp32"}, "guidance": {}},
+}
+FAMILIES: Mapping[FamilyName, Settings] = {
+    "gaussian": PRESETS,
+    "masked": MASKED,
+    "tokens": TOKENS,
+    "canvas": CANVAS,
+    "uniform": UNIFORM,
+}
 
 
 class Chosen(NamedTuple):

@@ -40,7 +40,13 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer
 MOST_SCORES = 1 << 27
 
 # How the batches of each family are drawn.
-DRAWS = {"gaussian": draw_latent, "masked": draw_masked, "tokens": draw_masked, "canvas": draw_canvas}
+DRAWS = {
+    "gaussian": draw_latent,
+    "masked": draw_masked,
+    "tokens": draw_masked,
+    "canvas": draw_canvas,
+    "uniform": draw_masked,
+}
 # Texts of a batch that are shown as they are drawn: as many as a screen may have.
 MOST_WATCHED = 60
 

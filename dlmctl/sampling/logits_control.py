@@ -163,7 +163,7 @@ class LogitsControl:
 class _Standing(MaskedModel):
     """What a control may ask of a model that is run elsewhere."""
 
-    family: ClassVar[Literal["masked", "tokens", "canvas"]] = "tokens"
+    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "tokens"
     config: TokenConfig
 
     def __init__(

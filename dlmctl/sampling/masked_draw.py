@@ -12,6 +12,7 @@ from dlmctl.diffusion.layout import Layouts, banned_tokens, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.tokens import TokenLM
+from dlmctl.diffusion.uniform import UniformWalk
 from dlmctl.diffusion.walks import WALKS, WalkSettings, ancestral, remasking
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
@@ -56,23 +57,31 @@ def draw_masked(
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
     schedule = _schedule(steps, int(places.max()), sampler.block)
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
-    family = Absorbing(model, vocabulary, WALKS[name], settings, schedule, tags, context, given)
+    kind = UniformWalk if model.family == "uniform" else Absorbing
+    family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given)
     guidance = plan.guidance, sampler
-    # What is exact is held by the likeliest text where several tokens of a large vocabulary are written in a step.
+    times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
-    one_by_one = model.family != "tokens" or alone
+    whole_until = _whole_until(model, times, alone=alone)
     recorded = sampler.compile and pays(layouts.words.device, model.family, steps)
     steered = Steered(
-        family, model.embeddings, vocabulary, control, *guidance, layouts, one_by_one=one_by_one, recorded=recorded
+        family, model.embeddings, vocabulary, control, *guidance, layouts, whole_until=whole_until, recorded=recorded
     )
     steered.recorder = recorder
-    times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     with networks_in(sampler.precision, layouts.words.device):
         particles = particles_for(plan, batch, steered)
         x = walk(family, steered, layouts, times, noise, watch, particles)
-        assert family.nats is not None
-        found = Finished(x, steered.problems, family.nats.tolist())
+        nats = [None] * len(batch) if family.nats is None else family.nats.tolist()
+        found = Finished(x, steered.problems, nats)
         return found if particles is None else particles.finish(found, len(model.embeddings))
+
+
+def _whole_until(model: MaskedModel, times: Tensor, *, alone: bool) -> float:
+    """The time from which on the likeliest text is held to what is exact: the last step's of uniform models, which ends
+    with it, all times where several tokens of a large vocabulary are written in a step, and else none."""
+    if model.family == "uniform":
+        return float(times[-2])
+    return 0.0 if model.family != "tokens" or alone else 1.0
 
 
 def only_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor:
@@ -117,6 +126,9 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
     Raises:
         RecipeError: the sampler is of another family.
     """
+    if model.family == "uniform" and (sampler.name not in ("auto", "ancestral") or sampler.block is not None):
+        what = "a uniform model draws all of its words anew at every step, and has no other sampler and no blocks."
+        raise RecipeError(what, where="sampler", remedy="Leave sampler.name and sampler.block out.")
     if sampler.name == "auto" and isinstance(model, TokenLM):
         return model.config.sampler
     if sampler.name == "auto":

@@ -64,7 +64,7 @@ class Steered:
         embeddings: of the words, ``[V, D]``.
         control: prepared for this batch, or None for unguided text.
         layouts: of the rows.
-        one_by_one: words are written one by one, each given those that stand; else the likeliest text is taken whole.
+        whole_until: the likeliest text is taken whole at times up to this; before, words are written given others.
         recorded: record what is asked at every step, and replay it (``sampling.graphs``).
 
     Attributes:
@@ -83,7 +83,7 @@ class Steered:
         sampler: SamplerSettings,
         layouts: Layouts,
         *,
-        one_by_one: bool = True,
+        whole_until: float = 0.0,
         recorded: bool = False,
     ) -> None:
         self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
@@ -95,7 +95,7 @@ class Steered:
         self.weighing = [part for part in parts if part.prepared.weighs]
         self.evidence = evidence_of(parts)
         self.guides_logits = bool(self.parts)
-        self.one_by_one = one_by_one
+        self.whole_until = whole_until
         self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)
         # The noise level of an x_0 estimate.
         self.clean = torch.zeros(len(layouts.words), device=embeddings.device)
@@ -134,7 +134,7 @@ class Steered:
         with torch.autocast(x_t.device.type, enabled=False):
             # What is exact is so at every step, or for the likeliest text of every step.
             plain = widened(predicted.logits)
-            settled = torch.full((len(x_t),), float(self.one_by_one), dtype=torch.float64)
+            settled = torch.full((len(x_t),), float(value > self.whole_until), dtype=torch.float64)
             logits = self.guided(plain, value, t, settled)
             unguided = plain.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
         return None if self.recorder is None else plain, logits, unguided

@@ -1,15 +1,11 @@
-"""Training the classifier of a control on a model's frozen embeddings.
-
-Noise-aware (Li et al. 2022, section 5.1): half of each batch is latents x_t at random t. The other half is the
-model's own x_0 estimates from such latents, given as noise level 0: what guidance at the x_0 estimate shows it.
-"""
+"""Training the classifier of a control on a model's frozen embeddings, at all levels of noise; see ``Inputs``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,16 +18,15 @@ from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
 from dlmctl.control.evidence.beside import Counted, save_evidence
 from dlmctl.control.labels import require_heeded
-from dlmctl.control.word_latents import pooled
 from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.diffusion.process import q_sample
+from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import UserError
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.counting import count_control, require_words_of, text_of
+from dlmctl.training.control_inputs import inputs_of
+from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.loop import fit
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
@@ -48,15 +43,6 @@ class ControlTask:
         DataError: the data was prepared with another vocabulary than the model's.
     """
 
-    grid = Grid(
-        "accuracy at noise level",
-        [f"{level:g}" for level in NOISE_LEVELS],
-        {
-            "of noisy latents": [f"accuracy_x_t_{level:g}" for level in NOISE_LEVELS],
-            "of estimates from them": [f"accuracy_x0_{level:g}" for level in NOISE_LEVELS],
-        },
-    )
-
     def __init__(
         self,
         control: type[Control[Any]],
@@ -67,8 +53,11 @@ class ControlTask:
         judge: str | None = None,
     ) -> None:
         self.config = config
-        self.lm: DiffusionLM = pretrained.latent.requires_grad_(False)
-        self.tokenizer = pretrained.tokenizer
+        self.lm, self.tokenizer = pretrained.model, pretrained.tokenizer
+        self.inputs = inputs_of(pretrained)
+        levels = [f"{level:g}" for level in NOISE_LEVELS]
+        rows = {name: [f"accuracy_{kind}_{level}" for level in levels] for kind, name in self.inputs.kinds.items()}
+        self.grid = Grid("accuracy at noise level", levels, rows)
         load_split(data, "train")  # says what is no data set at all
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
@@ -80,7 +69,7 @@ class ControlTask:
         self.train_labels = self.learned.labels(self.text)
         self.valid_labels = self.learned.labels(self.valid_text)
         torch.manual_seed(config.seed)
-        self.model = self.learned.build_classifier(self.lm.config, self.tokenizer)
+        self.model = self.learned.build_classifier(cast("ModelConfig", self.lm.config), self.tokenizer)
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[tuple[Tensor, list[Any]]]:
         plan = BatchPlan(
@@ -97,42 +86,24 @@ class ControlTask:
     def loss(self, model: nn.Module, batch: tuple[Tensor, list[Any]]) -> tuple[Tensor, int]:
         ids, labels = batch
         self.lm.to(ids.device)
-        clean = self.lm.embed(ids)
-        t = torch.rand(len(ids), dtype=torch.float64, device=ids.device)
-        x = q_sample(self.lm.schedule, clean, t, torch.randn_like(clean))
-        half = len(ids) // 2
-        if half:
-            with torch.no_grad():
-                estimate = self.lm.predict(x[:half], t[:half]).x0.to(x)
-            x = torch.cat([estimate, x[half:]])
-            t = torch.cat([torch.zeros_like(t[:half]), t[half:]])
-        losses, _ = self.learned.classifier_loss(model, self._of_words(x, ids), t, labels)
+        shown = self.inputs.batch(ids)
+        losses, _ = self.learned.classifier_loss(model, shown.x, shown.t, labels)
         return losses.mean(), ids.numel()
-
-    def _of_words(self, x: Tensor, ids: Tensor) -> Tensor:
-        return pooled(x, ids, self.tokenizer, self.lm.embeddings.detach())
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy at each noise level, on x_t and on the model's x_0 estimate from it, and their mean loss."""
+        """Accuracy at each noise level, on each kind of latents, and their mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
         rows = np.arange(min(VALIDATION_ROWS, len(self.valid)))
         ids = torch.from_numpy(padded(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
-        clean = self.lm.embed(ids)
-        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(device)
-        total = 0.0
+        losses = []
         for level in NOISE_LEVELS:
-            t = torch.full((len(ids),), level, dtype=torch.float64, device=device)
-            x = q_sample(self.lm.schedule, clean, t, noise)
-            loss, accuracy = self.learned.classifier_loss(model, self._of_words(x, ids), t, labels)
-            figures[f"accuracy_x_t_{level:g}"] = accuracy.mean().item()
-            total += loss.mean().item()
-            estimate = self._of_words(self.lm.predict(x, t).x0, ids)
-            loss, accuracy = self.learned.classifier_loss(model, estimate, torch.zeros_like(t), labels)
-            figures[f"accuracy_x0_{level:g}"] = accuracy.mean().item()
-            total += loss.mean().item()
-        return {"loss": total / (2 * len(NOISE_LEVELS)), **figures}
+            for kind, shown in self.inputs.at(level, ids).items():
+                loss, accuracy = self.learned.classifier_loss(model, shown.x, shown.t, labels)
+                figures[f"accuracy_{kind}_{level:g}"] = accuracy.mean().item()
+                losses.append(loss.mean().item())
+        return {"loss": sum(losses) / len(losses), **figures}
 
     def counted(self) -> Counted:
         """The evidence of single words that guides beside the classifier; none where nothing is counted."""
@@ -168,7 +139,7 @@ def train_control(
 ) -> Path:
     """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
 
-    For a masked model there is nothing to train: its evidence is counted, see ``count_control``.
+    For a masked model over words, what can be counted is, and nothing is trained; see ``count_control``.
 
     Args:
         control: one with ``Labels``.
@@ -185,7 +156,7 @@ def train_control(
     Raises:
         UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
     """
-    if isinstance(pretrained.model, MaskedLM):
+    if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         return count_control(control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences)
     if out is None:
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")

@@ -17,7 +17,7 @@ from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, labels_of
 from dlmctl.control.evidence.beside import save_evidence
 from dlmctl.control.evidence.table import CountTable
-from dlmctl.control.labels import LabelledText, require_heeded
+from dlmctl.control.labels import LabelledText, Labels, require_heeded
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
 from dlmctl.datasets.staging import check_writable
@@ -45,6 +45,11 @@ def text_of(split: Split, tokenizer: Tokenizer, label: str | None = None, judge:
     return LabelledText(sentences, split.read_fields() if split.fields else None, label, judge)
 
 
+def can_count(kind: type[Labels], tokenizer: Tokenizer) -> bool:
+    """Whether there is anything to count for these labels, and whole words to count it of; else a classifier learns."""
+    return kind.counts is not None and isinstance(tokenizer, WordTokenizer)
+
+
 def count_control(
     control: type[Control[Any]],
     pretrained: Pretrained,
@@ -65,16 +70,10 @@ def count_control(
         The folder of the tables and their card.
 
     Raises:
-        UserError: the control counts nothing, or the model brings evidence of its own.
+        UserError: the model brings evidence of its own.
         DataError: the data set is none, or of another vocabulary.
     """
     kind = labels_of(control)
-    if kind.counts is None:
-        raise UserError(
-            f"the control {control.name!r} guides by a classifier of latents, and a masked model has none.",
-            where=str(pretrained.folder),
-            remedy="Train it for a model with latents, such as e2e.",
-        )
     if name is not None and "name" not in control.Params.model_fields:
         raise UserError("what is counted has no name.", where="--name", remedy="Leave it out.")
     needs_words(pretrained, control.name)

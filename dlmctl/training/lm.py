@@ -209,7 +209,11 @@ def objective(model: DiffusionLM, ids: Tensor, t: Tensor, conditioning: Conditio
 
 
 LmConfig = LanguageModelConfig | MaskedTrainingConfig
-FAMILIES: dict[str, type[LmConfig]] = {"gaussian": LanguageModelConfig, "masked": MaskedTrainingConfig}
+FAMILIES: dict[str, type[LmConfig]] = {
+    "gaussian": LanguageModelConfig,
+    "masked": MaskedTrainingConfig,
+    "uniform": MaskedTrainingConfig,
+}
 
 
 def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:

@@ -24,12 +24,14 @@ from dlmctl.diffusion.masked import (
     Noise,
     any_order_bound,
     attended,
+    counted_nats,
     length_nats,
     masked_nats,
     most_masked,
     shares,
     word_places,
 )
+from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats, uniform_nats
 from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
@@ -88,14 +90,19 @@ class MaskedTask:
             self.tags = WordTags({"train": self.train, "valid": self.valid}, config.tags)
         lengths = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
         torch.manual_seed(config.loop.seed)
-        self.model = MaskedLM(
-            MaskedConfig(
-                **dict(config.model),
-                vocab_size=len(self.tokenizer),
-                sentence_lengths=lengths.tolist(),
-                tags=[] if self.tags is None else self.tags.names,
-            )
-        )
+        sizes: dict[str, Any] = {
+            **dict(config.model),
+            "vocab_size": len(self.tokenizer),
+            "sentence_lengths": lengths.tolist(),
+            "tags": [] if self.tags is None else self.tags.names,
+        }
+        self.uniform = config.model.family == "uniform"
+        if self.uniform:
+            words = self.tokenizer
+            special = [words.start_id, words.end_id, words.unk_id, words.pad_id]
+            self.model: MaskedLM = UniformLM(UniformConfig(**sizes, special=special))
+        else:
+            self.model = MaskedLM(MaskedConfig(**sizes))
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[MaskedBatch]:
         loop, settings = self.config.loop, self.config.model
@@ -128,10 +135,13 @@ class MaskedTask:
         places = word_places(ids, self.tokenizer, self.config.model.lengths)
         noise = Noise.drawn(ids)
         share = shares(len(ids), noise.offset)
-        most = None if batch.words is None else most_masked(batch.words, share.numpy(), objective)
-        masked, weights = MASKINGS[objective](places, sent(share, ids.device), noise.order)
-        mask = self._attended(batch)
-        nats = masked_nats(network, ids, masked, weights, most=most, attention_mask=mask, aligned=tags)
+        mask, here = self._attended(batch), sent(share, ids.device)
+        if isinstance(network, UniformLM):
+            nats = denoising_nats(network, ids, places, here, noise.order, attention_mask=mask, aligned=tags)
+        else:
+            most = None if batch.words is None else most_masked(batch.words, share.numpy(), objective)
+            masked, weights = MASKINGS[objective](places, here, noise.order)
+            nats = masked_nats(network, ids, masked, weights, most=most, attention_mask=mask, aligned=tags)
         return nats.sum() / places.sum().clamp(min=1), ids.numel()
 
     def _attended(self, batch: MaskedBatch) -> Tensor | None:
@@ -172,7 +182,8 @@ class MaskedTask:
             batch = batch_of(chosen[at], width)
             ids, mask, tags = batch.ids, self._attended(batch), batch.tags if tagged else None
             places = word_places(ids, self.tokenizer, settings.lengths)
-            found = any_order_bound(network, ids, places, 1, generator, attention_mask=mask, aligned=tags)
+            kind = uniform_nats if self.uniform else counted_nats
+            found = any_order_bound(network, ids, places, 1, generator, attention_mask=mask, aligned=tags, nats=kind)
             nats += found.sum().item()
             words += word_places(ids, self.tokenizer).sum().item()
         return nats / max(1, words)

@@ -18,7 +18,7 @@ from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import DataError, ModelError, RecipeError
 from dlmctl.generation.generate import generate
-from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 from tests.conftest import batch_of, state_of, tiny_config
@@ -257,3 +257,31 @@ def test_a_classifier_of_others_guides_and_checks_alone(pretrained, pieces):
     assert sample.checks["contains"].passed
     with pytest.raises(RecipeError, match="no label 'happy'"):
         generate(Classifier(label="happy", model=pieces), model=pretrained, samples=1)
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory):
+    """A tiny BERT whose random weights are large, so that texts differ in what it makes of them."""
+    from transformers import BertForSequenceClassification
+
+    folder = bert(tmp_path_factory.mktemp("decided"), "word pieces")
+    network = BertForSequenceClassification.from_pretrained(folder)
+    for weight in network.parameters():
+        weight.data.mul_(25.0 if weight.dim() == 2 else 1.0)
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("reward", ["energy", "score"])
+def test_a_classifier_of_others_is_a_reward_for_particles_without_any_gradient(decided, reward, monkeypatch):
+    """Guidance is off, and the classifier of others is one that no gradient goes through."""
+    forward = BridgedClassifier.forward
+    monkeypatch.setattr(BridgedClassifier, "forward", lambda self, at: forward(self, at.detach()).detach())
+    chances = []
+    for particles in (1, 8):
+        sampler = SamplerSettings(steps=None, particles=particles, reward=reward, reward_scale=100.0)
+        control = Classifier(label="negative", model=decided)  # the rarer one
+        options = {"samples": 16, "seed": 1, "sampler": sampler, "guidance": Guidance(scale=0.0), "device": "cpu"}
+        texts = generate(control, model=model_of("bytes", 16), **options)
+        chances.append(sum(text.checks["classifier"].score for text in texts) / len(texts))
+    assert chances[1] > chances[0] + 0.1

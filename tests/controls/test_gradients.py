@@ -6,6 +6,7 @@ import torch
 from controls import Avoid, Contains, Infill, Length, Pattern
 from controls.pos import TagLabels
 from controls.syntax_tree import SpanLabels, SyntaxTree
+from dlmctl.control.field_labels import FieldLabels
 from dlmctl.control.prepared import Part, PreparedNot
 from dlmctl.diffusion.layout import Layout
 from tests.conftest import batch_of, state_of
@@ -77,3 +78,19 @@ def test_classifiers_that_are_certain_steer(pretrained, negated):
         (found,) = torch.autograd.grad(judged.energy(state_of(pretrained, x)).sum(), x)
         assert bool(torch.isfinite(found).all())
         assert float(found.norm()) > 0
+
+
+def test_losses_of_classifiers_keep_to_the_device_of_the_latents(pretrained):
+    """The meta device refuses tensors of the CPU as a GPU does."""
+    config = pretrained.model.config
+    x, t = torch.empty(2, 8, config.embed_dim, device="meta"), torch.empty(2, device="meta")
+    cases = [
+        (TagLabels(), [[0, 5, 7, 1]] * 2),
+        (SpanLabels(["none", "NP", "VP"]), [torch.ones(3, 3, dtype=torch.uint8)] * 2),
+        (FieldLabels({"food": ["French", "Italian"], "area": ["riverside"]}), [[0, 1], [2, 0]]),
+    ]
+    for labels, wanted in cases:
+        classifier = labels.build_classifier(config, pretrained.tokenizer).to("meta")
+        losses, accuracy = labels.classifier_loss(classifier, x, t, wanted)
+        assert [found.device.type for found in (losses, accuracy)] == ["meta"] * 2
+        assert losses.shape == accuracy.shape == (2,)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from controls import Pos
+from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.word_latents import pooled
 from dlmctl.datasets.prepare import prepare
@@ -13,6 +14,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.text.spelling import split_words
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import count_control
@@ -51,6 +53,27 @@ def test_pos_is_trained_on_a_model_of_tokens_and_guides_it(tmp_path):
     sampler = SamplerSettings(steps=2)
     (sample,) = generate(Pos(tags=["DET", "NOUN", "VERB"]), model=model, samples=1, sampler=sampler)
     assert len(sample.words) == 3
+
+
+def test_pos_is_learned_for_a_masked_model_of_tokens_and_guides_it(tmp_path):
+    corpus, tokenizer = tmp_path / "texts.jsonl", tokenizer_of("bytes")
+    texts = ["The cheapest pub is near.", "Anna agrees!"]
+    tags = {text: upos_tagger()([split_words(text)])[0] for text in texts}
+    corpus.write_text("\n".join(json.dumps({"text": text, "upos": tags[text]}) for text in tags for _ in range(20)))
+    prepare(corpus, corpus, tmp_path / "data", tokenizer=tokenizer, length=32, unique=False)
+    model = _saved(model_of("bytes"), tmp_path / "model")
+    loop = LoopConfig(steps=30, batch_positions=128, full_share=0.0, optimizer="muon", lr=1e-2, ema=0.5)
+    folder = train_control(Pos, model, loop, tmp_path / "data", tmp_path / "run")
+    figures = json.loads((folder / "card.json").read_text())["validation"]
+    assert figures["accuracy_x0_0"] > 0.7  # of two texts, START and END counted; PAD for all would be 0
+    assert figures["accuracy_x0_0"] > figures["accuracy_x0_0.95"]
+    (sample,) = generate(Pos(tags=["DET", "NOUN", "VERB"]), model=model, samples=1, sampler=SamplerSettings(steps=2))
+    assert len(sample.words) == 3
+
+
+def _saved(model, folder):
+    save_pretrained(model.model, model.tokenizer, folder)
+    return from_pretrained(folder)
 
 
 def test_what_counts_words_is_refused(tmp_path):

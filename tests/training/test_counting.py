@@ -1,5 +1,6 @@
 """Evidence counted for masked models by `train control`, and texts under it."""
 
+import json
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.models.llama import LlamaConfig
+from dlmctl.recipe.settings import Guidance
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 
@@ -66,7 +68,7 @@ def test_words_are_counted_between_the_tags_of_their_neighbours_and_steer(model,
 
 
 def test_what_cannot_be_counted_is_said(model, data, tmp_path):
-    with pytest.raises(UserError, match="a masked model has none"):
+    with pytest.raises(UserError, match="needs a folder"):  # what cannot be counted is learned
         train_control(Semantic, model, LOOP, data, None)
     with pytest.raises(UserError, match="what is counted has no name"):
         train_control(Pos, model, LOOP, data, None, name="mine")
@@ -74,6 +76,25 @@ def test_what_cannot_be_counted_is_said(model, data, tmp_path):
     prepare(tmp_path / "train.conllu", tmp_path / "valid.conllu", data, min_count=30, length=8)
     with pytest.raises(DataError, match="another vocabulary than the model's"):
         train_control(Pos, model, LOOP, data, None)
+
+
+def test_what_cannot_be_counted_is_learned_from_the_models_own_estimates(model, tmp_path):
+    lines = [json.dumps({"text": f"{what} .", "kind": what.split()[1]}) for what in ("the cat sleeps", "a dog barks")]
+    (tmp_path / "kinds.jsonl").write_text("\n".join(lines * 20))
+    prepare(tmp_path / "kinds.jsonl", tmp_path / "kinds.jsonl", tmp_path / "kinds", tokenizer=model.tokenizer, length=8)
+    loop = LoopConfig(steps=40, batch_positions=64, optimizer="muon", lr=1e-2, ema=0.5)
+    with torch.no_grad():  # a network without any training has embeddings of next to nothing
+        model.model.denoiser.model.embed_tokens.weight.mul_(40.0)
+    folder = train_control(Semantic, model, loop, tmp_path / "kinds", tmp_path / "run")
+    figures = json.loads((folder / "card.json").read_text())["validation"]
+    # A model that knows nothing expects the same of both texts where all is masked.
+    assert figures["accuracy_x0_0"] == 1.0 > figures["accuracy_x0_0.95"]
+    assert not any("x_t" in name for name in figures)
+    energies = []
+    for guidance in (Guidance(scale=0.0), Guidance(scale=1000.0, clip=1e6)):
+        drawn = generate(Semantic(kind="cat"), model=model, samples=8, device="cpu", guidance=guidance)
+        energies.append(sum("cat" in sample.words or "the" in sample.words for sample in drawn))
+    assert energies[1] > energies[0]
 
 
 def test_a_bundled_model_is_not_written_into(data):
