@@ -25,13 +25,16 @@ class Packing(NamedTuple):
     def of(cls, network: nn.Module, h: Tensor) -> Packing | None:
         """That of states ``[B, L, H]`` which all count, in training on a GPU; None where a row is a text."""
         texts, length = h.shape[:2]
-        if not (network.training and h.is_cuda) or 2 * length > ROW or texts < 2:
+        if not (network.training and h.is_cuda) or 2 * length > ROW:
             return None
         return cls(texts, length, ROW // length)
 
     def pack(self, h: Tensor) -> Tensor:
-        """States ``[B, L, H]`` as ``[rows, together L, H]``, the last row filled up with zeros."""
-        missing = -self.texts % self.together
+        """States ``[B, L, H]`` as ``[rows, together L, H]``, filled up with zeros to whole rows, two at least.
+
+        For a compiler a batch of one row is another case.
+        """
+        missing = max(2 * self.together - self.texts, -self.texts % self.together)
         filled = F.pad(h, (0, 0, 0, 0, 0, missing)) if missing else h
         # A view would be another case for a compiler than the states that a block hands to the next.
         return filled.reshape(-1, self.together * self.length, h.shape[-1]).clone()

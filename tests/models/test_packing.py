@@ -39,6 +39,10 @@ def test_packed_texts_and_their_gradients_are_those_of_texts_alone(made, monkeyp
 def test_only_short_texts_in_training_on_a_gpu_share_a_row():
     states = torch.randn(5, LENGTH, WIDTH)
     assert Packing.of(torch.nn.Identity(), states) is None
-    assert torch.equal(Packing(5, LENGTH, 4).unpack(Packing(5, LENGTH, 4).pack(states)), states)
+    for texts, rows in ((5, 2), (1, 2), (4, 2)):
+        packing = Packing(texts, LENGTH, 4)
+        packed = packing.pack(states[:texts])
+        assert packed.shape == (rows, 4 * LENGTH, WIDTH)
+        assert torch.equal(packing.unpack(packed), states[:texts])
     mask = Packing(5, 2, 2).mask(states)[0, 0]
     assert (mask == 0).int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
