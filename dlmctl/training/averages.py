@@ -16,11 +16,13 @@ class Averages(AveragedModel):
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model)
         self.decay = decay
+        # Going through all modules for them takes Python longer than a GPU takes to average them.
+        self._averages, self._weights = list(self.module.parameters()), list(model.parameters())
 
     @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """Move towards the weights of ``model``; the first time take them over."""
+    def update(self) -> None:
+        """Move towards the weights of the model; the first time take them over."""
         count = int(self.n_averaged)
         kept = 0.0 if count == 0 else min(self.decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - kept)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - kept)
         self.n_averaged += 1

@@ -173,7 +173,7 @@ class _Run:
         self.task, self.config, self.out, self.accelerator, self.identity = task, config, out, accelerator, identity
         torch.manual_seed(config.seed + accelerator.process_index)
         self.raw = task.model.to(accelerator.device)
-        self.ema = Averages(self.raw, config.ema)
+        self.ema, self.weights = Averages(self.raw, config.ema), list(self.raw.parameters())
         if config.compile:
             self.raw.compile(dynamic=True)
         self.model = accelerator.prepare(TaskLoss(task))
@@ -236,7 +236,8 @@ class _Run:
             group["lr"] = self.lr
         positions, waited = 0, 0.0
         total: Tensor | float = 0.0
-        self.raw.train()
+        if not self.raw.training:
+            self.raw.train()
         for _ in range(config.accumulate):
             asked = time.perf_counter()
             batch = next(batches)
@@ -247,11 +248,11 @@ class _Run:
             positions += count * accelerator.num_processes
             total = total + loss.detach() / config.accumulate
         self.unread.append(torch.as_tensor(total))
-        self.norm = accelerator.clip_grad_norm_(self.raw.parameters(), config.clip) if config.clip else None
+        self.norm = accelerator.clip_grad_norm_(self.weights, config.clip) if config.clip else None
         for stepper in self.steppers:
             stepper.step()
             stepper.zero_grad()
-        self.ema.update_parameters(self.raw)
+        self.ema.update()
         if self.progress.clocked or len(self.unread) >= MOST_UNREAD:
             self._read(step + 1)
         self.progress.advance(positions, waited)

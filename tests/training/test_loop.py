@@ -287,7 +287,7 @@ def test_averages_forget_the_first_weights():
     averages = Averages(model, 0.999)
     for value in (5.0, 1.0, 1.0, 1.0, 1.0):
         torch.nn.init.constant_(model.weight, value)
-        averages.update_parameters(model)
+        averages.update()
     expected = 5.0
     for count in range(1, 5):
         expected += (1 - expected) * (1 - (1 + count) / (10 + count))
