@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -17,7 +17,8 @@ class Averages(AveragedModel):
         super().__init__(model)
         self.decay = decay
         # Going through all modules for them takes Python longer than a GPU takes to average them.
-        self._averages, self._weights = list(self.module.parameters()), list(model.parameters())
+        self._averages: list[Tensor] = list(self.module.parameters())
+        self._weights: list[Tensor] = list(model.parameters())
 
     @torch.no_grad()
     def update(self) -> None:
