@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dlmctl.control.base import Check
+from dlmctl.datasets.target_table import open_table, table_of
 from dlmctl.errors import UserError
 from dlmctl.generation import output
 from dlmctl.generation.flat import Columns
@@ -91,3 +92,24 @@ def test_targets_that_cannot_be_written_are_found_before(tmp_path, name, said):
 def test_columns_of_a_table_stand_in_its_order_where_rows_have_some_of_them_only():
     rows = [{"columns": columns, "checks": {}} for columns in ({"a": "1", "d": "2"}, {"b": "3", "c": "4", "d": "5"})]
     assert list(Columns.of(rows).targets) == ["a", "b", "c", "d"]
+
+
+def test_numbers_of_a_table_are_numbers_again_and_its_text_stays_as_it_is(tmp_path):
+    (tmp_path / "t.csv").write_text("n,price,code,share,mixed\n4,9.50,007,0.5,1\n12,8.25,120,2,x\n-3,,5,,\n")
+    rows = [row.values for row in open_table(str(tmp_path / "t.csv")).rows(range(3))]
+    assert rows[0] == {"n": 4, "price": "9.50", "code": "007", "share": 0.5, "mixed": 1}
+    records = [{"columns": row, "checks": {}} for row in rows]
+    columns = Columns.of(records)
+    found = [columns.row(record) for record in records]
+    own = {name: [row[name] for row in found] for name in columns.targets}
+    assert own["n"] == [4, 12, -3]
+    assert own["price"] == [9.5, 8.25, None]
+    assert own["share"] == [0.5, 2.0, None]
+    assert own["code"] == ["007", "120", "5"]
+    assert own["mixed"] == ["1", "x", None]
+    assert [columns.kinds[name] for name in columns.targets] == [int, float, str, float, str]
+    assert columns.spelled(records[0]) == {"n": "4", "price": "9.50", "code": "007", "share": "0.5", "mixed": "1"}
+    # Where cells had a type before, it is theirs.
+    (typed,) = table_of([{"zip": "12345", "big": 2**70, "yes": True}]).rows([0])
+    columns = Columns.of([{"columns": typed.values, "checks": {}}])
+    assert [columns.kinds[name] for name in columns.targets] == [str, str, bool]

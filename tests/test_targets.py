@@ -128,7 +128,7 @@ def test_rows_fill_controls_and_leave_them_out(here, model_folder):
     assert all(len(one.words) == 4 and "bread" in one.words for one in result[:2])
     assert all(4 <= len(one.words) <= 6 for one in result[2:4])
     line = json.loads(json.dumps(result.to_dicts()))[0]
-    assert line["columns"] == {"word": "bread", "n": "4"}
+    assert line["columns"] == {"word": "bread", "n": 4}
     assert {"row", "seed", "model", "model_digest", "recipe_digest", "rounds", "problem"} < line.keys()
 
 

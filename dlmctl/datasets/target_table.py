@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import sys
 import tempfile
@@ -32,12 +33,34 @@ LINE = "line"
 STANDARD_INPUT = "standard input"
 
 
+# Numbers as they are written again; ``007`` and ``1.50`` are not.
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
+
+
 class Row(NamedTuple):
-    """A row: its number, from 1, where it stands, and its cells; those that are empty are left out."""
+    """A row: its number, from 1, where it stands, and its cells; those that are empty are left out.
+
+    Of a file that knows text alone (``untyped``) all cells are text.
+    """
 
     number: int
     where: str
     cells: Mapping[str, Any]
+    untyped: bool = False
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The cells as results show them: text that is a number, and nothing but its usual spelling, is that number."""
+        return {name: _number(cell) if self.untyped else cell for name, cell in self.cells.items()}
+
+
+def _number(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) and repr(float(text)) == text else text
 
 
 class Rows(Protocol):
@@ -58,13 +81,16 @@ class TargetTable:
         digest: SHA-256 of all cells.
     """
 
-    def __init__(self, name: str, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+    def __init__(self, name: str, rows: Iterable[tuple[int, Mapping[str, Any]]], *, untyped: bool = False) -> None:
         """Reads ``rows``, each with its line; see ``open_table``.
+
+        Args:
+            untyped: whether they come from a file that knows text alone.
 
         Raises:
             DataError: there are none, or too many, or one is too large.
         """
-        self.name = name
+        self.name, self.untyped = name, untyped
         # It lives as long as the table.
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._starts, self._lines = array("Q"), array("Q")
@@ -103,7 +129,7 @@ class TargetTable:
         for number in numbers:
             self._file.seek(self._starts[number])
             cells = json.loads(self._file.readline())
-            found.append(Row(number + 1, self.where(self._lines[number]), cells))
+            found.append(Row(number + 1, self.where(self._lines[number]), cells, self.untyped))
         return found
 
 
@@ -116,7 +142,7 @@ def open_table(source: str) -> TargetTable:
     if source == "-":
         with _standard_input() as path:
             try:
-                return TargetTable(STANDARD_INPUT, _rows_of(path))
+                return TargetTable(STANDARD_INPUT, _rows_of(path), untyped=_is_untyped(path))
             except DataError as error:
                 where = (error.where or "").replace(str(path), STANDARD_INPUT)
                 raise DataError(error.what, where=where, remedy=error.remedy) from None
@@ -124,7 +150,7 @@ def open_table(source: str) -> TargetTable:
     if plain_suffix(path) not in ENDINGS:
         what = f"the ending {path.suffix!r} is not known for targets."
         raise DataError(what, where=source, remedy=f"Use {', '.join(ENDINGS)}.")
-    return TargetTable(source, _rows_of(path))
+    return TargetTable(source, _rows_of(path), untyped=_is_untyped(path))
 
 
 def table_of(rows: Iterable[Any], name: str = "targets") -> TargetTable:
@@ -153,6 +179,10 @@ def _standard_input() -> Iterator[Path]:
             shutil.copyfileobj(sys.stdin.buffer, file)
         first = next((line.text for line in filled_lines(path)), "")
         yield path.rename(path.with_suffix(".jsonl" if first.startswith("{") else ".csv"))
+
+
+def _is_untyped(path: Path) -> bool:
+    return plain_suffix(path) in (".csv", ".tsv")
 
 
 def _rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

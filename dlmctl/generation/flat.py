@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 Record = Mapping[str, Any]
+_PRICE = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 # Columns of every row, before and behind those of the controls.
 BEFORE = ("text", "passed")
 SCORED = ("lm_score", "worst_word", "worst_nats")
@@ -30,7 +32,8 @@ class Columns:
     """
 
     def __init__(self) -> None:
-        self.targets: dict[str, None] = {}
+        # Of each column of the user's table the kinds of its cells so far.
+        self.targets: dict[str, set[type]] = {}
         self.controls: dict[str, None] = {}
         self.others: dict[str, None] = {}
         self.scored = self.rows = False
@@ -38,9 +41,12 @@ class Columns:
     def see(self, record: Record) -> None:
         """Note what a record has."""
         self.rows |= "row" in record
-        own = list(record.get("columns", ()))
-        if not self.targets.keys() >= set(own):
-            self.targets = _merged(list(self.targets), own)
+        own = record.get("columns", {})
+        if not self.targets.keys() >= own.keys():
+            known = _merged(list(self.targets), list(own))
+            self.targets = {name: self.targets.get(name, set()) for name in known}
+        for name, cell in own.items():
+            self.targets[name].add(_kind(cell))
         self.controls.update(dict.fromkeys(record["checks"]))
         self.scored |= "lm_score" in record
         nested = ("index", "row", "columns", "words", "checks", *BEFORE, *SCORED)
@@ -64,7 +70,7 @@ class Columns:
         """All of them, in order, each with the type of what it holds."""
         before = ("index", *(("row",) if self.rows else ()))
         behind = (*(SCORED if self.scored else ()), *self.others)
-        own = dict.fromkeys(self.renamed.values(), str)
+        own = {self.renamed[name]: _common(kinds) for name, kinds in self.targets.items()}
         return {**self._named(before), **own, **self._named(BEFORE), **self._verdicts(), **self._named(behind)}
 
     def row(self, record: Record) -> dict[str, Any]:
@@ -74,10 +80,15 @@ class Columns:
             if name in found and name not in self.renamed.values():
                 found[name] = value
         for name, cell in record.get("columns", {}).items():
-            found[self.renamed[name]] = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+            kind = self.kinds[self.renamed[name]]
+            found[self.renamed[name]] = written(cell) if kind is str else kind(cell)
         for name, check in record["checks"].items():
             found |= {f"{name}_{part}": check[part] for part in ("score", "passed", "why")}
         return found
+
+    def spelled(self, record: Record) -> dict[str, str]:
+        """What a record has of the user's table as text, spelled as it was there."""
+        return {self.renamed[name]: written(cell) for name, cell in record.get("columns", {}).items()}
 
     def _verdicts(self) -> dict[str, type]:
         parts = (("score", float), ("passed", bool), ("why", str))
@@ -90,11 +101,32 @@ class Columns:
         return {"index", "row", *BEFORE, *self._verdicts(), *SCORED, *self.others}
 
 
-def _merged(known: list[str], own: list[str]) -> dict[str, None]:
+def written(cell: Any) -> str:
+    """A cell of a table as text."""
+    return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+
+
+def _kind(cell: Any) -> type:
+    """What a cell is; of text, whether it is a number with digits behind its point, such as 1.50."""
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return int if abs(cell) < 2**63 else str
+    if isinstance(cell, str) and _PRICE.fullmatch(cell):
+        return float
+    return type(cell) if isinstance(cell, bool | float) else str
+
+
+def _common(kinds: set[type]) -> type:
+    """The kind of a column: text where its cells have no other one in common."""
+    if kinds <= {int, float}:
+        return float if float in kinds else int if kinds else str
+    return kinds.copy().pop() if len(kinds) == 1 else str
+
+
+def _merged(known: list[str], own: list[str]) -> list[str]:
     """Columns in the order of the user's table, of which a row has those whose cells are not empty: what is new comes
     before that which stands behind it in its row."""
     for at, name in enumerate(own):
         if name not in known:
             behind = next((known.index(later) for later in own[at + 1 :] if later in known), len(known))
             known.insert(behind, name)
-    return dict.fromkeys(known)
+    return known

@@ -129,7 +129,7 @@ class Generator:
             names.see(record)
         # The column of places becomes that of the numbers of texts, where it has the same name.
         replaced = self.index if rows.in_column and self.index == "index" else None
-        names.targets = dict.fromkeys(name for name in rows.columns if name != replaced)
+        names.targets = {name: set() for name in rows.columns if name != replaced}
         return names
 
     @cached_property

@@ -58,7 +58,7 @@ class Sample:
 
     def to_dict(self) -> dict[str, Any]:
         """The sample as plain values, without its latent: what stands in the lines of a ``.jsonl`` file."""
-        target = {} if self.target is None else {"row": self.target.number, "columns": dict(self.target.cells)}
+        target = {} if self.target is None else {"row": self.target.number, "columns": self.target.values}
         fluency = {}
         if self.fluency is not None:
             score, word, nats = self.fluency

@@ -21,7 +21,7 @@ def write_table(file: IO[str], records: Records, delimiter: str) -> None:
     columns = Columns.of(records())
     writer = csv.DictWriter(file, list(columns.kinds), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_plain(columns.row(record)) for record in records())
+    writer.writerows(_plain(columns.row(record)) | columns.spelled(record) for record in records())
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
