@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from dlmctl import processes
@@ -76,6 +77,7 @@ def ran(tmp_path_factory, tokenizer, model_folder):
     for split in ("train", "valid"):
         write_split(folder / "data", split, [tokenizer.encode(words) for words in SENTENCES])
     loop = {"steps": 4, "batch_positions": 64, "log_every": 1, "validate_every": 4, "checkpoint_every": 4}
+    loop |= {"accumulate": 2, "optimizer": "muon"}
     (folder / "lm.yaml").write_text(yaml.safe_dump({"model": yaml.safe_load(SIZES), "loop": loop}))
     (folder / "control.yaml").write_text(yaml.safe_dump(loop))
     (folder / "shared.yaml").write_text(
@@ -110,6 +112,8 @@ def test_both_processes_train_the_same_model_and_the_first_saves_it(ran):
         losses = [record["loss"] for record in records if "loss" in record]
         assert len(losses) == 4  # written by one process
         assert all(map(math.isfinite, losses))
+        assert [record["step"] for record in records if "valid_loss" in record] == [4]
+        assert torch.load(folder / run / "state.pt", weights_only=True)["step"] == 4
 
 
 def test_texts_are_those_of_one_process_in_order(ran, tmp_path):

@@ -23,49 +23,41 @@ from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
 STEPS = 24
 
-# Trains by the configuration argv[1] on argv[2] into argv[3] and is killed at the step argv[4], or while the
-# checkpoint argv[5] is being written.
+# Trains by the configuration argv[1] on argv[2], each time in a child of its own so that torch is loaded once, into
+# argv[3] and argv[4]: the first is killed at its step 28 of a batch, the other while its second checkpoint is written.
 DOOMED = """
 import os, signal, sys, torch
 from pathlib import Path
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
 
-batch, checkpoint, seen, saved = int(sys.argv[4]), int(sys.argv[5]), 0, 0
-loss, save = LanguageModelTask.loss, torch.save
-
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def counted(self, model, ids):
-    global seen
-    seen += 1
-    return die() if seen == batch else loss(self, model, ids)
+def train(out, batch, checkpoint):
+    seen, saved, loss, save = 0, 0, LanguageModelTask.loss, torch.save
 
-def cut_short(state, path):
-    global saved
-    saved += 1
-    save(state, path)
-    if saved == checkpoint:
-        os.truncate(path, 100)
-        die()
+    def counted(self, model, ids):
+        nonlocal seen
+        seen += 1
+        return die() if seen == batch else loss(self, model, ids)
 
-LanguageModelTask.loss, torch.save = counted, cut_short
-train_lm(LanguageModelConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
-"""
+    def cut_short(state, path):
+        nonlocal saved
+        saved += 1
+        save(state, path)
+        if saved == checkpoint:
+            os.truncate(path, 100)
+            die()
 
-TWO = """
-import sys, torch
-from pathlib import Path
-from accelerate import PartialState
-from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask
-from dlmctl.training.loop import fit
+    LanguageModelTask.loss, torch.save = counted, cut_short
+    train_lm(LanguageModelConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(out))
 
-config, out = LanguageModelConfig.model_validate_json(sys.argv[1]), Path(sys.argv[3])
-task = LanguageModelTask(config, Path(sys.argv[2]))
-averages = fit(task, config.loop, out)
-rank = PartialState().process_index
-assert PartialState().num_processes == 2
-torch.save({"weights": task.model.state_dict(), "averages": averages.state_dict()}, out / f"{rank}.pt")
+for out, batch, checkpoint in ((sys.argv[3], 28, 0), (sys.argv[4], 0, 2)):
+    child = os.fork()
+    if not child:
+        train(out, batch, checkpoint)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 """
 
 
@@ -94,13 +86,6 @@ def whole(data, tmp_path_factory):
     return out
 
 
-def python(script, *arguments, launch=()):
-    # As many threads as here: sums depend on how they are shared out.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *launch, *map(str, (script, *arguments))]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-
 def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
 
@@ -118,18 +103,24 @@ def test_training_learns_and_says_so(whole):
     assert from_pretrained(whole / "model").model.config.length == 40
 
 
-@pytest.mark.parametrize(
-    ("batch", "checkpoint", "last"),
-    [(2 * 14, 0, 8), (0, 2, 8)],
-    ids=["between checkpoints", "while a checkpoint is written"],
-)
-def test_a_killed_run_resumes_bit_for_bit(data, whole, tmp_path, batch, checkpoint, last):
-    out = tmp_path / "killed"
-    script = tmp_path / "doomed.py"
-    script.write_text(DOOMED)
-    run = python(script, config().model_dump_json(), data, out, batch, checkpoint)
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    assert state(out)["step"] == last
+@pytest.fixture(scope="module")
+def killed(data, tmp_path_factory):
+    """Two runs that were killed, and how."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "doomed.py").write_text(DOOMED)
+    runs = {"between checkpoints": folder / "between", "while a checkpoint is written": folder / "writing"}
+    # As many threads as here: sums depend on how they are shared out.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, folder / "doomed.py", config().model_dump_json(), data, *runs.values()]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return runs
+
+
+@pytest.mark.parametrize("how", ["between checkpoints", "while a checkpoint is written"])
+def test_a_killed_run_resumes_bit_for_bit(data, whole, killed, how):
+    out = killed[how]
+    assert state(out)["step"] == 8
     assert not (out / "model").exists()
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "lo')  # the kill could fall here, too
@@ -144,24 +135,6 @@ def test_a_killed_run_resumes_bit_for_bit(data, whole, tmp_path, batch, checkpoi
     timeless = [[{**line, **clocked} for line in metrics(run)] for run in (whole, out)]
     assert timeless[0] == timeless[1]  # no step twice
     assert not list(out.glob("*.partial"))
-
-
-def test_two_processes_train_one_model(data, tmp_path):
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    settings = config(steps=6, validate_every=6, checkpoint_every=6)
-    run = python(script, settings.model_dump_json(), data, tmp_path / "run", launch=launch)
-    assert run.returncode == 0, run.stderr
-    first, second = (torch.load(tmp_path / "run" / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    alone = LanguageModelTask(settings, data).model.state_dict()
-    for kind in ("weights", "averages"):
-        for name, value in first[kind].items():
-            assert value.isfinite().all()
-            assert torch.equal(value, second[kind][name])
-            assert not torch.equal(value, alone[name])  # it has been trained
-    assert state(tmp_path / "run")["step"] == 6
-    assert [line["step"] for line in metrics(tmp_path / "run") if "valid_loss" in line] == [6]
 
 
 def test_an_earlier_run_is_neither_overwritten_nor_invented(data, whole, tmp_path):
@@ -295,33 +268,23 @@ def test_averages_forget_the_first_weights():
     assert expected < 1.1
 
 
-# Trains by the configuration argv[1] on argv[2] into argv[3] and sends itself the signal argv[4] in its fifth step.
-STOPPED = """
-import os, sys
-from pathlib import Path
-from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
-
-seen, loss = 0, LanguageModelTask.loss
-
-def counted(self, model, ids):
-    global seen
-    seen += 1
-    if seen == 10:
-        os.kill(os.getpid(), int(sys.argv[4]))
-    return loss(self, model, ids)
-
-LanguageModelTask.loss = counted
-train_lm(LanguageModelConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_says_how_to_go_on(data, whole, tmp_path, number):
-    script = tmp_path / "stopped.py"
-    script.write_text(STOPPED)
-    run = python(script, config().model_dump_json(), data, tmp_path / "run", int(number))
-    assert "Stopped: stopped after step 5 of 24" in run.stderr
-    assert "--resume" in run.stderr
+def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_says_how_to_go_on(
+    data, whole, tmp_path, monkeypatch, number
+):
+    loss, seen = LanguageModelTask.loss, []
+
+    def signalled(self, model, ids):
+        seen.append(1)
+        if len(seen) == 10:  # in the fifth step, which is finished
+            os.kill(os.getpid(), number)
+        return loss(self, model, ids)
+
+    monkeypatch.setattr(LanguageModelTask, "loss", signalled)
+    with pytest.raises(loop.Stopped, match="stopped after step 5 of 24") as caught:
+        train_lm(config(), data, tmp_path / "run")
+    monkeypatch.undo()
+    assert "--resume" in str(caught.value)
     assert state(tmp_path / "run")["step"] == 5
     train_lm(config(), data, tmp_path / "run", resume=True)
     expected, found = (load_weights(run / "model") for run in (whole, tmp_path / "run"))
