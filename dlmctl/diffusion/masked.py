@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -284,21 +284,8 @@ class Noise(NamedTuple):
         return cls(offset, torch.rand(ids.shape, generator=generator, device=ids.device, dtype=torch.float64))
 
 
-class Nats(Protocol):
-    """One draw of a bound on -log p(words at ``places`` given the rest) of each row ``[B]``, by uniform numbers ``share
-    [B]`` and ``order [B, L]``."""
-
-    def __call__(
-        self,
-        model: Any,
-        ids: Tensor,
-        places: Tensor,
-        share: Tensor,
-        order: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-    ) -> Tensor: ...
+# One draw of a bound on -log p(words at places given the rest) of each row ``[B]``; arguments as of ``counted_nats``.
+Nats = Callable[..., Tensor]
 
 
 def counted_nats(
@@ -311,7 +298,7 @@ def counted_nats(
     attention_mask: Tensor | None = None,
     aligned: Tensor | None = None,
 ) -> Tensor:
-    """``Nats`` of masked models; see ``mask_by_count``."""
+    """``Nats`` of masked models, by uniform numbers ``share [B]`` and ``order [B, L]``; see ``mask_by_count``."""
     masked, weights = mask_by_count(places, share, order)
     return masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned)
 

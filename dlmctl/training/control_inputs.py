@@ -10,8 +10,7 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.word_latents import pooled
 from dlmctl.diffusion.absorbing import with_certain
-from dlmctl.diffusion.masked import attended, noised, word_places
-from dlmctl.diffusion.masked_base import MaskedModel
+from dlmctl.diffusion.masked import MaskedLM, attended, noised, word_places
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
 from dlmctl.diffusion.uniform import UniformLM, noised_words
@@ -84,7 +83,7 @@ class WordInputs:
 
     kinds: ClassVar[dict[str, str]] = {"x0": "of estimates"}
 
-    def __init__(self, model: MaskedModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: MaskedLM, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
     def batch(self, ids: Tensor) -> Shown:
@@ -114,8 +113,8 @@ def inputs_of(pretrained: Pretrained) -> LatentInputs | WordInputs:
     """What a classifier for this model is trained on.
 
     Raises:
-        ModelError: the model is a DiffusionGemma, whose estimates need more than a text.
+        ModelError: the model is a checkpoint of others.
     """
-    if isinstance(pretrained.model, MaskedModel) and pretrained.model.family != "canvas":
+    if isinstance(pretrained.model, MaskedLM):
         return WordInputs(pretrained.model.requires_grad_(False), pretrained.tokenizer)
     return LatentInputs(pretrained.latent.requires_grad_(False), pretrained.tokenizer)
