@@ -54,7 +54,7 @@ COLOURS = {
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     rows = [{"text": text, "mood": mood} for mood, texts in COLOURS.items() for text in texts] * 4
-    return trained(tmp_path_factory.mktemp("labelled"), rows, 180, label={"field": "mood"})
+    return trained(tmp_path_factory.mktemp("labelled"), rows, 120, label={"field": "mood"})
 
 
 NAMES, PLACES = ["Ada", "Bruno", "Clara", "Dmitri"], ["park", "river", "market", "harbour"]
@@ -68,7 +68,7 @@ PAIRS = [
 @pytest.fixture(scope="module")
 def sourced(tmp_path_factory):
     rows = [{"text": text, **record} for record, text in PAIRS]
-    return trained(tmp_path_factory.mktemp("sourced"), rows, 220, source={"length": 8, "layers": 1})
+    return trained(tmp_path_factory.mktemp("sourced"), rows, 170, source={"length": 8, "layers": 1})
 
 
 def test_the_label_decides_the_text(labelled):

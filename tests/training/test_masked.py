@@ -36,8 +36,8 @@ def data(tmp_path_factory):
 
 def config(model=(), tags=None, **loop):
     denoiser = {"hidden": 32, "layers": 2, "heads": 2, "inner": 48, "max_length": 16}
-    steps = {"steps": 80, "batch_positions": 128, "lr": 4e-2, "warmup": 5, "optimizer": "muon", "ema": 0.8, "bucket": 1}
-    intervals = {"log_every": 10, "validate_every": 80, "checkpoint_every": 10}
+    steps = {"steps": 60, "batch_positions": 128, "lr": 4e-2, "warmup": 5, "optimizer": "muon", "ema": 0.8, "bucket": 1}
+    intervals = {"log_every": 10, "validate_every": 60, "checkpoint_every": 10}
     return MaskedTrainingConfig(
         model={"family": "masked", "length": 16, "denoiser": denoiser, **dict(model)},
         tags=tags,
