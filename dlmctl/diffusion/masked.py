@@ -7,23 +7,19 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
 from dlmctl.diffusion.masked_base import Context, MaskedModel, TextSettings
+from dlmctl.diffusion.masking import mask_by_count, shares
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
 from dlmctl.text.tokenizer import Tokenizer
-
-# Below this time next to nothing is masked, and the weight 1 / t grows without bound (LLaDA, algorithm 1).
-LEAST_TIME = 1e-3
 
 
 class MaskedSettings(BaseModel):
@@ -186,58 +182,6 @@ def attended(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"
 def noised(ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
     """``ids [B, L]`` with MASK at the places ``masked [B, L]``: a draw from q(x_t given x_0)."""
     return ids.masked_fill(masked, mask_id)
-
-
-def shares(rows: int, offset: Tensor, repeat: int = 0, repeats: int = 1) -> Tensor:
-    """``[rows]`` numbers in [0, 1), each uniform, spread evenly over the rows and over the repeats of a row.
-
-    The low-variance times of Kingma et al. 2021 (appendix I.1): a grid with one random ``offset``, a uniform scalar.
-    """
-    number = repeat * rows + torch.arange(rows, device=offset.device, dtype=torch.float64)
-    return (number / (rows * repeats) + offset) % 1.0
-
-
-def mask_by_count(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """k of the n ``places [B, L]`` of each row, k = 1 + floor(n share), and the weights n / k ``[B]``.
-
-    The expected weighted cross-entropy on them is the bound of any-order autoregressive models (Uria et al. 2014;
-    Hoogeboom et al. 2022), which is also that of masked diffusion with its time integrated out (Ou et al. 2024).
-
-    Args:
-        share: ``[B]``, uniform in [0, 1); order: ``[B, L]``, uniform: the places of the k lowest are masked.
-    """
-    counts = places.sum(1)
-    chosen = (share * counts).long() + 1
-    ranks = order.masked_fill(~places, 2.0).argsort(1).argsort(1)
-    return places & (ranks < chosen[:, None]), counts / chosen
-
-
-def mask_by_time(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Each of ``places [B, L]`` with probability t, and the weights 1 / t ``[B]`` (MDLM, eq. 11; LLaDA, eq. 3).
-
-    Arguments as of ``mask_by_count``; t = share, lifted to ``LEAST_TIME`` at least.
-    """
-    t = LEAST_TIME + (1 - LEAST_TIME) * share
-    return places & (order < t[:, None]), 1 / t
-
-
-def most_masked(words: np.ndarray, shares: np.ndarray, objective: str) -> int:
-    """So many of ``words [B]`` places a row are masked in all, at most, at the ``shares [B]`` of each.
-
-    Of ``mask_by_count`` the number; of ``mask_by_time`` one that it exceeds with a probability of 1e-15 (Bernstein's
-    inequality).
-    """
-    if objective == "count":
-        return int(np.minimum((shares * words).astype(np.int64) + 1, words).sum())
-    t = LEAST_TIME + (1 - LEAST_TIME) * shares
-    mean, variance = float((words * t).sum()), float((words * t * (1 - t)).sum())
-    nats = 15 * math.log(10)
-    beyond = nats / 3 + math.sqrt((nats / 3) ** 2 + 2 * nats * variance)
-    return min(int(words.sum()), math.ceil(mean + beyond))
-
-
-Masking = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-MASKINGS: dict[str, Masking] = {"count": mask_by_count, "time": mask_by_time}
 
 
 def masked_nats(

@@ -17,7 +17,6 @@ from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
 from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import (
-    MASKINGS,
     MaskedConfig,
     MaskedLM,
     MaskedSettings,
@@ -27,10 +26,9 @@ from dlmctl.diffusion.masked import (
     counted_nats,
     length_nats,
     masked_nats,
-    most_masked,
-    shares,
     word_places,
 )
+from dlmctl.diffusion.masking import MASKINGS, most_masked, shares
 from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats, uniform_nats
 from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate

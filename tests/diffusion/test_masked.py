@@ -10,13 +10,11 @@ from dlmctl.diffusion.masked import (
     any_order_bound,
     attended,
     length_nats,
-    mask_by_count,
-    mask_by_time,
     masked_nats,
     noised,
-    shares,
     word_places,
 )
+from dlmctl.diffusion.masking import MASKINGS, mask_by_count, mask_by_time, most_masked, shares
 from tests.diffusion.tiny_masked import MASK, PLACES, TEXTS, TOKENIZER, Enumerated, one_by_one, tiny_masked
 
 TEXT = (4, 6, 5)
@@ -204,3 +202,16 @@ def test_what_the_length_adds():
 def test_settings_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValidationError):
         MaskedConfig.model_validate({"vocab_size": MASK, **wrong})
+
+
+@pytest.mark.parametrize("objective", ["count", "time"])
+def test_how_many_places_are_masked_at_most_is_known_beforehand(objective):
+    generator = torch.Generator().manual_seed(0)
+    places = torch.rand(40, 12, generator=generator) < 0.7
+    words = places.sum(1).numpy()
+    for _ in range(50):
+        offset, order = Noise.drawn(places, generator)
+        share = shares(len(places), offset)
+        masked, _ = MASKINGS[objective](places, share, order)
+        most = most_masked(words, share.numpy(), objective)
+        assert int(masked.sum()) == most if objective == "count" else int(masked.sum()) <= most < places.sum()
