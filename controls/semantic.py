@@ -12,10 +12,11 @@ from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.control.check import joined
 from dlmctl.control.classifier import load_labels
 from dlmctl.text.fields import Value, field_key, value_words
+from dlmctl.text.tokenizer import WordTokenizer
 
 from .phrases import WordControl
 from .semantic_params import SemanticParams
-from .stated import stated
+from .stated import Book, stated
 from .wordings import Wordings, contradiction, plain, read_wordings, span_of, statement
 
 
@@ -36,11 +37,13 @@ class Semantic(WordControl[SemanticParams]):
     wordings = Wordings()
     # For each field, by its key, its values, and what the other fields may be that is more than one word.
     beside: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {}
+    book: Book | None = None
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
         self.wordings = read_wordings(find_control_folder(model.folder, model.model, self.name))
         self.know(load_labels(FieldLabels, type(self), model).values)
+        self.book = None
 
     def know(self, values: Mapping[str, Sequence[str]]) -> None:
         """Take in the values that the data has for each field, which a text may state beside the one asked for."""
@@ -64,7 +67,11 @@ class Semantic(WordControl[SemanticParams]):
 
     def prepare(self, batch: BatchContext[SemanticParams]) -> Prepared:
         guided = guide(self, batch, [params.fields for params in batch.params])
-        return stated(guided, batch, self.wordings, {key: values for key, (values, _) in self.beside.items()})
+        if not isinstance(batch.vocabulary, WordTokenizer):
+            return guided
+        if self.book is None or self.book.vocabulary is not batch.vocabulary:
+            self.book = Book(self.wordings, batch.vocabulary, {key: values for key, (values, _) in self.beside.items()})
+        return stated(guided, batch, self.book)
 
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""

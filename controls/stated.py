@@ -7,14 +7,12 @@ corpus (``Wordings.said``), found in it by the check's own rule; where a value h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from dlmctl import BatchContext, Prepared
 from dlmctl.control.automata import (
-    Alphabet,
     Automaton,
     Demand,
     HeldWords,
@@ -39,6 +37,8 @@ from .wordings import Wordings, contradiction, statement
 BROKEN = 30.0
 # States of what the fields of a text ask together; more fields than that leaves room for are left to the classifier.
 MOST_STATES = 1024
+# Phrases of each other value that are kept out of a text.
+MOST_AGAINST = 4
 
 Phrases = tuple[tuple[int, ...], ...]
 
@@ -62,80 +62,72 @@ class Stated(Prepared):
         return torch.where(torch.isneginf(held), logits - BROKEN, held)
 
 
-def stated(
-    guided: Prepared, batch: BatchContext[SemanticParams], wordings: Wordings, known: Mapping[str, Sequence[str]]
-) -> Prepared:
-    """The classifier alone where a model has no whole words, or nothing can be said of any row.
+class Book:
+    """What a corpus says of the values of fields, in the words of a model.
 
     Args:
         known: the values that the corpus has of each field, by its key.
     """
-    if not isinstance(batch.vocabulary, WordTokenizer):
-        return guided
+
+    def __init__(self, wordings: Wordings, vocabulary: WordTokenizer, known: Mapping[str, Sequence[str]]) -> None:
+        self.wordings, self.vocabulary, self.known = wordings, vocabulary, known
+        # Every batch asks anew, and once more for what is left of it.
+        self.made: dict[tuple[str, str, bool, bool], tuple[Automaton, ...]] = {}
+
+    def phrases(self, field: str, value: Value, *, natural: bool) -> Phrases:
+        """The phrases that state a value by themselves; none where there is no such phrase of known words."""
+        words = value_words(value)
+        of_field = self.wordings.said.get(field_key(field), {})
+        said = next((found for name, found in of_field.items() if name.lower() == words.lower()), [])
+        own = [] if words.lower() in ("yes", "no") and natural else [words]
+        phrases = [phrase.split() for phrase in (said if natural and said else [*said, *own])]
+        stating = [one for one in phrases if statement(self.wordings, field, value, one, natural=natural) is not None]
+        ids = [tuple(self.vocabulary.encode(phrase)[1:-1]) for phrase in stating]
+        return tuple(dict.fromkeys(row for row in ids if self.vocabulary.unk_id not in row))
+
+    def languages(self, field: str, value: Value, params: SemanticParams) -> tuple[Automaton, ...]:
+        """The texts that state a value and none against it, then those that state it at all; none where it has no
+        phrases."""
+        key = (field_key(field), value_words(value), params.match == "natural", params.excludes)
+        if key not in self.made:
+            own, alphabet = self.phrases(field, value, natural=key[2]), alphabet_of(self.vocabulary)
+            against = self._against(field, value) if params.excludes else ()
+            stating = [complement(avoiding(alphabet, own))] if own else []
+            alone = [intersection(one, avoiding(alphabet, against)) for one in stating if against]
+            self.made[key] = (*alone, *stating)
+        return self.made[key]
+
+    def _against(self, field: str, value: Value) -> Phrases:
+        """The commonest phrases that state another value of a field."""
+        found = []
+        for other in self.known.get(field_key(field), ()):
+            for phrase in self.phrases(field, other, natural=True)[:MOST_AGAINST]:
+                said = self.vocabulary.words(phrase)
+                if contradiction(self.wordings, field, value, [other], said) is not None:
+                    found.append(phrase)
+        return tuple(found)
+
+
+def stated(guided: Prepared, batch: BatchContext[SemanticParams], book: Book) -> Prepared:
+    """Guidance by a classifier, and words held to the phrases of a book."""
     rows = []
     for params, layout in zip(batch.params, batch.layouts, strict=True):
         most = layout.positions - SPECIAL if layout.words is None else layout.words
-        rows.append([Demand("semantic", _language(params, batch.vocabulary, wordings, known, most, layout.words))])
+        rows.append([Demand("semantic", _language(params, book, most, layout.words))])
     return Stated(guided, HeldWords(batch, rows))
 
 
-def _language(
-    params: SemanticParams,
-    vocabulary: WordTokenizer,
-    wordings: Wordings,
-    known: Mapping[str, Sequence[str]],
-    most: int,
-    words: int | None,
-) -> Automaton:
+def _language(params: SemanticParams, book: Book, most: int, words: int | None) -> Automaton:
     """The texts that state every field, without those fields that cannot be had together, or not in so many words."""
-    alphabet = alphabet_of(vocabulary)
-    whole = everything(alphabet)
+    whole: Automaton | None = None
     for field, value in params.fields.items():
-        own = phrases_for(wordings, field, value, vocabulary, natural=params.match == "natural")
-        if not own:
-            continue
-        others = known.get(field_key(field), ()) if params.excludes else ()
-        against = _against(wordings, field, value, tuple(others), vocabulary)
-        for wanted in (_saying(alphabet, own, against), _saying(alphabet, own, ())):
+        for wanted in book.languages(field, value, params):
             try:
-                joint = intersection(whole, wanted, MOST_STATES)
+                joint = wanted if whole is None else intersection(whole, wanted, MOST_STATES)
             except TooLarge:
                 continue
             fits = possible_lengths(Language(joint), most)
             if not joint.empty and (fits.any() if words is None else fits[words]):
                 whole = joint
                 break
-    return whole
-
-
-def phrases_for(
-    wordings: Wordings, field: str, value: Value, vocabulary: WordTokenizer, *, natural: bool
-) -> tuple[tuple[int, ...], ...]:
-    """The phrases, as ids, that state a value by themselves; none where there is no such phrase of known words."""
-    words = value_words(value)
-    of_field = wordings.said.get(field_key(field), {})
-    said = next((found for name, found in of_field.items() if name.lower() == words.lower()), [])
-    own = [] if words.lower() in ("yes", "no") and natural else [words]
-    phrases = (phrase.split() for phrase in (said if natural and said else [*said, *own]))
-    stating = [phrase for phrase in phrases if statement(wordings, field, value, phrase, natural=natural) is not None]
-    ids = [tuple(vocabulary.encode(phrase)[1:-1]) for phrase in stating]
-    return tuple(dict.fromkeys(row for row in ids if vocabulary.unk_id not in row))
-
-
-def _against(
-    wordings: Wordings, field: str, value: Value, others: tuple[str, ...], vocabulary: WordTokenizer
-) -> Phrases:
-    """The phrases that state another value of a field."""
-    found = []
-    for other in others:
-        for phrase in phrases_for(wordings, field, other, vocabulary, natural=True):
-            if contradiction(wordings, field, value, [other], vocabulary.words(phrase)) is not None:
-                found.append(phrase)
-    return tuple(found)
-
-
-@lru_cache(maxsize=512)
-def _saying(alphabet: Alphabet, own: Phrases, against: Phrases) -> Automaton:
-    """The texts with one of the phrases ``own`` at least, and none of those ``against`` them."""
-    saying = complement(avoiding(alphabet, own))
-    return intersection(saying, avoiding(alphabet, against)) if against else saying
+    return everything(alphabet_of(book.vocabulary)) if whole is None else whole
