@@ -13,12 +13,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
+from rivals.writing import Source, free, rejection
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import Control
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.evaluation.control_success import possible_targets, read_targets
 from dlmctl.evaluation.speed import Case, Speed, against_paper, compare
@@ -32,7 +31,6 @@ FILES = {
     "syntax_tree": ("syntax_tree", "trees.jsonl"),
     "spans": ("syntax_tree", "spans.jsonl"),
 }
-MOST_TRIES, BATCH = 128, 64
 
 
 def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
@@ -44,47 +42,20 @@ def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
     return found
 
 
-@torch.no_grad()
-def autoregressive(pretrained: Pretrained, count: int, seed: int) -> list[list[str]]:
-    """Texts of the scorer, word by word at temperature 1, with a key-value cache."""
-    scorer, words = load_scorer(pretrained.folder / "scorer")
-    torch.manual_seed(seed)
-    start = torch.full((count, 1), words.start_id)
-    ids = scorer.generate(
-        start,
-        attention_mask=torch.ones_like(start),
-        do_sample=True,
-        top_k=0,
-        max_length=scorer.config.n_positions,
-        eos_token_id=words.end_id,
-        pad_token_id=words.pad_id,
-    )
-    return [words.words(row) for row in ids.tolist()]
-
-
-def rejection(pretrained: Pretrained, case: Case) -> tuple[float, float | None, float]:
+def rejected(pretrained: Pretrained, case: Case) -> tuple[float, float | None, float]:
     """Seconds a sample, success (None for free text) and lm-score of the autoregressive model on a case."""
+    judge = load_scorer(pretrained.folder / "scorer")
+    source = Source(*judge)
     started = time.perf_counter()
     success = None
     if case.control is None:
-        kept = autoregressive(pretrained, case.samples, 0)
+        kept = free(source, case.samples, 0)
     else:
-        best = [first_to_pass(pretrained, case.control, target) for target in range(case.samples)]
-        success, kept = sum(score for score, _ in best) / len(best), [text for _, text in best]
+        kept = [rejection(source, case.control, target, 0) for target in range(case.samples)]
+        checks = case.control.verdicts(range(case.samples), kept)
+        success = sum(check.score for check in checks) / len(checks)
     seconds = (time.perf_counter() - started) / case.samples
-    return seconds, success, corpus_nats(load_scorer(pretrained.folder / "scorer"), kept)
-
-
-def first_to_pass(pretrained: Pretrained, control: Control[Any], target: int) -> tuple[float, list[str]]:
-    """The best text and its score among those drawn for a target until one passes, or there are ``MOST_TRIES``."""
-    best: tuple[float, list[str]] = (-1.0, [])
-    for batch in range(MOST_TRIES // BATCH):
-        texts = autoregressive(pretrained, BATCH, 1000 * target + batch)
-        checks = control.verdicts([target] * len(texts), texts)
-        best = max([best, *((check.score, text) for check, text in zip(checks, texts, strict=True))])
-        if any(check.passed for check in checks):
-            break
-    return best
+    return seconds, success, corpus_nats(judge, kept)
 
 
 def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
@@ -197,9 +168,9 @@ def main() -> None:
             pretrained, found, list(PRESETS), repeats=given.repeats, watch=lambda what: print(what, file=sys.stderr)
         )
     )
-    rejected = {case.name: rejection(pretrained, case) for case in found}
+    by_rejection = {case.name: rejected(pretrained, case) for case in found}
     where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    text = [f"{given.samples} samples a row, median of {given.repeats} runs; {where}.", "", *table(rows, rejected)]
+    text = [f"{given.samples} samples a row, median of {given.repeats} runs; {where}.", "", *table(rows, by_rejection)]
     text += ["", "Free text, `fast` by batch size and `balanced` by steps:", "", *by_batch_and_steps(pretrained)]
     text += ["", "`fast` by length:", "", *by_length(pretrained)]
     text += ["", "Whole processes:", "", *whole_processes(given.model)]
