@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from dlmctl.errors import RecipeError
-from dlmctl.text.spelling import split_words
+from dlmctl.text.spelling import plain, split_words
 
 Value = str | bool | int | float
 Given = str | dict[str, Value]
@@ -25,10 +25,10 @@ def field_key(name: str) -> str:
 
 
 def value_words(value: Value) -> str:
-    """A value as words in the spelling of texts, ``£20-25`` as ``£ 20 - 25``; true and false are yes and no."""
+    """A value as words in the spelling of texts, ``£20-25`` and ``£ 20 - 25`` alike; true and false are yes and no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return " ".join(split_words(str(value)))
+    return " ".join(plain(word) for word in split_words(str(value)))
 
 
 def find_value(value: Value, known: Sequence[str], fault: str) -> int:

@@ -10,6 +10,7 @@ from controls.stated import Book
 from controls.wordings import Wordings, read_wordings
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.generation.generate import generate
+from dlmctl.text.fields import value_words
 
 NAMES = ["All Bar One", "Raja Indian Cuisine", "Express by Holiday Inn", "Yippee Noodle Bar"]
 
@@ -31,6 +32,11 @@ def test_the_phrases_are_those_of_the_corpus_that_state_the_value_by_themselves(
     assert "not family friendly" in said(e2e, "family friendly", "no")
     assert "family friendly" not in said(e2e, "family friendly", "no")
     assert "cheap" not in said(e2e, "price", "less than £ 20")
+
+
+def test_a_value_may_be_spelled_as_the_corpus_has_it(e2e):
+    assert value_words("£ 20 - 25") == value_words("£20-25") == "£ 20 - 25"
+    assert said(e2e, "price", "£ 20 - 25")
 
 
 def test_word_for_word_it_is_the_value_itself(e2e):
