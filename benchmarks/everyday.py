@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,20 @@ from controls import Classifier, Pos, SyntaxTree
 from controls.classifier import ClassifierParams
 from controls.syntax_params import SpanParams, SyntaxTreeParams
 from dlmctl.annotators.parsing import constituency_parser
+from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import labelled_spans
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import All, Control, check_all
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.generation.generate import generate
+from dlmctl.metrics.diversity import distinct_n, self_bleu
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
+from dlmctl.text.penn import split_penn
 
 WORDS = range(6, 21)
-REPORTED = 200
+REPORTED, LONG = 200, 9
 ATTRIBUTES = {
     "kind": ("statement", "question", "command", "exclamation"),
     "sentiment": ("positive", "negative"),
@@ -118,16 +121,34 @@ def figures_of(control: Control[Any], pretrained: Pretrained, texts: Sequence[Se
         figures[label] = statistics.mean(verdicts[at]["classifier"].passed for at in rows)
     figures["whole"] = statistics.mean(all(check.passed for check in row.values()) for row in verdicts)
     figures["lm_score"] = corpus_nats(load_scorer(pretrained.folder / "scorer"), texts)
-    pairs = [pair for words in texts for pair in pairwise(words)]
-    figures["distinct-2"] = len(set(pairs)) / len(pairs)
-    return figures
+    return figures | diversity_of(texts)
+
+
+def diversity_of(texts: Sequence[Sequence[str]]) -> dict[str, float]:
+    return {"distinct-2": distinct_n(texts, 2), "self-bleu": self_bleu(texts)}
+
+
+def copied(texts: Sequence[Sequence[str]], training: Sequence[Path]) -> float:
+    """Share of the texts of nine words and more that stand word for word in files of training text."""
+    long = {tuple(words) for words in texts if len(words) >= LONG}
+    lines = (json.loads(line)["text"] for path in training for line in path.open(encoding="utf-8"))
+    found = {words for text in lines if (words := tuple(split_penn(text))) in long}
+    return sum(tuple(words) in found for words in texts if len(words) >= LONG) / max(1, len(long))
+
+
+def second_reading(control: Control[Any], texts: Sequence[Sequence[str]], judge: str) -> dict[str, float]:
+    """How far another tagger agrees with the tags that texts were asked for: of the words, and of whole texts."""
+    tags = upos_tagger(judge)([list(words) for words in texts])
+    pairs = [(control.dealt(at).tags, found) for at, found in enumerate(tags)]
+    met = [[wanted == tag for wanted, tag in zip(*pair, strict=False)] for pair in pairs]
+    return {judge: statistics.mean(chain.from_iterable(met)), f"{judge}, whole": statistics.mean(map(all, met))}
 
 
 def measure(
-    control: Control[Any], pretrained: Pretrained, count: int, settings: Recipe, seed: int, guided: bool = True
+    control: Control[Any], pretrained: Pretrained, count: int, settings: Recipe, seed: int, given: argparse.Namespace
 ) -> dict[str, float]:
     """One text for each target: figures of the first draw and, with more rounds or candidates, of the texts kept."""
-    first = First(control)
+    first, guided = First(control), not given.unguided
     with passes_of(pretrained) as seen:
         started = time.process_time()
         result = generate(
@@ -149,6 +170,10 @@ def measure(
         drawn = figures_of(control, pretrained, [first.texts[sample] for sample in range(count)])
         figures = {**{f"first {name}": value for name, value in drawn.items()}, **figures}
     figures |= {"passes": sum(seen) / count, "seconds": seconds / count}
+    if given.second is not None:
+        figures |= second_reading(control, texts, given.second)
+    if given.training:
+        figures["copied"] = copied(texts, given.training)
     print(json.dumps({"seed": seed, **{name: round(value, 4) for name, value in figures.items()}}), flush=True)
     for words in texts[:4]:
         print("   ", " ".join(words), flush=True)
@@ -164,6 +189,8 @@ def main() -> None:
     parser.add_argument("--tuning", action="store_true")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--judge", help="a parser or tagger that reads the targets and checks, in place of the bundled")
+    parser.add_argument("--second", metavar="TAGGER", help="reads the texts of pos too, e.g. spacy:en_core_web_sm")
+    parser.add_argument("--training", type=Path, nargs="*", default=[], help="JSON lines: which texts are copied?")
     parser.add_argument("--unguided", action="store_true", help="free texts, checked by the same targets")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
@@ -175,9 +202,10 @@ def main() -> None:
     settings = read_recipe("", "command line", [f"model={given.model}", *given.settings])[0]
     own = corpus_nats(load_scorer(pretrained.folder / "scorer"), texts)
     print(f"{given.control}: {count} targets; lm-score of the sentences they were read off: {own:.3f}", flush=True)
-    found = [
-        measure(control, pretrained, count, settings, int(seed), not given.unguided) for seed in given.seeds.split(",")
-    ]
+    print({name: round(value, 3) for name, value in diversity_of(texts).items()})
+    if given.second is not None:
+        print("of these sentences", second_reading(control, texts, given.second), flush=True)
+    found = [measure(control, pretrained, count, settings, int(seed), given) for seed in given.seeds.split(",")]
     for name in found[0]:
         values = [figures[name] for figures in found]
         print(f"{name}\t{statistics.mean(values):.4f}\t{min(values):.4f} to {max(values):.4f}")

@@ -5,6 +5,10 @@
 LABELS is a folder with ``emotion_goemotions.jsonl`` and so on (``text`` and ``label`` a line), SENTENCES a file of JSON
 lines with everyday sentences as ``text``. Writes ``OUT/kind.jsonl``, ``sentiment.jsonl``, ``level.jsonl`` and
 ``topic.jsonl``, a label as often as any other, each text with the label under the name of the file and its ``source``.
+
+Labelled texts of sentiment and topic are comments and requests, not everyday sentences. So their labels are spread: a
+model of words and word pairs, of the half of the texts that guides, labels the everyday sentences of that half, and
+those that it is sure of come along (``source``: spread). The other half, that of the judge, has labels of people only.
 """
 
 from __future__ import annotations
@@ -12,18 +16,20 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from controls.classifier import guides
+from controls.function_words import FUNCTION_WORDS
+from controls.ngrams import NgramJudge
 from dlmctl.text.penn import split_penn
 
 # Texts of each label, and words that a text may have.
 MOST, WORDS = 4000, range(4, 23)
-POSITIVE = "joy amusement excitement love admiration gratitude optimism pride relief approval caring Happy"
-NEGATIVE = (
-    "sadness grief disappointment remorse anger annoyance disapproval fear nervousness disgust"
-    " Sad Angry Fearful Disgusted"
-)
+# Without approval and disapproval, which are about what somebody said and mostly told by a "not".
+POSITIVE = "joy amusement excitement love admiration gratitude optimism pride relief"
+NEGATIVE = "sadness grief disappointment remorse anger annoyance fear nervousness disgust embarrassment"
 SENTIMENT = {**dict.fromkeys(POSITIVE.split(), "positive"), **dict.fromkeys(NEGATIVE.split(), "negative")}
 EASY = [f"grade{grade:02d}" for grade in range(4, 8)]
 HARD = [f"grade{grade:02d}" for grade in range(12, 16)]
@@ -43,10 +49,14 @@ TOPICS = {
 }
 TOPIC = {label: topic for topic, labels in TOPICS.items() for label in labels.split()}
 FILES = {
-    "sentiment": (SENTIMENT, ["emotion_goemotions", "emotion_topicalchat"]),
+    "sentiment": (SENTIMENT, ["emotion_goemotions"]),
     "level": (LEVEL, ["grade_tatoeba", "cefr_wiki"]),
     "topic": (TOPIC, ["domain_sgd", "topic_oewn", "intent_slurp", "intent_clinc150"]),
 }
+# How sure the labels of spread texts are, and what turns a sentiment round.
+# Comments that are neither are a label of their own while labels are spread.
+NEUTRAL = "neutral"
+SURE, SPREAD, NEGATIONS = 0.9, ("sentiment", "topic"), {"n't", "not", "no", "never", "nothing", "nobody", "without"}
 VERBS = set(
     "be have go come take give get make let tell ask put keep look listen try stop wait call read write open close show"
     " help leave stay sit stand turn bring hold eat drink add buy send use find play meet remember forget think watch"
@@ -78,25 +88,50 @@ def rows_of(path: Path) -> Iterator[tuple[str, list[str], str]]:
 
 
 def write(out: Path, name: str, rows: list[tuple[str, str, str]]) -> None:
-    """As many rows (text, label, source) of each label as of the rarest, at most ``MOST``."""
+    with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+        for text, label, source in rows:
+            file.write(json.dumps({"text": text, name: label, "source": source}, ensure_ascii=False) + "\n")
+    print(name, Counter((label, source) for _, label, source in rows))
+
+
+def content(words: list[str]) -> list[str]:
+    """The words that say what a text is about."""
+    return [word for word in words if word.lower() not in FUNCTION_WORDS]
+
+
+def spread(rows: list[tuple[str, str, str]], sentences: list[tuple[str, list[str]]]) -> Iterator[tuple[str, str, str]]:
+    """Everyday sentences of the half that guides, with the labels that the labelled texts of this half teach."""
+    mine = [(words, label) for text, label, _ in rows if guides(words := split_penn(text))]
+    known = sorted({label for _, label in mine})
+    judge = NgramJudge.fit([content(words) for words, _ in mine], [known.index(label) for _, label in mine], len(known))
+    for text, words in sentences:
+        if guides(words) and not NEGATIONS & {word.lower() for word in words}:
+            chances = judge.probabilities(content(words))
+            label = known[chances.index(max(chances))]
+            if max(chances) > SURE and label != NEUTRAL:
+                yield text, label, "spread"
+
+
+def even(rows: list[tuple[str, str, str]], least: int = 0) -> list[tuple[str, str, str]]:
+    """As many rows (text, label, source) of each label as of the rarest, or up to ``least``, and at most ``MOST``."""
     random.Random(0).shuffle(rows)
     by_label: dict[str, list[tuple[str, str, str]]] = {}
     for row in rows:
         by_label.setdefault(row[1], []).append(row)
-    count = min(MOST, *map(len, by_label.values()))
-    with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
-        for text, label, source in (row for rows in by_label.values() for row in rows[:count]):
-            file.write(json.dumps({"text": text, name: label, "source": source}, ensure_ascii=False) + "\n")
-    print(name, dict.fromkeys(by_label, count))
+    count = max(least, min(MOST, *map(len, by_label.values())))
+    return [row for rows in by_label.values() for row in rows[:count]]
 
 
 def main(labels: Path, sentences: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    kinds = [(text, kind, "") for text, words, _ in rows_of(sentences) if (kind := kind_of(words)) is not None]
-    write(out, "kind", kinds)
+    everyday = [(text, words) for text, words, _ in rows_of(sentences)]
+    write(out, "kind", even([(text, kind, "") for text, words in everyday if (kind := kind_of(words)) is not None]))
     for name, (known, files) in FILES.items():
         found = [(file, row) for file in files for row in rows_of(labels / f"{file}.jsonl")]
-        write(out, name, [(text, known[label], file) for file, (text, _, label) in found if label in known])
+        rows = even([(text, known[label], file) for file, (text, _, label) in found if label in known])
+        neutral = [(text, NEUTRAL, file) for file, (text, _, label) in found if label == NEUTRAL]
+        taught = even(rows + neutral, MOST)
+        write(out, name, rows + (even(list(spread(taught, everyday)), MOST) if name in SPREAD else []))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dlmctl import (
     Control,
     ControlParams,
     ControlState,
+    DataError,
     Energy,
     LabelledText,
     Mark,
@@ -28,6 +29,8 @@ from dlmctl import (
 from dlmctl.control.classifier import load_labels
 from dlmctl.control.evidence.beside import Counted
 from dlmctl.control.grouped import grouped
+from dlmctl.control.hints import Ask
+from dlmctl.control.labels import guides
 from dlmctl.control.text_labels import BAG_FILE, find_label
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value
@@ -80,12 +83,20 @@ class JudgedLabels(TextLabels):
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
         """Weights of words from one half of the texts; the judge learns from the other half."""
-        guides, checks = data.halves()
-        found = cls.from_data(checks)
-        return found, {BAG_FILE: found.bag(guides, vocabulary)}
+        guide, check = data.halves()
+        if not guide.sentences or not check.sentences:
+            raise DataError("a guide and a judge need different texts, and there are too few.", where="--data")
+        found = cls.from_data(check)
+        return found, {BAG_FILE: found.bag(guide, vocabulary)}
+
+    def asks(self, data: LabelledText) -> list[list[Ask]]:
+        """The label at every word, of the texts of the half that guides."""
+        found = zip(data.sentences, super().asks(data), strict=True)
+        return [asked if guides(words) else [] for words, asked in found]
 
     def held_out(self, data: LabelledText) -> dict[str, float]:
-        return {"judge_accuracy": self.judge.accuracy(self.labelled(data))}
+        # In the other half labels may come from what the guide learned from.
+        return {"judge_accuracy": self.judge.accuracy(self.labelled(data.halves()[1]))}
 
     def to_json(self) -> Any:
         return {**super().to_json(), "judge": self.judge.to_json()}

@@ -11,7 +11,7 @@ from typing import Any
 
 # Fewer texts than this have too little to say about a feature.
 MIN_TEXTS = 3
-STEPS, LEARNING_RATE, L2 = 200, 0.05, 1e-5
+STEPS, LEARNING_RATE, L2 = 200, 0.05, 2e-4
 # Words and pairs that are named as what a text was told by.
 TELLING = 3
 MOST_BLAMED = 3
@@ -54,9 +54,9 @@ class NgramJudge:
             loss = F.cross_entropy(scores, target) + L2 * weights.square().sum()
             weights.grad, bias.grad = torch.autograd.grad(loss, [weights, bias])
             optimizer.step()
-        rounded = [[round(value, 3) for value in row] for row in weights.tolist()]
+        rounded = [[round(value, 2) for value in row] for row in weights.tolist()]
         return cls(
-            [round(value, 3) for value in bias.tolist()],
+            [round(value, 2) for value in bias.tolist()],
             {name: row for name, row in zip(index, rounded, strict=True) if any(row)},
         )
 

@@ -9,20 +9,30 @@ from pathlib import Path
 import numpy as np
 
 from dlmctl.annotators.tagging import UPOS_TAGS
-from dlmctl.annotators.trees import JOIN, Tree, labelled_spans, read_tree
+from dlmctl.annotators.trees import JOIN, Span, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted, count_table_of, fingerprint_of, known_or_negative
 from dlmctl.control.evidence.prepared import PreparedEvidence
-from dlmctl.control.evidence.spans import LeafEvidence, SpanEvidence, count_leaves, count_spans, leaf_classes
+from dlmctl.control.evidence.spans import (
+    LeafEvidence,
+    SpanEvidence,
+    count_leaves,
+    count_spans,
+    leaf_classes,
+    span_parts,
+)
 from dlmctl.control.evidence.table import CountTable, fingerprint, pruned
 from dlmctl.control.evidence.tags import TagEvidence, count_tags
+from dlmctl.control.hints import hints_for
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.text.tokenizer import WordTokenizer
 
 from .syntax_params import SyntaxTreeParams, require_labels
+from .syntax_shapes import shapes_of
 
 LEAVES_FILE, SPANS_FILE, UPOS_FILE = "leaves.safetensors", "spans.safetensors", "upos.safetensors"
+SHAPES_FILE = "shapes.safetensors"
 # Of words between the tags of their neighbours, as trees have them.
 PENN_FILE = "tags.safetensors"
 # Of the evidence, and of that of trees where the model is told the parts of speech; chosen on validation text.
@@ -31,6 +41,8 @@ WEIGHT, WITH_TAGS = 2.0, 1.0
 BESIDE_TREES, BESIDE_SPANS, BESIDE_TAGS = 1.0, 0.5, (0.5, 0.375)
 # Parts of spans seen less often with a word are left out: two thirds of the table, and next to nothing of what it says.
 LEAST_COUNT = 2
+# The parts of constituents that a whole tree is told by; what is inside follows.
+ENDS = ("only", "first", "last")
 
 
 def count_syntax(
@@ -57,6 +69,7 @@ def count_syntax(
         LEAVES_FILE: count_leaves(zip(rows, leaves, strict=True), size, words),
         PENN_FILE: count_tags(tagged, list(names), size, words),
         SPANS_FILE: pruned(count_spans(spans, size, words), LEAST_COUNT),
+        SHAPES_FILE: shapes_of(trees),
         UPOS_FILE: pruned(count_leaves(upos, len(UPOS_TAGS), fingerprint(UPOS_TAGS)), LEAST_COUNT),
     }
 
@@ -79,7 +92,8 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
         sizes = [layout.positions - SPECIAL if layout.words is None else layout.words for layout in batch.layouts]
         texts = [(size, params.wanted) for size, params in zip(sizes, batch.params, strict=True)]
         weight = WEIGHT if alone else BESIDE_SPANS
-        return PreparedEvidence(_span_evidence(table).evidence(texts, batch.length).scaled(weight), counts, batch)
+        evidence = _span_evidence(table).evidence(texts, batch.length).scaled(weight)
+        return _told(PreparedEvidence(evidence, counts, batch), folder, batch, [None] * len(batch))
     trees = [read_tree(params.tree or "") for params in batch.params]
     weight = BESIDE_TREES if not alone else WITH_TAGS if batch.reads else WEIGHT
     evidence = _leaf_evidence(table).evidence(trees, batch.length).scaled(weight)
@@ -89,6 +103,32 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
         of_trees = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
         beside = TagEvidence(tags, *BESIDE_TAGS).evidence(of_trees, batch.length)
         found.evidence = found.evidence + PreparedEvidence(beside, counts, batch).evidence
+    return _told(found, folder, batch, trees)
+
+
+def _told(
+    found: Prepared, folder: Path, batch: BatchContext[SyntaxTreeParams], trees: Sequence[Tree | None]
+) -> Prepared:
+    """With what the network is told of each tree or, where there is none, of the spans."""
+    pairs = zip(batch.params, trees, strict=True)
+    found.hints = hints_for(folder, batch, [features_of(one.words, one.wanted, tree) for one, tree in pairs])
+    return found
+
+
+def features_of(words: int, spans: Sequence[Span], tree: Tree | None) -> list[list[str]]:
+    """What a tree or some spans ask of each word: its leaf, and where constituents begin and end.
+
+    Args:
+        tree: all of the text; None where the spans are only some of its constituents.
+    """
+    found: list[list[str]] = [[] for _ in range(words)]
+    if tree is not None:
+        for place, leaf in zip(found, leaf_classes(tree), strict=True):
+            place += [f"{axis} {name}" for axis, name in zip(("tag", "parent", "next"), leaf, strict=True)]
+    kind = "span" if tree is None else "tree"
+    for at, (part, label, width) in span_parts(spans, words):
+        if tree is None or part in ENDS:
+            found[at] += [f"{kind} {part} {label}", f"{kind} {part} {width}"]
     return found
 
 

@@ -15,14 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmctl import BatchContext, Check, ControlState, Energy, LabelledText, Labels, Mark, Prepared, guide
+from dlmctl import (
+    BatchContext,
+    Check,
+    ControlState,
+    Energy,
+    LabelledText,
+    Labels,
+    Mark,
+    Prepared,
+    Pretrained,
+    guide,
+)
 from dlmctl.annotators.brackets import compare_spans
 from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, tags_of, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
-from dlmctl.control.evidence.beside import Counted
+from dlmctl.control.evidence.beside import Counted, evidence_file
 from dlmctl.control.evidence.spans import Leaf, leaf_classes
 from dlmctl.control.grouped import grouped
+from dlmctl.control.hints import Ask
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.control.word_latents import looks, word_latents
 from dlmctl.diffusion.layout import SPECIAL
@@ -32,8 +44,9 @@ from dlmctl.models.spans import SpanClassifier
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 from .phrases import WordControl
-from .syntax_evidence import LEAVES_FILE, by_evidence, count_syntax
+from .syntax_evidence import LEAVES_FILE, SHAPES_FILE, by_evidence, count_syntax, features_of
 from .syntax_params import SpanParams, SyntaxTreeParams, require_labels
+from .syntax_shapes import Shapes, shapes_beside
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
@@ -41,6 +54,8 @@ MIN_COUNT = 5
 SPAN_WEIGHT = 8
 # What is left of a tree's energy where counts guide as well; chosen on validation text.
 TREE_BESIDE_COUNTS = 0.5
+# Spans that a text is asked at once while the model learns to be told of them.
+MOST_SPANS = 4
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,12 @@ class SpanLabels(Labels):
         found = grouped(batch, whole, partial(by_evidence, folder, False)).evidence
         assert found is not None
         return found, [TREE_BESIDE_COUNTS if one else 1.0 for one in whole]
+
+    def asks(self, data: LabelledText) -> list[list[Ask]]:
+        """Its whole tree, with its tags and without, and twice some of its spans."""
+        random = np.random.default_rng(0)
+        pairs = zip(parsed(data), tags_of(data.sentences, data.fields), strict=True)
+        return [_asks(len(tags), tree, tags, random) for tree, tags in pairs]
 
     def to_json(self) -> list[str]:
         return self.names
@@ -142,6 +163,15 @@ class SpanLabels(Labels):
         return nats.sum(1) / counts.to(x.device), accuracy
 
 
+def _asks(words: int, tree: Tree, tags: Sequence[str], random: np.random.Generator) -> list[Ask]:
+    spans = labelled_spans(tree)
+    whole = features_of(words, spans, tree)
+    inner = [span for span in spans if 1 < span.end - span.start + 1 < words] or spans
+    some = [random.permutation(len(inner))[: random.integers(1, MOST_SPANS + 1)] for _ in range(2)]
+    parts = [Ask(features_of(words, [inner[at] for at in sorted(chosen)], None)) for chosen in some]
+    return [Ask(whole, tags), Ask(whole), *parts]
+
+
 def parsed(data: LabelledText) -> list[Tree]:
     """The trees of the sentences, see ``trees_of``; asked again at once, as training does, they are the same."""
     trees = tuple(str(row.get(TREE_FIELD, "")) for row in data.fields or ())
@@ -175,9 +205,22 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
     name = "syntax_tree"
     Params = SyntaxTreeParams
     Labels = SpanLabels
+    shapes: Shapes | None = None
 
     def word_range(self, params: SyntaxTreeParams) -> tuple[int, int]:
         return params.words, params.words if params.tree is not None else sys.maxsize
+
+    def attach(self, model: Pretrained) -> None:
+        super().attach(model)
+        self.shapes = shapes_beside(evidence_file(model, self.name, SHAPES_FILE))
+
+    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
+        """Those of texts that have the spans asked for; a tree has its own number of words."""
+        params = self.dealt(sample)
+        if self.shapes is None or params.tree is not None:
+            return None
+        found = _lengths(self.shapes, tuple(sorted(params.wanted)), most)
+        return found if any(found) else None
 
     def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
         return guide(self, batch, batch.params)
@@ -204,6 +247,12 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
             return SyntaxTreeParams(spans=spans, judge=judge)
         tree = record.get("tree") or str(constituency_parser(judge)([record["words"]])[0])
         return SyntaxTreeParams(tree=tree, judge=judge)
+
+
+# Asked for every draw, and few samples ask for different spans.
+@lru_cache(maxsize=1024)
+def _lengths(shapes: Shapes, spans: tuple[Span, ...], most: int) -> tuple[float, ...]:
+    return shapes.lengths_having(spans, most)
 
 
 @lru_cache(maxsize=4096)

@@ -146,6 +146,11 @@ class Control(Generic[P]):
             raise UserError(what, where=self._whose())
         return found
 
+    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
+        """How likely each number of words from 0 to ``most`` is of texts that have what is asked of a sample, up to a
+        factor; None where that is not known, and the model's own numbers count."""
+        return None
+
     def load_from(self, model: Pretrained) -> None:
         """``attach``, of which a fault of the author's code is a UserError too."""
         self._asked("attach", lambda: self.attach(model))
@@ -280,6 +285,11 @@ class All(Composite):
         """The overlap of the parts' ranges; fewest above most means that no length serves them all."""
         ranges = [found for part in self.parts if (found := part.range_of(sample)) is not None]
         return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
+
+    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
+        """Those of the first part that has any."""
+        found = (part.lengths_of(sample, most) for part in self.parts)
+        return next((one for one in found if one is not None), None)
 
     def ready(self, batch: BatchContext[Any]) -> PreparedAll:
         return PreparedAll(self._ready(batch))

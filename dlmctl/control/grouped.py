@@ -53,6 +53,12 @@ class _Grouped(Prepared):
             for row, own in zip(rows.tolist(), prepared.tags or (), strict=False):
                 tags[row] = own
         self.tags = tags if any(tags) else None
+        told = [(rows, prepared.hints) for rows, prepared in groups if prepared.hints is not None]
+        if told:
+            first = told[0][1]
+            self.hints = first.new_zeros(first.shape[0], len(batch), *first.shape[2:])
+            for rows, hints in told:
+                self.hints[:, rows] = hints
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
         found = torch.zeros_like(probabilities)

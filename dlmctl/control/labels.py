@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from dlmctl.control.evidence.beside import Counted
+from dlmctl.control.hints import Ask
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
@@ -43,8 +44,8 @@ class LabelledText:
     def halves(self) -> tuple[LabelledText, LabelledText]:
         """Two parts with no sentence in common, the same every time: what guides and what checks must not learn from
         the same texts."""
-        sides = [zlib.crc32(" ".join(words).encode()) & 1 for words in self.sentences]
-        first, second = (self.some([at for at, side in enumerate(sides) if side == wanted]) for wanted in (0, 1))
+        sides = [guides(words) for words in self.sentences]
+        first, second = (self.some([at for at, side in enumerate(sides) if side == wanted]) for wanted in (True, False))
         return first, second
 
     def some(self, places: Sequence[int]) -> LabelledText:
@@ -52,6 +53,11 @@ class LabelledText:
         rows = self.rows
         fields = None if self.fields is None else [rows[at] for at in places]
         return replace(self, sentences=[self.sentences[at] for at in places], fields=fields)
+
+
+def guides(words: Sequence[str]) -> bool:
+    """Whether a text is of the half that what guides learns from, see ``LabelledText.halves``."""
+    return not zlib.crc32(" ".join(words).encode()) & 1
 
 
 class Labels(ABC):
@@ -66,11 +72,13 @@ class Labels(ABC):
         takes: which choices of ``LabelledText`` these labels heed, of ``label`` and ``judge``.
         counts: the file that ``counted`` makes, by which it is known to be there; None if it makes none.
         counts_too: whether it guides beside a classifier, too, and not masked models only.
+        hints: width and blocks of the encoder of ``asks``, see ``models.hints``.
     """
 
     takes: ClassVar[Collection[str]] = ()
     counts: ClassVar[str | None] = None
     counts_too: ClassVar[bool] = False
+    hints: ClassVar[Mapping[str, int]] = {"width": 64, "blocks": 2}
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
@@ -133,6 +141,11 @@ class Labels(ABC):
         """Where ``counts_too``: evidence ``[B, L, V]`` of what was counted, as much as helps where a classifier guides
         as well, and the share of the classifier's energy that is left of each text."""
         raise NotImplementedError
+
+    def asks(self, data: LabelledText) -> list[list[Ask]]:
+        """What each sentence is an example of, in as many ways as any other or in none: that is what a masked model
+        can be told, see ``control.hints``. By default nothing."""
+        return [[] for _ in data.sentences]
 
     def held_out(self, data: LabelledText) -> dict[str, float]:
         """Figures for the card about anything else that was learned, on validation rows."""

@@ -51,6 +51,8 @@ class Prepared:
         weighs: whether ``evidence_given`` says the same anew at every step, because it depends on the other words.
         looks: whether it looks at numbers in tensors, as by ``.tolist()``, so that it has to be called at every step.
         tags: of each text the label of each of its words, empty for none; models that read labels are told them.
+        hints: what a masked network is told of each place, added to the input of each of its blocks
+            ``[layers, B, L, H]``, see ``control.hints``.
     """
 
     exact = False
@@ -59,6 +61,7 @@ class Prepared:
     weighs = False
     looks = False
     tags: Sequence[Sequence[str]] | None = None
+    hints: Tensor | None = None
 
     @property
     def home(self) -> str:

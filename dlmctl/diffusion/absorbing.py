@@ -37,6 +37,7 @@ class Absorbing:
         tags: a label for each position ``[B, L]``, 0 where none is given; for models that take them.
         context: a prompt before each row; for models that take one.
         given: ids of words ``[B, L]`` that stand from the start, -1 at places to be written.
+        hints: what is added to the input of each block of the network ``[layers, B, L, H]``.
 
     Attributes:
         nats: -log p of the words so far ``[B]``, each when it was written.
@@ -52,9 +53,11 @@ class Absorbing:
         tags: Tensor | None = None,
         context: Context | None = None,
         given: Tensor | None = None,
+        hints: Tensor | None = None,
     ) -> None:
         self.model, self.vocabulary, self.walk, self.settings = model, vocabulary, walk, settings
         self.schedule, self.tags, self.context, self.given = iter(schedule), tags, context, given
+        self.hints = hints
         self.nats: Tensor | None = None
         self.free: Tensor | None = None
         self.attended: Tensor | None = None
@@ -81,7 +84,8 @@ class Absorbing:
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         """Logits with the words that stand for certain (Sahoo et al. 2024, section 3.2.3)."""
         mask = self.attended if self.model.hides_padding else mask
-        logits = widened(self.model.logits(x, attention_mask=mask, aligned=self.tags, context=self.context))
+        found = self.model.logits(x, attention_mask=mask, aligned=self.tags, context=self.context, hints=self.hints)
+        logits = widened(found)
         logits = with_certain(logits, x, self.model.mask_id)
         return Prediction(lambda: self.soft(logits.softmax(-1)), logits)
 

@@ -122,6 +122,7 @@ class MaskedLM(MaskedModel):
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
         context: Context | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
         """As ``MaskedModel.logits``.
 
@@ -130,7 +131,7 @@ class MaskedLM(MaskedModel):
         """
         if context is not None:
             raise ValueError("this model takes no context")
-        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned)
+        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned, hints=hints)
         return self.denoiser.logits(hidden, positions)[..., : self.config.vocab_size]
 
     def nats(
@@ -141,9 +142,10 @@ class MaskedLM(MaskedModel):
         *,
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
         """As ``MaskedModel.nats``; the scores of all words stand for a few positions at a time."""
-        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned)
+        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned, hints=hints)
         head = WordHead(self.denoiser.model.embed_tokens.weight, words=self.config.vocab_size)
         return token_nats(hidden.flatten(0, 1).index_select(0, positions), head, targets)
 
@@ -193,6 +195,7 @@ def masked_nats(
     most: int | None = None,
     attention_mask: Tensor | None = None,
     aligned: Tensor | None = None,
+    hints: Tensor | None = None,
 ) -> Tensor:
     """Weighted cross-entropy of the masked words of each row ``[B]``, in nats.
 
@@ -207,7 +210,7 @@ def masked_nats(
     real, at = at >= 0, at.clamp(min=0)
     canvas = noised(ids, masked, model.mask_id)
     targets = ids.flatten().index_select(0, at)
-    nats = model.nats(canvas, at, targets, attention_mask=attention_mask, aligned=aligned)
+    nats = model.nats(canvas, at, targets, attention_mask=attention_mask, aligned=aligned, hints=hints)
     rows = at // ids.shape[1]
     weighted = nats * torch.where(real, weights.index_select(0, rows), 0.0).to(nats)
     return torch.zeros(len(ids), dtype=nats.dtype, device=nats.device).index_add(0, rows, weighted)

@@ -82,6 +82,7 @@ class MaskedModel(nn.Module):
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
         context: Context | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
         """Scores of the tokens ``[B, L, V]`` behind the masks of ``canvas [B, L]``, at least float32.
 
@@ -91,6 +92,7 @@ class MaskedModel(nn.Module):
             attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
             aligned: the label of each position ``[B, L]``, of models that take them.
             context: a prompt before each row, of models that take one.
+            hints: what is added to the input of each block ``[layers, B, L, H]``, of models that take such.
         """
         raise NotImplementedError
 
@@ -102,10 +104,11 @@ class MaskedModel(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy in nats of the tokens ``targets [N]`` at ``positions [N]`` of ``canvas [B, L]``: ``[N]``.
 
         Arguments as of ``logits``.
         """
-        logits = self.logits(canvas, positions, attention_mask=attention_mask, aligned=aligned)
+        logits = self.logits(canvas, positions, attention_mask=attention_mask, aligned=aligned, hints=hints)
         return F.cross_entropy(logits, targets, reduction="none")

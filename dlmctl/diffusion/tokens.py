@@ -87,6 +87,7 @@ class TokenLM(MaskedModel):
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
         context: Context | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
         """As ``MaskedModel.logits``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
 

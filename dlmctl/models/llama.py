@@ -156,16 +156,17 @@ class LlamaTrunk(nn.Module):
         device = self.embed_tokens.weight.device
         self.cosines, self.sines = (table.to(device) for table in rotations(self.config))
 
-    def forward(self, h: Tensor, mask: Tensor | None) -> Tensor:
-        """``h [B, L, H]``, the embedded input, and ``mask [B, 1, 1, L]``, to hidden states ``[B, L, H]``."""
+    def forward(self, h: Tensor, mask: Tensor | None, hints: Tensor | None = None) -> Tensor:
+        """``h [B, L, H]``, the embedded input, and ``mask [B, 1, 1, L]``, to hidden states ``[B, L, H]``; ``hints``
+        as of ``LlamaDenoiser``."""
         length = h.shape[1]
         rotation = self.cosines[:length], self.sines[:length]
-        packing = Packing.of(self, h) if mask is None else None
+        packing = Packing.of(self, h) if mask is None and hints is None else None
         if packing is not None:
             h, mask = packing.pack(h), packing.mask(h)
             rotation = rotation[0].repeat(packing.together, 1), rotation[1].repeat(packing.together, 1)
-        for block in self.layers:
-            h = block(h, rotation, mask)
+        for number, block in enumerate(self.layers):
+            h = block(h if hints is None else h + hints[number].to(h.dtype), rotation, mask)
         return self.norm(h if packing is None else packing.unpack(h))
 
 
@@ -211,6 +212,7 @@ class LlamaDenoiser(nn.Module):
         inputs_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
+        hints: Tensor | None = None,
     ) -> Tensor:
         """Hidden states ``[B, L, H]`` of every position.
 
@@ -219,6 +221,7 @@ class LlamaDenoiser(nn.Module):
             inputs_embeds: ``[B, L, H]`` in place of ``ids``, such as expected embeddings.
             attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
             aligned: the label of each position ``[B, L]``, 0 where none is given.
+            hints: what is added to the input of each block ``[layers, B, L, H]``, see ``models.hints``.
 
         Raises:
             ValueError: neither or both of ids and embeddings, a sequence beyond ``max_length``, or labels for a model
@@ -233,7 +236,7 @@ class LlamaDenoiser(nn.Module):
             if self.tag_embed is None:
                 raise ValueError("this model takes no labels of positions")
             h = h + self.tag_embed(aligned)
-        return self.model(h, None if attention_mask is None else attention_mask[:, None, None])
+        return self.model(h, None if attention_mask is None else attention_mask[:, None, None], hints)
 
     def logits(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
         """Scores of the words, float32 at least, for hidden states ``[B, L, H]``: ``[B, L, vocabulary]``.

@@ -159,6 +159,8 @@ def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> L
     wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
     if wanted is None and model.counts_words:
         wanted = 1, model.config.length - SPECIAL
+    if lengths is None and plan.control is not None:
+        lengths = plan.control.lengths_of(draw.sample, model.config.length - SPECIAL)
     return _on_positions(plan, lay_out(model.config, wanted, draw, lengths))
 
 

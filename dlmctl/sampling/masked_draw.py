@@ -58,7 +58,7 @@ def draw_masked(
     schedule = _schedule(steps, int(places.max()), sampler.block)
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
     kind = UniformWalk if model.family == "uniform" else Absorbing
-    family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given)
+    family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(control))
     guidance = plan.guidance, sampler
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
@@ -138,6 +138,13 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
         what = f"{sampler.name!r} is a sampler of latents, and this model is a masked one."
         raise RecipeError(what, where="sampler.name", remedy=f"Take auto or one of {', '.join(WALKS)}.")
     return sampler.name
+
+
+def hints_of(control: PreparedAll | None) -> Tensor | None:
+    """What all controls tell the network ``[layers, B, L, H]``, each by its weight; None where none says anything."""
+    parts = control.parts if control is not None else []
+    found = [part.weight * part.prepared.hints for part in parts if part.prepared.hints is not None]
+    return sum(found[1:], start=found[0]) if found else None
 
 
 def aligned_tags(model: MaskedModel, control: PreparedAll | None, layouts: Layouts) -> Tensor | None:

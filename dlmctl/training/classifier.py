@@ -27,6 +27,7 @@ from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
+from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import fit
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
@@ -139,12 +140,13 @@ def train_control(
 ) -> Path:
     """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
 
-    For a masked model over words, what can be counted is, and nothing is trained; see ``count_control``.
+    For a masked model over words, what can be counted is (``count_control``) and, where ``out`` is given, hints are
+    trained.
 
     Args:
         control: one with ``Labels``.
         data: a prepared data set with the model's vocabulary.
-        out: folder of the run (metrics, checkpoint); None where evidence is counted.
+        out: folder of the run (metrics, checkpoint); None where evidence is counted, and nothing else.
         label: the field of the data that holds the labels, for controls that take them from there.
         name: of the weights, where a model has several of one control.
         judge: the tagger or parser that labels the texts which the data gives no tags or tree, where not the bundled.
@@ -157,7 +159,10 @@ def train_control(
         UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
     """
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
-        return count_control(control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences)
+        hints = None if out is None else HintRun(config, out, resume)
+        return count_control(
+            control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints
+        )
     if out is None:
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)

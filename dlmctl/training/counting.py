@@ -10,19 +10,29 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
-from dlmctl.checkpoint.control_weights import find_control_folder, new_control_folder, save_control_files
+from dlmctl.checkpoint.control_weights import (
+    EMBEDDINGS,
+    embedding_digest,
+    find_control_folder,
+    new_control_folder,
+    save_control_files,
+)
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, labels_of
-from dlmctl.control.evidence.beside import save_evidence
+from dlmctl.control.evidence.beside import Counted, save_evidence
 from dlmctl.control.evidence.table import CountTable
+from dlmctl.control.hints import CONFIG, HINTS
 from dlmctl.control.labels import LabelledText, Labels, require_heeded
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, UserError
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_words
+from dlmctl.training.hints import HintRun, Told, train_hints
 
 
 def require_words_of(pretrained: Pretrained, data: Path) -> None:
@@ -59,10 +69,12 @@ def count_control(
     name: str | None = None,
     judge: str | None = None,
     sentences: int | None = None,
+    hints: HintRun | None = None,
 ) -> Path:
     """Count a control's evidence in the training split of a prepared data set, and save it beside the model.
 
     Args:
+        hints: how to train what the model is told besides (``training.hints``); it is not if None.
         sentences: at most so many rows, spread over all; without those that have an unknown word, which a parser would
             take for a name, unless the data itself has the labels.
 
@@ -85,18 +97,34 @@ def count_control(
     require_words_of(pretrained, data)
     words = cast("WordTokenizer", pretrained.tokenizer)
     data_of = partial(text_of, tokenizer=words, label=label, judge=judge)
-    text = _some(data_of(load_split(data, "train")), sentences)
+    every = data_of(load_split(data, "train"))
+    text = _some(every, sentences)
     require_heeded(kind, text)
     learned, found = kind.counted(text, words)
     held_out = learned.held_out(data_of(load_split(data, "valid")))
     cells = sum(len(table.counts) for table in found.values() if isinstance(table, CountTable))
     card = {"control": control.name, "counted": {"texts": len(text.sentences), "cells": cells}, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
-    labels = learned.to_json()
-    save_control_files(
-        lambda staging: save_evidence(found, staging), folder, card, {} if labels is None else {LABELS_FILE: labels}
-    )
+    told = None if hints is None else train_hints(learned, pretrained, every, hints)
+    if hints is not None and told is not None:
+        card |= {"training": hints.loop.model_dump(), EMBEDDINGS: embedding_digest(pretrained.model)}
+        card["validation"] = {**held_out, **told.figures}
+    _save(folder, card, learned, found, told)
     return folder
+
+
+def _save(folder: Path, card: dict[str, Any], learned: Labels, found: Counted, told: Told | None) -> None:
+    labels = learned.to_json()
+    files = {} if labels is None else {LABELS_FILE: labels}
+    if told is not None:
+        files[CONFIG] = told.shape.model_dump()
+
+    def write(staging: Path) -> None:
+        save_evidence(found, staging)
+        if told is not None:
+            write_shards(told.state, staging, HINTS, torch.float16)
+
+    save_control_files(write, folder, card, files)
 
 
 def _some(text: LabelledText, most: int | None) -> LabelledText:

@@ -100,7 +100,7 @@ def fit_bag(
     size: int,
     *,
     weights: Tensor | None = None,
-    penalty: float = 1e-5,
+    penalty: float = 5e-5,
     steps: int = 500,
     batch: int = 1024,
     lr: float = 0.05,

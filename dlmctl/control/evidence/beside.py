@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dlmctl.checkpoint.control_weights import check_control_files, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
@@ -14,7 +14,14 @@ from dlmctl.control.evidence.table import CountTable, fingerprint, load_table, s
 from dlmctl.control.state import BatchContext
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
-Counted = Mapping[str, CountTable | Bag]
+
+class Writes(Protocol):
+    """Evidence of another form, which writes itself."""
+
+    def save(self, path: Path) -> None: ...
+
+
+Counted = Mapping[str, CountTable | Bag | Writes]
 """Evidence by the names of its files."""
 
 
@@ -79,5 +86,7 @@ def save_evidence(counted: Counted, folder: Path) -> None:
     for file, found in counted.items():
         if isinstance(found, Bag):
             save_bag(found, folder / file)
-        else:
+        elif isinstance(found, CountTable):
             save_table(found, folder / file)
+        else:
+            found.save(folder / file)

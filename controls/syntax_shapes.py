@@ -1,0 +1,157 @@
+"""Shapes of sentences: constituency trees without words and tags, which say how long texts are that have some spans.
+
+A few spans leave open how many words a text has. A constituent asked to end at some word is closed there by what stands
+behind it: in most texts that have it by the end of the sentence. So lengths are drawn like those of the training text
+that has the spans.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save
+
+from dlmctl.annotators.trees import JOIN, ROOTS, Span, Tree
+from dlmctl.checkpoint.control_weights import check_control_files
+from dlmctl.control.evidence.table import AGAIN, FORMAT, Ints, read_arrays
+from dlmctl.errors import ModelError
+from dlmctl.text.files import require_file
+
+# Shapes that are kept, the most frequent ones; the symbols of a closing bracket and of a word, those of phrases follow;
+# and the most bytes that a file may unpack to.
+MOST_SHAPES, CLOSE, WORD, FIRST_PHRASE, MOST_BYTES = 20_000, 0, 1, 2, 1 << 26
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """Trees as symbols one after the other: ``WORD``, a phrase that opens, and ``CLOSE``.
+
+    Args:
+        phrases: names of the symbols from ``FIRST_PHRASE`` on.
+        symbols: of all trees ``[N]``; counts: how often each tree was seen ``[trees]``.
+    """
+
+    phrases: tuple[str, ...]
+    symbols: NDArray[np.uint8]
+    counts: Ints
+
+    @cached_property
+    def depth(self) -> Ints:
+        """How many phrases are open behind each symbol ``[N]``."""
+        opened = (self.symbols >= FIRST_PHRASE).astype(np.int64)
+        return np.cumsum(opened - (self.symbols == CLOSE))
+
+    @cached_property
+    def starts(self) -> Ints:
+        """Where each tree starts, and the end of the last ``[trees + 1]``."""
+        return np.concatenate([[0], np.flatnonzero(self.depth == 0) + 1])
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """Words of each tree ``[trees]``."""
+        words = np.concatenate([[0], np.cumsum(self.symbols == WORD)])
+        return np.diff(words[self.starts])
+
+    @cached_property
+    def constituents(self) -> Ints:
+        """Tree, first word, last word and phrase of every constituent ``[M, 4]``, outer ones before inner ones."""
+        closed = self.symbols == CLOSE
+        at = np.flatnonzero(self.symbols != WORD)
+        # On each level brackets open and close in turn.
+        pairs = at[np.argsort((self.depth + closed)[at], kind="stable")].reshape(-1, 2)
+        pairs = pairs[np.argsort(pairs[:, 0])]
+        tree = np.searchsorted(self.starts, pairs[:, 0], side="right") - 1
+        words = np.concatenate([[0], np.cumsum(self.symbols == WORD)])
+        first, behind = (words[pairs[:, end]] - words[self.starts[tree]] for end in (0, 1))
+        return np.stack([tree, first, behind - 1, self.symbols[pairs[:, 0]].astype(np.int64) - FIRST_PHRASE], -1)
+
+    def having(self, spans: Sequence[Span]) -> Ints:
+        """The trees that have all these spans."""
+        found, cells = np.arange(len(self.counts)), self.constituents
+        for start, end, label in spans:
+            here = cells[(cells[:, 1] == start) & (cells[:, 2] == end)]
+            chains = groupby(zip(here[:, 0].tolist(), here[:, 3].tolist(), strict=True), key=itemgetter(0))
+            met = [tree for tree, chain in chains if JOIN.join(self.phrases[phrase] for _, phrase in chain) == label]
+            found = np.intersect1d(found, np.array(met, np.int64))
+        return found
+
+    def lengths_having(self, spans: Sequence[Span], most: int) -> tuple[float, ...]:
+        """How often trees of 0 to ``most`` words that have all these spans were seen."""
+        found = self.having(spans)
+        return tuple(np.bincount(self.lengths[found], self.counts[found], most + 1)[: most + 1].tolist())
+
+    def save(self, path: Path) -> None:
+        """Write them as safetensors, the symbols packed by zlib."""
+        packed = np.frombuffer(zlib.compress(self.symbols.tobytes(), 9), np.uint8)
+        arrays = {"symbols": packed, "counts": self.counts.astype(np.uint32)}
+        about = {"format": FORMAT, "phrases": self.phrases}
+        path.write_bytes(save(arrays, {"evidence": json.dumps(about, ensure_ascii=False)}))
+
+
+def shapes_of(trees: Iterable[Tree]) -> Shapes:
+    """The most frequent shapes of these trees."""
+    seen = Counter(tuple(_symbols(tree)) for tree in trees)
+    # A word alone is no shape, nor are several phrases side by side at the root.
+    kept = [(shape, count) for shape, count in seen.most_common() if shape[:1] not in ((), (WORD,))][:MOST_SHAPES]
+    phrases = sorted({symbol for shape, _ in kept for symbol in shape if isinstance(symbol, str)})
+    number = {name: at for at, name in enumerate(phrases[: 256 - FIRST_PHRASE], start=FIRST_PHRASE)}
+    kept = [(shape, count) for shape, count in kept if all(isinstance(one, int) or one in number for one in shape)]
+    symbols = [one if isinstance(one, int) else number[one] for shape, _ in kept for one in shape]
+    counts = np.array([count for _, count in kept], np.int64)
+    return Shapes(tuple(number), np.array(symbols, np.uint8), counts)
+
+
+def _symbols(tree: Tree) -> Iterator[int | str]:
+    if tree.label in ROOTS and tree.children:
+        if len(tree.children) == 1:
+            yield from _symbols(tree.children[0])
+    elif not tree.children:
+        yield WORD
+    else:
+        yield tree.label
+        for child in tree.children:
+            yield from _symbols(child)
+        yield CLOSE
+
+
+def shapes_beside(path: Path | None) -> Shapes | None:
+    """The shapes in a file, read once; None where there is none.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    return None if path is None else _shapes(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _shapes(path: Path, _written: int) -> Shapes:
+    check_control_files(path.parent)
+    require_file(path, remedy=AGAIN)
+    try:
+        return _restored(*read_arrays(path))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ModelError(f"the shapes are damaged: {reason!r}.", where=str(path), remedy=AGAIN) from None
+
+
+def _restored(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Shapes:
+    phrases = tuple(str(name) for name in about["phrases"])
+    symbols = np.frombuffer(zlib.decompressobj().decompress(arrays["symbols"].tobytes(), MOST_BYTES), np.uint8)
+    shapes = Shapes(phrases, symbols, arrays["counts"].astype(np.int64))
+    if len(symbols) and (shapes.depth.min() < 0 or shapes.depth[-1] or symbols.max() >= FIRST_PHRASE + len(phrases)):
+        raise ValueError("the brackets do not match")
+    if len(shapes.lengths) != len(shapes.counts) or not shapes.lengths.all():
+        raise ValueError("the counts do not fit the trees")
+    return shapes
