@@ -43,7 +43,7 @@ class Control(Generic[P]):
 
     Attributes:
         Labels: of a control with a classifier to train, what the classifier learns (``dlmctl.control.labels``).
-        weight: a share of the guidance; a class may bring its own, which a recipe's ``weight`` then multiplies.
+        weight: a share of the guidance; a class may bring its own, which a recipe's ``weight`` multiplies.
         by_rejection: whether texts that fail are to be drawn again where nothing is said, as nothing guides them.
         places: of samples that are not dealt a set in turn, which one they have.
     """
@@ -97,8 +97,7 @@ class Control(Generic[P]):
         return [self.check(one, words) for one, words in zip(params, texts, strict=True)]
 
     def checks_aside(self) -> bool:
-        """Whether checks may run in a thread of their own while a GPU draws: they use the processor only, and nothing
-        that is bound to the thread that made it."""
+        """Whether checks may run in another thread while a GPU draws: they use the processor, and nothing bound to one."""
         return False
 
     def under_not(self) -> Control[P]:
@@ -147,9 +146,7 @@ class Control(Generic[P]):
         return found
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
-        """How likely each number of words from 0 to ``most`` is of texts that have what is asked of a sample, up to a
-        factor; None where that is not known, and the model's own numbers count."""
-        return None
+        """How often texts with what a sample asks have 0 to ``most`` words; None to go by the model's own numbers."""
 
     def load_from(self, model: Pretrained) -> None:
         """``attach``, of which a fault of the author's code is a UserError too."""
@@ -288,8 +285,7 @@ class All(Composite):
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
         """Those of the first part that has any."""
-        found = (part.lengths_of(sample, most) for part in self.parts)
-        return next((one for one in found if one is not None), None)
+        return next((found for part in self.parts if (found := part.lengths_of(sample, most)) is not None), None)
 
     def ready(self, batch: BatchContext[Any]) -> PreparedAll:
         return PreparedAll(self._ready(batch))

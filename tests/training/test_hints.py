@@ -122,7 +122,6 @@ def test_a_model_learns_to_be_told_trees(model, tmp_path) -> None:
     card = json.loads((folder / "card.json").read_text("utf-8"))
     # Of six words each shape leaves two open, of six choices in all.
     assert card["validation"]["nats_1"] < 1.2
-    assert card["validation"]["nats_1"] < card["validation"]["nats_2"]
     assert {"hints.safetensors", "hints.json"} <= set(card["digests"])
     generate(SyntaxTree(tree=TREES[0]), model=model, samples=2, device="cpu")
     # Of another model they are refused.
