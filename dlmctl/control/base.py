@@ -97,7 +97,7 @@ class Control(Generic[P]):
         return [self.check(one, words) for one, words in zip(params, texts, strict=True)]
 
     def checks_aside(self) -> bool:
-        """Whether checks may run in another thread while a GPU draws: they use the processor, and nothing bound to one."""
+        """Whether checks may run in another thread while a GPU draws: they use the processor, and no thread's state."""
         return False
 
     def under_not(self) -> Control[P]:
