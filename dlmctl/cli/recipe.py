@@ -51,6 +51,36 @@ def new(
     file.write_text(text, "utf-8")
     typer.echo(f"{file} written, and {file.with_name(SCHEMA_FILE)} for editors. Draw from it with:")
     typer.echo(f"dlmctl generate --recipe {file}")
+    if settings.get("controls"):
+        _tell_what_stands_against(file)
+
+
+def _tell_what_stands_against(file: Path) -> None:
+    """Say on stderr what keeps a new recipe from being drawn, and which bundled models have the weights it asks for."""
+    from dlmctl.checkpoint.bundled import bundled_names, bundled_path
+    from dlmctl.control.registry import find_control
+    from dlmctl.errors import UserError
+    from dlmctl.generation.diagnose import validate_recipe
+    from dlmctl.recipe.load import load_recipe
+    from dlmctl.recipe.recipe import COMBINATIONS, every
+
+    recipe, origin = load_recipe(str(file))
+    names = sorted({spec.name for spec in every(recipe.control_specs())} - set(COMBINATIONS))
+    learned = [name for name in names if find_control(name).Labels is not None]
+    if not learned or recipe.targets is not None:
+        return
+    try:
+        validate_recipe(recipe, origin)
+    except UserError as error:
+        typer.echo(f"Not yet: {error}", err=True)
+        folders = {model: bundled_path("models", model) for model in bundled_names("models")}
+        able = [
+            model
+            for model, folder in folders.items()
+            if folder is not None and all((folder / "controls" / name).is_dir() for name in learned)
+        ]
+        if able and recipe.model not in able:
+            typer.echo(f"Of the bundled models {', '.join(able)} can: give --model {able[0]}.", err=True)
 
 
 def _asked() -> dict[str, Any]:
