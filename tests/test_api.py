@@ -147,7 +147,7 @@ def test_controls_in_a_recipe_are_written_as_in_yaml():
     controls = [Length(words=4) * 0.5, ~Avoid(words=["no"]), Contains("pub") | (many & Contains("bar")), Even() * 3]
     recipe = Recipe(controls=controls)
     entries = recipe.model_dump()["controls"]
-    assert entries[0] == {"length": {"words": 4, "tolerance": 0}, "weight": 0.5}
+    assert entries[0] == {"length": {"words": 4}, "weight": 0.5}
     assert list(entries[1]) == ["not"]
     assert [list(part) for part in entries[2]["any"]] == [["contains"], ["all"]]
     assert [params["words"] for params in entries[2]["any"][1]["all"][0]["length"]] == [4, 6]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import Split, load_split
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
@@ -53,8 +53,10 @@ def evaluate_samples(
     Raises:
         UserError: the scorer or the data set is missing.
     """
-    nats = nats_of(pretrained, scorer or pretrained.folder / "scorer")
-    assert nats is not None
+    nats = nats_of(pretrained, scorer)
+    if nats is None:
+        remedy = "Make one with `dlmctl train scorer`, or name one with --scorer."
+        raise ModelError("no scorer here.", where=str(pretrained.folder / "scorer"), remedy=remedy)
     tokenizer = pretrained.tokenizer
     training = sentences_of(load_split(data, "train", tokenizer), tokenizer)
     valid = sentences_of(load_split(data, "valid", tokenizer), tokenizer)

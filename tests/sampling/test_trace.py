@@ -11,6 +11,7 @@ from controls import Contains, Infill, Length, Pos
 from dlmctl.annotators.tagging import UPOS_TAGS
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.kept import Kept
+from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import UserError
 from dlmctl.generation.generate import generate
@@ -97,8 +98,24 @@ def test_texts_that_left_early_are_traced_up_to_there(pretrained):
     assert all(trace.words[-2] == trace.words[-1] for trace in result.trace.values() if len(trace) < 13)
 
 
+class Silent(Prepared):
+    """Holds words by ruling out what they may not be, here nothing, and has no energy."""
+
+    exact = True
+
+    def restrict(self, logits):
+        return logits
+
+
+class Quiet(Kept):
+    name = "quiet"
+
+    def prepare(self, batch):
+        return Silent()
+
+
 def test_controls_without_an_energy_are_left_out(masked):
-    control = Kept(words=["the", None, None]) & Length(3)
+    control = Quiet(words=["the", None, None]) & Length(3)
     assert set(generate(control, model=masked, samples=1, trace=True, device="cpu").trace[0].energies) == {"length"}
     assert generate(model=masked, samples=1, trace=True, device="cpu").trace[0].energies == {}
 
