@@ -6,7 +6,7 @@ end. The prompt is read once by an encoder; the network is also told its last pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
-from dlmctl.diffusion.masked_base import MaskedModel
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import drawn
@@ -46,7 +46,7 @@ class CanvasSettings(NamedTuple):
 class CanvasLM(MaskedModel):
     """A DiffusionGemma with the weights of a checkpoint. It has no MASK: ``mask_id`` is the id of no token."""
 
-    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "canvas"
+    family: ClassVar[MaskedFamily] = "canvas"
     config: TokenConfig
 
     def __init__(self, config: TokenConfig, network: DiffusionGemmaForBlockDiffusion, canvas: CanvasSettings) -> None:

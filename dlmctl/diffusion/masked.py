@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import Context, MaskedModel, TextSettings
+from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, TextSettings
 from dlmctl.diffusion.masking import mask_by_count, shares
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
@@ -78,7 +78,7 @@ class MaskedLM(MaskedModel):
     Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
     """
 
-    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "masked"
+    family: ClassVar[MaskedFamily] = "masked"
     # How many words a text has the network is told.
     counts_words = True
     config: MaskedConfig
@@ -244,10 +244,11 @@ def counted_nats(
     *,
     attention_mask: Tensor | None = None,
     aligned: Tensor | None = None,
+    hints: Tensor | None = None,
 ) -> Tensor:
     """``Nats`` of masked models, by uniform numbers ``share [B]`` and ``order [B, L]``; see ``mask_by_count``."""
     masked, weights = mask_by_count(places, share, order)
-    return masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned)
+    return masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned, hints=hints)
 
 
 @torch.no_grad()

@@ -8,6 +8,9 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# By their names the presets and the ways to draw are found.
+MaskedFamily = Literal["masked", "tokens", "canvas", "uniform"]
+
 
 class Context(NamedTuple):
     """The tokens of a prompt before each row of a batch, at the right end of ``ids [B, P]``.
@@ -44,7 +47,7 @@ class TextSettings(Protocol):
 class MaskedModel(nn.Module):
     """A network that predicts the tokens behind the masks of a canvas, and the vocabulary it speaks."""
 
-    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]]
+    family: ClassVar[MaskedFamily]
     # Texts of different lengths may share a batch.
     takes_mask = True
     # Whether the network is told how many words a text has.

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import Context, MaskedModel
+from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel
 from dlmctl.models.numerics import widened
 
 
@@ -52,7 +52,7 @@ class TokenLM(MaskedModel):
         network: a module that is a ``Network``.
     """
 
-    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "tokens"
+    family: ClassVar[MaskedFamily] = "tokens"
     config: TokenConfig
 
     def __init__(self, config: TokenConfig, network: nn.Module) -> None:

@@ -7,7 +7,7 @@ no words and stand; the network is told the time, which no mask shows here.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from dlmctl.diffusion.absorbing import Absorbing
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.diffusion.masked_base import MaskedFamily
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import drawn, word_weights
 from dlmctl.models.numerics import widened
@@ -48,7 +49,7 @@ class UniformLM(MaskedLM):
     ``mask_id`` is the id of no word, and its embedding is not used.
     """
 
-    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "uniform"
+    family: ClassVar[MaskedFamily] = "uniform"
     config: UniformConfig
 
     def __init__(self, config: UniformConfig) -> None:

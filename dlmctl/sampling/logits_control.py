@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.absorbing import Absorbing, with_certain
-from dlmctl.diffusion.masked_base import MaskedModel
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
@@ -163,7 +163,7 @@ class LogitsControl:
 class _Standing(MaskedModel):
     """What a control may ask of a model that is run elsewhere."""
 
-    family: ClassVar[Literal["masked", "tokens", "canvas", "uniform"]] = "tokens"
+    family: ClassVar[MaskedFamily] = "tokens"
     config: TokenConfig
 
     def __init__(

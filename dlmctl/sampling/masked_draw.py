@@ -21,7 +21,7 @@ from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.graphs import pays
 from dlmctl.sampling.particles import particles_for
 from dlmctl.sampling.plan import Finished, Plan, Preparing
-from dlmctl.sampling.steering import Steered
+from dlmctl.sampling.steering import Steered, weighted_sum
 from dlmctl.sampling.trace import Recorder
 from dlmctl.sampling.walk import OnStep, walk
 from dlmctl.text.tokenizer import Tokenizer
@@ -142,9 +142,7 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
 
 def hints_of(control: PreparedAll | None) -> Tensor | None:
     """What all controls tell the network ``[layers, B, L, H]``, each by its weight; None where none says anything."""
-    parts = control.parts if control is not None else []
-    found = [part.weight * part.prepared.hints for part in parts if part.prepared.hints is not None]
-    return sum(found[1:], start=found[0]) if found else None
+    return None if control is None else weighted_sum(control.parts, lambda prepared: prepared.hints)
 
 
 def aligned_tags(model: MaskedModel, control: PreparedAll | None, layouts: Layouts) -> Tensor | None:

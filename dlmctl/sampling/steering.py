@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dlmctl.control.prepared import Part, PreparedAll
+from dlmctl.control.prepared import Part, Prepared, PreparedAll
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Family, Moved, Prediction
 from dlmctl.diffusion.layout import Layouts, banned_tokens
@@ -50,10 +50,16 @@ def by_gradient(part: Part) -> bool:
     return part.prepared.gradient_too or (part.prepared.evidence is None and not part.prepared.weighs)
 
 
+def weighted_sum(parts: Sequence[Part], of: Callable[[Prepared], Tensor | None]) -> Tensor | None:
+    """The sum of what several parts have, each by its weight; None where none has any."""
+    pairs = [(part.weight, of(part.prepared)) for part in parts]
+    found = [weight * one for weight, one in pairs if one is not None]
+    return sum(found[1:], start=found[0]) if found else None
+
+
 def evidence_of(parts: Sequence[Part]) -> Tensor | None:
     """The weighted evidence of several parts ``[B, L, V]``, None where none has any."""
-    found = [part.weight * part.prepared.evidence for part in parts if part.prepared.evidence is not None]
-    return sum(found[1:], start=found[0]) if found else None
+    return weighted_sum(parts, lambda prepared: prepared.evidence)
 
 
 class Steered:

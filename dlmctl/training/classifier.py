@@ -28,7 +28,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
-from dlmctl.training.loop import fit
+from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
@@ -37,7 +37,7 @@ NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 VALIDATION_ROWS = 512
 
 
-class ControlTask:
+class ControlTask(StatelessTask):
     """A control's classifier, for the training loop.
 
     Raises:
@@ -114,15 +114,6 @@ class ControlTask:
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return figures["loss"]
-
-    def samples(self, model: nn.Module) -> list[str]:
-        return []
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        pass
 
 
 def train_control(

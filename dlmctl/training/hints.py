@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,12 +18,12 @@ from dlmctl.control.hints import Ask, fill
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.datasets.dataset import BatchPlan, Split, padded, stream
 from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.diffusion.masked import MaskedLM, Noise, attended, masked_nats, word_places
-from dlmctl.diffusion.masking import mask_by_count, shares
+from dlmctl.diffusion.masked import MaskedLM, Noise, attended, counted_nats, word_places
+from dlmctl.diffusion.masking import shares
 from dlmctl.errors import DataError
 from dlmctl.models.hints import Hints, HintsConfig
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.loop import fit
+from dlmctl.training.loop import StatelessTask, fit
 
 # Rarer features are accidents of the judge that nobody asks for; and most that a place has.
 MIN_COUNT, MOST_FEATURES = 10, 24
@@ -95,14 +95,12 @@ def asked_of(
     return Asked(Split(np.concatenate(ids), offsets), features, labels)
 
 
-class HintTask:
+class HintTask(StatelessTask):
     """Hints for a frozen masked model, for the training loop.
 
     Args:
         train, valid: examples, with at least one way of asking.
     """
-
-    grid = None
 
     def __init__(
         self, config: LoopConfig, shape: HintsConfig, pretrained: Pretrained, train: Asked, valid: Asked
@@ -147,9 +145,9 @@ class HintTask:
         mask = attended(ids, self.tokenizer)
         tags = None if batch.tags is None else batch.tags.to(device)
         places = word_places(ids, self.tokenizer)
-        masked, weights = mask_by_count(places, shares(len(ids), noise.offset.to(device)), noise.order.to(device))
+        share, order = shares(len(ids), noise.offset.to(device)), noise.order.to(device)
         hints = model(features, mask)
-        nats = masked_nats(self.lm, ids, masked, weights, attention_mask=mask, aligned=tags, hints=hints)
+        nats = counted_nats(self.lm, ids, places, share, order, attention_mask=mask, aligned=tags, hints=hints)
         return nats, places.sum()
 
     @torch.no_grad()
@@ -170,15 +168,6 @@ class HintTask:
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return figures["nats"]
-
-    def samples(self, model: nn.Module) -> list[str]:
-        return []
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 class HintRun(NamedTuple):

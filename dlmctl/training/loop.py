@@ -68,6 +68,21 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
+class StatelessTask:
+    """Base of tasks that keep nothing from step to step, and show no table and no texts unless they say otherwise."""
+
+    grid: Grid | None = None
+
+    def samples(self, model: nn.Module) -> list[str]:
+        return []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
 class TaskLoss(nn.Module):
     """A task's loss as one forward pass, so that whatever wraps it (DDP, autocast) sees all that the model does."""
 

@@ -34,6 +34,7 @@ from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.loop import StatelessTask
 from dlmctl.training.rows import Rows, sent
 from dlmctl.training.word_tags import WordTags, given
 
@@ -67,7 +68,7 @@ class MaskedBatch(NamedTuple):
     full: bool = False
 
 
-class MaskedTask:
+class MaskedTask(StatelessTask):
     """A masked diffusion LM over a prepared data set, for the training loop.
 
     Args:
@@ -76,8 +77,6 @@ class MaskedTask:
     Raises:
         DataError: the data set is none, is packed in blocks, or lacks the labels that ``config.tags`` names.
     """
-
-    grid = None
 
     def __init__(self, config: MaskedTrainingConfig, data: Path) -> None:
         self.config = config
@@ -196,12 +195,6 @@ class MaskedTask:
         """Write a trained model with all that belongs to it."""
         save_pretrained(cast("MaskedLM", model), self.tokenizer, folder)
         write_known_texts(folder, texts_in(self.train, self.tokenizer))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 def _count_rows_with(split: Split, word: int) -> np.ndarray:

@@ -36,7 +36,7 @@ from dlmctl.datasets.conllu import TaggedSentence
 from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.errors import DataError
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.loop import fit
+from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.tagger import fit_crf, read_conllu
 
 # Values of a feature, and labels, that are rarer than this in training are not told apart.
@@ -68,15 +68,13 @@ class ParserTrainingConfig(BaseModel):
     loop: LoopConfig
 
 
-class ParserTask:
+class ParserTask(StatelessTask):
     """A parser for a treebank, for the training loop.
 
     Args:
         train, dev: trees.
         tags: the UPOS tags of their sentences.
     """
-
-    grid = None
 
     def __init__(
         self,
@@ -165,15 +163,6 @@ class ParserTask:
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return -figures["f1"]
-
-    def samples(self, model: nn.Module) -> list[str]:
-        return []
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        pass
 
 
 def words_of(tree: Tree) -> list[str]:

@@ -15,7 +15,7 @@ from dlmctl.datasets.dataset import BatchPlan, load_splits, padded, stream
 from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.loop import fit
+from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
 
@@ -41,15 +41,13 @@ class ScorerConfig(BaseModel):
     loop: LoopConfig
 
 
-class ScorerTask:
+class ScorerTask(StatelessTask):
     """An autoregressive model of a prepared data set, for the training loop.
 
     Args:
         data: folder of a prepared data set with the splits ``train`` and ``valid``, one sentence a row
             (packing ``pad``).
     """
-
-    grid = None
 
     def __init__(self, config: ScorerConfig, data: Path) -> None:
         self.config = config
@@ -94,12 +92,6 @@ class ScorerTask:
                 logits = model(input_ids=ids, use_cache=False).logits[:, -1]
                 ids = torch.cat([ids, torch.multinomial(logits.float().softmax(-1), 1)], dim=1)
         return [self.tokenizer.text(self.tokenizer.words(row)) for row in ids.tolist()]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        pass
 
 
 def build_scorer(sizes: ScorerSizes, tokenizer: Tokenizer) -> GPT2LMHeadModel:
