@@ -10,43 +10,37 @@ from pydantic import Field, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.allowed import only_words
-from dlmctl.control.automata import asked_of, held_to
-from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass
+from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, aligned
+from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import CONTROL, Draw
-from dlmctl.text.spelling import plain, split_words
+from dlmctl.text.spelling import split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
-from .phrases import Split, WordControl
+from .phrases import Split, TreeControl
 
-BLANK = re.compile(r"_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?")
+PIECES = re.compile(r"(?P<blank>_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?)|(?P<stray>[_{}]+)|[^_{}]+")
 # Of a blank; a model's own limit is below it.
 MOST_WORDS = 1000
 FORMS = "A blank is written ___ (one word), ___{2} (two words) or ___{1,3} (one to three words)"
 
 
-# A word of a template, or a blank of so many words.
-Piece = Literal | Repeat
-
-
-def parse_template(template: str, split: Split = split_words) -> list[Piece]:
+def parse_template(template: str, split: Split = split_words) -> list[Literal | Repeat]:
     """Words and blanks of a template, in order; words are split as the tokeniser splits raw text.
 
     Raises:
         ValueError: a blank is malformed, or there is none.
     """
-    pieces: list[Piece] = []
-    end = 0
-    for blank in [*BLANK.finditer(template), None]:
-        between = template[end : blank.start() if blank else len(template)]
-        if stray := re.search(r"[_{}]+", between):
-            raise ValueError(f"{stray[0]!r} is no blank. {FORMS}")
-        pieces.extend(map(Literal, split(between)))
-        if blank:
-            fewest, most = _size(blank[1] or "1"), _size(blank[2] or blank[1] or "1")
-            if most < max(1, fewest):
-                raise ValueError(f"the blank {blank[0]!r} holds no words. {FORMS}")
-            pieces.append(Repeat(WordClass("any"), fewest, most))
-            end = blank.end()
+    pieces: list[Literal | Repeat] = []
+    for found in PIECES.finditer(template):
+        if found["stray"]:
+            raise ValueError(f"{found[0]!r} is no blank. {FORMS}")
+        if not found["blank"]:
+            pieces.extend(map(Literal, split(found[0])))
+            continue
+        fewest, most = _size(found[2] or "1"), _size(found[3] or found[2] or "1")
+        if most < max(1, fewest):
+            raise ValueError(f"the blank {found[0]!r} holds no words. {FORMS}")
+        pieces.append(Repeat(WordClass("any"), fewest, most))
     if not any(isinstance(piece, Repeat) for piece in pieces):
         raise ValueError(f"the template has no blank. {FORMS}")
     return pieces
@@ -80,7 +74,7 @@ class InfillParams(ControlParams):
         return template
 
 
-class Infill(WordControl[InfillParams]):
+class Infill(TreeControl[InfillParams]):
     """Pins the words of a template at every step (Li et al. 2022, section 5), exactly.
 
     The number of words of each blank is settled before sampling: first the length of the whole text, drawn as often
@@ -90,30 +84,43 @@ class Infill(WordControl[InfillParams]):
     name = "infill"
     Params = InfillParams
 
-    def pieces(self, params: InfillParams) -> list[Piece]:
-        """Words and blanks of the template, split as the model's text is."""
-        return parse_template(params.template, self.split)
-
-    def word_range(self, params: InfillParams) -> tuple[int, int]:
-        bounds = [_bounds(piece) for piece in self.pieces(params)]
-        return sum(fewest for fewest, _ in bounds), sum(most for _, most in bounds)
+    def tree(self, params: InfillParams) -> Chain:
+        return Chain(tuple(parse_template(params.template, self.split)))
 
     def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
         if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-            plainly = [[_plain(piece) for piece in self.pieces(params)] for params in batch.params]
-            trees = [Chain(tuple(pieces)) for pieces in plainly]
-            return held_to(batch, [asked_of(self.name, tree) for tree in trees])
-        texts = []
-        for params, draw, layout in zip(batch.params, batch.draws, batch.layouts, strict=True):
-            pieces = self.pieces(params)
-            sizes = _sizes(pieces, layout.words, draw)
-            words = [piece.word if isinstance(piece, Literal) else None for piece in pieces]
-            texts.append([word for word, size in zip(words, sizes, strict=True) for _ in range(size)])
-        return only_words(batch, texts, self.name)
+            return super().prepare(batch)
+        rows = zip(batch.params, batch.layouts, batch.draws, strict=True)
+        return only_words(batch, [self._places(*row) for row in rows], self.name)
+
+    def _places(self, params: InfillParams, layout: Layout, draw: Draw) -> list[str | None]:
+        """The word at each place of a text, None in a blank. Words beyond the fewest go one by one to a random blank
+        that still has room."""
+        pieces, (fewest, most) = parse_template(params.template, self.split), self.word_range(params)
+        stream = draw.generator(CONTROL)
+        words = layout.words
+        if words is None:
+            words = int(torch.randint(fewest, most + 1, (), generator=stream))
+        sizes = [piece.least if isinstance(piece, Repeat) else 1 for piece in pieces]
+        for _ in range(min(words, most) - sum(sizes)):
+            room = [at for at, one in enumerate(pieces) if isinstance(one, Repeat) and sizes[at] < (one.most or 0)]
+            sizes[room[int(torch.randint(len(room), (), generator=stream))]] += 1
+        kept = [piece.word if isinstance(piece, Literal) else None for piece in pieces]
+        return [word for word, size in zip(kept, sizes, strict=True) for _ in range(size)]
 
     def check(self, params: InfillParams, words: Sequence[str]) -> Check:
         """Whether the words match the template; the score of a text that does not is the share up to the mismatch."""
-        return _match(self.pieces(params), words)
+        pieces = parse_template(params.template, self.split)
+        met, starts = aligned(pieces, tuple(words))
+        if starts is not None:
+            marks = (Mark(at, at) for piece, at in zip(pieces, starts, strict=True) if isinstance(piece, Literal))
+            return Check(1.0, True, "the template is met", marks=tuple(marks))
+        if met == len(pieces):
+            return Check(1 - 1 / met, False, "the text goes on after the template")
+        missed = pieces[met]
+        word = missed.word if isinstance(missed, Literal) else None
+        why = "the text ends too early" if word is None else f"{word!r} is not where it should be"
+        return Check(met / len(pieces), False, why, marks=(Mark(None, None, met=False, wanted=word or "___"),))
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[InfillParams]:
@@ -123,47 +130,3 @@ class Infill(WordControl[InfillParams]):
             left, right = len(words) // 3, len(words) - len(words) // 3
             templates.append(" ".join([*words[:left], f"___{{{right - left}}}", *words[right:]]))
         return [InfillParams(template=template) for template in templates]
-
-
-def _bounds(piece: Piece) -> tuple[int, int]:
-    """Fewest and most words of a piece."""
-    return (piece.least, piece.most or piece.least) if isinstance(piece, Repeat) else (1, 1)
-
-
-def _plain(piece: Piece) -> Piece:
-    """A piece as texts of tokens have it, without marks of spacing."""
-    return Literal(plain(piece.word)) if isinstance(piece, Literal) else piece
-
-
-def _sizes(pieces: Sequence[Piece], words: int | None, draw: Draw) -> list[int]:
-    """Words of each piece. Those beyond the fewest go one by one to a random blank that still has room."""
-    sizes, most = (list(column) for column in zip(*map(_bounds, pieces), strict=True))
-    stream = draw.generator(CONTROL)
-    if words is None:
-        words = int(torch.randint(sum(sizes), sum(most) + 1, (), generator=stream))
-    for _ in range(min(words, sum(most)) - sum(sizes)):
-        room = [at for at, size in enumerate(sizes) if size < most[at]]
-        sizes[room[int(torch.randint(len(room), (), generator=stream))]] += 1
-    return sizes
-
-
-def _match(pieces: Sequence[Piece], words: Sequence[str]) -> Check:
-    # Where the pieces so far may end, in order, and the marks of the template's own words up to there.
-    ends: dict[int, tuple[Mark, ...]] = {0: ()}
-    for done, piece in enumerate(pieces):
-        if isinstance(piece, Literal):
-            there = [end for end in ends if end < len(words) and plain(words[end]) == plain(piece.word)]
-            found = {end + 1: (*ends[end], Mark(end, end)) for end in there}
-        else:
-            fewest, most = _bounds(piece)
-            sizes = range(fewest, most + 1)
-            found = {end + size: marks for end, marks in ends.items() for size in sizes if end + size <= len(words)}
-        if not found:
-            word = piece.word if isinstance(piece, Literal) else None
-            missed = "the text ends too early" if word is None else f"{word!r} is not where it should be"
-            lacking = Mark(None, None, met=False, wanted=word or "___")
-            return Check(done / len(pieces), False, missed, marks=(lacking,))
-        ends = found
-    if len(words) not in ends:
-        return Check(1 - 1 / len(pieces), False, "the text goes on after the template")
-    return Check(1.0, True, "the template is met", marks=ends[len(words)])

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from pydantic import Field, field_validator
 
-from dlmctl import BatchContext, Check, ControlParams, Prepared
-from dlmctl.control.automata import asked_of, escaped, held_to, parse
-from dlmctl.control.automata.syntax import CLASSES, Node, match, word_range
+from dlmctl import Check, ControlParams
+from dlmctl.control.automata import escaped, parse
+from dlmctl.control.automata.syntax import CLASSES, Node, match
 from dlmctl.text.spelling import split_words
 
-from .phrases import ANY_NUMBER, WordControl
+from .phrases import TreeControl
 
 
 class PatternParams(ControlParams):
@@ -31,7 +31,7 @@ class PatternParams(ControlParams):
         return match
 
 
-class Pattern(WordControl[PatternParams]):
+class Pattern(TreeControl[PatternParams]):
     """Holds every text to a pattern, exactly: the whole text matches, whatever else is asked for."""
 
     name = "pattern"
@@ -39,10 +39,6 @@ class Pattern(WordControl[PatternParams]):
 
     def tree(self, params: PatternParams) -> Node:
         return parse(params.match, self.split)
-
-    def word_range(self, params: PatternParams) -> tuple[int, int]:
-        least, most = word_range(self.tree(params))
-        return max(1, least), ANY_NUMBER if most is None else most
 
     def check(self, params: PatternParams, words: Sequence[str]) -> Check:
         """Whether the whole text matches, without the automaton that guided; else the share of words up to where no
@@ -53,9 +49,6 @@ class Pattern(WordControl[PatternParams]):
         if good == len(words):
             return Check(good / (good + 1), False, "the text ends before the pattern does")
         return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
-
-    def prepare(self, batch: BatchContext[PatternParams]) -> Prepared:
-        return held_to(batch, [asked_of(self.name, self.tree(params)) for params in batch.params])
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PatternParams]:

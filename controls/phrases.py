@@ -8,8 +8,11 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.automata import asked_of, held_to
+from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
-from dlmctl.control.state import P
+from dlmctl.control.prepared import Prepared
+from dlmctl.control.state import BatchContext, P
 from dlmctl.text.spelling import plain, split_words
 
 # Of words; the model's own limit is below it.
@@ -62,3 +65,18 @@ class WordControl(Control[P]):
 
     def attach(self, model: Pretrained) -> None:
         self.split = model.tokenizer.split
+
+
+class TreeControl(WordControl[P]):
+    """Base of controls that hold the whole text to a pattern, exactly."""
+
+    def tree(self, params: P) -> Node:
+        """The pattern."""
+        raise NotImplementedError
+
+    def word_range(self, params: P) -> tuple[int, int]:
+        least, most = word_range(self.tree(params))
+        return max(1, least), ANY_NUMBER if most is None else most
+
+    def prepare(self, batch: BatchContext[P]) -> Prepared:
+        return held_to(batch, [asked_of(self.name, self.tree(params)) for params in batch.params])

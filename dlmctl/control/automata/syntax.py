@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
+
+from dlmctl.text.spelling import plain
 
 # Bounds on what a pattern may ask for, checked before anything is built.
 MAX_CHARACTERS = 4_000
@@ -64,8 +66,8 @@ CLASSES: dict[str, Callable[[str], bool]] = {
 
 
 def matches(label: Literal | WordClass, word: str) -> bool:
-    """Whether one word may stand where the label does."""
-    return label.word == word if isinstance(label, Literal) else CLASSES[label.name](word)
+    """Whether one word may stand where the label does, marks of spacing aside."""
+    return plain(label.word) == plain(word) if isinstance(label, Literal) else CLASSES[label.name](word)
 
 
 def labels(node: Node) -> Iterator[Literal | WordClass]:
@@ -111,6 +113,23 @@ def match(node: Node, words: tuple[str, ...]) -> tuple[bool, int]:
     reached = {0}
     ends = _ends(node, words, frozenset({0}), reached)
     return len(words) in ends, max(reached)
+
+
+def aligned(items: Sequence[Node], words: tuple[str, ...]) -> tuple[int, list[int] | None]:
+    """How many of some items, one after the other, the beginning of a text matches, and at which word each starts; the
+    latest where there is a choice. None in place of these where the whole text does not match. As ``match``."""
+    ends = [frozenset({0})]
+    for item in items:
+        found = _ends(item, words, ends[-1], set())
+        if not found:
+            return len(ends) - 1, None
+        ends.append(found)
+    if len(words) not in ends.pop():
+        return len(items), None
+    starts = [len(words)]
+    for item, before in zip(reversed(items), reversed(ends), strict=True):
+        starts.append(max(at for at in before if starts[-1] in _ends(item, words, frozenset({at}), set())))
+    return len(items), starts[:0:-1]
 
 
 def _ends(node: Node, words: tuple[str, ...], starts: frozenset[int], reached: set[int]) -> frozenset[int]:
