@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from controls.field_judge import FieldJudge
 from controls.semantic import Semantic, SemanticParams
 from controls.wordings import Wordings, contradiction, read_wordings
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
@@ -152,7 +153,7 @@ def test_bad_parameters_are_refused(params):
 
 def test_the_check_reads_the_words():
     control = Semantic(food="Thai", price="cheap")
-    control.wordings = E2E
+    control.judge = FieldJudge(E2E, {})
     both, one, none = control.verdicts(
         range(3), ["A cheap Thai bar .".split(), "An inexpensive bar .".split(), "A bar .".split()]
     )
@@ -203,7 +204,6 @@ def test_guided_generation_runs_and_checks(trained):
 def knowing(**params):
     """The control as it is beside a model that was trained on such fields."""
     control = Semantic(**params)
-    control.wordings = E2E
     values = {
         "food": ["French", "Indian"],
         "price": ["cheap", "high", "less than £ 20"],
@@ -211,7 +211,7 @@ def knowing(**params):
         "near": ["Old Indian Palace"],
         "type": ["pub", "restaurant"],
     }
-    control.know(values)
+    control.judge = FieldJudge(E2E, values)
     return control
 
 
