@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from controls.classifier import guides
 from controls.function_words import FUNCTION_WORDS
 from controls.ngrams import NgramJudge
+from dlmctl.control.labels import guides
 from dlmctl.text.penn import split_penn
 
 # Texts of each label, and words that a text may have.

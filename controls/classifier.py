@@ -1,44 +1,21 @@
-"""Any label that one has text for: a classifier of one's own, or a Hugging Face one with the model's vocabulary."""
+"""Any label that one has text for: a classifier of one's own, or one of Hugging Face."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from dlmctl import (
-    BatchContext,
-    Check,
-    Control,
-    ControlParams,
-    ControlState,
-    DataError,
-    Energy,
-    LabelledText,
-    Mark,
-    Prepared,
-    Pretrained,
-    TextLabels,
-    guide,
-)
+from dlmctl import BatchContext, Check, Control, ControlParams, Prepared, Pretrained, guide
 from dlmctl.control.classifier import load_labels
-from dlmctl.control.evidence.beside import Counted
 from dlmctl.control.grouped import grouped
-from dlmctl.control.hints import Ask
-from dlmctl.control.labels import guides
-from dlmctl.control.text_labels import BAG_FILE, find_label
-from dlmctl.models.numerics import widened
+from dlmctl.control.text_labels import find_label
 from dlmctl.text.fields import Value
 from dlmctl.text.spelling import detokenize
-from dlmctl.text.tokenizer import WordTokenizer
 
-from .huggingface import load_outside
-from .ngrams import NgramJudge
+from .huggingface import guided_by, load_outside
+from .judged_labels import JudgedLabels, verdict_of
 
 
 class ClassifierParams(ControlParams):
@@ -66,44 +43,6 @@ class ClassifierParams(ControlParams):
         if self.model is not None and (self.huggingface is not None or self.name is not None):
             raise ValueError("`model` guides and checks alone; leave out `huggingface` and `name`")
         return self
-
-
-@dataclass(frozen=True)
-class JudgedLabels(TextLabels):
-    """The labels, and a judge of texts learned beside what guides."""
-
-    judge: NgramJudge = field(default_factory=lambda: NgramJudge([], {}))
-
-    @classmethod
-    def from_data(cls, data: LabelledText) -> Self:
-        found = super().from_data(data)
-        texts, classes = zip(*found.labelled(data), strict=True)
-        return replace(found, judge=NgramJudge.fit(texts, classes, len(found.known)))
-
-    @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
-        """Weights of words from one half of the texts; the judge learns from the other half."""
-        guide, check = data.halves()
-        if not guide.sentences or not check.sentences:
-            raise DataError("a guide and a judge need different texts, and there are too few.", where="--data")
-        found = cls.from_data(check)
-        return found, {BAG_FILE: found.bag(guide, vocabulary)}
-
-    def asks(self, data: LabelledText) -> list[list[Ask]]:
-        """The label at every word, of the texts of the half that guides."""
-        found = zip(data.sentences, super().asks(data), strict=True)
-        return [asked if guides(words) else [] for words, asked in found]
-
-    def held_out(self, data: LabelledText) -> dict[str, float]:
-        # In the other half labels may come from what the guide learned from.
-        return {"judge_accuracy": self.judge.accuracy(self.labelled(data.halves()[1]))}
-
-    def to_json(self) -> Any:
-        return {**super().to_json(), "judge": self.judge.to_json()}
-
-    @classmethod
-    def from_json(cls, saved: Any) -> Self:
-        return replace(super().from_json(saved), judge=NgramJudge.from_json(saved["judge"]))
 
 
 class Classifier(Control[ClassifierParams]):
@@ -135,39 +74,15 @@ class Classifier(Control[ClassifierParams]):
         guides = [(params.name, params.model or params.huggingface) for params in batch.params]
         return grouped(batch, guides, self._guided)
 
-    def _guided(self, batch: BatchContext[ClassifierParams], guided_by: tuple[str | None, str | None]) -> Prepared:
-        (name, source), wanted = guided_by, [params.label for params in batch.params]
-        if source is None:
-            return guide(self, batch, wanted, name)
-        network = load_outside(source, batch.vocabulary).to(batch.device)
-        classes = torch.tensor([find_label(label, network.labels) for label in wanted], device=batch.device)
-
-        def energy(state: ControlState) -> Tensor:
-            """-log p(label given the expected words)."""
-            return F.cross_entropy(widened(network(state.word_log_probs.exp())), classes, reduction="none")
-
-        return Energy(energy, looks=True)
+    def _guided(self, batch: BatchContext[ClassifierParams], by: tuple[str | None, str | None]) -> Prepared:
+        (name, source), wanted = by, [params.label for params in batch.params]
+        return guide(self, batch, wanted, name) if source is None else guided_by(source, batch, wanted)
 
     def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
         """The judge's probability of the label; passed if no other label is likelier. Of a classifier of others
         (``model``) its own verdict on the finished text."""
-        if params.model is not None:
-            network = load_outside(params.model, self.model.tokenizer)
-            chances = network.chances([detokenize(words)])[0].tolist()
-            return _verdict(
-                find_label(params.label, network.labels), network.labels, chances, "the classifier that guided"
-            )
-        labels = self._labels(params)
-        wanted, chances = labels.number(params.label), labels.judge.probabilities(words)
-        found = _verdict(wanted, labels.known, chances, "its words and word pairs")
-        likeliest = chances.index(max(chances))
-        where = () if found.passed else labels.judge.against(words, wanted, likeliest)
-        marks = (Mark(*span, met=found.passed) for span in labels.judge.telling(words, likeliest))
-        return found._replace(where=where, marks=tuple(marks))
-
-
-def _verdict(wanted: int, known: Sequence[str], chances: Sequence[float], judge: str) -> Check:
-    """Passed if no label is likelier than the one wanted."""
-    best = max(chances)
-    told = f"by {judge} told {known[chances.index(best)]!r} with probability {best:.2f}"
-    return Check(chances[wanted], chances[wanted] == best, told)
+        if params.model is None:
+            return self._labels(params).verdict(params.label, words)
+        network = load_outside(params.model, self.model.tokenizer)
+        (chances,) = network.chances([detokenize(words)]).tolist()
+        return verdict_of(params.label, network.labels, chances, "the classifier that guided")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from dlmctl import BatchContext, ControlState, Energy, Prepared
+from dlmctl.control.text_labels import find_label
 from dlmctl.errors import ModelError
+from dlmctl.models.numerics import widened
+from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import Tokenizer, loading_fault
 
 from .bridge import BridgedClassifier
@@ -42,6 +48,23 @@ def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedC
         if ids is None
         else WordClassifier(network, theirs, tokenizer, ids)
     )
+
+
+def guided_by(source: str, batch: BatchContext[Any], wanted: Sequence[Value]) -> Prepared:
+    """Guidance of a batch towards wanted labels by a sequence classifier of others.
+
+    Raises:
+        ModelError: as of ``load_outside``.
+        RecipeError: it has no such label.
+    """
+    network = load_outside(source, batch.vocabulary).to(batch.device)
+    classes = torch.tensor([find_label(label, network.labels) for label in wanted], device=batch.device)
+
+    def energy(state: ControlState) -> Tensor:
+        """-log p(label given the expected words)."""
+        return F.cross_entropy(widened(network(state.word_log_probs.exp())), classes, reduction="none")
+
+    return Energy(energy, looks=True)
 
 
 class WordClassifier(BridgedClassifier):

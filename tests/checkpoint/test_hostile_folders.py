@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from controls.classifier import JudgedLabels
+from controls.judged_labels import JudgedLabels
 from controls.ngrams import NgramJudge
 from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.original import load_original

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from controls import Contains
 from controls.bridge import BridgedClassifier, entropy_share
-from controls.classifier import Classifier, ClassifierParams, JudgedLabels
+from controls.classifier import Classifier, ClassifierParams
 from controls.huggingface import WordClassifier, load_outside
+from controls.judged_labels import JudgedLabels
 from controls.ngrams import NgramJudge, features
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.labels import LabelledText

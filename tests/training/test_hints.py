@@ -71,7 +71,7 @@ def loop(**settings):
 
 def split_by_length(monkeypatch):
     """Texts of an even number of words guide."""
-    for module in ("controls.classifier", "dlmctl.control.labels"):
+    for module in ("controls.judged_labels", "dlmctl.control.labels"):
         monkeypatch.setattr(f"{module}.guides", lambda words: len(words) % 2 == 0)
 
 
