@@ -7,8 +7,7 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validat
 from torch import Tensor, nn
 
 from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, TextSettings
-from dlmctl.diffusion.masking import mask_by_count, shares
+from dlmctl.diffusion.masking import mask_by_count
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
 from dlmctl.text.tokenizer import Tokenizer
@@ -231,8 +230,20 @@ class Noise(NamedTuple):
         return cls(offset, torch.rand(ids.shape, generator=generator, device=ids.device, dtype=torch.float64))
 
 
-# One draw of a bound on -log p(words at places given the rest) of each row ``[B]``; arguments as of ``counted_nats``.
-Nats = Callable[..., Tensor]
+class Nats(Protocol):
+    """One draw of a model's bound on -log p(words at ``places [B, L]`` given the rest) of each row of ``ids``: ``[B]``,
+    by uniform numbers ``share [B]`` and ``order [B, L]``."""
+
+    def __call__(
+        self,
+        ids: Tensor,
+        places: Tensor,
+        share: Tensor,
+        order: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+    ) -> Tensor: ...
 
 
 def counted_nats(
@@ -246,42 +257,9 @@ def counted_nats(
     aligned: Tensor | None = None,
     hints: Tensor | None = None,
 ) -> Tensor:
-    """``Nats`` of masked models, by uniform numbers ``share [B]`` and ``order [B, L]``; see ``mask_by_count``."""
+    """``Nats`` of masked models; see ``mask_by_count``."""
     masked, weights = mask_by_count(places, share, order)
     return masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned, hints=hints)
-
-
-@torch.no_grad()
-def any_order_bound(
-    model: MaskedModel,
-    ids: Tensor,
-    places: Tensor,
-    repeats: int,
-    generator: torch.Generator | None = None,
-    *,
-    attention_mask: Tensor | None = None,
-    aligned: Tensor | None = None,
-    nats: Nats = counted_nats,
-) -> Tensor:
-    """An upper bound on -log p(words at ``places`` given the rest) of each row, estimated ``repeats`` times.
-
-    The counts of masked words are spread evenly over a row's repeats, so with as many repeats as words each count
-    occurs once.
-
-    Args:
-        ids, places: ``[B, L]``, places as of ``word_places``.
-        nats: one draw of it.
-
-    Returns:
-        ``[repeats, B]`` in nats; its mean over the repeats is the estimate.
-    """
-    offset = Noise.drawn(ids, generator).offset
-    found = []
-    for repeat in range(repeats):
-        share = shares(len(ids), offset, repeat, repeats)
-        order = Noise.drawn(ids, generator).order
-        found.append(nats(model, ids, places, share, order, attention_mask=attention_mask, aligned=aligned))
-    return torch.stack(found)
 
 
 def length_nats(config: TextSettings, words: Tensor) -> Tensor:

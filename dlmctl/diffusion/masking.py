@@ -13,13 +13,12 @@ from torch import Tensor
 LEAST_TIME = 1e-3
 
 
-def shares(rows: int, offset: Tensor, repeat: int = 0, repeats: int = 1) -> Tensor:
-    """``[rows]`` numbers in [0, 1), each uniform, spread evenly over the rows and over the repeats of a row.
+def shares(rows: int, offset: Tensor) -> Tensor:
+    """``[rows]`` numbers in [0, 1), each uniform, spread evenly over the rows.
 
     The low-variance times of Kingma et al. 2021 (appendix I.1): a grid with one random ``offset``, a uniform scalar.
     """
-    number = repeat * rows + torch.arange(rows, device=offset.device, dtype=torch.float64)
-    return (number / (rows * repeats) + offset) % 1.0
+    return (torch.arange(rows, device=offset.device, dtype=torch.float64) / rows + offset) % 1.0
 
 
 def mask_by_count(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ no words and stand; the network is told the time, which no mask shows here.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor
 from dlmctl.diffusion.absorbing import Absorbing
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
-from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
-from dlmctl.diffusion.masked_base import MaskedFamily
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM, Nats, counted_nats
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import drawn, word_weights
 from dlmctl.models.numerics import widened
@@ -144,6 +145,11 @@ def uniform_nats(
     ratio = own - of_noisy
     nats = (ratio.exp() - 1 - ratio + divergence) / (alpha * count * own.exp())
     return torch.where(places, nats, 0.0).sum(1)
+
+
+def nats_of(model: MaskedModel) -> Nats:
+    """The bound of a model."""
+    return partial(uniform_nats, model) if isinstance(model, UniformLM) else partial(counted_nats, model)
 
 
 def denoising_nats(

@@ -21,15 +21,13 @@ from dlmctl.diffusion.masked import (
     MaskedLM,
     MaskedSettings,
     Noise,
-    any_order_bound,
     attended,
-    counted_nats,
     length_nats,
     masked_nats,
     word_places,
 )
 from dlmctl.diffusion.masking import MASKINGS, most_masked, shares
-from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats, uniform_nats
+from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats, nats_of
 from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
@@ -93,8 +91,7 @@ class MaskedTask(StatelessTask):
             "sentence_lengths": lengths.tolist(),
             "tags": [] if self.tags is None else self.tags.names,
         }
-        self.uniform = config.model.family == "uniform"
-        if self.uniform:
+        if config.model.family == "uniform":
             words = self.tokenizer
             special = [words.start_id, words.end_id, words.unk_id, words.pad_id]
             self.model: MaskedLM = UniformLM(UniformConfig(**sizes, special=special))
@@ -179,9 +176,9 @@ class MaskedTask(StatelessTask):
             batch = batch_of(chosen[at], width)
             ids, mask, tags = batch.ids, self._attended(batch), batch.tags if tagged else None
             places = word_places(ids, self.tokenizer, settings.lengths)
-            kind = uniform_nats if self.uniform else counted_nats
-            found = any_order_bound(network, ids, places, 1, generator, attention_mask=mask, aligned=tags, nats=kind)
-            nats += found.sum().item()
+            noise = Noise.drawn(ids, generator)
+            share = shares(len(ids), noise.offset)
+            nats += nats_of(network)(ids, places, share, noise.order, attention_mask=mask, aligned=tags).sum().item()
             words += word_places(ids, self.tokenizer).sum().item()
         return nats / max(1, words)
 
