@@ -255,11 +255,9 @@ def counted_nats(
     *,
     attention_mask: Tensor | None = None,
     aligned: Tensor | None = None,
-    hints: Tensor | None = None,
 ) -> Tensor:
     """``Nats`` of masked models; see ``mask_by_count``."""
-    masked, weights = mask_by_count(places, share, order)
-    return masked_nats(model, ids, masked, weights, attention_mask=attention_mask, aligned=aligned, hints=hints)
+    return masked_nats(model, ids, *mask_by_count(places, share, order), attention_mask=attention_mask, aligned=aligned)
 
 
 def length_nats(config: TextSettings, words: Tensor) -> Tensor:

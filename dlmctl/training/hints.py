@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.hints import Ask, fill
 from dlmctl.control.labels import LabelledText, Labels
-from dlmctl.datasets.dataset import BatchPlan, Split, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, Split, stream
 from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.diffusion.masked import MaskedLM, Noise, attended, counted_nats, word_places
-from dlmctl.diffusion.masking import shares
+from dlmctl.diffusion.masked import MaskedLM, Noise, attended, masked_nats, word_places
+from dlmctl.diffusion.masking import mask_by_count, most_masked, shares
 from dlmctl.errors import DataError
 from dlmctl.models.hints import Hints, HintsConfig
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.rows import Rows, count_in_rows, sent
 
 # Rarer features are accidents of the judge that nobody asks for; and most that a place has.
 MIN_COUNT, MOST_FEATURES = 10, 24
@@ -35,13 +36,16 @@ class Asked(NamedTuple):
     """Examples: rows of word ids, and what each can be asked.
 
     Attributes:
-        features: of each way of asking the numbers of what is wanted of every position of all rows ``[N, F]``.
-        tags: likewise the labels of the words ``[N]``, 0 where none is told.
+        ways: how many ways of asking there are. Row r asked in way w is row w x len(rows) + r of the following.
+        features: for every position the numbers of what is wanted of it, ``width`` of them; 0 for nothing.
+        tags: the labels of the words, 0 where none is told.
     """
 
     rows: Split
-    features: list[NDArray[np.uint16]]
-    tags: list[NDArray[np.uint8]]
+    ways: int
+    width: int
+    features: Split
+    tags: Split
 
 
 class Told(NamedTuple):
@@ -53,11 +57,13 @@ class Told(NamedTuple):
 
 
 class HintBatch(NamedTuple):
-    """Word ids ``[B, L]``, what is wanted of their places ``[B, L, F]``, and their labels ``[B, L]``."""
+    """Word ids ``[B, L]``, what is wanted of their places ``[B, L, F]``, their labels ``[B, L]``, and how many places
+    of each row can be masked ``[B]``, which is known without asking the device."""
 
     ids: Tensor
     features: Tensor
     tags: Tensor | None
+    words: np.ndarray
 
 
 def known_features(asks: Sequence[Sequence[Ask]]) -> list[str]:
@@ -78,21 +84,19 @@ def asked_of(
     ids: Sequence[NDArray[np.int64]], asks: Sequence[Sequence[Ask]], names: Sequence[str], tags: Sequence[str]
 ) -> Asked:
     """Rows of word ids with what each is asked; every row has as many asks as any."""
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64)
+    ways = len(asks[0])
+    offsets = np.cumsum([0, *[len(row) for row in ids] * ways])
     number = {name: at for at, name in enumerate(names, start=1)}
     label = {name: at for at, name in enumerate(tags, start=1)}
-    features, labels = [], []
-    for way in range(len(asks[0])):
-        most = min(MOST_FEATURES, max(len(place) for row in asks for place in row[way].features))
-        told = np.zeros((offsets[-1], most), np.uint16)
-        given = np.zeros(offsets[-1], np.uint8)
-        for start, end, row in zip(offsets, offsets[1:], asks, strict=False):
-            fill(told[start + 1 : end - 1], row[way].features[: end - start - SPECIAL], number)
-            found = [label.get(name, 0) for name in row[way].tags[: end - start - SPECIAL]]
-            given[start + 1 : start + 1 + len(found)] = found
-        features.append(told)
-        labels.append(given)
-    return Asked(Split(np.concatenate(ids), offsets), features, labels)
+    width = min(MOST_FEATURES, max(len(place) for row in asks for ask in row for place in ask.features))
+    features, labels = np.zeros((offsets[-1], width), np.uint16), np.zeros(offsets[-1], np.uint8)
+    asked = (row[way] for way in range(ways) for row in asks)
+    for (start, end), ask in zip(pairwise(offsets), asked, strict=True):
+        fill(features[start + 1 : end - 1], ask.features[: end - start - SPECIAL], number)
+        found = [label.get(name, 0) for name in ask.tags[: end - start - SPECIAL]]
+        labels[start + 1 : start + 1 + len(found)] = found
+    rows = Split(np.concatenate(ids), offsets[: len(ids) + 1])
+    return Asked(rows, ways, width, Split(features.reshape(-1), offsets * width), Split(labels, offsets))
 
 
 class HintTask(StatelessTask):
@@ -114,54 +118,58 @@ class HintTask(StatelessTask):
     def batches(self, skip: int, rank: int, world: int) -> Iterator[HintBatch]:
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0, self.config.seed)
         random = np.random.default_rng((self.config.seed, skip, rank))
+        batch_of = self._batches(self.train)
         for rows, width in stream(self.train.rows, plan, skip=skip, rank=rank, world=world):
-            ids = padded(self.train.rows, rows, width, self.tokenizer.pad_id)
-            yield self._batch(self.train, ids, rows, random.integers(len(self.train.features), size=len(rows)))
+            yield batch_of(rows, random.integers(self.train.ways, size=len(rows)), width)
 
-    def _batch(self, asked: Asked, ids: np.ndarray, rows: np.ndarray, ways: np.ndarray) -> HintBatch:
-        widest = max(found.shape[1] for found in asked.features)
-        features = np.zeros((*ids.shape, widest), np.int64)
-        tags = np.zeros(ids.shape, np.int64)
-        starts, ends = asked.rows.offsets[rows], asked.rows.offsets[rows + 1]
-        at = starts[:, None] + np.arange(ids.shape[1])
-        inside = at < ends[:, None]
-        for way, (told, given) in enumerate(zip(asked.features, asked.tags, strict=True)):
-            here = inside & (ways == way)[:, None]
-            features[here, : told.shape[1]] = told[at[here]]
-            tags[here] = given[at[here]]
-        labels = torch.from_numpy(tags) if self.lm.config.tags and tags.any() else None
-        return HintBatch(torch.from_numpy(ids), torch.from_numpy(features), labels)
+    def _batches(self, asked: Asked) -> Callable[[np.ndarray, np.ndarray, int], HintBatch]:
+        """What makes the batch of some rows, each asked in a way of its own."""
+        device = next(self.model.parameters()).device
+        texts = Rows(asked.rows, self.tokenizer.pad_id, device)
+        features, tags = Rows(asked.features, 0, device), Rows(asked.tags, 0, device)
+        told = np.logical_or.reduceat(asked.tags.ids > 0, asked.tags.offsets[:-1])
+        words = asked.rows.lengths - SPECIAL - count_in_rows(asked.rows, self.tokenizer.unk_id)
+
+        def batch_of(rows: np.ndarray, ways: np.ndarray, width: int) -> HintBatch:
+            asks = ways * len(asked.rows) + rows
+            wanted = features.of(asks, width * asked.width).view(len(rows), width, asked.width)
+            labels = tags.of(asks, width) if self.lm.config.tags and told[asks].any() else None
+            return HintBatch(texts.of(rows, width), wanted, labels, words[rows])
+
+        return batch_of
 
     def loss(self, model: nn.Module, batch: HintBatch) -> tuple[Tensor, int]:
         """The bound of the frozen model in nats a masked place, with what it is told."""
         noise = Noise.drawn(batch.ids)
-        nats, places = self._nats(model, batch, noise)
+        share = shares(len(batch.ids), noise.offset)
+        most = most_masked(batch.words, share.numpy(), "count")
+        nats, places = self._nats(model, batch, sent(share, batch.ids.device), noise.order, most)
         return nats.sum() / places.clamp(min=1), batch.ids.numel()
 
-    def _nats(self, model: nn.Module, batch: HintBatch, noise: Noise) -> tuple[Tensor, Tensor]:
-        device = next(model.parameters()).device
-        self.lm.to(device)
-        ids, features = batch.ids.to(device), batch.features.to(device)
-        mask = attended(ids, self.tokenizer)
-        tags = None if batch.tags is None else batch.tags.to(device)
-        places = word_places(ids, self.tokenizer)
-        share, order = shares(len(ids), noise.offset.to(device)), noise.order.to(device)
-        hints = model(features, mask)
-        nats = counted_nats(self.lm, ids, places, share, order, attention_mask=mask, aligned=tags, hints=hints)
+    def _nats(
+        self, model: nn.Module, batch: HintBatch, share: Tensor, order: Tensor, most: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The bound of each row ``[B]``, and how many places it is over; arguments as of ``mask_by_count`` and
+        ``masked_nats``."""
+        self.lm.to(batch.ids.device)
+        mask, places = attended(batch.ids, self.tokenizer), word_places(batch.ids, self.tokenizer)
+        told = {"attention_mask": mask, "aligned": batch.tags, "hints": model(batch.features, mask)}
+        nats = masked_nats(self.lm, batch.ids, *mask_by_count(places, share, order), most=most, **told)
         return nats, places.sum()
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """The bound in nats a word on the held-out examples: ``nats`` over all ways of asking, and of each."""
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0)
+        batch_of, device = self._batches(self.valid), next(model.parameters()).device
         figures: dict[str, float] = {}
-        for way in range(len(self.valid.features)):
+        for way in range(self.valid.ways):
             total, words = 0.0, 0
-            generator = torch.Generator().manual_seed(0)
+            generator = torch.Generator(device).manual_seed(0)
             for rows, width in plan.epoch(self.valid.rows.lengths, 0):
-                ids = padded(self.valid.rows, rows, width, self.tokenizer.pad_id)
-                batch = self._batch(self.valid, ids, rows, np.full(len(rows), way))
-                nats, places = self._nats(model, batch, Noise.drawn(batch.ids, generator))
+                batch = batch_of(rows, np.full(len(rows), way), width)
+                noise = Noise.drawn(batch.ids, generator)
+                nats, places = self._nats(model, batch, shares(len(rows), noise.offset), noise.order)
                 total, words = total + float(nats.sum()), words + int(places)
             figures[f"nats_{way}"] = total / max(1, words)
         return {"nats": sum(figures.values()) / len(figures), **figures}

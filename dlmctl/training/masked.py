@@ -33,7 +33,7 @@ from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask
-from dlmctl.training.rows import Rows, sent
+from dlmctl.training.rows import Rows, count_in_rows, sent
 from dlmctl.training.word_tags import WordTags, given
 
 VALIDATION_ROWS = 1000
@@ -112,7 +112,7 @@ class MaskedTask(StatelessTask):
         device, settings = next(self.model.parameters()).device, self.config.model
         texts = Rows(split, self.tokenizer.pad_id, device)
         tags = None if self.tags is None else Rows(self.tags.rows[name], 0, device)
-        unknown = _count_rows_with(split, self.tokenizer.unk_id)
+        unknown = count_in_rows(split, self.tokenizer.unk_id)
 
         def batch_of(rows: np.ndarray, width: int) -> MaskedBatch:
             lengths = split.offsets[rows + 1] - split.offsets[rows]
@@ -192,12 +192,6 @@ class MaskedTask(StatelessTask):
         """Write a trained model with all that belongs to it."""
         save_pretrained(cast("MaskedLM", model), self.tokenizer, folder)
         write_known_texts(folder, texts_in(self.train, self.tokenizer))
-
-
-def _count_rows_with(split: Split, word: int) -> np.ndarray:
-    """How often a word stands in each row."""
-    found = np.flatnonzero(split.ids == word)
-    return np.bincount(np.searchsorted(split.offsets, found, "right") - 1, minlength=len(split))
 
 
 def _refuse_blocks(split: Split, start_id: int, data: Path) -> None:

@@ -44,3 +44,9 @@ class Rows:
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on ``device``; a GPU fetches it when it comes to it, and nobody waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def count_in_rows(split: Split, word: int) -> np.ndarray:
+    """How often a word stands in each row."""
+    found = np.flatnonzero(split.ids == word)
+    return np.bincount(np.searchsorted(split.offsets, found, "right") - 1, minlength=len(split))
