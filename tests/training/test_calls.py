@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.hints import Ask
 from dlmctl.datasets.dataset import Split, padded, write_split
 from dlmctl.evaluation.calls import CallCounter
+from dlmctl.models.hints import HintsConfig
+from dlmctl.training.hints import HintTask, asked_of
 from dlmctl.training.lm import LanguageModelTask, read_lm_config
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask
@@ -44,9 +48,19 @@ def task_of(model, data, rows):
     return config, (MaskedTask if "masked" in model else LanguageModelTask)(config, data)
 
 
+def told(data, rows):
+    """Hints for a masked model, of two features of words."""
+    config, task = task_of("masked", data, rows)
+    ids = [task.train.row(at) for at in range(len(task.train))]
+    asks = [[Ask([["a"], ["b"]] * 5), Ask([["a", "b"]])]] * len(ids)
+    asked = asked_of(ids, asks, ["a", "b"], [])
+    shape = HintsConfig(features=["a", "b"], width=8, blocks=0)
+    return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), asked, asked)
+
+
 def counted(model, data, out, rows):
     """The calls of the three steps before the one that is logged."""
-    config, task = task_of(model, data, rows)
+    config, task = told(data, rows) if model == "hints" else task_of(model, data, rows)
     batches, counter = task.batches, CallCounter()
 
     def watched(*given):
@@ -60,7 +74,7 @@ def counted(model, data, out, rows):
     return calls
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "hints"])
 def test_a_step_reads_nothing_back_and_makes_as_many_calls_for_many_texts_as_for_few(model, data, tmp_path):
     few, many = (counted(model, data, tmp_path / str(rows), rows) for rows in (4, 16))
     if model != "self-conditioned":  # which predicts twice at every second step, by chance
