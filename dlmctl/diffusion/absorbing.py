@@ -106,6 +106,16 @@ class Absorbing:
             ratio = committed_log_ratio(x, new, estimate.unguided, estimate.logits, self.settings, most)
         return Moved(new, new, torch.zeros(len(x)), ratio)
 
+    def whole_until(self, times: Tensor, *, alone: bool) -> float:
+        """The time from which on the likeliest text is held to what is exact: all times where several tokens of a large
+        vocabulary are written in a step, and else none.
+
+        Args:
+            times: of the steps, and the end.
+            alone: whether a step writes no more than one token of each text.
+        """
+        return 0.0 if self.model.family != "tokens" or alone else 1.0
+
     def take(self, rows: Tensor) -> None:
         assert self.nats is not None
         self.nats = self.nats.index_select(0, rows)

@@ -212,5 +212,9 @@ class UniformWalk(Absorbing):
         new = torch.where(self.free, new, x)
         return Moved(new, new, torch.zeros(len(x)))
 
+    def whole_until(self, times: Tensor, *, alone: bool) -> float:
+        """That of the last step, which ends with the likeliest text."""
+        return float(times[-2])
+
     def take(self, rows: Tensor) -> None:
         """Nothing is kept of a text but its state."""

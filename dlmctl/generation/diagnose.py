@@ -19,12 +19,9 @@ from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
-from dlmctl.sampling.canvas_draw import require_own
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.draw import impossible
-from dlmctl.sampling.latent_draw import latent_sampler
+from dlmctl.sampling.draw import DRAWS, impossible
 from dlmctl.sampling.latent_steering import method_for
-from dlmctl.sampling.masked_draw import sampler_name
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.spread import put_on
@@ -74,12 +71,7 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     if recipe.targets is None:
         prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
     with _faults_at(("sampler", "name"), file):
-        if pretrained.model.family == "gaussian":
-            latent_sampler(recipe.sampler)
-        elif pretrained.model.family == "canvas":
-            require_own(recipe.sampler)
-        else:
-            sampler_name(recipe.sampler, None, pretrained.masked)
+        DRAWS[pretrained.model.family].check(recipe.sampler, pretrained)
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
             load_scorer(pretrained.folder / "scorer")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.automata import HeldTokens, merged
 from dlmctl.control.base import Control, ready_all
 from dlmctl.control.prepared import Part, PreparedAll
@@ -21,14 +22,15 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
+from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, Batch, batches_of
-from dlmctl.sampling.canvas_draw import draw_canvas
+from dlmctl.sampling.canvas_draw import draw_canvas, require_own
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.graphs import recordable
-from dlmctl.sampling.latent_draw import draw_latent
-from dlmctl.sampling.masked_draw import draw_masked
+from dlmctl.sampling.latent_draw import draw_latent, latent_sampler
+from dlmctl.sampling.masked_draw import draw_masked, sampler_name
 from dlmctl.sampling.particles import expanded
-from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.plan import DrawBatch, Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.token_layout import counted, lay_out_tokens
 from dlmctl.sampling.trace import Frame, Recorder
@@ -39,19 +41,30 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer
 # Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
 MOST_SCORES = 1 << 27
 
-# How the batches of each family are drawn.
-DRAWS = {
-    "gaussian": draw_latent,
-    "masked": draw_masked,
-    "tokens": draw_masked,
-    "canvas": draw_canvas,
-    "uniform": draw_masked,
-}
 # Texts of a batch that are shown as they are drawn: as many as a screen may have.
 MOST_WATCHED = 60
 
 Progress = Callable[[int, int], None]
 """Receives reverse steps done and reverse steps in all."""
+
+
+class Drawing(NamedTuple):
+    """How the texts of a family are drawn: ``batch`` by batch; ``check`` raises a RecipeError of settings of a sampler
+    that are for another family."""
+
+    batch: DrawBatch
+    check: Callable[[SamplerSettings, Pretrained], object]
+
+
+_MASKED = Drawing(draw_masked, lambda sampler, pretrained: sampler_name(sampler, None, pretrained.masked))
+# By the names of the families.
+DRAWS = {
+    "gaussian": Drawing(draw_latent, lambda sampler, _: latent_sampler(sampler)),
+    "masked": _MASKED,
+    "tokens": _MASKED,
+    "canvas": Drawing(draw_canvas, lambda sampler, _: require_own(sampler)),
+    "uniform": _MASKED,
+}
 
 
 class Drawn(NamedTuple):
@@ -227,10 +240,10 @@ def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
 
 
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
-    draw = DRAWS[plan.pretrained.model.family]
+    family = DRAWS[plan.pretrained.model.family]
     recorder = _recorder(plan, batch)
     with recordable(plan.pretrained.model.embeddings.device):
-        ids, problems, nats = draw(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
+        ids, problems, nats = family.batch(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
     rows = ids.tolist()

@@ -26,6 +26,8 @@ from dlmctl.sampling.trace import Recorder
 from dlmctl.sampling.walk import OnStep, walk
 from dlmctl.text.tokenizer import Tokenizer
 
+KINDS: dict[str, type[Absorbing]] = {"masked": Absorbing, "tokens": Absorbing, "uniform": UniformWalk}
+
 
 @torch.no_grad()
 def draw_masked(
@@ -57,12 +59,12 @@ def draw_masked(
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
     schedule = _schedule(steps, int(places.max()), sampler.block)
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
-    kind = UniformWalk if model.family == "uniform" else Absorbing
+    kind = KINDS[model.family]
     family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(control))
     guidance = plan.guidance, sampler
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
-    whole_until = _whole_until(model, times, alone=alone)
+    whole_until = family.whole_until(times, alone=alone)
     recorded = sampler.compile and pays(layouts.words.device, model.family, steps)
     steered = Steered(
         family, model.embeddings, vocabulary, control, *guidance, layouts, whole_until=whole_until, recorded=recorded
@@ -74,14 +76,6 @@ def draw_masked(
         nats = [None] * len(batch) if family.nats is None else family.nats.tolist()
         found = Finished(x, steered.problems, nats)
         return found if particles is None else particles.finish(found, len(model.embeddings))
-
-
-def _whole_until(model: MaskedModel, times: Tensor, *, alone: bool) -> float:
-    """The time from which on the likeliest text is held to what is exact: the last step's of uniform models, which ends
-    with it, all times where several tokens of a large vocabulary are written in a step, and else none."""
-    if model.family == "uniform":
-        return float(times[-2])
-    return 0.0 if model.family != "tokens" or alone else 1.0
 
 
 def only_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -13,7 +13,8 @@ from dlmctl.control.prepared import PreparedAll
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.prompted import Prompt
-from dlmctl.sampling.trace import OnFrames
+from dlmctl.sampling.trace import OnFrames, Recorder
+from dlmctl.sampling.walk import OnStep
 
 
 class Plan(NamedTuple):
@@ -44,3 +45,25 @@ class Finished(NamedTuple):
 
 Preparing = Callable[[Batch], PreparedAll | None]
 """Prepares the controls of a plan for some rows."""
+
+
+class DrawBatch(Protocol):
+    """Draws a batch as its family does.
+
+    Args:
+        control: prepared for the batch; ``prepare`` prepares it for the rows that are left when others are done.
+        watch: sees every step; ``recorder`` notes down some of the rows.
+
+    Raises:
+        RecipeError: the settings of the sampler are for another family, or do not fit the batch.
+    """
+
+    def __call__(
+        self,
+        plan: Plan,
+        batch: Batch,
+        control: PreparedAll | None,
+        prepare: Preparing,
+        watch: OnStep,
+        recorder: Recorder | None = None,
+    ) -> Finished: ...
