@@ -19,8 +19,6 @@ from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.user_weights import users_controls
 from dlmctl.checkpoint.weights import staged, write_shards
-from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.files import read_object
 
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlmctl.diffusion.masked_base import MaskedModel
+    from dlmctl.diffusion.model import DiffusionLM
 
 CARD = "card.json"
 # The key in a card for the digest of the embeddings that the weights were trained on.
@@ -39,11 +38,7 @@ def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
 
     Of the table in half precision, so that a model saved so (``save_pretrained(dtype=torch.float16)``) is the same.
     """
-    if isinstance(model, DiffusionLM):
-        words: Tensor = model.embedding.weight
-    else:  # with MASK where it is a row of its own
-        words = model.denoiser.model.embed_tokens.weight if isinstance(model, MaskedLM) else model.embeddings
-    table = words.detach().to("cpu", torch.float16).contiguous()
+    table = model.embedding_table.detach().to("cpu", torch.float16).contiguous()
     return hashlib.sha256(str(list(table.shape)).encode() + table.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 

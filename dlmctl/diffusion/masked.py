@@ -107,7 +107,12 @@ class MaskedLM(MaskedModel):
     @property
     def embeddings(self) -> Tensor:
         """The embedding of every word ``[V, H]``, MASK left out."""
-        return self.denoiser.model.embed_tokens.weight[: self.config.vocab_size]
+        return self.embedding_table[: self.config.vocab_size]
+
+    @property
+    def embedding_table(self) -> Tensor:
+        """The embeddings as they are saved, MASK in the last row."""
+        return self.denoiser.model.embed_tokens.weight
 
     def embed(self, ids: Tensor) -> Tensor:
         """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
@@ -145,7 +150,7 @@ class MaskedLM(MaskedModel):
     ) -> Tensor:
         """As ``MaskedModel.nats``; the scores of all words stand for a few positions at a time."""
         hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned, hints=hints)
-        head = WordHead(self.denoiser.model.embed_tokens.weight, words=self.config.vocab_size)
+        head = WordHead(self.embedding_table, words=self.config.vocab_size)
         return token_nats(hidden.flatten(0, 1).index_select(0, positions), head, targets)
 
 

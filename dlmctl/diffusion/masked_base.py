@@ -69,6 +69,11 @@ class MaskedModel(nn.Module):
         """The embedding of every token ``[V, H]`` that a text can have."""
         raise NotImplementedError
 
+    @property
+    def embedding_table(self) -> Tensor:
+        """The embeddings as they are saved, with MASK where it is a row of its own."""
+        return self.embeddings
+
     def embed(self, ids: Tensor) -> Tensor:
         """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
         raise NotImplementedError

@@ -164,6 +164,11 @@ class DiffusionLM(nn.Module):
             return F.normalize(weight, dim=-1) * math.sqrt(self.config.embed_dim)
         return weight
 
+    @property
+    def embedding_table(self) -> Tensor:
+        """The word embeddings as they are saved, before they are given a norm."""
+        return self.embedding.weight
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """torch.compile the blocks of a transformer, which are alike and take the time of one; or another denoiser."""
         whole = [self.denoiser]
