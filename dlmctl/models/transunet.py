@@ -1,7 +1,8 @@
 """``trans-unet``: transformer blocks in the shape of a U along the sequence.
 
 Attention at full resolution sees words, at the coarser levels phrases, at a fraction of the cost. The original names
-this architecture and builds it of attention alone; here a block is the whole one of the ``transformer``.
+this architecture and means it of attention alone, but cannot build it; here a block is the whole one of the
+``transformer``.
 """
 
 from __future__ import annotations
