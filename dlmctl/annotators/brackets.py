@@ -56,9 +56,9 @@ def compare_spans(gold: Iterable[Span], found: Iterable[Span], deleted: Collecti
     return Brackets((wanted & got).total(), wanted.total(), got.total())
 
 
-def corpus_f1(pairs: Iterable[tuple[Tree, Tree]], ignore: Collection[str] = PUNCTUATION) -> Brackets:
+def corpus_f1(pairs: Iterable[tuple[Tree, Tree]]) -> Brackets:
     """The brackets of all pairs of a gold and a found tree together."""
-    counts = [compare(gold, found, ignore) for gold, found in pairs]
+    counts = [compare(gold, found) for gold, found in pairs]
     return Brackets(*(sum(column) for column in zip(*counts, strict=True))) if counts else Brackets(0, 0, 0)
 
 

@@ -153,7 +153,7 @@ def open_table(source: str) -> TargetTable:
     return TargetTable(source, _rows_of(path), untyped=_is_untyped(path))
 
 
-def table_of(rows: Iterable[Any], name: str = "targets") -> TargetTable:
+def table_of(rows: Iterable[Any]) -> TargetTable:
     """The table of rows at hand, each a mapping of columns to cells.
 
     Raises:
@@ -164,10 +164,10 @@ def table_of(rows: Iterable[Any], name: str = "targets") -> TargetTable:
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
                 what = f"a row is a mapping of columns to cells, not {readable(repr(row), 80)}."
-                raise DataError(what, where=f"{name}:{number}")
+                raise DataError(what, where=f"targets:{number}")
             yield number, row
 
-    return TargetTable(name, checked())
+    return TargetTable("targets", checked())
 
 
 @contextmanager

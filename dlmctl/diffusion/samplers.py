@@ -8,7 +8,6 @@ stays where the times are, which is best the CPU: whether there is any can then 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,17 +20,13 @@ Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Moments]
 """x_t, x_0 estimate, t, s to mean and variance of x_s."""
 
 
-def ancestral_moments(
-    schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor, variance: Literal["large", "small"] = "large"
-) -> Moments:
+def ancestral_moments(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> Moments:
     """Mean ``[B, L, D]`` and variance ``[B, 1, 1]`` of p(x_s given x_t) (Ho et al. 2020, section 3.2).
 
-    ``large`` is beta of the step, ``small`` the posterior variance. The large variance of the last step is the
-    posterior variance of the step before it (Nichol and Dhariwal 2021).
+    The variance is the larger one, beta of the step; of the last step it is the posterior variance of the step before
+    it (Nichol and Dhariwal 2021).
     """
-    mean, small = posterior(schedule, x0, x_t, t, s)
-    if variance == "small":
-        return mean, small
+    mean, _ = posterior(schedule, x0, x_t, t, s)
     stride = one_step(schedule)
     _, second = posterior(schedule, x0, x_t, torch.full_like(t, 2 * stride), torch.full_like(t, stride))
     beta = (1 - schedule.alphabar(t) / schedule.alphabar(s)).reshape(-1, 1, 1)

@@ -32,13 +32,9 @@ def _build(spec: ControlSpec) -> Control[Any]:
         made = combined(spec.name, [_build(part) for part in spec.parts])
     else:
         kind = find_control(spec.name)
-        made = _made(kind, spec)
+        made = made_of(kind, spec, [kind.Params.model_validate(params) for params in spec.params])
     made.weight *= spec.weight  # a control may bring a weight of its own
     return made
-
-
-def _made(kind: type[Control[Any]], spec: ControlSpec) -> Control[Any]:
-    return made_of(kind, spec, [kind.Params.model_validate(params) for params in spec.params])
 
 
 def made_of(kind: type[Control[Any]], spec: ControlSpec, sets: Sequence[BaseModel]) -> Control[Any]:

@@ -47,9 +47,9 @@ class SettingsFile:
         overridden: the paths that the command line laid over the file.
     """
 
-    def __init__(self, name: str, lines: dict[Place, int] | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.lines: dict[Place, int] = {(): 1} if lines is None else lines
+        self.lines: dict[Place, int] = {(): 1}
         self.spelled: dict[Place, str] = {}
         self.overridden: list[Place] = []
 

@@ -9,20 +9,15 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dlmctl.control.automata import (
-    condition,
-    likeliest,
-    log_probability,
-    log_probability_by_length,
-    parse,
-    stacked,
-    token_language,
-)
 from dlmctl.control.automata import transitions as transitions_of
 from dlmctl.control.automata.asked import Asked, asked_length, asked_of
 from dlmctl.control.automata.dfa import shortest
 from dlmctl.control.automata.languages import avoiding
+from dlmctl.control.automata.posterior import condition, likeliest, log_probability, log_probability_by_length
+from dlmctl.control.automata.regex import parse
 from dlmctl.control.automata.syntax import match
+from dlmctl.control.automata.tokens import token_language
+from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError
 from dlmctl.text.tokens import plain_words
 from tests.tokens.test_tokens import wrapped

@@ -24,6 +24,8 @@ from dlmctl.errors import ModelError
 MAX_CLASSES = 1000
 # How far apart the weights of one word may be, in nats: beyond it float32 would lose terms of the sum over labels.
 MAX_SPREAD = 80.0
+# Of fitting: squared weights as a share of the loss, and texts of a step.
+PENALTY, BATCH = 5e-5, 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +102,8 @@ def fit_bag(
     size: int,
     *,
     weights: Tensor | None = None,
-    penalty: float = 5e-5,
     steps: int = 500,
-    batch: int = 1024,
     lr: float = 0.05,
-    seed: int = 0,
     vocabulary: str = "",
 ) -> Bag:
     """Multinomial logistic regression on bags of words.
@@ -114,9 +113,8 @@ def fit_bag(
         labels: numbers of their labels in ``names``.
         size: how many words there are.
         weights: of the texts ``[N]``, see ``balanced``.
-        penalty: of squared weights, as a share of the loss.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     flat = torch.tensor([word for bag in bags for word in bag], dtype=torch.long)
     sizes = np.array([len(bag) for bag in bags])
     starts = np.cumsum(sizes) - sizes
@@ -128,12 +126,12 @@ def fit_bag(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     useful = np.flatnonzero(share.numpy() > 0)
     for _ in range(steps):
-        rows = rng.choice(useful, min(batch, len(useful)), replace=False)
+        rows = rng.choice(useful, min(BATCH, len(useful)), replace=False)
         before = np.cumsum(sizes[rows]) - sizes[rows]
         cells = np.arange(int(sizes[rows].sum())) + np.repeat(starts[rows] - before, sizes[rows])
         scores = F.embedding_bag(flat[cells], matrix, torch.from_numpy(before), mode="sum") + bias
         nats = F.cross_entropy(scores, target[rows], reduction="none")
-        loss = (nats * share[rows]).mean() + penalty * matrix.square().sum()
+        loss = (nats * share[rows]).mean() + PENALTY * matrix.square().sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
