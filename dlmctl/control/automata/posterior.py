@@ -2,8 +2,9 @@
 
 Forward-backward over the states of an automaton (Rabiner 1989; for guidance of diffusion models "Diffinity",
 arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061). Everything is computed with logarithms, so
-nothing underflows in float32, and for all rows and states at once; only positions are a loop. Costs O(L S C) a row, for
-S states and C classes of words, and one pass over the ``[L, V]`` log-probabilities.
+nothing underflows in float32, and for all rows and states at once. Positions are a loop, which costs O(L S C) a row, for
+S states and C classes of words, or, where states are few, a tree (``scan``): a few calls for any number of positions.
+Beside that it takes one pass over the ``[L, V]`` log-probabilities.
 
 In all of it ``log_probs [B, L, V]`` may hold -inf for what cannot stand somewhere, ``words [B]`` says how many words
 each row has, and ``first`` is the position of the first of them (1, behind START). Other positions stay as they are.
@@ -17,8 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata.scan import Sets, best_states, both_ways, log_total
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
-from dlmctl.control.automata.transitions import Automata
+from dlmctl.control.automata.transitions import Automata, Tables
 
 
 class Inference(NamedTuple):
@@ -44,7 +46,10 @@ def log_probability(
     where no text is possible.
     """
     scores = _class_scores(_window(log_probs, words, first, most), automata)
-    return _backward(scores, automata, words)[0][:, 0]
+    sets = _at_once(automata, scores)
+    if sets is None:
+        return _backward(scores, automata, words)[0][:, 0]
+    return log_total(sets.matrices(scores, words), _ends(scores, automata))
 
 
 def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: int) -> Tensor:
@@ -61,17 +66,14 @@ def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: in
 
 def infer(scores: Tensor, automata: Automata, words: Tensor) -> Inference:
     """Forward-backward for log-probabilities of the classes, ``scores [B, N, C]``."""
-    behind = _backward(scores, automata, words)
-    log_p = behind[0][:, 0]
-    reached = torch.full_like(behind[0], -torch.inf)
-    reached[:, 0] = 0.0
-    summed = automata.summed(scores)
-    ratios, within = [], _within(words, scores.shape[1])
-    for at in range(scores.shape[1]):
-        ratios.append(automata.between(reached, behind[at + 1]) - log_p[:, None])
-        stepped = automata.on(summed[:, at], reached)
-        reached = torch.where(within[at][:, None], stepped, reached)
-    return Inference(log_p, automata.of_classes(torch.stack(ratios, 1)))
+    sets = _at_once(automata, scores)
+    if sets is not None:
+        before, after, log_p = both_ways(sets.matrices(scores, words), _ends(scores, automata))
+        between = automata.between(before[:, : scores.shape[1]], after[:, : scores.shape[1]])
+    else:
+        behind = _backward(scores, automata, words)
+        log_p, between = behind[0][:, 0], _forward(scores, automata, words, behind)
+    return Inference(log_p, automata.of_classes(between - log_p[:, None, None]))
 
 
 def condition(
@@ -105,8 +107,14 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     """
     window = _window(log_probs, words, first, most)
     scores = _class_tops(window, automata)
-    behind = _backward(scores, automata, words, best=True)
-    return _written(log_probs, _on_path(window, scores, behind, automata, words), first)
+    sets = _at_once(automata, scores)
+    if isinstance(automata, Tables) and sets is not None:
+        best, states = best_states(sets.matrices(scores, words, best=True), _ends(scores, automata))
+        path = automata.along(states[:, : scores.shape[1] + 1], scores)
+    else:
+        behind = _backward(scores, automata, words, best=True)
+        best, path = behind[0][:, 0], _path(scores, behind, automata, words)
+    return _written(log_probs, _on_path(window, path, best, automata, words), first)
 
 
 def draw(log_probs: Tensor, noise: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
@@ -120,7 +128,8 @@ def draw(log_probs: Tensor, noise: Tensor, automata: Automata, words: Tensor, fi
     window = _window(noisy, words, first)
     # The largest of log p + noise is a draw (Gumbel-max), also among the words of a class.
     behind = _backward(_class_scores(_window(log_probs, words, first), automata), automata, words)
-    held = _on_path(window, _class_tops(window, automata), behind, automata, words)
+    path = _path(_class_tops(window, automata), behind, automata, words)
+    held = _on_path(window, path, behind[0][:, 0], automata, words)
     return _written(noisy, held, first).argmax(-1)
 
 
@@ -149,8 +158,7 @@ def allowed(committed: Tensor, automata: Automata, words: Tensor, first: int = 1
 def _backward(scores: Tensor, automata: Automata, words: Tensor, best: bool = False) -> list[Tensor]:
     """For 0 to N words read, ``[B, S]``: log-probability to be accepted from each state, or that of the best way."""
     summed = automata.summed(scores, best)
-    rest = torch.zeros_like(scores[:, :1, 0]).expand(automata.accepting.shape)
-    rest = rest.masked_fill(~automata.accepting, -torch.inf)
+    rest = _ends(scores, automata)
     found, within = [rest], _within(words, scores.shape[1])
     for at in reversed(range(scores.shape[1])):
         stepped = automata.back(summed[:, at], rest, best)
@@ -159,17 +167,45 @@ def _backward(scores: Tensor, automata: Automata, words: Tensor, best: bool = Fa
     return found[::-1]
 
 
-def _on_path(window: Tensor, scores: Tensor, behind: list[Tensor], automata: Automata, words: Tensor) -> Tensor:
-    """``window [B, N, V]`` with -inf off the path of classes that is best at each word, by its ``scores [B, N, C]`` and
-    what is ``behind`` it."""
-    state = torch.zeros(len(window), dtype=torch.long, device=window.device)
+def _forward(scores: Tensor, automata: Automata, words: Tensor, behind: list[Tensor]) -> Tensor:
+    """``[B, N, ...]``: log-probability of everything but each word, by what ``of_classes`` takes."""
+    reached = torch.full_like(behind[0], -torch.inf)
+    reached[:, 0] = 0.0
+    summed = automata.summed(scores)
+    found, within = [], _within(words, scores.shape[1])
+    for at in range(scores.shape[1]):
+        found.append(automata.between(reached[:, None], behind[at + 1][:, None]))
+        stepped = automata.on(summed[:, at], reached)
+        reached = torch.where(within[at][:, None], stepped, reached)
+    return torch.cat(found, 1)
+
+
+def _path(scores: Tensor, behind: list[Tensor], automata: Automata, words: Tensor) -> Tensor:
+    """``[B, N]``: the class that is best at each word, by its ``scores [B, N, C]`` and what is ``behind`` it."""
+    state = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     path, summed, within = [], automata.summed(scores, best=True), _within(words, scores.shape[1])
-    for at in range(window.shape[1]):
+    for at in range(scores.shape[1]):
         chosen, after = automata.step(state, scores[:, at], summed[:, at], behind[at + 1])
         path.append(chosen)
         state = torch.where(within[at], after, state)
-    off = automata.classes[:, None] != torch.stack(path, 1)[..., None]
-    return window.masked_fill(off & _inside(behind[0][:, 0], window, words), -torch.inf)
+    return torch.stack(path, 1)
+
+
+def _on_path(window: Tensor, path: Tensor, best: Tensor, automata: Automata, words: Tensor) -> Tensor:
+    """``window [B, N, V]`` with -inf off a ``path [B, N]`` of classes, where ``best [B]`` says that there is one."""
+    off = automata.classes[:, None] != path[..., None]
+    return window.masked_fill(off & _inside(best, window, words), -torch.inf)
+
+
+def _at_once(automata: Automata, scores: Tensor) -> Sets | None:
+    """What all words are read by at once, where that is the way for ``scores [B, N, C]``; see ``scan``."""
+    sets = automata.sets if isinstance(automata, Tables) else None
+    return sets if sets is not None and sets.fit(scores.shape[1]) else None
+
+
+def _ends(scores: Tensor, automata: Automata) -> Tensor:
+    """``[B, S]``: 0 where a text may end, else -inf."""
+    return torch.zeros_like(scores[:, :1, 0]).expand(automata.accepting.shape).masked_fill(~automata.accepting, -torch.inf)
 
 
 def _within(words: Tensor, most: int) -> tuple[Tensor, ...]:

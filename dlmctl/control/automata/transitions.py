@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.automata.dfa import DEAD, Automaton, Bools, Ints
+from dlmctl.control.automata.scan import MOST_STATES, Sets
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
 
 # Cells of a table from which on edges are quicker.
@@ -29,11 +30,13 @@ class Tables(NamedTuple):
         classes: ``[B, V]``, the class of each token.
         table: ``[B, S, C]``, where each state and class leads; what leads nowhere leads to the last state, and back.
         accepting: ``[B, S]``.
+        sets: for inference over all words at once; None of many states.
     """
 
     classes: Tensor
     table: Tensor
     accepting: Tensor
+    sets: Sets | None
 
     @property
     def width(self) -> int:
@@ -55,9 +58,11 @@ class Tables(NamedTuple):
         return scatter_log_sum(ways, self.table.flatten(1), reached.shape[1])
 
     def between(self, reached: Tensor, after: Tensor) -> Tensor:
-        """Log-probability of everything but a word, by what ``of_classes`` takes."""
-        ways = after.gather(1, self.table.flatten(1)).view_as(self.table)
-        return log_sum(reached[:, :, None] + ways, 1)
+        """Log-probability of everything but each of some words, by what ``of_classes`` takes, of what is before them
+        and after them ``[B, N, S]``."""
+        index = self.table.flatten(1)[:, None].expand(-1, after.shape[1], -1)
+        ways = after.gather(2, index).unflatten(2, self.table.shape[1:])
+        return log_sum(reached[..., None] + ways, 2)
 
     def of_classes(self, values: Tensor) -> Tensor:
         """What ``between`` gave for every word ``[B, N, ...]``, for each class ``[B, N, C]``."""
@@ -69,6 +74,11 @@ class Tables(NamedTuple):
         ways = self.table.gather(1, state[:, None, None].expand(-1, 1, self.width))[:, 0]
         chosen = (scores + after.gather(1, ways)).argmax(1)
         return chosen, ways.gather(1, chosen[:, None])[:, 0]
+
+    def along(self, states: Tensor, scores: Tensor) -> Tensor:
+        """The best class ``[B, N]`` from each state to the next of ``states [B, N + 1]``, by ``scores [B, N, C]``."""
+        ways = self.table.gather(1, states[:, :-1, None].expand(-1, -1, self.width))
+        return scores.masked_fill(ways != states[:, 1:, None], -torch.inf).argmax(2)
 
 
 class Edges(NamedTuple):
@@ -110,8 +120,10 @@ class Edges(NamedTuple):
         return scatter_log_sum(ways, self.target, reached.shape[1])
 
     def between(self, reached: Tensor, after: Tensor) -> Tensor:
-        ways = reached.gather(1, self.source) + after.gather(1, self.target)
-        return scatter_log_sum(ways, self.group, self.groups)
+        source, target, group = (
+            part[:, None].expand(-1, after.shape[1], -1) for part in (self.source, self.target, self.group)
+        )
+        return scatter_log_sum(reached.gather(2, source) + after.gather(2, target), group, self.groups)
 
     def of_classes(self, values: Tensor) -> Tensor:
         index = self.member[:, None].expand(-1, values.shape[1], -1)
@@ -136,9 +148,10 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     numbers = {id(automaton): number for number, automaton in enumerate(distinct)}
     rows = [numbers[id(automaton)] for automaton in automata]
     if states * width < LARGE:
-        return Tables(*_rows([_padded(one, states, width) for one in distinct], rows, device))
+        tables = _rows([_padded(one, states, width) for one in distinct], rows, device)
+        return Tables(*tables, _sets(distinct, states, width, rows, device) if states <= MOST_STATES else None)
     found = [_edges(one.table) for one in distinct]
-    edges, members, groups = (max(sizes) for sizes in zip(*(one.sizes for one in found), strict=True))
+    edges, members, groups = _most(found)
     parts = []
     for one, edged in zip(distinct, found, strict=True):
         token_classes, _, accepts = _padded(one, states, 1)
@@ -148,6 +161,33 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
         parts.append((token_classes, accepts, *ends, sets[0], _filled(edged.member, members, 0), sets[1]))
     classes, accepting, source, target, group, member, of = _rows(parts, rows, device)
     return Edges(classes, accepting, source, target, group, member, of, groups + 1, width)
+
+
+def _sets(
+    automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
+) -> Sets:
+    """The sets of classes that lead from state to state, each padded to the largest."""
+    found = [_edges(one.table) for one in automata]
+    groups = _most(found)[2]
+    most = max((int(np.bincount(one.of).max(initial=1)) for one in found), default=1)
+    parts = []
+    for one in found:
+        member, leading = np.full((groups + 1, most), width), np.full((states, states), groups)
+        order = np.argsort(one.of, kind="stable")
+        sizes = np.bincount(one.of)
+        place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        member[one.of[order], place] = one.member[order]
+        leading[one.source, one.target] = one.group
+        parts.append((member, leading.reshape(-1)))
+    unchanged = torch.full((states, states), -torch.inf, device=device).fill_diagonal_(0.0)
+    member, leading = _rows(parts, rows, device)
+    return Sets(member, leading, unchanged)
+
+
+def _most(found: Sequence[_Edges]) -> tuple[int, int, int]:
+    """The most edges, memberships and sets of several automata."""
+    edges, members, groups = (max(sizes) for sizes in zip(*(one.sizes for one in found), strict=True))
+    return edges, members, groups
 
 
 def _rows(
