@@ -1,8 +1,8 @@
 """Calls into torch, waits for the device and tensors made from numbers, in a reverse step of each control.
 
-Usage: python benchmarks/calls.py [--masked FOLDER] [--texts 8 32 64] [--steps 8] [--names] [--out calls.json]
-Counted on a CPU, where each costs little; on a GPU each call is a launch, and a wait lets it run dry. FOLDER holds a
-masked model.
+Usage: python benchmarks/calls.py [--masked MODEL] [--texts 8 32 64] [--steps 8] [--ways cpu] [--names] [--out FILE]
+Counted on a CPU, where each costs little; on a GPU each call is a launch, and a wait lets it run dry. Where the two go
+other ways, that of a GPU is counted, or with --ways cpu what this machine does. MODEL is a masked one, or its folder.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from controls import Avoid, Contains, Infill, Length, Pos, Semantic, SyntaxTree
+from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control.automata import scan
 from dlmctl.control.base import Control
 from dlmctl.diffusion import noise
 from dlmctl.diffusion.noise import Draw
@@ -34,13 +35,26 @@ CONTROLS: dict[str, Control[Any] | None] = {
     "infill": Infill("The Eagle is a ___{1,3} shop near ___{1,3} ."),
     "contains": Contains("riverside", "cheap"),
     "avoid": Avoid("pub", "city centre"),
+    "pattern": Pattern("The <any>+ (pub|place) <any>* ."),
+    "lexicon": Lexicon(words=["the", "pub", "place", "is", "a", "cheap", "good", "with", "food", "and"]),
 }
-MASKED = {name: CONTROLS[name] for name in ("free", "pos")}
+MASKED = {name: control for name, control in CONTROLS.items() if name != "semantic"} | {
+    "contains": Contains("garden", "old house"),
+    "avoid": Avoid("garden", "old house"),
+    "infill": Infill("The boy is a ___{1,3} friend near ___{1,3} ."),
+    "pattern": Pattern("The <any>+ (garden|house) <any>* ."),
+    "lexicon": Lexicon(frequency=[150, None]),
+}
+
+
+def as_on_a_gpu() -> None:
+    """Take the ways of a GPU from now on: there calls count, and here what a cache holds and what must be computed."""
+    noise.MOST_AHEAD_CPU, scan.MOST_CPU = noise.MOST_AHEAD, scan.MOST
 
 
 def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int) -> Calls:
     """The calls of the steps of one batch, none of whose texts leaves it; what is prepared for it is left out."""
-    chosen = settings_of("fast")
+    chosen = settings_of("fast", pretrained.model.family)
     sampler = chosen.sampler.model_copy(update={"steps": steps, "precision": "fp32", "patience": 1.0, "compile": False})
     if control is not None:
         control.load_from(pretrained)
@@ -54,8 +68,6 @@ def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, st
         if step.number == step.steps - 1:
             counter.paused = True
 
-    # As much noise at once as on a GPU.
-    noise.MOST_AHEAD_CPU = noise.MOST_AHEAD
     plan = Plan(pretrained, control, sampler, chosen.guidance, texts)
     with counter.counting() as calls:
         for _ in draw_texts(plan, [Draw(0, sample) for sample in range(texts)], on_step=watch):
@@ -65,13 +77,16 @@ def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--masked", type=Path)
+    parser.add_argument("--masked", metavar="MODEL")
     parser.add_argument("--texts", type=int, nargs="+", default=[8, 32, 64])
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--ways", choices=("gpu", "cpu"), default="gpu", help="where the two differ; default: gpu")
     parser.add_argument("--names", action="store_true", help="which calls, beside the table")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    models = {"e2e": CONTROLS} | ({str(given.masked): MASKED} if given.masked else {})
+    if given.ways == "gpu":
+        as_on_a_gpu()
+    models = {"e2e": CONTROLS} | ({given.masked: MASKED} if given.masked else {})
     rows = []
     print(
         "| model | text | texts | network | backward | other | waits | made |",

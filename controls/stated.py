@@ -33,7 +33,7 @@ from dlmctl.text.tokenizer import WordTokenizer
 from .semantic_params import SemanticParams
 from .wordings import Wordings, contradiction, statement
 
-# What a word loses that would break a phrase: too much to be taken, unless what must hold exactly wants it.
+# What a word loses at most that would break a phrase: too much to be taken, unless what must hold exactly wants it.
 BROKEN = 30.0
 # States of what the fields of a text ask together; more fields than that leaves room for are left to the classifier.
 MOST_STATES = 1024
@@ -59,7 +59,7 @@ class Stated(Prepared):
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         held = self.words.constrain(logits, t)
-        return torch.where(torch.isneginf(held), logits - BROKEN, held)
+        return torch.maximum(held, logits - BROKEN)
 
 
 class Book:

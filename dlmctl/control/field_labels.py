@@ -16,13 +16,14 @@ from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.control.word_latents import looks, word_latents
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, nearest
-from dlmctl.models.numerics import widened
 from dlmctl.models.pooled import PooledClassifier
 from dlmctl.text.fields import Value, field_key, find_value, value_words
 from dlmctl.text.tokenizer import Tokenizer
 
 # A field with more values than this identifies texts rather than describing them.
 MAX_VALUES = 500
+# A logit of what cannot be, as a finite number: times 0 it is 0.
+NEVER = -1e9
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,19 @@ class FieldLabels(Labels):
     def by_classifier(self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
         """Guidance by -log p(field = value given the latent), summed over the fields that a text is wanted to have."""
         places = [(row, self.column(*field)) for row, fields in enumerate(wanted) for field in fields.items()]
-        chosen = torch.zeros(len(batch), sum(self._sizes))
-        chosen[torch.tensor(places).unbind(1)] = 1
-        chosen = chosen.to(batch.device)
+        chosen = torch.zeros(len(batch), sum(self._sizes) + 1)
+        chosen[torch.tensor(places).unbind(1)] = -1
+        # All fields as rows of one softmax, filled up with a column that is never likely.
+        columns = torch.full((len(self._sizes), max(self._sizes)), sum(self._sizes))
+        for row, part in zip(columns, torch.arange(sum(self._sizes)).split(self._sizes), strict=True):
+            row[: len(part)] = part
+        chosen, columns = chosen[:, columns].to(batch.device), columns.flatten().to(batch.device)
+        never = torch.full((len(batch), 1), NEVER, device=batch.device)
 
         def energy(state: ControlState) -> Tensor:
             found = classifier(word_latents(state), state.t, state.mask)
-            log_probs = [widened(logits).log_softmax(-1) for logits in found]
-            return -(torch.cat(log_probs, dim=-1) * chosen).sum(-1)
+            logits = torch.cat([*found, never], -1).index_select(1, columns)
+            return (logits.view_as(chosen).log_softmax(-1) * chosen).sum((1, 2))
 
         return Energy(energy, looks=looks(batch.vocabulary))
 

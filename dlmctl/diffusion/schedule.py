@@ -97,9 +97,8 @@ class Schedule:
         position = at.clamp(0, 1) * (len(table) - 1)
         # A grid point such as 7/2000 must hit its own entry in spite of rounding.
         position = torch.where((position - position.round()).abs() < 1e-4, position.round(), position)
-        low = position.floor().long()
-        high = (low + 1).clamp(max=len(table) - 1)
-        return torch.lerp(table[low], table[high], position - low).exp()
+        low = position.floor().clamp(max=len(table) - 2).long()
+        return torch.lerp(table[low], table[1:][low], position - low).exp()
 
     def network_time(self, t: Tensor | float) -> Tensor:
         """``t`` on the 0..1000 scale that denoisers receive (Li et al. 2022: k * 1000 / T), float32."""

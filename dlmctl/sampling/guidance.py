@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from dlmctl.recipe.settings import Guidance
@@ -26,18 +25,20 @@ def strength(guidance: Guidance, t: float) -> float:
     return guidance.scale if guidance.until <= t <= guidance.since else 0.0
 
 
-def shift_logits(logits: Tensor, gradient: Gradient, scale: float, updates: int) -> Tensor:
-    """What to add to word logits ``[B, L, V]``: mirror descent on the word probabilities of the x_0 estimate.
+def moved_logits(logits: Tensor, gradient: Gradient, scale: float, updates: int) -> Tensor:
+    """Guided word logits ``[B, L, V]``: mirror descent on the word probabilities of the x_0 estimate.
 
     An update adds -scale * d energy / d p to the logits, which is exponentiated gradient descent on the
     simplex (Beck and Teboulle 2003): unlike a step on the logits it also reaches words that the model finds
     unlikely so far. To first order in the energy it multiplies each word's probability by that of the
     constraint given the word. It needs no backward pass through the denoiser.
     """
-    shift = torch.zeros_like(logits)
+    size = scale / updates
+    # As large as float32 may hold.
+    largest = min(LARGEST_SHIFT / size, 1e30)
     for _ in range(updates):
-        change = gradient((logits + shift).softmax(-1))
+        change = gradient(logits.softmax(-1))
         # Only differences between the words of a position matter.
         change = change - change.mean(-1, keepdim=True)
-        shift = shift - (scale / updates * change).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
-    return shift
+        logits = logits.sub(change.clamp(-largest, largest), alpha=size)
+    return logits

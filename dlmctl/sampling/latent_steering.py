@@ -21,7 +21,7 @@ from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.graphs import Outputs, Recorded
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
-from dlmctl.sampling.steering import LEAST, WHOLE, StateOf, Steered, by_gradient, evidence_of
+from dlmctl.sampling.steering import LEAST, StateOf, Steered, by_gradient, evidence_of
 from dlmctl.sampling.trace import Look
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -60,8 +60,7 @@ class LatentSteered(Steered):
         super().__init__(family, embeddings, vocabulary, control, guidance, sampler, layouts, recorded=recorded)
         if control is not None and not self.model.predicts_words:
             # Without word logits an exact constraint is one more energy.
-            self.parts = [part for part in control.guides if by_gradient(part)]
-            self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=self.embeddings.device)
+            self.guide_by([part for part in control.guides if by_gradient(part)])
         self.method = method_for(self.model, guidance) if self.parts else None
         self.guides_logits = self.method == "logits"
         if self.parts and not self.guides_logits and control is not None:

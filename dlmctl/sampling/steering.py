@@ -22,7 +22,7 @@ from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.graphs import Outputs, Recorded
-from dlmctl.sampling.guidance import Gradient, shift_logits, strength
+from dlmctl.sampling.guidance import Gradient, moved_logits, strength
 from dlmctl.sampling.trace import Look, Recorder
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -97,18 +97,25 @@ class Steered:
         self.banned = banned_tokens(layouts, vocabulary, len(embeddings))
         parts = control.guides if control is not None else []
         # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
-        self.parts = [part for part in parts if not part.prepared.exact and by_gradient(part)]
+        self.guide_by([part for part in parts if not part.prepared.exact and by_gradient(part)])
         self.weighing = [part for part in parts if part.prepared.weighs]
         self.evidence = evidence_of(parts)
         self.guides_logits = bool(self.parts)
         self.whole_until = whole_until
-        self.broke = torch.full((len(self.parts), len(layouts.words)), WHOLE, device=embeddings.device)
         # The noise level of an x_0 estimate.
         self.clean = torch.zeros(len(layouts.words), device=embeddings.device)
         self.estimated = Recorded(recorded)
         # Is shown every step, where somebody wants to see how the texts come about; and the rows' numbers there.
         self.recorder: Recorder | None = None
         self.numbers: Sequence[int] = range(len(layouts.words))
+
+    def guide_by(self, parts: Sequence[Part]) -> None:
+        """Take these parts to guide by their gradients."""
+        shape, device = (len(parts), len(self.layouts.words)), self.embeddings.device
+        self.parts, self.broke = parts, torch.full(shape, WHOLE, device=device)
+        # What each row's energy counts, and nothing.
+        self.weights = [torch.full(shape[1:], part.weight, device=device) for part in parts]
+        self.nothing = torch.zeros((), device=device)
 
     @property
     def problems(self) -> dict[int, str]:
@@ -176,8 +183,7 @@ class Steered:
             logits = sum((part.evidence_given(probabilities) for part in self.weighing), start=logits)
         scale = strength(self.guidance, value) if self.guides_logits else 0.0
         if scale:
-            gradient = self.gradient(self._state_of_words, t)
-            logits = logits + shift_logits(logits, gradient, scale, self.guidance.updates)
+            logits = moved_logits(logits, self.gradient(self._state_of_words, t), scale, self.guidance.updates)
         return logits if self.control is None else self.control.constrain(logits, settled)
 
     def after(self, moved: Moved, s: float) -> Tensor:
@@ -213,30 +219,32 @@ class Steered:
 
         ``t [B]`` is noted down of those that break now.
         """
+        clip, later = self.guidance.clip, torch.maximum(self.broke, t.to(self.broke))
 
         def gradient(at: Tensor) -> Tensor:
-            total: Tensor | None = None
+            total = self.nothing.to(at.dtype)
             with torch.enable_grad(), networks_in(self.sampler.precision, at.device):
                 leaf = at.detach().requires_grad_()
                 # Of a leaf itself autocast would keep the cast copy until the whole batch is drawn.
                 state = state_of(leaf.view_as(leaf))
                 for number, part in enumerate(self.parts):
-                    energy = part.weight * part.energy(state)
+                    energy = part.energy(state)
                     # Parts may share the x_0 estimate, so the graph is kept for the next one.
-                    (found,) = torch.autograd.grad(energy.sum(), leaf, retain_graph=True)
-                    clipped = self._clipped(number, energy.detach(), found, t)
-                    total = clipped if total is None else total + clipped
-            assert total is not None
-            return total.masked_fill((self.broke.amax(0) > WHOLE)[:, None, None], 0.0)
+                    weights = self.weights[number].to(energy.dtype)
+                    (found,) = torch.autograd.grad(energy, leaf, weights, retain_graph=True)
+                    total = total.addcdiv(found, self._norms(number, energy.detach(), found, later), value=clip)
+            broke = self.broke[0] if len(self.parts) == 1 else self.broke.amax(0)
+            return total.masked_fill((broke > WHOLE)[:, None, None], 0.0)
 
         return gradient
 
-    def _clipped(self, part: int, energy: Tensor, gradient: Tensor, t: Tensor) -> Tensor:
-        norm = gradient.flatten(1).norm(dim=1)
-        # A norm is a finite number if all that it is made of are. Times fall, so the first noted down is the largest.
-        now = torch.where((energy + norm).abs() < math.inf, WHOLE, t.to(self.broke))
-        torch.maximum(self.broke[part], now, out=self.broke[part])
-        return gradient * (self.guidance.clip / norm.clamp(min=1e-12)).clamp(max=1.0).reshape(-1, 1, 1)
+    def _norms(self, part: int, energy: Tensor, gradient: Tensor, later: Tensor) -> Tensor:
+        """The norms of a part's gradients ``[B, 1, 1]``, at least ``guidance.clip``. If one is none, what ``later
+        [parts, B]`` says is noted down."""
+        # A norm is a finite number if all that it is made of are, and 0 times what is none is none.
+        norm = gradient.flatten(1).norm(dim=1).add(energy, alpha=0.0)
+        torch.where(norm < math.inf, self.broke[part], later[part], out=self.broke[part])
+        return norm.clamp(min=max(self.guidance.clip, 1e-12)).reshape(-1, 1, 1)
 
     def state(self, x0: Tensor, log_probs: Callable[[], Tensor]) -> ControlState:
         """A state whose latent is itself an x_0 estimate, and so at noise level 0."""

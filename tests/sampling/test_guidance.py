@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dlmctl.recipe.settings import Guidance
-from dlmctl.sampling.guidance import LARGEST_SHIFT, shift_logits, strength
+from dlmctl.sampling.guidance import LARGEST_SHIFT, moved_logits, strength
 from dlmctl.sampling.latent_guidance import langevin, shift_latent
 
 
@@ -19,14 +19,14 @@ def gradient_of(energy):
 def test_words_guidance_is_bayes_rule_for_a_linear_energy():
     logits = torch.randn(2, 3, 5)
     cost = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
-    guided = logits + shift_logits(logits, gradient_of(lambda p: (p * cost).sum((1, 2))), 0.5, 1)
+    guided = moved_logits(logits, gradient_of(lambda p: (p * cost).sum((1, 2))), 0.5, 1)
     assert torch.allclose(guided.softmax(-1), (logits - 0.5 * cost).softmax(-1), atol=1e-5)
 
 
 def test_words_guidance_reaches_words_that_the_model_finds_unlikely():
     logits = torch.tensor([[[12.0, 0.0, -12.0]]])
     energy = lambda p: -(p[..., 2].clamp(min=1e-20).log()).sum(1)  # noqa: E731
-    guided = logits + shift_logits(logits, gradient_of(energy), 1.0, 3)
+    guided = moved_logits(logits, gradient_of(energy), 1.0, 3)
     assert guided.argmax().item() == 2
 
 
@@ -38,7 +38,7 @@ def test_energy_falls(method):
     energy = lambda x: (x - wanted).square().sum((1, 2))  # noqa: E731
     x = torch.randn(3, 4, 6)
     if method == "logits":
-        before, after = x.softmax(-1), (x + shift_logits(x, gradient_of(energy), 0.3, 3)).softmax(-1)
+        before, after = x.softmax(-1), moved_logits(x, gradient_of(energy), 0.3, 3).softmax(-1)
     elif method == "latent":
         before, after = x, shift_latent(x, x, torch.full((3, 1, 1), 0.5), gradient_of(energy), 0.3)
     else:
@@ -64,7 +64,7 @@ def test_langevin_takes_adagrad_steps():
 
 def test_one_update_never_throws_a_sample_off():
     logits = torch.zeros(1, 2, 3)
-    guided = logits + shift_logits(logits, gradient_of(lambda p: 1e6 * p[..., 0].sum(1)), 1.0, 1)
+    guided = moved_logits(logits, gradient_of(lambda p: 1e6 * p[..., 0].sum(1)), 1.0, 1)
     assert guided.abs().max().item() <= LARGEST_SHIFT
 
 

@@ -2,9 +2,9 @@
 
 Forward-backward over the states of an automaton (Rabiner 1989; for guidance of diffusion models "Diffinity",
 arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061). Everything is computed with logarithms, so
-nothing underflows in float32, and for all rows and states at once. Positions are a loop, which costs O(L S C) a row, for
-S states and C classes of words, or, where states are few, a tree (``scan``): a few calls for any number of positions.
-Beside that it takes one pass over the ``[L, V]`` log-probabilities.
+nothing underflows in float32, and for all rows and states at once. Positions are a loop that costs O(L S C) a row, for
+S states and C classes of words, or where states are few a tree (``scan``), a few calls for any number of positions.
+Beside that there is one pass over the ``[L, V]`` log-probabilities.
 
 In all of it ``log_probs [B, L, V]`` may hold -inf for what cannot stand somewhere, ``words [B]`` says how many words
 each row has, and ``first`` is the position of the first of them (1, behind START). Other positions stay as they are.
@@ -48,31 +48,34 @@ def log_probability(
     scores = _class_scores(_window(log_probs, words, first, most), automata)
     sets = _at_once(automata, scores)
     if sets is None:
-        return _backward(scores, automata, words)[0][:, 0]
-    return log_total(sets.matrices(scores, words), _ends(scores, automata))
+        return _backward(scores, automata, _within(words, scores))[0][:, 0]
+    return log_total(sets.matrices(scores, _within(words, scores)), automata.ends.to(scores.dtype))
 
 
 def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: int) -> Tensor:
     """``[longest + 1]``: log-probability that so many words, each drawn by ``log_probs [V]``, are in the language."""
     summed = automata.summed(_class_scores(log_probs[None, None], automata))[:, 0]
-    reached = torch.full(automata.accepting.shape, -torch.inf, dtype=log_probs.dtype, device=log_probs.device)
+    ends = automata.ends.to(log_probs.dtype)
+    reached = torch.full_like(ends, -torch.inf)
     reached[:, 0] = 0.0
     found = []
     for _ in range(longest + 1):
-        found.append(log_sum(reached.masked_fill(~automata.accepting, -torch.inf), 1)[0])
+        found.append(log_sum(reached + ends, 1)[0])
         reached = automata.on(summed, reached)
     return torch.stack(found)
 
 
-def infer(scores: Tensor, automata: Automata, words: Tensor) -> Inference:
-    """Forward-backward for log-probabilities of the classes, ``scores [B, N, C]``."""
+def infer(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
+    """Forward-backward for log-probabilities ``scores [B, N, C]`` of the classes of the words at ``within [B, N]``."""
     sets = _at_once(automata, scores)
     if sets is not None:
-        before, after, log_p = both_ways(sets.matrices(scores, words), _ends(scores, automata))
+        before, after, log_p = both_ways(
+            sets.matrices(scores, within), automata.ends.to(scores.dtype), sets.unchanged.to(scores.dtype)
+        )
         between = automata.between(before[:, : scores.shape[1]], after[:, : scores.shape[1]])
     else:
-        behind = _backward(scores, automata, words)
-        log_p, between = behind[0][:, 0], _forward(scores, automata, words, behind)
+        behind = _backward(scores, automata, within)
+        log_p, between = behind[0][:, 0], _forward(scores, automata, within, behind)
     return Inference(log_p, automata.of_classes(between - log_p[:, None, None]))
 
 
@@ -92,11 +95,11 @@ def condition(
     to likelier places. Words within a class keep their proportions. One number, or one a row, ``[B, 1, 1]``.
     """
     window = _window(log_probs, words, first, most)
-    scores = _class_scores(window, automata)
-    found = infer(scores * sharpness, automata, words)
+    scores, within = _class_scores(window, automata), _within(words, window)
+    found = infer(scores * sharpness, automata, within)
     shift = found.log_ratio + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
     changed = window + _of_words(shift, automata)
-    return _written(log_probs, torch.where(_inside(found.log_p, window, words), changed, window), first)
+    return _written(log_probs, torch.where(_possible(found.log_p, within), changed, window), first)
 
 
 def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None) -> Tensor:
@@ -106,15 +109,15 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     all. A row whose language is impossible stays as it is.
     """
     window = _window(log_probs, words, first, most)
-    scores = _class_tops(window, automata)
+    scores, within = _class_tops(window, automata), _within(words, window)
     sets = _at_once(automata, scores)
     if isinstance(automata, Tables) and sets is not None:
-        best, states = best_states(sets.matrices(scores, words, best=True), _ends(scores, automata))
+        best, states = best_states(sets.matrices(scores, within, best=True), automata.ends.to(scores.dtype))
         path = automata.along(states[:, : scores.shape[1] + 1], scores)
     else:
-        behind = _backward(scores, automata, words, best=True)
-        best, path = behind[0][:, 0], _path(scores, behind, automata, words)
-    return _written(log_probs, _on_path(window, path, best, automata, words), first)
+        behind = _backward(scores, automata, within, best=True)
+        best, path = behind[0][:, 0], _path(scores, behind, automata, within)
+    return _written(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
 
 
 def draw(log_probs: Tensor, noise: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
@@ -126,10 +129,11 @@ def draw(log_probs: Tensor, noise: Tensor, automata: Automata, words: Tensor, fi
     """
     noisy = log_probs + noise
     window = _window(noisy, words, first)
+    within = _within(words, window)
     # The largest of log p + noise is a draw (Gumbel-max), also among the words of a class.
-    behind = _backward(_class_scores(_window(log_probs, words, first), automata), automata, words)
-    path = _path(_class_tops(window, automata), behind, automata, words)
-    held = _on_path(window, path, behind[0][:, 0], automata, words)
+    behind = _backward(_class_scores(_window(log_probs, words, first), automata), automata, within)
+    path = _path(_class_tops(window, automata), behind, automata, within)
+    held = _on_path(window, path, automata, _possible(behind[0][:, 0], within))
     return _written(noisy, held, first).argmax(-1)
 
 
@@ -145,56 +149,56 @@ def allowed(committed: Tensor, automata: Automata, words: Tensor, first: int = 1
     held = automata.classes.gather(1, window.clamp(min=0))
     kinds = torch.arange(automata.width, device=committed.device)
     scores = torch.where((window < 0)[..., None] | (kinds == held[..., None]), 0.0, -torch.inf)
-    found = infer(scores, automata, words)
+    within = _within(words, scores)
+    found = infer(scores, automata, within)
     possible = torch.isfinite(found.log_ratio) & torch.isfinite(scores)
     token = torch.arange(shape[2], device=committed.device)
     fits = (window < 0)[..., None] | (token == window[..., None])
     open_words = _of_words(possible, automata) & fits
-    within = torch.arange(window.shape[1], device=words.device) < words[:, None]
     result = torch.ones(shape, dtype=torch.bool, device=committed.device)
     return _written(result, open_words | ~within[..., None], first)
 
 
-def _backward(scores: Tensor, automata: Automata, words: Tensor, best: bool = False) -> list[Tensor]:
+def _backward(scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> list[Tensor]:
     """For 0 to N words read, ``[B, S]``: log-probability to be accepted from each state, or that of the best way."""
     summed = automata.summed(scores, best)
-    rest = _ends(scores, automata)
-    found, within = [rest], _within(words, scores.shape[1])
+    rest = automata.ends.to(scores.dtype)
+    found, inside = [rest], within.unbind(1)
     for at in reversed(range(scores.shape[1])):
         stepped = automata.back(summed[:, at], rest, best)
-        rest = torch.where(within[at][:, None], stepped, rest)
+        rest = torch.where(inside[at][:, None], stepped, rest)
         found.append(rest)
     return found[::-1]
 
 
-def _forward(scores: Tensor, automata: Automata, words: Tensor, behind: list[Tensor]) -> Tensor:
+def _forward(scores: Tensor, automata: Automata, within: Tensor, behind: list[Tensor]) -> Tensor:
     """``[B, N, ...]``: log-probability of everything but each word, by what ``of_classes`` takes."""
     reached = torch.full_like(behind[0], -torch.inf)
     reached[:, 0] = 0.0
     summed = automata.summed(scores)
-    found, within = [], _within(words, scores.shape[1])
+    found, inside = list[Tensor](), within.unbind(1)
     for at in range(scores.shape[1]):
         found.append(automata.between(reached[:, None], behind[at + 1][:, None]))
         stepped = automata.on(summed[:, at], reached)
-        reached = torch.where(within[at][:, None], stepped, reached)
+        reached = torch.where(inside[at][:, None], stepped, reached)
     return torch.cat(found, 1)
 
 
-def _path(scores: Tensor, behind: list[Tensor], automata: Automata, words: Tensor) -> Tensor:
+def _path(scores: Tensor, behind: list[Tensor], automata: Automata, within: Tensor) -> Tensor:
     """``[B, N]``: the class that is best at each word, by its ``scores [B, N, C]`` and what is ``behind`` it."""
     state = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-    path, summed, within = [], automata.summed(scores, best=True), _within(words, scores.shape[1])
+    path, summed, inside = [], automata.summed(scores, best=True), within.unbind(1)
     for at in range(scores.shape[1]):
         chosen, after = automata.step(state, scores[:, at], summed[:, at], behind[at + 1])
         path.append(chosen)
-        state = torch.where(within[at], after, state)
+        state = torch.where(inside[at], after, state)
     return torch.stack(path, 1)
 
 
-def _on_path(window: Tensor, path: Tensor, best: Tensor, automata: Automata, words: Tensor) -> Tensor:
-    """``window [B, N, V]`` with -inf off a ``path [B, N]`` of classes, where ``best [B]`` says that there is one."""
+def _on_path(window: Tensor, path: Tensor, automata: Automata, possible: Tensor) -> Tensor:
+    """``window [B, N, V]`` with -inf off a ``path [B, N]`` of classes where it is ``possible [B, N, 1]``."""
     off = automata.classes[:, None] != path[..., None]
-    return window.masked_fill(off & _inside(best, window, words), -torch.inf)
+    return window.masked_fill(off & possible, -torch.inf)
 
 
 def _at_once(automata: Automata, scores: Tensor) -> Sets | None:
@@ -203,14 +207,14 @@ def _at_once(automata: Automata, scores: Tensor) -> Sets | None:
     return sets if sets is not None and sets.fit(scores.shape[1]) else None
 
 
-def _ends(scores: Tensor, automata: Automata) -> Tensor:
-    """``[B, S]``: 0 where a text may end, else -inf."""
-    return torch.zeros_like(scores[:, :1, 0]).expand(automata.accepting.shape).masked_fill(~automata.accepting, -torch.inf)
+def _within(words: Tensor, window: Tensor) -> Tensor:
+    """``[B, N]``: the places of the words of each row, in a ``window [B, N, ...]``."""
+    return torch.arange(window.shape[1], device=words.device) < words[:, None]
 
 
-def _within(words: Tensor, most: int) -> tuple[Tensor, ...]:
-    """For each of ``most`` places of words, which rows ``[B]`` have a word there."""
-    return (torch.arange(most, device=words.device)[:, None] < words).unbind(0)
+def _possible(log_p: Tensor, within: Tensor) -> Tensor:
+    """``[B, N, 1]``: places of the words of rows whose language is possible."""
+    return (within & (log_p > -torch.inf)[:, None])[..., None]
 
 
 def _window(log_probs: Tensor, words: Tensor, first: int, most: int | None = None) -> Tensor:
@@ -233,12 +237,6 @@ def _of_words(values: Tensor, automata: Automata) -> Tensor:
 
 def _spread(classes: Tensor, window: Tensor) -> Tensor:
     return classes[:, None].expand_as(window)
-
-
-def _inside(log_p: Tensor, window: Tensor, words: Tensor) -> Tensor:
-    """``[B, N, 1]``: positions of the words of rows whose language is possible."""
-    at = torch.arange(window.shape[1], device=words.device)
-    return ((at < words[:, None]) & torch.isfinite(log_p)[:, None])[..., None]
 
 
 def _written(whole: Tensor, window: Tensor, first: int) -> Tensor:

@@ -9,7 +9,6 @@ exact as word by word. It costs S^3 for each word where those cost S C, so it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,25 +43,26 @@ class Sets(NamedTuple):
         numbers = rows * _power(words) * max(len(self.unchanged) ** 3 // 2, sets * most)
         return numbers <= (MOST_CPU if self.member.device.type == "cpu" else MOST)
 
-    def matrices(self, scores: Tensor, words: Tensor, best: bool = False) -> Tensor:
+    def matrices(self, scores: Tensor, within: Tensor, best: bool = False) -> Tensor:
         """``[B, P, S, S]``: log-probability to get from state to state by each word, or that of the best class.
 
-        ``scores [B, N, C]`` are those of the classes. P is the next power of 2 from N, at least 2; words behind the
-        ``words [B]`` of a row change no state.
+        ``scores [B, N, C]`` are those of the classes. P is the next power of 2 from N, at least 2; where no word is
+        ``within [B, N]``, no state changes.
         """
         size, states = _power(scores.shape[1]), len(self.unchanged)
-        padded = F.pad(scores, (0, 1, 0, size - scores.shape[1]), value=-torch.inf)
+        more = size - scores.shape[1]
+        # One class and some places more, of which there is nothing.
+        padded = F.pad(scores, (0, 1, 0, more), value=-torch.inf)
         members = padded.gather(2, self.member.flatten(1)[:, None].expand(-1, size, -1))
         members = members.unflatten(2, self.member.shape[1:])
         sums = members.amax(3) if best else log_sum(members, 3)
         ways = sums.gather(2, self.leading[:, None].expand(-1, size, -1)).unflatten(2, (states, states))
-        within = torch.arange(size, device=words.device) < words[:, None]
-        return torch.where(within[..., None, None], ways, self.unchanged.to(ways.dtype))
+        return torch.where(F.pad(within, (0, more))[..., None, None], ways, self.unchanged.to(ways.dtype))
 
 
-def both_ways(matrices: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``[B, P, S]`` twice: log-probability to be in each state before each word, beginning in state 0, and to be accepted
-    from each state behind it; and ``[B]``, to be accepted at all. Differentiable.
+def both_ways(matrices: Tensor, ends: Tensor, unchanged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``[B, P, S]``, log-probability to be in each state before each word, beginning in state 0; ``[B, P, S]``, to be
+    accepted from each state behind it; ``[B]``, to be accepted at all. Differentiable.
 
     Args:
         matrices: ``[B, P, S, S]``.
@@ -71,8 +71,7 @@ def both_ways(matrices: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     tree = [matrices]
     while tree[-1].shape[1] > 2:
         tree.append(log_sum(_products(tree[-1]), 3))
-    begins = torch.full_like(ends, -torch.inf)
-    begins[:, 0] = 0.0
+    begins = unchanged[0].expand_as(ends)
     # Of each part of the text: what is before it, and what is behind it.
     around = torch.stack((begins, ends), 1)[:, None]
     for parts in reversed(tree):
@@ -103,8 +102,7 @@ def best_states(matrices: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         matrices, middle = _products(matrices).max(3)
         middles.append(middle.flatten(2))
     best, last = (matrices[:, 0, 0] + ends).max(1)
-    found = last.new_zeros(len(last), size + 1)
-    found[:, -1] = last
+    found = F.pad(last[:, None], (size, 0))
     for level, middle in reversed(list(enumerate(middles, start=1))):
         width = 1 << level
         # From the states at both ends of each part, the state in its middle.

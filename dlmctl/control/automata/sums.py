@@ -18,13 +18,15 @@ def log_sum(values: Tensor, dim: int) -> Tensor:
 
 def scatter_log_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
     """``[..., M]`` to ``[..., count]``: ``log_sum`` of the values that share an index; -inf where there are none."""
-    top = scatter_top(values.detach(), index, count)
-    shift = top.clamp(min=torch.finfo(top.dtype).min)
-    total = torch.zeros_like(top).scatter_add(-1, index, (values - shift.gather(-1, index)).exp())
-    return total.clamp(min=1.0).log() + top
+    top = scatter_top(values.detach(), index, count, torch.finfo(values.dtype).min)
+    total = torch.zeros_like(top).scatter_add(-1, index, (values - top.gather(-1, index)).exp())
+    if not values.requires_grad:
+        return total.log() + top
+    # The largest is exp(0), so that less than 1 is 0: nothing there.
+    return torch.where(total < 1.0, -torch.inf, total.clamp(min=1.0).log() + top)
 
 
-def scatter_top(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """``[..., M]`` to ``[..., count]``: the largest of the values that share an index; -inf where there are none."""
-    lowest = values.new_full((*values.shape[:-1], count), -torch.inf)
+def scatter_top(values: Tensor, index: Tensor, count: int, least: float = -torch.inf) -> Tensor:
+    """``[..., M]`` to ``[..., count]``: the largest of the values that share an index, at least ``least``."""
+    lowest = values.new_full((*values.shape[:-1], count), least)
     return lowest.scatter_reduce(-1, index, values, "amax")

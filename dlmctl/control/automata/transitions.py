@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata.dfa import DEAD, Automaton, Bools, Ints
+from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
 from dlmctl.control.automata.scan import MOST_STATES, Sets
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
 
@@ -29,13 +29,13 @@ class Tables(NamedTuple):
     Attributes:
         classes: ``[B, V]``, the class of each token.
         table: ``[B, S, C]``, where each state and class leads; what leads nowhere leads to the last state, and back.
-        accepting: ``[B, S]``.
+        ends: ``[B, S]``, 0 where a text may end, else -inf.
         sets: for inference over all words at once; None of many states.
     """
 
     classes: Tensor
     table: Tensor
-    accepting: Tensor
+    ends: Tensor
     sets: Sets | None
 
     @property
@@ -86,7 +86,7 @@ class Edges(NamedTuple):
 
     Attributes:
         classes: ``[B, V]``.
-        accepting: ``[B, S]``.
+        ends: ``[B, S]``.
         source, target, group: ``[B, E]``, the states of each edge and the set of the classes that lead along it.
         member, of: ``[B, M]``, a class and a set that it is in.
         groups: how many sets there are, the last of them empty, for rows with fewer edges than others.
@@ -94,7 +94,7 @@ class Edges(NamedTuple):
     """
 
     classes: Tensor
-    accepting: Tensor
+    ends: Tensor
     source: Tensor
     target: Tensor
     group: Tensor
@@ -148,40 +148,43 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     numbers = {id(automaton): number for number, automaton in enumerate(distinct)}
     rows = [numbers[id(automaton)] for automaton in automata]
     if states * width < LARGE:
-        tables = _rows([_padded(one, states, width) for one in distinct], rows, device)
-        return Tables(*tables, _sets(distinct, states, width, rows, device) if states <= MOST_STATES else None)
+        classes, table, ends = _rows([_padded(one, states, width) for one in distinct], rows, device)
+        return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
     found = [_edges(one.table) for one in distinct]
     edges, members, groups = _most(found)
-    parts = []
+    parts = list[tuple[npt.NDArray[Any], ...]]()
     for one, edged in zip(distinct, found, strict=True):
-        token_classes, _, accepts = _padded(one, states, 1)
+        token_classes, _, may_end = _padded(one, states, 1)
         # States beyond those of an automaton are reached by no edge, and the last set of classes is empty.
-        ends = [_filled(part, edges, states - 1) for part in (edged.source, edged.target)]
-        sets = _filled(edged.group, edges, groups), _filled(edged.of, members, groups)
-        parts.append((token_classes, accepts, *ends, sets[0], _filled(edged.member, members, 0), sets[1]))
-    classes, accepting, source, target, group, member, of = _rows(parts, rows, device)
-    return Edges(classes, accepting, source, target, group, member, of, groups + 1, width)
+        source, target = (_filled(part, edges, states - 1) for part in (edged.source, edged.target))
+        group, of = _filled(edged.group, edges, groups), _filled(edged.of, members, groups)
+        parts.append((token_classes, may_end, source, target, group, _filled(edged.member, members, 0), of))
+    classes, may_ends, sources, targets, sets, member, sets_of = _rows(parts, rows, device)
+    return Edges(classes, may_ends, sources, targets, sets, member, sets_of, groups + 1, width)
 
 
 def _sets(
     automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
-) -> Sets:
-    """The sets of classes that lead from state to state, each padded to the largest."""
+) -> Sets | None:
+    """The sets of classes that lead from state to state, each padded to the largest; None of many."""
+    if states > MOST_STATES:
+        return None
     found = [_edges(one.table) for one in automata]
     groups = _most(found)[2]
-    most = max((int(np.bincount(one.of).max(initial=1)) for one in found), default=1)
-    parts = []
+    most = max(int(np.bincount(one.of).max(initial=1)) for one in found)
+    if (groups + 1) * most > LARGE:
+        return None
+    parts = list[tuple[npt.NDArray[Any], ...]]()
     for one in found:
-        member, leading = np.full((groups + 1, most), width), np.full((states, states), groups)
-        order = np.argsort(one.of, kind="stable")
-        sizes = np.bincount(one.of)
+        members, leading = np.full((groups + 1, most), width), np.full((states, states), groups)
+        order, sizes = np.argsort(one.of, kind="stable"), np.bincount(one.of)
         place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        member[one.of[order], place] = one.member[order]
+        members[one.of[order], place] = one.member[order]
         leading[one.source, one.target] = one.group
-        parts.append((member, leading.reshape(-1)))
+        parts.append((members, leading.reshape(-1)))
     unchanged = torch.full((states, states), -torch.inf, device=device).fill_diagonal_(0.0)
-    member, leading = _rows(parts, rows, device)
-    return Sets(member, leading, unchanged)
+    member, leading_sets = _rows(parts, rows, device)
+    return Sets(member, leading_sets, unchanged)
 
 
 def _most(found: Sequence[_Edges]) -> tuple[int, int, int]:
@@ -199,14 +202,14 @@ def _rows(
     return [torch.stack([one[row] for row in rows]) for one in columns]
 
 
-def _padded(automaton: Automaton, states: int, width: int) -> tuple[Ints, Ints, Bools]:
+def _padded(automaton: Automaton, states: int, width: int) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
     table = np.full((states, width), states - 1)
     rows, columns = automaton.table.shape[0], min(width, automaton.table.shape[1])
     found = automaton.table[:, :columns]
     table[:rows, :columns] = np.where(found == DEAD, states - 1, found)
-    accepting = np.zeros(states, dtype=bool)
-    accepting[:rows] = automaton.accepting
-    return automaton.classes, table, accepting
+    ends = np.full(states, -np.inf, dtype=np.float32)
+    ends[:rows][automaton.accepting] = 0.0
+    return automaton.classes, table, ends
 
 
 class _Edges(NamedTuple):
