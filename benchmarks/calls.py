@@ -17,7 +17,7 @@ from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Sem
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.automata import scan
 from dlmctl.control.base import Control
-from dlmctl.diffusion import noise
+from dlmctl.diffusion import absorbing, noise
 from dlmctl.diffusion.noise import Draw
 from dlmctl.evaluation.calls import CallCounter, Calls
 from dlmctl.recipe.presets import settings_of
@@ -50,6 +50,7 @@ MASKED = {name: control for name, control in CONTROLS.items() if name != "semant
 def as_on_a_gpu() -> None:
     """Take the ways of a GPU from now on: there calls count, and here what a cache holds and what must be computed."""
     noise.MOST_AHEAD_CPU, scan.MOST_CPU = noise.MOST_AHEAD, scan.MOST
+    absorbing.PIECE_CPU = None
 
 
 def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int) -> Calls:

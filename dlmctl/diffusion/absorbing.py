@@ -11,10 +11,11 @@ from dlmctl.diffusion.blocks import Stretch
 from dlmctl.diffusion.family import Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked import attended as attention_mask
-from dlmctl.diffusion.masked_base import Context, MaskedModel
+from dlmctl.diffusion.masked_base import Context, MaskedModel, Scores
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import (
     StepNoise,
+    Stride,
     Walk,
     WalkSettings,
     ancestral,
@@ -24,6 +25,14 @@ from dlmctl.diffusion.walks import (
 )
 from dlmctl.models.numerics import widened
 from dlmctl.text.tokenizer import Tokenizer
+
+# Scores that a walk looks at together on a CPU: as many as its cache holds, so that only the first look is slow.
+PIECE_CPU: int | None = 2**18
+
+
+def in_pieces(device: torch.device) -> bool:
+    """Whether a walk looks at open places alone, and few at a time. To know them, a GPU would have to be waited for."""
+    return PIECE_CPU is not None and device.type == "cpu"
 
 
 class Absorbing:
@@ -83,23 +92,30 @@ class Absorbing:
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         """Logits with the words that stand for certain (Sahoo et al. 2024, section 3.2.3)."""
-        mask = self.attended if self.model.hides_padding else mask
-        found = self.model.logits(x, attention_mask=mask, aligned=self.tags, context=self.context, hints=self.hints)
-        logits = widened(found)
-        logits = with_certain(logits, x, self.model.mask_id)
+        logits = with_certain(widened(self.scores_of(x, mask)(None)), x, self.model.mask_id)
         return Prediction(lambda: self.soft(logits.softmax(-1)), logits)
 
+    def scores_of(self, x: Tensor, mask: Tensor | None) -> Scores:
+        """What the network makes of the words that are left, before those that stand are taken for certain."""
+        mask = self.attended if self.model.hides_padding else mask
+        return self.model.scores_of(x, attention_mask=mask, aligned=self.tags, context=self.context, hints=self.hints)
+
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
-        assert estimate.logits is not None
         assert self.free is not None
         assert self.nats is not None
         uniform = noise.uniform(2, x)
         first, behind, stride = next(self.schedule)
         place = torch.arange(x.shape[1], device=x.device)
         free = self.free & (place >= first) & (place < behind)
-        new = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
         # These two write a number of places that is drawn.
         most = behind - first if stride.most is None or self.walk in (ancestral, remasking) else stride.most
+        places = self._open_places(x, free) if estimate.unguided is None else None
+        if places is not None:
+            new, nats = self._in_pieces(x, places, estimate, free, stride, uniform, most)
+            self.nats = self.nats + nats
+            return Moved(new, new, torch.zeros(len(x)))
+        assert estimate.logits is not None
+        new = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
         self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
         ratio = None
         if estimate.unguided is not None:
@@ -115,6 +131,37 @@ class Absorbing:
             alone: whether a step writes no more than one token of each text.
         """
         return 0.0 if self.model.family != "tokens" or alone else 1.0
+
+    def _open_places(self, x: Tensor, free: Tensor) -> Tensor | None:
+        """The places ``[B, M]`` that may be written, some that may not behind them where a row has fewer; None for all,
+        and where words that stand may be masked again."""
+        if not in_pieces(x.device) or self.walk is remasking:
+            return None
+        is_open = free & (x == self.model.mask_id)
+        most = max(1, int(is_open.sum(1).max()))
+        return is_open.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+
+    def _in_pieces(
+        self,
+        x: Tensor,
+        places: Tensor,
+        estimate: Prediction,
+        free: Tensor,
+        stride: Stride,
+        uniform: Tensor,
+        most: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The canvas ``[B, L]`` after a step and the nats ``[B]`` of what it wrote, worked out at ``places`` alone and
+        for a few texts at a time."""
+        assert PIECE_CPU is not None
+        rows = max(1, PIECE_CPU // (places.shape[1] * len(self.model.embeddings)))
+        canvas, new, nats = x.gather(1, places), [], []
+        of_piece = (canvas, free.gather(1, places), *(one.gather(1, places) for one in uniform))
+        pieces = zip(*(one.split(rows) for one in of_piece), strict=True)
+        for (before, is_free, words, order), logits in zip(pieces, estimate.parts(places, rows), strict=True):
+            new.append(self.walk(before, logits, is_free, stride, StepNoise(words, order), self.settings))
+            nats.append(committed_nats(before, new[-1], logits, self.model.mask_id, most))
+        return x.scatter(1, places, torch.cat(new)), torch.cat(nats)
 
     def take(self, rows: Tensor) -> None:
         assert self.nats is not None

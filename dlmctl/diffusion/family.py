@@ -7,27 +7,53 @@ logits and every exact control need token logits only, and so serve each of them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.noise import SampleNoise
 
+Parts = Callable[[Tensor, int], Iterator[Tensor]]
+"""The logits of ``Prediction.parts``."""
+
 
 class Prediction:
     """What a model makes of x_t: token ``logits [B, L, V]``, None where it predicts latents, and the x_0 estimate
     ``x0 [B, L, D]``, computed when first asked for where it is a mean of word embeddings; of a guided estimate
-    ``unguided [B, L, V]``, the logits before the controls moved them, where they are asked for."""
+    ``unguided [B, L, V]``, the logits before the controls moved them, where they are asked for.
 
-    def __init__(self, x0: Callable[[], Tensor], logits: Tensor | None = None, unguided: Tensor | None = None) -> None:
-        self._x0, self.logits, self.unguided = x0, logits, unguided
+    Where logits are known for some places alone, ``parts`` gives those, and all are computed when first asked for.
+    """
+
+    def __init__(
+        self,
+        x0: Callable[[], Tensor],
+        logits: Tensor | Callable[[], Tensor] | None = None,
+        unguided: Tensor | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        self._x0, self._logits, self.unguided, self._parts = x0, logits, unguided, parts
 
     @cached_property
     def x0(self) -> Tensor:
         return self._x0()
+
+    @cached_property
+    def logits(self) -> Tensor | None:
+        return self._logits() if callable(self._logits) else self._logits
+
+    def parts(self, places: Tensor, rows: int) -> Iterator[Tensor]:
+        """Logits at ``places [B, M]`` of each text: ``[rows, M, V]``, of so many texts after so many."""
+        if self._parts is not None:
+            yield from self._parts(places, rows)
+            return
+        assert self.logits is not None
+        for some, logits in zip(places.split(rows), self.logits.split(rows), strict=True):
+            yield logits[torch.arange(len(some), device=some.device)[:, None], some]
 
     def take(self, rows: Tensor) -> Prediction:
         """The same of the texts ``rows``."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, TextSettings
+from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, Scores, TextSettings
 from dlmctl.diffusion.masking import mask_by_count
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
@@ -118,17 +118,16 @@ class MaskedLM(MaskedModel):
         """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
         return self.denoiser.model.embed_tokens(ids)
 
-    def logits(
+    def scores_of(
         self,
         canvas: Tensor,
-        positions: Tensor | None = None,
         *,
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
         context: Context | None = None,
         hints: Tensor | None = None,
-    ) -> Tensor:
-        """As ``MaskedModel.logits``.
+    ) -> Scores:
+        """As ``MaskedModel.scores_of``.
 
         Raises:
             ValueError: a context is given, which such a model does not take.
@@ -136,7 +135,7 @@ class MaskedLM(MaskedModel):
         if context is not None:
             raise ValueError("this model takes no context")
         hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned, hints=hints)
-        return self.denoiser.logits(hidden, positions)[..., : self.config.vocab_size]
+        return lambda positions: self.denoiser.scores(hidden, positions)[..., : self.config.vocab_size]
 
     def nats(
         self,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmctl.models.numerics import widened
+
 # By their names the presets and the ways to draw are found.
 MaskedFamily = Literal["masked", "tokens", "canvas", "uniform"]
+
+Scores = Callable[[Tensor | None], Tensor]
+"""Scores of the tokens at positions of a canvas that the network has read, in the precision of its products; positions
+as of ``MaskedModel.logits``."""
 
 
 class Context(NamedTuple):
@@ -97,6 +103,23 @@ class MaskedModel(nn.Module):
         Args:
             positions: numbers of the positions to score, of any shape, counted through the batch (row x L + place);
                 the result is ``[*their shape, V]``.
+            others: as of ``scores_of``.
+        """
+        scores = self.scores_of(canvas, attention_mask=attention_mask, aligned=aligned, context=context, hints=hints)
+        return widened(scores(positions))
+
+    def scores_of(
+        self,
+        canvas: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        aligned: Tensor | None = None,
+        context: Context | None = None,
+        hints: Tensor | None = None,
+    ) -> Scores:
+        """Run the network on ``canvas [B, L]``; over a large vocabulary it pays to ask only for scores that are needed.
+
+        Args:
             attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
             aligned: the label of each position ``[B, L]``, of models that take them.
             context: a prompt before each row, of models that take one.

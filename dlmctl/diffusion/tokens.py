@@ -8,8 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel
-from dlmctl.models.numerics import widened
+from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, Scores
 
 
 class TokenConfig(BaseModel):
@@ -79,17 +78,16 @@ class TokenLM(MaskedModel):
         """The embeddings of ids of any shape: ``[..., H]``."""
         return self._reader.table[ids]
 
-    def logits(
+    def scores_of(
         self,
         canvas: Tensor,
-        positions: Tensor | None = None,
         *,
         attention_mask: Tensor | None = None,
         aligned: Tensor | None = None,
         context: Context | None = None,
         hints: Tensor | None = None,
-    ) -> Tensor:
-        """As ``MaskedModel.logits``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
+    ) -> Scores:
+        """As ``MaskedModel.scores_of``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
 
         Where scores are those of the next position, they are moved to the one that they are of; the first has none
         before it and takes its own, as Dream's authors do.
@@ -104,10 +102,13 @@ class TokenLM(MaskedModel):
         if self.config.predicts == "next":
             hidden = torch.cat([hidden[:, :1], hidden[:, :-1]], 1)
         hidden = hidden[:, first:]
+        return lambda positions: self._scores(hidden, positions).to(canvas.device)
+
+    def _scores(self, hidden: Tensor, positions: Tensor | None) -> Tensor:
+        """As ``Scores``, on the device of ``hidden [B, L, H]``: of a network on several devices that of the last."""
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions.to(hidden.device)]
-        # Of a network on several devices they come from the last.
-        scores = widened(self._reader.head(hidden)[..., : self.config.vocab_size]).to(canvas.device)
+        scores = self._reader.head(hidden)[..., : self.config.vocab_size]
         if self.mask_id < self.config.vocab_size:
             scores[..., self.mask_id] = -torch.inf
         return scores

@@ -206,7 +206,7 @@ def _commit(
     new = words[rows, places]
     if new.dim() == 3:
         new = drawn(new, noise.words[rows, places])
-    chosen = torch.arange(most, device=canvas.device) < counts[:, None]
+    chosen = torch.arange(places.shape[1], device=canvas.device) < counts[:, None]
     return canvas.scatter(1, places, torch.where(chosen, new, canvas[rows, places]))
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
+from dlmctl.models.numerics import widened
 from dlmctl.models.packing import Packing
 
 # Standard deviation of the first weights (Radford et al. 2019).
@@ -239,7 +240,11 @@ class LlamaDenoiser(nn.Module):
         return self.model(h, None if attention_mask is None else attention_mask[:, None, None], hints)
 
     def logits(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Scores of the words, float32 at least, for hidden states ``[B, L, H]``: ``[B, L, vocabulary]``.
+        """``scores`` in float32 at least."""
+        return widened(self.scores(hidden, positions))
+
+    def scores(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Scores of the words for hidden states ``[B, L, H]``: ``[B, L, vocabulary]``.
 
         The output layer over a large vocabulary is much of the cost, so what is not needed should not be asked for.
 
@@ -249,5 +254,4 @@ class LlamaDenoiser(nn.Module):
         """
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions]
-        scores = F.linear(hidden, self.model.embed_tokens.weight)
-        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+        return F.linear(hidden, self.model.embed_tokens.weight)

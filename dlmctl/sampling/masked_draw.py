@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.prepared import PreparedAll
-from dlmctl.diffusion.absorbing import Absorbing
+from dlmctl.diffusion.absorbing import Absorbing, in_pieces
 from dlmctl.diffusion.blocks import Stretch, in_blocks
 from dlmctl.diffusion.layout import Layouts, banned_tokens, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
@@ -19,6 +19,7 @@ from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.graphs import pays
+from dlmctl.sampling.open_places import OpenSteered, each_place_alone
 from dlmctl.sampling.particles import particles_for
 from dlmctl.sampling.plan import Finished, Plan, Preparing
 from dlmctl.sampling.steering import Steered, weighted_sum
@@ -61,14 +62,14 @@ def draw_masked(
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
     kind = KINDS[model.family]
     family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(control))
-    guidance = plan.guidance, sampler
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
     whole_until = family.whole_until(times, alone=alone)
     recorded = sampler.compile and pays(layouts.words.device, model.family, steps)
-    steered = Steered(
-        family, model.embeddings, vocabulary, control, *guidance, layouts, whole_until=whole_until, recorded=recorded
-    )
+    by_place = in_pieces(layouts.words.device) and not recorded and kind is Absorbing and sampler.particles == 1
+    steers = OpenSteered if by_place and each_place_alone(control) else Steered
+    asked = family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts
+    steered = steers(*asked, whole_until=whole_until, recorded=recorded)
     steered.recorder = recorder
     with networks_in(sampler.precision, layouts.words.device):
         particles = particles_for(plan, batch, steered)

@@ -177,13 +177,13 @@ def test_a_text_ends_before_the_first_control_token(loaded):
 def test_a_prompt_is_a_turn_where_the_model_has_a_template(name, loaded, monkeypatch):
     tokenizer = loaded[name].tokenizer
     given, model = [], loaded[name].model
-    plainly = model.logits
+    plainly = model.scores_of
 
-    def seen(canvas, positions=None, *, context=None, **more):
+    def seen(canvas, *, context=None, **more):
         given.append(context)
-        return plainly(canvas, positions, context=context, **more)
+        return plainly(canvas, context=context, **more)
 
-    monkeypatch.setattr(model, "logits", seen)
+    monkeypatch.setattr(model, "scores_of", seen)
     for prompt in ("the boat", {"text": "the boat", "chat": False}, {"text": "the boat", "system": "a river"}):
         texts(loaded[name], prompt, samples=1, sampler={"new_tokens": 1})
     said = [tokenizer.inner.decode(context.ids[0]) for context in given]

@@ -5,7 +5,7 @@ import torch
 
 from controls import Avoid, Contains, Infill, Length, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.diffusion import noise
+from dlmctl.diffusion import absorbing, noise
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.evaluation.calls import CallCounter
@@ -37,8 +37,9 @@ def e2e():
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """As much noise at once as on a GPU: there the calls count, and here the cache."""
+    """As much noise at once as on a GPU, and all words too: there the calls count, and here the cache."""
     monkeypatch.setattr(noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD)
+    monkeypatch.setattr(absorbing, "PIECE_CPU", None)
 
 
 def counted(pretrained, control, texts, family="gaussian", **changes):
