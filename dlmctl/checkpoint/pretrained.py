@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from dlmctl.checkpoint import original, vendors
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
-from dlmctl.checkpoint.original.load import load_original
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.checkpoint.vendors import is_vendor, load_vendor
 from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, staged, without_memory, write_shards
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.masked_base import MaskedModel
@@ -86,11 +85,11 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
     """
     folder = resolve(source)
     if not os.path.lexists(folder / "config.json"):
-        model, tokenizer = load_original(folder)
+        model, tokenizer = original.load_original(folder)
         return Pretrained(model.to(device), tokenizer, folder)
     settings = read_object(folder / "config.json", remedy=AGAIN)
-    if FORMAT_KEY not in settings and is_vendor(settings):
-        theirs, pieces = load_vendor(folder, settings)
+    if FORMAT_KEY not in settings and vendors.is_vendor(settings):
+        theirs, pieces = vendors.load_vendor(folder, settings)
         return Pretrained(theirs.to(device), pieces, folder)
     config, digests = _read_config(folder / "config.json", settings)
     if isinstance(config, MaskedConfig):

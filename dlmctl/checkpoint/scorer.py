@@ -86,6 +86,6 @@ def load_scorer_model(folder: Path) -> GPT2:
         scorer = GPT2(sizes)
     require_fit(state, scorer.state_dict(), folder / "model.safetensors")
     check_digests(folder, digests, "config.json")
+    scorer.load_state_dict(state, assign=True)
     give_memory(scorer)
-    scorer.load_state_dict(state)
     return scorer.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -149,7 +150,8 @@ def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = Fals
                 saves.add((file.metadata() or {}).get("save"))
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
                     tensor = file.get_tensor(name)
-                    state[name] = tensor.float() if tensor.is_floating_point() and not stored else tensor
+                    own = tensor.is_floating_point() and not stored
+                    state[name] = tensor.to(torch.float32, copy=True) if own else tensor
         except (OSError, SafetensorError) as error:
             raise ModelError(f"is damaged or cut short: {brief(error)}.", where=str(path), remedy=AGAIN) from None
     if len(saves) > 1:
@@ -193,13 +195,17 @@ def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
     Raises:
         ModelError: a tensor is complex or has a NaN or an infinity, or there is nothing but zeros.
     """
+    sums = []
     for name, tensor in state.items():
         if tensor.is_complex():
             raise ModelError(f"the tensor {name!r} is complex; weights are real.", where=str(where), remedy=AGAIN)
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        # A sum is finite only where all numbers are, and quick to make. Of large ones it may not be, and of ones that
+        # are not 0 it may be 0: then they are looked at one by one.
+        sums.append(float(tensor.sum()))
+        if not math.isfinite(sums[-1]) and not torch.isfinite(tensor).all():
             what = f"the tensor {name!r} holds values that are not finite (NaN or infinity)."
             raise ModelError(what, where=str(where), remedy=AGAIN)
-    if state and not any(tensor.any() for tensor in state.values()):
+    if state and not any(sums) and not any(tensor.any() for tensor in state.values()):
         raise ModelError("every weight is zero.", where=str(where), remedy=AGAIN)
 
 
@@ -226,9 +232,9 @@ def without_memory() -> Iterator[None]:
 
 
 def give_memory(module: nn.Module) -> None:
-    """Give a module that was built ``without_memory`` tensors on the CPU, of any values."""
+    """Give a module that was built ``without_memory`` tensors on the CPU, of any values, where it still has none."""
     # Module.to_empty does the same by empty_like, which for a tensor of meta imports sympy: half a second.
-    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
+    module._apply(lambda one: torch.empty(one.shape, dtype=one.dtype, device="cpu") if one.is_meta else one)
 
 
 @runtime_checkable
@@ -249,9 +255,11 @@ def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> Non
     """
     state, wanted = load_weights(folder, stem), module.state_dict()
     require_fit(state, wanted, Path(folder) / f"{stem}.safetensors")
-    if any(tensor.is_meta for tensor in wanted.values()):
+    bare = any(tensor.is_meta for tensor in wanted.values())
+    # These tensors are nobody else's, and to copy them would take as long as to read them.
+    module.load_state_dict(state, assign=bare)
+    if bare:
         give_memory(module)
-    module.load_state_dict(state)
     for part in module.modules():
         if isinstance(part, Refilled):
             part.refill()

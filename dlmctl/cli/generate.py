@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -29,6 +30,7 @@ from dlmctl.cli.options import (
     UniqueFlag,
     overrides,
 )
+from dlmctl.cli.start import importing
 
 if TYPE_CHECKING:
     from dlmctl.generation.bulk import Target
@@ -103,24 +105,21 @@ def generate(
     json: Json = False,
 ) -> None:
     """Generate texts that satisfy a recipe, or free texts where none is given."""
-    from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
-    from dlmctl.recipe.recipe import dump_recipe
-    from dlmctl.recipe.settings import Quota
-
     basics = {"targets": targets, "unique": unique or None, "samples": samples, "seed": seed, "model": model}
     ways = {"prompt": prompt, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
-    given, entries = overrides(settings, **basics, **ways), control or []
-    if recipe:
-        resolved, origin = load_recipe(recipe, given, controls=entries)
-    else:
-        resolved, origin = read_recipe(free_recipe(model), "command line", given, controls=entries)
+    resolved, origin = _read(recipe, model, overrides(settings, **basics, **ways), control or [])
     if quota and resolved.quota is None:
+        from dlmctl.recipe.settings import Quota
+
         resolved.quota = Quota()
     if dry_run:
+        from dlmctl.recipe.recipe import dump_recipe
+
         typer.echo(dump_recipe(resolved), nl=False)
         return
 
-    from dlmctl.generation.bulk import target_of
+    with importing():
+        from dlmctl.generation.bulk import target_of
 
     traced = trace if trace is not None else TRACED if report is not None else 0
     shown = Shown(quiet, json, strict, report, traced, watch)
@@ -130,6 +129,18 @@ def generate(
         _to_files(resolved, origin, target, Cut(shard_rows, part), shown)
     else:
         _to_screen(resolved, origin, shown)
+
+
+def _read(
+    recipe: str | None, model: str | None, given: Sequence[str], controls: Sequence[str]
+) -> tuple[Recipe, SettingsFile]:
+    """The recipe that a command line asks for, and where it stands."""
+    with importing():
+        from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
+
+        if recipe:
+            return load_recipe(recipe, given, controls=controls)
+        return read_recipe(free_recipe(model), "command line", given, controls=controls)
 
 
 class Cut(NamedTuple):

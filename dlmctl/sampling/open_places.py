@@ -8,7 +8,7 @@ worked out, and those that are stay in the cache until the walk is done with the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 import torch.nn.functional as F
@@ -46,27 +46,22 @@ class OpenSteered(Steered):
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        scores = self.family.scores_of(x_t, self.mask)
+        scores, model = self.family.scores_of(x_t, self.mask), self.family.model
 
         def parts(places: Tensor, rows: int) -> Iterator[Tensor]:
             at = places + x_t.shape[1] * torch.arange(len(places), device=places.device)[:, None]
             for here, found in zip(at.split(rows), scores(at).split(rows), strict=True):
                 yield F.embedding(here, self.bias.flatten(0, 1)) + found
 
-        @torch.no_grad()
+        @cache
         def own() -> Tensor:
-            return with_certain(widened(scores(None)), x_t, self.family.model.mask_id)
+            with torch.no_grad():
+                return with_certain(widened(scores(None)), x_t, model.mask_id)
 
-        @torch.no_grad()
+        @cache
         def whole() -> Tensor:
-            assert predicted.logits is not None
-            return predicted.logits + self.bias
+            return own() + self.bias
 
-        def soft(of: Prediction) -> Tensor:
-            assert of.logits is not None
-            return self.family.soft(of.logits.softmax(-1))
-
-        predicted = Prediction(lambda: soft(predicted), own)
-        guided = Prediction(lambda: soft(guided), whole, parts=parts)
-        self.note(Look(float(t[0]), x_t, predicted, guided))
+        guided = Prediction(lambda: model.soft(whole().softmax(-1)), whole, parts=parts)
+        self.note(Look(float(t[0]), x_t, Prediction(lambda: model.soft(own().softmax(-1)), own), guided))
         return guided

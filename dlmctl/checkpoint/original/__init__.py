@@ -5,7 +5,22 @@ its BERT encoder may lie beside them in the folder that ``config_name`` names. M
 architectures ``transformer``, ``1d-unet`` and ``conv-unet`` can be loaded; the rest is refused with the reason.
 """
 
-from dlmctl.checkpoint.original.load import load_original
-from dlmctl.checkpoint.original.save import export_original
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["export_original", "load_original"]
+if TYPE_CHECKING:  # the same for type checkers
+    from dlmctl.checkpoint.original.load import load_original as load_original
+    from dlmctl.checkpoint.original.save import export_original as export_original
+
+# Imported when first asked for: few models are such.
+_HOMES = {
+    "export_original": "dlmctl.checkpoint.original.save",
+    "load_original": "dlmctl.checkpoint.original.load",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
