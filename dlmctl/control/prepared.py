@@ -109,6 +109,11 @@ class Prepared:
         return None
 
 
+def has_own(prepared: Prepared, *members: str) -> bool:
+    """Whether a prepared control has a method of its own in place of one of those that do nothing."""
+    return any(getattr(type(prepared), member) is not getattr(Prepared, member) for member in members)
+
+
 class Energy(Prepared):
     """Guidance by an energy, given as a function of the state; see ``Prepared.energy``.
 

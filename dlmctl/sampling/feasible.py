@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import banned_tokens, stacked
 from dlmctl.errors import RecipeError
@@ -22,6 +22,8 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
     Raises:
         RecipeError: the controls leave no word for some place, or no place for what must be in the text.
     """
+    if not any(has_own(part.prepared, "restrict", "constrain", "verify") for part in control.parts):
+        return
     vocabulary = batch.vocabulary
     banned = banned_tokens(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
     logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)

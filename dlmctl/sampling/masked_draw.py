@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlmctl.control.prepared import Prepared, PreparedAll
+from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.diffusion.absorbing import Absorbing, in_pieces
 from dlmctl.diffusion.blocks import Stretch, in_blocks
 from dlmctl.diffusion.layout import Layouts, banned_tokens, stacked
@@ -82,7 +82,7 @@ def draw_masked(
 def only_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor | None:
     """The word ``[B, L]`` of each place where only one of the ``size`` words may stand, -1 of the others; None where no
     control rules words out."""
-    if not any(type(part.prepared).restrict is not Prepared.restrict for part in control.parts):
+    if not any(has_own(part.prepared, "restrict") for part in control.parts):
         return None
     banned = banned_tokens(layouts, vocabulary, size)
     logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlmctl.control.prepared import Prepared, PreparedAll
+from dlmctl.control.prepared import Prepared, PreparedAll, has_own
 from dlmctl.diffusion.absorbing import Absorbing, with_certain
 from dlmctl.diffusion.family import Prediction
 from dlmctl.models.numerics import widened
@@ -28,9 +28,7 @@ def each_place_alone(control: PreparedAll | None) -> bool:
 
 
 def _looks_around(prepared: Prepared, guides: bool) -> bool:
-    own = type(prepared)
-    moves = own.restrict is not Prepared.restrict or own.constrain is not Prepared.constrain
-    return moves or prepared.weighs or (guides and not prepared.exact)
+    return has_own(prepared, "restrict", "constrain") or prepared.weighs or (guides and not prepared.exact)
 
 
 class OpenSteered(Steered):
