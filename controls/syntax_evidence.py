@@ -39,6 +39,8 @@ PENN_FILE = "tags.safetensors"
 WEIGHT, WITH_TAGS = 2.0, 1.0
 # Beside a classifier, which sees whole texts: of trees and of spans; of tags, and of those beside them.
 BESIDE_TREES, BESIDE_SPANS, BESIDE_TAGS = 1.0, 0.5, (0.5, 0.375)
+# Of what the network is told of spans and of trees, beyond what it learned to be told; chosen on validation text.
+TOLD_SPANS, TOLD_TREES = 1.4, 1.3
 # Parts of spans seen less often with a word are left out: two thirds of the table, and next to nothing of what it says.
 LEAST_COUNT = 2
 # The parts of constituents that a whole tree is told by; what is inside follows.
@@ -111,7 +113,10 @@ def _told(
 ) -> Prepared:
     """With what the network is told of each tree or, where there is none, of the spans."""
     pairs = zip(batch.params, trees, strict=True)
-    found.hints = hints_for(folder, batch, [features_of(one.words, one.wanted, tree) for one, tree in pairs])
+    told = hints_for(folder, batch, [features_of(one.words, one.wanted, tree) for one, tree in pairs])
+    if told is not None:
+        weights = [TOLD_SPANS if tree is None else TOLD_TREES for tree in trees]
+        found.hints = told * told.new_tensor(weights)[:, None, None]
     return found
 
 

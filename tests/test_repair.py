@@ -9,8 +9,9 @@ from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.base import Check, Control, ControlParams
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.generation.generate import generate
-from dlmctl.generation.repair import at_fault, opened_places
+from dlmctl.generation.repair import at_fault, opened_places, unlikely_place
 from dlmctl.generation.results import Sample
+from dlmctl.metrics.lm_score import load_scorer, token_nats
 from dlmctl.recipe.settings import SamplerSettings
 from tests.conftest import SENTENCES
 
@@ -88,3 +89,33 @@ def test_what_blames_no_word_is_drawn_anew(masked) -> None:
     first, again = control.seen
     assert len(again) == 4
     assert all(text[2:] not in [words[2:] for words in first] for text in again)
+
+
+class Seven(First):
+    """Texts of seven words, all of which pass."""
+
+    def check_many(self, params, texts):
+        self.seen.append([list(text) for text in texts])
+        return [Check(1.0, True, "")] * len(texts)
+
+
+def test_what_is_not_fluent_enough_is_opened_at_its_least_likely_word() -> None:
+    control = Seven()
+    until = {"max_rounds": 2, "repair": True, "worst_word": 0.0}
+    generate(control, model="everyday", samples=4, until=until, rank_by=["fluency"], seed=3)
+    drafts, again = control.seen
+    nats = token_nats(*load_scorer(from_pretrained("everyday").folder / "scorer"), drafts)
+    worst = [max(range(7), key=row.__getitem__) for row in nats]
+    opened = [{at - 1, at, at + 1} for at in worst]
+    for text in again:
+        changed = [{at for at in range(7) if text[at] != draft[at]} for draft in drafts]
+        assert any(places <= near for places, near in zip(changed, opened, strict=True))
+    assert any(text not in drafts for text in again)
+
+
+def test_the_next_round_opens_the_next_word() -> None:
+    text = Sample(0, ["w"] * 4, "", {}, None)
+    nats = [1.0, 4.0, 2.0, 3.0, 9.0]  # the last is END
+    assert [unlikely_place(text, nats, number) for number in (1, 2, 3, 4)] == [1, 3, 2, 1]
+    blamed = Sample(0, ["w"] * 4, "", {"a": Check(0.5, False, "", (0,))}, None)
+    assert unlikely_place(blamed, nats, 2) == 1

@@ -6,6 +6,7 @@ from dlmctl.control.check import mean_score
 from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.ranking import mean_bleu, satisfied, utilities
+from dlmctl.metrics.fluency import Fluency
 from dlmctl.recipe.settings import SamplerSettings, Until
 
 QUICK = SamplerSettings(steps=4)
@@ -73,6 +74,15 @@ def test_worst_word_sees_a_slip_that_the_mean_forgives():
     )
     assert by_word[0] < by_word[1]
     assert by_mean[0] > by_mean[1]
+
+
+def test_fluency_weighs_the_mean_and_the_worst_word(pretrained):
+    nats = [Fluency(2.0, "a", 9.0), Fluency(3.0, "b", 4.0), Fluency(2.5, "c", 5.0)]
+    best = {}
+    for criterion in ("lm_score", "worst_word", "fluency"):
+        values = utilities([criterion], pretrained, [["x"]] * 3, [{}] * 3, fluency=nats)
+        best[criterion] = max(range(3), key=values.__getitem__)
+    assert best == {"lm_score": 0, "worst_word": 1, "fluency": 2}
 
 
 def test_lm_score_without_a_scorer_says_how_to_make_one(pretrained):

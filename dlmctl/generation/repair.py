@@ -1,7 +1,8 @@
 """Repair: of a text that fails only the words at fault are drawn again, the rest stays (``until.repair``).
 
 What a check blames, with the words beside it, is noised again. Every other round the word that the scorer finds least
-likely comes along, so that a text which is stuck between its checks is opened at another place too.
+likely comes along, so that a text which is stuck between its checks is opened at another place too. A text that passes
+them and is not fluent enough is opened at its least likely word, in the next round at the second least likely one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from dlmctl.sampling.walk import OnStep
 
 # Most proposals of one text in a round, and the distance between the attempts of two rounds.
 MOST_PROPOSALS, STRIDE = 16, 1 << 16
+# So many of the least likely words of a text have their turn.
+TURNS = 3
 
 
 def repaired(
@@ -35,12 +38,12 @@ def repaired(
     progress: Progress | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[Sequence[Drawn]]:
-    """Proposals for texts whose checks name words at fault.
+    """Proposals for texts whose checks name words at fault, or which a scorer finds not fluent enough.
 
     Where a step writes one word, a text gets as many as can be had in the steps of drawing it anew.
 
     Args:
-        best: the texts by sample, each with words at fault.
+        best: the texts by sample.
         seed: of the run; number: of the repair, from 1 on; candidates: texts that a round draws for each sample.
 
     Raises:
@@ -48,7 +51,8 @@ def repaired(
         UserError: as ``draw_texts``.
     """
     needs_words(plan.pretrained, "until.repair")
-    worst = _worst_words(plan.pretrained, best) if number % 2 == 0 else {}
+    unlikely = {i: text for i, text in best.items() if number % 2 == 0 or not at_fault(text.checks)}
+    worst = _worst_words(plan.pretrained, unlikely, number)
     opened = {i: opened_places(text, worst.get(i)) for i, text in best.items()}
     kept = {i: kept_words(text.words, opened[i]) for i, text in best.items()}
     one_a_step = isinstance(plan.pretrained.model, MaskedLM) and plan.sampler.steps is None
@@ -61,7 +65,7 @@ def repaired(
 
 def with_fluency(rank_by: Sequence[Criterion], pretrained: Pretrained) -> list[Criterion]:
     """What makes a repaired text the best: of two that are equal the more fluent one, where there is a scorer."""
-    known = "lm_score" in rank_by or scorer_of(pretrained.folder) is None
+    known = not {"fluency", "lm_score"}.isdisjoint(rank_by) or scorer_of(pretrained.folder) is None
     return [*rank_by] if known else [*rank_by, "lm_score"]
 
 
@@ -82,11 +86,17 @@ def kept_words(words: Sequence[str], opened: Sequence[int]) -> KeptParams:
     return KeptParams(words=[None if place in opened else word for place, word in enumerate(words)])
 
 
-def _worst_words(pretrained: Pretrained, texts: Mapping[int, Sample]) -> dict[int, int]:
-    """The place of the word of each text that the scorer finds least likely; empty where there is no scorer."""
+def _worst_words(pretrained: Pretrained, texts: Mapping[int, Sample], number: int) -> dict[int, int]:
+    """The ``unlikely_place`` of each text; empty where there is no scorer."""
     judge = scorer_of(pretrained.folder)
     if judge is None:
         return {}
     rows = token_nats(*judge, [text.words for text in texts.values()])
-    # Without END, which is no word.
-    return {i: max(range(len(row) - 1), key=row.__getitem__) for i, row in zip(texts, rows, strict=True)}
+    return {i: unlikely_place(text, row, number) for (i, text), row in zip(texts.items(), rows, strict=True)}
+
+
+def unlikely_place(text: Sample, nats: Sequence[float], number: int) -> int:
+    """Of a text's words with these ``nats``, END behind them, the place of the least likely one; where no check blames
+    any, by the ``number`` of the repair also the second and the third least likely one's."""
+    ranked = sorted(range(len(nats) - 1), key=nats.__getitem__, reverse=True)  # END is no word
+    return ranked[0 if at_fault(text.checks) else (number - 1) % min(TURNS, len(ranked))]

@@ -134,7 +134,7 @@ class _Drawing:
         """Draw each of the samples, and keep the best text that it has now."""
         asked, each = self.asked, self._each(open_samples)
         kept = {i: self.best[i] for i in open_samples if i in self.best} if asked.until.repair else {}
-        blamed = {i: text for i, text in kept.items() if at_fault(text.checks)}
+        blamed = {i: text for i, text in kept.items() if self._can_mend(text)}
         draws = [
             Draw(asked.seed, sample, attempt)
             for sample in open_samples
@@ -153,6 +153,12 @@ class _Drawing:
             self.best[i] = replace(self._best(texts), rounds=number)
             self.attempts[i] += each
             self.spent[self._group(i)] += each
+
+    def _can_mend(self, text: Sample) -> bool:
+        """Whether it is known which words to draw again: those that a check blames, or, of a text that only is not
+        fluent enough, those that the scorer finds unlikely."""
+        passes = bool(text.words) and all(check.passed for check in text.checks.values())
+        return bool(at_fault(text.checks)) or (self.asked.until.bounds_fluency and passes)
 
     def _mended(self, blamed: Mapping[int, Sample], number: int, each: int) -> Batches:
         return repaired(

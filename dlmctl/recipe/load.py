@@ -27,7 +27,7 @@ from dlmctl.recipe.stray import refuse_stray, with_placeholders
 from dlmctl.recipe.yaml_file import MOST_CHARACTERS, Place, SettingsFile, overlay, parse
 
 # See ``free_recipe``.
-FREE = "candidates: 6\nrank_by: [satisfaction, worst_word]\n"
+FREE = "candidates: 6\nrank_by: [satisfaction, fluency]\n"
 
 
 def find_recipe(name: str) -> Path:

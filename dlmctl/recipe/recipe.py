@@ -126,7 +126,7 @@ class Recipe(BaseModel):
         ["satisfaction"],
         min_length=1,
         max_length=10,
-        description="what makes a text the best: satisfaction of the controls, lm_score, worst_word, mbr",
+        description="what makes a text the best: satisfaction of the controls, fluency, lm_score, worst_word, mbr",
     )
     batch_size: StrictInt = Field(64, ge=1, le=65_536, description="most samples in one batch")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Criterion = Literal["satisfaction", "lm_score", "worst_word", "mbr"]
+Criterion = Literal["satisfaction", "fluency", "lm_score", "worst_word", "mbr"]
 Precision = Literal["auto", "fp32", "bf16"]
 Sampler = Literal[
     "auto", "ancestral", "ddim", "dpmpp_2m", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"
@@ -26,7 +26,8 @@ class SamplerSettings(BaseModel):
     name: Sampler = Field(
         "auto",
         description="of latents ancestral, ddim or dpmpp_2m; of masked models ancestral, remasking, or what they write "
-        "first: entropy, confidence, margin, low_confidence, random; auto: ddim, entropy, or confidence under guidance",
+        "first: entropy, confidence, margin, low_confidence, random; auto: ddim, entropy, or confidence where "
+        "controls guide the word at each place",
     )
     steps: int | None = Field(50, ge=1, le=100_000, description="reverse steps; of masked models null: one a word")
     eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
@@ -165,8 +166,8 @@ class Until(BaseModel):
     max_rounds: int = Field(4, ge=1, le=1000, description="rounds of drawing, the first included")
     repair: bool = Field(
         False,
-        description="from the second round on, draw only the words that a check blames and their neighbours again; the "
-        "others stay",
+        description="from the second round on, draw only the words that a check blames, or that the scorer finds "
+        "unlikely where fluency is bounded, and their neighbours again; the others stay",
     )
 
     @property

@@ -118,8 +118,9 @@ def context_of(plan: Plan, batch: Batch, device: torch.device) -> Context | None
 
 
 def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: MaskedModel) -> str:
-    """The walk asked for; ``auto`` is that of a checkpoint's authors. Of models that were trained here it commits the
-    surest word first under guidance, and else where the entropy is least.
+    """The walk asked for; ``auto`` is that of a checkpoint's authors. Of models that were trained here it writes the
+    surest word first where guidance says what stands at a place, and else where the entropy is least: guided to one
+    label, the surest words are always the same.
 
     Raises:
         RecipeError: the sampler is of another family.
@@ -130,7 +131,8 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
     if sampler.name == "auto" and isinstance(model, TokenLM):
         return model.config.sampler
     if sampler.name == "auto":
-        guided = control is not None and any(not part.prepared.exact for part in control.parts)
+        guides = [part.prepared for part in control.parts] if control is not None else []
+        guided = any(not prepared.exact and not prepared.weighs for prepared in guides)
         return "confidence" if guided else "entropy"
     if sampler.name not in WALKS:
         what = f"{sampler.name!r} is a sampler of latents, and this model is a masked one."

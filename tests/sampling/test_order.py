@@ -1,0 +1,36 @@
+"""What a masked model writes first when the sampler is ``auto``."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dlmctl.control.prepared import Part, Prepared, PreparedAll
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.masked_draw import sampler_name
+
+
+class Guide(Prepared):
+    def __init__(self, *, weighs: bool = False, exact: bool = False) -> None:
+        self.weighs, self.exact = weighs, exact
+
+    def energy(self, state):
+        return torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("guides", "name"),
+    [
+        ([], "entropy"),
+        ([Guide(exact=True)], "entropy"),
+        ([Guide()], "confidence"),
+        # A label is asked of the whole text: the surest words of it are the same in every one.
+        ([Guide(weighs=True), Guide(exact=True)], "entropy"),
+        ([Guide(weighs=True), Guide()], "confidence"),
+    ],
+)
+def test_what_guides_single_places_writes_the_surest_word_first(guides, name) -> None:
+    control = PreparedAll([Part(f"part {at}", 1.0, guide) for at, guide in enumerate(guides)])
+    assert sampler_name(SamplerSettings(), control, SimpleNamespace(family="masked")) == name
