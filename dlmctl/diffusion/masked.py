@@ -100,6 +100,12 @@ class MaskedLM(MaskedModel):
             block.compile(*args, **kwargs)
 
     @property
+    def tied_weights(self) -> int:
+        """Weights of the embeddings that a position of training text meets in the output layer, on average: half of the
+        places are scored, as the number of those that are masked is drawn evenly."""
+        return self.denoiser.model.embed_tokens.weight.numel() // 2
+
+    @property
     def hides_padding(self) -> bool:
         """Whether PAD behind a text is hidden from the network, as it was in training."""
         return self.config.lengths == "data"

@@ -169,6 +169,11 @@ class DiffusionLM(nn.Module):
         """The word embeddings as they are saved, before they are given a norm."""
         return self.embedding.weight
 
+    @property
+    def tied_weights(self) -> int:
+        """Weights of the embeddings that a position of training text meets in the output layer."""
+        return 0 if self.predicts_words else self.embedding.weight.numel()
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """torch.compile the blocks of a transformer, which are alike and take the time of one; or another denoiser."""
         whole = [self.denoiser]

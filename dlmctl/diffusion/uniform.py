@@ -58,6 +58,11 @@ class UniformLM(MaskedLM):
         # Within the denoiser, with whose weights it is saved.
         self.denoiser.add_module("time", TimeEmbedding(TIME_CHANNELS, config.denoiser.hidden))
 
+    @property
+    def tied_weights(self) -> int:
+        """As of ``MaskedLM``; every place is scored."""
+        return self.denoiser.model.embed_tokens.weight.numel()
+
     def logits_at(
         self, canvas: Tensor, t: Tensor, *, attention_mask: Tensor | None = None, aligned: Tensor | None = None
     ) -> Tensor:

@@ -18,11 +18,13 @@ def flops_per_position(model: nn.Module) -> int:
     """Floating-point operations of one training pass over one position (Kaplan et al. 2020, section 2.1).
 
     Only products with weights are counted: neither attention's products nor the first estimate that
-    self-conditioning makes, so that utilisation is rather under- than overstated.
+    self-conditioning makes, so that utilisation is rather under- than overstated. A model says itself with how many
+    weights of its embeddings a position is multiplied in the output layer (``tied_weights``).
     """
     layers = (module for module in model.modules() if not isinstance(module, nn.Embedding))
     weights = (weight for layer in layers for weight in layer.parameters(recurse=False) if weight.ndim > 1)
-    return FLOPS_PER_WEIGHT * sum(weight.numel() for weight in weights)
+    tied = getattr(model, "tied_weights", 0)
+    return FLOPS_PER_WEIGHT * (sum(weight.numel() for weight in weights) + int(tied))
 
 
 def peak_flops(device: torch.device, precision: str) -> float:

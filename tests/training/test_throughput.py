@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
 from dlmctl.training.progress import TrainingProgress
 from dlmctl.training.throughput import DTYPES, ROUNDS, flops_per_position, peak_flops
+from tests.conftest import tiny_config
 
 
 def test_six_operations_for_each_weight_of_a_product():
@@ -20,6 +23,16 @@ def test_a_weight_shared_with_embeddings_counts_where_it_multiplies():
     table = nn.Embedding(50, 8)
     head.weight = table.weight
     assert flops_per_position(nn.Sequential(table, head)) == 6 * 400
+
+
+def test_an_output_layer_of_embeddings_counts_for_the_places_that_are_scored():
+    sizes = {"hidden": 8, "layers": 1, "heads": 2, "inner": 16, "max_length": 16}
+    settings = {"length": 16, "denoiser": sizes, "vocab_size": 49}  # and MASK
+    block = 4 * 8 * 8 + 3 * 8 * 16
+    assert flops_per_position(MaskedLM(MaskedConfig(**settings))) == 6 * (block + 50 * 8 // 2)
+    words = DiffusionLM(tiny_config(50))
+    latents = DiffusionLM(tiny_config(50, objective="paper"))
+    assert (words.tied_weights, latents.tied_weights) == (0, latents.embedding.weight.numel())
 
 
 @pytest.mark.parametrize("precision", DTYPES)
