@@ -84,8 +84,9 @@ def load_scorer_model(folder: Path) -> GPT2:
     sizes = GPT2Sizes(**{name: settings[name] for name in GPT2Sizes._fields if name in settings})
     with without_memory():  # whatever sizes config.json claims
         scorer = GPT2(sizes)
-    require_fit(state, scorer.state_dict(), folder / "model.safetensors")
+    wanted = scorer.state_dict()
+    require_fit(state, wanted, folder / "model.safetensors")
     check_digests(folder, digests, "config.json")
-    scorer.load_state_dict(state, assign=True)
+    scorer.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}, assign=True)
     give_memory(scorer)
     return scorer.eval()

@@ -256,7 +256,8 @@ def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> Non
     state, wanted = load_weights(folder, stem), module.state_dict()
     require_fit(state, wanted, Path(folder) / f"{stem}.safetensors")
     bare = any(tensor.is_meta for tensor in wanted.values())
-    # These tensors are nobody else's, and to copy them would take as long as to read them.
+    if bare:  # these tensors are nobody else's, and to copy them would take as long as to read them
+        state = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}
     module.load_state_dict(state, assign=bare)
     if bare:
         give_memory(module)
