@@ -26,7 +26,7 @@ from dlmctl.diffusion.walks import (
 from dlmctl.models.numerics import widened
 from dlmctl.text.tokenizer import Tokenizer
 
-# Scores that a walk looks at together on a CPU: as many as its cache holds, so that only the first look is slow.
+# Scores that each thread of a CPU looks at together: as many as its cache holds, so that only the first look is slow.
 PIECE_CPU: int | None = 2**18
 
 
@@ -154,7 +154,8 @@ class Absorbing:
         """The canvas ``[B, L]`` after a step and the nats ``[B]`` of what it wrote, worked out at ``places`` alone and
         for a few texts at a time."""
         assert PIECE_CPU is not None
-        rows = max(1, PIECE_CPU // (places.shape[1] * len(self.model.embeddings)))
+        size = PIECE_CPU * torch.get_num_threads()
+        rows = max(1, size // (places.shape[1] * len(self.model.embeddings)))
         canvas, new, nats = x.gather(1, places), [], []
         of_piece = (canvas, free.gather(1, places), *(one.gather(1, places) for one in uniform))
         pieces = zip(*(one.split(rows) for one in of_piece), strict=True)
