@@ -165,8 +165,8 @@ class Absorbing:
         return x.scatter(1, places, torch.cat(new)), torch.cat(nats)
 
     def take(self, rows: Tensor) -> None:
-        assert self.nats is not None
-        self.nats = self.nats.index_select(0, rows)
+        if self.nats is not None:
+            self.nats = self.nats.index_select(0, rows)
 
     def soft(self, probabilities: Tensor) -> Tensor:
         return self.model.soft(probabilities)

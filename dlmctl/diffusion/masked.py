@@ -7,15 +7,14 @@ et al. 2024). MASK itself is never predicted, and a word that stands is never ch
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, Unpack
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, Scores, TextSettings
-from dlmctl.diffusion.masking import mask_by_count
+from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, Read, Scores, TextSettings
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
 from dlmctl.text.tokenizer import Tokenizer
@@ -143,18 +142,9 @@ class MaskedLM(MaskedModel):
         hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned, hints=hints)
         return lambda positions: self.denoiser.scores(hidden, positions)[..., : self.config.vocab_size]
 
-    def nats(
-        self,
-        canvas: Tensor,
-        positions: Tensor,
-        targets: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-        hints: Tensor | None = None,
-    ) -> Tensor:
+    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
         """As ``MaskedModel.nats``; the scores of all words stand for a few positions at a time."""
-        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned, hints=hints)
+        hidden = self.denoiser(canvas, **read)
         head = WordHead(self.embedding_table, words=self.config.vocab_size)
         return token_nats(hidden.flatten(0, 1).index_select(0, positions), head, targets)
 
@@ -190,41 +180,6 @@ def attended(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"
     return ids != tokenizer.pad_id if lengths == "data" else None
 
 
-def noised(ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
-    """``ids [B, L]`` with MASK at the places ``masked [B, L]``: a draw from q(x_t given x_0)."""
-    return ids.masked_fill(masked, mask_id)
-
-
-def masked_nats(
-    model: MaskedModel,
-    ids: Tensor,
-    masked: Tensor,
-    weights: Tensor,
-    *,
-    most: int | None = None,
-    attention_mask: Tensor | None = None,
-    aligned: Tensor | None = None,
-    hints: Tensor | None = None,
-) -> Tensor:
-    """Weighted cross-entropy of the masked words of each row ``[B]``, in nats.
-
-    Args:
-        ids: ``[B, L]``; masked: ``[B, L]``, true where MASK stands instead; weights: ``[B]``.
-        most: at least as many places as are masked in all; with it all shapes are known beforehand, as a compiled
-            function likes, and a GPU need not wait. Counted if not given.
-    """
-    flat = masked.flatten()
-    found = flat.nonzero() if most is None else torch.nonzero_static(flat, size=most, fill_value=-1)
-    at = found.flatten()
-    real, at = at >= 0, at.clamp(min=0)
-    canvas = noised(ids, masked, model.mask_id)
-    targets = ids.flatten().index_select(0, at)
-    nats = model.nats(canvas, at, targets, attention_mask=attention_mask, aligned=aligned, hints=hints)
-    rows = at // ids.shape[1]
-    weighted = nats * torch.where(real, weights.index_select(0, rows), 0.0).to(nats)
-    return torch.zeros(len(ids), dtype=nats.dtype, device=nats.device).index_add(0, rows, weighted)
-
-
 class Noise(NamedTuple):
     """What the forward process draws: ``offset``, a uniform scalar, and ``order [B, L]``, uniform."""
 
@@ -238,36 +193,6 @@ class Noise(NamedTuple):
         where = torch.device("cpu") if generator is None else ids.device
         offset = torch.rand((), generator=generator, device=where, dtype=torch.float64)
         return cls(offset, torch.rand(ids.shape, generator=generator, device=ids.device, dtype=torch.float64))
-
-
-class Nats(Protocol):
-    """One draw of a model's bound on -log p(words at ``places [B, L]`` given the rest) of each row of ``ids``: ``[B]``,
-    by uniform numbers ``share [B]`` and ``order [B, L]``."""
-
-    def __call__(
-        self,
-        ids: Tensor,
-        places: Tensor,
-        share: Tensor,
-        order: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-    ) -> Tensor: ...
-
-
-def counted_nats(
-    model: MaskedModel,
-    ids: Tensor,
-    places: Tensor,
-    share: Tensor,
-    order: Tensor,
-    *,
-    attention_mask: Tensor | None = None,
-    aligned: Tensor | None = None,
-) -> Tensor:
-    """``Nats`` of masked models; see ``mask_by_count``."""
-    return masked_nats(model, ids, *mask_by_count(places, share, order), attention_mask=attention_mask, aligned=aligned)
 
 
 def length_nats(config: TextSettings, words: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmctl.diffusion.masking import mask_by_count
 from dlmctl.models.numerics import widened
 
 # By their names the presets and the ways to draw are found.
@@ -26,6 +28,14 @@ class Context(NamedTuple):
 
     ids: Tensor
     mask: Tensor
+
+
+class Read(TypedDict, total=False):
+    """What a network reads beside a canvas ``[B, L]``; arguments as of ``MaskedModel.scores_of``."""
+
+    attention_mask: Tensor | None
+    aligned: Tensor | None
+    hints: Tensor | None
 
 
 class TextSettings(Protocol):
@@ -127,19 +137,42 @@ class MaskedModel(nn.Module):
         """
         raise NotImplementedError
 
-    def nats(
-        self,
-        canvas: Tensor,
-        positions: Tensor,
-        targets: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-        hints: Tensor | None = None,
-    ) -> Tensor:
-        """Cross-entropy in nats of the tokens ``targets [N]`` at ``positions [N]`` of ``canvas [B, L]``: ``[N]``.
+    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
+        """Cross-entropy in nats of the tokens ``targets [N]`` at ``positions [N]`` of ``canvas [B, L]``: ``[N]``."""
+        return F.cross_entropy(self.logits(canvas, positions, **read), targets, reduction="none")
 
-        Arguments as of ``logits``.
+    def bound_nats(self, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[Read]) -> Tensor:
+        """One draw of a bound on -log p(words at ``places`` given the rest) of each row ``[B]``, in nats.
+
+        Of masked models that of ``mask_by_count``.
+
+        Args:
+            ids, places: ``[B, L]``; share: ``[B]``, uniform in [0, 1), how much is noise; order: ``[B, L]``, uniform:
+                where it is.
         """
-        logits = self.logits(canvas, positions, attention_mask=attention_mask, aligned=aligned, hints=hints)
-        return F.cross_entropy(logits, targets, reduction="none")
+        return masked_nats(self, ids, *mask_by_count(places, share, order), **read)
+
+
+def masked_nats(
+    model: MaskedModel, ids: Tensor, masked: Tensor, weights: Tensor, most: int | None = None, **read: Unpack[Read]
+) -> Tensor:
+    """Weighted cross-entropy of the masked words of each row ``[B]``, in nats.
+
+    Args:
+        ids: ``[B, L]``; masked: ``[B, L]``, true where MASK stands instead; weights: ``[B]``.
+        most: at least as many places as are masked in all; with it all shapes are known beforehand, as a compiled
+            function likes, and a GPU need not wait. Counted if not given.
+    """
+    flat = masked.flatten()
+    found = flat.nonzero() if most is None else torch.nonzero_static(flat, size=most, fill_value=-1)
+    at = found.flatten()
+    real, at = at >= 0, at.clamp(min=0)
+    nats = model.nats(noised(ids, masked, model.mask_id), at, ids.flatten().index_select(0, at), **read)
+    rows = at // ids.shape[1]
+    weighted = nats * torch.where(real, weights.index_select(0, rows), 0.0).to(nats)
+    return torch.zeros(len(ids), dtype=nats.dtype, device=nats.device).index_add(0, rows, weighted)
+
+
+def noised(ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
+    """``ids [B, L]`` with MASK at the places ``masked [B, L]``: a draw from q(x_t given x_0)."""
+    return ids.masked_fill(masked, mask_id)

@@ -20,7 +20,6 @@ from dlmctl.diffusion.masked import attended, length_nats, word_places
 from dlmctl.diffusion.masked_base import MaskedModel, TextSettings
 from dlmctl.diffusion.noise import NOISE, Draw
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
-from dlmctl.diffusion.uniform import nats_of
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation.nll import BINS, Likelihood, Part, Picture, Texts, batches_of, likelihood, ratio_error
 from dlmctl.sampling.draw import Progress
@@ -173,12 +172,12 @@ def _estimates(
     """``[repeats, B]`` shares of masked words, as drawn, and the weighted nats of the masked words there."""
     generators = [draw.generator(NOISE) for draw in draws]
     offset = torch.stack([torch.rand((), generator=source, dtype=torch.float64) for source in generators])
-    nats, shares, found = nats_of(model), [], []
+    shares, found = [], []
     for repeat in range(repeats):
         order = [torch.rand(ids.shape[1], generator=source, dtype=torch.float64) for source in generators]
         share = (repeat + offset) / repeats
-        drawn = nats(ids, places, share.to(ids.device), torch.stack(order).to(ids.device), attention_mask=mask)
-        found.append(drawn.double().cpu())
+        where, order_of = share.to(ids.device), torch.stack(order).to(ids.device)
+        found.append(model.bound_nats(ids, places, where, order_of, attention_mask=mask).double().cpu())
         shares.append(share)
     return torch.stack(shares).numpy(), torch.stack(found).numpy()
 

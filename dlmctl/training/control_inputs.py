@@ -10,10 +10,11 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.word_latents import pooled
 from dlmctl.diffusion.absorbing import with_certain
-from dlmctl.diffusion.masked import MaskedLM, attended, noised, word_places
+from dlmctl.diffusion.masked import MaskedLM, attended, word_places
+from dlmctl.diffusion.masked_base import noised
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
-from dlmctl.diffusion.uniform import UniformLM, noised_words
+from dlmctl.diffusion.uniform import UniformLM
 from dlmctl.models.numerics import widened
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -98,9 +99,8 @@ class WordInputs:
         model, lengths = self.model, self.model.config.lengths
         places, mask = word_places(ids, self.tokenizer, lengths), attended(ids, self.tokenizer, lengths)
         if isinstance(model, UniformLM):
-            noisy = noised_words(model, ids, places, t[:, None], order)
-            logits, canvas = model.logits_at(noisy, t, attention_mask=mask), noised(ids, places, model.mask_id)
-            logits = logits.scatter_add(-1, noisy[..., None], model.seen(noisy, t)[..., None].to(logits))
+            noisy, canvas = model.noised(ids, places, t[:, None], order), noised(ids, places, model.mask_id)
+            logits = model.seen(model.logits_at(noisy, t, attention_mask=mask), noisy, t)
         else:
             canvas = noised(ids, places & (order < t[:, None]), model.mask_id)
             logits = model.logits(canvas, attention_mask=mask)

@@ -18,7 +18,8 @@ from dlmctl.control.hints import Ask, fill
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.datasets.dataset import BatchPlan, Split, stream
 from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.diffusion.masked import MaskedLM, Noise, attended, masked_nats, word_places
+from dlmctl.diffusion.masked import MaskedLM, Noise, attended, word_places
+from dlmctl.diffusion.masked_base import masked_nats
 from dlmctl.diffusion.masking import mask_by_count, most_masked, shares
 from dlmctl.errors import DataError
 from dlmctl.models.hints import Hints, HintsConfig

@@ -23,11 +23,11 @@ from dlmctl.diffusion.masked import (
     Noise,
     attended,
     length_nats,
-    masked_nats,
     word_places,
 )
+from dlmctl.diffusion.masked_base import masked_nats
 from dlmctl.diffusion.masking import MASKINGS, most_masked, shares
-from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats, nats_of
+from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats
 from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
@@ -178,7 +178,8 @@ class MaskedTask(StatelessTask):
             places = word_places(ids, self.tokenizer, settings.lengths)
             noise = Noise.drawn(ids, generator)
             share = shares(len(ids), noise.offset)
-            nats += nats_of(network)(ids, places, share, noise.order, attention_mask=mask, aligned=tags).sum().item()
+            found = network.bound_nats(ids, places, share, noise.order, attention_mask=mask, aligned=tags)
+            nats += found.sum().item()
             words += word_places(ids, self.tokenizer).sum().item()
         return nats / max(1, words)
 

@@ -8,12 +8,10 @@ from dlmctl.diffusion.masked import (
     MaskedConfig,
     Noise,
     attended,
-    counted_nats,
     length_nats,
-    masked_nats,
-    noised,
     word_places,
 )
+from dlmctl.diffusion.masked_base import masked_nats, noised
 from dlmctl.diffusion.masking import MASKINGS, mask_by_count, mask_by_time, most_masked, shares
 from tests.diffusion.tiny_masked import MASK, PLACES, TEXTS, TOKENIZER, Enumerated, one_by_one, tiny_masked
 
@@ -75,7 +73,7 @@ def test_the_bound_is_above_the_likelihood_and_near_its_definition(model, bound)
     ids = torch.tensor([[0, *TEXT, 1]] * 1200)[:, 1:-1]
     offset, order = Noise.drawn(ids, torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = counted_nats(model, ids, torch.ones(1200, 3, dtype=torch.bool), shares(1200, offset), order)
+        found = model.bound_nats(ids, torch.ones(1200, 3, dtype=torch.bool), shares(1200, offset), order)
     assert found.shape == (1200,)
     assert abs(float(found.mean()) - bound) < 5 * float(found.std()) / 1200**0.5
 

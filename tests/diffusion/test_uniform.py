@@ -11,7 +11,7 @@ from controls import Avoid, Contains, Infill, Length
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.diffusion.layout import Layout, stacked
 from dlmctl.diffusion.noise import Draw, SampleNoise
-from dlmctl.diffusion.uniform import UniformConfig, UniformLM, UniformWalk, noised_words, uniform_nats
+from dlmctl.diffusion.uniform import UniformConfig, UniformLM, UniformWalk
 from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import RecipeError
 from dlmctl.evaluation.masked_nll import masked_likelihood
@@ -78,7 +78,7 @@ def test_the_bound_is_that_of_a_process_of_very_many_steps(model):
         middle = (t + s) / 2
         order = torch.nn.functional.pad(middle * (PAIRS - 3.5) / 3, (1, 1)).double()  # which gives all noisy texts
         with torch.no_grad():
-            nats = uniform_nats(model, ids, places, torch.full((9,), middle).double(), order)
+            nats = model.bound_nats(ids, places, torch.full((9,), middle).double(), order)
         assert (nats > -1e-9).all()
         found += float((weights(clean, middle) * nats).sum()) / steps
     assert found == pytest.approx(exact, rel=0.01)
@@ -115,7 +115,7 @@ def test_noise_replaces_the_asked_share_of_the_words_by_all_words_alike(model):
     ids = framed(torch.tensor([TEXT])).expand(rows, -1)
     places = torch.tensor([False, True, False, False]).expand(rows, -1)
     order = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = noised_words(model, ids, places, torch.full((rows, 1), 0.6), order)
+    found = model.noised(ids, places, torch.full((rows, 1), 0.6), order)
     assert torch.equal(found[:, [0, 2, 3]], ids[:, [0, 2, 3]])
     shares = torch.stack([(found[:, 1] == word).float().mean() for word in WORDS])
     torch.testing.assert_close(shares, torch.tensor([0.6, 0.2, 0.2]), atol=0.03, rtol=0)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.cli import app
-from dlmctl.diffusion import masked
+from dlmctl.diffusion import masked_base
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation import masked_nll
 from dlmctl.evaluation.masked_nll import bound_of_texts, masked_likelihood
@@ -51,14 +51,14 @@ def test_it_is_the_bound_by_enumeration(pretrained, repeats):
 
 
 def test_with_as_many_repeats_as_words_each_number_of_masks_occurs_once(pretrained, monkeypatch):
-    seen, count = [], masked.mask_by_count
+    seen, count = [], masked_base.mask_by_count
 
     def watched(places, share, order):
         places, weights = count(places, share, order)
         seen.append(places.sum(1))
         return places, weights
 
-    monkeypatch.setattr(masked, "mask_by_count", watched)
+    monkeypatch.setattr(masked_base, "mask_by_count", watched)
     masked_likelihood(pretrained, [ROW] * 50, repeats=3)
     assert torch.stack(seen, 1).sort(1).values.tolist() == [[1, 2, 3]] * 50
 
