@@ -25,6 +25,10 @@ SENTENCES = [
 ] * 8
 SIZES = "{length: 32, embed_dim: 8, denoiser: {hidden: 16, layers: 1, heads: 2, max_length: 32, time_channels: 8}}"
 
+MASKED_SIZES = (
+    "{family: masked, length: 32, denoiser: {hidden: 16, layers: 1, heads: 2, inner: 24, max_length: 32, dropout: 0.1}}"
+)
+
 # Runs the commands of a file one after the other in the processes that torchrun starts, so that torch loads once.
 # Notes what each process trained, and its exit codes.
 COMMANDS = """
@@ -79,10 +83,16 @@ def ran(tmp_path_factory, tokenizer, model_folder):
     loop = {"steps": 4, "batch_positions": 64, "log_every": 1, "validate_every": 4, "checkpoint_every": 4}
     loop |= {"accumulate": 2, "optimizer": "muon"}
     (folder / "lm.yaml").write_text(yaml.safe_dump({"model": yaml.safe_load(SIZES), "loop": loop}))
+    sizes = yaml.safe_load(MASKED_SIZES)
+    (folder / "masked.yaml").write_text(yaml.safe_dump({"model": sizes, "loop": loop}))
     (folder / "control.yaml").write_text(yaml.safe_dump(loop))
     (folder / "shared.yaml").write_text(
         f"model: {model_folder}\nsamples: 22\nseed: 5\nsampler: {{steps: 2, deterministic: true}}\n"
         "controls:\n  - length: [{words: 5}, {words: 7}, {words: 6}]\n"
+    )
+    (folder / "masked-texts.yaml").write_text(
+        "model: masked/model\nsamples: 10\nseed: 5\ncandidates: 2\nsampler: {steps: 2, deterministic: true}\n"
+        "controls: [contains: bread]\nuntil: {max_rounds: 2}\n"
     )
     notes, out, err = torchrun(
         folder,
@@ -93,6 +103,8 @@ def ran(tmp_path_factory, tokenizer, model_folder):
         "generate -r shared.yaml --out texts.jsonl",
         "generate -r shared.yaml --out texts.npz",
         f"decode {model_folder} -n 22 --seed 5 --steps 2 --set sampler.deterministic=true --out decoded",
+        "train lm --data data --out masked --config masked.yaml",
+        "generate -r masked-texts.yaml --out masked-run/ --shard-rows 4",
         "generate -r shared.yaml --seed 6 --out run/",
         "generate -r shared.yaml --set 'controls=[{length: {words: 99}}]' --out unfit/",
     )
@@ -102,7 +114,7 @@ def ran(tmp_path_factory, tokenizer, model_folder):
 def test_both_processes_train_the_same_model_and_the_first_saves_it(ran):
     folder, (first, second), out, _ = ran
     assert first["trained"] == second["trained"]
-    assert len(first["trained"]) == 2
+    assert len(first["trained"]) == 3  # the last is a masked one
     assert out.count("model saved in lm/model") == 1
     assert out.count("pos for this model saved in lm/model/controls/pos") == 1
     from_pretrained(folder / "lm" / "model")
@@ -134,7 +146,24 @@ def test_texts_are_those_of_one_process_in_order(ran, tmp_path):
         "texts saved in run",
         "texts saved in texts.jsonl",
         "texts saved in texts.npz",
+        "texts saved in masked-run",
     ]
+
+
+def test_texts_of_a_masked_model_are_those_of_one_process(ran, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from dlmctl.cli import app
+
+    folder, _, _, _ = ran
+    monkeypatch.chdir(folder)
+    run = CliRunner().invoke(app, ["generate", "-r", "masked-texts.yaml", "--out", str(tmp_path / "one.jsonl")])
+    assert run.exit_code == 0, run.stderr
+    shards = sorted((folder / "masked-run").glob("rows-*.jsonl"))
+    assert len(shards) == 3
+    rows = "".join(path.read_text("utf-8") for path in shards)
+    assert rows == (tmp_path / "one.jsonl").read_text("utf-8")
+    assert all("bread" in json.loads(row)["words"] for row in rows.splitlines())
 
 
 def test_decoding_is_that_of_one_process(ran, tmp_path, model_folder):
@@ -150,7 +179,7 @@ def test_decoding_is_that_of_one_process(ran, tmp_path, model_folder):
 
 def test_a_mistake_is_one_message_and_stops_every_process(ran):
     _, (first, second), _, err = ran
-    assert first["codes"] == second["codes"] == [2, 0, 0, 0, 0, 0, 0, 2, 2]
+    assert first["codes"] == second["codes"] == [2, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2]
     said = [line for line in err.splitlines() if line.startswith("dlmctl")]
     assert said == [
         "dlmctl: several processes need a place for their texts. Give --out FOLDER/ or FILE.",

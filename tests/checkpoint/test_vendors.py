@@ -124,6 +124,20 @@ def test_tied_embeddings_are_read_once(tmp_path, name):
     assert torch.allclose(model.logits(ids)[..., :size], wanted[..., :size], atol=1e-4, rtol=1e-4)
 
 
+def test_diffucoder_is_a_dream_with_roles_of_its_own(tmp_path):
+    """DiffuCoder (Gong et al. 2025): the class, names and shift of Dream, one piece more, which is PAD."""
+    folder = write_dream(tmp_path / "coder", pad="<|dlm_pad|>")
+    model = dlmctl.load(folder)
+    assert model.tokenizer.token(model.tokenizer.pad_id) == "<|dlm_pad|>"
+    assert model.tokenizer.pad_id > model.model.mask_id
+    ids = torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(2))
+    size = model.model.mask_id
+    wanted = plain(folder, ids, shifted=True)[..., :size]
+    assert torch.allclose(model.model.logits(ids)[..., :size].double(), wanted, atol=1e-4)
+    (text,) = texts(model, "the red boat", samples=1)
+    assert "<|" not in text.text
+
+
 # Texts.
 
 

@@ -131,9 +131,11 @@ def write_llada(folder: Path, *, chat: bool = True, dtype: torch.dtype = torch.f
     return write(folder, config, state, core, **special, **({"chat_template": CHAT} if chat else {}))
 
 
-def write_dream(folder: Path, *, chat: bool = True, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+def write_dream(
+    folder: Path, *, chat: bool = True, pad: str = "<|endoftext|>", dtype: torch.dtype = torch.float32, **changes: Any
+) -> Path:
     """A Dream: grouped heads, biases of the queries, keys and values; its tokenizer as vocab.json and merges.txt."""
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
+    special = list(dict.fromkeys(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>", pad]))
     core = bytes_tokenizer(special)
     ids = core.get_vocab()
     rows, keys = len(ids) + 5, 2
@@ -168,7 +170,7 @@ def write_dream(folder: Path, *, chat: bool = True, dtype: torch.dtype = torch.f
             size = WIDTH // HEADS * heads
             state[f"{prefix}{DREAM_NAMES[name]}.bias"] = normal(size, seed=200 + 10 * at + number, dtype=dtype)
     added = {str(ids[token]): {"content": token, "special": True} for token in special}
-    roles = {"bos_token": "<|beginoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    roles = {"bos_token": "<|beginoftext|>", "eos_token": "<|endoftext|>", "pad_token": pad}
     roles |= {"mask_token": "<|mask|>", "added_tokens_decoder": added}
     if chat:
         roles["chat_template"] = CHAT.replace("<|turn|>", "<|im_end|>")

@@ -230,12 +230,13 @@ def test_a_bridged_classifier_reads_the_text_as_its_own_tokens(trained, pieces, 
     assert 0 < float(entropy_share(probabilities_of(tokenizer, text, 8.0)).mean()) < 1
 
 
-@pytest.mark.parametrize("kind", ["bytes", "words"])
-def test_the_gradient_over_the_bridge_is_that_of_differences(trained, pieces, monkeypatch, kind):
-    # With no part of the value taken from the hard tokens, the energy is smooth.
+@pytest.mark.parametrize("kind", ["bytes", "words", "the same words"])
+def test_the_gradient_of_a_classifier_of_others_is_that_of_differences(trained, pieces, foreign, monkeypatch, kind):
+    # With no part of the value taken from the hard tokens, the energy over the bridge is smooth.
     monkeypatch.setattr("controls.bridge.entropy_share", lambda probabilities: torch.zeros(probabilities.shape[:-1]))
-    tokenizer = trained.tokenizer if kind == "words" else tokenizer_of(kind)
-    network = load_outside(pieces, tokenizer)
+    tokenizer = tokenizer_of(kind) if kind == "bytes" else trained.tokenizer
+    network = load_outside(foreign[0] if kind == "the same words" else pieces, tokenizer)
+    assert type(network) is (WordClassifier if kind == "the same words" else BridgedClassifier)
     p = probabilities_of(tokenizer, "The cheap pub", 6.0).float().requires_grad_()
     energy = lambda at: -network(at).log_softmax(-1)[0, 1]  # noqa: E731
     (gradient,) = torch.autograd.grad(energy(p), p)

@@ -24,8 +24,14 @@ CASES = [("word pieces", control) for control in CONTROLS]
 CASES += [
     ("bytes", CONTROLS[1]),
     ("bytes", CONTROLS[4]),
+    ("bytes", Length(5)),
+    ("bytes", Pattern("The <any> is <any>* .")),
+    ("bytes", Avoid("the", "The", "é", "🎉")),
     ("sentence pieces", CONTROLS[0]),
     ("sentence pieces", CONTROLS[2]),
+    ("sentence pieces", Contains("🎉", "café", "Quiet Fox")),
+    ("sentence pieces", Pattern("<any>* Anna <any>* .")),
+    ("sentence pieces", Infill("The ___{1,2} café 🎉 is quiet.")),
 ]
 
 
@@ -35,6 +41,15 @@ def test_every_text_is_as_asked(kind, control):
     for sample in found.samples:
         assert sample.passed, (sample.text, sample.checks)
         assert " ".join(sample.words)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentence pieces"])
+def test_a_word_of_ten_tokens_is_written_whole(kind):
+    word, model = "Zqxzjqxzkq", model_of(kind)
+    assert len(model.tokenizer.encode_text(f"a {word}")) - len(model.tokenizer.encode_text("a")) >= 10
+    for sample in generate(Contains(word), model=model, samples=2, seed=5).samples:
+        assert word in sample.words
+        assert not Avoid(word)(sample.words).passed
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from controls import Pos
+from controls import Pos, SyntaxTree
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.word_latents import pooled
@@ -13,7 +13,7 @@ from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
-from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.spelling import split_words
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
@@ -69,6 +69,26 @@ def test_pos_is_learned_for_a_masked_model_of_tokens_and_guides_it(tmp_path):
     assert figures["accuracy_x0_0"] > figures["accuracy_x0_0.95"]
     (sample,) = generate(Pos(tags=["DET", "NOUN", "VERB"]), model=model, samples=1, sampler=SamplerSettings(steps=2))
     assert len(sample.words) == 3
+
+
+def test_trees_are_learned_over_the_words_of_a_model_of_tokens(tmp_path):
+    corpus, tokenizer = tmp_path / "texts.jsonl", tokenizer_of("bytes")
+    trees = {
+        "The cheapest pub is near.": "(S (NP (DT The) (JJS cheapest) (NN pub)) (VP (VBZ is) (JJ near)) (. .))",
+        "Anna agrees!": "(S (NP (NNP Anna)) (VP (VBZ agrees)) (. !))",
+    }
+    rows = [{"text": text, "tree": tree} for text, tree in trees.items()]
+    corpus.write_text("\n".join(json.dumps(row) for row in rows * 20))
+    prepare(corpus, corpus, tmp_path / "data", tokenizer=tokenizer, length=32, unique=False)
+    model = _saved(model_of("bytes"), tmp_path / "model")
+    folder = train_control(SyntaxTree, model, LoopConfig(steps=2), tmp_path / "data", tmp_path / "run")
+    assert json.loads((folder / "labels.json").read_text()) == ["-", "NP", "S", "VP"]
+    asked = SyntaxTree(spans=[{"start": 0, "end": 2, "label": "NP"}])  # in words, however many tokens each has
+    free, guided = (
+        generate(asked, model=model, samples=2, sampler=SamplerSettings(steps=3), guidance=guidance).texts
+        for guidance in (Guidance(scale=0.0), Guidance(scale=1000.0, clip=1e6))
+    )
+    assert free != guided
 
 
 def _saved(model, folder):
