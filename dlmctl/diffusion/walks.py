@@ -41,16 +41,12 @@ class WalkSettings(NamedTuple):
         mask_id: the id of MASK.
         temperature: of the words; 0 takes the likeliest.
         min_p: words below this share of the likeliest one's probability are left out (Nguyen et al. 2024).
-        top_p: only the likeliest words that have this probability together (Holtzman et al. 2020).
-        order_temperature: of the choice of places: Gumbel noise on their scores (Dream's ``alg_temp``).
         remask: the most that a committed word may be masked again with in a step (ReMDM's ``eta_cap``).
     """
 
     mask_id: int
     temperature: float = 1.0
     min_p: float = 0.0
-    top_p: float = 1.0
-    order_temperature: float = 0.0
     remask: float = 0.0
 
 
@@ -119,7 +115,6 @@ def random_order(
 
     One word a step, it draws from the model that the any-order bound is about.
     """
-    settings = settings._replace(order_temperature=0.0)
     return _commit(canvas, word_weights(logits, settings), noise.places, free, stride, noise, settings)
 
 
@@ -194,9 +189,6 @@ def _commit(
         scores: ``[B, L]``.
     """
     is_open = free & (canvas == settings.mask_id)
-    if settings.order_temperature > 0:
-        gumbel = -(-noise.places.clamp(min=1e-300).log()).log()
-        scores = scores + settings.order_temperature * gumbel.to(scores)
     most = -(-canvas.shape[1] // stride.left) if stride.most is None else stride.most
     # Stable, so that of two places of equal score the first is taken whatever the width of the batch.
     ranked = scores.masked_fill(~is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
@@ -211,7 +203,7 @@ def _commit(
 
 
 def word_weights(logits: Tensor, settings: WalkSettings) -> Tensor:
-    """Probabilities ``[..., V]`` up to a factor, the likeliest word's 1, after temperature, ``min_p`` and ``top_p``."""
+    """Probabilities ``[..., V]`` up to a factor, the likeliest word's 1, after temperature and ``min_p``."""
     return _truncated(_relative(logits, settings).exp_(), settings)
 
 
@@ -224,16 +216,9 @@ def _relative(logits: Tensor, settings: WalkSettings) -> Tensor:
 
 
 def _truncated(weights: Tensor, settings: WalkSettings) -> Tensor:
-    """``weights [..., V]``, 0 for the words that ``min_p`` and ``top_p`` leave out; changed in place."""
-    if settings.min_p > 0:
-        # A single pass; the likeliest word stays whatever the rounding.
-        weights = torch.threshold_(weights, settings.min_p * (1 - 1e-6), 0.0)
-    if settings.top_p < 1:
-        ranked, words = weights.sort(dim=-1, descending=True, stable=True)
-        before = ranked.cumsum(-1) - ranked
-        ranked = ranked.masked_fill_(before >= settings.top_p * ranked.sum(-1, keepdim=True), 0.0)
-        weights = weights.scatter(-1, words, ranked)
-    return weights
+    """``weights [..., V]``, 0 for the words that ``min_p`` leaves out; changed in place."""
+    # A single pass; the likeliest word stays whatever the rounding.
+    return torch.threshold_(weights, settings.min_p * (1 - 1e-6), 0.0) if settings.min_p > 0 else weights
 
 
 def entropies(weights: Tensor, logs: Tensor) -> Tensor:
