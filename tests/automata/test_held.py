@@ -87,13 +87,3 @@ def test_what_others_leave_is_too_little():
     closed[..., 12] = -torch.inf
     with pytest.raises(RecipeError, match="contains: no arrangement of 20 phrases in 20 words"):
         held([[MANY]], [20]).verify(closed)
-
-
-def test_allowed_follows_what_is_committed():
-    batch = held([[SENTENCE]], [3])
-    committed = torch.full((1, 5), -1)
-    committed[0, 1] = 4
-    open_words = batch.allowed(committed)[0]
-    assert open_words[1].nonzero().flatten().tolist() == [4]
-    assert open_words[3].nonzero().flatten().tolist() == [SIZE - 1]
-    assert int(open_words[2].sum()) == SIZE - 2

@@ -107,10 +107,6 @@ class Held:
             return posterior.likeliest(logits, self.automata, self.words, most=self.most)
         return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness, most=self.most)
 
-    def allowed(self, committed: Tensor) -> Tensor:
-        """Words ``[B, L, V]`` that can still stand beside the ``committed [B, L]`` token ids, -1 for open."""
-        return posterior.allowed(committed, self.automata, self.words)
-
     def verify(self, logits: Tensor) -> None:
         """Asked before the first step, with -inf in ``logits [B, L, V]`` for what else excludes a word.
 

@@ -120,45 +120,6 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     return _written(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
 
 
-def draw(log_probs: Tensor, noise: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
-    """Token ids ``[B, L]`` of a text drawn from the joint posterior: independent words, given the language.
-
-    ``noise [B, L, V]`` is standard Gumbel, of the caller's own streams. Where several words are committed at once, take
-    them from one such draw: with its other words they make a text of the language, which words drawn from the marginals
-    one by one need not. A row whose language is impossible is drawn as if it had none.
-    """
-    noisy = log_probs + noise
-    window = _window(noisy, words, first)
-    within = _within(words, window)
-    # The largest of log p + noise is a draw (Gumbel-max), also among the words of a class.
-    behind = _backward(_class_scores(_window(log_probs, words, first), automata), automata, within)
-    path = _path(_class_tops(window, automata), behind, automata, within)
-    held = _on_path(window, path, automata, _possible(behind[0][:, 0], within))
-    return _written(noisy, held, first).argmax(-1)
-
-
-def allowed(committed: Tensor, automata: Automata, words: Tensor, first: int = 1) -> Tensor:
-    """``[B, L, V]``: words that can stand at each position so that a text of the language is still to be had.
-
-    ``committed [B, L]`` holds token ids, -1 where a position is open. A walk that commits one allowed word, asks again,
-    and so on, always ends in the language. Nothing is allowed at the words' positions of a row that has left it;
-    everything elsewhere.
-    """
-    shape = (*committed.shape, automata.classes.shape[1])
-    window = committed[:, first : first + int(words.max())]
-    held = automata.classes.gather(1, window.clamp(min=0))
-    kinds = torch.arange(automata.width, device=committed.device)
-    scores = torch.where((window < 0)[..., None] | (kinds == held[..., None]), 0.0, -torch.inf)
-    within = _within(words, scores)
-    found = infer(scores, automata, within)
-    possible = torch.isfinite(found.log_ratio) & torch.isfinite(scores)
-    token = torch.arange(shape[2], device=committed.device)
-    fits = (window < 0)[..., None] | (token == window[..., None])
-    open_words = _of_words(possible, automata) & fits
-    result = torch.ones(shape, dtype=torch.bool, device=committed.device)
-    return _written(result, open_words | ~within[..., None], first)
-
-
 def _backward(scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> list[Tensor]:
     """For 0 to N words read, ``[B, S]``: log-probability to be accepted from each state, or that of the best way."""
     summed = automata.summed(scores, best)
