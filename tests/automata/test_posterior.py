@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from dlmctl.control.automata import languages
+from dlmctl.control.automata import languages, scan
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.phrases import in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability
@@ -56,6 +56,15 @@ def enumerated(automaton, log_probs, words):
     return found
 
 
+@pytest.fixture(params=["at once", "word by word"])
+def way(request, monkeypatch):
+    """Both ways of inference, whatever would be chosen."""
+    monkeypatch.setattr(scan, "MOST_CPU", scan.MOST if request.param == "at once" else 0)
+
+
+both_ways = pytest.mark.usefixtures("way")
+
+
 @pytest.fixture(scope="module")
 def batch():
     automata = [random_automaton(seed) for seed in range(12)] + [pattern("<any>* a (b|c)+ <any>?")] * 2
@@ -64,6 +73,7 @@ def batch():
     return automata, words, random_log_probs(len(automata), 8, seed=1)
 
 
+@both_ways
 def test_the_posterior_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
     found = condition(log_probs, stacked(automata), words)
@@ -80,6 +90,7 @@ def test_the_posterior_is_that_of_enumeration(batch):
         assert torch.equal(found[row, 0], log_probs[row, 0])
 
 
+@both_ways
 def test_the_likeliest_text_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
     held = likeliest(log_probs, stacked(automata), words)
@@ -92,6 +103,7 @@ def test_the_likeliest_text_is_that_of_enumeration(batch):
         assert all(automaton.accepts(text) for text in itertools.product(*left))
 
 
+@both_ways
 def test_rows_do_not_depend_on_their_company(batch):
     automata, words, log_probs = batch
     together = condition(log_probs, stacked(automata), words)
@@ -100,12 +112,39 @@ def test_rows_do_not_depend_on_their_company(batch):
         assert close(alone[0].exp(), together[row].exp(), 1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_long_texts_read_at_once_are_those_read_word_by_word(monkeypatch, dtype):
+    automata = stacked([random_automaton(seed) for seed in range(8)])
+    words = torch.tensor([64, 63, 33, 32, 17, 5, 2, 1])
+    log_probs = random_log_probs(8, 66, seed=5, dtype=dtype)
+    log_probs[:, ::3, 3] = -torch.inf
+    found = []
+    for most in (scan.MOST, 0):
+        monkeypatch.setattr(scan, "MOST_CPU", most)
+        log_p = log_probability(log_probs, automata, words)
+        found.append((log_p, condition(log_probs, automata, words).exp(), likeliest(log_probs, automata, words)))
+    atol = 1e-4 if dtype == torch.float32 else 1e-12
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-6)
+    assert close(found[0][1], found[1][1], atol)
+    assert torch.equal(found[0][2], found[1][2])
+
+
+@both_ways
+def test_of_texts_that_are_all_as_likely_one_of_the_language_is_taken(batch):
+    """Where sums are equal, no half of one text is joined to half of another."""
+    automata, words, log_probs = batch
+    held = likeliest(torch.zeros_like(log_probs), stacked(automata), words).argmax(-1)
+    for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
+        assert automaton.accepts(held[row, 1 : count + 1].tolist())
+
+
 def test_one_automaton_for_all_rows_is_held_once():
     automaton = pattern("a <any>* b")
     assert stacked([automaton] * 64).classes.stride(0) == 0
     assert stacked([automaton, pattern("a b")]).table.shape[0] == 2
 
 
+@both_ways
 def test_pinned_words_are_kept_and_impossible_rows_left_alone():
     log_probs = random_log_probs(2, 6, seed=2)
     log_probs[:, 2] = log_probs[:, 2].masked_fill(torch.arange(SIZE) != 2, -torch.inf)  # the second word is "b"
@@ -117,6 +156,7 @@ def test_pinned_words_are_kept_and_impossible_rows_left_alone():
     assert torch.isneginf(log_probability(log_probs, automata, words)).tolist() == [False, True]
 
 
+@both_ways
 def test_float32_keeps_what_is_very_unlikely():
     log_probs = random_log_probs(1, 32, seed=3) * 40
     log_probs = log_probs.log_softmax(-1)
@@ -128,6 +168,7 @@ def test_float32_keeps_what_is_very_unlikely():
     assert condition(log_probs.float(), automata, words)[0, 1:31].argmax(-1).tolist() == [1, 2, 3] * 10
 
 
+@both_ways
 def test_the_gradient_is_that_of_finite_differences():
     automata = stacked([random_automaton(0), pattern("<any>* a b <any>*")])
     words = torch.tensor([3, 4])
@@ -139,6 +180,7 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(energy, (logits,), atol=1e-7)
 
 
+@both_ways
 @pytest.mark.parametrize("sure", [12.0, 30.0, 80.0])
 def test_the_gradient_lives_at_the_extremes(sure):
     language = languages.containing(ALPHABET, [1])

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from controls import Avoid, Contains, Infill, Length, Pattern, Pos, Semantic, SyntaxTree
+from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control.automata import scan
 from dlmctl.diffusion import absorbing, noise
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
@@ -14,6 +15,8 @@ from dlmctl.sampling.draw import draw_texts
 from dlmctl.sampling.plan import Plan
 
 STEPS = 4
+# Calls of a step beside those of networks and of gradients, for any one control.
+MOST = 150
 NINE = Length(9)
 CONTROLS = {
     "free": NINE,
@@ -25,9 +28,12 @@ CONTROLS = {
     "contains": Contains("riverside", "cheap pub") & NINE,
     "avoid": Avoid("pub", "city centre") & NINE,
     "pattern": Pattern("The <any>+ (pub|place) .") & NINE,
+    "lexicon": Lexicon(words=["the", "pub", "place", "is", "a", "cheap", "good", "food"]) & NINE,
     "any": (Semantic(food="Italian") | Contains("cheap")) & NINE,
     "not": ~Semantic(food="Italian") & NINE,
 }
+# Of these the way depends on how much there is to be summed.
+HELD = ("semantic", "contains", "avoid", "pattern")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +43,10 @@ def e2e():
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """As much noise at once as on a GPU, and all words too: there the calls count, and here the cache."""
+    """As much at once as on a GPU, of noise and of words: there the calls count, here the cache and the sums."""
     monkeypatch.setattr(noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD)
     monkeypatch.setattr(absorbing, "PIECE_CPU", None)
+    monkeypatch.setattr(scan, "MOST_CPU", scan.MOST)
 
 
 def counted(pretrained, control, texts, family="gaussian", **changes):
@@ -51,6 +58,7 @@ def counted(pretrained, control, texts, family="gaussian", **changes):
 
     def watch(step):
         counter.paused = step.number in (step.steps - 1, -1)
+        counter.calls.steps += step.number > 0
 
     plan = Plan(pretrained, control, sampler, chosen.guidance, texts)
     with counter.counting() as calls:
@@ -61,11 +69,22 @@ def counted(pretrained, control, texts, family="gaussian", **changes):
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("name", CONTROLS)
 def test_many_texts_take_the_calls_of_few_and_nothing_is_read_back(e2e, name):
-    few, many = (counted(e2e, CONTROLS[name], texts) for texts in (2, 16))
+    few, many = (counted(e2e, CONTROLS[name], texts) for texts in ((8, 64) if name in HELD else (2, 16)))
     assert few.names == many.names
     assert (few.network, few.backward) == (many.network, many.backward)
     assert few.network + few.other > 0
     assert many.waits == many.made == 0
+    if name not in ("any", "not"):  # of several controls, or of one as another
+        assert many.a_step()["other"] <= MOST
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_long_texts_take_the_calls_of_short_ones(e2e):
+    """Up to the next power of 2, with which they grow by a dozen."""
+    short, longer, longest = (counted(e2e, Contains("riverside", "cheap pub") & Length(n), 8) for n in (17, 31, 62))
+    assert short.names == longer.names
+    assert 0 < longest.a_step()["other"] - short.a_step()["other"] <= 12
+    assert longest.a_step()["other"] <= MOST
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
