@@ -113,9 +113,8 @@ class Steered:
         """Take these parts to guide by their gradients."""
         shape, device = (len(parts), len(self.layouts.words)), self.embeddings.device
         self.parts, self.broke = parts, torch.full(shape, WHOLE, device=device)
-        # What each row's energy counts, and nothing.
+        # What each row's energy counts.
         self.weights = [torch.full(shape[1:], part.weight, device=device) for part in parts]
-        self.nothing = torch.zeros((), device=device)
 
     @property
     def problems(self) -> dict[int, str]:
@@ -219,10 +218,10 @@ class Steered:
 
         ``t [B]`` is noted down of those that break now.
         """
-        clip, later = self.guidance.clip, torch.maximum(self.broke, t.to(self.broke))
+        later = torch.maximum(self.broke, t.to(self.broke))
 
         def gradient(at: Tensor) -> Tensor:
-            total = self.nothing.to(at.dtype)
+            total: Tensor | None = None
             with torch.enable_grad(), networks_in(self.sampler.precision, at.device):
                 leaf = at.detach().requires_grad_()
                 # Of a leaf itself autocast would keep the cast copy until the whole batch is drawn.
@@ -232,19 +231,20 @@ class Steered:
                     # Parts may share the x_0 estimate, so the graph is kept for the next one.
                     weights = self.weights[number].to(energy.dtype)
                     (found,) = torch.autograd.grad(energy, leaf, weights, retain_graph=True)
-                    total = total.addcdiv(found, self._norms(number, energy.detach(), found, later), value=clip)
+                    clipped = self._clipped(number, energy.detach(), found, later)
+                    total = clipped if total is None else total + clipped
+            assert total is not None
             broke = self.broke[0] if len(self.parts) == 1 else self.broke.amax(0)
             return total.masked_fill((broke > WHOLE)[:, None, None], 0.0)
 
         return gradient
 
-    def _norms(self, part: int, energy: Tensor, gradient: Tensor, later: Tensor) -> Tensor:
-        """The norms of a part's gradients ``[B, 1, 1]``, at least ``guidance.clip``. If one is none, what ``later
-        [parts, B]`` says is noted down."""
+    def _clipped(self, part: int, energy: Tensor, gradient: Tensor, later: Tensor) -> Tensor:
+        """A part's gradient within ``guidance.clip``; what ``later [parts, B]`` says is noted down where it is none."""
         # A norm is a finite number if all that it is made of are, and 0 times what is none is none.
         norm = gradient.flatten(1).norm(dim=1).add(energy, alpha=0.0)
         torch.where(norm < math.inf, self.broke[part], later[part], out=self.broke[part])
-        return norm.clamp(min=max(self.guidance.clip, 1e-12)).reshape(-1, 1, 1)
+        return gradient / (norm / max(self.guidance.clip, 1e-30)).clamp(min=1.0).reshape(-1, 1, 1)
 
     def state(self, x0: Tensor, log_probs: Callable[[], Tensor]) -> ControlState:
         """A state whose latent is itself an x_0 estimate, and so at noise level 0."""
