@@ -21,7 +21,7 @@ from dlmctl.control.evidence.spans import (
     span_parts,
 )
 from dlmctl.control.evidence.table import CountTable, fingerprint, pruned
-from dlmctl.control.evidence.tags import TagEvidence, count_tags
+from dlmctl.control.evidence.tags import count_tags, tag_evidence
 from dlmctl.control.hints import hints_for
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
@@ -103,7 +103,7 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
     if not alone:
         tags = count_table_of(folder / PENN_FILE, fingerprint_of(batch.vocabulary))
         of_trees = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
-        beside = TagEvidence(tags, *BESIDE_TAGS).evidence(of_trees, batch.length)
+        beside = tag_evidence(tags, *BESIDE_TAGS).evidence(of_trees, batch.length)
         found.evidence = found.evidence + PreparedEvidence(beside, counts, batch).evidence
     return _told(found, folder, batch, trees)
 

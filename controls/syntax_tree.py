@@ -131,9 +131,11 @@ class SpanLabels(Labels):
         # Each row's spans, filled up with the first word at no weight; in one array: a tensor a row costs a call each.
         most = max(1, *map(len, room))
         filled = np.array([[*found, *[(0, 0, 0, 0)] * (most - len(found))] for found in room], dtype=np.int64)
-        starts, ends, classes, weights = torch.from_numpy(filled).to(batch.device).unbind(-1)
+        asked = *torch.from_numpy(filled).to(batch.device).unbind(-1), beyond
 
-        def energy(state: ControlState) -> Tensor:
+        def energy(
+            state: ControlState, starts: Tensor, ends: Tensor, classes: Tensor, weights: Tensor, beyond: Tensor
+        ) -> Tensor:
             """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
             over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
             logits = widened(classifier(word_latents(state), state.t, starts, ends, state.mask))
@@ -141,7 +143,7 @@ class SpanLabels(Labels):
             nats = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none")
             return (nats.view_as(weights) * weights).sum(-1) + beyond
 
-        return Energy(energy, looks=looks(batch.vocabulary))
+        return Energy(energy, looks=looks(batch.vocabulary), asked=asked)
 
     def classifier_loss(
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Tensor]

@@ -76,7 +76,9 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
         load_into(classifier, folder)
         check_control_weights(folder, batch.model)
         loaded[control, name] = classifier.eval().requires_grad_(False)
-    return loaded[control, name].to(batch.device)
+    classifier = loaded[control, name]
+    there = all(weight.device == batch.device for weight in classifier.parameters())
+    return classifier if there else classifier.to(batch.device)
 
 
 def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any], name: str | None = None) -> Prepared:

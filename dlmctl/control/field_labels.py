@@ -112,12 +112,12 @@ class FieldLabels(Labels):
         chosen, columns = chosen[:, columns].to(batch.device), columns.flatten().to(batch.device)
         never = torch.full((len(batch), 1), NEVER, device=batch.device)
 
-        def energy(state: ControlState) -> Tensor:
+        def energy(state: ControlState, chosen: Tensor, never: Tensor) -> Tensor:
             found = classifier(word_latents(state), state.t, state.mask)
             logits = torch.cat([*found, never], -1).index_select(1, columns)
             return (logits.view_as(chosen).log_softmax(-1) * chosen).sum((1, 2))
 
-        return Energy(energy, looks=looks(batch.vocabulary))
+        return Energy(energy, looks=looks(batch.vocabulary), asked=(chosen, never))
 
     @property
     def _sizes(self) -> list[int]:

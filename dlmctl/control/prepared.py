@@ -104,6 +104,13 @@ class Prepared:
             RecipeError: nothing that is left can satisfy this control.
         """
 
+    def part(self, rows: Tensor, length: int) -> Prepared | None:
+        """The same for some texts ``rows [R]`` of the batch on their first ``length`` places, as all others are done.
+
+        None where that has to be prepared anew, which takes as long as a step or more.
+        """
+        return self if type(self) is Prepared else None
+
     def negated(self) -> Prepared | None:
         """What holds the words to the contrary, where that can be done exactly."""
         return None
@@ -119,17 +126,32 @@ class Energy(Prepared):
 
     Args:
         exact, looks: as of ``Prepared``.
+        asked: what the texts are asked, tensors of a row for each text, which the function is given behind the state.
+            With these the energy of some of the texts needs no preparing.
     """
 
-    def __init__(self, function: Callable[[ControlState], Tensor], *, exact: bool = False, looks: bool = False) -> None:
-        self.function, self.exact, self.looks = function, exact, looks
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        *,
+        exact: bool = False,
+        looks: bool = False,
+        asked: Sequence[Tensor] = (),
+    ) -> None:
+        self.function, self.exact, self.looks, self.asked = function, exact, looks, asked
 
     @property
     def home(self) -> str:
         return self.function.__module__
 
     def energy(self, state: ControlState) -> Tensor:
-        return self.function(state)
+        return self.function(state, *self.asked)
+
+    def part(self, rows: Tensor, length: int) -> Prepared | None:
+        if not self.asked:
+            return None
+        some = [one.index_select(0, rows) for one in self.asked]
+        return Energy(self.function, exact=self.exact, looks=self.looks, asked=some)
 
 
 class Part(NamedTuple):
@@ -214,6 +236,11 @@ class PreparedAll(Prepared):
 
     def phase(self, t: float) -> Hashable:
         return tuple(part.prepared.phase(t) for part in self.parts)
+
+    def part(self, rows: Tensor, length: int) -> PreparedAll | None:
+        found = [(part, part.prepared.part(rows, length)) for part in self.parts]
+        some = [part._replace(prepared=prepared) for part, prepared in found if prepared is not None]
+        return PreparedAll(some) if len(some) == len(found) else None
 
     def verify(self, logits: Tensor) -> None:
         for part in self.parts:

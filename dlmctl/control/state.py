@@ -62,7 +62,7 @@ class BatchContext(Generic[P]):
         """The labels of words, such as parts of speech, that the model itself reads; none for most models."""
         return getattr(self.model.config, "tags", ())
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the tensors of the batch are."""
         return self.model.embeddings.device

@@ -19,8 +19,8 @@ from dlmctl.control.evidence.tags import (
     TAGS_FILE,
     WEIGHT_NEIGHBOURS,
     WEIGHT_TAG,
-    TagEvidence,
     count_tags,
+    tag_evidence,
 )
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.control.prepared import Energy, Prepared
@@ -97,12 +97,13 @@ class WordLabels(Labels):
         # A place without wanted labels would be log 0; it is masked out of the sum.
         others = ~allowed & words[..., None]
 
-        def energy(state: ControlState) -> Tensor:
+        def energy(state: ControlState, others: Tensor, words: Tensor, missed: Tensor) -> Tensor:
             log_probs = widened(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
-            found = log_probs.masked_fill(others, -torch.inf).logsumexp(-1)
-            return missed - (found * words).sum(-1)
+            length = log_probs.shape[1]
+            found = log_probs.masked_fill(others[:, :length], -torch.inf).logsumexp(-1)
+            return missed - (found * words[:, :length]).sum(-1)
 
-        return Energy(energy, looks=looks(batch.vocabulary))
+        return Energy(energy, looks=looks(batch.vocabulary), asked=(others, words, missed))
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
@@ -132,7 +133,7 @@ class WordLabels(Labels):
     ) -> PreparedEvidence:
         table = count_table_of(folder / TAGS_FILE, fingerprint_of(batch.vocabulary))
         tags = [[name if name in cls.names else "" for name in names] for names in wanted]
-        evidence = TagEvidence(table, *weights).evidence(wanted, batch.length)
+        evidence = tag_evidence(table, *weights).evidence(wanted, batch.length)
         return PreparedEvidence(evidence, list(map(len, wanted)), batch, tags)
 
 

@@ -129,12 +129,16 @@ def special_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Ten
     """``pin_special`` as words ``[B, L, V]`` that cannot stand where they are: all but the token that is settled for
     a place, and, among a settled number of words, the special tokens."""
     places = _special(layouts, tokenizer)
-    in_text = (layouts.words[:, None] >= 0) & ~(places[0][1] | places[1][1] | places[2][1])
-    token = torch.arange(vocabulary, device=in_text.device)
-    banned = in_text[..., None] & torch.isin(token, torch.tensor([number for number, _ in places], device=token.device))
-    for number, where in places:
-        banned |= where[..., None] & (token != number)
-    return banned
+    # What cannot stand: nothing, among a settled number of words the special tokens, at their places all but they.
+    kinds = torch.zeros(2 + len(places), vocabulary, dtype=torch.bool)
+    kinds[1, [number for number, _ in places]] = True
+    kinds[2:] = True
+    kind = (layouts.words[:, None] >= 0).long().expand(-1, layouts.length)
+    for at, (number, where) in enumerate(places, start=2):
+        kinds[at, number] = False
+        kind = torch.where(where, at, kind)
+    # Taken from a table, row by row: masks of all words at all places would be gone through once for each token.
+    return kinds.to(kind.device)[kind]
 
 
 def banned_tokens(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:

@@ -11,9 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlmctl.models.numerics import widened
 
-# Fused kernels work through blocks made for long sequences. For the lengths of sentences two plain matrix products are
-# quicker on a CPU, most of all in the backward pass and in bfloat16. On a GPU the kernel of the smallest blocks is, and
-# it makes no plan for every new shape of a batch.
+# The backward pass of fused kernels works through blocks made for long sequences. For the lengths of sentences two plain
+# matrix products are quicker on a CPU, in bfloat16 three times. On a GPU the kernel of the smallest blocks is, and it
+# makes no plan for every new shape of a batch.
 SHORT = 128
 # Numbers that a CPU works on at once.
 VECTOR = 16
@@ -37,7 +37,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
         mask: broadcast to ``[B, heads, L, S]``; only true places are attended to. Numbers are added to the scores.
         dropout: probability with which a weight is dropped.
     """
-    if max(q.shape[-2], k.shape[-2]) > SHORT:
+    if max(q.shape[-2], k.shape[-2]) > SHORT or (q.device.type == "cpu" and not torch.is_grad_enabled()):
         return F.scaled_dot_product_attention(q, k, v, mask, dropout)
     if q.device.type != "cpu":
         with sdpa_kernel(ON_GPU):

@@ -134,7 +134,13 @@ class Guidance(BaseModel):
         le=1e6,
         description="largest norm of one control's gradient in a sample, so that none drowns the others",
     )
-    updates: int = Field(3, ge=1, le=1000, description="gradient updates at each step")
+    updates: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="gradient updates at each step; null: 3, and 1 where every control that guides by a gradient has "
+        "evidence of words beside it",
+    )
     step_size: float = Field(0.1, gt=0, le=1e3, description="Adagrad learning rate of langevin")
     fluency: float = Field(
         0.003, ge=0, le=1e6, description="langevin: weight of the distance from the model's own mean"

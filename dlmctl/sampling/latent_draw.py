@@ -54,7 +54,11 @@ def draw_latent(
     def steer(rows: Sequence[int]) -> LatentSteered:
         with torch.autocast(layouts.words.device.type, enabled=False):
             part = [batch[row] for row in rows]
-            made = _steered(plan, part, control if len(rows) == len(batch) else prepare(part), steps)
+            ready = control
+            if control is not None and len(rows) < len(batch):
+                longest = max(layout.positions for _, layout in part)
+                ready = control.part(torch.tensor(rows, device=layouts.words.device), longest) or prepare(part)
+            made = _steered(plan, part, ready, steps)
         made.recorder, made.numbers = recorder, rows
         return made
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.recipe.settings import Guidance
-from dlmctl.sampling.guidance import LARGEST_SHIFT
+from dlmctl.sampling.guidance import LARGEST_SHIFT, updates_of
 
 Gradient = Callable[[Tensor], Tensor]
 """Latents ``[B, L, D]`` to the energy's gradient there."""
@@ -34,7 +34,7 @@ def langevin(x: Tensor, mean: Tensor, variance: Tensor, gradient: Gradient, guid
     """
     x = x.detach().clone()
     squares = torch.zeros_like(x)
-    for _ in range(guidance.updates):
+    for _ in range(updates_of(guidance, beside_evidence=False)):
         total = gradient(x) + 2 * guidance.fluency * (x - mean) / variance.clamp(min=1e-6)
         squares += total.square()
         x = x - guidance.step_size * total / (squares.sqrt() + 1e-10)

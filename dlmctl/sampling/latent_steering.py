@@ -166,7 +166,7 @@ class LatentSteered(Steered):
     def _end(self, scores: Tensor) -> Outputs:
         if self.control is not None:
             scores = self.control.constrain(scores, torch.zeros(len(scores), dtype=torch.float64))
-        return (scores.argmax(-1),)
+        return (scores.max(-1).indices,)
 
     def _padded(self, log_probs: Tensor) -> Tensor:
         """Word log-probabilities with PAD for certain off each row's own positions."""

@@ -22,7 +22,7 @@ from dlmctl.models.numerics import widened
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.graphs import Outputs, Recorded
-from dlmctl.sampling.guidance import Gradient, moved_logits, strength
+from dlmctl.sampling.guidance import Gradient, moved_logits, strength, updates_of
 from dlmctl.sampling.trace import Look, Recorder
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -101,6 +101,8 @@ class Steered:
         self.weighing = [part for part in parts if part.prepared.weighs]
         self.evidence = evidence_of(parts)
         self.guides_logits = bool(self.parts)
+        beside = all(part.prepared.gradient_too for part in self.parts)
+        self.updates = updates_of(guidance, beside_evidence=beside)
         self.whole_until = whole_until
         # The noise level of an x_0 estimate.
         self.clean = torch.zeros(len(layouts.words), device=embeddings.device)
@@ -182,7 +184,7 @@ class Steered:
             logits = sum((part.evidence_given(probabilities) for part in self.weighing), start=logits)
         scale = strength(self.guidance, value) if self.guides_logits else 0.0
         if scale:
-            logits = moved_logits(logits, self.gradient(self._state_of_words, t), scale, self.guidance.updates)
+            logits = moved_logits(logits, self.gradient(self._state_of_words, t), scale, self.updates)
         return logits if self.control is None else self.control.constrain(logits, settled)
 
     def after(self, moved: Moved, s: float) -> Tensor:

@@ -114,12 +114,18 @@ class Beside(Prepared):
 
     gradient_too = True
 
-    def __init__(self, guided: Prepared, evidence: Tensor, shares: Sequence[float]) -> None:
+    def __init__(self, guided: Prepared, evidence: Tensor, shares: Sequence[float] | Tensor) -> None:
         self.guided, self.evidence = guided, evidence
-        self.shares = torch.tensor(shares, device=evidence.device)
+        self.shares = torch.as_tensor(shares, device=evidence.device)
 
     def energy(self, state: ControlState) -> Tensor:
         return self.shares * self.guided.energy(state)
+
+    def part(self, rows: Tensor, length: int) -> Prepared | None:
+        guided = self.guided.part(rows, length)
+        if guided is None:
+            return None
+        return Beside(guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows))
 
 
 class PreparedBag(Prepared):

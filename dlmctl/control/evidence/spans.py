@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlmctl.control.evidence.prepared import Evidence, prepare
-from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table
+from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table, product
 
 # The sister of a last child.
 LAST = "-"
@@ -86,7 +86,7 @@ class LeafEvidence:
         """Nats ``[targets, V]``; of a class that was never counted only the values count that were seen together."""
         table = self.table
         wanted = np.stack([self.classes(leaf) for leaf in targets])
-        expected = wanted @ self.share @ self.tags_of_words
+        expected = product(wanted, self.share, self.tags_of_words)
         totals = table.word_totals.astype(np.float32)
         found = (table.sums(wanted) + COUNTS * expected) / (totals + COUNTS)
         nats: NDArray[np.float32] = np.log(found.clip(FLOOR))
@@ -165,8 +165,8 @@ class SpanEvidence:
         wanted = np.stack([self._classes(part) for part in parts])
         counts = self.table.sums(wanted).astype(np.float64)
         # p(part | tag): each word's counts shared out by its own tags.
-        by_tag = counts @ self.tag_given_word / self.tag_totals
-        expected = by_tag @ self.tag_given_word.T
+        by_tag = product(counts, self.tag_given_word) / self.tag_totals
+        expected = product(by_tag, self.tag_given_word.T)
         nats = np.log(((counts + COUNTS * expected) / (self.totals + COUNTS)).clip(FLOOR))
         nats[~wanted.any(1)] = 0
         row = {part: at for at, part in enumerate(parts)}

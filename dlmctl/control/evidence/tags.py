@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlmctl.control.evidence.prepared import Evidence, prepare
-from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table
+from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table, product
 
 TAGS_FILE = "tags.safetensors"
 
@@ -93,7 +93,7 @@ class TagEvidence:
         between = np.stack([table.allowed(0, left) & table.allowed(2, right) for left, _, right in targets])
         met = between & np.stack([table.allowed(1, tags) for _, tags, _ in targets])
         around, wanted = table.sums(between), table.sums(met)
-        expected_around, expected = between @ self.share @ self.tags_of_words, met @ self.share @ self.tags_of_words
+        expected_around, expected = (product(one, self.share, self.tags_of_words) for one in (between, met))
         right_tag = (wanted + TAG_COUNTS * (expected / np.maximum(expected_around, TINY))) / (around + TAG_COUNTS)
         right_tag[right_tag < SURE] = FLOOR_TAG
         totals = table.word_totals.astype(np.float32)
@@ -110,6 +110,12 @@ class TagEvidence:
             length: places of the batch.
         """
         return prepare([targets_of(tags) for tags in texts], length, self.table.words, self.rows)
+
+
+@lru_cache(maxsize=8)
+def tag_evidence(table: CountTable, weight_tag: float, weight_neighbours: float) -> TagEvidence:
+    """The evidence of a table, made once."""
+    return TagEvidence(table, weight_tag, weight_neighbours)
 
 
 def targets_of(tags: Sequence[str]) -> list[Target]:
