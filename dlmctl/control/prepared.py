@@ -104,7 +104,7 @@ class Prepared:
             RecipeError: nothing that is left can satisfy this control.
         """
 
-    def part(self, rows: Tensor, length: int) -> Prepared | None:
+    def of_rows(self, rows: Tensor, length: int) -> Prepared | None:
         """The same for some texts ``rows [R]`` of the batch on their first ``length`` places, as all others are done.
 
         None where that has to be prepared anew, which takes as long as a step or more.
@@ -147,7 +147,7 @@ class Energy(Prepared):
     def energy(self, state: ControlState) -> Tensor:
         return self.function(state, *self.asked)
 
-    def part(self, rows: Tensor, length: int) -> Prepared | None:
+    def of_rows(self, rows: Tensor, length: int) -> Prepared | None:
         if not self.asked:
             return None
         some = [one.index_select(0, rows) for one in self.asked]
@@ -237,8 +237,8 @@ class PreparedAll(Prepared):
     def phase(self, t: float) -> Hashable:
         return tuple(part.prepared.phase(t) for part in self.parts)
 
-    def part(self, rows: Tensor, length: int) -> PreparedAll | None:
-        found = [(part, part.prepared.part(rows, length)) for part in self.parts]
+    def of_rows(self, rows: Tensor, length: int) -> PreparedAll | None:
+        found = [(part, part.prepared.of_rows(rows, length)) for part in self.parts]
         some = [part._replace(prepared=prepared) for part, prepared in found if prepared is not None]
         return PreparedAll(some) if len(some) == len(found) else None
 

@@ -11,9 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dlmctl.models.numerics import widened
 
-# The backward pass of fused kernels works through blocks made for long sequences. For the lengths of sentences two plain
-# matrix products are quicker on a CPU, in bfloat16 three times. On a GPU the kernel of the smallest blocks is, and it
-# makes no plan for every new shape of a batch.
+# The backward pass of fused kernels works through blocks made for long sequences. For the lengths of sentences two
+# plain matrix products are quicker on a CPU, in bfloat16 three times. On a GPU the kernel of the smallest blocks is,
+# and it makes no plan for every new shape of a batch.
 SHORT = 128
 # Numbers that a CPU works on at once.
 VECTOR = 16

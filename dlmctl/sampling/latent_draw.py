@@ -57,7 +57,7 @@ def draw_latent(
             ready = control
             if control is not None and len(rows) < len(batch):
                 longest = max(layout.positions for _, layout in part)
-                ready = control.part(torch.tensor(rows, device=layouts.words.device), longest) or prepare(part)
+                ready = control.of_rows(torch.tensor(rows, device=layouts.words.device), longest) or prepare(part)
             made = _steered(plan, part, ready, steps)
         made.recorder, made.numbers = recorder, rows
         return made

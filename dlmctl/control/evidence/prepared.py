@@ -113,6 +113,7 @@ class Beside(Prepared):
     """
 
     gradient_too = True
+    evidence: Tensor
 
     def __init__(self, guided: Prepared, evidence: Tensor, shares: Sequence[float] | Tensor) -> None:
         self.guided, self.evidence = guided, evidence
@@ -121,8 +122,8 @@ class Beside(Prepared):
     def energy(self, state: ControlState) -> Tensor:
         return self.shares * self.guided.energy(state)
 
-    def part(self, rows: Tensor, length: int) -> Prepared | None:
-        guided = self.guided.part(rows, length)
+    def of_rows(self, rows: Tensor, length: int) -> Prepared | None:
+        guided = self.guided.of_rows(rows, length)
         if guided is None:
             return None
         return Beside(guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows))
