@@ -72,10 +72,10 @@ def _logged(what: str) -> Callable[[float, int], None]:
 
 @contextmanager
 def working(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr with a word on what is being done."""
+    """A spinner on stderr with a word on what is being done; where that is no terminal, a line for each."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda what: None
+        yield lambda what: None if quiet else print(what, file=sys.stderr, flush=True)
         return
     with console.status("loading the model") as status:
         yield lambda what: status.update(what)

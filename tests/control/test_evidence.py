@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from dlmctl.annotators.trees import labelled_spans, read_tree
 from dlmctl.control.evidence import bag as bags
 from dlmctl.control.evidence import spans, tags
-from dlmctl.control.evidence.table import CountTable, count_table, load_table, pruned, save_table
+from dlmctl.control.evidence.table import CountTable, count_table, load_table, product, pruned, save_table
 from dlmctl.errors import ModelError
 
 TAGS = ["A", "N", "V"]
@@ -323,3 +323,10 @@ def test_a_damaged_bag_is_one_model_error(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(ModelError, match="damaged"):
         bags.load_bag(path)
+
+
+def test_products_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    chosen, left, right = rng.random((4, 9)) < 0.3, rng.random((9, 5)), rng.random((7, 5)).T
+    np.testing.assert_allclose(product(chosen, left, right), chosen @ left @ right)
+    assert product(chosen, left.astype(np.float32)).dtype == np.float32

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from controls import Length
+from dlmctl.cli.render import working
 from dlmctl.evaluation.speed import Case, against_paper, compare, settings_for
 from dlmctl.recipe.presets import PRESETS, settings_of
 
@@ -40,7 +41,14 @@ def test_bench_reads_its_targets_off_the_models_own_texts(quick):
 
     result = CliRunner().invoke(app, ["bench", "-n", "2", "--json"])
     assert result.exit_code == 0, result.output
+    assert not result.stderr
     rows = json.loads(result.stdout)
     assert {row["case"] for row in rows} == {"free", "pos", "syntax_tree"}
     assert all(row["lm_score"] > 0 for row in rows)
     assert all((row["success"] is None) == (row["case"] == "free") for row in rows)
+
+
+def test_in_a_pipe_it_is_said_what_runs(capsys):
+    with working(quiet=False) as watch:
+        watch("pos, fast")
+    assert capsys.readouterr() == ("", "pos, fast\n")

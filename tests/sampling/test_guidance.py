@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dlmctl.recipe.settings import Guidance
-from dlmctl.sampling.guidance import LARGEST_SHIFT, moved_logits, strength
+from dlmctl.sampling.guidance import LARGEST_SHIFT, moved_logits, strength, updates_of
 from dlmctl.sampling.latent_guidance import langevin, shift_latent
 
 
@@ -72,3 +72,8 @@ def test_strength_over_time():
     assert strength(Guidance(scale=2.0, since=0.9, until=0.1), 0.5) == 2.0
     assert strength(Guidance(scale=2.0, since=0.9), 0.95) == 0.0
     assert strength(Guidance(scale=2.0, until=0.1), 0.05) == 0.0
+
+
+@pytest.mark.parametrize(("asked", "beside", "found"), [(None, True, 1), (None, False, 3), (5, True, 5), (1, False, 1)])
+def test_beside_evidence_of_words_one_update_does(asked, beside, found):
+    assert updates_of(Guidance(updates=asked), beside_evidence=beside) == found
