@@ -137,7 +137,7 @@ def train_tuned(control: str, texts: list[list[Text]], seconds: float, device: s
     train, valid = (Coded(part, vocabulary, control, tokens) for part in texts)
     train.offset = valid.offset = model.config.n_positions - ROOM
     positions = FEW_POSITIONS if control in SHORT else POSITIONS
-    held = list(valid.batches(positions, 0))[:40]
+    held = list(valid.batches(positions, 0))[: 12 if control in SHORT else 40]
     half = torch.autocast(device.partition(":")[0], torch.bfloat16)
 
     def step(epoch: int) -> Iterator[Tensor]:
