@@ -11,6 +11,7 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,7 @@ def newcomers(model: GPT2, words: int, places: int) -> list[dict[str, Any]]:
     """Groups for ``fit``: tokens and places of controls learn fast, those of texts stay, all else learns slowly."""
     for name, old in (("wte", words), ("wpe", places)):
         weight = model.transformer[name].weight
-        keep = (torch.arange(len(weight), device=weight.device) >= old).to(weight.dtype)[:, None]
-        weight.register_hook(lambda gradient, keep=keep: gradient * keep)
+        weight.register_hook(partial(torch.mul, (torch.arange(len(weight), device=weight.device) >= old)[:, None]))
     new = [model.transformer[name].weight for name in ("wte", "wpe")]
     rest = [weight for weight in model.parameters() if all(weight is not one for one in new)]
     return [{"params": new, "lr": RATE, "weight_decay": 0.0}, {"params": rest, "lr": GENTLE_RATE}]
