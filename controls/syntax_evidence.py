@@ -39,8 +39,9 @@ PENN_FILE = "tags.safetensors"
 WEIGHT, WITH_TAGS = 2.0, 1.0
 # Beside a classifier, which sees whole texts: of trees and of spans; of tags, and of those beside them.
 BESIDE_TREES, BESIDE_SPANS, BESIDE_TAGS = 1.0, 0.5, (0.5, 0.375)
-# Of what the network is told of spans and of trees, beyond what it learned to be told; chosen on validation text.
-TOLD_SPANS, TOLD_TREES = 1.4, 1.3
+# Of what the network is told of spans, beyond what it learned to be told; chosen on validation text. Of trees more than
+# 1 brings nothing.
+TOLD_SPANS = 1.4
 # Parts of spans seen less often with a word are left out: two thirds of the table, and next to nothing of what it says.
 LEAST_COUNT = 2
 # The parts of constituents that a whole tree is told by; what is inside follows.
@@ -115,7 +116,7 @@ def _told(
     pairs = zip(batch.params, trees, strict=True)
     told = hints_for(folder, batch, [features_of(one.words, one.wanted, tree) for one, tree in pairs])
     if told is not None:
-        weights = [TOLD_SPANS if tree is None else TOLD_TREES for tree in trees]
+        weights = [TOLD_SPANS if tree is None else 1.0 for tree in trees]
         found.hints = told * told.new_tensor(weights)[:, None, None]
     return found
 
