@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, StrictFloat, field_validator
 
-from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, WordLabels, guide
+from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, Pretrained, WordLabels, guide
 from dlmctl.annotators.gold import by_judges, is_outside, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.errors import nearest
@@ -71,12 +71,19 @@ class Pos(WordControl[PosParams]):
     name = "pos"
     Params = PosParams
     Labels = TagLabels
+    every_word = False
+
+    def attach(self, model: Pretrained) -> None:
+        super().attach(model)
+        self.every_word = not any(ANY in one.tags for one in self.sets)
 
     def word_range(self, params: PosParams) -> tuple[int, int]:
         return len(params.tags), len(params.tags)
 
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
-        return guide(self, batch, [params.tags for params in batch.params])
+        found = guide(self, batch, [params.tags for params in batch.params])
+        found.one_update = self.every_word
+        return found
 
     def checks_aside(self) -> bool:
         return not any(is_outside(one.judge) for one in self.sets)

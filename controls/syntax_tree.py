@@ -208,6 +208,7 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
     Params = SyntaxTreeParams
     Labels = SpanLabels
     shapes: Shapes | None = None
+    only_trees = False
 
     def word_range(self, params: SyntaxTreeParams) -> tuple[int, int]:
         return params.words, params.words if params.tree is not None else sys.maxsize
@@ -215,6 +216,7 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
         self.shapes = shapes_beside(evidence_file(model, self.name, SHAPES_FILE))
+        self.only_trees = all(one.tree is not None for one in self.sets)
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
         """Those of texts that have the spans asked for; a tree has its own number of words."""
@@ -225,7 +227,9 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
         return found if any(found) else None
 
     def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
-        return guide(self, batch, batch.params)
+        found = guide(self, batch, batch.params)
+        found.one_update = self.only_trees
+        return found
 
     def checks_aside(self) -> bool:
         return not any(is_outside(one.judge) for one in self.sets)

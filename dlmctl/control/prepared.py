@@ -48,6 +48,7 @@ class Prepared:
         evidence: ``[B, L, V]``, for each word how much likelier it makes what is wanted, in nats, where that is known
             for every word at once. It is added to the word logits at every step, in place of a gradient of the energy.
         gradient_too: whether the energy's gradient guides beside ``evidence``, because it sees more than single words.
+        one_update: whether beside ``evidence``, because that is about every word, one update by the gradient is enough.
         weighs: whether ``evidence_given`` says the same anew at every step, because it depends on the other words.
         looks: whether it looks at numbers in tensors, as by ``.tolist()``, so that it has to be called at every step.
         tags: of each text the label of each of its words, empty for none; models that read labels are told them.
@@ -58,6 +59,7 @@ class Prepared:
     exact = False
     evidence: Tensor | None = None
     gradient_too = False
+    one_update = False
     weighs = False
     looks = False
     tags: Sequence[Sequence[str]] | None = None

@@ -139,7 +139,7 @@ class Guidance(BaseModel):
         ge=1,
         le=1000,
         description="gradient updates at each step; null: 3, and 1 where every control that guides by a gradient has "
-        "evidence of words beside it",
+        "counts beside it that are about every word",
     )
     step_size: float = Field(0.1, gt=0, le=1e3, description="Adagrad learning rate of langevin")
     fluency: float = Field(

@@ -16,7 +16,7 @@ from dlmctl.recipe.settings import Guidance
 # throws a sample off.
 LARGEST_SHIFT = 20.0
 
-# Gradient updates at each step where a recipe leaves their number open, and where evidence of single words says most of
+# Gradient updates at each step where a recipe leaves their number open, and where evidence of every word says most of
 # what the gradients would: then one is as good. Measured, see benchmarks/speed.md.
 UPDATES, BESIDE_EVIDENCE = 3, 1
 

@@ -101,7 +101,7 @@ class Steered:
         self.weighing = [part for part in parts if part.prepared.weighs]
         self.evidence = evidence_of(parts)
         self.guides_logits = bool(self.parts)
-        beside = all(part.prepared.gradient_too for part in self.parts)
+        beside = all(part.prepared.gradient_too and part.prepared.one_update for part in self.parts)
         self.updates = updates_of(guidance, beside_evidence=beside)
         self.whole_until = whole_until
         # The noise level of an x_0 estimate.

@@ -126,7 +126,9 @@ class Beside(Prepared):
         guided = self.guided.of_rows(rows, length)
         if guided is None:
             return None
-        return Beside(guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows))
+        found = Beside(guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows))
+        found.one_update = self.one_update
+        return found
 
 
 class PreparedBag(Prepared):
