@@ -13,6 +13,7 @@ import dlmctl
 from controls import Avoid, Contains, Length
 from dlmctl import Check, Control, ControlParams, Recipe, UserError
 from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.presets import settings_of
 from dlmctl.recipe.recipe import dump_recipe
 
 QUICK = {"steps": 3}
@@ -198,7 +199,7 @@ def test_a_wrong_argument_is_one_message(model, arguments, said):
 def test_a_dict_of_settings_lies_over_the_preset_and_a_criterion_may_stand_alone(model):
     steps = []
     model.generate(samples=1, preset="fast", sampler={"eta": 0.5, "patience": 1.0}, on_step=steps.append)
-    assert steps[0].steps == 20
+    assert steps[0].steps == settings_of("fast").sampler.steps
     chosen = model.generate(samples=2, sampler=QUICK, candidates=3, rank_by="mbr", until={"max_rounds": 2})
     assert len(chosen) == 2
 

@@ -107,8 +107,8 @@ def test_without_contrast_the_model_is_used_as_it_is(labelled, sourced):
             family = ClassifierFree(model, ddim(model.schedule), prompt, range(3), scale)
             with torch.no_grad():
                 logits[scale] = family.predict(x, t, None, None).logits
-        given = model.condition(torch.tensor([1, 0, 1]), torch.tensor([[0, 5, 6, 1], [0, 7, 1, 3], [0, 5, 6, 1]]))
         with torch.no_grad():
+            given = model.condition(torch.tensor([1, 0, 1]), torch.tensor([[0, 5, 6, 1], [0, 7, 1, 3], [0, 5, 6, 1]]))
             assert torch.equal(logits[1.0], model.predict(x, t, None, given).logits)
             torch.testing.assert_close(logits[0.0], model.predict(x, t).logits, atol=1e-4, rtol=1e-4)
         line = logits[0.0] + 2.5 * (logits[1.0] - logits[0.0])
