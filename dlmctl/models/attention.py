@@ -21,8 +21,8 @@ ON_GPU = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    """softmax of ``scores [..., S]``. A row shorter than ``VECTOR`` is filled up to it: over less torch takes five times
-    as long, and sums in another order than over the row of a longer text."""
+    """softmax of ``scores [..., S]``. A row shorter than ``VECTOR`` is filled up to it: over less torch takes five
+    times as long, and sums in another order than over the row of a longer text."""
     short = VECTOR - scores.shape[-1]
     if short <= 0:
         return scores.softmax(-1)
