@@ -19,7 +19,7 @@ from dlmctl.control.automata.sums import log_sum
 
 # Numbers in the largest tensor up to which all words are read at once: on a CPU, where each costs time, and on a GPU,
 # where launches do (512 MiB in float32).
-MOST_CPU, MOST = 1 << 17, 1 << 27
+MOST_CPU, MOST = 1 << 15, 1 << 27
 # No table of sets is made for more states than this.
 MOST_STATES = 128
 
