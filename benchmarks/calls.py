@@ -50,7 +50,6 @@ MASKED = {name: control for name, control in CONTROLS.items() if name != "semant
 def as_on_a_gpu() -> None:
     """Take the ways of a GPU from now on: there calls count, and here what a cache holds and what must be computed."""
     noise.MOST_AHEAD_CPU, scan.MOST_CPU, absorbing.PIECE_CPU = noise.MOST_AHEAD, scan.MOST, None
-    absorbing.PIECE_CPU = None
 
 
 def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int) -> Calls:

@@ -3,8 +3,9 @@
 Each is imported when it is first asked for, as most texts are drawn under one or two.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dlmctl.checkpoint.on_demand import on_demand
 
 if TYPE_CHECKING:  # the same for type checkers
     from .avoid import Avoid as Avoid
@@ -34,11 +35,7 @@ _HOMES = {
 }
 __all__ = [*_HOMES]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+__getattr__ = on_demand(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -30,7 +30,9 @@ class FieldJudge:
             field_key(name): [value for value in known if shared[value] == 1 or value in ("yes", "no")]
             for name, known in values.items()
         }
-        self._names = {key: [plain(one.split()) for one in known if " " in one] for key, known in self.known.items()}
+        names = {key: [plain(one.split()) for one in known if " " in one] for key, known in self.known.items()}
+        # Of each field what the others may be that is more than one word.
+        self._aside = {key: [one for other in names if other != key for one in names[other] if one] for key in names}
 
     def verdict(self, params: SemanticParams, field: str, value: Value, words: Sequence[str]) -> Check:
         """Whether a text states a value of a field as the parameters want it."""
@@ -52,5 +54,4 @@ class FieldJudge:
         key = field_key(field)
         if key not in self.known:
             return None
-        aside = [name for other, names in self._names.items() if other != key for name in names if name]
-        return contradiction(self.wordings, field, value, self.known[key], words, aside)
+        return contradiction(self.wordings, field, value, self.known[key], words, self._aside[key])

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.allowed import only_words
-from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, aligned
+from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, aligned, word_range
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import split_words
@@ -96,14 +96,13 @@ class Infill(TreeControl[InfillParams]):
     def _places(self, params: InfillParams, layout: Layout, draw: Draw) -> list[str | None]:
         """The word at each place of a text, None in a blank. Words beyond the fewest go one by one to a random blank
         that still has room."""
-        pieces, (fewest, most) = parse_template(params.template, self.split), self.word_range(params)
-        stream = draw.generator(CONTROL)
-        words = layout.words
+        pieces = parse_template(params.template, self.split)
+        sizes, ends = ([bound or 0 for bound in column] for column in zip(*map(word_range, pieces), strict=True))
+        stream, words, most = draw.generator(CONTROL), layout.words, sum(ends)
         if words is None:
-            words = int(torch.randint(fewest, most + 1, (), generator=stream))
-        sizes = [piece.least if isinstance(piece, Repeat) else 1 for piece in pieces]
+            words = int(torch.randint(sum(sizes), most + 1, (), generator=stream))
         for _ in range(min(words, most) - sum(sizes)):
-            room = [at for at, one in enumerate(pieces) if isinstance(one, Repeat) and sizes[at] < (one.most or 0)]
+            room = [at for at, end in enumerate(ends) if sizes[at] < end]
             sizes[room[int(torch.randint(len(room), (), generator=stream))]] += 1
         kept = [piece.word if isinstance(piece, Literal) else None for piece in pieces]
         return [word for word, size in zip(kept, sizes, strict=True) for _ in range(size)]

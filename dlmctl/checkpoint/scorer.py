@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
-from dlmctl.checkpoint.weights import give_memory, load_weights, require_fit, without_memory
+from dlmctl.checkpoint.weights import load_weights, require_fit, take_over, without_memory
 from dlmctl.errors import ModelError, brief
 from dlmctl.models.gpt2 import EPSILON, GPT2, GPT2Sizes
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
@@ -84,9 +84,7 @@ def load_scorer_model(folder: Path) -> GPT2:
     sizes = GPT2Sizes(**{name: settings[name] for name in GPT2Sizes._fields if name in settings})
     with without_memory():  # whatever sizes config.json claims
         scorer = GPT2(sizes)
-    wanted = scorer.state_dict()
-    require_fit(state, wanted, folder / "model.safetensors")
+    require_fit(state, scorer.state_dict(), folder / "model.safetensors")
     check_digests(folder, digests, "config.json")
-    scorer.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}, assign=True)
-    give_memory(scorer)
+    take_over(scorer, state)
     return scorer.eval()

@@ -237,6 +237,14 @@ def give_memory(module: nn.Module) -> None:
     module._apply(lambda one: torch.empty(one.shape, dtype=one.dtype, device="cpu") if one.is_meta else one)
 
 
+def take_over(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Make tensors as they were read those of a module that was built ``without_memory``, in the precision that it was
+    built in: they are nobody else's, and to copy them would take as long as to read them."""
+    wanted = module.state_dict()
+    module.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}, assign=True)
+    give_memory(module)
+
+
 @runtime_checkable
 class Refilled(Protocol):
     """A module with tensors that are no weights, to be made again where it was built without memory."""
@@ -255,12 +263,10 @@ def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> Non
     """
     state, wanted = load_weights(folder, stem), module.state_dict()
     require_fit(state, wanted, Path(folder) / f"{stem}.safetensors")
-    bare = any(tensor.is_meta for tensor in wanted.values())
-    if bare:  # these tensors are nobody else's, and to copy them would take as long as to read them
-        state = {name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}
-    module.load_state_dict(state, assign=bare)
-    if bare:
-        give_memory(module)
+    if any(tensor.is_meta for tensor in wanted.values()):
+        take_over(module, state)
+    else:
+        module.load_state_dict(state)
     for part in module.modules():
         if isinstance(part, Refilled):
             part.refill()

@@ -97,7 +97,7 @@ class Prepared:
 
         Steps whose phase is the same may be recorded once and replayed on a GPU, without a call of any method here.
         """
-        return t if self.looks or type(self).constrain is not Prepared.constrain else None
+        return t if self.looks or has_own(self, "constrain") else None
 
     def verify(self, logits: Tensor) -> None:
         """Asked before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.

@@ -92,13 +92,17 @@ class Absorbing:
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         """Logits with the words that stand for certain (Sahoo et al. 2024, section 3.2.3)."""
-        logits = with_certain(widened(self.scores_of(x, mask)(None)), x, self.model.mask_id)
+        logits = self.logits_of(x, self.scores_of(x, mask))
         return Prediction(lambda: self.soft(logits.softmax(-1)), logits)
 
     def scores_of(self, x: Tensor, mask: Tensor | None) -> Scores:
         """What the network makes of the words that are left, before those that stand are taken for certain."""
         mask = self.attended if self.model.hides_padding else mask
         return self.model.scores_of(x, attention_mask=mask, aligned=self.tags, context=self.context, hints=self.hints)
+
+    def logits_of(self, x: Tensor, scores: Scores) -> Tensor:
+        """The ``scores_of`` a canvas as logits ``[B, L, V]``, the words that stand for certain."""
+        return with_certain(widened(scores(None)), x, self.model.mask_id)
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
         assert self.free is not None

@@ -102,7 +102,7 @@ class MaskedLM(MaskedModel):
     def tied_weights(self) -> int:
         """Weights of the embeddings that a position of training text meets in the output layer, on average: half of the
         places are scored, as the number of those that are masked is drawn evenly."""
-        return self.denoiser.model.embed_tokens.weight.numel() // 2
+        return self.embedding_table.numel() // 2
 
     @property
     def hides_padding(self) -> bool:

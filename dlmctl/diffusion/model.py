@@ -172,7 +172,7 @@ class DiffusionLM(nn.Module):
     @property
     def tied_weights(self) -> int:
         """Weights of the embeddings that a position of training text meets in the output layer."""
-        return 0 if self.predicts_words else self.embedding.weight.numel()
+        return 0 if self.predicts_words else self.embedding_table.numel()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """torch.compile the blocks of a transformer, which are alike and take the time of one; or another denoiser."""

@@ -53,7 +53,7 @@ class UniformLM(MaskedLM):
     @property
     def tied_weights(self) -> int:
         """As of ``MaskedLM``; every place is scored."""
-        return self.denoiser.model.embed_tokens.weight.numel()
+        return self.embedding_table.numel()
 
     def logits_at(self, canvas: Tensor, t: Tensor, **read: Unpack[Read]) -> Tensor:
         """Scores of the words ``[B, L, V]`` of the clean text, for a canvas at times ``t [B]``; -inf for no words.

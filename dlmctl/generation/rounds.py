@@ -157,7 +157,7 @@ class _Drawing:
     def _can_mend(self, text: Sample) -> bool:
         """Whether it is known which words to draw again: those that a check blames, or, of a text that only is not
         fluent enough, those that the scorer finds unlikely."""
-        passes = bool(text.words) and all(check.passed for check in text.checks.values())
+        passes = bool(text.words) and text.passed
         return bool(at_fault(text.checks)) or (self.asked.until.bounds_fluency and passes)
 
     def _mended(self, blamed: Mapping[int, Sample], number: int, each: int) -> Batches:

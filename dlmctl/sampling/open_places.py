@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmctl.control.prepared import Prepared, PreparedAll, has_own
-from dlmctl.diffusion.absorbing import Absorbing, with_certain
+from dlmctl.diffusion.absorbing import Absorbing
 from dlmctl.diffusion.family import Prediction
-from dlmctl.models.numerics import widened
 from dlmctl.sampling.steering import Steered, by_gradient
 from dlmctl.sampling.trace import Look
 
@@ -54,7 +53,7 @@ class OpenSteered(Steered):
         @cache
         def own() -> Tensor:
             with torch.no_grad():
-                return with_certain(widened(scores(None)), x_t, model.mask_id)
+                return self.family.logits_of(x_t, scores)
 
         @cache
         def whole() -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.check import numbered
-from dlmctl.control.prepared import Part, Prepared
+from dlmctl.control.prepared import Part, has_own
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.layout import Layouts
@@ -182,5 +182,5 @@ def _in_common(some: Sequence[str], others: Sequence[str]) -> int:
 def _labelled(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
     """The parts that have an energy, each with its name as ``check_all`` has it."""
     for label, part in zip(numbered([part.name for part in parts]), parts, strict=True):
-        if type(part.prepared).energy is not Prepared.energy:
+        if has_own(part.prepared, "energy"):
             yield label, part
