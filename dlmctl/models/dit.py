@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
-from dlmctl.models.llama import rotated
+from dlmctl.models.llama import paired, rotated
 from dlmctl.models.numerics import widened
 
 # Sines and cosines of a noise level; the base of the rotary frequencies.
@@ -74,7 +74,7 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = nn.Linear(config.condition, 6 * hidden)
 
     def forward(self, x: Tensor, level: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """``x [B, L, H]``; ``level [B, condition]``; ``rotation``: cosines and sines; ``mask [B, 1, 1, L]``."""
+        """``x [B, L, H]``; ``level [B, condition]``; ``rotation`` as of ``rotated``; ``mask [B, 1, 1, L]``."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(level)[:, None].chunk(6, -1)
         batch, length, hidden = x.shape
         apart = self.attn_qkv(self.norm1(x) * (1 + scale) + shift)
@@ -157,4 +157,4 @@ class DiT(nn.Module):
         width = self.config.hidden // self.config.heads
         frequencies = ROPE_BASE ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
         angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-        return angles.cos(), angles.sin()
+        return paired(angles)

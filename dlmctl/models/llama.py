@@ -91,7 +91,7 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden, config.hidden, bias=False)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """``x [B, L, H]``; ``rotation``: cosines and sines ``[L, H / heads / 2]``; ``mask [B, 1, 1, L]``."""
+        """``x [B, L, H]``; ``rotation``: cosines and sines as of ``rotated``; ``mask [B, 1, 1, L]``."""
         batch, length, hidden = x.shape
         apart = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
         turned, (v,) = apart.split((2, 1))  # one copy in the backward pass, where slices would take three
@@ -101,10 +101,20 @@ class SelfAttention(nn.Module):
 
 
 def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """``x [..., L, d]`` turned by its position: component i and i + d / 2 are a pair (Su et al. 2021, eq. 34)."""
+    """``x [..., L, d]`` turned by its position: component i and i + d / 2 are a pair (Su et al. 2021, eq. 34).
+
+    Args:
+        cosines: of each component ``[L, d]``; sines: ``[L, d]``, those of first components negative.
+    """
     first, second = x.chunk(2, -1)
-    cosines, sines = cosines.to(x.dtype), sines.to(x.dtype)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], -1)
+    # Whole components at once: halves are too narrow for a CPU's loops.
+    return torch.addcmul(x * cosines.to(x.dtype), torch.cat([second, first], -1), sines.to(x.dtype))
+
+
+def paired(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """The angle of each pair ``[L, d / 2]`` as cosines and sines ``[L, d]`` for ``rotated``."""
+    cosines, sines = angles.cos(), angles.sin()
+    return torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)
 
 
 class SwiGLU(nn.Module):
@@ -172,13 +182,13 @@ class LlamaTrunk(nn.Module):
 
 
 def rotations(config: LlamaConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[max_length, hidden / heads / 2]`` of the rotary positions."""
+    """Cosines and sines ``[max_length, hidden / heads]`` of the rotary positions, as ``rotated`` takes them."""
     width = config.hidden // config.heads
     # On the CPU even where a model is built without memory: an arange on the meta device imports sympy, half a second.
     halves = torch.arange(0, width, 2, dtype=torch.float32, device="cpu")
     frequencies = config.rope_base ** (-halves / width)
     angles = torch.arange(config.max_length, dtype=torch.float32, device="cpu")[:, None] * frequencies
-    return angles.cos(), angles.sin()
+    return paired(angles)
 
 
 class LlamaDenoiser(nn.Module):
