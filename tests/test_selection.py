@@ -56,6 +56,16 @@ def test_satisfaction_ranks_by_passes_then_score(pretrained):
     assert sorted(range(3), key=values.__getitem__) == [0, 2, 1]
 
 
+def test_of_texts_that_pass_the_more_fluent_is_the_best_however_sure_the_judge_is(pretrained):
+    checks = [{"a": Check(0.99, True, "")}, {"a": Check(0.6, True, "")}, {"a": Check(0.9, False, "")}]
+    nats = [Fluency(3.0, "a", 5.0), Fluency(2.0, "b", 5.0), Fluency(1.0, "c", 5.0)]
+    best = {}
+    for criteria in (("satisfaction",), ("satisfaction", "fluency"), ("fluency", "satisfaction")):
+        values = utilities(criteria, pretrained, [["x"]] * 3, checks, fluency=nats)
+        best[criteria] = max(range(3), key=values.__getitem__)
+    assert list(best.values()) == [0, 1, 2]
+
+
 def test_mbr_prefers_the_text_most_like_the_others():
     texts = ["a b c d e f".split(), "a b c d e g".split(), "z y x w v u".split(), "a b c d h f".split()]
     scores = mean_bleu(texts)

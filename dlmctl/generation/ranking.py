@@ -55,7 +55,8 @@ def utilities(
 ) -> list[tuple[float, ...]]:
     """For each text one number per criterion, higher is better, to be compared in order.
 
-    ``satisfaction`` counts a text's passed checks, then the mean score. ``lm_score`` is the negative nats per
+    ``satisfaction`` counts a text's passed checks, then the mean score, a passed check being 1: how sure a judge is of
+    what it passes decides only between texts that are equal in all criteria. ``lm_score`` is the negative nats per
     token under the scorer beside the model, ``worst_word`` those of the token that it finds least likely: a slip, such
     as a doubled or a missing word, costs its place many nats and the mean of the text few. ``fluency`` weighs both:
     of a text with a slip and one of many unlikely words either may be the worse. ``mbr`` is the mean BLEU
@@ -72,7 +73,7 @@ def utilities(
     for criterion in criteria:
         if criterion == "satisfaction":
             columns.append([sum(check.passed for check in found.values()) for found in checks])
-            columns.append([mean_score(found) for found in checks])
+            columns.append([mean_score(_passed_in_full(found)) for found in checks])
         elif criterion == "fluency":
             columns.append([-mean - WORST_SHARE * worst for mean, worst in map(_nats_of, fluency)])
         elif criterion == "lm_score":
@@ -81,10 +82,16 @@ def utilities(
             columns.append([-_nats_of(one)[1] for one in fluency])
         else:
             columns.append(mean_bleu(texts))
+    if "satisfaction" in criteria:
+        columns.append([mean_score(found) for found in checks])
     nats_of_walk = [nats for nats in walk if nats is not None]
     if len(nats_of_walk) == len(texts):
         columns.append([-nats for nats in nats_of_walk])
     return list(zip(*columns, strict=True))
+
+
+def _passed_in_full(checks: Checks) -> Checks:
+    return {name: check._replace(score=1.0) if check.passed else check for name, check in checks.items()}
 
 
 def mean_bleu(texts: Sequence[Sequence[str]]) -> list[float]:
