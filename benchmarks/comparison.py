@@ -4,8 +4,9 @@ Usage: python benchmarks/comparison.py TARGETS --rivals RIVALS [--rows ROWS] [--
        [--method ours] [--scorer MODEL] [--device cpu]
 TARGETS has pos.jsonl, spans.jsonl and attribute.jsonl of the published control targets; trees are those of the
 sentences of pos.jsonl, lengths are 10 to 40. RIVALS comes from finetune.py. Every text is kept in ROWS with its score
-and seconds, and what is there is not made again; then the table of comparison.md is printed. Seconds are those that
-one thread of the processor works, so that other work on the machine does not count; on a GPU those of the clock.
+and seconds, and what is there is not made again, so that a greater --limit adds to it; then the table of comparison.md
+is printed. Seconds are those that one thread of the processor works, so that other work on the machine does not count;
+on a GPU those of the clock.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from rivals.future import Future, load_future
-from rivals.prefixes import of_field, of_length, of_span, of_tags, of_tree
+from rivals.prefixes import Told, of_field, of_length, of_span, of_tags, of_tree
 from rivals.tuned import Tuned, load_tuned, sampled, searched
 from rivals.writing import Source, fudge, particles, rejection
 
@@ -90,7 +92,7 @@ def case_of(pretrained: Pretrained, name: str, folder: Path, limit: int) -> Case
     return Case(name, control, possible_targets(control, pretrained, count))
 
 
-def prefix_of(name: str, params: Any) -> list[str]:
+def told_of(name: str, params: Any) -> Told[str]:
     """A target as tokens, as the conditional models were trained on."""
     if name == "pos":
         return of_tags(params.tags)
@@ -127,10 +129,10 @@ def written(models: Models, case: Case, method: str, seed: int) -> list[list[str
     if not method.startswith("FT"):
         return list(map(_writer(models, case, method, seed), case.targets))
     tuned = tuned_model(models, case.name)
-    prefixes = [prefix_of(case.name, case.control.dealt(target)) for target in case.targets]
+    told = [told_of(case.name, case.control.dealt(target)) for target in case.targets]
     if method == "FT-search":
-        return [searched(tuned, prefix) for prefix in prefixes]
-    return sampled(tuned, prefixes, seed)
+        return [searched(tuned, one) for one in told]
+    return sampled(tuned, told, seed)
 
 
 def _writer(models: Models, case: Case, method: str, seed: int) -> Callable[[int], list[str]]:
@@ -151,12 +153,18 @@ def tuned_model(models: Models, control: str) -> Tuned:
 
 
 def rows_of(models: Models, case: Case, method: str, seed: int, path: Path) -> list[Row]:
-    """The rows of a method, the first of those in ``path`` or made and written there."""
-    if path.exists():
-        rows = [Row(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
-        if len(rows) >= len(case.targets):
-            return rows[: len(case.targets)]
-    print(f"{case.name}, {method}, seed {seed}", file=sys.stderr, flush=True)
+    """The rows of a method: those in ``path``, and what they lack, made and written there."""
+    rows = [Row(**json.loads(line)) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    lacking = case._replace(targets=case.targets[len(rows) :])
+    if lacking.targets:
+        print(f"{case.name}, {method}, seed {seed}: {len(lacking.targets)} texts", file=sys.stderr, flush=True)
+        rows += made(models, lacking, method, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return rows[: len(case.targets)]
+
+
+def made(models: Models, case: Case, method: str, seed: int) -> list[Row]:
     make = guided if method == "paper" or method in OURS else written
     if method.startswith("FT"):
         tuned_model(models, case.name)  # loaded before the clock starts
@@ -165,29 +173,42 @@ def rows_of(models: Models, case: Case, method: str, seed: int, path: Path) -> l
     texts = make(models, case, method, seed)
     seconds = (clock() - started) / len(texts)
     checks = case.control.verdicts(case.targets, texts)
-    rows = [Row(words, check.score, check.passed, seconds) for words, check in zip(texts, checks, strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    return rows
+    return [Row(words, check.score, check.passed, seconds) for words, check in zip(texts, checks, strict=True)]
 
 
-def line_of(case: Case, method: str, seeds: list[list[Row]], nats: Nats) -> str:
-    """A line of the table: means over seeds, and the range of the success."""
-    asked = len(seeds[0])
-    success = [100 * statistics.fmean(row.score for row in rows) for rows in seeds]
-    whole = statistics.fmean(100 * statistics.fmean(row.passed for row in rows) for rows in seeds)
-    fluency = statistics.fmean(nats([row.words for row in rows]) for rows in seeds)
-    seconds = statistics.median(rows[0].seconds for rows in seeds)
-    spread = f"{statistics.fmean(success):.1f} ({min(success):.1f} to {max(success):.1f})"
-    count = f"{asked} x {len(seeds)}"
-    return f"| {case.name} | {method} | {spread} | {whole:.1f} | {fluency:.2f} | {seconds:.3f} | {count} |"
+def distinct_pairs(texts: Sequence[Sequence[str]]) -> float:
+    """Distinct-2 (Li et al. 2016): different pairs of neighbouring words over all pairs of these texts."""
+    pairs = [pair for words in texts for pair in pairwise(words)]
+    return len(set(pairs)) / max(1, len(pairs))
+
+
+def line_of(case: Case, method: str, seeds: list[list[Row]], judges: Sequence[Nats]) -> str:
+    """A line of the table: means over seeds, with the lowest and the highest seed in brackets."""
+    texts = [[row.words for row in rows] for rows in seeds]
+    cells = [
+        _spread([100 * statistics.fmean(row.score for row in rows) for rows in seeds], 1),
+        _spread([100 * statistics.fmean(row.passed for row in rows) for rows in seeds], 1),
+        *(_spread([nats(some) for some in texts], 2) for nats in judges),
+        _spread([100 * distinct_pairs(some) for some in texts], 0),
+        _spread([statistics.fmean(row.seconds for row in rows) for rows in seeds], 2),
+        f"{len(seeds[0])} x {len(seeds)}",
+    ]
+    return f"| {case.name} | {method} | {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def lines(models: Models, given: argparse.Namespace) -> Iterator[str]:
-    nats = nats_of(models.pretrained, given.scorer)
-    assert nats is not None
-    yield f"| control | method | success, % | whole, % | {nats.unit} | s a text | texts x seeds |"
-    yield "|---|---|---|---|---|---|---|"
+    judges = [
+        nats for nats in (nats_of(models.pretrained), given.scorer and nats_of(models.pretrained, given.scorer)) if nats
+    ]
+    heads = [nats.unit for nats in judges]
+    cells = ("control", "method", "success, %", "whole, %", *heads, "distinct-2, %", "s a text", "texts x seeds")
+    yield f"| {' | '.join(cells)} |"
+    yield "|---" * len(cells) + "|"
     for name in given.control or CONTROLS:
         case = case_of(models.pretrained, name, given.targets, given.limit)
         for method in given.method or METHODS:
@@ -199,7 +220,7 @@ def lines(models: Models, given: argparse.Namespace) -> Iterator[str]:
                 given.rows / f"{name}.{method.replace(', ', '-').replace(' ', '_')}.{seed}.jsonl" for seed in seeds
             ]
             rows = [rows_of(models, case, method, seed, path) for seed, path in zip(seeds, paths, strict=True)]
-            yield line_of(case, method, rows, nats)
+            yield line_of(case, method, rows, judges)
 
 
 def main() -> None:
@@ -213,7 +234,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="of the targets of each control")
     parser.add_argument("--control", action="append", choices=CONTROLS)
     parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--scorer", help="any causal language model, by folder or hub name: nats a word")
+    parser.add_argument("--scorer", help="any causal language model, by folder or hub name: its nats a word beside")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     if given.device == "cpu":

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from rivals.annotated import Text, annotate, read_annotated
 from rivals.future import Future, Rows, loss, names_of, save_future
-from rivals.network import ROOM, Read, hidden, logits_of, widened_scorer
-from rivals.prefixes import CONTROLS, choices, tokens_of
+from rivals.network import Read, besides, hidden, logits_of, widened_scorer
+from rivals.prefixes import BESIDE, CONTROLS, ROOM, Told, choices, numbered, tokens_of
 from rivals.tuned import save_tuned
 from torch import Tensor, nn
 
@@ -40,45 +40,52 @@ RATE, TUNING_RATE, GENTLE_RATE = 1e-3, 4e-4, 1e-4
 CHECKS = 12
 
 
+Row = tuple[Told[int], list[int]]
+"""What is told, and a text as ids."""
+
+
 class Coded:
     """Texts as ids, each with a control drawn anew at every epoch."""
 
     def __init__(self, texts: list[Text], vocabulary: Tokenizer, control: str, tokens: list[str]) -> None:
         self.words = [vocabulary.encode(text.words) for text in texts]
-        number = {token: len(vocabulary) + at for at, token in enumerate(tokens)}
+        self.number = {token: len(vocabulary) + at for at, token in enumerate(tokens)}
         # Of each text what it may be asked for.
-        self.choices = [
-            [[number[token] for token in choice if token in number] for choice in choices(control, text)]
-            for text in texts
-        ]
+        self.choices = [choices(control, text) for text in texts]
         self.offset = 0
 
     def batches(self, positions: int, seed: int) -> Iterator[tuple[Read, Tensor]]:
         """What is read, and the next token of each place, -1 where it is none of the text's."""
         chance = random.Random(seed)
-        rows = [(chance.choice(some), words) for some, words in zip(self.choices, self.words, strict=True)]
-        order = sorted(range(len(rows)), key=lambda at: (len(rows[at][0]) + len(rows[at][1]), chance.random()))
+        pairs = zip(self.choices, self.words, strict=True)
+        rows = [(numbered(chance.choice(some)(), self.number), words) for some, words in pairs]
+        order = sorted(range(len(rows)), key=lambda at: (_length(rows[at]), chance.random()))
         groups, start = [], 0
         while start < len(order):
-            longest = sum(map(len, rows[order[min(len(order), start + 256) - 1]]))
+            longest = _length(rows[order[min(len(order), start + 256) - 1]])
             groups.append(order[start : start + max(1, positions // longest)])
             start += len(groups[-1])
         chance.shuffle(groups)
         for group in groups:
             yield self._stacked([rows[at] for at in group])
 
-    def _stacked(self, rows: list[tuple[list[int], list[int]]]) -> tuple[Read, Tensor]:
-        most = max(len(prefix) + len(words) for prefix, words in rows) - 1
+    def _stacked(self, rows: list[Row]) -> tuple[Read, Tensor]:
+        most = max(map(_length, rows)) - 1
         ids, places = np.zeros((2, len(rows), most), np.int64)
         wanted, real = np.full((len(rows), most), -1), np.zeros((len(rows), most), bool)
-        for row, (prefix, words) in enumerate(rows):
-            start = most - len(words) + 1
-            ids[row, start - len(prefix) : start], ids[row, start:] = prefix, words[:-1]
-            places[row, start - len(prefix) : start] = self.offset + np.arange(len(prefix))
+        beside = torch.full((len(rows), most, BESIDE), -1)
+        for row, (told, words) in enumerate(rows):
+            start, front = most - len(words) + 1, len(told.front)
+            ids[row, start - front : start], ids[row, start:] = told.front, words[:-1]
+            places[row, start - front : start] = self.offset + np.arange(front)
             places[row, start:] = np.arange(len(words) - 1)
-            wanted[row, start:], real[row, start - len(prefix) :] = words[1:], True
-        read = Read(*(torch.from_numpy(part) for part in (ids, places, real)))
-        return read, torch.from_numpy(wanted)
+            beside[row, start:] = besides(told)[: len(words) - 1]
+            wanted[row, start:], real[row, start - front :] = words[1:], True
+        return Read(*(torch.from_numpy(part) for part in (ids, places, real)), beside), torch.from_numpy(wanted)
+
+
+def _length(row: Row) -> int:
+    return len(row[0].front) + len(row[1])
 
 
 def nats(model: GPT2, batch: tuple[Read, Tensor], words: int) -> tuple[Tensor, int]:

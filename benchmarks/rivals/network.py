@@ -1,11 +1,13 @@
 """The bundled scorer's network with a memory of what it has read, and room for a control in front of the text.
 
-A conditional model reads [control; START; words; END]. The words keep the positions that they have in the scorer,
-from whose weights it starts; the control has tokens and positions of its own.
+A conditional model reads [control; START; words; END], and beside START and each word what it is told of the word to
+come, as a sum of embeddings. The words keep the positions that they have in the scorer, from whose weights it starts;
+the control has tokens and positions of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,8 +16,8 @@ from torch import Tensor, nn
 
 from dlmctl.models.gpt2 import GPT2, GPT2Sizes
 
-# Most tokens of a control.
-ROOM = 256
+from .prefixes import BESIDE, PLACES, ROOM, Told
+
 DROPOUT = 0.1
 
 Memory = list[tuple[Tensor, Tensor]]
@@ -23,11 +25,13 @@ Memory = list[tuple[Tensor, Tensor]]
 
 
 class Read(NamedTuple):
-    """Tokens with their positions, and which may be looked at, all ``[B, L]``; padding stands in front."""
+    """Tokens with their positions, and which may be looked at, all ``[B, L]``; padding stands in front. What is told
+    beside each, ``[B, L, BESIDE]``, is -1 where there is nothing."""
 
     ids: Tensor
     places: Tensor
     real: Tensor
+    beside: Tensor
 
 
 def widened_scorer(scorer: GPT2, tokens: int) -> GPT2:
@@ -52,7 +56,8 @@ def hidden(model: GPT2, read: Read, memory: Memory | None = None, seen: Tensor |
         seen: which of the remembered positions may be looked at ``[B, n]``, with a memory that is not empty.
     """
     parts = model.transformer
-    x = parts["wte"](read.ids) + parts["wpe"](read.places)
+    told = parts["wte"](read.beside.clamp(min=0)) * (read.beside >= 0)[..., None]
+    x = parts["wte"](read.ids) + parts["wpe"](read.places) + told.sum(-2)
     length = read.ids.shape[1]
     allowed = torch.ones(length, length, dtype=torch.bool, device=x.device).tril() & read.real[:, None, :]
     allowed = allowed | torch.eye(length, dtype=torch.bool, device=x.device)  # padding looks at itself
@@ -88,34 +93,32 @@ def _drop(model: GPT2, x: Tensor) -> Tensor:
 
 
 class Writer:
-    """A batch of texts being written word by word, after a control or none.
+    """A batch of texts being written word by word, each as it is told."""
 
-    Args:
-        prefixes: ids of the tokens of each text's control.
-    """
-
-    def __init__(self, model: GPT2, prefixes: list[list[int]], start: int, words: int) -> None:
+    def __init__(self, model: GPT2, told: Sequence[Told[int]], start: int, words: int) -> None:
         self.model, self.words = model, words
         device = next(model.parameters()).device
-        most = max(map(len, prefixes)) + 1
+        self.beside = torch.stack([besides(one) for one in told]).to(device)
+        most = max(len(one.front) for one in told) + 1
         offset = model.config.n_positions - ROOM
-        ids, places, real = (torch.zeros(len(prefixes), most, dtype=torch.long) for _ in range(3))
-        for row, prefix in enumerate(prefixes):
-            count = len(prefix) + 1
-            ids[row, most - count :] = torch.tensor([*prefix, start])
-            places[row, most - count :] = torch.tensor([*(offset + at for at in range(len(prefix))), 0])
+        ids, places, real = (torch.zeros(len(told), most, dtype=torch.long) for _ in range(3))
+        for row, one in enumerate(told):
+            count = len(one.front) + 1
+            ids[row, most - count :] = torch.tensor([*one.front, start])
+            places[row, most - count :] = torch.tensor([*(offset + at for at in range(len(one.front))), 0])
             real[row, most - count :] = 1
         self.memory: Memory = []
         self.seen = real.bool().to(device)
         self.place = 0
-        states = hidden(model, Read(ids.to(device), places.to(device), self.seen), self.memory)
+        beside = F.pad(self.beside[:, :1], (0, 0, most - 1, 0), value=-1)
+        states = hidden(model, Read(ids.to(device), places.to(device), self.seen, beside), self.memory)
         self.logits = logits_of(model, states[:, -1], words)
 
     def write(self, ids: Tensor) -> None:
         """Go on with the words ``ids [B]``; ``logits [B, V]`` are those of the words after them."""
         self.place += 1
         one = torch.ones_like(ids)[:, None]
-        read = Read(ids[:, None], self.place * one, one.bool())
+        read = Read(ids[:, None], self.place * one, one.bool(), self.beside[:, self.place : self.place + 1])
         states = hidden(self.model, read, self.memory, self.seen)
         self.seen = torch.cat([self.seen, one.bool()], 1)
         self.logits = logits_of(self.model, states[:, -1], self.words)
@@ -123,4 +126,11 @@ class Writer:
     def take(self, rows: Tensor) -> None:
         """Go on from the texts ``rows``, each in place of another."""
         self.memory = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.memory]
+        self.beside = self.beside.index_select(0, rows)
         self.seen, self.logits = self.seen.index_select(0, rows), self.logits.index_select(0, rows)
+
+
+def besides(told: Told[int]) -> Tensor:
+    """What is told beside START and each word ``[PLACES, BESIDE]``, -1 where there is nothing."""
+    rows = [*told.beside[:PLACES], *[[]] * (PLACES - len(told.beside))]
+    return torch.tensor([[*row, *[-1] * (BESIDE - len(row))] for row in rows])

@@ -17,6 +17,7 @@ from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer
 
 from .network import Writer, widened_scorer
+from .prefixes import Told, numbered
 
 LONGEST = 62
 
@@ -61,19 +62,14 @@ def load_tuned(folder: Path, control: str) -> Tuned:
     return Tuned(model.eval(), vocabulary, {token: len(vocabulary) + at for at, token in enumerate(tokens)})
 
 
-def coded(tuned: Tuned, prefixes: Sequence[Sequence[str]]) -> list[list[int]]:
-    """Tokens of controls as ids; one that training never saw is left out."""
-    return [[tuned.number[token] for token in prefix if token in tuned.number] for prefix in prefixes]
-
-
 @torch.no_grad()
-def sampled(tuned: Tuned, prefixes: Sequence[Sequence[str]], seed: int) -> list[list[str]]:
+def sampled(tuned: Tuned, told: Sequence[Told[str]], seed: int) -> list[list[str]]:
     """One text after each control, at temperature 1."""
     words = tuned.vocabulary
-    writer = Writer(tuned.model, coded(tuned, prefixes), words.start_id, len(words))
+    writer = Writer(tuned.model, [numbered(one, tuned.number) for one in told], words.start_id, len(words))
     chance = torch.Generator(writer.logits.device).manual_seed(seed)
     found: list[Tensor] = []
-    done = torch.zeros(len(prefixes), dtype=torch.bool, device=writer.logits.device)
+    done = torch.zeros(len(told), dtype=torch.bool, device=writer.logits.device)
     for _ in range(LONGEST):
         ids = torch.multinomial(allowed(writer.logits, words).softmax(-1), 1, generator=chance)[:, 0]
         ids = torch.where(done, words.end_id, ids)
@@ -86,10 +82,10 @@ def sampled(tuned: Tuned, prefixes: Sequence[Sequence[str]], seed: int) -> list[
 
 
 @torch.no_grad()
-def searched(tuned: Tuned, prefix: Sequence[str], beams: int = 4) -> list[str]:
+def searched(tuned: Tuned, told: Told[str], beams: int = 4) -> list[str]:
     """The likeliest text after a control that a beam finds (FT-search of Li et al. 2022), by mean log p a token."""
     words = tuned.vocabulary
-    writer = Writer(tuned.model, coded(tuned, [prefix] * beams), words.start_id, len(words))
+    writer = Writer(tuned.model, [numbered(told, tuned.number)] * beams, words.start_id, len(words))
     device = writer.logits.device
     scores = torch.full((beams,), -torch.inf, device=device)
     scores[0] = 0.0

@@ -19,6 +19,7 @@ from dlmctl.text.tokenizer import Tokenizer
 from .annotated import leaf_marks
 from .future import AHEAD, BEYOND, OTHER, Future
 from .network import Writer
+from .prefixes import NOTHING
 from .tuned import LONGEST, allowed
 
 # Words that FUDGE weighs at each place, and nats of an end that comes too early or too late.
@@ -37,7 +38,7 @@ class Source(NamedTuple):
     words: Tokenizer
 
     def writer(self, texts: int) -> Writer:
-        return Writer(self.model, [[]] * texts, self.words.start_id, len(self.words))
+        return Writer(self.model, [NOTHING] * texts, self.words.start_id, len(self.words))
 
     def text(self, ids: Sequence[int]) -> list[str]:
         return self.words.words([self.words.start_id, *ids, self.words.end_id])
