@@ -202,9 +202,8 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def lines(models: Models, given: argparse.Namespace) -> Iterator[str]:
-    judges = [
-        nats for nats in (nats_of(models.pretrained), given.scorer and nats_of(models.pretrained, given.scorer)) if nats
-    ]
+    scorers = [None, given.scorer] if given.scorer else [None]
+    judges = [nats for nats in (nats_of(models.pretrained, scorer) for scorer in scorers) if nats is not None]
     heads = [nats.unit for nats in judges]
     cells = ("control", "method", "success, %", "whole, %", *heads, "distinct-2, %", "s a text", "texts x seeds")
     yield f"| {' | '.join(cells)} |"

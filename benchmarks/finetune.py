@@ -31,12 +31,11 @@ from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer
 
 WARMUP = 50
-# Tokens in a batch: of a sentence's tags or tree, and of a control of a token or three.
-POSITIONS, FEW_POSITIONS = 12_000, 3_000
+# Tokens in a batch: with a sentence's tags or tree in front, and of a text alone.
+POSITIONS, FEW_POSITIONS = 12_000, 1_500
 SHORT = ("spans", "semantic", "length")
-# Of what is new, of a scorer that reads tags or trees, and of one that reads little beside texts: at a higher rate it
-# learns its training text by heart before it heeds the control.
-RATE, TUNING_RATE, GENTLE_RATE = 1e-3, 4e-4, 1e-4
+# Of a network from nothing, of tokens that the scorer did not have, and of the scorer.
+RATE, NEW_RATE, TUNING_RATE = 1e-3, 1e-2, 4e-4
 CHECKS = 12
 
 
@@ -139,13 +138,13 @@ def fit(
 
 def train_tuned(control: str, texts: list[list[Text]], seconds: float, device: str, out: Path) -> None:
     scorer, vocabulary = load_scorer(resolve("e2e") / "scorer")
-    words, tokens = len(vocabulary), tokens_of(texts[0])
+    words, tokens = len(vocabulary), tokens_of(control, texts[0])
     torch.manual_seed(0)
     model = widened_scorer(scorer, len(tokens)).to(device)
     train, valid = (Coded(part, vocabulary, control, tokens) for part in texts)
     train.offset = valid.offset = model.config.n_positions - ROOM
     positions = FEW_POSITIONS if control in SHORT else POSITIONS
-    held = list(valid.batches(positions, 0))[: 12 if control in SHORT else 40]
+    held = list(valid.batches(positions, 0))[: 24 if control in SHORT else 40]
     half = torch.autocast(device.partition(":")[0], torch.bfloat16)
 
     def step(epoch: int) -> Iterator[Tensor]:
@@ -162,6 +161,7 @@ def train_tuned(control: str, texts: list[list[Text]], seconds: float, device: s
             found = [nats(model, batch, words) for batch in held]
         return sum(float(total) for total, _ in found) / sum(count for _, count in found)
 
+    print(f"{control}: {check():.4f} nats a token before", flush=True)
     groups = [{"params": model.parameters(), "lr": TUNING_RATE}]
     if control in SHORT:
         groups = newcomers(model, words, model.config.n_positions - ROOM)
@@ -171,13 +171,13 @@ def train_tuned(control: str, texts: list[list[Text]], seconds: float, device: s
 
 
 def newcomers(model: GPT2, words: int, places: int) -> list[dict[str, Any]]:
-    """Groups for ``fit``: tokens and places of controls learn fast, those of texts stay, all else learns slowly."""
+    """Groups for ``fit``: tokens and places of controls learn fast, those of texts stay, all else is tuned."""
     for name, old in (("wte", words), ("wpe", places)):
         weight = model.transformer[name].weight
         weight.register_hook(partial(torch.mul, (torch.arange(len(weight), device=weight.device) >= old)[:, None]))
     new = [model.transformer[name].weight for name in ("wte", "wpe")]
     rest = [weight for weight in model.parameters() if all(weight is not one for one in new)]
-    return [{"params": new, "lr": RATE, "weight_decay": 0.0}, {"params": rest, "lr": GENTLE_RATE}]
+    return [{"params": new, "lr": NEW_RATE, "weight_decay": 0.0}, {"params": rest, "lr": TUNING_RATE}]
 
 
 def train_future(texts: list[list[Text]], seconds: float, device: str, out: Path) -> None:

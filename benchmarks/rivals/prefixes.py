@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-from dlmctl.annotators.tagging import UPOS_TAGS
 from dlmctl.annotators.trees import ROOTS, Tree
 
 from .annotated import Text
@@ -19,7 +18,9 @@ from .annotated import Text
 CONTROLS = ("pos", "spans", "syntax_tree", "semantic", "length")
 # Most tokens in front; words that a text may have, and most tokens beside one of them.
 ROOM = 256
-PLACES, BESIDE = 64, 3
+PLACES, BESIDE = 64, 2
+# Words from which on a span is as far off as any other: what is rarely told is not learned.
+FAR = 8
 Token = TypeVar("Token")
 
 
@@ -47,10 +48,11 @@ def of_tags(tags: Sequence[str]) -> Told[str]:
 
 
 def of_span(start: int, end: int, label: str) -> Told[str]:
-    """Until one word after the span: its label, how far off its first word is, and how far its last."""
-    before = [[f"label:{label}", f"from:{start - at}", f"to:{end - at}"] for at in range(start + 1)]
-    inside = [[f"label:{label}", f"to:{end - at}"] for at in range(start + 1, end + 1)]
-    return Told([], [*before, *inside, [f"label:{label}"]])
+    """How far off its first word is, from there how far its last, and then that it is over."""
+    before = [[f"from:{min(start - at, FAR)} {label}"] for at in range(start)]
+    first = [f"from:0 {label}", f"to:{min(end - start, FAR)} {label}"]
+    inside = [[f"to:{min(end - at, FAR)} {label}"] for at in range(start + 1, end + 1)]
+    return Told([], [*before, first, *inside, [f"over {label}"]])
 
 
 def of_tree(tree: Tree) -> Told[str]:
@@ -88,12 +90,7 @@ def choices(control: str, text: Text) -> list[Callable[[], Told[str]]]:
     return [settled[control]]
 
 
-def tokens_of(texts: Iterable[Text]) -> list[str]:
-    """All tokens of controls over these texts, in order."""
-    found = {")"} | {f"tag:{tag}" for tag in UPOS_TAGS}
-    for place in range(PLACES):
-        found |= {f"from:{place}", f"to:{place}", f"words:{place}"}
-    for text in texts:
-        found |= set(_brackets(text.tree)) | {f"label:{span.label}" for span in text.spans}
-        found |= {f"field:{name}={value}" for name, value in text.fields.items()}
-    return sorted(found)
+def tokens_of(control: str, texts: Iterable[Text]) -> list[str]:
+    """All tokens of controls of a kind over these texts, in order."""
+    told = (choice() for text in texts for choice in choices(control, text))
+    return sorted({token for front, beside in told for part in (front, *beside) for token in part})

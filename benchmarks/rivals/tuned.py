@@ -32,7 +32,7 @@ class Tuned(NamedTuple):
 
 def save_tuned(model: GPT2, control: str, tokens: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokens.json").write_text(json.dumps(tokens, ensure_ascii=False), "utf-8")
+    (folder / f"{control}.json").write_text(json.dumps(tokens, ensure_ascii=False), "utf-8")
     save_file(_packed(model.state_dict()), folder / f"{control}.safetensors")
 
 
@@ -56,7 +56,7 @@ def _unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def load_tuned(folder: Path, control: str) -> Tuned:
     scorer, vocabulary = load_scorer(resolve("e2e") / "scorer")
-    tokens = json.loads((folder / "tokens.json").read_text("utf-8"))
+    tokens = json.loads((folder / f"{control}.json").read_text("utf-8"))
     model = widened_scorer(scorer, len(tokens))
     model.load_state_dict(_unpacked(load_file(folder / f"{control}.safetensors")))
     return Tuned(model.eval(), vocabulary, {token: len(vocabulary) + at for at, token in enumerate(tokens)})
