@@ -8,7 +8,7 @@ that has the spans.
 from __future__ import annotations
 
 import json
-import zlib
+import lzma
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,24 +93,32 @@ class Shapes:
         return tuple(np.bincount(self.lengths[found], self.counts[found], most + 1)[: most + 1].tolist())
 
     def save(self, path: Path) -> None:
-        """Write them as safetensors, the symbols packed by zlib."""
-        packed = np.frombuffer(zlib.compress(self.symbols.tobytes(), 9), np.uint8)
-        arrays = {"symbols": packed, "counts": self.counts.astype(np.uint32)}
+        """Write them as safetensors, packed by LZMA."""
+        arrays = {"symbols": _packed(self.symbols), "counts": _packed(self.counts.astype("<u4"))}
         about = {"format": FORMAT, "phrases": self.phrases}
         path.write_bytes(save(arrays, {"evidence": json.dumps(about, ensure_ascii=False)}))
 
 
+def _packed(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.frombuffer(lzma.compress(array.tobytes(), preset=6 | lzma.PRESET_EXTREME), np.uint8)
+
+
+def _unpacked(packed: NDArray[np.uint8], kind: str) -> NDArray[Any]:
+    unpacker = lzma.LZMADecompressor(memlimit=MOST_BYTES)
+    return np.frombuffer(unpacker.decompress(packed.tobytes(), MOST_BYTES), kind)
+
+
 def shapes_of(trees: Iterable[Tree]) -> Shapes:
-    """The most frequent shapes of these trees."""
+    """The most frequent shapes of these trees, like ones beside each other, so that they take little room."""
     seen = Counter(tuple(_symbols(tree)) for tree in trees)
     # A word alone is no shape, nor are several phrases side by side at the root.
     kept = [(shape, count) for shape, count in seen.most_common() if shape[:1] not in ((), (WORD,))][:MOST_SHAPES]
     phrases = sorted({symbol for shape, _ in kept for symbol in shape if isinstance(symbol, str)})
     number = {name: at for at, name in enumerate(phrases[: 256 - FIRST_PHRASE], start=FIRST_PHRASE)}
     kept = [(shape, count) for shape, count in kept if all(isinstance(one, int) or one in number for one in shape)]
-    symbols = [one if isinstance(one, int) else number[one] for shape, _ in kept for one in shape]
-    counts = np.array([count for _, count in kept], np.int64)
-    return Shapes(tuple(number), np.array(symbols, np.uint8), counts)
+    rows = sorted(([one if isinstance(one, int) else number[one] for one in shape], count) for shape, count in kept)
+    symbols = np.array([one for shape, _ in rows for one in shape], np.uint8)
+    return Shapes(tuple(number), symbols, np.array([count for _, count in rows], np.int64))
 
 
 def _symbols(tree: Tree) -> Iterator[int | str]:
@@ -141,15 +149,24 @@ def _shapes(path: Path, _written: int) -> Shapes:
     require_file(path, remedy=AGAIN)
     try:
         return _restored(*read_arrays(path))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        lzma.LZMAError,
+    ) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelError(f"the shapes are damaged: {reason!r}.", where=str(path), remedy=AGAIN) from None
 
 
 def _restored(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Shapes:
     phrases = tuple(str(name) for name in about["phrases"])
-    symbols = np.frombuffer(zlib.decompressobj().decompress(arrays["symbols"].tobytes(), MOST_BYTES), np.uint8)
-    shapes = Shapes(phrases, symbols, arrays["counts"].astype(np.int64))
+    symbols = _unpacked(arrays["symbols"], "|u1")
+    shapes = Shapes(phrases, symbols, _unpacked(arrays["counts"], "<u4").astype(np.int64))
     if len(symbols) and (shapes.depth.min() < 0 or shapes.depth[-1] or symbols.max() >= FIRST_PHRASE + len(phrases)):
         raise ValueError("the brackets do not match")
     if len(shapes.lengths) != len(shapes.counts) or not shapes.lengths.all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from dlmctl import (
     BatchContext,
     Check,
+    Control,
     ControlState,
     Energy,
     LabelledText,
@@ -45,13 +47,15 @@ from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 from .phrases import WordControl
 from .syntax_evidence import LEAVES_FILE, SHAPES_FILE, by_evidence, count_syntax, features_of
-from .syntax_params import SpanParams, SyntaxTreeParams, require_labels
+from .syntax_params import BareSyntax, SpanParams, SyntaxTreeParams, require_labels
 from .syntax_shapes import Shapes, shapes_beside
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
 MIN_COUNT = 5
 # A few spans are outvoted by the model; a tree has a term for every pair of words. Chosen on validation text.
 SPAN_WEIGHT = 8
+# Of what says that no constituent crosses a span: twice as much is no better. Chosen on validation text.
+CROSSING = 0.5
 # What is left of a tree's energy where counts guide as well; chosen on validation text.
 TREE_BESIDE_COUNTS = 0.5
 # Spans that a text is asked at once while the model learns to be told of them.
@@ -123,21 +127,25 @@ class SpanLabels(Labels):
         self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[SyntaxTreeParams]
     ) -> Prepared:
         """Guidance by a noise-aware span classifier."""
-        rows = [_cells(params, self) for params in wanted]
         ends_at = [layout.positions - SPECIAL for layout in batch.layouts]
+        rows = [
+            _cells(params, self, min(end, params.words) if layout.words is None else layout.words)
+            for params, layout, end in zip(wanted, batch.layouts, ends_at, strict=True)
+        ]
         room = [[cell for cell in found if cell[1] < end] for found, end in zip(rows, ends_at, strict=True)]
         beyond = torch.tensor([len(found) - len(near) for found, near in zip(rows, room, strict=True)])
         beyond = NO_ROOM * beyond.to(batch.device)
         # Each row's spans, filled up with the first word at no weight; in one array: a tensor a row costs a call each.
         most = max(1, *map(len, room))
-        filled = np.array([[*found, *[(0, 0, 0, 0)] * (most - len(found))] for found in room], dtype=np.int64)
-        asked = *torch.from_numpy(filled).to(batch.device).unbind(-1), beyond
+        filled = np.array([[*found, *[(0, 0, 0, 0)] * (most - len(found))] for found in room], dtype=np.float32)
+        *cells, weights = torch.from_numpy(filled).to(batch.device).unbind(-1)
+        asked = *(cell.long() for cell in cells), weights, beyond
 
         def energy(
             state: ControlState, starts: Tensor, ends: Tensor, classes: Tensor, weights: Tensor, beyond: Tensor
         ) -> Tensor:
             """-log p(labels given the latent), summed over all spans of a tree, those without a label included, or
-            over the spans asked for, each of these ``SPAN_WEIGHT`` times."""
+            over the spans asked for, ``SPAN_WEIGHT`` times each, and those that cross them, ``CROSSING`` times."""
             logits = widened(classifier(word_latents(state), state.t, starts, ends, state.mask))
             # Span by span: over a transposed tensor the same sums come out otherwise among other rows.
             nats = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none")
@@ -192,12 +200,26 @@ def _cells_of(words: int) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _cells(params: SyntaxTreeParams, labels: SpanLabels) -> list[tuple[int, int, int, int]]:
-    """First word, last word, class and weight of the spans in the energy: all of a tree, or those asked for."""
+@lru_cache(maxsize=1024)
+def _crossing(spans: tuple[tuple[int, int], ...], words: int) -> list[tuple[int, int]]:
+    """The spans of so many words that cannot be constituents beside these, as they share only a part with one."""
+    spans = tuple(span for span in spans if span[1] < words)
+    return [
+        (first, last)
+        for first, last in _cells_of(words)
+        if any(first < start <= last < end or start < first <= end < last for start, end in spans)
+    ]
+
+
+def _cells(params: SyntaxTreeParams, labels: SpanLabels, words: int) -> list[tuple[int, int, int, float]]:
+    """First word, last word, class and weight of the spans in the energy: all of a tree, or those asked for and, at no
+    label, those that would cross one of them in a text of so many words."""
     require_labels([span.label for span in params.wanted], labels.names[1:])
     wanted = {(start, end): labels.names.index(label) for start, end, label in params.wanted}
     if params.tree is None:
-        return [(*cell, label, SPAN_WEIGHT) for cell, label in wanted.items()]
+        asked = [(*cell, label, SPAN_WEIGHT) for cell, label in wanted.items()]
+        across = _crossing(tuple(wanted), words) if params.apart else []
+        return [*asked, *((*cell, 0, CROSSING) for cell in across)]
     return [(*cell, wanted.get(cell, 0), 1) for cell in _cells_of(params.words)]
 
 
@@ -225,6 +247,12 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
             return None
         found = _lengths(self.shapes, tuple(sorted(params.wanted)), most)
         return found if any(found) else None
+
+    def under_not(self) -> Control[SyntaxTreeParams]:
+        """Under ``not`` the spans alone are unwanted; what crosses them would be one way out, and the easiest."""
+        bare = copy.copy(self)
+        bare.sets = tuple(BareSyntax.model_validate(one.model_dump()) for one in self.sets)
+        return bare
 
     def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
         found = guide(self, batch, batch.params)

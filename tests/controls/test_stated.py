@@ -43,6 +43,19 @@ def test_word_for_word_it_is_the_value_itself(e2e):
     assert all("The Golden Palace" in phrase for phrase in said(e2e, "name", "The Golden Palace", natural=False))
 
 
+def test_what_denies_a_value_may_have_the_words_that_state_it(e2e):
+    wordings = read_wordings(e2e.folder / "controls" / "semantic")
+    book = Book(wordings, e2e.tokenizer, {"family friendly": ["yes", "no"], "price": ["cheap", "high"]})
+
+    def alone(field, value, text):
+        params = SemanticParams.model_validate({field: value})
+        return book.languages(field, value, params)[0].accepts(e2e.tokenizer.encode(text.split())[1:-1])
+
+    assert alone("family friendly", "no", "It is not family - friendly .")
+    assert not alone("family friendly", "yes", "It is not family - friendly and is family - friendly .")
+    assert not alone("price", "cheap", "It is cheap with a high price range .")
+
+
 def test_without_a_corpus_a_value_is_stated_by_its_own_words(tokenizer):
     book = Book(Wordings(), tokenizer, {})
     assert [tokenizer.words(ids) for ids in book.phrases("kind", "old bridge", natural=True)] == [["old", "bridge"]]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -131,8 +132,11 @@ def test_the_energy_is_minus_the_log_probability_of_the_cells_and_differs_by_sam
     spans = {(span.start, span.end): span.label for span in labelled_spans(read_tree(TREE))}
     wanted = [LABELS.names.index(spans.get(cell, NONE)) for cell in zip(starts.tolist(), ends.tolist(), strict=True)]
     whole = -log_probs[0].gather(-1, torch.tensor(wanted)[:, None]).sum()
-    (one,) = (-log_probs[1, at, 2] for at, cell in enumerate(zip(starts, ends, strict=True)) if cell == (1, 3))
-    assert torch.allclose(energies, torch.stack([whole, syntax_tree.SPAN_WEIGHT * one]), atol=1e-3)
+    cells = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    asked = syntax_tree.SPAN_WEIGHT * log_probs[1, cells.index((1, 3)), 2]
+    # The text has four words at least.
+    crossing = syntax_tree.CROSSING * (log_probs[1, cells.index((0, 1)), 0] + log_probs[1, cells.index((0, 2)), 0])
+    assert torch.allclose(energies, torch.stack([whole, -asked - crossing]), atol=1e-3)
 
     (gradient,) = torch.autograd.grad(energies.sum(), seen.x)
     assert torch.isfinite(gradient).all()
@@ -145,7 +149,17 @@ def test_an_energy_does_not_depend_on_the_company(batch, state):
     assert torch.allclose(both.ready(batch).energy(state)[0], alone.ready(batch).energy(state)[0], atol=1e-5)
 
 
+def test_what_would_cross_a_span_counts_but_under_not(batch, state):
+    batch = replace(batch, layouts=[Layout(16, 6)] * 2)
+    control = SyntaxTree(spans=[SpanParams(label="PP", start=1, end=3), SpanParams(label="NP", start=3, end=3)])
+    more = control.ready(batch).energy(state) - control.under_not().ready(batch).energy(state)
+    starts, ends = torch.tensor([[0, 1], [0, 2], [2, 4], [2, 5], [3, 4], [3, 5]]).unbind(1)
+    log_probs = load_classifier(SyntaxTree, batch)(state.x, state.t, starts, ends).log_softmax(-1)
+    assert torch.allclose(more, -syntax_tree.CROSSING * log_probs[..., 0].sum(-1), atol=1e-3)
+
+
 def test_spans_beyond_the_positions_have_a_high_energy(batch, state):
+    batch = replace(batch, layouts=[Layout(16, 14)] * 2)
     far = SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}, {"label": "NP", "start": 3, "end": 30}])
     near = SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}])
     assert torch.allclose(far.ready(batch).energy(state), near.ready(batch).energy(state) + syntax_tree.NO_ROOM)
