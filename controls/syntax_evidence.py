@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from dlmctl.annotators.tagging import UPOS_TAGS
 from dlmctl.annotators.trees import JOIN, Span, Tree, labelled_spans, read_tree
@@ -39,9 +40,9 @@ PENN_FILE = "tags.safetensors"
 WEIGHT, WITH_TAGS = 2.0, 1.0
 # Beside a classifier, which sees whole texts: of trees and of spans; of tags, and of those beside them.
 BESIDE_TREES, BESIDE_SPANS, BESIDE_TAGS = 1.0, 0.5, (0.5, 0.375)
-# Of what the network is told of spans, beyond what it learned to be told; chosen on validation text. Of trees more than
-# 1 brings nothing.
-TOLD_SPANS = 1.4
+# Of what the network is told of spans, beyond what it learned to be told, and of the table beside that; chosen on
+# validation text. Of trees more than 1 brings nothing.
+TOLD_SPANS, WITH_HINTS = 1.8, 1.5
 # Parts of spans seen less often with a word are left out: two thirds of the table, and next to nothing of what it says.
 LEAST_COUNT = 2
 # The parts of constituents that a whole tree is told by; what is inside follows.
@@ -94,9 +95,12 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
     if not whole:
         sizes = [layout.positions - SPECIAL if layout.words is None else layout.words for layout in batch.layouts]
         texts = [(size, params.wanted) for size, params in zip(sizes, batch.params, strict=True)]
-        weight = WEIGHT if alone else BESIDE_SPANS
+        told = _told(folder, batch, [None] * len(batch))
+        weight = BESIDE_SPANS if not alone else WEIGHT if told is None else WITH_HINTS
         evidence = _span_evidence(table).evidence(texts, batch.length).scaled(weight)
-        return _told(PreparedEvidence(evidence, counts, batch), folder, batch, [None] * len(batch))
+        found = PreparedEvidence(evidence, counts, batch)
+        found.hints = None if told is None else TOLD_SPANS * told
+        return found
     trees = [read_tree(params.tree or "") for params in batch.params]
     weight = BESIDE_TREES if not alone else WITH_TAGS if batch.reads else WEIGHT
     evidence = _leaf_evidence(table).evidence(trees, batch.length).scaled(weight)
@@ -106,19 +110,14 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
         of_trees = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
         beside = tag_evidence(tags, *BESIDE_TAGS).evidence(of_trees, batch.length)
         found.evidence = found.evidence + PreparedEvidence(beside, counts, batch).evidence
-    return _told(found, folder, batch, trees)
-
-
-def _told(
-    found: Prepared, folder: Path, batch: BatchContext[SyntaxTreeParams], trees: Sequence[Tree | None]
-) -> Prepared:
-    """With what the network is told of each tree or, where there is none, of the spans."""
-    pairs = zip(batch.params, trees, strict=True)
-    told = hints_for(folder, batch, [features_of(one.words, one.wanted, tree) for one, tree in pairs])
-    if told is not None:
-        weights = [TOLD_SPANS if tree is None else 1.0 for tree in trees]
-        found.hints = told * told.new_tensor(weights)[:, None, None]
+    found.hints = _told(folder, batch, trees)
     return found
+
+
+def _told(folder: Path, batch: BatchContext[SyntaxTreeParams], trees: Sequence[Tree | None]) -> Tensor | None:
+    """What the network is told of each tree or, where there is none, of the spans."""
+    pairs = zip(batch.params, trees, strict=True)
+    return hints_for(folder, batch, [features_of(one.words, one.wanted, tree) for one, tree in pairs])
 
 
 def features_of(words: int, spans: Sequence[Span], tree: Tree | None) -> list[list[str]]:
