@@ -70,6 +70,13 @@ class Classifier(Control[ClassifierParams]):
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
         return load_labels(JudgedLabels, type(self), self.model, params.name)
 
+    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
+        """Those of texts that have the label."""
+        params = self.dealt(sample)
+        if params.model is not None:
+            return None
+        return self._labels(params).lengths_of(params.label, self.model.model.config.sentence_lengths, most)
+
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
         guides = [(params.name, params.model or params.huggingface) for params in batch.params]
         return grouped(batch, guides, self._guided)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Self
 
 from dlmctl import Check, DataError, LabelledText, Mark, TextLabels
@@ -15,6 +17,9 @@ from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import WordTokenizer
 
 from .ngrams import NgramJudge
+
+# Texts of the model's own lengths that count beside those of a label, so that a few of these do not decide alone.
+OWN_TEXTS = 50
 
 
 def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], judge: str) -> Check:
@@ -31,15 +36,27 @@ def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], jud
 
 @dataclass(frozen=True)
 class JudgedLabels(TextLabels):
-    """The labels, and a judge of texts learned beside what guides."""
+    """The labels, how long texts of each are, and a judge of texts learned beside what guides.
+
+    Attributes:
+        lengths: of each label how many texts have 0 words and more; empty where that was not counted.
+    """
 
     judge: NgramJudge = field(default_factory=lambda: NgramJudge([], {}))
+    lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
         found = super().from_data(data)
         texts, classes = zip(*found.labelled(data), strict=True)
-        return replace(found, judge=NgramJudge.fit(texts, classes, len(found.known)))
+        judge = NgramJudge.fit(texts, classes, len(found.known))
+        return replace(found, judge=judge, lengths=found.counted_lengths(data))
+
+    def counted_lengths(self, data: LabelledText) -> dict[str, list[int]]:
+        """How many texts of each label have 0 words and more."""
+        seen = Counter((number, len(words)) for words, number in self.labelled(data))
+        most = max(count for _, count in seen)
+        return {label: [seen[number, count] for count in range(most + 1)] for number, label in enumerate(self.known)}
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
@@ -48,6 +65,7 @@ class JudgedLabels(TextLabels):
         if not guide.sentences or not check.sentences:
             raise DataError("a guide and a judge need different texts, and there are too few.", where="--data")
         found = cls.from_data(check)
+        found = replace(found, lengths=found.counted_lengths(guide))
         return found, {BAG_FILE: found.bag(guide, vocabulary)}
 
     def asks(self, data: LabelledText) -> list[list[Ask]]:
@@ -60,11 +78,26 @@ class JudgedLabels(TextLabels):
         return {"judge_accuracy": self.judge.accuracy(self.labelled(data.halves()[1]))}
 
     def to_json(self) -> Any:
-        return {**super().to_json(), "judge": self.judge.to_json()}
+        return {**super().to_json(), "lengths": dict(self.lengths), "judge": self.judge.to_json()}
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
-        return replace(super().from_json(saved), judge=NgramJudge.from_json(saved["judge"]))
+        lengths = {str(label): [max(0, int(count)) for count in of] for label, of in saved.get("lengths", {}).items()}
+        return replace(super().from_json(saved), judge=NgramJudge.from_json(saved["judge"]), lengths=lengths)
+
+    def lengths_of(self, label: Value, own: Sequence[int], most: int) -> list[float] | None:
+        """How often texts of a label have 0 to ``most`` words, none that the model itself does not write.
+
+        Args:
+            own: how often the model's training text has 0 words and more.
+        """
+        counts = self.lengths.get(self.known[self.number(label)])
+        if counts is None:
+            return None
+        share = OWN_TEXTS / max(1, sum(own))
+        pairs = zip_longest(own[: most + 1], counts[: len(own)], fillvalue=0)
+        found = [of_label + share * of_model if of_model else 0.0 for of_model, of_label in pairs]
+        return found if any(found) else None
 
     def verdict(self, label: Value, words: Sequence[str]) -> Check:
         """The judge's verdict on a text, and the words that it was told by."""

@@ -65,6 +65,26 @@ def test_classifiers_coexist_under_names(trained):
         Classifier(label="positive", name="kin").attach(trained)
 
 
+def test_lengths_are_those_of_texts_with_the_label_that_the_model_writes():
+    texts = [["w"] * count + ["."] for count in (2, 2, 3, 8)] + [["v"] * 5 + ["."]] * 2
+    data = LabelledText(texts, [{"size": label} for label in ("small",) * 4 + ("large",) * 2], label="size")
+    labels = JudgedLabels.from_json(json.loads(json.dumps(JudgedLabels.from_data(data).to_json())))
+    own = [0, 0, 10, 10, 10, 0, 20]
+    small, large = (labels.lengths_of(label, own, 6) for label in ("small", "large"))
+    assert small == [0, 0, 10, 12, 11, 0, 20]  # 50 texts as the model's own; none of nine words, which it does not write
+    assert large == [0, 0, 10, 10, 10, 0, 22]
+    assert labels.lengths_of("small", [], 6) is None
+
+
+def test_hard_texts_are_longer_than_easy_ones():
+    """Over the lengths that the bundled model writes."""
+    control = Classifier.each([ClassifierParams(label=label, name="level") for label in ("easy", "hard")])
+    control.attach(from_pretrained("everyday"))
+    weights = [torch.tensor(control.lengths_of(sample, 30)) for sample in range(2)]
+    easy, hard = ((one * torch.arange(len(one))).sum() / one.sum() for one in weights)
+    assert easy + 0.5 < hard < 12
+
+
 def test_each_sample_has_its_own_label_and_classifier(trained):
     params = [
         ClassifierParams(label="positive"),
