@@ -1,8 +1,7 @@
-"""Controls as tokens: tags and a tree in front of a text; a span, a length, a field with its value beside its words.
+"""Controls as tokens: tags, a tree, a field with its value in front of a text; a span and a length beside its words.
 
-Of a token or three in front, a model this small learns little: where a span stands it would have to count. So at every
-word it is told how far off the control is, from there: how many words until the span begins and until it ends, or until
-the text ends; and the field with its value all along.
+Where a span stands that is told in front, a model this small would have to count, and does not learn to. So at every
+word it is told how far off the span is: how many words until it begins and until it ends; or until the text ends.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def of_length(words: int) -> Told[str]:
 
 
 def of_field(name: str, value: str) -> Told[str]:
-    return Told([], [[f"field:{name}={value}"]] * PLACES)
+    return Told([f"field:{name}={value}"], [])
 
 
 def choices(control: str, text: Text) -> list[Callable[[], Told[str]]]:
