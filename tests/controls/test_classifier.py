@@ -71,7 +71,8 @@ def test_lengths_are_those_of_texts_with_the_label_that_the_model_writes():
     labels = JudgedLabels.from_json(json.loads(json.dumps(JudgedLabels.from_data(data).to_json())))
     own = [0, 0, 10, 10, 10, 0, 20]
     small, large = (labels.lengths_of(label, own, 6) for label in ("small", "large"))
-    assert small == [0, 0, 10, 12, 11, 0, 20]  # 50 texts as the model's own; none of nine words, which it does not write
+    # 50 texts as the model's own beside those of the label; none of nine words, which it does not write.
+    assert small == [0, 0, 10, 12, 11, 0, 20]
     assert large == [0, 0, 10, 10, 10, 0, 22]
     assert labels.lengths_of("small", [], 6) is None
 
