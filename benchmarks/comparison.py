@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from dlmctl.evaluation.control_success import possible_targets, read_targets
 from dlmctl.evaluation.speed import settings_for
 from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
+from dlmctl.metrics.diversity import distinct_n
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.metrics.nats import Nats, nats_of
 
@@ -176,12 +176,6 @@ def made(models: Models, case: Case, method: str, seed: int) -> list[Row]:
     return [Row(words, check.score, check.passed, seconds) for words, check in zip(texts, checks, strict=True)]
 
 
-def distinct_pairs(texts: Sequence[Sequence[str]]) -> float:
-    """Distinct-2 (Li et al. 2016): different pairs of neighbouring words over all pairs of these texts."""
-    pairs = [pair for words in texts for pair in pairwise(words)]
-    return len(set(pairs)) / max(1, len(pairs))
-
-
 def line_of(case: Case, method: str, seeds: list[list[Row]], judges: Sequence[Nats]) -> str:
     """A line of the table: means over seeds, with the lowest and the highest seed in brackets."""
     texts = [[row.words for row in rows] for rows in seeds]
@@ -189,7 +183,7 @@ def line_of(case: Case, method: str, seeds: list[list[Row]], judges: Sequence[Na
         _spread([100 * statistics.fmean(row.score for row in rows) for rows in seeds], 1),
         _spread([100 * statistics.fmean(row.passed for row in rows) for rows in seeds], 1),
         *(_spread([nats(some) for some in texts], 2) for nats in judges),
-        _spread([100 * distinct_pairs(some) for some in texts], 0),
+        _spread([100 * distinct_n(some, 2) for some in texts], 0),
         _spread([statistics.fmean(row.seconds for row in rows) for rows in seeds], 2),
         f"{len(seeds[0])} x {len(seeds)}",
     ]

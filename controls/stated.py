@@ -92,9 +92,9 @@ class Book:
         key = (field_key(field), value_words(value), params.match == "natural", params.excludes)
         if key not in self.made:
             own, alphabet = self.phrases(field, value, natural=key[2]), alphabet_of(self.vocabulary)
+            denied = self._against(field, value) if params.excludes else ()
             # What denies a value has the words that state it: "not family - friendly".
-            against = [one for one in self._against(field, value) if not any(occurrences(whole, one) for whole in own)]
-            against = against if params.excludes else []
+            against = [one for one in denied if not any(occurrences(whole, one) for whole in own)]
             stating = [complement(avoiding(alphabet, own))] if own else []
             alone = [intersection(one, avoiding(alphabet, against)) for one in stating if against]
             self.made[key] = (*alone, *stating)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
-from dlmctl.models.llama import paired, rotated
+from dlmctl.models.llama import rotated, turns
 from dlmctl.models.numerics import widened
 
 # Sines and cosines of a noise level; the base of the rotary frequencies.
@@ -139,7 +139,7 @@ class DiT(nn.Module):
             mask: bool ``[B, S]``, true for the positions that are attended to; all if not given.
         """
         x, level = self.table[ids], self._level(ids.device)
-        rotation = self._rotation(ids.shape[1], ids.device)
+        rotation = turns(self.config.hidden // self.config.heads, ids.shape[1], ROPE_BASE, ids.device)
         attended = None if mask is None else mask[:, None, None]
         for block in self.blocks:
             x = block(x, level, rotation, attended)
@@ -152,9 +152,3 @@ class DiT(nn.Module):
 
     def _level(self, device: torch.device) -> Tensor:
         return F.silu(self.sigma_map(torch.zeros(1, device=device)))
-
-    def _rotation(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        width = self.config.hidden // self.config.heads
-        frequencies = ROPE_BASE ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
-        angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-        return paired(angles)

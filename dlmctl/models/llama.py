@@ -111,8 +111,15 @@ def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return torch.addcmul(x * cosines.to(x.dtype), torch.cat([second, first], -1), sines.to(x.dtype))
 
 
-def paired(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """The angle of each pair ``[L, d / 2]`` as cosines and sines ``[L, d]`` for ``rotated``."""
+def turns(width: int, length: int, base: float, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``[length, width]`` of the rotary positions, as ``rotated`` takes them.
+
+    Args:
+        width: of a head.
+        base: of the frequencies.
+    """
+    halves = torch.arange(0, width, 2, dtype=torch.float32, device=device)
+    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None] * base ** (-halves / width)
     cosines, sines = angles.cos(), angles.sin()
     return torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)
 
@@ -182,13 +189,9 @@ class LlamaTrunk(nn.Module):
 
 
 def rotations(config: LlamaConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[max_length, hidden / heads]`` of the rotary positions, as ``rotated`` takes them."""
-    width = config.hidden // config.heads
+    """The ``turns`` of all positions ``[max_length, hidden / heads]``."""
     # On the CPU even where a model is built without memory: an arange on the meta device imports sympy, half a second.
-    halves = torch.arange(0, width, 2, dtype=torch.float32, device="cpu")
-    frequencies = config.rope_base ** (-halves / width)
-    angles = torch.arange(config.max_length, dtype=torch.float32, device="cpu")[:, None] * frequencies
-    return paired(angles)
+    return turns(config.hidden // config.heads, config.max_length, config.rope_base, "cpu")
 
 
 class LlamaDenoiser(nn.Module):
