@@ -13,6 +13,10 @@ from dlmctl.diffusion.noise import Draw
 # nearly as long as many.
 BATCH_COST, BATCH_COST_GPU = 400, 15_000
 
+# Scores of words in float32 (24 MiB) beyond which each position of a batch costs twice on a CPU: the C library gives
+# the memory of such tensors back whenever one is freed, and the system clears it anew for the next.
+ROOM = 6_000_000
+
 
 Batch = list[tuple[Draw, Layout]]
 
@@ -26,7 +30,9 @@ def batch_size_for(rows: int) -> int:
     return -(-rows // quarter) * quarter
 
 
-def batches_of(rows: Batch, most: int, *, mixed: bool, cost: int = BATCH_COST) -> list[Batch]:
+def batches_of(
+    rows: Batch, most: int, *, mixed: bool, cost: int = BATCH_COST, room: float = float("inf")
+) -> list[Batch]:
     """Rows, sorted by their positions, in batches of at most ``most``, split where that costs the least time in all.
 
     Rows for more than one batch make batches of the sizes that ``batch_size_for`` gives, and ``most``.
@@ -34,6 +40,7 @@ def batches_of(rows: Batch, most: int, *, mixed: bool, cost: int = BATCH_COST) -
     Args:
         mixed: whether rows of different lengths may share a batch, the shorter ones masked.
         cost: of a batch beside its positions, in positions.
+        room: positions beyond which a batch costs twice as much for each.
     """
     sizes: Sequence[int] = range(1, most + 1)
     if len(rows) > most:
@@ -44,7 +51,8 @@ def batches_of(rows: Batch, most: int, *, mixed: bool, cost: int = BATCH_COST) -
     costs, starts = np.zeros(len(rows) + 1), [0]
     for end in range(1, len(rows) + 1):
         fitting = by_size[by_size <= end]
-        found = costs[end - fitting] + cost + fitting * positions[end - 1]
+        size = fitting * positions[end - 1]
+        found = costs[end - fitting] + cost + np.where(size > room, 2 * size, size)
         if not mixed:
             found[positions[end - fitting] != positions[end - 1]] = np.inf
         best = found.argmin()

@@ -23,7 +23,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, Batch, batches_of
+from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, batches_of
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.graphs import recordable
@@ -106,12 +106,7 @@ def draw_batches(
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, some)
     rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
     most = 1 if plan.sampler.deterministic else _most_texts(plan, max(layout.positions for _, layout in rows))
-    model = plan.pretrained.model
-    cost = BATCH_COST if model.embeddings.device.type == "cpu" else BATCH_COST_GPU
-    alone = [
-        batch for alike in _alike(plan, rows) for batch in batches_of(alike, most, mixed=model.takes_mask, cost=cost)
-    ]
-    batches = [expanded(batch, plan.sampler.particles) for batch in alone]
+    batches = [expanded(batch, plan.sampler.particles) for batch in _batches(plan, rows, most)]
     # All of them before the first step, so that whatever cannot be done is said at once.
     controls = [_feasible(plan, batch) for batch in batches]
     for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):
@@ -122,6 +117,16 @@ def draw_batches(
             return on_step(step.kept()) if on_step is not None else None
 
         yield list(_draw_batch(plan, batch, control, watch))
+
+
+def _batches(plan: Plan, rows: Batch, most: int) -> Iterator[Batch]:
+    """The rows in batches of at most ``most``, as they take least time on the model's device."""
+    model = plan.pretrained.model
+    cost, room = BATCH_COST_GPU, float("inf")
+    if model.embeddings.device.type == "cpu":
+        cost, room = BATCH_COST, ROOM / (len(model.embeddings) * plan.sampler.particles)
+    for alike in _alike(plan, rows):
+        yield from batches_of(alike, most, mixed=model.takes_mask, cost=cost, room=room)
 
 
 def _alike(plan: Plan, rows: Batch) -> list[Batch]:
