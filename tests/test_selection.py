@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from dlmctl.checkpoint.pretrained import from_pretrained
@@ -8,6 +10,7 @@ from dlmctl.generation.generate import generate
 from dlmctl.generation.ranking import mean_bleu, satisfied, utilities
 from dlmctl.metrics.fluency import Fluency
 from dlmctl.recipe.settings import SamplerSettings, Until
+from dlmctl.text.word_counts import WordCounts, save_counts
 
 QUICK = SamplerSettings(steps=4)
 GOOD, BAD = Check(1.0, True, ""), Check(0.4, False, "")
@@ -93,6 +96,27 @@ def test_fluency_weighs_the_mean_and_the_worst_word(pretrained):
         values = utilities([criterion], pretrained, [["x"]] * 3, [{}] * 3, fluency=nats)
         best[criterion] = max(range(3), key=values.__getitem__)
     assert best == {"lm_score": 0, "worst_word": 1, "fluency": 2}
+
+
+def test_fluency_minds_what_a_second_scorer_says(pretrained):
+    nats = [Fluency(2.0, "a", 5.0, 9.0), Fluency(2.5, "b", 5.0, 4.0)]
+    values = utilities(["fluency"], pretrained, [["x"]] * 2, [{}] * 2, fluency=nats)
+    assert values[1] > values[0]
+
+
+def test_a_rare_word_that_comes_again_counts_against_a_text(model_folder, tmp_path):
+    """Common words may, and so may all where nobody has counted."""
+    texts = [text.split() for text in ("the cat saw the dog .", "a cat saw another cat .", "Cat after cat .")]
+    nats = [Fluency(2.5, "saw", 5.0), Fluency(2.0, "saw", 5.0), Fluency(2.0, "saw", 5.0)]
+    counts = WordCounts(1_000_000, {"the": 50_000, "a": 20_000, "cat": 90, "saw": 800, "dog": 150, ".": 60_000})
+    values = {}
+    for counted in (False, True):
+        folder = shutil.copytree(model_folder, tmp_path / str(counted))
+        if counted:
+            save_counts(counts, folder)
+        values[counted] = utilities(["fluency"], from_pretrained(folder), texts, [{}] * 3, fluency=nats)
+    assert values[False][0] < values[False][1] == values[False][2]
+    assert values[True][0] > values[True][1] == values[True][2]
 
 
 def test_lm_score_without_a_scorer_says_how_to_make_one(pretrained):

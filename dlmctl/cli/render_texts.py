@@ -51,8 +51,8 @@ def _fluency(sample: Sample) -> dict[str, str]:
     """The lm-score and the worst word with its nats, as they are shown."""
     if sample.fluency is None:
         return {}
-    score, word, nats = sample.fluency
-    return {"lm-score": f"{score:.2f}", "worst": f"{word} {nats:.1f}"}
+    found = sample.fluency
+    return {"lm-score": f"{found.lm_score:.2f}", "worst": f"{found.worst_word} {found.worst_nats:.1f}"}
 
 
 def _table(result: Generation) -> Table:

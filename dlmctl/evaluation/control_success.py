@@ -64,6 +64,7 @@ def evaluate_control(
             until=settings.until if used else None,
             candidates=settings.candidates if used else 1,
             rank_by=settings.rank_by,
+            second_scorer=settings.second_scorer,
             company=UNSCORED,
             progress=progress,
         )

@@ -17,6 +17,7 @@ from dlmctl.control.base import Control
 from dlmctl.errors import RecipeError, UserError, first_fault, nearest
 from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.presets import PRESETS, Chosen
+from dlmctl.recipe.recipe import RANK_BY_FLUENCY, SECOND_IDLE
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 
 S = TypeVar("S", bound=BaseModel)
@@ -24,7 +25,12 @@ Given = Mapping[str, Any] | None
 
 
 def read_rounds(
-    samples: Any, seed: Any, until: Until | Given, candidates: Any, rank_by: Criterion | Sequence[Criterion]
+    samples: Any,
+    seed: Any,
+    until: Until | Given,
+    candidates: Any,
+    rank_by: Criterion | Sequence[Criterion],
+    second_scorer: Any,
 ) -> Rounds:
     """The rounds that the arguments of ``generate`` ask for.
 
@@ -32,12 +38,16 @@ def read_rounds(
         UserError: one of them cannot be; the message says what would be right.
     """
     found = Until(max_rounds=1) if until is None else settings_from(until, Until(), "until")
+    criteria = read_criteria(rank_by)
+    if second_scorer is not None and "fluency" not in criteria:
+        raise UserError(SECOND_IDLE, where="second_scorer", remedy=RANK_BY_FLUENCY)
     return Rounds(
         sample_numbers(samples),
         whole("seed", seed, least=0),
         found,
         whole("candidates", candidates),
-        read_criteria(rank_by),
+        criteria,
+        second_scorer=None if second_scorer is None else str(second_scorer),
     )
 
 

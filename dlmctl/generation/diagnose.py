@@ -16,6 +16,7 @@ from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.metrics.lm_score import load_scorer
+from dlmctl.metrics.nats import load_causal
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
@@ -75,6 +76,9 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
             load_scorer(pretrained.folder / "scorer")
+        if recipe.second_scorer is not None:
+            with _faults_at(("second_scorer",), file):
+                load_causal(recipe.second_scorer)
     if recipe.until is not None and recipe.until.bounds_fluency:
         with _faults_at(("until",), file):
             load_scorer(pretrained.folder / "scorer")

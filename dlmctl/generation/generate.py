@@ -67,6 +67,7 @@ def draw_recipe(
         unique=recipe.unique,
         candidates=recipe.candidates,
         rank_by=recipe.rank_by,
+        second_scorer=recipe.second_scorer,
         batch_size=recipe.batch_size,
         device=recipe.device,
         company=company,
@@ -92,6 +93,7 @@ def generate(
     unique: bool = False,
     candidates: int = 1,
     rank_by: Criterion | Sequence[Criterion] = ("satisfaction",),
+    second_scorer: str | Path | None = None,
     batch_size: int = 64,
     deterministic: bool = False,
     device: str = "auto",
@@ -112,9 +114,9 @@ def generate(
         samples: how many texts, or the numbers of some of a run's; sets of parameters are dealt out to them by number.
         seed: each sample follows from the seed and its own number, but for the rounding of its batch.
         preset: what ``sampler`` and ``guidance`` are where they are not given; a dict of some settings is laid over it.
-        until, quota: draw again what is not good enough; until all pass and differ, e.g. ``{"attempts": 50}``.
-        unique: no text twice, and none of the training text where it is known.
+        until, quota, unique: draw again what is not good enough; until all pass and differ; what comes twice.
         candidates: texts drawn for each sample in each round; the best by ``rank_by`` is kept, see ``ranking``.
+        second_scorer: a causal language model of Hugging Face that ``fluency`` asks too, by folder or hub name.
         deterministic: each text alone on one thread of the CPU, and so to the last bit the same at any batch size.
         device: ``auto`` takes a GPU if there is one, but not where the texts are to be deterministic.
         company: what the samples share with others of a longer run.
@@ -125,12 +127,11 @@ def generate(
         UserError: a model, weights or device that is not there, or what the model cannot do or satisfy.
     """
     check_given(control, model, preset)
-    rounds = read_rounds(samples, seed, until, candidates, rank_by)
+    rounds = read_rounds(samples, seed, until, candidates, rank_by, second_scorer)
     traced = read_traced(trace, rounds.numbers)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
     rounds = with_company(rounds, control, pretrained, company, read_extent(quota, unique), until is None)
-    presets = settings_of(preset, pretrained.model.family)
-    chosen = read_settings(presets, sampler, guidance, deterministic=deterministic)
+    chosen = read_settings(settings_of(preset, pretrained.model.family), sampler, guidance, deterministic=deterministic)
     given = given or read_prompt(pretrained, label, source, prompt)
     plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given, traced, watch)
     return _generated(plan, rounds, device, Watching(progress, on_step))

@@ -12,6 +12,7 @@ import torch
 from dlmctl.checkpoint.control_weights import control_folders
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import offers, origin
 from dlmctl.control.user_files import named_in
 from dlmctl.generation.ranking import ranks_by_scorer
@@ -56,7 +57,7 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
             for name in names
             if (digest := _folder_digest(control_folders(pretrained.folder, pretrained.model, name)))
         },
-        "scorer": _folder_digest([pretrained.folder / "scorer"]) if _scorer_chooses(recipe) else None,
+        "scorer": _folder_digest(_scorers(recipe, pretrained)) if _scorer_chooses(recipe) else None,
         "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
         "files": {name: file_digest(named_file) for name, named_file in sorted(files_of(recipe).items())},
     }
@@ -68,6 +69,11 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
     names = [spec.name for spec in specs]
     names += [value for spec in specs for params in spec.params for value in params.values() if isinstance(value, str)]
     return {name: found.path for name in names if (found := named_in(name)) is not None and found.path.is_file()}
+
+
+def _scorers(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
+    second = [] if recipe.second_scorer is None else [resolve(recipe.second_scorer)]
+    return [pretrained.folder / "scorer", *second]
 
 
 def _scorer_chooses(recipe: Recipe) -> bool:

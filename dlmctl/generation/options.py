@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 from dlmctl.generation.prompts import Asked, Label
@@ -43,6 +44,7 @@ class Options(Traced, total=False):
     unique: bool
     candidates: int
     rank_by: Criterion | Sequence[Criterion]
+    second_scorer: str | Path | None
     batch_size: int
     deterministic: bool
     device: str

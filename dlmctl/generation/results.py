@@ -61,8 +61,11 @@ class Sample:
         target = {} if self.target is None else {"row": self.target.number, "columns": self.target.values}
         fluency = {}
         if self.fluency is not None:
-            score, word, nats = self.fluency
-            fluency = {"lm_score": round(score, 4), "worst_word": word, "worst_nats": round(nats, 4)}
+            fluency = {
+                "lm_score": round(self.fluency.lm_score, 4),
+                "worst_word": self.fluency.worst_word,
+                "worst_nats": round(self.fluency.worst_nats, 4),
+            }
         return {
             "index": self.index,
             **target,

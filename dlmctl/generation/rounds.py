@@ -17,8 +17,9 @@ from dlmctl.generation.ranking import ranks_by_scorer, satisfied, utilities
 from dlmctl.generation.repair import at_fault, repaired, with_fluency
 from dlmctl.generation.results import Sample
 from dlmctl.generation.trace import Trace
-from dlmctl.metrics.fluency import fluency_of
+from dlmctl.metrics.fluency import fluency_of, with_second
 from dlmctl.metrics.lm_score import Judge, load_scorer, scorer_of
+from dlmctl.metrics.nats import CausalLM, load_causal
 from dlmctl.recipe.settings import Criterion, Quota, Until
 from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan
@@ -35,6 +36,7 @@ class Rounds(NamedTuple):
         group: of a sample, those with which it shares the attempts of a quota; all share them if not given.
         distinct: what tells whether texts differ, where they are to.
         fluency: whether the texts kept are scored, wherever the model has a scorer.
+        second_scorer: the language model that ``fluency`` asks too, by folder or hub name.
     """
 
     numbers: Sequence[int]
@@ -46,6 +48,7 @@ class Rounds(NamedTuple):
     group: Callable[[int], int] | None = None
     distinct: Distinct | None = None
     fluency: bool = True
+    second_scorer: str | None = None
 
 
 class Watching(NamedTuple):
@@ -59,7 +62,7 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
     """The best text of each sample, after as many rounds of drawing as it takes.
 
     Raises:
-        ModelError: they are ranked or bounded by a scorer that the model does not have.
+        ModelError: they are ranked or bounded by a scorer that the model does not have, or that cannot be read.
         UserError: as ``draw_texts``.
     """
     if asked.until.repair:
@@ -68,9 +71,11 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
     chooses = chooses or ranks_by_scorer(asked.rank_by, asked.candidates, asked.until, asked.quota)
     folder = plan.pretrained.folder
     scorer = load_scorer(folder / "scorer") if chooses else scorer_of(folder) if asked.fluency else None
-    if scorer is not None:
-        scorer[0].to(plan.pretrained.model.embeddings.device)
-    drawing = _Drawing(plan, asked, watching, scorer, at_once=chooses)
+    second = load_causal(asked.second_scorer) if chooses and asked.second_scorer is not None else None
+    for network in [scorer and scorer[0], second and second.model]:
+        if network is not None:
+            network.to(plan.pretrained.model.embeddings.device)
+    drawing = _Drawing(plan, asked, watching, scorer, second, at_once=chooses)
     number = 0
     while open_samples := drawing.open(number):
         number += 1
@@ -92,6 +97,7 @@ class _Drawing:
     asked: Rounds
     watching: Watching
     scorer: Judge | None
+    second: CausalLM | None
     at_once: bool
     best: dict[int, Sample] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)
@@ -176,7 +182,8 @@ class _Drawing:
             parts = [checked(plan.control, batches, aside=checks_aside(plan.control, device))]
         for part in parts:
             made = [_sample(result, one) for result, one in part]
-            yield from made if self.scorer is None or not self.at_once else _scored(plan, self.scorer, made)
+            at_once = self.scorer if self.at_once else None
+            yield from made if at_once is None else _scored(plan, at_once, made, self.second)
 
     def _best(self, texts: list[Sample]) -> Sample:
         distinct = self.asked.distinct
@@ -220,7 +227,10 @@ def _sample(drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
     )
 
 
-def _scored(plan: Plan, scorer: Judge, samples: Sequence[Sample]) -> list[Sample]:
+def _scored(plan: Plan, scorer: Judge, samples: Sequence[Sample], second: CausalLM | None = None) -> list[Sample]:
     """The samples with their fluency, scored in one go."""
-    found = fluency_of(scorer, [sample.words for sample in samples], alone=plan.sampler.deterministic)
+    texts, alone = [sample.words for sample in samples], plan.sampler.deterministic
+    found = fluency_of(scorer, texts, alone=alone)
+    if second is not None:
+        found = with_second(found, second, texts, [sample.text for sample in samples], alone=alone)
     return [replace(sample, fluency=one) for sample, one in zip(samples, found, strict=True)]

@@ -4,6 +4,7 @@ language model, whose own tokens would make its figures comparable with no other
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,14 +57,46 @@ def nats_of(pretrained: Pretrained, scorer: str | Path | None = None) -> Nats | 
     if local.is_dir() and not any((local / name).exists() for name in TOKENIZERS):
         own = load_scorer(local)
         return Nats(PER_TOKEN, lambda texts: corpus_nats(own, texts))
-    return outside(str(scorer), pretrained.tokenizer.text)
+    other, natural = load_causal(str(scorer)), pretrained.tokenizer.text
+    return Nats(PER_WORD, lambda texts: _per_word(other, texts, [natural(words) for words in texts]))
 
 
-def outside(source: str, natural: Callable[[Sequence[str]], str]) -> Nats:
-    """The measure of a causal language model of Hugging Face; its code, if it has any, is not run.
+class CausalLM(NamedTuple):
+    """A causal language model of Hugging Face with its tokenizer."""
 
-    Args:
-        natural: words to the text as people write it, which is what the model reads.
+    model: Any
+    tokenizer: Any
+
+    @torch.no_grad()
+    def token_nats(self, texts: Sequence[str], batch: int = BATCH) -> list[list[float]]:
+        """-log p of each token of each text, as people write it, behind the model's own start.
+
+        Args:
+            batch: texts read at once.
+        """
+        start = self.tokenizer.bos_token_id
+        start = self.tokenizer.eos_token_id if start is None else start
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        rows = [row if start is None else [start, *row] for row in rows]
+        order = sorted((at for at, row in enumerate(rows) if len(row) > 1), key=lambda at: len(rows[at]))
+        found: list[list[float]] = [[] for _ in rows]
+        for first in range(0, len(order), batch):
+            some = order[first : first + batch]
+            most = max(len(rows[at]) for at in some)
+            padding = [most - len(rows[at]) for at in some]
+            device = self.model.device
+            ids = torch.tensor([rows[at] + [0] * more for at, more in zip(some, padding, strict=True)], device=device)
+            real = torch.tensor([[1] * (most - more) + [0] * more for more in padding], device=device)
+            logits = self.model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
+            nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double().tolist()
+            for at, row in zip(some, nats, strict=True):
+                found[at] = row[: len(rows[at]) - 1]
+        return found
+
+
+@lru_cache(maxsize=2)
+def load_causal(source: str) -> CausalLM:
+    """A causal language model of Hugging Face, by folder or hub name; its code, if it has any, is not run.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
@@ -78,26 +111,11 @@ def outside(source: str, natural: Callable[[Sequence[str]], str]) -> Nats:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         what = f"is no causal language model that can be read: {first_line(error)}."
         raise ModelError(what, where=source, remedy="Give a folder or hub name of one in safetensors.") from None
-    return Nats(PER_WORD, lambda texts: _per_word(model, tokenizer, texts, [natural(words) for words in texts]))
+    return CausalLM(model, tokenizer)
 
 
-@torch.no_grad()
-def _per_word(model: Any, tokenizer: Any, texts: Texts, natural: Sequence[str]) -> float:
-    """Nats of all tokens of all texts, each read behind the model's own start, over the number of their words."""
+def _per_word(other: CausalLM, texts: Texts, natural: Sequence[str]) -> float:
+    """Nats of all tokens of all texts over the number of their words."""
     if not any(texts):
         raise DataError("there are no words to score.")
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in natural]
-    rows = [row if start is None else [start, *row] for row in rows]
-    total = 0.0
-    for at in range(0, len(rows), BATCH):
-        some = [row for row in rows[at : at + BATCH] if len(row) > 1]
-        if not some:
-            continue
-        most = max(map(len, some))
-        ids = torch.tensor([row + [0] * (most - len(row)) for row in some], device=model.device)
-        real = torch.tensor([[1] * len(row) + [0] * (most - len(row)) for row in some], device=model.device)
-        logits = model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
-        nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        total += float((nats * real[:, 1:]).double().sum())
-    return total / sum(map(len, texts))
+    return sum(map(sum, other.token_nats(natural))) / sum(map(len, texts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StrictInt, field_validator, model_validator
@@ -36,6 +36,9 @@ Some = Annotated[list[Item], Field(min_length=1)]
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 
+# Said of a ``second_scorer`` that nothing would ask.
+SECOND_IDLE = "is asked by the criterion `fluency` alone, and nothing ranks by it."
+RANK_BY_FLUENCY = "Write `rank_by: [satisfaction, fluency]`, with some `candidates`."
 # The bundled model of everyday English.
 DEFAULT_MODEL = "everyday"
 
@@ -128,6 +131,13 @@ class Recipe(BaseModel):
         max_length=10,
         description="what makes a text the best: satisfaction of the controls, fluency, lm_score, worst_word, mbr",
     )
+    second_scorer: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="a causal language model of Hugging Face, by folder or hub name, that `fluency` in rank_by asks "
+        "beside the model's own scorer",
+    )
     batch_size: StrictInt = Field(64, ge=1, le=65_536, description="most samples in one batch")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
@@ -142,6 +152,12 @@ class Recipe(BaseModel):
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"device {device!r} cannot be used; use auto, cpu, cuda, cuda:1 or mps")
         return device
+
+    @model_validator(mode="after")
+    def _second_scorer_is_asked(self) -> Self:
+        if self.second_scorer is not None and "fluency" not in self.rank_by:
+            raise ValueError(f"second_scorer {SECOND_IDLE} {RANK_BY_FLUENCY}")
+        return self
 
     def control_specs(self) -> list[ControlSpec]:
         """The entries of ``controls`` taken apart.

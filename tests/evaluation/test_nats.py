@@ -9,9 +9,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from controls import Length
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.errors import DataError, ModelError
-from dlmctl.metrics.nats import PER_TOKEN, PER_WORD, nats_of
+from dlmctl.errors import DataError, ModelError, UserError
+from dlmctl.generation.generate import generate
+from dlmctl.generation.identity import identity
+from dlmctl.metrics.nats import PER_TOKEN, PER_WORD, load_causal, nats_of
+from dlmctl.recipe.load import read_recipe
 
 LETTERS = sorted(set("The pub is cheap."))
 
@@ -57,3 +61,38 @@ def test_what_is_no_model_is_named(tmp_path, outside_model):
         nats_of(from_pretrained("e2e"), tmp_path)
     with pytest.raises(DataError):
         nats_of(from_pretrained("e2e"), outside_model)([])
+
+
+def test_texts_read_together_have_the_nats_that_each_has_alone(outside_model):
+    other, texts = load_causal(str(outside_model)), ["The pub", "", "The pub is cheap.", "h"]
+    together = other.token_nats(texts)
+    assert [len(nats) for nats in together] == [len(text) for text in texts]
+    assert together == [pytest.approx(nats) for nats in other.token_nats(texts, 1)]
+
+
+def test_a_second_scorer_chooses_among_the_drafts(outside_model):
+    """Letters are equally likely under it, so the nats that it gives count them: a text of fewer is preferred."""
+    asked = {"model": "everyday", "samples": 4, "candidates": 6, "rank_by": ["fluency"], "seed": 5, "device": "cpu"}
+    alone, both = (generate(Length(words=5), **asked, second_scorer=second).samples for second in (None, outside_model))
+    for sample in both:
+        letters = (len(sample.text) - 1) * math.log(1 + len(LETTERS))
+        assert sample.fluency.second_nats == pytest.approx(letters / 6, rel=1e-5)
+    assert [sample.text for sample in alone] != [sample.text for sample in both]
+    assert sum(len(sample.text) for sample in both) < sum(len(sample.text) for sample in alone)
+    assert all(sample.fluency.second_nats is None for sample in alone)
+
+
+def test_a_second_scorer_that_nothing_asks_is_refused(outside_model):
+    with pytest.raises(UserError, match=r"second_scorer.*`fluency` alone"):
+        generate(model="e2e", samples=1, second_scorer=outside_model)
+    with pytest.raises(UserError, match=r"mine.yaml.*second_scorer.*`fluency` alone"):
+        read_recipe("second_scorer: some/model\n", "mine.yaml")
+
+
+def test_a_run_is_told_from_one_with_another_second_scorer(outside_model):
+    text = "model: e2e\ncandidates: 2\nrank_by: [fluency]\n"
+    scorers = [
+        identity(read_recipe(text, "mine.yaml", more)[0], from_pretrained("e2e"))["scorer"]
+        for more in ([], [f"second_scorer={outside_model}"])
+    ]
+    assert len(set(scorers)) == 2
