@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, WithJsonSchema, field_validator
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check
 from dlmctl.control.user_files import load_named, named_in
 from dlmctl.errors import UserError
 from dlmctl.text.spelling import detokenize

@@ -70,11 +70,10 @@ class Classifier(Control[ClassifierParams]):
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
         return load_labels(JudgedLabels, type(self), self.model, params.name)
 
-    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
+    def lengths(self, params: ClassifierParams, most: int) -> Sequence[float]:
         """Those of texts that have the label."""
-        params = self.dealt(sample)
         if params.model is not None:
-            return None
+            return ()
         return self._labels(params).lengths_of(params.label, self.model.model.config.sentence_lengths, most)
 
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:

@@ -85,7 +85,7 @@ class JudgedLabels(TextLabels):
         lengths = {str(label): [max(0, int(count)) for count in of] for label, of in saved.get("lengths", {}).items()}
         return replace(super().from_json(saved), judge=NgramJudge.from_json(saved["judge"]), lengths=lengths)
 
-    def lengths_of(self, label: Value, own: Sequence[int], most: int) -> list[float] | None:
+    def lengths_of(self, label: Value, own: Sequence[int], most: int) -> list[float]:
         """How often texts of a label have 0 to ``most`` words, none that the model itself does not write.
 
         Args:
@@ -93,11 +93,10 @@ class JudgedLabels(TextLabels):
         """
         counts = self.lengths.get(self.known[self.number(label)])
         if counts is None:
-            return None
+            return []
         share = OWN_TEXTS / max(1, sum(own))
         pairs = zip_longest(own[: most + 1], counts[: len(own)], fillvalue=0)
-        found = [of_label + share * of_model if of_model else 0.0 for of_model, of_label in pairs]
-        return found if any(found) else None
+        return [of_label + share * of_model if of_model else 0.0 for of_model, of_label in pairs]
 
     def verdict(self, label: Value, words: Sequence[str]) -> Check:
         """The judge's verdict on a text, and the words that it was told by."""

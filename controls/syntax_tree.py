@@ -240,13 +240,11 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
         self.shapes = shapes_beside(evidence_file(model, self.name, SHAPES_FILE))
         self.only_trees = all(one.tree is not None for one in self.sets)
 
-    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
+    def lengths(self, params: SyntaxTreeParams, most: int) -> Sequence[float]:
         """Those of texts that have the spans asked for; a tree has its own number of words."""
-        params = self.dealt(sample)
         if self.shapes is None or params.tree is not None:
-            return None
-        found = _lengths(self.shapes, tuple(sorted(params.wanted)), most)
-        return found if any(found) else None
+            return ()
+        return _lengths(self.shapes, tuple(sorted(params.wanted)), most)
 
     def under_not(self) -> Control[SyntaxTreeParams]:
         """Under ``not`` the spans alone are unwanted; what crosses them would be one way out, and the easiest."""

@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.checkpoint.pretrained import save_pretrained as save_pretrained
     from dlmctl.control.base import All as All
     from dlmctl.control.base import AnyOf as AnyOf
-    from dlmctl.control.base import Check as Check
     from dlmctl.control.base import Control as Control
     from dlmctl.control.base import ControlParams as ControlParams
-    from dlmctl.control.base import Mark as Mark
     from dlmctl.control.base import Not as Not
+    from dlmctl.control.check import Check as Check
+    from dlmctl.control.check import Mark as Mark
     from dlmctl.control.classifier import guide as guide
     from dlmctl.control.field_labels import FieldLabels as FieldLabels
     from dlmctl.control.labels import LabelledText as LabelledText
@@ -63,7 +63,7 @@ _PUBLIC = {
     "All": "control.base",
     "AnyOf": "control.base",
     "BatchContext": "control.state",
-    "Check": "control.base",
+    "Check": "control.check",
     "Control": "control.base",
     "ControlParams": "control.base",
     "ControlState": "control.state",
@@ -76,7 +76,7 @@ _PUBLIC = {
     "LabelledText": "control.labels",
     "Labels": "control.labels",
     "LogitsControl": "sampling.logits_control",
-    "Mark": "control.base",
+    "Mark": "control.check",
     "Model": "generation.model",
     "ModelError": "errors",
     "Not": "control.base",

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from dlmctl.control.base import Check
+from dlmctl.control.check import Check
 from dlmctl.datasets.target_table import open_table, table_of
 from dlmctl.errors import UserError
 from dlmctl.generation import output

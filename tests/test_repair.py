@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.generation.generate import generate
 from dlmctl.generation.repair import at_fault, opened_places, unlikely_place

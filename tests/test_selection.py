@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.control.base import Check, Control, ControlParams
-from dlmctl.control.check import mean_score
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check, mean_score
 from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.ranking import mean_bleu, satisfied, utilities

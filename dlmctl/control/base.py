@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from dlmctl.control.check import Check as Check
-from dlmctl.control.check import Mark as Mark
-from dlmctl.control.check import is_range, joined, numbered, settled, turned_round
+from dlmctl.control.check import Check, is_range, joined, numbered, settled, turned_round
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
 from dlmctl.control.shorthand import by_name
 from dlmctl.control.state import BatchContext, P
@@ -61,9 +59,8 @@ class Control(Generic[P]):
     @classmethod
     def each(cls, params: Sequence[P]) -> Control[P]:
         """One control whose sample i has ``params[i]``; they are dealt out in turn where there are more samples."""
-        first, *others = params
-        made = cls(**first.model_dump(exclude_unset=True))
-        made.sets = (first, *others)
+        made = cls(**params[0].model_dump(exclude_unset=True))
+        made.sets = tuple(params)
         return made
 
     # What an author gives: each for one text and its parameters.
@@ -74,6 +71,10 @@ class Control(Generic[P]):
         Asked with this, the number is settled before the first step and START, END and PAD are pinned accordingly.
         """
         return None
+
+    def lengths(self, params: P, most: int) -> Sequence[float]:
+        """How often texts with what is asked have 0 to ``most`` words; empty, or all 0, where nothing is known."""
+        return ()
 
     def attach(self, model: Pretrained) -> None:
         """Load what the check needs from beside the model. Called once, before anything is drawn.
@@ -146,7 +147,9 @@ class Control(Generic[P]):
         return found
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
-        """How often texts with what a sample asks have 0 to ``most`` words; None to go by the model's own numbers."""
+        """The ``lengths`` of a sample; None to go by the model's own numbers. Raises as ``range_of``."""
+        found = self._asked("lengths", lambda: [float(one) for one in self.lengths(self.dealt(sample), most)])
+        return found if any(found) else None
 
     def load_from(self, model: Pretrained) -> None:
         """``attach``, of which a fault of the author's code is a UserError too."""
@@ -240,9 +243,6 @@ class Composite(Control[ControlParams]):
         for part in self.parts:
             if not isinstance(part, Control):
                 raise UserError(f"{part!r} is not a control.", remedy='A control is an object such as Contains("pub").')
-
-    def range_of(self, sample: int) -> tuple[int, int] | None:
-        return None
 
     def attach(self, model: Pretrained) -> None:
         for part in self.parts:

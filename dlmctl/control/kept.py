@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from dlmctl.control.allowed import only_words
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 

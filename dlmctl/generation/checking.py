@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
-from dlmctl.control.base import Check, Control, check_all
+from dlmctl.control.base import Control, check_all
+from dlmctl.control.check import Check
 from dlmctl.sampling.draw import Drawn
 
 Checks = Mapping[str, Check]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import blake2b
 
-from dlmctl.control.base import Check
+from dlmctl.control.check import Check
 from dlmctl.datasets.known_texts import KnownTexts
 from dlmctl.generation.results import Sample
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from dlmctl.control.base import Check
+from dlmctl.control.check import Check
 from dlmctl.datasets.target_table import Row
 from dlmctl.errors import readable
 from dlmctl.generation.frames import as_dataset, as_frame

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
-from dlmctl.control.base import Check
+from dlmctl.control.check import Check
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.checking import Batches, checked, checks_aside
 from dlmctl.generation.distinct import LABEL, Distinct

@@ -101,7 +101,7 @@ def test_the_mark_of_a_text_that_does_not_pass_is_explained(capsys):
     import numpy as np
 
     from dlmctl.cli.render_texts import print_generation
-    from dlmctl.control.base import Check
+    from dlmctl.control.check import Check
     from dlmctl.generation.results import Generation, Sample
 
     for passed, said in ((False, True), (True, False)):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.control.base import All, AnyOf, Check, Control, ControlParams, Not, check_all, ready_all
+from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not, check_all, ready_all
+from dlmctl.control.check import Check
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
@@ -116,6 +117,13 @@ def test_checks_combine(control, passed):
 
 def test_all_gathers_the_places_at_fault():
     assert (B & A & B)(["c"]).where == (1, 2)
+
+
+def test_lengths_are_those_of_the_first_that_knows_any(monkeypatch):
+    monkeypatch.setattr(Has, "lengths", lambda self, params, most: {"a": (), "bb": (0, 0)}.get(params.word, (0, 2)))
+    assert A.lengths_of(0, 1) is B.lengths_of(0, 1) is (A & B).lengths_of(0, 1) is None
+    assert (A & B & Has(word="c")).lengths_of(0, 1) == [0, 2]
+    assert (A | Has(word="c")).lengths_of(0, 1) is None
 
 
 def test_word_ranges_overlap():

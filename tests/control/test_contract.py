@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from controls.length import Length
-from dlmctl.control.base import Check, Control, ControlParams, Mark
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check, Mark
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
@@ -81,6 +82,7 @@ BATCH = BatchContext(None, None, None, [Draw(0, 0)], [Layout(8, None)])
 ASKED = {
     "attach": lambda control: (control & Letters()).load_from(None),
     "word_range": lambda control: control.range_of(0),
+    "lengths": lambda control: control.lengths_of(0, 3),
     "prepare": lambda control: control.ready(BATCH),
     "check": lambda control: control(["a"]),
 }

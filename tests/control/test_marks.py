@@ -7,7 +7,8 @@ import pytest
 from controls import Avoid, Contains, Infill, Lexicon, Pattern, Pos, SyntaxTree
 from controls.ngrams import NgramJudge
 from controls.wordings import span_of
-from dlmctl.control.base import Check, Control, Mark
+from dlmctl.control.base import Control
+from dlmctl.control.check import Check, Mark
 
 WORDS = "the old baker sells warm bread .".split()
 

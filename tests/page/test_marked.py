@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dlmctl.control.base import Mark
+from dlmctl.control.check import Mark
 from dlmctl.generation.page.marked import rows_of, text_html
 
 WORDS = ["The", "family", "-", "friendly", "pub", "isn", "'t", "cheap", "."]

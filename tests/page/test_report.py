@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlmctl.control.base import Check, Mark
+from dlmctl.control.check import Check, Mark
 from dlmctl.errors import UserError
 from dlmctl.generation.page.figures import Distribution, curve
 from dlmctl.generation.page.report import MOST_TEXTS, check_page, report_html, write_report

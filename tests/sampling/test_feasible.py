@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
 from dlmctl.errors import RecipeError
 from dlmctl.generation.generate import generate

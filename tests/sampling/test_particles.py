@@ -7,7 +7,8 @@ import torch
 
 from controls import Contains, Length
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
 from dlmctl.errors import RecipeError
 from dlmctl.generation.generate import generate

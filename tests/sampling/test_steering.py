@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Check, Control, ControlParams
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import RecipeError

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from dlmctl.control.base import Mark
+from dlmctl.control.check import Mark
 from dlmctl.text.spelling import plain
 
 # Rows below the words, and characters of a label: beyond these nobody reads them.

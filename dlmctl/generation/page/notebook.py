@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from dlmctl.control.base import Check
+from dlmctl.control.check import Check
 from dlmctl.errors import readable
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.page.steps import steps_html

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from dlmctl.control.base import Mark
+from dlmctl.control.check import Mark
 from dlmctl.errors import DataError, brief, first_fault
 from dlmctl.generation.results import Generation
 from dlmctl.generation.shards import saved_run
