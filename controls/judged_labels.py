@@ -47,10 +47,15 @@ class JudgedLabels(TextLabels):
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
-        found = super().from_data(data)
-        texts, classes = zip(*found.labelled(data), strict=True)
+        return cls._learned(data, data)
+
+    @classmethod
+    def _learned(cls, check: LabelledText, guide: LabelledText) -> Self:
+        """The labels and their judge from some texts, how long texts of each are from those of the guide."""
+        found = super().from_data(check)
+        texts, classes = zip(*found.labelled(check), strict=True)
         judge = NgramJudge.fit(texts, classes, len(found.known))
-        return replace(found, judge=judge, lengths=found.counted_lengths(data))
+        return replace(found, judge=judge, lengths=found.counted_lengths(guide))
 
     def counted_lengths(self, data: LabelledText) -> dict[str, list[int]]:
         """How many texts of each label have 0 words and more."""
@@ -64,8 +69,7 @@ class JudgedLabels(TextLabels):
         guide, check = data.halves()
         if not guide.sentences or not check.sentences:
             raise DataError("a guide and a judge need different texts, and there are too few.", where="--data")
-        found = cls.from_data(check)
-        found = replace(found, lengths=found.counted_lengths(guide))
+        found = cls._learned(check, guide)
         return found, {BAG_FILE: found.bag(guide, vocabulary)}
 
     def asks(self, data: LabelledText) -> list[list[Ask]]:
