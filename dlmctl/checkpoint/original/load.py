@@ -12,7 +12,7 @@ from dlmctl.checkpoint.original.arguments import ARGUMENTS, read_arguments, read
 from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
 from dlmctl.checkpoint.resolve import ORIGINAL_WEIGHTS
 from dlmctl.checkpoint.torch_files import read_torch_weights
-from dlmctl.checkpoint.weights import give_memory, require_numbers, without_memory
+from dlmctl.checkpoint.weights import require_numbers, take_over, without_memory
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import DataError, ModelError, brief, first_fault
 from dlmctl.text.tokenizer import WordTokenizer
@@ -51,9 +51,7 @@ def load_original(folder: str | Path) -> tuple[DiffusionLM, WordTokenizer]:
         )
     with without_memory():  # memory only for sizes that are those of the weights
         model = DiffusionLM(config)
-    state = convert(weights, model, path)
-    give_memory(model)
-    model.load_state_dict(state)
+    take_over(model, convert(weights, model, path))
     return model.eval(), tokenizer
 
 
