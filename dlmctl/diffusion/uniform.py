@@ -11,7 +11,7 @@ from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from dlmctl.diffusion.absorbing import Absorbing, with_certain
@@ -34,6 +34,11 @@ class UniformConfig(MaskedConfig):
     """As ``MaskedConfig``, and what is no word."""
 
     special: list[int] = Field(min_length=1, max_length=4, description="what noise never writes: START, END, UNK, PAD")
+
+    @field_validator("special")
+    @classmethod
+    def _in_order(cls, special: list[int]) -> list[int]:
+        return sorted(set(special))
 
 
 class UniformLM(MaskedLM):
@@ -84,12 +89,12 @@ class UniformLM(MaskedLM):
     @property
     def words(self) -> int:
         """How many words there are."""
-        return self.config.vocab_size - len(set(self.config.special))
+        return self.config.vocab_size - len(self.config.special)
 
     def random_words(self, uniform: Tensor) -> Tensor:
         """Words drawn evenly, by ``uniform`` numbers in [0, 1) of any shape."""
         found = (uniform * self.words).long().clamp(max=self.words - 1)
-        for special in sorted(set(self.config.special)):
+        for special in self.config.special:
             found = found + (found >= special)
         return found
 

@@ -30,7 +30,7 @@ def tiny_uniform(tokenizer=TOKENIZER, **changes) -> UniformLM:
     masked = tiny_masked(**changes)
     torch.manual_seed(1)
     settings = {**masked.config.model_dump(), "family": "uniform", "vocab_size": len(tokenizer)}
-    return UniformLM(UniformConfig(**settings, special=[0, 1, 2, 3])).eval()
+    return UniformLM(UniformConfig(**settings, special=[3, 0, 2, 1])).eval()
 
 
 @pytest.fixture(scope="module")
