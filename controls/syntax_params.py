@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
 
@@ -40,13 +39,7 @@ class SpanParams(BaseModel):
 
 
 class SyntaxTreeParams(ControlParams):
-    """What a recipe says of syntax: ``tree`` or ``spans``.
-
-    Attributes:
-        apart: whether guidance by spans is also about those that would cross them.
-    """
-
-    apart: ClassVar[bool] = True
+    """What a recipe says of syntax: ``tree`` or ``spans``."""
 
     tree: str | None = Field(
         None,
@@ -108,12 +101,6 @@ class SyntaxTreeParams(ControlParams):
         if self.tree is not None:
             return sizes_of(self.tree)[1]
         return 1 + max(span.end for span in self.wanted)
-
-
-class BareSyntax(SyntaxTreeParams):
-    """The same without what would cross its spans."""
-
-    apart: ClassVar[bool] = False
 
 
 def require_labels(labels: Iterable[str], known: Collection[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from dlmctl import (
     BatchContext,
     Check,
-    Control,
     ControlState,
     Energy,
     LabelledText,
@@ -47,7 +45,7 @@ from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 from .phrases import WordControl
 from .syntax_evidence import LEAVES_FILE, SHAPES_FILE, by_evidence, count_syntax, features_of
-from .syntax_params import BareSyntax, SpanParams, SyntaxTreeParams, require_labels
+from .syntax_params import SpanParams, SyntaxTreeParams, require_labels
 from .syntax_shapes import Shapes, shapes_beside
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
@@ -218,8 +216,7 @@ def _cells(params: SyntaxTreeParams, labels: SpanLabels, words: int) -> list[tup
     wanted = {(start, end): labels.names.index(label) for start, end, label in params.wanted}
     if params.tree is None:
         asked = [(*cell, label, SPAN_WEIGHT) for cell, label in wanted.items()]
-        across = _crossing(tuple(wanted), words) if params.apart else []
-        return [*asked, *((*cell, 0, CROSSING) for cell in across)]
+        return [*asked, *((*cell, 0, CROSSING) for cell in _crossing(tuple(wanted), words))]
     return [(*cell, wanted.get(cell, 0), 1) for cell in _cells_of(params.words)]
 
 
@@ -245,12 +242,6 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
         if self.shapes is None or params.tree is not None:
             return ()
         return _lengths(self.shapes, tuple(sorted(params.wanted)), most)
-
-    def under_not(self) -> Control[SyntaxTreeParams]:
-        """Under ``not`` the spans alone are unwanted; what crosses them would be one way out, and the easiest."""
-        bare = copy.copy(self)
-        bare.sets = tuple(BareSyntax.model_validate(one.model_dump()) for one in self.sets)
-        return bare
 
     def prepare(self, batch: BatchContext[SyntaxTreeParams]) -> Prepared:
         found = guide(self, batch, batch.params)
