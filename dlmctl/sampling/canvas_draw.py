@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.canvas import CanvasLM, Uniform
 from dlmctl.diffusion.layout import stacked
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.device import networks_in
-from dlmctl.sampling.plan import Finished, Plan, Preparing
+from dlmctl.sampling.plan import Finished, Job
 from dlmctl.sampling.steering import Steered
-from dlmctl.sampling.trace import Recorder
-from dlmctl.sampling.walk import OnStep, walk
+from dlmctl.sampling.walk import walk
 
 
 @torch.no_grad()
-def draw_canvas(
-    plan: Plan,
-    batch: Batch,
-    control: PreparedAll | None,
-    prepare: Preparing,
-    watch: OnStep,
-    recorder: Recorder | None = None,
-) -> Finished:
+def draw_canvas(job: Job) -> Finished:
     """The token ids of a batch, whose prompts are of one length, so that nothing has to be filled up.
-
-    Args:
-        control: prepared for the batch; recorder: notes down some of its rows.
 
     Raises:
         RecipeError: a sampler or particles are asked for, which a canvas has not.
     """
+    plan, batch, control, _, watch, recorder = job
     model, tokenizer = plan.pretrained.model, plan.pretrained.tokenizer
     assert isinstance(model, CanvasLM)
     require_own(plan.sampler)

@@ -30,7 +30,7 @@ from dlmctl.sampling.graphs import recordable
 from dlmctl.sampling.latent_draw import draw_latent, latent_sampler
 from dlmctl.sampling.masked_draw import draw_masked, sampler_name
 from dlmctl.sampling.particles import expanded
-from dlmctl.sampling.plan import DrawBatch, Plan
+from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.token_layout import counted, lay_out_tokens
 from dlmctl.sampling.trace import Frame, Recorder
@@ -248,7 +248,8 @@ def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: On
     family = DRAWS[plan.pretrained.model.family]
     recorder = _recorder(plan, batch)
     with recordable(plan.pretrained.model.embeddings.device):
-        ids, problems, nats = family.batch(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
+        job = Job(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
+        ids, problems, nats = family.batch(job)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
     rows = ids.tolist()

@@ -21,9 +21,8 @@ from dlmctl.sampling.early_exit import EarlyExit, exit_from
 from dlmctl.sampling.graphs import pays
 from dlmctl.sampling.latent_steering import LatentSteered
 from dlmctl.sampling.particles import particles_for, require_noise
-from dlmctl.sampling.plan import Finished, Plan, Preparing
+from dlmctl.sampling.plan import Finished, Job, Plan
 from dlmctl.sampling.prompted import ClassifierFree
-from dlmctl.sampling.trace import Recorder
 from dlmctl.sampling.walk import OnStep, walk
 
 # Where a recipe leaves the number to the model.
@@ -31,20 +30,9 @@ DEFAULT_STEPS = 50
 
 
 @torch.no_grad()
-def draw_latent(
-    plan: Plan,
-    batch: Batch,
-    control: PreparedAll | None,
-    prepare: Preparing,
-    watch: OnStep,
-    recorder: Recorder | None = None,
-) -> Finished:
-    """The word ids of a batch.
-
-    Args:
-        control: prepared for the batch; ``prepare`` prepares it for the rows that are left when others are done.
-        recorder: notes down some of its rows.
-    """
+def draw_latent(job: Job) -> Finished:
+    """The word ids of a batch."""
+    plan, batch, control, prepare, watch, recorder = job
     sampler, model = plan.sampler, plan.pretrained.latent
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], sampler.top_p, [layout.positions for _, layout in batch])

@@ -21,34 +21,24 @@ from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.graphs import pays
 from dlmctl.sampling.open_places import OpenSteered, each_place_alone
 from dlmctl.sampling.particles import particles_for
-from dlmctl.sampling.plan import Finished, Plan, Preparing
+from dlmctl.sampling.plan import Finished, Job, Plan
 from dlmctl.sampling.steering import Steered, weighted_sum
-from dlmctl.sampling.trace import Recorder
-from dlmctl.sampling.walk import OnStep, walk
+from dlmctl.sampling.walk import walk
 from dlmctl.text.tokenizer import Tokenizer
 
 KINDS: dict[str, type[Absorbing]] = {"masked": Absorbing, "tokens": Absorbing, "uniform": UniformWalk}
 
 
 @torch.no_grad()
-def draw_masked(
-    plan: Plan,
-    batch: Batch,
-    control: PreparedAll | None,
-    prepare: Preparing,
-    watch: OnStep,
-    recorder: Recorder | None = None,
-) -> Finished:
+def draw_masked(job: Job) -> Finished:
     """The token ids of a batch. With ``sampler.steps`` not given, each step writes one token of each text.
 
     Where the controls leave one word it stands from the start: the others are written around it, and it takes no step.
 
-    Args:
-        control: prepared for the batch; recorder: notes down some of its rows.
-
     Raises:
         RecipeError: the sampler is of another family, or has fewer steps than blocks.
     """
+    plan, batch, control, _, watch, recorder = job
     model, sampler = plan.pretrained.masked, plan.sampler
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -47,23 +47,21 @@ Preparing = Callable[[Batch], PreparedAll | None]
 """Prepares the controls of a plan for some rows."""
 
 
-class DrawBatch(Protocol):
-    """Draws a batch as its family does.
+class Job(NamedTuple):
+    """One batch to draw.
 
-    Args:
+    Attributes:
         control: prepared for the batch; ``prepare`` prepares it for the rows that are left when others are done.
         watch: sees every step; ``recorder`` notes down some of the rows.
-
-    Raises:
-        RecipeError: the settings of the sampler are for another family, or do not fit the batch.
     """
 
-    def __call__(
-        self,
-        plan: Plan,
-        batch: Batch,
-        control: PreparedAll | None,
-        prepare: Preparing,
-        watch: OnStep,
-        recorder: Recorder | None = None,
-    ) -> Finished: ...
+    plan: Plan
+    batch: Batch
+    control: PreparedAll | None
+    prepare: Preparing
+    watch: OnStep
+    recorder: Recorder | None
+
+
+DrawBatch = Callable[[Job], Finished]
+"""Draws a batch as its family does. Raises a RecipeError where the settings of the sampler do not fit the batch."""
