@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
@@ -47,15 +48,24 @@ MASKED = {name: control for name, control in CONTROLS.items() if name != "semant
 }
 
 
-def as_on_a_gpu() -> None:
-    """Take the ways of a GPU from now on: there calls count, and here what a cache holds and what must be computed."""
-    noise.MOST_AHEAD_CPU, scan.MOST_CPU, absorbing.PIECE_CPU = noise.MOST_AHEAD, scan.MOST, None
+# What a GPU does otherwise, as there calls count, and on a CPU what a cache holds and what must be computed: of each
+# module the constant of CPUs, and what stands for it on a GPU.
+ON_A_GPU: list[tuple[ModuleType, str, int | None]] = [
+    (noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD),
+    (scan, "MOST_CPU", scan.MOST),
+    (absorbing, "PIECE_CPU", None),
+]
 
 
-def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int) -> Calls:
-    """The calls of the steps of one batch, none of whose texts leaves it; what is prepared for it is left out."""
+def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int, **changes: Any) -> Calls:
+    """The calls of the steps of one batch, none of whose texts leaves it; what is prepared for it is left out.
+
+    Args:
+        changes: of the sampler's settings.
+    """
     chosen = settings_of("fast", pretrained.model.family)
-    sampler = chosen.sampler.model_copy(update={"steps": steps, "precision": "fp32", "patience": 1.0, "compile": False})
+    fixed = {"steps": steps, "precision": "fp32", "patience": 1.0, "compile": False}
+    sampler = chosen.sampler.model_copy(update=fixed | changes)
     if control is not None:
         control.load_from(pretrained)
     counter = CallCounter()
@@ -85,7 +95,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.ways == "gpu":
-        as_on_a_gpu()
+        for module, name, value in ON_A_GPU:
+            setattr(module, name, value)
     models = {"e2e": CONTROLS} | ({given.masked: MASKED} if given.masked else {})
     rows = []
     print(

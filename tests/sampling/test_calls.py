@@ -3,15 +3,13 @@
 import pytest
 import torch
 
+from benchmarks.calls import ON_A_GPU, counted
 from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.automata import scan
-from dlmctl.diffusion import absorbing, noise
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.evaluation.calls import CallCounter
 from dlmctl.recipe.presets import settings_of
-from dlmctl.sampling.draw import draw_texts
 from dlmctl.sampling.plan import Plan
 
 STEPS = 4
@@ -43,33 +41,15 @@ def e2e():
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """As much at once as on a GPU, of noise and of words: there the calls count, here the cache and the sums."""
-    monkeypatch.setattr(noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD)
-    monkeypatch.setattr(absorbing, "PIECE_CPU", None)
-    monkeypatch.setattr(scan, "MOST_CPU", scan.MOST)
-
-
-def counted(pretrained, control, texts, family="gaussian", **changes):
-    """The calls of all steps but the first, which follows on what is made once for the batch."""
-    chosen = settings_of("fast", family)
-    sampler = chosen.sampler.model_copy(update={"steps": STEPS, "patience": 1.0, "precision": "fp32", **changes})
-    counter = CallCounter()
-    counter.paused = True
-
-    def watch(step):
-        counter.paused = step.number in (step.steps - 1, -1)
-        counter.calls.steps += step.number > 0
-
-    plan = Plan(pretrained, control, sampler, chosen.guidance, texts)
-    with counter.counting() as calls:
-        list(draw_texts(plan, [Draw(0, sample) for sample in range(texts)], on_step=watch))
-    return calls
+    """As much at once as on a GPU, of noise and of words."""
+    for way in ON_A_GPU:
+        monkeypatch.setattr(*way)
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("name", CONTROLS)
 def test_many_texts_take_the_calls_of_few_and_nothing_is_read_back(e2e, name):
-    few, many = (counted(e2e, CONTROLS[name], texts) for texts in ((8, 64) if name in HELD else (2, 16)))
+    few, many = (counted(e2e, CONTROLS[name], texts, STEPS) for texts in ((8, 64) if name in HELD else (2, 16)))
     assert few.names == many.names
     assert (few.network, few.backward) == (many.network, many.backward)
     assert few.network + few.other > 0
@@ -81,7 +61,9 @@ def test_many_texts_take_the_calls_of_few_and_nothing_is_read_back(e2e, name):
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_long_texts_take_the_calls_of_short_ones(e2e):
     """Up to the next power of 2, with which they grow by a dozen."""
-    short, longer, longest = (counted(e2e, Contains("riverside", "cheap pub") & Length(n), 8) for n in (17, 31, 62))
+    short, longer, longest = (
+        counted(e2e, Contains("riverside", "cheap pub") & Length(n), 8, STEPS) for n in (17, 31, 62)
+    )
     assert short.names == longer.names
     assert 0 < longest.a_step()["other"] - short.a_step()["other"] <= 12
     assert longest.a_step()["other"] <= MOST
@@ -94,14 +76,14 @@ def test_so_it_is_with_masked_models(tokenizer, sampler):
     config = MaskedConfig(vocab_size=len(tokenizer), length=16, denoiser=sizes, sentence_lengths=[0] * 8 + [1])
     torch.manual_seed(0)
     model = Pretrained(MaskedLM(config).eval(), tokenizer, from_pretrained("e2e").folder)
-    few, many = (counted(model, NINE, texts, "masked", name=sampler) for texts in (2, 16))
+    few, many = (counted(model, NINE, texts, STEPS, name=sampler) for texts in (2, 16))
     assert few.names == many.names
     assert many.waits == many.made == 0
 
 
 def test_early_exit_asks_for_one_small_tensor(e2e):
     """On a CPU at every step; ``READ_EVERY`` steps apart on a GPU."""
-    calls = counted(e2e, NINE, 4, patience=0.25)
+    calls = counted(e2e, NINE, 4, STEPS, patience=0.25)
     assert calls.names["waits: tolist"] > 0
     assert calls.waits == calls.names["waits: tolist"] <= STEPS
 
