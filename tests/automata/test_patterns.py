@@ -55,7 +55,8 @@ def random_pattern(rng, depth):
         name = rng.choice(list(MEMBERS))
         return f"<{name}>", f"[{''.join(LETTER[word] for word in MEMBERS[name])}]"
     if kind == "repeat":
-        (item, letters), times = random_pattern(rng, depth - 1), rng.choice(["*", "+", "?", "{2}", "{1,2}", "{2,}"])
+        item, letters = random_pattern(rng, depth - 1)
+        times = rng.choice(["*", "+", "?", "{2}", "{1,2}", "{2,}", "{0,3}"])
         return f"({item}){times}", f"(?:{letters}){times}"
     items = [random_pattern(rng, depth - 1) for _ in range(rng.randint(2, 3))]
     between = ("|", "|") if kind == "choice" else (" ", "")
@@ -143,6 +144,16 @@ def test_a_pattern_that_needs_too_many_states_is_refused():
     # Whether the 13th word from the end is "pub" takes 2^13 states.
     with pytest.raises(TooLarge, match=str(MAX_STATES)):
         dfa("<any>* pub <any>{12}")
+
+
+def test_several_blanks_take_states_for_their_places_not_for_every_choice_of_them():
+    assert len(dfa("Anna <any>{0,12} pub <any>{0,12} river <any>{0,12} .").table) < MAX_STATES / 2
+    rng, blanks = random.Random(3), parse("Anna (<any>{0,4} pub){2} <any>{1,3} .", split_words)
+    automaton = pattern(blanks, ALPHABET)
+    texts = [["Anna", *rng.choices(["pub", "river", "."], k=rng.randint(3, 13)), "."] for _ in range(500)]
+    found = [accepts(automaton, text) for text in texts]
+    assert found == [match(blanks, tuple(text))[0] for text in texts]
+    assert 50 < sum(found) < 450
 
 
 def test_automata_are_minimal():

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 
 from dlmctl.control.automata.dfa import DEAD, Bools, Ints, TooLarge, require_size
 from dlmctl.control.automata.syntax import Chain, Choice, Literal, Node, Repeat, WordClass
 
-# Of the subset construction, in (state, class) pairs looked at.
+# Of the subset construction, in (state, class) pairs and states looked at.
 MAX_WORK = 4_000_000
 
 
 class _Nfa:
-    """States with steps that read a word, and steps that read none (Thompson 1968)."""
+    """States with steps that read a word, and steps that read none (Thompson 1968).
+
+    Attributes:
+        stronger: of each state, as bits of a number, states from which every text can go on that can from this one.
+    """
 
     def __init__(self) -> None:
         self.silent: list[list[int]] = []
         self.reading: list[tuple[Literal | WordClass, int] | None] = []
+        self.stronger: list[int] = []
 
     def state(self) -> int:
         self.silent.append([])
         self.reading.append(None)
+        self.stronger.append(0)
         return len(self.silent) - 1
 
     def add(self, node: Node, start: int) -> int:
@@ -44,7 +51,9 @@ class _Nfa:
         return self._add_repeat(node, start)
 
     def _add_repeat(self, node: Repeat, start: int) -> int:
+        first: int | None = None
         for _ in range(node.least):
+            first = len(self.silent)
             start = self.add(node.item, start)
         end = self.state()
         self.silent[start].append(end)
@@ -52,9 +61,24 @@ class _Nfa:
             self.silent[self.add(node.item, end)].append(end)
             return end
         for _ in range(node.most - node.least):
+            earlier, first = first, len(self.silent)
             start = self.add(node.item, start)
             self.silent[start].append(end)
+            # Whoever is at the same place of the repeat before has more of them left.
+            if earlier is not None:
+                for state, other in zip(range(first, len(self.silent)), count(earlier), strict=False):
+                    self.stronger[state] |= self.stronger[other] | 1 << other
         return end
+
+    def strongest(self, states: int) -> int:
+        """Those of some states, as bits of a number, that no other one of them can stand for."""
+        found, left = 0, states
+        while left:
+            lowest = left & -left
+            left ^= lowest
+            if not self.stronger[lowest.bit_length() - 1] & states:
+                found |= lowest
+        return found
 
     def closure(self, start: int) -> int:
         """The states reached from one without a word that read a word or are last, as bits of a number."""
@@ -72,6 +96,9 @@ class _Nfa:
 def determinised(node: Node, classes_of: Callable[[Literal | WordClass], Ints], classes: Ints) -> tuple[Ints, Bools]:
     """The table ``[S, C]`` and accepting states ``[S]`` of a pattern (subset construction, Rabin & Scott 1959).
 
+    Of the states of a set those alone are kept that no other one can stand for. So a set has one of the repeats of
+    ``<any>{0,12}``, not every choice of the twelve, and templates of several blanks stay small.
+
     ``classes_of`` gives the classes that a word or class name covers; ``classes [V]`` are those of all tokens.
 
     Raises:
@@ -83,7 +110,8 @@ def determinised(node: Node, classes_of: Callable[[Literal | WordClass], Ints], 
     nfa.silent[nfa.add(node, start)].append(last)
     width, work = int(classes.max()) + 1, 0
     closures: dict[int, int] = {}
-    sets = [nfa.closure(start)]
+    strongest: dict[int, int] = {}
+    sets = [nfa.strongest(nfa.closure(start))]
     number = {sets[0]: 0}
     rows: list[Ints] = []
     while len(rows) < len(sets):
@@ -105,7 +133,11 @@ def determinised(node: Node, classes_of: Callable[[Literal | WordClass], Ints], 
         if work > MAX_WORK:
             raise TooLarge("the pattern is too large.", remedy="Use shorter repeats or fewer alternatives.")
         row = np.full(width, DEAD, dtype=np.int64)
-        for symbol, after in moves.items():
+        for symbol, reached in moves.items():
+            if reached not in strongest:
+                strongest[reached] = nfa.strongest(reached)
+                work += reached.bit_count()
+            after = strongest[reached]
             if after not in number:
                 number[after] = len(sets)
                 sets.append(after)
