@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, Read, Scores, TextSettings
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, Read, Scores, TextSettings
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
 from dlmctl.text.tokenizer import Tokenizer
@@ -123,23 +123,15 @@ class MaskedLM(MaskedModel):
         """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
         return self.denoiser.model.embed_tokens(ids)
 
-    def scores_of(
-        self,
-        canvas: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-        context: Context | None = None,
-        hints: Tensor | None = None,
-    ) -> Scores:
+    def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
         """As ``MaskedModel.scores_of``.
 
         Raises:
             ValueError: a context is given, which such a model does not take.
         """
-        if context is not None:
+        if read.pop("context", None) is not None:
             raise ValueError("this model takes no context")
-        hidden = self.denoiser(canvas, attention_mask=attention_mask, aligned=aligned, hints=hints)
+        hidden = self.denoiser(canvas, **read)
         return lambda positions: self.denoiser.scores(hidden, positions)[..., : self.config.vocab_size]
 
     def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:

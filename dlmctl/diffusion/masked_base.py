@@ -31,10 +31,18 @@ class Context(NamedTuple):
 
 
 class Read(TypedDict, total=False):
-    """What a network reads beside a canvas ``[B, L]``; arguments as of ``MaskedModel.scores_of``."""
+    """What a network reads beside a canvas ``[B, L]``.
+
+    Attributes:
+        attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
+        aligned: the label of each position ``[B, L]``, of models that take them.
+        context: a prompt before each row, of models that take one.
+        hints: what is added to the input of each block ``[layers, B, L, H]``, of models that take such.
+    """
 
     attention_mask: Tensor | None
     aligned: Tensor | None
+    context: Context | None
     hints: Tensor | None
 
 
@@ -98,43 +106,17 @@ class MaskedModel(nn.Module):
         """Expected embeddings ``[..., H]`` of token probabilities ``[..., V]``."""
         return probabilities.to(self.embeddings.dtype) @ self.embeddings
 
-    def logits(
-        self,
-        canvas: Tensor,
-        positions: Tensor | None = None,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-        context: Context | None = None,
-        hints: Tensor | None = None,
-    ) -> Tensor:
+    def logits(self, canvas: Tensor, positions: Tensor | None = None, **read: Unpack[Read]) -> Tensor:
         """Scores of the tokens ``[B, L, V]`` behind the masks of ``canvas [B, L]``, at least float32.
 
         Args:
             positions: numbers of the positions to score, of any shape, counted through the batch (row x L + place);
                 the result is ``[*their shape, V]``.
-            others: as of ``scores_of``.
         """
-        scores = self.scores_of(canvas, attention_mask=attention_mask, aligned=aligned, context=context, hints=hints)
-        return widened(scores(positions))
+        return widened(self.scores_of(canvas, **read)(positions))
 
-    def scores_of(
-        self,
-        canvas: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-        context: Context | None = None,
-        hints: Tensor | None = None,
-    ) -> Scores:
-        """Run the network on ``canvas [B, L]``; over a large vocabulary it pays to ask only for scores that are needed.
-
-        Args:
-            attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
-            aligned: the label of each position ``[B, L]``, of models that take them.
-            context: a prompt before each row, of models that take one.
-            hints: what is added to the input of each block ``[layers, B, L, H]``, of models that take such.
-        """
+    def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
+        """Run the network on ``canvas [B, L]``; over a large vocabulary it pays to ask for few of the scores."""
         raise NotImplementedError
 
     def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Unpack
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import Context, MaskedFamily, MaskedModel, Scores
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, Read, Scores
 
 
 class TokenConfig(BaseModel):
@@ -78,22 +78,14 @@ class TokenLM(MaskedModel):
         """The embeddings of ids of any shape: ``[..., H]``."""
         return self._reader.table[ids]
 
-    def scores_of(
-        self,
-        canvas: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        aligned: Tensor | None = None,
-        context: Context | None = None,
-        hints: Tensor | None = None,
-    ) -> Scores:
+    def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
         """As ``MaskedModel.scores_of``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
 
         Where scores are those of the next position, they are moved to the one that they are of; the first has none
         before it and takes its own, as Dream's authors do.
         """
-        ids, mask, first = canvas, attention_mask, 0
-        if context is not None:
+        ids, mask, first = canvas, read.get("attention_mask"), 0
+        if (context := read.get("context")) is not None:
             own = torch.ones_like(canvas, dtype=torch.bool) if mask is None else mask
             ids = torch.cat([context.ids, canvas[:, 1:]], 1)
             mask = torch.cat([context.mask, own[:, 1:]], 1)
