@@ -6,29 +6,27 @@ ends (Stern et al. 2017) and finds the best tree with CKY. ``dlmctl.training.par
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.annotators.field import KNOWN_WORDS, shape
 from dlmctl.annotators.outside import stanza_parser
+from dlmctl.annotators.saved import reading
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import Span, Tree, from_spans
 from dlmctl.annotators.turns import in_turn
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.errors import ModelError, UserError
-from dlmctl.text.files import require_file
 
 PARSER_FILE = "parser.json"
 PARSER_FORMAT = 1
@@ -298,23 +296,8 @@ def load_parser(folder: Path) -> Parser:
     Raises:
         ModelError: it is missing or damaged.
     """
-    path = folder / PARSER_FILE
-    if path.exists():
-        require_file(path)
-    try:
-        saved: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        version = saved.pop("format")
-        if version != PARSER_FORMAT:
-            raise ModelError(f"format {version!r} is not the known {PARSER_FORMAT}.", where=str(path))
+    with reading(folder / PARSER_FILE, "parser", PARSER_FORMAT) as saved:
         model = ChartParser(ParserConfig.model_validate(saved))
-    except FileNotFoundError:
-        raise ModelError(
-            f"no parser here: {PARSER_FILE} is missing.",
-            where=str(folder),
-            remedy="Make one with `dlmctl train parser`, or give `stanza`.",
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
-        raise ModelError(f"the parser is damaged: {str(error).splitlines()[0]}.", where=str(path)) from None
     load_into(model, folder)
     model.eval()
     return lambda sentences: parse(model, sentences, upos_tagger()(sentences))

@@ -6,7 +6,6 @@ The bundled tagger is a conditional random field (``dlmctl.annotators.field``), 
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import numpy as np
 
 from dlmctl.annotators.field import FieldTagger, Tagger
 from dlmctl.annotators.outside import spacy_tagger, stanza_tagger
+from dlmctl.annotators.saved import reading
 from dlmctl.annotators.turns import in_turn
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.errors import ModelError
-from dlmctl.text.files import require_file
 
 UPOS_TAGS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
 
@@ -56,13 +55,7 @@ def load_tagger(folder: Path) -> Tagger:
     Raises:
         ModelError: it is missing or damaged.
     """
-    path = folder / TAGGER_FILE
-    if path.exists():
-        require_file(path)
-    try:
-        saved = json.loads(path.read_text("utf-8"))
-        if saved["format"] != TAGGER_FORMAT:
-            raise ModelError(f"format {saved['format']!r} is not the known {TAGGER_FORMAT}.", where=str(path))
+    with reading(folder / TAGGER_FILE, "tagger", TAGGER_FORMAT) as saved:
         tags: list[str] = saved["tags"]
         place = {tag: at for at, tag in enumerate(tags)}
         transitions = np.array([[saved["transitions"][a][b] for b in tags] for a in tags], np.float64)
@@ -73,12 +66,4 @@ def load_tagger(folder: Path) -> Tagger:
             rows[name] = row
             for tag, weight in by_tag.items():
                 weights[row, place[tag]] = weight
-    except FileNotFoundError:
-        raise ModelError(
-            f"no tagger here: {TAGGER_FILE} is missing.",
-            where=str(folder),
-            remedy="Make one with `dlmctl train tagger`, or give `stanza`.",
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"the tagger is damaged: {error!r}.", where=str(path)) from None
     return FieldTagger(tags, rows, weights, transitions)
