@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, StrictFloat, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, Pretrained, WordLabels, guide
-from dlmctl.annotators.gold import by_judges, is_outside, tags_of
+from dlmctl.annotators.gold import by_judges, is_outside, require_judges, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.errors import nearest
 
@@ -75,6 +75,7 @@ class Pos(WordControl[PosParams]):
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
+        require_judges((one.judge for one in self.sets), upos_tagger)
         self.every_word = not any(ANY in one.tags for one in self.sets)
 
     def word_range(self, params: PosParams) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from dlmctl import (
     guide,
 )
 from dlmctl.annotators.brackets import compare_spans
-from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, tags_of, trees_of
+from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, require_judges, tags_of, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted, evidence_file
@@ -234,6 +234,7 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
+        require_judges((one.judge for one in self.sets), constituency_parser)
         self.shapes = shapes_beside(evidence_file(model, self.name, SHAPES_FILE))
         self.only_trees = all(one.tree is not None for one in self.sets)
 

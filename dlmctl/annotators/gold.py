@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dlmctl.annotators.parsing import constituency_parser
@@ -43,6 +43,17 @@ def trees_of(sentences: Sentences, fields: Fields | None = None, judge: str | No
 def is_outside(judge: str | None) -> bool:
     """Whether a judge is another program's, which may run on a GPU of its own accord."""
     return judge is not None and judge.partition(":")[0] in ("stanza", "spacy")
+
+
+def require_judges(judges: Iterable[str | None], annotator: Callable[[str | None], object]) -> None:
+    """Load the judges that are named, as ``by_judges`` does, to find out before texts are drawn what is missing.
+
+    Raises:
+        UserError: there is no such judge.
+    """
+    for judge in dict.fromkeys(judges):
+        if judge is not None:
+            annotator(judge)
 
 
 def by_judges(

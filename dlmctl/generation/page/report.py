@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from dlmctl import __version__
+from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.generation.output import replacing
 from dlmctl.generation.page.figures import Distribution
@@ -106,7 +107,8 @@ def check_page(path: Path, *, force: bool = False) -> None:
     """Find out before anything is drawn whether the page can be written.
 
     Raises:
-        UserError: it is not named .html, its folder does not exist, or it is there already and ``force`` is not given.
+        UserError: it is not named .html, its folder does not exist, nothing can be written there, or it is there
+            already and ``force`` is not given.
     """
     if path.suffix not in (".html", ".htm"):
         raise UserError(f"the ending {path.suffix!r} is not that of a page.", where=str(path), remedy="Use .html.")
@@ -114,6 +116,7 @@ def check_page(path: Path, *, force: bool = False) -> None:
         raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
     if path.exists() and not force:
         raise UserError("is there already.", where=str(path), remedy="Name another file, or give --force.")
+    check_writable(path.parent)
 
 
 def report_html(results: Results) -> tuple[str, int]:
