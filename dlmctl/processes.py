@@ -112,6 +112,8 @@ def held(lock: Path, what: str, where: Path, *, keep: bool = True, patience: flo
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("ab"):  # where no file can be made the lock below would wait for one
+            pass
         holder = FileLock(lock, timeout=patience)
         holder.acquire()
     except Timeout:

@@ -138,7 +138,7 @@ def _read(
     with importing():
         from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
 
-        if recipe:
+        if recipe is not None:
             return load_recipe(recipe, given, controls=controls)
         return read_recipe(free_recipe(model), "command line", given, controls=controls)
 

@@ -140,7 +140,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") if unpack is None else unpack(path) as file:
             yield file
     except FileNotFoundError:
-        known = [other.name for other in path.parent.glob("*") if other.is_file()]
+        known = [other.name for other in path.parent.glob("[!.]*") if other.is_file()]
         remedy = nearest(path.name, sorted(known)) if known else "Check the path."
         raise DataError("no such file.", where=str(path), remedy=remedy) from None
     except IsADirectoryError:

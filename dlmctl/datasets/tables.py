@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -76,9 +77,11 @@ def _csv_rows(path: Path, header: str, lines: Iterator[Any], delimiter: str) -> 
             done = reader.line_num
             yield done, cells
     except csv.Error as error:
-        raise DataError(
-            f"is not CSV: {error}.", where=f"{path}:{done + 1}", remedy="A quote may be left open."
-        ) from None
+        if "\r" in header.rstrip("\r\n"):
+            remedy = "Save it anew, as CSV UTF-8, or put a line feed behind each line."
+            raise DataError("its lines end in carriage returns alone.", where=str(path), remedy=remedy) from None
+        remedy = "A quote may be left open."
+        raise DataError(f"is not CSV: {error}.", where=f"{path}:{done + 1}", remedy=remedy) from None
 
 
 def _tab_rows(header: str, lines: Iterator[Any]) -> Iterator[tuple[int, list[str]]]:
@@ -100,7 +103,7 @@ def _unquoted(cell: str) -> str:
 def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
     if not set(wanted) <= set(names):
         raise wrong_columns(path, names, [wanted])
-    twice = next((name for name in names if name and names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if name and count > 1), None)
     if twice is not None:
         raise DataError(f"has the column {twice[:40]!r} twice.", where=f"{path}:1", remedy="Rename one of them.")
 

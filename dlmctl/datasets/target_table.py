@@ -113,7 +113,7 @@ class TargetTable:
             at += self._file.write(written)
             digest.update(written)
         if not self._starts:
-            raise DataError("holds no rows.", where=name, remedy="Below the header stands a row for each target.")
+            raise DataError("holds no rows.", where=name, remedy="Each target takes a row with a cell that is filled.")
         self.columns, self.digest = list(columns), digest.hexdigest()
 
     def __len__(self) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,7 +23,7 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.stray import refuse_stray, with_placeholders
-from dlmctl.recipe.yaml_file import MOST_CHARACTERS, Place, SettingsFile, overlay, parse
+from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_some, read_yaml
 
 # See ``free_recipe``.
 FREE = "candidates: 6\nrank_by: [satisfaction, fluency]\n"
@@ -48,7 +47,9 @@ def find_recipe(name: str) -> Path:
     known = bundled_names("recipes")
     if found is not None:
         raise RecipeError("there is no such file.", where=name, remedy=f"The bundled recipe is named {path.stem!r}.")
-    raise RecipeError("there is no such recipe file.", where=name, remedy=f"Bundled recipes: {', '.join(known)}.")
+    raise RecipeError(
+        "there is no such recipe file.", where=name or "''", remedy=f"Bundled recipes: {', '.join(known)}."
+    )
 
 
 def load_recipe(
@@ -67,26 +68,13 @@ def load_recipe(
     """
     path = None if name == STANDARD_INPUT else find_recipe(name)
     where = "standard input" if path is None else str(path)
-    try:
-        with _opened(path) as file:
-            text = file.read(MOST_CHARACTERS + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot be read: {error}.", where=where) from None
-    value, place = parse(text.removeprefix("\ufeff"), where)
+    text = read_some(sys.stdin, where) if path is None else read_yaml(path)
+    value, place = parse(text, where)
     if value is None:
         raise RecipeError("the recipe is empty.", where=where, remedy="See `dlmctl recipe show pos` for one.")
     if path is not None and path.parent != Path("."):
         value = anchored(value, path.parent)
     return _checked(value, place, Laid(overrides, controls, targets))
-
-
-@contextmanager
-def _opened(path: Path | None) -> Iterator[TextIO]:
-    if path is None:
-        yield sys.stdin
-        return
-    with path.open(encoding="utf-8-sig") as file:
-        yield file
 
 
 def free_recipe(model: str | None) -> str:

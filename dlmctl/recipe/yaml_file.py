@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import yaml
 from yaml.constructor import SafeConstructor
@@ -23,6 +24,7 @@ MOST_CHARACTERS, MOST_VALUES, MOST_TEXT, MOST_DEPTH = 1_000_000, 200_000, 4_000_
 # Whole numbers fit 64 bits wherever they end up.
 MOST_NUMBER = 2**63 - 1
 
+_NOT_YAML = "not valid YAML"
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -68,6 +70,32 @@ class SettingsFile:
     def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
         """The error for a fault at a place."""
         return RecipeError(what, where=self.where(place), remedy=remedy)
+
+
+def read_yaml(path: Path) -> str:
+    """The text of a file of settings.
+
+    Raises:
+        RecipeError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return read_some(file, str(path))
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None
+
+
+def read_some(file: TextIO, name: str) -> str:
+    """The text of an open file of settings, of a long one or a device no more than shows ``parse`` that it is.
+
+    Raises:
+        RecipeError: it is not UTF-8.
+    """
+    try:
+        return file.read(MOST_CHARACTERS + 1).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        what = f"cannot be read: it is not UTF-8 (byte 0x{error.object[error.start]:02x})."
+        raise RecipeError(what, where=name, remedy="Save it as UTF-8.") from None
 
 
 def parse(text: str, name: str) -> tuple[Any, SettingsFile]:
@@ -117,13 +145,13 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         said = f"{error.context or ''} {error.problem or ''}"
         remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in said), None)
         where = f"{name}:{error.problem_mark.line + 1}" if error.problem_mark else name
-        raise RecipeError(f"not valid YAML: {error.problem or error.context}.", where=where, remedy=remedy) from None
+        raise RecipeError(f"{_NOT_YAML}: {error.problem or error.context}.", where=where, remedy=remedy) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        what = f"not valid YAML: the character {chr(error.character)!r} is not allowed."
+        what = f"{_NOT_YAML}: the character {chr(error.character)!r} is not allowed."
         raise RecipeError(what, where=f"{name}:{line}") from None
     except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
-        raise RecipeError(f"not valid YAML: {error}.", where=f"{name}:{loader.line + 1}") from None
+        raise RecipeError(f"{_NOT_YAML}: {error}.", where=f"{name}:{loader.line + 1}") from None
 
 
 class _Extent(NamedTuple):
@@ -280,7 +308,8 @@ def override(settings: dict[str, Any], setting: str, file: SettingsFile | None =
         # Names a file of them, and no YAML text begins so.
         value, given = parse(json.dumps(text) if key == "source" and text.startswith("@") else text, "value")
     except RecipeError as error:
-        raise RecipeError(f"{text!r} is not a YAML value.", where=f"--set {key}", remedy=error.remedy) from None
+        why = " is not a YAML value." if error.what.startswith(_NOT_YAML) else f": {error.what}"
+        raise RecipeError(f"{text!r}{why}", where=f"--set {key}", remedy=error.remedy) from None
     *parents, last = key.split(".")
     if len(parents) >= MOST_DEPTH:
         raise RecipeError(_too_deep() + ".", where=f"--set {key}")

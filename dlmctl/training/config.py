@@ -11,29 +11,36 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.errors import UserError, nearest
 from dlmctl.recipe.explain import explain
-from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse
+from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse, read_yaml
 
 T = TypeVar("T", bound=BaseModel)
+
+# Of a batch: more than any device holds, and few enough to be counted up to.
+MOST_POSITIONS = 2**24
 
 
 class LoopConfig(BaseModel):
     """Settings of the training loop, whatever is trained in it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(gt=0, description="optimiser steps")
-    batch_positions: int = Field(4096, gt=0, description="positions (rows x padded length) of one batch")
-    accumulate: int = Field(1, gt=0, description="batches whose gradients are summed into one step")
-    bucket: int = Field(8, gt=0, description="rows of like length share a batch, in classes of this many positions")
+    batch_positions: int = Field(
+        4096, gt=0, le=MOST_POSITIONS, description="positions (rows x padded length) of one batch"
+    )
+    accumulate: int = Field(1, gt=0, le=100_000, description="batches whose gradients are summed into one step")
+    bucket: int = Field(
+        8, gt=0, le=MOST_POSITIONS, description="rows of like length share a batch, in classes of this many positions"
+    )
     full_share: float = Field(0.2, ge=0, le=1, description="share of rows padded to the full length")
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for matrices, AdamW for the rest")
-    lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     decay: Literal["linear", "cosine", "constant"] = Field("linear", description="shape of the decay to zero")
     decay_share: float = Field(
         1.0, gt=0, le=1, description="share of the steps, the last ones, in which the rate falls"
     )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="decoupled weight decay")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for none")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products, by autocast")
@@ -99,7 +106,4 @@ def _text_of(source: str) -> str:
         return (resources.files("dlmctl.training") / "configs" / f"{source}.yaml").read_text("utf-8")
     if not path.exists():
         raise UserError(f"no such configuration {source!r}.", remedy=nearest(source, shipped_configs()))
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}.", where=source) from None
+    return read_yaml(path)

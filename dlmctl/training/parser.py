@@ -35,6 +35,7 @@ from dlmctl.checkpoint.weights import save_weights
 from dlmctl.datasets.conllu import TaggedSentence
 from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.errors import DataError
+from dlmctl.text.files import require_file
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.tagger import fit_crf, read_conllu
@@ -188,6 +189,7 @@ def read_treebank(path: Path) -> list[Tree]:
     Raises:
         DataError: the file cannot be read, is not well bracketed, or has a leaf without a word.
     """
+    require_file(path, error=DataError)
     try:
         trees = [tree for tree in map(simplify, read_trees(path.read_text("utf-8"))) if tree is not None]
     except OSError as error:

@@ -75,6 +75,7 @@ def said(*arguments):
         ("--set controls.0.pos.tags=[DTE]", "there is no UPOS tag 'DTE'. Did you mean 'DET'?"),
         ("--set controls.0.weight=.inf", "command line: weight must be a number from 0 to 1000000, not inf."),
         ("-n 0", "command line: samples: input should be greater than or equal to 1, not 0."),
+        ("-n 18446744073709551616", "--set samples: '18446744073709551616': a whole number of more than 64 bits."),
         ("-n -4", "command line: samples: input should be greater than or equal to 1, not -4."),
         ("--seed -1", "command line: seed: input should be greater than or equal to 0, not -1."),
         ("--steps 0", "command line: sampler.steps: input should be greater than or equal to 1, not 0."),
@@ -90,6 +91,7 @@ def said(*arguments):
             "--model unguided",
             "good.yaml:5: unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
         ),
+        ("--set controls.0.pos.judge=nowhere", "nowhere: no tagger here: tagger.json is missing."),
         ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),
         ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .csv, .tsv, .npz, .parquet."),
     ],
@@ -100,6 +102,19 @@ def test_generate(here, options, message):
     assert message in said("generate", *recipe, *arguments)
 
 
+def test_a_recipe_without_a_name_is_not_the_default_one(here):
+    """As of a variable of the shell that is not set."""
+    assert said("generate", "--recipe", "").startswith("'': there is no such recipe file.")
+
+
+def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, monkeypatch):
+    monkeypatch.setattr("dlmctl.generation.rounds.draw_batches", lambda *_, **__: pytest.fail("it draws"))
+    said("generate", "--recipe", "good.yaml", "--set", "controls.0.pos.judge=nowhere")
+    if Path("/proc/self").exists():
+        assert "/proc: cannot be written" in said("generate", "--recipe", "good.yaml", "--report", "/proc/x.html")
+        assert "/proc/set: cannot hold a data set" in said("data", "prepare", CORPUS, "--out", "/proc/set")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -108,6 +123,7 @@ def test_generate(here, options, message):
         ("recipe validate binary.yaml", "binary.yaml: cannot be read"),
         ("recipe show nope", "there is no such recipe file"),
         ("data prepare plain.tx --out set", "plain.tx: no such file. Did you mean 'plain.txt'?"),
+        ("data prepare .hiddn --out set", ".hiddn: no such file. Known: "),
         ("data prepare binary.yaml --out set", "binary.yaml: .yaml files are no form of texts"),
         ("data prepare plain.txt --out plain.txt", "plain.txt: is a file. Name a folder."),
         ("data prepare plain.txt --out set --min-count 0", "--min-count"),
@@ -115,6 +131,8 @@ def test_generate(here, options, message):
         ("train lm --data empty --out run", "empty: holds no 'train' split."),
         ("train lm --data empty --out run --config e2", "no such configuration 'e2'. Did you mean 'e2e'?"),
         ("train lm --data empty --out run --config binary.yaml", "binary.yaml: cannot be read"),
+        ("train lm --data empty --out run --config /dev/zero", "/dev/zero: holds more than 1,000,000 characters."),
+        ("train parser --train empty --dev empty --conllu empty --out run", "empty: cannot be read: it is a folder"),
         ("train lm --data empty --out run --set loop.stepz=1", "command line: unknown key 'stepz'."),
         ("train lm --data empty --out run --set model.denoiser.heads=7", "heads (7) must divide hidden (256)"),
         ("train control pso --data empty --out run", "there is no control 'pso'. Did you mean 'pos'?"),

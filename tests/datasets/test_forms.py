@@ -16,6 +16,7 @@ from dlmctl.datasets.lines import lines_of, parse_json, raw_lines
 from dlmctl.datasets.meaning import parse_mr
 from dlmctl.datasets.prepare import prepare
 from dlmctl.datasets.readers import Dropped, read_corpus, read_meanings, sniff
+from dlmctl.datasets.tables import table_rows
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation.control_success import read_targets
 from dlmctl.evaluation.source import Task, read_tasks
@@ -81,6 +82,8 @@ def test_tables_with_a_text_column(file):
     assert sniff(file("c.csv", "a,b\n1,2\n"), "b") == "csv"
     with pytest.raises(DataError, match="the column 'label' twice"):
         records(file("d.csv", "text,label,label\na,b,c\n"))
+    with pytest.raises(DataError, match="in carriage returns alone"):
+        list(table_rows(file("e.csv", "text\ra b\rc d\r"), ["text"]))
 
 
 def test_conllu_keeps_its_words_and_tags(file, tmp_path):

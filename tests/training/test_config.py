@@ -25,6 +25,21 @@ def fault(source, kind=LanguageModelConfig, overrides=()):
 
 
 @pytest.mark.parametrize(
+    "setting",
+    [
+        "lr=.inf",
+        "lr=1e308",
+        "batch_positions=1000000000000",
+        "accumulate=99999999999",
+        "clip=.inf",
+        "weight_decay=1e300",
+    ],
+)
+def test_what_no_training_can_do_is_refused(setting):
+    assert f"loop.{setting.partition('=')[0]}: input should be" in fault("e2e", overrides=[f"loop.{setting}"])
+
+
+@pytest.mark.parametrize(
     ("name", "kind"),
     [
         ("e2e", LanguageModelConfig),

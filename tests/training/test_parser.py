@@ -120,5 +120,5 @@ def test_what_is_no_treebank_is_said(tmp_path):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read_treebank(path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is missing"):
         read_treebank(tmp_path / "none.ptb")
