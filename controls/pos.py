@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, StrictFloat, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, Pretrained, WordLabels, guide
-from dlmctl.annotators.gold import by_judges, is_outside, require_judges, tags_of
+from dlmctl.annotators.gold import by_judges, is_outside, require_judges, sentence_of, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.errors import nearest
 
@@ -103,9 +103,9 @@ class Pos(WordControl[PosParams]):
     def from_target(cls, record: Any) -> PosParams:
         """Of an object with ``words``, tagged by the object's ``judge`` if it names one, or of parameters."""
         judge = record.get("judge") if isinstance(record, dict) else None
-        if judge is None or "tags" in record or not isinstance(record.get("words"), list):
+        if judge is None or "tags" in record or "words" not in record:
             return super().from_target(record)
-        return PosParams(tags=upos_tagger(judge)([record["words"]])[0], judge=judge)
+        return PosParams(tags=upos_tagger(judge)([sentence_of(record)])[0], judge=judge)
 
 
 def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Check:

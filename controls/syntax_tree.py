@@ -28,7 +28,7 @@ from dlmctl import (
     guide,
 )
 from dlmctl.annotators.brackets import compare_spans
-from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, require_judges, tags_of, trees_of
+from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, require_judges, sentence_of, tags_of, trees_of
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted, evidence_file
@@ -269,7 +269,7 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
         if "spans" in record:
             spans = [SpanParams(start=start, end=end, label=label) for start, end, label in record["spans"]]
             return SyntaxTreeParams(spans=spans, judge=judge)
-        tree = record.get("tree") or str(constituency_parser(judge)([record["words"]])[0])
+        tree = record.get("tree") or str(constituency_parser(judge)([sentence_of(record)])[0])
         return SyntaxTreeParams(tree=tree, judge=judge)
 
 

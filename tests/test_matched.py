@@ -15,7 +15,8 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import validate_recipe
 from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
-from dlmctl.generation.matched_table import check_table, columns_of, write_table
+from dlmctl.generation.matched_table import FORMATS, columns_of, write_table
+from dlmctl.generation.output import check_file
 from dlmctl.generation.run import run_recipe
 from dlmctl.models.llama import LlamaConfig
 from dlmctl.recipe.load import load_matched, read_recipe
@@ -111,7 +112,7 @@ def test_the_table_has_a_row_an_item_and_a_column_a_condition(masked, tmp_path):
     assert first["conditions"]["long"]["checks"]["kept"]["passed"] is True
     for path, said in ((tmp_path / "items.xlsx", "is not known"), (tmp_path / "no" / "items.csv", "does not exist")):
         with pytest.raises(UserError, match=said):
-            check_table(path)
+            check_file(path, FORMATS)
 
 
 def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):

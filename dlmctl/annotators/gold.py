@@ -14,6 +14,8 @@ Sentences = Sequence[Sequence[str]]
 Fields = Sequence[Mapping[str, Any]]
 # Fields of a data set: a list of UPOS tags (as CoNLL-U files give them), and a tree in brackets.
 TAGS_FIELD, TREE_FIELD = "upos", "tree"
+# Of a sentence in a file of targets: the time of parsing grows with the third power.
+MOST_WORDS = 300
 
 
 def tags_of(sentences: Sentences, fields: Fields | None = None, judge: str | None = None) -> list[list[str]]:
@@ -43,6 +45,20 @@ def trees_of(sentences: Sentences, fields: Fields | None = None, judge: str | No
 def is_outside(judge: str | None) -> bool:
     """Whether a judge is another program's, which may run on a GPU of its own accord."""
     return judge is not None and judge.partition(":")[0] in ("stanza", "spacy")
+
+
+def sentence_of(record: Mapping[str, Any]) -> list[str]:
+    """The ``words`` of a target, to be tagged or parsed.
+
+    Raises:
+        ValueError: they are no words, or more than are parsed in a moment.
+    """
+    words = record["words"]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError("`words` is a list of words")
+    if len(words) > MOST_WORDS:
+        raise ValueError(f"a sentence of {len(words)} words, and at most {MOST_WORDS} are parsed")
+    return words
 
 
 def require_judges(judges: Iterable[str | None], annotator: Callable[[str | None], object]) -> None:

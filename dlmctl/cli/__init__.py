@@ -68,7 +68,7 @@ class CommandLine(TyperGroup):
             raise typer.Exit(141) from None
         except OSError as error:  # a full disk, a folder without permission: the name says which
             _silence_stdout()
-            return _stop(f"{error.filename or 'output'}: {error.strerror or error}.", 2)
+            return _stop(readable(f"{error.filename or 'output'}: {error.strerror or error}."), 2)
 
 
 def _usage(error: Any) -> int:

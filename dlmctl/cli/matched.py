@@ -27,13 +27,14 @@ def matched(
     import json as encoder
 
     from dlmctl.cli.render import counting, print_matched
-    from dlmctl.generation.matched_table import check_table, objects_of, write_table
+    from dlmctl.generation.matched_table import FORMATS, objects_of, write_table
+    from dlmctl.generation.output import check_file
     from dlmctl.recipe.load import load_matched
 
     given = overrides(settings, samples=samples, seed=seed, model=model, device=device)
     resolved, origin = load_matched(recipe, given)
     if out is not None:
-        check_table(out)
+        check_file(out, FORMATS)
     with counting("items", quiet=quiet or json) as progress:
         from dlmctl.generation.matched import run_matched
 

@@ -122,7 +122,7 @@ def read_targets(
             record = _without_structure(value)
             target = kind.from_target({**record, **judged} if isinstance(record, dict) else record)
             targets.append(kind.Params.model_validate({**target.model_dump(), **judged, **(params or {})}))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"is no target of {name}: {_reason(error)}.", where=f"{path}:{number}") from None
     if not targets:
         raise DataError("holds no targets.", where=str(path))
@@ -152,7 +152,7 @@ def _without_structure(target: Any) -> Any:
     return found
 
 
-def _reason(error: ValueError | KeyError | TypeError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].removeprefix('Value error, ')}"

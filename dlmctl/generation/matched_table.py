@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dlmctl.errors import UserError
 from dlmctl.generation.matched import Item, MatchedSets
 from dlmctl.generation.output import replacing
 
@@ -16,22 +15,6 @@ FORMATS = (".csv", ".tsv", ".jsonl")
 # Between the words of a cell, where an item exchanges several.
 SEPARATOR = "; "
 BLANK = "___"
-
-
-def check_table(path: Path) -> None:
-    """Find out before sampling whether a table can be written.
-
-    Raises:
-        UserError: its ending is not known, it is a folder, or its folder does not exist.
-    """
-    if path.suffix not in FORMATS:
-        raise UserError(
-            f"the ending {path.suffix!r} is not known.", where=str(path), remedy=f"Use {', '.join(FORMATS)}."
-        )
-    if path.is_dir():
-        raise UserError("is a folder; name a file in it.", where=str(path))
-    if not path.parent.is_dir():
-        raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
 
 
 def columns_of(sets: MatchedSets) -> list[str]:

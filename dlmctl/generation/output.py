@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -24,23 +24,28 @@ FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".npz", ".parquet")
 
 
 def check_target(path: Path) -> None:
-    """Find out before sampling whether ``path`` can be written.
+    """Find out before sampling whether texts can be written to ``path``. Raises as ``check_file``."""
+    check_file(path, FORMATS, " For a folder put a / at the end.")
+    if path.suffix == ".parquet":
+        require_parquet(path)
+
+
+def check_file(path: Path, formats: Sequence[str], more: str = "") -> None:
+    """Find out before sampling whether a file can be written.
+
+    Args:
+        formats: the endings that it may have; more: what else to say of them.
 
     Raises:
         UserError: its ending is not known, its folder does not exist, or nothing can be written there.
     """
-    if path.suffix not in FORMATS:
-        raise UserError(
-            f"the ending {path.suffix!r} is not known.",
-            where=str(path),
-            remedy=f"Use {', '.join(FORMATS)}. For a folder put a / at the end.",
-        )
+    if path.suffix not in formats:
+        remedy = f"Use {', '.join(formats)}.{more}"
+        raise UserError(f"the ending {path.suffix!r} is not known.", where=str(path), remedy=remedy)
     if path.is_dir():
         raise UserError("is a folder; name a file in it.", where=str(path))
     if not path.parent.is_dir():
         raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
-    if path.suffix == ".parquet":
-        require_parquet(path)
     partial = _partial(path)
     try:
         partial.touch()

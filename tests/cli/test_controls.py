@@ -188,6 +188,7 @@ def test_a_new_package_installs_passes_its_tests_and_generates(model_folder, tmp
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("x" * 300, "cannot be the name of a control."),
         ("Word-Order", "'Word-Order' cannot be the name of a control. Use lower-case letters"),
         ("any", "'any' means something else in recipes"),
         ("pos", "there is a control 'pos' already, from dlmctl "),

@@ -111,7 +111,10 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
     monkeypatch.setattr("dlmctl.generation.rounds.draw_batches", lambda *_, **__: pytest.fail("it draws"))
     said("generate", "--recipe", "good.yaml", "--set", "controls.0.pos.judge=nowhere")
     if Path("/proc/self").exists():
-        assert "/proc: cannot be written" in said("generate", "--recipe", "good.yaml", "--report", "/proc/x.html")
+        assert "/proc/x.html: cannot be written" in said(
+            "generate", "--recipe", "good.yaml", "--report", "/proc/x.html"
+        )
+        assert "/proc/x.csv: cannot be written" in said("matched", "--recipe", "matched", "--out", "/proc/x.csv")
         assert "/proc/set: cannot hold a data set" in said("data", "prepare", CORPUS, "--out", "/proc/set")
 
 
@@ -119,6 +122,7 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
     ("command", "message"),
     [
         ("info tyni", "Did you mean 'tiny'?"),
+        (f"info {'x' * 5000}", "File name too long."),
         ("info cut", "cut/model.safetensors: is damaged"),
         ("recipe validate binary.yaml", "binary.yaml: cannot be read"),
         ("recipe show nope", "there is no such recipe file"),

@@ -64,7 +64,7 @@ def test_a_folder_of_a_long_run_has_its_page_too(quick, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--report", "page.pdf"], "page.pdf: the ending '.pdf' is not that of a page. Use .html."),
+        (["--report", "page.pdf"], "page.pdf: the ending '.pdf' is not known. Use .html, .htm."),
         (["--report", "a.html", "--out", "a.txt"], "--out a.txt: these texts come without what the controls saw."),
         (["--watch", "--out", "a.jsonl"], "--watch: shows texts that go to the terminal. Leave out --out."),
     ],

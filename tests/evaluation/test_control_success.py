@@ -53,6 +53,13 @@ def test_files_that_hold_no_targets(targets, tmp_path):
         read_targets("pos", tmp_path / "missing.jsonl")
 
 
+@pytest.mark.parametrize("record", [None, [1], "text", {"words": [1]}, {"words": "a b"}, {"words": ["a"] * 1001}])
+@pytest.mark.parametrize("name", ["pos", "syntax_tree"])
+def test_what_is_no_target_is_named_by_its_line(targets, name, record):
+    with pytest.raises(DataError, match=rf"targets\.jsonl:1: is no target of {name}"):
+        read_targets(name, targets(record))
+
+
 QUICK = read_recipe("sampler: {steps: 3}", "test", [])[0]
 
 

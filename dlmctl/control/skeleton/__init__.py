@@ -14,6 +14,8 @@ from string import Template
 from dlmctl.control.registry import RESERVED, offers, origin
 from dlmctl.errors import UserError
 
+# Of a control, which is the name of a file too.
+MOST_NAME = 60
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 # Template to the file it becomes; $module is filled in.
 _FILES = {
@@ -63,7 +65,7 @@ def write_skeleton(name: str, out: Path) -> list[Path]:
 
 
 def _require_free(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name) > MOST_NAME:
         raise UserError(
             f"{name!r} cannot be the name of a control.",
             remedy="Use lower-case letters, digits and single underscores, starting with a letter, e.g. word_order.",

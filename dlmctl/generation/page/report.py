@@ -13,9 +13,8 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from dlmctl import __version__
-from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
-from dlmctl.generation.output import replacing
+from dlmctl.generation.output import check_file, replacing
 from dlmctl.generation.page.figures import Distribution
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.page.source import Results, Row, Verdict, of_run
@@ -107,16 +106,11 @@ def check_page(path: Path, *, force: bool = False) -> None:
     """Find out before anything is drawn whether the page can be written.
 
     Raises:
-        UserError: it is not named .html, its folder does not exist, nothing can be written there, or it is there
-            already and ``force`` is not given.
+        UserError: as ``check_file``, or it is there already and ``force`` is not given.
     """
-    if path.suffix not in (".html", ".htm"):
-        raise UserError(f"the ending {path.suffix!r} is not that of a page.", where=str(path), remedy="Use .html.")
-    if not path.parent.is_dir():
-        raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
+    check_file(path, (".html", ".htm"))
     if path.exists() and not force:
         raise UserError("is there already.", where=str(path), remedy="Name another file, or give --force.")
-    check_writable(path.parent)
 
 
 def report_html(results: Results) -> tuple[str, int]:
