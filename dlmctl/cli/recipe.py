@@ -39,6 +39,8 @@ def new(
 
     if file.exists() and not force:
         raise UserError("exists already.", where=str(file), remedy="Name another file, or give --force.")
+    if not file.parent.is_dir():
+        raise UserError("the folder does not exist.", where=str(file.parent), remedy="Make it first.")
     chosen = None if preset is None else preset.value
     options = {"model": model, "samples": samples, "seed": seed, "preset": chosen, "description": description}
     settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -47,8 +49,8 @@ def new(
     elif not settings and sys.stdin.isatty():
         settings = _asked()
     text = starter(settings, file.name, SCHEMA_FILE)
-    write_schema(file.with_name(SCHEMA_FILE))
     file.write_text(text, "utf-8")
+    write_schema(file.with_name(SCHEMA_FILE))
     typer.echo(f"{file} written, and {file.with_name(SCHEMA_FILE)} for editors. Draw from it with:")
     typer.echo(f"dlmctl generate --recipe {file}")
     if settings.get("controls"):

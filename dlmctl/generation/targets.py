@@ -68,14 +68,14 @@ def of_all(error: UserError) -> bool:
     return isinstance(error, ModelError) or (error.where or "").startswith(("sampler.", "guidance."))
 
 
-class Asked(NamedTuple):
+class RowGroup(NamedTuple):
     """Some rows of one shape, each with the numbers of its samples."""
 
     targets: Sequence[Target]
     numbers: Sequence[Sequence[int]]
 
-    def part(self, start: int, stop: int) -> Asked:
-        return Asked(self.targets[start:stop], self.numbers[start:stop])
+    def part(self, start: int, stop: int) -> RowGroup:
+        return RowGroup(self.targets[start:stop], self.numbers[start:stop])
 
 
 class TargetRun:
@@ -126,7 +126,7 @@ class TargetRun:
         environment: dict[str, Any] = {}
         for group in groups.values():
             targets, numbers_of = zip(*group, strict=True)
-            for part in self._drawn(Asked(targets, numbers_of), look):
+            for part in self._drawn(RowGroup(targets, numbers_of), look):
                 environment = part.environment
                 found += part.samples
         found.sort(key=lambda sample: sample.index)
@@ -137,28 +137,28 @@ class TargetRun:
         for number in rows:
             (row,) = self.table.rows([number])
             try:
-                asked = Asked([self.reader.read(row)], [[number * self.recipe.samples]])
+                group = RowGroup([self.reader.read(row)], [[number * self.recipe.samples]])
             except UserError as error:
                 return error
-            for fault in self._faults(asked).values():
+            for fault in self._faults(group).values():
                 return self.reader.located(fault, row)
         return None
 
-    def _drawn(self, asked: Asked, look: Look) -> Iterator[Generation]:
+    def _drawn(self, group: RowGroup, look: Look) -> Iterator[Generation]:
         """The texts of the rows that can be met, and for the others why not."""
         try:
-            result = self._together(asked, look)
+            result = self._together(group, look)
         except UserError as error:
             if of_all(error):
                 raise
-            if len(asked.targets) == 1:
-                yield Generation(self._unmet(asked.targets[0].row, asked.numbers[0], error), 0.0)
+            if len(group.targets) == 1:
+                yield Generation(self._unmet(group.targets[0].row, group.numbers[0], error), 0.0)
                 return
-            faults = self._faults(asked)
+            faults = self._faults(group)
             for at, fault in faults.items():
-                yield Generation(self._unmet(asked.targets[at].row, asked.numbers[at], fault), 0.0)
-            kept = [at for at in range(len(asked.targets)) if at not in faults]
-            good = Asked([asked.targets[at] for at in kept], [asked.numbers[at] for at in kept])
+                yield Generation(self._unmet(group.targets[at].row, group.numbers[at], fault), 0.0)
+            kept = [at for at in range(len(group.targets)) if at not in faults]
+            good = RowGroup([group.targets[at] for at in kept], [group.numbers[at] for at in kept])
             halves = [good] if faults else [good.part(0, len(kept) // 2), good.part(len(kept) // 2, len(kept))]
             for half in halves:
                 if half.targets:
@@ -166,9 +166,9 @@ class TargetRun:
             return
         yield result
 
-    def _together(self, asked: Asked, look: Look) -> Generation:
-        control, prompt, places = self._laid_out(asked)
-        rows = {sample: asked.targets[row].row for sample, (row, _) in places.items()}
+    def _together(self, group: RowGroup, look: Look) -> Generation:
+        control, prompt, places = self._laid_out(group)
+        rows = {sample: group.targets[row].row for sample, (row, _) in places.items()}
         result = draw_recipe(
             self.recipe,
             control,
@@ -181,37 +181,37 @@ class TargetRun:
         samples = [replace(sample, target=rows[sample.index]) for sample in result]
         return Generation(samples, result.seconds, result.environment)
 
-    def _laid_out(self, asked: Asked) -> tuple[Control[Any] | None, Prompt | None, dict[int, tuple[int, int]]]:
+    def _laid_out(self, group: RowGroup) -> tuple[Control[Any] | None, Prompt | None, dict[int, tuple[int, int]]]:
         """What the samples are drawn under, and of each its row among those asked for and which text of it it is."""
         places = {
-            sample: (at, sample % self.recipe.samples) for at, numbers in enumerate(asked.numbers) for sample in numbers
+            sample: (at, sample % self.recipe.samples) for at, numbers in enumerate(group.numbers) for sample in numbers
         }
-        prompts = [read_prompt(self.pretrained, one.label, one.source, one.prompt) for one in asked.targets]
+        prompts = [read_prompt(self.pretrained, one.label, one.source, one.prompt) for one in group.targets]
         prompt = None
         if prompts[0] is not None:
             labels = [label for one in prompts if one is not None for label in one.labels[:1]]
             sources = [source for one in prompts if one is not None for source in one.sources[:1]]
             texts = [text for one in prompts if one is not None for text in one.texts[:1]]
             prompt = Prompt(labels, sources, texts, {sample: row for sample, (row, _) in places.items()})
-        return control_of(asked.targets, places), prompt, places
+        return control_of(group.targets, places), prompt, places
 
-    def _faults(self, asked: Asked) -> dict[int, UserError]:
+    def _faults(self, group: RowGroup) -> dict[int, UserError]:
         """What stands against each row that cannot be met, by its place; nothing is drawn."""
         try:
-            control, prompt, _ = self._laid_out(asked)
+            control, prompt, _ = self._laid_out(group)
             if control is not None:
                 control.load_from(self.pretrained)
             recipe = self.recipe
             plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, prompt)
-            first = {numbers[0]: at for at, numbers in enumerate(asked.numbers)}
+            first = {numbers[0]: at for at, numbers in enumerate(group.numbers)}
             found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in first])
         except UserError as error:
             if of_all(error):
                 raise
-            size = len(asked.targets)
+            size = len(group.targets)
             if size == 1:
                 return {0: error}
-            left, right = self._faults(asked.part(0, size // 2)), self._faults(asked.part(size // 2, size))
+            left, right = self._faults(group.part(0, size // 2)), self._faults(group.part(size // 2, size))
             return left | {at + size // 2: fault for at, fault in right.items()}
         return {first[sample]: fault for sample, fault in found.items()}
 

@@ -225,6 +225,8 @@ class _Values:
             if not isinstance(key, yaml.ScalarNode):
                 self._fault(key, "a key is text, not a list or a mapping.")
             if key.tag == f"{_TAG}merge":
+                if merged:
+                    self._fault(key, "'<<' stands twice.")
                 merged.append(value)
                 continue
             name = self._text(key)

@@ -21,7 +21,7 @@ LARGEST_SHIFT = 20.0
 UPDATES, BESIDE_EVIDENCE = 3, 1
 
 Gradient = Callable[[Tensor], Tensor]
-"""Word probabilities ``[B, L, V]`` to the energy's gradient there."""
+"""Word probabilities ``[B, L, V]``, or latents ``[B, L, D]``, to the energy's gradient there."""
 
 
 def strength(guidance: Guidance, t: float) -> float:

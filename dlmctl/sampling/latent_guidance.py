@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.recipe.settings import Guidance
-from dlmctl.sampling.guidance import LARGEST_SHIFT, updates_of
-
-Gradient = Callable[[Tensor], Tensor]
-"""Latents ``[B, L, D]`` to the energy's gradient there."""
+from dlmctl.sampling.guidance import LARGEST_SHIFT, Gradient, updates_of
 
 
 def shift_latent(x0: Tensor, x_t: Tensor, alphabar: Tensor, gradient: Gradient, scale: float) -> Tensor:

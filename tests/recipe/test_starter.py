@@ -33,6 +33,8 @@ def test_a_new_recipe_is_what_the_flags_say_and_editors_find_its_schema(tmp_path
     assert (recipe.samples, recipe.seed, recipe.preset, recipe.description) == (3, 5, "fast", "cats: none")
     assert recipe.controls == [{"length": {"words": 9}}, {"not": {"contains": {"words": ["cat"]}}, "weight": 2}]
     assert "# tolerance: 0" in text
+    nowhere = run("recipe", "new", file.parent / "no" / "mine.yaml")
+    assert "the folder does not exist. Make it first." in nowhere.output
     refused = run("recipe", "new", file)
     assert refused.exit_code == 2
     assert "exists already" in refused.output

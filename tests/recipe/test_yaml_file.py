@@ -117,6 +117,7 @@ def test_aliases_do_not_hide_depth():
         ("? [a]\n: 1\n", "mine.yaml:1: a key is text, not a list or a mapping."),
         ("a: 1\nb: &b [*b]\n", "mine.yaml:2: an anchor holds itself."),
         ("a: &a {<<: *a}\n", "mine.yaml:1: an anchor holds itself."),
+        ("a: &a {x: 1}\nb: {<<: *a, <<: {x: 2}}\n", "mine.yaml:2: '<<' stands twice."),
         ("a: {<<: 3}\n", "mine.yaml:1: `<<` takes a mapping, or a list of mappings."),
         (
             "b: *nothing\n",
