@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from dlmctl.errors import RecipeError
+from dlmctl.text.spelling import letters
 from dlmctl.text.word_counts import FILE, WordCounts
 
 from .word_lists import Bound, Value, WordTable, read_list, read_table
@@ -57,11 +58,6 @@ def within(value: Value, bound: Bound) -> bool:
         return isinstance(value, str) and value.casefold() in bound
     low, high = bound
     return isinstance(value, float) and (low is None or low <= value) and (high is None or value <= high)
-
-
-def letters(word: str) -> float:
-    """How many letters a word has; hyphens, apostrophes and figures are none."""
-    return float(sum(char.isalpha() for char in word))
 
 
 @dataclass(frozen=True)

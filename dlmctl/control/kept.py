@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Self
 
 from pydantic import Field
 
@@ -17,6 +18,11 @@ class KeptParams(ControlParams):
     """The words of a text, None where one is open."""
 
     words: list[str | None] = Field(min_length=1)
+
+    @classmethod
+    def around(cls, words: Sequence[str], opened: Collection[int]) -> Self:
+        """The words of a text but those at some places; of a text without words one place, which is open."""
+        return cls(words=[None if place in opened else word for place, word in enumerate(words)] or [None])
 
 
 class Kept(Control[KeptParams]):

@@ -136,10 +136,10 @@ def generate_shards(
     several = team.size if part is None else part.parts
     if several > 1:
         refuse_strangers(recipe, rows=table is not None)
-    plan = _Layout(texts_of(recipe, table), shard_rows, latents, several)
+    cut = _Cut(texts_of(recipe, table), shard_rows, latents, several)
 
     def opened() -> tuple[Run, list[range]]:
-        return _opened(recipe, pretrained, folder, table, plan, origin)
+        return _opened(recipe, pretrained, folder, table, cut, origin)
 
     def draw(run: Run, mine: list[range], *, notes: bool) -> None:
         work = _Shards(Work(recipe, pretrained, table, origin, strict=strict), run, progress, notes, traced)
@@ -190,7 +190,7 @@ def refuse_strangers(recipe: Recipe, *, rows: bool) -> None:
         raise UserError(what, remedy="Use one process; of a table with a quota the texts of each row differ.")
 
 
-class _Layout(NamedTuple):
+class _Cut(NamedTuple):
     """How a run is cut up: texts in all, in each new shard if that is said, whether latents are kept, and by how many
     processes it is drawn."""
 
@@ -205,20 +205,20 @@ def _opened(
     pretrained: Pretrained,
     folder: Path,
     table: TargetTable | None,
-    plan: _Layout,
+    cut: _Cut,
     origin: SettingsFile | None,
 ) -> tuple[Run, list[range]]:
     """The run in ``folder``, new or continued, and the shards that it misses."""
     settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), **identity(recipe, pretrained)}
     if table is not None:  # whose rows and samples say what number a sample has
         settings |= {"targets": table.digest, "samples_a_row": recipe.samples}
-    rows = plan.shard_rows or max(1, min(SHARD_ROWS, -(-plan.total // plan.processes)))
+    rows = cut.shard_rows or max(1, min(SHARD_ROWS, -(-cut.total // cut.processes)))
     run = open_run(
         folder,
         settings,
-        plan.total,
+        cut.total,
         shard_rows=shard_size(recipe, table, rows),
-        latents=plan.latents,
+        latents=cut.latents,
         about={"model": recipe.model},
         environment=environment(recipe.sampler, find_device(recipe, origin), recipe.batch_size),
     )

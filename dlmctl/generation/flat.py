@@ -119,7 +119,7 @@ def _common(kinds: set[type]) -> type:
     """The kind of a column: text where its cells have no other one in common."""
     if kinds <= {int, float}:
         return float if float in kinds else int if kinds else str
-    return kinds.copy().pop() if len(kinds) == 1 else str
+    return next(iter(kinds)) if len(kinds) == 1 else str
 
 
 def _merged(known: list[str], own: list[str]) -> list[str]:

@@ -26,6 +26,7 @@ from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.settings import Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, SettingsFile
+from dlmctl.text.spelling import letters
 from dlmctl.text.word_counts import WordCounts, load_counts
 
 MOST_ITEMS = 10_000
@@ -142,7 +143,7 @@ class _Run:
         wheres = [self.recipe.exchange] * len(indices)
         found = found_in(wheres, [texts[index][self.first(index)].words for index in indices])
         places = dict(zip(indices, map(tuple, found), strict=True))
-        kept = {index: _kept(texts[index][self.first(index)].words, places[index]) for index in indices}
+        kept = {index: KeptParams.around(texts[index][self.first(index)].words, places[index]) for index in indices}
         for name, control in self.controls.items():
             others = [index for index in indices if self.first(index) != name and places[index]]
             # Other noise than the text's own, or the same word would come again.
@@ -195,18 +196,12 @@ class _Run:
         return "; ".join([*failed, *(["two conditions have the same words"] if alike else [])])
 
     def _properties(self, index: int, word: str) -> dict[str, float | str | None]:
-        found: dict[str, float | str | None] = {"letters": float(sum(char.isalpha() for char in word))}
+        found: dict[str, float | str | None] = {"letters": letters(word)}
         if self.counts is not None:
             found["frequency"] = round(self.counts.per_million(word), 2)
         for control in self.controls.values():
             found |= properties_of(control, index, word)
         return found
-
-
-def _kept(words: Sequence[str], places: Sequence[int]) -> KeptParams:
-    if not words:
-        return KeptParams(words=[None])
-    return KeptParams(words=[None if at in places else word for at, word in enumerate(words)])
 
 
 def _goodness(item: Item) -> tuple[bool, int, float]:

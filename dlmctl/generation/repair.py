@@ -55,7 +55,7 @@ def repaired(
     unlikely = {i: text for i, text in best.items() if number % 2 == 0 or not at_fault(text.checks)}
     worst = _worst_words(plan.pretrained, unlikely, number)
     opened = {i: opened_places(text, worst.get(i)) for i, text in best.items()}
-    kept = {i: kept_words(text.words, opened[i]) for i, text in best.items()}
+    kept = {i: KeptParams.around(text.words, opened[i]) for i, text in best.items()}
     one_a_step = isinstance(plan.pretrained.model, MaskedLM) and plan.sampler.steps is None
     count = {i: min(MOST_PROPOSALS, len(text.words) // len(opened[i])) if one_a_step else 1 for i, text in best.items()}
     draws = [Draw(seed, i, number * STRIDE + at) for i in best for at in range(candidates * count[i])]
@@ -80,11 +80,6 @@ def opened_places(text: Sample, worst: int | None = None) -> list[int]:
     blamed = at_fault(text.checks) | (set() if worst is None else {worst})
     beside = {place + step for place in blamed for step in (-1, 0, 1)}
     return [place for place in sorted(beside) if 0 <= place < len(text.words)]
-
-
-def kept_words(words: Sequence[str], opened: Sequence[int]) -> KeptParams:
-    """The words of a text without those that are drawn again."""
-    return KeptParams(words=[None if place in opened else word for place, word in enumerate(words)])
 
 
 def _worst_words(pretrained: Pretrained, texts: Mapping[int, Sample], number: int) -> dict[int, int]:

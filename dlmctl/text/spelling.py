@@ -107,6 +107,11 @@ def plain(word: str) -> str:
     return word.strip(_MARKS_OF_SPACING) if len(word) > 1 else word
 
 
+def letters(word: str) -> float:
+    """How many letters a word has; hyphens, apostrophes and figures are none."""
+    return float(sum(char.isalpha() for char in word))
+
+
 def _spaces(words: Sequence[str]) -> list[bool]:
     """Whether ``detokenize`` sets a space behind each word but the last."""
     text, at, found = detokenize(words), 0, list[bool]()
