@@ -9,6 +9,7 @@ lines with everyday sentences as ``text``. Writes ``OUT/kind.jsonl``, ``sentimen
 Labelled texts of sentiment and topic are comments and requests, not everyday sentences. So their labels are spread: a
 model of words and word pairs, of the half of the texts that guides, labels the everyday sentences of that half, and
 those that it is sure of come along (``source``: spread). The other half, that of the judge, has labels of people only.
+Comments that people found neutral come without a label: by them the judge knows what no sentiment looks like.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ FILES = {
     "topic": (TOPIC, ["domain_sgd", "topic_oewn", "intent_slurp", "intent_clinc150"]),
 }
 # How sure the labels of spread texts are, and what turns a sentiment round.
-# Comments that are neither are a label of their own while labels are spread.
+# Comments that are neither are a label of their own while labels are spread, and are written without one.
 NEUTRAL = "neutral"
 SURE, SPREAD, NEGATIONS = 0.9, ("sentiment", "topic"), {"n't", "not", "no", "never", "nothing", "nobody", "without"}
 VERBS = set(
@@ -90,7 +91,8 @@ def rows_of(path: Path) -> Iterator[tuple[str, list[str], str]]:
 def write(out: Path, name: str, rows: list[tuple[str, str, str]]) -> None:
     with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
         for text, label, source in rows:
-            file.write(json.dumps({"text": text, name: label, "source": source}, ensure_ascii=False) + "\n")
+            told = {} if label == NEUTRAL else {name: label}
+            file.write(json.dumps({"text": text, **told, "source": source}, ensure_ascii=False) + "\n")
     print(name, Counter((label, source) for _, label, source in rows))
 
 
@@ -131,7 +133,8 @@ def main(labels: Path, sentences: Path, out: Path) -> None:
         rows = even([(text, known[label], file) for file, (text, _, label) in found if label in known])
         neutral = [(text, NEUTRAL, file) for file, (text, _, label) in found if label == NEUTRAL]
         taught = even(rows + neutral, MOST)
-        write(out, name, rows + (even(list(spread(taught, everyday)), MOST) if name in SPREAD else []))
+        told = even(list(spread(taught, everyday)), MOST) if name in SPREAD else []
+        write(out, name, rows + told + (even(neutral) if neutral else []))
 
 
 if __name__ == "__main__":

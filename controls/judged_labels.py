@@ -23,15 +23,16 @@ OWN_TEXTS = 50
 
 
 def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], judge: str) -> Check:
-    """Passed if no label is likelier than the one wanted.
+    """Passed if nothing is likelier than the label wanted.
 
     Args:
-        known: the labels, and of each its probability, ``chances``.
+        known: the labels, and of each its probability, ``chances``, followed by that of none of them where it is known.
         judge: who says so, for the message.
     """
     chance, best = chances[find_label(label, known)], max(chances)
-    told = f"by {judge} told {known[chances.index(best)]!r} with probability {best:.2f}"
-    return Check(chance, chance == best, told)
+    likeliest = chances.index(best)
+    what = repr(known[likeliest]) if likeliest < len(known) else "to have no label"
+    return Check(chance, chance == best, f"by {judge} told {what} with probability {best:.2f}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class JudgedLabels(TextLabels):
     """The labels, how long texts of each are, and a judge of texts learned beside what guides.
 
     Attributes:
+        judge: its classes are the labels and, if some of its texts had none of them, "no label" as the last.
         lengths: of each label how many texts have 0 words and more; empty where that was not counted.
     """
 
@@ -53,9 +55,17 @@ class JudgedLabels(TextLabels):
     def _learned(cls, check: LabelledText, guide: LabelledText) -> Self:
         """The labels and their judge from some texts, how long texts of each are from those of the guide."""
         found = super().from_data(check)
-        texts, classes = zip(*found.labelled(check), strict=True)
-        judge = NgramJudge.fit(texts, classes, len(found.known))
+        rows = found.labelled(check)
+        rows += found.without_label(check, max(Counter(number for _, number in rows).values()))
+        texts, classes = zip(*rows, strict=True)
+        judge = NgramJudge.fit(texts, classes, 1 + max(classes))
         return replace(found, judge=judge, lengths=found.counted_lengths(guide))
+
+    def without_label(self, data: LabelledText, most: int) -> list[tuple[Sequence[str], int]]:
+        """The texts that have no label, at most so many, spread over all, each with the class after the last label."""
+        none = len(self.known)
+        found = [words for words, (number,) in zip(data.sentences, self.labels(data), strict=True) if number == none]
+        return [(words, none) for words in found[:: max(1, -(-len(found) // most))]]
 
     def counted_lengths(self, data: LabelledText) -> dict[str, list[int]]:
         """How many texts of each label have 0 words and more."""
@@ -79,7 +89,15 @@ class JudgedLabels(TextLabels):
 
     def held_out(self, data: LabelledText) -> dict[str, float]:
         # In the other half labels may come from what the guide learned from.
-        return {"judge_accuracy": self.judge.accuracy(self.labelled(data.halves()[1]))}
+        half = data.halves()[1]
+        rows, unlabelled = self.labelled(half), self.without_label(half, len(half.sentences))
+        if not unlabelled or len(self.judge.bias) == len(self.known):
+            return {"judge_accuracy": self.judge.accuracy(rows)}
+        return {
+            "judge_accuracy": self.judge.accuracy(rows, len(self.known)),
+            "judge_passes": self.judge.accuracy(rows),
+            "judge_passes_unlabelled": 1 - self.judge.accuracy(unlabelled),
+        }
 
     def to_json(self) -> Any:
         return {**super().to_json(), "lengths": dict(self.lengths), "judge": self.judge.to_json()}

@@ -54,7 +54,7 @@ class NgramJudge:
             loss = F.cross_entropy(scores, target) + L2 * weights.square().sum()
             weights.grad, bias.grad = torch.autograd.grad(loss, [weights, bias])
             optimizer.step()
-        rounded = [[round(value, 2) for value in row] for row in weights.tolist()]
+        rounded = [[round(value, 1) for value in row] for row in weights.tolist()]
         return cls(
             [round(value, 2) for value in bias.tolist()],
             {name: row for name, row in zip(index, rounded, strict=True) if any(row)},
@@ -98,11 +98,11 @@ class NgramJudge:
         worst = sorted((at for at in range(len(words)) if cost[at] > 0), key=lambda at: -cost[at])
         return tuple(sorted(worst[:MOST_BLAMED]))
 
-    def accuracy(self, rows: Iterable[tuple[Sequence[str], int]]) -> float:
-        """Share of the rows (a text and its class) whose likeliest class is right."""
+    def accuracy(self, rows: Iterable[tuple[Sequence[str], int]], classes: int | None = None) -> float:
+        """Share of the rows (a text and its class) whose likeliest class, or of the first ``classes``, is right."""
         right = []
         for words, wanted in rows:
-            chances = self.probabilities(words)
+            chances = self.probabilities(words)[:classes]
             right.append(chances.index(max(chances)) == wanted)
         return sum(right) / len(right) if right else math.nan
 

@@ -122,6 +122,46 @@ def test_the_check_is_the_judge(trained):
     assert "'negative'" in blame.why
 
 
+def test_texts_without_a_label_teach_the_judge_what_none_looks_like():
+    kinds = {"positive": "what a {} day", "negative": "an awful {} day", None: "the {} bus stops"}
+    rows = [(line.format(word).split(), label) for label, line in kinds.items() for word in ("long", "red", "late") * 8]
+    fields = [{"mood": label} if label else {} for _, label in rows]
+    data = LabelledText([words for words, _ in rows], fields, label="mood")
+    labels = JudgedLabels.from_json(json.loads(json.dumps(JudgedLabels.from_data(data).to_json())))
+    assert labels.known == ["negative", "positive"]
+    assert labels.verdict("negative", "an awful bus".split()).passed
+    for label in labels.known:
+        said = labels.verdict(label, "the red bus stops".split())
+        assert not said.passed
+        assert said.score < 0.4
+        assert said.where
+        assert "no label" in said.why
+    figures = labels.held_out(data)
+    assert set(figures) == {"judge_accuracy", "judge_passes", "judge_passes_unlabelled"}
+    # Without such texts a label must be the likeliest, and files of before are such.
+    told = data.some([at for at, row in enumerate(fields) if row])
+    before = JudgedLabels.from_data(told)
+    assert any(before.verdict(label, "the red bus stops".split()).passed for label in before.known)
+    assert set(before.held_out(data)) == {"judge_accuracy"}
+
+
+def test_texts_without_a_label_are_no_more_than_those_of_the_commonest():
+    data = LabelledText(
+        [[str(at)] for at in range(100)], [{"n": "ab"[at % 2]} if at < 9 else {} for at in range(100)], "n"
+    )
+    found = JudgedLabels.from_data(data).without_label(data, 5)
+    assert len(found) == 5
+    assert {number for _, number in found} == {2}
+
+
+@pytest.mark.parametrize("text", ["What is their phone number ?", "We are going to the station ."])
+@pytest.mark.parametrize("label", ["positive", "negative"])
+def test_plain_sentences_have_no_sentiment(label, text):
+    control = Classifier(label=label, name="sentiment")
+    control.attach(from_pretrained("everyday"))
+    assert not control.verdicts([0], [text.split()])[0].passed
+
+
 def test_generation_checks_every_sample(trained):
     control = Classifier(label="positive") & Classifier(label="tavern", name="kind")
     result = generate(control, model=trained, samples=2, sampler=SamplerSettings(steps=2))
