@@ -20,6 +20,8 @@ from .ngrams import NgramJudge
 
 # Texts of the model's own lengths that count beside those of a label, so that a few of these do not decide alone.
 OWN_TEXTS = 50
+# Of a judge that knows texts without a label: likelier than not.
+SURE = 0.5
 
 
 def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], judge: str) -> Check:
@@ -93,10 +95,12 @@ class JudgedLabels(TextLabels):
         rows, unlabelled = self.labelled(half), self.without_label(half, len(half.sentences))
         if not unlabelled or len(self.judge.bias) == len(self.known):
             return {"judge_accuracy": self.judge.accuracy(rows)}
+        passed = [self.judge.probabilities(words)[number] > SURE for words, number in rows]
+        by_mistake = [max(self.judge.probabilities(words)[:-1]) > SURE for words, _ in unlabelled]
         return {
             "judge_accuracy": self.judge.accuracy(rows, len(self.known)),
-            "judge_passes": self.judge.accuracy(rows),
-            "judge_passes_unlabelled": 1 - self.judge.accuracy(unlabelled),
+            "judge_passes": sum(passed) / max(1, len(passed)),
+            "judge_passes_unlabelled": sum(by_mistake) / len(by_mistake),
         }
 
     def to_json(self) -> Any:
@@ -121,10 +125,17 @@ class JudgedLabels(TextLabels):
         return [of_label + share * of_model if of_model else 0.0 for of_model, of_label in pairs]
 
     def verdict(self, label: Value, words: Sequence[str]) -> Check:
-        """The judge's verdict on a text, and the words that it was told by."""
-        chances = self.judge.probabilities(words)
+        """The judge's verdict on a text, and the words that it was told by.
+
+        A text passes if no label is likelier than the one wanted; where the judge knows texts without a label, if that
+        one is likelier than not.
+        """
+        chances, wanted = self.judge.probabilities(words), self.number(label)
         found = verdict_of(label, self.known, chances, "its words and word pairs")
-        likeliest = chances.index(max(chances))
-        where = () if found.passed else self.judge.against(words, self.number(label), likeliest)
-        marks = (Mark(*span, met=found.passed) for span in self.judge.telling(words, likeliest))
+        if len(chances) > len(self.known):
+            found = found._replace(passed=found.score > SURE)
+        order = sorted(range(len(chances)), key=lambda number: -chances[number])
+        rival = next((number for number in order if number != wanted), wanted)
+        where = () if found.passed else self.judge.against(words, wanted, rival)
+        marks = (Mark(*span, met=found.passed) for span in self.judge.telling(words, order[0]))
         return found._replace(where=where, marks=tuple(marks))
