@@ -133,7 +133,10 @@ class JudgedLabels(TextLabels):
         chances, wanted = self.judge.probabilities(words), self.number(label)
         found = verdict_of(label, self.known, chances, "its words and word pairs")
         if len(chances) > len(self.known):
-            found = found._replace(passed=found.score > SURE)
+            passed = found.score > SURE
+            found = found._replace(
+                passed=passed, why=found.why if passed else f"{found.why}; the label asked for must be over {SURE}"
+            )
         order = sorted(range(len(chances)), key=lambda number: -chances[number])
         rival = next((number for number in order if number != wanted), wanted)
         where = () if found.passed else self.judge.against(words, wanted, rival)
