@@ -114,7 +114,7 @@ def generate(
         samples: how many texts, or the numbers of some of a run's; sets of parameters are dealt out to them by number.
         seed: each sample follows from the seed and its own number, but for the rounding of its batch.
         preset: what ``sampler`` and ``guidance`` are where they are not given; a dict of some settings is laid over it.
-        until, quota, unique: draw again what is not good enough; until all pass and differ; what comes twice.
+        until, quota: draw again what is not good enough, or until all pass and differ; unique: no text comes twice.
         candidates: texts drawn for each sample in each round; the best by ``rank_by`` is kept, see ``ranking``.
         second_scorer: a causal language model of Hugging Face that ``fluency`` asks too, by folder or hub name.
         deterministic: each text alone on one thread of the CPU, and so to the last bit the same at any batch size.
