@@ -31,7 +31,7 @@ from dlmctl.annotators.trees import labelled_spans
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import All, Control, check_all
 from dlmctl.datasets.dataset import load_split, load_vocabulary
-from dlmctl.generation.generate import generate
+from dlmctl.generation.generate import draw_recipe
 from dlmctl.metrics.diversity import distinct_n, self_bleu
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer
 from dlmctl.recipe.load import read_recipe
@@ -149,19 +149,11 @@ def measure(
 ) -> dict[str, float]:
     """One text for each target: figures of the first draw and, with more rounds or candidates, of the texts kept."""
     first, guided = First(control), not given.unguided
+    changes: dict[str, Any] = {"seed": seed, "batch_size": 32}
+    recipe = settings.model_copy(update=changes if guided else {**changes, "until": None})
     with passes_of(pretrained) as seen:
         started, clock = time.process_time(), time.perf_counter()
-        result = generate(
-            control if guided else None,
-            model=pretrained,
-            samples=count,
-            seed=seed,
-            sampler=settings.sampler,
-            until=settings.until if guided else None,
-            candidates=settings.candidates,
-            rank_by=settings.rank_by,
-            batch_size=32,
-        )
+        result = draw_recipe(recipe, control if guided else None, pretrained, None, samples=range(count))
         seconds, clock = time.process_time() - started, time.perf_counter() - clock
     first.undo()
     texts = [sample.words for sample in result]

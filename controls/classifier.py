@@ -85,7 +85,7 @@ class Classifier(Control[ClassifierParams]):
         return guide(self, batch, wanted, name) if source is None else guided_by(source, batch, wanted)
 
     def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
-        """The judge's probability of the label, see ``JudgedLabels.verdict``. Of a classifier of others (``model``)
+        """The judge's probability of the label, see ``judged_labels.verdict_of``. Of a classifier of others (``model``)
         its own verdict on the finished text."""
         if params.model is None:
             return self._labels(params).verdict(params.label, words)

@@ -25,7 +25,8 @@ SURE = 0.5
 
 
 def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], judge: str) -> Check:
-    """Passed if nothing is likelier than the label wanted.
+    """Passed if no label is likelier than the one wanted; where the chance of none of them is known, if the label is
+    likelier than not.
 
     Args:
         known: the labels, and of each its probability, ``chances``, followed by that of none of them where it is known.
@@ -34,7 +35,11 @@ def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], jud
     chance, best = chances[find_label(label, known)], max(chances)
     likeliest = chances.index(best)
     what = repr(known[likeliest]) if likeliest < len(known) else "to have no label"
-    return Check(chance, chance == best, f"by {judge} told {what} with probability {best:.2f}")
+    told = f"by {judge} told {what} with probability {best:.2f}"
+    if len(chances) == len(known):
+        return Check(chance, chance == best, told)
+    passed = chance > SURE
+    return Check(chance, passed, told if passed else f"{told}; the label asked for must be over {SURE}")
 
 
 @dataclass(frozen=True)
@@ -125,18 +130,9 @@ class JudgedLabels(TextLabels):
         return [of_label + share * of_model if of_model else 0.0 for of_model, of_label in pairs]
 
     def verdict(self, label: Value, words: Sequence[str]) -> Check:
-        """The judge's verdict on a text, and the words that it was told by.
-
-        A text passes if no label is likelier than the one wanted; where the judge knows texts without a label, if that
-        one is likelier than not.
-        """
+        """The judge's verdict on a text (``verdict_of``), and the words that it was told by."""
         chances, wanted = self.judge.probabilities(words), self.number(label)
         found = verdict_of(label, self.known, chances, "its words and word pairs")
-        if len(chances) > len(self.known):
-            passed = found.score > SURE
-            found = found._replace(
-                passed=passed, why=found.why if passed else f"{found.why}; the label asked for must be over {SURE}"
-            )
         order = sorted(range(len(chances)), key=lambda number: -chances[number])
         rival = next((number for number in order if number != wanted), wanted)
         where = () if found.passed else self.judge.against(words, wanted, rival)
