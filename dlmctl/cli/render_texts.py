@@ -48,11 +48,12 @@ def _figures(sample: Sample) -> list[str]:
 
 
 def _fluency(sample: Sample) -> dict[str, str]:
-    """The lm-score and the worst word with its nats, as they are shown."""
+    """The lm-score, the worst word with its nats and the acceptability, as they are shown."""
     if sample.fluency is None:
         return {}
     found = sample.fluency
-    return {"lm-score": f"{found.lm_score:.2f}", "worst": f"{found.worst_word} {found.worst_nats:.1f}"}
+    accepted = {} if found.acceptability is None else {"accepted": f"{found.acceptability:.2f}"}
+    return {"lm-score": f"{found.lm_score:.2f}", "worst": f"{found.worst_word} {found.worst_nats:.1f}", **accepted}
 
 
 def _table(result: Generation) -> Table:

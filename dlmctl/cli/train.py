@@ -1,4 +1,4 @@
-"""``dlmctl train``: lm, control, scorer, tagger, parser."""
+"""``dlmctl train``: lm, control, scorer, acceptability, tagger, parser."""
 
 from __future__ import annotations
 
@@ -89,6 +89,30 @@ def scorer(
 
     train_scorer(read_config(config, ScorerConfig, settings or []), data, out, resume=resume)
     say(f"scorer saved in {out / 'scorer'}")
+
+
+@app.command()
+def acceptability(
+    data: Data,
+    out: Out,
+    model: Annotated[
+        str, typer.Option(help="The masked model whose texts were read.", autocompletion=complete.models)
+    ] = "everyday",
+    label: Annotated[
+        str, typer.Option(help="Field of the data that holds the verdicts: 1 for accepted, 0 for refused, or between.")
+    ] = "accepted",
+    config: Config = "acceptability",
+    settings: Settings = None,
+    resume: Resume = False,
+) -> None:
+    """Train what tells sound texts of a model from others, from readers' verdicts, and save it beside the model."""
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.training.acceptability import AcceptabilityConfig, train_acceptability
+    from dlmctl.training.config import read_config
+
+    settled = read_config(config, AcceptabilityConfig, settings or [])
+    folder = train_acceptability(settled, from_pretrained(model), data, out, label=label, resume=resume)
+    say(f"acceptability for this model saved in {folder}")
 
 
 @app.command()

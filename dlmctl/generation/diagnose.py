@@ -14,8 +14,8 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import ranks_by_scorer
+from dlmctl.generation.scoring import load_scoring
 from dlmctl.generation.targets import TargetRun, read_targets
-from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.metrics.nats import load_causal
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
@@ -75,13 +75,13 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         DRAWS[pretrained.model.family].check(recipe.sampler, pretrained)
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
-            load_scorer(pretrained.folder / "scorer")
+            load_scoring(pretrained, recipe.rank_by)
         if recipe.second_scorer is not None:
             with _faults_at(("second_scorer",), file):
                 load_causal(recipe.second_scorer)
     if recipe.until is not None and recipe.until.bounds_fluency:
         with _faults_at(("until",), file):
-            load_scorer(pretrained.folder / "scorer")
+            load_scoring(pretrained, ["acceptability"] if recipe.until.acceptability is not None else [])
     table = read_targets(recipe, file)
     if table is not None:
         fault = TargetRun(recipe, table, pretrained).fault(range(min(MOST_TRIED, len(table))))

@@ -22,6 +22,7 @@ KINDS: Mapping[str, type] = {
     "seed": int,
     "lm_score": float,
     "worst_nats": float,
+    "acceptability": float,
 }
 
 

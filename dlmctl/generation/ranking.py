@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlmctl.control.check import Check, mean_score
-from dlmctl.metrics.fluency import Fluency, fluency_of
-from dlmctl.metrics.lm_score import load_scorer
+from dlmctl.generation.scoring import load_scoring
+from dlmctl.metrics.fluency import Fluency, flaws
 from dlmctl.metrics.sentence_bleu import sentence_bleu
-from dlmctl.text.word_counts import MILLION, WordCounts, load_counts
+from dlmctl.text.word_counts import WordCounts, load_counts
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -21,17 +21,10 @@ if TYPE_CHECKING:
 Checks = Mapping[str, Check]
 
 
-# The criteria that the scorer beside the model decides.
-BY_SCORER = {"fluency", "lm_score", "worst_word"}
-# What the worst word of a text adds to its mean in ``fluency``: of ten words it counts about four times as much
-# as another. Chosen on 820 texts that were read: of a sound text and one that is not, for the same target, it prefers
-# the sound one in 80 of 100, the mean alone in 75, the worst word in 72.
-WORST_SHARE = 0.3
-# What a word that stands in the text before costs in ``fluency``, in nats a token, if fewer than one word in a
-# thousand is it. A language model finds a word that comes again likely; a reader refused 32 of 40 such texts, and
-# every fourth of the others. With it 83 of 100.
-REPEATED, RARE = 1.0, MILLION / 1000
-# What nats a word of a second language model add: 86 of 100, with SmolLM2-135M.
+# The criteria that the scorer beside the model decides, and what has learned from readers.
+BY_SCORER = {"acceptability", "fluency", "lm_score", "worst_word"}
+# What nats a word of a second language model add in ``fluency``. Of a sound text and one that is not, for the same
+# target, it prefers the sound one in 86 of 100 with SmolLM2-135M, in 83 without.
 SECOND_SHARE = 0.4
 
 
@@ -46,6 +39,8 @@ def satisfied(checks: Checks, until: Until, fluency: Fluency | None = None) -> b
     for most, nats in zip((until.lm_score, until.worst_word), _nats_of(fluency), strict=True):
         if most is not None and nats > most:
             return False
+    if until.acceptability is not None and _acceptability(fluency) < until.acceptability:
+        return False
     passes = [check.passed for check in checks.values()]
     if until.satisfied == "all":
         return all(passes)
@@ -69,16 +64,18 @@ def utilities(
     token under the scorer beside the model, ``worst_word`` those of the token that it finds least likely: a slip, such
     as a doubled or a missing word, costs its place many nats and the mean of the text few. ``fluency`` weighs both:
     of a text with a slip and one of many unlikely words either may be the worse; rarer words that come again in a
-    text count against it, where the model's folder says how often words occur. ``mbr`` is the mean BLEU
+    text count against it, where the model's folder says how often words occur. ``acceptability`` is how likely a
+    reader takes it for a sound sentence, of models that have learned it. ``mbr`` is the mean BLEU
     against the other texts (minimum Bayes risk decoding, Kumar and Byrne 2004). Of texts that are equal so far the one
     is better whose words the walk found likelier when it wrote them, where that is known (``walk``, in nats a text).
     ``fluency`` is that of the texts where it was found before; a text that the scorer cannot read ranks last.
 
     Raises:
-        ModelError: a criterion of the scorer is asked for and the model has none.
+        ModelError: a criterion of the scorer is asked for and the model has none, or acceptability and it has learned
+            none.
     """
     if BY_SCORER & set(criteria) and not any(fluency):
-        fluency = fluency_of(load_scorer(pretrained.folder / "scorer"), texts)
+        fluency = load_scoring(pretrained, criteria).of(texts)
     columns: list[Sequence[float]] = []
     for criterion in criteria:
         if criterion == "satisfaction":
@@ -86,8 +83,9 @@ def utilities(
             columns.append([mean_score(_passed_in_full(found)) for found in checks])
         elif criterion == "fluency":
             counts = _counts(pretrained.folder)
-            again = [0 if counts is None else repeats(words, counts) for words in texts]
-            columns.append([-_weighed(one) - REPEATED * n for one, n in zip(fluency, again, strict=True)])
+            columns.append([-_weighed(one, words, counts) for one, words in zip(fluency, texts, strict=True)])
+        elif criterion == "acceptability":
+            columns.append([_acceptability(one) for one in fluency])
         elif criterion == "lm_score":
             columns.append([-_nats_of(one)[0] for one in fluency])
         elif criterion == "worst_word":
@@ -102,26 +100,21 @@ def utilities(
     return list(zip(*columns, strict=True))
 
 
-def repeats(words: Sequence[str], counts: WordCounts) -> int:
-    """How many words stand in the text before, whatever their case, and are rare (``RARE``)."""
-    seen, found = set[str](), 0
-    for word in words:
-        if word[0].isalpha() and counts.per_million(word) < RARE:
-            found += word.casefold() in seen
-            seen.add(word.casefold())
-    return found
-
-
 @cache
 def _counts(folder: Path) -> WordCounts | None:
     return load_counts(folder)
 
 
-def _weighed(fluency: Fluency | None) -> float:
+def _weighed(fluency: Fluency | None, words: Sequence[str], counts: WordCounts | None) -> float:
     """The nats that stand against a text in ``fluency``."""
-    mean, worst = _nats_of(fluency)
     second = fluency.second_nats if fluency is not None else None
-    return mean + WORST_SHARE * worst + SECOND_SHARE * (second or 0.0)
+    return flaws(fluency, words, counts) + SECOND_SHARE * (second or 0.0)
+
+
+def _acceptability(fluency: Fluency | None) -> float:
+    """The probability that a reader accepts a text; of one that cannot be judged less than any."""
+    found = None if fluency is None else fluency.acceptability
+    return -1.0 if found is None else found
 
 
 def _passed_in_full(checks: Checks) -> Checks:

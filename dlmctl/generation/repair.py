@@ -66,7 +66,7 @@ def repaired(
 
 def with_fluency(rank_by: Sequence[Criterion], pretrained: Pretrained) -> list[Criterion]:
     """What makes a repaired text the best: of two that are equal the more fluent one, where there is a scorer."""
-    known = not {"fluency", "lm_score"}.isdisjoint(rank_by) or scorer_of(pretrained.folder) is None
+    known = not {"acceptability", "fluency", "lm_score"}.isdisjoint(rank_by) or scorer_of(pretrained.folder) is None
     return [*rank_by] if known else [*rank_by, "lm_score"]
 
 

@@ -59,13 +59,15 @@ class Sample:
     def to_dict(self) -> dict[str, Any]:
         """The sample as plain values, without its latent: what stands in the lines of a ``.jsonl`` file."""
         target = {} if self.target is None else {"row": self.target.number, "columns": self.target.values}
-        fluency = {}
+        fluency: dict[str, Any] = {}
         if self.fluency is not None:
             fluency = {
                 "lm_score": round(self.fluency.lm_score, 4),
                 "worst_word": self.fluency.worst_word,
                 "worst_nats": round(self.fluency.worst_nats, 4),
             }
+            if self.fluency.acceptability is not None:
+                fluency["acceptability"] = round(self.fluency.acceptability, 4)
         return {
             "index": self.index,
             **target,

@@ -16,10 +16,8 @@ from dlmctl.generation.distinct import LABEL, Distinct
 from dlmctl.generation.ranking import ranks_by_scorer, satisfied, utilities
 from dlmctl.generation.repair import at_fault, repaired, with_fluency
 from dlmctl.generation.results import Sample
+from dlmctl.generation.scoring import Scoring, load_scoring
 from dlmctl.generation.trace import Trace
-from dlmctl.metrics.fluency import fluency_of, with_second
-from dlmctl.metrics.lm_score import Judge, load_scorer, scorer_of
-from dlmctl.metrics.nats import CausalLM, load_causal
 from dlmctl.recipe.settings import Criterion, Quota, Until
 from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan
@@ -50,6 +48,11 @@ class Rounds(NamedTuple):
     fluency: bool = True
     second_scorer: str | None = None
 
+    @property
+    def wanted(self) -> set[str]:
+        """What the choice among texts is made by: criteria, and ``acceptability`` where it is bounded."""
+        return {*self.rank_by, *(["acceptability"] if self.until.acceptability is not None else [])}
+
 
 class Watching(NamedTuple):
     """Who looks on: ``progress`` at the steps, ``on_step`` at what happens in them."""
@@ -69,19 +72,16 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
         asked = asked._replace(rank_by=with_fluency(asked.rank_by, plan.pretrained))
     chooses = asked.until.bounds_fluency
     chooses = chooses or ranks_by_scorer(asked.rank_by, asked.candidates, asked.until, asked.quota)
-    folder = plan.pretrained.folder
-    scorer = load_scorer(folder / "scorer") if chooses else scorer_of(folder) if asked.fluency else None
-    second = load_causal(asked.second_scorer) if chooses and asked.second_scorer is not None else None
-    for network in [scorer and scorer[0], second and second.model]:
-        if network is not None:
-            network.to(plan.pretrained.model.embeddings.device)
-    drawing = _Drawing(plan, asked, watching, scorer, second, at_once=chooses)
+    scoring = None
+    if chooses or (asked.fluency and (plan.pretrained.folder / "scorer").is_dir()):
+        scoring = load_scoring(plan.pretrained, asked.wanted, asked.second_scorer if chooses else None)
+    drawing = _Drawing(plan, asked, watching, scoring, at_once=chooses)
     number = 0
     while open_samples := drawing.open(number):
         number += 1
         drawing.round(open_samples, number)
     best = [drawing.best[i] for i in asked.numbers]
-    return best if scorer is None or drawing.at_once else _scored(plan, scorer, best)
+    return best if scoring is None or drawing.at_once else _scored(plan, scoring, best)
 
 
 @dataclass
@@ -96,8 +96,7 @@ class _Drawing:
     plan: Plan
     asked: Rounds
     watching: Watching
-    scorer: Judge | None
-    second: CausalLM | None
+    scoring: Scoring | None
     at_once: bool
     best: dict[int, Sample] = field(default_factory=dict)
     attempts: Counter[int] = field(default_factory=Counter)
@@ -182,8 +181,8 @@ class _Drawing:
             parts = [checked(plan.control, batches, aside=checks_aside(plan.control, device))]
         for part in parts:
             made = [_sample(result, one) for result, one in part]
-            at_once = self.scorer if self.at_once else None
-            yield from made if at_once is None else _scored(plan, at_once, made, self.second)
+            at_once = self.scoring if self.at_once else None
+            yield from made if at_once is None else _scored(plan, at_once, made)
 
     def _best(self, texts: list[Sample]) -> Sample:
         distinct = self.asked.distinct
@@ -227,10 +226,8 @@ def _sample(drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
     )
 
 
-def _scored(plan: Plan, scorer: Judge, samples: Sequence[Sample], second: CausalLM | None = None) -> list[Sample]:
-    """The samples with their fluency, scored in one go."""
+def _scored(plan: Plan, scoring: Scoring, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with their fluency."""
     texts, alone = [sample.words for sample in samples], plan.sampler.deterministic
-    found = fluency_of(scorer, texts, alone=alone)
-    if second is not None:
-        found = with_second(found, second, texts, [sample.text for sample in samples], alone=alone)
+    found = scoring.of(texts, [sample.text for sample in samples], alone=alone)
     return [replace(sample, fluency=one) for sample, one in zip(samples, found, strict=True)]

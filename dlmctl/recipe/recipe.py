@@ -129,7 +129,8 @@ class Recipe(BaseModel):
         ["satisfaction"],
         min_length=1,
         max_length=10,
-        description="what makes a text the best: satisfaction of the controls, fluency, lm_score, worst_word, mbr",
+        description="what makes a text the best: satisfaction of the controls, acceptability, fluency, lm_score, "
+        "worst_word, mbr",
     )
     second_scorer: str | None = Field(
         None,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Criterion = Literal["satisfaction", "fluency", "lm_score", "worst_word", "mbr"]
+Criterion = Literal["satisfaction", "acceptability", "fluency", "lm_score", "worst_word", "mbr"]
 Precision = Literal["auto", "fp32", "bf16"]
 Sampler = Literal[
     "auto", "ancestral", "ddim", "dpmpp_2m", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"
@@ -169,6 +169,9 @@ class Until(BaseModel):
     worst_word: float | None = Field(
         None, ge=0, le=100, description="most nats of the word that the scorer finds least likely"
     )
+    acceptability: float | None = Field(
+        None, ge=0, le=1, description="least probability that a reader takes the text for a sound sentence"
+    )
     max_rounds: int = Field(4, ge=1, le=1000, description="rounds of drawing, the first included")
     repair: bool = Field(
         False,
@@ -179,7 +182,7 @@ class Until(BaseModel):
     @property
     def bounds_fluency(self) -> bool:
         """Whether the scorer says when a text is good enough."""
-        return self.lm_score is not None or self.worst_word is not None
+        return not (self.lm_score is self.worst_word is self.acceptability is None)
 
 
 class Quota(BaseModel):

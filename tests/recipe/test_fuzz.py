@@ -179,6 +179,7 @@ recipes = mapping(
         repair=st.booleans(),
         lm_score=mostly(st.none(), shares),
         worst_word=mostly(st.none(), shares),
+        acceptability=mostly(st.none(), shares),
     ),
     candidates=st.integers(1, 2),
     rank_by=st.lists(mostly(st.sampled_from(["satisfaction", "mbr"]), st.just("lm_score")), min_size=1, max_size=2),

@@ -193,6 +193,8 @@ def _entry(row: Row) -> dict[str, Any]:
     if row.worst_word is not None and row.worst_nats is not None:
         word = "the end" if row.worst_word == END else f"“{row.worst_word}”"
         told.append({"name": f"least likely {word}", "value": f"{row.worst_nats:.1f}"})
+    if row.acceptability is not None:
+        told.append({"name": "acceptability", "value": f"{row.acceptability:.2f}"})
     if row.rounds > 1:
         told.append({"name": "rounds", "value": str(row.rounds)})
     told += [{"name": name, "value": _cut(value)} for name, value in row.columns.items() if value not in (None, "")]

@@ -51,6 +51,7 @@ class Row(BaseModel):
     lm_score: float | None = None
     worst_word: str | None = None
     worst_nats: float | None = None
+    acceptability: float | None = None
     row: int | None = None
     columns: dict[str, Any] = {}
     trace: dict[str, Any] | None = None

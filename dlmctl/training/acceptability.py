@@ -1,0 +1,190 @@
+"""Training what tells texts that readers accept from those they refuse, from texts with readers' verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dlmctl.checkpoint.control_weights import embedding_digest, new_control_folder, save_control_weights
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
+from dlmctl.datasets.staging import check_writable
+from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.errors import DataError, ModelError, nearest
+from dlmctl.metrics.acceptability import MOST_RANK, NAME
+from dlmctl.metrics.fluency import flaws, fluency_of
+from dlmctl.metrics.lm_score import load_scorer
+from dlmctl.models.acceptability import Acceptability
+from dlmctl.text.word_counts import load_counts
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.counting import require_words_of
+from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.rows import Rows, sent
+from dlmctl.training.state import digest
+
+# A text counts as accepted in figures from this verdict on.
+ACCEPTED = 0.5
+
+
+class AcceptabilityConfig(BaseModel):
+    """A configuration file of ``dlmctl train acceptability``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: int = Field(2, gt=0, le=MOST_RANK, description="of the adapters")
+    bits: int = Field(11, ge=2, le=11, description="significant bits of a saved weight, of the 11 of half precision")
+    loop: LoopConfig
+
+
+class Verdicts(NamedTuple):
+    """Rows of word ids ``[B, L]``, their lengths, flaws and verdicts, each ``[B]``."""
+
+    ids: Tensor
+    lengths: Tensor
+    flaws: Tensor
+    wanted: Tensor
+
+
+class AcceptabilityTask(StatelessTask):
+    """Adapters for a frozen masked model, for the training loop.
+
+    Args:
+        data: a prepared data set with the model's vocabulary, one text a row, and a field of verdicts.
+        label: the field: the share of readers who accept a text, from 0 to 1.
+    """
+
+    def __init__(self, config: AcceptabilityConfig, pretrained: Pretrained, data: Path, label: str) -> None:
+        model = pretrained.model
+        if not isinstance(model, MaskedLM):
+            raise ModelError("has no states to read texts off: it is no masked model.", where=str(pretrained.folder))
+        self.config, self.network = config, model.denoiser.requires_grad_(False)
+        self.train, self.valid, vocabulary = load_splits(data)
+        require_words_of(pretrained, data)
+        self.pad_id = vocabulary.pad_id
+        self.verdicts = {id(split): verdicts_of(split, label) for split in (self.train, self.valid)}
+        judge, counts = load_scorer(pretrained.folder / "scorer"), load_counts(pretrained.folder)
+        self.flaws: dict[int, np.ndarray] = {}
+        for split in (self.train, self.valid):
+            texts = [vocabulary.words(split.row(at).tolist()) for at in range(len(split))]
+            found = zip(fluency_of(judge, texts), texts, strict=True)
+            self.flaws[id(split)] = np.array([flaws(one, words, counts) for one, words in found], np.float32)
+        torch.manual_seed(config.loop.seed)
+        self.model: nn.Module = Acceptability(self.network, model.denoiser.config.hidden, config.rank)
+        nn.init.constant_(self.model.bias, float(self.flaws[id(self.train)].mean()))
+
+    def batches(self, skip: int, rank: int, world: int) -> Iterator[Verdicts]:
+        loop = self.config.loop
+        plan = BatchPlan(loop.batch_positions, self.network.config.max_length, loop.bucket, 0.0, loop.seed)
+        texts = Rows(self.train, self.pad_id, self._device())
+        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+            yield self._of(self.train, texts, rows, width)
+
+    def _device(self) -> torch.device:
+        device = next(self.model.parameters()).device
+        self.network.to(device)
+        return device
+
+    def _of(self, split: Split, texts: Rows, rows: np.ndarray, width: int) -> Verdicts:
+        figures = (split.lengths[rows], self.flaws[id(split)][rows], self.verdicts[id(split)][rows])
+        return Verdicts(texts.of(rows, width), *(sent(torch.from_numpy(one), texts.device) for one in figures))
+
+    def _odds(self, model: nn.Module, batch: Verdicts) -> Tensor:
+        assert isinstance(model, Acceptability)
+        odds: Tensor = model(self.network, model.weights(self.network), batch.ids, batch.lengths, batch.flaws)
+        return odds
+
+    def loss(self, model: nn.Module, batch: Verdicts) -> tuple[Tensor, int]:
+        """Cross-entropy with the verdicts, in nats a text."""
+        odds = self._odds(model, batch)
+        return F.binary_cross_entropy_with_logits(odds, batch.wanted), batch.ids.numel()
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Nats a text, and how often an accepted text has greater odds than a refused one (``auc``): of the model, and
+        of the flaws alone."""
+        texts = Rows(self.valid, self.pad_id, self._device())
+        plan = BatchPlan(8192, self.network.config.max_length, full_share=0.0)
+        odds = torch.zeros(len(self.valid))
+        for rows, width in plan.epoch(self.valid.lengths, 0):
+            odds[torch.from_numpy(rows)] = self._odds(model, self._of(self.valid, texts, rows, width)).cpu()
+        wanted = torch.from_numpy(self.verdicts[id(self.valid)])
+        accepted = (wanted >= ACCEPTED).numpy()
+        return {
+            "loss": float(F.binary_cross_entropy_with_logits(odds, wanted)),
+            "auc": auc(odds.numpy(), accepted),
+            "auc of flaws": auc(-self.flaws[id(self.valid)], accepted),
+        }
+
+    def loss_of(self, figures: dict[str, float]) -> float:
+        return figures["loss"]
+
+
+def verdicts_of(split: Split, label: str) -> np.ndarray:
+    """The verdicts of a split, float32.
+
+    Raises:
+        DataError: the data has no such field, or a verdict is no number from 0 to 1.
+    """
+    found = []
+    for number, fields in enumerate(split.iter_fields(), start=1):
+        if label not in fields:
+            raise DataError(f"the data has no field {label!r}.", where="--label", remedy=nearest(label, list(fields)))
+        try:
+            verdict = float(fields[label])
+        except (TypeError, ValueError):
+            verdict = -1.0
+        if not 0 <= verdict <= 1:
+            what = f"the {label!r} of text {number} is {fields[label]!r}; a verdict is a number from 0 to 1."
+            raise DataError(what[:300], where=str(split.fields))
+        found.append(verdict)
+    return np.array(found, np.float32)
+
+
+def auc(scores: np.ndarray, accepted: np.ndarray) -> float:
+    """How often an accepted text has a greater score than one that is not, ties as half; 0.5 where one kind lacks."""
+    yes, no = scores[accepted], np.sort(scores[~accepted])
+    if not len(yes) or not len(no):
+        return 0.5
+    below = np.searchsorted(no, yes, "left") + np.searchsorted(no, yes, "right")
+    return float(below.mean() / 2 / len(no))
+
+
+def train_acceptability(
+    config: AcceptabilityConfig, pretrained: Pretrained, data: Path, out: Path, *, label: str, resume: bool = False
+) -> Path:
+    """Train what tells texts that readers accept, and save it beside the model, or in the user's folder for a model
+    that is not his; ``out`` gets the run's files.
+
+    Returns:
+        The folder of the saved weights and their card.
+
+    Raises:
+        DataError: ``data`` is no prepared data set of the model's vocabulary with verdicts.
+        ModelError: the model is no masked one, or has no scorer.
+        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
+    """
+    folder = new_control_folder(pretrained.folder, pretrained.model, NAME)
+    check_writable(folder.parent)
+    task = AcceptabilityTask(config, pretrained, data, label)
+    asked = {"label": label, "embeddings of the model": embedding_digest(pretrained.model)}
+    judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
+    if PartialState().is_main_process:
+        state = {name: rounded(weight, config.bits) for name, weight in judge.state_dict().items()}
+        judge.load_state_dict(state)
+        card = {"texts": len(task.train), "training": config.model_dump(), "validation": task.validate(judge)}
+        save_control_weights(state, folder, pretrained.model, card)
+    return folder
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """A weight in half precision with so many significant bits: the fewer, the smaller it is packed."""
+    mantissa, exponent = torch.frexp(weight.cpu().float())
+    return torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent).half()

@@ -1,0 +1,157 @@
+"""Which texts readers accept: learned from verdicts beside a frozen masked model, and what chooses by it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.weights import load_weights, save_weights
+from dlmctl.datasets.prepare import prepare
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.errors import DataError, ModelError
+from dlmctl.generation.generate import generate
+from dlmctl.generation.scoring import load_scoring
+from dlmctl.metrics.lm_score import save_scorer
+from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.training.acceptability import AcceptabilityConfig, auc, rounded, train_acceptability
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.scorer import ScorerSizes, build_scorer
+
+SUBJECTS, VERBS, OBJECTS = "dogs cats hens owls men boys".split(), "eat see hear like".split(), "rice bread tea".split()
+
+
+def verdict(words):
+    """A reader who minds that anybody eats tea."""
+    return 0.0 if "tea" in words and "eat" in words else 1.0
+
+
+@pytest.fixture(scope="module")
+def rows():
+    texts = [[a, b, c, "."] for a in SUBJECTS for b in VERBS for c in OBJECTS]
+    texts += [["old", *words] for words in texts]
+    random.Random(0).shuffle(texts)
+    return texts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, rows):
+    torch.manual_seed(0)
+    words = WordTokenizer.from_corpus(rows, 1, "penn")
+    sizes = {"hidden": 32, "layers": 2, "heads": 2, "inner": 48, "max_length": 16}
+    config = MaskedConfig(length=16, denoiser=sizes, vocab_size=len(words), sentence_lengths=[0] * 4 + [1, 1])
+    network = MaskedLM(config)
+    with torch.no_grad():  # as of an untrained network, words would be all alike to it
+        network.denoiser.model.embed_tokens.weight.mul_(40)
+    place = tmp_path_factory.mktemp("model")
+    save_pretrained(network, words, place)
+    save_scorer(build_scorer(ScorerSizes(length=32, hidden=16, layers=1, heads=2), words), words, place / "scorer")
+    return place
+
+
+def prepared(tmp_path, model, rows, field="accepted", of=verdict):
+    lines = [json.dumps({"text": " ".join(words), field: of(words)}) for words in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    prepare(tmp_path / "rows.jsonl", None, tmp_path / "set", tokenizer=model.tokenizer, length=16, valid_share=0.25)
+    return tmp_path / "set"
+
+
+def settings(**loop):
+    given = {"steps": 150, "batch_positions": 256, "bucket": 1, "full_share": 0.0, "lr": 0.02, "ema": 0.5}
+    return AcceptabilityConfig(rank=4, loop=LoopConfig(**{**given, "validate_every": 50, **loop}))
+
+
+@pytest.fixture(scope="module")
+def learned(folder, rows, tmp_path_factory):
+    model, place = from_pretrained(folder), tmp_path_factory.mktemp("run")
+    before = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    saved = train_acceptability(settings(), model, prepared(place, model, rows), place / "run", label="accepted")
+    assert all(torch.equal(before[name], weight) for name, weight in model.model.state_dict().items())
+    assert saved == folder / "controls" / "acceptability"
+    return from_pretrained(folder)
+
+
+def test_what_readers_refuse_is_learned_where_the_scorer_knows_nothing(learned):
+    card = json.loads((learned.folder / "controls" / "acceptability" / "card.json").read_text("utf-8"))
+    assert card["validation"]["auc"] > 0.95 > 0.8 > card["validation"]["auc of flaws"]
+
+
+def test_the_probability_is_that_of_all_places_and_does_not_depend_on_company(learned, rows):
+    scoring = load_scoring(learned, ["acceptability"])
+    texts = [rows[0], ["old", *rows[1]][:4], rows[2]]
+    together, alone = (scoring.of(texts, alone=alone) for alone in (False, True))
+    for one, other in zip(together, alone, strict=True):
+        assert one.acceptability == pytest.approx(other.acceptability, abs=1e-5)
+    assert scoring.of([["dogs"] * 15])[0].acceptability is None  # longer than the network reads
+    reader = scoring.reader
+    ids = torch.tensor([learned.tokenizer.encode(rows[0])])
+    states = torch.func.functional_call(reader.network, reader.weights, (ids,))
+    places = torch.sigmoid(reader.judge.head(states)[0, :, 0]).prod().item()
+    mean, worst = together[0].lm_score, together[0].worst_nats
+    bias, share = reader.judge.bias.item(), reader.judge.share.item()
+    odds = math.log(places / (1 - places)) + bias - share * (mean + 0.3 * worst)
+    assert together[0].acceptability == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-4)
+
+
+def test_of_several_drafts_the_one_is_kept_that_readers_accept(learned):
+    warm = {"temperature": 40.0, "min_p": 0.0}  # else the untrained network writes one text again and again
+    asked = {"model": learned, "samples": 12, "seed": 1, "device": "cpu", "sampler": warm}
+    chosen = {by: generate(**asked, candidates=6, rank_by=[by]) for by in ("satisfaction", "acceptability")}
+    means = {by: np.mean([text.fluency.acceptability for text in found]) for by, found in chosen.items()}
+    assert means["acceptability"] > means["satisfaction"]
+    row = chosen["acceptability"][0].to_dict()
+    assert row["acceptability"] == round(chosen["acceptability"][0].fluency.acceptability, 4)
+    bounded = generate(**asked, until={"acceptability": 0.5, "max_rounds": 12})
+    assert all(text.fluency.acceptability >= 0.5 for text in bounded if text.rounds < 12)
+    assert any(text.rounds > 1 for text in bounded)
+
+
+@pytest.mark.parametrize(
+    ("field", "of", "said"),
+    [
+        ("graded", verdict, r"no field 'accepted'"),
+        ("accepted", lambda words: "yes", r"is 'yes'; a verdict is a number from 0 to 1"),
+        ("accepted", lambda words: 2, r"is 2; a verdict"),
+    ],
+)
+def test_verdicts_that_are_none_are_refused(folder, rows, tmp_path, field, of, said):
+    model = from_pretrained(folder)
+    with pytest.raises(DataError, match=said):
+        train_acceptability(settings(), model, prepared(tmp_path, model, rows, field, of), tmp_path, label="accepted")
+
+
+def test_a_model_that_has_learned_none_says_so(folder, tmp_path):
+    bare = shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns("controls"))
+    for asked in ({"candidates": 2, "rank_by": ["acceptability"]}, {"until": {"acceptability": 0.5}}):
+        with pytest.raises(ModelError, match="dlmctl train acceptability"):
+            generate(model=bare, samples=1, **asked)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: {name: one for name, one in state.items() if name != "up.0"}, "holds no adapters"),
+        (lambda state: {**state, "up.0": state["up.0"][:5].clone()}, "up.0"),
+        (lambda state: {**state, "head.weight": state["head.weight"][:, :3].clone()}, "head.weight"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(learned, tmp_path, change, said):
+    broken = shutil.copytree(learned.folder, tmp_path / "broken")
+    place = broken / "controls" / "acceptability"
+    save_weights(change(load_weights(place)), place)
+    (place / "card.json").write_text("{}", "utf-8")
+    with pytest.raises(ModelError, match=said):
+        generate(model=broken, samples=1, candidates=2, rank_by=["acceptability"])
+
+
+def test_ties_count_half_and_bits_are_kept():
+    assert auc(np.array([1.0, 2.0, 1.0]), np.array([False, True, True])) == 0.75
+    assert auc(np.array([1.0]), np.array([True])) == 0.5
+    assert rounded(torch.tensor([0.3, -5.1, 0.0]), 2).tolist() == [0.25, -6.0, 0.0]
+    assert rounded(torch.tensor([0.3]), 11).item() == torch.tensor(0.3).half().item()
