@@ -101,13 +101,16 @@ def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> 
 def load_scorer(folder: Path) -> Judge:
     """The scorer of ``folder`` in float32, and the tokeniser of its words. Loaded once a process.
 
+    One that keeps no words of its own has those of the model whose folder it lies in.
+
     Raises:
         ModelError: the folder is missing, damaged or holds another kind of model.
     """
     if not os.path.lexists(folder / "config.json"):
         raise ModelError("no scorer here.", where=str(folder), remedy="Make one with `dlmctl train scorer`.")
     try:
-        tokenizer = load_tokenizer(folder)
+        own = any(os.path.lexists(folder / name) for name in ("vocab.json", "tokenizer"))
+        tokenizer = load_tokenizer(folder if own else folder.parent)
     except DataError as error:
         raise ModelError(error.what, where=str(folder / "vocab.json")) from None
     scorer = load_scorer_model(folder)

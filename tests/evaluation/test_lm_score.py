@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -105,3 +106,20 @@ def test_missing_damaged_and_mismatched_folders_are_said(scorer, tokenizer, tmp_
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ModelError, match="damaged"):
         load_scorer(tmp_path)
+
+
+def test_a_scorer_without_words_has_those_of_the_model_around_it(scorer, tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    save_scorer(scorer, tokenizer, tmp_path / "scorer")
+    own = load_scorer(tmp_path / "scorer")
+    load_scorer.cache_clear()
+    (tmp_path / "scorer" / "vocab.json").unlink()
+    config = tmp_path / "scorer" / "config.json"
+    settings = json.loads(config.read_text("utf-8"))
+    del settings["digests"]["vocab.json"]
+    config.write_text(json.dumps(settings), "utf-8")
+    assert lm_score(*load_scorer(tmp_path / "scorer"), CORPUS) == lm_score(*own, CORPUS)
+    load_scorer.cache_clear()
+    (tmp_path / "vocab.json").unlink()
+    with pytest.raises(ModelError, match=r"vocab\.json"):
+        load_scorer(tmp_path / "scorer")
