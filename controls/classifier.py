@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ from dlmctl.control.grouped import grouped
 from dlmctl.control.text_labels import find_label
 from dlmctl.text.fields import Value
 from dlmctl.text.spelling import detokenize
+from dlmctl.text.tokenizer import WordTokenizer
 
 from .huggingface import guided_by, load_outside
 from .judged_labels import JudgedLabels, verdict_of
@@ -38,6 +40,14 @@ class ClassifierParams(ControlParams):
         examples=["my-classifiers/sentiment"],
     )
 
+    pass_at: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="least probability of the label that passes; if not given, the likeliest label passes, and where "
+        "the judge knows texts without a label one that is likelier than not",
+    )
+
     @model_validator(mode="after")
     def _one_classifier(self) -> Self:
         if self.model is not None and (self.huggingface is not None or self.name is not None):
@@ -51,8 +61,9 @@ class Classifier(Control[ClassifierParams]):
     Texts of masked models are steered by weights of words; all by a Hugging Face classifier that reads the expected
     words, where one is named.
 
-    The check is a linear model of the words and word pairs, fitted to the same labelled text (``controls.ngrams``). It
-    is kept beside the weights, so a Hugging Face classifier too is checked by what ``dlmctl train control`` made.
+    The check is a linear model of the words, word pairs and rare words, fitted to the same labelled text
+    (``controls.ngrams``). It is kept beside the weights, so a Hugging Face classifier too is checked by what ``dlmctl
+    train control`` made.
     """
 
     name = "classifier"
@@ -68,7 +79,8 @@ class Classifier(Control[ClassifierParams]):
                 find_label(params.label, load_outside(source, model.tokenizer).labels)
 
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
-        return load_labels(JudgedLabels, type(self), self.model, params.name)
+        found, words = load_labels(JudgedLabels, type(self), self.model, params.name), self.model.tokenizer
+        return replace(found, ranks=words.vocabulary) if isinstance(words, WordTokenizer) else found
 
     def lengths(self, params: ClassifierParams, most: int) -> Sequence[float]:
         """Those of texts that have the label."""
@@ -88,7 +100,7 @@ class Classifier(Control[ClassifierParams]):
         """The judge's probability of the label, see ``judged_labels.verdict_of``. Of a classifier of others (``model``)
         its own verdict on the finished text."""
         if params.model is None:
-            return self._labels(params).verdict(params.label, words)
+            return self._labels(params).verdict(params.label, words, params.pass_at)
         network = load_outside(params.model, self.model.tokenizer)
         (chances,) = network.chances([detokenize(words)]).tolist()
-        return verdict_of(params.label, network.labels, chances, "the classifier that guided")
+        return verdict_of(params.label, network.labels, chances, "the classifier that guided", params.pass_at)

@@ -16,7 +16,7 @@ from dlmctl.control.text_labels import BAG_FILE, find_label
 from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import WordTokenizer
 
-from .ngrams import NgramJudge
+from .ngrams import NO_RANKS, NgramJudge
 
 # Texts of the model's own lengths that count beside those of a label, so that a few of these do not decide alone.
 OWN_TEXTS = 50
@@ -24,9 +24,11 @@ OWN_TEXTS = 50
 SURE = 0.5
 
 
-def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], judge: str) -> Check:
+def verdict_of(
+    label: Value, known: Sequence[str], chances: Sequence[float], judge: str, least: float | None = None
+) -> Check:
     """Passed if no label is likelier than the one wanted; where the chance of none of them is known, if the label is
-    likelier than not.
+    likelier than not; where a least probability is asked for, if it has that.
 
     Args:
         known: the labels, and of each its probability, ``chances``, followed by that of none of them where it is known.
@@ -36,10 +38,13 @@ def verdict_of(label: Value, known: Sequence[str], chances: Sequence[float], jud
     likeliest = chances.index(best)
     what = repr(known[likeliest]) if likeliest < len(known) else "to have no label"
     told = f"by {judge} told {what} with probability {best:.2f}"
-    if len(chances) == len(known):
+    if least is not None:
+        passed, bound = chance >= least, f"at least {least:g}"
+    elif len(chances) == len(known):
         return Check(chance, chance == best, told)
-    passed = chance > SURE
-    return Check(chance, passed, told if passed else f"{told}; the label asked for must be over {SURE}")
+    else:
+        passed, bound = chance > SURE, f"over {SURE}"
+    return Check(chance, passed, told if passed else f"{told}; the label asked for must be {bound}, it is {chance:.2f}")
 
 
 @dataclass(frozen=True)
@@ -49,24 +54,27 @@ class JudgedLabels(TextLabels):
     Attributes:
         judge: its classes are the labels and, if some of its texts had none of them, "no label" as the last.
         lengths: of each label how many texts have 0 words and more; empty where that was not counted.
+        ranks: how rare words are, as of ``ngrams.features``: the numbers of the model's words, whose vocabulary begins
+            with the most frequent ones. Not saved.
     """
 
     judge: NgramJudge = field(default_factory=lambda: NgramJudge([], {}))
     lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
         return cls._learned(data, data)
 
     @classmethod
-    def _learned(cls, check: LabelledText, guide: LabelledText) -> Self:
+    def _learned(cls, check: LabelledText, guide: LabelledText, ranks: Mapping[str, int] = NO_RANKS) -> Self:
         """The labels and their judge from some texts, how long texts of each are from those of the guide."""
         found = super().from_data(check)
         rows = found.labelled(check)
         rows += found.without_label(check, max(Counter(number for _, number in rows).values()))
         texts, classes = zip(*rows, strict=True)
-        judge = NgramJudge.fit(texts, classes, 1 + max(classes))
-        return replace(found, judge=judge, lengths=found.counted_lengths(guide))
+        judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks)
+        return replace(found, judge=judge, ranks=ranks, lengths=found.counted_lengths(guide))
 
     def without_label(self, data: LabelledText, most: int) -> list[tuple[Sequence[str], int]]:
         """The texts that have no label, at most so many, spread over all, each with the class after the last label."""
@@ -86,7 +94,7 @@ class JudgedLabels(TextLabels):
         guide, check = data.halves()
         if not guide.sentences or not check.sentences:
             raise DataError("a guide and a judge need different texts, and there are too few.", where="--data")
-        found = cls._learned(check, guide)
+        found = cls._learned(check, guide, vocabulary.vocabulary)
         return found, {BAG_FILE: found.bag(guide, vocabulary)}
 
     def asks(self, data: LabelledText) -> list[list[Ask]]:
@@ -99,14 +107,17 @@ class JudgedLabels(TextLabels):
         half = data.halves()[1]
         rows, unlabelled = self.labelled(half), self.without_label(half, len(half.sentences))
         if not unlabelled or len(self.judge.bias) == len(self.known):
-            return {"judge_accuracy": self.judge.accuracy(rows)}
-        passed = [self.judge.probabilities(words)[number] > SURE for words, number in rows]
-        by_mistake = [max(self.judge.probabilities(words)[:-1]) > SURE for words, _ in unlabelled]
+            return {"judge_accuracy": self.judge.accuracy(rows, None, self.ranks)}
+        passed = [self._chances(words)[number] > SURE for words, number in rows]
+        by_mistake = [max(self._chances(words)[:-1]) > SURE for words, _ in unlabelled]
         return {
-            "judge_accuracy": self.judge.accuracy(rows, len(self.known)),
+            "judge_accuracy": self.judge.accuracy(rows, len(self.known), self.ranks),
             "judge_passes": sum(passed) / max(1, len(passed)),
             "judge_passes_unlabelled": sum(by_mistake) / len(by_mistake),
         }
+
+    def _chances(self, words: Sequence[str]) -> list[float]:
+        return self.judge.probabilities(words, self.ranks)
 
     def to_json(self) -> Any:
         return {**super().to_json(), "lengths": dict(self.lengths), "judge": self.judge.to_json()}
@@ -129,10 +140,10 @@ class JudgedLabels(TextLabels):
         pairs = zip_longest(own[: most + 1], counts[: len(own)], fillvalue=0)
         return [of_label + share * of_model if of_model else 0.0 for of_model, of_label in pairs]
 
-    def verdict(self, label: Value, words: Sequence[str]) -> Check:
+    def verdict(self, label: Value, words: Sequence[str], least: float | None = None) -> Check:
         """The judge's verdict on a text (``verdict_of``), and the words that it was told by."""
-        chances, wanted = self.judge.probabilities(words), self.number(label)
-        found = verdict_of(label, self.known, chances, "its words and word pairs")
+        chances, wanted = self._chances(words), self.number(label)
+        found = verdict_of(label, self.known, chances, "its words and word pairs", least)
         order = sorted(range(len(chances)), key=lambda number: -chances[number])
         rival = next((number for number in order if number != wanted), wanted)
         where = () if found.passed else self.judge.against(words, wanted, rival)

@@ -1,10 +1,10 @@
-"""A judge of labelled text that shares nothing with what guides: a linear model of its words and word pairs."""
+"""A judge of labelled text that shares nothing with what guides: a linear model of words, word pairs and rare words."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,10 +17,29 @@ TELLING = 3
 MOST_BLAMED = 3
 
 
-def features(words: Sequence[str]) -> set[str]:
-    """The words and the pairs of neighbours of a text, in lower case, each once."""
+# Words of a text that are told by how rare they are: the rarest, the second rarest and the third.
+RAREST = 3
+NO_RANKS: Mapping[str, int] = {}
+
+
+def features(words: Sequence[str], ranks: Mapping[str, int] = NO_RANKS) -> set[str]:
+    """The words and the pairs of neighbours of a text, in lower case, each once, and how rare its rarest words are.
+
+    Args:
+        ranks: of each word of a vocabulary how many are more frequent, about; a word is as rare as the number of digits
+            of that in base 2 says, in the more frequent of its spelling here and in lower case. Without it nothing is
+            said of rare words.
+    """
     lower = [word.lower() for word in words]
-    return {*lower, *(f"{first} {second}" for first, second in pairwise(lower))}
+    found = {*lower, *(f"{first} {second}" for first, second in pairwise(lower))}
+    if ranks:
+        unknown = len(ranks)
+        places = [
+            min(ranks.get(word, unknown), ranks.get(word.lower(), unknown)) for word in words if word[:1].isalpha()
+        ]
+        rarest = sorted(places, reverse=True)[:RAREST]
+        found |= {f"rarest {at} {place.bit_length()}" for at, place in enumerate(rarest)}
+    return found
 
 
 @dataclass(frozen=True)
@@ -35,12 +54,18 @@ class NgramJudge:
     weights: dict[str, list[float]]
 
     @classmethod
-    def fit(cls, texts: Sequence[Sequence[str]], classes: Sequence[int], count: int) -> NgramJudge:
+    def fit(
+        cls,
+        texts: Sequence[Sequence[str]],
+        classes: Sequence[int],
+        count: int,
+        ranks: Mapping[str, int] = NO_RANKS,
+    ) -> NgramJudge:
         """Learn from clean texts and the class, 0 to ``count`` - 1, of each."""
         import torch
         import torch.nn.functional as F
 
-        bags = [sorted(features(text)) for text in texts]
+        bags = [sorted(features(text, ranks)) for text in texts]
         seen = Counter(name for bag in bags for name in bag)
         index = {name: at for at, name in enumerate(sorted(name for name in seen if seen[name] >= MIN_TEXTS))}
         rows = [[index[name] for name in bag if name in index] for bag in bags]
@@ -60,9 +85,9 @@ class NgramJudge:
             {name: row for name, row in zip(index, rounded, strict=True) if any(row)},
         )
 
-    def probabilities(self, words: Sequence[str]) -> list[float]:
+    def probabilities(self, words: Sequence[str], ranks: Mapping[str, int] = NO_RANKS) -> list[float]:
         """Of each class, given the words of a text."""
-        found = [self.weights[name] for name in sorted(features(words)) if name in self.weights]
+        found = [self.weights[name] for name in sorted(features(words, ranks)) if name in self.weights]
         scores = [sum(column) for column in zip(self.bias, *found, strict=True)]
         top = max(scores)
         exponentials = [math.exp(score - top) for score in scores]
@@ -98,11 +123,16 @@ class NgramJudge:
         worst = sorted((at for at in range(len(words)) if cost[at] > 0), key=lambda at: -cost[at])
         return tuple(sorted(worst[:MOST_BLAMED]))
 
-    def accuracy(self, rows: Iterable[tuple[Sequence[str], int]], classes: int | None = None) -> float:
+    def accuracy(
+        self,
+        rows: Iterable[tuple[Sequence[str], int]],
+        classes: int | None = None,
+        ranks: Mapping[str, int] = NO_RANKS,
+    ) -> float:
         """Share of the rows (a text and its class) whose likeliest class, or of the first ``classes``, is right."""
         right = []
         for words, wanted in rows:
-            chances = self.probabilities(words)[:classes]
+            chances = self.probabilities(words, ranks)[:classes]
             right.append(chances.index(max(chances)) == wanted)
         return sum(right) / len(right) if right else math.nan
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dlmctl.diffusion.model import DiffusionLM
 
 CARD = "card.json"
+# Beside the weights of controls lies what has learned from readers which texts of the model they accept.
+ACCEPTABILITY = "acceptability"
 # The key in a card for the digest of the embeddings that the weights were trained on.
 EMBEDDINGS = "embeddings"
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import cast
 
+from dlmctl.checkpoint.control_weights import ACCEPTABILITY
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.scorer import scorer_sizes
@@ -27,7 +28,7 @@ def describe(source: str) -> tuple[dict[str, str], str]:
     folder = resolve(source)
     model = from_pretrained(source).model
     config, tokens = model.config, model.family in ("tokens", "canvas")
-    controls = sorted(path.name for path in (folder / "controls").glob("*") if path.is_dir())
+    learned = {path.name for path in (folder / "controls").glob("*") if path.is_dir()}
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     facts = {
         "folder": str(folder),
@@ -36,8 +37,9 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         "vocabulary": f"{config.vocab_size:,} {'tokens' if tokens else 'words'}",
         "length": f"{config.length} positions",
         **_family(model),
-        "controls": ", ".join(controls) or "none",
+        "controls": ", ".join(sorted(learned - {ACCEPTABILITY})) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
+        "acceptability": "learned from readers' verdicts" if ACCEPTABILITY in learned else "not learned",
     }
     card = folder / "README.md"
     return facts, read_text(card) if os.path.lexists(card) else ""

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from dlmctl.checkpoint.control_weights import control_folders, find_control_folder
+from dlmctl.checkpoint.control_weights import ACCEPTABILITY, control_folders, find_control_folder
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import offers, origin
 from dlmctl.control.user_files import named_in
 from dlmctl.generation.ranking import ranks_by_scorer
-from dlmctl.metrics.acceptability import NAME as ACCEPTABILITY
 from dlmctl.recipe.recipe import Recipe, every
 
 # What a control or a scorer reads. Its card is not: it says how it was made.

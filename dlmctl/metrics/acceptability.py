@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dlmctl.checkpoint.control_weights import check_control_weights, find_control_folder
+from dlmctl.checkpoint.control_weights import ACCEPTABILITY, check_control_weights, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
@@ -25,7 +25,6 @@ from dlmctl.models.llama import LlamaDenoiser
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
-NAME = "acceptability"
 TRAIN = "Train it: `dlmctl train acceptability` (docs/training.md)."
 # Most texts that are read at once.
 TOGETHER = 256
@@ -91,7 +90,7 @@ def load_reader(pretrained: Pretrained) -> Reader:
         ModelError: the model has none, or a file of it is damaged or of another model.
     """
     model = pretrained.model
-    folder = find_control_folder(pretrained.folder, model, NAME)
+    folder = find_control_folder(pretrained.folder, model, ACCEPTABILITY)
     if folder is None or not isinstance(model, MaskedLM):
         raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=TRAIN)
     check_control_weights(folder, model)
@@ -107,7 +106,7 @@ def load_reader(pretrained: Pretrained) -> Reader:
 
 def has_reader(pretrained: Pretrained) -> bool:
     """Whether ``load_reader`` finds one."""
-    return find_control_folder(pretrained.folder, pretrained.model, NAME) is not None
+    return find_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY) is not None
 
 
 def _rank_of(state: Mapping[str, Tensor], folder: Path) -> int:

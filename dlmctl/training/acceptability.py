@@ -13,13 +13,13 @@ from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import embedding_digest, new_control_folder, save_control_weights
+from dlmctl.checkpoint.control_weights import ACCEPTABILITY, embedding_digest, new_control_folder, save_control_weights
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
-from dlmctl.metrics.acceptability import MOST_RANK, NAME
+from dlmctl.metrics.acceptability import MOST_RANK
 from dlmctl.metrics.fluency import flaws, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import Acceptability
@@ -171,7 +171,7 @@ def train_acceptability(
         ModelError: the model is no masked one, or has no scorer.
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
-    folder = new_control_folder(pretrained.folder, pretrained.model, NAME)
+    folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
     task = AcceptabilityTask(config, pretrained, data, label)
     asked = {"label": label, "embeddings of the model": embedding_digest(pretrained.model)}

@@ -9,7 +9,7 @@ from controls import Contains
 from controls.bridge import BridgedClassifier, entropy_share
 from controls.classifier import Classifier, ClassifierParams
 from controls.huggingface import WordClassifier, load_outside
-from controls.judged_labels import JudgedLabels
+from controls.judged_labels import JudgedLabels, verdict_of
 from controls.ngrams import NgramJudge, features
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.labels import LabelledText
@@ -188,6 +188,31 @@ def test_the_judge_learns_words_and_pairs():
     again = NgramJudge.from_json(json.loads(json.dumps(judge.to_json())))
     assert again.probabilities(["good"]) == judge.probabilities(["good"])
     assert sum(judge.probabilities(["good"])) == pytest.approx(1)
+
+
+def test_the_judge_learns_how_rare_the_rarest_words_are():
+    ranks = {"the": 5, "cat": 300, "sat": 700, "feline": 9000, "reclined": 12000, ".": 4}
+    assert features("The cat sat .".split(), ranks) - features("The cat sat .".split()) == {
+        "rarest 0 10",
+        "rarest 1 9",
+        "rarest 2 3",
+    }
+    common, rare = "the cat sat .".split(), "the feline reclined .".split()
+    judge = NgramJudge.fit([common, rare] * 5, [0, 1] * 5, 2, ranks)
+    ranks |= {"dog": 310, "slept": 650, "canine": 8500, "slumbered": 13000}
+    assert judge.accuracy([("dog slept".split(), 0), ("canine slumbered".split(), 1)], None, ranks) == 1.0
+    assert judge.accuracy([("dog slept".split(), 0), ("canine slumbered".split(), 1)]) == 0.5  # it knows no such word
+
+
+@pytest.mark.parametrize(
+    ("chances", "least", "passed"),
+    [((0.6, 0.4), None, True), ((0.6, 0.4), 0.7, False), ((0.3, 0.7), 0.3, True), ((0.45, 0.3, 0.25), None, False)],
+)
+def test_a_label_passes_where_it_is_likely_enough(chances, least, passed):
+    found = verdict_of("glad", ["glad", "sad"], chances, "a judge", least)
+    assert found.passed is passed
+    if least == 0.7:
+        assert "at least 0.7, it is 0.60" in found.why
 
 
 @pytest.fixture(scope="module")
