@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import ACCEPTABILITY, embedding_digest, new_control_folder, save_control_weights
@@ -74,8 +75,13 @@ class AcceptabilityTask(StatelessTask):
         self.flaws: dict[int, np.ndarray] = {}
         for split in (self.train, self.valid):
             texts = [vocabulary.words(split.row(at).tolist()) for at in range(len(split))]
-            found = zip(fluency_of(judge, texts), texts, strict=True)
-            self.flaws[id(split)] = np.array([flaws(one, words, counts) for one, words in found], np.float32)
+            with Console(stderr=True).status(f"the scorer reads {len(texts):,} texts"):
+                found = fluency_of(judge, texts)
+            if None in found:
+                most = judge[0].config.n_positions - 1
+                raise DataError(f"has texts of more than {most} words, which the scorer cannot read.", where=str(data))
+            own = [flaws(one, words, counts) for one, words in zip(found, texts, strict=True)]
+            self.flaws[id(split)] = np.array(own, np.float32)
         torch.manual_seed(config.loop.seed)
         self.model: nn.Module = Acceptability(self.network, model.denoiser.config.hidden, config.rank)
         nn.init.constant_(self.model.bias, float(self.flaws[id(self.train)].mean()))
