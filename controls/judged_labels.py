@@ -143,9 +143,9 @@ class JudgedLabels(TextLabels):
     def verdict(self, label: Value, words: Sequence[str], least: float | None = None) -> Check:
         """The judge's verdict on a text (``verdict_of``), and the words that it was told by."""
         chances, wanted = self._chances(words), self.number(label)
-        found = verdict_of(label, self.known, chances, "its words and word pairs", least)
+        found = verdict_of(label, self.known, chances, "its words", least)
         order = sorted(range(len(chances)), key=lambda number: -chances[number])
         rival = next((number for number in order if number != wanted), wanted)
-        where = () if found.passed else self.judge.against(words, wanted, rival)
-        marks = (Mark(*span, met=found.passed) for span in self.judge.telling(words, order[0]))
+        where = () if found.passed else self.judge.against(words, wanted, rival, self.ranks)
+        marks = (Mark(*span, met=order[0] == wanted) for span in self.judge.telling(words, order[0]))
         return found._replace(where=where, marks=tuple(marks))

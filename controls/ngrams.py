@@ -31,15 +31,22 @@ def features(words: Sequence[str], ranks: Mapping[str, int] = NO_RANKS) -> set[s
             said of rare words.
     """
     lower = [word.lower() for word in words]
-    found = {*lower, *(f"{first} {second}" for first, second in pairwise(lower))}
-    if ranks:
-        unknown = len(ranks)
-        places = [
-            min(ranks.get(word, unknown), ranks.get(word.lower(), unknown)) for word in words if word[:1].isalpha()
-        ]
-        rarest = sorted(places, reverse=True)[:RAREST]
-        found |= {f"rarest {at} {place.bit_length()}" for at, place in enumerate(rarest)}
-    return found
+    rare = {name for name, _ in rarest(words, ranks)}
+    return {*lower, *(f"{first} {second}" for first, second in pairwise(lower)), *rare}
+
+
+def rarest(words: Sequence[str], ranks: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The features of the rarest words of a text, each with the place of its word."""
+    if not ranks:
+        return []
+    unknown = len(ranks)
+    found = [
+        (min(ranks.get(word, unknown), ranks.get(word.lower(), unknown)), at)
+        for at, word in enumerate(words)
+        if word[:1].isalpha()
+    ]
+    order = sorted(found, key=lambda one: (-one[0], one[1]))[:RAREST]
+    return [(f"rarest {number} {rank.bit_length()}", at) for number, (rank, at) in enumerate(order)]
 
 
 @dataclass(frozen=True)
@@ -105,10 +112,12 @@ class NgramJudge:
                 found.append((max(others) - row[label], start, end))
         return sorted((start, end) for _, start, end in sorted(found)[:TELLING])
 
-    def against(self, words: Sequence[str], wanted: int, other: int) -> tuple[int, ...]:
+    def against(
+        self, words: Sequence[str], wanted: int, other: int, ranks: Mapping[str, int] = NO_RANKS
+    ) -> tuple[int, ...]:
         """The words, at most ``MOST_BLAMED``, that speak most for the class ``other`` and against ``wanted``.
 
-        A word counts with the pairs that it is in.
+        A word counts with the pairs that it is in, and with how rare it is.
         """
         lower = [word.lower() for word in words]
         none = [0.0] * len(self.bias)
@@ -120,6 +129,9 @@ class NgramJudge:
                 pair = self.weights.get(f"{lower[at - 1]} {word}", none)
                 cost[at - 1] += pair[other] - pair[wanted]
                 cost[at] += pair[other] - pair[wanted]
+        for name, at in rarest(words, ranks):
+            rare = self.weights.get(name, none)
+            cost[at] += rare[other] - rare[wanted]
         worst = sorted((at for at in range(len(words)) if cost[at] > 0), key=lambda at: -cost[at])
         return tuple(sorted(worst[:MOST_BLAMED]))
 

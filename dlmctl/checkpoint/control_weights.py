@@ -72,6 +72,15 @@ def find_control_folder(
     return own if any(own.glob("*.safetensors")) else None
 
 
+def acceptability_folder(folder: Path, model: DiffusionLM | MaskedModel) -> Path | None:
+    """Where it lies which texts of a model readers accept: what the user has trained, else what came with the model.
+
+    None where there is neither.
+    """
+    beside, own = control_folders(folder, model, ACCEPTABILITY)
+    return next((path for path in (own, beside) if any(path.glob("*.safetensors"))), None)
+
+
 def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None) -> Path:
     """Where new weights of a control are to be written: beside the model, unless it is bundled or cannot be written to.
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import cast
 
-from dlmctl.checkpoint.control_weights import ACCEPTABILITY
+from dlmctl.checkpoint.control_weights import ACCEPTABILITY, acceptability_folder
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.scorer import scorer_sizes
@@ -39,7 +39,9 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         **_family(model),
         "controls": ", ".join(sorted(learned - {ACCEPTABILITY})) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
-        "acceptability": "learned from readers' verdicts" if ACCEPTABILITY in learned else "not learned",
+        "acceptability": "not learned"
+        if acceptability_folder(folder, model) is None
+        else "learned from readers' verdicts",
     }
     card = folder / "README.md"
     return facts, read_text(card) if os.path.lexists(card) else ""

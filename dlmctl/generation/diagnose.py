@@ -75,13 +75,13 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         DRAWS[pretrained.model.family].check(recipe.sampler, pretrained)
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
-            load_scoring(pretrained, recipe.rank_by)
+            load_scoring(pretrained, reads="acceptability" in recipe.rank_by)
         if recipe.second_scorer is not None:
             with _faults_at(("second_scorer",), file):
                 load_causal(recipe.second_scorer)
     if recipe.until is not None and recipe.until.bounds_fluency:
         with _faults_at(("until",), file):
-            load_scoring(pretrained, ["acceptability"] if recipe.until.acceptability is not None else [])
+            load_scoring(pretrained, reads=recipe.until.acceptability is not None)
     table = read_targets(recipe, file)
     if table is not None:
         fault = TargetRun(recipe, table, pretrained).fault(range(min(MOST_TRIED, len(table))))

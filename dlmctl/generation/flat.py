@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 _PRICE = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 # Columns of every row, before and behind those of the controls.
 BEFORE = ("text", "passed")
-SCORED = ("lm_score", "worst_word", "worst_nats")
+SCORED, READ = ("lm_score", "worst_word", "worst_nats"), ("acceptability",)
 # What a record holds, by its kind; all else is text.
 KINDS: Mapping[str, type] = {
     "index": int,
@@ -37,7 +37,7 @@ class Columns:
         self.targets: dict[str, set[type]] = {}
         self.controls: dict[str, None] = {}
         self.others: dict[str, None] = {}
-        self.scored = self.rows = False
+        self.scored = self.read = self.rows = False
 
     def see(self, record: Record) -> None:
         """Note what a record has."""
@@ -50,7 +50,8 @@ class Columns:
             self.targets[name].add(_kind(cell))
         self.controls.update(dict.fromkeys(record["checks"]))
         self.scored |= "lm_score" in record
-        nested = ("index", "row", "columns", "words", "checks", *BEFORE, *SCORED)
+        self.read |= "acceptability" in record
+        nested = ("index", "row", "columns", "words", "checks", *BEFORE, *SCORED, *READ)
         self.others.update(dict.fromkeys(name for name in record if name not in nested))
 
     @classmethod
@@ -70,7 +71,7 @@ class Columns:
     def kinds(self) -> dict[str, type]:
         """All of them, in order, each with the type of what it holds."""
         before = ("index", *(("row",) if self.rows else ()))
-        behind = (*(SCORED if self.scored else ()), *self.others)
+        behind = (*(SCORED if self.scored else ()), *(READ if self.read else ()), *self.others)
         own = {self.renamed[name]: _common(kinds) for name, kinds in self.targets.items()}
         return {**self._named(before), **own, **self._named(BEFORE), **self._verdicts(), **self._named(behind)}
 
@@ -99,7 +100,7 @@ class Columns:
         return {name: KINDS.get(name, str) for name in names}
 
     def _taken(self) -> set[str]:
-        return {"index", "row", *BEFORE, *self._verdicts(), *SCORED, *self.others}
+        return {"index", "row", *BEFORE, *self._verdicts(), *SCORED, *READ, *self.others}
 
 
 def written(cell: Any) -> str:

@@ -23,6 +23,7 @@ from dlmctl.generation.model import recipe_from
 from dlmctl.generation.results import Sample
 from dlmctl.generation.target_rows import check_columns, labels_of, named_columns
 from dlmctl.generation.targets import TargetRun
+from dlmctl.metrics.acceptability import find_reader
 from dlmctl.metrics.lm_score import scorer_of
 from dlmctl.recipe.recipe import Recipe
 
@@ -31,6 +32,7 @@ class _Loaded(NamedTuple):
     pretrained: Pretrained
     about: Mapping[str, Any]
     scored: bool
+    read: bool
 
 
 class Generator:
@@ -122,7 +124,7 @@ class Generator:
     def _columns_of(self, rows: BatchRows, records: Sequence[Record]) -> Columns:
         names = Columns()
         labels = [*labels_of(self.recipe.control_specs()), *([LABEL] if self.recipe.quota is not None else [])]
-        names.rows, names.scored = True, self._loaded.scored
+        names.rows, names.scored, names.read = True, self._loaded.scored, self._loaded.read
         names.controls.update(dict.fromkeys(labels))
         names.others.update(dict.fromkeys(("rounds", "problem", *self._loaded.about)))
         for record in records:
@@ -135,7 +137,10 @@ class Generator:
     @cached_property
     def _loaded(self) -> _Loaded:
         pretrained = load_model(self.recipe, self.origin)
-        return _Loaded(pretrained, about_run(self.recipe, pretrained), scorer_of(pretrained.folder) is not None)
+        scored = scorer_of(pretrained.folder) is not None
+        return _Loaded(
+            pretrained, about_run(self.recipe, pretrained), scored, scored and find_reader(pretrained) is not None
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model, which each worker loads for itself."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from dlmctl.checkpoint.control_weights import ACCEPTABILITY, control_folders, find_control_folder
+from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import offers, origin
 from dlmctl.control.user_files import named_in
-from dlmctl.generation.ranking import ranks_by_scorer
+from dlmctl.generation.ranking import asks_reader, ranks_by_scorer
 from dlmctl.recipe.recipe import Recipe, every
 
 # What a control or a scorer reads. Its card is not: it says how it was made.
@@ -73,9 +73,8 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
 
 def _scorers(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
     second = [] if recipe.second_scorer is None else [resolve(recipe.second_scorer)]
-    bounded = recipe.until is not None and recipe.until.acceptability is not None
-    reads = bounded or "acceptability" in recipe.rank_by
-    reader = find_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY) if reads else None
+    reads = asks_reader(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
+    reader = acceptability_folder(pretrained.folder, pretrained.model) if reads else None
     return [pretrained.folder / "scorer", *second, *([reader] if reader is not None else [])]
 
 

@@ -34,6 +34,12 @@ def ranks_by_scorer(rank_by: Sequence[Criterion], candidates: int, until: Until 
     return several and bool(BY_SCORER & set(rank_by))
 
 
+def asks_reader(rank_by: Sequence[Criterion], candidates: int, until: Until | None, quota: Quota | None) -> bool:
+    """Whether a choice among draws depends on their acceptability; arguments as of ``ranks_by_scorer``."""
+    bounded = until is not None and until.acceptability is not None
+    return bounded or ("acceptability" in rank_by and ranks_by_scorer(rank_by, candidates, until, quota))
+
+
 def satisfied(checks: Checks, until: Until, fluency: Fluency | None = None) -> bool:
     """Whether a text is good enough to stop drawing. One without a fluency is within no bound of it."""
     for most, nats in zip((until.lm_score, until.worst_word), _nats_of(fluency), strict=True):
@@ -75,7 +81,7 @@ def utilities(
             none.
     """
     if BY_SCORER & set(criteria) and not any(fluency):
-        fluency = load_scoring(pretrained, criteria).of(texts)
+        fluency = load_scoring(pretrained, reads="acceptability" in criteria).of(texts)
     columns: list[Sequence[float]] = []
     for criterion in criteria:
         if criterion == "satisfaction":

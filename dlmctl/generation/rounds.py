@@ -13,7 +13,7 @@ from dlmctl.control.check import Check
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.checking import Batches, checked, checks_aside
 from dlmctl.generation.distinct import LABEL, Distinct
-from dlmctl.generation.ranking import ranks_by_scorer, satisfied, utilities
+from dlmctl.generation.ranking import asks_reader, ranks_by_scorer, satisfied, utilities
 from dlmctl.generation.repair import at_fault, repaired, with_fluency
 from dlmctl.generation.results import Sample
 from dlmctl.generation.scoring import Scoring, load_scoring
@@ -48,11 +48,6 @@ class Rounds(NamedTuple):
     fluency: bool = True
     second_scorer: str | None = None
 
-    @property
-    def wanted(self) -> set[str]:
-        """What the choice among texts is made by: criteria, and ``acceptability`` where it is bounded."""
-        return {*self.rank_by, *(["acceptability"] if self.until.acceptability is not None else [])}
-
 
 class Watching(NamedTuple):
     """Who looks on: ``progress`` at the steps, ``on_step`` at what happens in them."""
@@ -74,7 +69,8 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
     chooses = chooses or ranks_by_scorer(asked.rank_by, asked.candidates, asked.until, asked.quota)
     scoring = None
     if chooses or (asked.fluency and (plan.pretrained.folder / "scorer").is_dir()):
-        scoring = load_scoring(plan.pretrained, asked.wanted, asked.second_scorer if chooses else None)
+        reads = asks_reader(asked.rank_by, asked.candidates, asked.until, asked.quota)
+        scoring = load_scoring(plan.pretrained, reads=reads, second=asked.second_scorer if chooses else None)
     drawing = _Drawing(plan, asked, watching, scoring, at_once=chooses)
     number = 0
     while open_samples := drawing.open(number):

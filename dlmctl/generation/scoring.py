@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.metrics.acceptability import Reader, has_reader, load_reader
+from dlmctl.metrics.acceptability import Reader, find_reader, load_reader
 from dlmctl.metrics.fluency import Fluency, fluency_of, with_second
 from dlmctl.metrics.lm_score import Judge, load_scorer
 from dlmctl.metrics.nats import CausalLM, load_causal
@@ -40,18 +40,18 @@ class Scoring(NamedTuple):
         return found if self.second is None else with_second(found, self.second, texts, natural, alone=alone)
 
 
-def load_scoring(pretrained: Pretrained, wanted: Collection[str] = (), second: str | None = None) -> Scoring:
+def load_scoring(pretrained: Pretrained, *, reads: bool = False, second: str | None = None) -> Scoring:
     """What scores the texts of a model, on the model's device.
 
     Args:
-        wanted: what must be there, such as the criteria of ``rank_by``; ``acceptability`` is read wherever it is.
+        reads: whether acceptability must be there; if not, it is told where it can be had.
         second: a language model by folder or hub name.
 
     Raises:
-        ModelError: the model has no scorer, acceptability is wanted and not there, or a file cannot be read.
+        ModelError: the model has no scorer, acceptability must be there and is not, or a file cannot be read.
     """
     judge = load_scorer(pretrained.folder / "scorer")
-    reader = load_reader(pretrained) if "acceptability" in wanted or has_reader(pretrained) else None
+    reader = load_reader(pretrained) if reads else find_reader(pretrained)
     other = None if second is None else load_causal(second)
     for network in (judge[0], other and other.model):
         if network is not None:

@@ -10,11 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import ACCEPTABILITY, check_control_weights, find_control_folder
+from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
@@ -37,7 +38,8 @@ class Reader:
     """What has learned from readers which texts of a model they accept.
 
     Attributes:
-        network: the model's own; weights: the matrices that it computes with here.
+        network: the model's own; judge: what was learned; weights: the matrices that the network computes with here.
+        tokenizer: of the model.
         counts: how often words occur, for the flaws of a text; None where the model does not say.
     """
 
@@ -63,12 +65,12 @@ class Reader:
         size = 1 if alone else TOGETHER
         read = list(found)
         for some in (readable[at : at + size] for at in range(0, len(readable), size)):
-            for at, one in zip(some, self._log_odds([rows[at] for at in some], texts, found, some), strict=True):
+            for at, one in zip(some, self._chances([rows[at] for at in some], texts, found, some), strict=True):
                 fluency = found[at]
-                read[at] = fluency and fluency._replace(acceptability=1 / (1 + math.exp(-one)))
+                read[at] = fluency and fluency._replace(acceptability=one)
         return read
 
-    def _log_odds(
+    def _chances(
         self,
         rows: Sequence[Sequence[int]],
         texts: Sequence[Sequence[str]],
@@ -80,18 +82,53 @@ class Reader:
         lengths = torch.tensor(list(map(len, rows)), device=device)
         own = torch.tensor([flaws(found[at], texts[at], self.counts) for at in some], device=device)
         odds: Tensor = self.judge(self.network, self.weights, ids, lengths, own)
-        return odds.double().tolist()
+        chances: list[float] = odds.double().sigmoid().tolist()
+        if any(map(math.isnan, chances)):
+            raise ModelError("what was learned of acceptability gives no number.", remedy=TRAIN)
+        return chances
+
+
+_LOADED: WeakKeyDictionary[nn.Module, Reader | ModelError] = WeakKeyDictionary()
+
+
+def forget_reader(model: nn.Module) -> None:
+    """Read what was learned for a model from disk again when it is next asked for."""
+    _LOADED.pop(model, None)
 
 
 def load_reader(pretrained: Pretrained) -> Reader:
-    """What has learned which texts of a model are sound.
+    """What has learned which texts of a model are sound, on the model's device; read once a model.
 
     Raises:
         ModelError: the model has none, or a file of it is damaged or of another model.
     """
     model = pretrained.model
-    folder = find_control_folder(pretrained.folder, model, ACCEPTABILITY)
-    if folder is None or not isinstance(model, MaskedLM):
+    if not isinstance(model, MaskedLM):
+        remedy = "Take `fluency` instead: only masked models over words learn it."
+        raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=remedy)
+    known = _LOADED.get(model)
+    if known is None or (isinstance(known, Reader) and known.judge.bias.device != model.embeddings.device):
+        try:
+            known = _read(pretrained, model)
+        except ModelError as error:
+            known = error
+        _LOADED[model] = known
+    if isinstance(known, ModelError):
+        raise known
+    return known
+
+
+def find_reader(pretrained: Pretrained) -> Reader | None:
+    """``load_reader``, or None where it cannot be had."""
+    try:
+        return load_reader(pretrained)
+    except ModelError:
+        return None
+
+
+def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
+    folder = acceptability_folder(pretrained.folder, model)
+    if folder is None:
         raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=TRAIN)
     check_control_weights(folder, model)
     state = load_weights(folder)
@@ -102,11 +139,6 @@ def load_reader(pretrained: Pretrained) -> Reader:
     with torch.no_grad():
         weights = judge.weights(model.denoiser)
     return Reader(model.denoiser, judge, weights, pretrained.tokenizer, load_counts(pretrained.folder))
-
-
-def has_reader(pretrained: Pretrained) -> bool:
-    """Whether ``load_reader`` finds one."""
-    return find_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY) is not None
 
 
 def _rank_of(state: Mapping[str, Tensor], folder: Path) -> int:

@@ -108,15 +108,19 @@ def load_scorer(folder: Path) -> Judge:
     """
     if not os.path.lexists(folder / "config.json"):
         raise ModelError("no scorer here.", where=str(folder), remedy="Make one with `dlmctl train scorer`.")
+    own = any(os.path.lexists(folder / name) for name in ("vocab.json", "tokenizer"))
+    words = folder if own else folder.parent
+    remedy = "" if own else f"{folder} has no words of its own: it is the scorer of the model that it lay in."
     try:
-        own = any(os.path.lexists(folder / name) for name in ("vocab.json", "tokenizer"))
-        tokenizer = load_tokenizer(folder if own else folder.parent)
+        tokenizer = load_tokenizer(words)
     except DataError as error:
-        raise ModelError(error.what, where=str(folder / "vocab.json")) from None
+        raise ModelError(error.what, where=str(words / "vocab.json"), remedy=remedy) from None
     scorer = load_scorer_model(folder)
     if len(tokenizer) != scorer.config.vocab_size:
         raise ModelError(
-            f"vocab.json has {len(tokenizer)} entries, the weights {scorer.config.vocab_size}.", where=str(folder)
+            f"vocab.json has {len(tokenizer)} entries, the weights of the scorer {scorer.config.vocab_size}.",
+            where=str(words),
+            remedy=remedy,
         )
     return scorer, tokenizer
 

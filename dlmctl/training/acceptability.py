@@ -14,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import ACCEPTABILITY, embedding_digest, new_control_folder, save_control_weights
+from dlmctl.checkpoint.control_weights import ACCEPTABILITY, new_control_folder, save_control_weights
+from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
-from dlmctl.metrics.acceptability import MOST_RANK
+from dlmctl.generation.identity import weights_digest
+from dlmctl.metrics.acceptability import MOST_RANK, forget_reader
 from dlmctl.metrics.fluency import flaws, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import Acceptability
@@ -180,13 +182,15 @@ def train_acceptability(
     folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
     task = AcceptabilityTask(config, pretrained, data, label)
-    asked = {"label": label, "embeddings of the model": embedding_digest(pretrained.model)}
+    scorer = file_digest(pretrained.folder / "scorer" / "model.safetensors")
+    asked = {"label": label, "weights of the model": weights_digest(pretrained), "scorer": scorer}
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         state = {name: rounded(weight, config.bits) for name, weight in judge.state_dict().items()}
         judge.load_state_dict(state)
         card = {"texts": len(task.train), "training": config.model_dump(), "validation": task.validate(judge)}
         save_control_weights(state, folder, pretrained.model, card)
+        forget_reader(pretrained.model)
     return folder
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.checkpoint.weights import load_weights, save_weights
 from dlmctl.datasets.prepare import prepare
@@ -83,7 +84,7 @@ def test_what_readers_refuse_is_learned_where_the_scorer_knows_nothing(learned):
 
 
 def test_the_probability_is_that_of_all_places_and_does_not_depend_on_company(learned, rows):
-    scoring = load_scoring(learned, ["acceptability"])
+    scoring = load_scoring(learned, reads=True)
     texts = [rows[0], ["old", *rows[1]][:4], rows[2]]
     together, alone = (scoring.of(texts, alone=alone) for alone in (False, True))
     for one, other in zip(together, alone, strict=True):
@@ -131,6 +132,17 @@ def test_a_model_that_has_learned_none_says_so(folder, tmp_path):
     for asked in ({"candidates": 2, "rank_by": ["acceptability"]}, {"until": {"acceptability": 0.5}}):
         with pytest.raises(ModelError, match="dlmctl train acceptability"):
             generate(model=bare, samples=1, **asked)
+    (text,) = generate(model=bare, samples=1, rank_by=["acceptability"])  # of one draft nothing is chosen
+    assert text.fluency.acceptability is None
+    assert "acceptability" not in text.to_dict()
+
+
+def test_what_the_user_has_trained_comes_before_what_came_with_the_model(learned, tmp_path, monkeypatch):
+    monkeypatch.setattr("dlmctl.checkpoint.control_weights.users_controls", lambda: tmp_path)
+    _, own = control_folders(learned.folder, learned.model, "acceptability")
+    assert acceptability_folder(learned.folder, learned.model) == learned.folder / "controls" / "acceptability"
+    shutil.copytree(learned.folder / "controls" / "acceptability", own)
+    assert acceptability_folder(learned.folder, learned.model) == own
 
 
 @pytest.mark.parametrize(
@@ -139,6 +151,7 @@ def test_a_model_that_has_learned_none_says_so(folder, tmp_path):
         (lambda state: {name: one for name, one in state.items() if name != "up.0"}, "holds no adapters"),
         (lambda state: {**state, "up.0": state["up.0"][:5].clone()}, "up.0"),
         (lambda state: {**state, "head.weight": state["head.weight"][:, :3].clone()}, "head.weight"),
+        (lambda state: {**state, "up.0": state["up.0"].float() + 3e38}, "gives no number"),
     ],
 )
 def test_adapters_that_do_not_fit_are_refused(learned, tmp_path, change, said):
@@ -148,6 +161,8 @@ def test_adapters_that_do_not_fit_are_refused(learned, tmp_path, change, said):
     (place / "card.json").write_text("{}", "utf-8")
     with pytest.raises(ModelError, match=said):
         generate(model=broken, samples=1, candidates=2, rank_by=["acceptability"])
+    if said != "gives no number":  # where nobody asks for it, it is left out
+        assert generate(model=broken, samples=1, candidates=2, rank_by=["fluency"])[0].fluency.acceptability is None
 
 
 def test_ties_count_half_and_bits_are_kept():
