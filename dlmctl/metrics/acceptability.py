@@ -21,8 +21,7 @@ from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, flaws
-from dlmctl.models.acceptability import Acceptability
-from dlmctl.models.llama import LlamaDenoiser
+from dlmctl.models.acceptability import Acceptability, merged
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -38,14 +37,15 @@ class Reader:
     """What has learned from readers which texts of a model they accept.
 
     Attributes:
-        network: the model's own; judge: what was learned; weights: the matrices that the network computes with here.
+        network: the model's own, with the matrices of the judge; judge: what was learned.
+        longest: positions that it can read, START and END among them.
         tokenizer: of the model.
         counts: how often words occur, for the flaws of a text; None where the model does not say.
     """
 
-    network: LlamaDenoiser
+    network: nn.Module
     judge: Acceptability
-    weights: Mapping[str, Tensor]
+    longest: int
     tokenizer: Tokenizer
     counts: WordCounts | None
 
@@ -60,8 +60,7 @@ class Reader:
             alone: as of ``fluency_of``.
         """
         rows = [self.tokenizer.encode(words) for words in texts]
-        most = self.network.config.max_length
-        readable = [at for at, row in enumerate(rows) if found[at] is not None and len(row) <= most]
+        readable = [at for at, row in enumerate(rows) if found[at] is not None and len(row) <= self.longest]
         size = 1 if alone else TOGETHER
         read = list(found)
         for some in (readable[at : at + size] for at in range(0, len(readable), size)):
@@ -81,7 +80,7 @@ class Reader:
         ids = torch.tensor([[*row, *[self.tokenizer.pad_id] * (width - len(row))] for row in rows], device=device)
         lengths = torch.tensor(list(map(len, rows)), device=device)
         own = torch.tensor([flaws(found[at], texts[at], self.counts) for at in some], device=device)
-        odds: Tensor = self.judge(self.network, self.weights, ids, lengths, own)
+        odds: Tensor = self.judge(self.network, {}, ids, lengths, own)
         chances: list[float] = odds.double().sigmoid().tolist()
         if any(map(math.isnan, chances)):
             raise ModelError("what was learned of acceptability gives no number.", remedy=TRAIN)
@@ -136,9 +135,8 @@ def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
     require_fit(state, judge.state_dict(), folder / "model.safetensors")
     judge.load_state_dict(state)
     judge.to(model.embeddings.device).eval()
-    with torch.no_grad():
-        weights = judge.weights(model.denoiser)
-    return Reader(model.denoiser, judge, weights, pretrained.tokenizer, load_counts(pretrained.folder))
+    longest, counts = model.denoiser.config.max_length, load_counts(pretrained.folder)
+    return Reader(merged(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
 
 
 def _rank_of(state: Mapping[str, Tensor], folder: Path) -> int:

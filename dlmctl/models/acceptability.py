@@ -6,6 +6,7 @@ ones, and the layer computes with W + U D.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 
@@ -59,7 +60,7 @@ class Acceptability(nn.Module):
         """The log-odds ``[B]``.
 
         Args:
-            weights: as ``weights`` gives them.
+            weights: as ``weights`` gives them; none for a network that has them (``merged``).
             ids: ``[B, L]``; lengths: how many positions of each row are text, START and END among them ``[B]``.
             flaws: of each text, in nats ``[B]``; see ``metrics.fluency.flaws``.
         """
@@ -68,6 +69,16 @@ class Acceptability(nn.Module):
         verdicts = self.head(F.dropout(states.float(), DROPOUT, self.training))[..., 0]
         log_p = -(F.softplus(-verdicts) * inside).sum(1).clamp(min=-SUREST)
         return log_p - torch.log(-torch.expm1(log_p)) + self.bias - self.share * flaws
+
+
+def merged(network: nn.Module, judge: Acceptability) -> nn.Module:
+    """A copy of a network that computes with the matrices of a judge; all other weights are those of the network.
+
+    To lend a network other weights for a moment would disturb who reads with it in another thread.
+    """
+    weights = {name: nn.Parameter(one.detach(), False) for name, one in judge.weights(network).items()}
+    kept = {id(one): weights.get(name, one) for name, one in network.named_parameters()}
+    return copy.deepcopy(network, kept | {id(one): one for one in network.buffers()})
 
 
 def adapted(network: nn.Module) -> dict[str, Tensor]:

@@ -92,7 +92,8 @@ def test_the_probability_is_that_of_all_places_and_does_not_depend_on_company(le
     assert scoring.of([["dogs"] * 15])[0].acceptability is None  # longer than the network reads
     reader = scoring.reader
     ids = torch.tensor([learned.tokenizer.encode(rows[0])])
-    states = torch.func.functional_call(reader.network, reader.weights, (ids,))
+    states = reader.network(ids)
+    assert reader.network.model.embed_tokens.weight is learned.masked.denoiser.model.embed_tokens.weight
     places = torch.sigmoid(reader.judge.head(states)[0, :, 0]).prod().item()
     mean, worst = together[0].lm_score, together[0].worst_nats
     bias, share = reader.judge.bias.item(), reader.judge.share.item()
