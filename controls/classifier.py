@@ -39,7 +39,6 @@ class ClassifierParams(ControlParams):
         description="folder or hub name of a sequence classifier that guides and checks: nothing needs to be trained",
         examples=["my-classifiers/sentiment"],
     )
-
     pass_at: float | None = Field(
         None,
         ge=0,
@@ -80,7 +79,8 @@ class Classifier(Control[ClassifierParams]):
 
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
         found, words = load_labels(JudgedLabels, type(self), self.model, params.name), self.model.tokenizer
-        return replace(found, ranks=words.vocabulary) if isinstance(words, WordTokenizer) else found
+        ranks = words.vocabulary if isinstance(words, WordTokenizer) else {}
+        return replace(found, judge=replace(found.judge, ranks=ranks))
 
     def lengths(self, params: ClassifierParams, most: int) -> Sequence[float]:
         """Those of texts that have the label."""

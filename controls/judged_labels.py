@@ -54,13 +54,10 @@ class JudgedLabels(TextLabels):
     Attributes:
         judge: its classes are the labels and, if some of its texts had none of them, "no label" as the last.
         lengths: of each label how many texts have 0 words and more; empty where that was not counted.
-        ranks: how rare words are, as of ``ngrams.features``: the numbers of the model's words, whose vocabulary begins
-            with the most frequent ones. Not saved.
     """
 
     judge: NgramJudge = field(default_factory=lambda: NgramJudge([], {}))
     lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    ranks: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
@@ -74,7 +71,7 @@ class JudgedLabels(TextLabels):
         rows += found.without_label(check, max(Counter(number for _, number in rows).values()))
         texts, classes = zip(*rows, strict=True)
         judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks)
-        return replace(found, judge=judge, ranks=ranks, lengths=found.counted_lengths(guide))
+        return replace(found, judge=judge, lengths=found.counted_lengths(guide))
 
     def without_label(self, data: LabelledText, most: int) -> list[tuple[Sequence[str], int]]:
         """The texts that have no label, at most so many, spread over all, each with the class after the last label."""
@@ -107,17 +104,14 @@ class JudgedLabels(TextLabels):
         half = data.halves()[1]
         rows, unlabelled = self.labelled(half), self.without_label(half, len(half.sentences))
         if not unlabelled or len(self.judge.bias) == len(self.known):
-            return {"judge_accuracy": self.judge.accuracy(rows, None, self.ranks)}
-        passed = [self._chances(words)[number] > SURE for words, number in rows]
-        by_mistake = [max(self._chances(words)[:-1]) > SURE for words, _ in unlabelled]
+            return {"judge_accuracy": self.judge.accuracy(rows)}
+        passed = [self.judge.probabilities(words)[number] > SURE for words, number in rows]
+        by_mistake = [max(self.judge.probabilities(words)[:-1]) > SURE for words, _ in unlabelled]
         return {
-            "judge_accuracy": self.judge.accuracy(rows, len(self.known), self.ranks),
+            "judge_accuracy": self.judge.accuracy(rows, len(self.known)),
             "judge_passes": sum(passed) / max(1, len(passed)),
             "judge_passes_unlabelled": sum(by_mistake) / len(by_mistake),
         }
-
-    def _chances(self, words: Sequence[str]) -> list[float]:
-        return self.judge.probabilities(words, self.ranks)
 
     def to_json(self) -> Any:
         return {**super().to_json(), "lengths": dict(self.lengths), "judge": self.judge.to_json()}
@@ -142,10 +136,10 @@ class JudgedLabels(TextLabels):
 
     def verdict(self, label: Value, words: Sequence[str], least: float | None = None) -> Check:
         """The judge's verdict on a text (``verdict_of``), and the words that it was told by."""
-        chances, wanted = self._chances(words), self.number(label)
+        chances, wanted = self.judge.probabilities(words), self.number(label)
         found = verdict_of(label, self.known, chances, "its words", least)
         order = sorted(range(len(chances)), key=lambda number: -chances[number])
         rival = next((number for number in order if number != wanted), wanted)
-        where = () if found.passed else self.judge.against(words, wanted, rival, self.ranks)
+        where = () if found.passed else self.judge.against(words, wanted, rival)
         marks = (Mark(*span, met=order[0] == wanted) for span in self.judge.telling(words, order[0]))
         return found._replace(where=where, marks=tuple(marks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +15,6 @@ STEPS, LEARNING_RATE, L2 = 200, 0.05, 2e-4
 # Words and pairs that are named as what a text was told by.
 TELLING = 3
 MOST_BLAMED = 3
-
-
 # Words of a text that are told by how rare they are: the rarest, the second rarest and the third.
 RAREST = 3
 NO_RANKS: Mapping[str, int] = {}
@@ -55,10 +53,13 @@ class NgramJudge:
 
     Attributes:
         weights: of each feature one a class; ``bias``: one a class.
+        ranks: as of ``features``: the numbers of a model's words, whose vocabulary begins with the most frequent ones.
+            Not saved.
     """
 
     bias: list[float]
     weights: dict[str, list[float]]
+    ranks: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def fit(
@@ -90,11 +91,12 @@ class NgramJudge:
         return cls(
             [round(value, 2) for value in bias.tolist()],
             {name: row for name, row in zip(index, rounded, strict=True) if any(row)},
+            ranks,
         )
 
-    def probabilities(self, words: Sequence[str], ranks: Mapping[str, int] = NO_RANKS) -> list[float]:
+    def probabilities(self, words: Sequence[str]) -> list[float]:
         """Of each class, given the words of a text."""
-        found = [self.weights[name] for name in sorted(features(words, ranks)) if name in self.weights]
+        found = [self.weights[name] for name in sorted(features(words, self.ranks)) if name in self.weights]
         scores = [sum(column) for column in zip(self.bias, *found, strict=True)]
         top = max(scores)
         exponentials = [math.exp(score - top) for score in scores]
@@ -112,9 +114,7 @@ class NgramJudge:
                 found.append((max(others) - row[label], start, end))
         return sorted((start, end) for _, start, end in sorted(found)[:TELLING])
 
-    def against(
-        self, words: Sequence[str], wanted: int, other: int, ranks: Mapping[str, int] = NO_RANKS
-    ) -> tuple[int, ...]:
+    def against(self, words: Sequence[str], wanted: int, other: int) -> tuple[int, ...]:
         """The words, at most ``MOST_BLAMED``, that speak most for the class ``other`` and against ``wanted``.
 
         A word counts with the pairs that it is in, and with how rare it is.
@@ -129,22 +129,17 @@ class NgramJudge:
                 pair = self.weights.get(f"{lower[at - 1]} {word}", none)
                 cost[at - 1] += pair[other] - pair[wanted]
                 cost[at] += pair[other] - pair[wanted]
-        for name, at in rarest(words, ranks):
+        for name, at in rarest(words, self.ranks):
             rare = self.weights.get(name, none)
             cost[at] += rare[other] - rare[wanted]
         worst = sorted((at for at in range(len(words)) if cost[at] > 0), key=lambda at: -cost[at])
         return tuple(sorted(worst[:MOST_BLAMED]))
 
-    def accuracy(
-        self,
-        rows: Iterable[tuple[Sequence[str], int]],
-        classes: int | None = None,
-        ranks: Mapping[str, int] = NO_RANKS,
-    ) -> float:
+    def accuracy(self, rows: Iterable[tuple[Sequence[str], int]], classes: int | None = None) -> float:
         """Share of the rows (a text and its class) whose likeliest class, or of the first ``classes``, is right."""
         right = []
         for words, wanted in rows:
-            chances = self.probabilities(words, ranks)[:classes]
+            chances = self.probabilities(words)[:classes]
             right.append(chances.index(max(chances)) == wanted)
         return sum(right) / len(right) if right else math.nan
 

@@ -21,6 +21,7 @@ from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, flaws
+from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability, merged
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
@@ -76,8 +77,8 @@ class Reader:
         found: Sequence[Fluency | None],
         some: Sequence[int],
     ) -> list[float]:
-        device, width = self.judge.bias.device, max(map(len, rows))
-        ids = torch.tensor([[*row, *[self.tokenizer.pad_id] * (width - len(row))] for row in rows], device=device)
+        device = self.judge.bias.device
+        ids = stacked(rows, self.tokenizer.pad_id, device)
         lengths = torch.tensor(list(map(len, rows)), device=device)
         own = torch.tensor([flaws(found[at], texts[at], self.counts) for at in some], device=device)
         odds: Tensor = self.judge(self.network, {}, ids, lengths, own)

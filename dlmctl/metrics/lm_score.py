@@ -56,12 +56,17 @@ def token_nats(scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[
         )
     found: list[list[float]] = [[] for _ in rows]
     for chosen in _batches([len(row) for row in rows]):
-        width = max(len(rows[at]) for at in chosen)
-        ids = [[*rows[at], *[tokenizer.pad_id] * (width - len(rows[at]))] for at in chosen]
-        nats = sequence_nats(scorer, torch.tensor(ids, device=scorer.device), tokenizer.pad_id).double()
+        ids = stacked([rows[at] for at in chosen], tokenizer.pad_id, scorer.device)
+        nats = sequence_nats(scorer, ids, tokenizer.pad_id).double()
         for at, row in zip(chosen, nats.tolist(), strict=True):
             found[at] = row[: len(rows[at]) - 1]
     return found
+
+
+def stacked(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Tensor:
+    """Rows of ids as ``[B, L]``, filled up to the longest."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
 
 
 def lm_score(scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[float]:

@@ -19,8 +19,8 @@ from torch.func import functional_call
 DROPOUT = 0.1
 # The verdict of a place before training: a text of ten words is then as likely sound as not.
 FIRST = 3.0
-# No text is surer to be sound than this, so that its odds are a number.
-SUREST = -1e-6
+# The least that stands against any text, in nats, so that its odds are a number.
+LEAST = 1e-6
 
 
 class Acceptability(nn.Module):
@@ -67,7 +67,7 @@ class Acceptability(nn.Module):
         inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         states = functional_call(network, dict(weights), (ids,), {"attention_mask": inside})
         verdicts = self.head(F.dropout(states.float(), DROPOUT, self.training))[..., 0]
-        log_p = -(F.softplus(-verdicts) * inside).sum(1).clamp(min=-SUREST)
+        log_p = -(F.softplus(-verdicts) * inside).sum(1).clamp(min=LEAST)
         return log_p - torch.log(-torch.expm1(log_p)) + self.bias - self.share * flaws
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from dlmctl.metrics.acceptability import MOST_RANK, forget_reader
 from dlmctl.metrics.fluency import flaws, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import Acceptability
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import require_words_of
@@ -45,6 +46,14 @@ class AcceptabilityConfig(BaseModel):
     rank: int = Field(2, gt=0, le=MOST_RANK, description="of the adapters")
     bits: int = Field(11, ge=2, le=11, description="significant bits of a saved weight, of the 11 of half precision")
     loop: LoopConfig
+
+
+class Judged(NamedTuple):
+    """The texts of a split, with what the scorer's figures say against each, in nats, and its verdict, both ``[N]``."""
+
+    split: Split
+    flaws: np.ndarray
+    verdicts: np.ndarray
 
 
 class Verdicts(NamedTuple):
@@ -69,40 +78,33 @@ class AcceptabilityTask(StatelessTask):
         if not isinstance(model, MaskedLM):
             raise ModelError("has no states to read texts off: it is no masked model.", where=str(pretrained.folder))
         self.config, self.network = config, model.denoiser.requires_grad_(False)
-        self.train, self.valid, vocabulary = load_splits(data)
+        train, valid, vocabulary = load_splits(data)
         require_words_of(pretrained, data)
         self.pad_id = vocabulary.pad_id
-        self.verdicts = {id(split): verdicts_of(split, label) for split in (self.train, self.valid)}
-        judge, counts = load_scorer(pretrained.folder / "scorer"), load_counts(pretrained.folder)
-        self.flaws: dict[int, np.ndarray] = {}
-        for split in (self.train, self.valid):
-            texts = [vocabulary.words(split.row(at).tolist()) for at in range(len(split))]
-            with Console(stderr=True).status(f"the scorer reads {len(texts):,} texts"):
-                found = fluency_of(judge, texts)
-            if None in found:
-                most = judge[0].config.n_positions - 1
-                raise DataError(f"has texts of more than {most} words, which the scorer cannot read.", where=str(data))
-            own = [flaws(one, words, counts) for one, words in zip(found, texts, strict=True)]
-            self.flaws[id(split)] = np.array(own, np.float32)
+        verdicts = [verdicts_of(split, label) for split in (train, valid)]
+        own = [flaws_of(data, split, vocabulary, pretrained.folder) for split in (train, valid)]
+        self.train, self.valid = map(Judged, (train, valid), own, verdicts)
         torch.manual_seed(config.loop.seed)
         self.model: nn.Module = Acceptability(self.network, model.denoiser.config.hidden, config.rank)
-        nn.init.constant_(self.model.bias, float(self.flaws[id(self.train)].mean()))
+        nn.init.constant_(self.model.bias, float(self.train.flaws.mean()))
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Verdicts]:
         loop = self.config.loop
         plan = BatchPlan(loop.batch_positions, self.network.config.max_length, loop.bucket, 0.0, loop.seed)
-        texts = Rows(self.train, self.pad_id, self._device())
-        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
-            yield self._of(self.train, texts, rows, width)
+        batch_of = self._batches(self.train)
+        for rows, width in stream(self.train.split, plan, skip=skip, rank=rank, world=world):
+            yield batch_of(rows, width)
 
-    def _device(self) -> torch.device:
+    def _batches(self, judged: Judged) -> Callable[[np.ndarray, int], Verdicts]:
         device = next(self.model.parameters()).device
         self.network.to(device)
-        return device
+        texts = Rows(judged.split, self.pad_id, device)
 
-    def _of(self, split: Split, texts: Rows, rows: np.ndarray, width: int) -> Verdicts:
-        figures = (split.lengths[rows], self.flaws[id(split)][rows], self.verdicts[id(split)][rows])
-        return Verdicts(texts.of(rows, width), *(sent(torch.from_numpy(one), texts.device) for one in figures))
+        def batch_of(rows: np.ndarray, width: int) -> Verdicts:
+            figures = (judged.split.lengths[rows], judged.flaws[rows], judged.verdicts[rows])
+            return Verdicts(texts.of(rows, width), *(sent(torch.from_numpy(one), device) for one in figures))
+
+        return batch_of
 
     def _odds(self, model: nn.Module, batch: Verdicts) -> Tensor:
         assert isinstance(model, Acceptability)
@@ -118,21 +120,37 @@ class AcceptabilityTask(StatelessTask):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Nats a text, and how often an accepted text has greater odds than a refused one (``auc``): of the model, and
         of the flaws alone."""
-        texts = Rows(self.valid, self.pad_id, self._device())
-        plan = BatchPlan(8192, self.network.config.max_length, full_share=0.0)
-        odds = torch.zeros(len(self.valid))
-        for rows, width in plan.epoch(self.valid.lengths, 0):
-            odds[torch.from_numpy(rows)] = self._odds(model, self._of(self.valid, texts, rows, width)).cpu()
-        wanted = torch.from_numpy(self.verdicts[id(self.valid)])
-        accepted = (wanted >= ACCEPTED).numpy()
+        split, own, verdicts = self.valid
+        batch_of, plan = self._batches(self.valid), BatchPlan(8192, self.network.config.max_length, full_share=0.0)
+        odds = torch.zeros(len(split))
+        for rows, width in plan.epoch(split.lengths, 0):
+            odds[torch.from_numpy(rows)] = self._odds(model, batch_of(rows, width)).cpu()
+        wanted, accepted = torch.from_numpy(verdicts), verdicts >= ACCEPTED
         return {
             "loss": float(F.binary_cross_entropy_with_logits(odds, wanted)),
             "auc": auc(odds.numpy(), accepted),
-            "auc of flaws": auc(-self.flaws[id(self.valid)], accepted),
+            "auc of flaws": auc(-own, accepted),
         }
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return figures["loss"]
+
+
+def flaws_of(data: Path, split: Split, vocabulary: Tokenizer, model: Path) -> np.ndarray:
+    """``flaws`` of the texts of a split of ``data`` by the scorer in a model's folder, float32.
+
+    Raises:
+        DataError: one is longer than the scorer can read.
+        ModelError: the model has no scorer.
+    """
+    judge, counts = load_scorer(model / "scorer"), load_counts(model)
+    texts = [vocabulary.words(split.row(at).tolist()) for at in range(len(split))]
+    with Console(stderr=True).status(f"the scorer reads {len(texts):,} texts"):
+        found = fluency_of(judge, texts)
+    if None in found:
+        most = judge[0].config.n_positions - 1
+        raise DataError(f"has texts of more than {most} words, which the scorer cannot read.", where=str(data))
+    return np.array([flaws(one, words, counts) for one, words in zip(found, texts, strict=True)], np.float32)
 
 
 def verdicts_of(split: Split, label: str) -> np.ndarray:
@@ -188,7 +206,7 @@ def train_acceptability(
     if PartialState().is_main_process:
         state = {name: rounded(weight, config.bits) for name, weight in judge.state_dict().items()}
         judge.load_state_dict(state)
-        card = {"texts": len(task.train), "training": config.model_dump(), "validation": task.validate(judge)}
+        card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
         save_control_weights(state, folder, pretrained.model, card)
         forget_reader(pretrained.model)
     return folder
