@@ -1,4 +1,4 @@
-"""``dlmctl train``: lm, control, scorer, acceptability, tagger, parser."""
+"""``dlmctl train``: lm, control, scorer, acceptability, preferences, tagger, parser."""
 
 from __future__ import annotations
 
@@ -113,6 +113,31 @@ def acceptability(
     settled = read_config(config, AcceptabilityConfig, settings or [])
     folder = train_acceptability(settled, from_pretrained(model), data, out, label=label, resume=resume)
     say(f"acceptability for this model saved in {folder}")
+
+
+@app.command()
+def preferences(
+    data: Data,
+    text: Annotated[Path, typer.Option(help="A data set of ordinary text, such as the model was trained on.")],
+    out: Out,
+    model: Annotated[
+        str, typer.Option(help="The masked model whose texts were read.", autocompletion=complete.models)
+    ] = "everyday",
+    label: Annotated[
+        str, typer.Option(help="Field of the data that holds the verdicts: 1 for accepted, 0 for refused, or between.")
+    ] = "accepted",
+    config: Config = "preferences",
+    settings: Settings = None,
+    resume: Resume = False,
+) -> None:
+    """Tune a masked model on readers' verdicts of its texts, so that it writes more of what they accept."""
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.training.config import read_config
+    from dlmctl.training.preferences import PreferencesConfig, train_preferences
+
+    settled = read_config(config, PreferencesConfig, settings or [])
+    folder = train_preferences(settled, from_pretrained(model), data, text, out, label=label, resume=resume)
+    say(f"model saved in {folder}")
 
 
 @app.command()

@@ -48,10 +48,10 @@ def hints_for(folder: Path, batch: BatchContext[Any], texts: Sequence[Features])
     Raises:
         ModelError: the weights are damaged, or of another model.
     """
-    path = folder / CONFIG
-    if not path.exists() or not isinstance(batch.model, MaskedLM):
+    known = load_hints(folder, batch.model) if isinstance(batch.model, MaskedLM) else None
+    if known is None:
         return None
-    network, numbers = _loaded(folder, path.stat().st_mtime_ns, batch.model)
+    network, numbers = known
     rows = [[[], *text][: layout.positions] for text, layout in zip(texts, batch.layouts, strict=True)]
     most = max((len(place) for row in rows for place in row), default=0)
     features = np.zeros((len(batch), batch.length, max(1, most)), np.int64)
@@ -62,6 +62,19 @@ def hints_for(folder: Path, batch: BatchContext[Any], texts: Sequence[Features])
     with torch.no_grad():
         found: Tensor = network(torch.from_numpy(features).to(batch.device), mask.to(batch.device))
     return found
+
+
+def load_hints(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]] | None:
+    """What was trained to tell a model what a control asks, and the numbers of its features; None if nothing was.
+
+    Args:
+        folder: of the control's weights.
+
+    Raises:
+        ModelError: the weights are damaged, or of another model.
+    """
+    path = folder / CONFIG
+    return _loaded(folder, path.stat().st_mtime_ns, model) if path.exists() else None
 
 
 def fill(features: NDArray[Any], places: Features, numbers: dict[str, int]) -> None:

@@ -22,15 +22,14 @@ from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, flaws
 from dlmctl.metrics.lm_score import stacked
-from dlmctl.models.acceptability import Acceptability, merged
+from dlmctl.models.acceptability import Acceptability
+from dlmctl.models.adapters import MOST_RANK, merged
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
 TRAIN = "Train it: `dlmctl train acceptability` (docs/training.md)."
 # Most texts that are read at once.
 TOGETHER = 256
-# More than any adapter needs.
-MOST_RANK = 1024
 
 
 @dataclass(frozen=True)

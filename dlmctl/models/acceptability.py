@@ -1,19 +1,15 @@
-"""Whether a reader accepts a text: a frozen network with low-rank adapters, and a verdict for each place of the text.
-
-The adapters are those of LoRA (Hu et al. 2021): beside each matrix W of a linear layer stands a product of two narrow
-ones, and the layer computes with W + U D.
-"""
+"""Whether a reader accepts a text: a frozen network with adapters, and a verdict for each place of the text."""
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from dlmctl.models.adapters import Adapters
 
 # Of the states that the verdicts are read off, in training.
 DROPOUT = 0.1
@@ -23,7 +19,7 @@ FIRST = 3.0
 LEAST = 1e-6
 
 
-class Acceptability(nn.Module):
+class Acceptability(Adapters):
     """The log-odds that a reader accepts a text.
 
     A text is sound if each of its places is: with the verdict s_i of place i, p = prod_i sigmoid(s_i). To the log-odds
@@ -37,22 +33,11 @@ class Acceptability(nn.Module):
     """
 
     def __init__(self, network: nn.Module, width: int, rank: int) -> None:
-        super().__init__()
-        matrices = adapted(network)
-        self.names = list(matrices)
-        self.up = nn.ParameterList(torch.zeros(len(one), rank) for one in matrices.values())
-        self.down = nn.ParameterList(
-            torch.randn(rank, one.shape[1]) / math.sqrt(one.shape[1]) for one in matrices.values()
-        )
+        super().__init__(network, rank)
         self.head = nn.Linear(width, 1)
         self.bias, self.share = nn.Parameter(torch.zeros(())), nn.Parameter(torch.ones(()))
         nn.init.zeros_(self.head.weight)
         nn.init.constant_(self.head.bias, FIRST)
-
-    def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """The matrices that the network computes with, by name."""
-        matrices = adapted(network)
-        return {name: matrices[name] + up @ down for name, up, down in zip(self.names, self.up, self.down, strict=True)}
 
     def forward(
         self, network: nn.Module, weights: Mapping[str, Tensor], ids: Tensor, lengths: Tensor, flaws: Tensor
@@ -69,18 +54,3 @@ class Acceptability(nn.Module):
         verdicts = self.head(F.dropout(states.float(), DROPOUT, self.training))[..., 0]
         log_p = -(F.softplus(-verdicts) * inside).sum(1).clamp(min=LEAST)
         return log_p - torch.log(-torch.expm1(log_p)) + self.bias - self.share * flaws
-
-
-def merged(network: nn.Module, judge: Acceptability) -> nn.Module:
-    """A copy of a network that computes with the matrices of a judge; all other weights are those of the network.
-
-    To lend a network other weights for a moment would disturb who reads with it in another thread.
-    """
-    weights = {name: nn.Parameter(one.detach(), False) for name, one in judge.weights(network).items()}
-    kept = {id(one): weights.get(name, one) for name, one in network.named_parameters()}
-    return copy.deepcopy(network, kept | {id(one): one for one in network.buffers()})
-
-
-def adapted(network: nn.Module) -> dict[str, Tensor]:
-    """The matrices that have adapters, by name: those of all linear layers ``[out, in]``."""
-    return {f"{name}.weight": one.weight for name, one in network.named_modules() if isinstance(one, nn.Linear)}

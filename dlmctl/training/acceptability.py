@@ -22,10 +22,11 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
 from dlmctl.generation.identity import weights_digest
-from dlmctl.metrics.acceptability import MOST_RANK, forget_reader
+from dlmctl.metrics.acceptability import forget_reader
 from dlmctl.metrics.fluency import flaws, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import Acceptability
+from dlmctl.models.adapters import MOST_RANK
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig

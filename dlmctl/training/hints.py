@@ -23,6 +23,7 @@ from dlmctl.diffusion.masked_base import masked_nats
 from dlmctl.diffusion.masking import mask_by_count, most_masked, shares
 from dlmctl.errors import DataError
 from dlmctl.models.hints import Hints, HintsConfig
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, count_in_rows, sent
@@ -58,13 +59,17 @@ class Told(NamedTuple):
 
 
 class HintBatch(NamedTuple):
-    """Word ids ``[B, L]``, what is wanted of their places ``[B, L, F]``, their labels ``[B, L]``, and how many places
-    of each row can be masked ``[B]``, which is known without asking the device."""
+    """Word ids ``[B, L]``, what is wanted of their places ``[B, L, F]`` and their labels ``[B, L]``.
+
+    What is known of them without asking the device: how many places of each row can be masked, ``words [B]``, and
+    whether all rows are ``full``, without PAD.
+    """
 
     ids: Tensor
     features: Tensor
     tags: Tensor | None
     words: np.ndarray
+    full: bool
 
 
 def known_features(asks: Sequence[Sequence[Ask]]) -> list[str]:
@@ -100,6 +105,25 @@ def asked_of(
     return Asked(rows, ways, width, Split(features.reshape(-1), offsets * width), Split(labels, offsets))
 
 
+def batches_of(
+    asked: Asked, lm: MaskedLM, tokenizer: Tokenizer, device: torch.device
+) -> Callable[[np.ndarray, np.ndarray, int], HintBatch]:
+    """What makes the batch of some rows, each asked in a way of its own."""
+    texts = Rows(asked.rows, tokenizer.pad_id, device)
+    features, tags = Rows(asked.features, 0, device), Rows(asked.tags, 0, device)
+    told = np.logical_or.reduceat(asked.tags.ids > 0, asked.tags.offsets[:-1])
+    words = asked.rows.lengths - SPECIAL - count_in_rows(asked.rows, tokenizer.unk_id)
+
+    def batch_of(rows: np.ndarray, ways: np.ndarray, width: int) -> HintBatch:
+        asks = ways * len(asked.rows) + rows
+        wanted = features.of(asks, width * asked.width).view(len(rows), width, asked.width)
+        labels = tags.of(asks, width) if lm.config.tags and told[asks].any() else None
+        full = bool((asked.rows.lengths[rows] == width).all())
+        return HintBatch(texts.of(rows, width), wanted, labels, words[rows], full)
+
+    return batch_of
+
+
 class HintTask(StatelessTask):
     """Hints for a frozen masked model, for the training loop.
 
@@ -119,25 +143,9 @@ class HintTask(StatelessTask):
     def batches(self, skip: int, rank: int, world: int) -> Iterator[HintBatch]:
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0, self.config.seed)
         random = np.random.default_rng((self.config.seed, skip, rank))
-        batch_of = self._batches(self.train)
+        batch_of = batches_of(self.train, self.lm, self.tokenizer, next(self.model.parameters()).device)
         for rows, width in stream(self.train.rows, plan, skip=skip, rank=rank, world=world):
             yield batch_of(rows, random.integers(self.train.ways, size=len(rows)), width)
-
-    def _batches(self, asked: Asked) -> Callable[[np.ndarray, np.ndarray, int], HintBatch]:
-        """What makes the batch of some rows, each asked in a way of its own."""
-        device = next(self.model.parameters()).device
-        texts = Rows(asked.rows, self.tokenizer.pad_id, device)
-        features, tags = Rows(asked.features, 0, device), Rows(asked.tags, 0, device)
-        told = np.logical_or.reduceat(asked.tags.ids > 0, asked.tags.offsets[:-1])
-        words = asked.rows.lengths - SPECIAL - count_in_rows(asked.rows, self.tokenizer.unk_id)
-
-        def batch_of(rows: np.ndarray, ways: np.ndarray, width: int) -> HintBatch:
-            asks = ways * len(asked.rows) + rows
-            wanted = features.of(asks, width * asked.width).view(len(rows), width, asked.width)
-            labels = tags.of(asks, width) if self.lm.config.tags and told[asks].any() else None
-            return HintBatch(texts.of(rows, width), wanted, labels, words[rows])
-
-        return batch_of
 
     def loss(self, model: nn.Module, batch: HintBatch) -> tuple[Tensor, int]:
         """The bound of the frozen model in nats a masked place, with what it is told."""
@@ -153,7 +161,8 @@ class HintTask(StatelessTask):
         """The bound of each row ``[B]``, and how many places it is over; arguments as of ``mask_by_count`` and
         ``masked_nats``."""
         self.lm.to(batch.ids.device)
-        mask, places = attended(batch.ids, self.tokenizer), word_places(batch.ids, self.tokenizer)
+        mask = None if batch.full else attended(batch.ids, self.tokenizer)
+        places = word_places(batch.ids, self.tokenizer)
         told = {"attention_mask": mask, "aligned": batch.tags, "hints": model(batch.features, mask)}
         nats = masked_nats(self.lm, batch.ids, *mask_by_count(places, share, order), most=most, **told)
         return nats, places.sum()
@@ -162,7 +171,8 @@ class HintTask(StatelessTask):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """The bound in nats a word on the held-out examples: ``nats`` over all ways of asking, and of each."""
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0)
-        batch_of, device = self._batches(self.valid), next(model.parameters()).device
+        device = next(model.parameters()).device
+        batch_of = batches_of(self.valid, self.lm, self.tokenizer, device)
         figures: dict[str, float] = {}
         for way in range(self.valid.ways):
             total, words = 0.0, 0
