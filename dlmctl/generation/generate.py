@@ -13,7 +13,7 @@ from dlmctl.errors import RecipeError
 from dlmctl.generation.arguments import check_given, read_extent, read_rounds, read_settings, read_traced, whole
 from dlmctl.generation.company import ALONE, Company, with_company
 from dlmctl.generation.options import Look
-from dlmctl.generation.prompts import Asked, Label, read_prompt
+from dlmctl.generation.prompts import Label, PromptLike, read_prompt
 from dlmctl.generation.results import Generation
 from dlmctl.generation.rounds import Rounds, Watching, draw_rounds
 from dlmctl.recipe.matched import MatchedRecipe
@@ -81,7 +81,7 @@ def generate(
     model: str | Path | Pretrained = DEFAULT_MODEL,
     label: Label | Sequence[Label] | None = None,
     source: Given | Sequence[Given] | None = None,
-    prompt: Asked | Sequence[Asked] | None = None,
+    prompt: PromptLike | Sequence[PromptLike] | None = None,
     given: Prompt | None = None,
     samples: int | Sequence[int] = 8,
     seed: int = 0,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from dlmctl.generation.prompts import Asked, Label
+from dlmctl.generation.prompts import Label, PromptLike
 from dlmctl.recipe.presets import Preset
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 from dlmctl.sampling.draw import Progress
@@ -34,7 +34,7 @@ class Options(Traced, total=False):
 
     label: Label | Sequence[Label] | None
     source: Given | Sequence[Given] | None
-    prompt: Asked | Sequence[Asked] | None
+    prompt: PromptLike | Sequence[PromptLike] | None
     seed: int
     preset: Preset
     sampler: SamplerSettings | Mapping[str, Any] | None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dlmctl.text.tokenizer import Tokenizer
 
 Label = Value
-Asked = str | TextPrompt | Mapping[str, Any]
+PromptLike = str | TextPrompt | Mapping[str, Any]
 """A prompt of a model over tokens: a text, or what ``TextPrompt`` has."""
 Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
 """Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
@@ -63,7 +63,7 @@ def read_prompt(
     pretrained: Pretrained,
     label: Label | Sequence[Label] | None,
     source: Given | Sequence[Given] | None,
-    prompt: Asked | Sequence[Asked] | None = None,
+    prompt: PromptLike | Sequence[PromptLike] | None = None,
     *,
     strict: bool = True,
     fault: Fault | None = None,
@@ -109,7 +109,9 @@ def _refuse(pretrained: Pretrained, given: Sequence[tuple[str, Any]], fault: Fau
             raise fault((name,), what, remedy if name == "prompt" else "Leave it out; such models take `prompt`.")
 
 
-def _prompt_ids(tokenizer: CheckpointTokenizer, at: tuple[str | int, ...], value: Asked, fault: Fault) -> list[int]:
+def _prompt_ids(
+    tokenizer: CheckpointTokenizer, at: tuple[str | int, ...], value: PromptLike, fault: Fault
+) -> list[int]:
     """The tokens before a text: a turn of a conversation where the model has them, else plain text."""
     place = ("prompt", *at)
     try:

@@ -123,8 +123,9 @@ class _TokenNats(torch.autograd.Function):
                 if kept is None:
                     _nats(less, targets[part], graded=True)
                 of_hidden[part] = (less @ scores.weight) * each[part]
-                scaled = (scores.hidden[part] * each[part]).to(scores.dtype)
-                of_weight = _plus(of_weight, (less.T @ scaled)[: scores.rows].to(weight_kind))
+                if ctx.needs_input_grad[1]:
+                    scaled = (scores.hidden[part] * each[part]).to(scores.dtype)
+                    of_weight = _plus(of_weight, (less.T @ scaled)[: scores.rows].to(weight_kind))
                 if scores.bias is not None:
                     of_bias = _plus(of_bias, (less.T @ gradient[part].to(scores.dtype))[: scores.rows].to(weight_kind))
         return of_hidden, of_weight, of_bias, None, None

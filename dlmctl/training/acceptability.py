@@ -22,11 +22,11 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
 from dlmctl.generation.identity import weights_digest
-from dlmctl.metrics.acceptability import forget_reader
+from dlmctl.metrics.acceptability import NETWORK, forget_reader
 from dlmctl.metrics.fluency import flaws, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import Acceptability
-from dlmctl.models.adapters import MOST_RANK
+from dlmctl.models.adapters import MOST_RANK, last_digest
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig
@@ -208,6 +208,7 @@ def train_acceptability(
         state = {name: rounded(weight, config.bits) for name, weight in judge.state_dict().items()}
         judge.load_state_dict(state)
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
+        card[NETWORK] = last_digest(task.network)
         save_control_weights(state, folder, pretrained.model, card)
         forget_reader(pretrained.model)
     return folder

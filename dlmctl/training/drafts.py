@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
 from dlmctl.annotators.gold import tags_of
 from dlmctl.checkpoint.control_weights import find_control_folder
@@ -17,14 +18,16 @@ from dlmctl.control.classifier import labels_of, load_labels
 from dlmctl.control.hints import Ask, load_hints
 from dlmctl.control.labels import Labels
 from dlmctl.control.registry import find_control
-from dlmctl.datasets.dataset import Split, load_split
+from dlmctl.datasets.dataset import Split, load_splits
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
 from dlmctl.models.hints import Hints
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.acceptability import verdicts_of
-from dlmctl.training.counting import text_of
-from dlmctl.training.hints import Asked, asked_of
+from dlmctl.training.counting import require_words_of, text_of
+from dlmctl.training.hints import Examples, asked_of
+from dlmctl.training.masked import refuse_blocks
 
 # The field of a draft with the numbers of the words that the model wrote, where others were given.
 WRITTEN = "written"
@@ -42,7 +45,7 @@ class Drafts(NamedTuple):
         given: for every position whether it was given beforehand, so that no verdict blames the model for it.
     """
 
-    asked: Asked
+    asked: Examples
     verdicts: np.ndarray
     odds: np.ndarray
     given: Split
@@ -53,71 +56,104 @@ class Asks:
 
     Attributes:
         hints: of the control, as they were learned; None where none is told.
+        folder: of the control's weights; None as there.
+        tagged: whether the model is told tags.
 
     Args:
         told: name of a control that has hints for the model.
 
     Raises:
         ModelError: it has none.
+        UserError: there is no such control, or it learns nothing.
     """
 
     def __init__(self, pretrained: Pretrained, told: str | None) -> None:
-        self.pretrained = pretrained
+        self.pretrained, self.tagged = pretrained, bool(pretrained.masked.config.tags)
         self.hints: Hints | None = None
         self.labels: Labels | None = None
+        self.folder: Path | None = None
         self.names: list[str] = []
         if told is None:
             return
         kind = find_control(told)
-        folder = find_control_folder(pretrained.folder, pretrained.model, kind.name)
-        model = pretrained.model
-        found = None if folder is None or not isinstance(model, MaskedLM) else load_hints(folder, model)
+        learns, model = labels_of(kind), pretrained.model
+        self.folder = find_control_folder(pretrained.folder, model, kind.name)
+        found = None if self.folder is None or not isinstance(model, MaskedLM) else load_hints(self.folder, model)
         if found is None:
-            remedy = f"Train them first (`dlmctl train control {told} --out RUN`), or leave `told` out."
-            raise ModelError(f"has no hints for the control {told!r}.", where=str(pretrained.folder), remedy=remedy)
+            made = f"`dlmctl train control {kind.name} --model MODEL --data DATA --out RUN`"
+            remedy = f"Train them first ({made}), or leave `told` out; weights with a name of their own cannot be told."
+            raise ModelError(
+                f"has no hints for the control {kind.name!r}.", where=str(pretrained.folder), remedy=remedy
+            )
         network, numbers = found
         self.hints, self.names = copy.deepcopy(network), list(numbers)
-        self.labels = load_labels(labels_of(kind), kind, pretrained)
+        self.labels = load_labels(learns, kind, pretrained)
 
     def copied(self) -> Hints | None:
         """The hints, to be trained."""
         return None if self.hints is None else copy.deepcopy(self.hints).float().requires_grad_(True).train()
 
-    def of_drafts(self, split: Split) -> Asked:
+    def of_drafts(self, split: Split) -> Examples:
         """Of each draft: nothing, its tags, and all of what the control asks of it."""
-        return self._asked(split, first=True)
+        return self._asked(split, whole=True)
 
-    def of_text(self, split: Split) -> Asked:
-        """Of each text: its tags, and all ways in which the control asks."""
-        return self._asked(split, first=False)
+    def of_text(self, split: Split, most: int) -> Examples:
+        """Of at most so many texts, spread over all: nothing, their tags, and all ways in which the control asks."""
+        return self._asked(split, whole=False, most=most)
 
-    def _asked(self, split: Split, *, first: bool) -> Asked:
-        text = text_of(split, self.pretrained.tokenizer)
-        nothing: list[list[list[str]]] = [[[] for _ in words] for words in text.sentences]
-        tags = tags_of(text.sentences, text.fields) if self.pretrained.masked.config.tags else [[] for _ in nothing]
-        asks = [[Ask(none, of_words)] for none, of_words in zip(nothing, tags, strict=True)]
-        if first:
-            asks = [[Ask(none), *row] for none, row in zip(nothing, asks, strict=True)]
-        if self.labels is not None:
-            for row, more in zip(asks, self.labels.asks(text), strict=True):
-                row += more[:1] if first else more
-        ways = max(map(len, asks), default=1)
-        asks = [[*row, *row[:1] * (ways - len(row))] for row in asks]
-        rows = [split.row(at) for at in range(len(split))]
-        return asked_of(rows, asks, self.names, self.pretrained.masked.config.tags)
+    def _asked(self, split: Split, *, whole: bool, most: int | None = None) -> Examples:
+        count = len(split) if most is None else min(most, len(split))
+        chosen = np.unique(np.linspace(0, len(split) - 1, count).astype(int)).tolist()
+        with Console(stderr=True).status(f"reading what {len(chosen):,} texts can be asked"):
+            text = text_of(split, self.pretrained.tokenizer).some(chosen)
+            asks = [[Ask([[] for _ in words])] for words in text.sentences]
+            if self.tagged:
+                for row, tags in zip(asks, tags_of(text.sentences, text.fields), strict=True):
+                    row.append(Ask(row[0].features, tags))
+            if self.labels is not None:
+                for row, more in zip(asks, self.labels.asks(text), strict=True):
+                    row += more[:1] if whole else more
+            ways = max(map(len, asks))
+            asks = [[*row, *row[:1] * (ways - len(row))] for row in asks]
+            rows = [split.row(at) for at in chosen]
+            return asked_of(rows, asks, self.names, self.pretrained.masked.config.tags)
 
 
-def drafts_of(data: Path, name: str, label: str, asks: Asks, groups: Sequence[str]) -> Drafts:
-    """The drafts of a split, the verdicts in its field ``label``, and in ``written``, where they have one, the numbers
-    of the words that the model wrote, from 0; it wrote all of the others.
+def splits_for(pretrained: Pretrained, data: Path) -> tuple[Split, Split]:
+    """The splits of a data set to train on and to validate on, of texts that a model can read.
 
     Raises:
-        DataError: there is no such field, or no such field of groups, or a verdict is no number from 0 to 1.
+        DataError: it is none, or damaged, packed in blocks, without rows, of another vocabulary, or has longer texts.
     """
-    split = load_split(data, name)
-    verdicts = verdicts_of(split, label)
-    odds = log_odds(verdicts, _groups(split, groups))
-    return Drafts(asks.of_drafts(split), verdicts, odds, Split(_given(split), split.offsets))
+    train, valid, vocabulary = load_splits(data)
+    require_words_of(pretrained, data)
+    most = pretrained.masked.config.length
+    for split in (train, valid):
+        refuse_blocks(split, vocabulary.start_id, data)
+        longest = int(split.lengths.max(initial=0))
+        if not longest or longest > most:
+            what = f"a text of {longest} positions, and the model reads {most}" if longest else "a split without a text"
+            raise DataError(f"has {what}.", where=str(data), remedy=f"Prepare it with --length {most}.")
+    return train, valid
+
+
+def drafts_of(
+    pretrained: Pretrained, data: Path, label: str, asks: Asks, groups: Sequence[str]
+) -> tuple[Drafts, Drafts]:
+    """The drafts to train on and to validate on, the verdicts in their field ``label``, and in ``written``, where they
+    have one, the numbers of the words that the model wrote, from 0; it wrote all of the others.
+
+    Raises:
+        DataError: there is no such field, or no such field of groups, or a verdict is no number from 0 to 1; as
+            ``splits_for``.
+    """
+    splits = splits_for(pretrained, data)
+    verdicts = [verdicts_of(split, label) for split in splits]
+    given = [Split(_given(split, pretrained.tokenizer), split.offsets) for split in splits]
+    known = [row for split in splits for row in _groups(split, groups)]
+    odds = np.split(log_odds(np.concatenate(verdicts), known), [len(splits[0])])
+    train, valid = map(Drafts, map(asks.of_drafts, splits), verdicts, odds, given)
+    return train, valid
 
 
 def log_odds(verdicts: np.ndarray, groups: Sequence[Sequence[Any]]) -> np.ndarray:
@@ -125,10 +161,10 @@ def log_odds(verdicts: np.ndarray, groups: Sequence[Sequence[Any]]) -> np.ndarra
 
     Args:
         groups: of each draft the groups that it belongs to, from coarse to fine. What is known of a group of few is
-            mixed with what is known of the wider one.
+            mixed with what is known of the wider one, at first with even odds.
     """
-    chance = np.full(len(verdicts), verdicts.mean() if len(verdicts) else 0.5)
-    for depth in range(1, 1 + len(groups[0]) if len(groups) else 1):
+    chance = np.full(len(verdicts), 0.5)
+    for depth in range(1 + max(map(len, groups), default=0)):
         total: dict[tuple[Any, ...], float] = defaultdict(float)
         count: dict[tuple[Any, ...], int] = defaultdict(int)
         keys = [tuple(row[:depth]) for row in groups]
@@ -142,6 +178,8 @@ def log_odds(verdicts: np.ndarray, groups: Sequence[Sequence[Any]]) -> np.ndarra
 
 
 def _groups(split: Split, fields: Sequence[str]) -> list[tuple[str, ...]]:
+    if not fields:
+        return [()] * len(split)
     found = []
     for row in split.iter_fields():
         lost = [field for field in fields if field not in row]
@@ -152,7 +190,7 @@ def _groups(split: Split, fields: Sequence[str]) -> list[tuple[str, ...]]:
     return found
 
 
-def _given(split: Split) -> np.ndarray:
+def _given(split: Split, tokenizer: Tokenizer) -> np.ndarray:
     """For every position of a split 1 where its word was given beforehand, else 0."""
     given = np.zeros(len(split.ids), np.uint8)
     for number, (row, start, length) in enumerate(

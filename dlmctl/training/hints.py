@@ -34,7 +34,7 @@ MIN_COUNT, MOST_FEATURES = 10, 24
 EVERY = 50
 
 
-class Asked(NamedTuple):
+class Examples(NamedTuple):
     """Examples: rows of word ids, and what each can be asked.
 
     Attributes:
@@ -88,7 +88,7 @@ def known_features(asks: Sequence[Sequence[Ask]]) -> list[str]:
 
 def asked_of(
     ids: Sequence[NDArray[np.int64]], asks: Sequence[Sequence[Ask]], names: Sequence[str], tags: Sequence[str]
-) -> Asked:
+) -> Examples:
     """Rows of word ids with what each is asked; every row has as many asks as any."""
     ways = len(asks[0])
     offsets = np.cumsum([0, *[len(row) for row in ids] * ways])
@@ -102,11 +102,11 @@ def asked_of(
         found = [label.get(name, 0) for name in ask.tags[: end - start - SPECIAL]]
         labels[start + 1 : start + 1 + len(found)] = found
     rows = Split(np.concatenate(ids), offsets[: len(ids) + 1])
-    return Asked(rows, ways, width, Split(features.reshape(-1), offsets * width), Split(labels, offsets))
+    return Examples(rows, ways, width, Split(features.reshape(-1), offsets * width), Split(labels, offsets))
 
 
 def batches_of(
-    asked: Asked, lm: MaskedLM, tokenizer: Tokenizer, device: torch.device
+    asked: Examples, lm: MaskedLM, tokenizer: Tokenizer, device: torch.device
 ) -> Callable[[np.ndarray, np.ndarray, int], HintBatch]:
     """What makes the batch of some rows, each asked in a way of its own."""
     texts = Rows(asked.rows, tokenizer.pad_id, device)
@@ -132,7 +132,7 @@ class HintTask(StatelessTask):
     """
 
     def __init__(
-        self, config: LoopConfig, shape: HintsConfig, pretrained: Pretrained, train: Asked, valid: Asked
+        self, config: LoopConfig, shape: HintsConfig, pretrained: Pretrained, train: Examples, valid: Examples
     ) -> None:
         self.config, self.train, self.valid = config, train, valid
         self.lm = cast("MaskedLM", pretrained.model).eval().requires_grad_(False)
@@ -142,9 +142,11 @@ class HintTask(StatelessTask):
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[HintBatch]:
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0, self.config.seed)
-        random = np.random.default_rng((self.config.seed, skip, rank))
         batch_of = batches_of(self.train, self.lm, self.tokenizer, next(self.model.parameters()).device)
-        for rows, width in stream(self.train.rows, plan, skip=skip, rank=rank, world=world):
+        batches = stream(self.train.rows, plan, skip=skip, rank=rank, world=world)
+        for number, (rows, width) in enumerate(batches, start=skip):
+            # A generator of its own for each batch, so that a resumed run draws as one that went through.
+            random = np.random.default_rng((self.config.seed, number, rank))
             yield batch_of(rows, random.integers(self.train.ways, size=len(rows)), width)
 
     def loss(self, model: nn.Module, batch: HintBatch) -> tuple[Tensor, int]:

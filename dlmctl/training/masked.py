@@ -79,7 +79,7 @@ class MaskedTask(StatelessTask):
     def __init__(self, config: MaskedTrainingConfig, data: Path) -> None:
         self.config = config
         self.train, self.valid, self.tokenizer = load_splits(data)
-        _refuse_blocks(self.train, self.tokenizer.start_id, data)
+        refuse_blocks(self.train, self.tokenizer.start_id, data)
         self.tags: WordTags | None = None
         if config.tags is not None:
             self.tags = WordTags({"train": self.train, "valid": self.valid}, config.tags)
@@ -195,7 +195,12 @@ class MaskedTask(StatelessTask):
         write_known_texts(folder, texts_in(self.train, self.tokenizer))
 
 
-def _refuse_blocks(split: Split, start_id: int, data: Path) -> None:
+def refuse_blocks(split: Split, start_id: int, data: Path) -> None:
+    """Refuse rows of a data set that do not begin with START.
+
+    Raises:
+        DataError: there is one.
+    """
     starts = split.offsets[:-1]
     if len(starts) and bool((split.ids[starts] != start_id).any()):
         what = "is packed in blocks, and a masked model is trained on one text a row."

@@ -9,32 +9,23 @@ LLaDA 1.5: Zhu et al. 2025). Ordinary text is trained on beside, as the model wa
 
 from __future__ import annotations
 
-import shutil
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Unpack, cast
+from typing import NamedTuple, Self, Unpack, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dlmctl.checkpoint.control_weights import (
-    ACCEPTABILITY,
-    CARD,
-    check_control_files,
-    find_control_folder,
-    save_control_files,
-)
-from dlmctl.checkpoint.digests import DIGESTS
-from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
-from dlmctl.checkpoint.weights import write_shards
+from dlmctl.checkpoint.digests import folder_digests
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.hints import HINTS
-from dlmctl.datasets.dataset import BatchPlan, load_split, stream
-from dlmctl.datasets.known_texts import FILE as KNOWN_TEXTS
+from dlmctl.datasets.dataset import BatchPlan, stream
 from dlmctl.diffusion.masked import MaskedLM, Noise, attended, word_places
 from dlmctl.diffusion.masked_base import Read, masked_nats
 from dlmctl.diffusion.masking import mask_by_count, shares
@@ -44,22 +35,19 @@ from dlmctl.models.adapters import MOST_RANK, Adapters, merged
 from dlmctl.models.hints import Hints
 from dlmctl.models.llama import LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
-from dlmctl.text.word_counts import FILE as COUNTS
 from dlmctl.training.acceptability import ACCEPTED, auc
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.counting import require_words_of
-from dlmctl.training.drafts import Asks, Drafts, drafts_of
+from dlmctl.training.drafts import Asks, Drafts, drafts_of, splits_for
 from dlmctl.training.hints import HintBatch, batches_of
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, sent
 from dlmctl.training.state import digest
+from dlmctl.training.tuned_model import TrainedHints, check_place, save_tuned
 from dlmctl.training.word_tags import given as held_back
 
 # Share of the ordinary texts that are told tags, as of ``training.word_tags.given``.
 TAGGED = 0.7
-VALIDATION_POSITIONS, VALIDATION_DRAWS = 8192, 4
-# What belongs to a model beside its weights and its words.
-BESIDE = ("scorer", "controls", COUNTS, KNOWN_TEXTS)
+VALIDATION_POSITIONS, VALIDATION_TEXTS, VALIDATION_DRAWS = 8192, 1000, 4
 
 
 class PreferencesConfig(BaseModel):
@@ -71,6 +59,7 @@ class PreferencesConfig(BaseModel):
     beta: float = Field(0.5, gt=0, le=100, description="how little tuning may do: the greater, the less it moves")
     most_weight: float = Field(3.0, ge=1, description="most that one masked word of a draft counts; n / k without it")
     text_share: float = Field(0.5, gt=0, le=10, description="positions of ordinary text for each of drafts")
+    most_texts: int = Field(20_000, gt=0, description="texts of the ordinary ones that are used, spread over all")
     groups: list[str] = Field(
         default_factory=list,
         max_length=8,
@@ -78,6 +67,12 @@ class PreferencesConfig(BaseModel):
     )
     told: str | None = Field(None, description="a control whose targets are told in training, its hints trained along")
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.loop.compile:
+            raise ValueError("loop.compile is not for tuning, which computes with other matrices at every step")
+        return self
 
 
 class Preferences(Adapters):
@@ -133,15 +128,15 @@ class PreferenceTask(StatelessTask):
         if not isinstance(model, MaskedLM) or model.family != "masked" or model.config.lengths != "data":
             raise ModelError("is no masked model that is told lengths.", where=str(pretrained.folder))
         self.config, self.tokenizer = config, pretrained.tokenizer
-        self.lm = model.float().eval().requires_grad_(False)
-        for place in (data, text):
-            require_words_of(pretrained, place)
-        asks = Asks(pretrained, config.told)
-        self.before = asks.hints
-        self.train, self.valid = (drafts_of(data, name, label, asks, config.groups) for name in ("train", "valid"))
-        self.text, self.held = (asks.of_text(load_split(text, name)) for name in ("train", "valid"))
+        self.lm = copy.deepcopy(model).float().eval().requires_grad_(False)
+        self.asks = Asks(pretrained, config.told)
+        self.before = self.asks.hints
+        train, held = splits_for(pretrained, text)
+        self.train, self.valid = drafts_of(pretrained, data, label, self.asks, config.groups)
+        self.text = self.asks.of_text(train, config.most_texts)
+        self.held = self.asks.of_text(held, VALIDATION_TEXTS)
         torch.manual_seed(config.loop.seed)
-        self.model: nn.Module = Preferences(model.denoiser, config.rank, asks.copied())
+        self.model: nn.Module = Preferences(self.lm.denoiser, config.rank, self.asks.copied())
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[PreferenceBatch]:
         loop = self.config.loop
@@ -150,12 +145,13 @@ class PreferenceTask(StatelessTask):
         device = self._device()
         drafts_of_rows = self._drafts(self.train)
         text_of_rows = batches_of(self.text, self.lm, self.tokenizer, device)
-        random = np.random.default_rng((loop.seed, skip, rank))
         parts = (self.train.asked.rows, self.text.rows)
         streams = [
             stream(rows, plan, skip=skip, rank=rank, world=world) for rows, plan in zip(parts, plans, strict=True)
         ]
-        for (rows, width), (others, wide) in zip(*streams, strict=True):
+        for number, ((rows, width), (others, wide)) in enumerate(zip(*streams, strict=True), start=skip):
+            # A generator of its own for each batch, so that a resumed run draws as one that went through.
+            random = np.random.default_rng((loop.seed, number, rank))
             batch = drafts_of_rows(rows, random.integers(self.train.asked.ways, size=len(rows)), width)
             text = text_of_rows(others, random.integers(self.text.ways, size=len(others)), wide)
             yield batch._replace(text=text)
@@ -195,7 +191,7 @@ class PreferenceTask(StatelessTask):
     def _gain(
         self, model: Preferences, weights: dict[str, Tensor], batch: PreferenceBatch, noise: Noise | None = None
     ) -> Tensor:
-        """r of each draft ``[B]``, in nats: both bounds with the same words masked."""
+        """r of each draft ``[B]``, in nats, no masked word above ``most_weight``: both with the same words masked."""
         noise = Noise.drawn(batch.drafts.ids) if noise is None else noise
         with torch.no_grad():
             before, _ = self._nats(self.lm, self.before, batch.drafts, noise, batch.given)
@@ -210,7 +206,8 @@ class PreferenceTask(StatelessTask):
         ids = batch.ids
         mask, places = None if batch.full else attended(ids, self.tokenizer), word_places(ids, self.tokenizer)
         places = places if given is None else places & ~given
-        masked, weights = mask_by_count(places, sent(shares(len(ids), noise.offset), ids.device), noise.order)
+        share = shares(len(ids), noise.offset)
+        masked, weights = mask_by_count(places, sent(share, ids.device), noise.order)
         if given is not None:
             weights = weights.clamp(max=self.config.most_weight)
         told = None if hints is None else hints(batch.features, mask)
@@ -219,8 +216,9 @@ class PreferenceTask(StatelessTask):
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Nats a draft of the verdicts, how often an accepted draft gained more than a refused one of another group
-        (``auc``), what accepted and refused ones gained in nats, and the bound of ordinary text in nats a word."""
+        """Nats a draft of the verdicts, how often an accepted draft gained more than a refused one (``auc``), what
+        accepted and refused ones gained, and the bound of ordinary text in nats a word: told nothing (``nats``), its
+        tags (``nats_tagged``), and what a control asks (``nats_told_1`` and on)."""
         assert isinstance(model, Preferences)
         weights = model.weights(self.lm.denoiser)
         gains = self._gains(model, weights)
@@ -232,7 +230,9 @@ class PreferenceTask(StatelessTask):
             "gain of accepted": float(gains[accepted].mean()) if accepted.any() else 0.0,
             "gain of refused": float(gains[~accepted].mean()) if not accepted.all() else 0.0,
         }
-        return {**found, **{f"nats_{way}": self._bound(model, weights, way) for way in range(self.held.ways)}}
+        names = ["nats", *(["nats_tagged"] if self.asks.tagged else [])]
+        names += [f"nats_told_{number}" for number in range(1, 1 + self.held.ways - len(names))]
+        return {**found, **{name: self._bound(model, weights, way) for way, name in enumerate(names)}}
 
     def _gains(self, model: Preferences, weights: dict[str, Tensor]) -> np.ndarray:
         """r of each held-out draft, the mean of some draws."""
@@ -260,7 +260,7 @@ class PreferenceTask(StatelessTask):
         return total / max(1, words)
 
     def loss_of(self, figures: dict[str, float]) -> float:
-        bounds = [nats for name, nats in figures.items() if name.startswith("nats_")]
+        bounds = [nats for name, nats in figures.items() if name.startswith("nats")]
         return figures["verdicts"] / self.config.beta + sum(bounds) / len(bounds)
 
 
@@ -287,40 +287,20 @@ def train_preferences(
     Raises:
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
+    folder = out / "model"
+    check_place(folder, pretrained)
     task = PreferenceTask(config, pretrained, data, text, label)
     asked = {"label": label, "weights of the model": weights_digest(pretrained), "text": digest(text)}
+    if task.asks.folder is not None:
+        asked["hints"] = folder_digests(task.asks.folder, task.asks.folder.glob(f"{HINTS}*.safetensors"))
     tuned = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
-    folder = out / "model"
     if PartialState().is_main_process:
         assert isinstance(tuned, Preferences)
-        _save(task, tuned.cpu(), pretrained, folder)
+        hints = None
+        if tuned.hints is not None and task.asks.folder is not None:
+            card = {"training": config.model_dump(), "validation": task.validate(tuned)}
+            hints = TrainedHints(tuned.hints.cpu(), task.asks.folder, card)
+        model = MaskedLM(task.lm.config)
+        model.denoiser = cast("LlamaDenoiser", merged(task.lm.cpu().denoiser, tuned.cpu()))
+        save_tuned(model, pretrained, hints, folder)
     return folder
-
-
-def _save(task: PreferenceTask, tuned: Preferences, pretrained: Pretrained, folder: Path) -> None:
-    model = MaskedLM(task.lm.config)
-    model.denoiser = cast("LlamaDenoiser", merged(task.lm.cpu().denoiser, tuned))
-    save_pretrained(model, pretrained.tokenizer, folder)
-    for part in BESIDE:
-        here, there = pretrained.folder / part, folder / part
-        if here.is_dir():
-            shutil.copytree(here, there, dirs_exist_ok=True, ignore=shutil.ignore_patterns(ACCEPTABILITY))
-        elif here.is_file():
-            shutil.copyfile(here, there)
-    told = task.config.told
-    source = None if told is None else find_control_folder(pretrained.folder, pretrained.model, told)
-    if tuned.hints is not None and told is not None and source is not None:
-        _save_hints(tuned.hints, source, folder / "controls" / told)
-
-
-def _save_hints(hints: Hints, source: Path, folder: Path) -> None:
-    """What a control has in ``source`` with other hints."""
-
-    def write(staging: Path) -> None:
-        shutil.copytree(
-            source, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(CARD, f"{HINTS}*.safetensors")
-        )
-        write_shards(hints.state_dict(), staging, HINTS, torch.float16)
-
-    card = {key: value for key, value in check_control_files(source).items() if key != DIGESTS}
-    save_control_files(write, folder, card)

@@ -42,8 +42,9 @@ class Rows:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on ``device``; a GPU fetches it when it comes to it, and nobody waits."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    """A tensor on ``device``; a GPU fetches one of the CPU when it comes to it, and nobody waits."""
+    pinned = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if pinned else tensor.to(device)
 
 
 def count_in_rows(split: Split, word: int) -> np.ndarray:

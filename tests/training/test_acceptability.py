@@ -171,3 +171,13 @@ def test_ties_count_half_and_bits_are_kept():
     assert auc(np.array([1.0]), np.array([True])) == 0.5
     assert rounded(torch.tensor([0.3, -5.1, 0.0]), 2).tolist() == [0.25, -6.0, 0.0]
     assert rounded(torch.tensor([0.3]), 11).item() == torch.tensor(0.3).half().item()
+
+
+def test_what_was_learned_beside_another_network_is_refused(learned, tmp_path):
+    other = shutil.copytree(learned.folder, tmp_path / "other")
+    model = from_pretrained(other)
+    with torch.no_grad():
+        model.masked.denoiser.model.layers[-1].mlp.down_proj.weight.mul_(1.1)
+    save_pretrained(model.model, model.tokenizer, other)
+    with pytest.raises(ModelError, match="learned beside another network"):
+        generate(model=other, samples=1, candidates=2, rank_by=["acceptability"])

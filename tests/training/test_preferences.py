@@ -14,13 +14,14 @@ from controls import SyntaxTree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
-from dlmctl.errors import DataError, ModelError
+from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.drafts import log_odds
-from dlmctl.training.preferences import PreferencesConfig, train_preferences
+from dlmctl.training.loop import fit
+from dlmctl.training.preferences import PreferencesConfig, PreferenceTask, train_preferences
 
 SUBJECTS, VERBS, OBJECTS = "dogs cats hens owls men boys".split(), "eat see hear like".split(), "rice bread tea".split()
 ROWS = [[a, b, c, "."] for a in SUBJECTS for b in VERBS for c in OBJECTS]
@@ -129,12 +130,45 @@ def test_a_control_that_is_told_is_told_to_the_new_network(folder, tmp_path):
 
 def test_the_odds_of_a_draft_are_those_of_the_others_of_its_group():
     verdicts = np.array([1.0, 1.0, 0.0, 1.0])
-    alone = log_odds(verdicts, [()] * 4)
-    assert alone.tolist() == pytest.approx([math.log(3)] * 4)
+    chances = [(2 + 1) / 5, (2 + 1) / 5, (3 + 1) / 5, (2 + 1) / 5]
+    assert log_odds(verdicts, [()] * 4).tolist() == pytest.approx([math.log(p / (1 - p)) for p in chances])
+    others = [1.0, 1.0, 1.0, 0.0]
+    chances = [(other + 2 * p) / 3 for other, p in zip(others, chances, strict=True)]
     grouped = log_odds(verdicts, [("a",), ("a",), ("b",), ("b",)])
-    chance = (1 + 2 * 0.75) / 3, (0 + 2 * 0.75) / 3
-    expected = [math.log(p / (1 - p)) for p in (chance[0], chance[0], chance[0], chance[1])]
-    assert grouped.tolist() == pytest.approx(expected, rel=1e-5)
+    assert grouped.tolist() == pytest.approx([math.log(p / (1 - p)) for p in chances], rel=1e-5)
+
+
+def test_a_resumed_run_ends_with_the_weights_of_one_that_went_through(folder, tmp_path):
+    model = from_pretrained(folder)
+    given = made(tmp_path, model, "drafts", drafts()), made(tmp_path, model, "plain", plain())
+    loop = LoopConfig(steps=6, batch_positions=64, bucket=1, full_share=0.0, lr=0.01, checkpoint_every=3)
+    config = PreferencesConfig(rank=2, loop=loop)
+    tasks = [PreferenceTask(config, model, *given, "accepted") for _ in range(3)]
+    through = fit(tasks[0], loop, tmp_path / "through", quiet=True)
+    tasks[1].loss = cut_after(3, tasks[1].loss)
+    with pytest.raises(RuntimeError, match="cut"):
+        fit(tasks[1], loop, tmp_path / "cut", quiet=True)
+    resumed = fit(tasks[2], loop, tmp_path / "cut", quiet=True, resume=True)
+    for name, weight in through.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def cut_after(calls, loss):
+    def cut(*args):
+        nonlocal calls
+        calls -= 1
+        if calls < 0:
+            raise RuntimeError("cut")
+        return loss(*args)
+
+    return cut
+
+
+def test_the_model_that_is_tuned_is_not_written_over(folder, tmp_path):
+    own = tmp_path / "run" / "model"
+    save_pretrained(from_pretrained(folder).model, from_pretrained(folder).tokenizer, own)
+    with pytest.raises(UserError, match="is the model that is to be tuned"):
+        train_preferences(settings(), from_pretrained(own), tmp_path, tmp_path, tmp_path / "run", label="accepted")
 
 
 @pytest.mark.parametrize(
