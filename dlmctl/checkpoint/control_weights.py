@@ -20,10 +20,11 @@ from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.user_weights import users_controls
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.errors import ModelError, UserError
+from dlmctl.models.adapters import adapted
 from dlmctl.text.files import read_object
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from dlmctl.diffusion.masked_base import MaskedModel
     from dlmctl.diffusion.model import DiffusionLM
@@ -40,7 +41,17 @@ def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
 
     Of the table in half precision, so that a model saved so (``save_pretrained(dtype=torch.float16)``) is the same.
     """
-    table = model.embedding_table.detach().to("cpu", torch.float16).contiguous()
+    return _half_digest(model.embedding_table)
+
+
+def network_digest(network: nn.Module) -> str:
+    """The SHA-256 of the last matrix that has adapters, in half precision, too: what is read off a network that was
+    trained further is of another one, though its word embeddings may be the same."""
+    return _half_digest(list(adapted(network).values())[-1])
+
+
+def _half_digest(tensor: Tensor) -> str:
+    table = tensor.detach().to("cpu", torch.float16).contiguous()
     return hashlib.sha256(str(list(table.shape)).encode() + table.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
@@ -169,8 +180,8 @@ def check_control_files(folder: Path) -> Mapping[str, Any]:
     return card
 
 
-def check_control_weights(folder: Path, model: DiffusionLM | MaskedModel) -> None:
-    """Check that the files of a control are those that were saved, and that they were trained on this model.
+def check_control_weights(folder: Path, model: DiffusionLM | MaskedModel) -> Mapping[str, Any]:
+    """Check that the files of a control are those that were saved, and that they were trained on this model; its card.
 
     A folder without a card, or with one of an earlier version, passes.
 
@@ -184,3 +195,4 @@ def check_control_weights(folder: Path, model: DiffusionLM | MaskedModel) -> Non
             where=str(folder),
             remedy="The model was trained further or is another one: train the control again.",
         )
+    return card

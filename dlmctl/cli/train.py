@@ -19,6 +19,10 @@ Config = Annotated[
     typer.Option(help="A YAML file or the name of a shipped configuration.", autocompletion=complete.configurations),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
+ReadModel = Annotated[str, typer.Option(help="The masked model whose texts were read.", autocompletion=complete.models)]
+Verdicts = Annotated[
+    str, typer.Option(help="Field of the data that holds the verdicts: 1 for accepted, 0 for refused, or between.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
 
 
@@ -95,12 +99,8 @@ def scorer(
 def acceptability(
     data: Data,
     out: Out,
-    model: Annotated[
-        str, typer.Option(help="The masked model whose texts were read.", autocompletion=complete.models)
-    ] = "everyday",
-    label: Annotated[
-        str, typer.Option(help="Field of the data that holds the verdicts: 1 for accepted, 0 for refused, or between.")
-    ] = "accepted",
+    model: ReadModel = "everyday",
+    label: Verdicts = "accepted",
     config: Config = "acceptability",
     settings: Settings = None,
     resume: Resume = False,
@@ -120,12 +120,8 @@ def preferences(
     data: Data,
     text: Annotated[Path, typer.Option(help="A data set of ordinary text, such as the model was trained on.")],
     out: Out,
-    model: Annotated[
-        str, typer.Option(help="The masked model whose texts were read.", autocompletion=complete.models)
-    ] = "everyday",
-    label: Annotated[
-        str, typer.Option(help="Field of the data that holds the verdicts: 1 for accepted, 0 for refused, or between.")
-    ] = "accepted",
+    model: ReadModel = "everyday",
+    label: Verdicts = "accepted",
     config: Config = "preferences",
     settings: Settings = None,
     resume: Resume = False,

@@ -136,7 +136,10 @@ class MaskedLM(MaskedModel):
 
     def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
         """As ``MaskedModel.nats``; the scores of all words stand for a few positions at a time."""
-        hidden = self.denoiser(canvas, **read)
+        return self.nats_after(self.denoiser(canvas, **read), positions, targets)
+
+    def nats_after(self, hidden: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+        """As ``nats``, of the states ``[B, L, H]`` that the network ends with."""
         head = WordHead(self.embedding_table, words=self.config.vocab_size)
         return token_nats(hidden.flatten(0, 1).index_select(0, positions), head, targets)
 

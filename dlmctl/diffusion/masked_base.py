@@ -68,6 +68,15 @@ class TextSettings(Protocol):
     def tags(self) -> Sequence[str]: ...
 
 
+class Predictor(Protocol):
+    """What ``masked_nats`` asks of a model; see ``MaskedModel``."""
+
+    @property
+    def mask_id(self) -> int: ...
+
+    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor: ...
+
+
 class MaskedModel(nn.Module):
     """A network that predicts the tokens behind the masks of a canvas, and the vocabulary it speaks."""
 
@@ -136,7 +145,7 @@ class MaskedModel(nn.Module):
 
 
 def masked_nats(
-    model: MaskedModel, ids: Tensor, masked: Tensor, weights: Tensor, most: int | None = None, **read: Unpack[Read]
+    model: Predictor, ids: Tensor, masked: Tensor, weights: Tensor, most: int | None = None, **read: Unpack[Read]
 ) -> Tensor:
     """Weighted cross-entropy of the masked words of each row ``[B]``, in nats.
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_files, check_control_weights
+from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
@@ -23,7 +23,7 @@ from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, flaws
 from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability
-from dlmctl.models.adapters import MOST_RANK, last_digest, merged
+from dlmctl.models.adapters import MOST_RANK, merged
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -131,8 +131,8 @@ def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
     folder = acceptability_folder(pretrained.folder, model)
     if folder is None:
         raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=TRAIN)
-    check_control_weights(folder, model)
-    if check_control_files(folder).get(NETWORK) not in (None, last_digest(model.denoiser)):
+    card = check_control_weights(folder, model)
+    if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
     state = load_weights(folder)
     judge = Acceptability(model.denoiser, model.denoiser.config.hidden, _rank_of(state, folder))

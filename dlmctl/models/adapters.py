@@ -6,7 +6,6 @@ Beside each matrix W of a linear layer stands a product of two narrow ones, and 
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 
 import torch
@@ -52,11 +51,3 @@ def merged(network: nn.Module, adapters: Adapters) -> nn.Module:
 def adapted(network: nn.Module) -> dict[str, Tensor]:
     """The matrices that have adapters, by name: those of all linear layers ``[out, in]``."""
     return {f"{name}.weight": one.weight for name, one in network.named_modules() if isinstance(one, nn.Linear)}
-
-
-def last_digest(network: nn.Module) -> str:
-    """The SHA-256 of the last matrix that has adapters, in half precision: what is read off a network that was trained
-    further is of another one, though its word embeddings may be the same."""
-    *_, last = adapted(network).values()
-    table = last.detach().to("cpu", torch.float16).contiguous()
-    return hashlib.sha256(table.view(torch.uint8).numpy().tobytes()).hexdigest()

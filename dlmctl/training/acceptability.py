@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import ACCEPTABILITY, new_control_folder, save_control_weights
+from dlmctl.checkpoint.control_weights import (
+    ACCEPTABILITY,
+    network_digest,
+    new_control_folder,
+    save_control_weights,
+)
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
@@ -26,7 +31,7 @@ from dlmctl.metrics.acceptability import NETWORK, forget_reader
 from dlmctl.metrics.fluency import flaws, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import Acceptability
-from dlmctl.models.adapters import MOST_RANK, last_digest
+from dlmctl.models.adapters import MOST_RANK
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig
@@ -208,7 +213,7 @@ def train_acceptability(
         state = {name: rounded(weight, config.bits) for name, weight in judge.state_dict().items()}
         judge.load_state_dict(state)
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
-        card[NETWORK] = last_digest(task.network)
+        card[NETWORK] = network_digest(task.network)
         save_control_weights(state, folder, pretrained.model, card)
         forget_reader(pretrained.model)
     return folder

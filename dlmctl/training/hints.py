@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
@@ -19,7 +20,7 @@ from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.datasets.dataset import BatchPlan, Split, stream
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import MaskedLM, Noise, attended, word_places
-from dlmctl.diffusion.masked_base import masked_nats
+from dlmctl.diffusion.masked_base import Predictor, Read, masked_nats
 from dlmctl.diffusion.masking import mask_by_count, most_masked, shares
 from dlmctl.errors import DataError
 from dlmctl.models.hints import Hints, HintsConfig
@@ -105,9 +106,11 @@ def asked_of(
     return Examples(rows, ways, width, Split(features.reshape(-1), offsets * width), Split(labels, offsets))
 
 
-def batches_of(
-    asked: Examples, lm: MaskedLM, tokenizer: Tokenizer, device: torch.device
-) -> Callable[[np.ndarray, np.ndarray, int], HintBatch]:
+BatchOf = Callable[[np.ndarray, np.ndarray, int], HintBatch]
+"""The batch of some rows, by their numbers, the way that each is asked in, and the width."""
+
+
+def batches_of(asked: Examples, lm: MaskedLM, tokenizer: Tokenizer, device: torch.device) -> BatchOf:
     """What makes the batch of some rows, each asked in a way of its own."""
     texts = Rows(asked.rows, tokenizer.pad_id, device)
     features, tags = Rows(asked.features, 0, device), Rows(asked.tags, 0, device)
@@ -122,6 +125,66 @@ def batches_of(
         return HintBatch(texts.of(rows, width), wanted, labels, words[rows], full)
 
     return batch_of
+
+
+def asked_batches(
+    asked: Examples, batch_of: BatchOf, plan: BatchPlan, *, skip: int, rank: int, world: int
+) -> Iterator[tuple[np.ndarray, HintBatch]]:
+    """An endless stream of batches, each row asked in a way that is drawn, and the numbers of their rows."""
+    for number, (rows, width) in enumerate(stream(asked.rows, plan, skip=skip, rank=rank, world=world), start=skip):
+        # A generator of its own for each batch, so that a resumed run draws as one that went through.
+        random = np.random.default_rng((plan.seed, number, rank))
+        yield rows, batch_of(rows, random.integers(asked.ways, size=len(rows)), width)
+
+
+def told_nats(
+    lm: Predictor,
+    hints: nn.Module | None,
+    batch: HintBatch,
+    tokenizer: Tokenizer,
+    noise: Noise,
+    *,
+    given: Tensor | None = None,
+    most_weight: float = math.inf,
+) -> tuple[Tensor, Tensor]:
+    """The bound of each row ``[B]`` in nats with what it is told, and how many words it is over.
+
+    Args:
+        given: places ``[B, L]`` that are not masked.
+        most_weight: no masked word counts more; below the number of words it is no bound.
+    """
+    ids, places = batch.ids, word_places(batch.ids, tokenizer)
+    mask = None if batch.full else attended(ids, tokenizer)
+    share, most = shares(len(ids), noise.offset), None
+    if given is not None:
+        places = places & ~given
+    elif share.device.type == "cpu":
+        most = most_masked(batch.words, share.numpy(), "count")
+    masked, weights = mask_by_count(places, sent(share, ids.device), noise.order)
+    told = None if hints is None else hints(batch.features, mask)
+    read: Read = {"attention_mask": mask, "aligned": batch.tags, "hints": told}
+    return masked_nats(lm, ids, masked, weights.clamp(max=most_weight), most=most, **read), places.sum()
+
+
+def mean_bound(
+    asked: Examples,
+    way: int,
+    batch_of: BatchOf,
+    plan: BatchPlan,
+    device: torch.device,
+    nats_of: Callable[[HintBatch, Noise], tuple[Tensor, Tensor]],
+) -> float:
+    """The bound of examples asked in one way, in nats a word, with the same noise every time.
+
+    Args:
+        nats_of: as ``told_nats``.
+    """
+    generator, total, words = torch.Generator(device).manual_seed(0), 0.0, 0
+    for rows, width in plan.epoch(asked.rows.lengths, 0):
+        batch = batch_of(rows, np.full(len(rows), way), width)
+        nats, places = nats_of(batch, Noise.drawn(batch.ids, generator))
+        total, words = total + float(nats.sum()), words + int(places)
+    return total / max(1, words)
 
 
 class HintTask(StatelessTask):
@@ -143,48 +206,27 @@ class HintTask(StatelessTask):
     def batches(self, skip: int, rank: int, world: int) -> Iterator[HintBatch]:
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0, self.config.seed)
         batch_of = batches_of(self.train, self.lm, self.tokenizer, next(self.model.parameters()).device)
-        batches = stream(self.train.rows, plan, skip=skip, rank=rank, world=world)
-        for number, (rows, width) in enumerate(batches, start=skip):
-            # A generator of its own for each batch, so that a resumed run draws as one that went through.
-            random = np.random.default_rng((self.config.seed, number, rank))
-            yield batch_of(rows, random.integers(self.train.ways, size=len(rows)), width)
+        parts = {"skip": skip, "rank": rank, "world": world}
+        return (batch for _, batch in asked_batches(self.train, batch_of, plan, **parts))
 
     def loss(self, model: nn.Module, batch: HintBatch) -> tuple[Tensor, int]:
         """The bound of the frozen model in nats a masked place, with what it is told."""
-        noise = Noise.drawn(batch.ids)
-        share = shares(len(batch.ids), noise.offset)
-        most = most_masked(batch.words, share.numpy(), "count")
-        nats, places = self._nats(model, batch, sent(share, batch.ids.device), noise.order, most)
-        return nats.sum() / places.clamp(min=1), batch.ids.numel()
-
-    def _nats(
-        self, model: nn.Module, batch: HintBatch, share: Tensor, order: Tensor, most: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The bound of each row ``[B]``, and how many places it is over; arguments as of ``mask_by_count`` and
-        ``masked_nats``."""
         self.lm.to(batch.ids.device)
-        mask = None if batch.full else attended(batch.ids, self.tokenizer)
-        places = word_places(batch.ids, self.tokenizer)
-        told = {"attention_mask": mask, "aligned": batch.tags, "hints": model(batch.features, mask)}
-        nats = masked_nats(self.lm, batch.ids, *mask_by_count(places, share, order), most=most, **told)
-        return nats, places.sum()
+        nats, places = told_nats(self.lm, model, batch, self.tokenizer, Noise.drawn(batch.ids))
+        return nats.sum() / places.clamp(min=1), batch.ids.numel()
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """The bound in nats a word on the held-out examples: ``nats`` over all ways of asking, and of each."""
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0)
         device = next(model.parameters()).device
-        batch_of = batches_of(self.valid, self.lm, self.tokenizer, device)
-        figures: dict[str, float] = {}
-        for way in range(self.valid.ways):
-            total, words = 0.0, 0
-            generator = torch.Generator(device).manual_seed(0)
-            for rows, width in plan.epoch(self.valid.rows.lengths, 0):
-                batch = batch_of(rows, np.full(len(rows), way), width)
-                noise = Noise.drawn(batch.ids, generator)
-                nats, places = self._nats(model, batch, shares(len(rows), noise.offset), noise.order)
-                total, words = total + float(nats.sum()), words + int(places)
-            figures[f"nats_{way}"] = total / max(1, words)
+        batch_of = batches_of(self.valid, self.lm.to(device), self.tokenizer, device)
+
+        def nats_of(batch: HintBatch, noise: Noise) -> tuple[Tensor, Tensor]:
+            return told_nats(self.lm, model, batch, self.tokenizer, noise)
+
+        ways = range(self.valid.ways)
+        figures = {f"nats_{way}": mean_bound(self.valid, way, batch_of, plan, device, nats_of) for way in ways}
         return {"nats": sum(figures.values()) / len(figures), **figures}
 
     def loss_of(self, figures: dict[str, float]) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self, Unpack, cast
 
@@ -25,20 +26,18 @@ from torch.func import functional_call
 from dlmctl.checkpoint.digests import folder_digests
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.hints import HINTS
-from dlmctl.datasets.dataset import BatchPlan, stream
-from dlmctl.diffusion.masked import MaskedLM, Noise, attended, word_places
-from dlmctl.diffusion.masked_base import Read, masked_nats
-from dlmctl.diffusion.masking import mask_by_count, shares
+from dlmctl.datasets.dataset import BatchPlan
+from dlmctl.diffusion.masked import MaskedLM, Noise
+from dlmctl.diffusion.masked_base import Read
 from dlmctl.errors import ModelError
 from dlmctl.generation.identity import weights_digest
 from dlmctl.models.adapters import MOST_RANK, Adapters, merged
 from dlmctl.models.hints import Hints
 from dlmctl.models.llama import LlamaDenoiser
-from dlmctl.models.word_head import WordHead, token_nats
 from dlmctl.training.acceptability import ACCEPTED, auc
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.drafts import Asks, Drafts, drafts_of, splits_for
-from dlmctl.training.hints import HintBatch, batches_of
+from dlmctl.training.hints import HintBatch, asked_batches, batches_of, mean_bound, told_nats
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, sent
 from dlmctl.training.state import digest
@@ -95,9 +94,9 @@ class Tuned(NamedTuple):
 
     def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
         """As ``MaskedModel.nats``."""
-        hidden = functional_call(self.lm.denoiser, self.weights, (canvas,), dict(read))
-        head = WordHead(self.lm.embedding_table, words=self.lm.config.vocab_size)
-        return token_nats(hidden.flatten(0, 1).index_select(0, positions), head, targets)
+        return self.lm.nats_after(
+            functional_call(self.lm.denoiser, self.weights, (canvas,), dict(read)), positions, targets
+        )
 
 
 class PreferenceBatch(NamedTuple):
@@ -143,18 +142,15 @@ class PreferenceTask(StatelessTask):
         many = max(1, round(loop.batch_positions * self.config.text_share))
         plans = [BatchPlan(n, self.lm.config.length, loop.bucket, 0.0, loop.seed) for n in (loop.batch_positions, many)]
         device = self._device()
-        drafts_of_rows = self._drafts(self.train)
-        text_of_rows = batches_of(self.text, self.lm, self.tokenizer, device)
-        parts = (self.train.asked.rows, self.text.rows)
         streams = [
-            stream(rows, plan, skip=skip, rank=rank, world=world) for rows, plan in zip(parts, plans, strict=True)
+            asked_batches(
+                asked, batches_of(asked, self.lm, self.tokenizer, device), plan, skip=skip, rank=rank, world=world
+            )
+            for asked, plan in zip((self.train.asked, self.text), plans, strict=True)
         ]
-        for number, ((rows, width), (others, wide)) in enumerate(zip(*streams, strict=True), start=skip):
-            # A generator of its own for each batch, so that a resumed run draws as one that went through.
-            random = np.random.default_rng((loop.seed, number, rank))
-            batch = drafts_of_rows(rows, random.integers(self.train.asked.ways, size=len(rows)), width)
-            text = text_of_rows(others, random.integers(self.text.ways, size=len(others)), wide)
-            yield batch._replace(text=text)
+        judged = self._judged(self.train, device)
+        for (rows, drafts), (_, text) in zip(*streams, strict=True):
+            yield judged(rows, drafts)._replace(text=text)
 
     def _device(self) -> torch.device:
         """Where the weights that are trained lie; what is frozen is brought there."""
@@ -164,16 +160,15 @@ class PreferenceTask(StatelessTask):
             self.before.to(device)
         return device
 
-    def _drafts(self, drafts: Drafts) -> Callable[[np.ndarray, np.ndarray, int], PreferenceBatch]:
-        device = self._device()
-        of_rows = batches_of(drafts.asked, self.lm, self.tokenizer, device)
+    def _judged(self, drafts: Drafts, device: torch.device) -> Callable[[np.ndarray, HintBatch], PreferenceBatch]:
+        """What puts to a batch of some rows what is known of these drafts."""
         places = Rows(drafts.given, 0, device)
 
-        def batch_of(rows: np.ndarray, ways: np.ndarray, width: int) -> PreferenceBatch:
+        def judged(rows: np.ndarray, batch: HintBatch) -> PreferenceBatch:
             wanted, odds = (sent(torch.from_numpy(one[rows]), device) for one in (drafts.verdicts, drafts.odds))
-            return PreferenceBatch(of_rows(rows, ways, width), wanted, odds, places.of(rows, width) > 0, None)
+            return PreferenceBatch(batch, wanted, odds, places.of(rows, batch.ids.shape[1]) > 0, None)
 
-        return batch_of
+        return judged
 
     def loss(self, model: nn.Module, batch: PreferenceBatch) -> tuple[Tensor, int]:
         """Cross-entropy with the verdicts over beta, in nats a draft, and the bound of the text in nats a word."""
@@ -181,38 +176,30 @@ class PreferenceTask(StatelessTask):
         assert batch.text is not None
         weights = model.weights(self.lm.denoiser)
         odds = batch.odds + self.config.beta * self._gain(model, weights, batch)
-        fit = F.binary_cross_entropy_with_logits(odds, batch.wanted) / self.config.beta
+        misfit = F.binary_cross_entropy_with_logits(odds, batch.wanted) / self.config.beta
         text = batch.text
         if text.tags is not None:
             text = text._replace(tags=held_back(text.tags, TAGGED))
-        nats, words = self._nats(Tuned(self.lm, weights), model.hints, text, Noise.drawn(text.ids))
-        return fit + nats.sum() / words, batch.drafts.ids.numel() + text.ids.numel()
+        nats, words = told_nats(Tuned(self.lm, weights), model.hints, text, self.tokenizer, Noise.drawn(text.ids))
+        return misfit + nats.sum() / words.clamp(min=1), batch.drafts.ids.numel() + text.ids.numel()
 
     def _gain(
         self, model: Preferences, weights: dict[str, Tensor], batch: PreferenceBatch, noise: Noise | None = None
     ) -> Tensor:
         """r of each draft ``[B]``, in nats, no masked word above ``most_weight``: both with the same words masked."""
         noise = Noise.drawn(batch.drafts.ids) if noise is None else noise
+        nats_by = partial(
+            told_nats,
+            batch=batch.drafts,
+            tokenizer=self.tokenizer,
+            noise=noise,
+            given=batch.given,
+            most_weight=self.config.most_weight,
+        )
         with torch.no_grad():
-            before, _ = self._nats(self.lm, self.before, batch.drafts, noise, batch.given)
-        after, _ = self._nats(Tuned(self.lm, weights), model.hints, batch.drafts, noise, batch.given)
+            before, _ = nats_by(self.lm, self.before)
+        after, _ = nats_by(Tuned(self.lm, weights), model.hints)
         return before - after
-
-    def _nats(
-        self, lm: MaskedLM | Tuned, hints: Hints | None, batch: HintBatch, noise: Noise, given: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The bound of each row ``[B]`` in nats, and how many words it is over; of drafts, which say what was
-        ``given``, no weight is above ``most_weight``."""
-        ids = batch.ids
-        mask, places = None if batch.full else attended(ids, self.tokenizer), word_places(ids, self.tokenizer)
-        places = places if given is None else places & ~given
-        share = shares(len(ids), noise.offset)
-        masked, weights = mask_by_count(places, sent(share, ids.device), noise.order)
-        if given is not None:
-            weights = weights.clamp(max=self.config.most_weight)
-        told = None if hints is None else hints(batch.features, mask)
-        read: Read = {"attention_mask": mask, "aligned": batch.tags, "hints": told}
-        return masked_nats(cast("MaskedLM", lm), ids, masked, weights, **read), places.sum().clamp(min=1)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -230,34 +217,35 @@ class PreferenceTask(StatelessTask):
             "gain of accepted": float(gains[accepted].mean()) if accepted.any() else 0.0,
             "gain of refused": float(gains[~accepted].mean()) if not accepted.all() else 0.0,
         }
-        names = ["nats", *(["nats_tagged"] if self.asks.tagged else [])]
-        names += [f"nats_told_{number}" for number in range(1, 1 + self.held.ways - len(names))]
-        return {**found, **{name: self._bound(model, weights, way) for way, name in enumerate(names)}}
+        return {**found, **self._bounds(model, weights)}
 
     def _gains(self, model: Preferences, weights: dict[str, Tensor]) -> np.ndarray:
         """r of each held-out draft, the mean of some draws."""
-        device, rows = self._device(), self.valid.asked.rows
-        of_rows, gains = self._drafts(self.valid), np.zeros(len(rows), np.float32)
-        generator = torch.Generator(device).manual_seed(0)
-        plan = BatchPlan(VALIDATION_POSITIONS, self.lm.config.length, 1, 0.0)
+        device, asked = self._device(), self.valid.asked
+        batch_of, judged = batches_of(asked, self.lm, self.tokenizer, device), self._judged(self.valid, device)
+        gains, generator = np.zeros(len(asked.rows), np.float32), torch.Generator(device).manual_seed(0)
         for draw in range(VALIDATION_DRAWS):
-            for at, width in plan.epoch(rows.lengths, 0):
-                batch = of_rows(at, np.full(len(at), draw % self.valid.asked.ways), width)
+            for at, width in self._held_out().epoch(asked.rows.lengths, 0):
+                batch = judged(at, batch_of(at, np.full(len(at), draw % asked.ways), width))
                 gain = self._gain(model, weights, batch, Noise.drawn(batch.drafts.ids, generator))
                 gains[at] += gain.float().cpu().numpy() / VALIDATION_DRAWS
         return gains
 
-    def _bound(self, model: Preferences, weights: dict[str, Tensor], way: int) -> float:
-        """The bound of held-out text asked in one way, in nats a word."""
-        device = self._device()
-        of_rows = batches_of(self.held, self.lm, self.tokenizer, device)
-        plan = BatchPlan(VALIDATION_POSITIONS, self.lm.config.length, 1, 0.0)
-        generator, total, words = torch.Generator(device).manual_seed(0), 0.0, 0
-        for at, width in plan.epoch(self.held.rows.lengths, 0):
-            batch = of_rows(at, np.full(len(at), way), width)
-            nats, count = self._nats(Tuned(self.lm, weights), model.hints, batch, Noise.drawn(batch.ids, generator))
-            total, words = total + float(nats.sum()), words + int(count)
-        return total / max(1, words)
+    def _bounds(self, model: Preferences, weights: dict[str, Tensor]) -> dict[str, float]:
+        """The bound of held-out text in nats a word, by the way in which it is asked."""
+        device, tuned = self._device(), Tuned(self.lm, weights)
+        batch_of = batches_of(self.held, self.lm, self.tokenizer, device)
+
+        def nats_of(batch: HintBatch, noise: Noise) -> tuple[Tensor, Tensor]:
+            return told_nats(tuned, model.hints, batch, self.tokenizer, noise)
+
+        names = ["nats", *(["nats_tagged"] if self.asks.tagged else [])]
+        names += [f"nats_told_{number}" for number in range(1, 1 + self.held.ways - len(names))]
+        plan = self._held_out()
+        return {name: mean_bound(self.held, way, batch_of, plan, device, nats_of) for way, name in enumerate(names)}
+
+    def _held_out(self) -> BatchPlan:
+        return BatchPlan(VALIDATION_POSITIONS, self.lm.config.length, 1, 0.0)
 
     def loss_of(self, figures: dict[str, float]) -> float:
         bounds = [nats for name, nats in figures.items() if name.startswith("nats")]

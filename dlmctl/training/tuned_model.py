@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,16 +72,10 @@ def save_tuned(model: MaskedLM, pretrained: Pretrained, hints: TrainedHints | No
         beside, own = (place.parent for place in control_folders(pretrained.folder, pretrained.model, CARD))
         for place in (own, beside):
             if place.is_dir():
-                shutil.copytree(place, staging / CONTROLS, dirs_exist_ok=True, ignore=_but_acceptability(place))
+                shutil.copytree(place, staging / CONTROLS, dirs_exist_ok=True)
+        shutil.rmtree(staging / CONTROLS / ACCEPTABILITY, ignore_errors=True)
         if hints is not None:
             _save_hints(hints, staging / CONTROLS / hints.folder.name)
-
-
-def _but_acceptability(root: Path) -> Callable[[str, list[str]], set[str]]:
-    def ignored(folder: str, names: list[str]) -> set[str]:
-        return {ACCEPTABILITY} & set(names) if Path(folder) == root else set()
-
-    return ignored
 
 
 def _save_hints(hints: TrainedHints, folder: Path) -> None:
