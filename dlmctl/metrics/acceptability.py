@@ -20,7 +20,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
-from dlmctl.metrics.fluency import Fluency, flaws
+from dlmctl.metrics.fluency import Fluency, figures_of
 from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability
 from dlmctl.models.adapters import MOST_RANK, merged
@@ -81,7 +81,8 @@ class Reader:
         device = self.judge.bias.device
         ids = stacked(rows, self.tokenizer.pad_id, device)
         lengths = torch.tensor(list(map(len, rows)), device=device)
-        own = torch.tensor([flaws(found[at], texts[at], self.counts) for at in some], device=device)
+        judged = [(fluency, texts[at]) for at in some if (fluency := found[at]) is not None]
+        own = torch.tensor([figures_of(fluency, words, self.counts) for fluency, words in judged], device=device)
         odds: Tensor = self.judge(self.network, {}, ids, lengths, own)
         chances: list[float] = odds.double().sigmoid().tolist()
         if any(map(math.isnan, chances)):
@@ -128,6 +129,13 @@ def find_reader(pretrained: Pretrained) -> Reader | None:
 
 
 def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
+    judge = read_judge(pretrained, model).to(model.embeddings.device).eval()
+    longest, counts = model.denoiser.config.max_length, load_counts(pretrained.folder)
+    return Reader(merged(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
+
+
+def read_judge(pretrained: Pretrained, model: MaskedLM) -> Acceptability:
+    """What was learned for a model, as it lies on disk; errors as of ``load_reader``."""
     folder = acceptability_folder(pretrained.folder, model)
     if folder is None:
         raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=TRAIN)
@@ -138,9 +146,7 @@ def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
     judge = Acceptability(model.denoiser, model.denoiser.config.hidden, _rank_of(state, folder))
     require_fit(state, judge.state_dict(), folder / "model.safetensors")
     judge.load_state_dict(state)
-    judge.to(model.embeddings.device).eval()
-    longest, counts = model.denoiser.config.max_length, load_counts(pretrained.folder)
-    return Reader(merged(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
+    return judge
 
 
 def _rank_of(state: Mapping[str, Tensor], folder: Path) -> int:

@@ -19,6 +19,8 @@ WORST_SHARE = 0.3
 # language model finds a word that comes again likely; a reader refused 32 of 40 such texts, and every fourth of the
 # others. With it 83 of 100.
 REPEATED, RARE = 1.0, MILLION / 1000
+# What each of the ``figures_of`` a text costs.
+SHARES = (1.0, WORST_SHARE, REPEATED)
 
 
 class Fluency(NamedTuple):
@@ -89,8 +91,12 @@ def flaws(fluency: Fluency | None, words: Sequence[str], counts: WordCounts | No
     """
     if fluency is None:
         return math.inf
-    again = 0 if counts is None else repeats(words, counts)
-    return fluency.lm_score + WORST_SHARE * fluency.worst_nats + REPEATED * again
+    return sum(share * figure for share, figure in zip(SHARES, figures_of(fluency, words, counts), strict=True))
+
+
+def figures_of(fluency: Fluency, words: Sequence[str], counts: WordCounts | None) -> tuple[float, float, float]:
+    """What ``flaws`` weighs: the mean nats of a text, those of its worst word, and how many rare words come again."""
+    return fluency.lm_score, fluency.worst_nats, 0.0 if counts is None else float(repeats(words, counts))
 
 
 def repeats(words: Sequence[str], counts: WordCounts) -> int:

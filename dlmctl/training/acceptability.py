@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
 from dlmctl.generation.identity import weights_digest
-from dlmctl.metrics.acceptability import NETWORK, forget_reader
-from dlmctl.metrics.fluency import flaws, fluency_of
+from dlmctl.metrics.acceptability import NETWORK, forget_reader, read_judge
+from dlmctl.metrics.fluency import SHARES, figures_of, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
-from dlmctl.models.acceptability import Acceptability
+from dlmctl.models.acceptability import STRIDE, Acceptability
 from dlmctl.models.adapters import MOST_RANK
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import load_counts
@@ -42,6 +42,8 @@ from dlmctl.training.state import digest
 
 # A text counts as accepted in figures from this verdict on.
 ACCEPTED = 0.5
+# Of half precision.
+MOST_BITS = 11
 
 
 class AcceptabilityConfig(BaseModel):
@@ -50,24 +52,29 @@ class AcceptabilityConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rank: int = Field(2, gt=0, le=MOST_RANK, description="of the adapters")
-    bits: int = Field(11, ge=2, le=11, description="significant bits of a saved weight, of the 11 of half precision")
+    init: Literal["model"] | None = Field(
+        None, description="`model`: start from what the model has learned of acceptability, in place of nothing"
+    )
+    bits: int = Field(
+        MOST_BITS, ge=2, le=MOST_BITS, description="significant bits of a saved matrix, of the 11 of half precision"
+    )
     loop: LoopConfig
 
 
 class Judged(NamedTuple):
-    """The texts of a split, with what the scorer's figures say against each, in nats, and its verdict, both ``[N]``."""
+    """The texts of a split, the scorer's figures of each ``[N, 3]``, and its verdict ``[N]``."""
 
     split: Split
-    flaws: np.ndarray
+    figures: np.ndarray
     verdicts: np.ndarray
 
 
 class Verdicts(NamedTuple):
-    """Rows of word ids ``[B, L]``, their lengths, flaws and verdicts, each ``[B]``."""
+    """Rows of word ids ``[B, L]``, their lengths ``[B]``, figures ``[B, 3]`` and verdicts ``[B]``."""
 
     ids: Tensor
     lengths: Tensor
-    flaws: Tensor
+    figures: Tensor
     wanted: Tensor
 
 
@@ -88,11 +95,24 @@ class AcceptabilityTask(StatelessTask):
         require_words_of(pretrained, data)
         self.pad_id = vocabulary.pad_id
         verdicts = [verdicts_of(split, label) for split in (train, valid)]
-        own = [flaws_of(data, split, vocabulary, pretrained.folder) for split in (train, valid)]
+        own = [scorer_figures(data, split, vocabulary, pretrained.folder) for split in (train, valid)]
         self.train, self.valid = map(Judged, (train, valid), own, verdicts)
         torch.manual_seed(config.loop.seed)
-        self.model: nn.Module = Acceptability(self.network, model.denoiser.config.hidden, config.rank)
-        nn.init.constant_(self.model.bias, float(self.train.flaws.mean()))
+        self.model: nn.Module = self._start(pretrained, model)
+
+    def _start(self, pretrained: Pretrained, model: MaskedLM) -> Acceptability:
+        if self.config.init is None:
+            fresh = Acceptability(self.network, model.denoiser.config.hidden, self.config.rank)
+            typical = [*self.train.figures.mean(0), self.train.split.lengths.mean()]
+            fresh.typical.copy_(torch.tensor(typical))
+            with torch.no_grad():
+                fresh.share[: len(SHARES)] = torch.tensor(SHARES) / STRIDE
+            return fresh
+        start = read_judge(pretrained, model)
+        if (rank := start.up[0].shape[1]) != self.config.rank:
+            what = f"was learned with adapters of rank {rank}, not {self.config.rank}."
+            raise ModelError(what, where="init: model", remedy=f"Set `rank: {rank}`.")
+        return start
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Verdicts]:
         loop = self.config.loop
@@ -107,14 +127,14 @@ class AcceptabilityTask(StatelessTask):
         texts = Rows(judged.split, self.pad_id, device)
 
         def batch_of(rows: np.ndarray, width: int) -> Verdicts:
-            figures = (judged.split.lengths[rows], judged.flaws[rows], judged.verdicts[rows])
+            figures = (judged.split.lengths[rows], judged.figures[rows], judged.verdicts[rows])
             return Verdicts(texts.of(rows, width), *(sent(torch.from_numpy(one), device) for one in figures))
 
         return batch_of
 
     def _odds(self, model: nn.Module, batch: Verdicts) -> Tensor:
         assert isinstance(model, Acceptability)
-        odds: Tensor = model(self.network, model.weights(self.network), batch.ids, batch.lengths, batch.flaws)
+        odds: Tensor = model(self.network, model.weights(self.network), batch.ids, batch.lengths, batch.figures)
         return odds
 
     def loss(self, model: nn.Module, batch: Verdicts) -> tuple[Tensor, int]:
@@ -135,15 +155,15 @@ class AcceptabilityTask(StatelessTask):
         return {
             "loss": float(F.binary_cross_entropy_with_logits(odds, wanted)),
             "auc": auc(odds.numpy(), accepted),
-            "auc of flaws": auc(-own, accepted),
+            "auc of flaws": auc(-(own @ np.array(SHARES, np.float32)), accepted),
         }
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return figures["loss"]
 
 
-def flaws_of(data: Path, split: Split, vocabulary: Tokenizer, model: Path) -> np.ndarray:
-    """``flaws`` of the texts of a split of ``data`` by the scorer in a model's folder, float32.
+def scorer_figures(data: Path, split: Split, vocabulary: Tokenizer, model: Path) -> np.ndarray:
+    """``figures_of`` the texts of a split of ``data`` by the scorer in a model's folder, float32 ``[N, 3]``.
 
     Raises:
         DataError: one is longer than the scorer can read.
@@ -153,10 +173,11 @@ def flaws_of(data: Path, split: Split, vocabulary: Tokenizer, model: Path) -> np
     texts = [vocabulary.words(split.row(at).tolist()) for at in range(len(split))]
     with Console(stderr=True).status(f"the scorer reads {len(texts):,} texts"):
         found = fluency_of(judge, texts)
-    if None in found:
+    read = [one for one in found if one is not None]
+    if len(read) < len(texts):
         most = judge[0].config.n_positions - 1
         raise DataError(f"has texts of more than {most} words, which the scorer cannot read.", where=str(data))
-    return np.array([flaws(one, words, counts) for one, words in zip(found, texts, strict=True)], np.float32)
+    return np.array([figures_of(one, words, counts) for one, words in zip(read, texts, strict=True)], np.float32)
 
 
 def verdicts_of(split: Split, label: str) -> np.ndarray:
@@ -210,7 +231,11 @@ def train_acceptability(
     asked = {"label": label, "weights of the model": weights_digest(pretrained), "scorer": scorer}
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
-        state = {name: rounded(weight, config.bits) for name, weight in judge.state_dict().items()}
+        matrices = {name for name, weight in judge.named_parameters() if weight.ndim > 1}
+        state = {
+            name: rounded(weight, config.bits if name in matrices else MOST_BITS)
+            for name, weight in judge.state_dict().items()
+        }
         judge.load_state_dict(state)
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
         card[NETWORK] = network_digest(task.network)

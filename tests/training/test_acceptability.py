@@ -20,6 +20,7 @@ from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.scoring import load_scoring
 from dlmctl.metrics.lm_score import save_scorer
+from dlmctl.models.acceptability import STRIDE
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.acceptability import AcceptabilityConfig, auc, rounded, train_acceptability
 from dlmctl.training.config import LoopConfig
@@ -96,9 +97,37 @@ def test_the_probability_is_that_of_all_places_and_does_not_depend_on_company(le
     assert reader.network.model.embed_tokens.weight is learned.masked.denoiser.model.embed_tokens.weight
     places = torch.sigmoid(reader.judge.head(states)[0, :, 0]).prod().item()
     mean, worst = together[0].lm_score, together[0].worst_nats
-    bias, share = reader.judge.bias.item(), reader.judge.share.item()
-    odds = math.log(places / (1 - places)) + bias - share * (mean + 0.3 * worst)
+    bias, share = reader.judge.bias.item(), reader.judge.share * STRIDE
+    beyond = torch.tensor([mean, worst, 0.0, len(rows[0]) + 2.0]) - reader.judge.typical
+    odds = math.log(places / (1 - places)) + bias - (beyond @ share).item()
     assert together[0].acceptability == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-4)
+
+
+def test_training_goes_on_from_what_was_learned(learned, rows, tmp_path):
+    copied = from_pretrained(shutil.copytree(learned.folder, tmp_path / "copied"))
+    data = prepared(tmp_path, copied, rows)
+    barely = settings(steps=1, lr=1e-6).model_copy(update={"init": "model"})
+    place = train_acceptability(barely, copied, data, tmp_path / "run", label="accepted")
+    card = json.loads((place / "card.json").read_text("utf-8"))
+    assert card["validation"]["auc"] > 0.95
+    assert card["training"]["init"] == "model"
+    before, after = load_weights(learned.folder / "controls" / "acceptability"), load_weights(place)
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    wider = barely.model_copy(update={"rank": 8})
+    with pytest.raises(ModelError, match="rank 4, not 8"):
+        train_acceptability(wider, copied, data, tmp_path / "wider", label="accepted")
+    bare = from_pretrained(
+        shutil.copytree(learned.folder, tmp_path / "bare", ignore=shutil.ignore_patterns("controls"))
+    )
+    with pytest.raises(ModelError, match="has not learned which texts"):
+        train_acceptability(barely, bare, data, tmp_path / "bare-run", label="accepted")
+
+
+def test_how_much_the_scorers_figures_count_is_learned(folder, rows, tmp_path):
+    model = from_pretrained(shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("controls")))
+    long = prepared(tmp_path, model, rows, of=lambda words: float(len(words) < 5))
+    place = train_acceptability(settings(), model, long, tmp_path / "run", label="accepted")
+    assert load_weights(place)["share"][-1] * STRIDE > 0.5  # nats a word
 
 
 def test_of_several_drafts_the_one_is_kept_that_readers_accept(learned):
