@@ -77,7 +77,8 @@ class JudgedLabels(TextLabels):
         """The texts that have no label, at most so many, spread over all, each with the class after the last label."""
         none = len(self.known)
         found = [words for words, (number,) in zip(data.sentences, self.labels(data), strict=True) if number == none]
-        return [(words, none) for words in found[:: max(1, -(-len(found) // most))]]
+        taken = min(most, len(found))
+        return [(found[at * len(found) // taken], none) for at in range(taken)]
 
     def counted_lengths(self, data: LabelledText) -> dict[str, list[int]]:
         """How many texts of each label have 0 words and more."""

@@ -153,6 +153,7 @@ def test_texts_without_a_label_are_no_more_than_those_of_the_commonest():
     found = JudgedLabels.from_data(data).without_label(data, 5)
     assert len(found) == 5
     assert {number for _, number in found} == {2}
+    assert len(JudgedLabels.from_data(data).without_label(data, 80)) == 80  # of 91, and not every second one
 
 
 @pytest.mark.parametrize("text", ["What is their phone number ?", "We are going to the station ."])
