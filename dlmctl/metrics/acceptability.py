@@ -143,6 +143,8 @@ def read_judge(pretrained: Pretrained, model: MaskedLM) -> Acceptability:
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
     state = load_weights(folder)
+    if "typical" not in state:
+        raise ModelError("is of an earlier version.", where=str(folder / "model.safetensors"), remedy=TRAIN)
     judge = Acceptability(model.denoiser, model.denoiser.config.hidden, _rank_of(state, folder))
     require_fit(state, judge.state_dict(), folder / "model.safetensors")
     judge.load_state_dict(state)

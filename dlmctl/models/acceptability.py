@@ -28,9 +28,9 @@ class Acceptability(Adapters):
     """The log-odds that a reader accepts a text.
 
     A text is sound if each of its places is: with the verdict s_i of place i, p = prod_i sigmoid(s_i). To the log-odds
-    of that comes ``bias``, less a share of each figure by which the text exceeds what is ``typical``: its nats under a
-    scorer, those of its worst word, words that come again, and its length, ``[4]``. The network is not part of this
-    module, and its weights stay as they are.
+    of that comes ``bias``, less ``STRIDE * share`` of each figure by which the text exceeds what is ``typical``: its
+    nats under a scorer, those of its worst word, words that come again, and its positions, each ``[4]``. The network
+    is not part of this module, and its weights stay as they are.
 
     Args:
         network: that reads a text both ways, from ids ``[B, L]`` to states ``[B, L, H]``.
@@ -62,4 +62,5 @@ class Acceptability(Adapters):
         verdicts = self.head(F.dropout(states.float(), DROPOUT, self.training))[..., 0]
         log_p = -(F.softplus(-verdicts) * inside).sum(1).clamp(min=LEAST)
         beyond = torch.cat([figures, lengths[:, None]], 1).float() - self.typical
-        return log_p - torch.log(-torch.expm1(log_p)) + self.bias - beyond @ self.share * STRIDE
+        held = (beyond * self.share).sum(1) * STRIDE  # a product of matrices would be in half precision under autocast
+        return log_p - torch.log(-torch.expm1(log_p)) + self.bias - held

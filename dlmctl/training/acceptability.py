@@ -86,7 +86,9 @@ class AcceptabilityTask(StatelessTask):
         label: the field: the share of readers who accept a text, from 0 to 1.
     """
 
-    def __init__(self, config: AcceptabilityConfig, pretrained: Pretrained, data: Path, label: str) -> None:
+    def __init__(
+        self, config: AcceptabilityConfig, pretrained: Pretrained, data: Path, label: str, *, resume: bool = False
+    ) -> None:
         model = pretrained.model
         if not isinstance(model, MaskedLM):
             raise ModelError("has no states to read texts off: it is no masked model.", where=str(pretrained.folder))
@@ -98,17 +100,21 @@ class AcceptabilityTask(StatelessTask):
         own = [scorer_figures(data, split, vocabulary, pretrained.folder) for split in (train, valid)]
         self.train, self.valid = map(Judged, (train, valid), own, verdicts)
         torch.manual_seed(config.loop.seed)
-        self.model: nn.Module = self._start(pretrained, model)
+        # A checkpoint has all that a run began with.
+        self.model: nn.Module = self._fresh(model) if config.init is None or resume else self._known(pretrained, model)
 
-    def _start(self, pretrained: Pretrained, model: MaskedLM) -> Acceptability:
-        if self.config.init is None:
-            fresh = Acceptability(self.network, model.denoiser.config.hidden, self.config.rank)
-            typical = [*self.train.figures.mean(0), self.train.split.lengths.mean()]
-            fresh.typical.copy_(torch.tensor(typical))
-            with torch.no_grad():
-                fresh.share[: len(SHARES)] = torch.tensor(SHARES) / STRIDE
-            return fresh
-        start = read_judge(pretrained, model)
+    def _fresh(self, model: MaskedLM) -> Acceptability:
+        fresh = Acceptability(self.network, model.denoiser.config.hidden, self.config.rank)
+        fresh.typical.copy_(torch.tensor([*self.train.figures.mean(0), self.train.split.lengths.mean()]))
+        with torch.no_grad():
+            fresh.share[: len(SHARES)] = torch.tensor(SHARES) / STRIDE
+        return fresh
+
+    def _known(self, pretrained: Pretrained, model: MaskedLM) -> Acceptability:
+        try:
+            start = read_judge(pretrained, model)
+        except ModelError as error:
+            raise ModelError(error.what, where=error.where, remedy="Leave out `init` to learn from nothing.") from error
         if (rank := start.up[0].shape[1]) != self.config.rank:
             what = f"was learned with adapters of rank {rank}, not {self.config.rank}."
             raise ModelError(what, where="init: model", remedy=f"Set `rank: {rank}`.")
@@ -226,7 +232,7 @@ def train_acceptability(
     """
     folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
-    task = AcceptabilityTask(config, pretrained, data, label)
+    task = AcceptabilityTask(config, pretrained, data, label, resume=resume)
     scorer = file_digest(pretrained.folder / "scorer" / "model.safetensors")
     asked = {"label": label, "weights of the model": weights_digest(pretrained), "scorer": scorer}
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)

@@ -19,10 +19,11 @@ from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.scoring import load_scoring
+from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
 from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
 from dlmctl.text.tokenizer import WordTokenizer
-from dlmctl.training.acceptability import AcceptabilityConfig, auc, rounded, train_acceptability
+from dlmctl.training.acceptability import AcceptabilityConfig, AcceptabilityTask, auc, rounded, train_acceptability
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 
@@ -119,7 +120,7 @@ def test_training_goes_on_from_what_was_learned(learned, rows, tmp_path):
     bare = from_pretrained(
         shutil.copytree(learned.folder, tmp_path / "bare", ignore=shutil.ignore_patterns("controls"))
     )
-    with pytest.raises(ModelError, match="has not learned which texts"):
+    with pytest.raises(ModelError, match=r"has not learned which texts.*Leave out `init`"):
         train_acceptability(barely, bare, data, tmp_path / "bare-run", label="accepted")
 
 
@@ -128,6 +129,14 @@ def test_how_much_the_scorers_figures_count_is_learned(folder, rows, tmp_path):
     long = prepared(tmp_path, model, rows, of=lambda words: float(len(words) < 5))
     place = train_acceptability(settings(), model, long, tmp_path / "run", label="accepted")
     assert load_weights(place)["share"][-1] * STRIDE > 0.5  # nats a word
+
+
+def test_training_begins_with_what_fluency_weighs(learned, rows, tmp_path):
+    data = prepared(tmp_path, learned, rows)
+    task = AcceptabilityTask(settings(), learned, data, "accepted")
+    assert (task.model.share * STRIDE).tolist() == pytest.approx([1.0, WORST_SHARE, REPEATED, 0.0])
+    assert task.model.typical[-1] == pytest.approx(task.train.split.lengths.mean())
+    assert task.model.typical[:-1].tolist() == pytest.approx(task.train.figures.mean(0).tolist())
 
 
 def test_of_several_drafts_the_one_is_kept_that_readers_accept(learned):
@@ -180,6 +189,7 @@ def test_what_the_user_has_trained_comes_before_what_came_with_the_model(learned
     [
         (lambda state: {name: one for name, one in state.items() if name != "up.0"}, "holds no adapters"),
         (lambda state: {**state, "up.0": state["up.0"][:5].clone()}, "up.0"),
+        (lambda state: {name: one for name, one in state.items() if name != "typical"}, "of an earlier version"),
         (lambda state: {**state, "head.weight": state["head.weight"][:, :3].clone()}, "head.weight"),
         (lambda state: {**state, "up.0": state["up.0"].float() + 3e38}, "gives no number"),
     ],
