@@ -371,9 +371,8 @@ def test_a_classifier_of_others_is_a_reward_for_particles_without_any_gradient(d
     chances = []
     for particles in (1, 8):
         sampler = SamplerSettings(steps=None, particles=particles, reward=reward, reward_scale=100.0)
-        control = Classifier(label="negative", model=decided)  # the rarer one
-        options = {"samples": 48, "seed": 1, "sampler": sampler, "guidance": Guidance(scale=0.0), "device": "cpu"}
+        control = Classifier(label="positive", model=decided)  # the rarer one
+        options = {"samples": 16, "seed": 1, "sampler": sampler, "guidance": Guidance(scale=0.0), "device": "cpu"}
         texts = generate(control, model=model_of("bytes", 16), **options)
         chances.append(sum(text.checks["classifier"].score for text in texts) / len(texts))
-    # The trainer of the tokenizers breaks ties anew in each process, and the share that particles gain varies with it.
-    assert chances[1] > chances[0] + 0.05
+    assert chances[1] > chances[0] + 0.1

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
+from itertools import chain, combinations
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -43,13 +45,18 @@ def _bytes(size: int) -> Tokenizer:
 
 
 def _word_pieces(size: int) -> Tokenizer:
-    """As BERT, cased."""
-    inner = Tokenizer(models.WordPiece(unk_token=UNK))
-    inner.normalizer = normalizers.BertNormalizer(lowercase=False)
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """As BERT, cased, of the most frequent pieces; their own trainer breaks ties anew in each process."""
+    split, clean = pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer(lowercase=False)
+    counts: Counter[str] = Counter()
+    for word, _ in chain.from_iterable(split.pre_tokenize_str(clean.normalize_str(text)) for text in TEXTS):
+        spans = combinations(range(len(word) + 1), 2)
+        counts.update(("##" if start else "") + word[start:end] for start, end in spans)
+    letters = sorted(piece for piece in counts if len(piece.removeprefix("##")) == 1)
+    longer = sorted(counts.keys() - {*letters}, key=lambda piece: (-counts[piece], piece))
+    pieces = [*SPECIAL, *letters, *longer][:size]
+    inner = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token=UNK))
+    inner.normalizer, inner.pre_tokenizer = clean, split
     inner.decoder = decoders.WordPiece(prefix="##")
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False)
-    inner.train_from_iterator(TEXTS, trainer)
     return inner
 
 
