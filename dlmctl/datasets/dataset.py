@@ -42,6 +42,10 @@ class Split:
     def row(self, index: int) -> np.ndarray:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
+    def spread(self, most: int) -> np.ndarray:
+        """The numbers of at most so many rows, spread over all."""
+        return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
+
     def iter_fields(self) -> Iterator[dict[str, Any]]:
         """The source fields of every row, in order, one row at a time.
 

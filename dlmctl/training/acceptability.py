@@ -237,9 +237,8 @@ def train_acceptability(
     asked = {"label": label, "weights of the model": weights_digest(pretrained), "scorer": scorer}
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
-        matrices = {name for name, weight in judge.named_parameters() if weight.ndim > 1}
         state = {
-            name: rounded(weight, config.bits if name in matrices else MOST_BITS)
+            name: rounded(weight, config.bits if weight.ndim > 1 else MOST_BITS)
             for name, weight in judge.state_dict().items()
         }
         judge.load_state_dict(state)

@@ -102,8 +102,7 @@ class Asks:
         return self._asked(split, whole=False, most=most)
 
     def _asked(self, split: Split, *, whole: bool, most: int | None = None) -> Examples:
-        count = len(split) if most is None else min(most, len(split))
-        chosen = np.unique(np.linspace(0, len(split) - 1, count).astype(int)).tolist()
+        chosen = split.spread(len(split) if most is None else most).tolist()
         with Console(stderr=True).status(f"reading what {len(chosen):,} texts can be asked"):
             text = text_of(split, self.pretrained.tokenizer).some(chosen)
             asks = [[Ask([[] for _ in words])] for words in text.sentences]

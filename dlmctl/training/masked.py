@@ -150,7 +150,7 @@ class MaskedTask(StatelessTask):
             ``nats``: given the lengths of the texts (where the model chooses them, with them); ``nats_with_length``:
             and with them, if each was seen in training; ``nats_tagged``: given all labels of words, too.
         """
-        chosen = np.unique(np.linspace(0, len(self.valid) - 1, min(len(self.valid), VALIDATION_ROWS)).astype(int))
+        chosen = self.valid.spread(VALIDATION_ROWS)
         figures = {"nats": self._bound(model, chosen, tagged=False)}
         if self.config.model.lengths == "data":
             words = torch.from_numpy(self.valid.lengths[chosen] - SPECIAL)
