@@ -38,7 +38,10 @@ def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
     for name, (kind, file) in FILES.items():
         control, count = read_targets(kind, folder / file, samples)
         control.load_from(pretrained)
-        found.append(Case(name, *possible_targets(control, pretrained, count)))
+        sets = [control.sets[at] for at in possible_targets(control, pretrained, count)]
+        possible = control.each(sets)
+        possible.load_from(pretrained)
+        found.append(Case(name, possible, len(sets)))
     return found
 
 
@@ -103,7 +106,7 @@ def whole_processes(model: str) -> list[str]:
     lines = ["| preset | texts | seconds | peak memory, MiB |", "|---|---|---|---|"]
     for preset in PRESETS:
         for texts in (1, 16):
-            command = ["generate", "--recipe", "pos", "--model", model, "--preset", preset, "-n", str(texts)]
+            command = ["generate", "--recipe", "e2e-pos", "--model", model, "--preset", preset, "-n", str(texts)]
             started = time.perf_counter()
             run = subprocess.run([sys.executable, "-c", RUN, *command], capture_output=True, text=True, check=True)
             seconds, peak = time.perf_counter() - started, int(run.stderr.split()[-1]) / 1024

@@ -85,6 +85,12 @@ def test_an_item_that_fails_is_drawn_again_and_else_reported(masked):
     assert sets_of(masked, wide, "until={max_rounds: 30}").success == 1.0
 
 
+@pytest.mark.parametrize("until", ["{worst_word: 6}", "{acceptability: 0.9}", "{repair: true}"])
+def test_what_says_nothing_of_whole_items_is_refused(masked, until):
+    with pytest.raises(RecipeError, match="`satisfied` and `max_rounds` alone"):
+        sets_of(masked, RECIPE, f"until={until}")
+
+
 def test_words_kept_that_a_condition_forbids_are_the_items_fault_alone(masked):
     text = RECIPE.replace("  long:", "  other: [avoid: {{words: [bread, '.', the, a]}}]\n  long:")
     sets = sets_of(masked, text, "samples=40", "sampler.temperature=20.0", "until={max_rounds: 1}")

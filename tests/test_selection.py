@@ -9,7 +9,7 @@ from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.ranking import mean_bleu, satisfied, utilities
 from dlmctl.metrics.fluency import Fluency
-from dlmctl.recipe.settings import SamplerSettings, Until
+from dlmctl.recipe.settings import Quota, SamplerSettings, Until
 from dlmctl.text.word_counts import WordCounts, save_counts
 
 QUICK = SamplerSettings(steps=4)
@@ -138,6 +138,19 @@ def test_until_draws_the_failing_ones_again_and_counts_rounds(pretrained):
     ]
     assert control.seen == failing
     assert all(sample.passed or sample.rounds == 5 for sample in result)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("ending", [{"until": Until(max_rounds=2)}, {"quota": Quota(attempts=8)}])
+def test_what_passes_is_kept_before_what_does_not_whatever_ranks(pretrained, ending):
+    asked = {"model": pretrained, "samples": 1, "seed": 1, "sampler": QUICK, "candidates": 4, "rank_by": ["mbr"]}
+    seen, control = [], Shortish(None)
+    control.check_many = lambda params, texts: seen.extend(texts) or [BAD for _ in texts]
+    likest = generate(control, **asked)[0].words
+    wanted = next(words for words in seen if words != likest)
+    control.check_many = lambda params, texts: [GOOD if words == wanted else BAD for words in texts]
+    assert not generate(control, **asked)[0].passed
+    assert generate(control, **asked, **ending)[0].passed
 
 
 @pytest.mark.usefixtures("float64")

@@ -14,6 +14,7 @@ from dlmctl.cli import complete
 
 
 class SamplerName(str, Enum):
+    auto = "auto"
     ancestral = "ancestral"
     ddim = "ddim"
     dpmpp_2m = "dpmpp_2m"

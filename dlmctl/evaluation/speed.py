@@ -15,7 +15,7 @@ from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.generation.results import Generation
 from dlmctl.metrics.nats import Nats, nats_of
-from dlmctl.recipe.presets import Chosen, Preset, settings_of
+from dlmctl.recipe.presets import Chosen, FamilyName, Preset, settings_of
 
 # The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for those that the paper does not have.
 PAPER_FLUENCY = {"semantic": 0.01, "length": 0.01, "pos": 1e-4, "syntax_tree": 5e-4, "spans": 0.1}
@@ -50,10 +50,10 @@ class Speed(NamedTuple):
     lm_score: float | None
 
 
-def settings_for(preset: Preset, case: str) -> Chosen:
-    """The settings of a preset; ``paper`` has a fluency weight for each control."""
-    chosen = settings_of(preset)
-    if preset != "paper":
+def settings_for(preset: Preset, case: str, family: FamilyName = "gaussian") -> Chosen:
+    """The settings of a preset for models of a family; ``paper`` of latents has a fluency weight for each control."""
+    chosen = settings_of(preset, family)
+    if preset != "paper" or family != "gaussian":
         return chosen
     return chosen._replace(guidance=chosen.guidance.model_copy(update={"fluency": PAPER_FLUENCY.get(case, 0.01)}))
 
@@ -83,7 +83,7 @@ def compare(
             for preset in presets:
                 if watch is not None:
                     watch(f"{case.name}, {preset}")
-                sampler, guidance = settings_for(preset, case.name)
+                sampler, guidance = settings_for(preset, case.name, pretrained.model.family)
                 runs[preset].append(
                     generate(
                         case.control,
@@ -127,6 +127,6 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
 
 
 def against_paper(rows: Sequence[Speed], row: Speed) -> float:
-    """How many times as fast as the paper's procedure on the same case."""
+    """How many times as fast as the preset ``paper`` on the same case."""
     (paper,) = (other for other in rows if (other.case, other.preset) == (row.case, "paper"))
     return paper.seconds / row.seconds

@@ -180,14 +180,21 @@ class _Drawing:
             at_once = self.scoring if self.at_once else None
             yield from made if at_once is None else _scored(plan, at_once, made)
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a sample is drawn until it is good enough: what ends the drawing is then better than what does not,
+        whatever ``rank_by`` says."""
+        asked = self.asked
+        bounded = asked.until.bounds_fluency or asked.until.max_rounds > 1
+        return bounded or asked.quota is not None or asked.distinct is not None
+
     def _best(self, texts: list[Sample]) -> Sample:
         distinct = self.asked.distinct
         if distinct is not None:
             texts = [distinct.checked(text) for text in texts]
         best = texts[0]
         if len(texts) > 1:
-            until = self.asked.until
-            enough = [(good_enough(text, until),) if until.bounds_fluency else () for text in texts]
+            enough = [(good_enough(text, self.asked.until),) if self._goes_on else () for text in texts]
             values = utilities(
                 self.asked.rank_by,
                 self.plan.pretrained,

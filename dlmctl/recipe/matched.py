@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dlmctl.annotators.places import Where
 from dlmctl.recipe.recipe import ControlSpec, Recipe, specs_at
+from dlmctl.recipe.settings import Until
 
 MOST_CONDITIONS = 20
 # What is a column of its own in the table of items.
@@ -42,6 +43,16 @@ class MatchedRecipe(Recipe):
             if any(name.startswith(f"{other}_") for other in self.conditions):
                 raise ValueError(f"the condition {name!r} begins like another one, so their columns could be mixed up")
         return self
+
+    @field_validator("until")
+    @classmethod
+    def _until_is_of_whole_items(cls, until: Until | None) -> Until | None:
+        if until is not None and (until.bounds_fluency or until.repair):
+            raise ValueError(
+                "of matched sets `satisfied` and `max_rounds` alone say when an item is done; it is drawn again as a "
+                "whole, and its texts are chosen by `rank_by`"
+            )
+        return until
 
     def specs_of(self, condition: str) -> list[ControlSpec]:
         """The entries that hold in a condition, taken apart.

@@ -34,6 +34,8 @@ def test_the_paper_weighs_fluency_by_control():
     assert settings_for("paper", "pos").guidance.fluency == 1e-4
     assert settings_for("paper", "mine").guidance.fluency == 0.01
     assert settings_for("fast", "pos") == settings_of("fast")
+    for preset in PRESETS:
+        assert settings_for(preset, "pos", "masked") == settings_of(preset, "masked")
 
 
 def test_bench_reads_its_targets_off_the_models_own_texts(quick):
@@ -45,6 +47,7 @@ def test_bench_reads_its_targets_off_the_models_own_texts(quick):
     rows = json.loads(result.stdout)
     assert {row["case"] for row in rows} == {"free", "pos", "syntax_tree"}
     assert all(row["lm_score"] > 0 for row in rows)
+    assert {row["times_paper"] for row in rows if row["preset"] == "paper"} == {1.0}
     assert all((row["success"] is None) == (row["case"] == "free") for row in rows)
 
 
