@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$here:$here/benchmarks${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-out=$1 masked=${2:-} model=${3:-e2e}
+out=${1:?usage: bash benchmarks/gpu.sh OUT [MASKED_FOLDER [MODEL]]} masked=${2:-} model=${3:-e2e}
 mkdir -p "$out"
 if python3 -c "import pytest" 2>/dev/null; then
   (cd "$here" && timeout 180 python3 -m pytest -o addopts= --import-mode=importlib -p no:cacheprovider -q -m gpu tests/test_gpu.py) \

@@ -24,7 +24,7 @@ from dlmctl.control.registry import find_control
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import examine
 from dlmctl.models import ARCHITECTURES
-from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.load import load_recipe, read_recipe
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings, Until
@@ -143,6 +143,20 @@ def test_commands_exist_with_their_options(page, call):
     chosen = command.make_context(call, arguments).params
     if command.name in ("lm", "control", "scorer") and "config" in chosen and "--config" in call:
         assert chosen["config"] in shipped_configs()
+
+
+OWN_MODELS = [(page, call) for page, call in commands() if "--recipe" in call and "--model runs/" in call]
+
+
+@pytest.mark.parametrize(("page", "call"), OWN_MODELS)
+def test_recipes_drawn_by_a_model_of_ones_own_ask_for_nothing_that_it_has_not(page, call):
+    """A model trained by the pages has learned no acceptability, and a latent one has no order of writing."""
+    command, arguments = typer.main.get_command(app).commands["generate"], shlex.split(call)[1:]
+    given = command.make_context(call, arguments).params
+    recipe, _ = load_recipe(given["recipe"], given["settings"] or [])
+    bounded = recipe.until is not None and recipe.until.acceptability is not None
+    assert not bounded and ("acceptability" not in recipe.rank_by or recipe.candidates == 1)
+    assert recipe.sampler.name in ("auto", "ancestral", "ddim")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
