@@ -33,9 +33,10 @@ def explain(
         *outer, key = inner
         known = _keys_at(kind, outer)
         return file.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
+    told = file.where(where) == dotted  # as the place of the message
     if first["type"] == "missing":
-        return file.error(where, f"{dotted} is required.")
-    head = f"{dotted}: " if dotted and file.where(where) != dotted else ""  # said as the place already
+        return file.error(where, "is required." if told else f"{dotted} is required.")
+    head = "" if told or not dotted else f"{dotted}: "
     if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
         message = first["msg"].removeprefix("Value error, ") or "is refused"
         return file.error(where, head + message + ("" if message[-1] in ".?" else "."))
