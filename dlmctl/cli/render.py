@@ -165,7 +165,7 @@ def drawn_in(rows: int, drawn: int, seconds: float) -> str:
     """How many texts there are, how many of them were drawn now, and how fast."""
     now = "" if drawn == rows else f", {drawn} of them now"
     speed = f" in {seconds:.1f} s ({drawn / max(seconds, 1e-9):.1f} a second)" if drawn else ""
-    return f"{rows} texts{now}{speed}"
+    return f"{rows} {'text' if rows == 1 else 'texts'}{now}{speed}"
 
 
 def print_matched(found: MatchedSets) -> None:

@@ -87,10 +87,15 @@ class Sample:
     def __repr__(self) -> str:
         """The text, and each control with its score and the reason."""
         verdicts = (f"  {name}: {verdict(check)}, {readable(check.why)}" for name, check in self.checks.items())
-        return "\n".join([f"{self.index}: {readable(self.text, MOST_TEXT)}", *verdicts])
+        return "\n".join([f"{self.index}: {_shown(self)}", *verdicts])
 
     def _repr_html_(self) -> str:
         return samples_html([self])
+
+
+def _shown(sample: Sample) -> str:
+    """The text of a sample, or why it has none."""
+    return readable(sample.text if sample.unmet is None else f"(no text: {sample.unmet})", MOST_TEXT)
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +163,7 @@ class Generation(Sequence[Sample]):
     def __repr__(self) -> str:
         """One line a text, with the score of each control, and the totals."""
         rows = [
-            "\t".join([readable(one.text, MOST_TEXT), *(f"{name} {verdict(c)}" for name, c in one.checks.items())])
+            "\t".join([_shown(one), *(f"{name} {verdict(check)}" for name, check in one.checks.items())])
             for one in self.samples[:MOST_SHOWN]
         ]
         return "\n".join([*rows, self._totals()])
@@ -171,4 +176,5 @@ class Generation(Sequence[Sample]):
         more = f"; {hidden} of them not shown" if hidden > 0 else ""
         checked = any(sample.checks for sample in self.samples)
         success = f", {self.success:.0%} satisfy every control" if checked else ""
-        return f"{len(self.samples)} texts in {self.seconds:.1f} s{success}{more}"
+        texts = "1 text" if len(self.samples) == 1 else f"{len(self.samples)} texts"
+        return f"{texts} in {self.seconds:.1f} s{success}{more}"
