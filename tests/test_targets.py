@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -167,6 +168,8 @@ def test_a_row_that_cannot_be_met_is_reported_and_stops_no_other(here, model_fol
     result = run_recipe(recipe, origin=origin)
     assert [one.passed for one in result[::2]] == [True, False, False, False, True]
     whys = [one.unmet for one in result[::2] if one.unmet]
+    assert repr(result).splitlines()[2] == f"(no text: {whys[0]})"
+    assert f"({whys[1]})".replace("'", "&#x27;") in result._repr_html_()
     assert whys[0].startswith("t.csv:3: column 'word': contains: ")
     assert whys[1] == "t.csv:4: column 'n': controls.0.length.words: input should be a valid integer, not 'four'."
     assert whys[2].startswith("t.csv:5: ")
@@ -185,7 +188,7 @@ def test_shards_of_a_table_are_what_one_run_gives_and_other_tables_are_refused(h
     assert list(run.records()) == whole
     for changed, said in [
         (recipe.model_copy(update={"samples": 3}), "samples_a_row was 2 and is 3"),
-        (None, "targets was"),
+        (None, "other settings: the table of targets has changed"),
     ]:
         if changed is None:
             (here / "t.csv").write_text("word;n;off\nbread;4;\n")
@@ -341,7 +344,7 @@ def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_fo
     assert "t.csv:3: column 'word': contains: " in said
     with (here / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[:7] == ["index", "row", "word", "n", "target_text", "text", "passed"]
+    assert list(rows[0])[:8] == ["index", "row", "word", "n", "off", "target_text", "text", "passed"]
     assert (rows[0]["word"], rows[0]["target_text"], rows[0]["contains_passed"], rows[0]["row"]) == (
         "bread",
         "mine",
@@ -352,6 +355,14 @@ def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_fo
     assert command("generate", "-r", "r.yaml", "--strict", "--out", "strict.csv")[0] == 2
     code, _, _ = command("generate", "-r", "r.yaml", "--out", "out.txt")
     assert len((here / "out.txt").read_text("utf-8").splitlines()) == 2
+    code, said, _ = command("generate", "-r", "r.yaml", "--out", "out.txt", "--force")
+    assert "texts saved in out.txt; 2 of 4 have no line there" in said
+    command("generate", "-r", "r.yaml", "--out", "out.npz")
+    with np.load(here / "out.npz") as file:
+        assert file["rows"].tolist() == [1, 1, 2, 2]
+    code, _, said = command("generate", "-r", "r.yaml", "--out", "t.csv", "--force")
+    assert (code, (here / "t.csv").read_text()) == (2, table)
+    assert "t.csv: holds the targets of this run. Name another file." in said
 
 
 def test_strict_exits_with_1_where_a_text_fails(here, model_folder):

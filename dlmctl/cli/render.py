@@ -126,7 +126,8 @@ def print_outcome(outcome: Outcome) -> None:
     if outcome.tally.problems:
         totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
     console = Console()
-    console.print(f"texts saved in {outcome.place}", highlight=False, markup=False, soft_wrap=True)
+    without = f"; {outcome.left_out} of {outcome.tally.rows} have no line there" if outcome.left_out else ""
+    console.print(f"texts saved in {outcome.place}{without}", highlight=False, markup=False, soft_wrap=True)
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
     tell_unmet(outcome.tally)

@@ -106,12 +106,14 @@ class Generation(Sequence[Sample]):
         seconds: that sampling and checking took; of a slice, those of the whole run.
         environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
         about: what holds of every text: seed, model, and digests of its weights and of the recipe.
+        columns: those of the table of targets, where there is one.
     """
 
     samples: list[Sample]
     seconds: float
     environment: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    columns: Sequence[str] = ()
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -140,7 +142,7 @@ class Generation(Sequence[Sample]):
         Raises:
             UserError: pandas is not installed.
         """
-        return as_frame(self.to_dicts())
+        return as_frame(self.to_dicts(), self.columns)
 
     def to_dataset(self) -> Any:
         """A ``datasets.Dataset`` of the same rows.
@@ -148,7 +150,7 @@ class Generation(Sequence[Sample]):
         Raises:
             UserError: the package datasets is not installed.
         """
-        return as_dataset(self.to_dicts())
+        return as_dataset(self.to_dicts(), self.columns)
 
     @property
     def trace(self) -> dict[int, Trace]:
