@@ -26,7 +26,7 @@ class AvoidParams(ControlParams):
 
 
 class Avoid(WordControl[AvoidParams]):
-    """Keeps every text free of the phrases, exactly; see ``dlmctl.control.automata``."""
+    """Keeps every text free of the phrases, exactly."""
 
     name = "avoid"
     Params = AvoidParams

@@ -21,12 +21,12 @@ class ContainsParams(ControlParams):
         max_length=100,
         description="words or phrases, each at least once, in any order; matched as whole words, upper and lower case "
         "as written",
-        examples=[["friendly", "cheap"]],
+        examples=[["children", "river"]],
     )
 
 
 class Contains(WordControl[ContainsParams]):
-    """Holds every text to the phrases, exactly, whatever else is asked for; see ``dlmctl.control.automata``."""
+    """Holds every text to the phrases, exactly, whatever else is asked for."""
 
     name = "contains"
     Params = ContainsParams

@@ -107,7 +107,7 @@ def test_every_column_of_a_table_has_a_name_of_its_own_and_stays_where_it_is_emp
 
 
 def test_cells_with_quotes_tabs_and_line_breaks_are_read_again_from_tab_separated_values(tmp_path):
-    cells = ['a "b" c', "two\nlines", "a\ttab", '"', "\"in\n\n\tall\"", "plain"]
+    cells = ['a "b" c', "two\nlines", "a\ttab", '"', '"in\n\n\tall"', "plain"]
     rows = table_of([{"note": cell, "last": cell} for cell in cells]).rows(range(len(cells)))
     samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=row) for at, row in enumerate(rows)]
     write(Generation(samples, 1.0), tmp_path / "out.tsv")

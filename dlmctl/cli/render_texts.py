@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Columns of a terminal that a text is to have at least, and those that a table puts between two of its own.
 LEAST_TEXT, BETWEEN = 30, 3
 
+
 def print_generation(result: Generation) -> None:
     """Texts with each control's score and, where there is a scorer, their fluency; then totals.
 

@@ -57,8 +57,8 @@ class Plugin:
 
     @property
     def description(self) -> str:
-        """The docstring of the class, empty if it has none."""
-        return inspect.cleandoc(self.kind.__doc__ or "")
+        """The docstring of the class, empty if it has none; code stands between single backticks."""
+        return inspect.cleandoc(self.kind.__doc__ or "").replace("``", "`")
 
     @property
     def summary(self) -> str:

@@ -116,7 +116,10 @@ def joined(row: Sequence[Check]) -> Check:
 
 
 def turned_round(check: Check) -> Check:
-    """The verdict of the contrary. What was seen stays, and is at fault where the contrary does not hold."""
+    """The verdict of the contrary. What was seen stays, and is at fault where the contrary does not hold.
+
+    The score is what that of the check leaves of 1: it is low where the check fails by little, so the contrary holds.
+    """
     passed = not check.passed
     marks = tuple(mark._replace(met=passed, wanted="") for mark in check.seen if mark.start is not None)
-    return Check(1 - check.score, passed, f"not: {check.why}", marks=marks)
+    return Check(round(1 - check.score, 6), passed, f"not: {check.why}", marks=marks)

@@ -67,7 +67,8 @@ def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) ->
             row: Row = dict(zip(names, cells, strict=False))
             row |= dict.fromkeys(names[len(cells) :])
             if "" in row:
-                row[""] = next((cell for name, cell in zip(names, cells, strict=False) if not name and cell.strip()), "")
+                nameless = (cell for name, cell in zip(names, cells, strict=False) if not name and cell.strip())
+                row[""] = next(nameless, row[""])
             if len(cells) > len(names):
                 row[None] = cells[len(names) :]
             yield number, row

@@ -206,3 +206,11 @@ def test_new_leaves_existing_folders_alone(tmp_path):
     assert done.returncode == 2
     assert done.stderr == f"dlmctl: {tmp_path}: already exists. Give another folder with --out.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_descriptions_come_without_the_markup_of_docstrings():
+    from dlmctl.control.catalogue import find_plugin, installed
+
+    plugins, _ = installed()
+    assert all("``" not in plugin.description for plugin in plugins)
+    assert find_plugin("check").summary.endswith("up to `until.max_rounds` rounds.")
