@@ -78,7 +78,8 @@ def _log_sum(scores: Tensor, weights: Tensor) -> Tensor:
 def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) -> Tensor:
     """Weights of texts ``[N]``, mean 1: every label weighs the same, and within a label every source.
 
-    A source that has one label alone would teach its own habits; such texts weigh nothing.
+    A source that has one label alone would teach its own habits; such texts weigh nothing, unless their label has no
+    others to be learned from.
 
     Args:
         labels, sources: numbers of each text's label and source.
@@ -89,7 +90,8 @@ def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) ->
     cells = np.zeros((source.max() + 1, label.max() + 1))
     np.add.at(cells, (source, label), 1)
     useful = (cells > 0).sum(1) > 1
-    found = np.where(useful[source], 1 / np.maximum(cells[source, label], least), 0.0)
+    without = ~(cells[useful] > 0).any(0)
+    found = np.where(useful[source] | without[label], 1 / np.maximum(cells[source, label], least), 0.0)
     per_label = np.bincount(label, found)
     found = found / np.maximum(per_label[label], 1e-12)
     return torch.tensor(found / max(found.mean(), 1e-12), dtype=torch.float32)
