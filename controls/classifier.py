@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -46,6 +46,8 @@ class ClassifierParams(ControlParams):
         description="least probability of the label that passes; if not given, the likeliest label passes, and where "
         "the judge knows texts without a label one that is likelier than not",
     )
+
+    reads: ClassVar[Sequence[str]] = ("huggingface", "model")
 
     @model_validator(mode="after")
     def _one_classifier(self) -> Self:
