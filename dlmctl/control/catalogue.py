@@ -89,7 +89,7 @@ class Plugin:
         if not self.trainable:
             return ["none needed: it has no classifier to train"]
         known = f"{self.weights(model)} for the model {model}" if model else "of each model its own (ask with --model)"
-        command = f"dlmctl train control {self.name} --model {model or 'e2e'} --data DATA --out runs/{self.name}"
+        command = f"dlmctl train control {self.name} --model {model or 'MODEL'} --data DATA --out runs/{self.name}"
         return [known, f"Train them with: {command}", "DATA is a data set made by `dlmctl data prepare`."]
 
     def schema(self, ref_template: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:

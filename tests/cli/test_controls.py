@@ -10,7 +10,9 @@ import venv
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from dlmctl.cli import app
 from dlmctl.datasets.dataset import write_split
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -81,6 +83,21 @@ def test_show_has_parameters_examples_and_weights(site, model):
     assert "- lipogram:\n    letter: e\n" in said
     assert "from wordplay.lipogram import Lipogram\n" in said
     assert "Weights\nnone needed" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "asked"),
+    [
+        ("contains", "everyday", "words: [friendly, cheap]"),
+        ("classifier", "everyday", "classifier: {label: positive, name: sentiment}"),
+        ("semantic", "e2e", "semantic: {area: riverside, food: Italian}"),
+    ],
+)
+def test_the_example_is_of_a_bundled_model_that_can_draw_it(name, model, asked):
+    shown = CliRunner().invoke(app, ["controls", "show", name]).stdout
+    assert f"model: {model}\n" in shown
+    assert f"dlmctl.load('{model}')" in shown
+    assert asked in shown
 
 
 def test_show_json_is_the_schema_of_the_parameters(site):
