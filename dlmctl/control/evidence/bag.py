@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from dlmctl.control.evidence.table import AGAIN, FORMAT, read_arrays, same_vocabulary
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, brief
 
 MAX_CLASSES = 1000
 # How far apart the weights of one word may be, in nats: beyond it float32 would lose terms of the sum over labels.
@@ -173,7 +173,6 @@ def load_bag(path: Path, vocabulary: str | None = None) -> Bag:
     except FileNotFoundError:
         raise ModelError("the word weights are missing.", where=str(path), remedy=AGAIN) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(f"the word weights are damaged: {reason!r}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(f"the word weights are damaged: {brief(error)!r}.", where=str(path), remedy=AGAIN) from None
     same_vocabulary(bag.vocabulary, vocabulary, path)
     return bag
