@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from controls import Contains
 from controls.bridge import BridgedClassifier, entropy_share
@@ -18,7 +17,7 @@ from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.errors import DataError, ModelError, RecipeError
+from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.tokenizer import WordTokenizer
@@ -203,7 +202,7 @@ def test_the_field_of_the_labels_must_be_named():
 
 @pytest.mark.parametrize("params", [{}, {"label": None}, {"label": "a", "model": "b", "name": "c"}])
 def test_bad_parameters_are_refused(params):
-    with pytest.raises(ValidationError):
+    with pytest.raises(UserError):
         Classifier(**params)
 
 

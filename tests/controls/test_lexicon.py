@@ -3,7 +3,6 @@ from collections import Counter
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from controls import Length, Lexicon, Pos
 from controls.function_words import is_function_word
@@ -15,7 +14,7 @@ from dlmctl.control.evidence.table import fingerprint, save_table
 from dlmctl.control.evidence.tags import count_tags
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.layout import Layout
-from dlmctl.errors import DataError, ModelError, RecipeError
+from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
@@ -216,7 +215,7 @@ def test_tables_that_cannot_be_read_are_one_message(pretrained, tmp_path, text, 
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(params, said):
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(UserError, match=said):
         Lexicon(**params)
 
 
