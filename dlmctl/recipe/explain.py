@@ -27,6 +27,9 @@ def explain(
     found = [(settings_place(fault, settings), fault) for fault in faults]
     # Of a value that may be of several kinds: the kind that it is nearest to is the one that fails deepest inside.
     inner, first = max((one for one in found if one[0][: len(found[0][0])] == found[0][0]), key=lambda one: len(one[0]))
+    if first["type"] == "missing":  # perhaps it is there under a wrong name, which says more
+        beside = (one for one in found if one[1]["type"] == "extra_forbidden" and one[0][:-1] == inner[:-1])
+        inner, first = next(beside, (inner, first))
     where = (*place, *inner)
     dotted = ".".join(map(str, where))
     if first["type"] == "extra_forbidden":

@@ -318,11 +318,11 @@ def override(settings: dict[str, Any], setting: str, file: SettingsFile | None =
     inner: Any = settings
     place: list[str | int] = []
     for parent in parents:
-        place.append(_step(inner, parent, key))
+        place.append(_step(inner, parent, place, key))
         inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
         if not isinstance(inner, dict | list):
-            raise RecipeError(f"{parent!r} holds a value, not settings.", where=f"--set {key}")
-    place.append(_step(inner, last, key))
+            raise RecipeError(f"{parent!r} holds a value, not settings.", where=f"--set {key}", remedy=_whole(place))
+    place.append(_step(inner, last, place, key))
     inner[place[-1]] = value
     if file is not None:
         file.overridden.append(tuple(place))
@@ -336,9 +336,15 @@ def overlay(settings: dict[str, Any], overrides: Sequence[str], file: SettingsFi
         override(settings, setting, file)
 
 
-def _step(inner: dict[str, Any] | list[Any], step: str, key: str) -> str | int:
+def _step(inner: dict[str, Any] | list[Any], step: str, place: Sequence[str | int], key: str) -> str | int:
+    """What leads on from ``inner``, which stands at ``place``."""
     if isinstance(inner, dict):
         return step
     if step.isdecimal() and len(step) < 10 and int(step) < len(inner):
         return int(step)
-    raise RecipeError(f"{step!r} is not an item of a list of {len(inner)}.", where=f"--set {key}")
+    what = f"{place[-1]!r} holds a list of {len(inner)}, numbered from 0, and has no item {step!r}."
+    raise RecipeError(what, where=f"--set {key}", remedy=None if step.isdecimal() else _whole(place))
+
+
+def _whole(place: Sequence[str | int]) -> str:
+    return f"Set the whole of it: --set {'.'.join(map(str, place))}=..."
