@@ -329,6 +329,8 @@ def test_a_stream_yields_what_a_run_gives(model_folder):
     whole = model.generate(Contains("bread") & Length(5), samples=5, **settings)
     some = model.stream(Contains("bread") & Length(5), samples=5, batch_size=2, **settings)
     assert [(one.index, one.text) for one in some] == [(one.index, one.text) for one in whole]
+    traced = model.stream(samples=6, batch_size=2, trace=3, **settings)
+    assert [one.index for one in traced if one.trace is not None] == [0, 1, 2]
     endless = model.stream(batch_size=2, **settings)
     assert [next(endless).index for _ in range(5)] == list(range(5))
 
