@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not, ready_all
+from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
+from dlmctl.control.composites import All, AnyOf, Not
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
-from dlmctl.control.verdicts import check_all
+from dlmctl.control.whole import check_all, ready_all
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 
