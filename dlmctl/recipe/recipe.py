@@ -282,6 +282,8 @@ def _combination(name: str, value: Any, weight: float, place: Place) -> ControlS
     if name == "not" and parts[0].name == "not":  # what is not not so is so, and exactly where that can be had
         (inner,) = parts[0].parts
         return inner.model_copy(update={"weight": weight * parts[0].weight * inner.weight})
+    if name == "any" and not any(part.weight for part in parts):
+        raise Misplaced(place, "`any` needs a control whose weight is above 0.")
     return ControlSpec(name=name, parts=parts, weight=weight, place=place)
 
 

@@ -99,6 +99,16 @@ def test_not_is_minus_log_of_the_rest():
     assert torch.allclose(energy(~A), -torch.log(1 - torch.exp(-energy(A))), atol=1e-5)
 
 
+def test_a_weight_within_not_counts():
+    assert torch.allclose(energy(~(3 * A)), 3 * energy(~A))
+    assert bool((energy(~(0 * A)) == 0).all())
+
+
+def test_weights_turn_no_choice_round():
+    assert torch.equal(energy(4 * A | B), energy(A | B))
+    assert torch.allclose(energy(0 * A | B), energy(B))
+
+
 def test_not_is_finite_where_the_control_is_certain():
     certain = State(torch.zeros(1, 2, 4, requires_grad=True))
     found = energy(~A, certain)
