@@ -47,6 +47,21 @@ FUNCTION_WORDS = frozenset(
 )
 
 
-def is_function_word(word: str) -> bool:
-    """Whether a word is a function word or a punctuation mark; upper and lower case make no difference."""
-    return word.casefold() in FUNCTION_WORDS or not any(char.isalnum() for char in word)
+# Names as they are written: a person, a month, a canton. Where a sentence begins they are the function word.
+_NAMES = frozenset(["Ai", "Don", "May", "Us", "Will"])
+# What a sentence begins behind.
+_OPENING = frozenset(["", ".", "!", "?", "...", ":", '"', "'", "“", "‘", "(", "-", "–", "—"])  # noqa: RUF001
+
+
+def is_function_word(word: str, before: str | None = None) -> bool:
+    """Whether a word is a function word or a punctuation mark.
+
+    How it is written counts: AI, IT and the US are none, nor are Will and May within a sentence.
+
+    Args:
+        before: the word before it, empty for none; not given where it is not known, and may be any.
+    """
+    if not any(char.isalnum() for char in word):
+        return True
+    other = (len(word) > 1 and word.isupper()) or (word in _NAMES and before not in _OPENING)
+    return word.casefold() in FUNCTION_WORDS and not other

@@ -16,6 +16,7 @@ from dlmctl.control.allowed import Allowed
 from dlmctl.control.automata import alphabet_of
 from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
 from dlmctl.control.evidence.tags import TAGS_FILE
+from dlmctl.control.properties import Exchanged
 from dlmctl.errors import nearest
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -51,7 +52,7 @@ class LexiconParams(ControlParams):
     word: str = Field("word", max_length=1000, description="the table's column with the word")
     where: Where | None = Field(None, description="only words with a tag or at places must fit; all if not given")
     function_words: bool | None = Field(
-        None, description="let function words and punctuation pass; true if not given, but false at places"
+        None, description="let function words and punctuation pass; true if not given, but false under `where`"
     )
 
     reads: ClassVar[Sequence[str]] = ("file", "table")
@@ -80,7 +81,7 @@ class LexiconParams(ControlParams):
     def lets_function_words_pass(self) -> bool:
         if self.function_words is not None:
             return self.function_words
-        return self.where is None or self.where.place is None
+        return self.where is None  # who says which words must fit means all of those
 
 
 class Lexicon(Control[LexiconParams]):
@@ -158,7 +159,8 @@ class Lexicon(Control[LexiconParams]):
     def _verdict(self, params: LexiconParams, words: Sequence[str], places: Sequence[int]) -> Check:
         if params.where is not None and len(words) < params.where.fewest:
             return Check(0.0, False, f"{len(words)} words, and none at some of the places")
-        judged = [at for at in places if not (params.lets_function_words_pass and is_function_word(words[at]))]
+        passing = params.lets_function_words_pass
+        judged = [at for at in places if not (passing and is_function_word(words[at], words[at - 1] if at else ""))]
         faults = {at: fault for at in judged if (fault := self._words_of(params).fault(words[at])) is not None}
         marks = tuple(Mark(at, at, self._told(params, words[at]), at not in faults) for at in judged)
         if not faults:
@@ -174,6 +176,20 @@ class Lexicon(Control[LexiconParams]):
     def properties_of(self, params: LexiconParams, word: str) -> dict[str, Value]:
         """The properties of a word that the bounds are about, None where one is not known."""
         return self._words_of(params).properties(word)
+
+    def fault_of(self, params: LexiconParams, exchanged: Exchanged) -> str | None:
+        """Why a word that was exchanged does not fit; asked of a tag, it must, whatever the tagger makes of it there.
+
+        Function words fit only where they are told to pass.
+        """
+        if params.function_words and is_function_word(exchanged.word):
+            return None
+        where = params.where
+        if where is not None and where.place is None and not (exchanged.tags and exchanged.tags <= where.tags):
+            return None
+        if where is not None and where.place is not None and exchanged.place not in where.at(exchanged.count):
+            return None
+        return self._words_of(params).fault(exchanged.word)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LexiconParams]:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.errors import UserError as UserError
     from dlmctl.generation.generate import generate as generate
     from dlmctl.generation.generator import Generator as Generator
+    from dlmctl.generation.matched import MatchedSets as MatchedSets
+    from dlmctl.generation.matched import matched as matched
     from dlmctl.generation.model import Model as Model
     from dlmctl.generation.model import load as load
     from dlmctl.generation.model import run as run
@@ -77,6 +79,7 @@ _PUBLIC = {
     "Labels": "control.labels",
     "LogitsControl": "sampling.logits_control",
     "Mark": "control.check",
+    "MatchedSets": "generation.matched",
     "Model": "generation.model",
     "ModelError": "errors",
     "Not": "control.composites",
@@ -94,6 +97,7 @@ _PUBLIC = {
     "guide": "control.classifier",
     "load": "generation.model",
     "load_recipe": "recipe.load",
+    "matched": "generation.matched",
     "report": "generation.page.report",
     "run": "generation.model",
     "save_pretrained": "checkpoint.pretrained",

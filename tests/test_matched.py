@@ -6,16 +6,22 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+import dlmctl
+from controls import Length, Lexicon
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.cli import app
 from dlmctl.control.kept import Kept
+from dlmctl.control.properties import Exchanged, faults_of
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import validate_recipe
 from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
-from dlmctl.generation.matched_table import FORMATS, columns_of, write_table
+from dlmctl.generation.matched_table import FORMATS, _cell, columns_of, write_table
 from dlmctl.generation.output import check_file
 from dlmctl.generation.run import run_recipe
 from dlmctl.models.llama import LlamaConfig
@@ -35,6 +41,7 @@ conditions:
   long: [lexicon: {{where: {{place: 3}}, letters: [6, null]}}]
 exchange: {{place: 3}}
 """
+FITTING = {"short": {"warm", "cats"}, "long": {"bakery"}}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,42 @@ def test_an_item_that_fails_is_drawn_again_and_else_reported(masked):
     assert sets_of(masked, wide, "until={max_rounds: 30}").success == 1.0
 
 
+def test_a_word_exchanged_must_meet_its_condition_whatever_its_tag(masked):
+    """Function words pass a list of all words, so that a check alone would find nothing wrong with `the`."""
+    text = RECIPE.replace("letters: [3, 4]", "words: [warm, cats]").replace("letters: [6, null]", "words: [bakery]")
+    text = text.replace("where: {{place: 3}}, ", "")
+    items = sets_of(masked, text, "samples=12", "sampler.temperature=20.0", "until={max_rounds: 1}").items
+    for item in items:
+        fits = all(item.exchanged(name)[0] in fitting for name, fitting in FITTING.items() if name in item.texts)
+        assert fits or not item.passed
+    assert any("is not in the list" in item.why for item in items)
+
+
+def test_a_word_asked_of_a_tag_is_judged_where_it_was_exchanged():
+    control = Lexicon(where={"tag": "NOUN"}, words=["bread"])
+    for tags, place, found in ((["NOUN"], 1, ["is not in the list"]), ([], 1, [])):
+        assert faults_of(control & Length(5), 0, Exchanged("very", place, 5, frozenset(tags))) == found
+    at_place = Lexicon(where={"place": -4}, words=["bread"])
+    assert [bool(faults_of(at_place, 0, Exchanged("very", place, 5, frozenset()))) for place in (1, 2)] == [True, False]
+
+
+def test_an_item_that_is_another_one_again_is_drawn_again_and_else_reported(masked):
+    text = RECIPE.replace("words: 5", "words: 3").replace("place: 3", "place: 2")
+    text = text.replace("letters: [3, 4]", "words: [warm]").replace("letters: [6, null]", "words: [bread]")
+    text = text.replace("conditions:", "  - lexicon: {{where: {{place: [1, 3]}}, words: [the, a]}}\nconditions:")
+    items = sets_of(masked, text, "samples=6", "until={max_rounds: 30}").items
+    passed = [tuple(sample.text for sample in item.texts.values()) for item in items if item.passed]
+    assert len(set(passed)) == len(passed) == 4  # as many as there are
+    assert {item.why for item in items if not item.passed} <= {f"the same texts as item {at}" for at in range(6)}
+    assert max(item.rounds for item in items if item.passed) > 1
+
+
+@pytest.mark.parametrize("said", ["unique=true", "quota={attempts: 2}"])
+def test_settings_that_say_nothing_of_items_are_refused(masked, said):
+    with pytest.raises(RecipeError, match="of matched sets no item comes twice"):
+        sets_of(masked, RECIPE, said)
+
+
 @pytest.mark.parametrize("until", ["{worst_word: 6}", "{acceptability: 0.9}", "{repair: true}"])
 def test_what_says_nothing_of_whole_items_is_refused(masked, until):
     with pytest.raises(RecipeError, match="`satisfied` and `max_rounds` alone"):
@@ -121,6 +164,34 @@ def test_the_table_has_a_row_an_item_and_a_column_a_condition(masked, tmp_path):
             check_file(path, FORMATS)
 
 
+def test_python_and_the_command_line_draw_the_same_items(masked, tmp_path):
+    (tmp_path / "mine.yaml").write_text(RECIPE.format(model=masked.folder))
+    by_name = dlmctl.matched(tmp_path / "mine.yaml", samples=2, overrides=["seed=3"])
+    by_dict = dlmctl.matched(yaml.safe_load(RECIPE.format(model=masked.folder)), model=masked, samples=2, seed=3)
+    assert isinstance(by_name, dlmctl.MatchedSets)
+    told = [
+        [{name: sample.text for name, sample in item.texts.items()} for item in one.items] for one in (by_name, by_dict)
+    ]
+    assert told[0] == told[1]
+    with pytest.raises(RecipeError, match=r"no `conditions`. `dlmctl.run` draws its texts"):
+        dlmctl.matched({"model": str(masked.folder)})
+    asked = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q"]
+    same = ["--set", "conditions={a: [], b: []}", "--set", "exchange={place: 99}", "--set", "until.max_rounds=1"]
+    codes = [CliRunner().invoke(app, [*asked, *more]).exit_code for more in (["--strict"], same, [*same, "--strict"])]
+    assert codes == [0, 0, 1]
+
+
+def test_numbers_of_a_table_keep_their_figures():
+    assert [_cell(value) for value in (1234567.0, 1234568.0, 4.97, 0.1, None, "A1")] == [
+        "1234567",
+        "1234568",
+        "4.97",
+        "0.1",
+        "",
+        "A1",
+    ]
+
+
 def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
     def fault(old, new):
         text = RECIPE.replace(old, new).format(model=masked.folder)
@@ -137,7 +208,7 @@ def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
     with pytest.raises(RecipeError, match="has no `conditions`"):
         load_matched(str(tmp_path / "plain.yaml"))
     recipe, file = read_recipe(RECIPE.format(model=masked.folder), "mine.yaml")
-    with pytest.raises(RecipeError, match=r"mine.yaml:7: .* Run it with `dlmctl matched"):
+    with pytest.raises(RecipeError, match=r"mine.yaml:7: .* Run it with `dlmctl matched .*`dlmctl.matched"):
         run_recipe(recipe, origin=file)
     with pytest.raises(ValidationError, match="at least 2 items"):
         MatchedRecipe(conditions={"one": []}, exchange={"place": 1})

@@ -19,6 +19,7 @@ def matched(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the items to FILE.csv, FILE.tsv or FILE.jsonl.")
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where an item is not whole.")] = False,
     settings: Settings = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -45,3 +46,5 @@ def matched(
         typer.echo(encoder.dumps({"recipe": resolved.model_dump(), "items": list(objects_of(found))}, indent=2))
     elif not quiet:
         print_matched(found)
+    if strict and found.success < 1:
+        raise typer.Exit(1)

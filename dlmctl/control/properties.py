@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dlmctl.control.base import Control
-from dlmctl.control.composites import Composite
+from dlmctl.control.composites import All, Composite
 
 
 @runtime_checkable
@@ -15,6 +15,36 @@ class KnowsWords(Protocol):
 
     def properties_of(self, params: Any, word: str) -> Mapping[str, float | str | None]:
         """The properties of a word by name, None where one is not known."""
+
+
+class Exchanged(NamedTuple):
+    """A word that stands in place of another one.
+
+    Attributes:
+        place: where it stands, from 0; count: how many words its text has.
+        tags: of the words to be exchanged; none where they are named by their places.
+    """
+
+    word: str
+    place: int
+    count: int
+    tags: frozenset[str]
+
+
+@runtime_checkable
+class JudgesWords(Protocol):
+    """A control that can tell of a single word whether it fits."""
+
+    def fault_of(self, params: Any, exchanged: Exchanged) -> str | None:
+        """Why a word that was exchanged does not fit; None if it does, or if nothing is asked of it."""
+
+
+def faults_of(control: Control[Any] | None, sample: int, exchanged: Exchanged) -> list[str]:
+    """Why a word does not fit what a control, with all that hold beside it, asks of a sample."""
+    if isinstance(control, All):
+        return [fault for part in control.parts for fault in faults_of(part, sample, exchanged)]
+    found = control.fault_of(control.dealt(sample), exchanged) if isinstance(control, JudgesWords) else None
+    return [] if found is None else [found]
 
 
 def properties_of(control: Control[Any] | None, sample: int, word: str) -> dict[str, float | str | None]:

@@ -39,7 +39,8 @@ def require_plain(recipe: Recipe, origin: SettingsFile | None) -> None:
         RecipeError: it is one.
     """
     if isinstance(recipe, MatchedRecipe):
-        what, remedy = "this is a recipe of matched sets.", "Run it with `dlmctl matched --recipe ...`."
+        what = "this is a recipe of matched sets."
+        remedy = "Run it with `dlmctl matched --recipe ...`, in Python with `dlmctl.matched(...)`."
         raise RecipeError(what, where=None if origin is None else origin.where(("conditions",)), remedy=remedy)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dlmctl.annotators.places import found_in
@@ -16,15 +17,17 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.composites import All
 from dlmctl.control.kept import Kept, KeptParams
-from dlmctl.control.properties import properties_of
+from dlmctl.control.properties import Exchanged, faults_of, properties_of
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, load_model
 from dlmctl.generation.generate import draw_recipe
+from dlmctl.generation.model import recipe_from
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
 from dlmctl.generation.results import Sample
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
+from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, SettingsFile
 from dlmctl.text.spelling import letters
@@ -33,6 +36,7 @@ from dlmctl.text.word_counts import WordCounts, load_counts
 MOST_ITEMS = 10_000
 # Between the seeds of the rounds.
 STRIDE = 1_000_003
+Texts = tuple[tuple[str, ...], ...]
 Count = Callable[[int, int], None]
 """Receives items done and items in all."""
 
@@ -47,7 +51,8 @@ class Item:
         places: of the words exchanged, from 0.
         texts: of each condition, where one could be had.
         properties: of each condition, for each word exchanged, what is known of it.
-        why: what is wrong with it; empty if every condition holds and no two texts are the same.
+        why: what is wrong with it; empty if every condition holds, no two texts are the same, and no other item has
+            the same texts.
     """
 
     index: int
@@ -69,7 +74,10 @@ class Item:
 
 @dataclass(frozen=True)
 class MatchedSets:
-    """The items of a run, in order, and the seconds that they took."""
+    """The items of a run, in order, and the seconds that they took.
+
+    An item has the ``texts`` of its conditions by name, the ``places`` exchanged, and ``passed``, or ``why`` it did not.
+    """
 
     items: list[Item]
     conditions: tuple[str, ...]
@@ -79,6 +87,39 @@ class MatchedSets:
     def success(self) -> float:
         """Share of items that passed."""
         return sum(item.passed for item in self.items) / max(1, len(self.items))
+
+
+def matched(
+    recipe: str | Path | Recipe | Mapping[str, Any],
+    *,
+    model: Pretrained | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    progress: Count | None = None,
+) -> MatchedSets:
+    """The matched sets that a recipe with ``conditions`` asks for.
+
+    >>> for item in dlmctl.matched("matched").items:
+    ...     print(item.passed, item.texts["short"].text, item.exchanged("short"), item.why)
+
+    Args:
+        recipe: the name of a bundled one, a file, the settings of one as a dict, or a ``MatchedRecipe``.
+        model: a loaded model, in place of the recipe's.
+        samples, seed: in place of the recipe's.
+        overrides: settings laid over those of a file, as with ``--set``.
+        progress: receives items done and in all.
+
+    Raises:
+        RecipeError: the recipe has no conditions.
+        UserError: it cannot be read, does not validate, or asks for what its model cannot do.
+    """
+    named = None if model is None else str(model.folder)
+    found, origin = recipe_from(recipe, overrides, model=named, samples=samples, seed=seed)
+    if not isinstance(found, MatchedRecipe):
+        where = None if origin is None else origin.where(())
+        raise RecipeError("the recipe has no `conditions`.", where=where, remedy="`dlmctl.run` draws its texts.")
+    return run_matched(found, model=model, origin=origin, progress=progress)
 
 
 def run_matched(
@@ -107,11 +148,13 @@ def run_matched(
         examine(recipe, pretrained, origin)
     run = _Run(recipe, pretrained)
     best: dict[int, Item] = {}
+    owners: dict[Texts, int] = {}
     for number in range(run.until.max_rounds):
         waiting = [index for index in range(recipe.samples) if index not in best or not best[index].passed]
         if progress is not None:
             progress(recipe.samples - len(waiting), recipe.samples)
-        for item in run.round(waiting, number) if waiting else []:
+        for drawn in run.round(waiting, number) if waiting else []:
+            item = _unless_there(drawn, owners)
             if item.index not in best or _goodness(item) > _goodness(best[item.index]):
                 best[item.index] = item
     items = [best[index] for index in range(recipe.samples)]
@@ -182,10 +225,10 @@ class _Run:
         properties = {
             name: [self._properties(index, sample.words[place]) for place in places] for name, sample in texts.items()
         }
-        why = fault or ("" if places else "no word to exchange") or self._why(texts)
+        why = fault or ("" if places else "no word to exchange") or self._why(index, places, texts)
         return Item(index, self.first(index), places, texts, properties, why, number + 1)
 
-    def _why(self, texts: Mapping[str, Sample]) -> str:
+    def _why(self, index: int, places: Sequence[int], texts: Mapping[str, Sample]) -> str:
         failed = [
             f"{name}: {label}: {check.why}"
             for name, sample in texts.items()
@@ -193,8 +236,21 @@ class _Run:
             for label, check in sample.checks.items()
             if not check.passed
         ]
+        # A check judges the words that the tagger finds in each text; one that was exchanged is meant whatever its tag.
+        failed += [] if failed else self._unfit(index, places, texts)
         alike = len({tuple(sample.words) for sample in texts.values()}) < len(texts)
         return "; ".join([*failed, *(["two conditions have the same words"] if alike else [])])
+
+    def _unfit(self, index: int, places: Sequence[int], texts: Mapping[str, Sample]) -> list[str]:
+        """What is wrong with words that were exchanged."""
+        tags = self.recipe.exchange.tags
+        return [
+            f"{name}: {word!r} {fault}"
+            for name, sample in texts.items()
+            for place in places
+            for word in [sample.words[place]]
+            for fault in faults_of(self.controls[name], index, Exchanged(word, place, len(sample.words), tags))
+        ]
 
     def _properties(self, index: int, word: str) -> dict[str, float | str | None]:
         found: dict[str, float | str | None] = {"letters": letters(word)}
@@ -203,6 +259,14 @@ class _Run:
         for control in self.controls.values():
             found |= properties_of(control, index, word)
         return found
+
+
+def _unless_there(item: Item, owners: dict[Texts, int]) -> Item:
+    """An item that passed, noted by its texts; as one that failed where another item has the same."""
+    if not item.passed:
+        return item
+    owner = owners.setdefault(tuple(tuple(sample.words) for sample in item.texts.values()), item.index)
+    return item if owner == item.index else replace(item, why=f"the same texts as item {owner}")
 
 
 def _goodness(item: Item) -> tuple[bool, int, float]:

@@ -89,4 +89,7 @@ def _properties(sets: MatchedSets) -> list[str]:
 
 
 def _cell(value: float | str | None) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else value
+    """A property as it stands in a cell, all figures of a number kept; a whole one has no point."""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else repr(value)
+    return "" if value is None else value

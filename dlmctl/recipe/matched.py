@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dlmctl.annotators.places import Where
 from dlmctl.recipe.recipe import ControlSpec, Recipe, specs_at
-from dlmctl.recipe.settings import Until
+from dlmctl.recipe.settings import Quota, Until
 
 MOST_CONDITIONS = 20
 # What is a column of its own in the table of items.
@@ -53,6 +53,16 @@ class MatchedRecipe(Recipe):
                 "whole, and its texts are chosen by `rank_by`"
             )
         return until
+
+    @field_validator("unique", "quota")
+    @classmethod
+    def _items_are_counted_by_themselves(cls, value: bool | Quota | None) -> bool | Quota | None:
+        if value:
+            raise ValueError(
+                "of matched sets no item comes twice as it is, and `samples` says how many are drawn, of which those "
+                "that fail are drawn again, up to `until.max_rounds` rounds; leave it out"
+            )
+        return value
 
     def specs_of(self, condition: str) -> list[ControlSpec]:
         """The entries that hold in a condition, taken apart.

@@ -147,6 +147,26 @@ def test_the_check_asks_the_tagger_and_names_places():
     assert (round(words.score, 3), words.where) == (round(1 / 3, 3), (2, 4))
 
 
+def test_function_words_of_a_tag_must_fit_unless_they_are_let_pass(tagged):
+    words = ["The", "ones", "are", "very", "friendly", "."]
+    asked = {"where": {"tag": "NOUN"}, "words": ["dog"]}
+    assert "NOUN" in upos_tagger()([words])[0][1]
+    assert Lexicon(**asked)(words).where == (1,)
+    assert Lexicon(**asked, function_words=True)(words).passed
+
+
+def test_names_that_are_written_like_function_words_are_none():
+    control = Lexicon(words=["cat", "dog"])
+    check = control("The US cat and AI dog in May .".split())
+    assert [check.where, check.why] == [
+        (1, 4, 7),
+        "'US' is not in the list, 'AI' is not in the list, 'May' is not in the list",
+    ]
+    assert control("May I and the dog ? Will we ?".split()).passed
+    assert not any(map(is_function_word, ["US", "AI", "May", "Will", "Don"]))
+    assert all(map(is_function_word, ["I", "The", "may", "us", ",", "n't"]))
+
+
 def test_frequency_is_that_of_the_training_text(tagged, pretrained):
     counts = load_counts(tagged.folder)
     assert counts.tokens == sum(map(len, SENTENCES))
