@@ -22,7 +22,7 @@ from dlmctl.text.word_counts import WordCounts, load_counts
 
 from .function_words import is_function_word
 from .phrases import ANY_NUMBER
-from .word_bounds import BUILT_IN, Words, bounds_of, fitting
+from .word_bounds import BUILT_IN, Words, bounds_of, fitting, said
 from .word_lists import MOST_ROWS, Value
 
 Bools = NDArray[np.bool_]
@@ -36,6 +36,8 @@ class LexiconParams(ControlParams):
     """What a recipe says of a lexicon; keys beyond these are properties of words with their bounds."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"letters": [3, 5]}]})
+    # Bounds that a table of targets gives; see ``read_params``.
+    numbers_beyond_fields: ClassVar[bool] = True
 
     words: list[str] | None = Field(None, min_length=1, max_length=MOST_ROWS, description="the words that may occur")
     file: str | None = Field(
@@ -60,6 +62,9 @@ class LexiconParams(ControlParams):
     @model_validator(mode="after")
     def _asks_something(self) -> LexiconParams:
         bounds = self.bounds
+        for name, bound in bounds.items():
+            if isinstance(bound, frozenset) and self.table is None and name in BUILT_IN:
+                raise ValueError(f"{name!r} is a number and given bounds as `{name}: [3, 5]`, not {said(bound)!r}")
         if self.words is not None and self.file is not None:
             raise ValueError("`words` and `file` both list words; give one of them")
         if not bounds and self.table is not None:

@@ -24,7 +24,8 @@ def read_params(kind: type[BaseModel], found: Filled) -> BaseModel | None:
     """Parameters from a row, each cell read as what its place takes; None where a control is to be left out.
 
     Of a cell of text a number, true or false, or a list is made where nothing else is taken there: items of a list are
-    separated by semicolons, commas or spaces, or stand as JSON. A control is left out where an empty cell took away
+    separated by semicolons, commas or spaces, or stand as JSON. Parameters that have a true ``numbers_beyond_fields`` take
+    numbers and names alike under keys of any name: there a cell is a number where it can be read as one. A control is left out where an empty cell took away
     what it cannot do without.
 
     Raises:
@@ -34,6 +35,8 @@ def read_params(kind: type[BaseModel], found: Filled) -> BaseModel | None:
         return None
     params, cells = found.value, set(found.cells)
     told = {"cells": bool(cells)}  # for who takes text where a list may stand
+    if getattr(kind, "numbers_beyond_fields", False):
+        _read_open(kind, params, cells)
     while True:
         try:
             return kind.model_validate(params, context=told)
@@ -63,6 +66,22 @@ def _read(params: Any, place: Place, fault: str, cells: set[Place]) -> bool:
     if isinstance(value, list):
         cells |= {(*place, at) for at, item in enumerate(value) if isinstance(item, str)}
     return True
+
+
+def _read_open(kind: type[BaseModel], params: Any, cells: set[Place]) -> None:
+    """Put numbers, and lists with semicolons or as JSON, in the places of cells under keys that are no fields."""
+    for place in [one for one in cells if one and one[0] not in kind.model_fields]:
+        inner = params
+        for step in place[:-1]:
+            inner = inner[step]
+        text = inner[place[-1]]
+        several = _list(text) if ";" in text or _json(text) is not None else None
+        if several is None:
+            number = _number(text)
+            inner[place[-1]] = text if number is None else number
+        elif len(place) == 1:
+            numbers = [_number(one) if isinstance(one, str) else None for one in several]
+            inner[place[-1]] = [one if number is None else number for one, number in zip(several, numbers, strict=True)]
 
 
 def _meant(text: str, fault: str) -> Any:

@@ -16,6 +16,8 @@ from dlmctl.control.state import ControlState
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
+from dlmctl.recipe.cells import read_params
+from dlmctl.recipe.placeholders import filled
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
 from tests.conftest import SENTENCES, batch_of
@@ -101,6 +103,23 @@ def test_commas_mean_the_same_in_all_of_a_column(tmp_path, cells, numbers):
     table = read_table(str(tmp_path / "norms.tsv"), "word", ["conc", "count"], [])
     assert [row["conc"] for row in table.rows.values()] == numbers
     assert {row["count"] for row in table.rows.values()} == {1234}
+
+
+def test_bounds_from_the_cells_of_a_spreadsheet_are_numbers_or_names():
+    def bounds(value, **row):
+        found = read_params(LexiconParams, filled({"table": "norms.csv", **value}, row))
+        assert isinstance(found, LexiconParams)
+        return found.bounds
+
+    assert bounds({"letters": ["{lo}", "{hi}"]}, lo="3", hi="5") == {"letters": (3.0, 5.0)}
+    assert bounds({"letters": "{len}", "Conc": ["{lo}", None]}, len="4", lo="2.5") == {
+        "letters": (4.0, 4.0),
+        "Conc": (2.5, None),
+    }
+    assert (
+        bounds({"Conc": "{span}"}, span="2.5; 5") == bounds({"Conc": "{span}"}, span="[2.5, 5]") == {"Conc": (2.5, 5.0)}
+    )
+    assert bounds({"level": "{level}"}, level="A1; B2") == {"level": frozenset(["a1", "b2"])}
 
 
 def test_places_from_both_ends_hold_words_that_fit(pretrained):
@@ -227,6 +246,8 @@ def test_tables_that_cannot_be_read_are_one_message(pretrained, tmp_path, text, 
         ({"letters": [None, None]}, "is given bounds as"),
         ({"letters": True}, "is given bounds as"),
         ({"letters": [3, float("inf")]}, "is given bounds as"),
+        ({"letters": ["3", "5"]}, "'letters' is a number"),
+        ({"frequency": "high"}, "'frequency' is a number"),
         ({"words": ["dog"], "file": "list.txt"}, "both list words"),
         ({"table": "norms.csv"}, "needs bounds"),
         ({"letters": 3, "where": {"tag": "NUON"}}, "Did you mean 'NOUN'"),
