@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dlmctl.errors import DataError, ModelError
+from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, load_tokenizer
 
@@ -107,6 +108,9 @@ TEXTS = [
     ("the inn ( by the sea ) is open : 90 % full !", "the inn (by the sea) is open: 90% full!"),
     ("an up - and - coming inn - the best of all", "an up-and-coming inn - the best of all"),
     ("tea and / or soup ... perhaps", "tea and/or soup... perhaps"),
+    ("are you gon na see it , or wan na go ? I got ta .", "are you gonna see it, or wanna go? I gotta."),
+    ("Gim me that ; lem me see a gong , na , got tan me", "Gimme that; lemme see a gong, na, got tan me"),
+    ("' Tis the ' 90s , and they ' got ' em ' then", "'Tis the '90s, and they 'got 'em' then"),
     ("", ""),
 ]
 
@@ -122,11 +126,19 @@ def test_detokenize(words: str, text: str) -> None:
         "The harbour inn, which isn't cheap, has a four-star kitchen.",
         'She said "no" twice; he hadn\'t asked.',
         "Soup is £4.50 (bread 20% off) until 9:15 p.m.!",
+        "'Tis the '90s, and 'twas his' in the cooks' book: get 'em.",
         "The students' choice: tea, cakes and o'clock jokes...",
     ],
 )
 def test_natural_text_survives_splitting_and_joining(text: str) -> None:
     assert detokenize(split_words(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["You're gonna see, I wanna go and gotta.", "Gimme that. Lemme see 'em, 'tis the '80s."]
+)
+def test_text_split_as_the_penn_treebank_has_it_is_joined_again(text: str) -> None:
+    assert detokenize(split_penn(text)) == text
 
 
 def word_pieces(folder: Path, **special: str) -> str:

@@ -70,9 +70,13 @@ _RULES = [
     (re.compile(r"(?<=\w) / (?=\w)"), "/"),
     (re.compile(r"(?<=\w)\s+(['\u2019])\s*(s|t|re|ll|m|ve|d)\b"), r"\1\2"),
     (re.compile(r"(?<=\w) n't\b"), "n't"),
+    # Two words written as one, which the Penn Treebank splits.
+    (re.compile(r"\b((?:gon|wan)(?= na\b)|got(?= ta\b)|(?:gim|lem)(?= me\b)) ", re.IGNORECASE), r"\1"),
     (re.compile(f"\\s*[\0{JOINED}]\\s*"), ""),
     (re.compile(SPACED), ""),
 ]
+# Before these an apostrophe stands for letters or figures left out: 'tis, get 'em, the '90s.
+_SHORTENED = re.compile(r"tis|twas|em|cause|til|\d0s", re.IGNORECASE)
 # Signs that may stand with spaces or without; any other is as often set apart by a tokenizer as by a writer.
 _EITHER_WAY = frozenset("-–—/&+=*~")
 _ROUNDS = 3
@@ -153,6 +157,9 @@ def _with_quotes_glued(words: Sequence[str]) -> list[str]:
     glued, inside = list(words), {'"': False, "'": False}
     for at, word in enumerate(words):
         if word not in inside:
+            continue
+        if word == "'" and words[at + 1 : at + 2] and _SHORTENED.fullmatch(words[at + 1]):
+            glued[at] = "'\0"
             continue
         opens = not inside[word]
         if word == "'":
