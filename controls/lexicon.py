@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,19 +19,18 @@ from dlmctl.control.automata import alphabet_of
 from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
 from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.control.properties import Exchanged
-from dlmctl.errors import nearest
+from dlmctl.errors import nearest, readable
 from dlmctl.text.word_counts import WordCounts, load_counts
 
 from .function_words import is_function_word
 from .phrases import ANY_NUMBER
-from .word_bounds import BUILT_IN, Words, bounds_of, fitting, said
+from .word_bounds import BUILT_IN, NAMED, Words, bounds_of, fitting, said
 from .word_lists import MOST_ROWS, Value
 
 Bools = NDArray[np.bool_]
 # A word seen with a tag less often than this is taken for a slip of the tagger.
 LEAST_SHARE = 0.02
-# Words at fault that a check names.
-NAMED = 3
+log = logging.getLogger("dlmctl")
 
 
 class LexiconParams(ControlParams):
@@ -133,6 +134,8 @@ class Lexicon(Control[LexiconParams]):
             RecipeError: no word is left, or the model has no counts by tags where they are needed.
         """
         words = self._words_of(params)
+        if (unmet := words.unmet([name for name in names if name is not None], batch.vocabulary.split)) is not None:
+            _tell_once(unmet)
         fits = np.array([name is not None and words.fault(name) is None for name in names])
         if params.where is None or params.where.tag is None:
             if not fits.any():
@@ -200,6 +203,12 @@ class Lexicon(Control[LexiconParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LexiconParams]:
         """The words of each sentence."""
         return [LexiconParams(words=sorted(set(words))) for words in sentences]
+
+
+@lru_cache(maxsize=1000)
+def _tell_once(what: str) -> None:
+    """Log a warning, once a process: a control is prepared for every batch anew."""
+    log.warning("dlmctl: %s", readable(f"lexicon: {what}"))
 
 
 def _may_be(tags: Collection[str], batch: BatchContext[LexiconParams]) -> Bools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -15,6 +15,8 @@ from .word_lists import Bound, Value, WordTable, read_list, read_table
 # Of a bound; what is not a number at all is beyond it, too.
 MOST_NUMBER = 1e15
 BUILT_IN = ("letters", "frequency")
+# Words that a message names.
+NAMED = 3
 
 
 def bounds_of(name: str, value: object) -> Bound:
@@ -93,6 +95,26 @@ class Words:
                 return f"has {name} {value:,g}" if isinstance(value, float) else f"has {name} {value}"
         return None
 
+    def unmet(self, known: Collection[str], split: Callable[[str], Sequence[str]]) -> str | None:
+        """What of the list can stand nowhere, as one sentence; None if all of it can.
+
+        Args:
+            known: the words that the model knows; split: raw text to words as it does.
+        """
+        folded = {word.casefold() for word in known}
+        missing = sorted((self.listed or frozenset()) - folded)
+        if self.listed is None or not missing:
+            return None
+        several = [word for word in missing if len(split(word)) > 1]
+        parts = [
+            f"of the {len(self.listed):,} words of {self.origin} the model knows {len(self.listed) - len(missing):,}"
+        ]
+        if unknown := [word for word in missing if word not in several]:
+            parts.append(f"it does not know {_some(unknown)}")
+        if several:
+            parts.append(f"{_some(several)} {'are' if len(several) > 1 else 'is'} more than one word to it")
+        return f"{'; '.join(parts)}."
+
     def too_few(self, known: Sequence[str]) -> RecipeError:
         """What to say where none of the words ``known``, which could stand there, fits."""
         folded = {word.casefold(): word for word in known}
@@ -117,6 +139,11 @@ class Words:
             return letters(word)
         assert self.counts is not None
         return self.counts.per_million(word)
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f" and {len(words) - NAMED:,} more" if len(words) > NAMED else ""
+    return ", ".join(map(repr, words[:NAMED])) + more
 
 
 def _span(values: Sequence[Value]) -> str:

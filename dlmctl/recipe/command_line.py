@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from dlmctl.control.user_files import beside
 from dlmctl.errors import RecipeError
+from dlmctl.recipe.placeholders import PLACEHOLDER
 from dlmctl.recipe.yaml_file import SettingsFile, parse
 
 STANDARD_INPUT = "-"
+# Parameters that are paths, by the control's name.
+FILES = {"lexicon": ("file", "table")}
 
 
 def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> None:
@@ -39,7 +43,8 @@ def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> Non
 
 
 def anchored(settings: Any, folder: Path) -> Any:
-    """Settings as read, with the files that they name seen from ``folder``: targets, and controls as file.py:name."""
+    """Settings as read, with the files that they name seen from ``folder``: targets, controls as file.py:name, and those
+    of ``FILES``."""
     if not isinstance(settings, dict):
         return settings
     made = dict(settings)
@@ -60,8 +65,23 @@ def _entries(value: Any, folder: Path) -> Any:
     found = {}
     for key, inner in value.items():
         name = beside(key, folder) if isinstance(key, str) else key
-        found[name] = _function(inner, folder) if key == "check" else _entries(inner, folder)
+        if key in FILES:
+            found[name] = _files(inner, FILES[key], folder)
+        else:
+            found[name] = _function(inner, folder) if key == "check" else _entries(inner, folder)
     return found
+
+
+def _files(value: Any, names: Collection[str], folder: Path) -> Any:
+    """The parameters of a control, or several sets of them, of which some are paths; one from a table stays as it is."""
+    if isinstance(value, list):
+        return [_files(one, names, folder) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: str(folder / inner) if key in names and isinstance(inner, str) and not PLACEHOLDER.match(inner) else inner
+        for key, inner in value.items()
+    }
 
 
 def _function(value: Any, folder: Path) -> Any:

@@ -218,6 +218,17 @@ def test_too_few_words_are_refused_with_numbers(pretrained, tagged, norms):
         generate(Lexicon(where={"tag": "NOUN"}, words=["sells"]), model=tagged, samples=1)
 
 
+def test_what_of_a_list_can_stand_nowhere_is_said_once(pretrained, caplog):
+    words = ["bread", "xqzzy", "ice cream", "zy", "zz", "zzz"]
+    for _ in range(2):
+        generate(Lexicon(words=words), model=pretrained, samples=1, sampler=QUICK)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "dlmctl: lexicon: of the 6 words of the list the model knows 1; it does not know 'xqzzy', 'zy', 'zz' and 1 more; "
+        "'ice cream' is more than one word to it."
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -261,7 +272,7 @@ def test_parameters_that_make_no_sense_are_refused(params, said):
 
 
 def test_a_file_that_is_missing_says_where_it_was_looked_for(pretrained):
-    with pytest.raises(DataError, match=r"nowhere.txt: is missing. Paths are read from the folder"):
+    with pytest.raises(DataError, match=r"nowhere.txt: is missing. A path in a recipe is seen from"):
         generate(Lexicon(file="nowhere.txt"), model=pretrained, samples=1)
 
 

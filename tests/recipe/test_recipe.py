@@ -226,3 +226,20 @@ def test_the_schema_knows_the_controls():
     schema = recipe_schema()
     assert "tags" in schema["$defs"]["control_pos"]["properties"]
     assert set(schema["$defs"]["control"]["properties"]) >= {"pos", "any", "all", "not", "weight"}
+
+
+def test_files_of_word_lists_are_seen_from_the_recipe(tmp_path):
+    (tmp_path / "sub").mkdir()
+    text = """
+controls:
+  - lexicon: {file: unit.txt}
+  - any: [{lexicon: [{table: norms.csv, level: A1}, {file: /far/away.txt}, {file: "{list}"}]}]
+targets: [{list: unit.txt}]
+"""
+    (tmp_path / "sub" / "mine.yaml").write_text(text)
+    recipe, _ = load_recipe(str(tmp_path / "sub" / "mine.yaml"))
+    first, both = recipe.control_specs()
+    assert first.params == [{"file": str(tmp_path / "sub" / "unit.txt")}]
+    inner = both.parts[0].params
+    assert inner[0]["table"] == str(tmp_path / "sub" / "norms.csv")
+    assert [one["file"] for one in inner[1:]] == ["/far/away.txt", "{list}"]
