@@ -38,7 +38,9 @@ def parse_template(template: str, split: Split = split_words) -> list[Literal | 
             pieces.extend(map(Literal, split(found[0])))
             continue
         fewest, most = _size(found[2] or "1"), _size(found[3] or found[2] or "1")
-        if most < max(1, fewest):
+        if most < fewest:
+            raise ValueError(f"the blank {found[0]!r} goes from {fewest} down to {most} words. {FORMS}")
+        if most < 1:
             raise ValueError(f"the blank {found[0]!r} holds no words. {FORMS}")
         pieces.append(Repeat(WordClass("any"), fewest, most))
     if not any(isinstance(piece, Repeat) for piece in pieces):

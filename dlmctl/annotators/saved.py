@@ -32,10 +32,11 @@ def reading(path: Path, kind: str, known: int) -> Iterator[dict[str, Any]]:
             raise ModelError(f"format {version!r} is not the known {known}.", where=str(path))
         yield saved
     except FileNotFoundError:
+        others = "`stanza:en` or `spacy:MODEL`" if kind == "tagger" else "`stanza:en`"
         raise ModelError(
             f"no {kind} here: {path.name} is missing.",
             where=str(path.parent),
-            remedy=f"Make one with `dlmctl train {kind}`, or give `stanza`.",
+            remedy=f"Make one with `dlmctl train {kind}`, or give {others}.",
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"the {kind} is damaged: {first_line(error)}.", where=str(path)) from None

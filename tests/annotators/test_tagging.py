@@ -137,6 +137,11 @@ def test_a_missing_or_damaged_tagger_is_said(tmp_path):
         load_tagger(tmp_path)
 
 
+def test_a_name_of_no_tagger_is_told_the_forms_there_are():
+    with pytest.raises(ModelError, match="or give `stanza:en` or `spacy:MODEL`"):
+        upos_tagger("spcy:en")
+
+
 def test_stanza_without_its_models_is_said(monkeypatch):
     def offline(*_args, **_kwargs):
         raise ConnectionError("no network")

@@ -26,7 +26,7 @@ def test_words_and_blanks_of_a_template():
         ("no blanks here", "has no blank"),
         ("a __ bridge", "'__' is no blank"),
         ("a ___{x} bridge", "is no blank"),
-        ("a ___{3,1} bridge", "'___{3,1}' holds no words"),
+        ("a ___{3,1} bridge", "'___{3,1}' goes from 3 down to 1 words"),
         ("a ___{0} bridge", "'___{0}' holds no words"),
     ],
 )
