@@ -61,6 +61,16 @@ def _odd_values(name: str, seen: Counter[str]) -> Iterable[str]:
         yield f"the field {name!r} has {shown}, which count as different values"
 
 
+def bare_note(names: Sequence[str]) -> list[str]:
+    """Which files were left out, as they hold nothing."""
+    if not names:
+        return []
+    more = ", ..." if len(names) > _SHOWN else ""
+    return [
+        f"{len(names)} empty {'files were' if len(names) > 1 else 'file was'} left out: {', '.join(names[:_SHOWN])}{more}"
+    ]
+
+
 def prose_note(format: str, texts: Sequence[str]) -> list[str]:
     """What to say of lines read as texts that are rather paragraphs of running text."""
     several = sum(bool(_SENTENCE_END.search(text)) for text in texts)

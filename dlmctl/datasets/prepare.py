@@ -18,7 +18,8 @@ import numpy as np
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.labelled import Annotator, tagged
-from dlmctl.datasets.notes import field_notes, prose_note, unknown_note
+from dlmctl.datasets.lines import filled_lines, plain_suffix
+from dlmctl.datasets.notes import bare_note, field_notes, prose_note, unknown_note
 from dlmctl.datasets.prose import files_of
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
@@ -89,12 +90,13 @@ class PrepareReport:
 
 @dataclass
 class _Texts:
-    """The usable records of a split and the count of the others."""
+    """The usable records of a split and the count of the others; ``bare``: names of files that hold nothing."""
 
     source: Path
     format: Format
     records: list[Record] = field(default_factory=list)
     dropped: Dropped = field(default_factory=Dropped)
+    bare: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -162,7 +164,11 @@ def prepare(
 def _notes(first: _Texts, second: _Texts) -> list[str]:
     both = [*first.records, *second.records]
     prose = prose_note(first.format, [record.text for record in first.records])
-    return [*prose, *field_notes([record.fields for record in both if record.fields])]
+    return [
+        *prose,
+        *bare_note([*first.bare, *second.bare]),
+        *field_notes([record.fields for record in both if record.fields]),
+    ]
 
 
 def _check_whole_words(tagger: Annotator | None, tokenizer: Tokenizer | None, packing: Packing) -> None:
@@ -252,9 +258,9 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _read(path: Path, format: Format | None, text_field: str, unique: bool, split: Splitter) -> _Texts:
-    files = files_of(path)
+    files, bare = _filled_and_bare(files_of(path))
     chosen = [format or sniff(file, text_field) for file in files]
-    texts = _Texts(path, chosen[0])
+    texts = _Texts(path, chosen[0], bare=[file.name for file in bare])
     seen: set[tuple[str, ...]] = set()
     for file, form in zip(files, chosen, strict=True):
         texts.dropped.file = file.name if len(files) > 1 else ""
@@ -270,6 +276,17 @@ def _read(path: Path, format: Format | None, text_field: str, unique: bool, spli
     if not texts.records:
         raise _nothing_left(texts, f"It was read as {chosen[0]}; another form is named by --format.")
     return texts
+
+
+def _filled_and_bare(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The files with something in them, and those of several that have nothing; a single file says that itself."""
+    bare = [
+        file
+        for file in files
+        if len(files) > 1 and plain_suffix(file) != ".parquet" and next(filled_lines(file), None) is None
+    ]
+    filled = [file for file in files if file not in bare]
+    return (filled, bare) if filled else (files, [])
 
 
 def _nothing_left(texts: _Texts, remedy: str) -> DataError:

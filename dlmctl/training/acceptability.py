@@ -97,6 +97,10 @@ class AcceptabilityTask(StatelessTask):
         require_words_of(pretrained, data)
         self.pad_id = vocabulary.pad_id
         verdicts = [verdicts_of(split, label) for split in (train, valid)]
+        if verdicts[0].min() == verdicts[0].max():
+            what = f"the {label!r} of all {len(train):,} texts to learn from is {verdicts[0][0]:g}."
+            remedy = "It takes texts that readers accept and texts that they refuse."
+            raise DataError(what, where=str(data), remedy=remedy)
         own = [scorer_figures(data, split, vocabulary, pretrained.folder) for split in (train, valid)]
         self.train, self.valid = map(Judged, (train, valid), own, verdicts)
         torch.manual_seed(config.loop.seed)
@@ -195,7 +199,7 @@ def verdicts_of(split: Split, label: str) -> np.ndarray:
     found = []
     for number, fields in enumerate(split.iter_fields(), start=1):
         if label not in fields:
-            raise DataError(f"the data has no field {label!r}.", where="--label", remedy=nearest(label, list(fields)))
+            raise _without(split, number, label, list(fields))
         try:
             verdict = float(fields[label])
         except (TypeError, ValueError):
@@ -205,6 +209,15 @@ def verdicts_of(split: Split, label: str) -> np.ndarray:
             raise DataError(what[:300], where=str(split.fields))
         found.append(verdict)
     return np.array(found, np.float32)
+
+
+def _without(split: Split, number: int, label: str, known: list[str]) -> DataError:
+    """What to say of text ``number``, which has no verdict: no text may have one, or it alone may lack it."""
+    if any(label in fields for fields in split.iter_fields()):
+        remedy = "Give every text a verdict, or leave such texts out."
+        return DataError(f"text {number} has no field {label!r}.", where=str(split.fields), remedy=remedy)
+    remedy = nearest(label, known) if known else "A verdict stands beside each text, as in docs/training.md."
+    return DataError(f"the data has no field {label!r}.", where="--label", remedy=remedy)
 
 
 def auc(scores: np.ndarray, accepted: np.ndarray) -> float:
@@ -226,7 +239,7 @@ def train_acceptability(
         The folder of the saved weights and their card.
 
     Raises:
-        DataError: ``data`` is no prepared data set of the model's vocabulary with verdicts.
+        DataError: ``data`` is no prepared data set of the model's vocabulary with verdicts, or those are all alike.
         ModelError: the model is no masked one, or has no scorer.
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """

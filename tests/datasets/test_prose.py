@@ -42,6 +42,18 @@ def test_all_files_of_a_folder_are_one_data_set(tmp_path):
     assert "never" not in words
 
 
+def test_files_of_a_folder_that_hold_nothing_are_left_out_with_a_note(tmp_path):
+    (tmp_path / "texts").mkdir()
+    for name, text in (("a.txt", ""), ("b.txt", "we met\nthey met\n"), ("c.txt", " \n\n")):
+        (tmp_path / "texts" / name).write_text(text)
+    report = prepare(tmp_path / "texts", None, tmp_path / "set", min_count=1, valid_share=0.5)
+    assert sum(split.rows for split in report.splits.values()) == 2
+    assert "2 empty files were left out: a.txt, c.txt" in report.notes
+    (tmp_path / "texts" / "b.txt").write_text("")
+    with pytest.raises(DataError, match=r"a.txt: is empty"):
+        prepare(tmp_path / "texts", None, tmp_path / "other")
+
+
 def test_a_folder_without_texts_is_said(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     with pytest.raises(DataError, match=r"is a folder without texts. Files in it end in .txt"):

@@ -14,6 +14,7 @@ import torch
 from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.checkpoint.weights import load_weights, save_weights
+from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, ModelError
@@ -23,7 +24,14 @@ from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
 from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
 from dlmctl.text.tokenizer import WordTokenizer
-from dlmctl.training.acceptability import AcceptabilityConfig, AcceptabilityTask, auc, rounded, train_acceptability
+from dlmctl.training.acceptability import (
+    AcceptabilityConfig,
+    AcceptabilityTask,
+    auc,
+    rounded,
+    train_acceptability,
+    verdicts_of,
+)
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 
@@ -158,12 +166,24 @@ def test_of_several_drafts_the_one_is_kept_that_readers_accept(learned):
         ("graded", verdict, r"no field 'accepted'"),
         ("accepted", lambda words: "yes", r"is 'yes'; a verdict is a number from 0 to 1"),
         ("accepted", lambda words: 2, r"is 2; a verdict"),
+        ("accepted", lambda words: 1.0, r"of all \d+ texts to learn from is 1. It takes texts that readers accept and"),
     ],
 )
 def test_verdicts_that_are_none_are_refused(folder, rows, tmp_path, field, of, said):
     model = from_pretrained(folder)
     with pytest.raises(DataError, match=said):
         train_acceptability(settings(), model, prepared(tmp_path, model, rows, field, of), tmp_path, label="accepted")
+
+
+def test_a_text_without_a_verdict_is_named(folder, rows, tmp_path):
+    model = from_pretrained(folder)
+    data = prepared(tmp_path, model, rows)
+    kept = data / "train.fields.jsonl"
+    assert kept.exists(), [one.name for one in data.iterdir()]
+    lines = kept.read_text("utf-8").splitlines()
+    kept.write_text("\n".join(["{}", *lines[1:]]) + "\n", "utf-8")
+    with pytest.raises(DataError, match=r"jsonl: text 1 has no field 'accepted'. Give every text a verdict"):
+        verdicts_of(load_split(data, "train"), "accepted")
 
 
 def test_a_model_that_has_learned_none_says_so(folder, tmp_path):
