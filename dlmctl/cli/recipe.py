@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlmctl.cli.options import AnyModel, Preset, RecipeName, Samples, Seed
+from dlmctl.cli.options import AnyModel, Preset, RecipeName, Samples, Seed, Settings, overrides
 
 if TYPE_CHECKING:
     from dlmctl.control.catalogue import Plugin
@@ -134,12 +134,12 @@ def _parameters(plugin: Plugin) -> dict[str, Any]:
 
 
 @app.command()
-def validate(name: RecipeName) -> None:
+def validate(name: RecipeName, model: AnyModel = None, settings: Settings = None) -> None:
     """Check a recipe against its model without drawing anything; the first fault is named with its line."""
     from dlmctl.generation.diagnose import validate_recipe
     from dlmctl.recipe.load import load_recipe
 
-    validate_recipe(*load_recipe(name))
+    validate_recipe(*load_recipe(name, overrides(settings, model=model)))
     typer.echo(f"{name}: valid")
 
 

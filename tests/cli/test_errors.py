@@ -127,6 +127,8 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
         ("info tyni", "Did you mean 'tiny'?"),
         (f"info {'x' * 5000}", "File name too long."),
         ("info cut", "cut/model.safetensors: is damaged"),
+        ("recipe validate pos --set samples=0", "command line: samples"),
+        ("recipe validate pos --model tyni", "command line: tyni: there is no such model."),
         ("recipe validate binary.yaml", "binary.yaml: cannot be read"),
         ("recipe show nope", "there is no such recipe file"),
         ("data prepare plain.tx --out set", "plain.tx: no such file. Did you mean 'plain.txt'?"),
