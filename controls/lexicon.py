@@ -195,7 +195,7 @@ class Lexicon(Control[LexiconParams]):
         where = params.where
         if where is not None and where.place is None and not (exchanged.tags and exchanged.tags <= where.tags):
             return None
-        if where is not None and where.place is not None and exchanged.place not in where.at(exchanged.count):
+        if where is not None and where.place is not None and exchanged.place not in where.at(exchanged.length):
             return None
         return self._words_of(params).fault(exchanged.word)
 

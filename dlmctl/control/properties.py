@@ -21,13 +21,13 @@ class Exchanged(NamedTuple):
     """A word that stands in place of another one.
 
     Attributes:
-        place: where it stands, from 0; count: how many words its text has.
+        place: where it stands, from 0; length: how many words its text has.
         tags: of the words to be exchanged; none where they are named by their places.
     """
 
     word: str
     place: int
-    count: int
+    length: int
     tags: frozenset[str]
 
 

@@ -66,9 +66,8 @@ def bare_note(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     more = ", ..." if len(names) > _SHOWN else ""
-    return [
-        f"{len(names)} empty {'files were' if len(names) > 1 else 'file was'} left out: {', '.join(names[:_SHOWN])}{more}"
-    ]
+    files = "files were" if len(names) > 1 else "file was"
+    return [f"{len(names)} empty {files} left out: {', '.join(names[:_SHOWN])}{more}"]
 
 
 def prose_note(format: str, texts: Sequence[str]) -> list[str]:

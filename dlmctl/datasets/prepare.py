@@ -18,9 +18,8 @@ import numpy as np
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.labelled import Annotator, tagged
-from dlmctl.datasets.lines import filled_lines, plain_suffix
 from dlmctl.datasets.notes import bare_note, field_notes, prose_note, unknown_note
-from dlmctl.datasets.prose import files_of
+from dlmctl.datasets.prose import files_of, filled_and_bare
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
 from dlmctl.errors import DataError, UserError, nearest
@@ -258,7 +257,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _read(path: Path, format: Format | None, text_field: str, unique: bool, split: Splitter) -> _Texts:
-    files, bare = _filled_and_bare(files_of(path))
+    files, bare = filled_and_bare(files_of(path))
     chosen = [format or sniff(file, text_field) for file in files]
     texts = _Texts(path, chosen[0], bare=[file.name for file in bare])
     seen: set[tuple[str, ...]] = set()
@@ -276,17 +275,6 @@ def _read(path: Path, format: Format | None, text_field: str, unique: bool, spli
     if not texts.records:
         raise _nothing_left(texts, f"It was read as {chosen[0]}; another form is named by --format.")
     return texts
-
-
-def _filled_and_bare(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The files with something in them, and those of several that have nothing; a single file says that itself."""
-    bare = [
-        file
-        for file in files
-        if len(files) > 1 and plain_suffix(file) != ".parquet" and next(filled_lines(file), None) is None
-    ]
-    filled = [file for file in files if file not in bare]
-    return (filled, bare) if filled else (files, [])
 
 
 def _nothing_left(texts: _Texts, remedy: str) -> DataError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlmctl.datasets.lines import COMPRESSED, lines_of, plain_suffix
+from dlmctl.datasets.lines import COMPRESSED, filled_lines, lines_of, plain_suffix
 from dlmctl.errors import DataError
 
 # What a file of a folder must end in to be read; --format reads whatever has a name of its own.
@@ -28,6 +28,17 @@ def files_of(path: Path) -> list[Path]:
         endings = ", ".join((*SUFFIXES, *(f".txt{end}" for end in COMPRESSED)))
         raise DataError("is a folder without texts.", where=str(path), remedy=f"Files in it end in {endings}.")
     return sorted(found)
+
+
+def filled_and_bare(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The files with something in them, and those of several that have nothing; a single file says that itself."""
+    bare = [file for file in files if len(files) > 1 and _is_bare(file)]
+    filled = [file for file in files if file not in bare]
+    return (filled, bare) if filled else (files, [])
+
+
+def _is_bare(file: Path) -> bool:
+    return plain_suffix(file) != ".parquet" and next(filled_lines(file), None) is None
 
 
 def sentences_of(path: Path) -> Iterator[tuple[int, str]]:

@@ -76,7 +76,7 @@ class Item:
 class MatchedSets:
     """The items of a run, in order, and the seconds that they took.
 
-    An item has the ``texts`` of its conditions by name, the ``places`` exchanged, and ``passed``, or ``why`` it did not.
+    An item has the ``texts`` of its conditions by name, the ``places`` exchanged, and ``passed``, or ``why`` not.
     """
 
     items: list[Item]

@@ -24,9 +24,9 @@ def read_params(kind: type[BaseModel], found: Filled) -> BaseModel | None:
     """Parameters from a row, each cell read as what its place takes; None where a control is to be left out.
 
     Of a cell of text a number, true or false, or a list is made where nothing else is taken there: items of a list are
-    separated by semicolons, commas or spaces, or stand as JSON. Parameters that have a true ``numbers_beyond_fields`` take
-    numbers and names alike under keys of any name: there a cell is a number where it can be read as one. A control is left out where an empty cell took away
-    what it cannot do without.
+    separated by semicolons, commas or spaces, or stand as JSON. Parameters that have a true ``numbers_beyond_fields``
+    take numbers and names alike under keys of any name: there a cell is a number where it can be read as one. A control
+    is left out where an empty cell took away what it cannot do without.
 
     Raises:
         ValidationError: they do not validate.

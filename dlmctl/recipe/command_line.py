@@ -43,8 +43,7 @@ def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> Non
 
 
 def anchored(settings: Any, folder: Path) -> Any:
-    """Settings as read, with the files that they name seen from ``folder``: targets, controls as file.py:name, and those
-    of ``FILES``."""
+    """Settings as read, with the files that they name seen from ``folder``: targets, controls and word lists."""
     if not isinstance(settings, dict):
         return settings
     made = dict(settings)
@@ -73,7 +72,7 @@ def _entries(value: Any, folder: Path) -> Any:
 
 
 def _files(value: Any, names: Collection[str], folder: Path) -> Any:
-    """The parameters of a control, or several sets of them, of which some are paths; one from a table stays as it is."""
+    """The parameters of a control, of which some are paths; one that a table gives stays as it is."""
     if isinstance(value, list):
         return [_files(one, names, folder) for one in value]
     if not isinstance(value, dict):

@@ -18,7 +18,7 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, control: str) -> list[
     """The id of each word.
 
     Raises:
-        RecipeError: a word is outside the vocabulary; the message names such words, and the nearest ones that are in it.
+        RecipeError: a word is outside the vocabulary; the message names the nearest ones that are in it.
     """
     ids = tokenizer.encode(words)[1:-1]
     unknown = [word for word, index in zip(words, ids, strict=True) if index == tokenizer.unk_id]

@@ -224,8 +224,8 @@ def test_what_of_a_list_can_stand_nowhere_is_said_once(pretrained, caplog):
         generate(Lexicon(words=words), model=pretrained, samples=1, sampler=QUICK)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "dlmctl: lexicon: of the 6 words of the list the model knows 1; it does not know 'xqzzy', 'zy', 'zz' and 1 more; "
-        "'ice cream' is more than one word to it."
+        "dlmctl: lexicon: of the 6 words of the list the model knows 1; it does not know 'xqzzy', 'zy', 'zz' "
+        "and 1 more; 'ice cream' is more than one word to it."
     )
 
 
