@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from dlmctl.control.check import Check, is_range, joined, numbered, settled, turned_round
+from dlmctl.control.class_faults import params_of
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
-from dlmctl.control.shorthand import by_name
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
 
@@ -54,7 +54,7 @@ class Control(Generic[P]):
     places: Mapping[int, int] = {}
 
     def __init__(self, *first: Any, **params: Any) -> None:
-        self.sets: tuple[P, ...] = (cast("P", self.Params.model_validate(by_name(self.Params, first, params))),)
+        self.sets: tuple[P, ...] = (cast("P", params_of(type(self), first, params)),)
 
     @classmethod
     def each(cls, params: Sequence[P]) -> Control[P]:

@@ -1,0 +1,46 @@
+"""What an author's class lacks to be a control, found before it is used; in the registry and where it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from dlmctl.control.shorthand import by_name
+from dlmctl.errors import UserError
+
+# What stands where a control's name stands in a recipe, and so cannot be one.
+RESERVED = ("all", "any", "not", "weight")
+# The classes that bring the first three; all others are an author's.
+COMBINING = "dlmctl.control.base"
+
+
+def name_fault(kind: type) -> str | None:
+    """What is wrong with a class's ``name``, which stands in recipes, results and the names of folders."""
+    name = getattr(kind, "name", None)
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        return f"has name = {name!r}, and a name is a line of text" if hasattr(kind, "name") else "has no name"
+    if name in RESERVED and kind.__module__ != COMBINING:
+        return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
+    return None
+
+
+def params_fault(kind: type) -> str | None:
+    """What is wrong with a class's ``Params``."""
+    params = getattr(kind, "Params", None)
+    return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
+
+
+def params_of(kind: type, first: Sequence[Any], given: Mapping[str, Any]) -> BaseModel:
+    """The parameters that a control of this class is made from; see ``by_name``.
+
+    Raises:
+        UserError: the class cannot be a control.
+        TypeError, ValidationError: the parameters are not those of the class.
+    """
+    fault = name_fault(kind) or params_fault(kind)
+    if fault is not None:
+        raise UserError(f"{fault}.", where=f"control class {kind.__name__} ({kind.__module__})")
+    params: type[BaseModel] = kind.Params  # type: ignore[attr-defined]
+    return params.model_validate(by_name(params, first, given))
