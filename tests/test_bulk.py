@@ -393,6 +393,8 @@ def test_texts_for_a_file_go_through_a_folder_beside_it(tmp_path):
     assert target_of(str(tmp_path / "x.txt")) == Target(tmp_path / "x.txt.partial", tmp_path / "x.txt")
     assert target_of(f"{tmp_path}/new/") == Target(tmp_path / "new", None)
     assert target_of(str(tmp_path)) == Target(tmp_path, None)
+    with pytest.raises(UserError, match=r"--out: is empty\. Name a folder"):
+        target_of("")
 
 
 def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):

@@ -137,10 +137,11 @@ def _read(
     """The recipe that a command line asks for, and where it stands."""
     with importing():
         from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
+        from dlmctl.recipe.yaml_file import COMMAND_LINE
 
         if recipe is not None:
             return load_recipe(recipe, given, controls=controls)
-        return read_recipe(free_recipe(model), "command line", given, controls=controls)
+        return read_recipe(free_recipe(model), COMMAND_LINE, given, controls=controls)
 
 
 class Cut(NamedTuple):

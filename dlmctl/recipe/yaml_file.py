@@ -24,6 +24,9 @@ MOST_CHARACTERS, MOST_VALUES, MOST_TEXT, MOST_DEPTH = 1_000_000, 200_000, 4_000_
 # Whole numbers fit 64 bits wherever they end up.
 MOST_NUMBER = 2**63 - 1
 
+# The name of a recipe that stands in no file.
+COMMAND_LINE = "command line"
+
 _NOT_YAML = "not valid YAML"
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+", re.ASCII)
@@ -62,10 +65,10 @@ class SettingsFile:
         return self.lines.get(place, 1)
 
     def where(self, place: Place) -> str:
-        """``recipe.yaml:12``, or ``command line`` for what was set there."""
+        """``recipe.yaml:12``, or ``command line`` for what was set there, or stands in no file."""
         # What the command line set lies around the place at fault, or inside it.
         theirs = any(a == b for a, b in ((place[: len(o)], o[: len(place)]) for o in self.overridden))
-        return "command line" if theirs else f"{self.name}:{self.line(place)}"
+        return COMMAND_LINE if theirs or self.name == COMMAND_LINE else f"{self.name}:{self.line(place)}"
 
     def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
         """The error for a fault at a place."""
@@ -321,7 +324,7 @@ def override(settings: dict[str, Any], setting: str, file: SettingsFile | None =
         place.append(_step(inner, parent, key))
         inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
         if not isinstance(inner, dict | list):
-            raise RecipeError(f"{parent!r} holds a value, not settings.", where=f"--set {key}")
+            raise RecipeError(f"{parent!r} holds a value, not settings.", where=key)
     place.append(_step(inner, last, key))
     inner[place[-1]] = value
     if file is not None:
@@ -341,4 +344,4 @@ def _step(inner: dict[str, Any] | list[Any], step: str, key: str) -> str | int:
         return step
     if step.isdecimal() and len(step) < 10 and int(step) < len(inner):
         return int(step)
-    raise RecipeError(f"{step!r} is not an item of a list of {len(inner)}.", where=f"--set {key}")
+    raise RecipeError(f"{step!r} is not an item of a list of {len(inner)}.", where=key)
