@@ -205,6 +205,23 @@ def test_what_a_run_follows_from(model_folder, tmp_path, monkeypatch):
     assert identity.identity(ranked, model)["packages"] == {"length": "acme-length 4.2"}
 
 
+def test_a_run_of_new_texts_follows_from_the_training_text(model_folder, tmp_path):
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.datasets.known_texts import write_known_texts
+    from dlmctl.generation.identity import identity
+
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    model, unique = from_pretrained(folder), recipe_for(folder, unique=True)
+    found = []
+    for texts in ([], ["one ."], ["another ."]):
+        if texts:
+            write_known_texts(folder, texts)
+        found.append(identity(unique, model)["training_texts"])
+        assert "training_texts" not in identity(recipe_for(folder), model)
+    assert found[0] is None
+    assert len(set(found)) == 3
+
+
 def test_a_damaged_manifest_does_not_cost_the_shards(model_folder, tmp_path):
     generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8)
     before = rows(tmp_path)

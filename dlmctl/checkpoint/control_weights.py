@@ -104,9 +104,9 @@ def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: 
     return beside if _is_the_users(folder) else own
 
 
-def tell_of_weights(folder: Path) -> None:
-    """Say on stderr, before anything is trained, where it will replace weights."""
-    if any(folder.glob("*.safetensors")):
+def tell_of_weights(folder: Path, *, resume: bool) -> None:
+    """Say on stderr, before anything is trained, where it will replace weights; a run that goes on replaces its own."""
+    if not resume and any(folder.glob("*.safetensors")):
         log.warning("dlmctl: %s: the weights that lie here will be replaced.", folder)
 
 

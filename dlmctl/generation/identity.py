@@ -15,6 +15,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import offers, origin
 from dlmctl.control.user_files import named_in
+from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
 from dlmctl.generation.ranking import asks_reader, ranks_by_scorer
 from dlmctl.recipe.recipe import Recipe, every
 
@@ -45,8 +46,9 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
     """Digests (SHA-256) and versions, by what they are of, so that a run is not continued with others of the same name.
 
     Returns:
-        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, where it ranks; and the
-        versions of ``packages`` of controls that are not dlmctl's own.
+        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, where it ranks; with
+        ``unique`` the ``training_texts`` of which none may come; and the versions of ``packages`` of controls that are
+        not dlmctl's own.
     """
     names = sorted({spec.name for spec in every(recipe.control_specs())} & offers().keys())
     packages = {name: origin(offers()[name][0]) for name in names}
@@ -59,6 +61,7 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
         },
         "scorer": _folder_digest(_scorers(recipe, pretrained)) if _scorer_chooses(recipe) else None,
         "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
+        **({"training_texts": _known_digest(pretrained.folder)} if recipe.unique else {}),
         "files": {name: file_digest(named_file) for name, named_file in sorted(files_of(recipe).items())},
     }
 
@@ -69,6 +72,11 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
     names = [spec.name for spec in specs]
     names += [value for spec in specs for params in spec.params for value in params.values() if isinstance(value, str)]
     return {name: found.path for name in names if (found := named_in(name)) is not None and found.path.is_file()}
+
+
+def _known_digest(folder: Path) -> str | None:
+    path = folder / TRAINING_TEXTS
+    return file_digest(path) if path.exists() else None
 
 
 def _scorers(recipe: Recipe, pretrained: Pretrained) -> list[Path]:

@@ -163,8 +163,7 @@ def train_control(
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
-    if not resume:
-        tell_of_weights(folder)
+    tell_of_weights(folder, resume=resume)
     task = ControlTask(control, pretrained, config, data, label, judge)
     asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
     asked |= {} if judge is None else {"judge": judge}
@@ -172,8 +171,7 @@ def train_control(
     classifier = fit(task, config, out, identity=identity, resume=resume)
     if not PartialState().is_main_process:
         return folder
-    figures = task.validate(classifier)
-    figures |= task.learned.held_out(task.valid_text)
+    figures = {**task.validate(classifier), **task.learned.held_out(task.valid_text)}
     learned = task.learned.to_json()
     files = {} if learned is None else {LABELS_FILE: learned}
     judged = {} if judge is None else {"judge": judge}

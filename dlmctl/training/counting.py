@@ -95,8 +95,7 @@ def count_control(
         what = f"evidence for {control.name!r} is read beside the model, and nothing can be written there."
         raise UserError(what, where=str(pretrained.folder), remedy="Copy the model's folder and give the copy.")
     check_writable(folder.parent)
-    if hints is None or not hints.resume:
-        tell_of_weights(folder)
+    tell_of_weights(folder, resume=hints is not None and hints.resume)
     require_words_of(pretrained, data)
     words = cast("WordTokenizer", pretrained.tokenizer)
     data_of = partial(text_of, tokenizer=words, label=label, judge=judge)
