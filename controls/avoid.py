@@ -11,7 +11,7 @@ from pydantic import Field
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Alphabet, Asked, Automaton, avoiding, held_to
 
-from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, WordControl, occurrences, split_phrases
+from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, WordControl, listed, occurrences, split_phrases
 
 
 class AvoidParams(ControlParams):
@@ -26,13 +26,14 @@ class AvoidParams(ControlParams):
 
 
 class Avoid(WordControl[AvoidParams]):
-    """Keeps every text free of the phrases, exactly; see ``dlmctl.control.automata``."""
+    """Keeps every text free of the phrases, exactly."""
 
     name = "avoid"
     Params = AvoidParams
 
-    def __init__(self, *phrases: str, **params: Any) -> None:
-        super().__init__(**({"words": list(phrases)} if phrases else {}), **params)
+    def __init__(self, *phrases: str | Sequence[str], **params: Any) -> None:
+        """One phrase or several, or a list of them."""
+        super().__init__(**({"words": listed(phrases)} if phrases else {}), **params)
 
     def word_range(self, params: AvoidParams) -> tuple[int, int]:
         """Any number, but a settled one: no START or PAD among the words, which would break a phrase up unseen."""

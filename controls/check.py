@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, PlainSerializer, WithJsonSchema, field_validator
 
 from dlmctl.checkpoint.pretrained import Pretrained
@@ -47,7 +48,8 @@ class PredicateParams(ControlParams):
 class Predicate(Control[PredicateParams]):
     """A test of one's own, met by rejection: texts that fail are drawn again, up to ``until.max_rounds`` rounds.
 
-    The function gets the text as a reader sees it. It returns True or False, or either with the reason in words.
+    The function gets the text as a reader sees it. It returns True or False, either with the reason in words, or a
+    ``Check``; whatever else it returns is an error, as a text would else pass by accident.
     """
 
     name = "check"
@@ -64,13 +66,21 @@ class Predicate(Control[PredicateParams]):
             _function(params)  # a file that cannot be read is found before anything is drawn
 
     def check(self, params: PredicateParams, words: Sequence[str]) -> Check:
-        """What the function says; the score is 1 or 0 where it gives no ``Check``."""
+        """What the function says; the score is 1 or 0 where it gives no ``Check``.
+
+        Raises:
+            UserError: it returns no verdict.
+        """
         found = _function(params)(self.spelled(words))
         if isinstance(found, Check):
             return found
-        passed, why = found if isinstance(found, tuple) else (found, None)
-        label = _name_of(params.function).rpartition(":")[2]
-        return Check(float(bool(passed)), bool(passed), why or f"{label} says {'yes' if passed else 'no'}")
+        passed, why = found if isinstance(found, tuple) and len(found) == 2 else (found, "")
+        name = _name_of(params.function)
+        if not isinstance(passed, bool | np.bool_) or not isinstance(why, str):
+            what = f"{name} must return True or False, either with the reason as a text, or a Check, not {found!r}."
+            raise UserError(what, where=f"control {self.name!r}", remedy='E.g. `return False, "too long"`.')
+        label = name.rpartition(":")[2]
+        return Check(float(passed), bool(passed), why or f"{label} says {'yes' if passed else 'no'}")
 
 
 def _function(params: PredicateParams) -> Callable[[str], Verdict]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
+from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Prepared, Pretrained, guide
+from dlmctl.control.attached import attached
 from dlmctl.control.classifier import load_labels
 from dlmctl.control.grouped import grouped
 from dlmctl.control.text_labels import find_label
@@ -22,6 +23,8 @@ from .judged_labels import JudgedLabels, verdict_of
 
 class ClassifierParams(ControlParams):
     """The label that a text is to have."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"label": "positive", "name": "sentiment"}]})
 
     label: Value = Field(description="the label, as the labelled text has it", examples=["positive"])
     name: str | None = Field(
@@ -47,6 +50,8 @@ class ClassifierParams(ControlParams):
         "the judge knows texts without a label one that is likelier than not",
     )
 
+    reads: ClassVar[Sequence[str]] = ("huggingface", "model")
+
     @model_validator(mode="after")
     def _one_classifier(self) -> Self:
         if self.model is not None and (self.huggingface is not None or self.name is not None):
@@ -69,6 +74,8 @@ class Classifier(Control[ClassifierParams]):
     Params = ClassifierParams
     Labels = JudgedLabels
 
+    model: Pretrained | None = None
+
     def attach(self, model: Pretrained) -> None:
         self.model = model
         for params in self.sets:
@@ -78,7 +85,8 @@ class Classifier(Control[ClassifierParams]):
                 find_label(params.label, load_outside(source, model.tokenizer).labels)
 
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
-        found, words = load_labels(JudgedLabels, type(self), self.model, params.name), self.model.tokenizer
+        model = attached(self.model, self.name)
+        found, words = load_labels(JudgedLabels, type(self), model, params.name), model.tokenizer
         ranks = words.vocabulary if isinstance(words, WordTokenizer) else {}
         return replace(found, judge=replace(found.judge, ranks=ranks))
 
@@ -86,7 +94,8 @@ class Classifier(Control[ClassifierParams]):
         """Those of texts that have the label."""
         if params.model is not None:
             return ()
-        return self._labels(params).lengths_of(params.label, self.model.model.config.sentence_lengths, most)
+        model = attached(self.model, self.name)
+        return self._labels(params).lengths_of(params.label, model.model.config.sentence_lengths, most)
 
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
         guides = [(params.name, params.model or params.huggingface) for params in batch.params]
@@ -101,6 +110,6 @@ class Classifier(Control[ClassifierParams]):
         its own verdict on the finished text."""
         if params.model is None:
             return self._labels(params).verdict(params.label, words, params.pass_at)
-        network = load_outside(params.model, self.model.tokenizer)
+        network = load_outside(params.model, attached(self.model, self.name).tokenizer)
         (chances,) = network.chances([detokenize(words)]).tolist()
         return verdict_of(params.label, network.labels, chances, "the classifier that guided", params.pass_at)

@@ -11,7 +11,7 @@ from pydantic import Field
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Asked, held_to
 
-from .phrases import ANY_NUMBER, Phrases, WordControl, occurrences, split_phrases
+from .phrases import ANY_NUMBER, Phrases, WordControl, listed, occurrences, split_phrases
 
 
 class ContainsParams(ControlParams):
@@ -21,18 +21,19 @@ class ContainsParams(ControlParams):
         max_length=100,
         description="words or phrases, each at least once, in any order; matched as whole words, upper and lower case "
         "as written",
-        examples=[["friendly", "cheap"]],
+        examples=[["children", "river"]],
     )
 
 
 class Contains(WordControl[ContainsParams]):
-    """Holds every text to the phrases, exactly, whatever else is asked for; see ``dlmctl.control.automata``."""
+    """Holds every text to the phrases, exactly, whatever else is asked for."""
 
     name = "contains"
     Params = ContainsParams
 
-    def __init__(self, *phrases: str, **params: Any) -> None:
-        super().__init__(**({"words": list(phrases)} if phrases else {}), **params)
+    def __init__(self, *phrases: str | Sequence[str], **params: Any) -> None:
+        """One phrase or several, or a list of them."""
+        super().__init__(**({"words": listed(phrases)} if phrases else {}), **params)
 
     def phrases(self, params: ContainsParams) -> list[list[str]]:
         """Words of each phrase, longest first; a phrase that another one holds is met by that one."""

@@ -61,17 +61,15 @@ class JudgedLabels(TextLabels):
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
-        return cls._learned(data, data)
+        return super().from_data(data)._learned(data, data)
 
-    @classmethod
-    def _learned(cls, check: LabelledText, guide: LabelledText, ranks: Mapping[str, int] = NO_RANKS) -> Self:
-        """The labels and their judge from some texts, how long texts of each are from those of the guide."""
-        found = super().from_data(check)
-        rows = found.labelled(check)
-        rows += found.without_label(check, max(Counter(number for _, number in rows).values()))
+    def _learned(self, check: LabelledText, guide: LabelledText, ranks: Mapping[str, int] = NO_RANKS) -> Self:
+        """The same labels with a judge from some texts, and how long texts of each are from those of the guide."""
+        rows = self.labelled(check)
+        rows += self.without_label(check, max(Counter(number for _, number in rows).values()))
         texts, classes = zip(*rows, strict=True)
         judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks)
-        return replace(found, judge=judge, lengths=found.counted_lengths(guide))
+        return replace(self, judge=judge, lengths=self.counted_lengths(guide))
 
     def without_label(self, data: LabelledText, most: int) -> list[tuple[Sequence[str], int]]:
         """The texts that have no label, at most so many, spread over all, each with the class after the last label."""
@@ -88,11 +86,22 @@ class JudgedLabels(TextLabels):
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
-        """Weights of words from one half of the texts; the judge learns from the other half."""
+        """Weights of words from one half of the texts; the judge learns from the other half.
+
+        A label that one of the halves lacks could not be guided to, or not be judged, and is left out.
+
+        Raises:
+            DataError: as ``from_data``, or fewer than two labels have texts in both halves.
+        """
+        whole = super().from_data(data)
         guide, check = data.halves()
-        if not guide.sentences or not check.sentences:
-            raise DataError("a guide and a judge need different texts, and there are too few.", where="--data")
-        found = cls._learned(check, guide, vocabulary.vocabulary)
+        there = [{number for _, number in whole.labelled(half)} for half in (guide, check)]
+        both = [label for number, label in enumerate(whole.known) if all(number in half for half in there)]
+        if len(both) < 2:
+            what = "a guide and a judge need different texts of two labels or more, and there are too few."
+            raise DataError(what, where="--data")
+        (name,) = whole.values
+        found = replace(whole, values={name: both})._learned(check, guide, vocabulary.vocabulary)
         return found, {BAG_FILE: found.bag(guide, vocabulary)}
 
     def asks(self, data: LabelledText) -> list[list[Ask]]:

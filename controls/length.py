@@ -79,7 +79,8 @@ class Length(WordControl[LengthParams]):
     def check(self, params: LengthParams, words: Sequence[str]) -> Check:
         """Counts the words. The score falls by the share of the target that a text is off, beyond the tolerance."""
         off = max(0, abs(len(words) - params.words) - params.tolerance)
-        return Check(max(0.0, 1 - off / params.words), not off, f"{len(words)} words")
+        many = "1 word" if len(words) == 1 else f"{len(words)} words"
+        return Check(max(0.0, 1 - off / params.words), not off, many)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LengthParams]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class LexiconParams(ControlParams):
     function_words: bool | None = Field(
         None, description="let function words and punctuation pass; true if not given, but false at places"
     )
+
+    reads: ClassVar[Sequence[str]] = ("file", "table")
 
     @model_validator(mode="after")
     def _asks_something(self) -> LexiconParams:

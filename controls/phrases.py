@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.automata import asked_of, held_to
 from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
-from dlmctl.control.prepared import Prepared
+from dlmctl.control.prepared import Lacking, Prepared
 from dlmctl.control.state import BatchContext, P
 from dlmctl.text.spelling import plain, split_words
 
@@ -28,8 +28,20 @@ def _with_words(phrases: list[str]) -> list[str]:
     return phrases
 
 
+def _one_or_list(value: Any, info: ValidationInfo) -> Any:
+    """A single phrase as a list of it, but not from a cell of a table, whose text may be a list itself."""
+    cells = (info.context or {}).get("cells", False)
+    return [value] if isinstance(value, str) and not cells else value
+
+
 # What a recipe gives of words and phrases.
-Phrases = Annotated[list[str], Field(min_length=1), AfterValidator(_with_words)]
+Phrases = Annotated[list[str], Field(min_length=1), BeforeValidator(_one_or_list), AfterValidator(_with_words)]
+
+
+def listed(phrases: Sequence[str | Sequence[str]]) -> list[Any]:
+    """Phrases as they are given in Python, one by one or in a list."""
+    alone = phrases[0] if len(phrases) == 1 else ""
+    return list(phrases) if isinstance(alone, str) or not isinstance(alone, Sequence) else list(alone)
 
 
 def split_phrases(phrases: Sequence[str], split: Split = split_words) -> list[list[str]]:
@@ -72,7 +84,7 @@ class TreeControl(WordControl[P]):
 
     def tree(self, params: P) -> Node:
         """The pattern."""
-        raise NotImplementedError
+        raise Lacking
 
     def word_range(self, params: P) -> tuple[int, int]:
         least, most = word_range(self.tree(params))

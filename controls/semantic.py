@@ -8,6 +8,7 @@ from typing import Any
 
 from dlmctl import BatchContext, Check, Control, FieldLabels, Prepared, Pretrained, guide
 from dlmctl.checkpoint.control_weights import find_control_folder
+from dlmctl.control.attached import attached
 from dlmctl.control.check import joined
 from dlmctl.control.classifier import load_labels
 from dlmctl.text.tokenizer import WordTokenizer
@@ -16,7 +17,7 @@ from .field_judge import FieldJudge
 from .phrases import WordControl
 from .semantic_params import SemanticParams
 from .stated import Book, stated
-from .wordings import Wordings, read_wordings
+from .wordings import read_wordings
 
 
 class Semantic(WordControl[SemanticParams]):
@@ -33,15 +34,15 @@ class Semantic(WordControl[SemanticParams]):
     Params = SemanticParams
     Labels = FieldLabels
 
-    judge = FieldJudge(Wordings(), {})
+    judge: FieldJudge | None = None
     book: Book | None = None
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
         wordings = read_wordings(find_control_folder(model.folder, model.model, self.name))
-        self.judge = FieldJudge(wordings, load_labels(FieldLabels, type(self), model).values)
+        judge = self.judge = FieldJudge(wordings, load_labels(FieldLabels, type(self), model).values)
         if isinstance(model.tokenizer, WordTokenizer):
-            self.book = Book(wordings, model.tokenizer, self.judge.known)
+            self.book = Book(wordings, model.tokenizer, judge.known)
 
     def under_not(self) -> Control[SemanticParams]:
         """Under ``not`` a value is unwanted whatever else is stated."""
@@ -55,7 +56,8 @@ class Semantic(WordControl[SemanticParams]):
 
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""
-        return joined([self.judge.verdict(params, *field, words) for field in params.fields.items()])
+        judge = attached(self.judge, self.name)
+        return joined([judge.verdict(params, *field, words) for field in params.fields.items()])
 
     @classmethod
     def from_target(cls, record: Any) -> SemanticParams:

@@ -26,7 +26,7 @@ from safetensors.numpy import save
 from dlmctl.annotators.trees import JOIN, ROOTS, Span, Tree
 from dlmctl.checkpoint.control_weights import check_control_files
 from dlmctl.control.evidence.table import AGAIN, FORMAT, Ints, read_arrays
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, brief
 from dlmctl.text.files import require_file
 
 # Shapes that are kept, the most frequent ones; the symbols of a closing bracket and of a word, those of phrases follow;
@@ -159,8 +159,7 @@ def _shapes(path: Path, _written: int) -> Shapes:
         IndexError,
         lzma.LZMAError,
     ) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(f"the shapes are damaged: {reason!r}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(f"the shapes are damaged: {brief(error)!r}.", where=str(path), remedy=AGAIN) from None
 
 
 def _restored(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Shapes:

@@ -62,7 +62,7 @@ MOST_SPANS = 4
 
 @dataclass(frozen=True)
 class SpanLabels(Labels):
-    """The labels of constituents in the training parses. See ``dlmctl.control.classifier.Labels``."""
+    """The labels of constituents in the training parses. See ``dlmctl.control.labels.Labels``."""
 
     takes = ("judge",)
     counts, counts_too = LEAVES_FILE, True

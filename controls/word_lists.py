@@ -54,6 +54,9 @@ def read_list(path: str) -> frozenset[str]:
 def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str]) -> WordTable:
     """A CSV or TSV file with a header and one row a word; of several rows for a word the first counts.
 
+    Numbers may have decimal points or commas. Commas are decimal in the whole column where one of its cells can be read
+    in no other way, as 3,5 and 0,125; else they stand between thousands, as in 4,125.
+
     Args:
         word: the column with the word.
         numbers, names: columns whose cells are numbers, and such whose cells are names.
@@ -87,6 +90,8 @@ def _list(stamp: _Stamp) -> frozenset[str]:
 @lru_cache(maxsize=8)
 def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str, ...]) -> WordTable:
     rows: dict[str, dict[str, Value]] = {}
+    cells: dict[str, dict[str, str]] = {name: {} for name in numbers}
+    lines: dict[str, int] = {}
     columns: tuple[str, ...] = ()
     for number, row in table_rows(stamp.path, []):
         if not columns and row:
@@ -94,13 +99,22 @@ def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str,
             _require_columns(stamp.path, columns, [word, *numbers, *names])
         written = str(row.get(word) or "").strip().casefold()
         if written and written not in rows:
-            where = f"{stamp.path}:{number}"
-            cells: dict[str, Value] = {name: _number(row, name, where) for name in numbers}
-            rows[written] = cells | {name: str(row.get(name) or "").strip() or None for name in names}
+            rows[written] = {name: _cell(row, name) or None for name in names}
+            lines[written] = number
+            for name in numbers:
+                cells[name][written] = _cell(row, name)
             _bounded(len(rows), stamp.path)
     if not rows:
         raise DataError("has no rows with a word.", where=str(stamp.path), remedy="It needs a header and a row a word.")
+    for name, column in cells.items():
+        decimal = any(_has_decimal_comma(cell) for cell in column.values())
+        for written, cell in column.items():
+            rows[written][name] = _number(cell, decimal, name, f"{stamp.path}:{lines[written]}")
     return WordTable(stamp.path.name, columns, rows)
+
+
+def _cell(row: Row, name: str) -> str:
+    return str(row.get(name) or "").strip()
 
 
 def _bounded(count: int, path: Path) -> None:
@@ -117,21 +131,29 @@ def _require_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) 
             raise RecipeError(f"{path.name} has no column {name!r}.", where="lexicon", remedy=remedy)
 
 
-def _number(row: Row, name: str, where: str) -> float | None:
-    """The number in a cell, with a decimal point or comma; None where it is empty.
+def _has_decimal_comma(cell: str) -> bool:
+    """Whether the comma of a cell cannot stand between thousands."""
+    thousands = _THOUSANDS.fullmatch(cell) and not cell.startswith(("0", "-0", "+0"))
+    return not thousands and _DECIMAL_COMMA.fullmatch(cell) is not None
+
+
+def _number(cell: str, decimal: bool, name: str, where: str) -> float | None:
+    """The number in a cell of a column; None where it is empty.
+
+    Args:
+        decimal: whether commas of the column are decimal.
 
     Raises:
         DataError: something else stands there.
     """
-    cell = str(row.get(name) or "").strip()
     if cell.casefold() in _MISSING:
         return None
-    if _THOUSANDS.fullmatch(cell) and not cell.startswith(("0", "-0", "+0")):
-        cell = cell.replace(",", "")
-    elif _DECIMAL_COMMA.fullmatch(cell):
-        cell = cell.replace(",", ".")
+    if decimal and _DECIMAL_COMMA.fullmatch(cell):
+        plain = cell.replace(",", ".")
+    else:
+        plain = cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell
     try:
-        found = float(cell)
+        found = float(plain)
     except ValueError:
         remedy = "Names are given as a list: `level: [A1, A2]`."
         raise DataError(f"{cell[:40]!r} in the column {name!r} is no number.", where=where, remedy=remedy) from None

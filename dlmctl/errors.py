@@ -69,7 +69,8 @@ def first_fault(error: ValidationError) -> str:
     """The first thing that pydantic found, as a sentence with its place."""
     first = error.errors()[0]
     place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    return readable(f"{place}: {what}." if place else f"{what}.")
+    ending = "" if what[-1:] in (".", "?") else "."  # sentences of ours may end with a hint
+    return readable(f"{place}: {what}{ending}" if place else f"{what}{ending}")
 
 
 def brief(error: BaseException) -> str:
@@ -79,8 +80,11 @@ def brief(error: BaseException) -> str:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself when nothing is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5) if len(word) <= MOST_NAME else []
+    """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself when nothing is close; letters may be
+    upper or lower case."""
+    folded = {name.lower(): name for name in reversed(known)}
+    found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.5) if len(word) <= MOST_NAME else []
+    close = [folded[one] for one in found]
     listed = known if len(known) <= 20 else [*known[:20], "..."]
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(listed)}."
 

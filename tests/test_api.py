@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dlmctl
@@ -195,6 +196,36 @@ def test_a_wrong_argument_is_one_message(model, arguments, said):
     with pytest.raises(UserError) as caught:
         model.generate(**arguments)
     assert all(part in str(caught.value) for part in said.split(" .* "))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"samples": -1},
+        {"preset": "x"},
+        {"control": "pos"},
+        {"batch_size": 0},
+        {"sampler": {"stepz": 1}},
+        {"until": {"satisfied": "most"}},
+        {"quota": {"attempts": 0}},
+        {"trace": -1},
+        {"rank_by": "mbs"},
+    ],
+    ids=str,
+)
+def test_a_stream_says_so_at_once(model, arguments):
+    with pytest.raises(UserError):
+        model.stream(**arguments)
+    with pytest.raises(TypeError, match="smaples"):
+        model.stream(smaples=3)
+
+
+def test_samples_may_be_numbers_of_numpy(model):
+    for some in (np.array([1, 3]), [np.int64(1), np.int32(3)]):
+        assert [one.index for one in model.generate(samples=some, sampler=QUICK, trace=np.array([3]))] == [1, 3]
+    for none in (np.array([0.5]), np.array(1.5), np.array([[1]])):
+        with pytest.raises(UserError, match="samples: must be a whole number"):
+            model.generate(samples=none)
 
 
 def test_a_dict_of_settings_lies_over_the_preset_and_a_criterion_may_stand_alone(model):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.errors import UserError
 from dlmctl.generation import bulk
@@ -188,7 +189,6 @@ def test_other_weights_of_a_control_in_use_are_refused_and_named(model_folder, t
 
 
 def test_what_a_run_follows_from(model_folder, tmp_path, monkeypatch):
-    from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.generation import identity
 
     folder = shutil.copytree(model_folder, tmp_path / "model")
@@ -220,6 +220,44 @@ def test_a_run_of_new_texts_follows_from_the_training_text(model_folder, tmp_pat
         assert "training_texts" not in identity(recipe_for(folder), model)
     assert found[0] is None
     assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_files_that_a_control_reads_are_those_of_the_run(model_folder, tmp_path, nested):
+    words, norms = tmp_path / "words.txt", tmp_path / "norms.csv"
+    words.write_text("bread\nbridge\n")
+    norms.write_text("word,age\nbread,3\nriver,4\n")
+    listed, table = {"lexicon": {"file": str(words)}}, {"lexicon": [{"table": str(norms), "age": [1, 9]}]}
+    entries = [{"any": [listed, {"not": table}]}] if nested else [listed, table]
+    recipe = recipe_for(model_folder, samples=1, controls=entries)
+    generate_shards(recipe, tmp_path / "run")
+    assert generate_shards(recipe, tmp_path / "run").drawn == 0
+    for file in (words, norms):
+        before = file.read_text()
+        file.write_text(f"{before}old,5\n")
+        with pytest.raises(UserError, match=rf"files\.\S*{file.name} was \S+ and is"):
+            generate_shards(recipe, tmp_path / "run")
+        file.write_text(before)
+
+
+def test_folders_that_a_control_reads_are_those_of_the_run(tmp_path):
+    from controls import Classifier
+    from dlmctl.generation.identity import files_of, identity
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"1")
+    written = Recipe(controls=[{"classifier": {"label": "good", "model": str(folder)}}])
+    made = Recipe(controls=[~Classifier("good", huggingface=str(folder))])
+    hub = Recipe(controls=[{"classifier": {"label": str(folder), "model": "user/model"}}])
+    assert files_of(written) == files_of(made) == {str(folder): folder}
+    assert files_of(hub) == {}
+    model = from_pretrained("e2e")
+    before = identity(written, model)["files"]
+    (folder / "checkpoint-1").mkdir()
+    assert identity(written, model)["files"] == before
+    (folder / "tokenizer.json").write_text("{}")
+    assert identity(written, model)["files"] != before
 
 
 def test_a_damaged_manifest_does_not_cost_the_shards(model_folder, tmp_path):

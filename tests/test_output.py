@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -92,6 +93,34 @@ def test_targets_that_cannot_be_written_are_found_before(tmp_path, name, said):
 def test_columns_of_a_table_stand_in_its_order_where_rows_have_some_of_them_only():
     rows = [{"columns": columns, "checks": {}} for columns in ({"a": "1", "d": "2"}, {"b": "3", "c": "4", "d": "5"})]
     assert list(Columns.of(rows).targets) == ["a", "b", "c", "d"]
+
+
+def test_every_column_of_a_table_has_a_name_of_its_own_and_stays_where_it_is_empty(tmp_path):
+    row = {"text": "a", "target_text": "b", "target_target_text": "c", "row": "d"}
+    (target,) = table_of([row]).rows([0])
+    one = Sample(0, ["x"], "x", {}, np.zeros((1, 2)), target=target)
+    write(Generation([one], 1.0, columns=[*row, "note"]), tmp_path / "out.tsv")
+    (found,) = csv.DictReader((tmp_path / "out.tsv").open(newline="", encoding="utf-8"), delimiter="\t")
+    renamed = ["target_target_target_text", "target_text", "target_target_text", "target_row", "note"]
+    assert list(found)[2:7] == renamed
+    assert [found[name] for name in renamed] == [*"abcd", ""]
+
+
+def test_cells_with_quotes_tabs_and_line_breaks_are_read_again_from_tab_separated_values(tmp_path):
+    cells = ['a "b" c', "two\nlines", "a\ttab", '"', '"in\n\n\tall"', "plain"]
+    rows = table_of([{"note": cell, "last": cell} for cell in cells]).rows(range(len(cells)))
+    samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=row) for at, row in enumerate(rows)]
+    write(Generation(samples, 1.0), tmp_path / "out.tsv")
+    again = open_table(str(tmp_path / "out.tsv")).rows(range(len(cells)))
+    assert [(row.cells["note"], row.cells["last"], row.cells["text"]) for row in again] == [(c, c, "x") for c in cells]
+
+
+def test_arrays_of_targets_have_the_numbers_of_their_rows(tmp_path):
+    rows = table_of([{"a": 1}, {"a": 2}]).rows([0, 1])
+    samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=rows[at // 2]) for at in range(4)]
+    write(Generation(samples, 1.0), tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        assert file["rows"].tolist() == [1, 1, 2, 2]
 
 
 def test_numbers_of_a_table_are_numbers_again_and_its_text_stays_as_it_is(tmp_path):

@@ -84,6 +84,14 @@ def test_a_repaired_text_is_taken_where_it_is_better(masked) -> None:
     assert {tuple(sample.words[2:]) for sample in mended} <= drafts
 
 
+def test_blame_outside_of_a_text_is_no_place_to_repair(masked, monkeypatch) -> None:
+    monkeypatch.setattr(
+        First, "check_many", lambda self, params, texts: [Check(0.0, False, "", (99, -5)) for _ in texts]
+    )
+    found = generate(First("x"), model=masked, samples=2, until={"max_rounds": 2, "repair": True}, device="cpu")
+    assert [sample.rounds for sample in found] == [2, 2]
+
+
 def test_what_blames_no_word_is_drawn_anew(masked) -> None:
     control = First("no such word", blames=False)
     generate(control, model=masked, samples=4, until={"max_rounds": 2, "repair": True}, sampler={"steps": None})

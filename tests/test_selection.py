@@ -40,6 +40,8 @@ class Shortish(Control):
         ("any", {"a": BAD}, False),
         (0.7, {"a": GOOD, "b": BAD}, True),
         (0.71, {"a": GOOD, "b": BAD}, False),
+        (0.95, {"a": Check(0.22, True, "")}, True),  # what passes is whole, however sure its judge is
+        (0.95, {"a": Check(0.22, True, ""), "b": BAD}, False),
         ("all", {}, True),
         ("any", {}, True),
     ],

@@ -6,6 +6,7 @@ import csv
 import json
 import pickle
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -57,6 +58,17 @@ def rows_of(table):
         ("a.csv", '\ufeffa,b\r\n1,"x\ny"\r\n,\r\n 2 ,\r\n', [{"a": "1", "b": "x\ny"}, {"a": "2"}]),
         ("a.csv", "a;b;;\n1;2;;\n", [{"a": "1", "b": "2"}]),
         ("a.tsv", "a\tb\n1\tx, y\n", [{"a": "1", "b": "x, y"}]),
+        ("a.tsv", 'a\tb\tc\n1\t2\t"x\ny"\n', [{"a": "1", "b": "2", "c": "x\ny"}]),
+        ("a.tsv", 'a\tb\n"x\n\n""y"""\t1\n2\t3\n', [{"a": 'x\n\n"y"', "b": "1"}, {"a": "2", "b": "3"}]),
+        ("a.tsv", 'a\tb\n"x\ty"\t1\n', [{"a": "x\ty", "b": "1"}]),
+        ("a.tsv", 'a\tb\tc\n"x\ny"\tm\t"p\nq"\n', [{"a": "x\ny", "b": "m", "c": "p\nq"}]),
+        ("a.tsv", 'a\tb\n1\t"Go\n2\tnow"\n"3"\n', [{"a": "1", "b": '"Go'}, {"a": "2", "b": 'now"'}, {"a": '"3"'}]),
+        ("a.tsv", 'a\tb\n1\t"Go\n2\n3\tx\n', [{"a": "1", "b": '"Go'}, {"a": "2"}, {"a": "3", "b": "x"}]),
+        ("a.tsv", 'a\tb\n"x\ty\n', [{"a": '"x', "b": "y"}]),
+        ("a.tsv", 'a\n"One.\nTwo."\n', [{"a": '"One.'}, {"a": 'Two."'}]),
+        ("a.csv", '"a, or b";n\nx;1\n', [{"a, or b": "x", "n": "1"}]),
+        ("a.csv", "sep=;\r\na,b;n\r\nx;1\r\n", [{"a,b": "x", "n": "1"}]),
+        ("a.csv", "sep=\t\na,b\tn\nx\t1\n", [{"a,b": "x", "n": "1"}]),
         ("a.jsonl", '{"a": 1, "b": [2]}\n\n{"b": null, "c": true}\n', [{"a": 1, "b": [2]}, {"c": True}]),
         ("a.txt", "One ___ .\n\nTwo ___ .\n", [{"line": "One ___ ."}, {"line": "Two ___ ."}]),
     ],
@@ -72,6 +84,10 @@ def test_tables_of_every_kind_are_read(tmp_path, name, text, rows):
     ("name", "raw", "said"),
     [
         ("a.csv", b"a,b\n1,2,3\n", ":2: the row has more cells than there are columns: '3' is in none."),
+        ("a.tsv", b"a\tb\n1\t2\t3\n", "'3' is in none. A cell with a tab in it goes in double quotes."),
+        ("a.csv", b",a\n0,x\n", ":2: the header gives the column of '0' no name. Name it, or leave it out, as pandas"),
+        ("a.csv", b",a,\n0,x,\n", "the column of '0' no name"),
+        ("a.csv", b'sep=,\na\n"x\n', ":3: is not CSV"),
         ("a.csv", b"a,a\n1,2\n", ":1: has the column 'a' twice."),
         ("a.csv", b"a\nx\n\xff\n", ":3: is not UTF-8 (byte 0xff)."),
         ("a.csv", b'a\n"x\n', ":2: is not CSV"),
@@ -153,6 +169,8 @@ def test_a_row_that_cannot_be_met_is_reported_and_stops_no_other(here, model_fol
     result = run_recipe(recipe, origin=origin)
     assert [one.passed for one in result[::2]] == [True, False, False, False, True]
     whys = [one.unmet for one in result[::2] if one.unmet]
+    assert repr(result).splitlines()[2] == f"(no text: {whys[0]})"
+    assert f"({whys[1]})".replace("'", "&#x27;") in result._repr_html_()
     assert whys[0].startswith("t.csv:3: column 'word': contains: ")
     assert whys[1] == "t.csv:4: column 'n': controls.0.length.words: input should be a valid integer, not 'four'."
     assert whys[2].startswith("t.csv:5: ")
@@ -171,7 +189,7 @@ def test_shards_of_a_table_are_what_one_run_gives_and_other_tables_are_refused(h
     assert list(run.records()) == whole
     for changed, said in [
         (recipe.model_copy(update={"samples": 3}), "samples_a_row was 2 and is 3"),
-        (None, "targets was"),
+        (None, "other settings: the table of targets has changed"),
     ]:
         if changed is None:
             (here / "t.csv").write_text("word;n;off\nbread;4;\n")
@@ -318,6 +336,8 @@ def test_a_stream_yields_what_a_run_gives(model_folder):
     whole = model.generate(Contains("bread") & Length(5), samples=5, **settings)
     some = model.stream(Contains("bread") & Length(5), samples=5, batch_size=2, **settings)
     assert [(one.index, one.text) for one in some] == [(one.index, one.text) for one in whole]
+    traced = model.stream(samples=6, batch_size=2, trace=3, **settings)
+    assert [one.index for one in traced if one.trace is not None] == [0, 1, 2]
     endless = model.stream(batch_size=2, **settings)
     assert [next(endless).index for _ in range(5)] == list(range(5))
 
@@ -333,7 +353,7 @@ def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_fo
     assert "t.csv:3: column 'word': contains: " in said
     with (here / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[:7] == ["index", "row", "word", "n", "target_text", "text", "passed"]
+    assert list(rows[0])[:8] == ["index", "row", "word", "n", "off", "target_text", "text", "passed"]
     assert (rows[0]["word"], rows[0]["target_text"], rows[0]["contains_passed"], rows[0]["row"]) == (
         "bread",
         "mine",
@@ -344,6 +364,14 @@ def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_fo
     assert command("generate", "-r", "r.yaml", "--strict", "--out", "strict.csv")[0] == 2
     code, _, _ = command("generate", "-r", "r.yaml", "--out", "out.txt")
     assert len((here / "out.txt").read_text("utf-8").splitlines()) == 2
+    code, said, _ = command("generate", "-r", "r.yaml", "--out", "out.txt", "--force")
+    assert "texts saved in out.txt; 2 of 4 have no line there" in said
+    command("generate", "-r", "r.yaml", "--out", "out.npz")
+    with np.load(here / "out.npz") as file:
+        assert file["rows"].tolist() == [1, 1, 2, 2]
+    code, _, said = command("generate", "-r", "r.yaml", "--out", "t.csv", "--force")
+    assert (code, (here / "t.csv").read_text()) == (2, table)
+    assert "t.csv: holds the targets of this run. Name another file." in said
 
 
 def test_strict_exits_with_1_where_a_text_fails(here, model_folder):

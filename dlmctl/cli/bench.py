@@ -33,7 +33,8 @@ def bench(
     if json:
         import json as encoder
 
-        typer.echo(encoder.dumps([{**row._asdict(), "times_paper": against_paper(rows, row)} for row in rows], indent=2))
+        found = [{**row._asdict(), "times_paper": against_paper(rows, row)} for row in rows]
+        typer.echo(encoder.dumps(found, indent=2))
     else:
         heads = ("text", "preset", "s a sample", "times paper", "success", "lm-score")
         print_table(heads, [_cells(row, against_paper(rows, row)) for row in rows], texts=2, section=len(PRESETS))

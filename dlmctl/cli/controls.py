@@ -130,12 +130,22 @@ def _print_plugin(plugin: Plugin, model: str | None) -> None:
             line("\t".join(row))
     line()
     line("In a recipe", "bold")
-    code(plugin.recipe_example(model or "e2e"), "yaml")
+    shown = model or _able(plugin)
+    code(plugin.recipe_example(shown), "yaml")
     line()
     line("In Python", "bold")
-    code(plugin.python_example(model or "e2e"), "python")
+    code(plugin.python_example(shown), "python")
     for text, style in _values(plugin, model):
         line(text, style)
+
+
+def _able(plugin: Plugin) -> str:
+    """The default model, unless only another bundled one has the weights that the control needs."""
+    from dlmctl.checkpoint.bundled import bundled_names
+    from dlmctl.recipe.recipe import DEFAULT_MODEL
+
+    known = [DEFAULT_MODEL, *bundled_names("models")]
+    return next((name for name in known if plugin.weights(name) != "missing"), DEFAULT_MODEL)
 
 
 def _parameter_rows(plugin: Plugin) -> list[tuple[str, str, str, str, str]]:

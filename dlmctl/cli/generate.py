@@ -17,7 +17,6 @@ from dlmctl.cli.options import (
     PartOption,
     Preset,
     Prompt,
-    Quiet,
     QuotaFlag,
     Sampler,
     Samples,
@@ -72,6 +71,13 @@ Trace = Annotated[
     ),
 ]
 
+QuietTexts = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="No progress, no table: the texts alone, one a line; nothing at all with --out."
+    ),
+]
+
 
 def generate(
     recipe: RecipeOption = None,
@@ -101,7 +107,7 @@ def generate(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show the words as they settle, in a terminal; not with --out.")
     ] = False,
-    quiet: Quiet = False,
+    quiet: QuietTexts = False,
     json: Json = False,
 ) -> None:
     """Generate texts that satisfy a recipe, or free texts where none is given."""
@@ -137,11 +143,10 @@ def _read(
     """The recipe that a command line asks for, and where it stands."""
     with importing():
         from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
-        from dlmctl.recipe.yaml_file import COMMAND_LINE
 
         if recipe is not None:
             return load_recipe(recipe, given, controls=controls)
-        return read_recipe(free_recipe(model), COMMAND_LINE, given, controls=controls)
+        return read_recipe(free_recipe(model), "command line", given, controls=controls)
 
 
 class Cut(NamedTuple):
@@ -203,7 +208,7 @@ def _to_screen(recipe: Recipe, origin: SettingsFile, shown: Shown) -> None:
     """Draw and print."""
     from dlmctl.cli.render_texts import print_generation
     from dlmctl.cli.watch import drawing
-    from dlmctl.generation.output import as_json
+    from dlmctl.generation.output import as_json, as_lines
     from dlmctl.generation.run import run_recipe
 
     counted = recipe.targets is not None or recipe.quota is not None
@@ -216,7 +221,10 @@ def _to_screen(recipe: Recipe, origin: SettingsFile, shown: Shown) -> None:
         write_report(of_run(result, recipe.model_dump()), shown.report)
     if shown.json:
         typer.echo(as_json(result, recipe))
-    elif not shown.quiet:
+    elif shown.quiet:
+        for line in as_lines(result.to_dicts(), ".txt"):
+            typer.echo(line, nl=False)
+    else:
         print_generation(result)
     _end(all(sample.passed for sample in result), strict=shown.strict)
 

@@ -126,7 +126,8 @@ def print_outcome(outcome: Outcome) -> None:
     if outcome.tally.problems:
         totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
     console = Console()
-    console.print(f"texts saved in {outcome.place}", highlight=False, markup=False, soft_wrap=True)
+    without = f"; {outcome.left_out} of {outcome.tally.rows} have no line there" if outcome.left_out else ""
+    console.print(f"texts saved in {outcome.place}{without}", highlight=False, markup=False, soft_wrap=True)
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
     tell_unmet(outcome.tally)
@@ -165,7 +166,7 @@ def drawn_in(rows: int, drawn: int, seconds: float) -> str:
     """How many texts there are, how many of them were drawn now, and how fast."""
     now = "" if drawn == rows else f", {drawn} of them now"
     speed = f" in {seconds:.1f} s ({drawn / max(seconds, 1e-9):.1f} a second)" if drawn else ""
-    return f"{rows} texts{now}{speed}"
+    return f"{rows} {'text' if rows == 1 else 'texts'}{now}{speed}"
 
 
 def print_matched(found: MatchedSets) -> None:

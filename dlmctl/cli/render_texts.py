@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dlmctl.cli.render import drawn_in, tell_unmet
+from dlmctl.generation.page.notebook import verdict
+from dlmctl.text.tokenizer import END
 
 if TYPE_CHECKING:
+    from dlmctl.control.check import Check
     from dlmctl.generation.results import Generation, Sample
+
+# Columns of a terminal that a text is to have at least, and those that a table puts between two of its own.
+LEAST_TEXT, BETWEEN = 30, 3
 
 
 def print_generation(result: Generation) -> None:
@@ -23,7 +32,7 @@ def print_generation(result: Generation) -> None:
 
     console = Console()
     if console.is_terminal:
-        console.print(_table(result))
+        console.print(_table(result, console.width))
     else:
         for sample in result:
             if sample.unmet is None:
@@ -52,30 +61,52 @@ def _fluency(sample: Sample) -> dict[str, str]:
     if sample.fluency is None:
         return {}
     found = sample.fluency
-    accepted = {} if found.acceptability is None else {"accepted": f"{found.acceptability:.2f}"}
-    return {"lm-score": f"{found.lm_score:.2f}", "worst": f"{found.worst_word} {found.worst_nats:.1f}", **accepted}
+    word = "(end of text)" if found.worst_word == END else found.worst_word
+    read = {} if found.acceptability is None else {"acceptability": f"{found.acceptability:.2f}"}
+    return {"lm-score": f"{found.lm_score:.2f}", "worst": f"{word} {found.worst_nats:.1f}", **read}
 
 
-def _table(result: Generation) -> Table:
+def _table(result: Generation, width: int) -> Table:
+    """A column for each figure; where the terminal has no room for these, they stand in a line under each text.
+
+    Args:
+        width: columns of the terminal.
+    """
     shown = [sample for sample in result if sample.unmet is None]
-    names = list(dict.fromkeys(name for sample in shown for name in sample.checks))
-    scored = list(dict.fromkeys(name for sample in shown for name in _fluency(sample)))
+    numbers = [sample.index if sample.target is None else sample.target.number for sample in shown]
+    figures = [_told(sample) for sample in shown]
+    names = [*dict.fromkeys(name for sample in shown for name in sample.checks)]
+    names += dict.fromkeys(name for told in figures for name in told if name not in names)
     rows = any(sample.target is not None for sample in shown)
-    table = Table(show_lines=False, pad_edge=False)
-    table.add_column("row" if rows else "", justify="right", style="dim")
+    longest = max((cell_len(sample.text) for sample in shown), default=0)
+    narrow = _room(numbers, names, figures, width) < min(LEAST_TEXT, longest)
+    table = Table(show_lines=narrow, pad_edge=False)
+    table.add_column("row" if rows else "", justify="right", style="dim", no_wrap=True)
     table.add_column("text", overflow="fold", ratio=1)
-    for name in [*names, *scored]:
+    if narrow:
+        for number, sample, told in zip(numbers, shown, figures, strict=True):
+            below = Text.assemble("  ").join(Text.assemble((f"{name} ", "dim"), said) for name, said in told.items())
+            table.add_row(str(number), Text("\n").join([Text(sample.text), *[below] * bool(told)]))
+        return table
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for sample in shown:
-        number = sample.index if sample.target is None else sample.target.number
-        marks = [_mark(sample, name) for name in names]
-        figures = [escape(_fluency(sample).get(name, "")) for name in scored]
-        table.add_row(str(number), escape(sample.text), *marks, *figures)
+    for number, sample, told in zip(numbers, shown, figures, strict=True):
+        table.add_row(str(number), escape(sample.text), *(told.get(name, Text()) for name in names))
     return table
 
 
-def _mark(sample: Sample, name: str) -> str:
-    check = sample.checks.get(name)
-    if check is None:
-        return ""
-    return f"[green]{check.score:.0%} pass[/]" if check.passed else f"[red]{check.score:.0%} fail[/]"
+def _told(sample: Sample) -> dict[str, Text]:
+    """The verdict of each control and the figures of fluency, by name."""
+    marks = {name: _mark(check) for name, check in sample.checks.items()}
+    return {**marks, **{name: Text(said) for name, said in _fluency(sample).items()}}
+
+
+def _mark(check: Check) -> Text:
+    return Text(verdict(check), "green" if check.passed else "red")
+
+
+def _room(numbers: Sequence[int], names: Sequence[str], figures: Sequence[Mapping[str, Text]], width: int) -> int:
+    """What is left to the text beside a column for each figure."""
+    taken = [max(3, *(len(str(number)) for number in numbers))] if numbers else [3]
+    taken += [max(cell_len(name), *(told[name].cell_len for told in figures if name in told)) for name in names]
+    return width - sum(taken) - BETWEEN * (len(taken) + 1)

@@ -38,4 +38,4 @@ def report(
     page = out or (results / "report.html" if results.is_dir() else results.with_suffix(".html"))
     check_page(page, force=force)
     rows = write_report(found, page)
-    typer.echo(f"{rows} texts shown in {page}")
+    typer.echo(f"{rows} {'text' if rows == 1 else 'texts'} shown in {page}")

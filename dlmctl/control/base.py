@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from dlmctl.control.check import Check, is_range, joined, numbered, settled, turned_round
-from dlmctl.control.class_faults import params_of
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
+from dlmctl.control import given
+from dlmctl.control.check import Check, joined, settled, turned_round
+from dlmctl.control.prepared import Lacking, Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
 
@@ -54,13 +54,18 @@ class Control(Generic[P]):
     places: Mapping[int, int] = {}
 
     def __init__(self, *first: Any, **params: Any) -> None:
-        self.sets: tuple[P, ...] = (cast("P", params_of(type(self), first, params)),)
+        self.sets: tuple[P, ...] = (cast("P", given.params_from(type(self), first, params)),)
 
     @classmethod
-    def each(cls, params: Sequence[P]) -> Control[P]:
-        """One control whose sample i has ``params[i]``; they are dealt out in turn where there are more samples."""
-        made = cls(**params[0].model_dump(exclude_unset=True))
-        made.sets = tuple(params)
+    def each(cls, params: Sequence[P | Mapping[str, Any]]) -> Control[P]:
+        """One control whose sample i has ``params[i]``; they are dealt out in turn where there are more samples.
+
+        Raises:
+            UserError: there are none, or a mapping does not validate.
+        """
+        sets = given.sets_from(cls, params)
+        made = cls(**sets[0].model_dump(exclude_unset=True))
+        made.sets = cast("tuple[P, ...]", sets)
         return made
 
     # What an author gives: each for one text and its parameters.
@@ -91,7 +96,7 @@ class Control(Generic[P]):
 
     def check(self, params: P, words: Sequence[str]) -> Check:
         """The verdict on a finished text, given as words."""
-        raise NotImplementedError
+        raise Lacking
 
     def check_many(self, params: Sequence[P], texts: Sequence[Sequence[str]]) -> list[Check]:
         """``check`` of several texts, for judges that are quicker with many at once."""
@@ -141,15 +146,12 @@ class Control(Generic[P]):
             UserError: the control's code fails, or gives something else.
         """
         found = self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
-        if found is not None and not is_range(found):
-            what = f"word_range must give two whole numbers or None, and gave {str(found)[:80]}."
-            raise UserError(what, where=self._whose())
-        return found
+        return self._sound(found, given.range_fault(found))
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
         """The ``lengths`` of a sample; None to go by the model's own numbers. Raises as ``range_of``."""
         found = self._asked("lengths", lambda: [float(one) for one in self.lengths(self.dealt(sample), most)])
-        return found if any(found) else None
+        return self._sound(found, given.lengths_fault(found)) if any(found) else None
 
     def load_from(self, model: Pretrained) -> None:
         """``attach``, of which a fault of the author's code is a UserError too."""
@@ -163,9 +165,7 @@ class Control(Generic[P]):
         """
         own = replace(batch, params=[self.dealt(draw.sample) for draw in batch.draws])
         found = self._asked("prepare", lambda: self.prepare(own))
-        if not isinstance(found, Prepared):
-            raise UserError(f"prepare must return a Prepared, not {type(found).__name__}.", where=self._whose())
-        return found
+        return self._sound(found, given.prepared_fault(found, own))
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
         """The verdict on the text of each sample.
@@ -174,15 +174,10 @@ class Control(Generic[P]):
             UserError: the control's check fails, or gives something else than a ``Check`` with a score from 0 to 1.
         """
         params = [self.dealt(sample) for sample in samples]
-        given = self._asked("check", lambda: list(self.check_many(params, texts)))
-        if len(given) != len(texts):
-            raise UserError(f"check_many gave {len(given)} verdicts for {len(texts)} texts.", where=self._whose())
-        found = self._asked("check", lambda: [settled(check) for check in given])
-        if None in found:
-            gave = str(given[found.index(None)])[:80]
-            what = f"check must give a Check with a score from 0 to 1, and True or False as passed, and gave {gave}."
-            raise UserError(what, where=self._whose())
-        return cast("list[Check]", found)
+        judged = self._asked("check", lambda: list(self.check_many(params, texts)))
+        self._sound(judged, given.check_many_fault(judged, texts))
+        found = self._asked("check", lambda: [settled(one, len(text)) for one, text in zip(judged, texts, strict=True)])
+        return cast("list[Check]", self._sound(found, given.verdicts_fault(found, judged)))
 
     def loose(self) -> Control[P]:
         """What ``not`` turns round.
@@ -196,14 +191,24 @@ class Control(Generic[P]):
         return found
 
     def __call__(self, words: Sequence[str]) -> Check:
-        """The verdict on one text, given as words, by the first set of parameters."""
-        return self.verdicts([0], [words])[0]
+        """The verdict on one text, given as words, by the first set of parameters.
+
+        Raises:
+            UserError: as ``verdicts``, or the text is not split into words.
+        """
+        return self.verdicts([0], [given.words_from(self.name, words)])[0]
 
     def _whose(self) -> str:
         return f"control {self.name!r} ({type(self).__module__})"
 
     def _asked(self, member: str, call: Callable[[], T]) -> T:
         return asked(member, call, lambda what: UserError(what, where=self._whose()), f"has no {member}.")
+
+    def _sound(self, found: T, fault: str | None) -> T:
+        """What the author's code gave, unless there is a fault in it."""
+        if fault is not None:
+            raise UserError(fault, where=self._whose())
+        return found
 
     # How controls combine.
 
@@ -217,9 +222,13 @@ class Control(Generic[P]):
         return self.parts[0] if isinstance(self, Not) else Not(self)
 
     def __mul__(self, weight: float) -> Control[P]:
-        """``0.5 * control``: the same control with its weight scaled."""
+        """``0.5 * control``: the same control with its weight scaled.
+
+        Raises:
+            UserError: it is no number from 0 to 1e6.
+        """
         scaled = copy.copy(self)
-        scaled.weight = self.weight * weight
+        scaled.weight = self.weight * given.weight_from(self.name, weight)
         return scaled
 
     __rmul__ = __mul__
@@ -232,7 +241,7 @@ class Composite(Control[ControlParams]):
     """Base of the combinations: passes every call on to its ``parts``.
 
     Raises:
-        UserError: a part is no control.
+        UserError: there are no parts, or one is no control.
     """
 
     Params = ControlParams
@@ -240,6 +249,8 @@ class Composite(Control[ControlParams]):
     def __init__(self, parts: Sequence[Control[Any]]) -> None:
         super().__init__()
         self.parts = list(parts)
+        if not self.parts:
+            raise UserError("needs controls inside.", where=f"control {self.name!r}")
         for part in self.parts:
             if not isinstance(part, Control):
                 raise UserError(f"{part!r} is not a control.", remedy='A control is an object such as Contains("pub").')
@@ -336,15 +347,3 @@ def ready_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
     """The controls that are all to hold, laid out for a batch."""
     weight = control.weight if isinstance(control, All) else 1.0
     return All([weight * part for part in parts_of(control)]).ready(batch)
-
-
-def check_all(
-    control: Control[Any] | None, samples: Sequence[int], texts: Sequence[Sequence[str]]
-) -> list[dict[str, Check]]:
-    """The verdicts on the text of each sample by control label; a composition of all reports each of its parts."""
-    if control is None:
-        return [{} for _ in texts]
-    parts = parts_of(control)
-    labels = numbered([part.name for part in parts])
-    verdicts = {label: part.verdicts(samples, texts) for label, part in zip(labels, parts, strict=True)}
-    return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(texts))]

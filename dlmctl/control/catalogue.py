@@ -57,8 +57,8 @@ class Plugin:
 
     @property
     def description(self) -> str:
-        """The docstring of the class, empty if it has none."""
-        return inspect.cleandoc(self.kind.__doc__ or "")
+        """The docstring of the class, empty if it has none; code stands between single backticks."""
+        return inspect.cleandoc(self.kind.__doc__ or "").replace("``", "`")
 
     @property
     def summary(self) -> str:
@@ -89,7 +89,7 @@ class Plugin:
         if not self.trainable:
             return ["none needed: it has no classifier to train"]
         known = f"{self.weights(model)} for the model {model}" if model else "of each model its own (ask with --model)"
-        command = f"dlmctl train control {self.name} --model {model or 'e2e'} --data DATA --out runs/{self.name}"
+        command = f"dlmctl train control {self.name} --model {model or 'MODEL'} --data DATA --out runs/{self.name}"
         return [known, f"Train them with: {command}", "DATA is a data set made by `dlmctl data prepare`."]
 
     def schema(self, ref_template: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:

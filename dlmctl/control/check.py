@@ -43,7 +43,8 @@ class Check(NamedTuple):
         score: in [0, 1].
         why: the reason in a few words.
         where: the words at fault, counted from 0, where single words can be named.
-        marks: what the judge saw, word by word or span by span; see ``seen``.
+        marks: what the judge saw, word by word or span by span; see ``seen``. Places outside of the text are left out,
+            here and of ``where``.
     """
 
     score: float
@@ -72,16 +73,23 @@ class Check(NamedTuple):
         }
 
 
-def settled(found: Any) -> Check | None:
-    """A verdict in Python's own numbers, which can be written as JSON; None for what is none."""
+def settled(found: Any, length: int) -> Check | None:
+    """A verdict in Python's own numbers, which can be written as JSON, on a text of ``length`` words; None for what is
+    none. Places that the text does not have are left out."""
     if not isinstance(found, Check) or not isinstance(found.score, Real) or not 0 <= found.score <= 1:
         return None
     if found.passed not in (True, False):  # NumPy's truth values are equal to these, and no instances of bool
         return None
     if not all(isinstance(mark, Mark) and (mark.start is None) == (mark.end is None) for mark in found.marks):
         return None
-    where, marks = tuple(int(place) for place in found.where), tuple(map(_plain, found.marks))
+    where = tuple(place for place in map(int, found.where) if 0 <= place < length)
+    marks = tuple(mark for mark in map(_plain, found.marks) if _is_inside(mark, length))
     return Check(float(found.score), bool(found.passed), str(found.why), where, marks)
+
+
+def _is_inside(mark: Mark, length: int) -> bool:
+    """Whether a mark is of words that a text has, or of what it lacks."""
+    return mark.start is None or mark.end is None or 0 <= mark.start <= mark.end < length
 
 
 def _plain(mark: Mark) -> Mark:
@@ -116,7 +124,10 @@ def joined(row: Sequence[Check]) -> Check:
 
 
 def turned_round(check: Check) -> Check:
-    """The verdict of the contrary. What was seen stays, and is at fault where the contrary does not hold."""
+    """The verdict of the contrary. What was seen stays, and is at fault where the contrary does not hold.
+
+    The score is what that of the check leaves of 1: it is low where the check fails by little, so the contrary holds.
+    """
     passed = not check.passed
     marks = tuple(mark._replace(met=passed, wanted="") for mark in check.seen if mark.start is not None)
-    return Check(1 - check.score, passed, f"not: {check.why}", marks=marks)
+    return Check(round(1 - check.score, 6), passed, f"not: {check.why}", marks=marks)

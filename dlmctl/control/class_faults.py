@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from dlmctl.control.shorthand import by_name
 from dlmctl.errors import UserError
 
 # What stands where a control's name stands in a recipe, and so cannot be one.
@@ -32,15 +30,14 @@ def params_fault(kind: type) -> str | None:
     return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
 
 
-def params_of(kind: type, first: Sequence[Any], given: Mapping[str, Any]) -> BaseModel:
-    """The parameters that a control of this class is made from; see ``by_name``.
+def sound(kind: type) -> tuple[str, type[BaseModel]]:
+    """The name and the parameters of a class that can be a control.
 
     Raises:
-        UserError: the class cannot be a control.
-        TypeError, ValidationError: the parameters are not those of the class.
+        UserError: it cannot.
     """
     fault = name_fault(kind) or params_fault(kind)
     if fault is not None:
         raise UserError(f"{fault}.", where=f"control class {kind.__name__} ({kind.__module__})")
-    params: type[BaseModel] = kind.Params  # type: ignore[attr-defined]
-    return params.model_validate(by_name(params, first, given))
+    found: Any = kind
+    return found.name, found.Params

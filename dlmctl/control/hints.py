@@ -7,9 +7,9 @@ what to add to the states of the frozen network for them. It costs one small enc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,6 +29,18 @@ HINTS, CONFIG = "hints", "hints.json"
 
 Features = Sequence[Sequence[str]]
 """What is wanted of each word of a text."""
+
+
+class _Loaded(NamedTuple):
+    """What was read of a control, when it was written, and the numbers of its features."""
+
+    written: int
+    network: Hints
+    numbers: dict[str, int]
+
+
+# Every batch asks for its hints anew; they are read for the first, and go when their model goes.
+_LOADED: WeakKeyDictionary[MaskedLM, dict[Path, _Loaded]] = WeakKeyDictionary()
 
 
 class Ask(NamedTuple):
@@ -65,7 +77,8 @@ def hints_for(folder: Path, batch: BatchContext[Any], texts: Sequence[Features])
 
 
 def load_hints(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]] | None:
-    """What was trained to tell a model what a control asks, and the numbers of its features; None if nothing was.
+    """What was trained to tell a model what a control asks, on the model's device, and the numbers of its features;
+    None if nothing was.
 
     Args:
         folder: of the control's weights.
@@ -74,7 +87,14 @@ def load_hints(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]] | 
         ModelError: the weights are damaged, or of another model.
     """
     path = folder / CONFIG
-    return _loaded(folder, path.stat().st_mtime_ns, model) if path.exists() else None
+    if not path.exists():
+        return None
+    loaded, written = _LOADED.setdefault(model, {}), path.stat().st_mtime_ns
+    if folder not in loaded or loaded[folder].written != written:
+        loaded[folder] = _Loaded(written, *_read(folder, model))
+    network, device = loaded[folder].network, model.embeddings.device
+    there = all(weight.device == device for weight in network.parameters())
+    return network if there else network.to(device), loaded[folder].numbers
 
 
 def fill(features: NDArray[Any], places: Features, numbers: dict[str, int]) -> None:
@@ -84,8 +104,7 @@ def fill(features: NDArray[Any], places: Features, numbers: dict[str, int]) -> N
         features[place, : len(known)] = known
 
 
-@lru_cache(maxsize=8)
-def _loaded(folder: Path, _written: int, model: MaskedLM) -> tuple[Hints, dict[str, int]]:
+def _read(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]]:
     check_control_weights(folder, model)
     try:
         config = HintsConfig.model_validate(read_object(folder / CONFIG))
@@ -94,4 +113,4 @@ def _loaded(folder: Path, _written: int, model: MaskedLM) -> tuple[Hints, dict[s
     network = Hints(config, model.config.denoiser)
     load_into(network, folder, HINTS)
     numbers = {name: at for at, name in enumerate(config.features, start=1)}
-    return network.eval().requires_grad_(False).to(model.embeddings.device), numbers
+    return network.eval().requires_grad_(False), numbers

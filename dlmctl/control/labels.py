@@ -115,7 +115,7 @@ class Labels(ABC):
         Raises:
             UserError: these labels have no such one.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no by_classifier")
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
@@ -124,7 +124,7 @@ class Labels(ABC):
         Raises:
             UserError: as ``from_data``.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} has no counted")
 
     @classmethod
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
@@ -134,13 +134,13 @@ class Labels(ABC):
             UserError: as there.
             ModelError: a file is damaged, or of another vocabulary.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} has no by_counts")
 
     @classmethod
     def beside(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Any]) -> tuple[Tensor, Sequence[float]]:
         """Where ``counts_too``: evidence ``[B, L, V]`` of what was counted, as much as helps where a classifier guides
         as well, and the share of the classifier's energy that is left of each text."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} has no beside")
 
     def asks(self, data: LabelledText) -> list[list[Ask]]:
         """What each sentence is an example of, in as many ways as any other or in none: that is what a masked model

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
 # -log p of a control that is all but satisfied; below it the negation goes on as a straight line, because -log(1 - p)
 # grows without bound.
 SMALLEST_ENERGY = 1e-5
 # Nats of a word or span asked for beyond the positions of its text, which can only be so under `any` and `not`.
 NO_ROOM = 10.0
+
+
+class Lacking(NotImplementedError):
+    """An author's class has not written a member; what is raised inside a written one is another error."""
 
 
 def asked(member: str, call: Callable[[], T], fault: Callable[[str], UserError], lacking: str) -> T:
@@ -32,7 +37,7 @@ def asked(member: str, call: Callable[[], T], fault: Callable[[str], UserError],
         return call()
     except UserError:
         raise
-    except NotImplementedError:
+    except Lacking:
         raise fault(lacking) from None
     except (Exception, SystemExit) as error:  # whatever an author's code may do
         raise fault(f"{member} failed: {first_line(error)}.") from error
@@ -72,11 +77,11 @@ class Prepared:
 
     def energy(self, state: ControlState) -> Tensor:
         """How far each text is from what is wanted: ``[B]``, in nats, lower is better, differentiable."""
-        raise NotImplementedError
+        raise Lacking
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
         """``evidence [B, L, V]`` of each word given the ``probabilities [B, L, V]`` of the others, if it ``weighs``."""
-        raise NotImplementedError
+        raise Lacking
 
     def restrict(self, logits: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` with -inf where a word is out of the question. Asked at every step."""
@@ -184,7 +189,13 @@ class Part(NamedTuple):
         return energy
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
-        return self.weight * self._asked("evidence_given", lambda: self.prepared.evidence_given(probabilities))
+        """Its evidence ``[B, L, V]`` given the other words, weighted.
+
+        Raises:
+            UserError: the control gives none, or something else.
+        """
+        found = self._asked("evidence_given", lambda: self.prepared.evidence_given(probabilities))
+        return self.weight * self._shaped("evidence_given must give numbers", found, probabilities)
 
     def restrict(self, logits: Tensor) -> Tensor:
         return self._logits("restrict", logits, lambda: self.prepared.restrict(logits))
@@ -193,11 +204,16 @@ class Part(NamedTuple):
         return self._logits("constrain", logits, lambda: self.prepared.constrain(logits, t))
 
     def _logits(self, member: str, logits: Tensor, call: Callable[[], Tensor]) -> Tensor:
-        found = self._asked(member, call)
-        if getattr(found, "shape", None) != logits.shape or not found.is_floating_point():
+        return self._shaped(f"{member} must give word logits", self._asked(member, call), logits)
+
+    def _shaped(self, wanted: str, found: Tensor, like: Tensor) -> Tensor:
+        if getattr(found, "shape", None) != like.shape or not found.is_floating_point():
             shown = list(getattr(found, "shape", [])) or type(found).__name__
-            raise self._fault(f"{member} must give word logits of the shape {list(logits.shape)}, not {shown}.")
+            raise self._fault(f"{wanted} of the shape {list(like.shape)}, not {shown}.")
         return found
+
+    def phase(self, t: float) -> Hashable:
+        return self._asked("phase", lambda: self.prepared.phase(t))
 
     def verify(self, logits: Tensor) -> None:
         self._asked("verify", lambda: self.prepared.verify(logits))
@@ -237,7 +253,7 @@ class PreparedAll(Prepared):
         return logits
 
     def phase(self, t: float) -> Hashable:
-        return tuple(part.prepared.phase(t) for part in self.parts)
+        return tuple(part.phase(t) for part in self.parts)
 
     def of_rows(self, rows: Tensor, length: int) -> PreparedAll | None:
         found = [(part, part.prepared.of_rows(rows, length)) for part in self.parts]
@@ -256,7 +272,7 @@ class PreparedAny(Prepared):
         self.parts = list(parts)
 
     def phase(self, t: float) -> Hashable:
-        return tuple(part.prepared.phase(t) for part in self.parts)
+        return tuple(part.phase(t) for part in self.parts)
 
     def energy(self, state: ControlState) -> Tensor:
         first, *others = (-part.weight * part.energy(state) for part in self.parts)
@@ -276,7 +292,7 @@ class PreparedNot(Prepared):
         self.part = part
 
     def phase(self, t: float) -> Hashable:
-        return self.part.prepared.phase(t)
+        return self.part.phase(t)
 
     def energy(self, state: ControlState) -> Tensor:
         energy = self.part.energy(state)

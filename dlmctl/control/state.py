@@ -47,7 +47,7 @@ class BatchContext(Generic[P]):
         """Rows of the batch."""
         return len(self.draws)
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
         """The word of each id of the vocabulary; nothing for START, END and PAD."""
         return ["".join(self.vocabulary.words([index])) for index in range(len(self.vocabulary))]

@@ -28,6 +28,7 @@ from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.control.word_latents import looks, word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
+from dlmctl.errors import UserError, nearest
 from dlmctl.models.numerics import widened
 from dlmctl.models.positions import PositionClassifier
 from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
@@ -83,6 +84,7 @@ class WordLabels(Labels):
         self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]
     ) -> Prepared:
         """Guidance by -log p(labels given the latent), summed over the words."""
+        _require_known(self.names, wanted)
         allowed = torch.zeros(len(batch), batch.length, len(self.classes()), dtype=torch.bool)
         places = [
             (row, place, number)
@@ -117,7 +119,12 @@ class WordLabels(Labels):
     @classmethod
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]) -> Prepared:
         """Guidance by how often each word was seen with each label between those of its neighbours, and by the model
-        itself where it reads the labels."""
+        itself where it reads the labels.
+
+        Raises:
+            UserError: a label that is wanted is none of ``names``.
+            ModelError: the file is damaged, or of another vocabulary.
+        """
         weights = WITH_TAGS if set(batch.reads) & set(cls.names) else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
         return cls._weighed(weights, folder, batch, wanted)
 
@@ -131,10 +138,18 @@ class WordLabels(Labels):
     def _weighed(
         cls, weights: tuple[float, float], folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]
     ) -> PreparedEvidence:
+        _require_known(cls.names, wanted)
         table = count_table_of(folder / TAGS_FILE, fingerprint_of(batch.vocabulary))
         tags = [[name if name in cls.names else "" for name in names] for names in wanted]
         evidence = tag_evidence(table, *weights).evidence(wanted, batch.length)
         return PreparedEvidence(evidence, list(map(len, wanted)), batch, tags)
+
+
+def _require_known(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> None:
+    """Raise UserError where a label that is wanted, or one of alternatives, is none of ``names``."""
+    choices = {choice for labels in wanted for label in labels for choice in label.split("|")}
+    for choice in sorted(choices - {ANY, *names}):
+        raise UserError(f"there is no label {choice!r}.", remedy=nearest(choice, list(names)))
 
 
 @cache

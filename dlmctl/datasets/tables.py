@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dlmctl.datasets.lines import MAX_LINE_BYTES, plain_suffix, raw_lines
+from dlmctl.datasets.lines import MAX_LINE_BYTES, Line, plain_suffix, raw_lines
+from dlmctl.datasets.tab_rows import tab_rows
 from dlmctl.errors import DataError, UserError
 
 Row = dict[Any, Any]
+# Of a header what stands in quotes, also in one that goes on in the next line.
+_IN_QUOTES = re.compile(r'"[^"]*("|$)')
+# Before the header Excel may be told what separates cells.
+_SEPARATOR = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
 
 
 def header_cells(line: str, delimiter: str = ",") -> list[str]:
@@ -25,14 +31,17 @@ def header_cells(line: str, delimiter: str = ",") -> list[str]:
 
 
 def delimiter_of(path: Path, header: str) -> str:
-    """A tab in ``.tsv`` files; else a comma, or a semicolon or tab where the header has these alone."""
+    """A tab in ``.tsv`` files; else a comma, or a semicolon or tab where the header has these alone, quotes aside."""
     if plain_suffix(path) == ".tsv":
         return "\t"
-    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
+    bare = _IN_QUOTES.sub("", header)
+    return next((mark for mark in (",", ";", "\t") if mark in bare), ",")
 
 
 def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) -> Iterator[tuple[int, Row]]:
     """Rows of a table with a header, each with the number of its last line; what is over stands under None.
+
+    Under an empty name stands the first cell that is filled in a column without one.
 
     Args:
         wanted: columns that it must have.
@@ -43,10 +52,12 @@ def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) ->
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     lines = raw_lines(path)
-    first = next(lines, None)
-    header = "" if first is None else first.text
-    delimiter = delimiter_of(path, header)
-    rows = _tab_rows(header, lines) if delimiter == "\t" else _csv_rows(path, header, lines, delimiter)
+    first = next(lines, Line(1, ""))
+    told = _SEPARATOR.fullmatch(first.text.rstrip("\r\n"))
+    if told is not None:
+        first = next(lines, Line(2, ""))
+    delimiter = told[1] if told is not None else delimiter_of(path, first.text)
+    rows = tab_rows(chain([first], lines)) if delimiter == "\t" else _csv_rows(path, first, lines, delimiter)
     names: list[str] = []
     for number, cells in rows:
         if not names:
@@ -55,6 +66,9 @@ def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) ->
         elif cells:
             row: Row = dict(zip(names, cells, strict=False))
             row |= dict.fromkeys(names[len(cells) :])
+            if "" in row:
+                nameless = (cell for name, cell in zip(names, cells, strict=False) if not name and cell.strip())
+                row[""] = next(nameless, row[""])
             if len(cells) > len(names):
                 row[None] = cells[len(names) :]
             yield number, row
@@ -64,40 +78,25 @@ def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) ->
         _check_columns(path, names, wanted)
 
 
-def _csv_rows(path: Path, header: str, lines: Iterator[Any], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path, header: Line, lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     def texts() -> Iterator[str]:
-        yield header
+        yield header.text
         yield from (line.text for line in lines)
 
     # Strict, or one quote left open would swallow the rest of the file as one row.
     reader = csv.reader(texts(), strict=True, delimiter=delimiter)
-    done = 0
+    before = header.number - 1
+    done = before
     try:
         for cells in reader:
-            done = reader.line_num
+            done = before + reader.line_num
             yield done, cells
     except csv.Error as error:
-        if "\r" in header.rstrip("\r\n"):
+        if "\r" in header.text.rstrip("\r\n"):
             remedy = "Save it anew, as CSV UTF-8, or put a line feed behind each line."
             raise DataError("its lines end in carriage returns alone.", where=str(path), remedy=remedy) from None
         remedy = "A quote may be left open."
         raise DataError(f"is not CSV: {error}.", where=f"{path}:{done + 1}", remedy=remedy) from None
-
-
-def _tab_rows(header: str, lines: Iterator[Any]) -> Iterator[tuple[int, list[str]]]:
-    for number, text in chain([(1, header)], lines):
-        text = text.rstrip("\r\n")
-        yield number, [_unquoted(cell) for cell in text.split("\t")] if text.strip() else []
-
-
-def _unquoted(cell: str) -> str:
-    """A cell as it was before a writer of CSV quoted it: between quotes, with those inside doubled.
-
-    Tab-separated values have no quoting of their own, so a sentence in quotation marks keeps them.
-    """
-    inside = cell[1:-1]
-    quoted = len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in inside and '"' not in inside.replace('""', "")
-    return inside.replace('""', '"') if quoted else cell
 
 
 def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:

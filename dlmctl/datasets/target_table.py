@@ -203,11 +203,16 @@ def _rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _cells_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of CSV and tab-separated values, as spreadsheets write them."""
+    marks = "tab" if plain_suffix(path) == ".tsv" else "comma or semicolon"
     for number, row in table_rows(path, []):
-        over = [cell for cell in (*row.pop(None, []), row.pop("", None)) if cell and cell.strip()]
-        if over:
-            what = f"the row has more cells than there are columns: {readable(over[0], 60)!r} is in none."
-            raise DataError(what, where=f"{path}:{number}", remedy="A cell with a comma in it goes in double quotes.")
+        where, nameless = f"{path}:{number}", row.pop("", None)
+        over = next((cell for cell in row.pop(None, []) if cell.strip()), None)
+        if over is not None:
+            what = f"the row has more cells than there are columns: {readable(over, 60)!r} is in none."
+            raise DataError(what, where=where, remedy=f"A cell with a {marks} in it goes in double quotes.")
+        if nameless and nameless.strip():
+            what = f"the header gives the column of {readable(nameless, 60)!r} no name."
+            raise DataError(what, where=where, remedy="Name it, or leave it out, as pandas does with index=False.")
         yield number, row
 
 

@@ -117,17 +117,13 @@ def stacked(layouts: Sequence[Layout], device: torch.device) -> Layouts:
     return Layouts(torch.tensor(positions, device=device), torch.tensor(words, device=device))
 
 
-def pin_special(x0: Tensor, layouts: Layouts, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
-    """``x0 [B, L, D]`` with START first, END after the words and PAD behind it where their number is settled, and PAD
-    off each row's own positions."""
-    for token, where in _special(layouts, tokenizer):
-        x0 = torch.where(where[..., None], embeddings[token].to(x0), x0)
-    return x0
-
-
 def special_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
-    """``pin_special`` as words ``[B, L, V]`` that cannot stand where they are: all but the token that is settled for
-    a place, and, among a settled number of words, the special tokens."""
+    """The words ``[B, L, V]`` that cannot stand where they are: all but the token that is settled for a place, and,
+    among a settled number of words, the special tokens.
+
+    START stands first, END after the words and PAD behind it where their number is settled, and PAD off each row's own
+    positions.
+    """
     places = _special(layouts, tokenizer)
     # What cannot stand: nothing, among a settled number of words the special tokens, at their places all but they.
     kinds = torch.zeros(2 + len(places), vocabulary, dtype=torch.bool)

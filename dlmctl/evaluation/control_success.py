@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control, check_all
+from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control
+from dlmctl.control.verdicts import check_all
 from dlmctl.datasets.lines import json_lines
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, UserError

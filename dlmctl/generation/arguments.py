@@ -5,23 +5,21 @@ Recipes are checked where they are read (``dlmctl.recipe``); this is the same fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.errors import RecipeError, UserError, first_fault, nearest
+from dlmctl.errors import UserError, nearest
 from dlmctl.generation.rounds import Rounds
+from dlmctl.recipe.given import Given, settings_from
 from dlmctl.recipe.presets import PRESETS, Chosen
 from dlmctl.recipe.recipe import RANK_BY_FLUENCY, SECOND_IDLE
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
-
-S = TypeVar("S", bound=BaseModel)
-Given = Mapping[str, Any] | None
 
 
 def read_rounds(
@@ -57,9 +55,8 @@ def sample_numbers(samples: Any) -> Sequence[int]:
     Raises:
         UserError: it is neither a number from 1 on nor a list of numbers from 0 on.
     """
-    if isinstance(samples, Sequence) and not isinstance(samples, str):
-        return [whole("samples", number, least=0) for number in samples]
-    return range(whole("samples", samples))
+    numbers = _numbers("samples", samples)
+    return range(whole("samples", samples)) if numbers is None else numbers
 
 
 def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
@@ -70,9 +67,15 @@ def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
     """
     if isinstance(trace, bool):
         return numbers if trace else ()
-    if isinstance(trace, Sequence) and not isinstance(trace, str):
-        return [whole("trace", number, least=0) for number in trace]
-    return numbers[: whole("trace", trace, least=0)]
+    listed = _numbers("trace", trace)
+    return numbers[: whole("trace", trace, least=0)] if listed is None else listed
+
+
+def _numbers(name: str, given: Any) -> list[int] | None:
+    """The numbers of samples that a list or an array holds; None of what is neither."""
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray) or getattr(given, "ndim", 1) == 0:
+        return None
+    return [whole(name, number, least=0) for number in given]
 
 
 def read_extent(quota: Quota | Given | bool, unique: Any) -> tuple[Quota | None, bool]:
@@ -155,27 +158,3 @@ def read_settings(
     if deterministic:
         found = SamplerSettings.model_validate({**found.model_dump(), "deterministic": True})
     return Chosen(found, settings_from(guidance, chosen.guidance, "guidance"))
-
-
-def settings_from(given: S | Given, base: S, name: str) -> S:
-    """Settings of the kind of ``base``: as given, ``base`` where nothing is, or with a mapping laid over it.
-
-    Raises:
-        UserError: they do not validate; the message names the setting.
-    """
-    kind = type(base)
-    if given is None:
-        return base
-    if isinstance(given, kind):
-        return given
-    if not isinstance(given, Mapping):
-        what = f"must be {kind.__name__} or a dict of its settings, not {given!r}."
-        raise UserError(what, where=name, remedy=f"Its settings are {', '.join(kind.model_fields)}.")
-    for key in given:
-        if key not in kind.model_fields:
-            remedy = nearest(str(key), list(kind.model_fields))
-            raise RecipeError(f"unknown key {key!r}.", where=f"{name}.{key}", remedy=remedy)
-    try:
-        return kind.model_validate({**base.model_dump(), **given})
-    except ValidationError as error:
-        raise RecipeError(first_fault(error), where=name) from None

@@ -88,13 +88,19 @@ class Bulk(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What ``generate_bulk`` came to: the counts over all rows, and as in ``Bulk``."""
+    """What ``generate_bulk`` came to: the counts over all rows, and as in ``Bulk``.
+
+    Attributes:
+        left_out: how many texts have no line in a file of texts alone: what could not be drawn, and of a quota what
+            does not pass.
+    """
 
     tally: Tally
     drawn: int
     seconds: float
     place: Path
     environments: list[dict[str, Any]]
+    left_out: int = 0
 
     def figures(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -221,7 +227,7 @@ def _opened(
         cut.total,
         shard_rows=shard_size(recipe, table, rows),
         latents=cut.latents,
-        about={"model": recipe.model},
+        about={"model": recipe.model, **({} if table is None else {"columns": table.columns})},
         environment=environment(recipe.sampler, find_device(recipe, origin), recipe.batch_size),
     )
     return run, run.missing()
@@ -275,6 +281,14 @@ class _Shards:
         return watch
 
 
+def _spare_targets(recipe: Recipe, target: Target) -> None:
+    """Raise UserError where the texts would take the place of the table that they are drawn for."""
+    if target.file is None or not isinstance(recipe.targets, str) or not target.file.exists():
+        return
+    if Path(recipe.targets).exists() and target.file.samefile(recipe.targets):
+        raise UserError("holds the targets of this run.", where=str(target.file), remedy="Name another file.")
+
+
 def generate_bulk(
     recipe: Recipe,
     target: Target,
@@ -292,8 +306,9 @@ def generate_bulk(
         None in all processes but the first, which have nothing to say.
 
     Raises:
-        UserError: as ``generate_shards``, or the file cannot be written.
+        UserError: as ``generate_shards``, or the file cannot be written, or it is the table of targets itself.
     """
+    _spare_targets(recipe, target)
     latents = target.file is not None and target.file.suffix == ".npz"
     if target.file is not None and recipe.targets is None and recipe.samples <= SHARD_ROWS and processes.count() == 1:
         shard_rows = shard_rows or recipe.batch_size  # each batch is kept as it is done
@@ -318,7 +333,10 @@ def generate_bulk(
         return None
     records = run.records() if part is None else run.records_so_far()
     tally, environments = Tally.of(records), run.environments()
+    left_out = 0
     if target.file is not None:
+        if target.file.suffix == ".txt":
+            left_out = tally.missing if recipe.quota is None else tally.rows - tally.passed
         merge(run, target.file, passing=recipe.quota is not None)
         shutil.rmtree(target.folder)
-    return Outcome(tally, drawn, seconds, target.file or target.folder, environments)
+    return Outcome(tally, drawn, seconds, target.file or target.folder, environments, left_out)

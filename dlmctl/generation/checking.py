@@ -7,8 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
-from dlmctl.control.base import Control, check_all
+from dlmctl.control.base import Control
 from dlmctl.control.check import Check
+from dlmctl.control.verdicts import check_all
 from dlmctl.sampling.draw import Drawn
 
 Checks = Mapping[str, Check]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,14 +21,17 @@ from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.draw import DRAWS, impossible
+from dlmctl.sampling.draw import check_settings, impossible
 from dlmctl.sampling.latent_steering import method_for
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.spread import put_on
 
-# Samples that are laid out to see whether they can be drawn: these at least, and each set of parameters up to a limit.
-FEWEST_TRIED, MOST_TRIED = 4, 32
+# Samples that are laid out to see whether they can be drawn: these at least, and one for each set of parameters.
+FEWEST_TRIED = 4
+# Rows of targets that are looked at before a run; the others are when their turn comes. And sets of parameters, where
+# it is not known which is at fault.
+MOST_ROWS = 32
 
 
 def load_model(recipe: Recipe, file: SettingsFile | None) -> Pretrained:
@@ -71,8 +74,10 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     prompt = None
     if recipe.targets is None:
         prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
-    with _faults_at(("sampler", "name"), file):
-        DRAWS[pretrained.model.family].check(recipe.sampler, pretrained)
+    try:
+        check_settings(pretrained, recipe.sampler, recipe.guidance)
+    except RecipeError as error:
+        raise _placed(error, tuple((error.where or "sampler").split(".")), file) from None
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
             load_scoring(pretrained, reads="acceptability" in recipe.rank_by)
@@ -84,7 +89,7 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
             load_scoring(pretrained, reads=recipe.until.acceptability is not None)
     table = read_targets(recipe, file)
     if table is not None:
-        fault = TargetRun(recipe, table, pretrained).fault(range(min(MOST_TRIED, len(table))))
+        fault = TargetRun(recipe, table, pretrained).fault(range(min(MOST_ROWS, len(table))))
         if fault is not None:
             raise fault
         return
@@ -99,14 +104,19 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
 
 def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: SettingsFile) -> None:
     recipe, pretrained = trial.recipe, trial.pretrained
-    with _faults_at(("guidance", "method"), file):
-        if pretrained.model.family == "gaussian":
+    if pretrained.model.family == "gaussian":
+        with _faults_at(("guidance", "method"), file):
             method_for(pretrained.latent, recipe.guidance)
-        elif recipe.guidance.method not in (None, "logits"):
-            raise RecipeError("a masked model has no latents to guide.", remedy="Leave guidance.method out.")
-    error = trial.of(control, specs)
-    if error is not None:
-        raise _placed(error, trial.culprit(error, specs), file)
+    fault = trial.of(control, specs)
+    if fault is not None:
+        raise _placed(fault.error, trial.culprit(fault.error, specs), file)
+
+
+class _Fault(NamedTuple):
+    """What stands against some controls, and the first sample that cannot be drawn; None where it is all of them."""
+
+    error: UserError
+    sample: int | None
 
 
 class _Trial:
@@ -115,19 +125,19 @@ class _Trial:
     def __init__(self, recipe: Recipe, pretrained: Pretrained, prompt: Prompt | None) -> None:
         self.recipe, self.pretrained, self.prompt = recipe, pretrained, prompt
 
-    def of(self, control: Control[Any], specs: Sequence[ControlSpec]) -> UserError | None:
+    def of(self, control: Control[Any], specs: Sequence[ControlSpec]) -> _Fault | None:
         """What stands against the first of the samples that cannot be drawn."""
         recipe = self.recipe
-        tried = min(MOST_TRIED, max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
+        tried = min(max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
         plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
         try:
             control.load_from(self.pretrained)
             found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(tried)])
         except UserError as error:
-            return error
-        return next(iter(found.values()), None)
+            return _Fault(error, None)
+        return next((_Fault(error, sample) for sample, error in found.items()), None)
 
-    def alone(self, spec: ControlSpec) -> UserError | None:
+    def alone(self, spec: ControlSpec) -> _Fault | None:
         control = build_control([spec])
         return self.of(control, [spec]) if control is not None else None
 
@@ -135,18 +145,25 @@ class _Trial:
         """The place of the innermost control that fails for the same reason when alone, else of all of them."""
         for spec in specs:
             found = self.alone(spec)
-            if found is None or found.what != error.what:
+            if found is None or found.error.what != error.what:
                 continue
             if spec.parts:
                 inner = self.culprit(error, spec.parts)
                 return spec.place if inner == ("controls",) else inner
-            for number, params in enumerate(spec.params[:MOST_TRIED]):
-                if self.alone(spec.model_copy(update={"params": [params]})) is not None:
+            for number in _suspects(found, len(spec.params)):
+                if self.alone(spec.model_copy(update={"params": [spec.params[number]]})) is not None:
                     return spec.place_of(number)
             return spec.place
         # None alone: it is the company. The one that complains is where to look.
         named = [spec.place for spec in every(list(specs)) if spec.name in (error.where or "").split(" and ")]
         return named[-1] if named else ("controls",)
+
+
+def _suspects(fault: _Fault, sets: int) -> Sequence[int]:
+    """Which of the sets of parameters of a control may be at fault, by number."""
+    if fault.sample is None or not sets:
+        return range(min(MOST_ROWS, sets))
+    return [fault.sample % sets]
 
 
 def _sets(spec: ControlSpec) -> int:

@@ -29,12 +29,14 @@ KINDS: Mapping[str, type] = {
 class Columns:
     """The columns of flat rows, found by looking at every record once.
 
-    A column of the user's table whose name is taken by a result gets ``target_`` in front.
+    A column of the user's table whose name is taken by a result gets ``target_`` in front, as often as it takes to be
+    told from all others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, targets: Iterable[str] = ()) -> None:
+        """Begins with columns of the user's table, in order, whether or not any record fills them."""
         # Of each column of the user's table the kinds of its cells so far.
-        self.targets: dict[str, set[type]] = {}
+        self.targets: dict[str, set[type]] = {name: set() for name in targets}
         self.controls: dict[str, None] = {}
         self.others: dict[str, None] = {}
         self.scored = self.read = self.rows = False
@@ -55,9 +57,9 @@ class Columns:
         self.others.update(dict.fromkeys(name for name in record if name not in nested))
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Columns:
-        """The columns of all records."""
-        made = cls()
+    def of(cls, records: Iterable[Record], targets: Iterable[str] = ()) -> Columns:
+        """The columns of all records, and those of the user's table."""
+        made = cls(targets)
         for record in records:
             made.see(record)
         return made
@@ -65,7 +67,15 @@ class Columns:
     @cached_property
     def renamed(self) -> dict[str, str]:
         """The name here of every column of the user's table."""
-        return {name: f"target_{name}" if name in self._taken() else name for name in self.targets}
+        taken = self._taken()
+        used = {*taken, *self.targets}
+        found = {}
+        for name in self.targets:
+            found[name] = name
+            while name in taken and found[name] in used:
+                found[name] = f"target_{found[name]}"
+            used.add(found[name])
+        return found
 
     @cached_property
     def kinds(self) -> dict[str, type]:

@@ -9,8 +9,8 @@ from dlmctl.errors import UserError
 from dlmctl.generation.flat import Columns, Record
 
 
-def as_frame(records: Sequence[Record]) -> Any:
-    """A ``pandas.DataFrame`` of flat rows.
+def as_frame(records: Sequence[Record], targets: Sequence[str] = ()) -> Any:
+    """A ``pandas.DataFrame`` of flat rows; ``targets`` are the columns of the user's table.
 
     Raises:
         UserError: pandas is not installed.
@@ -20,12 +20,12 @@ def as_frame(records: Sequence[Record]) -> Any:
     except ImportError:
         remedy = 'Install it with `pip install "dlmctl[pandas]"`.'
         raise UserError("a data frame needs pandas.", remedy=remedy) from None
-    columns = Columns.of(records)
+    columns = Columns.of(records, targets)
     return pandas.DataFrame([columns.row(record) for record in records], columns=list(columns.kinds))
 
 
-def as_dataset(records: Sequence[Record]) -> Any:
-    """A ``datasets.Dataset`` of flat rows.
+def as_dataset(records: Sequence[Record], targets: Sequence[str] = ()) -> Any:
+    """A ``datasets.Dataset`` of flat rows; ``targets`` are the columns of the user's table.
 
     Raises:
         UserError: the package datasets is not installed.
@@ -35,6 +35,6 @@ def as_dataset(records: Sequence[Record]) -> Any:
     except ImportError:
         remedy = 'Install it with `pip install "dlmctl[datasets]"`.'
         raise UserError("a data set needs the package datasets.", remedy=remedy) from None
-    columns = Columns.of(records)
+    columns = Columns.of(records, targets)
     rows = [columns.row(record) for record in records]
     return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in columns.kinds})

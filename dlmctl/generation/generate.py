@@ -22,7 +22,7 @@ from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.draw import Progress
+from dlmctl.sampling.draw import Progress, check_settings
 from dlmctl.sampling.environment import environment, one_thread
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
@@ -139,6 +139,7 @@ def generate(
 
 def _generated(plan: Plan, rounds: Rounds, device: str, watching: Watching) -> Generation:
     started = time.perf_counter()
+    check_settings(plan.pretrained, plan.sampler, plan.guidance)
     place = choose_device(device, deterministic=plan.sampler.deterministic)
     put_on(plan.pretrained.model, place)
     if plan.control is not None:

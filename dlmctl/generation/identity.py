@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,17 @@ from dlmctl.checkpoint.control_weights import acceptability_folder, control_fold
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.control.registry import offers, origin
+from dlmctl.control.base import Composite, Control
+from dlmctl.control.registry import find_control, offers, origin
 from dlmctl.control.user_files import named_in
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
 from dlmctl.generation.ranking import asks_reader, ranks_by_scorer
-from dlmctl.recipe.recipe import Recipe, every
+from dlmctl.recipe.recipe import ControlSpec, Recipe, every
 
 # What a control or a scorer reads. Its card is not: it says how it was made.
 READ = (".safetensors", "labels.json", "config.json", "vocab.json")
-
+# What Hugging Face reads of a model's folder, weights and tokenizer; nothing of the folders in it.
+PUBLISHED = (".safetensors", ".bin", ".json", ".txt", ".model")
 
 # What changes no text but by rounding, or is said by other settings: a preset by sampler and guidance, a model by its
 # weights, a table of targets by its digest.
@@ -47,8 +51,8 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
 
     Returns:
         ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, where it ranks; with
-        ``unique`` the ``training_texts`` of which none may come; and the versions of ``packages`` of controls that are
-        not dlmctl's own.
+        ``unique`` the ``training_texts`` of which none may come; the versions of ``packages`` of controls that are not
+        dlmctl's own; and ``files`` and folders of the user's own.
     """
     names = sorted({spec.name for spec in every(recipe.control_specs())} & offers().keys())
     packages = {name: origin(offers()[name][0]) for name in names}
@@ -62,16 +66,30 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
         "scorer": _folder_digest(_scorers(recipe, pretrained)) if _scorer_chooses(recipe) else None,
         "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
         **({"training_texts": _known_digest(pretrained.folder)} if recipe.unique else {}),
-        "files": {name: file_digest(named_file) for name, named_file in sorted(files_of(recipe).items())},
+        "files": {name: _user_digest(path) for name, path in sorted(files_of(recipe).items())},
     }
 
 
 def files_of(recipe: Recipe) -> dict[str, Path]:
-    """The user's own files that a recipe names as file.py:name, by what is named."""
+    """The user's own files and folders that a recipe names, by what is named: as file.py:name, and in parameters that
+    a control ``reads``."""
     specs = list(every(recipe.control_specs()))
+    given = [(kind, params) for spec in specs for kind, sets in [_asked(spec)] for params in sets]
     names = [spec.name for spec in specs]
-    names += [value for spec in specs for params in spec.params for value in params.values() if isinstance(value, str)]
-    return {name: found.path for name in names if (found := named_in(name)) is not None and found.path.is_file()}
+    names += [value for _, params in given for value in params.values() if isinstance(value, str)]
+    found = {name: named.path for name in names if (named := named_in(name)) is not None}
+    for kind, params in given:
+        told = [params.get(field) for field in getattr(kind.Params, "reads", ())]
+        found |= {name: Path(name) for name in told if isinstance(name, str)}
+    return {name: path for name, path in found.items() if os.path.exists(path)}
+
+
+def _asked(spec: ControlSpec) -> tuple[type[Control[Any]], Sequence[Mapping[str, Any]]]:
+    """The control of an entry, and its sets of parameters as they are given; none of a combination."""
+    if spec.made is not None:
+        sets = [] if isinstance(spec.made, Composite) else spec.made.sets
+        return type(spec.made), [params.model_dump(exclude_unset=True) for params in sets]
+    return (find_control(spec.name), spec.params) if spec.params else (Composite, [])
 
 
 def _known_digest(folder: Path) -> str | None:
@@ -100,6 +118,17 @@ def _folder_digest(folders: list[Path]) -> str | None:
     for folder, path in files:
         digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
     return digest.hexdigest() if files else None
+
+
+def _user_digest(path: Path) -> str:
+    """SHA-256 of a file, or over the files of a folder with a model."""
+    if path.is_file():
+        return file_digest(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.name.endswith(PUBLISHED) and file.is_file():
+            digest.update(f"{file.name} {file_digest(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def weights_digest(pretrained: Pretrained) -> str:

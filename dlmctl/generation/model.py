@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -76,10 +75,9 @@ class Model(Pretrained):
             options: as of ``generate``.
 
         Raises:
-            UserError: as ``generate``.
+            UserError: as ``generate``; of a wrong argument at once, not when the first text is asked for.
         """
-        draw = partial(generate, control, model=self)
-        return stream_of(self, draw, samples, options)
+        return stream_of(self, control, samples, options)
 
     def save(self, folder: str | Path) -> None:
         """Write the model and its words to a folder, from which ``load`` reads it again.

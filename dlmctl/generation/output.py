@@ -85,25 +85,33 @@ def write(result: Generation, path: Path) -> None:
             with partial.open("wb") as file:
                 write_arrays(file, lambda: [_chunk(result)])
         else:
-            write_records(partial, path.suffix, result.to_dicts)
+            write_records(partial, path.suffix, result.to_dicts, targets=result.columns)
 
 
-def write_records(path: Path, suffix: str, records: Callable[[], Iterable[Record]], *, passing: bool = False) -> None:
+def write_records(
+    path: Path,
+    suffix: str,
+    records: Callable[[], Iterable[Record]],
+    *,
+    passing: bool = False,
+    targets: Sequence[str] = (),
+) -> None:
     """Write rows, one at a time, in the form of a file that ends in ``suffix``.
 
     Args:
         records: gives them from the first on, whenever it is called.
         passing: leave out of a file of texts alone those that do not pass.
+        targets: the columns of the user's table, which a table of results has even where all their cells are empty.
 
     Raises:
         UserError: pyarrow is missing, which Parquet needs.
     """
     if suffix == ".parquet":
-        write_parquet(path, records)
+        write_parquet(path, records, targets)
         return
     with path.open("w", encoding="utf-8", newline="") as file:
         if suffix in (".csv", ".tsv"):
-            write_table(file, records, "," if suffix == ".csv" else "\t")
+            write_table(file, records, "," if suffix == ".csv" else "\t", targets)
         else:
             wanted = (row for row in records() if row["passed"]) if passing and suffix == ".txt" else records()
             file.writelines(as_lines(wanted, suffix))
@@ -142,12 +150,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 class Chunk(NamedTuple):
-    """Some samples in order: their ``latents [sum of lengths, D]`` stand end to end."""
+    """Some samples in order: their ``latents [sum of lengths, D]`` stand end to end; ``rows`` of targets, if any."""
 
     texts: list[str]
     passed: list[bool]
     latents: np.ndarray
     lengths: np.ndarray
+    rows: Sequence[int] = ()
 
 
 def _chunk(result: Generation) -> Chunk:
@@ -156,18 +165,22 @@ def _chunk(result: Generation) -> Chunk:
         [sample.passed for sample in result],
         np.concatenate([sample.latent for sample in result]),
         np.array([len(sample.latent) for sample in result]),
+        [sample.target.number for sample in result if sample.target is not None],
     )
 
 
 def write_arrays(file: IO[bytes], chunks: Callable[[], Iterable[Chunk]]) -> None:
-    """An npz: ``texts [N]``, ``passed [N]``, ``latents`` end to end, and the ``offsets [N + 1]`` of each sample.
+    """An npz: ``texts [N]``, ``passed [N]``, ``latents`` end to end, and the ``offsets [N + 1]`` of each sample; with
+    targets the number of each one's row, ``rows [N]``.
 
     Memory holds one chunk at a time, so ``chunks`` is called once for each array.
     """
     passed: list[bool] = []
+    rows: list[int] = []
     lengths, width, shape, kind = [np.zeros(1, np.int64)], 1, (0,), np.dtype(np.float32)
     for chunk in chunks():
         passed += chunk.passed
+        rows += chunk.rows
         lengths.append(chunk.lengths)
         width = max(width, *map(len, chunk.texts))
         shape, kind = chunk.latents.shape[1:], chunk.latents.dtype
@@ -176,6 +189,8 @@ def write_arrays(file: IO[bytes], chunks: Callable[[], Iterable[Chunk]]) -> None
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         _write_array(archive, "texts", (len(passed),), text, (np.array(chunk.texts, text) for chunk in chunks()))
         _write_array(archive, "passed", (len(passed),), np.dtype(bool), [np.array(passed, bool)])
+        if rows:
+            _write_array(archive, "rows", (len(rows),), np.dtype(np.int64), [np.array(rows, np.int64)])
         _write_array(archive, "latents", (int(offsets[-1]), *shape), kind, (chunk.latents for chunk in chunks()))
         _write_array(archive, "offsets", offsets.shape, offsets.dtype, [offsets])
 

@@ -41,7 +41,10 @@ def asks_reader(rank_by: Sequence[Criterion], candidates: int, until: Until | No
 
 
 def satisfied(checks: Checks, until: Until, fluency: Fluency | None = None) -> bool:
-    """Whether a text is good enough to stop drawing. One without a fluency is within no bound of it."""
+    """Whether a text is good enough to stop drawing. One without a fluency is within no bound of it.
+
+    Under a least mean score a passed check counts 1, as in ``utilities``: how sure its judge is keeps no text open.
+    """
     for most, nats in zip((until.lm_score, until.worst_word), _nats_of(fluency), strict=True):
         if most is not None and nats > most:
             return False
@@ -52,7 +55,7 @@ def satisfied(checks: Checks, until: Until, fluency: Fluency | None = None) -> b
         return all(passes)
     if until.satisfied == "any":
         return any(passes) or not passes
-    return mean_score(checks) >= until.satisfied
+    return mean_score(_passed_in_full(checks)) >= until.satisfied
 
 
 def utilities(

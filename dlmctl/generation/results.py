@@ -87,10 +87,15 @@ class Sample:
     def __repr__(self) -> str:
         """The text, and each control with its score and the reason."""
         verdicts = (f"  {name}: {verdict(check)}, {readable(check.why)}" for name, check in self.checks.items())
-        return "\n".join([f"{self.index}: {readable(self.text, MOST_TEXT)}", *verdicts])
+        return "\n".join([f"{self.index}: {_shown(self)}", *verdicts])
 
     def _repr_html_(self) -> str:
         return samples_html([self])
+
+
+def _shown(sample: Sample) -> str:
+    """The text of a sample, or why it has none."""
+    return readable(sample.text if sample.unmet is None else f"(no text: {sample.unmet})", MOST_TEXT)
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,12 +106,14 @@ class Generation(Sequence[Sample]):
         seconds: that sampling and checking took; of a slice, those of the whole run.
         environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
         about: what holds of every text: seed, model, and digests of its weights and of the recipe.
+        columns: those of the table of targets, where there is one.
     """
 
     samples: list[Sample]
     seconds: float
     environment: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    columns: Sequence[str] = ()
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -135,7 +142,7 @@ class Generation(Sequence[Sample]):
         Raises:
             UserError: pandas is not installed.
         """
-        return as_frame(self.to_dicts())
+        return as_frame(self.to_dicts(), self.columns)
 
     def to_dataset(self) -> Any:
         """A ``datasets.Dataset`` of the same rows.
@@ -143,7 +150,7 @@ class Generation(Sequence[Sample]):
         Raises:
             UserError: the package datasets is not installed.
         """
-        return as_dataset(self.to_dicts())
+        return as_dataset(self.to_dicts(), self.columns)
 
     @property
     def trace(self) -> dict[int, Trace]:
@@ -158,7 +165,7 @@ class Generation(Sequence[Sample]):
     def __repr__(self) -> str:
         """One line a text, with the score of each control, and the totals."""
         rows = [
-            "\t".join([readable(one.text, MOST_TEXT), *(f"{name} {verdict(c)}" for name, c in one.checks.items())])
+            "\t".join([_shown(one), *(f"{name} {verdict(check)}" for name, check in one.checks.items())])
             for one in self.samples[:MOST_SHOWN]
         ]
         return "\n".join([*rows, self._totals()])
@@ -171,4 +178,5 @@ class Generation(Sequence[Sample]):
         more = f"; {hidden} of them not shown" if hidden > 0 else ""
         checked = any(sample.checks for sample in self.samples)
         success = f", {self.success:.0%} satisfy every control" if checked else ""
-        return f"{len(self.samples)} texts in {self.seconds:.1f} s{success}{more}"
+        texts = "1 text" if len(self.samples) == 1 else f"{len(self.samples)} texts"
+        return f"{texts} in {self.seconds:.1f} s{success}{more}"

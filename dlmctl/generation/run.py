@@ -77,7 +77,7 @@ def run_recipe(
         told = _both(progress, texts, sum(map(len, done)), len(part), len(numbers))
         done.append(work.draw(part, progress=told, on_step=on_step, trace=traced, watch=watch))
     samples_of = [sample for part in done for sample in part]
-    return Generation(samples_of, time.perf_counter() - started, done[-1].environment, work.about)
+    return Generation(samples_of, time.perf_counter() - started, done[-1].environment, work.about, work.columns)
 
 
 def texts_of(recipe: Recipe, table: TargetTable | None) -> int:
@@ -97,6 +97,7 @@ class Work:
 
     Attributes:
         about: what holds of every text.
+        columns: those of the table.
         distinct: the texts of the run so far, where none may come twice.
     """
 
@@ -114,6 +115,7 @@ class Work:
         quota = recipe.quota if table is None else None
         self.distinct = distinct_of(pretrained, quota, unique=recipe.unique)
         self.about = about_run(recipe, pretrained)
+        self.columns: list[str] = [] if table is None else table.columns
         self.rows = None
         if table is not None:
             self.rows = TargetRun(recipe, table, pretrained, strict=strict, distinct=self.distinct)

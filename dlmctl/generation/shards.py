@@ -92,7 +92,8 @@ class Run:
         for shard in self.shards:
             rows = self._read(shard)
             latents, offsets = _read_latents(self.path(shard).with_suffix(".npz"), len(rows))
-            yield Chunk([row["text"] for row in rows], [row["passed"] for row in rows], latents, np.diff(offsets))
+            texts, passed = [row["text"] for row in rows], [row["passed"] for row in rows]
+            yield Chunk(texts, passed, latents, np.diff(offsets), [row["row"] for row in rows if "row" in row])
 
     def _read(self, shard: range) -> list[dict[str, Any]]:
         path = self.path(shard)
@@ -267,7 +268,9 @@ def _continued(folder: Path, manifest: Mapping[str, Any], settings: Mapping[str,
     ends: list[list[int]] = manifest["segments"]
     old, new = _flat(manifest["settings"]), _flat(settings)
     differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    changes = [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in differing]
+    told = [key for key in differing if key != "targets"]  # of which a digest would say nothing
+    changes = ["the table of targets has changed"] * ("targets" in differing)
+    changes += [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in told]
     if ends[-1][0] > rows:
         changes.append(f"samples was {ends[-1][0]} and is {rows}, which is fewer")
     if changes:
@@ -341,4 +344,5 @@ def merge(run: Run, path: Path, *, passing: bool = False) -> None:
             with partial.open("wb") as file:
                 write_arrays(file, run.chunks)
         else:
-            write_records(partial, path.suffix, run.records, passing=passing)
+            columns = _read_manifest(run.folder).get("columns", [])
+            write_records(partial, path.suffix, run.records, passing=passing, targets=columns)

@@ -16,9 +16,9 @@ ROWS = 10_000
 Records = Callable[[], Iterable[Record]]
 
 
-def write_table(file: IO[str], records: Records, delimiter: str) -> None:
+def write_table(file: IO[str], records: Records, delimiter: str, targets: Iterable[str] = ()) -> None:
     """Write rows as CSV, or with another delimiter, the columns of ``flat.Columns`` first."""
-    columns = Columns.of(records())
+    columns = Columns.of(records(), targets)
     writer = csv.DictWriter(file, list(columns.kinds), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_plain(columns.row(record)) | columns.spelled(record) for record in records())
@@ -46,14 +46,14 @@ def require_parquet(path: Path) -> Any:
     return pyarrow
 
 
-def write_parquet(path: Path, records: Records) -> None:
+def write_parquet(path: Path, records: Records, targets: Iterable[str] = ()) -> None:
     """Write the same rows as Parquet, a part of them at a time.
 
     Raises:
         UserError: pyarrow is not installed.
     """
     arrow = require_parquet(path)
-    columns = Columns.of(records())
+    columns = Columns.of(records(), targets)
     types = {int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_(), str: arrow.string()}
     schema = arrow.schema([(name, types[kind]) for name, kind in columns.kinds.items()])
     with arrow.parquet.ParquetWriter(path, schema) as writer:

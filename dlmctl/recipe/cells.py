@@ -33,9 +33,10 @@ def read_params(kind: type[BaseModel], found: Filled) -> BaseModel | None:
     if found.value is None:
         return None
     params, cells = found.value, set(found.cells)
+    told = {"cells": bool(cells)}  # for who takes text where a list may stand
     while True:
         try:
-            return kind.model_validate(params)
+            return kind.model_validate(params, context=told)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False)
             read = [

@@ -27,7 +27,11 @@ def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> Non
         raise RecipeError(what, where="--control", remedy="For example 'length: {words: 14}'.")
     controls = settings.setdefault("controls", [])
     if not isinstance(controls, list):
-        raise file.error(("controls",), "should be a list.")
+        what = "controls should be a list."
+        if ("controls",) in {place[:1] for place in file.overridden}:
+            what = "--set cannot reach the controls of --control, which come behind those that it changes."
+            raise file.error(("controls",), what, "Say it in --control itself.")
+        raise file.error(("controls",), what)
     place = ("controls", len(controls))
     controls.append(value)
     file.overridden.append(place)

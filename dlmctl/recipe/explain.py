@@ -27,15 +27,19 @@ def explain(
     found = [(settings_place(fault, settings), fault) for fault in faults]
     # Of a value that may be of several kinds: the kind that it is nearest to is the one that fails deepest inside.
     inner, first = max((one for one in found if one[0][: len(found[0][0])] == found[0][0]), key=lambda one: len(one[0]))
+    if first["type"] == "missing":  # perhaps it is there under a wrong name, which says more
+        beside = (one for one in found if one[1]["type"] == "extra_forbidden" and one[0][:-1] == inner[:-1])
+        inner, first = next(beside, (inner, first))
     where = (*place, *inner)
     dotted = ".".join(map(str, where))
     if first["type"] == "extra_forbidden":
         *outer, key = inner
         known = _keys_at(kind, outer)
         return file.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
+    told = file.where(where) == dotted  # as the place of the message
     if first["type"] == "missing":
-        return file.error(where, f"{dotted} is required.")
-    head = f"{dotted}: " if dotted and file.where(where) != dotted else ""  # said as the place already
+        return file.error(where, "is required." if told else f"{dotted} is required.")
+    head = "" if told or not dotted else f"{dotted}: "
     if first["type"] == "value_error":  # a sentence of ours, perhaps with a hint behind it
         message = first["msg"].removeprefix("Value error, ") or "is refused"
         return file.error(where, head + message + ("" if message[-1] in ".?" else "."))

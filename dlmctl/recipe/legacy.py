@@ -9,8 +9,6 @@ from typing import Any
 from dlmctl.errors import readable
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 
-# A key by its place among the settings, and its name today.
-KEYS: Mapping[Place, str] = {}
 # A setting by its place, and its values by their old names.
 VALUES: Mapping[Place, Mapping[str, str]] = {
     ("guidance", "method"): {"words": "logits"},  # 0.1
@@ -24,35 +22,15 @@ GONE: Mapping[Place, str] = {
 log = logging.getLogger("dlmctl")
 
 
-def renew(
-    settings: dict[str, Any],
-    file: SettingsFile,
-    *,
-    keys: Mapping[Place, str] = KEYS,
-    values: Mapping[Place, Mapping[str, str]] = VALUES,
-    gone: Mapping[Place, str] = GONE,
-) -> None:
-    """Replace old keys, then old values, in settings as read; a key that stands there under its new name too is kept.
-    What is gone is left out.
-
-    Args:
-        keys: old places to new names of the last step; values: places, as they are called today, to old and new values.
-    """
-    for place, name in keys.items():
-        outer, old = _around(settings, place), place[-1]
-        if outer is not None and old in outer and name not in outer:
-            _warn(file, place, f"`{old}` is now called `{name}`.")
-            new = (*place[:-1], name)
-            outer[name] = outer.pop(old)
-            for inner in [inner for inner in file.lines if inner[: len(place)] == place]:
-                file.lines[(*new, *inner[len(place) :])] = file.lines[inner]
-    for place, renamed in values.items():
+def renew(settings: dict[str, Any], file: SettingsFile) -> None:
+    """Replace old values in settings as read, and leave out what is gone."""
+    for place, renamed in VALUES.items():
         outer, key = _around(settings, place), place[-1]
         value = outer.get(key) if outer is not None else None
         if outer is not None and isinstance(value, str) and value in renamed:
             _warn(file, place, f"{'.'.join(map(str, place))}: `{value}` is now called `{renamed[value]}`.")
             outer[key] = renamed[value]
-    for place, instead in gone.items():
+    for place, instead in GONE.items():
         outer = _around(settings, place)
         if outer is not None and place[-1] in outer:
             _warn(file, place, f"`{'.'.join(map(str, place))}` is gone and changes nothing: {instead}.")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StrictI
 from pydantic_core import CoreSchema, core_schema
 
 from dlmctl.control.base import Composite, Control
+from dlmctl.control.given import MOST_WEIGHT
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError
@@ -24,8 +25,8 @@ from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Given, Value
 
 COMBINATIONS = ("all", "any", "not")
-# Of one recipe, nested ones counted; of one control; as a factor, which float32 can still multiply.
-MOST_CONTROLS, MOST_SETS, MOST_WEIGHT = 100, 10_000, 1e6
+# Of one recipe, nested ones counted; of one control.
+MOST_CONTROLS, MOST_SETS = 100, 10_000
 # Rows of a table inside a recipe; a file of them may have more.
 MOST_TARGETS = 100_000
 
@@ -77,6 +78,18 @@ class _Entry:
 Entry = Annotated[dict[str, Any] | Control[Any], _Entry()]
 
 
+def _or_one(schema: dict[str, Any]) -> None:
+    """To the JSON schema of a list: or one of its items alone."""
+    one = schema["items"]
+    several = {key: schema.pop(key) for key in ("type", "items", "minItems", "maxItems") if key in schema}
+    schema["anyOf"] = [several, one]
+
+
+def _or_yes_or_no(schema: dict[str, Any]) -> None:
+    """To the JSON schema of settings: or whether they hold at all."""
+    schema["anyOf"].append({"type": "boolean"})
+
+
 class Recipe(BaseModel):
     """Everything that a run of ``dlmctl generate`` depends on.
 
@@ -114,7 +127,10 @@ class Recipe(BaseModel):
     sampler: SamplerSettings = SamplerSettings()
     guidance: Guidance = Guidance()
     quota: Quota | None = Field(
-        None, description="draw until `samples` texts (of each row of targets) pass and differ, within a bound"
+        None,
+        description="draw until `samples` texts (of each row of targets) pass and differ, within a bound; true for 20 "
+        "attempts a text",
+        json_schema_extra=_or_yes_or_no,
     )
     unique: bool = Field(False, description="no text twice, and none of the model's training text where it is known")
     until: Until | None = Field(None, description="draw texts again that are not good enough; the best are kept")
@@ -127,6 +143,7 @@ class Recipe(BaseModel):
         max_length=10,
         description="what makes a text the best: satisfaction of the controls, acceptability, fluency, lm_score, "
         "worst_word, mbr",
+        json_schema_extra=_or_one,
     )
     second_scorer: str | None = Field(
         None,
@@ -142,6 +159,16 @@ class Recipe(BaseModel):
     @classmethod
     def _preset(cls, value: Any) -> Any:
         return filled(value, DEFAULT_MODEL)
+
+    @field_validator("rank_by", mode="before")
+    @classmethod
+    def _one_criterion(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("quota", mode="before")
+    @classmethod
+    def _with_a_quota_or_without(cls, value: Any) -> Any:
+        return (Quota() if value else None) if isinstance(value, bool) else value
 
     @field_validator("device")
     @classmethod

@@ -165,7 +165,8 @@ class Until(BaseModel):
     model_config = STRICT
 
     satisfied: Literal["all", "any"] | Annotated[float, Field(ge=0, le=1)] = Field(
-        "all", description="all or any of the checks passed, or the least mean score of the checks"
+        "all",
+        description="all or any of the checks passed, or the least mean score of the checks, a passed one being 1",
     )
     lm_score: float | None = Field(
         None, ge=0, le=100, description="most nats per token under the scorer beside the model"

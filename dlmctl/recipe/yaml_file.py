@@ -24,9 +24,6 @@ MOST_CHARACTERS, MOST_VALUES, MOST_TEXT, MOST_DEPTH = 1_000_000, 200_000, 4_000_
 # Whole numbers fit 64 bits wherever they end up.
 MOST_NUMBER = 2**63 - 1
 
-# The name of a recipe that stands in no file.
-COMMAND_LINE = "command line"
-
 _NOT_YAML = "not valid YAML"
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+", re.ASCII)
@@ -68,7 +65,7 @@ class SettingsFile:
         """``recipe.yaml:12``, or ``command line`` for what was set there, or stands in no file."""
         # What the command line set lies around the place at fault, or inside it.
         theirs = any(a == b for a, b in ((place[: len(o)], o[: len(place)]) for o in self.overridden))
-        return COMMAND_LINE if theirs or self.name == COMMAND_LINE else f"{self.name}:{self.line(place)}"
+        return "command line" if theirs or self.name == "command line" else f"{self.name}:{self.line(place)}"
 
     def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
         """The error for a fault at a place."""
@@ -321,11 +318,11 @@ def override(settings: dict[str, Any], setting: str, file: SettingsFile | None =
     inner: Any = settings
     place: list[str | int] = []
     for parent in parents:
-        place.append(_step(inner, parent, key))
+        place.append(_step(inner, parent, place, key))
         inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
         if not isinstance(inner, dict | list):
-            raise RecipeError(f"{parent!r} holds a value, not settings.", where=key)
-    place.append(_step(inner, last, key))
+            raise RecipeError(f"{parent!r} holds a value, not settings.", where=f"--set {key}", remedy=_whole(place))
+    place.append(_step(inner, last, place, key))
     inner[place[-1]] = value
     if file is not None:
         file.overridden.append(tuple(place))
@@ -339,9 +336,15 @@ def overlay(settings: dict[str, Any], overrides: Sequence[str], file: SettingsFi
         override(settings, setting, file)
 
 
-def _step(inner: dict[str, Any] | list[Any], step: str, key: str) -> str | int:
+def _step(inner: dict[str, Any] | list[Any], step: str, place: Sequence[str | int], key: str) -> str | int:
+    """What leads on from ``inner``, which stands at ``place``."""
     if isinstance(inner, dict):
         return step
     if step.isdecimal() and len(step) < 10 and int(step) < len(inner):
         return int(step)
-    raise RecipeError(f"{step!r} is not an item of a list of {len(inner)}.", where=key)
+    what = f"{place[-1]!r} holds a list of {len(inner)}, numbered from 0, and has no item {step!r}."
+    raise RecipeError(what, where=f"--set {key}", remedy=None if step.isdecimal() else _whole(place))
+
+
+def _whole(place: Sequence[str | int]) -> str:
+    return f"Set the whole of it: --set {'.'.join(map(str, place))}=..."

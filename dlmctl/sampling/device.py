@@ -1,4 +1,4 @@
-"""In which precision the networks compute while sampling."""
+"""On which device texts are drawn, and in which precision the networks compute there."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
-from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, batches_of
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
 from dlmctl.sampling.feasible import check_feasible
@@ -41,6 +41,8 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer
 # Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
 MOST_SCORES = 1 << 27
 
+# Texts that are laid out together to see whether they can be drawn.
+MOST_TRIED = 32
 # Texts of a batch that are shown as they are drawn: as many as a screen may have.
 MOST_WATCHED = 60
 
@@ -149,15 +151,51 @@ def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAl
     return stacked([layout for _, layout in rows], device), _feasible(plan, rows)
 
 
+def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: Guidance) -> None:
+    """Refuse settings that mean nothing for a model.
+
+    Raises:
+        RecipeError: the sampler is of another family, or a setting is about latents and the model has none.
+    """
+    DRAWS[pretrained.model.family].check(sampler, pretrained)
+    if pretrained.model.family == "gaussian":
+        return
+    asked = {
+        "guidance.method": guidance.method not in (None, "logits"),
+        "sampler.clamp": sampler.clamp,
+        "sampler.rounding": sampler.rounding is not None,
+        "sampler.top_p": sampler.top_p is not None,
+    }
+    for where, is_set in asked.items():
+        if is_set:
+            what = f"is about latents, and a model of the family {pretrained.model.family!r} has none."
+            raise RecipeError(what, where=where, remedy="Leave it out.")
+
+
 def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     """What stands against each sample that cannot be drawn, by sample; nothing is drawn."""
     found: dict[int, RecipeError] = {}
+    rows: Batch = []
     for draw in draws:
         try:
-            _feasible(plan, [(draw, _layout(plan, draw))])
+            rows.append((draw, _layout(plan, draw)))
         except RecipeError as error:
             found[draw.sample] = error
-    return found
+    rows.sort(key=lambda row: row[1].positions)
+    most = min(MOST_TRIED, _most_texts(plan, rows[-1][1].positions)) if rows else 1
+    for some in (rows[at : at + most] for at in range(0, len(rows), most)):
+        if _fault_of(plan, some) is not None:  # somewhere among them
+            alone = {row[0].sample: _fault_of(plan, [row]) for row in some}
+            found |= {sample: error for sample, error in alone.items() if error is not None}
+    return dict(sorted(found.items()))
+
+
+def _fault_of(plan: Plan, batch: Batch) -> RecipeError | None:
+    try:
+        _feasible(plan, batch)
+    except RecipeError as error:
+        return error
+    return None
 
 
 def _most_texts(plan: Plan, positions: int) -> int:

@@ -19,6 +19,7 @@ from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import UserError
 from dlmctl.models.numerics import widened
+from dlmctl.recipe.given import settings_from
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import prepared_for
 from dlmctl.sampling.plan import Plan
@@ -69,7 +70,7 @@ class LogitsControl:
         no_mask = 1 + max(tokenizer.get_vocab().values())
         self.tokenizer = CheckpointTokenizer(tokenizer, no_mask if found is None else found)
         self.control, self.embeddings, self.seed = control, embeddings, seed
-        self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(**(guidance or {}))
+        self.guidance = settings_from(guidance, Guidance(), "guidance")
         self._steered: Steered | None = None
         # Of the run that it is in: the prompt, where the text begins, how many steps there are, the last step, and
         # whether the canvas is the text's.

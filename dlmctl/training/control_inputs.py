@@ -109,7 +109,7 @@ class WordInputs:
         return Shown(x, torch.zeros_like(t))
 
 
-def inputs_of(pretrained: Pretrained) -> LatentInputs | WordInputs:
+def inputs_of(pretrained: Pretrained) -> Inputs:
     """What a classifier for this model is trained on.
 
     Raises:

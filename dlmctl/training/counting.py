@@ -104,8 +104,9 @@ def count_control(
     require_heeded(kind, text)
     learned, found = kind.counted(text, words)
     held_out = learned.held_out(data_of(load_split(data, "valid")))
-    cells = sum(len(table.counts) for table in found.values() if isinstance(table, CountTable))
-    card = {"control": control.name, "counted": {"texts": len(text.sentences), "cells": cells}, "validation": held_out}
+    tables = [table for table in found.values() if isinstance(table, CountTable)]
+    counted = {"texts": len(text.sentences)} | ({"cells": sum(len(table.counts) for table in tables)} if tables else {})
+    card = {"control": control.name, "counted": counted, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
     told = None if hints is None else train_hints(learned, pretrained, every, hints)
     if hints is not None and told is not None:

@@ -10,7 +10,9 @@ import venv
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from dlmctl.cli import app
 from dlmctl.datasets.dataset import write_split
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -81,6 +83,21 @@ def test_show_has_parameters_examples_and_weights(site, model):
     assert "- lipogram:\n    letter: e\n" in said
     assert "from wordplay.lipogram import Lipogram\n" in said
     assert "Weights\nnone needed" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "asked"),
+    [
+        ("contains", "everyday", "words: [friendly, cheap]"),
+        ("classifier", "everyday", "classifier: {label: positive, name: sentiment}"),
+        ("semantic", "e2e", "semantic: {area: riverside, food: Italian}"),
+    ],
+)
+def test_the_example_is_of_a_bundled_model_that_can_draw_it(name, model, asked):
+    shown = CliRunner().invoke(app, ["controls", "show", name]).stdout
+    assert f"model: {model}\n" in shown
+    assert f"dlmctl.load('{model}')" in shown
+    assert asked in shown
 
 
 def test_show_json_is_the_schema_of_the_parameters(site):
@@ -206,3 +223,11 @@ def test_new_leaves_existing_folders_alone(tmp_path):
     assert done.returncode == 2
     assert done.stderr == f"dlmctl: {tmp_path}: already exists. Give another folder with --out.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_descriptions_come_without_the_markup_of_docstrings():
+    from dlmctl.control.catalogue import find_plugin, installed
+
+    plugins, _ = installed()
+    assert all("``" not in plugin.description for plugin in plugins)
+    assert find_plugin("check").summary.endswith("up to `until.max_rounds` rounds.")

@@ -70,8 +70,11 @@ def said(*arguments):
         ("--set sampler.steps=many", "command line: sampler.steps: input should be a valid integer"),
         ("--set sampler=3", "command line: sampler: should be a mapping, not 3."),
         ("--set sampler.steps=[1", "--set sampler.steps: '[1' is not a YAML value."),
-        ("--set controls.7.pos=1", "controls.7.pos: '7' is not an item of a list of 1."),
-        ("--set controls.0.pos.tags.0.x=1", "controls.0.pos.tags.0.x: '0' holds a value, not settings."),
+        (
+            "--set controls.7.pos=1",
+            "--set controls.7.pos: 'controls' holds a list of 1, numbered from 0, and has no item '7'.",
+        ),
+        ("--set controls.0.pos.tags.0.x=1", "--set controls.0.pos.tags.0.x: '0' holds a value, not settings."),
         ("--set controls.0.pos.tags=[DTE]", "there is no UPOS tag 'DTE'. Did you mean 'DET'?"),
         ("--set controls.0.weight=.inf", "command line: weight must be a number from 0 to 1000000, not inf."),
         ("-n 0", "command line: samples: input should be greater than or equal to 1, not 0."),

@@ -7,14 +7,20 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from dlmctl.cli import app
+from dlmctl.cli.playground import forms
+from dlmctl.cli.playground.runs import least_likely
+from dlmctl.generation.results import Sample
+from dlmctl.metrics.fluency import Fluency
 
 REPO = Path(__file__).resolve().parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -111,11 +117,23 @@ def test_a_form_is_written_as_a_recipe_and_as_python(address, model_folder):
     assert "(0.5 * Length(words=8)) & ~Contains(words=['cat']) & Semantic(food='Italian')" in written["python"]
 
 
+def test_what_is_installed_is_looked_up_once(monkeypatch):
+    first = forms.offered()
+
+    def again(*_):
+        raise AssertionError("this takes seconds")
+
+    monkeypatch.setattr(forms, "installed", again)
+    monkeypatch.setattr(forms, "load_recipe", again)
+    assert forms.offered() == first
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"controls": [{"name": "pos", "params": {"tags": ["NUON"]}}]}, "Did you mean 'NOUN'?"),
         ({"controls": [{"name": "length", "written": {"words": "[1"}}]}, "control 1, words:1: not valid YAML"),
+        ({"controls": [{"name": "contains"}]}, "controls.0.contains.words: is required."),
         ({"samples": 10_000}, "samples: Input should be less than or equal to 200"),
         ({"rest": "seed: 1"}, "`seed` has a field of its own"),
         ({"other": 1}, "other: Extra inputs are not permitted"),
@@ -145,6 +163,13 @@ def test_a_run_is_told_step_by_step_with_checks_and_traces(address, model_folder
         assert check["where"] == [at for at, word in enumerate(sample["words"]) if len(word) > 1]
         assert sample["trace"]["words"][-1] == sample["words"]
         assert sample["html"].count('<b class="x"') == len(check["where"])
+
+
+@pytest.mark.parametrize(("word", "said"), [("tea", "“tea”"), ("END", "the end")])
+def test_the_least_likely_word_is_said_as_in_a_report(word, said):
+    sample = Sample(0, ["tea"], "Tea", {}, np.zeros((1, 1)), fluency=Fluency(2.0, word, 7.0))
+    assert least_likely(sample) == said
+    assert least_likely(replace(sample, fluency=None)) is None
 
 
 def test_an_error_while_drawing_is_the_last_line(address, model_folder):
@@ -179,39 +204,116 @@ def test_a_port_that_is_taken_is_said(address):
     assert f"127.0.0.1:{port}: cannot listen there" in run.output
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-def test_from_form_to_text_in_a_browser(address, model_folder):
+@pytest.fixture(scope="module")
+def browser():
+    """A browser without a window, where the machine has one."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        faults = []
-        page.on("pageerror", lambda fault: faults.append(fault))
-        page.goto(address)
-        page.wait_for_selector("#add option[value=short_words]", state="attached")
-        page.fill("#model", str(model_folder))
-        page.fill("#samples", "2")
-        page.fill("#steps", "3")
-        page.select_option("#add", "short_words")
-        page.select_option("#add", "length")
-        page.fill("[data-name=short_words] [name=letters]", "1")
-        page.fill("[data-name=length] [name=words]", "0")
-        page.click("#run")
-        api.expect(page.locator("#error")).to_contain_text("greater than or equal to 1")
-        page.fill("[data-name=length] [name=words]", "7")
-        page.click("#run")
-        page.wait_for_selector(".text", timeout=60_000)
-        assert page.locator(".text").count() == 2
-        assert page.locator("#error").is_hidden()
-        assert page.locator(".text .t b.x").count() > 0  # the words at fault
-        assert "length 100% · 7 words" in page.locator(".text .checks").first.inner_text()
-        page.locator(".steps summary").first.click()
-        at_the_end = page.locator(".steps .words").first.inner_text()
-        assert len(at_the_end.split()) == 7
-        page.locator(".steps input").first.press("Home")
-        assert "step 0 of" in page.locator(".steps .bar").first.inner_text()
-        api.expect(page.locator("#written")).to_contain_text("short_words:")
-        page.click("[data-kind=python]")
-        assert "from short_words import ShortWords" in page.locator("#written").inner_text()
-        assert not faults
-        browser.close()
+        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def page(browser):
+    """An empty page of it; what its scripts fail at fails the test."""
+    page, faults = browser.new_page(), []
+    page.on("pageerror", lambda fault: faults.append(fault))
+    yield page
+    page.close()
+    assert not faults
+
+
+def expect(locator):
+    from playwright.sync_api import expect as wait_for
+
+    return wait_for(locator)
+
+
+def opened(page, address):
+    """The page with everything that it offers."""
+    page.goto(address)
+    expect(page.locator("#run")).to_be_enabled(timeout=60_000)
+
+
+def test_from_form_to_text_in_a_browser(address, model_folder, page):
+    opened(page, address)
+    page.wait_for_selector("#add option[value=short_words]", state="attached")
+    page.fill("#model", str(model_folder))
+    page.fill("#samples", "2")
+    page.fill("#steps", "3")
+    page.select_option("#add", "short_words")
+    page.select_option("#add", "length")
+    page.fill("[data-name=short_words] [name=letters]", "1")
+    page.fill("[data-name=length] [name=words]", "0")
+    page.click("#run")
+    expect(page.locator("#error")).to_contain_text("greater than or equal to 1")
+    page.fill("[data-name=length] [name=words]", "7")
+    page.click("#run")
+    page.wait_for_selector(".text", timeout=60_000)
+    assert page.locator(".text").count() == 2
+    assert page.locator("#error").is_hidden()
+    assert page.locator(".text .t b.x").count() > 0  # the words at fault
+    assert "length 100% · 7 words" in page.locator(".text .checks").first.inner_text()
+    page.locator(".steps summary").first.click()
+    at_the_end = page.locator(".steps .words").first.inner_text()
+    assert len(at_the_end.split()) == 7
+    page.locator(".steps input").first.press("Home")
+    assert "step 0 of" in page.locator(".steps .bar").first.inner_text()
+    expect(page.locator("#written")).to_contain_text("short_words:")
+    page.click("[data-kind=python]")
+    assert "from short_words import ShortWords" in page.locator("#written").inner_text()
+    assert [one.inner_text() for one in page.locator(".text .number").all()] == ["0", "1"]  # as in a report
+
+
+def test_why_nothing_was_drawn_stays_on_the_page(address, page):
+    opened(page, address)
+    page.fill("#model", "nosuch")
+    page.press("#model", "Enter")
+    expect(page.locator("#run")).to_be_enabled()
+    expect(page.locator("#written")).to_contain_text("nosuch")  # which is written behind the end of the run
+    expect(page.locator("#error")).to_contain_text("there is no such model")
+
+
+def test_an_empty_recipe_empties_the_settings_too(address, page):
+    opened(page, address)
+    page.select_option("#start", "e2e-unconditional")
+    expect(page.locator("#written")).to_contain_text("rank_by: [worst_word]")
+    page.fill("#steps", "9")
+    page.select_option("#start", "")
+    expect(page.locator("#written")).to_have_text("model: everyday\nsamples: 8\nseed: 0\n")
+    assert page.locator("#about").is_hidden()
+
+
+def test_what_is_typed_before_the_page_is_ready_stays(address, model_folder, page):
+    waiting = []
+    page.route("**/api/offer", lambda route: waiting.append(route))
+    page.goto(address)
+    page.fill("#model", str(model_folder))
+    page.press("#model", "Enter")
+    assert page.locator("#run").is_disabled()
+    page.wait_for_timeout(100)  # in which the browser would have sent the form
+    assert page.url == address
+    assert len(waiting) == 1
+    waiting[0].continue_()
+    expect(page.locator("#run")).to_be_enabled(timeout=60_000)
+    assert page.input_value("#model") == str(model_folder)
+    expect(page.locator("#written")).to_contain_text(str(model_folder))
+
+
+def test_what_a_scorer_says_stands_under_each_text(address, page):
+    checks = {"length": {"score": 1.0, "passed": True, "why": "2 words", "where": []}}
+    sample = {"text": "A b", "html": "A b", "words": ["a", "b"], "passed": True, "checks": checks, "rounds": 1}
+    scored = {"lm_score": 2.5, "worst_word": "b", "worst_nats": 7.25, "least_likely": "“b”", "acceptability": 0.5}
+    unscored = {**sample, "index": 1, "least_likely": None, "problem": None}
+    rows = [{**sample, **scored, "index": 0, "problem": None}, unscored]
+    line = json.dumps({"result": {"samples": rows, "seconds": 1.0, "success": 1.0}})
+    page.route("**/api/run", lambda route: route.fulfill(body=line + "\n", content_type="application/x-ndjson"))
+    opened(page, address)
+    page.click("#run")
+    under = page.locator(".text .checks")
+    expect(under.nth(0)).to_contain_text("lm-score 2.50")
+    said = [one.inner_text() for one in under.nth(0).locator(".plain").all()]
+    assert said == ["lm-score 2.50", "least likely “b” 7.3", "acceptability 0.50"]
+    assert under.nth(1).locator(".plain").count() == 0
+    assert page.locator(".totals").inner_text().endswith("satisfy every control, lm-score 2.50, acceptability 0.50")

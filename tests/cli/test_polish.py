@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -119,6 +120,31 @@ def test_the_mark_of_a_text_that_does_not_pass_is_explained(capsys):
         print_generation(Generation([Sample(0, ["x"], "x", checks, np.zeros((1, 1)))], 1))
         printed = capsys.readouterr()
         assert ("!" in printed.out, "A score with ! behind it" in printed.err) == (said, said)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_terminal_of_any_width_shows_the_texts_and_their_figures(capsys, monkeypatch, width):
+    import numpy as np
+
+    from dlmctl.cli.render_texts import print_generation
+    from dlmctl.control.check import Check
+    from dlmctl.generation.results import Generation, Sample
+    from dlmctl.metrics.fluency import Fluency
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    checks = {name: Check(1.0, True, "") for name in ("length", "contains", "sentiment", "syntax_tree")}
+    fluency = Fluency(3.25, "END", 7.75, None, 0.93)
+    text = "The [old] man opened the window."
+    print_generation(Generation([Sample(0, [], text, checks, np.zeros((1, 1)), fluency=fluency)], 1))
+    printed = capsys.readouterr().out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+    lines = [line.split("│") for line in plain.splitlines() if line.startswith("│")]
+    assert text in " ".join(" ".join(cells[2].strip() for cells in lines).split())
+    for said in (*checks, "lm-score", "3.25", "(end of text)", "acceptability", "0.93"):
+        assert said in " ".join(re.sub("[│┃]", " ", plain).split())
+    assert "1 text in 1.0 s" in plain
 
 
 def test_what_a_package_prints_at_import_is_not_in_the_output(tmp_path, monkeypatch, capsys):

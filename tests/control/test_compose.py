@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not, check_all, ready_all
+from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not, ready_all
 from dlmctl.control.check import Check
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
+from dlmctl.control.verdicts import check_all
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 
@@ -116,7 +117,8 @@ def test_checks_combine(control, passed):
 
 
 def test_all_gathers_the_places_at_fault():
-    assert (B & A & B)(["c"]).where == (1, 2)
+    assert (B & A & B)(["c", "d", "e"]).where == (1, 2)
+    assert (B & A & B)(["c", "d"]).where == (1,)  # the text has no more
 
 
 def test_lengths_are_those_of_the_first_that_knows_any(monkeypatch):

@@ -137,7 +137,7 @@ def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
     mark = Mark(np.int64(0), np.int64(1), met=np.bool_(False))
     verdict = Check(np.float32(0.5), np.bool_(True), "", (np.int64(1),), (mark,))
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
-    assert json.dumps(Letters()(["a"])) == '[0.5, true, "", [1], [[0, 1, "", false, ""]]]'
+    assert json.dumps(Letters()(["a", "b"])) == '[0.5, true, "", [1], [[0, 1, "", false, ""]]]'
 
 
 @pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])

@@ -252,6 +252,17 @@ def test_texts_are_balanced_over_labels_and_sources() -> None:
     assert few[labels.index(0) : 3].sum() == pytest.approx(3 * few[4])
 
 
+def test_a_label_that_no_source_tells_from_another_is_learned_all_the_same() -> None:
+    # Every source has one label, as where the source is the label.
+    share = bags.balanced([0, 0, 1, 1, 1], [0, 1, 2, 2, 3], least=1)
+    assert share.min() > 0
+    assert share[:2].sum() == pytest.approx(share[2:].sum())
+    # Label 2 has a source of its own alone; label 1 is learned from where it stands beside label 0.
+    share = bags.balanced([0, 1, 1, 2], [0, 0, 1, 2], least=1)
+    assert share[2] == 0
+    assert share[0] == pytest.approx(share[1]) == pytest.approx(share[3])
+
+
 def test_a_table_comes_back_as_it_was_saved(table: CountTable, tmp_path: Path) -> None:
     path = tmp_path / "tags.safetensors"
     many = count_table([["a"], ["b", "c"]], np.repeat([0, 2], [70_000, 3]), np.zeros((70_003, 2), np.int64), 3, "other")

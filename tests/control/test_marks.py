@@ -8,7 +8,7 @@ from controls import Avoid, Contains, Infill, Lexicon, Pattern, Pos, SyntaxTree
 from controls.ngrams import NgramJudge
 from controls.wordings import span_of
 from dlmctl.control.base import Control
-from dlmctl.control.check import Check, Mark
+from dlmctl.control.check import Check, Mark, turned_round
 
 WORDS = "the old baker sells warm bread .".split()
 
@@ -70,3 +70,7 @@ def test_where_stands_in_for_marks_that_a_control_does_not_give():
     check = Check(0.5, False, "two words", (1, 3))
     assert check.to_dict()["marks"] == [[1, 1, "", False], [3, 3, "", False]]
     assert Check(1.0, True, "", marks=(Mark(0, 1, "NP"), Mark(2, 2))).to_dict()["marks"] == [[0, 1, "NP"], [2, 2]]
+
+
+def test_the_score_of_a_contrary_has_no_tail_of_digits():
+    assert turned_round(Check(0.9, False, "9 of 10")).score == 0.1

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from controls import Contains
 from controls.bridge import BridgedClassifier, entropy_share
@@ -18,9 +17,10 @@ from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.errors import DataError, ModelError, RecipeError
+from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 from tests.conftest import batch_of, state_of, tiny_config
@@ -123,6 +123,30 @@ def test_the_check_is_the_judge(trained):
     assert "'negative'" in blame.why
 
 
+def halved(monkeypatch, guide, judge):
+    """Labelled text of which the first rows guide, the others judge; a label None says nothing of its text."""
+    monkeypatch.setattr("dlmctl.control.labels.guides", lambda words: words[0] == "guide")
+    rows = [("guide", label) for label in guide] + [("judge", label) for label in judge]
+    texts = [[half, f"w{at % 3}", str(label)] for at, (half, label) in enumerate(rows)]
+    return LabelledText(texts, [{"mood": label} if label else {} for _, label in rows], label="mood")
+
+
+@pytest.mark.parametrize(
+    ("guide", "judge"),
+    [([None] * 4, ["a", "b"] * 2), (["a", "b"] * 2, [None] * 4), (["a"] * 4, ["a", "b"]), (["a", "b"], [])],
+)
+def test_labels_of_one_half_alone_are_said(monkeypatch, guide, judge):
+    words = WordTokenizer.from_corpus([["guide", "judge", "w0", "w1", "w2"]], 1)
+    with pytest.raises(DataError, match="need different texts of two labels or more, and there are too few"):
+        JudgedLabels.counted(halved(monkeypatch, guide, judge), words)
+
+
+def test_a_label_that_one_half_lacks_is_left_out(monkeypatch):
+    words = WordTokenizer.from_corpus([["guide", "judge", "w0", "w1", "w2", "a", "b", "c", "d"]], 1)
+    labels, files = JudgedLabels.counted(halved(monkeypatch, ["a", "b", "c"] * 3, ["a", "b", "d"] * 3), words)
+    assert labels.known == ["a", "b"] == list(files["bag.safetensors"].labels)
+
+
 def test_texts_without_a_label_teach_the_judge_what_none_looks_like():
     kinds = {"positive": "what a {} day", "negative": "an awful {} day", None: "the {} bus stops"}
     rows = [(line.format(word).split(), label) for label, line in kinds.items() for word in ("long", "red", "late") * 8]
@@ -178,7 +202,7 @@ def test_the_field_of_the_labels_must_be_named():
 
 @pytest.mark.parametrize("params", [{}, {"label": None}, {"label": "a", "model": "b", "name": "c"}])
 def test_bad_parameters_are_refused(params):
-    with pytest.raises(ValidationError):
+    with pytest.raises(UserError):
         Classifier(**params)
 
 

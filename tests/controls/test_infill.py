@@ -1,10 +1,9 @@
 import pytest
-from pydantic import ValidationError
 
 from controls import Infill, Length
 from controls.infill import InfillParams, parse_template
 from dlmctl.control.automata.syntax import Literal
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
@@ -32,7 +31,7 @@ def test_words_and_blanks_of_a_template():
     ],
 )
 def test_a_malformed_template_is_refused(template, message):
-    with pytest.raises(ValidationError, match=message.replace("{", r"\{")):
+    with pytest.raises(UserError, match=message.replace("{", r"\{")):
         Infill(template)
 
 

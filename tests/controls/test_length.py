@@ -109,3 +109,7 @@ def test_impossible_parameters_are_refused(params):
 
 def test_from_words():
     assert Length.from_words([["a", "b"], []]) == [LengthParams(words=2), LengthParams(words=1)]
+
+
+def test_one_word_is_one_word():
+    assert [Length(4)(["a"] * count).why for count in (0, 1, 2)] == ["0 words", "1 word", "2 words"]

@@ -3,18 +3,18 @@ from collections import Counter
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from controls import Length, Lexicon, Pos
 from controls.function_words import is_function_word
 from controls.lexicon import LexiconParams
+from controls.word_lists import read_table
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.evidence.table import fingerprint, save_table
 from dlmctl.control.evidence.tags import count_tags
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.layout import Layout
-from dlmctl.errors import DataError, ModelError, RecipeError
+from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
@@ -83,6 +83,24 @@ def test_properties_of_a_table_with_decimal_commas_and_empty_cells(pretrained, n
     named = Lexicon(table=norms, word="Word", Level=["A1", "b1"], letters=[5, None])
     result = generate(named, model=pretrained, samples=12, sampler=QUICK)
     assert set().union(*map(content, result)) <= {"bread", "bridge", "river"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        (["4,125", "3,5", "4,5"], [4.125, 3.5, 4.5]),  # a comma that is decimal once is so in the whole column
+        (["0,125", "4,125", "12"], [0.125, 4.125, 12]),
+        (["4,125", "35", "1,204,500"], [4125, 35, 1204500]),
+        (["4,125", "1,200.5", ""], [4125, 1200.5, None]),
+        (["3,5", "1,200.5"], [3.5, 1200.5]),  # which cannot be read otherwise
+    ],
+)
+def test_commas_mean_the_same_in_all_of_a_column(tmp_path, cells, numbers):
+    rows = [f'w{at}\t{cell}\t"1,234"\n' for at, cell in enumerate(cells)]
+    (tmp_path / "norms.tsv").write_text("word\tconc\tcount\n" + "".join(rows).replace('"', ""), "utf-8")
+    table = read_table(str(tmp_path / "norms.tsv"), "word", ["conc", "count"], [])
+    assert [row["conc"] for row in table.rows.values()] == numbers
+    assert {row["count"] for row in table.rows.values()} == {1234}
 
 
 def test_places_from_both_ends_hold_words_that_fit(pretrained):
@@ -197,7 +215,7 @@ def test_tables_that_cannot_be_read_are_one_message(pretrained, tmp_path, text, 
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(params, said):
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(UserError, match=said):
         Lexicon(**params)
 
 

@@ -2,7 +2,6 @@ import re
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from controls import Length
 from controls.pattern import Pattern, PatternParams
@@ -11,7 +10,7 @@ from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 
@@ -44,7 +43,7 @@ def test_impossible_patterns_are_refused_before_the_first_step(pretrained):
         generate(Pattern("(old <any>)+") & Length(7), model=pretrained, samples=1)
     with pytest.raises(RecipeError, match="holds at most 30"):
         generate(Pattern("<any>{40}"), model=pretrained, samples=1)
-    with pytest.raises(ValidationError, match="at character 5"):
+    with pytest.raises(UserError, match="at character 5"):
         Pattern("the (old")
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
+from controls.classifier import Classifier
 from controls.field_judge import FieldJudge
 from controls.semantic import Semantic, SemanticParams
 from controls.wordings import Wordings, contradiction, read_wordings
@@ -147,7 +147,7 @@ def test_spellings_of_fields_and_values():
 
 @pytest.mark.parametrize("params", [{}, {"match": "exact"}, {"food": None}, {"food": ["Thai"]}, {"food": " "}])
 def test_bad_parameters_are_refused(params):
-    with pytest.raises(ValidationError):
+    with pytest.raises(UserError):
         Semantic(**params)
 
 
@@ -163,8 +163,17 @@ def test_the_check_reads_the_words():
     assert "food is Thai: not stated" in one.why
     assert "'inexpensive'" in one.why
     assert none.score == 0.0
-    exact = Semantic(price="cheap", match="exact")("An inexpensive bar .".split())
-    assert not exact.passed
+    exact = Semantic(price="cheap", match="exact")
+    exact.judge = control.judge
+    assert not exact("An inexpensive bar .".split()).passed
+
+
+@pytest.mark.parametrize(
+    "control", [Semantic(food="Thai"), ~Semantic(food="Thai"), Classifier("good"), Classifier("good", model="mine")]
+)
+def test_without_a_model_there_is_no_verdict(control):
+    with pytest.raises(UserError, match=r"judges by what was learned for a model, and was given none\. First call"):
+        control("A Thai bar .".split())
 
 
 def test_targets_of_the_paper_and_of_a_data_set(tmp_path):

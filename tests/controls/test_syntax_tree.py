@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from controls import syntax_tree
 from controls.syntax_params import SpanParams, SyntaxTreeParams
@@ -107,7 +106,7 @@ def test_the_score_of_spans_is_the_share_that_is_in_the_parse():
     ],
 )
 def test_bad_parameters_are_refused(params, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(UserError, match=message):
         SyntaxTree(**params)
 
 

@@ -63,6 +63,20 @@ def test_the_page_holds_recipe_totals_texts_reasons_and_steps():
     assert json.loads(saved) == {"1": steps()}
 
 
+def test_rows_that_could_not_be_drawn_are_counted_and_are_no_texts_of_0_words():
+    unmet = {"text": "", "words": [], "passed": False, "checks": {}, "problem": "t.csv:3: no such word", "row": 2}
+    page, rows = report_html(results([record(0, row=1, lm_score=2.0, acceptability=0.9), record(1) | unmet]))
+    assert rows == 2
+    assert "mean 11" in page
+    assert "could not be drawn <b>1</b>" in page
+    assert "row <b>1</b>" in page
+    assert "row <b>2</b>" in page
+    assert "t.csv:3: no such word" in page
+    footer = " ".join(page[page.index("How to read this page") :].split())
+    assert "lm-score: nats a token" in footer
+    assert "finds least likely. acceptability: how likely" in footer
+
+
 def test_the_recipe_on_the_page_has_only_what_is_set():
     recipe = Recipe.model_validate({"controls": [{"length": {"words": 4}}], "until": {"max_rounds": 3}})
     page, _ = report_html(results([record(0)], recipe=recipe.model_dump()))

@@ -1,17 +1,25 @@
 """What only the model can say of a recipe is said with file and line, by validation and at generation alike."""
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from dlmctl.checkpoint.pretrained import save_pretrained
 from dlmctl.cli import app
+from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import examine, validate_recipe
+from dlmctl.generation.generate import generate
 from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
 
 FAULTS = [
     ("controls:\n  - length: {words: 99}\n", "mine.yaml:2: sample 0: the target has 99 words, but the model holds"),
     ("controls:\n  - length: [{words: 3},\n      {words: 99}]\n", "mine.yaml:3: sample 1: the target has 99 words"),
+    (
+        f"samples: 40\ncontrols:\n  - length: [{'5, ' * 38}5,\n      99]\n",
+        "mine.yaml:4: sample 39: the target has 99 words",
+    ),
     ("controls:\n  - length: {words: 5}\n  - length: {words: 7}\n", "mine.yaml:1: sample 0: the controls contradict"),
     (
         "controls:\n  - length: {words: 5}\n  - contains: {words: [unicorn]}\n",
@@ -46,6 +54,24 @@ def test_generation_says_the_same(text, said, pretrained):
     with pytest.raises(UserError) as caught:
         run_recipe(recipe, model=pretrained, origin=file)
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "setting", ["guidance.method: langevin", "sampler.clamp: true", "sampler.rounding: l2", "sampler.top_p: 2.0"]
+)
+def test_settings_of_latents_are_refused_where_there_are_none(setting, tmp_path, tokenizer):
+    sizes = {"hidden": 16, "layers": 1, "heads": 2, "inner": 16, "max_length": 16}
+    model = MaskedLM(MaskedConfig(length=16, denoiser=sizes, vocab_size=len(tokenizer), sentence_lengths=[0, 0, 1]))
+    save_pretrained(model, tokenizer, tmp_path / "masked")
+    section, _, written = setting.partition(".")
+    name, _, value = written.partition(": ")
+    recipe, file = read_recipe(f"model: {tmp_path}/masked\nsamples: 1\n{section}:\n  {written}\n", "mine.yaml")
+    said = rf"{section}.{name}: is about latents, and a model of the family 'masked' has none"
+    for act in (validate_recipe, lambda recipe, file: run_recipe(recipe, origin=file)):
+        with pytest.raises(UserError, match=rf"^mine\.yaml:4: {said}"):
+            act(recipe, file)
+    with pytest.raises(UserError, match=f"^{said}"):
+        generate(model=tmp_path / "masked", samples=1, **{section: {name: yaml.safe_load(value)}})
 
 
 def test_a_model_that_is_not_there_names_the_line_that_asks_for_it(tmp_path):

@@ -4,9 +4,7 @@ import logging
 
 import pytest
 
-from dlmctl.recipe.legacy import renew
 from dlmctl.recipe.load import read_recipe
-from dlmctl.recipe.yaml_file import parse
 
 
 @pytest.mark.parametrize(
@@ -38,15 +36,3 @@ def test_the_schedule_of_guidance_is_gone(caplog, text, overrides, where):
     assert "schedule" not in recipe.guidance.model_dump()
     (record,) = caplog.records
     assert record.getMessage().startswith(f"dlmctl: {where}: `guidance.schedule` is gone and changes nothing")
-
-
-def test_a_renamed_key_keeps_its_line_and_never_replaces_the_new_one(caplog):
-    names = {("sampler", "strides"): "spacing", ("tries",): "candidates"}
-    value, file = parse("tries: 2\nsampler:\n  strides: 1\n", "old.yaml")
-    renew(value, file, keys=names, values={})
-    assert value == {"candidates": 2, "sampler": {"spacing": 1}}
-    assert file.where(("sampler", "spacing")) == "old.yaml:3"
-    assert len(caplog.records) == 2
-    both, file = parse("tries: 2\ncandidates: 3\nsampler: 7\n", "old.yaml")
-    renew(both, file, keys=names, values={})
-    assert both == {"tries": 2, "candidates": 3, "sampler": 7}

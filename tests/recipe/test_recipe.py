@@ -6,6 +6,7 @@ from dlmctl.recipe.build import build_control
 from dlmctl.recipe.load import load_recipe, read_recipe
 from dlmctl.recipe.recipe import dump_recipe
 from dlmctl.recipe.schema import recipe_schema
+from dlmctl.recipe.settings import Quota
 
 
 def fault(text, *overrides):
@@ -47,7 +48,14 @@ controls:
             "controls:\n  - pos:\n      tags: [DET,\n        NUON]\n",
             "mine.yaml:3: controls.0.pos.tags: there is no UPOS tag 'NUON'. Did you mean 'NOUN'?",
         ),
-        ("controls:\n  - pos:\n      tag: [DET]\n", "mine.yaml:"),
+        (
+            "controls:\n  - pos:\n      tag: [DET]\n",
+            "mine.yaml:3: unknown key 'tag'. Did you mean 'tags'?",
+        ),
+        (
+            "controls:\n  - pos: det noun\n",
+            "mine.yaml:2: controls.0.pos.tags: there is no UPOS tag 'det'. Did you mean 'DET'?",
+        ),
         ("controls:\n  - {pos: {tags: [DET]}, weight: heavy}\n", "mine.yaml:2: weight must be a number"),
         ("controls:\n  - weight: 1\n", "mine.yaml:2: each list item holds one control"),
         ("samples: 3\nsamples: 4\n", "mine.yaml:2: 'samples' stands twice."),
@@ -157,6 +165,43 @@ def test_overrides_lie_over_the_file():
     recipe, _ = read_recipe(text, "mine.yaml", ["sampler.steps=7", "controls.0.pos.tags=[NOUN]"])
     assert recipe.sampler.steps == 7
     assert recipe.control_specs()[0].params == [{"tags": ["NOUN"]}]
+
+
+def test_what_python_takes_short_a_recipe_takes_short():
+    recipe, _ = read_recipe("rank_by: mbr\nquota: true\ncontrols:\n  - contains: {words: window}\n", "mine.yaml")
+    assert (recipe.rank_by, recipe.quota) == (["mbr"], Quota())
+    assert read_recipe("quota: false\n", "mine.yaml")[0].quota is None
+    properties = recipe_schema()["properties"]
+    assert {"type": "boolean"} in properties["quota"]["anyOf"]
+    assert [one["type"] for one in properties["rank_by"]["anyOf"]] == ["array", "string"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "controls.0.contains.words=[door]",
+            "--set controls.0.contains.words: 'contains' holds a list of 1, numbered from 0, and has no item "
+            "'words'. Set the whole of it: --set controls.0.contains=...",
+        ),
+        (
+            "controls.1.length.words=5",
+            "--set controls.1.length.words: 'length' holds a value, not settings. Set the whole of it: "
+            "--set controls.1.length=...",
+        ),
+        (
+            "controls.7.length=5",
+            "--set controls.7.length: 'controls' holds a list of 2, numbered from 0, and has no item '7'.",
+        ),
+    ],
+)
+def test_an_override_of_a_short_form_says_what_can_be_set(override, said):
+    assert fault("controls:\n  - contains: [window]\n  - length: 4\n", override) == said
+
+
+def test_settings_do_not_reach_controls_of_the_command_line():
+    with pytest.raises(RecipeError, match=r"cannot reach the controls of --control, .* Say it in --control itself"):
+        read_recipe("", "command line", ["controls.0.length.words=5"], controls=["length: 4"])
 
 
 @pytest.mark.parametrize("override", ["steps", "controls.5.pos=1", "sampler.steps.more=1", "nothing=1"])

@@ -7,12 +7,29 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import dlmctl
 from dlmctl.cli import app
 from dlmctl.control.catalogue import installed
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.as_code import python_code
 from dlmctl.recipe.load import load_recipe, read_recipe
 from dlmctl.recipe.starter import read_entry, starter
+
+# A control in a file of the user's own.
+OWN = '''
+from dlmctl import Check, Control, ControlParams
+
+class Params(ControlParams):
+    letters: int
+
+class Short(Control[Params]):
+    """Every word is short."""
+    name = "short"
+    Params = Params
+
+    def check(self, params, words):
+        return Check(1.0, all(len(word) <= params.letters for word in words), "")
+'''
 
 
 def run(*arguments, answers=None):
@@ -120,8 +137,6 @@ def test_a_recipe_as_python_asks_for_the_same(tmp_path):
             asked.update(control=control, **arguments)
             return []
 
-    import dlmctl
-
     program = code.replace("dlmctl.load('e2e')", "model")
     exec(program, {"model": Model(), "dlmctl": dlmctl})
     assert asked.pop("samples") == 3
@@ -130,6 +145,54 @@ def test_a_recipe_as_python_asks_for_the_same(tmp_path):
     assert made == settings["controls"]
     assert set(asked) <= {"guidance"}
     assert sys.modules["controls.length"]
+
+
+def code_of(settings):
+    return python_code(read_recipe(yaml.safe_dump(settings), "r")[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sampler": {"temperature": 0.9, "name": "random"}}, "sampler={'name': 'random'}"),
+        ({"sampler": {"temperature": 0.8}}, "sampler={'temperature': 0.8}"),
+        ({"preset": "quality", "sampler": {"temperature": 0.9}}, "preset='quality', sampler={'temperature': 0.9}"),
+        ({"preset": "quality"}, "preset='quality'"),
+        ({"model": "e2e", "guidance": {"scale": 4.0}, "targets": None, "candidates": 1, "device": "auto"}, ""),
+        ({"samples": 8, "until": {}}, "samples=8, until={}"),
+    ],
+)
+def test_a_program_leaves_out_what_would_be_the_same_without_it(settings, said):
+    assert f"in model.generate({said}):" in code_of(settings)
+
+
+def test_a_program_has_parameters_whose_names_are_no_names_in_python(monkeypatch):
+    fields = {"food": "Italian", "customer rating": "high", "class": "a"}
+    sets = {"controls": [{"semantic": fields}, {"semantic": [fields, {"food": "French"}]}]}
+    asked = []
+    monkeypatch.setattr(
+        "dlmctl.load", lambda _: type("Model", (), {"generate": lambda _, control: asked.append(control) or []})()
+    )
+    exec(code_of(sets), {})
+    assert [[one.fields for one in part.sets] for part in asked[0].parts] == [[fields], [fields, {"food": "French"}]]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["targets", "a control in a file"])
+def test_what_control_objects_cannot_say_is_a_program_with_a_recipe(own, tmp_path, model_folder, capsys):
+    settings = {"model": str(model_folder), "samples": 2, "sampler": {"steps": 3}}
+    if own:
+        (tmp_path / "own.py").write_text(OWN)
+        settings["controls"] = [{"all": [{f"{tmp_path / 'own.py'}:Short": {"letters": 3}}]}]
+    else:
+        settings |= {"targets": [{"n": 4}, {"n": 6}], "controls": [{"length": {"words": "{n}"}}]}
+    code = code_of(settings)
+    assert "recipe = dlmctl.Recipe(" in code
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == [f"{one.text} {one.passed}" for one in dlmctl.run(settings)]
+
+
+def test_matched_sets_are_no_program():
+    assert python_code(load_recipe("matched")[0]).startswith("# Matched sets are drawn by `dlmctl matched")
 
 
 def test_a_new_recipe_says_at_once_which_model_has_the_weights(tmp_path, monkeypatch):

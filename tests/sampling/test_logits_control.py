@@ -112,3 +112,9 @@ def test_what_cannot_be(dream):
         LogitsControl(Reads(tokens=[]), inner)(torch.tensor([[1, 2]]), torch.zeros(1, 4, 400), 3)
     given = LogitsControl(Reads(tokens=[]), inner, embeddings=dream.model.embeddings)
     assert given(torch.tensor([[1, 2]]), torch.randn(1, 4, 400), 3).shape == (1, 4, 400)
+
+
+@pytest.mark.parametrize("guidance", [{"scal": 1}, {"scale": "x"}, 3])
+def test_guidance_that_is_none_is_one_message(dream, guidance):
+    with pytest.raises(UserError, match="guidance"):
+        LogitsControl(Only(tokens=[20]), dream.tokenizer.inner, guidance=guidance)

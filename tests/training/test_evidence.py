@@ -91,6 +91,24 @@ def test_texts_have_the_label_asked_for_by_the_weights_that_guide(model, data) -
         assert set(check.where) & {1, 4}  # the words that say the other label
 
 
+def test_a_source_may_be_the_label(model, tmp_path) -> None:
+    """A source that tells no label from another leaves no label without weights."""
+    rows = [
+        {"text": f"{text[:-2]} {also} .", "source": mood}
+        for mood, texts in TEXTS.items()
+        for text in texts
+        for also in ("Anna", "bread", "the day", "a river")
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    prepare(tmp_path / "rows.jsonl", None, tmp_path / "set", tokenizer=model.tokenizer, length=24, valid_share=0.1)
+    folder = count_control(Classifier, model, tmp_path / "set", label="source", name="source")
+    words = model.tokenizer.vocabulary
+    bag = load_bag(folder / "bag.safetensors")
+    warm, cold = (bag.weights[words[word], bag.labels.index("warm")].item() for word in ("warm", "cold"))
+    assert warm > 0.1 > -0.1 > cold
+    assert "cells" not in json.loads((folder / "card.json").read_text("utf-8"))["counted"]
+
+
 def chances(model, folder, label, result) -> float:
     """The mean probability of a label of the texts."""
     bag = load_bag(folder / "bag.safetensors")

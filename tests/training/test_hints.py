@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from controls import Classifier, SyntaxTree
 from controls.syntax_evidence import features_of
 from dlmctl.annotators.trees import labelled_spans, read_tree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.weights import save_weights
+from dlmctl.control.hints import load_hints
 from dlmctl.control.prepared import Part, Prepared, PreparedAll
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
@@ -85,6 +89,25 @@ def test_a_tree_is_told_by_its_leaves_and_where_constituents_begin_and_end() -> 
     inside, _, after = features_of(3, spans, None)
     assert inside == ["span first NP", "span first 2"]
     assert after == ["span after NP", "span after 2"]
+
+
+def test_what_was_trained_follows_its_model_and_goes_with_it(model) -> None:
+    folder = model.folder / "controls" / "classifier"
+    config = HintsConfig(features=["mood warm"], width=8, blocks=0)
+    network = Hints(config, model.model.config.denoiser)
+    folder.mkdir(parents=True)
+    save_weights(network.state_dict(), folder, "hints")
+    (folder / "hints.json").write_text(config.model_dump_json(), "utf-8")
+    own = from_pretrained(model.folder).model
+    loaded, numbers = load_hints(folder, own)
+    assert numbers == {"mood warm": 1}
+    assert load_hints(folder, own)[0] is loaded
+    moved, _ = load_hints(folder, own.to("meta"))
+    assert {weight.device.type for weight in moved.parameters()} == {"meta"}
+    gone = weakref.ref(own)
+    del own
+    gc.collect()
+    assert gone() is None
 
 
 def test_hints_are_nothing_before_training_and_where_nothing_is_asked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dlmctl.checkpoint.bundled import bundled_names
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.user_weights import weights_beside
-from dlmctl.control.catalogue import Plugin, installed
+from dlmctl.control.catalogue import Broken, Plugin, installed
 from dlmctl.errors import ModelError, RecipeError
 from dlmctl.recipe.as_code import python_code
 from dlmctl.recipe.load import find_recipe, load_recipe, validated
@@ -121,14 +122,26 @@ def written(form: Form) -> dict[str, str]:
     """
     settings = settings_of(form)
     recipe, _ = validated(settings)
-    asked = recipe.model_copy()
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88)
-    return {"yaml": text, "python": python_code(asked)}
+    return {"yaml": _in_yaml(settings, 88), "python": python_code(recipe)}
+
+
+def _in_yaml(settings: Mapping[str, Any], width: int) -> str:
+    """Settings as YAML, each on a line of its own even where all are plain values, which would stand in one line."""
+    lines = []
+    for name, value in settings.items():
+        flow = None if isinstance(value, dict | list) else False
+        lines.append(
+            yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=width, default_flow_style=flow)
+        )
+    return "".join(lines)
 
 
 def offered() -> dict[str, Any]:
-    """What the page offers: models, recipes to start from, and controls with the schemas of their parameters."""
-    plugins, broken = installed()
+    """What the page offers: models, recipes to start from, and controls with the schemas of their parameters.
+
+    What was installed when it was first asked; only weights trained since are seen.
+    """
+    plugins, broken = _installed()
     faults = [{"name": one.name, "origin": one.origin, "fault": one.fault} for one in broken]
     return {
         "default": DEFAULT_MODEL,
@@ -149,6 +162,12 @@ def offered() -> dict[str, Any]:
     }
 
 
+@cache
+def _installed() -> tuple[list[Plugin], list[Broken]]:
+    """The installed controls, which take long to import and to describe, and stay the same while the server runs."""
+    return installed()
+
+
 def _trained(model: str, plugins: Sequence[Plugin]) -> list[str]:
     """The trainable controls whose weights lie beside a model."""
     try:
@@ -158,8 +177,9 @@ def _trained(model: str, plugins: Sequence[Plugin]) -> list[str]:
     return [one.name for one in plugins if one.trainable and any(weights_beside(folder, one.name))]
 
 
+@cache
 def _recipes() -> dict[str, Mapping[str, Any]]:
-    """The bundled recipes whose settings the forms can hold, by name."""
+    """The bundled recipes whose settings the forms can hold, by name; they stay the same as well."""
     found: dict[str, Mapping[str, Any]] = {}
     for name in bundled_names("recipes"):
         recipe, _ = load_recipe(name)
@@ -173,6 +193,6 @@ def _recipes() -> dict[str, Mapping[str, Any]]:
             "preset": recipe.preset,
             "candidates": min(recipe.candidates, MOST_CANDIDATES),
             "controls": given.get("controls", []),
-            "rest": yaml.safe_dump(rest, sort_keys=False, default_flow_style=None, width=60) if rest else "",
+            "rest": _in_yaml(rest, 60),
         }
     return found

@@ -143,24 +143,22 @@ function form() {
   };
 }
 
+// How many texts and which seed stay as they are: those are the user's own, whatever is asked for.
 function startFrom(name) {
-  const recipe = offer.recipes[name];
+  const empty = { description: "", model: offer.default, candidates: 1, preset: "balanced", rest: "", controls: [] };
+  const recipe = offer.recipes[name] || empty;
   $("controls").replaceChildren();
-  $("about").hidden = !recipe;
-  if (recipe) {
-    $("about").textContent = recipe.description;
-    $("model").value = recipe.model;
-    $("candidates").value = recipe.candidates;
-    $("preset").value = recipe.preset;
-    $("rest").value = recipe.rest;
-    $("rest").closest("details").open = recipe.rest !== "";
-    for (const entry of recipe.controls) {
-      const { weight = 1, ...rest } = entry;
-      let [kindOf, params] = Object.entries(rest)[0], unwanted = false;
-      if (kindOf === "not" && !Array.isArray(params) && Object.keys(params).length === 1) { unwanted = true; [kindOf, params] = Object.entries(params)[0]; }
-      if (offer.controls.some((one) => one.name === kindOf) && !Array.isArray(params)) addControl(kindOf, params || {}, weight, unwanted);
-      else addEntry(inYaml(entry));
-    }
+  $("about").hidden = !recipe.description;
+  $("about").textContent = recipe.description;
+  for (const id of ["model", "candidates", "preset", "rest"]) $(id).value = recipe[id];
+  $("steps").value = "";  // a recipe has its own among the rest
+  $("rest").closest("details").open = recipe.rest !== "";
+  for (const entry of recipe.controls) {
+    const { weight = 1, ...rest } = entry;
+    let [kindOf, params] = Object.entries(rest)[0], unwanted = false;
+    if (kindOf === "not" && !Array.isArray(params) && Object.keys(params).length === 1) { unwanted = true; [kindOf, params] = Object.entries(params)[0]; }
+    if (offer.controls.some((one) => one.name === kindOf) && !Array.isArray(params)) addControl(kindOf, params || {}, weight, unwanted);
+    else addEntry(inYaml(entry));
   }
   changed();
 }
@@ -169,6 +167,7 @@ function startFrom(name) {
 
 let due = 0;
 function changed() {
+  if (!offer) return;  // the form has no model yet
   clearTimeout(due);
   due = setTimeout(write, 200);
 }
@@ -182,7 +181,6 @@ async function write() {
     const answer = await post("api/recipe", form());
     const found = await answer.json();
     texts = found.error ? { yaml: `# ${found.error}`, python: `# ${found.error}` } : found;
-    if (!found.error && !running) fail("");
   } catch { texts = { yaml: "# the server does not answer", python: "# the server does not answer" }; }
   $("written").textContent = texts[kind];
 }
@@ -244,20 +242,27 @@ function show(result) {
   const count = result.samples.length;
   const parts = [make("b", {}, `${count} ${count === 1 ? "text" : "texts"}`), ` in ${result.seconds.toFixed(1)} s`];
   if (result.success !== null) parts.push(", ", make("b", {}, share(result.success)), " satisfy every control");
-  const scores = result.samples.map((one) => one.lm_score).filter((one) => one !== undefined && one !== null);
-  if (scores.length) parts.push(`, lm-score ${(scores.reduce((a, b) => a + b) / scores.length).toFixed(2)}`);
+  for (const [said, key] of [["lm-score", "lm_score"], ["acceptability", "acceptability"]]) {
+    const known = result.samples.map((one) => one[key]).filter((one) => one !== undefined);
+    if (known.length) parts.push(`, ${said} ${(known.reduce((a, b) => a + b) / known.length).toFixed(2)}`);
+  }
   $("results").replaceChildren(make("p", { class: "totals" }, ...parts), ...result.samples.map(sample));
 }
 
 function sample(one) {
   const checks = Object.entries(one.checks).map(([name, check]) =>
     make("span", { class: check.passed ? "check" : "check fails", title: check.why }, `${check.passed ? "✓" : "✗"} ${name} ${share(check.score)} · ${check.why}`));
-  if (one.lm_score !== undefined && one.lm_score !== null) checks.push(make("span", { class: "check plain", title: "nats a token by the scorer beside the model; lower is more fluent" }, `lm-score ${one.lm_score.toFixed(2)}`));
-  if (one.rounds > 1) checks.push(make("span", { class: "check plain" }, `${one.rounds} rounds`));
+  const figure = (said, title) => checks.push(make("span", { class: "check plain", title }, said));
+  if (one.lm_score !== undefined) {
+    figure(`lm-score ${one.lm_score.toFixed(2)}`, "nats a token by the scorer beside the model; lower is more fluent");
+    figure(`least likely ${one.least_likely} ${one.worst_nats.toFixed(1)}`, "nats of the word that the scorer finds least likely");
+  }
+  if (one.acceptability !== undefined) figure(`acceptability ${one.acceptability.toFixed(2)}`, "how likely a careful reader takes the text for a sound sentence, from 0 to 1");
+  if (one.rounds > 1) figure(`${one.rounds} rounds`);
   const text = make("div", { class: "t" });
   text.innerHTML = one.html;  // made by the server, which escapes what the model wrote
-  const box = make("article", { class: "card text" }, make("div", { class: "dlmctl" }, make("span", { class: "number" }, String(one.index + 1)), text), make("div", { class: "checks" }, ...checks));
-  if (one.problem) box.append(make("p", { class: "note" }, `guidance: ${one.problem}`));
+  const box = make("article", { class: "card text" }, make("div", { class: "dlmctl" }, make("span", { class: "number" }, String(one.index)), text), make("div", { class: "checks" }, ...checks));
+  if (one.problem) box.append(make("p", { class: "note" }, `${one.words.length ? "guidance" : "not drawn"}: ${one.problem}`));
   if (one.trace) box.append(steps(one.trace));
   return box;
 }
@@ -304,18 +309,7 @@ function curve(name, values, lines) {
 
 // ---- start ----
 
-async function begin() {
-  try { offer = await (await fetch("api/offer")).json(); }
-  catch { fail("The server does not answer. Does dlmctl play still run?"); return; }
-  $("model").value = offer.default;
-  for (const name of Object.keys(offer.models)) $("models").append(make("option", { value: name }));
-  for (const [name, recipe] of Object.entries(offer.recipes)) $("start").append(make("option", { value: name, title: recipe.description }, name));
-  for (const one of offer.controls) $("add").append(make("option", { value: one.name }, `${one.name}: ${one.summary}`));
-  $("add").append(make("option", { value: " yaml" }, "another entry, as YAML"));
-  if (offer.broken.length) {
-    $("broken").hidden = false;
-    $("broken").textContent = offer.broken.map((one) => `The control ${one.name} of ${one.origin} ${one.fault}`).join(" ");
-  }
+function listen() {
   $("start").addEventListener("change", () => startFrom($("start").value));
   $("add").addEventListener("change", () => {
     const name = $("add").value, control = offer.controls.find((one) => one.name === name);
@@ -333,7 +327,24 @@ async function begin() {
     for (const other of document.querySelectorAll("[role=tab]")) other.setAttribute("aria-selected", other === tab);
     $("written").textContent = texts[kind];
   });
-  startFrom("");
+}
+
+async function begin() {
+  listen();  // before anything is waited for, or a click would make the browser send the form itself
+  try { offer = await (await fetch("api/offer")).json(); }
+  catch { fail("The server does not answer. Does dlmctl play still run?"); return; }
+  if ($("model").value === "") $("model").value = offer.default;  // what was typed meanwhile stays
+  for (const name of Object.keys(offer.models)) $("models").append(make("option", { value: name }));
+  for (const [name, recipe] of Object.entries(offer.recipes)) $("start").append(make("option", { value: name, title: recipe.description }, name));
+  for (const one of offer.controls) $("add").append(make("option", { value: one.name }, `${one.name}: ${one.summary}`));
+  $("add").append(make("option", { value: " yaml" }, "another entry, as YAML"));
+  if (offer.broken.length) {
+    $("broken").hidden = false;
+    $("broken").textContent = offer.broken.map((one) => `The control ${one.name} of ${one.origin} ${one.fault}`).join(" ");
+  }
+  $("add").options[0].textContent = "choose ...";
+  $("run").disabled = false;
+  changed();
 }
 
 begin();

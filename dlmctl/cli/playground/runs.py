@@ -17,6 +17,7 @@ from dlmctl.errors import UserError, first_line
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.results import Sample
 from dlmctl.generation.run import run_recipe
+from dlmctl.text.tokenizer import END
 
 # Texts whose steps are kept.
 MOST_TRACED = 24
@@ -39,6 +40,13 @@ def loaded(model: str) -> Pretrained:
 def marked_html(sample: Sample) -> str:
     """The text with its words marked by what each control saw, as in a report."""
     return text_html(sample.text, sample.words, {name: check.seen for name, check in sample.checks.items()})
+
+
+def least_likely(sample: Sample) -> str | None:
+    """What the scorer finds least likely of a text, as a report says it; None where there is no scorer."""
+    if sample.fluency is None:
+        return None
+    return "the end" if sample.fluency.worst_word == END else f"“{sample.fluency.worst_word}”"
 
 
 class Runs:
@@ -96,6 +104,8 @@ class Runs:
 
         traced = min(recipe.samples, MOST_TRACED)
         result = run_recipe(recipe, model=loaded(recipe.model), origin=origin, progress=progress, trace=traced)
-        rows = [{**sample.to_dict(), "html": marked_html(sample)} for sample in result]
+        rows = [
+            {**sample.to_dict(), "html": marked_html(sample), "least_likely": least_likely(sample)} for sample in result
+        ]
         checked = any(sample.checks for sample in result)
         return {"samples": rows, "seconds": result.seconds, "success": result.success if checked else None}

@@ -37,14 +37,15 @@ class HeldWords(HeldRows[Demand]):
             if key not in made:
                 made[key] = self._language(demands, alphabet)
                 if layout.words is None:
-                    made[key] = Language(ended(_whole(made[key]), vocabulary.end_id, vocabulary.pad_id))
+                    whole = _whole(made[key], _named(demands))
+                    made[key] = Language(ended(whole, vocabulary.end_id, vocabulary.pad_id))
             languages.append(made[key])
         return Held(
             languages,
             [layout.positions - 1 if layout.words is None else layout.words for layout in layouts],
             alphabet=alphabet,
             longest=self.batch.model.config.length - 2,
-            names=[" and ".join(dict.fromkeys(demand.name for demand in row)) for row in self.demands],
+            names=[_named(row) for row in self.demands],
             sharpness=[SHARPNESS if any(demand.phrases for demand in row) else 1.0 for row in self.demands],
             device=self.batch.device,
         )
@@ -54,22 +55,27 @@ class HeldWords(HeldRows[Demand]):
         try:
             return language_of(demands, alphabet)
         except RecipeError as error:
-            where = error.where or " and ".join(dict.fromkeys(demand.name for demand in demands))
-            raise RecipeError(error.what, where=where, remedy=error.remedy) from None
+            raise RecipeError(error.what, where=error.where or _named(demands), remedy=error.remedy) from None
 
     def negated(self) -> HeldWords:
         alphabet = alphabet_of(self.batch.vocabulary)
         rows = []
         for demands in self.demands:
             name = f"not {' and '.join(demand.name for demand in demands)}"
-            rows.append([Demand(name, complement(_whole(language_of(demands, alphabet))))])
+            rows.append([Demand(name, complement(_whole(language_of(demands, alphabet), name)))])
         return HeldWords(self.batch, rows)
 
 
-def _whole(language: Language) -> Automaton:
+def _named(demands: Sequence[Demand]) -> str:
+    return " and ".join(dict.fromkeys(demand.name for demand in demands))
+
+
+def _whole(language: Language, name: str) -> Automaton:
+    """The automaton of a language; ``name`` is for the message."""
     if language.phrases:
         raise TooLarge(
             f"{len(language.phrases)} phrases in any order are too many here.",
+            where=name,
             remedy="Ask for fewer, and not under `any` or `not`.",
         )
     return language.automaton

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from dlmctl.control.evidence.table import AGAIN, FORMAT, read_arrays, same_vocabulary
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, brief
 
 MAX_CLASSES = 1000
 # How far apart the weights of one word may be, in nats: beyond it float32 would lose terms of the sum over labels.
@@ -78,7 +78,8 @@ def _log_sum(scores: Tensor, weights: Tensor) -> Tensor:
 def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) -> Tensor:
     """Weights of texts ``[N]``, mean 1: every label weighs the same, and within a label every source.
 
-    A source that has one label alone would teach its own habits; such texts weigh nothing.
+    A source that has one label alone would teach its own habits; such texts weigh nothing, unless their label has no
+    others to be learned from.
 
     Args:
         labels, sources: numbers of each text's label and source.
@@ -89,7 +90,8 @@ def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) ->
     cells = np.zeros((source.max() + 1, label.max() + 1))
     np.add.at(cells, (source, label), 1)
     useful = (cells > 0).sum(1) > 1
-    found = np.where(useful[source], 1 / np.maximum(cells[source, label], least), 0.0)
+    without = ~(cells[useful] > 0).any(0)
+    found = np.where(useful[source] | without[label], 1 / np.maximum(cells[source, label], least), 0.0)
     per_label = np.bincount(label, found)
     found = found / np.maximum(per_label[label], 1e-12)
     return torch.tensor(found / max(found.mean(), 1e-12), dtype=torch.float32)
@@ -171,7 +173,6 @@ def load_bag(path: Path, vocabulary: str | None = None) -> Bag:
     except FileNotFoundError:
         raise ModelError("the word weights are missing.", where=str(path), remedy=AGAIN) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(f"the word weights are damaged: {reason!r}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(f"the word weights are damaged: {brief(error)!r}.", where=str(path), remedy=AGAIN) from None
     same_vocabulary(bag.vocabulary, vocabulary, path)
     return bag

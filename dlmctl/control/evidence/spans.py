@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from dlmctl.control.evidence.prepared import Evidence, prepare
 from dlmctl.control.evidence.table import CountTable, Ints, class_shares, count_table, product
+from dlmctl.control.evidence.tags import tag_given_word
 
 # The sister of a last child.
 LAST = "-"
 # The symbol above all phrases, which is none itself.
 ROOTS = ("ROOT", "TOP", "")
 # Counts of the prior, and the least probability; chosen on validation text.
-TAG_PRIOR, COUNTS, FLOOR = 0.5, 2.0, 1e-7
+COUNTS, FLOOR = 2.0, 1e-7
 # Spans wider than this are counted together.
 WIDEST = 6
 # How often a word was seen at all, by tag: the part it has in no span.
@@ -79,7 +80,7 @@ class LeafEvidence:
     def __init__(self, table: CountTable) -> None:
         self.table = table
         tags = table.marginal(0)
-        self.tags_of_words = np.ascontiguousarray(_tag_given_word(tags).T.astype(np.float32))
+        self.tags_of_words = np.ascontiguousarray(tag_given_word(tags).T.astype(np.float32))
         self.share = class_shares(table, 0, tags.sum(0))
 
     def rows(self, targets: Sequence[Leaf]) -> NDArray[np.float32]:
@@ -159,7 +160,7 @@ class SpanEvidence:
         chosen[np.arange(len(classes)), classes] = True
         tags = table.sums(chosen).T.astype(np.float64)
         self.totals = tags.sum(1)
-        self.tag_given_word = _tag_given_word(tags)
+        self.tag_given_word = tag_given_word(tags)
         self.tag_totals = np.maximum(tags.sum(0), 1)
 
     def rows(self, targets: Sequence[tuple[Part, ...]]) -> NDArray[np.float32]:
@@ -202,9 +203,3 @@ def _count(observed: Iterable[tuple[int, tuple[str, str, str]]], size: int, voca
             values.append(tuple(axis.setdefault(name, len(axis)) for axis, name in zip(numbers, names, strict=True)))
     found: Ints = np.array(values, np.int64).reshape(-1, 3)
     return count_table([list(axis) for axis in numbers], np.array(words, np.int64), found, size, vocabulary)
-
-
-def _tag_given_word(tags: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
-    prior = tags.sum(0) / max(1, tags.sum())
-    found: NDArray[np.float64] = (tags + TAG_PRIOR * prior) / (tags.sum(1, keepdims=True) + TAG_PRIOR)
-    return found

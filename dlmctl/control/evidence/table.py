@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, brief
 from dlmctl.text.files import require_file
 
 FORMAT = 1
@@ -210,8 +210,7 @@ def load_table(path: Path, vocabulary: str | None = None) -> CountTable:
         *(OSError, SafetensorError, ValueError, KeyError),
         *(TypeError, AttributeError, IndexError, RecursionError),
     ) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(f"the evidence table is damaged: {reason!r}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(f"the evidence table is damaged: {brief(error)!r}.", where=str(path), remedy=AGAIN) from None
     same_vocabulary(table.vocabulary, vocabulary, path)
     return table
 

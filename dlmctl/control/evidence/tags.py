@@ -81,10 +81,8 @@ class TagEvidence:
     ) -> None:
         self.table, self.weight_tag, self.weight_neighbours = table, weight_tag, weight_neighbours
         tags = table.marginal(1)
-        prior = tags.sum(0) / max(1, tags.sum())
         # p(tag | word) [tags, V], and p(neighbours | tag) as the share of each class among those of its tag [K, tags].
-        given_word = (tags + TAG_PRIOR * prior) / (tags.sum(1, keepdims=True) + TAG_PRIOR)
-        self.tags_of_words = np.ascontiguousarray(given_word.T.astype(np.float32))
+        self.tags_of_words = np.ascontiguousarray(tag_given_word(tags).T.astype(np.float32))
         self.share = class_shares(table, 1, tags.sum(0))
 
     def rows(self, targets: Sequence[Target]) -> NDArray[np.float32]:
@@ -110,6 +108,13 @@ class TagEvidence:
             length: places of the batch.
         """
         return prepare([targets_of(tags) for tags in texts], length, self.table.words, self.rows)
+
+
+def tag_given_word(tags: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """p(tag | word) ``[V, tags]`` from counts of the same shape, smoothed by how frequent the tags are."""
+    prior = tags.sum(0) / max(1, tags.sum())
+    found: NDArray[np.float64] = (tags + TAG_PRIOR * prior) / (tags.sum(1, keepdims=True) + TAG_PRIOR)
+    return found
 
 
 @lru_cache(maxsize=8)

@@ -44,6 +44,8 @@ def trace_html(frames: Sequence[Frame], energies: Mapping[str, Sequence[float | 
 
 
 def _text(sample: Sample) -> str:
+    if sample.unmet is not None:
+        return f'<td class="t" {LEFT}>({escape(readable(sample.unmet))})</td>'
     marks = {name: check.seen for name, check in sample.checks.items()}
     return f'<td class="t" {LEFT}>{text_html(sample.text, sample.words, marks)}</td>'
 

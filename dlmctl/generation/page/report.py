@@ -33,10 +33,12 @@ SETTINGS = ("preset", "sampler", "guidance", "batch_size", "device")
 
 @dataclass
 class Figures:
-    """What all texts of a run come to, row by row."""
+    """What all texts of a run come to, row by row; ``missing`` of them could not be drawn."""
 
     rows: int = 0
     passed: int = 0
+    missing: int = 0
+    read: bool = False
     passes: dict[str, int] = field(default_factory=dict)
     scores: dict[str, Distribution] = field(default_factory=dict)
     lengths: Distribution = field(default_factory=lambda: Distribution("words a text"))
@@ -45,7 +47,11 @@ class Figures:
     def add(self, row: Row) -> None:
         self.rows += 1
         self.passed += row.passed
-        self.lengths.add(len(row.words))
+        self.read |= row.acceptability is not None
+        if row.unmet:
+            self.missing += 1
+        else:
+            self.lengths.add(len(row.words))
         if row.lm_score is not None:
             self.fluency.add(row.lm_score)
         for name, check in row.checks.items():
@@ -136,6 +142,7 @@ def report_html(results: Results) -> tuple[str, int]:
         recipe=_yaml(results.recipe, lambda name: name not in (*SETTINGS, "description")),
         settings=_yaml(results.recipe, SETTINGS.__contains__),
         fluent=bool(figures.fluency.counts),
+        read=figures.read,
         environments=[_line(one) for one in results.environments],
         note=f"the first {len(texts):,} of {figures.rows:,}" if more else "",
         texts=texts,
@@ -157,6 +164,8 @@ def _facts(results: Results, figures: Figures) -> Iterator[tuple[str, str]]:
     yield "dlmctl", str(recipe.get("model") or "")
     if recipe.get("seed") is not None:
         yield "seed", str(recipe["seed"])
+    if figures.missing:
+        yield "could not be drawn", f"{figures.missing:,}"
     if results.seconds:
         yield "drawn in", f"{results.seconds:,.1f} s ({figures.rows / results.seconds:,.1f} a second)"
 
@@ -197,6 +206,8 @@ def _entry(row: Row) -> dict[str, Any]:
         told.append({"name": "acceptability", "value": f"{row.acceptability:.2f}"})
     if row.rounds > 1:
         told.append({"name": "rounds", "value": str(row.rounds)})
+    if row.row is not None:
+        told.append({"name": "row", "value": str(row.row)})
     told += [{"name": name, "value": _cut(value)} for name, value in row.columns.items() if value not in (None, "")]
     if row.problem:
         told.append({"name": row.problem, "faulty": True})

@@ -56,6 +56,11 @@ class Row(BaseModel):
     columns: dict[str, Any] = {}
     trace: dict[str, Any] | None = None
 
+    @property
+    def unmet(self) -> bool:
+        """Whether it could not be drawn at all."""
+        return not self.words and self.problem is not None
+
     def steps(self) -> Trace | None:
         """How it came about.
 
