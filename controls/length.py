@@ -49,11 +49,12 @@ def log_p_of_counts(state: ControlState) -> Tensor:
 class Length(WordControl[LengthParams]):
     """Settles the number of words before sampling; within a tolerance it is drawn as often as in the training text.
 
-    That is the paper's way, END pinned to its place (Li et al. 2022, section 5), done exactly. The energy serves where
-    a number cannot be settled: under ``any`` and ``not``.
+    That is the paper's way, END pinned to its place (Li et al. 2022, section 5), done exactly. Under ``not`` another
+    number is settled. The energy serves where a model of whole words is left to choose.
     """
 
     name = "length"
+    by_length = True
     Params = LengthParams
 
     def word_range(self, params: LengthParams) -> tuple[int, int]:

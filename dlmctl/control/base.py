@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from dlmctl.control import given
-from dlmctl.control.check import Check, joined, settled, turned_round
-from dlmctl.control.prepared import Lacking, Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked
+from dlmctl.control.check import Check, settled
+from dlmctl.control.prepared import Lacking, Prepared, asked
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
 
@@ -43,6 +43,7 @@ class Control(Generic[P]):
         Labels: of a control with a classifier to train, what the classifier learns (``dlmctl.control.labels``).
         weight: a share of the guidance; a class may bring its own, which a recipe's ``weight`` multiplies.
         by_rejection: whether texts that fail are to be drawn again where nothing is said, as nothing guides them.
+        by_length: whether ``word_range`` is all that is asked, so that under ``not`` a text has any other number.
         places: of samples that are not dealt a set in turn, which one they have.
     """
 
@@ -51,6 +52,7 @@ class Control(Generic[P]):
     Labels: ClassVar[type[LabelsOf] | None] = None
     weight: float = 1.0
     by_rejection: ClassVar[bool] = False
+    by_length: ClassVar[bool] = False
     places: Mapping[int, int] = {}
 
     def __init__(self, *first: Any, **params: Any) -> None:
@@ -213,12 +215,18 @@ class Control(Generic[P]):
     # How controls combine.
 
     def __and__(self, other: Control[Any]) -> Control[Any]:
+        from dlmctl.control.composites import All
+
         return All([self, other])
 
     def __or__(self, other: Control[Any]) -> Control[Any]:
+        from dlmctl.control.composites import AnyOf
+
         return AnyOf([self, other])
 
     def __invert__(self) -> Control[Any]:
+        from dlmctl.control.composites import Not
+
         return self.parts[0] if isinstance(self, Not) else Not(self)
 
     def __mul__(self, weight: float) -> Control[P]:
@@ -233,117 +241,10 @@ class Control(Generic[P]):
 
     __rmul__ = __mul__
 
+    @property
+    def share(self) -> float:
+        """The weight that it was given, without what its class brings."""
+        return self.weight / type(self).weight if type(self).weight else self.weight
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.sets[0].model_dump().items())})"
-
-
-class Composite(Control[ControlParams]):
-    """Base of the combinations: passes every call on to its ``parts``.
-
-    Raises:
-        UserError: there are no parts, or one is no control.
-    """
-
-    Params = ControlParams
-
-    def __init__(self, parts: Sequence[Control[Any]]) -> None:
-        super().__init__()
-        self.parts = list(parts)
-        if not self.parts:
-            raise UserError("needs controls inside.", where=f"control {self.name!r}")
-        for part in self.parts:
-            if not isinstance(part, Control):
-                raise UserError(f"{part!r} is not a control.", remedy='A control is an object such as Contains("pub").')
-
-    def attach(self, model: Pretrained) -> None:
-        for part in self.parts:
-            part.load_from(model)
-
-    def checks_aside(self) -> bool:
-        return all(part.checks_aside() for part in self.parts)
-
-    def under_not(self) -> Control[Any]:
-        loose = copy.copy(self)
-        loose.parts = [part.loose() for part in self.parts]
-        return loose
-
-    def _ready(self, batch: BatchContext[Any]) -> list[Part]:
-        return [Part(part.name, part.weight, part.ready(batch)) for part in self.parts]
-
-    def _verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[tuple[Check, ...]]:
-        return list(zip(*(part.verdicts(samples, texts) for part in self.parts), strict=True))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.parts!r})"
-
-
-class All(Composite):
-    """Every part is to hold."""
-
-    name = "all"
-
-    def __init__(self, parts: Sequence[Control[Any]]) -> None:
-        flat: list[Control[Any]] = []
-        for part in parts:
-            nested = part.parts if isinstance(part, All) and part.weight == 1 else [part]
-            flat.extend(nested)
-        super().__init__(flat)
-
-    def range_of(self, sample: int) -> tuple[int, int] | None:
-        """The overlap of the parts' ranges; fewest above most means that no length serves them all."""
-        ranges = [found for part in self.parts if (found := part.range_of(sample)) is not None]
-        return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
-
-    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
-        """Those of the first part that has any."""
-        return next((found for part in self.parts if (found := part.lengths_of(sample, most)) is not None), None)
-
-    def ready(self, batch: BatchContext[Any]) -> PreparedAll:
-        return PreparedAll(self._ready(batch))
-
-    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
-        """Passed if all parts passed; the score is their mean."""
-        return [joined(row) for row in self._verdicts(samples, texts)]
-
-
-class AnyOf(Composite):
-    """At least one part is to hold."""
-
-    name = "any"
-
-    def ready(self, batch: BatchContext[Any]) -> Prepared:
-        return PreparedAny(self._ready(batch))
-
-    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
-        """The best part decides."""
-        rows = self._verdicts(samples, texts)
-        return [max(row, key=lambda check: (check.passed, check.score)) for row in rows]
-
-
-class Not(Composite):
-    """One part is not to hold."""
-
-    name = "not"
-
-    def __init__(self, part: Control[Any]) -> None:
-        super().__init__([part])
-
-    def ready(self, batch: BatchContext[Any]) -> Prepared:
-        (part,) = self._ready(batch)
-        exact = part.prepared.negated()
-        return PreparedNot(part) if exact is None else exact
-
-    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
-        rows = self.parts[0].loose().verdicts(samples, texts)
-        return [turned_round(check) for check in rows]
-
-
-def parts_of(control: Control[Any]) -> list[Control[Any]]:
-    """The controls that are all to hold: the parts of an ``All``, or the control alone."""
-    return control.parts if isinstance(control, All) else [control]
-
-
-def ready_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
-    """The controls that are all to hold, laid out for a batch."""
-    weight = control.weight if isinstance(control, All) else 1.0
-    return All([weight * part for part in parts_of(control)]).ready(batch)

@@ -128,6 +128,14 @@ def has_own(prepared: Prepared, *members: str) -> bool:
     return any(getattr(type(prepared), member) is not getattr(Prepared, member) for member in members)
 
 
+def lacks_energy(prepared: Prepared) -> bool:
+    """Whether there is no energy, and need be none: nothing steers at all, or something else does."""
+    if has_own(prepared, "energy"):
+        return False
+    others = prepared.evidence is not None or prepared.weighs or has_own(prepared, "restrict", "constrain")
+    return others or type(prepared) is Prepared
+
+
 class Energy(Prepared):
     """Guidance by an energy, given as a function of the state; see ``Prepared.energy``.
 
@@ -266,7 +274,8 @@ class PreparedAll(Prepared):
 
 
 class PreparedAny(Prepared):
-    """At least one part: a soft minimum of the weighted energies, -log sum exp(-E)."""
+    """At least one part: a soft minimum of the energies, -log sum exp(-E). Weights would turn it round: an energy that
+    counts more is seldom the least."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
@@ -275,14 +284,15 @@ class PreparedAny(Prepared):
         return tuple(part.phase(t) for part in self.parts)
 
     def energy(self, state: ControlState) -> Tensor:
-        first, *others = (-part.weight * part.energy(state) for part in self.parts)
+        first, *others = (-part.energy(state) for part in self.parts)
         for other in others:
             first = first.logaddexp(other)
         return -first
 
 
 class PreparedNot(Prepared):
-    """The contrary of one control: for an energy -log p, -log(1 - p), and its tangent where p is all but 1.
+    """The contrary of one control: for an energy -log p, -log(1 - p), and its tangent where p is all but 1; all of it
+    by the weight of the control.
 
     The tangent keeps a gradient where it is needed most: on a text that is certain to have what is unwanted, and where
     an energy falls below 0 by rounding or because it is no -log p.
@@ -297,4 +307,5 @@ class PreparedNot(Prepared):
     def energy(self, state: ControlState) -> Tensor:
         energy = self.part.energy(state)
         curve = -(-(-energy.clamp(min=SMALLEST_ENERGY)).expm1()).log()
-        return curve + (SMALLEST_ENERGY - energy).clamp(min=0) / math.expm1(SMALLEST_ENERGY)
+        tangent = (SMALLEST_ENERGY - energy).clamp(min=0) / math.expm1(SMALLEST_ENERGY)
+        return self.part.weight * (curve + tangent)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from dlmctl.control.base import Composite, Control
+from dlmctl.control.base import Control
+from dlmctl.control.composites import Composite
 
 
 @runtime_checkable

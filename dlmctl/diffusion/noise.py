@@ -13,7 +13,7 @@ from torch import Tensor
 from dlmctl.diffusion.philox import cut_normal, normal, philox, uniform
 
 # What a stream is for; streams of one draw are independent of each other.
-NOISE, LAYOUT, CONTROL, RESAMPLING = range(4)
+NOISE, LAYOUT, CONTROL, RESAMPLING, BRANCH = range(5)
 # Of how many calls the noise is made at once, and at most how many numbers: on a CPU as many as its cache holds.
 CALLS_AHEAD, MOST_AHEAD, MOST_AHEAD_CPU = 8, 1 << 22, 1 << 16
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control
-from dlmctl.control.verdicts import check_all
+from dlmctl.control.whole import check_all
 from dlmctl.datasets.lines import json_lines
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, UserError

@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StrictInt, field_validator, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from dlmctl.control.base import Composite, Control
+from dlmctl.control.base import Control
+from dlmctl.control.composites import Composite
 from dlmctl.control.given import MOST_WEIGHT
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
@@ -277,6 +278,8 @@ def _combination(name: str, value: Any, weight: float, place: Place) -> ControlS
     if name == "not" and parts[0].name == "not":  # what is not not so is so, and exactly where that can be had
         (inner,) = parts[0].parts
         return inner.model_copy(update={"weight": weight * parts[0].weight * inner.weight})
+    if name == "any" and not any(part.weight for part in parts):
+        raise Misplaced(place, "`any` needs a control whose weight is above 0.")
     return ControlSpec(name=name, parts=parts, weight=weight, place=place)
 
 

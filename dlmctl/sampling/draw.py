@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.automata import HeldTokens, merged
-from dlmctl.control.base import Control, ready_all
-from dlmctl.control.prepared import Part, PreparedAll
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, has_own
 from dlmctl.control.state import BatchContext
+from dlmctl.control.ways import leaves_open
+from dlmctl.control.whole import parts_of, ready_all
 from dlmctl.diffusion.canvas import CanvasLM
-from dlmctl.diffusion.layout import SPECIAL, Layout, Layouts, lay_out, stacked
+from dlmctl.diffusion.layout import Layouts, stacked
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
@@ -25,18 +25,16 @@ from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, batches_of
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
-from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.graphs import recordable
 from dlmctl.sampling.latent_draw import draw_latent, latent_sampler
 from dlmctl.sampling.masked_draw import draw_masked, sampler_name
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.prompted import length_weights
-from dlmctl.sampling.token_layout import counted, lay_out_tokens
+from dlmctl.sampling.ready import batch_context, feasible, layout_of, prepared_on
 from dlmctl.sampling.trace import Frame, Recorder
 from dlmctl.sampling.walk import OnStep, Step
-from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
-from dlmctl.text.tokenizer import HuggingFaceTokenizer
+from dlmctl.sampling.ways import by_way, first_possible, plans_for, plans_of_branches
 
 # Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
 MOST_SCORES = 1 << 27
@@ -106,19 +104,57 @@ def draw_batches(
         samples = sorted({draw.sample for draw in draws})
         for some in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, some)
-    rows = [(draw, _layout(plan, draw, lengths.get(draw.sample))) for draw in draws]
-    most = 1 if plan.sampler.deterministic else _most_texts(plan, max(layout.positions for _, layout in rows))
-    batches = [expanded(batch, plan.sampler.particles) for batch in _batches(plan, rows, most)]
     # All of them before the first step, so that whatever cannot be done is said at once.
-    controls = [_feasible(plan, batch) for batch in batches]
-    for number, (batch, control) in enumerate(zip(batches, controls, strict=True)):
+    ready = list(_ready(plan, draws, lengths))
+    for number, (own, batch, control) in enumerate(ready):
 
         def watch(step: Step, number: int = number) -> Tensor | None:
             if progress is not None:
-                progress(number * step.steps + step.number + 1, len(batches) * step.steps)
+                progress(number * step.steps + step.number + 1, len(ready) * step.steps)
             return on_step(step.kept()) if on_step is not None else None
 
-        yield list(_draw_batch(plan, batch, control, watch))
+        yield list(_draw_batch(own, batch, control, watch))
+
+
+Ready = tuple[Plan, Batch, PreparedAll | None]
+"""A batch that can be drawn: the plan on its way, its rows, and the controls prepared for them."""
+
+
+def _ready(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[float]]) -> Iterator[Ready]:
+    """The draws in batches, those of each way by themselves; draws whose way is impossible go another one."""
+    _check_branches(plan, draws[0])
+    for own, some in by_way([(next(plans_for(plan, draw)), draw) for draw in draws]):
+        try:
+            found = _ready_on(own, some, lengths)
+        except RecipeError:
+            if own.way is None:
+                raise
+            others = by_way([(_possible(plan, draw), draw) for draw in some])
+            found = [ready for other, those in others for ready in _ready_on(other, those, lengths)]
+        yield from found
+
+
+def _ready_on(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[float]]) -> list[Ready]:
+    rows = [(draw, layout_of(plan, draw, lengths.get(draw.sample))) for draw in draws]
+    most = 1 if plan.sampler.deterministic else _most_texts(plan, max(layout.positions for _, layout in rows))
+    batches = [expanded(batch, plan.sampler.particles) for batch in _batches(plan, rows, most)]
+    return [(plan, batch, feasible(plan, batch)) for batch in batches]
+
+
+def _check_branches(plan: Plan, draw: Draw) -> None:
+    """Try each branch of an `any` alone, before any choice is made and anything is drawn."""
+    for own in plans_of_branches(plan) if draw.attempt == 0 else ():
+        feasible(own, [(draw, layout_of(own, draw))])
+
+
+def _possible(plan: Plan, draw: Draw) -> Plan:
+    """The plan on the first way of a draw that is possible. Raises a RecipeError if there is none."""
+
+    def tried(own: Plan) -> Plan:
+        feasible(own, [(draw, layout_of(own, draw))])
+        return own
+
+    return first_possible(plan, draw, tried)
 
 
 def _batches(plan: Plan, rows: Batch, most: int) -> Iterator[Batch]:
@@ -141,14 +177,19 @@ def _alike(plan: Plan, rows: Batch) -> list[Batch]:
 
 
 def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAll | None]:
-    """The layouts of some draws on all the positions that a text over tokens may have, and the controls for them.
+    """The layouts of some draws on all the positions that a text over tokens may have, and the controls for them. All
+    go the way of the first one, as they are drawn together.
 
     Raises:
         UserError: as ``draw_texts``.
     """
-    rows = [(draw, _layout(plan, draw)._replace(positions=1 + plan.sampler.new_tokens)) for draw in draws]
-    device = plan.pretrained.model.embeddings.device
-    return stacked([layout for _, layout in rows], device), _feasible(plan, rows)
+
+    def prepared(own: Plan) -> tuple[Layouts, PreparedAll | None]:
+        rows = [(draw, layout_of(own, draw)._replace(positions=1 + plan.sampler.new_tokens)) for draw in draws]
+        device = plan.pretrained.model.embeddings.device
+        return stacked([layout for _, layout in rows], device), feasible(own, rows)
+
+    return first_possible(plan, draws[0], prepared)
 
 
 def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: Guidance) -> None:
@@ -174,11 +215,25 @@ def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: G
 
 def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     """What stands against each sample that cannot be drawn, by sample; nothing is drawn."""
+    if plan.control is None or not leaves_open(plan.control):
+        return _impossible_together(plan, draws)
+    found: dict[int, RecipeError] = {}
+    for draw in draws:  # each goes a way of its own
+        try:
+            _check_branches(plan, draw)
+            _possible(plan, draw)
+        except RecipeError as error:
+            found[draw.sample] = error
+    return found
+
+
+def _impossible_together(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
+    """``impossible`` in batches, where no sample has a choice of ways."""
     found: dict[int, RecipeError] = {}
     rows: Batch = []
     for draw in draws:
         try:
-            rows.append((draw, _layout(plan, draw)))
+            rows.append((draw, layout_of(plan, draw)))
         except RecipeError as error:
             found[draw.sample] = error
     rows.sort(key=lambda row: row[1].positions)
@@ -192,7 +247,7 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
 
 def _fault_of(plan: Plan, batch: Batch) -> RecipeError | None:
     try:
-        _feasible(plan, batch)
+        feasible(plan, batch)
     except RecipeError as error:
         return error
     return None
@@ -206,87 +261,11 @@ def _most_texts(plan: Plan, positions: int) -> int:
     return max(1, rows // plan.sampler.particles)
 
 
-def _layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
-    model = plan.pretrained.model
-    if isinstance(plan.pretrained.tokenizer, CheckpointTokenizer):
-        return _token_layout(plan, draw, model.config.length)
-    if isinstance(plan.pretrained.tokenizer, HuggingFaceTokenizer):
-        return _on_positions(plan, _layout_in_tokens(plan, draw, lengths))
-    wanted = plan.control.range_of(draw.sample) if plan.control is not None else None
-    if wanted is None and model.counts_words:
-        wanted = 1, model.config.length - SPECIAL
-    if lengths is None and plan.control is not None:
-        lengths = plan.control.lengths_of(draw.sample, model.config.length - SPECIAL)
-    return _on_positions(plan, lay_out(model.config, wanted, draw, lengths))
-
-
-def _on_positions(plan: Plan, layout: Layout) -> Layout:
-    model = plan.pretrained.model
-    if plan.sampler.canvas == "full":
-        return layout._replace(positions=model.config.length)
-    if layout.words is not None and model.hides_padding:
-        return layout._replace(positions=layout.words + SPECIAL)
-    return layout
-
-
-def _token_layout(plan: Plan, draw: Draw, longest: int) -> Layout:
-    """START, or the last token of the prompt, and the tokens behind it; the model says where the text ends."""
-    before = max(1, len(plan.prompt.text(draw.sample))) if plan.prompt is not None else 1
-    if before + plan.sampler.new_tokens > longest:
-        new = plan.sampler.new_tokens
-        what = f"a prompt of {before} tokens and {new} new ones are more than the model's {longest}."
-        remedy = "Shorten the prompt or set sampler.new_tokens."
-        raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
-    model, new = plan.pretrained.model, plan.sampler.new_tokens
-    if not isinstance(model, CanvasLM):
-        return Layout(1 + new, None)
-    if new > model.canvas.positions:
-        what = f"a text of this model is one canvas of {model.canvas.positions} tokens, and {new} are asked for."
-        raise RecipeError(what, where="sampler.new_tokens")
-    return Layout(1 + model.canvas.positions, None)
-
-
-def _layout_in_tokens(plan: Plan, draw: Draw, lengths: Sequence[float] | None) -> Layout:
-    config = plan.pretrained.model.config
-    if plan.control is not None:
-        batch = _context(plan, [(draw, Layout(config.length, None))])
-        parts = _parts(plan.control, batch)
-        if any(isinstance(part.prepared, HeldTokens) for part in parts):
-            return lay_out_tokens(batch, parts)
-    settled = (1, config.length - SPECIAL) if plan.pretrained.model.counts_words else None
-    return lay_out(config, settled, draw, lengths)
-
-
-def _feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
-    """The controls for the samples of one batch, ready and known to be satisfiable."""
-    control = _prepared(plan, batch)
-    if control is not None:
-        check_feasible(control, _context(plan, batch))
-    return control
-
-
-def _prepared(plan: Plan, batch: Batch) -> PreparedAll | None:
-    """The controls for the samples of one batch, ready."""
-    return None if plan.control is None else PreparedAll(_parts(plan.control, _context(plan, batch)))
-
-
-def _parts(control: Control[Any], batch: BatchContext[Any]) -> list[Part]:
-    parts = ready_all(control, batch).parts
-    if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-        parts = [*parts, *counted(control, batch, parts)]
-    return merged(parts)
-
-
-def _context(plan: Plan, batch: Batch) -> BatchContext[Any]:
-    draws, layouts = zip(*batch, strict=True)
-    return BatchContext(plan.pretrained.model, plan.pretrained.tokenizer, plan.pretrained.folder, draws, layouts)
-
-
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
     family = DRAWS[plan.pretrained.model.family]
     recorder = _recorder(plan, batch)
     with recordable(plan.pretrained.model.embeddings.device):
-        job = Job(plan, batch, control, lambda part: _prepared(plan, part), watch, recorder)
+        job = Job(plan, batch, control, lambda part: prepared_on(plan, part), watch, recorder)
         ids, problems, nats = family.batch(job)
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
@@ -310,13 +289,25 @@ def _recorder(plan: Plan, batch: Batch) -> Recorder | None:
     some = [batch[row] for row in rows]
     model = plan.pretrained.model
     # Prepared once more and for these rows alone, so that looking at the energies changes nothing of what guides.
-    control = ready_all(plan.control, _context(plan, some)) if plan.control is not None and traced else None
+    shown = _shown(plan, batch_context(plan, some)) if traced else []
     return Recorder(
         {row: batch[row][0] for row in rows},
-        control.parts if control is not None else [],
+        shown,
         stacked([layout for _, layout in some], model.embeddings.device),
         model.embeddings.detach(),
         plan.pretrained.tokenizer,
         plan.sampler.particles,
         plan.watch,
     )
+
+
+def _shown(plan: Plan, batch: BatchContext[Any]) -> list[Part]:
+    """The controls that stand side by side, each by its name with what guides on the way of these rows."""
+    if plan.control is None or plan.way is None:
+        return [] if plan.control is None else ready_all(plan.control, batch).parts
+    parts = []
+    for whole, beside in zip(parts_of(plan.control), plan.way.beside, strict=True):
+        guides = [part for part in ready_all(beside, batch).parts if has_own(part.prepared, "energy")]
+        together = guides[0].prepared if len(guides) == 1 else PreparedAll(guides) if guides else Prepared()
+        parts.append(Part(whole.name, whole.weight, together))
+    return parts

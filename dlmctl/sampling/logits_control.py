@@ -37,7 +37,7 @@ class LogitsControl:
     the logits of the whole canvas. For Dream's ``diffusion_generate`` its ``hook`` is the
     ``generation_logits_hook_func``. Either way exact controls hold in the text that comes out, however many tokens are
     written in a step; the energies of the others guide. What must have the latent of a model, or classifiers trained
-    beside it, is for models that dlmctl runs itself.
+    beside it, is for models that dlmctl runs itself. Of controls under ``any`` all rows of a call get the same one.
 
     Args:
         control: what the text must satisfy, e.g. ``Contains("pub")``; its first set of parameters is row 0's.

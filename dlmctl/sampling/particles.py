@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlmctl.control.check import mean_score
-from dlmctl.control.verdicts import check_all
+from dlmctl.control.whole import check_all
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
 from dlmctl.errors import RecipeError

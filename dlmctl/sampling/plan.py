@@ -10,6 +10,7 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.ways import Way
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.prompted import Prompt
@@ -22,6 +23,7 @@ class Plan(NamedTuple):
 
     Attributes:
         traced: the samples whose words and energies are kept of every step; watch: is shown the words as they settle.
+        way: of draws of one way what guides them; None where the control leaves no choice (``control.ways``).
     """
 
     pretrained: Pretrained
@@ -32,6 +34,12 @@ class Plan(NamedTuple):
     prompt: Prompt | None = None
     traced: Collection[int] = ()
     watch: OnFrames | None = None
+    way: Way | None = None
+
+    @property
+    def guide(self) -> Control[Any] | None:
+        """What guides; the control itself is what checks."""
+        return self.control if self.way is None else self.way.control
 
 
 class Finished(NamedTuple):

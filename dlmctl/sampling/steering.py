@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dlmctl.control.prepared import Part, Prepared, PreparedAll
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, lacks_energy
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Family, Moved, Prediction
 from dlmctl.diffusion.layout import Layouts, banned_tokens
@@ -47,7 +47,9 @@ def problems_of(names: Sequence[str], broke: Tensor) -> dict[int, str]:
 
 def by_gradient(part: Part) -> bool:
     """Whether a part steers by the gradient of its energy, for want of evidence or beside it."""
-    return part.prepared.gradient_too or (part.prepared.evidence is None and not part.prepared.weighs)
+    return part.prepared.gradient_too or not (
+        part.prepared.evidence is not None or part.prepared.weighs or lacks_energy(part.prepared)
+    )
 
 
 def weighted_sum(parts: Sequence[Part], of: Callable[[Prepared], Tensor | None]) -> Tensor | None:
@@ -206,8 +208,9 @@ class Steered:
     def reward(self, probabilities: Tensor) -> Tensor:
         """Minus the weighted energies ``[B]`` at word probabilities ``[B, L, V]``, of what does not hold exactly."""
         state = self._state_of_words(probabilities)
-        parts = [] if self.control is None else [part for part in self.control.guides if not part.prepared.exact]
-        energies = [part.weight * part.energy(state) for part in parts]
+        parts = [] if self.control is None else self.control.guides
+        rewarded = [part for part in parts if not part.prepared.exact and not lacks_energy(part.prepared)]
+        energies = [part.weight * part.energy(state) for part in rewarded]
         return -torch.stack(energies).sum(0) if energies else probabilities.new_zeros(len(probabilities))
 
     def restrict(self, logits: Tensor) -> Tensor:

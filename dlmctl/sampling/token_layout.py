@@ -18,9 +18,10 @@ from dlmctl.control.automata import (
     log_probability_by_length,
     stacked,
 )
-from dlmctl.control.base import Control, parts_of
+from dlmctl.control.base import Control
 from dlmctl.control.prepared import Part
 from dlmctl.control.state import BatchContext
+from dlmctl.control.whole import parts_of
 from dlmctl.diffusion.layout import SPECIAL, Layout, positions_for
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.noise import LAYOUT

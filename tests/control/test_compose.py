@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not, ready_all
+from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
+from dlmctl.control.composites import All, AnyOf, Not
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
-from dlmctl.control.verdicts import check_all
+from dlmctl.control.whole import check_all, ready_all
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 
@@ -96,6 +97,16 @@ def test_not_of_not_is_the_control():
 
 def test_not_is_minus_log_of_the_rest():
     assert torch.allclose(energy(~A), -torch.log(1 - torch.exp(-energy(A))), atol=1e-5)
+
+
+def test_a_weight_within_not_counts():
+    assert torch.allclose(energy(~(3 * A)), 3 * energy(~A))
+    assert bool((energy(~(0 * A)) == 0).all())
+
+
+def test_weights_turn_no_choice_round():
+    assert torch.equal(energy(4 * A | B), energy(A | B))
+    assert torch.allclose(energy(0 * A | B), energy(B))
 
 
 def test_not_is_finite_where_the_control_is_certain():

@@ -228,5 +228,6 @@ def test_without_a_prepare_a_control_only_checks(pretrained, monkeypatch):
     checked = generate(Letters(), model=pretrained, samples=2, sampler=QUICK)
     assert [sample.words for sample in checked] == [sample.words for sample in free]
     assert checked.success == 1.0
-    with pytest.raises(UserError, match=r"'letters' .* has no energy"):
-        generate(Letters() | Letters(), model=pretrained, samples=1, sampler=QUICK)
+    for control in (Letters() | Letters(), ~Letters(), ~(Letters() & Letters())):
+        checked = generate(control, model=pretrained, samples=2, sampler=QUICK)
+        assert [sample.words for sample in checked] == [sample.words for sample in free]

@@ -7,8 +7,8 @@ from controls import Contains, Pos, SyntaxTree
 from controls.pos import PosParams
 from controls.syntax_params import SyntaxTreeParams
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.control.base import ready_all
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.control.whole import ready_all
 from dlmctl.diffusion.layout import Layout, stacked
 from dlmctl.diffusion.noise import Draw
 

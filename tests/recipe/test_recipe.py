@@ -87,6 +87,10 @@ controls:
         ("controls: {length: {words: 3}}\n", "mine.yaml:1: controls: should be a list"),
         ("controls:\n  - length: []\n", "mine.yaml:2: `length` has an empty list of parameter sets."),
         ("controls:\n  - any: []\n", "mine.yaml:2: `any` needs controls inside."),
+        (
+            "controls:\n  - any: [{length: 3, weight: 0}]\n",
+            "mine.yaml:2: `any` needs a control whose weight is above 0.",
+        ),
         ("controls:\n  - length: {words: true}\n", "mine.yaml:2: controls.0.length.words: input should be a valid int"),
         ("controls:\n  - length: [{words: 3},\n      {words: x}]\n", "mine.yaml:3: controls.0.length.1.words: input"),
         ("controls:\n  - {length: {words: 3}, weight: .inf}\n", "mine.yaml:2: weight must be a number from 0 to"),

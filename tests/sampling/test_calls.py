@@ -31,7 +31,7 @@ CONTROLS = {
     "not": ~Semantic(food="Italian") & NINE,
 }
 # Of these the way depends on how much there is to be summed.
-HELD = ("semantic", "contains", "avoid", "pattern")
+HELD = ("semantic", "contains", "avoid", "pattern", "any")
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ CONTROLS = {
     "spans": SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}]) & each(Length, *LENGTHS),
     "words": (Contains("cheap pub") & Avoid(words=["family friendly"]) | Contains("expensive"))
     & each(Length, *LENGTHS),
-    "not": ~each(Length, {"words": 12, "tolerance": 4}) & ~Semantic(food="Italian"),
+    "not": ~each(Length, {"words": 24, "tolerance": 4}) & ~Semantic(food="Italian"),
     "infill": each(
         Infill, {"template": "The ___ is a ___ pub ."}, {"template": "The ___ is ___{24} in the riverside ."}
     ),

@@ -8,8 +8,10 @@ import torch
 from controls import Avoid, Contains, Infill, Length, Pattern, Pos
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.control.base import AnyOf
 from dlmctl.control.evidence.table import fingerprint, save_table
 from dlmctl.control.evidence.tags import count_tags
+from dlmctl.control.prepared import Energy
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
@@ -121,12 +123,25 @@ def test_what_is_of_latents_is_refused(model):
         texts(model, label="cheap")
 
 
+def test_nothing_that_guides_is_lost_in_combinations(model):
+    """Words by their counts, tags that the network reads."""
+    one = Pos(tags=["DET", "ADJ", "NOUN", "VERB", "ADJ", "NOUN", "PUNCT"])
+    plain = [sample.words for sample in texts(model, one & Avoid("river") & Avoid("cats"))]
+    for control in ((1 * (one & Avoid("river"))) & Avoid("cats"), AnyOf([one & Avoid("river")]) & Avoid("cats")):
+        assert [sample.words for sample in texts(model, control)] == plain
+    half, whole = 0.5 * (one & Avoid("river")) & Avoid("cats"), 0.5 * one & Avoid("river") & Avoid("cats")
+    assert [sample.words for sample in texts(model, half)] == [sample.words for sample in texts(model, whole)]
+
+
 def test_guidance_by_a_gradient_works_as_for_latents(model):
-    """`any` of exact controls has an energy only."""
-    either = Contains("cats") | Contains("river")
+    """Of a control that has an energy only."""
+
+    class Soft(Contains):
+        def prepare(self, batch):
+            return Energy(super().prepare(batch).energy)
 
     def passed(scale: float) -> int:
-        return sum(sample.passed for sample in texts(model, either, samples=24, guidance=Guidance(scale=scale)))
+        return sum(sample.passed for sample in texts(model, Soft("cats"), samples=24, guidance=Guidance(scale=scale)))
 
     assert passed(4.0) > passed(0.0)
 

@@ -1,0 +1,35 @@
+"""A control as a whole: the controls that stand side by side in it, laid out together, each with its own verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlmctl.control.base import Control
+from dlmctl.control.check import Check, numbered
+from dlmctl.control.composites import All
+from dlmctl.control.prepared import PreparedAll
+from dlmctl.control.state import BatchContext
+
+
+def parts_of(control: Control[Any]) -> list[Control[Any]]:
+    """The controls that are all to hold: the parts of an ``All``, or the control alone."""
+    return control.parts if isinstance(control, All) else [control]
+
+
+def ready_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
+    """The controls that are all to hold, laid out for a batch."""
+    weight = control.weight if isinstance(control, All) else 1.0
+    return All([weight * part for part in parts_of(control)]).ready(batch)
+
+
+def check_all(
+    control: Control[Any] | None, samples: Sequence[int], texts: Sequence[Sequence[str]]
+) -> list[dict[str, Check]]:
+    """The verdicts on the text of each sample by control label; a composition of all reports each of its parts."""
+    if control is None:
+        return [{} for _ in texts]
+    parts = parts_of(control)
+    labels = numbered([part.name for part in parts])
+    verdicts = {label: part.verdicts(samples, texts) for label, part in zip(labels, parts, strict=True)}
+    return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(texts))]
