@@ -10,8 +10,8 @@ from dlmctl.errors import UserError
 
 # What stands where a control's name stands in a recipe, and so cannot be one.
 RESERVED = ("all", "any", "not", "weight")
-# The classes that bring the first three; all others are an author's.
-COMBINING = "dlmctl.control.base"
+# Where the classes are that have the first three; those of authors lie elsewhere.
+OWN = "dlmctl.control."
 
 
 def name_fault(kind: type) -> str | None:
@@ -19,7 +19,7 @@ def name_fault(kind: type) -> str | None:
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         return f"has name = {name!r}, and a name is a line of text" if hasattr(kind, "name") else "has no name"
-    if name in RESERVED and kind.__module__ != COMBINING:
+    if name in RESERVED and not kind.__module__.startswith(OWN):
         return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
     return None
 
