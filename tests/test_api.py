@@ -188,6 +188,7 @@ def test_controls_in_a_recipe_are_written_as_in_yaml():
         ({"rank_by": []}, "rank_by: must be one or several of satisfaction, "),
         ({"rank_by": None}, "rank_by: must be one or several of satisfaction, "),
         ({"device": "toaster"}, "toaster"),
+        ({"device": "hpu"}, "device 'hpu' cannot be used. Use auto, cpu, cuda, cuda:1 or mps."),
     ],
     ids=str,
 )
@@ -252,6 +253,17 @@ def test_a_wrong_recipe_is_one_message(recipe, said):
     with pytest.raises(UserError) as caught:
         dlmctl.run(recipe)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["hpu", "meta", "xla", "vulkan", "", 5, "cuda:900"])
+def test_a_device_to_load_to_is_checked_as_that_of_a_recipe(model, device):
+    with pytest.raises(UserError, match=f"device {str(device)!r} cannot be used"):
+        dlmctl.load(model.folder, device=device)
+
+
+def test_a_model_is_loaded_to_a_device_by_name(model):
+    assert dlmctl.load(model.folder, device="cpu").model.embedding_table.device.type == "cpu"
+    assert len(dlmctl.load(model.folder, device="auto").generate(samples=1, sampler={"steps": 2})) == 1
 
 
 def test_other_wrong_calls_are_one_message(model):

@@ -205,6 +205,23 @@ def test_what_a_run_follows_from(model_folder, tmp_path, monkeypatch):
     assert identity.identity(ranked, model)["packages"] == {"length": "acme-length 4.2"}
 
 
+def test_a_run_of_new_texts_follows_from_the_training_text(model_folder, tmp_path):
+    from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.datasets.known_texts import write_known_texts
+    from dlmctl.generation.identity import identity
+
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    model, unique = from_pretrained(folder), recipe_for(folder, unique=True)
+    found = []
+    for texts in ([], ["one ."], ["another ."]):
+        if texts:
+            write_known_texts(folder, texts)
+        found.append(identity(unique, model)["training_texts"])
+        assert "training_texts" not in identity(recipe_for(folder), model)
+    assert found[0] is None
+    assert len(set(found)) == 3
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_files_that_a_control_reads_are_those_of_the_run(model_folder, tmp_path, nested):
     words, norms = tmp_path / "words.txt", tmp_path / "norms.csv"
@@ -431,6 +448,8 @@ def test_texts_for_a_file_go_through_a_folder_beside_it(tmp_path):
     assert target_of(str(tmp_path / "x.txt")) == Target(tmp_path / "x.txt.partial", tmp_path / "x.txt")
     assert target_of(f"{tmp_path}/new/") == Target(tmp_path / "new", None)
     assert target_of(str(tmp_path)) == Target(tmp_path, None)
+    with pytest.raises(UserError, match=r"--out: is empty\. Name a folder"):
+        target_of("")
 
 
 def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):

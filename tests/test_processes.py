@@ -184,7 +184,7 @@ def test_a_mistake_is_one_message_and_stops_every_process(ran):
     assert said == [
         "dlmctl: several processes need a place for their texts. Give --out FOLDER/ or FILE.",
         "dlmctl: run: holds a run with other settings: seed was 5 and is 6. "
-        "Give the same settings to continue it, or another folder.",
+        "Give the same settings to continue it, or name another place.",
         "dlmctl: command line: sample 0: the target has 99 words, but the model holds at most 30. "
         "Shorten the target or choose a model with a greater length.",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 import dlmctl
 from controls import Contains, Length, Predicate
-from dlmctl import UserError
+from dlmctl import ModelError, UserError
 from dlmctl.cli import app
 from dlmctl.datasets import target_table
 from dlmctl.datasets.target_table import open_table, table_of
@@ -307,7 +308,7 @@ def test_a_quota_fills_rows_with_texts_that_differ_within_its_bound(here, model_
 def test_unique_texts_over_shards_and_against_the_training_text(here, model_folder):
     import shutil
 
-    from dlmctl.datasets.known_texts import known_texts, write_known_texts
+    from dlmctl.datasets.known_texts import FILE, known_texts, write_known_texts
 
     text = 'samples: 1\ntargets: t.csv\nunique: true\ncontrols: [{infill: "{word} ___ ."}]\n'
     table = "word\n" + "bread\n" * 12
@@ -321,6 +322,12 @@ def test_unique_texts_over_shards_and_against_the_training_text(here, model_fold
     texts = [row["text"] for row in run.records() if row["passed"]]
     assert len(set(texts)) == len(texts)
     assert plain[0] not in texts
+    (folder / FILE).write_bytes(pickle.dumps(["no numbers"]))
+    known_texts.cache_clear()
+    with pytest.raises(ModelError) as caught:
+        known_texts(folder)
+    assert "it is damaged, or holds something else. Delete it" in str(caught.value)
+    assert "pickle" not in str(caught.value)
 
 
 def test_a_stream_yields_what_a_run_gives(model_folder):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 CARD = "card.json"
 # Beside the weights of controls lies what has learned from readers which texts of the model they accept.
 ACCEPTABILITY = "acceptability"
+log = logging.getLogger("dlmctl")
+
 # The key in a card for the digest of the embeddings that the weights were trained on.
 EMBEDDINGS = "embeddings"
 
@@ -99,6 +102,12 @@ def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: 
     """
     beside, own = control_folders(folder, model, control, name)
     return beside if _is_the_users(folder) else own
+
+
+def tell_of_weights(folder: Path, *, resume: bool) -> None:
+    """Say on stderr, before anything is trained, where it will replace weights; a run that goes on replaces its own."""
+    if not resume and any(folder.glob("*.safetensors")):
+        log.warning("dlmctl: %s: the weights that lie here will be replaced.", folder)
 
 
 def _inside(control: str, name: str | None) -> Path:

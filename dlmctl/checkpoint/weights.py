@@ -87,6 +87,23 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def check_new(folder: Path) -> None:
+    """Find out before anything is written whether a folder is free: not there, or empty but for hidden files.
+
+    Raises:
+        UserError: it holds something, or is no folder.
+    """
+    try:
+        found = [one.name for one in folder.iterdir() if not one.name.startswith(".")]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"cannot be written: {error}.", where=str(folder)) from None
+    if found:
+        kind = "weights" if any(name.endswith((".pt", ".safetensors")) for name in found) else "other files"
+        raise UserError(f"holds {kind} already.", where=str(folder), remedy="Choose another folder.")
+
+
 def _remove_outdated(folder: Path, written: set[str]) -> None:
     weights = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?")
     stems = {match[1] for name in written if (match := weights.fullmatch(name))}

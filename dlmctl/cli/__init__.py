@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +48,7 @@ class CommandLine(TyperGroup):
         extra["standalone_mode"] = False
         if not standalone:
             return super().main(*args, **extra)
+        _open_what_is_closed()
         _replace_what_cannot_be_printed()
         try:
             code = super().main(*args, **extra)
@@ -80,6 +82,13 @@ def _usage(error: Any) -> int:
         path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "dlmctl"
         print(f"dlmctl: {readable(said[:1].lower() + said[1:])} See `{path} --help`.", file=sys.stderr)
     return int(error.exit_code)
+
+
+def _open_what_is_closed() -> None:
+    """Where a command was started with stdout or stderr closed (``>&-``), what is said there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (to the end)
 
 
 def _replace_what_cannot_be_printed() -> None:

@@ -24,7 +24,9 @@ def import_original(
     """Turn a checkpoint of the original Diffusion-LM into a model of dlmctl."""
     from dlmctl.checkpoint.original import load_original
     from dlmctl.checkpoint.pretrained import save_pretrained
+    from dlmctl.checkpoint.weights import check_new
 
+    check_new(to)
     save_pretrained(*load_original(folder), to)
     typer.echo(f"model saved in {to}")
 

@@ -35,6 +35,7 @@ def new(
     In a terminal and without options it asks.
     """
     from dlmctl.errors import UserError
+    from dlmctl.generation.output import replacing
     from dlmctl.recipe.starter import SCHEMA_FILE, read_entry, starter, write_schema
 
     if file.exists() and not force:
@@ -49,8 +50,10 @@ def new(
     elif not settings and sys.stdin.isatty():
         settings = _asked()
     text = starter(settings, file.name, SCHEMA_FILE)
-    file.write_text(text, "utf-8")
-    write_schema(file.with_name(SCHEMA_FILE))
+    with replacing(file) as partial:
+        partial.write_text(text, "utf-8")
+    with replacing(file.with_name(SCHEMA_FILE)) as partial:
+        write_schema(partial)
     typer.echo(f"{file} written, and {file.with_name(SCHEMA_FILE)} for editors. Draw from it with:")
     typer.echo(f"dlmctl generate --recipe {file}")
     if settings.get("controls"):

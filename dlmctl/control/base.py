@@ -56,7 +56,7 @@ class Control(Generic[P]):
     places: Mapping[int, int] = {}
 
     def __init__(self, *first: Any, **params: Any) -> None:
-        self.sets: tuple[P, ...] = (cast("P", given.params_from(self.name, self.Params, first, params)),)
+        self.sets: tuple[P, ...] = (cast("P", given.params_from(type(self), first, params)),)
 
     @classmethod
     def each(cls, params: Sequence[P | Mapping[str, Any]]) -> Control[P]:
@@ -65,7 +65,7 @@ class Control(Generic[P]):
         Raises:
             UserError: there are none, or a mapping does not validate.
         """
-        sets = given.sets_from(cls.name, cls.Params, params)
+        sets = given.sets_from(cls, params)
         made = cls(**sets[0].model_dump(exclude_unset=True))
         made.sets = cast("tuple[P, ...]", sets)
         return made

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.control.check import is_range
+from dlmctl.control.class_faults import sound
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.shorthand import by_name
 from dlmctl.errors import UserError, first_fault, nearest
@@ -24,25 +25,27 @@ MOST_WEIGHT = 1e6
 # By callers.
 
 
-def params_from(name: str, kind: type[BaseModel], first: Sequence[Any], params: Mapping[str, Any]) -> BaseModel:
-    """The parameters of the control ``name``, by place and by name.
+def params_from(kind: type, first: Sequence[Any], params: Mapping[str, Any]) -> BaseModel:
+    """The parameters of a control of this class, by place and by name.
 
     Raises:
-        UserError: they do not validate.
+        UserError: they do not validate, or the class cannot be a control.
         TypeError: as of ``by_name``.
     """
-    return _validated(name, kind, by_name(kind, first, params))
+    name, wanted = sound(kind)
+    return _validated(name, wanted, by_name(wanted, first, params))
 
 
-def sets_from(name: str, kind: type[BaseModel], given: Sequence[Any]) -> tuple[BaseModel, ...]:
+def sets_from(kind: type, given: Sequence[Any]) -> tuple[BaseModel, ...]:
     """Sets of parameters, as such or as mappings.
 
     Raises:
-        UserError: there is none, or one does not validate.
+        UserError: there is none, one does not validate, or the class cannot be a control.
     """
+    name, wanted = sound(kind)
     if not given:
         raise UserError("there are no sets of parameters.", where=f"control {name!r}")
-    return tuple(one if isinstance(one, BaseModel) else _validated(name, kind, one) for one in given)
+    return tuple(one if isinstance(one, BaseModel) else _validated(name, wanted, one) for one in given)
 
 
 def _validated(name: str, kind: type[BaseModel], params: Any) -> BaseModel:

@@ -13,10 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel
-
 from dlmctl.control import own_controls
 from dlmctl.control.base import Control
+from dlmctl.control.class_faults import name_fault, params_fault
 from dlmctl.control.user_files import load_named, named_in
 from dlmctl.errors import RecipeError, UserError, first_line, nearest
 
@@ -26,8 +25,6 @@ ENTRY_POINTS = "dlmctl.controls"
 # Members of the contract of version 0.1, which moved to what `prepare` returns or to `Labels`.
 FORMER = ("energy", "restrict", "condition", "project", "verify", "word_count", "build_classifier")
 GUIDE = "docs/controls.md, From 0.1, says what to change"
-# What stands where a control's name stands in a recipe, and so cannot be one.
-RESERVED = ("all", "any", "not", "weight")
 
 
 log = logging.getLogger("dlmctl")
@@ -109,8 +106,8 @@ def _fault(name: str, found: Any) -> str | None:
     """What keeps a registered object from being the control ``name``."""
     if not (isinstance(found, type) and issubclass(found, Control)):
         return "is not a subclass of dlmctl.control.base.Control"
-    if name in RESERVED:
-        return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
+    if fault := name_fault(found):
+        return fault
     if old := [member for member in FORMER if hasattr(found, member)]:
         return f"was written for dlmctl 0.1 (it has {', '.join(old)}); {GUIDE}"
     # Weights and verdicts are filed under the class's own name.
@@ -119,8 +116,7 @@ def _fault(name: str, found: Any) -> str | None:
     weight = found.weight
     if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
         return f"has weight = {str(weight)[:40]}, which is no number from 0"
-    params = getattr(found, "Params", None)
-    return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
+    return params_fault(found)
 
 
 @cache

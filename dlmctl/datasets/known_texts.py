@@ -70,8 +70,10 @@ def known_texts(folder: Path) -> KnownTexts | None:
         if numbers.dtype != np.uint32 or numbers.ndim != 1:
             raise ValueError(f"an array of {numbers.dtype}")
     except (OSError, ValueError, EOFError) as error:
+        # numpy advises to read what it does not know in a way that would run code.
+        said = brief(error) if isinstance(error, OSError) else "it is damaged, or holds something else"
         remedy = "Delete it; texts are then not compared with the training text."
-        raise ModelError(f"cannot be read: {brief(error)}.", where=str(path), remedy=remedy) from None
+        raise ModelError(f"cannot be read: {said}.", where=str(path), remedy=remedy) from None
     return KnownTexts(numbers)
 
 

@@ -57,6 +57,8 @@ def target_of(out: str | None, *, force: bool = False, part: str | None = None) 
     Raises:
         UserError: ``out`` cannot be written or is there already, or there are several processes and no ``out``.
     """
+    if out == "":
+        raise UserError("is empty.", where="--out", remedy="Name a folder, as in --out FOLDER/, or a file.")
     several = processes.count() > 1
     is_folder = out is not None and (out.endswith(("/", "\\")) or Path(out).is_dir())
     if part is not None and (several or not is_folder):

@@ -19,6 +19,7 @@ from dlmctl.control.base import Control
 from dlmctl.control.composites import Composite
 from dlmctl.control.registry import find_control, offers, origin
 from dlmctl.control.user_files import named_in
+from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
 from dlmctl.generation.ranking import asks_reader, ranks_by_scorer
 from dlmctl.recipe.recipe import ControlSpec, Recipe, every
 
@@ -50,8 +51,9 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
     """Digests (SHA-256) and versions, by what they are of, so that a run is not continued with others of the same name.
 
     Returns:
-        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, where it ranks; and the
-        versions of ``packages`` of controls that are not dlmctl's own; and ``files`` and folders of the user's own.
+        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, where it ranks; with
+        ``unique`` the ``training_texts`` of which none may come; the versions of ``packages`` of controls that are not
+        dlmctl's own; and ``files`` and folders of the user's own.
     """
     names = sorted({spec.name for spec in every(recipe.control_specs())} & offers().keys())
     packages = {name: origin(offers()[name][0]) for name in names}
@@ -64,6 +66,7 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
         },
         "scorer": _folder_digest(_scorers(recipe, pretrained)) if _scorer_chooses(recipe) else None,
         "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
+        **({"training_texts": _known_digest(pretrained.folder)} if recipe.unique else {}),
         "files": {name: _user_digest(path) for name, path in sorted(files_of(recipe).items())},
     }
 
@@ -88,6 +91,11 @@ def _asked(spec: ControlSpec) -> tuple[type[Control[Any]], Sequence[Mapping[str,
         sets = [] if isinstance(spec.made, Composite) else spec.made.sets
         return type(spec.made), [params.model_dump(exclude_unset=True) for params in sets]
     return (find_control(spec.name), spec.params) if spec.params else (Composite, [])
+
+
+def _known_digest(folder: Path) -> str | None:
+    path = folder / TRAINING_TEXTS
+    return file_digest(path) if path.exists() else None
 
 
 def _scorers(recipe: Recipe, pretrained: Pretrained) -> list[Path]:

@@ -23,6 +23,7 @@ from dlmctl.generation.stream import stream_of
 from dlmctl.recipe.load import load_recipe, validated
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
+from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
@@ -99,15 +100,15 @@ def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
     """A model by bundled name, folder or hub name.
 
     Args:
-        device: where its weights go first; generation moves them to its own.
+        device: where its weights go first, named as in a recipe; generation moves them to its own.
 
     Raises:
         ModelError: there is no such model, or a file of it is missing, damaged or too new.
-        UserError: ``model`` is not a name.
+        UserError: ``model`` is not a name, or there is no such device.
     """
     if not isinstance(model, str | Path):
         raise UserError(f"{type(model).__name__!r} is not the name of a model.", where="model", remedy='E.g. "e2e".')
-    found = from_pretrained(model, device)
+    found = from_pretrained(model, choose_device(device))
     return Model(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 

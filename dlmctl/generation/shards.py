@@ -277,7 +277,7 @@ def _continued(folder: Path, manifest: Mapping[str, Any], settings: Mapping[str,
         raise UserError(
             f"holds a run with other settings: {'; '.join(changes)}.",
             where=str(folder),
-            remedy="Give the same settings to continue it, or another folder.",
+            remedy="Give the same settings to continue it, or name another place.",
         )
     return ends
 

@@ -7,7 +7,6 @@ each sample its own, in turn. ``- length: 8`` is short for the first parameter.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
@@ -22,7 +21,7 @@ from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.presets import Preset, filled
-from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
+from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Given, Value
 
@@ -34,9 +33,6 @@ MOST_TARGETS = 100_000
 
 Item = TypeVar("Item")
 Some = Annotated[list[Item], Field(min_length=1)]
-
-_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
-
 
 # Said of a ``second_scorer`` that nothing would ask.
 SECOND_IDLE = "is asked by the criterion `fluency` alone, and nothing ranks by it."
@@ -178,7 +174,7 @@ class Recipe(BaseModel):
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
-        if not _DEVICE.fullmatch(device):
+        if not DEVICES.fullmatch(device):
             raise ValueError(f"device {device!r} cannot be used; use auto, cpu, cuda, cuda:1 or mps")
         return device
 

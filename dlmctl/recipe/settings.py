@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,9 @@ Sampler = Literal[
 ]
 Reward = Literal["energy", "score", "lm_score"]
 Method = Literal["logits", "latent", "denoiser", "langevin"]
+
+# What a device may be called, whether or not it is there.
+DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 # Numbers are numbers: no text, no true and false, no infinity.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -62,10 +62,10 @@ class SettingsFile:
         return self.lines.get(place, 1)
 
     def where(self, place: Place) -> str:
-        """``recipe.yaml:12``, or ``command line`` for what was set there."""
+        """``recipe.yaml:12``, or ``command line`` for what was set there, or stands in no file."""
         # What the command line set lies around the place at fault, or inside it.
         theirs = any(a == b for a, b in ((place[: len(o)], o[: len(place)]) for o in self.overridden))
-        return "command line" if theirs else f"{self.name}:{self.line(place)}"
+        return "command line" if theirs or self.name == "command line" else f"{self.name}:{self.line(place)}"
 
     def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:
         """The error for a fault at a place."""

@@ -8,7 +8,7 @@ import torch
 
 from dlmctl import processes
 from dlmctl.errors import UserError
-from dlmctl.recipe.settings import Precision
+from dlmctl.recipe.settings import DEVICES, Precision
 
 
 def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
@@ -45,6 +45,9 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
     Raises:
         UserError: there is no such device here, or it is none for deterministic texts.
     """
+    name = str(name)  # whatever a caller in Python gives
+    if not DEVICES.fullmatch(name):
+        raise UserError(f"device {name!r} cannot be used.", remedy="Use auto, cpu, cuda, cuda:1 or mps.")
     if deterministic and name not in ("auto", "cpu"):
         raise UserError(f"sampler.deterministic is for the CPU, not {name!r}.", remedy="Use auto or cpu.")
     if deterministic:

@@ -12,7 +12,12 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import embedding_digest, new_control_folder, save_control_weights
+from dlmctl.checkpoint.control_weights import (
+    embedding_digest,
+    new_control_folder,
+    save_control_weights,
+    tell_of_weights,
+)
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
@@ -158,15 +163,15 @@ def train_control(
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
+    tell_of_weights(folder, resume=resume)
     task = ControlTask(control, pretrained, config, data, label, judge)
     asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
     asked |= {} if judge is None else {"judge": judge}
-    identity = {"loop": config.model_dump(), **asked, **digest(data)}
+    identity = {"loop": config.model_dump(), **asked, **digest(data, out)}
     classifier = fit(task, config, out, identity=identity, resume=resume)
     if not PartialState().is_main_process:
         return folder
-    figures = task.validate(classifier)
-    figures |= task.learned.held_out(task.valid_text)
+    figures = {**task.validate(classifier), **task.learned.held_out(task.valid_text)}
     learned = task.learned.to_json()
     files = {} if learned is None else {LABELS_FILE: learned}
     judged = {} if judge is None else {"judge": judge}

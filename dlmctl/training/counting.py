@@ -18,6 +18,7 @@ from dlmctl.checkpoint.control_weights import (
     find_control_folder,
     new_control_folder,
     save_control_files,
+    tell_of_weights,
 )
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import write_shards
@@ -94,6 +95,7 @@ def count_control(
         what = f"evidence for {control.name!r} is read beside the model, and nothing can be written there."
         raise UserError(what, where=str(pretrained.folder), remedy="Copy the model's folder and give the copy.")
     check_writable(folder.parent)
+    tell_of_weights(folder, resume=hints is not None and hints.resume)
     require_words_of(pretrained, data)
     words = cast("WordTokenizer", pretrained.tokenizer)
     data_of = partial(text_of, tokenizer=words, label=label, judge=judge)

@@ -122,7 +122,7 @@ def train_scorer(
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
     task = ScorerTask(config, data)
-    identity = {**config.model_dump(mode="json"), **digest(data)}
+    identity = {**config.model_dump(mode="json"), **digest(data, out)}
     scorer = fit(task, config.loop, out, identity=identity, resume=resume, quiet=quiet)
     assert isinstance(scorer, GPT2LMHeadModel)
     if PartialState().is_main_process:

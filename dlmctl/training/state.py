@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dlmctl.errors import UserError
+from dlmctl.errors import UserError, brief
 from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import SPLIT_FILE
 from dlmctl.training.best import Best
@@ -34,8 +34,17 @@ class Parts(NamedTuple):
     best: Best
 
 
-def digest(folder: Path) -> dict[str, str]:
-    """What a prepared data set is, in short: a digest of its rows and fields, and one of its vocabulary."""
+def digest(folder: Path, out: Path) -> dict[str, str]:
+    """What a prepared data set is, in short: a digest of its rows and fields, and one of its vocabulary.
+
+    Args:
+        out: folder of the run.
+
+    Raises:
+        UserError: it lies in the data set, whose digest its files would change.
+    """
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise UserError("lies in the data set.", where=str(out), remedy="Give --out a folder outside of it.")
     rows, words = hashlib.sha256(), hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "dataset.json"):
         is_vocabulary = path.name in ("vocab.json", SPLIT_FILE) or "tokenizer" in path.relative_to(folder).parts[:-1]
@@ -61,7 +70,7 @@ def save_state(path: Path, parts: Parts, step: int, identity: dict[str, Any]) ->
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    partial = path.with_suffix(".partial")
+    partial, earlier = path.with_suffix(".partial"), path.exists()
     try:
         torch.save(state, partial)
         with partial.open("rb") as file:
@@ -69,9 +78,11 @@ def save_state(path: Path, parts: Parts, step: int, identity: dict[str, Any]) ->
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the checkpoint could not be written: {error}.",
+            f"the checkpoint could not be written: {brief(error)}.",
             where=str(path),
-            remedy="The checkpoint before it is untouched; make room and give --resume.",
+            remedy="The checkpoint before it is untouched; make room and give --resume."
+            if earlier
+            else "There is none before it: make room and start the run again.",
         ) from None
     finally:
         partial.unlink(missing_ok=True)

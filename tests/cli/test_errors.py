@@ -267,3 +267,9 @@ def test_an_output_that_is_full_is_one_message():
 def test_errors_name_place_fault_and_remedy():
     assert str(UserError("is empty.", where="a.txt", remedy="Fill it.")) == "a.txt: is empty. Fill it."
     assert str(UserError("is empty.")) == "is empty."
+
+
+def test_a_recipe_that_stands_in_no_file_has_no_lines(here):
+    Path("tiny/scorer").mkdir(exist_ok=True)
+    where = "command line: tiny/scorer: no scorer here."
+    assert said("generate", "--model", "tiny", "-n", "1", "--steps", "2").startswith(where)

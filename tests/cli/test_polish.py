@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,15 @@ def test_what_stdout_does_not_have_is_replaced(tmp_path, model_folder):
     done = run("recipe", "show", tmp_path / "mine.yaml", PYTHONIOENCODING="cp932", PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr
     assert b"description: a caf?" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_fault(closed):
+    command = f"{shlex.quote(sys.executable)} -m dlmctl recipe list {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bool(done.stdout) == (closed == "2>&-")
 
 
 def test_names_are_completed(tmp_path, monkeypatch):

@@ -187,6 +187,16 @@ def test_span_evidence_prefers_words_seen_in_that_part_of_a_span() -> None:
     assert math.exp(first[WORDS.index("the")]) == pytest.approx(2 / 3, abs=0.1)
 
 
+def test_a_span_that_does_not_lie_in_the_text_says_nothing_of_its_words() -> None:
+    # As under `not`, whose texts are as long as they like.
+    outside = [(5, 9, "NP"), (3, 5, "NP"), (4, 4, "NP")]
+    assert list(spans.span_parts(outside, 4)) == []
+    assert list(spans.span_parts([*outside, (1, 1, "NP")], 4)) == list(spans.span_parts([(1, 1, "NP")], 4))
+    parsed = [(ids_of(TREES[0]), [leaf.label for leaf in read_tree(TREES[0]).leaves()], [])]
+    found = spans.SpanEvidence(spans.count_spans(parsed, len(WORDS))).evidence([(4, outside)], 7).at()
+    assert not found.any()
+
+
 def test_the_bag_is_exact_for_every_word() -> None:
     generator = torch.Generator().manual_seed(0)
     bag = bags.Bag(("x", "y", "z"), 3 * torch.randn(5, 3, generator=generator), torch.randn(3, generator=generator))

@@ -142,6 +142,35 @@ def test_a_faulty_package_is_named_and_does_not_break_the_others(install, caplog
     read_recipe("controls: [{plain_three: {}}]", "sound.yaml")
 
 
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"name": "mine", "Params": None}, "has no Params, a pydantic model."),
+        ({"name": "mine"}, "has no Params, a pydantic model."),
+        ({"Params": ControlParams}, "has no name."),
+        ({"name": None, "Params": ControlParams}, "has name = None, and a name is a line of text."),
+        ({"name": "", "Params": ControlParams}, "has name = '', and a name is a line of text."),
+        ({"name": "a\x1b[31m\n", "Params": ControlParams}, "has name = 'a\\x1b[31m\\n', and a name is a line of text."),
+        ({"name": "not", "Params": ControlParams}, "has a name that recipes use themselves (all, any, not, weight)."),
+    ],
+    ids=str,
+)
+def test_a_class_that_cannot_be_a_control_is_one_message_where_it_is_made(members, said):
+    kind = type("Mine", (Control,), members)
+    with pytest.raises(UserError) as caught:
+        kind()
+    assert str(caught.value) == f"control class Mine ({kind.__module__}): {said}"
+
+
+@pytest.mark.parametrize("line", ["name = ''", "name = None", "name = 'not'", ""])
+def test_a_class_in_a_file_needs_a_name(tmp_path, line):
+    (tmp_path / "mine.py").write_text(
+        f"from dlmctl import Control, ControlParams\nclass Mine(Control):\n    Params = ControlParams\n    {line}\n"
+    )
+    with pytest.raises(UserError, match=r"mine\.py: cannot be used: Mine has (no |a )?name"):
+        find_control(f"{tmp_path}/mine.py:Mine")
+
+
 def test_a_recipe_that_names_a_faulty_control_gets_its_line(install):
     install("faulty", "stumbles", "import nothing_of_this_name")
     with pytest.raises(RecipeError, match=r"mine.yaml:3: control 'stumbles' of faulty 1.0: fails to import"):

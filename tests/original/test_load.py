@@ -1,6 +1,8 @@
 """What is found in a checkpoint of the original, what is refused, and that its U-Nets compute what they did."""
 
 import json
+import pickle
+import warnings
 
 import pytest
 import torch
@@ -53,6 +55,10 @@ def test_what_is_said_goes_before_what_is_usual(weights, arguments, tokenizer, t
         ({"in_channel": 128}, "in_channel is 128, but the weights have 16"),
         ({"vocab_size": 821}, "vocab_size is 821, but the weights have 24"),
         ({"image_size": 9}, "length is 81, but the denoiser has max_length 70"),
+        ({"image_size": -8}, "image_size is -8, and must be a number from 1"),
+        ({"image_size": 7.5}, "image_size is 7.5, and must be a number from 1"),
+        ({"predict_xstart": "False"}, "predict_xstart is 'False', and must be true or false"),
+        ({"rescale_timesteps": 0}, "rescale_timesteps is 0, and must be true or false"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused(weights, arguments, tokenizer, tmp_path, said, message):
@@ -89,6 +95,19 @@ def test_files_that_are_missing_or_damaged_are_said(weights, arguments, tokenize
     tokenizer.save(folder)
     torch.save({"state": object}, folder / "ema_0.9999_000200.pt")  # newer, and not weights
     assert "ema_0.9999_000200.pt: is damaged, or holds more than weights" in fault(folder)
+    (folder / "ema_0.9999_000200.pt").write_bytes(pickle.dumps({"state": [1.0]}))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert "ema_0.9999_000200.pt: is damaged, or holds more than weights" in fault(folder)
+    assert not warned  # torch has one of its own about files that it did not write
+    assert fault(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: there is no such folder."
+
+
+@pytest.mark.parametrize("made", [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta")])
+def test_tensors_without_plain_numbers_are_refused(weights, arguments, tokenizer, tmp_path, made):
+    name = next(name for name, tensor in weights.items() if tensor.dim() == 2)
+    folder = write_checkpoint(tmp_path / "run", {**weights, name: made(weights[name])}, tokenizer, **arguments)
+    assert f"the tensor {name!r} does not hold its numbers one by one" in fault(folder)
 
 
 def test_the_head_counts_where_it_differs_from_the_embeddings(weights, arguments, tokenizer, tmp_path):

@@ -1,6 +1,7 @@
 """There and back: a model as the original's checkpoint, and a checkpoint as a model."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -97,3 +98,26 @@ def test_a_folder_with_weights_is_not_written_over(weights, arguments, tokenizer
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         export_original(model, tokenizer, tmp_path / "file" / "theirs")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    for command in (("import", "original", folder), ("export", "original", folder)):
+        for taken, holds in ((folder, "weights"), (tmp_path / "notes", "other files")):
+            before = {path: path.read_bytes() for path in taken.rglob("*") if path.is_file()}
+            result = CliRunner().invoke(app, [*map(str, command), "--to", str(taken)])
+            assert result.exit_code == 2
+            assert f"holds {holds} already. Choose another folder." in result.output
+            assert {path: path.read_bytes() for path in taken.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_that_is_full_leaves_no_half_checkpoint(weights, arguments, tokenizer, tmp_path):
+    model, _ = load_original(write_checkpoint(tmp_path / "run", weights, tokenizer, **arguments))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, unlimited[1]))  # Python ignores its signal
+    try:
+        with pytest.raises(UserError, match=r"theirs: cannot be written: .* is untouched; make room"):
+            export_original(model, tokenizer, tmp_path / "theirs")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert list((tmp_path / "theirs").iterdir()) == []
+    export_original(model, tokenizer, tmp_path / "theirs")
+    assert equal(load_original(tmp_path / "theirs")[0].state_dict(), model.state_dict())

@@ -59,6 +59,18 @@ def test_a_new_recipe_is_what_the_flags_say_and_editors_find_its_schema(tmp_path
     assert load_recipe(str(file))[0].controls == []
 
 
+def test_a_new_recipe_that_does_not_fit_is_named_and_leaves_no_half_file(tmp_path, monkeypatch):
+    def full(path):
+        path.write_text("{")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dlmctl.recipe.starter.write_schema", full)
+    said = run("recipe", "new", tmp_path / "mine.yaml", "-n", 3)
+    assert said.exit_code == 2
+    assert "recipe.schema.json: cannot be written: No space left on device." in said.output
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
 @pytest.mark.parametrize("plugin", installed()[0], ids=lambda plugin: plugin.name)
 def test_the_settings_left_out_can_be_uncommented(plugin):
     """What stands behind # is a setting with its default, so taking the # away changes nothing."""

@@ -196,6 +196,19 @@ def test_a_full_disk_is_one_message_and_costs_no_checkpoint(data, tmp_path, monk
     assert not list((tmp_path / "run").glob("*.partial"))
 
 
+def test_where_the_first_checkpoint_does_not_fit_the_run_starts_again(data, tmp_path, monkeypatch):
+    def full(state, path):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nin short: full")
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError) as caught:
+        train_lm(config(), data, tmp_path / "run")
+    assert str(caught.value).endswith("pos 64 vs 0. There is none before it: make room and start the run again.")
+    monkeypatch.setattr(torch, "save", save)
+    assert train_lm(config(), data, tmp_path / "run").is_dir()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, monkeypatch):
     loss, calls = LanguageModelTask.loss, []
 

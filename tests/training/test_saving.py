@@ -52,6 +52,20 @@ def test_weights_of_other_names_stay_where_they_are(model, data, tmp_path):
     assert [path.name for path in named.parent.parent.iterdir()] == ["pos"]
 
 
+def test_what_will_be_replaced_is_said_before_it_is(model, data, tmp_path, caplog):
+    folder = train_control(Pos, model, LOOP, data, tmp_path / "a")
+    assert not caplog.messages
+    train_control(Pos, model, LOOP, data, tmp_path / "b")
+    assert caplog.messages == [f"dlmctl: {folder}: the weights that lie here will be replaced."]
+
+
+def test_a_run_does_not_lie_in_its_data_set(model, data):
+    for out in (data, data / "run"):
+        with pytest.raises(UserError, match=r"lies in the data set\. Give --out a folder outside of it\."):
+            train_control(Pos, model, LOOP, data, out)
+    assert not (data / "run").exists()
+
+
 def test_a_failure_while_saving_leaves_the_weights_that_were_there(model, data, tmp_path, monkeypatch):
     folder = train_control(Pos, model, LOOP, data, tmp_path / "a")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -13,7 +13,7 @@ from dlmctl.checkpoint import bert
 from dlmctl.checkpoint.original.names import WORDS
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.schedule import ScheduleName
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, readable
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.models.unet import UNetConfig
 from dlmctl.models.unet2d import FoldedUNetConfig
@@ -27,6 +27,9 @@ ROUNDING = {1: "dot", 2: "l2"}
 MULTIPLIERS = {256: [1, 1, 2, 2, 4, 4], 64: [1, 2, 3, 4]}
 OTHER_MULTIPLIERS = [1, 2, 2, 2]
 
+FLAGS = ("predict_xstart", "rescale_timesteps", "class_cond", "learn_sigma", "use_scale_shift_norm")
+COUNTS = ("image_size", "diffusion_steps", "num_heads", "in_channel", "num_channels", "vocab_size")
+
 Weights = dict[str, Tensor]
 
 
@@ -34,9 +37,11 @@ def read_arguments(folder: Path) -> dict[str, Any]:
     """The arguments of a training run of the original.
 
     Raises:
-        ModelError: the file is missing or damaged.
+        ModelError: the folder or the file is missing, or the file is damaged.
     """
     path = folder / ARGUMENTS
+    if not folder.is_dir():
+        raise ModelError("there is no such folder.", where=str(folder))
     if not os.path.lexists(path):
         raise ModelError(
             "is missing: this is a checkpoint of the original Diffusion-LM, whose weights do not tell the noise "
@@ -50,6 +55,7 @@ def read_arguments(folder: Path) -> dict[str, Any]:
 
 def refuse_other_kinds(arguments: dict[str, Any], weights: Weights, path: Path) -> None:
     """Raise ModelError with the reason if the model is of a kind that cannot be loaded."""
+    _refuse_other_types(arguments, path)
     end_to_end, outputs = WORDS in weights, weights.get("out.2.bias", weights.get("output_down_proj.2.bias"))
     width = weights[WORDS].shape[1] if end_to_end else 0
     # Each argument: what it must be, what the weights say where it is silent, and the reason.
@@ -86,6 +92,19 @@ def refuse_other_kinds(arguments: dict[str, Any], weights: Weights, path: Path) 
     # Unscaled, the network saw k itself; with T = 1000 that is the same.
     if not arguments.get("rescale_timesteps", True) and arguments.get("diffusion_steps", 1000) != 1000:
         raise ModelError("rescale_timesteps is false: the network must have seen time on 0..1000.", where=str(path))
+
+
+def _refuse_other_types(arguments: dict[str, Any], path: Path) -> None:
+    """Raise ModelError where an argument that decides what the weights mean is not of its type: the text "False" would
+    count as true."""
+    for name in FLAGS:
+        value = arguments.get(name, False)
+        if not isinstance(value, bool):
+            raise ModelError(f"{name} is {readable(repr(value), 40)}, and must be true or false.", where=str(path))
+    for name in COUNTS:
+        value = arguments.get(name, 1)
+        if type(value) is not int or value < 1:
+            raise ModelError(f"{name} is {readable(repr(value), 40)}, and must be a number from 1.", where=str(path))
 
 
 def read_config(arguments: dict[str, Any], weights: Weights, folder: Path) -> ModelConfig:

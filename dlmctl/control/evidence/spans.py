@@ -110,9 +110,12 @@ def span_parts(spans: Iterable[tuple[int, int, str]], count: int) -> Iterator[tu
     """The places, of ``count`` words, that have a part in or beside spans, and which: (part, label, width).
 
     Args:
-        spans: first word, last word, both from 0 and included, and label; a unary chain's as one.
+        spans: first word, last word, both from 0 and included, and label; a unary chain's as one. Of a span that does
+            not lie within the words no place has a part: under ``not`` and ``any`` texts may be shorter than it.
     """
     for start, end, label in spans:
+        if end >= count:
+            continue
         width = str(min(end - start + 1, WIDEST))
         if start == end:
             yield start, ("only", label, width)

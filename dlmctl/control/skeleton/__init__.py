@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from dlmctl.control.registry import RESERVED, offers, origin
+from dlmctl.control.class_faults import RESERVED
+from dlmctl.control.registry import offers, origin
 from dlmctl.errors import UserError
 
 # Of a control, which is the name of a file too.
