@@ -29,6 +29,7 @@ from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.place import check_apart
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
@@ -149,6 +150,8 @@ def train_control(
     Raises:
         UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
     """
+    if out is not None:
+        check_apart(out, data)
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume)
         return count_control(

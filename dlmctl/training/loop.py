@@ -26,6 +26,7 @@ from dlmctl.training.best import Best
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.interrupts import Interrupts
 from dlmctl.training.muon import Muon
+from dlmctl.training.place import check_run_folder
 from dlmctl.training.progress import Grid, TrainingProgress
 from dlmctl.training.state import STATE_FILE, Parts, restore_state, save_state
 from dlmctl.training.throughput import flops_per_position, peak_flops
@@ -150,16 +151,12 @@ def fit(
             the same only.
 
     Raises:
-        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on; another process
-            trains there; a checkpoint cannot be written or read, or is of another run; the loss is no longer a number.
+        UserError: ``out`` holds an earlier run or its result and ``resume`` is off, or no checkpoint and it is on;
+            another process trains there; a checkpoint cannot be written or read, or is of another run; the loss is no
+            longer a number.
         Stopped: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
-    state_file = out / STATE_FILE
-    if state_file.exists() != resume:
-        what = "nothing to resume here." if resume else "holds an earlier run."
-        raise UserError(
-            what, where=str(out), remedy="" if resume else "Give --resume to continue it, or another folder."
-        )
+    check_run_folder(out, resume=resume)
     # Unless told that there is only a CPU, accelerate takes several processes on it for as many runs of one.
     precision = "no" if config.precision == "fp32" else config.precision
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
@@ -196,6 +193,7 @@ class _Run:
         self.best = Best()
         self.unread: list[Tensor] = []
         self.parts = Parts(self.raw, self.ema, self.steppers, task, self.best)
+        self._intervals = config.log_every, config.validate_every, config.checkpoint_every
         self.start = 0
         if resume:
             self.start = restore_state(out / STATE_FILE, self.parts, accelerator.process_index, identity)
@@ -293,20 +291,27 @@ class _Run:
         """Figures, samples and checkpoints that are due after ``done`` steps."""
         config, last = self.config, done == self.config.steps
         late = time.monotonic() >= self.due
-        if last or late or not all(done % every for every in (config.log_every, config.validate_every)):
+        # Whatever is timed apart from the steps starts once the device is through with them.
+        if last or late or not all(done % every for every in self._intervals):
             self._read(done)
         if done % config.log_every == 0:
             norm = {} if self.norm is None else {"grad_norm": float(self.norm)}
             self.progress.log(done, {"loss": self.progress.loss, "lr": self.lr, **norm})
-        if self.accelerator.is_main_process and (done % config.validate_every == 0 or last):
-            self.ema.module.eval()
-            figures = self.task.validate(self.ema.module)
-            self.best.take(done, self.task.loss_of(figures), self.ema.module)
-            self.progress.validated(done, figures, self.task.grid)
-            self.progress.show(self.task.samples(self.ema.module))
-        # Weights are alike in all processes, so that the first need not wait for the others to write them.
-        if self.accelerator.is_main_process and (done % config.checkpoint_every == 0 or last or late):
-            self._save(done)
+        if not self.accelerator.is_main_process:
+            return
+        with self.progress.paused():
+            if done % config.validate_every == 0 or last:
+                self._validate(done)
+            # Weights are alike in all processes, so that the first need not wait for the others to write them.
+            if done % config.checkpoint_every == 0 or last or late:
+                self._save(done)
+
+    def _validate(self, done: int) -> None:
+        self.ema.module.eval()
+        figures = self.task.validate(self.ema.module)
+        self.best.take(done, self.task.loss_of(figures), self.ema.module)
+        self.progress.validated(done, figures, self.task.grid)
+        self.progress.show(self.task.samples(self.ema.module))
 
     def _save(self, done: int) -> None:
         self._read(done)  # what is no number is not saved
