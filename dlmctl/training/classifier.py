@@ -117,6 +117,13 @@ class ControlTask(StatelessTask):
         return figures["loss"]
 
 
+def _check_folder(out: Path | None, data: Path, *, resume: bool) -> None:
+    if out is not None:
+        check_apart(out, data)
+    elif resume:
+        raise UserError("needs the folder of the run that goes on.", where="--resume", remedy="Give its --out.")
+
+
 def train_control(
     control: type[Control[Any]],
     pretrained: Pretrained,
@@ -150,8 +157,7 @@ def train_control(
     Raises:
         UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
     """
-    if out is not None:
-        check_apart(out, data)
+    _check_folder(out, data, resume=resume)
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume)
         return count_control(

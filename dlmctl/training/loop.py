@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.models.llama import FusedLinear
-from dlmctl.processes import held
+from dlmctl.processes import Terminated, held
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import Best
 from dlmctl.training.config import LoopConfig
@@ -168,6 +169,10 @@ class Stopped(KeyboardInterrupt):
     """A run was told to stop, and has written what it had."""
 
 
+class _Terminated(Stopped, Terminated):
+    """``Stopped`` by SIGTERM."""
+
+
 class _Run:
     """The parts of one run, from its first step to its last."""
 
@@ -219,7 +224,7 @@ class _Run:
                 self.done = step + 1
                 self._record(self.done)
                 if interrupts.wanted():
-                    self._stop(self.done)
+                    self._stop(self.done, _Terminated if interrupts.noted == signal.SIGTERM else Stopped)
         self.best.give(self.ema.module)
         if 0 < self.best.step < self.done:
             self.progress.say(f"the weights kept are those of step {self.best.step}, whose validation was the best.")
@@ -318,10 +323,10 @@ class _Run:
         save_state(self.out / STATE_FILE, self.parts, done, self.identity)
         self.due = time.monotonic() + 60 * self.config.checkpoint_minutes
 
-    def _stop(self, done: int) -> None:
+    def _stop(self, done: int, kind: type[Stopped]) -> None:
         if self.accelerator.is_main_process:
             self._save(done)
-        raise Stopped(
+        raise kind(
             f"stopped after step {done} of {self.config.steps}; the checkpoint is in {self.out}. "
             "Give the same command with --resume to go on."
         )

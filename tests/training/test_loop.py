@@ -15,7 +15,7 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
-from dlmctl.processes import held
+from dlmctl.processes import Terminated, held
 from dlmctl.training import loop
 from dlmctl.training.averages import Averages
 from dlmctl.training.config import LoopConfig
@@ -318,6 +318,7 @@ def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_says_how_to_go_on(
         train_lm(config(), data, tmp_path / "run")
     monkeypatch.undo()
     assert "--resume" in str(caught.value)
+    assert isinstance(caught.value, Terminated) is (number == signal.SIGTERM)
     assert state(tmp_path / "run")["step"] == 5
     train_lm(config(), data, tmp_path / "run", resume=True)
     expected, found = (load_weights(run / "model") for run in (whole, tmp_path / "run"))
