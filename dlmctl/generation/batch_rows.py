@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class BatchRows:
 def in_order(column: Any) -> Sequence[Any]:
     """The cells of a column by their places in the batch; a Series of pandas by itself looks them up by its labels."""
     if type(column) is list or isinstance(column, np.ndarray):
-        return column
+        return cast("Sequence[Any]", column)
     # Of PyArrow, whose cells are else objects that know no arithmetic.
     return list(column.to_pylist() if hasattr(column, "to_pylist") else column)
 

@@ -40,10 +40,12 @@ def _holds_something(path: Path) -> bool:
 def check_apart(out: Path, *data: Path) -> None:
     """Keep a run out of prepared data, which go as a whole when they are prepared anew.
 
+    A folder that is no data set is left to whoever reads it.
+
     Raises:
         UserError: ``out`` is one of these folders or lies in one.
     """
     for folder in data:
-        if out.resolve().is_relative_to(folder.resolve()):
+        if (folder / "train.ids.npy").exists() and out.resolve().is_relative_to(folder.resolve()):
             what = f"the run cannot stand in the data set {folder}, which is replaced as a whole."
             raise UserError(what, where=str(out), remedy="Give a folder of its own.")
