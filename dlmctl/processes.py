@@ -1,4 +1,5 @@
-"""Several processes: those of one command, as ``torchrun`` and ``accelerate launch`` start them, and other commands.
+"""Several processes: those of one command, as ``torchrun`` and ``accelerate launch`` start them, and other commands;
+and the end of one by SIGTERM.
 
 Who a process is stands in its environment, so that asking costs nothing; only ``Team`` connects the processes.
 """
@@ -6,10 +7,13 @@ Who a process is stands in its environment, so that asking costs nothing; only `
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from dlmctl.errors import UserError
@@ -130,3 +134,30 @@ def held(lock: Path, what: str, where: Path, *, keep: bool = True, patience: flo
             with suppress(OSError):
                 lock.unlink()
         holder.release()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which batch systems end what runs too long: as Ctrl-C, with an exit code of its own."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Context in which SIGTERM raises ``Terminated``; a second one ends the process at once.
+
+    Whoever handles it otherwise goes on to do so. Of several processes each ends at once: it may be waiting for
+    another, where no handler would run.
+    """
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be caught
+    if not in_main or count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

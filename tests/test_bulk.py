@@ -18,7 +18,7 @@ from dlmctl.generation import bulk
 from dlmctl.generation.bulk import Target, generate_bulk, generate_shards, target_of
 from dlmctl.generation.part import Part
 from dlmctl.generation.run import Work, run_recipe
-from dlmctl.processes import held
+from dlmctl.processes import Terminated, held
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 
@@ -403,18 +403,19 @@ def test_a_file_of_many_texts_goes_through_shards_to_the_same_file(model_folder,
     assert {path.name for path in tmp_path.iterdir()} == {few.name, many.name}
 
 
-def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
+def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_folder, tmp_path, monkeypatch, kind):
     recipe, target = recipe_for(model_folder), Target(tmp_path / "x.jsonl.partial", tmp_path / "x.jsonl")
     calls, draw = [], Work.draw
 
     def stop_at_the_third(work, numbers, **options):
         calls.append(numbers)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            raise kind
         return draw(work, numbers, **options)
 
     monkeypatch.setattr(Work, "draw", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt) as caught:
+    with pytest.raises(kind) as caught:
         generate_bulk(recipe, target, shard_rows=8)
     assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."
     outcome = generate_bulk(recipe, target, shard_rows=8)

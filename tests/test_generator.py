@@ -67,6 +67,8 @@ def test_every_batch_has_the_same_columns_of_the_same_types(model_folder):
     ("batch", "said"),
     [
         (5, "the batch: must be a dict of columns, not 'int'"),
+        (5, "datasets: map(..., batched=True), and no with_format"),
+        ({"index": []}, "the batch has no column 'n'. Its columns are index."),
         ({"n": 4}, "the batch: the column 'n' must be a list or an array of cells, not 4"),
         ({"n": [4], "word": []}, "the batch: the column 'word' has 0 cells and 'n' has 1"),
         ({"n": [4], "word": ["bread"]}, "the batch: has no column 'index'"),
@@ -84,6 +86,49 @@ def test_a_bad_batch_or_row_is_one_message(model_folder, batch, said):
     with pytest.raises(UserError) as caught:
         Generator(recipe_of(model_folder), strict=True)(batch)
     assert said in str(caught.value)
+
+
+class Labelled(list):
+    """Cells that are looked up by labels of their own, as those of a Series of pandas are."""
+
+    def __init__(self, cells, labels):
+        super().__init__(cells)
+        self.labels = list(labels)
+
+    def __getitem__(self, label):
+        return super().__getitem__(self.labels.index(label))
+
+
+class Arrow:
+    """Cells that are no plain values, as those of PyArrow are."""
+
+    def __init__(self, cells):
+        self.cells = list(cells)
+
+    def __len__(self):
+        return len(self.cells)
+
+    def __iter__(self):
+        return iter([object() for _ in self.cells])
+
+    def to_pylist(self):
+        return self.cells
+
+
+@pytest.mark.parametrize("kind", [lambda cells: Labelled(cells, [5, 9, 0, 1, 2]), Arrow])
+def test_cells_are_read_by_their_order_not_by_labels(model_folder, kind):
+    generator, columns = Generator(recipe_of(model_folder)), columns_of(ROWS[:5], index=range(5))
+    plain = generator(columns)
+    found = generator({name: kind(cells) for name, cells in columns.items()})
+    assert found["text"] == plain["text"]
+    assert list(found["word"]) == list(plain["word"])
+
+
+def test_a_recipe_of_matched_sets_or_a_batch_of_nothing_is_said(model_folder):
+    with pytest.raises(UserError, match="conditions: this is a recipe of matched sets"):
+        Generator({"conditions": {}, "frames": []})
+    with pytest.raises(UserError, match="It has no columns at all"):
+        Generator(recipe_of(model_folder))({}, indices=[])
 
 
 def test_what_no_worker_can_see_to_is_refused_before_any_starts(model_folder):

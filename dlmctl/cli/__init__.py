@@ -30,7 +30,7 @@ from dlmctl.cli import (
     train,
 )
 from dlmctl.errors import UserError, readable
-from dlmctl.processes import is_main, rank
+from dlmctl.processes import Terminated, is_main, rank
 
 # The class of all errors about how a command was written. Newer releases of typer have a click of their own inside, so
 # it is reached by way of a class that every release has.
@@ -40,7 +40,7 @@ USAGE_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ 
 class CommandLine(TyperGroup):
     """Whatever a user can mend or has caused becomes one message on stderr, never a traceback.
 
-    Exit codes: 2 for errors, 130 when interrupted, 141 when the reader of the output has gone.
+    Exit codes: 2 for errors, 130 when interrupted (143 by SIGTERM), 141 when the reader of the output has gone.
     """
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -64,7 +64,7 @@ class CommandLine(TyperGroup):
         except UserError as error:
             return _stop(str(error), 2)
         except KeyboardInterrupt as interrupt:
-            return _stop(str(interrupt) or "interrupted.", 130)
+            return _stop(str(interrupt) or "interrupted.", 143 if isinstance(interrupt, Terminated) else 130)
         except BrokenPipeError:
             _silence_stdout()
             raise typer.Exit(141) from None
@@ -101,7 +101,7 @@ def _stop(message: str, code: int) -> None:
     # Until several processes are connected they all fail alike; after that, each for reasons of its own.
     if is_main():
         print(f"dlmctl: {message}", file=sys.stderr)
-    elif code != 130 and _connected():
+    elif code not in (130, 143) and _connected():
         print(f"dlmctl, process {rank()}: {message}", file=sys.stderr)
     raise typer.Exit(code) from None
 

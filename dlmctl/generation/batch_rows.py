@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from dlmctl.datasets.target_table import Row, plain_cells
 from dlmctl.errors import DataError, readable
@@ -38,9 +40,9 @@ class BatchRows:
         """
         self.count = _rows_in(batch)
         self.batch, self.columns = batch, list(batch)
-        self.named = [name for name in self.columns if name in named]
+        self._cells_of = {name: in_order(batch[name]) for name in self.columns if name in named}
         self.index, self.in_column = index, indices is None and index in batch
-        given = batch[index] if self.in_column else indices
+        given = in_order(batch[index]) if self.in_column else indices
         if given is None:
             what = f"has no column {index!r}, which says where each row stands in the whole table: its seed follows."
             remedy = f"datasets: map(..., with_indices=True). Ray: give the table a column {index!r}, from 0 on."
@@ -61,7 +63,7 @@ class BatchRows:
         return [Row(number + 1, self._where(number), self._cells(self._at[number])) for number in numbers]
 
     def _cells(self, at: int) -> Mapping[str, Any]:
-        return plain_cells({name: self.batch[name][at] for name in self.named})
+        return plain_cells({name: cells[at] for name, cells in self._cells_of.items()})
 
     def _where(self, place: int) -> str:
         return f"{readable(self.index, 60)}={place}"
@@ -74,11 +76,19 @@ class BatchRows:
         return value
 
 
+def in_order(column: Any) -> Sequence[Any]:
+    """The cells of a column by their places in the batch; a Series of pandas by itself looks them up by its labels."""
+    if type(column) is list or isinstance(column, np.ndarray):
+        return cast("Sequence[Any]", column)
+    # Of PyArrow, whose cells are else objects that know no arithmetic.
+    return list(column.to_pylist() if hasattr(column, "to_pylist") else column)
+
+
 def _rows_in(batch: Any) -> int:
     """How many rows a batch has."""
     if not isinstance(batch, Mapping) or not all(isinstance(name, str) for name in batch):
         what = f"must be a dict of columns, not {type(batch).__name__!r}."
-        remedy = "datasets: map(..., batched=True). Ray: leave batch_format as it is."
+        remedy = "datasets: map(..., batched=True), and no with_format. Ray: leave batch_format as it is."
         raise DataError(what, where=BatchRows.name, remedy=remedy)
     counts = {}
     for name in batch:

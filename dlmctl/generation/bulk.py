@@ -136,7 +136,7 @@ def generate_shards(
 
     Raises:
         UserError: as ``generate``; the folder holds another run, or another process is at work on it.
-        KeyboardInterrupt: with a message that says what is kept.
+        KeyboardInterrupt: with a message that says what is kept; ``Terminated`` of SIGTERM.
     """
     team = processes.Team()
     pretrained = team.together(lambda: load_model(recipe, origin))
@@ -252,10 +252,11 @@ class _Shards:
         if self.progress is not None:
             self.progress(self.run.done(), self.run.rows)
         try:
-            self._through(shards)
-        except KeyboardInterrupt:
+            with processes.terminable():
+                self._through(shards)
+        except KeyboardInterrupt as interrupt:
             kept = f"{self.run.done()} of {self.run.rows} texts are kept in {self.run.folder}"
-            raise KeyboardInterrupt(f"interrupted. {kept}; the same command continues.") from None
+            raise type(interrupt)(f"interrupted. {kept}; the same command continues.") from None
 
     def _through(self, shards: list[range]) -> None:
         distinct = self.drawing.distinct
@@ -327,7 +328,7 @@ def generate_bulk(
     except (UserError, KeyboardInterrupt) as error:
         gone = target.file is not None and processes.is_main() and remove_if_empty(target.folder)
         if gone and isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt from None  # nothing is kept, so there is nothing to say of it
+            raise type(error) from None  # nothing is kept, so there is nothing to say of it
         raise
     if not processes.is_main():
         return None

@@ -12,7 +12,7 @@ import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import UserError
-from dlmctl.generation.batch_rows import Batch, BatchRows
+from dlmctl.generation.batch_rows import Batch, BatchRows, in_order
 from dlmctl.generation.bulk import refuse_strangers
 from dlmctl.generation.diagnose import at_its_setting, load_model
 from dlmctl.generation.distinct import LABEL
@@ -81,7 +81,7 @@ class Generator:
         """The rows of a batch with their texts.
 
         Args:
-            batch: columns by name, each a list or an array.
+            batch: columns by name, each a list, an array, or a Series of pandas, whose order counts, not its index.
             indices: the places of its rows in the whole table, in place of the column ``index``.
 
         Returns:
@@ -154,5 +154,5 @@ def _repeated(column: Any, count: int) -> Any:
     return (
         np.repeat(column, count, axis=0)
         if isinstance(column, np.ndarray)
-        else [cell for cell in column for _ in range(count)]
+        else [cell for cell in in_order(column) for _ in range(count)]
     )

@@ -159,7 +159,8 @@ def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> N
     for column, place in named_columns(recipe):
         if column not in table.columns:
             shown = ", ".join(table.columns[:12]) + (", ..." if len(table.columns) > 12 else "")
-            raise file.error(place, f"{table.name} has no column {column!r}.", f"Its columns are {shown}.")
+            remedy = f"Its columns are {shown}." if shown else "It has no columns at all."
+            raise file.error(place, f"{table.name} has no column {column!r}.", remedy)
 
 
 def labels_of(specs: Sequence[ControlSpec]) -> list[str]:

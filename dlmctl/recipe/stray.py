@@ -21,7 +21,8 @@ def with_placeholders(settings: dict[str, Any], file: SettingsFile) -> dict[str,
         RecipeError: it is a recipe of matched sets, or a placeholder stands where none can.
     """
     if "conditions" in settings:
-        raise file.error(("targets",), "a recipe of matched sets takes no targets.", "Leave out one of them.")
+        what, remedy = "this is a recipe of matched sets, which takes no targets.", "Run it with `dlmctl matched`."
+        raise file.error(("conditions",), what, remedy)
     made = dict(settings)
     for name in FILLED[1:]:
         if name in settings:

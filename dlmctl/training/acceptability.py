@@ -37,6 +37,7 @@ from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import require_words_of
 from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.place import check_apart
 from dlmctl.training.rows import Rows, sent
 from dlmctl.training.state import digest
 
@@ -243,6 +244,7 @@ def train_acceptability(
         ModelError: the model is no masked one, or has no scorer.
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
+    check_apart(out, data)
     folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
     task = AcceptabilityTask(config, pretrained, data, label, resume=resume)

@@ -34,6 +34,7 @@ from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.place import check_apart
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
@@ -121,6 +122,13 @@ class ControlTask(StatelessTask):
         return figures["loss"]
 
 
+def _check_folder(out: Path | None, data: Path, *, resume: bool) -> None:
+    if out is not None:
+        check_apart(out, data)
+    elif resume:
+        raise UserError("needs the folder of the run that goes on.", where="--resume", remedy="Give its --out.")
+
+
 def train_control(
     control: type[Control[Any]],
     pretrained: Pretrained,
@@ -154,6 +162,7 @@ def train_control(
     Raises:
         UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
     """
+    _check_folder(out, data, resume=resume)
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume)
         return count_control(

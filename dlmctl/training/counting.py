@@ -5,6 +5,7 @@ It takes a minute and no steps: how often each word was seen in each of the cont
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -109,6 +110,9 @@ def count_control(
     card = {"control": control.name, "counted": counted, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
     told = None if hints is None else train_hints(learned, pretrained, every, hints)
+    if hints is not None and told is None:
+        what = f"note: what {control.name} needs for this model is counted and nothing is trained"
+        print(f"{what}: --out, --resume and settings of training are not used.", file=sys.stderr)
     if hints is not None and told is not None:
         card |= {"training": hints.loop.model_dump(), EMBEDDINGS: embedding_digest(pretrained.model)}
         card["validation"] = {**held_out, **told.figures}

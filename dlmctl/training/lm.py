@@ -32,6 +32,7 @@ from dlmctl.training.config import LoopConfig, fitted, read_settings
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
+from dlmctl.training.place import check_apart
 from dlmctl.training.prompts import Prompts
 from dlmctl.training.rows import Rows, sent
 from dlmctl.training.state import digest
@@ -243,7 +244,12 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
 
     Returns:
         The folder of the saved model, ``out/model``.
+
+    Raises:
+        DataError: ``data`` is no prepared data set.
+        UserError: ``out`` lies in ``data``, or as ``training.loop.fit``.
     """
+    check_apart(out, data)
     task = MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)
     if (out / "model").exists():
         check_writable(out / "model")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -20,12 +21,13 @@ from torch import Tensor, nn
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.models.llama import FusedLinear
-from dlmctl.processes import held
+from dlmctl.processes import Terminated, held
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import Best
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.interrupts import Interrupts
 from dlmctl.training.muon import Muon
+from dlmctl.training.place import check_run_folder
 from dlmctl.training.progress import Grid, TrainingProgress
 from dlmctl.training.state import STATE_FILE, Parts, restore_state, save_state
 from dlmctl.training.throughput import flops_per_position, peak_flops
@@ -150,16 +152,12 @@ def fit(
             the same only.
 
     Raises:
-        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on; another process
-            trains there; a checkpoint cannot be written or read, or is of another run; the loss is no longer a number.
+        UserError: ``out`` holds an earlier run or its result and ``resume`` is off, or no checkpoint and it is on;
+            another process trains there; a checkpoint cannot be written or read, or is of another run; the loss is no
+            longer a number.
         Stopped: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
-    state_file = out / STATE_FILE
-    if state_file.exists() != resume:
-        what = "nothing to resume here." if resume else "holds an earlier run."
-        raise UserError(
-            what, where=str(out), remedy="" if resume else "Give --resume to continue it, or another folder."
-        )
+    check_run_folder(out, resume=resume)
     # Unless told that there is only a CPU, accelerate takes several processes on it for as many runs of one.
     precision = "no" if config.precision == "fp32" else config.precision
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
@@ -169,6 +167,10 @@ def fit(
 
 class Stopped(KeyboardInterrupt):
     """A run was told to stop, and has written what it had."""
+
+
+class _Terminated(Stopped, Terminated):
+    """``Stopped`` by SIGTERM."""
 
 
 class _Run:
@@ -196,6 +198,7 @@ class _Run:
         self.best = Best()
         self.unread: list[Tensor] = []
         self.parts = Parts(self.raw, self.ema, self.steppers, task, self.best)
+        self._intervals = config.log_every, config.validate_every, config.checkpoint_every
         self.start = 0
         if resume:
             self.start = restore_state(out / STATE_FILE, self.parts, accelerator.process_index, identity)
@@ -221,7 +224,7 @@ class _Run:
                 self.done = step + 1
                 self._record(self.done)
                 if interrupts.wanted():
-                    self._stop(self.done)
+                    self._stop(self.done, _Terminated if interrupts.noted == signal.SIGTERM else Stopped)
         self.best.give(self.ema.module)
         if 0 < self.best.step < self.done:
             self.progress.say(f"the weights kept are those of step {self.best.step}, whose validation was the best.")
@@ -293,30 +296,37 @@ class _Run:
         """Figures, samples and checkpoints that are due after ``done`` steps."""
         config, last = self.config, done == self.config.steps
         late = time.monotonic() >= self.due
-        if last or late or not all(done % every for every in (config.log_every, config.validate_every)):
+        # Whatever is timed apart from the steps starts once the device is through with them.
+        if last or late or not all(done % every for every in self._intervals):
             self._read(done)
         if done % config.log_every == 0:
             norm = {} if self.norm is None else {"grad_norm": float(self.norm)}
             self.progress.log(done, {"loss": self.progress.loss, "lr": self.lr, **norm})
-        if self.accelerator.is_main_process and (done % config.validate_every == 0 or last):
-            self.ema.module.eval()
-            figures = self.task.validate(self.ema.module)
-            self.best.take(done, self.task.loss_of(figures), self.ema.module)
-            self.progress.validated(done, figures, self.task.grid)
-            self.progress.show(self.task.samples(self.ema.module))
-        # Weights are alike in all processes, so that the first need not wait for the others to write them.
-        if self.accelerator.is_main_process and (done % config.checkpoint_every == 0 or last or late):
-            self._save(done)
+        if not self.accelerator.is_main_process:
+            return
+        with self.progress.paused():
+            if done % config.validate_every == 0 or last:
+                self._validate(done)
+            # Weights are alike in all processes, so that the first need not wait for the others to write them.
+            if done % config.checkpoint_every == 0 or last or late:
+                self._save(done)
+
+    def _validate(self, done: int) -> None:
+        self.ema.module.eval()
+        figures = self.task.validate(self.ema.module)
+        self.best.take(done, self.task.loss_of(figures), self.ema.module)
+        self.progress.validated(done, figures, self.task.grid)
+        self.progress.show(self.task.samples(self.ema.module))
 
     def _save(self, done: int) -> None:
         self._read(done)  # what is no number is not saved
         save_state(self.out / STATE_FILE, self.parts, done, self.identity)
         self.due = time.monotonic() + 60 * self.config.checkpoint_minutes
 
-    def _stop(self, done: int) -> None:
+    def _stop(self, done: int, kind: type[Stopped]) -> None:
         if self.accelerator.is_main_process:
             self._save(done)
-        raise Stopped(
+        raise kind(
             f"stopped after step {done} of {self.config.steps}; the checkpoint is in {self.out}. "
             "Give the same command with --resume to go on."
         )

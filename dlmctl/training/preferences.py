@@ -39,6 +39,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.drafts import Asks, Drafts, drafts_of, splits_for
 from dlmctl.training.hints import HintBatch, asked_batches, batches_of, mean_bound, told_nats
 from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.place import check_apart
 from dlmctl.training.rows import Rows, sent
 from dlmctl.training.state import digest
 from dlmctl.training.tuned_model import TrainedHints, check_place, save_tuned
@@ -275,6 +276,7 @@ def train_preferences(
     Raises:
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
+    check_apart(out, data, text)
     folder = out / "model"
     check_place(folder, pretrained)
     task = PreferenceTask(config, pretrained, data, text, label)

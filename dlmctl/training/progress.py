@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from rich.table import Column, Table
 
 from dlmctl.errors import UserError
 from dlmctl.text.files import require_file
+from dlmctl.training.place import FIGURES
 
 # The first steps are slower than the rest (memory, kernels, compilation); the time of those behind them is measured.
 UNMEASURED, MEASURED = 2, 5
@@ -74,7 +77,7 @@ class TrainingProgress:
         self._task = self._bar.add_task("training", total=steps, completed=start, loss="", speed=0.0)
         self._events: Any = None
         if not quiet:
-            _forget_after(out / "metrics.jsonl", start)
+            _forget_after(out / FIGURES, start)
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -100,6 +103,14 @@ class TrainingProgress:
     def _clear(self) -> None:
         self._positions, self._losses, self._count, self._waited = 0, 0.0, 0, 0.0
         self._since = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Context of what is no training, a validation or a checkpoint, whose time the speed leaves out."""
+        began = time.perf_counter()
+        yield
+        spent = time.perf_counter() - began
+        self._since, self._first = self._since + spent, self._first + spent
 
     @property
     def clocked(self) -> bool:
@@ -162,7 +173,7 @@ class TrainingProgress:
         if self.quiet:
             return
         record = {"step": step, **figures, "time": time.time()}
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.out / FIGURES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
             for name, value in figures.items():

@@ -16,6 +16,7 @@ from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.place import check_apart
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
 
@@ -121,6 +122,7 @@ def train_scorer(
         DataError: ``data`` is not a prepared data set with the splits ``train`` and ``valid``.
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
+    check_apart(out, data)
     task = ScorerTask(config, data)
     identity = {**config.model_dump(mode="json"), **digest(data, out)}
     scorer = fit(task, config.loop, out, identity=identity, resume=resume, quiet=quiet)

@@ -46,11 +46,20 @@ def digest(folder: Path, out: Path) -> dict[str, str]:
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError("lies in the data set.", where=str(out), remedy="Give --out a folder outside of it.")
     rows, words = hashlib.sha256(), hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "dataset.json"):
-        is_vocabulary = path.name in ("vocab.json", SPLIT_FILE) or "tokenizer" in path.relative_to(folder).parts[:-1]
-        with path.open("rb") as file:
-            (words if is_vocabulary else rows).update(hashlib.file_digest(file, "sha256").digest())
+    for found, paths in ((rows, _split_files(folder)), (words, _vocabulary_files(folder))):
+        for path in sorted(path for path in paths if path.is_file()):
+            with path.open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
     return {"data": rows.hexdigest(), "vocabulary": words.hexdigest()}
+
+
+def _split_files(folder: Path) -> list[Path]:
+    """What the splits of a prepared data set consist of; whatever else lies beside them is no part of it."""
+    return [path for kind in ("ids.npy", "offsets.npy", "fields.jsonl") for path in folder.glob(f"*.{kind}")]
+
+
+def _vocabulary_files(folder: Path) -> list[Path]:
+    return [folder / "vocab.json", folder / SPLIT_FILE, *(folder / "tokenizer").rglob("*")]
 
 
 def save_state(path: Path, parts: Parts, step: int, identity: dict[str, Any]) -> None:

@@ -227,7 +227,8 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_is_one_line_and_leaves_nothing_behind(here):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_is_one_line_and_leaves_nothing_behind(here, number, code):
     before = {path.name for path in here.iterdir()}
     run = subprocess.Popen(
         [sys.executable, "-c", WORKING, "generate", "-r", "good.yaml", "--steps", "100000", "--out", "x.txt"],
@@ -241,9 +242,9 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_behind(here):
     deadline = time.monotonic() + 120
     while not Path("working").exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     out, err = run.communicate(timeout=120)
-    assert (run.returncode, out, err) == (130, "", "dlmctl: interrupted.\n")
+    assert (run.returncode, out, err) == (code, "", "dlmctl: interrupted.\n")
     assert {path.name for path in here.iterdir()} == before | {"working"}
 
 

@@ -178,14 +178,25 @@ def test_an_error_while_drawing_is_the_last_line(address, model_folder):
     assert "zebra" in json.loads(text.splitlines()[-1])["error"]
 
 
-def test_a_run_is_stopped_when_told_to(address, model_folder):
+def started(address, form):
+    """The answer to a form that is drawn, and the name of its run."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
-    form = tiny(model_folder, samples=50, rest="sampler: {patience: 1}", steps=2000)
     connection.request("POST", "/api/run", json.dumps(form), {"Content-Type": "application/json"})
     answer = connection.getresponse()
-    assert "progress" in json.loads(answer.readline())
-    assert ask(address, "/api/stop", {})[0] == 200
-    *steps, last = map(json.loads, answer.read().decode().splitlines())
+    return answer, answer.headers["Run"]
+
+
+def test_a_run_is_stopped_when_its_own_page_says_so(address, model_folder):
+    form = tiny(model_folder, samples=50, rest="sampler: {patience: 1}", steps=2000)
+    first, name = started(address, form)
+    assert "progress" in json.loads(first.readline())
+    second, waiting = started(address, form)
+    assert ask(address, "/api/stop", {"run": "another"})[0] == 200
+    assert ask(address, "/api/stop", {"run": waiting})[0] == 200
+    assert json.loads(second.read()) == {"error": "stopped."}  # before its turn came
+    assert "progress" in json.loads(first.readline())
+    assert ask(address, "/api/stop", {"run": name})[0] == 200
+    *steps, last = map(json.loads, first.read().decode().splitlines())
     assert last == {"error": "stopped."}
     assert all(step["progress"][0] < 2000 for step in steps)
 
@@ -194,6 +205,7 @@ def test_pages_elsewhere_cannot_use_it(address, model_folder):
     form = tiny(model_folder)
     assert ask(address, "/api/offer", headers={"Host": "evil.example"})[0] == 400
     assert ask(address, "/api/run", form, {"Content-Type": "text/plain"})[0] == 415
+    assert ask(address, "/api/stop", {"run": ""}, {"Content-Type": "text/plain"})[0] == 415
     assert ask(address, "/api/run", {**form, "rest": "x" * 1_000_001})[0] == 413
 
 
@@ -264,6 +276,21 @@ def test_from_form_to_text_in_a_browser(address, model_folder, page):
     page.click("[data-kind=python]")
     assert "from short_words import ShortWords" in page.locator("#written").inner_text()
     assert [one.inner_text() for one in page.locator(".text .number").all()] == ["0", "1"]  # as in a report
+
+
+def test_the_page_stops_its_run(address, model_folder, page):
+    opened(page, address)
+    page.fill("#model", str(model_folder))
+    page.fill("#samples", "50")
+    page.fill("#steps", "2000")
+    page.click("#run")
+    expect(page.locator("#progress[value]")).to_be_visible(timeout=60_000)
+    with page.expect_request("**/api/stop") as asked:
+        page.click("#stop")
+    assert re.fullmatch("[0-9a-f]{16}", asked.value.post_data_json["run"])
+    assert asked.value.response().status == 200
+    expect(page.locator("#error")).to_contain_text("stopped.")
+    expect(page.locator("#run")).to_be_enabled()
 
 
 def test_why_nothing_was_drawn_stays_on_the_page(address, page):

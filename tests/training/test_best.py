@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import json
 import re
+import time
 
 import pytest
 import torch
@@ -84,6 +86,15 @@ def test_the_time_that_a_run_takes_is_said_after_its_first_steps(tmp_path, capfd
     said = capfd.readouterr().err
     assert re.search(r"^about \S+ s for the 33 steps left \(\S+ s a step, measured over 5", said, re.MULTILINE)
     assert said.index("about") < said.index("step 40/40")
+
+
+def test_the_speed_is_that_of_steps_not_of_validations(tmp_path, monkeypatch):
+    task = Scripted([1, 1])
+    monkeypatch.setattr(task, "samples", lambda model: time.sleep(2) or [])
+    fit(task, config(steps=4, log_every=1), tmp_path / "run")
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines())
+    speeds = {line["step"]: line["positions_per_second"] for line in lines if "loss" in line}
+    assert speeds[3] > 4 / 2  # four positions a step
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(12.4, "12 s"), (1500, "25 min"), (11_400, "3 h 10 min")])

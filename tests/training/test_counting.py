@@ -67,6 +67,15 @@ def test_words_are_counted_between_the_tags_of_their_neighbours_and_steer(model,
     assert all(word in some for sample in drawn for word, some in zip(sample.words, allowed, strict=True))
 
 
+def test_a_folder_of_a_run_that_is_not_needed_is_said(model, data, tmp_path, capsys):
+    train_control(Pos, model, LOOP, data, None)
+    assert capsys.readouterr().err == ""
+    train_control(Pos, model, LOOP, data, tmp_path / "run", resume=True)
+    assert "nothing is trained: --out, --resume and settings of training are not used" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--resume: needs the folder of the run"):
+        train_control(Pos, model, LOOP, data, None, resume=True)
+
+
 def test_what_cannot_be_counted_is_said(model, data, tmp_path):
     with pytest.raises(UserError, match="needs a folder"):  # what cannot be counted is learned
         train_control(Semantic, model, LOOP, data, None)

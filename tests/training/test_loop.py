@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
-from dlmctl.processes import held
+from dlmctl.processes import Terminated, held
 from dlmctl.training import loop
 from dlmctl.training.averages import Averages
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
+from dlmctl.training.state import digest
 
 CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.jsonl"
 STEPS = 24
@@ -143,6 +145,37 @@ def test_an_earlier_run_is_neither_overwritten_nor_invented(data, whole, tmp_pat
     with pytest.raises(UserError, match="nothing to resume here"):
         train_lm(config(), data, tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("left", ["model", "scorer", "metrics.jsonl"])
+def test_what_is_left_of_a_run_without_its_checkpoint_is_not_overwritten(data, tmp_path, left):
+    if left == "metrics.jsonl":
+        (tmp_path / left).write_text('{"step": 4}\n')
+    else:
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"holds {left}, which a new run would replace.*another folder"):
+        train_lm(config(), data, tmp_path)
+
+
+def test_what_lies_beside_a_data_set_is_no_part_of_it(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "data")
+    before = digest(data)
+    (copy / "notes").mkdir()
+    (copy / "notes" / "vocab.json").write_text("mine")
+    (copy / "Thumbs.db").write_text("")
+    assert digest(copy) == before
+    (copy / "vocab.json").write_text("{}")
+    assert digest(copy) == {**digest(copy), "data": before["data"]} != before
+    (copy / "valid.fields.jsonl").write_text("{}")
+    assert digest(copy)["data"] != before["data"]
+
+
+@pytest.mark.parametrize("inside", ["", "runs/lm"])
+def test_a_run_is_kept_out_of_its_data(data, inside):
+    with pytest.raises(UserError, match="the run cannot stand in the data set"):
+        train_lm(config(), data, data / inside)
+    assert not (data / "runs").exists()
 
 
 def test_resuming_a_finished_run_gives_its_model_again(data, whole):
@@ -298,6 +331,7 @@ def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_says_how_to_go_on(
         train_lm(config(), data, tmp_path / "run")
     monkeypatch.undo()
     assert "--resume" in str(caught.value)
+    assert isinstance(caught.value, Terminated) is (number == signal.SIGTERM)
     assert state(tmp_path / "run")["step"] == 5
     train_lm(config(), data, tmp_path / "run", resume=True)
     expected, found = (load_weights(run / "model") for run in (whole, tmp_path / "run"))

@@ -65,6 +65,25 @@ def test_utilisation_and_waiting_are_recorded_since_the_last_log(tmp_path, monke
     assert second["data_share"] == 0
 
 
+def test_the_speed_leaves_out_what_is_no_training(tmp_path, monkeypatch):
+    now, said = [100.0], []
+    monkeypatch.setattr("dlmctl.training.progress.time.perf_counter", lambda: now[0])
+    with TrainingProgress(100, 0, tmp_path, quiet=False) as progress:
+        monkeypatch.setattr(progress, "say", said.append)
+        for step in range(1, 8):
+            progress.took([1.0])
+            now[0] += 1.0
+            progress.advance(500, 0.25)
+            if step == 4:
+                with progress.paused():
+                    now[0] += 50.0
+        progress.log(7, {"loss": progress.loss})
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line["positions_per_second"] == pytest.approx(500)
+    assert line["data_share"] == pytest.approx(0.25)
+    assert "(1 s a step" in said[0]  # and so does what is said of the rest
+
+
 def test_figures_of_steps_to_come_and_what_is_none_are_forgotten(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [b'{"step": 1}', b'{"step": 3}', b"3", b"null", b"[]", b'{"a": "\xe9"}', b'{"step": []}', b"[" * 200_000]

@@ -4,8 +4,7 @@
 const $ = (id) => document.getElementById(id);
 let offer = null;
 let texts = { yaml: "", python: "" };
-let kind = "yaml";
-let running = null;
+let kind = "yaml", running = null;
 
 // make("p", {class: "note"}, "text", child, ...)
 function make(tag, attributes, ...children) {
@@ -172,8 +171,8 @@ function changed() {
   due = setTimeout(write, 200);
 }
 
-async function post(path, body) {
-  return fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+async function post(path, body, signal) {
+  return fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
 }
 
 async function write() {
@@ -207,7 +206,8 @@ async function run() {
   $("run").disabled = true; $("stop").hidden = false; $("progress").hidden = false;
   $("progress").removeAttribute("value");  // the model loads: no one knows how long
   try {
-    const answer = await fetch("api/run", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(form()), signal: running.signal });
+    const answer = await post("api/run", form(), running.signal);
+    running.name = answer.headers.get("Run");
     if (!answer.ok) { fail((await answer.json()).error); return; }
     for await (const event of events(answer.body)) {
       if (event.progress) { $("progress").max = event.progress[1]; $("progress").value = event.progress[0]; }
@@ -320,7 +320,7 @@ function listen() {
   });
   $("form").addEventListener("input", changed);
   $("form").addEventListener("submit", (event) => { event.preventDefault(); run(); });
-  $("stop").addEventListener("click", () => { fetch("api/stop", { method: "POST" }); running && running.abort(); });
+  $("stop").addEventListener("click", () => { running?.name && post("api/stop", { run: running.name }); running?.abort(); });
   $("copy").addEventListener("click", copy);
   for (const tab of document.querySelectorAll("[role=tab]")) tab.addEventListener("click", () => {
     kind = tab.dataset.kind;

@@ -1,12 +1,14 @@
-"""Runs of the playground: one at a time, told step by step, stopped when nobody waits for them."""
+"""Runs of the playground: one at a time, told step by step, stopped by whoever started them or when nobody waits."""
 
 from __future__ import annotations
 
 import json
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from queue import Queue
 from typing import Any
@@ -21,7 +23,7 @@ from dlmctl.text.tokenizer import END
 
 # Texts whose steps are kept.
 MOST_TRACED = 24
-# Seconds between two words on progress.
+# Seconds between two words on progress, and between two looks of a run that waits at whether it is still wanted.
 PAUSE = 0.1
 log = logging.getLogger(__name__)
 _Event = dict[str, Any]
@@ -54,32 +56,39 @@ class Runs:
 
     def __init__(self) -> None:
         self._one = threading.Lock()
-        self._stop = threading.Event()
+        self._stops: dict[str, threading.Event] = {}
 
-    def stop(self) -> None:
-        """Stop the run in progress at its next step."""
-        self._stop.set()
+    def stop(self, name: str) -> None:
+        """Stop a run where it waits or at its next step; one that has ended is left alone."""
+        if (stop := self._stops.get(name)) is not None:
+            stop.set()
 
-    def lines(self, form: Form) -> Iterator[str]:
-        """A run as lines of JSON: ``progress`` (steps done, steps in all), and at the end ``result`` or ``error``.
+    def start(self, form: Form) -> tuple[str, Iterator[str]]:
+        """A run: the name that stops it, which nobody else knows, and its lines of JSON.
 
-        Whoever stops listening stops the run.
+        The lines are ``progress`` (steps done, steps in all), and at the end ``result`` or ``error``. The run begins
+        with the first of them; whoever stops listening stops it.
         """
+        name = secrets.token_hex(8)
+        self._stops[name] = threading.Event()
+        return name, self._lines(name, form)
+
+    def _lines(self, name: str, form: Form) -> Iterator[str]:
         events: Queue[_Event | None] = Queue()
-        gone = threading.Event()
-        thread = threading.Thread(target=self._run, args=(form, events.put, gone), daemon=True)
+        stop = self._stops[name]
+        thread = threading.Thread(target=self._run, args=(form, events.put, stop), daemon=True)
         thread.start()
         try:
             while (event := events.get()) is not None:
                 yield json.dumps(event, ensure_ascii=False) + "\n"
         finally:
-            gone.set()
+            stop.set()
+            del self._stops[name]
 
-    def _run(self, form: Form, tell: Callable[[_Event | None], None], gone: threading.Event) -> None:
+    def _run(self, form: Form, tell: Callable[[_Event | None], None], stop: threading.Event) -> None:
         try:
-            with self._one:
-                self._stop.clear()
-                tell({"result": self._drawn(form, tell, gone)})
+            with self._turn(stop):
+                tell({"result": self._drawn(form, tell, stop)})
         except Stopped:
             tell({"error": "stopped."})
         except UserError as error:
@@ -90,13 +99,24 @@ class Runs:
         finally:
             tell(None)
 
-    def _drawn(self, form: Form, tell: Callable[[_Event], None], gone: threading.Event) -> dict[str, Any]:
+    @contextmanager
+    def _turn(self, stop: threading.Event) -> Iterator[None]:
+        """Context of the one run that draws."""
+        while not self._one.acquire(timeout=PAUSE):
+            if stop.is_set():
+                raise Stopped
+        try:
+            yield
+        finally:
+            self._one.release()
+
+    def _drawn(self, form: Form, tell: Callable[[_Event], None], stop: threading.Event) -> dict[str, Any]:
         recipe, origin = recipe_of(form)
         said = 0.0
 
         def progress(done: int, total: int) -> None:
             nonlocal said
-            if gone.is_set() or self._stop.is_set():
+            if stop.is_set():
                 raise Stopped
             if time.monotonic() - said > PAUSE or done == total:
                 said = time.monotonic()

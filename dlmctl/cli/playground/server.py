@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -28,6 +28,14 @@ MOST_BYTES = 1_000_000
 # Nothing of the page comes from elsewhere, and nothing on it goes elsewhere.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+# The header of an answer that says by what name its run is stopped.
+RUN = "Run"
+
+
+class Started(BaseModel):
+    """A run by its name, as the page sends it to stop it."""
+
+    run: str
 
 
 def playground(hosts: list[str]) -> Starlette:
@@ -41,13 +49,18 @@ def playground(hosts: list[str]) -> Starlette:
         return await _answered(request, lambda form: JSONResponse(written(form)))
 
     async def run(request: Request) -> Response:
-        return await _answered(
-            request, lambda form: StreamingResponse(runs.lines(form), media_type="application/x-ndjson")
-        )
+        def started(form: Form) -> Response:
+            name, lines = runs.start(form)
+            return StreamingResponse(lines, media_type="application/x-ndjson", headers={RUN: name})
 
-    async def stop(_: Request) -> Response:
-        runs.stop()
-        return JSONResponse({})
+        return await _answered(request, started)
+
+    async def stop(request: Request) -> Response:
+        def stopped(form: Started) -> Response:
+            runs.stop(form.run)
+            return JSONResponse({})
+
+        return await _answered(request, stopped, Started)
 
     files = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
     routes = [
@@ -68,7 +81,7 @@ def _file(path: Path) -> Callable[[Request], Any]:
     return send
 
 
-async def _answered(request: Request, answer: Callable[[Form], Response]) -> Response:
+async def _answered(request: Request, answer: Callable[[Any], Response], kind: type[BaseModel] = Form) -> Response:
     """What ``answer`` makes of the form in a request; what a user can mend comes back as ``error``."""
     # A form of another site cannot send this type without asking first, and is not answered when it asks.
     if request.headers.get("content-type", "").split(";")[0] != "application/json":
@@ -76,7 +89,7 @@ async def _answered(request: Request, answer: Callable[[Form], Response]) -> Res
     if int(request.headers.get("content-length") or 0) > MOST_BYTES:
         return JSONResponse({"error": "the form is too long."}, 413)
     try:
-        form = Form.model_validate_json(await request.body())
+        form = kind.model_validate_json(await request.body())
         return await run_in_threadpool(answer, form)
     except ValidationError as error:
         return JSONResponse({"error": first_fault(error)}, 400)
