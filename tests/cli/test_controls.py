@@ -88,7 +88,7 @@ def test_show_has_parameters_examples_and_weights(site, model):
 @pytest.mark.parametrize(
     ("name", "model", "asked"),
     [
-        ("contains", "everyday", "words: [friendly, cheap]"),
+        ("contains", "everyday", "words: [children, river]"),
         ("classifier", "everyday", "classifier: {label: positive, name: sentiment}"),
         ("semantic", "e2e", "semantic: {area: riverside, food: Italian}"),
     ],

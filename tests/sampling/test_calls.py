@@ -114,9 +114,9 @@ def test_a_batch_of_many_is_prepared_with_the_calls_of_few(e2e):
 
 
 def prepare_only(plan, texts):
-    from dlmctl.sampling.draw import _context, _layout, _prepared
+    from dlmctl.sampling.ready import batch_context, layout_of, prepared_on
 
     draws = [Draw(0, sample) for sample in range(texts)]
-    layout = _layout(plan, draws[0])
-    assert len(_context(plan, [(draw, layout) for draw in draws])) == texts
-    _prepared(plan, [(draw, layout) for draw in draws])
+    layout = layout_of(plan, draws[0])
+    assert len(batch_context(plan, [(draw, layout) for draw in draws])) == texts
+    prepared_on(plan, [(draw, layout) for draw in draws])
