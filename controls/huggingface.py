@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmctl import BatchContext, ControlState, Energy, Prepared
+from dlmctl.checkpoint.bars import no_bars
 from dlmctl.control.text_labels import find_label
 from dlmctl.errors import ModelError, brief
-from dlmctl.metrics.lm_score import no_bars
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import Tokenizer, loading_fault

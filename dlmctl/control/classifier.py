@@ -24,6 +24,10 @@ from dlmctl.text.files import read_json
 
 LABELS_FILE = "labels.json"
 
+# What a checkpoint over tokens offers where the weights of a control are asked for.
+UNTRAINED = "controls are not trained for checkpoints over tokens, so there are no weights of {control!r} for this model."
+INSTEAD = "Guide by `classifier: {model: FOLDER}`, hold words by `contains` or `pattern`, or train a model of your own."
+
 L = TypeVar("L", bound=Labels)
 
 # Every batch prepares its control anew; labels and weights are looked for and read for the first.
@@ -107,6 +111,8 @@ def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any]
 
 def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None) -> Path:
     found = find_control_folder(of.folder, of.model, control.name, name)
+    if found is None and of.model.family in ("tokens", "canvas"):
+        raise ModelError(UNTRAINED.format(control=control.name), where=str(of.folder), remedy=INSTEAD)
     if found is None:
         places = control_folders(of.folder, of.model, control.name)
         others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})

@@ -60,8 +60,8 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
     """The best text of each sample, after as many rounds of drawing as it takes.
 
     Raises:
-        ModelError: they are ranked or bounded by a scorer that the model does not have, or that cannot be read, or to be
-            repaired where the model writes pieces of words.
+        ModelError: they are ranked or bounded by a scorer that the model does not have, or that cannot be read, or they
+            are to be repaired and the model writes pieces of words.
         UserError: as ``draw_texts``.
     """
     if asked.until.repair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,8 @@ from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.steering import LEAST, Steered
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 
+# The folder of a model that was loaded elsewhere: nothing lies in it, wherever the program runs.
+NOWHERE = Path(os.devnull, "LogitsControl")
 # Positions of a text, START among them, above which nothing is laid out.
 MOST_POSITIONS = 65_536
 
@@ -133,11 +136,16 @@ class LogitsControl:
             what = f"the logits are {places} x {entries}; the tokenizer has {size} ids."
             raise UserError(what, where="LogitsControl", remedy="Give the tokenizer of the model.")
         model = _Standing(self.tokenizer, places + 1, self.embeddings, scores.device)
-        pretrained = Pretrained(model, self.tokenizer, Path())
+        pretrained = Pretrained(model, self.tokenizer, NOWHERE)
         settings = SamplerSettings(new_tokens=places)
-        self.control.load_from(pretrained)
         plan = Plan(pretrained, self.control, settings, self.guidance, rows)
-        layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)])
+        try:
+            self.control.load_from(pretrained)
+            layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)])
+        except UserError as error:
+            if not (error.where or "").startswith(str(NOWHERE)):
+                raise
+            raise type(error)(error.what, where="LogitsControl", remedy=error.remedy) from None
         family = Absorbing(model, self.tokenizer, WALKS["entropy"], WalkSettings(model.mask_id), ())
         steered = Steered if self.embeddings is not None else _WithoutEmbeddings
         self._steered = steered(family, model.embeddings, self.tokenizer, prepared, self.guidance, settings, layouts)
