@@ -83,7 +83,9 @@ class LogitsControl:
     def __call__(self, input_ids: Tensor, scores: Tensor, cur_step: int | Tensor) -> Tensor:
         """As a logits processor of a diffusion model: ``scores [B, C, V]`` of a canvas, ``cur_step`` counting down.
 
-        The text stands in the first canvas behind ``input_ids``; canvases behind that one are left as they are.
+        The text stands in the first canvas behind ``input_ids``; canvases behind that one are left as they are. Where a
+        prompt is an earlier one with its whole answer, and the answer has no end, that is such a canvas too: take a new
+        object to control what goes on there.
 
         Raises:
             UserError: the control cannot be satisfied, or the scores are those of a model that writes token by token.
@@ -94,7 +96,7 @@ class LogitsControl:
         step = int(cur_step)
         # Steps count down, so a canvas begins where they do not.
         if self._prompt is None or step >= self._step:
-            self._inside = not self._goes_on(input_ids, scores.shape[1])
+            self._inside = not (step == self._steps and self._goes_on(input_ids, scores.shape[1]))
             if self._inside:
                 self._begin(scores)
                 self._prompt, self._steps = input_ids.clone(), step
@@ -102,12 +104,16 @@ class LogitsControl:
         return self._steer(scores, None, step / self._steps) if self._inside else scores
 
     def _goes_on(self, input_ids: Tensor, canvas: int) -> bool:
-        """Whether a canvas comes behind another one of the text that was begun."""
+        """Whether a canvas comes behind another one of the text that was begun. Where every text has ended there is no
+        other one, so the prompt is a new one that holds the answers."""
         if self._prompt is None or input_ids.shape[0] != self._prompt.shape[0]:
             return False
         before = self._prompt.shape[1]
         more = input_ids.shape[1] - before
-        return more > 0 and more % canvas == 0 and torch.equal(input_ids[:, :before], self._prompt)
+        if more <= 0 or more % canvas or not torch.equal(input_ids[:, :before], self._prompt):
+            return False
+        stops = torch.tensor(sorted(self.tokenizer.stop_ids), device=input_ids.device)
+        return not bool(torch.isin(input_ids[:, before:], stops).any(1).all())
 
     def hook(self, step: int | None, x: Tensor, logits: Tensor) -> Tensor:
         """As ``generation_logits_hook_func`` of Dream: ``x [B, S]``, MASK where tokens will be, ``logits [B, S, V]``.
