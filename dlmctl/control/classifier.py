@@ -25,7 +25,7 @@ from dlmctl.text.files import read_json
 LABELS_FILE = "labels.json"
 
 # What a checkpoint over tokens offers where the weights of a control are asked for.
-UNTRAINED = "controls are not trained for checkpoints over tokens, so there are no weights of {control!r} for this model."
+UNTRAINED = "controls are not trained for checkpoints over tokens, so {control!r} has no weights for this model."
 INSTEAD = "Guide by `classifier: {model: FOLDER}`, hold words by `contains` or `pattern`, or train a model of your own."
 
 L = TypeVar("L", bound=Labels)
