@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,15 @@ from dlmctl.datasets.prose import files_of
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
 from dlmctl.errors import DataError, UserError, nearest
-from dlmctl.text.tokenizer import SPECIALS, SPLITS, HuggingFaceTokenizer, Tokenizer, WordTokenizer, load_tokenizer
+from dlmctl.text.tokenizer import (
+    SPECIALS,
+    SPLITS,
+    HuggingFaceTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    load_tokenizer,
+    unit_of,
+)
 
 DATASET_FORMAT = 1
 Splitter = Callable[[str], list[str]]
@@ -32,7 +40,7 @@ _OWN_FILES = re.compile(r".*\.(ids|offsets)\.npy|.*\.fields\.jsonl|(vocab|words|
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What became of one split. Words are pieces where a Hugging Face tokenizer splits.
+    """What became of one split. Words are tokens where a Hugging Face tokenizer splits, see ``PrepareReport.unit``.
 
     Attributes:
         source: name of the file it came from.
@@ -71,6 +79,7 @@ class PrepareReport:
         min_count: None where the vocabulary existed before.
         held_out: share of rows; None where a validation file was given.
         fields: names of the fields kept beside the rows.
+        unit: what the numbers of words are of: words, or tokens of a Hugging Face tokenizer.
     """
 
     packing: Packing
@@ -82,6 +91,7 @@ class PrepareReport:
     fields: list[str]
     splits: dict[str, SplitReport]
     notes: list[str]
+    unit: Literal["word", "token"] = "word"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -154,7 +164,8 @@ def prepare(
         splits = {"train": train_rows, "valid": _write(staging, "valid", second, vocabulary, packing, length)}
         least, held_out = min_count if tokenizer is None else None, None if valid else valid_share
         fields, said = _field_names(first, packing), [*_unknown_notes(splits, least), *notes]
-        report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, said)
+        size, unit = len(vocabulary), unit_of(vocabulary)
+        report = PrepareReport(packing, length, size, least, held_out, seed, fields, splits, said, unit)
         _write_report(report, staging)
     return report
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dlmctl.errors import DataError, ModelError, brief
 from dlmctl.text.files import read_object, require_file
@@ -262,6 +262,11 @@ class HuggingFaceTokenizer:
 
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder / "tokenizer")
+
+
+def unit_of(tokenizer: Tokenizer) -> Literal["word", "token"]:
+    """What each entry of a vocabulary is."""
+    return "token" if isinstance(tokenizer, HuggingFaceTokenizer) else "word"
 
 
 def same_words(one: Tokenizer, other: Tokenizer) -> bool:
