@@ -27,6 +27,7 @@ from dlmctl.sampling.latent_steering import method_for
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.spread import put_on
+from dlmctl.sampling.unused import require_used
 
 # Samples that are laid out to see whether they can be drawn: these at least, and each set of parameters up to a limit.
 FEWEST_TRIED, MOST_TRIED = 4, 32
@@ -74,6 +75,10 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
     with _faults_at(("sampler", "name"), file):
         DRAWS[pretrained.model.family].check(recipe.sampler, pretrained)
+    try:
+        require_used(recipe.sampler, pretrained.model.family)
+    except RecipeError as error:
+        raise at_its_setting(error, file) from None
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
             load_scoring(pretrained, reads="acceptability" in recipe.rank_by)

@@ -34,6 +34,7 @@ from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.token_layout import counted, lay_out_tokens
 from dlmctl.sampling.trace import Frame, Recorder
+from dlmctl.sampling.unused import require_used
 from dlmctl.sampling.walk import OnStep, Step
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
@@ -97,8 +98,9 @@ def draw_batches(
     now and then in a word. With ``sampler.deterministic`` a text has none.
 
     Raises:
-        UserError: the control has no weights for this model, or the model cannot satisfy it.
+        UserError: the control has no weights for this model, or the model cannot satisfy it, or does not read a setting.
     """
+    require_used(plan.sampler, plan.pretrained.model.family)
     lengths: dict[int, list[float]] = {}
     if plan.prompt is not None and isinstance(plan.pretrained.model, DiffusionLM):
         samples = sorted({draw.sample for draw in draws})
