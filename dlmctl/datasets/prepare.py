@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.resolve import family_of, resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.labelled import Annotator, tagged
 from dlmctl.datasets.notes import field_notes, prose_note, unknown_note
@@ -237,6 +237,9 @@ def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer
     folder = Path(vocabulary)
     if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
         folder = resolve(vocabulary)
+    if family_of(folder) in ("tokens", "canvas"):
+        remedy = "Copy its tokenizer.json into a folder of its own and give that as --tokenizer."
+        raise UserError("is a checkpoint of others over tokens, and has no words.", where=vocabulary, remedy=remedy)
     return load_tokenizer(folder)
 
 
