@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dlmctl.checkpoint.resolve import family_of, resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.labelled import Annotator, tagged
 from dlmctl.datasets.notes import field_notes, prose_note, unknown_note
@@ -26,10 +25,8 @@ from dlmctl.errors import DataError, UserError, nearest
 from dlmctl.text.tokenizer import (
     SPECIALS,
     SPLITS,
-    HuggingFaceTokenizer,
     Tokenizer,
     WordTokenizer,
-    load_tokenizer,
     unit_of,
 )
 
@@ -135,8 +132,7 @@ def prepare(
         min_count: words seen less often in ``train`` become UNK.
         length: positions of a row, START and END included. Longer texts are dropped (``pad``).
         packing: ``pad`` for one text a row, ``block`` for the joined texts cut into rows of ``length``.
-        valid_share: share of the rows to hold out; a text that occurs several times stays on one side.
-        seed: of the choice of the rows held out.
+        valid_share, seed: share of the rows to hold out, and of their choice; equal texts stay on one side.
         unique: keep only the first of several equal texts of a file.
         tokenizer: an existing vocabulary; None to make one from ``train``.
         splitting: of raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
@@ -164,8 +160,8 @@ def prepare(
         splits = {"train": train_rows, "valid": _write(staging, "valid", second, vocabulary, packing, length)}
         least, held_out = min_count if tokenizer is None else None, None if valid else valid_share
         fields, said = _field_names(first, packing), [*_unknown_notes(splits, least), *notes]
-        size, unit = len(vocabulary), unit_of(vocabulary)
-        report = PrepareReport(packing, length, size, least, held_out, seed, fields, splits, said, unit)
+        about = packing, length, len(vocabulary), least, held_out, seed, fields, splits, said, unit_of(vocabulary)
+        report = PrepareReport(*about)
         _write_report(report, staging)
     return report
 
@@ -216,31 +212,6 @@ def _new_vocabulary(texts: _Texts, min_count: int, splitting: str) -> WordTokeni
             f"no word occurs {min_count} times.", where=str(texts.source), remedy="Choose a smaller --min-count."
         )
     return tokenizer
-
-
-def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer | None:
-    """The tokeniser that the user names, if any.
-
-    Args:
-        vocabulary: a model (folder, bundled or hub name) or a prepared data set whose vocabulary to use.
-        huggingface: a folder or hub name of a Hugging Face tokenizer.
-
-    Raises:
-        UserError: both are given, or what is named cannot be loaded.
-    """
-    if vocabulary and huggingface:
-        raise UserError("--vocabulary and --tokenizer exclude each other.", remedy="Give one of them.")
-    if huggingface:
-        return HuggingFaceTokenizer(huggingface)
-    if not vocabulary:
-        return None
-    folder = Path(vocabulary)
-    if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
-        folder = resolve(vocabulary)
-    if family_of(folder) in ("tokens", "canvas"):
-        remedy = "Copy its tokenizer.json into a folder of its own and give that as --tokenizer."
-        raise UserError("is a checkpoint of others over tokens, and has no words.", where=vocabulary, remedy=remedy)
-    return load_tokenizer(folder)
 
 
 def _check_settings(min_count: int, length: int, valid_share: float) -> None:

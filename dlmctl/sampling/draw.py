@@ -98,7 +98,7 @@ def draw_batches(
     now and then in a word. With ``sampler.deterministic`` a text has none.
 
     Raises:
-        UserError: the control has no weights for this model, or the model cannot satisfy it, or does not read a setting.
+        UserError: the control has no weights for this model, or the model cannot satisfy it or does not read a setting.
     """
     require_used(plan.sampler, plan.pretrained.model.family)
     lengths: dict[int, list[float]] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 
-# Of the walk of latents.
-LATENT = ("eta", "last", "spacing", "patience", "clamp", "top_p", "condition_scale", "rounding")
+# Of the walk of latents. `patience` is too, but it only says when a text is done early, which no other one is.
+LATENT = ("eta", "last", "spacing", "clamp", "top_p", "condition_scale", "rounding")
 # What a family does not read, beside the name of its sampler, and what such a model is called.
 UNUSED = {
     "masked": (LATENT, "masked"),

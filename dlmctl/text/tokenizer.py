@@ -189,7 +189,8 @@ class HuggingFaceTokenizer:
         try:
             self.inner = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:
-            remedy = f"Copy its {CORE_FILE} into a folder of its own and name that." if Path(name, CORE_FILE).is_file() else None
+            has_core = Path(name, CORE_FILE).is_file()
+            remedy = f"Copy its {CORE_FILE} into a folder of its own and name that." if has_core else None
             what = f"no tokenizer could be loaded: {loading_fault(error)}."
             raise ModelError(what, where=name, remedy=remedy) from None
         self._separate_special_tokens()

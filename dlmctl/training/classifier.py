@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.control_weights import embedding_digest, new_control_folder, save_control_weights
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import INSTEAD, LABELS_FILE, UNTRAINED, forget_classifiers, labels_of
+from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of, require_trainable
 from dlmctl.control.evidence.beside import Counted, save_evidence
 from dlmctl.control.labels import require_heeded
 from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
-from dlmctl.errors import ModelError, UserError
+from dlmctl.errors import UserError
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
@@ -147,11 +147,9 @@ def train_control(
         The folder of the saved weights and their card.
 
     Raises:
-        UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
-        ModelError: the model is a checkpoint of others over tokens.
+        UserError: a setting or the model does not fit, the data hold no such labels, or there is no folder for the run.
     """
-    if pretrained.model.family in ("tokens", "canvas"):
-        raise ModelError(UNTRAINED.format(control=control.name), where=str(pretrained.folder), remedy=INSTEAD)
+    require_trainable(control, pretrained)
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume)
         return count_control(
