@@ -35,6 +35,10 @@ class BridgedClassifier(nn.Module):
     def __init__(self, network: Any, theirs: Any, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.network, self.theirs, self.tokenizer = network, theirs, tokenizer
+        if theirs.pad_token is None:  # what fills up is never read, so any token will do
+            theirs.pad_token = theirs.eos_token or theirs.convert_ids_to_tokens(0)
+        theirs.padding_side = "right"
+        self.reads_last = reads_last(network)
         self.labels = [str(network.config.id2label[at]) for at in range(network.config.num_labels)]
         self.register_buffer("table", self._means())
         self.longest = min(int(theirs.model_max_length), int(getattr(network.config, "max_position_embeddings", 10**6)))
@@ -62,7 +66,20 @@ class BridgedClassifier(nn.Module):
             device=probabilities.device,
         )
         ids, mask = read["input_ids"], read["attention_mask"]
-        return self.network(inputs_embeds=self._mixed(probabilities, likeliest, ids, at), attention_mask=mask).logits
+        return self._logits(self._mixed(probabilities, likeliest, ids, at), mask)
+
+    def _logits(self, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """Logits ``[B, labels]`` of embeddings ``[B, N, H]``, of which those with ``mask [B, N]`` 0 are none."""
+        if not self.reads_last:
+            return self.network(inputs_embeds=embeddings, attention_mask=mask).logits
+        # Such a network takes the last position for the end of each text: every text is read alone, without the rest.
+        places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        sizes = (mask * places).amax(1).clamp(min=1).tolist()
+        rows = [
+            self.network(inputs_embeds=embeddings[row : row + 1, :size], attention_mask=mask[row : row + 1, :size])
+            for row, size in enumerate(sizes)
+        ]
+        return torch.cat([row.logits for row in rows])
 
     def _read(self, texts: Sequence[str], **more: Any) -> Any:
         """The texts as the classifier's tokens, filled up to one length, on its device; one filling token where none of
@@ -94,8 +111,29 @@ class BridgedClassifier(nn.Module):
     def chances(self, texts: Sequence[str]) -> Tensor:
         """Probabilities ``[N, labels]`` of finished texts, by real tokens only."""
         read = self._read(texts)
-        logits = self.network(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits
+        ids, mask = read["input_ids"], read["attention_mask"]
+        if self.reads_last:
+            logits = self._logits(self.network.get_input_embeddings()(ids), mask)
+        else:
+            logits = self.network(input_ids=ids, attention_mask=mask).logits
         return widened(logits).softmax(-1).cpu()
+
+
+@torch.no_grad()
+def reads_last(network: Any) -> bool:
+    """Whether a sequence classifier judges by what stands at the last position, filled up or not, as those made of
+    GPT-2 and Llama do where they are given embeddings. Such a network is told that nothing is filled up."""
+    table = network.get_input_embeddings().weight
+    embeddings = table[torch.arange(3, device=table.device) % len(table)][None]
+    mask = torch.ones(1, 3, dtype=torch.long, device=table.device)
+    own, network.config.pad_token_id = network.config.pad_token_id, None
+    short = network(inputs_embeds=embeddings[:, :2], attention_mask=mask[:, :2]).logits
+    mask[:, 2] = 0
+    filled = network(inputs_embeds=embeddings, attention_mask=mask).logits
+    if torch.allclose(widened(short), widened(filled), rtol=1e-3, atol=1e-5):
+        network.config.pad_token_id = own
+        return False
+    return True
 
 
 def entropy_share(probabilities: Tensor) -> Tensor:

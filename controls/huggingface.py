@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmctl import BatchContext, ControlState, Energy, Prepared
+from dlmctl.checkpoint.bars import no_bars
 from dlmctl.control.text_labels import find_label
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, brief
 from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import Tokenizer, loading_fault
@@ -35,7 +36,8 @@ def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedC
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        network = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
+        with no_bars():
+            network = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
         theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever the hub, a file or the library may raise
         raise ModelError(f"no sequence classifier could be loaded: {loading_fault(error)}.", where=source) from None
@@ -43,11 +45,12 @@ def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedC
         raise ModelError("its tokenizer says not where its tokens stand in a text.", where=source)
     network = network.eval().requires_grad_(False)
     ids = token_ids(tokenizer, theirs)
-    return (
-        BridgedClassifier(network, theirs, tokenizer)
-        if ids is None
-        else WordClassifier(network, theirs, tokenizer, ids)
-    )
+    try:
+        if ids is None:
+            return BridgedClassifier(network, theirs, tokenizer)
+        return WordClassifier(network, theirs, tokenizer, ids)
+    except Exception as error:  # as those made of T5 raise
+        raise ModelError(f"the classifier cannot be given embeddings of words: {brief(error)}.", where=source) from None
 
 
 def guided_by(source: str, batch: BatchContext[Any], wanted: Sequence[Value]) -> Prepared:
@@ -87,8 +90,7 @@ class WordClassifier(BridgedClassifier):
     def forward(self, probabilities: Tensor) -> Tensor:
         inside = probabilities.argmax(-1) != self.pad_id
         inside[:, 0] = True
-        output = self.network(inputs_embeds=probabilities @ self.table, attention_mask=inside.long())
-        return output.logits
+        return self._logits(probabilities @ self.table, inside.long())
 
 
 def token_ids(tokenizer: Tokenizer, theirs: Any) -> Tensor | None:

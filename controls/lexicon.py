@@ -19,6 +19,7 @@ from dlmctl.control.automata import alphabet_of
 from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
 from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.control.properties import Exchanged
+from dlmctl.control.whole_words import needs_words
 from dlmctl.errors import nearest, readable
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -110,6 +111,7 @@ class Lexicon(Control[LexiconParams]):
         return max(1, params.where.fewest if params.where is not None else 1), ANY_NUMBER
 
     def attach(self, model: Pretrained) -> None:
+        needs_words(model, "what `lexicon` lets pass", "Hold its texts by `contains`, `avoid` or `pattern` instead.")
         self.counts = load_counts(model.folder)
         self._made = {}
 

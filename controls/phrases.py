@@ -13,6 +13,7 @@ from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
 from dlmctl.control.prepared import Lacking, Prepared
 from dlmctl.control.state import BatchContext, P
+from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import plain, split_words
 
 # Of words; the model's own limit is below it.
@@ -24,7 +25,10 @@ Split = Callable[[str], list[str]]
 
 
 def _with_words(phrases: list[str]) -> list[str]:
-    split_phrases(phrases)
+    try:
+        split_phrases(phrases)
+    except RecipeError as error:
+        raise ValueError(error.what.rstrip(".")) from None
     return phrases
 
 
@@ -48,13 +52,13 @@ def split_phrases(phrases: Sequence[str], split: Split = split_words) -> list[li
     """The words of each phrase, split as a tokeniser splits raw text.
 
     Raises:
-        ValueError: a phrase has no words, or so many that it is none.
+        RecipeError: a phrase has no words, as one of the control tokens of a model, or so many that it is none.
     """
     for phrase in phrases:
         if len(phrase) > MOST_CHARACTERS:
-            raise ValueError(f"a phrase has {len(phrase)} characters, and at most {MOST_CHARACTERS} are read")
+            raise RecipeError(f"a phrase has {len(phrase)} characters, and at most {MOST_CHARACTERS} are read.")
         if not split(phrase):
-            raise ValueError(f"{phrase!r} holds no word")
+            raise RecipeError(f"{phrase!r} holds no word.")
     return [split(phrase) for phrase in phrases]
 
 

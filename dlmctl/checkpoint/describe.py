@@ -17,6 +17,7 @@ from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError
 from dlmctl.text.files import read_text
+from dlmctl.text.tokenizer import unit_of
 
 
 def describe(source: str) -> tuple[dict[str, str], str]:
@@ -26,15 +27,15 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         ModelError: there is no such model or it is damaged.
     """
     folder = resolve(source)
-    model = from_pretrained(source).model
-    config, tokens = model.config, model.family in ("tokens", "canvas")
+    pretrained = from_pretrained(source)
+    model, config = pretrained.model, pretrained.model.config
     learned = {path.name for path in (folder / "controls").glob("*") if path.is_dir()}
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     facts = {
         "folder": str(folder),
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "on disk": f"{stored / 2**20:.1f} MiB with controls and scorer",
-        "vocabulary": f"{config.vocab_size:,} {'tokens' if tokens else 'words'}",
+        "vocabulary": f"{config.vocab_size:,} {unit_of(pretrained.tokenizer)}s",
         "length": f"{config.length} positions",
         **_family(model),
         "controls": ", ".join(sorted(learned - {ACCEPTABILITY})) or "none",

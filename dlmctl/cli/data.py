@@ -92,7 +92,7 @@ def prepare(
     Says what was left out, and why.
     """
     from dlmctl.annotators.tagging import upos_tagger
-    from dlmctl.datasets.prepare import find_tokenizer
+    from dlmctl.datasets.existing import find_tokenizer
     from dlmctl.datasets.prepare import prepare as run
 
     report = run(
@@ -138,13 +138,14 @@ def _print(report: PrepareReport, out: Path) -> None:
 
 def _column(report: PrepareReport, name: str) -> dict[str, str]:
     split = report.splits[name]
-    of = split.lengths
+    of, unit = split.lengths, report.unit
+    lengths = f"{of['mean']:.1f} on average, {of['min']:.0f} to {of['max']:.0f}, 95% within {of['p95']:.0f}"
     return {
         "source": f"{split.source} ({split.format})",
         "rows": f"{split.rows}",
         "texts": f"{split.texts}",
         "left out": f"{sum(split.dropped.values())}",
-        "words": f"{split.words}",
-        "unknown words": f"{split.unknown_share:.2%}",
-        "words a text": f"{of['mean']:.1f} on average, {of['min']:.0f} to {of['max']:.0f}, 95% within {of['p95']:.0f}",
+        f"{unit}s": f"{split.words}",
+        f"unknown {unit}s": f"{split.unknown_share:.2%}",
+        f"{unit}s a text": lengths,
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +52,15 @@ def nll(
     if plot is not None:
         plot_parts(found.picture(), plot)
     if json:
-        typer.echo(encoder.dumps(found.figures(), indent=2))
+        typer.echo(encoder.dumps(_finite(found.figures()), indent=2, allow_nan=False))
     else:
         print_likelihood(found)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON has not, such as the standard error of a single text."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -31,18 +31,18 @@ def print_likelihood(found: Likelihood | MaskedLikelihood) -> None:
 
 def _print_latent(found: Likelihood) -> None:
     rows = [
-        ("per token (START, words, END)", found.nats),
+        (f"per token (START, {found.unit}s, END)", found.nats),
         ("per word", found.nats_per_word),
         ("standard error per token", found.standard_error),
         ("prior", found.prior),
         ("diffusion", sum(part.nats for part in found.diffusion)),
-        ("words given the last latent", found.words),
+        (f"{found.unit}s given the last latent", found.words),
         ("of it on PAD", found.padding),
     ]
     parts = [(f"t {part.since:.2f} to {part.until:.2f}", part.nats) for part in found.diffusion]
     _print_table(rows, parts)
     told = f"{found.sentences} texts, {found.token_count} tokens; {found.draws} of {found.steps} steps drawn for each"
-    unknown = f"; {found.unknown:.1%} of the words are unknown to the model" if found.unknown else ""
+    unknown = f"; {found.unknown:.1%} of the {found.unit}s are unknown to the model" if found.unknown else ""
     _print_note(f"{told}{unknown}.")
 
 
@@ -53,10 +53,15 @@ def _print_masked(found: MaskedLikelihood) -> None:
         (f"standard error per {found.unit}", found.standard_error),
     ]
     rows = [(name, nats) for name, nats in figures if nats is not None]
+    if found.unit == "token":
+        rows.insert(-1, ("per word", found.nats_per_word))
     parts = [(f"{part.since:.0%} to {part.until:.0%} masked", part.nats) for part in found.parts]
     _print_table(rows, parts)
-    told = f"{found.sentences} texts, {found.word_count} {found.unit}s; {found.repeats} masked canvases drawn for each"
-    unknown = f"; {found.unknown:.1%} of the words are unknown to the model and not counted" if found.unknown else ""
+    words = f" in {found.written} words" if found.unit == "token" else ""
+    counts = f"{found.sentences} texts, {found.word_count} {found.unit}s{words}"
+    told = f"{counts}; {found.repeats} masked canvases drawn for each"
+    share = f"; {found.unknown:.1%} of the {found.unit}s are unknown to the model and not counted"
+    unknown = share if found.unknown else ""
     unseen = f"; no training text is as long as {found.unseen_lengths} of them" if found.unseen_lengths else ""
     _print_note(f"{told}{unknown}{unseen}.")
 

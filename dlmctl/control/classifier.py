@@ -24,6 +24,9 @@ from dlmctl.text.files import read_json
 
 LABELS_FILE = "labels.json"
 
+# What a checkpoint over tokens offers where the weights of a control are asked for.
+INSTEAD = "Guide by `classifier: {model: FOLDER}`, hold words by `contains` or `pattern`, or train a model of your own."
+
 L = TypeVar("L", bound=Labels)
 
 # Every batch prepares its control anew; labels and weights are looked for and read for the first.
@@ -105,9 +108,23 @@ def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any]
     return Beside(guided, *kind.beside(path.parent, batch, wanted))
 
 
+def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> None:
+    """Check that the model is none for which no controls are trained.
+
+    Raises:
+        ModelError: it is a checkpoint of others over tokens.
+    """
+    if of.model.family in ("tokens", "canvas"):
+        what = (
+            f"controls are not trained for checkpoints over tokens, so {control.name!r} has no weights for this model."
+        )
+        raise ModelError(what, where=str(of.folder), remedy=INSTEAD)
+
+
 def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None) -> Path:
     found = find_control_folder(of.folder, of.model, control.name, name)
     if found is None:
+        require_trainable(control, of)
         places = control_folders(of.folder, of.model, control.name)
         others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
         remedy = f"Train them with `dlmctl train control {control.name} --model {of.folder} --data DATA --out RUN`."

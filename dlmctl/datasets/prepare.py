@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.labelled import Annotator, tagged
 from dlmctl.datasets.notes import bare_note, field_notes, prose_note, unknown_note
@@ -23,7 +22,13 @@ from dlmctl.datasets.prose import files_of, filled_and_bare
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
 from dlmctl.errors import DataError, UserError, nearest
-from dlmctl.text.tokenizer import SPECIALS, SPLITS, HuggingFaceTokenizer, Tokenizer, WordTokenizer, load_tokenizer
+from dlmctl.text.tokenizer import (
+    SPECIALS,
+    SPLITS,
+    Tokenizer,
+    WordTokenizer,
+    unit_of,
+)
 
 DATASET_FORMAT = 1
 Splitter = Callable[[str], list[str]]
@@ -32,7 +37,7 @@ _OWN_FILES = re.compile(r".*\.(ids|offsets)\.npy|.*\.fields\.jsonl|(vocab|words|
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What became of one split. Words are pieces where a Hugging Face tokenizer splits.
+    """What became of one split. Words are tokens where a Hugging Face tokenizer splits, see ``PrepareReport.unit``.
 
     Attributes:
         source: name of the file it came from.
@@ -71,6 +76,7 @@ class PrepareReport:
         min_count: None where the vocabulary existed before.
         held_out: share of rows; None where a validation file was given.
         fields: names of the fields kept beside the rows.
+        unit: what the numbers of words are of: words, or tokens of a Hugging Face tokenizer.
     """
 
     packing: Packing
@@ -82,6 +88,7 @@ class PrepareReport:
     fields: list[str]
     splits: dict[str, SplitReport]
     notes: list[str]
+    unit: Literal["word", "token"] = "word"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -126,8 +133,7 @@ def prepare(
         min_count: words seen less often in ``train`` become UNK.
         length: positions of a row, START and END included. Longer texts are dropped (``pad``).
         packing: ``pad`` for one text a row, ``block`` for the joined texts cut into rows of ``length``.
-        valid_share: share of the rows to hold out; a text that occurs several times stays on one side.
-        seed: of the choice of the rows held out.
+        valid_share, seed: share of the rows to hold out, and of their choice; equal texts stay on one side.
         unique: keep only the first of several equal texts of a file.
         tokenizer: an existing vocabulary; None to make one from ``train``.
         splitting: of raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
@@ -155,7 +161,8 @@ def prepare(
         splits = {"train": train_rows, "valid": _write(staging, "valid", second, vocabulary, packing, length)}
         least, held_out = min_count if tokenizer is None else None, None if valid else valid_share
         fields, said = _field_names(first, packing), [*_unknown_notes(splits, least), *notes]
-        report = PrepareReport(packing, length, len(vocabulary), least, held_out, seed, fields, splits, said)
+        about = packing, length, len(vocabulary), least, held_out, seed, fields, splits, said, unit_of(vocabulary)
+        report = PrepareReport(*about)
         _write_report(report, staging)
     return report
 
@@ -210,28 +217,6 @@ def _new_vocabulary(texts: _Texts, min_count: int, splitting: str) -> WordTokeni
             f"no word occurs {min_count} times.", where=str(texts.source), remedy="Choose a smaller --min-count."
         )
     return tokenizer
-
-
-def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer | None:
-    """The tokeniser that the user names, if any.
-
-    Args:
-        vocabulary: a model (folder, bundled or hub name) or a prepared data set whose vocabulary to use.
-        huggingface: a folder or hub name of a Hugging Face tokenizer.
-
-    Raises:
-        UserError: both are given, or what is named cannot be loaded.
-    """
-    if vocabulary and huggingface:
-        raise UserError("--vocabulary and --tokenizer exclude each other.", remedy="Give one of them.")
-    if huggingface:
-        return HuggingFaceTokenizer(huggingface)
-    if not vocabulary:
-        return None
-    folder = Path(vocabulary)
-    if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
-        folder = resolve(vocabulary)
-    return load_tokenizer(folder)
 
 
 def _check_settings(min_count: int, length: int, valid_share: float) -> None:

@@ -19,17 +19,19 @@ from dlmctl.diffusion.layout import SPECIAL, positions_for
 from dlmctl.diffusion.masked import attended, length_nats, word_places
 from dlmctl.diffusion.masked_base import MaskedModel, TextSettings
 from dlmctl.diffusion.noise import NOISE, Draw
-from dlmctl.diffusion.tokens import TokenConfig, TokenLM
+from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.errors import DataError, UserError
-from dlmctl.evaluation.nll import BINS, Likelihood, Part, Picture, Texts, batches_of, likelihood, ratio_error
+from dlmctl.evaluation.nll import BINS, Likelihood, Part, Picture, Texts, batches_of, likelihood, ratio_error, words_in
 from dlmctl.sampling.draw import Progress
+from dlmctl.text.tokenizer import unit_of
 
 # The scores of a whole vocabulary for half of so many positions are held at once.
 BATCH_POSITIONS = 2048
 
 
 class MaskedLikelihood(NamedTuple):
-    """The bound over a corpus in nats a word. Parts sum to the bound that the network has a share in.
+    """The bound over a corpus in nats a word, or a token where the model has those. Parts sum to the bound that the
+    network has a share in.
 
     Attributes:
         nats_given_length: where lengths are given; None for a model that chooses them.
@@ -37,10 +39,11 @@ class MaskedLikelihood(NamedTuple):
         standard_error: of the estimate, from the choice of texts and of noise together; lengths cost no noise.
         parts: what the words cost, by the share of them that is masked.
         unseen_lengths: texts whose length no training text had.
-        unit: what the nats are of: words, or tokens of a model over tokens.
-        unknown: share of words outside the model's vocabulary.
-        word_count: words that are predicted, without the unknown ones.
+        unknown: share of words, or of tokens, outside the model's vocabulary.
+        word_count: words, or tokens, that are predicted, without the unknown ones.
         repeats: numbers of masked words drawn for each text.
+        unit: what the nats are of: words, or tokens of a model over tokens.
+        written: where the unit is tokens, the words that they write; else as ``word_count``.
     """
 
     nats_given_length: float | None
@@ -53,6 +56,14 @@ class MaskedLikelihood(NamedTuple):
     word_count: int
     repeats: int
     unit: Literal["word", "token"] = "word"
+    written: int = 1
+
+    @property
+    def nats_per_word(self) -> float:
+        """The bound, with the length where that is known, divided by the words that the texts have."""
+        given = self.nats_given_length if self.nats_with_length is None else self.nats_with_length
+        assert given is not None  # one of the two always is known
+        return given * self.word_count / self.written
 
     def figures(self) -> dict[str, Any]:
         """All of it as plain values, in bits and per text, too."""
@@ -65,7 +76,7 @@ class MaskedLikelihood(NamedTuple):
         }
         whole = None if self.nats_with_length is None else self.nats_with_length * self.word_count / self.sentences
         parts = [part._asdict() for part in self.parts]
-        return {**self._asdict(), "parts": parts, **bits, "nats_per_text": whole}
+        return {**self._asdict(), "parts": parts, **bits, "nats_per_text": whole, "nats_per_word": self.nats_per_word}
 
     def picture(self) -> Picture:
         """The parts over the share of words that is masked."""
@@ -148,7 +159,8 @@ def masked_likelihood(
         sentences=len(rows),
         word_count=words,
         repeats=repeats,
-        unit="token" if isinstance(model, TokenLM) else "word",
+        unit=unit_of(tokenizer),
+        written=words if unit_of(tokenizer) == "word" else words_in(rows, tokenizer),
     )
 
 

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from dlmctl.errors import DataError
 from dlmctl.generation.prompts import prompt_of
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.prompted import Prompt, given_to
-from dlmctl.text.tokenizer import Tokenizer, same_words
+from dlmctl.text.tokenizer import Tokenizer, same_words, unit_of
 
 STEPS, BINS = 2000, 20
 BATCH_POSITIONS = 4096
@@ -58,7 +58,9 @@ class Likelihood(NamedTuple):
         nats, standard_error: the bound, and its standard error from the choice of texts and of noise together.
         prior: the latent at t = 1 is not quite noise; diffusion: the steps, by time; words: rounding at the end.
         padding: what of ``nats`` stands on PAD positions: where the text ends, among other things.
-        unknown: share of words outside the model's vocabulary, counted as UNK.
+        unknown: share of words, or of tokens, outside the model's vocabulary, counted as UNK.
+        word_count: of words, also where the model's entries are tokens.
+        unit: what the model's entries are.
         steps, draws: of the process, and how many of them are drawn for each text.
     """
 
@@ -74,6 +76,7 @@ class Likelihood(NamedTuple):
     word_count: int
     steps: int
     draws: int
+    unit: Literal["word", "token"] = "word"
 
     @property
     def nats_per_word(self) -> float:
@@ -135,7 +138,7 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
         raise DataError("holds no texts.", where=str(data))
     longest, most = max(map(len, rows)), pretrained.model.config.length
     if longest > most:
-        what = f"has a text of {longest - SPECIAL} words; the model holds up to {most - SPECIAL}."
+        what = f"has a text of {longest - SPECIAL} {unit_of(tokenizer)}s; the model holds up to {most - SPECIAL}."
         raise DataError(what, where=str(data), remedy="Shorten it or leave it out.")
     try:
         return Texts(rows, prompt_of(pretrained, [fields[at] for at in chosen]))
@@ -207,20 +210,33 @@ def likelihood(
         **_counts(rows, tokenizer),
         steps=steps,
         draws=len(stretches),
+        unit=unit_of(tokenizer),
     )
 
 
 def _counts(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> dict[str, Any]:
-    """How many texts, tokens and words there are, and which share of the words is unknown."""
+    """How many texts, tokens and words there are, and which share of the model's entries in them is unknown."""
     special = {tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id}
-    word_count = max(1, sum(index not in special for row in rows for index in row))
+    entries = max(1, sum(index not in special for row in rows for index in row))
     unknown = sum(index == tokenizer.unk_id for row in rows for index in row)
     return {
-        "unknown": unknown / word_count,
+        "unknown": unknown / entries,
         "sentences": len(rows),
         "token_count": sum(map(len, rows)),
-        "word_count": word_count,
+        "word_count": entries if unit_of(tokenizer) == "word" else words_in(rows, tokenizer),
     }
+
+
+def words_in(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> int:
+    """How many words the texts of rows of ids have, at least 1; a row of several texts has END behind each."""
+    texts = list[list[int]]()
+    for row in rows:
+        texts.append([])
+        for index in row:
+            texts[-1].append(index)
+            if index == tokenizer.end_id and len(texts[-1]) > 1:
+                texts.append([])
+    return max(1, sum(len(tokenizer.words(text)) for text in texts))
 
 
 def stretches_of(schedule: Schedule, steps: int, draws: int) -> list[np.ndarray]:

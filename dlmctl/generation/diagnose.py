@@ -14,6 +14,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import ranks_by_scorer
+from dlmctl.generation.repair import require_repairable
 from dlmctl.generation.scoring import load_scoring
 from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.metrics.nats import load_causal
@@ -67,8 +68,8 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     """Ask a model whether it can do what a recipe asks for.
 
     Raises:
-        RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler or method that the
-            model does not have, controls that contradict each other or that its texts are too short for.
+        RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler, method or repair
+            that the model does not have, controls that contradict each other or that its texts are too short for.
     """
     put_on(pretrained.model, find_device(recipe, file))
     prompt = None
@@ -84,6 +85,9 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         if recipe.second_scorer is not None:
             with _faults_at(("second_scorer",), file):
                 load_causal(recipe.second_scorer)
+    if recipe.until is not None and recipe.until.repair:
+        with _faults_at(("until", "repair"), file):
+            require_repairable(pretrained)
     if recipe.until is not None and recipe.until.bounds_fluency:
         with _faults_at(("until",), file):
             load_scoring(pretrained, reads=recipe.until.acceptability is not None)

@@ -48,10 +48,8 @@ def repaired(
         seed: of the run; number: of the repair, from 1 on; candidates: texts that a round draws for each sample.
 
     Raises:
-        ModelError: the model writes pieces of words, of which none can stay.
         UserError: as ``draw_texts``.
     """
-    needs_words(plan.pretrained, "until.repair")
     unlikely = {i: text for i, text in best.items() if number % 2 == 0 or not at_fault(text.checks)}
     worst = _worst_words(plan.pretrained, unlikely, number)
     opened = {i: opened_places(text, worst.get(i)) for i, text in best.items()}
@@ -62,6 +60,15 @@ def repaired(
     control = Kept.by_sample(kept)
     held = plan._replace(control=control if plan.control is None else All([plan.control, control]))
     return draw_batches(held, draws, progress=progress, on_step=on_step)
+
+
+def require_repairable(pretrained: Pretrained) -> None:
+    """Check that words of a model's texts can stay where others are drawn again.
+
+    Raises:
+        ModelError: the model writes pieces of words.
+    """
+    needs_words(pretrained, "what `until.repair` draws again", "Leave repair out: such texts are drawn anew.")
 
 
 def with_fluency(rank_by: Sequence[Criterion], pretrained: Pretrained) -> list[Criterion]:

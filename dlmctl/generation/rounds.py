@@ -14,7 +14,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.checking import Batches, checked, checks_aside
 from dlmctl.generation.distinct import LABEL, Distinct
 from dlmctl.generation.ranking import asks_reader, ranks_by_scorer, satisfied, utilities
-from dlmctl.generation.repair import at_fault, repaired, with_fluency
+from dlmctl.generation.repair import at_fault, repaired, require_repairable, with_fluency
 from dlmctl.generation.results import Sample
 from dlmctl.generation.scoring import Scoring, load_scoring
 from dlmctl.generation.trace import Trace
@@ -60,10 +60,12 @@ def draw_rounds(plan: Plan, asked: Rounds, watching: Watching) -> list[Sample]:
     """The best text of each sample, after as many rounds of drawing as it takes.
 
     Raises:
-        ModelError: they are ranked or bounded by a scorer that the model does not have, or that cannot be read.
+        ModelError: they are ranked or bounded by a scorer that the model does not have, or that cannot be read, or they
+            are to be repaired and the model writes pieces of words.
         UserError: as ``draw_texts``.
     """
     if asked.until.repair:
+        require_repairable(plan.pretrained)
         asked = asked._replace(rank_by=with_fluency(asked.rank_by, plan.pretrained))
     chooses = asked.until.bounds_fluency
     chooses = chooses or ranks_by_scorer(asked.rank_by, asked.candidates, asked.until, asked.quota)

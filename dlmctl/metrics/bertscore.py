@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlmctl.checkpoint.bars import no_bars
 from dlmctl.errors import ModelError
-from dlmctl.metrics.lm_score import no_bars
 from dlmctl.text.tokenizer import loading_fault
 
 BATCH = 64

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dlmctl.checkpoint.bars import no_bars
 from dlmctl.checkpoint.scorer import load_scorer_model, seal_scorer
 from dlmctl.errors import DataError, ModelError
 from dlmctl.models.gpt2 import GPT2
@@ -134,20 +134,6 @@ def scorer_of(model: Path, scorer: Path | None = None) -> Judge | None:
     """``load_scorer`` of the folder given, else of the one beside the model; None where the model has none."""
     folder = scorer or model / "scorer"
     return load_scorer(folder) if scorer is not None or folder.is_dir() else None
-
-
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """Without the progress bars that transformers shows for every file read or written."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _batches(lengths: list[int]) -> list[list[int]]:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from dlmctl.checkpoint.bars import no_bars
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.errors import DataError, ModelError, first_line
-from dlmctl.metrics.lm_score import corpus_nats, load_scorer, no_bars, scorer_of
+from dlmctl.metrics.lm_score import corpus_nats, load_scorer, scorer_of
 
 PER_TOKEN, PER_WORD = "nats per token", "nats a word"
 # What a tokenizer of Hugging Face has in its folder, and a scorer of ours has not.

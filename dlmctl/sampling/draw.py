@@ -33,6 +33,7 @@ from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.ready import batch_context, feasible, layout_of, prepared_on
 from dlmctl.sampling.trace import Frame, Recorder
+from dlmctl.sampling.unused import require_used
 from dlmctl.sampling.walk import OnStep, Step
 from dlmctl.sampling.ways import by_way, first_possible, plans_for, plans_of_branches
 
@@ -198,19 +199,12 @@ def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: G
     Raises:
         RecipeError: the sampler is of another family, or a setting is about latents and the model has none.
     """
-    DRAWS[pretrained.model.family].check(sampler, pretrained)
-    if pretrained.model.family == "gaussian":
-        return
-    asked = {
-        "guidance.method": guidance.method not in (None, "logits"),
-        "sampler.clamp": sampler.clamp,
-        "sampler.rounding": sampler.rounding is not None,
-        "sampler.top_p": sampler.top_p is not None,
-    }
-    for where, is_set in asked.items():
-        if is_set:
-            what = f"is about latents, and a model of the family {pretrained.model.family!r} has none."
-            raise RecipeError(what, where=where, remedy="Leave it out.")
+    family = pretrained.model.family
+    DRAWS[family].check(sampler, pretrained)
+    require_used(sampler, family)
+    if family != "gaussian" and guidance.method not in (None, "logits"):
+        what = f"is about latents, and a model of the family {family!r} has none."
+        raise RecipeError(what, where="guidance.method", remedy="Leave it out.")
 
 
 def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:

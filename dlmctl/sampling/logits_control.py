@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,8 @@ from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.steering import LEAST, Steered
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 
+# The folder of a model that was loaded elsewhere: nothing lies in it, wherever the program runs.
+NOWHERE = Path(os.devnull, "LogitsControl")
 # Positions of a text, START among them, above which nothing is laid out.
 MOST_POSITIONS = 65_536
 
@@ -81,7 +84,9 @@ class LogitsControl:
     def __call__(self, input_ids: Tensor, scores: Tensor, cur_step: int | Tensor) -> Tensor:
         """As a logits processor of a diffusion model: ``scores [B, C, V]`` of a canvas, ``cur_step`` counting down.
 
-        The text stands in the first canvas behind ``input_ids``; canvases behind that one are left as they are.
+        The text stands in the first canvas behind ``input_ids``; canvases behind that one are left as they are. Where a
+        prompt is an earlier one with its whole answer, and the answer has no end, that is such a canvas too: take a new
+        object to control what goes on there.
 
         Raises:
             UserError: the control cannot be satisfied, or the scores are those of a model that writes token by token.
@@ -92,7 +97,7 @@ class LogitsControl:
         step = int(cur_step)
         # Steps count down, so a canvas begins where they do not.
         if self._prompt is None or step >= self._step:
-            self._inside = not self._goes_on(input_ids, scores.shape[1])
+            self._inside = not (step == self._steps and self._goes_on(input_ids, scores.shape[1]))
             if self._inside:
                 self._begin(scores)
                 self._prompt, self._steps = input_ids.clone(), step
@@ -100,12 +105,16 @@ class LogitsControl:
         return self._steer(scores, None, step / self._steps) if self._inside else scores
 
     def _goes_on(self, input_ids: Tensor, canvas: int) -> bool:
-        """Whether a canvas comes behind another one of the text that was begun."""
+        """Whether a canvas comes behind another one of the text that was begun. Where every text has ended there is no
+        other one, so the prompt is a new one that holds the answers."""
         if self._prompt is None or input_ids.shape[0] != self._prompt.shape[0]:
             return False
         before = self._prompt.shape[1]
         more = input_ids.shape[1] - before
-        return more > 0 and more % canvas == 0 and torch.equal(input_ids[:, :before], self._prompt)
+        if more <= 0 or more % canvas or not torch.equal(input_ids[:, :before], self._prompt):
+            return False
+        stops = torch.tensor(sorted(self.tokenizer.stop_ids), device=input_ids.device)
+        return not bool(torch.isin(input_ids[:, before:], stops).any(1).all())
 
     def hook(self, step: int | None, x: Tensor, logits: Tensor) -> Tensor:
         """As ``generation_logits_hook_func`` of Dream: ``x [B, S]``, MASK where tokens will be, ``logits [B, S, V]``.
@@ -134,11 +143,16 @@ class LogitsControl:
             what = f"the logits are {places} x {entries}; the tokenizer has {size} ids."
             raise UserError(what, where="LogitsControl", remedy="Give the tokenizer of the model.")
         model = _Standing(self.tokenizer, places + 1, self.embeddings, scores.device)
-        pretrained = Pretrained(model, self.tokenizer, Path())
+        pretrained = Pretrained(model, self.tokenizer, NOWHERE)
         settings = SamplerSettings(new_tokens=places)
-        self.control.load_from(pretrained)
         plan = Plan(pretrained, self.control, settings, self.guidance, rows)
-        layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)])
+        try:
+            self.control.load_from(pretrained)
+            layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)])
+        except UserError as error:
+            if not (error.where or "").startswith(str(NOWHERE)):
+                raise
+            raise type(error)(error.what, where="LogitsControl", remedy=error.remedy) from None
         family = Absorbing(model, self.tokenizer, WALKS["entropy"], WalkSettings(model.mask_id), ())
         steered = Steered if self.embeddings is not None else _WithoutEmbeddings
         self._steered = steered(family, model.embeddings, self.tokenizer, prepared, self.guidance, settings, layouts)

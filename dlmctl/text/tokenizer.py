@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dlmctl.errors import DataError, ModelError, brief
 from dlmctl.text.files import read_object, require_file
@@ -20,6 +20,8 @@ from dlmctl.text.tokens import joined, plain_words, token_strings
 # Ways to split raw text into words; a vocabulary of another than the first says so in a file beside it.
 SPLITS = {"e2e": split_words, "penn": split_penn}
 SPLIT_FILE = "words.json"
+# All that a Hugging Face tokenizer does, without code.
+CORE_FILE = "tokenizer.json"
 
 START, END, UNK, PAD = "START", "END", "UNK", "PAD"
 SPECIALS = (START, END, UNK, PAD)
@@ -187,7 +189,10 @@ class HuggingFaceTokenizer:
         try:
             self.inner = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:
-            raise ModelError(f"no tokenizer could be loaded: {loading_fault(error)}.", where=name) from None
+            has_core = Path(name, CORE_FILE).is_file()
+            remedy = f"Copy its {CORE_FILE} into a folder of its own and name that." if has_core else None
+            what = f"no tokenizer could be loaded: {loading_fault(error)}."
+            raise ModelError(what, where=name, remedy=remedy) from None
         self._separate_special_tokens()
         self.start_id = int(self.inner.bos_token_id)
         self.end_id = int(self.inner.eos_token_id)
@@ -262,6 +267,11 @@ class HuggingFaceTokenizer:
 
     def save(self, folder: Path) -> None:
         self.inner.save_pretrained(folder / "tokenizer")
+
+
+def unit_of(tokenizer: Tokenizer) -> Literal["word", "token"]:
+    """What each entry of a vocabulary is."""
+    return "token" if isinstance(tokenizer, HuggingFaceTokenizer) else "word"
 
 
 def same_words(one: Tokenizer, other: Tokenizer) -> bool:

@@ -20,7 +20,7 @@ from dlmctl.checkpoint.control_weights import (
 )
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of
+from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of, require_trainable
 from dlmctl.control.evidence.beside import Counted, save_evidence
 from dlmctl.control.labels import require_heeded
 from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
@@ -160,9 +160,10 @@ def train_control(
         The folder of the saved weights and their card.
 
     Raises:
-        UserError: a setting does not fit, the data hold no such labels, or there is no folder for the run.
+        UserError: a setting or the model does not fit, the data hold no such labels, or there is no folder for the run.
     """
     _check_folder(out, data, resume=resume)
+    require_trainable(control, pretrained)
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume)
         return count_control(
@@ -175,15 +176,14 @@ def train_control(
     tell_of_weights(folder, resume=resume)
     task = ControlTask(control, pretrained, config, data, label, judge)
     asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
-    asked |= {} if judge is None else {"judge": judge}
-    identity = {"loop": config.model_dump(), **asked, **digest(data, out)}
+    judged = {} if judge is None else {"judge": judge}
+    identity = {"loop": config.model_dump(), **asked, **judged, **digest(data, out)}
     classifier = fit(task, config, out, identity=identity, resume=resume)
     if not PartialState().is_main_process:
         return folder
     figures = {**task.validate(classifier), **task.learned.held_out(task.valid_text)}
     learned = task.learned.to_json()
     files = {} if learned is None else {LABELS_FILE: learned}
-    judged = {} if judge is None else {"judge": judge}
     card = {"control": control.name, **judged, "training": config.model_dump(), "validation": figures}
     counted = partial(save_evidence, task.counted())
     save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files, counted)

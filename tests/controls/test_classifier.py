@@ -375,6 +375,42 @@ def test_a_classifier_of_others_guides_and_checks_alone(pretrained, pieces):
 
 
 @pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    """A tiny GPT-2 as a classifier, without a token to fill up with, as most are published."""
+    from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
+
+    folder, inner = tmp_path_factory.mktemp("gpt2"), tokenizer_of("bytes").inner
+    core = inner.backend_tokenizer
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token=inner.eos_token).save_pretrained(folder)
+    torch.manual_seed(1)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": len(inner)}
+    roles = {"bos_token_id": inner.eos_token_id, "eos_token_id": inner.eos_token_id}
+    config = GPT2Config(id2label={0: "negative", 1: "positive"}, initializer_range=0.5, **sizes, **roles)
+    GPT2ForSequenceClassification(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_classifier_that_reads_the_last_token_reads_each_text_to_its_end(trained, gpt2, pieces, capfd):
+    load_outside.cache_clear()
+    tokenizer = trained.tokenizer
+    network = load_outside(gpt2, tokenizer)
+    assert type(network) is BridgedClassifier
+    assert (network.reads_last, load_outside(pieces, tokenizer).reads_last) == (True, False)
+    assert "Loading weights" not in capfd.readouterr().err
+    rows = [tokenizer.encode_text(text) for text in ("The Lantern is a café in the old town.", "A cheap pub.")]
+    texts = [tokenizer.decode(row) for row in rows]
+    theirs = [network.theirs(text, return_tensors="pt")["input_ids"] for text in texts]
+    expected = torch.cat([network.network(input_ids=ids).logits.softmax(-1) for ids in theirs])
+    torch.testing.assert_close(network.chances(texts), expected, rtol=1e-4, atol=1e-6)
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[tokenizer.pad_id] * (width - len(row))] for row in rows])
+    certain = torch.nn.functional.one_hot(ids, len(tokenizer)).float()
+    torch.testing.assert_close(network(certain).softmax(-1), expected, rtol=1e-4, atol=1e-6)
+    found = generate(Classifier(label="positive", model=gpt2), model=model_of("word pieces", 24), samples=2)
+    assert all("by the classifier that guided" in sample.checks["classifier"].why for sample in found)
+
+
+@pytest.fixture(scope="module")
 def decided(tmp_path_factory):
     """A tiny BERT whose random weights are large, so that texts differ in what it makes of them."""
     from transformers import BertForSequenceClassification

@@ -1,12 +1,15 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from dlmctl.datasets.dataset import load_split, load_vocabulary
-from dlmctl.datasets.prepare import find_tokenizer, prepare
+from dlmctl.datasets.existing import find_tokenizer
+from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import DataError, UserError
 from dlmctl.text.tokenizer import WordTokenizer
+from tests.checkpoint.tiny_vendors import write_llada
 
 KINDS, PLACES = ["inn", "bar", "cafe", "club"], ["quay", "park", "mill", "lane", "moor"]
 TEXTS = [f"The {kind} is by the {place}." for kind in KINDS for place in PLACES]
@@ -210,3 +213,13 @@ def test_words_get_labels_where_the_source_has_none(tmp_path):
             assert (fields["upos"] == ["X"] * 7) == (TEXTS.index(text.replace(" .", ".")) % 2 == 1)
     with pytest.raises(UserError, match="--tags: labels of words need"):
         run(path, tmp_path, out="blocks", packing="block", tagger=lambda sentences: [])
+
+
+def test_the_tokenizer_of_a_checkpoint_of_others_is_had_by_its_file_alone(tmp_path):
+    theirs = write_llada(tmp_path / "theirs")
+    for vocabulary, tokenizer in ((str(theirs), None), (None, str(theirs))):
+        with pytest.raises(UserError, match=r"Copy its tokenizer\.json into a folder of its own"):
+            find_tokenizer(vocabulary, tokenizer)
+    (tmp_path / "own").mkdir()
+    shutil.copy(theirs / "tokenizer.json", tmp_path / "own")
+    assert find_tokenizer(None, str(tmp_path / "own")).split("the red boat") == ["the", "red", "boat"]

@@ -12,8 +12,9 @@ from dlmctl.diffusion import masked_base
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation import masked_nll
 from dlmctl.evaluation.masked_nll import bound_of_texts, masked_likelihood
-from dlmctl.evaluation.nll import Texts
+from dlmctl.evaluation.nll import Texts, words_in
 from tests.diffusion.tiny_masked import MASK, TOKENIZER, tiny_masked
+from tests.tokens.tokenizers_of_all_kinds import model_of
 
 OAK, ELM, ASH = 4, 5, 6
 ROW = [TOKENIZER.start_id, OAK, ASH, ELM, TOKENIZER.end_id]
@@ -108,3 +109,31 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert figures["nats_per_text"] == pytest.approx(2 * figures["nats_with_length"])
     refused = CliRunner().invoke(app, [*command, "--steps", "9"])
     assert (refused.exit_code, "--steps: the bound of a masked model has no steps" in refused.stderr) == (2, True)
+
+
+def test_tokens_are_called_tokens_and_counted_in_words_too(tmp_path):
+    model, tokenizer = model_of("word pieces").model, model_of("word pieces").tokenizer
+    save_pretrained(model, tokenizer, tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("Anna sat by the riverside.\n")
+    command = ["nll", f"{tmp_path}/model", f"{tmp_path}/texts.txt", "--draws", "2"]
+    run = CliRunner().invoke(app, command)
+    tokens = len(tokenizer.encode_text("Anna sat by the riverside.")) - 2
+    assert f"1 texts, {tokens} tokens in 6 words; " in run.stderr
+    table = dict(line.split("\t")[:2] for line in run.stdout.splitlines())
+    shown = CliRunner().invoke(app, [*command, "--json"]).stdout
+    figures = json.loads(shown, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert figures["standard_error"] is None  # of a single text
+    assert (figures["unit"], figures["written"], figures["word_count"]) == ("token", 6, tokens)
+    assert figures["nats_per_word"] == pytest.approx(figures["nats_with_length"] * tokens / 6)
+    assert float(table["per word"]) == pytest.approx(figures["nats_per_word"], abs=1e-3)
+    assert float(table["per token, with the length"]) == pytest.approx(figures["nats_with_length"], abs=1e-3)
+    (tmp_path / "texts.txt").write_text("river " * 50)
+    refused = CliRunner().invoke(app, command)
+    assert "tokens; the model holds up to 38" in refused.stderr
+    assert "tokens" in CliRunner().invoke(app, ["info", f"{tmp_path}/model"]).stdout
+
+
+def test_words_of_rows_of_several_texts_are_all_counted():
+    tokenizer = model_of("bytes").tokenizer
+    one, two = tokenizer.encode_text("the river"), tokenizer.encode_text("a cat sat .")
+    assert words_in([[*one, *two[1:]], [*two, tokenizer.pad_id]], tokenizer) == 2 + 4 + 4

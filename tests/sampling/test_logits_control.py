@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
+from controls import Pos
 from dlmctl import LogitsControl, UserError
 from dlmctl.checkpoint.pretrained import from_pretrained
 from tests.checkpoint.tiny_gemma import tiny_gemma
@@ -80,6 +81,28 @@ def test_diffusion_gemma_keeps_to_an_exact_control(canvases):
         assert set(found[:, 3 : 3 + size].flatten().tolist()) <= {20, 21, 22}
         if canvases == 2:
             assert not set(found[:, 3 + size :].flatten().tolist()) <= {20, 21, 22}
+
+
+def test_a_prompt_that_holds_an_answer_with_its_end_is_a_new_one():
+    _, tokenizer = tiny_gemma()
+    prompt, scores = torch.tensor([[tokenizer.bos_token_id, 5, 6]]), torch.zeros(1, 8, len(tokenizer))
+    answer = torch.tensor([[20, 21, 22, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * 4]])
+    cut = torch.tensor([[20, 21] * 4])
+    for behind, steps, inside in ((cut, 4, False), (answer, 4, True), (cut, 5, True)):
+        control = LogitsControl(Only(tokens=[20, 21, 22]), tokenizer)
+        for step in (4, 3, 2, 1):
+            control(prompt, scores, step)
+        found = control(torch.cat([prompt, behind], 1), scores, steps)
+        assert bool(found[..., 23].isneginf().all()) == inside
+
+
+def test_nothing_is_read_from_the_current_folder(dream, tmp_path, monkeypatch):
+    (tmp_path / "controls" / "pos").mkdir(parents=True)
+    (tmp_path / "controls" / "pos" / "model.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    control = LogitsControl(Pos("DET NOUN"), dream.tokenizer.inner)
+    with pytest.raises(UserError, match=r"^LogitsControl: controls are not trained for checkpoints over tokens"):
+        control(torch.tensor([[1, 2]]), torch.zeros(1, 4, 400), 3)
 
 
 def test_an_energy_guides_diffusion_gemma():

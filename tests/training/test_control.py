@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from controls import Pos
 from dlmctl.checkpoint import bundled, control_weights
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.user_weights import weights_beside
@@ -17,9 +18,11 @@ from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.datasets.dataset import write_split
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, UserError
+from dlmctl.generation.generate import generate
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.classifier import ControlTask, train_control
 from dlmctl.training.config import LoopConfig
+from tests.checkpoint.tiny_vendors import write_llada
 from tests.conftest import batch_of
 
 FIRST = ["the", "a", "Anna"]
@@ -196,3 +199,11 @@ def test_weights_trained_anew_are_those_that_guide(model, data, tmp_path):
 def test_a_judge_is_for_labels_that_come_from_one(model, data):
     with pytest.raises(UserError, match=r"--judge: .*no tagger or parser"):
         ControlTask(StartsWith, model, config(), data, None, "stanza:en")
+
+
+def test_there_is_none_for_a_checkpoint_of_others(tmp_path):
+    model, said = from_pretrained(write_llada(tmp_path / "m")), "checkpoints over tokens, so 'pos' has no weights"
+    with pytest.raises(ModelError, match=said):
+        train_control(Pos, model, LoopConfig(steps=1), tmp_path / "data", tmp_path / "run")
+    with pytest.raises(ModelError, match=said):
+        generate(Pos("DET NOUN"), model=model, samples=1, sampler={"new_tokens": 8})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ class Held:
         longest: the most words a text of the model can have, for the message.
         names: what each row's language is of, such as ``pattern and contains``.
         sharpness: of each row (``posterior.condition``).
+        unit: what the languages are over: words or tokens.
 
     Raises:
         RecipeError: a row has no text of so many words.
@@ -78,11 +79,13 @@ class Held:
         longest: int,
         names: Sequence[str],
         sharpness: Sequence[float],
+        unit: Literal["word", "token"] = "word",
         device: torch.device | str = "cpu",
     ) -> None:
         for language, count, name in zip(languages, words, names, strict=True):
-            require_length(language.automaton, count, longest, name)
+            require_length(language.automaton, count, longest, name, unit)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
+        self.unit = unit
         self.words, self.most = torch.tensor(words, device=device), max(words)
         self.sharpness = torch.tensor(sharpness, device=device)[:, None, None]
         # Automata whose order of phrases equal words settled: if the words of the model lead to none, these serve.
@@ -122,7 +125,7 @@ class Held:
         left = torch.isfinite(posterior.log_probability(logits, self.automata, self.words))
         for row in (~left).nonzero().flatten().tolist():
             raise RecipeError(
-                f"no text of {int(self.words[row])} words is left that satisfies it.",
+                f"no text of {int(self.words[row])} {self.unit}s is left that satisfies it.",
                 where=self.names[row],
                 remedy="Another control forbids its words or wants others in their places.",
             )

@@ -91,8 +91,8 @@ def lengths(automaton: Automaton, longest: int) -> Bools:
     return found
 
 
-def require_length(automaton: Automaton, words: int, longest: int, name: str) -> None:
-    """Refuses a number of words that the language does not have.
+def require_length(automaton: Automaton, words: int, longest: int, name: str, unit: str = "word") -> None:
+    """Refuses a number of words, or whatever else the ``unit`` of the language is, that the language does not have.
 
     Raises:
         RecipeError: no text of ``words`` words is in it; the message lists those of up to ``longest`` that are.
@@ -101,8 +101,8 @@ def require_length(automaton: Automaton, words: int, longest: int, name: str) ->
     if found[words]:
         return
     possible = np.flatnonzero(found[: longest + 1]).tolist()
-    have = f"possible are {_ranges(possible)} words" if possible else f"nor one of any length up to {longest}"
-    raise RecipeError(f"no text of {words} words satisfies it; {have}.", where=name)
+    have = f"possible are {_ranges(possible)} {unit}s" if possible else f"nor one of any length up to {longest}"
+    raise RecipeError(f"no text of {words} {unit}s satisfies it; {have}.", where=name)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -51,6 +51,7 @@ class HeldTokens(HeldRows[Asked]):
             longest=self.batch.model.config.length - 2,
             names=[_names(row) for row in self.demands],
             sharpness=[SHARPNESS if any(one.phrases for one in row) else 1.0 for row in self.demands],
+            unit="token",
             device=self.batch.device,
         )
 

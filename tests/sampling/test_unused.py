@@ -1,0 +1,43 @@
+"""A setting that a model does not read is refused where it is given."""
+
+import pytest
+
+import dlmctl
+from dlmctl.errors import RecipeError
+from dlmctl.generation.diagnose import examine
+from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.presets import FAMILIES, settings_of
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling.unused import require_used
+from tests.checkpoint.tiny_vendors import write_llada
+
+CASES = [
+    ("tokens", "rounding", "l2"),
+    ("masked", "eta", 0.5),
+    ("uniform", "clamp", True),
+    ("canvas", "temperature", 1.0),
+    ("canvas", "min_p", 0.1),
+]
+
+
+@pytest.mark.parametrize(("family", "name", "value"), CASES)
+def test_what_a_family_does_not_read(family, name, value):
+    with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning for a .* model"):
+        require_used(SamplerSettings(**{name: value}), family)
+    require_used(SamplerSettings(**{name: value}), "gaussian")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_presets_say_is_read(family):
+    for preset in FAMILIES[family]:
+        require_used(settings_of(preset, family).sampler, family)
+
+
+def test_it_is_said_before_anything_is_drawn_and_with_its_line(tmp_path):
+    model = dlmctl.load(write_llada(tmp_path / "m"))
+    with pytest.raises(RecipeError, match=r"^sampler\.condition_scale: has no meaning"):
+        model.generate(samples=1, sampler={"condition_scale": 2.0, "new_tokens": 4})
+    text = f"model: {tmp_path / 'm'}\nsamples: 1\nsampler:\n  new_tokens: 4\n  eta: 0.5\n"
+    recipe, file = read_recipe(text, "mine.yaml")
+    with pytest.raises(RecipeError, match=r"^mine\.yaml:5: sampler\.eta: has no meaning"):
+        examine(recipe, model, file)
