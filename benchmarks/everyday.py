@@ -29,8 +29,7 @@ from dlmctl.annotators.parsing import constituency_parser
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import labelled_spans
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control.base import Control
-from dlmctl.control.composites import All
+from dlmctl.control.base import All, Control
 from dlmctl.control.whole import check_all
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.generation.generate import draw_recipe

@@ -18,14 +18,14 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
     from dlmctl.checkpoint.pretrained import Pretrained as Pretrained
     from dlmctl.checkpoint.pretrained import from_pretrained as from_pretrained
     from dlmctl.checkpoint.pretrained import save_pretrained as save_pretrained
+    from dlmctl.control.base import All as All
+    from dlmctl.control.base import AnyOf as AnyOf
     from dlmctl.control.base import Control as Control
     from dlmctl.control.base import ControlParams as ControlParams
+    from dlmctl.control.base import Not as Not
     from dlmctl.control.check import Check as Check
     from dlmctl.control.check import Mark as Mark
     from dlmctl.control.classifier import guide as guide
-    from dlmctl.control.composites import All as All
-    from dlmctl.control.composites import AnyOf as AnyOf
-    from dlmctl.control.composites import Not as Not
     from dlmctl.control.field_labels import FieldLabels as FieldLabels
     from dlmctl.control.labels import LabelledText as LabelledText
     from dlmctl.control.labels import Labels as Labels
@@ -62,8 +62,8 @@ __version__ = "0.1.0"
 
 # The public names, each with its module. Resolved on first use, so that `import dlmctl` does not pull in torch.
 _PUBLIC = {
-    "All": "control.composites",
-    "AnyOf": "control.composites",
+    "All": "control.base",
+    "AnyOf": "control.base",
     "BatchContext": "control.state",
     "Check": "control.check",
     "Control": "control.base",
@@ -82,7 +82,7 @@ _PUBLIC = {
     "MatchedSets": "generation.matched",
     "Model": "generation.model",
     "ModelError": "errors",
-    "Not": "control.composites",
+    "Not": "control.base",
     "Prepared": "control.prepared",
     "Pretrained": "checkpoint.pretrained",
     "Quota": "recipe.settings",

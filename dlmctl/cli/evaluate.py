@@ -75,7 +75,7 @@ def control(
     """Success and fluency of a control, one sample for each target, guided and unguided."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import sampling_progress
-    from dlmctl.control.composites import All
+    from dlmctl.control.base import All
     from dlmctl.errors import UserError
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from dlmctl.control import given
-from dlmctl.control.check import Check, settled
-from dlmctl.control.prepared import Lacking, Prepared, asked
+from dlmctl.control.authored import Written
+from dlmctl.control.check import Check, joined, settled, turned_round
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked, lacks_energy
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
-    from dlmctl.control.labels import Labels as LabelsOf
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class ControlParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Control(Generic[P]):
+class Control(Written[P]):
     """Base class of controls.
 
     A subclass sets ``name`` and ``Params`` and gives ``check`` and ``prepare``; the rest is optional. In Python it is
@@ -47,12 +47,7 @@ class Control(Generic[P]):
         places: of samples that are not dealt a set in turn, which one they have.
     """
 
-    name: ClassVar[str]
-    Params: ClassVar[type[BaseModel]]
-    Labels: ClassVar[type[LabelsOf] | None] = None
     weight: float = 1.0
-    by_rejection: ClassVar[bool] = False
-    by_length: ClassVar[bool] = False
     places: Mapping[int, int] = {}
 
     def __init__(self, *first: Any, **params: Any) -> None:
@@ -70,70 +65,9 @@ class Control(Generic[P]):
         made.sets = cast("tuple[P, ...]", sets)
         return made
 
-    # What an author gives: each for one text and its parameters.
-
-    def word_range(self, params: P) -> tuple[int, int] | None:
-        """Fewest and most words that a text can have, or None for any number.
-
-        Asked with this, the number is settled before the first step and START, END and PAD are pinned accordingly.
-        """
-        return None
-
-    def lengths(self, params: P, most: int) -> Sequence[float]:
-        """How often texts with what is asked have 0 to ``most`` words; empty, or all 0, where nothing is known."""
-        return ()
-
-    def attach(self, model: Pretrained) -> None:
-        """Load what the check needs from beside the model. Called once, before anything is drawn.
-
-        Raises:
-            UserError: it is missing, or the parameters do not fit it.
-        """
-
-    def prepare(self, batch: BatchContext[P]) -> Prepared:
-        """What steers the texts of a batch, text i by ``batch.params[i]``; called before its first step, and again for
-        the texts that are left when others are done. By default nothing steers. Raises as ``attach``.
-        """
-        return Prepared()
-
-    def check(self, params: P, words: Sequence[str]) -> Check:
-        """The verdict on a finished text, given as words."""
-        raise Lacking
-
-    def check_many(self, params: Sequence[P], texts: Sequence[Sequence[str]]) -> list[Check]:
-        """``check`` of several texts, for judges that are quicker with many at once."""
-        return [self.check(one, words) for one, words in zip(params, texts, strict=True)]
-
-    def checks_aside(self) -> bool:
-        """Whether checks may run in another thread while a GPU draws: they use the processor, and no thread's state."""
-        return False
-
     def under_not(self) -> Control[P]:
         """The control whose check ``not`` turns round: itself, unless its check asks for more than what is unwanted."""
         return self
-
-    @classmethod
-    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[P]:
-        """For each sentence the parameters that it satisfies itself.
-
-        Raises:
-            UserError: this control has no such thing.
-        """
-        raise UserError(f"the control {cls.name!r} cannot take its targets from sentences.")
-
-    @classmethod
-    def from_target(cls, record: Any) -> P:
-        """The parameters that one JSON value of a file of targets asks for (``dlmctl evaluate control``).
-
-        By default what the list ``words`` of an object satisfies, else the parameters that the object holds.
-
-        Raises:
-            ValueError, KeyError, TypeError: the value is no target of this control.
-        """
-        words = record.get("words") if isinstance(record, dict) else None
-        if isinstance(words, list) and all(isinstance(word, str) for word in words):
-            return cls.from_words([words])[0]
-        return cast("P", cls.Params.model_validate(record))
 
     # What the toolkit asks: for samples by their number. Faults of an author's code become one message.
 
@@ -215,18 +149,12 @@ class Control(Generic[P]):
     # How controls combine.
 
     def __and__(self, other: Control[Any]) -> Control[Any]:
-        from dlmctl.control.composites import All
-
         return All([self, other])
 
     def __or__(self, other: Control[Any]) -> Control[Any]:
-        from dlmctl.control.composites import AnyOf
-
         return AnyOf([self, other])
 
     def __invert__(self) -> Control[Any]:
-        from dlmctl.control.composites import Not
-
         return self.parts[0] if isinstance(self, Not) else Not(self)
 
     def __mul__(self, weight: float) -> Control[P]:
@@ -248,3 +176,120 @@ class Control(Generic[P]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.sets[0].model_dump().items())})"
+
+
+class Composite(Control[ControlParams]):
+    """Base of the combinations: passes every call on to its ``parts``.
+
+    Raises:
+        UserError: there are no parts, or one is no control.
+    """
+
+    Params = ControlParams
+
+    def __init__(self, parts: Sequence[Control[Any]]) -> None:
+        super().__init__()
+        self.parts = list(parts)
+        if not self.parts:
+            raise UserError("needs controls inside.", where=f"control {self.name!r}")
+        for part in self.parts:
+            if not isinstance(part, Control):
+                raise UserError(f"{part!r} is not a control.", remedy='A control is an object such as Contains("pub").')
+
+    def attach(self, model: Pretrained) -> None:
+        for part in self.parts:
+            part.load_from(model)
+
+    def checks_aside(self) -> bool:
+        return all(part.checks_aside() for part in self.parts)
+
+    def under_not(self) -> Control[Any]:
+        loose = copy.copy(self)
+        loose.parts = [part.loose() for part in self.parts]
+        return loose
+
+    def _ready(self, batch: BatchContext[Any]) -> list[Part]:
+        return [Part(part.name, part.weight, part.ready(batch)) for part in self.parts]
+
+    def _verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[tuple[Check, ...]]:
+        return list(zip(*(part.verdicts(samples, texts) for part in self.parts), strict=True))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.parts!r})"
+
+
+class All(Composite):
+    """Every part is to hold."""
+
+    name = "all"
+
+    def __init__(self, parts: Sequence[Control[Any]]) -> None:
+        flat: list[Control[Any]] = []
+        for part in parts:
+            flat.extend([part.weight * one for one in part.parts] if isinstance(part, All) else [part])
+        super().__init__(flat)
+
+    def range_of(self, sample: int) -> tuple[int, int] | None:
+        """The overlap of the parts' ranges; fewest above most means that no length serves them all."""
+        ranges = [found for part in self.parts if (found := part.range_of(sample)) is not None]
+        return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
+
+    def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
+        """Those of the first part that has any."""
+        return next((found for part in self.parts if (found := part.lengths_of(sample, most)) is not None), None)
+
+    def ready(self, batch: BatchContext[Any]) -> PreparedAll:
+        return PreparedAll(self._ready(batch))
+
+    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """Passed if all parts passed; the score is their mean."""
+        return [joined(row) for row in self._verdicts(samples, texts)]
+
+
+class AnyOf(Composite):
+    """At least one part is to hold. A text is led to one, by their weights (``dlmctl.control.ways``).
+
+    Raises:
+        UserError: as of ``Composite``, or no part has a weight above 0.
+    """
+
+    name = "any"
+
+    def __init__(self, parts: Sequence[Control[Any]]) -> None:
+        super().__init__(parts)
+        if not any(part.weight > 0 for part in self.parts):
+            raise UserError("`any` needs a control whose weight is above 0.")
+
+    def ready(self, batch: BatchContext[Any]) -> Prepared:
+        """All parts side by side, for who lays an ``any`` out as a whole."""
+        parts = [part for part in self._ready(batch) if part.weight > 0]
+        return Prepared() if any(lacks_energy(part.prepared) for part in parts) else PreparedAny(parts)
+
+    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+        """The best part decides."""
+        rows = self._verdicts(samples, texts)
+        return [max(row, key=lambda check: (check.passed, check.score)) for row in rows]
+
+
+class Not(Composite):
+    """One part is not to hold."""
+
+    name = "not"
+
+    def __init__(self, part: Control[Any]) -> None:
+        super().__init__([part])
+
+    def ready(self, batch: BatchContext[Any]) -> Prepared:
+        (part,) = self.parts
+        prepared = part.ready(batch)
+        exact = prepared.negated()
+        if exact is not None or lacks_energy(prepared):
+            return exact or Prepared()  # what has no contrary that guides is left to the check
+        found = PreparedNot(Part(part.name, part.share, prepared))
+        # Numbers of words that are settled need no guidance.
+        found.exact = part.by_length and all(layout.words is not None for layout in batch.layouts)
+        return found
+
+    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+        rows = self.parts[0].loose().verdicts(samples, texts)
+        return [turned_round(check) for check in rows]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from dlmctl.control.base import Control
-from dlmctl.control.composites import All, Composite
+from dlmctl.control.base import All, Composite, Control
 
 
 @runtime_checkable

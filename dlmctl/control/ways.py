@@ -9,6 +9,7 @@ later rounds go ways of their own.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,8 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dlmctl.control.base import Control
-from dlmctl.control.composites import All, AnyOf, Not
+from dlmctl.control.base import All, AnyOf, Control, Not
 from dlmctl.control.whole import parts_of
 from dlmctl.diffusion.noise import BRANCH, Draw
 
@@ -153,7 +153,14 @@ def _led(control: Control[Any], weight: float, choice: _Choice, *, negated: bool
             for part in control.parts:
                 yield from _led(part, weight, choice, negated=negated)
     else:
-        yield weight * (Not(control) if negated else control)
+        yield _weighted(Not(control) if negated else control, weight)
+
+
+def _weighted(control: Control[Any], weight: float) -> Control[Any]:
+    """The control with its weight scaled; the share of a rare branch is more than anybody may ask for."""
+    scaled = copy.copy(control)
+    scaled.weight = weight * control.weight
+    return scaled
 
 
 def _as_one(controls: list[Control[Any]]) -> Control[Any]:

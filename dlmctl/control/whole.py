@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dlmctl.control.base import Control
+from dlmctl.control.base import All, Control
 from dlmctl.control.check import Check, numbered
-from dlmctl.control.composites import All
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
 

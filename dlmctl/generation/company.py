@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control
-from dlmctl.control.composites import Composite
+from dlmctl.control.base import Composite, Control
 from dlmctl.datasets.known_texts import known_texts
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.rounds import Rounds

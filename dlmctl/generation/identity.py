@@ -15,8 +15,7 @@ from dlmctl.checkpoint.control_weights import acceptability_folder, control_fold
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.control.base import Control
-from dlmctl.control.composites import Composite
+from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control, offers, origin
 from dlmctl.control.user_files import named_in
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS

@@ -14,8 +14,7 @@ from typing import Any
 
 from dlmctl.annotators.places import found_in
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control
-from dlmctl.control.composites import All
+from dlmctl.control.base import All, Control
 from dlmctl.control.kept import Kept, KeptParams
 from dlmctl.control.properties import Exchanged, faults_of, properties_of
 from dlmctl.errors import RecipeError, UserError

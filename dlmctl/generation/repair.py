@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import All
 from dlmctl.control.check import Check
-from dlmctl.control.composites import All
 from dlmctl.control.kept import Kept, KeptParams
 from dlmctl.control.whole_words import needs_words
 from dlmctl.diffusion.masked import MaskedLM

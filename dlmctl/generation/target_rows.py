@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from dlmctl.control.base import Control
+from dlmctl.control.base import All, Control
 from dlmctl.control.check import numbered
-from dlmctl.control.composites import All
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.target_table import Row, Rows
 from dlmctl.errors import RecipeError, UserError, first_line, readable

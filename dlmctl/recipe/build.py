@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dlmctl.control.base import Control
-from dlmctl.control.composites import All, AnyOf, Not
+from dlmctl.control.base import All, AnyOf, Control, Not
 from dlmctl.control.registry import find_control
 from dlmctl.errors import UserError, first_line
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced

@@ -14,8 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StrictInt, field_validator, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from dlmctl.control.base import Control
-from dlmctl.control.composites import Composite
+from dlmctl.control.base import Composite, Control
 from dlmctl.control.given import MOST_WEIGHT
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out

@@ -250,7 +250,7 @@ def train_acceptability(
     task = AcceptabilityTask(config, pretrained, data, label, resume=resume)
     scorer = file_digest(pretrained.folder / "scorer" / "model.safetensors")
     asked = {"label": label, "weights of the model": weights_digest(pretrained), "scorer": scorer}
-    judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data, out)}, resume=resume)
+    judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         state = {
             name: rounded(weight, config.bits if weight.ndim > 1 else MOST_BITS)

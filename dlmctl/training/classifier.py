@@ -177,7 +177,7 @@ def train_control(
     task = ControlTask(control, pretrained, config, data, label, judge)
     asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
     judged = {} if judge is None else {"judge": judge}
-    identity = {"loop": config.model_dump(), **asked, **judged, **digest(data, out)}
+    identity = {"loop": config.model_dump(), **asked, **judged, **digest(data)}
     classifier = fit(task, config, out, identity=identity, resume=resume)
     if not PartialState().is_main_process:
         return folder

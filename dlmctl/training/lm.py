@@ -253,7 +253,7 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
     task = MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)
     if (out / "model").exists():
         check_writable(out / "model")
-    model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data, out)}, resume=resume)
+    model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         task.save(model, out / "model")
         if isinstance(task.tokenizer, WordTokenizer):

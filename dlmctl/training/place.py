@@ -25,16 +25,15 @@ def check_run_folder(out: Path, *, resume: bool) -> None:
     if has_checkpoint:
         remedy = "Give --resume to continue it, or another folder."
         raise UserError("holds an earlier run.", where=str(out), remedy=remedy)
-    # A finished run whose checkpoint was deleted to save room, or files of somebody else.
-    if left := [name for name in (*_RESULTS, FIGURES) if _holds_something(out / name)]:
+    # A finished run whose checkpoint was deleted to save room, or files of somebody else. Figures alone are of a run
+    # that had come to nothing yet.
+    if left := [name for name in _RESULTS if _holds_something(out / name)]:
         what = f"holds {' and '.join(left)}, which a new run would replace, and no checkpoint to go on from."
         raise UserError(what, where=str(out), remedy="Give another folder, or move them away.")
 
 
 def _holds_something(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.iterdir())
-    return path.is_file() and path.stat().st_size > 0
+    return path.is_dir() and any(path.iterdir())
 
 
 def check_apart(out: Path, *data: Path) -> None:

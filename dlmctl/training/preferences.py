@@ -280,10 +280,10 @@ def train_preferences(
     folder = out / "model"
     check_place(folder, pretrained)
     task = PreferenceTask(config, pretrained, data, text, label)
-    asked = {"label": label, "weights of the model": weights_digest(pretrained), "text": digest(text, out)}
+    asked = {"label": label, "weights of the model": weights_digest(pretrained), "text": digest(text)}
     if task.asks.folder is not None:
         asked["hints"] = folder_digests(task.asks.folder, task.asks.folder.glob(f"{HINTS}*.safetensors"))
-    tuned = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data, out)}, resume=resume)
+    tuned = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         assert isinstance(tuned, Preferences)
         hints = None

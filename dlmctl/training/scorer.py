@@ -124,7 +124,7 @@ def train_scorer(
     """
     check_apart(out, data)
     task = ScorerTask(config, data)
-    identity = {**config.model_dump(mode="json"), **digest(data, out)}
+    identity = {**config.model_dump(mode="json"), **digest(data)}
     scorer = fit(task, config.loop, out, identity=identity, resume=resume, quiet=quiet)
     assert isinstance(scorer, GPT2LMHeadModel)
     if PartialState().is_main_process:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
 from dlmctl.control.check import Check
-from dlmctl.control.composites import All, AnyOf, Not
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
 from dlmctl.control.whole import check_all, ready_all

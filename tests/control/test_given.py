@@ -8,9 +8,8 @@ import torch
 
 from controls import Avoid, Contains, Length, Pos
 from controls.pos import TagLabels
-from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.base import All, AnyOf, Control, ControlParams
 from dlmctl.control.check import Check, Mark
-from dlmctl.control.composites import All, AnyOf
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import UserError

@@ -8,7 +8,7 @@ import torch
 from controls import Avoid, Contains, Infill, Length, Pattern, Pos
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
-from dlmctl.control.composites import AnyOf
+from dlmctl.control.base import AnyOf
 from dlmctl.control.evidence.table import fingerprint, save_table
 from dlmctl.control.evidence.tags import count_tags
 from dlmctl.control.prepared import Energy
