@@ -203,8 +203,8 @@ def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: G
     DRAWS[family].check(sampler, pretrained)
     require_used(sampler, family)
     if family != "gaussian" and guidance.method not in (None, "logits"):
-        what = f"is about latents, and a model of the family {family!r} has none."
-        raise RecipeError(what, where="guidance.method", remedy="Leave it out.")
+        what = f"has no meaning for a model without latents, as those of the family {family!r} are."
+        raise RecipeError(what, where="guidance.method", remedy="Leave guidance.method out.")
 
 
 def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
