@@ -142,22 +142,33 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Context in which SIGTERM raises ``Terminated``; a second one ends the process at once.
+    """Context in which SIGTERM raises ``Terminated``, and Ctrl-C ``KeyboardInterrupt``, whatever was running; a second
+    SIGTERM ends the process at once.
 
-    Whoever handles it otherwise goes on to do so. Of several processes each ends at once: it may be waiting for
+    Whoever handles them otherwise goes on to do so. Of several processes each ends at once: it may be waiting for
     another, where no handler would run.
     """
+    usual: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     in_main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be caught
-    if not in_main or count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not in_main or count() > 1 or any(signal.getsignal(number) is not kept for number, kept in usual.items()):
         yield
         return
+    came: list[type[KeyboardInterrupt]] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
+        signal.signal(number, usual[signal.Signals(number)])
+        came.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        raise came[-1]
 
-    signal.signal(signal.SIGTERM, end)
+    for number in usual:
+        signal.signal(number, end)
     try:
         yield
+    except Exception:
+        # Code in C that the signal came upon may take what the handler raises for a fault of its own.
+        if came:
+            raise came[-1] from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, kept in usual.items():
+            signal.signal(number, kept)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,29 @@ def test_one_process_alone_is_a_team():
     for ask in (team.from_main, team.together):
         with pytest.raises(UserError, match="no"):
             ask(fail)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGTERM, processes.Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_that_other_code_takes_for_its_own_fault_still_ends_the_run(number, kind):
+    """As torch does where it reads numbers: it asks an object for its length, and forgets what was raised."""
+
+    def forgetful(number):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(kind) as caught, processes.terminable():
+            forgetful(number)
+        assert type(caught.value) is kind
+        with pytest.raises(ValueError, match="its own"), processes.terminable():
+            raise ValueError("its own")
+    finally:
+        for one, handler in kept.items():
+            signal.signal(one, handler)

@@ -106,9 +106,10 @@ def prepared_fault(found: Any, batch: BatchContext[Any]) -> str | None:
         return f"prepare must return a Prepared, not {type(found).__name__}."
     if found.evidence is None:
         return None
-    wanted, shape = [len(batch), batch.length, batch.model.config.vocab_size], getattr(found.evidence, "shape", None)
-    if shape is None or list(shape) != wanted:
-        what = type(found.evidence).__name__ if shape is None else list(shape)
+    wanted = [len(batch), batch.length, batch.model.config.vocab_size]
+    shape = list(found.evidence.shape) if hasattr(found.evidence, "amax") else None  # no array of NumPy
+    if shape != wanted:
+        what = type(found.evidence).__name__ if shape is None else shape
         return f"its evidence must have the shape {wanted}, a number for each word at each place, not {what}."
     # One look for all: the most of a place is not a number where any is not, and -inf where all are.
     if not found.evidence.amax(-1).isfinite().all():

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
 # -log p of a control that is all but satisfied; below it the negation goes on as a straight line, because -log(1 - p)
 # grows without bound.
 SMALLEST_ENERGY = 1e-5

@@ -69,7 +69,7 @@ class BatchRows:
         return f"{readable(self.index, 60)}={place}"
 
     def _place(self, at: int, value: Any, most: int) -> int:
-        value = value.item() if hasattr(value, "item") else value
+        value = value.item() if getattr(value, "size", None) == 1 else value
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
             what = f"the column {self.index!r} must hold the row's place, a whole number from 0, not {_shown(value)}."
             raise DataError(what, where=f"row {at + 1} of {self.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from inspect import signature
 from itertools import count
+from numbers import Integral
 from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained
@@ -59,8 +60,8 @@ def _drawn(
         if samples is not None and start >= samples:
             return
         stop = start + size if samples is None else min(start + size, samples)
-        if isinstance(trace, int) and not isinstance(trace, bool):
-            given["trace"] = range(start, min(stop, trace))  # the first so many of the run, not of each batch
+        if isinstance(trace, Integral) and not isinstance(trace, bool):
+            given["trace"] = range(start, min(stop, int(trace)))  # the first so many of the run, not of each batch
         yield from generate(
             control, model=pretrained, samples=range(start, stop), company=Company(distinct=distinct), **given
         )

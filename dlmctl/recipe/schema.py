@@ -46,7 +46,3 @@ def recipe_schema() -> dict[str, Any]:
     schema["properties"]["controls"]["items"] = control
     schema["properties"]["conditions"]["additionalProperties"]["items"] = control
     return schema
-
-
-def _list_of(kind: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": kind}

@@ -123,7 +123,8 @@ Ready = tuple[Plan, Batch, PreparedAll | None]
 
 def _ready(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[float]]) -> Iterator[Ready]:
     """The draws in batches, those of each way by themselves; draws whose way is impossible go another one."""
-    _check_branches(plan, draws[0])
+    for draw in draws[:1]:
+        _check_branches(plan, draw)
     for own, some in by_way([(next(plans_for(plan, draw)), draw) for draw in draws]):
         try:
             found = _ready_on(own, some, lengths)
