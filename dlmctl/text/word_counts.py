@@ -63,7 +63,7 @@ def save_counts(counts: WordCounts, folder: Path) -> None:
         "tokens": counts.tokens,
         "counts": {word: counts.counts[word] for word in order},
     }
-    (folder / FILE).write_text(json.dumps(value, ensure_ascii=False) + "\n", "utf-8")
+    (folder / FILE).write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
 
 
 def load_counts(folder: Path) -> WordCounts | None:

@@ -179,7 +179,7 @@ def save_parser(model: ChartParser, folder: Path) -> None:
     """Write what ``dlmctl.annotators.parsing.load_parser`` reads; weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = {"format": PARSER_FORMAT, **model.config.model_dump()}
-    (folder / PARSER_FILE).write_text(json.dumps(saved, ensure_ascii=False, indent=0) + "\n", "utf-8")
+    (folder / PARSER_FILE).write_text(json.dumps(saved, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
     save_weights(model.state_dict(), folder, dtype=torch.float16)
 
 

@@ -45,7 +45,7 @@ def train_tagger(train: Path, dev: Path, out: Path) -> float:
     held_out = read_conllu(dev)
     check_writable(out)
     saved = fit_crf(read_conllu(train))
-    (out / TAGGER_FILE).write_text(json.dumps(saved, ensure_ascii=False, indent=0) + "\n", "utf-8")
+    (out / TAGGER_FILE).write_text(json.dumps(saved, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
     return accuracy(load_tagger(out), held_out)
 
 
