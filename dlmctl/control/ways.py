@@ -9,7 +9,6 @@ later rounds go ways of their own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -153,14 +152,7 @@ def _led(control: Control[Any], weight: float, choice: _Choice, *, negated: bool
             for part in control.parts:
                 yield from _led(part, weight, choice, negated=negated)
     else:
-        yield _weighted(Not(control) if negated else control, weight)
-
-
-def _weighted(control: Control[Any], weight: float) -> Control[Any]:
-    """The control with its weight scaled; the share of a rare branch is more than anybody may ask for."""
-    scaled = copy.copy(control)
-    scaled.weight = weight * control.weight
-    return scaled
+        yield (Not(control) if negated else control).scaled(weight)
 
 
 def _as_one(controls: list[Control[Any]]) -> Control[Any]:

@@ -18,8 +18,7 @@ def parts_of(control: Control[Any]) -> list[Control[Any]]:
 
 def ready_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
     """The controls that are all to hold, laid out for a batch."""
-    weight = control.weight if isinstance(control, All) else 1.0
-    return All([weight * part for part in parts_of(control)]).ready(batch)
+    return All([control]).ready(batch)
 
 
 def check_all(

@@ -78,7 +78,7 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     try:
         check_settings(pretrained, recipe.sampler, recipe.guidance)
     except RecipeError as error:
-        raise _placed(error, tuple((error.where or "sampler").split(".")), file) from None
+        raise at_its_setting(error, file) from None
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
         with _faults_at(("rank_by",), file):
             load_scoring(pretrained, reads="acceptability" in recipe.rank_by)
@@ -186,11 +186,9 @@ def _faults_at(place: Place, file: SettingsFile | None) -> Iterator[None]:
 
 
 def at_its_setting(error: UserError, file: SettingsFile) -> UserError:
-    """An error about a setting, ``sampler.name``, with the line of the setting; others as they are."""
-    where = error.where or ""
-    if not where.startswith(("sampler.", "guidance.")):
-        return error
-    return _placed(error, tuple(where.split(".")), file)
+    """An error about a setting, ``sampler.name`` or ``sampler``, with the line of the setting; others as they are."""
+    place = tuple((error.where or "").split("."))
+    return _placed(error, place, file) if place[0] in ("sampler", "guidance") else error
 
 
 def _placed(error: UserError, place: Place, file: SettingsFile) -> RecipeError:

@@ -114,20 +114,23 @@ def _scorer_chooses(recipe: Recipe) -> bool:
 def _folder_digest(folders: list[Path]) -> str | None:
     """One digest of the files that are read from ``folders``; None where there are none."""
     files = [(folder, path) for folder in folders for path in sorted(folder.rglob("*")) if path.name.endswith(READ)]
-    digest = hashlib.sha256()
-    for folder, path in files:
-        digest.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)}\n".encode())
-    return digest.hexdigest() if files else None
+    named = [(path.relative_to(folder).as_posix(), path) for folder, path in files]
+    return _digest_of(named) if named else None
 
 
 def _user_digest(path: Path) -> str:
     """SHA-256 of a file, or over the files of a folder with a model."""
     if path.is_file():
         return file_digest(path)
+    files = [file for file in sorted(path.iterdir()) if file.name.endswith(PUBLISHED) and file.is_file()]
+    return _digest_of([(file.name, file) for file in files])
+
+
+def _digest_of(files: Sequence[tuple[str, Path]]) -> str:
+    """One digest of files and their names, in this order."""
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.name.endswith(PUBLISHED) and file.is_file():
-            digest.update(f"{file.name} {file_digest(file)}\n".encode())
+    for name, path in files:
+        digest.update(f"{name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ _MATCHED = "# Matched sets are drawn by `dlmctl matched --recipe FILE`.\n"
 
 def python_code(recipe: Recipe) -> str:
     """A program of the settings that the recipe gives: with control objects, or, where those cannot say it, with a
-    ``Recipe``; of matched sets, which no program draws, a comment.
+    ``Recipe``; of matched sets, which are drawn from a file, a comment.
 
     Raises:
         UserError: a control of the recipe cannot be imported.
