@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from dlmctl.control import given
 from dlmctl.control.authored import Written
 from dlmctl.control.check import Check, joined, settled, turned_round
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot, asked, lacks_energy
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, asked, lacks_energy
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import UserError
 
@@ -266,9 +266,8 @@ class AnyOf(Composite):
             raise UserError("`any` needs a control whose weight is above 0.")
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:
-        """All parts side by side, for who lays an ``any`` out as a whole."""
-        parts = [part for part in self._ready(batch) if part.weight > 0]
-        return Prepared() if any(lacks_energy(part.prepared) for part in parts) else PreparedAny(parts)
+        """Never laid out as a whole: the branch that a draw settles on is, in its place."""
+        raise NotImplementedError("`any` is laid out by its branches")
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
         """The best part decides."""

@@ -272,23 +272,6 @@ class PreparedAll(Prepared):
             part.verify(logits)
 
 
-class PreparedAny(Prepared):
-    """At least one part: a soft minimum of the energies, -log sum exp(-E). Weights would turn it round: an energy that
-    counts more is seldom the least."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = list(parts)
-
-    def phase(self, t: float) -> Hashable:
-        return tuple(part.phase(t) for part in self.parts)
-
-    def energy(self, state: ControlState) -> Tensor:
-        first, *others = (-part.energy(state) for part in self.parts)
-        for other in others:
-            first = first.logaddexp(other)
-        return -first
-
-
 class PreparedNot(Prepared):
     """The contrary of one control: for an energy -log p, -log(1 - p), and its tangent where p is all but 1; all of it
     by the weight of the control.

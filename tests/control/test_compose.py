@@ -1,6 +1,5 @@
 """How controls combine: their energies, their verdicts, and the parameters of each sample."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -83,13 +82,6 @@ def test_operators_build_the_combinations():
     assert isinstance(~A, Not)
 
 
-def test_any_is_a_soft_minimum():
-    both = energy(A | B)
-    smallest = torch.minimum(energy(A), energy(B))
-    assert bool((both <= smallest).all())
-    assert bool((both >= smallest - math.log(2)).all())
-
-
 def test_not_of_not_is_the_control():
     assert ~~A is A
 
@@ -101,11 +93,6 @@ def test_not_is_minus_log_of_the_rest():
 def test_a_weight_within_not_counts():
     assert torch.allclose(energy(~(3 * A)), 3 * energy(~A))
     assert bool((energy(~(0 * A)) == 0).all())
-
-
-def test_weights_turn_no_choice_round():
-    assert torch.equal(energy(4 * A | B), energy(A | B))
-    assert torch.allclose(energy(0 * A | B), energy(B))
 
 
 def test_not_is_finite_where_the_control_is_certain():

@@ -10,7 +10,7 @@ from controls import Avoid, Contains, Length, Pos
 from controls.pos import TagLabels
 from dlmctl.control.base import All, AnyOf, Control, ControlParams
 from dlmctl.control.check import Check, Mark
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedAny, PreparedNot
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import UserError
 from dlmctl.generation.generate import generate
@@ -134,7 +134,7 @@ def test_evidence_given_is_that_of_every_text():
         Part("hints", 1.0, prepared).evidence_given(torch.zeros(2, 3, 4))
 
 
-@pytest.mark.parametrize("of", [lambda part: PreparedAll([part]), lambda part: PreparedAny([part]), PreparedNot])
+@pytest.mark.parametrize("of", [lambda part: PreparedAll([part]), PreparedNot])
 def test_a_phase_that_fails_is_one_message(of):
     prepared = Prepared()
     prepared.phase = lambda t: 1 / 0
