@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from dlmctl.diffusion.walks import Stride, strides
@@ -18,7 +19,8 @@ class Stretch(NamedTuple):
 def in_blocks(steps: int, places: int, block: int | None = None) -> list[Stretch]:
     """The steps of a walk over ``places`` behind START, block after block (Nie et al. 2025, section 2.4).
 
-    Every block has its share of the steps, and in it a time of its own that runs from 1 to 0.
+    Every block has steps by its share of the places, and in it a time of its own that runs from 1 to 0. So as many
+    steps as places write one token each.
 
     Args:
         block: places of a block, the last one perhaps shorter; None for one block of all.
@@ -30,10 +32,11 @@ def in_blocks(steps: int, places: int, block: int | None = None) -> list[Stretch
     count = -(-places // size)
     if steps < count:
         raise ValueError(f"{count} blocks need at least as many steps, and there are {steps}")
-    shares = [(number + 1) * steps // count - number * steps // count for number in range(count)]
+    ends = [min(number * size, places) for number in range(count + 1)]
     return [
         # Of m open places ceil(m / left) are written, which never grows from one step to the next.
-        Stretch(1 + number * size, min(1 + (number + 1) * size, 1 + places), stride._replace(most=-(-size // share)))
-        for number, share in enumerate(shares)
+        Stretch(1 + start, 1 + end, stride._replace(most=-(-(end - start) // share)))
+        for start, end in pairwise(ends)
+        for share in (end * steps // places - start * steps // places,)
         for stride in strides(share)
     ]

@@ -39,6 +39,11 @@ class Layout(NamedTuple):
     positions: int
     words: int | None
 
+    @property
+    def open(self) -> int:
+        """The positions that words may take."""
+        return self.positions - 1 if self.words is None else self.words
+
 
 def positions_for(words: int, length: int) -> int:
     """The fewest positions, at most ``length``, that hold so many words."""

@@ -27,7 +27,7 @@ from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, bat
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
 from dlmctl.sampling.graphs import recordable
 from dlmctl.sampling.latent_draw import draw_latent, latent_sampler
-from dlmctl.sampling.masked_draw import draw_masked, sampler_name
+from dlmctl.sampling.masked_draw import draw_masked, sampler_name, steps_by_words
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.prompted import length_weights
@@ -170,11 +170,15 @@ def _batches(plan: Plan, rows: Batch, most: int) -> Iterator[Batch]:
 
 
 def _alike(plan: Plan, rows: Batch) -> list[Batch]:
-    """The rows that may share a batch, by their positions; on a canvas those whose prompts are of one length."""
+    """The rows that may share a batch, by their positions: on a canvas those whose prompts are of one length, and those
+    with as many words where the steps follow from that."""
     prompt = plan.prompt if plan.pretrained.model.family == "canvas" else None
+    by_words = steps_by_words(plan.sampler, plan.pretrained.model)
     groups: dict[int, Batch] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row[1].positions):
-        groups[len(prompt.text(row[0].sample)) if prompt is not None else 0].append(row)
+        draw, layout = row
+        length = len(prompt.text(draw.sample)) if prompt is not None else 0
+        groups[layout.open if by_words else length].append(row)
     return [groups[length] for length in sorted(groups)]
 
 

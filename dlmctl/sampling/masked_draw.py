@@ -10,10 +10,11 @@ from dlmctl.diffusion.absorbing import Absorbing, in_pieces
 from dlmctl.diffusion.blocks import Stretch, in_blocks
 from dlmctl.diffusion.layout import Layouts, banned_tokens, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.diffusion.uniform import UniformWalk
-from dlmctl.diffusion.walks import WALKS, WalkSettings, ancestral, remasking
+from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
@@ -27,6 +28,11 @@ from dlmctl.sampling.walk import walk
 from dlmctl.text.tokenizer import Tokenizer
 
 KINDS: dict[str, type[Absorbing]] = {"masked": Absorbing, "tokens": Absorbing, "uniform": UniformWalk}
+
+# They write each open place by chance, not a number of places.
+BY_CHANCE = ("ancestral", "remasking")
+# They draw a word for every open place and keep the likeliest draws, so what stays was not drawn by its probability.
+SUREST_DRAWS = ("confidence", "low_confidence")
 
 
 @torch.no_grad()
@@ -45,15 +51,17 @@ def draw_masked(job: Job) -> Finished:
     vocabulary = plan.pretrained.tokenizer
     places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
     given = None if control is None else only_words(control, layouts, vocabulary, len(model.embeddings))
-    steps = sampler.steps or (_most_open(places, given) if sampler.block is None else int(places.max()))
     name = sampler_name(sampler, control, model)
+    counts = name not in BY_CHANCE
+    one_each = _most_open(places, given) if counts and sampler.block is None else int(places.max())
+    steps = sampler.steps or one_each
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
     schedule = _schedule(steps, int(places.max()), sampler.block)
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
     kind = KINDS[model.family]
     family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(control))
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
-    alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
+    alone = steps >= one_each and counts
     whole_until = family.whole_until(times, alone=alone)
     recorded = sampler.compile and pays(layouts.words.device, model.family, steps)
     by_place = in_pieces(layouts.words.device) and not recorded and kind is Absorbing and sampler.particles == 1
@@ -113,21 +121,36 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
     label, the surest words are always the same.
 
     Raises:
-        RecipeError: the sampler is of another family.
+        RecipeError: the sampler is of another family, or it says nothing of how likely a draw was and there are
+            particles, which are weighed by that.
     """
     if model.family == "uniform" and (sampler.name not in ("auto", "ancestral") or sampler.block is not None):
         what = "a uniform model draws all of its words anew at every step, and has no other sampler and no blocks."
         raise RecipeError(what, where="sampler", remedy="Leave sampler.name and sampler.block out.")
+    weighed = sampler.particles > 1
     if sampler.name == "auto" and isinstance(model, TokenLM):
-        return model.config.sampler
+        own = model.config.sampler
+        return "entropy" if weighed and own in SUREST_DRAWS else own
     if sampler.name == "auto":
         guides = [part.prepared for part in control.parts] if control is not None else []
         guided = any(not prepared.exact and not prepared.weighs for prepared in guides)
-        return "confidence" if guided else "entropy"
+        return "confidence" if guided and not weighed else "entropy"
+    if weighed and sampler.name in SUREST_DRAWS:
+        what = f"{sampler.name!r} keeps the likeliest words it draws, and how likely a draw was weighs the particles."
+        raise RecipeError(what, where="sampler.name", remedy="Take auto, entropy, margin or random.")
     if sampler.name not in WALKS:
         what = f"{sampler.name!r} is a sampler of latents, and this model is a masked one."
         raise RecipeError(what, where="sampler.name", remedy=f"Take auto or one of {', '.join(WALKS)}.")
     return sampler.name
+
+
+def steps_by_words(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -> bool:
+    """Whether the times of a text's steps follow from how many words it has, so that only texts of as many may share a
+    batch."""
+    if model.family not in KINDS:
+        return False
+    by_chance = sampler.name in BY_CHANCE or model.family == "uniform"
+    return sampler.block is not None or (sampler.steps is None and by_chance)
 
 
 def hints_of(control: PreparedAll | None) -> Tensor | None:

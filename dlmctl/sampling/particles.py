@@ -4,6 +4,7 @@ Feynman-Kac steering (Singhal et al. 2025) with its difference potential, and th
 in twisted diffusion sampling (Wu et al. 2023): since it was last resampled, a walk has the weight exp(growth of its
 reward), times p/q for each draw of a guided walk q where the family knows it. With minus the energy as the reward the
 texts of a masked model then follow p(text) exp(-energy) as the number of particles grows, whatever guides the draws.
+A reward that asks no control chooses among guided texts instead: p/q would take the guidance back.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ class Particles:
         steered: what steers the batch; it is told who goes on.
         reward: of the word probabilities that a walk expects; in the end of the words it wrote.
         every: steps from one look at the reward to the next.
+        ratios: whether p/q of the draws counts.
     """
 
     def __init__(
-        self, batch: Batch, particles: int, steered: Steered, reward: Reward, scale: float, every: int
+        self, batch: Batch, particles: int, steered: Steered, reward: Reward, scale: float, every: int, *, ratios: bool
     ) -> None:
         self.count, self.steered, self.reward, self.scale, self.every = particles, steered, reward, scale, every
+        self.ratios = ratios
         self.device = device = steered.embeddings.device
         self.streams = [draw.generator(RESAMPLING) for draw, _ in batch[::particles]]
         texts = len(self.streams)
@@ -79,7 +82,7 @@ class Particles:
         return rows
 
     def moved(self, log_ratio: Tensor | None) -> None:
-        if log_ratio is not None:
+        if self.ratios and log_ratio is not None:
             self.weights = self.weights + log_ratio.view_as(self.weights)
 
     def finish(self, found: Finished, words: int) -> Finished:
@@ -114,7 +117,8 @@ def particles_for(plan: Plan, batch: Batch, steered: Steered) -> Particles | Non
     if sampler.particles == 1:
         return None
     scale = SCALES[sampler.reward] if sampler.reward_scale is None else sampler.reward_scale
-    return Particles(batch, sampler.particles, steered, reward_of(plan, batch, steered), scale, sampler.resample_every)
+    reward, ratios = reward_of(plan, batch, steered), sampler.reward != "lm_score"
+    return Particles(batch, sampler.particles, steered, reward, scale, sampler.resample_every, ratios=ratios)
 
 
 def require_noise(sampler: SamplerSettings) -> None:

@@ -209,9 +209,20 @@ class Steered:
         """Minus the weighted energies ``[B]`` at word probabilities ``[B, L, V]``, of what does not hold exactly."""
         state = self._state_of_words(probabilities)
         parts = [] if self.control is None else self.control.guides
-        rewarded = [part for part in parts if not part.prepared.exact and not lacks_energy(part.prepared)]
-        energies = [part.weight * part.energy(state) for part in rewarded]
-        return -torch.stack(energies).sum(0) if energies else probabilities.new_zeros(len(probabilities))
+        rewards = [self._reward_of(part, state) for part in parts if not part.prepared.exact]
+        return sum(rewards, start=probabilities.new_zeros(len(probabilities)))
+
+    def _reward_of(self, part: Part, state: ControlState) -> Tensor:
+        """Minus the weighted energy ``[B]``; of evidence without one the logarithm of how likely it makes the words."""
+        if not lacks_energy(part.prepared):
+            return -part.weight * part.energy(state)
+        if part.prepared.evidence is not None:
+            evidence = part.weight * part.prepared.evidence
+        elif part.prepared.weighs:
+            evidence = part.evidence_given(state.word_log_probs.exp())
+        else:
+            return state.x.new_zeros(len(state.x))
+        return (state.word_log_probs + evidence).logsumexp(-1).sum(-1)
 
     def restrict(self, logits: Tensor) -> Tensor:
         """``logits [B, L, V]`` with -inf for words that cannot stand where they are."""

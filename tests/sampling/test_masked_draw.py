@@ -157,3 +157,19 @@ def test_the_network_reads_a_text_as_it_was_trained_on_it_without_padding(model,
     found = steps[0].estimate.logits[0, 1:6].log_softmax(-1)
     kept = expected[:, special:] - expected[:, special:].logsumexp(-1, keepdim=True)
     assert torch.allclose(found[:, special:], kept, atol=1e-4)
+
+
+@pytest.mark.parametrize("block", [2, 3, 4])
+def test_the_last_block_has_steps_by_its_places(model, block):
+    """A step more for it would be one less for the others, which would then write two words at once."""
+    seen = []
+    texts(model, Length(words=5), sampler={"block": block}, on_step=lambda step: seen.append(step.x.clone()))
+    open_places = [int((x[0] == model.model.mask_id).sum()) for x in seen]
+    assert open_places == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("sampler", [{"name": "ancestral"}, {"name": "remasking", "remask": 0.2}, {"block": 2}])
+def test_steps_that_follow_from_the_words_do_not_follow_from_company(model, sampler):
+    together = [sample.words for sample in texts(model, samples=12, sampler=sampler, batch_size=12)]
+    assert len({len(words) for words in together}) > 1
+    assert [sample.words for sample in texts(model, samples=12, sampler=sampler, batch_size=1)] == together

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dlmctl.control.prepared import Part, Prepared, PreparedAll
+from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.masked_draw import sampler_name
 
@@ -34,3 +35,12 @@ class Guide(Prepared):
 def test_what_guides_single_places_writes_the_surest_word_first(guides, name) -> None:
     control = PreparedAll([Part(f"part {at}", 1.0, guide) for at, guide in enumerate(guides)])
     assert sampler_name(SamplerSettings(), control, SimpleNamespace(family="masked")) == name
+
+
+def test_particles_are_weighed_by_draws_of_known_probability() -> None:
+    control, model = PreparedAll([Part("part", 1.0, Guide())]), SimpleNamespace(family="masked")
+    assert sampler_name(SamplerSettings(particles=2), control, model) == "entropy"
+    for name in ("confidence", "low_confidence"):
+        with pytest.raises(RecipeError, match="keeps the likeliest"):
+            sampler_name(SamplerSettings(particles=2, name=name), control, model)
+        assert sampler_name(SamplerSettings(name=name), control, model) == name

@@ -13,6 +13,7 @@ from dlmctl.control.prepared import Prepared
 from dlmctl.errors import RecipeError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.sampling import particles
 from tests.diffusion.tiny_masked import TEXTS, TOKENIZER, Enumerated, one_by_one, tiny_masked
 
 STRENGTH = 2.0
@@ -50,6 +51,21 @@ def wanted():
     return free / free.sum(), held / held.sum()
 
 
+class _Likes(Prepared):
+    """Evidence alone: three nats for the first word of the vocabulary at every place."""
+
+    def __init__(self, batch):
+        self.evidence = torch.zeros(len(batch), batch.length, len(batch.vocabulary))
+        self.evidence[:, 1:, TOKENIZER.vocabulary["ash"]] = 3.0
+
+
+class Likes(Alike):
+    name = "likes"
+
+    def prepare(self, batch):
+        return _Likes(batch)
+
+
 def drawn(model, control, texts=1500, *, guided=0.0, **settings):
     sampler = SamplerSettings(name="random", steps=None, temperature=1.0, precision="fp32", **settings)
     guidance = Guidance(scale=guided, until=0.0, updates=1)
@@ -76,11 +92,18 @@ def test_many_particles_draw_from_the_posterior(model, wanted, guided):
     assert distance(found, held) < 0.1
 
 
+def test_evidence_alone_is_a_reward(model):
+    words = [sum(text.count("ash") for text in drawn(model, Likes(), 300, particles=many)) for many in (1, 8)]
+    free = sum(text.count("ash") for text in drawn(model, Alike(), 300))
+    assert words[1] > 2 * free
+    assert abs(words[1] - words[0]) < 0.2 * words[0]
+
+
 @pytest.mark.parametrize("reward", ["energy", "score"])
 def test_particles_satisfy_more(model, reward):
     satisfied = [
-        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, particles=particles, reward=reward))
-        for particles in (1, 8)
+        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, particles=many, reward=reward))
+        for many in (1, 8)
     ]
     assert satisfied[1] > satisfied[0] + 20
 
@@ -108,3 +131,14 @@ def test_a_reward_of_controls_needs_one(model):
     sampler = SamplerSettings(particles=2, steps=None)
     with pytest.raises(RecipeError, match="comes from controls"):
         generate(model=model, samples=1, sampler=sampler, device="cpu")
+
+
+def test_a_scorer_chooses_among_guided_texts(model, monkeypatch):
+    """Ratios of the model's own draws to guided ones would take the guidance back."""
+    monkeypatch.setattr(particles, "load_scorer", lambda folder: (None, None))
+    monkeypatch.setattr(particles, "lm_score", lambda scorer, tokenizer, texts: [1.0] * len(texts))
+    alone, chosen = (
+        sum(text.count("ash") for text in drawn(model, Likes(), 300, particles=many, reward="lm_score"))
+        for many in (1, 8)
+    )
+    assert abs(chosen - alone) < 0.2 * alone
