@@ -51,7 +51,9 @@ def masked(tmp_path_factory, tokenizer):
     sizes = LlamaConfig(hidden=16, layers=1, heads=2, inner=24, max_length=16)
     config = MaskedConfig.model_validate({"vocab_size": len(tokenizer), "length": 16, "denoiser": sizes})
     save_pretrained(MaskedLM(config), tokenizer, folder)
-    save_counts(count_words(np.concatenate([tokenizer.encode(words) for words in SENTENCES]), tokenizer), folder)
+    save_counts(
+        count_words(np.concatenate([tokenizer.encode(words) for words in SENTENCES]), tokenizer), tokenizer, folder
+    )
     return from_pretrained(folder)
 
 

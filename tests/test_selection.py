@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from dlmctl.generation.generate import generate
 from dlmctl.generation.ranking import mean_bleu, satisfied, utilities
 from dlmctl.metrics.fluency import Fluency
 from dlmctl.recipe.settings import Quota, SamplerSettings, Until
-from dlmctl.text.word_counts import WordCounts, save_counts
+from dlmctl.text.word_counts import FILE
 
 QUICK = SamplerSettings(steps=4)
 GOOD, BAD = Check(1.0, True, ""), Check(0.4, False, "")
@@ -110,12 +111,12 @@ def test_a_rare_word_that_comes_again_counts_against_a_text(model_folder, tmp_pa
     """Common words may, and so may all where nobody has counted."""
     texts = [text.split() for text in ("the cat saw the dog .", "a cat saw another cat .", "Cat after cat .")]
     nats = [Fluency(2.5, "saw", 5.0), Fluency(2.0, "saw", 5.0), Fluency(2.0, "saw", 5.0)]
-    counts = WordCounts(1_000_000, {"the": 50_000, "a": 20_000, "cat": 90, "saw": 800, "dog": 150, ".": 60_000})
+    counts = {"the": 50_000, "a": 20_000, "cat": 90, "saw": 800, "dog": 150, ".": 60_000}
     values = {}
     for counted in (False, True):
         folder = shutil.copytree(model_folder, tmp_path / str(counted))
         if counted:
-            save_counts(counts, folder)
+            (folder / FILE).write_text(json.dumps({"format": 1, "tokens": 1_000_000, "counts": counts}))
         values[counted] = utilities(["fluency"], from_pretrained(folder), texts, [{}] * 3, fluency=nats)
     assert values[False][0] < values[False][1] == values[False][2]
     assert values[True][0] > values[True][1] == values[True][2]

@@ -1,4 +1,7 @@
-"""How often words occur in a model's training text: ``frequencies.json`` in the model's folder."""
+"""How often words occur in a model's training text: ``frequencies.json`` in the model's folder.
+
+It holds a number for each entry of ``vocab.json`` beside it, in their order. Format 1 had the words again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import SPECIALS, WordTokenizer
 
 FILE = "frequencies.json"
-FORMAT = 1
+FORMAT, NAMED = 2, 1
 AGAIN = "Count the training text again, or leave the file out."
 MILLION = 1_000_000
 
@@ -55,15 +58,11 @@ def count_words(ids: NDArray[np.integer[Any]], vocabulary: WordTokenizer) -> Wor
     return WordCounts(sum(found) - sum(found[index] for index in frame), {word: n for word, n in counts.items() if n})
 
 
-def save_counts(counts: WordCounts, folder: Path) -> None:
-    """Write ``frequencies.json``, words by falling count."""
-    order = sorted(counts.counts, key=lambda word: (-counts.counts[word], word))
-    value = {
-        "format": FORMAT,
-        "tokens": counts.tokens,
-        "counts": {word: counts.counts[word] for word in order},
-    }
-    (folder / FILE).write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+def save_counts(counts: WordCounts, vocabulary: WordTokenizer, folder: Path) -> None:
+    """Write ``frequencies.json`` beside the ``vocab.json`` of ``vocabulary``."""
+    found = [counts.counts.get(word, 0) for word in _in_order(vocabulary.vocabulary)]
+    value = {"format": FORMAT, "tokens": counts.tokens, "counts": found}
+    (folder / FILE).write_text(json.dumps(value, separators=(",", ":")) + "\n", "utf-8")
 
 
 def load_counts(folder: Path) -> WordCounts | None:
@@ -76,12 +75,22 @@ def load_counts(folder: Path) -> WordCounts | None:
     if not path.exists():
         return None
     value = read_object(path, remedy=AGAIN)
-    if value.get("format") != FORMAT:
+    if value.get("format") not in (NAMED, FORMAT):
         raise ModelError(f"format {value.get('format')!r} is not the known {FORMAT}.", where=str(path), remedy=AGAIN)
     tokens, counts = value.get("tokens"), value.get("counts")
+    if value["format"] == FORMAT:
+        words = _in_order(read_object(folder / "vocab.json"))
+        if not isinstance(counts, list) or len(counts) != len(words):
+            what = f"is damaged: it must have {len(words)} counts, one for each word."
+            raise ModelError(what, where=str(path), remedy=AGAIN)
+        counts = dict(zip(words, counts, strict=True))
     if not (_is_count(tokens) and isinstance(counts, dict) and all(map(_is_count, counts.values()))):
         raise ModelError("is damaged: counts are whole numbers from 0.", where=str(path), remedy=AGAIN)
-    return WordCounts(value["tokens"], value["counts"])
+    return WordCounts(value["tokens"], {word: count for word, count in counts.items() if count})
+
+
+def _in_order(vocabulary: Mapping[str, int]) -> list[str]:
+    return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def _is_count(value: Any) -> bool:

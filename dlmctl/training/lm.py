@@ -257,5 +257,5 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
     if PartialState().is_main_process:
         task.save(model, out / "model")
         if isinstance(task.tokenizer, WordTokenizer):
-            save_counts(count_words(task.train.ids, task.tokenizer), out / "model")
+            save_counts(count_words(task.train.ids, task.tokenizer), task.tokenizer, out / "model")
     return out / "model"

@@ -52,6 +52,7 @@ def tagged(pretrained, tmp_path):
     save_table(table, folder / "controls" / "pos" / "tags.safetensors")
     save_counts(
         WordCounts(sum(map(len, SENTENCES)), Counter(word for words in SENTENCES for word in words if word in CONTENT)),
+        vocabulary,
         folder,
     )
     return from_pretrained(folder)
@@ -196,8 +197,23 @@ def test_frequency_is_that_of_the_training_text(tagged, pretrained):
         generate(Lexicon(frequency=[1, None]), model=pretrained, samples=1)
 
 
+def test_counts_with_the_words_named_are_read_as_before(tagged):
+    counts = load_counts(tagged.folder)
+    named = {"format": 1, "tokens": counts.tokens, "counts": dict(counts.counts)}
+    (tagged.folder / FILE).write_text(json.dumps(named))
+    assert load_counts(tagged.folder) == counts
+
+
 def test_counts_that_are_damaged_are_one_message(tagged):
-    for value in ({"format": 9}, {"format": 1, "tokens": 3, "counts": {"a": -1}}, {"format": 1, "tokens": True}):
+    length = len(tagged.tokenizer)
+    for value in (
+        {"format": 9},
+        {"format": 1, "tokens": 3, "counts": {"a": -1}},
+        {"format": 1, "tokens": True},
+        {"format": 2, "tokens": 3, "counts": [1]},
+        {"format": 2, "tokens": 3, "counts": {"a": 1}},
+        {"format": 2, "tokens": 3, "counts": [0] * (length - 1) + [-1]},
+    ):
         (tagged.folder / FILE).write_text(json.dumps(value))
         with pytest.raises(ModelError, match=FILE):
             generate(Lexicon(letters=3), model=tagged, samples=1)
