@@ -74,6 +74,7 @@ class Pretrained:
         raise ModelError("is a model with latents, and this needs a masked one.", where=str(self.folder))
 
 
+@torch.inference_mode(mode=False)  # weights made in that mode could never guide
 def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> Pretrained:
     """Load a model by folder, bundled name or hub name; see ``resolve``.
 

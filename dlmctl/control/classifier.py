@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from dlmctl.checkpoint.control_weights import check_control_weights, control_folders, find_control_folder
@@ -74,7 +75,8 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
     loaded = _LOADED.setdefault(batch.model, {})
     if (control, name) not in loaded:
         labels = load_labels(labels_of(control), control, batch, name)
-        classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then read
+            classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
         folder = _trained_folder(control, batch, name)
         load_into(classifier, folder)
         check_control_weights(folder, batch.model)

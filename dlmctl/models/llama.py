@@ -8,6 +8,7 @@ reads the other's files; inside, the query, key and value matrices are one, and 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -60,6 +61,31 @@ class FusedLinear(nn.Linear):
         self.parts = parts
 
 
+@dataclass(eq=False)
+class _Split:
+    """Takes a fused matrix apart where it is saved. A class, as functions made on the spot cannot be pickled."""
+
+    name: str
+    parts: dict[str, int]
+
+    def __call__(self, _: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
+        pieces = torch.split(state.pop(f"{prefix}{self.name}.weight"), list(self.parts.values()))
+        state.update({f"{prefix}{part}.weight": piece for part, piece in zip(self.parts, pieces, strict=True)})
+
+
+@dataclass(eq=False)
+class _Joined:
+    """Puts a fused matrix together where its parts are loaded."""
+
+    name: str
+    parts: dict[str, int]
+
+    def __call__(self, _: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
+        names = [f"{prefix}{part}.weight" for part in self.parts]
+        if all(part in state for part in names):
+            state[f"{prefix}{self.name}.weight"] = torch.cat([state.pop(part) for part in names])
+
+
 def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> FusedLinear:
     """Several linear layers over one input as one matrix, layer ``name`` of ``holder``; saved under their own names.
 
@@ -67,17 +93,8 @@ def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> Fu
         width: of the input; parts: the output width of each layer, by the name that its weight is saved under.
     """
 
-    def split(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
-        pieces = torch.split(state.pop(f"{prefix}{name}.weight"), list(parts.values()))
-        state.update({f"{prefix}{part}.weight": piece for part, piece in zip(parts, pieces, strict=True)})
-
-    def join(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
-        names = [f"{prefix}{part}.weight" for part in parts]
-        if all(part in state for part in names):
-            state[f"{prefix}{name}.weight"] = torch.cat([state.pop(part) for part in names])
-
-    holder.register_state_dict_post_hook(split)
-    holder.register_load_state_dict_pre_hook(join)
+    holder.register_state_dict_post_hook(_Split(name, parts))
+    holder.register_load_state_dict_pre_hook(_Joined(name, parts))
     return FusedLinear(width, tuple(parts.values()))
 
 

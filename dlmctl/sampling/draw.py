@@ -25,6 +25,7 @@ from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, batches_of
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
+from dlmctl.sampling.environment import own_modes
 from dlmctl.sampling.graphs import recordable
 from dlmctl.sampling.latent_draw import draw_latent, latent_sampler
 from dlmctl.sampling.masked_draw import draw_masked, sampler_name, steps_by_words
@@ -106,7 +107,8 @@ def draw_batches(
         for some in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, some)
     # All of them before the first step, so that whatever cannot be done is said at once.
-    ready = list(_ready(plan, draws, lengths))
+    with own_modes():
+        ready = list(_ready(plan, draws, lengths))
     for number, (own, batch, control) in enumerate(ready):
 
         def watch(step: Step, number: int = number) -> Tensor | None:
@@ -114,7 +116,9 @@ def draw_batches(
                 progress(number * step.steps + step.number + 1, len(ready) * step.steps)
             return on_step(step.kept()) if on_step is not None else None
 
-        yield list(_draw_batch(own, batch, control, watch))
+        with own_modes():
+            texts = list(_draw_batch(own, batch, control, watch))
+        yield texts
 
 
 Ready = tuple[Plan, Batch, PreparedAll | None]

@@ -47,3 +47,14 @@ def one_thread(wanted: bool = True) -> Iterator[None]:
     finally:
         if wanted:
             torch.set_num_threads(threads)
+
+
+@contextmanager
+def own_modes() -> Iterator[None]:
+    """Gradients and precisions are those of the sampler meanwhile, whatever a caller has around it."""
+    with (
+        torch.inference_mode(mode=False),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
