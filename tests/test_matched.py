@@ -86,7 +86,7 @@ def test_an_item_that_fails_is_drawn_again_and_else_reported(masked):
     sets = sets_of(masked, text, "samples=2", "until={max_rounds: 3}")
     assert sets.success == 0.0
     assert all(item.why == "two conditions have the same words" for item in sets.items)
-    assert all(item.rounds == 1 for item in sets.items)  # of equally bad tries the first is kept
+    assert all(item.rounds == 3 for item in sets.items)  # drawn, whichever try is kept
     wide = text.replace("words: [bread]", "words: [bread, warm]")
     assert max(item.rounds for item in sets_of(masked, wide, "until={max_rounds: 30}").items) > 1
     assert sets_of(masked, wide, "until={max_rounds: 30}").success == 1.0
@@ -179,6 +179,18 @@ def test_python_and_the_command_line_draw_the_same_items(masked, tmp_path):
     same = ["--set", "conditions={a: [], b: []}", "--set", "exchange={place: 99}", "--set", "until.max_rounds=1"]
     codes = [CliRunner().invoke(app, [*asked, *more]).exit_code for more in (["--strict"], same, [*same, "--strict"])]
     assert codes == [0, 0, 1]
+
+
+def test_a_table_that_is_there_is_kept_unless_told_otherwise(masked, tmp_path):
+    (tmp_path / "mine.yaml").write_text(RECIPE.format(model=masked.folder))
+    out = tmp_path / "items.csv"
+    out.write_text("mine")
+    asked = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q", "--out", str(out)]
+    refused = CliRunner().invoke(app, asked)
+    assert (refused.exit_code, out.read_text()) == (2, "mine")
+    assert "is there already. Name another file, or give --force." in " ".join(refused.stderr.split())
+    assert CliRunner().invoke(app, [*asked, "--force"]).exit_code == 0
+    assert out.read_text().startswith("item,")
 
 
 def test_numbers_of_a_table_keep_their_figures():

@@ -156,7 +156,9 @@ def run_matched(
             item = _unless_there(drawn, owners)
             if item.index not in best or _goodness(item) > _goodness(best[item.index]):
                 best[item.index] = item
-    items = [best[index] for index in range(recipe.samples)]
+    # An item that failed took all rounds, whichever of them its best try is from.
+    found = [best[index] for index in range(recipe.samples)]
+    items = [item if item.passed else replace(item, rounds=run.until.max_rounds) for item in found]
     return MatchedSets(items, tuple(recipe.conditions), time.perf_counter() - started)
 
 
