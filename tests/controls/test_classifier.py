@@ -62,8 +62,9 @@ def test_classifiers_coexist_under_names(trained):
     assert float(first.energy(state_of(trained, x))) != float(second.energy(state_of(trained, x)))
     with pytest.raises(RecipeError, match="Did you mean 'positive'"):
         Classifier(label="positve").attach(trained)
-    with pytest.raises(ModelError, match="There are weights named kind"):
+    with pytest.raises(ModelError, match="There are weights named kind") as caught:
         Classifier(label="positive", name="kin").attach(trained)
+    assert caught.value.setting == "name"
 
 
 def test_lengths_are_those_of_texts_with_the_label_that_the_model_writes():

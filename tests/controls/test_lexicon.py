@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from controls import Length, Lexicon, Pos
 from controls.function_words import is_function_word
@@ -16,8 +17,7 @@ from dlmctl.control.state import ControlState
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
-from dlmctl.recipe.cells import read_params
-from dlmctl.recipe.placeholders import filled
+from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
 from tests.conftest import SENTENCES, batch_of
@@ -107,7 +107,7 @@ def test_commas_mean_the_same_in_all_of_a_column(tmp_path, cells, numbers):
 
 def test_bounds_from_the_cells_of_a_spreadsheet_are_numbers_or_names():
     def bounds(value, **row):
-        found = read_params(LexiconParams, filled({"table": "norms.csv", **value}, row))
+        found = read_params(LexiconParams, fill_params(LexiconParams, {"table": "norms.csv", **value}, row))
         assert isinstance(found, LexiconParams)
         return found.bounds
 
@@ -120,6 +120,31 @@ def test_bounds_from_the_cells_of_a_spreadsheet_are_numbers_or_names():
         bounds({"Conc": "{span}"}, span="2.5; 5") == bounds({"Conc": "{span}"}, span="[2.5, 5]") == {"Conc": (2.5, 5.0)}
     )
     assert bounds({"level": "{level}"}, level="A1; B2") == {"level": frozenset(["a1", "b2"])}
+    assert bounds({"letters": ["{lo}", "{hi}"], "level": ["{a}", "{b}"]}, hi="5", a="A1") == {
+        "letters": (None, 5.0),
+        "level": frozenset(["a1"]),
+    }
+    assert bounds({"letters": ["{lo}", "{hi}"], "level": "A1"}) == {"level": frozenset(["a1"])}
+
+
+def test_a_row_loses_a_lexicon_only_where_all_that_it_asks_is_empty():
+    written = {"where": {"place": "{at}"}, "letters": "{l}", "frequency": ["{lo}", "{hi}"]}
+
+    def read(**row):
+        return read_params(LexiconParams, fill_params(LexiconParams, written, row))
+
+    assert read() is read(at="2") is None
+    assert read(at="2", lo="10").bounds == {"frequency": (10.0, None)}
+    for row in ({"l": "4-6", "lo": "10"}, {"l": "99;2"}):
+        with pytest.raises(ValidationError, match="bounds"):
+            read(at="2", **row)
+
+
+def test_semicolons_between_cells_make_commas_decimal(tmp_path):
+    cells = {"a": "4,125", "b": "1,610", "c": "1,204,500", "d": "7"}
+    (tmp_path / "norms.csv").write_text("word;conc\n" + "".join(f"{word};{cell}\n" for word, cell in cells.items()))
+    table = read_table(str(tmp_path / "norms.csv"), "word", ["conc"], [])
+    assert [row["conc"] for row in table.rows.values()] == [4.125, 1.61, 1204500, 7]
 
 
 def test_places_from_both_ends_hold_words_that_fit(pretrained):
