@@ -16,7 +16,7 @@ from dlmctl.annotators.places import found_in
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All, Control
 from dlmctl.control.kept import Kept, KeptParams
-from dlmctl.control.properties import Exchanged, faults_of, properties_of
+from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged, properties_of
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, load_model
 from dlmctl.generation.generate import draw_recipe
@@ -191,6 +191,8 @@ class _Run:
         kept = {index: KeptParams.around(texts[index][self.first(index)].words, places[index]) for index in indices}
         for name, control in self.controls.items():
             others = [index for index in indices if self.first(index) != name and places[index]]
+            # What tags they are to have is known, and not left to what a word mostly is.
+            hold_exchanged(control, {index: places[index] for index in others}, self.recipe.exchange.tags)
             # Other noise than the text's own, or the same word would come again.
             for index, filled in self._fill(others, kept, control, (seed + 1) % (MOST_NUMBER + 1)).items():
                 if isinstance(filled, Sample):

@@ -13,6 +13,7 @@ from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.evidence.table import fingerprint, save_table
 from dlmctl.control.evidence.tags import count_tags
+from dlmctl.control.properties import hold_exchanged
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
@@ -178,6 +179,21 @@ def test_words_of_a_tag_fit_and_those_of_others_are_free(tagged):
     assert free & NOUNS  # of either kind, one of the two controls has something to forbid
     assert not held_long & short
     assert not held_short & long
+
+
+def test_places_exchanged_are_held_to_the_list_whatever_tag_a_word_mostly_has(tagged):
+    control = Lexicon.each([{"where": {"tag": "NOUN"}, "words": ["bread"]}])
+    batch = batch_of(tagged, 1, Layout(8, 6))
+    control.attach(tagged)
+
+    def left(place):
+        allowed = control.ready(batch).restrict(torch.zeros(1, 8, len(tagged.tokenizer)))[0, place + 1] == 0
+        return {tagged.tokenizer.token(at) for at in allowed.nonzero()[:, 0].tolist()}
+
+    for tags, held in ((["NOUN"], True), (["NOUN", "VERB"], False), ([], False)):
+        hold_exchanged(control & Length(6), {0: [3]}, frozenset(tags))
+        assert (left(3) == {"bread"}) is held
+        assert {"bread", "sells"} <= left(2)
 
 
 def test_the_check_asks_the_tagger_and_names_places():
