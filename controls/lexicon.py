@@ -188,7 +188,8 @@ class Lexicon(Control[LexiconParams]):
         faults = {at: fault for at in judged if (fault := self._words_of(params).fault(words[at])) is not None}
         marks = tuple(Mark(at, at, self._told(params, words[at]), at not in faults) for at in judged)
         if not faults:
-            return Check(1.0, True, f"{len(judged)} words, and all fit" if judged else "no word to judge", marks=marks)
+            several = "1 word, and it fits" if len(judged) == 1 else f"{len(judged)} words, and all fit"
+            return Check(1.0, True, several if judged else "no word to judge", marks=marks)
         said = [f"{words[at]!r} {fault}" for at, fault in list(faults.items())[:NAMED]]
         return Check(1 - len(faults) / len(judged), False, ", ".join(said), tuple(faults), marks)
 

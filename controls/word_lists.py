@@ -42,8 +42,9 @@ class _Stamp(NamedTuple):
     size: int
 
 
-def read_list(path: str) -> frozenset[str]:
-    """The words of a file with one on each line, in lower case; blank lines and those that begin with # are left out.
+def read_list(path: str) -> Mapping[str, str]:
+    """The words of a file with one on each line, by what they are in lower case; blank lines and those that begin with
+    # are left out.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, is too large, or has no words.
@@ -78,15 +79,15 @@ def _stamp(name: str) -> _Stamp:
 
 
 @lru_cache(maxsize=8)
-def _list(stamp: _Stamp) -> frozenset[str]:
-    words: set[str] = set()
+def _list(stamp: _Stamp) -> Mapping[str, str]:
+    words: dict[str, str] = {}
     for line in filled_lines(stamp.path):
         if not line.text.startswith("#"):
-            words.add(line.text.casefold())
+            words.setdefault(line.text.casefold(), line.text)
             _bounded(len(words), stamp.path)
     if not words:
         raise DataError("has no words.", where=str(stamp.path), remedy="Write one word on each line.")
-    return frozenset(words)
+    return words
 
 
 @lru_cache(maxsize=8)

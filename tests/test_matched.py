@@ -71,6 +71,9 @@ def test_only_the_word_exchanged_differs_and_each_condition_holds(masked):
         assert len(long[2]) >= 6
         assert item.properties["long"][0]["letters"] == len(long[2])
         assert item.properties["long"][0]["frequency"] > 0
+    for bound in ("", ", frequency: [1, null]"):  # which is computed alike
+        items = sets_of(masked, RECIPE.replace("letters: [6, null]", f"letters: [6, null]{bound}")).items
+        assert items[0].properties["long"][0]["frequency"] == sets.items[0].properties["long"][0]["frequency"]
     assert [item.drawn for item in sets.items] == ["short", "long"] * 3
     assert len({tuple(item.texts["short"].words) for item in sets.items}) > 1
 

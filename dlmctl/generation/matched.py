@@ -257,10 +257,13 @@ class _Run:
 
     def _properties(self, index: int, word: str) -> dict[str, float | str | None]:
         found: dict[str, float | str | None] = {"letters": letters(word)}
-        if self.counts is not None:
-            found["frequency"] = round(self.counts.per_million(word), 2)
+        counted = None if self.counts is None else self.counts.per_million(word)
+        if counted is not None:
+            found["frequency"] = counted
         for control in self.controls.values():
             found |= properties_of(control, index, word)
+        if counted is not None and found["frequency"] == counted:  # and not that of a user's table
+            found["frequency"] = round(counted, 2)
         return found
 
 

@@ -241,6 +241,8 @@ def test_a_label_passes_where_it_is_likely_enough(chances, least, passed):
     assert found.passed is passed
     if least == 0.7:
         assert "at least 0.7, it is 0.60" in found.why
+    near = verdict_of("glad", ["glad", "sad"], (0.94962, 0.05038), "a judge", 0.95)
+    assert near.why.endswith("at least 0.95, it is 0.9496")
 
 
 @pytest.fixture(scope="module")
