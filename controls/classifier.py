@@ -13,6 +13,7 @@ from dlmctl.control.attached import attached
 from dlmctl.control.classifier import load_labels
 from dlmctl.control.grouped import grouped
 from dlmctl.control.text_labels import find_label
+from dlmctl.errors import named_by
 from dlmctl.text.fields import Value
 from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
@@ -82,7 +83,9 @@ class Classifier(Control[ClassifierParams]):
             if params.model is None:
                 self._labels(params).number(params.label)
             if (source := params.model or params.huggingface) is not None:
-                find_label(params.label, load_outside(source, model.tokenizer).labels)
+                with named_by("huggingface" if params.model is None else "model"):
+                    network = load_outside(source, model.tokenizer)
+                find_label(params.label, network.labels)
 
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
         model = attached(self.model, self.name)

@@ -44,7 +44,12 @@ def verdict_of(
         return Check(chance, chance == best, told)
     else:
         passed, bound = chance > SURE, f"over {SURE}"
-    return Check(chance, passed, told if passed else f"{told}; the label asked for must be {bound}, it is {chance:.2f}")
+    if passed:
+        return Check(chance, True, told)
+    # With as many figures as tell it from the bound.
+    shown = (f"{chance:.{figures}f}" for figures in range(2, 9))
+    short = next((one for one in shown if float(one) < (SURE if least is None else least)), f"{chance:g}")
+    return Check(chance, False, f"{told}; the label asked for must be {bound}, it is {short}")
 
 
 @dataclass(frozen=True)

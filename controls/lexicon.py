@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -105,6 +105,8 @@ class Lexicon(Control[LexiconParams]):
         super().__init__(*first, **params)
         self.counts: WordCounts | None = None
         self._made: dict[str, Words] = {}
+        # Of samples of matched sets: the places of words that are asked about whatever tag they get there.
+        self._exchanged: dict[int, Sequence[int]] = {}
 
     def word_range(self, params: LexiconParams) -> tuple[int, int]:
         """Any number, but a settled one, and one that the places have room in."""
@@ -126,8 +128,20 @@ class Lexicon(Control[LexiconParams]):
                 made[key] = self._allowed(params, names, batch) | (
                     passing if params.lets_function_words_pass else ~spoken
                 )
-        rows = [made[params.model_dump_json()] for params in batch.params]
-        return Allowed(torch.from_numpy(_banned(rows, batch)).to(batch.device))
+        banned = _banned([made[params.model_dump_json()] for params in batch.params], batch)
+        exchanged = {row: at for row, draw in enumerate(batch.draws) if (at := self._exchanged.get(draw.sample))}
+        if exchanged:
+            banned = np.repeat(banned, batch.length // banned.shape[1], 1)
+        for row, places in exchanged.items():
+            params = batch.params[row]
+            fits = self._fits(params, names) | (passing & bool(params.function_words))
+            banned[row, [place + 1 for place in places]] |= ~fits
+        return Allowed(torch.from_numpy(banned).to(batch.device))
+
+    def _fits(self, params: LexiconParams, names: Sequence[str | None]) -> Bools:
+        """Which words ``[V]`` are as they should be, whatever their tag."""
+        words = self._words_of(params)
+        return np.array([name is not None and words.fault(name) is None for name in names])
 
     def _allowed(self, params: LexiconParams, names: Sequence[str | None], batch: BatchContext[LexiconParams]) -> Bools:
         """Which words ``[V]`` may stand where the control asks for something, function words aside.
@@ -138,7 +152,7 @@ class Lexicon(Control[LexiconParams]):
         words = self._words_of(params)
         if (unmet := words.unmet([name for name in names if name is not None], batch.vocabulary.split)) is not None:
             _tell_once(unmet)
-        fits = np.array([name is not None and words.fault(name) is None for name in names])
+        fits = self._fits(params, names)
         if params.where is None or params.where.tag is None:
             if not fits.any():
                 raise words.too_few([name for name in names if name is not None])
@@ -174,7 +188,8 @@ class Lexicon(Control[LexiconParams]):
         faults = {at: fault for at in judged if (fault := self._words_of(params).fault(words[at])) is not None}
         marks = tuple(Mark(at, at, self._told(params, words[at]), at not in faults) for at in judged)
         if not faults:
-            return Check(1.0, True, f"{len(judged)} words, and all fit" if judged else "no word to judge", marks=marks)
+            several = "1 word, and it fits" if len(judged) == 1 else f"{len(judged)} words, and all fit"
+            return Check(1.0, True, several if judged else "no word to judge", marks=marks)
         said = [f"{words[at]!r} {fault}" for at, fault in list(faults.items())[:NAMED]]
         return Check(1 - len(faults) / len(judged), False, ", ".join(said), tuple(faults), marks)
 
@@ -186,6 +201,12 @@ class Lexicon(Control[LexiconParams]):
     def properties_of(self, params: LexiconParams, word: str) -> dict[str, Value]:
         """The properties of a word that the bounds are about, None where one is not known."""
         return self._words_of(params).properties(word)
+
+    def hold_exchanged(self, places: Mapping[int, Sequence[int]], tags: frozenset[str]) -> None:
+        """Hold the places of some samples to words that fit, where all of ``tags`` are asked about."""
+        for sample, at in places.items():
+            where = self.dealt(sample).where
+            self._exchanged[sample] = at if where is not None and tags and tags <= where.tags else ()
 
     def fault_of(self, params: LexiconParams, exchanged: Exchanged) -> str | None:
         """Why a word that was exchanged does not fit; asked of a tag, it must, whatever the tagger makes of it there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pydantic import Field, field_validator
@@ -12,6 +13,9 @@ from dlmctl.control.automata.syntax import CLASSES, Node, match
 from dlmctl.text.spelling import split_words
 
 from .phrases import TreeControl
+
+# As other regular expressions have them at the ends; alone they are words.
+_ANCHORS = re.compile(r"^\^[^\s|)*+?{]|[.!?>)*+]\$$")
 
 
 class PatternParams(ControlParams):
@@ -27,6 +31,8 @@ class PatternParams(ControlParams):
     @field_validator("match")
     @classmethod
     def _parses(cls, match: str) -> str:
+        if _ANCHORS.search(match):
+            raise ValueError("the whole text is to match as it is, so leave out ^ and $")
         parse(match, split_words)
         return match
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from dlmctl.errors import nearest
 from .phrases import WordControl
 
 ANY = "*"
+# A tag with its alternatives, as it stands in a recipe or among others in a cell of a table.
+_TAG = re.compile(r'[^\s,;"\[\]]+')
 
 
 class PosParams(ControlParams):
@@ -39,11 +42,11 @@ class PosParams(ControlParams):
     @field_validator("tags", mode="before")
     @classmethod
     def _separated(cls, tags: Any) -> Any:
-        """Tags in one text, with spaces between them, as the tags."""
+        """Tags in one text, with spaces, commas or semicolons between them or as a list in JSON, as the tags."""
         listed = [tags] if isinstance(tags, str) else tags
         if not isinstance(listed, list) or not all(isinstance(tag, str) for tag in listed):
             return tags
-        return [part for tag in listed for part in tag.split() or [tag]]
+        return [part for tag in listed for part in _TAG.findall(tag) or [tag]]
 
     @field_validator("tags")
     @classmethod

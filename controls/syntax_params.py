@@ -9,7 +9,7 @@ from functools import lru_cache
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
 
 from dlmctl import ControlParams
-from dlmctl.annotators.trees import Span, labelled_spans, read_tree
+from dlmctl.annotators.trees import TAGS, Span, labelled_spans, read_tree
 from dlmctl.errors import RecipeError, nearest
 
 # More than any model holds, and than any sentence needs.
@@ -113,6 +113,22 @@ def require_labels(labels: Iterable[str], known: Collection[str]) -> None:
         if label not in known:
             what = f"the label {label!r} is not among those of this model's constituents."
             raise RecipeError(what, remedy=nearest(label, sorted(known)))
+
+
+def require_tags(trees: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a tag of a leaf that neither the judge nor any treebank of English has.
+
+    Args:
+        trees: bracketed; known: the tags of the judge.
+
+    Raises:
+        RecipeError: there is one; the message names the nearest one that is known.
+    """
+    wanted = {*known, *TAGS}
+    for tag in (leaf.label for tree in trees for leaf in read_tree(tree).leaves()):
+        if tag not in wanted:
+            what = f"the tag {tag!r} of a leaf is not among those that the judge of trees knows."
+            raise RecipeError(what, remedy=nearest(tag, sorted(wanted)))
 
 
 @lru_cache(maxsize=4096)

@@ -29,7 +29,7 @@ from dlmctl import (
 )
 from dlmctl.annotators.brackets import compare_spans
 from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, require_judges, sentence_of, tags_of, trees_of
-from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser
+from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser, parser_tags
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted, evidence_file
 from dlmctl.control.evidence.spans import Leaf, leaf_classes
@@ -45,7 +45,7 @@ from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 from .phrases import WordControl
 from .syntax_evidence import LEAVES_FILE, SHAPES_FILE, by_evidence, count_syntax, features_of
-from .syntax_params import SpanParams, SyntaxTreeParams, require_labels
+from .syntax_params import SpanParams, SyntaxTreeParams, require_labels, require_tags
 from .syntax_shapes import Shapes, shapes_beside
 
 # Rarer labels of the training parses are parsing accidents that nobody asks for.
@@ -235,6 +235,9 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
         require_judges((one.judge for one in self.sets), constituency_parser)
+        for judge in dict.fromkeys(one.judge for one in self.sets if one.tree is not None):
+            if (known := parser_tags(judge)) is not None:
+                require_tags((one.tree for one in self.sets if one.tree is not None and one.judge == judge), known)
         self.shapes = shapes_beside(evidence_file(model, self.name, SHAPES_FILE))
         self.only_trees = all(one.tree is not None for one in self.sets)
 

@@ -67,12 +67,12 @@ class Words:
     """What is asked of words.
 
     Args:
-        listed: words in lower case, None for any; origin: what they are called in messages.
+        listed: words as written by what they are in lower case, None for any; origin: what they are called in messages.
         table: properties of words; bounds: of each property.
         counts: of the model's training text, for ``frequency``.
     """
 
-    listed: frozenset[str] | None
+    listed: Mapping[str, str] | None
     origin: str
     table: WordTable | None
     bounds: Mapping[str, Bound]
@@ -102,8 +102,10 @@ class Words:
             known: the words that the model knows; split: raw text to words as it does.
         """
         folded = {word.casefold() for word in known}
-        missing = sorted((self.listed or frozenset()) - folded)
-        if self.listed is None or not missing:
+        if self.listed is None:
+            return None
+        missing = [self.listed[word] for word in sorted(self.listed.keys() - folded)]
+        if not missing:
             return None
         several = [word for word in missing if len(split(word)) > 1]
         parts = [
@@ -168,7 +170,9 @@ def fitting(
     Raises:
         UserError: a file cannot be read or lacks a column, or the model has no counts for ``frequency``.
     """
-    listed = frozenset(word.strip().casefold() for word in words) if words is not None else None
+    listed: Mapping[str, str] | None = None
+    if words is not None:
+        listed = {word.strip().casefold(): word.strip() for word in words}
     origin = "the list"
     if file is not None:
         listed, origin = read_list(file), file

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlmctl.datasets.lines import filled_lines
-from dlmctl.datasets.tables import Row, table_rows
+from dlmctl.datasets.tables import Row, separator_of, table_rows
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.text.files import require_file
 
@@ -42,8 +42,9 @@ class _Stamp(NamedTuple):
     size: int
 
 
-def read_list(path: str) -> frozenset[str]:
-    """The words of a file with one on each line, in lower case; blank lines and those that begin with # are left out.
+def read_list(path: str) -> Mapping[str, str]:
+    """The words of a file with one on each line, by what they are in lower case; blank lines and those that begin with
+    # are left out.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, is too large, or has no words.
@@ -54,8 +55,9 @@ def read_list(path: str) -> frozenset[str]:
 def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str]) -> WordTable:
     """A CSV or TSV file with a header and one row a word; of several rows for a word the first counts.
 
-    Numbers may have decimal points or commas. Commas are decimal in the whole column where one of its cells can be read
-    in no other way, as 3,5 and 0,125; else they stand between thousands, as in 4,125.
+    Numbers may have decimal points or commas. Commas are decimal where semicolons separate the cells, and in the whole
+    column where one of its cells can be read in no other way, as 3,5 and 0,125; else they stand between thousands, as
+    in 4,125.
 
     Args:
         word: the column with the word.
@@ -77,15 +79,15 @@ def _stamp(name: str) -> _Stamp:
 
 
 @lru_cache(maxsize=8)
-def _list(stamp: _Stamp) -> frozenset[str]:
-    words: set[str] = set()
+def _list(stamp: _Stamp) -> Mapping[str, str]:
+    words: dict[str, str] = {}
     for line in filled_lines(stamp.path):
         if not line.text.startswith("#"):
-            words.add(line.text.casefold())
+            words.setdefault(line.text.casefold(), line.text)
             _bounded(len(words), stamp.path)
     if not words:
         raise DataError("has no words.", where=str(stamp.path), remedy="Write one word on each line.")
-    return frozenset(words)
+    return words
 
 
 @lru_cache(maxsize=8)
@@ -94,6 +96,7 @@ def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str,
     cells: dict[str, dict[str, str]] = {name: {} for name in numbers}
     lines: dict[str, int] = {}
     columns: tuple[str, ...] = ()
+    semicolons = separator_of(stamp.path) == ";"
     for number, row in table_rows(stamp.path, []):
         if not columns and row:
             columns = tuple(name for name in row if name is not None)
@@ -108,7 +111,7 @@ def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str,
     if not rows:
         raise DataError("has no rows with a word.", where=str(stamp.path), remedy="It needs a header and a row a word.")
     for name, column in cells.items():
-        decimal = any(_has_decimal_comma(cell) for cell in column.values())
+        decimal = semicolons or any(_has_decimal_comma(cell) for cell in column.values())
         for written, cell in column.items():
             rows[written][name] = _number(cell, decimal, name, f"{stamp.path}:{lines[written]}")
     return WordTable(stamp.path.name, columns, rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +61,31 @@ class RecipeError(UserError):
 
 class ModelError(UserError):
     """A model folder that is missing, damaged or of the wrong kind."""
+
+
+class NamedError(ModelError):
+    """What a parameter of a control names, such as its judge, cannot be had; another name may do.
+
+    Args:
+        setting: the parameter, such as ``judge``.
+    """
+
+    def __init__(self, setting: str, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.setting = setting
+
+
+@contextmanager
+def named_by(setting: str) -> Iterator[None]:
+    """Turn each ModelError inside into the fault of the parameter that names what is loaded there.
+
+    Raises:
+        NamedError: see there.
+    """
+    try:
+        yield
+    except ModelError as error:
+        raise NamedError(setting, error.what, where=error.where, remedy=error.remedy) from error
 
 
 class DataError(UserError):

@@ -73,6 +73,9 @@ def test_only_the_word_exchanged_differs_and_each_condition_holds(masked):
         assert len(long[2]) >= 6
         assert item.properties["long"][0]["letters"] == len(long[2])
         assert item.properties["long"][0]["frequency"] > 0
+    for bound in ("", ", frequency: [1, null]"):  # which is computed alike
+        items = sets_of(masked, RECIPE.replace("letters: [6, null]", f"letters: [6, null]{bound}")).items
+        assert items[0].properties["long"][0]["frequency"] == sets.items[0].properties["long"][0]["frequency"]
     assert [item.drawn for item in sets.items] == ["short", "long"] * 3
     assert len({tuple(item.texts["short"].words) for item in sets.items}) > 1
 
@@ -88,7 +91,7 @@ def test_an_item_that_fails_is_drawn_again_and_else_reported(masked):
     sets = sets_of(masked, text, "samples=2", "until={max_rounds: 3}")
     assert sets.success == 0.0
     assert all(item.why == "two conditions have the same words" for item in sets.items)
-    assert all(item.rounds == 1 for item in sets.items)  # of equally bad tries the first is kept
+    assert all(item.rounds == 3 for item in sets.items)  # drawn, whichever try is kept
     wide = text.replace("words: [bread]", "words: [bread, warm]")
     assert max(item.rounds for item in sets_of(masked, wide, "until={max_rounds: 30}").items) > 1
     assert sets_of(masked, wide, "until={max_rounds: 30}").success == 1.0
@@ -160,7 +163,7 @@ def test_the_table_has_a_row_an_item_and_a_column_a_condition(masked, tmp_path):
     write_table(sets, tmp_path / "items.jsonl")
     first = json.loads((tmp_path / "items.jsonl").read_text("utf-8").splitlines()[0])
     assert first["conditions"]["short"]["exchanged"][0]["place"] == 3
-    assert first["conditions"]["long"]["checks"]["kept"]["passed"] is True
+    assert first["conditions"]["long"]["checks"]["frame"]["passed"] is True
     for path, said in ((tmp_path / "items.xlsx", "is not known"), (tmp_path / "no" / "items.csv", "does not exist")):
         with pytest.raises(UserError, match=said):
             check_file(path, FORMATS)
@@ -178,9 +181,22 @@ def test_python_and_the_command_line_draw_the_same_items(masked, tmp_path):
     with pytest.raises(RecipeError, match=r"no `conditions`. `dlmctl.run` draws its texts"):
         dlmctl.matched({"model": str(masked.folder)})
     asked = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q"]
-    same = ["--set", "conditions={a: [], b: []}", "--set", "exchange={place: 99}", "--set", "until.max_rounds=1"]
+    bread = "[lexicon: {where: {place: 3}, words: [bread]}]"
+    same = ["--set", f"conditions={{a: {bread}, b: {bread}}}", "--set", "until.max_rounds=1"]
     codes = [CliRunner().invoke(app, [*asked, *more]).exit_code for more in (["--strict"], same, [*same, "--strict"])]
     assert codes == [0, 0, 1]
+
+
+def test_a_table_that_is_there_is_kept_unless_told_otherwise(masked, tmp_path):
+    (tmp_path / "mine.yaml").write_text(RECIPE.format(model=masked.folder))
+    out = tmp_path / "items.csv"
+    out.write_text("mine")
+    asked = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q", "--out", str(out)]
+    refused = CliRunner().invoke(app, asked)
+    assert (refused.exit_code, out.read_text()) == (2, "mine")
+    assert "is there already. Name another file, or give --force." in " ".join(refused.stderr.split())
+    assert CliRunner().invoke(app, [*asked, "--force"]).exit_code == 0
+    assert out.read_text().startswith("item,")
 
 
 def test_numbers_of_a_table_keep_their_figures():
@@ -214,6 +230,51 @@ def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
         run_recipe(recipe, origin=file)
     with pytest.raises(ValidationError, match="at least 2 items"):
         MatchedRecipe(conditions={"one": []}, exchange={"place": 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"exchange: {{place: 3}}": "exchange: {{place: [6, 9]}}"}, "mine.yaml:10: exchange: no text has a word there"),
+        (
+            {"[lexicon: {{where: {{place: 3}}, letters: [3, 4]}}]": "[infill: 'the bakery ___ bread .']"}
+            | {"[lexicon: {{where: {{place: 3}}, letters: [6, null]}}]": "[infill: 'the garden ___ bread .']"},
+            "mine.yaml:10: exchange: word 2 is kept, and no word fits both conditions: 'short' wants 'bakery' and "
+            "'long' wants 'garden'. Exchange that word, too",
+        ),
+        (
+            {"exchange: {{place: 3}}": "exchange: {{place: 2}}"},
+            "word 3 is kept, and no word fits both conditions: 'short' leaves",
+        ),
+        (
+            {"  - length: {{words: 5}}\n": "  - avoid: {{words: old}}\n"}
+            | {"short: [": "short: [length: 4, ", "long: [": "long: [length: 6, "},
+            "mine.yaml:7: the texts of an item have the same number of words, and none serves all conditions.",
+        ),
+    ],
+)
+def test_sets_no_item_of_which_can_be_whole_are_refused_before_drawing(masked, changes, said):
+    text = RECIPE
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    with pytest.raises(RecipeError) as caught:
+        validate_recipe(*read_recipe(text.format(model=masked.folder), "mine.yaml"))
+    assert said in str(caught.value)
+
+
+def test_sets_of_which_some_items_can_be_whole_are_drawn(masked):
+    """Of every two items one has templates that agree."""
+    text = RECIPE.replace("  - length: {{words: 5}}\n", "  - avoid: {{words: old}}\n").replace(
+        "place: 3}}\n", "place: 2}}\n"
+    )
+    text = text.replace(
+        "lexicon: {{where: {{place: 3}}, letters: [3, 4]}}", "infill: ['the ___ warm .', 'the ___ bread .']"
+    )
+    text = text.replace("lexicon: {{where: {{place: 3}}, letters: [6, null]}}", "infill: 'the ___ warm .'")
+    items = sets_of(masked, text, "samples=2", "until={max_rounds: 1}").items
+    assert items[1].why.endswith("frame wants 'warm' there; infill wants 'bread' there.")
+    assert len(items[0].texts) == 2
 
 
 def test_words_kept_are_those_of_the_tokenizer(masked):

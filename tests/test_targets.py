@@ -179,6 +179,17 @@ def test_a_row_that_cannot_be_met_is_reported_and_stops_no_other(here, model_fol
         run_recipe(recipe, origin=origin, strict=True)
 
 
+def test_a_judge_that_a_row_names_is_the_rows_own_fault(here, model_folder):
+    text = "targets: t.csv\nsamples: 1\ncontrols: [{pos: {tags: '{tags}', judge: '{judge}'}}]\n"
+    recipe, origin = recipe_here(here, model_folder, text, "tags,judge\nDET NOUN,\nDET NOUN,nowhere\nDET,\n")
+    whys = [one.unmet for one in run_recipe(recipe, origin=origin)]
+    assert whys[0] is whys[2] is None
+    assert whys[1].startswith("t.csv:3: nowhere")
+    literal, origin = recipe_here(here, model_folder, text.replace("'{judge}'", "nowhere"), "tags\nDET NOUN\nDET\n")
+    with pytest.raises(ModelError, match="nowhere"):
+        run_recipe(literal, origin=origin)
+
+
 def test_shards_of_a_table_are_what_one_run_gives_and_other_tables_are_refused(here, model_folder):
     recipe, origin = recipe_here(here, model_folder)
     whole = json.loads(json.dumps(run_recipe(recipe).to_dicts()))
@@ -232,6 +243,30 @@ def test_python_takes_rows_and_data_frames(model_folder):
     assert dlmctl.run(recipe, targets=Frame()).texts == result.texts
     with pytest.raises(UserError, match="'int' is no table"):
         dlmctl.run(recipe, targets=5)
+
+
+@pytest.mark.parametrize(("mark", "comma"), [(";", True), (",", False)])
+def test_numbers_of_tables_with_semicolons_have_decimal_commas(here, mark, comma):
+    from controls.classifier import ClassifierParams
+    from controls.lexicon import LexiconParams
+    from dlmctl.recipe.cells import fill_params, read_params
+
+    quote = "" if comma else '"'
+    (here / "t.csv").write_text(f"p{mark}b\n{quote}0,9{quote}{mark}{quote}2,5{quote}\n")
+    (row,) = open_table("t.csv").rows([0])
+    assert row.decimal_comma is comma
+
+    def read(kind, params):
+        return read_params(kind, fill_params(kind, params, row.cells), decimal_comma=row.decimal_comma)
+
+    places = read(LexiconParams, {"where": {"place": "{b}"}, "letters": 3}).where.places
+    assert places == (2, 5)  # whole numbers alone can be meant
+    if comma:
+        assert read(ClassifierParams, {"label": "x", "pass_at": "{p}"}).pass_at == 0.9
+        assert read(LexiconParams, {"letters": ["{b}", None]}).bounds == {"letters": (2.5, None)}
+    else:
+        with pytest.raises(ValueError, match="valid number"):
+            read(ClassifierParams, {"label": "x", "pass_at": "{p}"})
 
 
 # Short ways in.

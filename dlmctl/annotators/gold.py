@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from dlmctl.annotators.parsing import constituency_parser
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.annotators.trees import Tree, read_tree
+from dlmctl.errors import named_by
 
 T = TypeVar("T")
 Sentences = Sequence[Sequence[str]]
@@ -65,11 +66,13 @@ def require_judges(judges: Iterable[str | None], annotator: Callable[[str | None
     """Load the judges that are named, as ``by_judges`` does, to find out before texts are drawn what is missing.
 
     Raises:
-        UserError: there is no such judge.
+        NamedError: there is no such judge.
+        UserError: the program that it is of cannot be used.
     """
     for judge in dict.fromkeys(judges):
         if judge is not None:
-            annotator(judge)
+            with named_by("judge"):
+                annotator(judge)
 
 
 def by_judges(

@@ -290,6 +290,23 @@ def constituency_parser(source: str | None = None) -> Parser:
     return by_sentence(in_turn(load_parser(Path(source))))
 
 
+@cache
+def parser_tags(source: str | None = None) -> frozenset[str] | None:
+    """The tags of words that a parser knows; None for another program's, whose are not known. Read once a process.
+
+    Args:
+        source: as of ``constituency_parser``.
+
+    Raises:
+        ModelError: there is no such parser, or it is damaged.
+    """
+    folder = bundled_path("annotators", "constituency") if source is None else Path(source)
+    if folder is None or (source or "").partition(":")[0] in ("stanza", "spacy"):
+        return None
+    with reading(folder / PARSER_FILE, "parser", PARSER_FORMAT) as saved:
+        return frozenset(ParserConfig.model_validate(saved).tags)
+
+
 def load_parser(folder: Path) -> Parser:
     """The parser of sentences that is saved in ``folder``; their words are tagged by the bundled tagger.
 

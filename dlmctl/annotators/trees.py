@@ -18,6 +18,11 @@ PHRASES = tuple(
     "ADJP ADVP CONJP FRAG INTJ LST NAC NML NP NX PP PRN PRT QP RRC S SBAR SBARQ SINV SQ UCP VP WHADJP WHADVP WHNP"
     " WHPP X".split()
 )
+# Of words in treebanks of English, also those that are too rare for a parser to have learned them.
+TAGS = tuple(
+    "# $ '' , -LRB- -RRB- . : `` ADD AFX CC CD DT EX FW GW HYPH IN JJ JJR JJS LS MD NFP NN NNP NNPS NNS PDT POS PRP"
+    " PRP$ RB RBR RBS RP SYM TO UH VB VBD VBG VBN VBP VBZ WDT WP WP$ WRB XX".split()
+)
 
 _TOKEN = re.compile(r"\(|\)|[^\s()]+")
 _FUNCTION = re.compile(r"(?<=.)[-=|].*")

@@ -175,5 +175,6 @@ def print_matched(found: MatchedSets) -> None:
     rows = [[str(item.index), *row, item.why] for item, row in zip(found.items, texts, strict=True)]
     print_table(["item", *found.conditions, "why"], rows, texts=len(found.conditions) + 2)
     notes = Console(stderr=not Console().is_terminal)
-    total = f"{len(found.items)} items in {found.seconds:.1f} s, {found.success:.0%} of them whole."
+    items = "1 item" if len(found.items) == 1 else f"{len(found.items)} items"
+    total = f"{items} in {found.seconds:.1f} s, {found.success:.0%} of them whole."
     notes.print(total, highlight=False, markup=False)

@@ -20,7 +20,7 @@ from dlmctl.control.labels import Labels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
-from dlmctl.errors import ModelError, UserError
+from dlmctl.errors import ModelError, NamedError, UserError
 from dlmctl.text.files import read_json
 
 LABELS_FILE = "labels.json"
@@ -130,11 +130,11 @@ def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrai
         places = control_folders(of.folder, of.model, control.name)
         others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
         remedy = f"Train them with `dlmctl train control {control.name} --model {of.folder} --data DATA --out RUN`."
-        raise ModelError(
-            f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model.",
-            where=str(of.folder),
-            remedy=f"There are weights named {', '.join(others)}." if others else remedy,
-        )
+        what = f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model."
+        if others:
+            told = f"There are weights named {', '.join(others)}."
+            raise NamedError("name", what, where=str(of.folder), remedy=told)
+        raise ModelError(what, where=str(of.folder), remedy=remedy)
     return found
 
 

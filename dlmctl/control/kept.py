@@ -28,7 +28,7 @@ class KeptParams(ControlParams):
 class Kept(Control[KeptParams]):
     """Holds each text to words as a tokeniser has them, exactly; unlike a template it does not split them again."""
 
-    name = "kept"
+    name = "frame"
     Params = KeptParams
 
     @classmethod

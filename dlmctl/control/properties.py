@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dlmctl.control.base import All, Composite, Control
@@ -36,6 +36,23 @@ class JudgesWords(Protocol):
 
     def fault_of(self, params: Any, exchanged: Exchanged) -> str | None:
         """Why a word that was exchanged does not fit; None if it does, or if nothing is asked of it."""
+
+
+@runtime_checkable
+class HoldsExchanged(Protocol):
+    """A control that names words by their tags, and can hold the places exchanged to what it asks."""
+
+    def hold_exchanged(self, places: Mapping[int, Sequence[int]], tags: frozenset[str]) -> None:
+        """Take the places, from 0, of some samples for words with these tags, from now on."""
+
+
+def hold_exchanged(control: Control[Any] | None, places: Mapping[int, Sequence[int]], tags: frozenset[str]) -> None:
+    """Let a control, with all that hold beside it, take the places exchanged for words with these tags."""
+    for part in control.parts if isinstance(control, All) else [control]:
+        if isinstance(part, HoldsExchanged):
+            part.hold_exchanged(places, tags)
+        elif isinstance(part, All):
+            hold_exchanged(part, places, tags)
 
 
 def faults_of(control: Control[Any] | None, sample: int, exchanged: Exchanged) -> list[str]:

@@ -38,6 +38,24 @@ def delimiter_of(path: Path, header: str) -> str:
     return next((mark for mark in (",", ";", "\t") if mark in bare), ",")
 
 
+def separator_of(path: Path) -> str:
+    """What separates the cells of a table that has a header.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    return _head(path, raw_lines(path))[0]
+
+
+def _head(path: Path, lines: Iterator[Line]) -> tuple[str, Line]:
+    """What separates the cells of a table, and its header; the lines behind it are left."""
+    first = next(lines, Line(1, ""))
+    told = _SEPARATOR.fullmatch(first.text.rstrip("\r\n"))
+    if told is not None:
+        return told[1], next(lines, Line(2, ""))
+    return delimiter_of(path, first.text), first
+
+
 def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) -> Iterator[tuple[int, Row]]:
     """Rows of a table with a header, each with the number of its last line; what is over stands under None.
 
@@ -52,11 +70,7 @@ def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) ->
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     lines = raw_lines(path)
-    first = next(lines, Line(1, ""))
-    told = _SEPARATOR.fullmatch(first.text.rstrip("\r\n"))
-    if told is not None:
-        first = next(lines, Line(2, ""))
-    delimiter = told[1] if told is not None else delimiter_of(path, first.text)
+    delimiter, first = _head(path, lines)
     rows = tab_rows(chain([first], lines)) if delimiter == "\t" else _csv_rows(path, first, lines, delimiter)
     names: list[str] = []
     for number, cells in rows:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from dlmctl.datasets.lines import filled_lines, json_lines, plain_suffix, raw_lines
-from dlmctl.datasets.tables import parquet_rows, table_rows
+from dlmctl.datasets.tables import parquet_rows, separator_of, table_rows
 from dlmctl.errors import DataError, readable
 
 MOST_ROWS = 10_000_000
@@ -41,13 +41,14 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 class Row(NamedTuple):
     """A row: its number, from 1, where it stands, and its cells; those that are empty are left out.
 
-    Of a file that knows text alone (``untyped``) all cells are text.
+    Of a file that knows text alone (``untyped``) all cells are text, in which numbers may have a ``decimal_comma``.
     """
 
     number: int
     where: str
     cells: Mapping[str, Any]
     untyped: bool = False
+    decimal_comma: bool = False
 
     @property
     def values(self) -> dict[str, Any]:
@@ -81,16 +82,24 @@ class TargetTable:
         digest: SHA-256 of all cells.
     """
 
-    def __init__(self, name: str, rows: Iterable[tuple[int, Mapping[str, Any]]], *, untyped: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        rows: Iterable[tuple[int, Mapping[str, Any]]],
+        *,
+        untyped: bool = False,
+        decimal_comma: bool = False,
+    ) -> None:
         """Reads ``rows``, each with its line; see ``open_table``.
 
         Args:
             untyped: whether they come from a file that knows text alone.
+            decimal_comma: whether a comma in its numbers is a decimal one.
 
         Raises:
             DataError: there are none, or too many, or one is too large.
         """
-        self.name, self.untyped = name, untyped
+        self.name, self.untyped, self.decimal_comma = name, untyped, decimal_comma
         # It lives as long as the table.
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._starts, self._lines = array("Q"), array("Q")
@@ -129,7 +138,7 @@ class TargetTable:
         for number in numbers:
             self._file.seek(self._starts[number])
             cells = json.loads(self._file.readline())
-            found.append(Row(number + 1, self.where(self._lines[number]), cells, self.untyped))
+            found.append(Row(number + 1, self.where(self._lines[number]), cells, self.untyped, self.decimal_comma))
         return found
 
 
@@ -142,7 +151,7 @@ def open_table(source: str) -> TargetTable:
     if source == "-":
         with _standard_input() as path:
             try:
-                return TargetTable(STANDARD_INPUT, _rows_of(path), untyped=_is_untyped(path))
+                return _table_in(STANDARD_INPUT, path)
             except DataError as error:
                 where = (error.where or "").replace(str(path), STANDARD_INPUT)
                 raise DataError(error.what, where=where, remedy=error.remedy) from None
@@ -150,7 +159,13 @@ def open_table(source: str) -> TargetTable:
     if plain_suffix(path) not in ENDINGS:
         what = f"the ending {path.suffix!r} is not known for targets."
         raise DataError(what, where=source, remedy=f"Use {', '.join(ENDINGS)}.")
-    return TargetTable(source, _rows_of(path), untyped=_is_untyped(path))
+    return _table_in(source, path)
+
+
+def _table_in(name: str, path: Path) -> TargetTable:
+    untyped = plain_suffix(path) in (".csv", ".tsv")
+    # Spreadsheets part cells by semicolons where commas are decimal.
+    return TargetTable(name, _rows_of(path), untyped=untyped, decimal_comma=untyped and separator_of(path) == ";")
 
 
 def table_of(rows: Iterable[Any]) -> TargetTable:
@@ -179,10 +194,6 @@ def _standard_input() -> Iterator[Path]:
             shutil.copyfileobj(sys.stdin.buffer, file)
         first = next((line.text for line in filled_lines(path)), "")
         yield path.rename(path.with_suffix(".jsonl" if first.startswith("{") else ".csv"))
-
-
-def _is_untyped(path: Path) -> bool:
-    return plain_suffix(path) in (".csv", ".tsv")
 
 
 def _rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -18,7 +18,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.identity import NEUTRAL, identity
-from dlmctl.generation.output import check_target
+from dlmctl.generation.output import check_target, require_new
 from dlmctl.generation.part import Part
 from dlmctl.generation.run import TextProgress, Work, shard_size, texts_of
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, remove_if_empty
@@ -74,8 +74,7 @@ def target_of(out: str | None, *, force: bool = False, part: str | None = None) 
     if is_folder:
         return Target(path, None)
     check_target(path)
-    if path.exists() and not force:
-        raise UserError("is there already.", where=str(path), remedy="Name another file, or give --force.")
+    require_new(path, force=force)
     return Target(path.with_name(f"{path.name}.partial"), path)
 
 

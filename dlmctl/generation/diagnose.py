@@ -12,6 +12,7 @@ from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation.matched_check import check_matched
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.repair import require_repairable
@@ -19,6 +20,7 @@ from dlmctl.generation.scoring import load_scoring
 from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.metrics.nats import load_causal
 from dlmctl.recipe.build import build_control
+from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
@@ -69,7 +71,8 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
 
     Raises:
         RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler, method or repair
-            that the model does not have, controls that contradict each other or that its texts are too short for.
+            that the model does not have, controls that contradict each other or that its texts are too short for, or
+            matched sets no item of which can be whole.
     """
     put_on(pretrained.model, find_device(recipe, file))
     prompt = None
@@ -97,6 +100,11 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         if fault is not None:
             raise fault
         return
+    _examine_controls(recipe, pretrained, prompt, file)
+
+
+def _examine_controls(recipe: Recipe, pretrained: Pretrained, prompt: Prompt | None, file: SettingsFile) -> None:
+    """Try the controls of each kind of text, and of matched sets those of all kinds together."""
     for specs in recipe.spec_sets():
         try:
             control = build_control(specs)
@@ -104,6 +112,20 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
             raise file.error(fault.place, fault.what, fault.remedy) from None
         if control is not None:
             _try(_Trial(recipe, pretrained, prompt), control, specs, file)
+    if isinstance(recipe, MatchedRecipe):
+        _try_matched(recipe, pretrained, prompt, file)
+
+
+def _try_matched(recipe: MatchedRecipe, pretrained: Pretrained, prompt: Prompt | None, file: SettingsFile) -> None:
+    controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
+    for control in controls.values():
+        if control is not None:
+            control.load_from(pretrained)
+    settings = recipe.sampler, recipe.guidance, recipe.batch_size, prompt
+    try:
+        check_matched(recipe, {name: Plan(pretrained, control, *settings) for name, control in controls.items()})
+    except Misplaced as fault:
+        raise file.error(fault.place, fault.what, fault.remedy) from None
 
 
 def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: SettingsFile) -> None:

@@ -16,7 +16,7 @@ from dlmctl.annotators.places import found_in
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All, Control
 from dlmctl.control.kept import Kept, KeptParams
-from dlmctl.control.properties import Exchanged, faults_of, properties_of
+from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged, properties_of
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, load_model
 from dlmctl.generation.generate import draw_recipe
@@ -156,7 +156,9 @@ def run_matched(
             item = _unless_there(drawn, owners)
             if item.index not in best or _goodness(item) > _goodness(best[item.index]):
                 best[item.index] = item
-    items = [best[index] for index in range(recipe.samples)]
+    # An item that failed took all rounds, whichever of them its best try is from.
+    found = [best[index] for index in range(recipe.samples)]
+    items = [item if item.passed else replace(item, rounds=run.until.max_rounds) for item in found]
     return MatchedSets(items, tuple(recipe.conditions), time.perf_counter() - started)
 
 
@@ -189,6 +191,8 @@ class _Run:
         kept = {index: KeptParams.around(texts[index][self.first(index)].words, places[index]) for index in indices}
         for name, control in self.controls.items():
             others = [index for index in indices if self.first(index) != name and places[index]]
+            # What tags they are to have is known, and not left to what a word mostly is.
+            hold_exchanged(control, {index: places[index] for index in others}, self.recipe.exchange.tags)
             # Other noise than the text's own, or the same word would come again.
             for index, filled in self._fill(others, kept, control, (seed + 1) % (MOST_NUMBER + 1)).items():
                 if isinstance(filled, Sample):
@@ -253,10 +257,13 @@ class _Run:
 
     def _properties(self, index: int, word: str) -> dict[str, float | str | None]:
         found: dict[str, float | str | None] = {"letters": letters(word)}
-        if self.counts is not None:
-            found["frequency"] = round(self.counts.per_million(word), 2)
+        counted = None if self.counts is None else self.counts.per_million(word)
+        if counted is not None:
+            found["frequency"] = counted
         for control in self.controls.values():
             found |= properties_of(control, index, word)
+        if counted is not None and found["frequency"] == counted:  # and not that of a user's table
+            found["frequency"] = round(counted, 2)
         return found
 
 

@@ -13,7 +13,7 @@ from dlmctl.control.registry import find_control
 from dlmctl.datasets.target_table import Row, Rows
 from dlmctl.errors import RecipeError, UserError, first_line, readable
 from dlmctl.recipe.build import combined, made_of
-from dlmctl.recipe.cells import read_params
+from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.explain import explain, settings_place
 from dlmctl.recipe.placeholders import filled, placeholders_in
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, every
@@ -62,10 +62,16 @@ class _RowFile(SettingsFile):
 
 
 class RowReader:
-    """Reads rows by the entries of a recipe."""
+    """Reads rows by the entries of a recipe.
+
+    Attributes:
+        filled: the parameters, such as ``judge``, that have a placeholder in any of them.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.specs = recipe, recipe.control_specs()
+        places = [place for spec in every(self.specs) for _, place in placeholders_in(spec.params)]
+        self.filled = {step for place in places for step in place if isinstance(step, str)}
         self._fixed: dict[Place, list[BaseModel]] = {}
 
     def read(self, row: Row) -> Target:
@@ -112,9 +118,9 @@ class RowReader:
         return Node(spec, kept, ()) if kept else None
 
     def _params(self, kind: type[Control[Any]], spec: ControlSpec, params: Any, row: Row) -> BaseModel | None:
-        cells = filled(params, row.cells)
+        cells = fill_params(kind.Params, params, row.cells)
         try:
-            return read_params(kind.Params, cells)
+            return read_params(kind.Params, cells, decimal_comma=row.decimal_comma)
         except ValidationError as error:
             place = settings_place(error.errors(include_url=False)[0], cells.value)
             found = explain(error, kind.Params, spec.place, _RowFile(row), cells.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.datasets.target_table import Row, Rows, TargetTable, open_table, table_of
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import DataError, ModelError, RecipeError, UserError
+from dlmctl.errors import DataError, ModelError, NamedError, RecipeError, UserError
 from dlmctl.generation.company import Company
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.generate import draw_recipe
@@ -63,8 +63,14 @@ def _opened(source: str, origin: SettingsFile | None) -> TargetTable:
         raise origin.error(("targets",), f"{source}: {error.what}", error.remedy) from None
 
 
-def of_all(error: UserError) -> bool:
-    """Whether an error is about the model or the settings, so that no row can help it."""
+def of_all(error: UserError, filled: Collection[str]) -> bool:
+    """Whether an error is about the model or the settings, so that no row can help it.
+
+    Args:
+        filled: the parameters that rows give; see ``RowReader``.
+    """
+    if isinstance(error, NamedError) and error.setting in filled:
+        return False
     return isinstance(error, ModelError) or (error.where or "").startswith(("sampler.", "guidance."))
 
 
@@ -149,7 +155,7 @@ class TargetRun:
         try:
             result = self._together(group, look)
         except UserError as error:
-            if of_all(error):
+            if of_all(error, self.reader.filled):
                 raise
             if len(group.targets) == 1:
                 yield Generation(self._unmet(group.targets[0].row, group.numbers[0], error), 0.0)
@@ -206,7 +212,7 @@ class TargetRun:
             first = {numbers[0]: at for at, numbers in enumerate(group.numbers)}
             found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in first])
         except UserError as error:
-            if of_all(error):
+            if of_all(error, self.reader.filled):
                 raise
             size = len(group.targets)
             if size == 1:

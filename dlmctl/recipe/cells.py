@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.recipe.explain import settings_place
-from dlmctl.recipe.placeholders import Filled
+from dlmctl.recipe.placeholders import Filled, filled
 from dlmctl.recipe.yaml_file import Place
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
@@ -20,13 +20,23 @@ _TRUTHS = {"true": True, "false": False, "yes": True, "no": False}
 _SEPARATORS = (";", ",", " ")
 
 
-def read_params(kind: type[BaseModel], found: Filled) -> BaseModel | None:
+def fill_params(kind: type[BaseModel], params: Any, cells: Mapping[str, Any]) -> Filled:
+    """Parameters with the cells of a row in them; an empty cell in a list of bounds is an end that is open."""
+    beyond = getattr(kind, "numbers_beyond_fields", False)
+    return filled(params, cells, lambda place: beyond and len(place) == 1 and place[0] not in kind.model_fields)
+
+
+def read_params(kind: type[BaseModel], found: Filled, *, decimal_comma: bool = False) -> BaseModel | None:
     """Parameters from a row, each cell read as what its place takes; None where a control is to be left out.
 
     Of a cell of text a number, true or false, or a list is made where nothing else is taken there: items of a list are
     separated by semicolons, commas or spaces, or stand as JSON. Parameters that have a true ``numbers_beyond_fields``
     take numbers and names alike under keys of any name: there a cell is a number where it can be read as one. A control
     is left out where an empty cell took away what it cannot do without.
+
+    Args:
+        found: see ``fill_params``.
+        decimal_comma: whether the table has numbers such as 2,5.
 
     Raises:
         ValidationError: they do not validate.
@@ -36,7 +46,7 @@ def read_params(kind: type[BaseModel], found: Filled) -> BaseModel | None:
     params, cells = found.value, set(found.cells)
     told = {"cells": bool(cells)}  # for who takes text where a list may stand
     if getattr(kind, "numbers_beyond_fields", False):
-        _read_open(kind, params, cells)
+        _read_open(kind, params, cells, decimal_comma)
     while True:
         try:
             return kind.model_validate(params, context=told)
@@ -45,20 +55,38 @@ def read_params(kind: type[BaseModel], found: Filled) -> BaseModel | None:
             read = [
                 place
                 for fault in faults
-                if (place := settings_place(fault, params)) in cells and _read(params, place, fault["type"], cells)
+                if (place := settings_place(fault, params)) in cells
+                and _read(params, place, fault["type"], cells, decimal_comma)
             ]
             if not read:
-                if found.left_out and all(fault["type"] == "missing" or not fault["loc"] for fault in faults):
+                if found.left_out and _faults_of(faults) <= _without_cells(kind, found):
                     return None
                 raise
 
 
-def _read(params: Any, place: Place, fault: str, cells: set[Place]) -> bool:
+def _faults_of(faults: Iterable[Any]) -> set[tuple[Any, ...]]:
+    return {(fault["type"], fault["loc"], fault["msg"]) for fault in faults}
+
+
+def _without_cells(kind: type[BaseModel], found: Filled) -> set[tuple[Any, ...]]:
+    """What is wrong with parameters all of whose cells are empty: there a control lacks what it cannot do without.
+
+    Any other fault is one of what a row says, and not of what it leaves open.
+    """
+    try:
+        kind.model_validate(filled(found.written, {}).value or {})
+    except ValidationError as error:
+        lacking = [one for one in error.errors(include_url=False) if one["type"] == "missing" or not one["loc"]]
+        return _faults_of(lacking)
+    return set()
+
+
+def _read(params: Any, place: Place, fault: str, cells: set[Place], decimal_comma: bool) -> bool:
     """Put what a cell of text means in its place, if it means what is missing there; each cell is read once."""
     inner = params
     for step in place[:-1]:
         inner = inner[step]
-    value = _meant(inner[place[-1]], fault)
+    value = _meant(inner[place[-1]], fault, decimal_comma)
     if value is None:
         return False
     inner[place[-1]] = value
@@ -68,26 +96,34 @@ def _read(params: Any, place: Place, fault: str, cells: set[Place]) -> bool:
     return True
 
 
-def _read_open(kind: type[BaseModel], params: Any, cells: set[Place]) -> None:
+def _read_open(kind: type[BaseModel], params: Any, cells: set[Place], decimal_comma: bool) -> None:
     """Put numbers, and lists with semicolons or as JSON, in the places of cells under keys that are no fields."""
-    for place in [one for one in cells if one and one[0] not in kind.model_fields]:
+    read = [one for one in cells if one and one[0] not in kind.model_fields]
+    for place in read:
         inner = params
         for step in place[:-1]:
             inner = inner[step]
         text = inner[place[-1]]
         several = _list(text) if ";" in text or _json(text) is not None else None
         if several is None:
-            number = _number(text)
+            number = _number(text, decimal_comma)
             inner[place[-1]] = text if number is None else number
         elif len(place) == 1:
-            numbers = [_number(one) if isinstance(one, str) else None for one in several]
+            numbers = [_number(one, decimal_comma) if isinstance(one, str) else None for one in several]
             inner[place[-1]] = [one if number is None else number for one, number in zip(several, numbers, strict=True)]
+    for name in {place[0] for place in read}:
+        bound = params[name]
+        if isinstance(bound, list) and any(isinstance(one, str) for one in bound):
+            params[name] = [one for one in bound if one is not None]  # of names an empty cell is no end
 
 
-def _meant(text: str, fault: str) -> Any:
+def _meant(text: str, fault: str, decimal_comma: bool) -> Any:
     """What a text means where pydantic reports ``fault``, None for nothing else."""
-    if fault.startswith(("int_", "float_", "decimal_")):
-        return _number(text)
+    if fault.startswith("int_"):
+        number = _number(text, decimal_comma)
+        return number if isinstance(number, int) else _number(text)  # 3,5 may be two places
+    if fault.startswith(("float_", "decimal_")):
+        return _number(text, decimal_comma)
     if fault.startswith("bool_"):
         return _TRUTHS.get(text.strip().lower())
     if fault.startswith(("list_", "tuple_", "set_")):
@@ -95,8 +131,10 @@ def _meant(text: str, fault: str) -> Any:
     return _json(text) if fault.startswith(("dict_", "model_")) else None
 
 
-def _number(text: str) -> int | float | None:
+def _number(text: str, decimal_comma: bool = False) -> int | float | None:
     text = text.strip()
+    if decimal_comma and "." not in text:
+        text = text.replace(",", ".", 1)
     if _WHOLE.fullmatch(text):
         return int(text)
     if not _NUMBER.fullmatch(text):

@@ -7,7 +7,7 @@ cell leaves out the value that it stands in.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dlmctl.errors import RecipeError, readable
@@ -24,11 +24,13 @@ class Filled(NamedTuple):
         value: None where nothing is left of it.
         cells: where a cell of text is the whole of a value, so that it may be meant as a number or a list.
         left_out: whether any value was, for an empty cell.
+        written: the value as it was, with its placeholders.
     """
 
     value: Any
     cells: frozenset[Place]
     left_out: bool
+    written: Any = None
 
 
 def placeholders_in(value: Any, place: Place = ()) -> Iterator[tuple[str, Place]]:
@@ -54,20 +56,23 @@ def quoted(value: Any) -> Any:
     return [quoted(inner) for inner in value] if isinstance(value, list) else value
 
 
-def filled(value: Any, row: Mapping[str, Any]) -> Filled:
+def filled(value: Any, row: Mapping[str, Any], ends: Callable[[Place], bool] = lambda _: False) -> Filled:
     """A value with the cells of a row in place of its placeholders; cells that are None or missing are empty.
+
+    Args:
+        ends: whether the list at a place is one of bounds, where an empty cell is None: that end is open.
 
     Raises:
         RecipeError: a list or a mapping would stand inside a text.
     """
-    filler = _Filler(row)
+    filler = _Filler(row, ends)
     found = filler.of(value, ())
-    return Filled(found, frozenset(filler.cells), filler.left_out)
+    return Filled(found, frozenset(filler.cells), filler.left_out, value)
 
 
 class _Filler:
-    def __init__(self, row: Mapping[str, Any]) -> None:
-        self.row, self.cells, self.left_out = row, set[Place](), False
+    def __init__(self, row: Mapping[str, Any], ends: Callable[[Place], bool]) -> None:
+        self.row, self.ends, self.cells, self.left_out = row, ends, set[Place](), False
 
     def of(self, value: Any, place: Place) -> Any:
         if isinstance(value, str):
@@ -85,9 +90,10 @@ class _Filler:
         kept: list[Any] = []
         for inner in value:
             found = self.of(inner, (*place, len(kept)))
-            if found is not None or inner is None:
+            if found is not None or inner is None or self.ends(place):
                 kept.append(found)
-        return kept if kept or not value else None
+        nothing = not kept or (self.ends(place) and all(one is None for one in kept))
+        return None if nothing and value else kept
 
     def _text(self, text: str, place: Place) -> Any:
         whole = PLACEHOLDER.fullmatch(text)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlmctl.control.check import numbered
 from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import banned_tokens, stacked
@@ -44,15 +45,15 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
 def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: int, place: int) -> Iterator[str]:
     """What each part that limits a place does to it."""
     wanted: list[int] = []
-    parts = control.parts
+    parts, names = control.parts, numbered([part.name for part in control.parts])
     kept = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
-    for part, words in zip(parts, kept, strict=True):
+    for name, words in zip(names, kept, strict=True):
         if words.sum() == 1:
             wanted = words.nonzero()[0].tolist()
-            yield f"{part.name} wants {vocabulary.token(wanted[0])!r} there"
+            yield f"{name} wants {vocabulary.token(wanted[0])!r} there"
     before = ~torch.isneginf(logits[row, place])
-    for part, words in zip(parts, kept, strict=True):
+    for name, words in zip(names, kept, strict=True):
         if words.sum() != 1 and not words[wanted].all():
-            yield f"{part.name} forbids it"
+            yield f"{name} forbids it"
         elif words.sum() != 1 and not wanted and (before & ~words).any():
-            yield f"{part.name} leaves {int(words.sum())} of the {int(before.sum())} words"
+            yield f"{name} leaves {int(words.sum())} of the {int(before.sum())} words"

@@ -62,8 +62,9 @@ def test_classifiers_coexist_under_names(trained):
     assert float(first.energy(state_of(trained, x))) != float(second.energy(state_of(trained, x)))
     with pytest.raises(RecipeError, match="Did you mean 'positive'"):
         Classifier(label="positve").attach(trained)
-    with pytest.raises(ModelError, match="There are weights named kind"):
+    with pytest.raises(ModelError, match="There are weights named kind") as caught:
         Classifier(label="positive", name="kin").attach(trained)
+    assert caught.value.setting == "name"
 
 
 def test_lengths_are_those_of_texts_with_the_label_that_the_model_writes():
@@ -240,6 +241,8 @@ def test_a_label_passes_where_it_is_likely_enough(chances, least, passed):
     assert found.passed is passed
     if least == 0.7:
         assert "at least 0.7, it is 0.60" in found.why
+    near = verdict_of("glad", ["glad", "sad"], (0.94962, 0.05038), "a judge", 0.95)
+    assert near.why.endswith("at least 0.95, it is 0.9496")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from controls import Length, Lexicon, Pos
 from controls.function_words import is_function_word
@@ -12,12 +13,12 @@ from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.evidence.table import fingerprint, save_table
 from dlmctl.control.evidence.tags import count_tags
+from dlmctl.control.properties import hold_exchanged
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
-from dlmctl.recipe.cells import read_params
-from dlmctl.recipe.placeholders import filled
+from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
 from tests.conftest import SENTENCES, batch_of
@@ -108,7 +109,7 @@ def test_commas_mean_the_same_in_all_of_a_column(tmp_path, cells, numbers):
 
 def test_bounds_from_the_cells_of_a_spreadsheet_are_numbers_or_names():
     def bounds(value, **row):
-        found = read_params(LexiconParams, filled({"table": "norms.csv", **value}, row))
+        found = read_params(LexiconParams, fill_params(LexiconParams, {"table": "norms.csv", **value}, row))
         assert isinstance(found, LexiconParams)
         return found.bounds
 
@@ -121,6 +122,31 @@ def test_bounds_from_the_cells_of_a_spreadsheet_are_numbers_or_names():
         bounds({"Conc": "{span}"}, span="2.5; 5") == bounds({"Conc": "{span}"}, span="[2.5, 5]") == {"Conc": (2.5, 5.0)}
     )
     assert bounds({"level": "{level}"}, level="A1; B2") == {"level": frozenset(["a1", "b2"])}
+    assert bounds({"letters": ["{lo}", "{hi}"], "level": ["{a}", "{b}"]}, hi="5", a="A1") == {
+        "letters": (None, 5.0),
+        "level": frozenset(["a1"]),
+    }
+    assert bounds({"letters": ["{lo}", "{hi}"], "level": "A1"}) == {"level": frozenset(["a1"])}
+
+
+def test_a_row_loses_a_lexicon_only_where_all_that_it_asks_is_empty():
+    written = {"where": {"place": "{at}"}, "letters": "{l}", "frequency": ["{lo}", "{hi}"]}
+
+    def read(**row):
+        return read_params(LexiconParams, fill_params(LexiconParams, written, row))
+
+    assert read() is read(at="2") is None
+    assert read(at="2", lo="10").bounds == {"frequency": (10.0, None)}
+    for row in ({"l": "4-6", "lo": "10"}, {"l": "99;2"}):
+        with pytest.raises(ValidationError, match="bounds"):
+            read(at="2", **row)
+
+
+def test_semicolons_between_cells_make_commas_decimal(tmp_path):
+    cells = {"a": "4,125", "b": "1,610", "c": "1,204,500", "d": "7"}
+    (tmp_path / "norms.csv").write_text("word;conc\n" + "".join(f"{word};{cell}\n" for word, cell in cells.items()))
+    table = read_table(str(tmp_path / "norms.csv"), "word", ["conc"], [])
+    assert [row["conc"] for row in table.rows.values()] == [4.125, 1.61, 1204500, 7]
 
 
 def test_places_from_both_ends_hold_words_that_fit(pretrained):
@@ -154,6 +180,21 @@ def test_words_of_a_tag_fit_and_those_of_others_are_free(tagged):
     assert free & NOUNS  # of either kind, one of the two controls has something to forbid
     assert not held_long & short
     assert not held_short & long
+
+
+def test_places_exchanged_are_held_to_the_list_whatever_tag_a_word_mostly_has(tagged):
+    control = Lexicon.each([{"where": {"tag": "NOUN"}, "words": ["bread"]}])
+    batch = batch_of(tagged, 1, Layout(8, 6))
+    control.attach(tagged)
+
+    def left(place):
+        allowed = control.ready(batch).restrict(torch.zeros(1, 8, len(tagged.tokenizer)))[0, place + 1] == 0
+        return {tagged.tokenizer.token(at) for at in allowed.nonzero()[:, 0].tolist()}
+
+    for tags, held in ((["NOUN"], True), (["NOUN", "VERB"], False), ([], False)):
+        hold_exchanged(control & Length(6), {0: [3]}, frozenset(tags))
+        assert (left(3) == {"bread"}) is held
+        assert {"bread", "sells"} <= left(2)
 
 
 def test_the_check_asks_the_tagger_and_names_places():
@@ -235,12 +276,12 @@ def test_too_few_words_are_refused_with_numbers(pretrained, tagged, norms):
 
 
 def test_what_of_a_list_can_stand_nowhere_is_said_once(pretrained, caplog):
-    words = ["bread", "xqzzy", "ice cream", "zy", "zz", "zzz"]
+    words = ["bread", "XQZzy", "ice cream", "zy", "zz", "zzz"]
     for _ in range(2):
         generate(Lexicon(words=words), model=pretrained, samples=1, sampler=QUICK)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "dlmctl: lexicon: of the 6 words of the list the model knows 1; it does not know 'xqzzy', 'zy', 'zz' "
+        "dlmctl: lexicon: of the 6 words of the list the model knows 1; it does not know 'XQZzy', 'zy', 'zz' "
         "and 1 more; 'ice cream' is more than one word to it."
     )
 

@@ -34,6 +34,14 @@ def test_each_sample_its_own_pattern_beside_a_length(pretrained):
     assert [sample.words[0] for sample in result] == ["Anna", "old"] * 3
 
 
+@pytest.mark.parametrize("match", ["^The <any>+ .", "The <any>+ .$", "^The <any>+$"])
+def test_anchors_of_other_regular_expressions_are_said_to_be_needless(match):
+    with pytest.raises(UserError, match=r"the whole text is to match as it is, so leave out \^ and \$"):
+        Pattern(match)
+    for plain in (r"\^The", "^ <any>+", "5 $", r"The .\$"):
+        Pattern(plain)
+
+
 def test_impossible_patterns_are_refused_before_the_first_step(pretrained):
     with pytest.raises(RecipeError, match=r"pattern: the word 'brige' .* Did you mean 'bridge'"):
         generate(Pattern("the brige"), model=pretrained, samples=1)

@@ -10,6 +10,8 @@ from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import UserError
 from dlmctl.evaluation.control_success import read_targets
+from dlmctl.recipe.cells import read_params
+from dlmctl.recipe.placeholders import filled
 from tests.conftest import batch_of, state_of
 
 WORDS = "The old baker sells warm bread .".split()
@@ -139,3 +141,11 @@ def one_tag_tagger(folder):
     saved = {"format": 1, "tags": ["X", "ADJ"], "transitions": {a: {"X": 9.0, "ADJ": -9.0} for a in ("X", "ADJ")}}
     (folder / "tagger.json").write_text(json.dumps({**saved, "features": {}}))
     return str(folder)
+
+
+@pytest.mark.parametrize("tags", ["DET;NOUN|X;*", "DET, NOUN|X,*", "DET NOUN|X  *", '["DET", "NOUN|X", "*"]'])
+def test_tags_of_a_cell_are_separated_as_other_lists_are(tags):
+    for params in ({"tags": "{t}"}, {"tags": ["{t}"]}):  # `pos: "{t}"` is the latter
+        found = read_params(PosParams, filled(params, {"t": tags}))
+        assert found is not None
+        assert found.tags == ["DET", "NOUN|X", "*"]

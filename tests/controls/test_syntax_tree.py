@@ -75,6 +75,14 @@ def test_the_score_of_a_tree_is_its_labelled_f1_and_says_what_is_missing():
     assert SyntaxTree(tree=other, pass_at=0.7)(WORDS).passed
 
 
+@pytest.mark.parametrize(("tag", "near"), [("NNX", "NN"), ("NP", "NNP"), ("VBDD", "VBD")])
+def test_a_tag_of_a_leaf_that_no_judge_gives_is_refused(pretrained, tag, near):
+    with pytest.raises(RecipeError, match=f"the tag '{tag}' of a leaf .* Did you mean '{near}") as caught:
+        SyntaxTree(tree=f"(S (NP DT {tag}) (VP VBZ) .)").attach(pretrained)
+    assert len(str(caught.value)) < 160
+    SyntaxTree(tree="(S (NP DT NFP) (VP VBZ) (XX it))").attach(pretrained)  # tags of treebanks pass
+
+
 def test_constituents_beyond_the_tree_cost_too():
     check = SyntaxTree(tree="(S (NP NNP) VBZ DT JJ NN .)")(WORDS)
     assert check.score == pytest.approx(2 * 2 / (2 + 4))

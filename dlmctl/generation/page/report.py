@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from dlmctl import __version__
 from dlmctl.errors import UserError
-from dlmctl.generation.output import check_file, replacing
+from dlmctl.generation.output import check_file, replacing, require_new
 from dlmctl.generation.page.figures import Distribution
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.page.source import Results, Row, Verdict, of_run
@@ -115,8 +115,7 @@ def check_page(path: Path, *, force: bool = False) -> None:
         UserError: as ``check_file``, or it is there already and ``force`` is not given.
     """
     check_file(path, (".html", ".htm"))
-    if path.exists() and not force:
-        raise UserError("is there already.", where=str(path), remedy="Name another file, or give --force.")
+    require_new(path, force=force)
 
 
 def report_html(results: Results) -> tuple[str, int]:
