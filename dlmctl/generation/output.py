@@ -54,6 +54,16 @@ def check_file(path: Path, formats: Sequence[str], more: str = "") -> None:
         raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
 
 
+def require_new(path: Path, *, force: bool) -> None:
+    """Find out before sampling whether a file would be lost.
+
+    Raises:
+        UserError: it is there already, and ``force`` does not say to replace it.
+    """
+    if path.exists() and not force:
+        raise UserError("is there already.", where=str(path), remedy="Name another file, or give --force.")
+
+
 def as_json(result: Generation, recipe: Recipe) -> str:
     """A whole run as one JSON object."""
     seconds = round(result.seconds, 3)
