@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,26 +22,57 @@ from dlmctl.errors import UserError
 T = TypeVar("T")
 # A process may wait for the longest shard of another.
 PATIENCE = timedelta(days=7)
+_LAUNCH = "torchrun and accelerate launch set it; for one process alone unset RANK and WORLD_SIZE."
 
 
 def count() -> int:
-    """How many processes the command has."""
-    return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
+    """How many processes the command has.
+
+    Raises:
+        UserError: the environment says it, but not in numbers; so do ``rank`` and ``local_rank``.
+    """
+    return _number("WORLD_SIZE", 1) if os.environ.get("RANK") and os.environ.get("WORLD_SIZE") else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return int(os.environ["RANK"]) if count() > 1 else 0
+    return _number("RANK", 0, count() - 1) if count() > 1 else 0
 
 
 def local_rank() -> int:
     """The number of this process among those on its machine."""
-    return int(os.environ.get("LOCAL_RANK", rank())) if count() > 1 else 0
+    return _number("LOCAL_RANK", 0) if count() > 1 and os.environ.get("LOCAL_RANK") else rank()
 
 
 def is_main() -> bool:
-    """Whether this process is the one that prints."""
-    return rank() == 0
+    """Whether this process is the one that prints; also one whose number cannot be read, as somebody must say so."""
+    try:
+        return rank() == 0
+    except UserError:
+        return True
+
+
+def _number(name: str, least: int, most: int | None = None) -> int:
+    """A variable that the launcher sets."""
+    said = os.environ[name]
+    number = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else -1
+    if number < least or (most is not None and number > most):
+        kind = "number of processes" if name == "WORLD_SIZE" else "process of this run"
+        raise UserError(f"{said!r} is no {kind}.", where=name, remedy=_LAUNCH)
+    return number
+
+
+def check_launch() -> None:
+    """Find out whether the environment says all that it takes to connect the processes.
+
+    Raises:
+        UserError: it does not.
+    """
+    rank(), local_rank()
+    if count() > 1:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if not os.environ.get(name):
+                raise UserError(f"is not set, but there are {count()} processes.", where=name, remedy=_LAUNCH)
 
 
 class Team:
@@ -51,6 +83,8 @@ class Team:
     """
 
     def __init__(self) -> None:
+        """Connects the processes. Raises as ``check_launch``."""
+        check_launch()
         self.rank, self.size = rank(), count()
         if self.size > 1:
             from accelerate import PartialState
@@ -89,6 +123,14 @@ class Team:
         if error is not None:
             raise error if self.rank == 0 else SystemExit(2)
         return result
+
+
+def leave() -> None:
+    """Take this process from its team, if it is in one, at its end: threads that still serve the team then would abort
+    it, though its work is done. What is not told by now is never told."""
+    torch = sys.modules.get("torch")  # without which there is no team
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _outcome(action: Callable[[], Any]) -> tuple[Any, UserError | None]:

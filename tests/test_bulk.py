@@ -15,7 +15,8 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.errors import UserError
 from dlmctl.generation import bulk
-from dlmctl.generation.bulk import Target, generate_bulk, generate_shards, target_of
+from dlmctl.generation.bulk import generate_bulk, generate_shards
+from dlmctl.generation.destination import Target, target_of
 from dlmctl.generation.part import Part
 from dlmctl.generation.run import Work, run_recipe
 from dlmctl.processes import Terminated, held
@@ -66,6 +67,48 @@ def test_parts_that_know_nothing_of_each_other_fill_one_folder(model_folder, tmp
     assert generate_shards(recipe, folder, part=Part(1, 3)).drawn == 0
     assert rows(folder) == whole
     assert json.loads((folder / "manifest.json").read_text())["shards_done"] == 3
+
+
+def drawn_meanwhile(monkeypatch, other):
+    """While the first shard is drawn, ``other`` is done too."""
+    draw = Work.draw
+
+    def beside(work, numbers, **options):
+        monkeypatch.setattr(Work, "draw", draw)
+        other()
+        return draw(work, numbers, **options)
+
+    monkeypatch.setattr(Work, "draw", beside)
+
+
+@pytest.mark.parametrize(("seed", "shard_rows"), [(4, None), (3, 4)])
+def test_a_run_that_is_started_while_parts_draw_their_first_shard_gets_none_of_them(
+    model_folder, tmp_path, monkeypatch, seed, shard_rows
+):
+    folder, later = tmp_path / "run", recipe_for(model_folder, seed=seed)
+    drawn_meanwhile(monkeypatch, lambda: generate_shards(later, folder, part=Part(2, 2), shard_rows=shard_rows))
+    with pytest.raises(UserError, match=r"run: another command has started a run with other settings or other shards"):
+        generate_shards(recipe_for(model_folder), folder, part=Part(1, 2))
+    assert rows(folder)
+    generate_shards(later, folder)
+    assert rows(folder) == json.loads(json.dumps(run_recipe(later).to_dicts()))
+
+
+def test_parts_of_another_count_take_the_shards_of_those_that_draw_already(model_folder, tmp_path, monkeypatch, whole):
+    recipe, folder = recipe_for(model_folder), tmp_path / "run"
+    drawn_meanwhile(monkeypatch, lambda: generate_shards(recipe, folder, part=Part(2, 4)))
+    generate_shards(recipe, folder, part=Part(1, 2))
+    assert rows(folder) == whole
+    assert len(list(folder.glob("rows-*"))) == 2
+
+
+def test_rows_that_are_no_shard_of_the_run_are_refused(model_folder, tmp_path):
+    generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8)
+    shutil.copy(tmp_path / "rows-000000008.jsonl", tmp_path / "rows-000000999.jsonl")
+    with pytest.raises(UserError, match=r"rows-000000999\.jsonl: is no shard of the run in its folder\. Delete it"):
+        generate_shards(recipe_for(model_folder), tmp_path)
+    (tmp_path / "rows-000000999.jsonl").unlink()
+    assert generate_shards(recipe_for(model_folder), tmp_path).drawn == 0
 
 
 @pytest.mark.parametrize(
@@ -318,8 +361,10 @@ def test_a_run_that_has_nothing_yet_may_be_started_otherwise(model_folder, tmp_p
 
 def test_a_folder_of_other_things_is_left_alone(model_folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
-        generate_shards(recipe_for(model_folder), tmp_path)
+    for part in (None, Part(1, 2)):
+        with pytest.raises(UserError, match="holds other files"):
+            generate_shards(recipe_for(model_folder), tmp_path, part=part)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(UserError, match=r"notes.txt: cannot hold a run"):
         generate_shards(recipe_for(model_folder), tmp_path / "notes.txt")
     (tmp_path / "odd").mkdir()
@@ -459,6 +504,33 @@ def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
         target_of(str(tmp_path / "x.txt"))
     assert (tmp_path / "x.txt").read_text() == "mine"
     assert target_of(str(tmp_path / "x.txt"), force=True).file == tmp_path / "x.txt"
+
+
+def test_a_file_that_another_command_wrote_meanwhile_is_kept(model_folder, tmp_path):
+    target = target_of(str(tmp_path / "x.txt"))
+    target.file.write_text("theirs")
+    with pytest.raises(UserError, match=r"x\.txt: is there already"):
+        generate_bulk(recipe_for(model_folder), target)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.txt", "theirs")]
+    generate_bulk(recipe_for(model_folder), target_of(str(target.file), force=True))
+    assert len(target.file.read_text().splitlines()) == 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_nobody_else_is_at_work_on_a_run_while_it_becomes_a_file(model_folder, tmp_path, monkeypatch):
+    target, seen, merge = target_of(str(tmp_path / "x.txt")), [], bulk.merge
+
+    def looked_at(*arguments, **options):
+        with (
+            pytest.raises(UserError, match="another process is at work"),
+            held(target.folder / ".lock", "run", tmp_path),
+        ):
+            pass
+        seen.append(merge(*arguments, **options))
+
+    monkeypatch.setattr(bulk, "merge", looked_at)
+    generate_bulk(recipe_for(model_folder), target)
+    assert (seen, [path.name for path in tmp_path.iterdir()]) == ([None], ["x.txt"])
 
 
 def test_few_texts_for_a_file_are_kept_batch_by_batch(model_folder, tmp_path, monkeypatch):

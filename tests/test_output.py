@@ -115,6 +115,22 @@ def test_cells_with_quotes_tabs_and_line_breaks_are_read_again_from_tab_separate
     assert [(row.cells["note"], row.cells["last"], row.cells["text"]) for row in again] == [(c, c, "x") for c in cells]
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_cells_with_a_carriage_return_are_read_again(tmp_path, ending):
+    cells = ["a\rb", "a\r\nb", 'a "\r" b', "plain"]
+    rows = table_of([{"note": cell, "last": cell} for cell in cells]).rows(range(len(cells)))
+    samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=row) for at, row in enumerate(rows)]
+    path = tmp_path / f"out.{ending}"
+    write(Generation(samples, 1.0), path)
+    assert path.read_bytes().splitlines()[0].startswith(b"index")
+    assert b"plain\r\n" not in path.read_bytes()
+    with path.open(newline="", encoding="utf-8") as file:
+        told = [row["note"] for row in csv.DictReader(file, delimiter="," if ending == "csv" else "\t")]
+    again = open_table(str(path)).rows(range(len(cells)))
+    assert told == cells
+    assert [(row.cells["note"], row.cells["last"], row.cells["text"]) for row in again] == [(c, c, "x") for c in cells]
+
+
 def test_arrays_of_targets_have_the_numbers_of_their_rows(tmp_path):
     rows = table_of([{"a": 1}, {"a": 2}]).rows([0, 1])
     samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=rows[at // 2]) for at in range(4)]
@@ -124,7 +140,7 @@ def test_arrays_of_targets_have_the_numbers_of_their_rows(tmp_path):
 
 
 def test_numbers_of_a_table_are_numbers_again_and_its_text_stays_as_it_is(tmp_path):
-    (tmp_path / "t.csv").write_text("n,price,code,share,mixed\n4,9.50,007,0.5,1\n12,8.25,120,2,x\n-3,,5,,\n")
+    (tmp_path / "t.csv").write_text("n,price,code,share,mixed\n4,9.50,007,0.5,1\n12,8.25,120,2,x\n-3,,5,,-0\n")
     rows = [row.values for row in open_table(str(tmp_path / "t.csv")).rows(range(3))]
     assert rows[0] == {"n": 4, "price": "9.50", "code": "007", "share": 0.5, "mixed": 1}
     records = [{"columns": row, "checks": {}} for row in rows]
@@ -135,7 +151,7 @@ def test_numbers_of_a_table_are_numbers_again_and_its_text_stays_as_it_is(tmp_pa
     assert own["price"] == [9.5, 8.25, None]
     assert own["share"] == [0.5, 2.0, None]
     assert own["code"] == ["007", "120", "5"]
-    assert own["mixed"] == ["1", "x", None]
+    assert own["mixed"] == ["1", "x", "-0"]
     assert [columns.kinds[name] for name in columns.targets] == [int, float, str, float, str]
     assert columns.spelled(records[0]) == {"n": "4", "price": "9.50", "code": "007", "share": "0.5", "mixed": "1"}
     # Where cells had a type before, it is theirs.

@@ -58,6 +58,7 @@ for line in (folder / "commands").read_text().splitlines():
         codes.append(end.code)
     if torch.distributed.is_initialized():  # the next command may read what the first process has yet to write
         torch.distributed.barrier()
+processes.leave()
 (folder / f"process-{processes.rank()}.json").write_text(json.dumps({"trained": trained, "codes": codes}))
 """
 
@@ -185,7 +186,7 @@ def test_a_mistake_is_one_message_and_stops_every_process(ran):
     assert said == [
         "dlmctl: several processes need a place for their texts. Give --out FOLDER/ or FILE.",
         "dlmctl: run: holds a run with other settings: seed was 5 and is 6. "
-        "Give the same settings to continue it, or name another place.",
+        "Give the same settings to continue it, name another place, or delete it.",
         "dlmctl: command line: sample 0: the target has 99 words, but the model holds at most 30. "
         "Shorten the target or choose a model with a greater length.",
     ]
@@ -199,6 +200,54 @@ def test_who_a_process_is_stands_in_its_environment(monkeypatch):
     for name, value in {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}.items():
         monkeypatch.setenv(name, value)
     assert (processes.count(), processes.rank(), processes.local_rank(), processes.is_main()) == (8, 5, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            {"RANK": "a", "WORLD_SIZE": "2"},
+            "RANK: 'a' is no process of this run. torchrun and accelerate launch set it",
+        ),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: '2' is no process of this run."),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is no number of processes."),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE: '0' is no number of processes."),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "x"}, "LOCAL_RANK: 'x' is no process of this run."),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR: is not set, but there are 2 processes."),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "MASTER_PORT: is not set, but there are 2 processes."),
+    ],
+)
+def test_a_launch_that_cannot_work_is_one_message(monkeypatch, model_folder, tmp_path, said, message):
+    from typer.testing import CliRunner
+
+    from dlmctl.cli import app
+
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    run = CliRunner().invoke(app, ["generate", "--model", str(model_folder), "--out", f"{tmp_path}/run/"])
+    assert (run.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert message in run.stderr
+
+
+def test_variables_that_are_empty_are_not_set(monkeypatch):
+    monkeypatch.setenv("RANK", "")
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert (processes.count(), processes.rank(), processes.local_rank(), processes.is_main()) == (1, 0, 0, True)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["generate", "--no-such-option"], 2)])
+def test_a_command_takes_its_process_from_the_team_before_it_ends(monkeypatch, capsys, arguments, code):
+    from dlmctl import cli
+
+    left = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(True))
+    monkeypatch.setattr(sys, "argv", ["dlmctl", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, left) == (code, [True])
 
 
 def test_one_process_alone_is_a_team():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import pickle
+import sys
+import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from controls import Contains, Length, Predicate
 from dlmctl import ModelError, UserError
 from dlmctl.cli import app
 from dlmctl.datasets import target_table
-from dlmctl.datasets.target_table import open_table, table_of
+from dlmctl.datasets.target_table import open_table, plain_cells, table_of
 from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import load_recipe, read_recipe
@@ -115,6 +119,46 @@ def test_a_table_without_end_is_refused_at_a_bound(monkeypatch):
 
 
 # Placeholders.
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"a": "x\0y"}, "targets:2: the column 'a' holds the character NUL, which cannot be written again."),
+        ({"a": "1", "b": ["x", {"y": "\ud83d"}]}, "targets:2: the column 'b' holds half of a surrogate pair"),
+        ({"a": "1", "x\0": ""}, "targets:2: the column 'x\\x00' holds the character NUL"),
+    ],
+)
+def test_cells_that_no_table_of_results_can_hold_are_refused(row, said):
+    good = {"a": "\\u0000 😀 \\ud83d"}
+    with pytest.raises(UserError) as caught:
+        table_of([good, row])
+    assert said in str(caught.value)
+    assert rows_of(table_of([good])) == [good]
+
+
+def test_what_pandas_has_for_nothing_is_an_empty_cell(monkeypatch):
+    pandas = SimpleNamespace(NA=object(), NaT=object())
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    row = {"a": pandas.NA, "b": pandas.NaT, "c": 1}
+    assert plain_cells(row) == {"c": 1}
+    assert rows_of(table_of([row])) == [{"c": 1}]
+
+
+def test_standard_input_that_is_closed_holds_no_rows(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match=r"standard input: holds no rows"):
+        open_table("-")
+
+
+def test_a_full_folder_of_temporary_files_is_named(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(27, "File too large")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(UserError, match=r"targets: its rows cannot be kept in \S+: File too large\. .* in TMPDIR"):
+        table_of([{"a": 1}])
 
 
 def test_placeholders_are_told_from_blanks_and_patterns():
@@ -297,6 +341,13 @@ def test_controls_from_the_command_line_standard_input_and_a_file_beside_the_rec
     assert (code, said.strip()) == (2, "dlmctl: command line: sub/mine.py: has no 'odd'. Did you mean 'even'?") or (
         code == 2 and "has no 'odd'" in said
     )
+
+
+def test_lines_of_quiet_texts_that_are_fewer_than_rows_are_said_to_be(here, model_folder):
+    recipe_here(here, model_folder, table="word,n,off\nbread,4,\nbread,99,\n")
+    run = CliRunner().invoke(app, ["generate", "-r", "r.yaml", "-q"])
+    assert (run.exit_code, len(run.stdout.splitlines())) == (0, 2)
+    assert run.stderr == "dlmctl: 2 of 4 texts could not be drawn and have no line; --json says why.\n"
 
 
 def test_positional_arguments_and_short_values_are_the_first_parameters():

@@ -30,7 +30,7 @@ from dlmctl.cli import (
     train,
 )
 from dlmctl.errors import UserError, readable
-from dlmctl.processes import Terminated, is_main, rank
+from dlmctl.processes import Terminated, is_main, leave, rank
 
 # The class of all errors about how a command was written. Newer releases of typer have a click of their own inside, so
 # it is reached by way of a class that every release has.
@@ -85,10 +85,11 @@ def _usage(error: Any) -> int:
 
 
 def _open_what_is_closed() -> None:
-    """Where a command was started with stdout or stderr closed (``>&-``), what is said there goes nowhere."""
-    for name in ("stdout", "stderr"):
+    """Where a command was started with stdout or stderr closed (``>&-``), what is said there goes nowhere; a closed
+    stdin (``<&-``) is an empty one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (to the end)
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (to the end)
 
 
 def _replace_what_cannot_be_printed() -> None:
@@ -161,4 +162,9 @@ app.add_typer(data.app, name="data", help="Prepare data sets for training.")
 
 def main() -> None:
     """Entry point."""
-    app(prog_name="dlmctl")  # also where it was started as `python -m dlmctl`
+    try:
+        app(prog_name="dlmctl")  # also where it was started as `python -m dlmctl`
+    except SystemExit as end:
+        if end.code in (0, 1, 2):  # else it was stopped, perhaps in the middle of telling others something
+            leave()
+        raise

@@ -30,9 +30,10 @@ from dlmctl.cli.options import (
     overrides,
 )
 from dlmctl.cli.start import importing
+from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
-    from dlmctl.generation.bulk import Target
+    from dlmctl.generation.destination import Target
     from dlmctl.recipe.recipe import Recipe
     from dlmctl.recipe.yaml_file import SettingsFile
 
@@ -125,14 +126,15 @@ def generate(
         return
 
     with importing():
-        from dlmctl.generation.bulk import target_of
+        from dlmctl.generation.destination import target_of
 
     traced = trace if trace is not None else TRACED if report is not None else 0
     shown = Shown(quiet, json, strict, report, traced, watch)
     target = target_of(out, force=force, part=part)
-    _check_looks(shown, out, force=force)
+    cut = Cut(shard_rows, part)
+    _check_looks(shown, out, cut, force=force)
     if target is not None:
-        _to_files(resolved, origin, target, Cut(shard_rows, part), shown)
+        _to_files(resolved, origin, target, cut, shown)
     else:
         _to_screen(resolved, origin, shown)
 
@@ -145,7 +147,11 @@ def _read(
         from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
 
         if recipe is not None:
-            return load_recipe(recipe, given, controls=controls)
+            resolved, origin = load_recipe(recipe, given, controls=controls)
+            if recipe == resolved.targets == "-":
+                what = "holds the recipe, and cannot hold its targets too."
+                raise UserError(what, where="standard input", remedy="Put one of them into a file.")
+            return resolved, origin
         return read_recipe(free_recipe(model), "command line", given, controls=controls)
 
 
@@ -224,6 +230,10 @@ def _to_screen(recipe: Recipe, origin: SettingsFile, shown: Shown) -> None:
     elif shown.quiet:
         for line in as_lines(result.to_dicts(), ".txt"):
             typer.echo(line, nl=False)
+        unmet = sum(sample.unmet is not None for sample in result)
+        if unmet:  # or lines would be taken for rows
+            said = f"dlmctl: {unmet} of {len(result)} texts could not be drawn and have no line; --json says why."
+            typer.echo(said, err=True)
     else:
         print_generation(result)
     _end(all(sample.passed for sample in result), strict=shown.strict)
@@ -235,10 +245,10 @@ def _end(passed: bool, *, strict: bool) -> None:
         raise typer.Exit(1)
 
 
-def _check_looks(shown: Shown, out: str | None, *, force: bool) -> None:
-    """Raise UserError where what is to be looked at does not go with where the texts go."""
-    from dlmctl.errors import UserError
-
+def _check_looks(shown: Shown, out: str | None, cut: Cut, *, force: bool) -> None:
+    """Raise UserError where what is to be looked at, or how the run is cut up, does not go with where the texts go."""
+    if cut.shard_rows is not None and out is None:
+        raise UserError("only texts that go to files come in shards.", where="--shard-rows", remedy="Give --out.")
     if shown.watch and out is not None:
         raise UserError("shows texts that go to the terminal.", where="--watch", remedy="Leave out --out.")
     if shown.report is None:

@@ -87,4 +87,4 @@ def _unquoted(cell: str) -> str:
     inside = cell[1:-1]
     if len(cell) < 3 or not cell[0] == cell[-1] == '"' or '"' in inside.replace('""', ""):
         return cell
-    return inside.replace('""', '"') if any(mark in inside for mark in ('""', "\t", "\n")) else cell
+    return inside.replace('""', '"') if any(mark in inside for mark in ('""', "\t", "\n", "\r")) else cell

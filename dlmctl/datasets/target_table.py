@@ -33,9 +33,13 @@ LINE = "line"
 STANDARD_INPUT = "standard input"
 
 
-# Numbers as they are written again; ``007`` and ``1.50`` are not.
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
+# Numbers as they are written again; ``007``, ``-0`` and ``1.50`` are not.
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
+
+
+# How JSON spells the character NUL, and begins the halves of surrogate pairs, whole ones too.
+_UNWRITABLE = (rb"\u0000", rb"\ud")
 
 
 class Row(NamedTuple):
@@ -103,6 +107,17 @@ class TargetTable:
         # It lives as long as the table.
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._starts, self._lines = array("Q"), array("Q")
+        try:
+            self.columns, self.digest = self._kept(rows)
+            self._file.flush()
+        except OSError as error:
+            what = f"its rows cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}."
+            raise DataError(what, where=name, remedy="Name a folder with room for them in TMPDIR.") from None
+        if not self._starts:
+            raise DataError("holds no rows.", where=name, remedy="Each target takes a row with a cell that is filled.")
+
+    def _kept(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[str], str]:
+        """Writes the rows to the file; the columns and the digest."""
         columns: dict[str, None] = {}
         digest = hashlib.sha256()
         at = 0
@@ -112,18 +127,27 @@ class TargetTable:
                 continue
             if len(self._starts) == MOST_ROWS:
                 raise DataError(f"has more than {MOST_ROWS:,} rows.", where=self.where(line), remedy="Split it.")
-            columns.update(dict.fromkeys(row))
+            added = [name for name in row if name not in columns]
+            columns.update(dict.fromkeys(added))
             written = _as_json(cells).encode() + b"\n"
             if len(written) > MOST_BYTES or len(columns) > MOST_COLUMNS:
                 limit = f"more than {MOST_COLUMNS:,} columns" if len(columns) > MOST_COLUMNS else "a row of over 1 MiB"
                 raise DataError(f"has {limit}.", where=self.where(line))
+            self._refuse_unwritable(line, added, written)
             self._starts.append(at)
             self._lines.append(line)
             at += self._file.write(written)
             digest.update(written)
-        if not self._starts:
-            raise DataError("holds no rows.", where=name, remedy="Each target takes a row with a cell that is filled.")
-        self.columns, self.digest = list(columns), digest.hexdigest()
+        return list(columns), digest.hexdigest()
+
+    def _refuse_unwritable(self, line: int, added: Sequence[str], written: bytes) -> None:
+        """Raise DataError where a row, or a column that is new with it, has what no table of results can hold."""
+        held: dict[str, Any] = json.loads(written) if any(mark in written for mark in _UNWRITABLE) else {}
+        for name, cell in {**dict.fromkeys(added), **held}.items():
+            found = _unwritable(name) or _unwritable(cell)
+            if found is not None:
+                what = f"the column {readable(repr(name), 60)} holds {found}, which cannot be written again."
+                raise DataError(what, where=self.where(line), remedy="Leave it out.")
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -191,7 +215,8 @@ def _standard_input() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "targets"
         with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
+            if sys.stdin is not None:  # as where it is closed
+                shutil.copyfileobj(sys.stdin.buffer, file)
         first = next((line.text for line in filled_lines(path)), "")
         yield path.rename(path.with_suffix(".jsonl" if first.startswith("{") else ".csv"))
 
@@ -237,12 +262,25 @@ def _filled_cells(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: cell for name, value in row.items() if (cell := _cell(value)) is not None}
 
 
+def _unwritable(value: Any) -> str | None:
+    """What text in a cell cannot stand in a table of results, None where there is none."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return "the character NUL"
+        return "half of a surrogate pair" if any("\ud800" <= char <= "\udfff" for char in value) else None
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((found for part in parts if (found := _unwritable(part)) is not None), None)
+
+
 def _as_json(cells: Mapping[str, Any]) -> str:
     return json.dumps(cells, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
 
 
 def _cell(value: Any) -> Any:
-    """A cell, None where it is empty: a text of white space, nothing, or not a number."""
+    """A cell, None where it is empty: a text of white space, nothing, not a number, or what pandas has for these."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and (value is pandas.NA or value is pandas.NaT):
+        return None
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, float) and not math.isfinite(value):

@@ -5,23 +5,22 @@ Each sample follows from the seed and its own number, so the shards together are
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import UserError
+from dlmctl.generation.destination import Target, spare_targets
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.identity import NEUTRAL, identity
-from dlmctl.generation.output import check_target, require_new
 from dlmctl.generation.part import Part
 from dlmctl.generation.run import TextProgress, Work, shard_size, texts_of
-from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, remove_if_empty
+from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, refuse_others, remove, remove_if_empty
 from dlmctl.generation.tally import Tally
 from dlmctl.generation.targets import read_targets
 from dlmctl.sampling.environment import environment
@@ -35,47 +34,6 @@ if TYPE_CHECKING:
 
 # Seconds that a command waits for another one to have read or written the account of their run.
 PATIENCE = 120
-
-
-class Target(NamedTuple):
-    """Where a long run goes: the folder of its shards, and the file they become, if any."""
-
-    folder: Path
-    file: Path | None
-
-
-def target_of(out: str | None, *, force: bool = False, part: str | None = None) -> Target | None:
-    """Where shards go, or None where the texts are kept in memory and printed.
-
-    A path that ends in / or is a folder gets the shards. A file gets them merged, so that an interruption keeps what
-    is done.
-
-    Args:
-        force: replace a file that is there.
-        part: of a run that is drawn in parts the one that is asked for; they go to a folder.
-
-    Raises:
-        UserError: ``out`` cannot be written or is there already, or there are several processes and no ``out``.
-    """
-    if out == "":
-        raise UserError("is empty.", where="--out", remedy="Name a folder, as in --out FOLDER/, or a file.")
-    several = processes.count() > 1
-    is_folder = out is not None and (out.endswith(("/", "\\")) or Path(out).is_dir())
-    if part is not None and (several or not is_folder):
-        what = "the parts of a run are drawn into a folder, each by one process."
-        raise UserError(
-            what, where="--part", remedy="Give --out FOLDER/, and put its rows-*.jsonl together at the end."
-        )
-    if out is None:
-        if several:
-            raise UserError("several processes need a place for their texts.", remedy="Give --out FOLDER/ or FILE.")
-        return None
-    path = Path(out)
-    if is_folder:
-        return Target(path, None)
-    check_target(path)
-    require_new(path, force=force)
-    return Target(path.with_name(f"{path.name}.partial"), path)
 
 
 class Bulk(NamedTuple):
@@ -119,6 +77,8 @@ def generate_shards(
     part: Part | None = None,
     origin: SettingsFile | None = None,
     progress: TextProgress | None = None,
+    ready: Callable[[], None] = lambda: None,
+    finish: Callable[[Bulk], None] = lambda bulk: None,
 ) -> Bulk:
     """All samples of a recipe as shards in ``folder``; those that are there already are kept.
 
@@ -132,9 +92,11 @@ def generate_shards(
         strict: the first row of the targets that cannot be met ends the run.
         part: draw these shards alone; commands beside this one draw the others.
         origin: errors about the model name its line.
+        ready: called before the run is opened, finish: when it is drawn, both by the first process; of a whole run the
+            folder is held from the one to the other, and the others wait.
 
     Raises:
-        UserError: as ``generate``; the folder holds another run, or another process is at work on it.
+        UserError: as ``generate`` and ``open_run``, or another process is at work on it.
         KeyboardInterrupt: with a message that says what is kept; ``Terminated`` of SIGTERM.
     """
     team = processes.Team()
@@ -143,34 +105,45 @@ def generate_shards(
     several = team.size if part is None else part.parts
     if several > 1:
         refuse_strangers(recipe, rows=table is not None)
-    cut = _Cut(texts_of(recipe, table), shard_rows, latents, several)
+    cut = _Cut(texts_of(recipe, table), shard_rows, latents, several, joining=part is not None and shard_rows is None)
+    team.from_main(lambda: refuse_others(folder))
 
     def opened() -> tuple[Run, list[range]]:
+        ready()
         return _opened(recipe, pretrained, folder, table, cut, origin)
 
-    def draw(run: Run, mine: list[range], *, notes: bool) -> None:
-        work = _Shards(Work(recipe, pretrained, table, origin, strict=strict), run, progress, notes, traced)
-        team.together(lambda: work.through(mine))
+    def draw(run: Run, mine: list[range]) -> None:
+        work = Work(recipe, pretrained, table, origin, strict=strict)
+        shards = _Shards(work, run, progress, alone=part is None, notes=part is None and team.rank == 0, traced=traced)
+        team.together(lambda: shards.through(mine))
 
-    def whole() -> Bulk:
+    if part is None:
+        return _whole_drawn(team, folder, opened, draw, finish)
+    bulk = _part_drawn(folder, part, opened, draw)
+    finish(bulk)
+    return bulk
+
+
+_Opened = Callable[[], tuple[Run, list[range]]]
+_Draw = Callable[[Run, list[range]], None]
+
+
+def _whole_drawn(
+    team: processes.Team, folder: Path, opened: _Opened, draw: _Draw, finish: Callable[[Bulk], None]
+) -> Bulk:
+    """All of a run that is missing: the folder is held until it is finished, and no process ends before that."""
+    with held(folder) if team.rank == 0 else nullcontext():
         started = time.perf_counter()
         run, missing = team.from_main(opened)
-        draw(run, missing[team.rank :: team.size], notes=team.rank == 0)
+        draw(run, missing[team.rank :: team.size])
         if team.rank == 0:
             run.note_progress()
-        return Bulk(run, sum(map(len, missing)), time.perf_counter() - started)
-
-    if part is not None:
-        return _part_drawn(folder, part, opened, partial(draw, notes=False))
-    if team.rank:
-        return whole()
-    with held(folder):
-        return whole()
+        bulk = Bulk(run, sum(map(len, missing)), time.perf_counter() - started)
+        team.from_main(lambda: finish(bulk))
+        return bulk
 
 
-def _part_drawn(
-    folder: Path, part: Part, opened: Callable[[], tuple[Run, list[range]]], draw: Callable[[Run, list[range]], None]
-) -> Bulk:
+def _part_drawn(folder: Path, part: Part, opened: _Opened, draw: _Draw) -> Bulk:
     """One part of a run: the folder is held only while its account is read and written."""
     started = time.perf_counter()
     with part.held(folder):
@@ -198,13 +171,14 @@ def refuse_strangers(recipe: Recipe, *, rows: bool) -> None:
 
 
 class _Cut(NamedTuple):
-    """How a run is cut up: texts in all, in each new shard if that is said, whether latents are kept, and by how many
-    processes it is drawn."""
+    """How a run is cut up: texts in all, in each new shard if that is said, whether latents are kept, by how many
+    processes it is drawn, and whether others may have cut it up already."""
 
     total: int
     shard_rows: int | None
     latents: bool
     processes: int
+    joining: bool
 
 
 def _opened(
@@ -226,6 +200,7 @@ def _opened(
         cut.total,
         shard_rows=shard_size(recipe, table, rows),
         latents=cut.latents,
+        joining=cut.joining,
         about={"model": recipe.model, **({} if table is None else {"columns": table.columns})},
         environment=environment(recipe.sampler, find_device(recipe, origin), recipe.batch_size),
     )
@@ -234,13 +209,20 @@ def _opened(
 
 @dataclass(frozen=True)
 class _Shards:
-    """The shards that this process draws; with ``notes`` it also keeps the run's own account of how far it is."""
+    """The shards that this process draws.
+
+    Attributes:
+        alone: the folder is held, so that no other command is at work there.
+        notes: it keeps the run's own account of how far it is.
+        traced: of so many samples of the run, the first, is kept how they came about.
+    """
 
     drawing: Work
     run: Run
     progress: TextProgress | None
+    alone: bool
     notes: bool
-    traced: int = 0
+    traced: int
 
     def through(self, shards: list[range]) -> None:
         """Draw these.
@@ -262,11 +244,13 @@ class _Shards:
         if distinct is not None:
             for record in self.run.records_so_far():
                 distinct.take(record["index"], record["text"])
-        for shard in shards:
+        for at, shard in enumerate(shards):
             watch = self._watch(len(shard)) if self.progress is not None else None
             result = self.drawing.draw(shard, progress=watch, trace=range(min(shard.stop, self.traced)))
             result = replace(result, about=self.drawing.about)
-            self.run.write(shard, result.to_dicts(), [one.latent for one in result])
+            # With a shard of it on disk no command can start another run here.
+            with nullcontext() if self.alone or at else _confirmed(self.run, shard):
+                self.run.write(shard, result.to_dicts(), [one.latent for one in result])
             if self.notes:
                 self.run.note_progress()
 
@@ -281,12 +265,12 @@ class _Shards:
         return watch
 
 
-def _spare_targets(recipe: Recipe, target: Target) -> None:
-    """Raise UserError where the texts would take the place of the table that they are drawn for."""
-    if target.file is None or not isinstance(recipe.targets, str) or not target.file.exists():
-        return
-    if Path(recipe.targets).exists() and target.file.samefile(recipe.targets):
-        raise UserError("holds the targets of this run.", where=str(target.file), remedy="Name another file.")
+@contextmanager
+def _confirmed(run: Run, shard: range) -> Iterator[None]:
+    """The folder is held, and the shard has its place there."""
+    with held(run.folder, patience=PATIENCE):
+        run.confirm(shard)
+        yield
 
 
 def generate_bulk(
@@ -308,12 +292,13 @@ def generate_bulk(
     Raises:
         UserError: as ``generate_shards``, or the file cannot be written, or it is the table of targets itself.
     """
-    _spare_targets(recipe, target)
+    spare_targets(recipe, target)
     latents = target.file is not None and target.file.suffix == ".npz"
     if target.file is not None and recipe.targets is None and recipe.samples <= SHARD_ROWS and processes.count() == 1:
         shard_rows = shard_rows or recipe.batch_size  # each batch is kept as it is done
+    told: list[Outcome] = []
     try:
-        run, drawn, seconds = generate_shards(
+        generate_shards(
             recipe,
             target.folder,
             shard_rows=shard_rows,
@@ -323,14 +308,20 @@ def generate_bulk(
             part=part,
             origin=origin,
             progress=progress,
+            ready=target.require_free,
+            finish=lambda bulk: told.append(_finished(bulk, recipe, target, part)),
         )
     except (UserError, KeyboardInterrupt) as error:
         gone = target.file is not None and processes.is_main() and remove_if_empty(target.folder)
         if gone and isinstance(error, KeyboardInterrupt):
             raise type(error) from None  # nothing is kept, so there is nothing to say of it
         raise
-    if not processes.is_main():
-        return None
+    return told[0] if told else None
+
+
+def _finished(bulk: Bulk, recipe: Recipe, target: Target, part: Part | None) -> Outcome:
+    """What a run came to, its shards merged where the target is a file."""
+    run, drawn, seconds = bulk
     records = run.records() if part is None else run.records_so_far()
     tally, environments = Tally.of(records), run.environments()
     left_out = 0
@@ -338,5 +329,5 @@ def generate_bulk(
         if target.file.suffix == ".txt":
             left_out = tally.missing if recipe.quota is None else tally.rows - tally.passed
         merge(run, target.file, passing=recipe.quota is not None)
-        shutil.rmtree(target.folder)
+        remove(target.folder)
     return Outcome(tally, drawn, seconds, target.file or target.folder, environments, left_out)

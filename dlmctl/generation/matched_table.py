@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from dlmctl.generation.matched import Item, MatchedSets
 from dlmctl.generation.output import replacing
+from dlmctl.generation.tabular import row_writer
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 # Between the words of a cell, where an item exchanges several.
@@ -77,7 +77,7 @@ def write_table(sets: MatchedSets, path: Path) -> None:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in objects_of(sets))
         else:
             delimiter = "\t" if path.suffix == ".tsv" else ","
-            writer = csv.DictWriter(file, columns_of(sets), delimiter=delimiter, lineterminator="\n")
+            writer = row_writer(file, columns_of(sets), delimiter)
             writer.writeheader()
             writer.writerows(rows_of(sets))
 

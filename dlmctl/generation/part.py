@@ -42,6 +42,6 @@ def read_part(text: str) -> Part:
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     part = Part(int(found[1]), int(found[2])) if found else Part(0, 0)
     if not 1 <= part.number <= part.parts <= MOST_PARTS:
-        remedy = "E.g. 2/16, the second of sixteen; of an array of Slurm $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT."
+        remedy = "E.g. 2/16, the second of sixteen; of an array of Slurm $SLURM_ARRAY_TASK_ID/16."
         raise UserError(f"{text!r} is no part of a run.", where="--part", remedy=remedy)
     return part

@@ -1,19 +1,17 @@
 """A long run on disk: a folder of shards, each written whole, that can be continued after any interruption.
 
-``manifest.json`` says what the run is: its settings and their digest, how many rows, in how many to a shard. A copy of
-it, ``.manifest.json``, is written at every start, so that a damaged manifest does not cost the shards.
+``manifest.json`` says what the run is; see ``dlmctl.generation.manifest``.
 ``rows-NNNNNNNNN.jsonl`` holds the rows from that number on, one JSON object a line; where latents are kept they lie
 beside it in ``rows-NNNNNNNNN.npz``. A shard that exists is finished: it is moved into place as the last thing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,21 @@ from zipfile import BadZipFile
 import numpy as np
 
 from dlmctl import __version__, processes
-from dlmctl.errors import ModelError, UserError, brief
+from dlmctl.errors import UserError, brief
+from dlmctl.generation.manifest import (
+    COPY,
+    FORMAT,
+    MANIFEST,
+    changes_of,
+    digest_of,
+    read_manifest,
+    shards_of,
+    write_manifest,
+)
 from dlmctl.generation.output import Chunk, as_lines, replacing, write_arrays, write_records
-from dlmctl.text.files import read_object, require_file
+from dlmctl.text.files import require_file
 
-FORMAT = 1
-MANIFEST, COPY = "manifest.json", ".manifest.json"
+LOCK = ".lock"
 SHARD_ROWS = 512
 Record = Mapping[str, Any]
 _AGAIN = "Delete it and run again."
@@ -40,11 +47,13 @@ class Run:
     Attributes:
         shards: the row numbers of each, in order.
         latents: whether latents are kept beside the rows.
+        digest: of its settings.
     """
 
     folder: Path
     shards: list[range]
     latents: bool
+    digest: str = ""
 
     @property
     def rows(self) -> int:
@@ -61,6 +70,18 @@ class Run:
     def done(self) -> int:
         """Rows on disk."""
         return self.rows - sum(map(len, self.missing()))
+
+    def confirm(self, shard: range) -> None:
+        """Find out, while the folder is held, whether a shard still has its place in it: as long as no shard of the
+        run is on disk, nothing keeps another command from starting another run there.
+
+        Raises:
+            UserError: another command has done so.
+        """
+        manifest = read_manifest(self.folder)
+        if manifest.get("digest") != self.digest or shard not in shards_of(manifest["segments"]):
+            what = "another command has started a run with other settings or other shards here; nothing is written."
+            raise UserError(what, where=str(self.folder), remedy="Give each run a folder of its own.")
 
     def write(self, shard: range, records: Sequence[Record], latents: Sequence[np.ndarray] = ()) -> None:
         """Put a shard in its place, its latents (each ``[L, D]``) first.
@@ -110,18 +131,18 @@ class Run:
 
     def environments(self) -> list[dict[str, Any]]:
         """What its rows were drawn by: more than one where it was continued otherwise."""
-        return list(_read_manifest(self.folder)["environments"])
+        return list(read_manifest(self.folder)["environments"])
 
     def settings(self) -> dict[str, Any]:
         """What its rows follow from, with the name of the model."""
-        manifest = _read_manifest(self.folder)
+        manifest = read_manifest(self.folder)
         about = {"model": manifest.get("model"), "samples": self.rows}
         return {**about, **manifest["settings"], **about}
 
     def note_progress(self) -> None:
         """Say in the manifest how many shards are done; nothing relies on it."""
-        manifest = {**_read_manifest(self.folder), "shards_done": len(self.shards) - len(self.missing())}
-        _write_manifest(self.folder / MANIFEST, manifest)
+        manifest = {**read_manifest(self.folder), "shards_done": len(self.shards) - len(self.missing())}
+        write_manifest(self.folder / MANIFEST, manifest)
 
 
 def _is_row(row: Any) -> bool:
@@ -165,6 +186,7 @@ def open_run(
     *,
     shard_rows: int = SHARD_ROWS,
     latents: bool = False,
+    joining: bool = False,
     about: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -174,35 +196,37 @@ def open_run(
         settings: all that the rows follow from, as JSON values. A run is only continued with the same.
         rows: how many. A run may be given more rows than before, never fewer.
         shard_rows: rows in each new shard; shards that there are stay as they are.
+        joining: the shards stay as they are also where none of them is on disk yet, as others may be drawing them.
         about: what else the manifest is to hold.
         environment: what the rows drawn from now on depend on beside the settings. The manifest lists all it had.
 
     Raises:
-        UserError: the folder holds something else, or a run with other settings, which the message names.
+        UserError: the folder holds something else, a run with other settings, which the message names, or rows that
+            are no shard of this run.
     """
     settings = json.loads(json.dumps({**settings, "latents": latents}))
     ends: list[list[int]] = []
     environments: list[Any] = []
     folder.mkdir(parents=True, exist_ok=True)
-    others = [one.name for one in folder.iterdir() if not one.name.startswith(".")]
-    known = MANIFEST in others or (folder / COPY).exists()
-    if others and not known:
-        raise UserError(
-            "holds other files, and no run to continue.", where=str(folder), remedy="Name an empty or new folder."
-        )
-    before = _read_manifest(folder) if known else {}
-    if any(name.startswith("rows-") for name in others):  # else nothing stands against other settings
-        ends = _continued(folder, before, settings, rows)
-        environments = before["environments"]
+    before, names = _found_in(folder)
+    drawn = [name for name in names if name.startswith("rows-")]
+    changes = changes_of(before, settings, rows) if before else []
+    if drawn and changes:  # where nothing is drawn, nothing stands against other settings
+        what = f"holds a run with other settings: {'; '.join(changes)}."
+        remedy = "Give the same settings to continue it, name another place, or delete it."
+        raise UserError(what, where=str(folder), remedy=remedy)
+    if drawn or (before and joining and not changes):
+        ends, environments = before["segments"], before["environments"]
     if not ends or ends[-1][0] < rows:
         ends.append([rows, shard_rows])
-    run = Run(folder, _shards(ends), latents)
+    run = Run(folder, shards_of(ends), latents, digest_of(settings))
+    _refuse_strays(run, drawn)
     if environment is not None and environment not in environments and run.missing():
         environments.append(environment)
     manifest = {
         "format": FORMAT,
         "dlmctl": __version__,
-        "digest": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        "digest": run.digest,
         "rows": rows,
         "segments": ends,
         "shards": len(run.shards),
@@ -211,9 +235,43 @@ def open_run(
         "environments": environments,
         "settings": settings,
     }
-    _write_manifest(folder / COPY, manifest)
-    _write_manifest(folder / MANIFEST, manifest)
+    write_manifest(folder / COPY, manifest)
+    write_manifest(folder / MANIFEST, manifest)
     return run
+
+
+def _found_in(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The manifest of the run in a folder, empty where there is none, and the names of its files that are not hidden.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    names = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
+    known = MANIFEST in names or (folder / COPY).exists()
+    if names and not known:
+        raise UserError(
+            "holds other files, and no run to continue.", where=str(folder), remedy="Name an empty or new folder."
+        )
+    return (read_manifest(folder) if known else {}), names
+
+
+def refuse_others(folder: Path) -> None:
+    """Find out, before anything is put there, whether a folder is one for a run.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    _found_in(folder)
+
+
+def _refuse_strays(run: Run, drawn: Sequence[str]) -> None:
+    """Raise UserError where rows lie in a folder that are no shard of its run: whoever puts the files together would
+    have them too."""
+    known = {run.path(shard).name for shard in run.shards}
+    strays = sorted(name for name in drawn if name.endswith(".jsonl") and name not in known)
+    if strays:
+        what = f"is no shard of the run in its folder{f', and {len(strays) - 1} more are none' if strays[1:] else ''}."
+        raise UserError(what, where=str(run.folder / strays[0]), remedy="Delete it, or move it away, and run again.")
 
 
 def saved_run(folder: Path) -> Run:
@@ -222,84 +280,9 @@ def saved_run(folder: Path) -> Run:
     Raises:
         UserError: the folder holds none.
     """
-    manifest = _read_manifest(folder)
-    return Run(folder, _shards(manifest["segments"]), bool(manifest["settings"].get("latents")))
-
-
-def _shards(ends: Sequence[Sequence[int]]) -> list[range]:
-    """The rows of each shard of a run in segments, each ``[end, shard_rows]``."""
-    shards: list[range] = []
-    for end, size in ends:
-        start = shards[-1].stop if shards else 0
-        shards += [range(at, min(at + size, end)) for at in range(start, end, size)]
-    return shards
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """What ``manifest.json`` says, or its copy where it is missing or damaged.
-
-    Raises:
-        UserError: neither is the manifest of a run.
-    """
-    faults = []
-    for name in (MANIFEST, COPY):
-        try:
-            manifest = read_object(folder / name)
-            if manifest["format"] != FORMAT:
-                raise ValueError(f"format {manifest['format']}")
-            segments = [[int(end), int(size)] for end, size in manifest["segments"]]
-            if not segments or min(map(min, segments)) < 1 or sorted(segments) != segments:
-                raise ValueError("no segments")
-            drawn_by = manifest.get("environments")
-            if not isinstance(manifest["settings"], dict):
-                raise ValueError("no settings")
-            return {**manifest, "segments": segments, "environments": drawn_by if isinstance(drawn_by, list) else []}
-        except ModelError as error:
-            faults.append(error.what.rstrip("."))
-        except (ValueError, KeyError, TypeError) as error:
-            faults.append(brief(error))
-    raise UserError(
-        f"is no manifest of a run ({faults[0]}).", where=str(folder / MANIFEST), remedy="Name a new folder."
-    )
-
-
-def _continued(folder: Path, manifest: Mapping[str, Any], settings: Mapping[str, Any], rows: int) -> list[list[int]]:
-    """The segments of the run that ``manifest`` describes, each ``[end, shard_rows]``."""
-    ends: list[list[int]] = manifest["segments"]
-    old, new = _flat(manifest["settings"]), _flat(settings)
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    told = [key for key in differing if key != "targets"]  # of which a digest would say nothing
-    changes = ["the table of targets has changed"] * ("targets" in differing)
-    changes += [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in told]
-    if ends[-1][0] > rows:
-        changes.append(f"samples was {ends[-1][0]} and is {rows}, which is fewer")
-    if changes:
-        raise UserError(
-            f"holds a run with other settings: {'; '.join(changes)}.",
-            where=str(folder),
-            remedy="Give the same settings to continue it, or name another place.",
-        )
-    return ends
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    if isinstance(settings, list):
-        settings = {str(at): value for at, value in enumerate(settings)}
-    if not isinstance(settings, dict) or not settings:
-        return {prefix: settings}
-    joined = ((f"{prefix}.{key}" if prefix else key, value) for key, value in settings.items())
-    return {key: value for name, inner in joined for key, value in _flat(inner, name).items()}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:36]}..."
-
-
-def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    manifest = read_manifest(folder)
+    latents = bool(manifest["settings"].get("latents"))
+    return Run(folder, shards_of(manifest["segments"]), latents, str(manifest.get("digest")))
 
 
 def held(folder: Path, *, patience: float = 0) -> AbstractContextManager[None]:
@@ -311,7 +294,7 @@ def held(folder: Path, *, patience: float = 0) -> AbstractContextManager[None]:
     Raises:
         UserError: another process is at work there, or it is no folder and cannot be made one.
     """
-    return processes.held(folder / ".lock", "run", folder, patience=patience)
+    return processes.held(folder / LOCK, "run", folder, patience=patience)
 
 
 def remove_if_empty(folder: Path) -> bool:
@@ -320,14 +303,24 @@ def remove_if_empty(folder: Path) -> bool:
         return True
     try:
         with held(folder):
-            if any(path.name not in (MANIFEST, COPY, ".lock") for path in folder.iterdir()):
+            if any(path.name not in (MANIFEST, COPY, LOCK) for path in folder.iterdir()):
                 return False
             if (folder / MANIFEST).exists():
-                _read_manifest(folder)
+                read_manifest(folder)
             shutil.rmtree(folder)
     except (UserError, OSError):  # another command is at work there, or the manifest is somebody else's
         return False
     return True
+
+
+def remove(folder: Path) -> None:
+    """Take away the folder of a run, which is held."""
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with suppress(OSError):  # a system that deletes no open file keeps the lock, and the folder
+        (folder / LOCK).unlink()
+        folder.rmdir()
 
 
 def merge(run: Run, path: Path, *, passing: bool = False) -> None:
@@ -344,5 +337,5 @@ def merge(run: Run, path: Path, *, passing: bool = False) -> None:
             with partial.open("wb") as file:
                 write_arrays(file, run.chunks)
         else:
-            columns = _read_manifest(run.folder).get("columns", [])
+            columns = read_manifest(run.folder).get("columns", [])
             write_records(partial, path.suffix, run.records, passing=passing, targets=columns)

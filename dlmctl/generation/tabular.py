@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -19,9 +19,25 @@ Records = Callable[[], Iterable[Record]]
 def write_table(file: IO[str], records: Records, delimiter: str, targets: Iterable[str] = ()) -> None:
     """Write rows as CSV, or with another delimiter, the columns of ``flat.Columns`` first."""
     columns = Columns.of(records(), targets)
-    writer = csv.DictWriter(file, list(columns.kinds), delimiter=delimiter, lineterminator="\n")
+    writer = row_writer(file, list(columns.kinds), delimiter)
     writer.writeheader()
     writer.writerows(_plain(columns.row(record)) | columns.spelled(record) for record in records())
+
+
+def row_writer(file: IO[str], columns: Sequence[str], delimiter: str) -> csv.DictWriter[str]:
+    """A writer of rows by column, whose lines end in a line feed."""
+    # Which cells it puts in quotes depends on its line ends: with a line feed alone, none with a carriage return in it.
+    return csv.DictWriter(_LineFeeds(file), columns, delimiter=delimiter, lineterminator="\r\n")
+
+
+class _LineFeeds:
+    """What a writer of CSV writes to, a row at a time."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, row: str) -> int:
+        return self.file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.models.llama import FusedLinear
-from dlmctl.processes import Terminated, held
+from dlmctl.processes import Terminated, check_launch, held
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import Best
 from dlmctl.training.config import LoopConfig
@@ -158,6 +158,7 @@ def fit(
         Stopped: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     check_run_folder(out, resume=resume)
+    check_launch()
     # Unless told that there is only a CPU, accelerate takes several processes on it for as many runs of one.
     precision = "no" if config.precision == "fp32" else config.precision
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())

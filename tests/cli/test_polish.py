@@ -44,6 +44,14 @@ def test_a_stream_that_is_closed_is_no_fault(closed):
     assert bool(done.stdout) == (closed == "2>&-")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_a_recipe_from_a_closed_stdin_is_an_empty_one():
+    command = f"{shlex.quote(sys.executable)} -m dlmctl generate --recipe - <&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("dlmctl: standard input: the recipe is empty.")
+
+
 def test_names_are_completed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()

@@ -1,0 +1,95 @@
+"""The manifest of a long run: what it is, and what may go on with it.
+
+``manifest.json`` says its settings and their digest, how many rows, in how many to a shard. A copy of it,
+``.manifest.json``, is written at every start, so that a damaged manifest does not cost the shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlmctl.errors import ModelError, UserError, brief
+from dlmctl.generation.output import replacing
+from dlmctl.text.files import read_object
+
+FORMAT = 1
+MANIFEST, COPY = "manifest.json", ".manifest.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What ``manifest.json`` says, or its copy where it is missing or damaged.
+
+    Raises:
+        UserError: neither is the manifest of a run.
+    """
+    faults = []
+    for name in (MANIFEST, COPY):
+        try:
+            manifest = read_object(folder / name)
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"format {manifest['format']}")
+            segments = [[int(end), int(size)] for end, size in manifest["segments"]]
+            if not segments or min(map(min, segments)) < 1 or sorted(segments) != segments:
+                raise ValueError("no segments")
+            drawn_by = manifest.get("environments")
+            if not isinstance(manifest["settings"], dict):
+                raise ValueError("no settings")
+            return {**manifest, "segments": segments, "environments": drawn_by if isinstance(drawn_by, list) else []}
+        except ModelError as error:
+            faults.append(error.what.rstrip("."))
+        except (ValueError, KeyError, TypeError) as error:
+            faults.append(brief(error))
+    raise UserError(
+        f"is no manifest of a run ({faults[0]}).", where=str(folder / MANIFEST), remedy="Name a new folder."
+    )
+
+
+def shards_of(ends: Sequence[Sequence[int]]) -> list[range]:
+    """The rows of each shard of a run in segments, each ``[end, shard_rows]``."""
+    shards: list[range] = []
+    for end, size in ends:
+        start = shards[-1].stop if shards else 0
+        shards += [range(at, min(at + size, end)) for at in range(start, end, size)]
+    return shards
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """By which runs of other settings are told apart."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def changes_of(manifest: Mapping[str, Any], settings: Mapping[str, Any], rows: int) -> list[str]:
+    """What keeps ``rows`` texts of these settings from going on with the run that ``manifest`` describes."""
+    last = manifest["segments"][-1][0]
+    old, new = _flat(manifest["settings"]), _flat(settings)
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    told = [key for key in differing if key != "targets"]  # of which a digest would say nothing
+    changes = ["the table of targets has changed"] * ("targets" in differing)
+    changes += [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in told]
+    if last > rows:
+        changes.append(f"samples was {last} and is {rows}, which is fewer")
+    return changes
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    if isinstance(settings, list):
+        settings = {str(at): value for at, value in enumerate(settings)}
+    if not isinstance(settings, dict) or not settings:
+        return {prefix: settings}
+    joined = ((f"{prefix}.{key}" if prefix else key, value) for key, value in settings.items())
+    return {key: value for name, inner in joined for key, value in _flat(inner, name).items()}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:36]}..."
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")
