@@ -14,12 +14,12 @@ from dlmctl.control.classifier import load_labels
 from dlmctl.control.grouped import grouped
 from dlmctl.control.text_labels import find_label
 from dlmctl.errors import named_by
-from dlmctl.text.fields import Value
+from dlmctl.text.fields import Value, value_words
 from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
 
 from .huggingface import guided_by, load_outside
-from .judged_labels import JudgedLabels, verdict_of
+from .judged_labels import SURE, JudgedLabels, verdict_of
 
 
 class ClassifierParams(ControlParams):
@@ -50,6 +50,11 @@ class ClassifierParams(ControlParams):
         description="least probability of the label that passes; if not given, the likeliest label passes, and where "
         "the judge knows texts without a label one that is likelier than not",
     )
+
+    @property
+    def judge(self) -> str | None:
+        """Which classifier says whether a text passes; None for the one without a name."""
+        return self.model or self.name
 
     reads: ClassVar[Sequence[str]] = ("huggingface", "model")
 
@@ -99,6 +104,16 @@ class Classifier(Control[ClassifierParams]):
             return ()
         model = attached(self.model, self.name)
         return self._labels(params).lengths_of(params.label, model.model.config.sentence_lengths, most)
+
+    def clash(self, params: ClassifierParams, other: ClassifierParams) -> str | None:
+        """Of one classifier only one label is the likeliest, or likelier than not; a low ``pass_at`` asks for less."""
+        labels = [value_words(one.label) for one in (params, other)]
+        bounds = [one.pass_at for one in (params, other) if one.pass_at is not None]
+        at_once = bool(bounds) and sum(bounds) + SURE * (2 - len(bounds)) <= 1
+        if at_once or params.judge != other.judge or labels[0].lower() == labels[1].lower():
+            return None
+        named = f" {params.judge!r}" if params.judge else ""
+        return f"the classifier{named} gives a text one label, and both {labels[0]!r} and {labels[1]!r} are asked for"
 
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
         guides = [(params.name, params.model or params.huggingface) for params in batch.params]

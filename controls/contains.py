@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Asked, held_to
+from dlmctl.text.spelling import plain
 
 from .phrases import ANY_NUMBER, Phrases, WordControl, listed, occurrences, split_phrases
 
@@ -41,7 +42,7 @@ class Contains(WordControl[ContainsParams]):
         return [p for at, p in enumerate(phrases) if not any(occurrences(other, p) for other in phrases[:at])]
 
     def word_range(self, params: ContainsParams) -> tuple[int, int]:
-        return sum(map(len, self.phrases(params))), ANY_NUMBER
+        return _fewest_words(self.phrases(params)), ANY_NUMBER
 
     def prepare(self, batch: BatchContext[ContainsParams]) -> Prepared:
         rows = [tuple(map(tuple, self.phrases(params))) for params in batch.params]
@@ -60,3 +61,17 @@ class Contains(WordControl[ContainsParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[ContainsParams]:
         """The two longest words of each sentence."""
         return [ContainsParams(words=sorted(dict.fromkeys(words), key=len, reverse=True)[:2]) for words in sentences]
+
+
+def _fewest_words(phrases: Sequence[Sequence[str]]) -> int:
+    """Words that a text with phrases has at least: one may begin with the words that another one ends with, as in "the
+    old man" for `the old` and `old man`. Never too many, though at times not all of these can overlap at once."""
+    shared = [max((_overlap(other, p) for other in phrases if other is not p), default=0) for p in phrases]
+    return sum(map(len, phrases)) - sum(shared) + min(shared)  # the first one has none before it
+
+
+def _overlap(before: Sequence[str], after: Sequence[str]) -> int:
+    """The most words that the end of one phrase and the beginning of another have in common, neither of them whole."""
+    one, other = [plain(word) for word in before], [plain(word) for word in after]
+    most = min(len(one), len(other)) - 1
+    return next((size for size in range(most, 0, -1) if one[-size:] == other[:size]), 0)

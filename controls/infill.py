@@ -81,6 +81,7 @@ class Infill(TreeControl[InfillParams]):
 
     The number of words of each blank is settled before sampling: first the length of the whole text, drawn as often
     as in the training text from what the template (and any other control) allows, then how it falls to the blanks.
+    Where other controls leave no text with such blanks, the template becomes a pattern, and the model chooses sizes.
     """
 
     name = "infill"
@@ -90,7 +91,9 @@ class Infill(TreeControl[InfillParams]):
         return Chain(tuple(parse_template(params.template, self.split)))
 
     def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
-        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+        # Texts share a batch with others of their kind (``sampling.draw``).
+        sizes_open = batch.unwanted or any(layout.sizes_open for layout in batch.layouts)
+        if sizes_open or isinstance(batch.vocabulary, HuggingFaceTokenizer):
             return super().prepare(batch)
         rows = zip(batch.params, batch.layouts, batch.draws, strict=True)
         return only_words(batch, [self._places(*row) for row in rows], self.name)

@@ -21,6 +21,7 @@ from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.control.properties import Exchanged
 from dlmctl.control.whole_words import needs_words
 from dlmctl.errors import nearest, readable
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
 from .function_words import is_function_word
@@ -121,7 +122,7 @@ class Lexicon(Control[LexiconParams]):
         self.counts = load_counts(batch.folder) if self.counts is None else self.counts
         names = alphabet_of(batch.vocabulary).words
         spoken = np.array([name is not None for name in names])
-        passing = np.array([name is None or is_function_word(name) for name in names])
+        passing = _passing(batch.vocabulary)
         made: dict[str, Bools] = {}
         for params in batch.params:
             if (key := params.model_dump_json()) not in made:
@@ -226,6 +227,12 @@ class Lexicon(Control[LexiconParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LexiconParams]:
         """The words of each sentence."""
         return [LexiconParams(words=sorted(set(words))) for words in sentences]
+
+
+@lru_cache(maxsize=2)
+def _passing(vocabulary: Tokenizer) -> Bools:
+    """Which tokens ``[V]`` may stand wherever function words may: these, and what is no word."""
+    return np.array([name is None or is_function_word(name) for name in alphabet_of(vocabulary).words])
 
 
 @lru_cache(maxsize=1000)

@@ -59,6 +59,18 @@ class RecipeError(UserError):
     """A recipe that cannot be read, validated or satisfied."""
 
 
+class Unknown(RecipeError):
+    """A recipe names a word that the model does not have."""
+
+
+class Unmet(RecipeError):
+    """No text of a model is all that is asked for. Of several controls under `any` such a one is left out."""
+
+
+class Unfit(Unmet):
+    """None is as it was laid out: another number of words, or other sizes of blanks, may do."""
+
+
 class ModelError(UserError):
     """A model folder that is missing, damaged or of the wrong kind."""
 

@@ -37,6 +37,10 @@ class Written(Generic[P]):
         """How often texts with what is asked have 0 to ``most`` words; empty, or all 0, where nothing is known."""
         return ()
 
+    def clash(self, params: P, other: P) -> str | None:
+        """Why no text can be what both ask, as two labels of which a text has one; None where one can."""
+        return None
+
     def attach(self, model: Pretrained) -> None:
         """Load what the check needs from beside the model. Called once, before anything is drawn.
 

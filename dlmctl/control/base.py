@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from dlmctl.control import given
 from dlmctl.control.authored import Written
 from dlmctl.control.check import Check, joined, settled, turned_round
+from dlmctl.control.clashes import refuse_clashes
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, asked, lacks_energy
 from dlmctl.control.state import BatchContext, P
-from dlmctl.errors import UserError
+from dlmctl.control.told import tell_once
+from dlmctl.errors import Unknown, UserError
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -88,6 +90,16 @@ class Control(Written[P]):
         """The ``lengths`` of a sample; None to go by the model's own numbers. Raises as ``range_of``."""
         found = self._asked("lengths", lambda: [float(one) for one in self.lengths(self.dealt(sample), most)])
         return self._sound(found, given.lengths_fault(found)) if any(found) else None
+
+    def clash_of(self, other: Control[P], sample: int) -> str | None:
+        """``clash`` with another control of this kind, of a sample.
+
+        Raises:
+            UserError: the control's code fails, or gives something else.
+        """
+        found = self._asked("clash", lambda: self.clash(self.dealt(sample), other.dealt(sample)))
+        fault = None if found is None or isinstance(found, str) else "clash must give a text or None."
+        return self._sound(found, fault)
 
     def load_from(self, model: Pretrained) -> None:
         """``attach``, of which a fault of the author's code is a UserError too."""
@@ -244,6 +256,8 @@ class All(Composite):
         return next((found for part in self.parts if (found := part.lengths_of(sample, most)) is not None), None)
 
     def ready(self, batch: BatchContext[Any]) -> PreparedAll:
+        """All parts. Raises as of a control, and Unmet where two of them clash."""
+        refuse_clashes(self.parts, [draw.sample for draw in batch.draws])
         return PreparedAll(self._ready(batch))
 
     def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
@@ -285,7 +299,11 @@ class Not(Composite):
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:
         (part,) = self.parts
-        prepared = part.ready(batch)
+        try:
+            prepared = part.ready(batch)
+        except Unknown as error:  # no text has such a word, but it may be misspelt
+            tell_once(f"not: {error}")
+            prepared = part.ready(replace(batch, unwanted=True))
         exact = prepared.negated()
         if exact is not None or lacks_energy(prepared):
             return exact or Prepared()  # what has no contrary that guides is left to the check

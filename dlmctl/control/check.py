@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
+# The score of a text that is what it is not to be, at most, though it be so with a score of 0.
+MOST_FAILED = 0.99
+
 
 class Mark(NamedTuple):
     """What a judge read at some words of a text, for those who look at it.
@@ -126,8 +129,10 @@ def joined(row: Sequence[Check]) -> Check:
 def turned_round(check: Check) -> Check:
     """The verdict of the contrary. What was seen stays, and is at fault where the contrary does not hold.
 
-    The score is what that of the check leaves of 1: it is low where the check fails by little, so the contrary holds.
+    The score is 1 where the contrary holds, however little the check fails by. Else it is what the score of the check
+    leaves of 1, but never 1 itself: a text that is only just what it is not to be is nearer to the contrary.
     """
     passed = not check.passed
+    score = 1.0 if passed else min(round(1 - check.score, 6), MOST_FAILED)
     marks = tuple(mark._replace(met=passed, wanted="") for mark in check.seen if mark.start is not None)
-    return Check(round(1 - check.score, 6), passed, f"not: {check.why}", marks=marks)
+    return Check(score, passed, f"not: {check.why}", marks=marks)

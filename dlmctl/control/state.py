@@ -33,6 +33,7 @@ class BatchContext(Generic[P]):
         layouts: of each row its positions, and the settled number of words or None where the model chooses.
         params: what is asked of each row.
         least_length: of a part of a batch the length of the whole.
+        unwanted: whether the texts must not be what is asked, so that a word which the model lacks is no fault.
     """
 
     model: DiffusionLM | MaskedModel
@@ -42,6 +43,7 @@ class BatchContext(Generic[P]):
     layouts: Sequence[Layout]
     params: Sequence[P] = ()
     least_length: int = 0
+    unwanted: bool = False
 
     def __len__(self) -> int:
         """Rows of the batch."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 from dlmctl.diffusion.noise import LAYOUT, Draw
-from dlmctl.errors import RecipeError
+from dlmctl.errors import Unmet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,10 +34,18 @@ class Sizes(Protocol):
 
 
 class Layout(NamedTuple):
-    """Positions of a text, and how many words it has: None where that is the model's to choose."""
+    """How a text is laid out.
+
+    Attributes:
+        positions: on how many positions it is drawn.
+        words: how many words it has; None where that is the model's to choose.
+        sizes_open: whether the model chooses how many of the words each blank of a template gets, because none fit as
+            they were drawn.
+    """
 
     positions: int
     words: int | None
+    sizes_open: bool = False
 
     @property
     def open(self) -> int:
@@ -63,17 +71,17 @@ def lay_out(
     it exactly, and every part of a composition agrees on it.
 
     Raises:
-        RecipeError: the controls ask for more words than the model can hold, or for no possible number.
+        Unmet: the controls ask for more words than the model can hold, or for no possible number.
     """
     low, high = wanted or (0, config.length)
     most = config.length - SPECIAL
     if low > high:
-        raise RecipeError(
+        raise Unmet(
             f"the controls contradict each other: one needs at least {low} words, another at most {high}.",
             where=f"sample {draw.sample}",
         )
     if low > most:
-        raise RecipeError(
+        raise Unmet(
             f"the target has {low} words, but the model holds at most {most}.",
             where=f"sample {draw.sample}",
             remedy="Shorten the target or choose a model with a greater length.",

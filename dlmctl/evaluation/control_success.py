@@ -20,8 +20,9 @@ from dlmctl.generation.generate import generate
 from dlmctl.metrics.nats import nats_of
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
-from dlmctl.sampling.draw import Progress, impossible
+from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.possible import impossible
 
 
 def evaluate_control(

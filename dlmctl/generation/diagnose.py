@@ -24,9 +24,10 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.draw import check_settings, impossible
+from dlmctl.sampling.draw import check_settings
 from dlmctl.sampling.latent_steering import method_for
 from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.possible import impossible
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.spread import put_on
 

@@ -23,8 +23,8 @@ from dlmctl.generation.results import Generation, Sample
 from dlmctl.generation.target_rows import RowReader, Target, check_columns, control_of
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
-from dlmctl.sampling.draw import impossible
 from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.possible import impossible
 from dlmctl.sampling.prompted import Prompt
 
 # Texts of a whole run, as of a recipe without targets.

@@ -14,14 +14,11 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, has_own
 from dlmctl.control.state import BatchContext
-from dlmctl.control.ways import leaves_open
 from dlmctl.control.whole import parts_of, ready_all
-from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import Layouts, stacked
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
-from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, Unfit
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, batches_of
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
@@ -31,18 +28,14 @@ from dlmctl.sampling.latent_draw import draw_latent, latent_sampler
 from dlmctl.sampling.masked_draw import draw_masked, sampler_name, steps_by_words
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import DrawBatch, Job, Plan
+from dlmctl.sampling.possible import check_branches, most_texts, settled
 from dlmctl.sampling.prompted import length_weights
 from dlmctl.sampling.ready import batch_context, feasible, layout_of, prepared_on
 from dlmctl.sampling.trace import Frame, Recorder
 from dlmctl.sampling.unused import require_used
 from dlmctl.sampling.walk import OnStep, Step
-from dlmctl.sampling.ways import by_way, first_possible, plans_for, plans_of_branches
+from dlmctl.sampling.ways import by_way, first_possible, plans_for
 
-# Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
-MOST_SCORES = 1 << 27
-
-# Texts that are laid out together to see whether they can be drawn.
-MOST_TRIED = 32
 # Texts of a batch that are shown as they are drawn: as many as a screen may have.
 MOST_WATCHED = 60
 
@@ -126,41 +119,25 @@ Ready = tuple[Plan, Batch, PreparedAll | None]
 
 
 def _ready(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[float]]) -> Iterator[Ready]:
-    """The draws in batches, those of each way by themselves; draws whose way is impossible go another one."""
+    """The draws in batches, those of each way by themselves; draws whose way is impossible go another one, and those
+    whose layout is, are laid out anew."""
     for draw in draws[:1]:
-        _check_branches(plan, draw)
+        check_branches(plan, draw)
     for own, some in by_way([(next(plans_for(plan, draw)), draw) for draw in draws]):
         try:
-            found = _ready_on(own, some, lengths)
-        except RecipeError:
-            if own.way is None:
+            found = _ready_on(own, [(draw, layout_of(own, draw, lengths.get(draw.sample))) for draw in some])
+        except RecipeError as error:
+            if own.way is None and not isinstance(error, Unfit):
                 raise
-            others = by_way([(_possible(plan, draw), draw) for draw in some])
-            found = [ready for other, those in others for ready in _ready_on(other, those, lengths)]
+            others = by_way(settled(plan, own, some, lengths))
+            found = [ready for other, rows in others for ready in _ready_on(other, rows)]
         yield from found
 
 
-def _ready_on(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[float]]) -> list[Ready]:
-    rows = [(draw, layout_of(plan, draw, lengths.get(draw.sample))) for draw in draws]
-    most = 1 if plan.sampler.deterministic else _most_texts(plan, max(layout.positions for _, layout in rows))
+def _ready_on(plan: Plan, rows: Batch) -> list[Ready]:
+    most = 1 if plan.sampler.deterministic else most_texts(plan, max(layout.positions for _, layout in rows))
     batches = [expanded(batch, plan.sampler.particles) for batch in _batches(plan, rows, most)]
     return [(plan, batch, feasible(plan, batch)) for batch in batches]
-
-
-def _check_branches(plan: Plan, draw: Draw) -> None:
-    """Try each branch of an `any` alone, before any choice is made and anything is drawn."""
-    for own in plans_of_branches(plan) if draw.attempt == 0 else ():
-        feasible(own, [(draw, layout_of(own, draw))])
-
-
-def _possible(plan: Plan, draw: Draw) -> Plan:
-    """The plan on the first way of a draw that is possible. Raises a RecipeError if there is none."""
-
-    def tried(own: Plan) -> Plan:
-        feasible(own, [(draw, layout_of(own, draw))])
-        return own
-
-    return first_possible(plan, draw, tried)
 
 
 def _batches(plan: Plan, rows: Batch, most: int) -> Iterator[Batch]:
@@ -174,16 +151,16 @@ def _batches(plan: Plan, rows: Batch, most: int) -> Iterator[Batch]:
 
 
 def _alike(plan: Plan, rows: Batch) -> list[Batch]:
-    """The rows that may share a batch, by their positions: on a canvas those whose prompts are of one length, and those
-    with as many words where the steps follow from that."""
+    """The rows that may share a batch, by their positions: those whose sizes of blanks are open, or are not; on a canvas
+    those whose prompts are of one length; those with as many words where the steps follow from that."""
     prompt = plan.prompt if plan.pretrained.model.family == "canvas" else None
     by_words = steps_by_words(plan.sampler, plan.pretrained.model)
-    groups: dict[int, Batch] = defaultdict(list)
+    groups: dict[tuple[int, bool], Batch] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row[1].positions):
         draw, layout = row
         length = len(prompt.text(draw.sample)) if prompt is not None else 0
-        groups[layout.open if by_words else length].append(row)
-    return [groups[length] for length in sorted(groups)]
+        groups[layout.open if by_words else length, layout.sizes_open].append(row)
+    return [groups[kind] for kind in sorted(groups)]
 
 
 def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAll | None]:
@@ -214,54 +191,6 @@ def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: G
     if family != "gaussian" and guidance.method not in (None, "logits"):
         what = f"has no meaning for a model without latents, as those of the family {family!r} are."
         raise RecipeError(what, where="guidance.method", remedy="Leave guidance.method out.")
-
-
-def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
-    """What stands against each sample that cannot be drawn, by sample; nothing is drawn."""
-    if plan.control is None or not leaves_open(plan.control):
-        return _impossible_together(plan, draws)
-    found: dict[int, RecipeError] = {}
-    for draw in draws:  # each goes a way of its own
-        try:
-            _check_branches(plan, draw)
-            _possible(plan, draw)
-        except RecipeError as error:
-            found[draw.sample] = error
-    return found
-
-
-def _impossible_together(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
-    """``impossible`` in batches, where no sample has a choice of ways."""
-    found: dict[int, RecipeError] = {}
-    rows: Batch = []
-    for draw in draws:
-        try:
-            rows.append((draw, layout_of(plan, draw)))
-        except RecipeError as error:
-            found[draw.sample] = error
-    rows.sort(key=lambda row: row[1].positions)
-    most = min(MOST_TRIED, _most_texts(plan, rows[-1][1].positions)) if rows else 1
-    for some in (rows[at : at + most] for at in range(0, len(rows), most)):
-        if _fault_of(plan, some) is not None:  # somewhere among them
-            alone = {row[0].sample: _fault_of(plan, [row]) for row in some}
-            found |= {sample: error for sample, error in alone.items() if error is not None}
-    return dict(sorted(found.items()))
-
-
-def _fault_of(plan: Plan, batch: Batch) -> RecipeError | None:
-    try:
-        feasible(plan, batch)
-    except RecipeError as error:
-        return error
-    return None
-
-
-def _most_texts(plan: Plan, positions: int) -> int:
-    """Texts of a batch: as many as asked for, but no more than the scores of a large vocabulary leave memory for."""
-    model, rows = plan.pretrained.model, plan.batch_size
-    if isinstance(model, TokenLM | CanvasLM):
-        rows = min(rows, MOST_SCORES // (positions * model.config.vocab_size))
-    return max(1, rows // plan.sampler.particles)
 
 
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:

@@ -12,8 +12,11 @@ from dlmctl.control.check import numbered
 from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import banned_tokens, stacked
-from dlmctl.errors import RecipeError
+from dlmctl.errors import Unfit
 from dlmctl.text.tokenizer import Tokenizer
+
+# What a prepared control has of its own where it can leave no text at all.
+SHUTS_OUT = ("restrict", "constrain", "verify")
 
 
 @torch.no_grad()
@@ -21,9 +24,9 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
     """Try prepared controls on a distribution that holds every word possible.
 
     Raises:
-        RecipeError: the controls leave no word for some place, or no place for what must be in the text.
+        Unfit: the controls leave no word for some place, or no place for what must be in the text.
     """
-    if not any(has_own(part.prepared, "restrict", "constrain", "verify") for part in control.parts):
+    if not any(has_own(part.prepared, *SHUTS_OUT) for part in control.parts):
         return
     vocabulary = batch.vocabulary
     banned = banned_tokens(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
@@ -32,7 +35,7 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
     if empty.any():
         row, place = empty.nonzero()[0].tolist()
         reasons = "; ".join(_limits(control, vocabulary, logits, row, place))
-        raise RecipeError(
+        raise Unfit(
             f"the controls contradict each other: no word is left for word {place}. {reasons}.",
             where=f"sample {batch.draws[row].sample}",
         )

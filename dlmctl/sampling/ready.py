@@ -36,17 +36,18 @@ def layout_of(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) ->
     if isinstance(plan.pretrained.tokenizer, CheckpointTokenizer):
         return _token_layout(plan, draw, model.config.length)
     if isinstance(plan.pretrained.tokenizer, HuggingFaceTokenizer):
-        return _on_positions(plan, _layout_in_tokens(plan, draw, lengths))
+        return on_positions(plan, _layout_in_tokens(plan, draw, lengths))
     wanted = plan.guide.range_of(draw.sample) if plan.guide is not None else None
     if wanted is None and model.counts_words:
         wanted = 1, model.config.length - SPECIAL
     if lengths is None and plan.guide is not None:
         lengths = plan.guide.lengths_of(draw.sample, model.config.length - SPECIAL)
     wanted, lengths = numbers_of_words(plan, draw.sample, wanted, lengths)
-    return _on_positions(plan, lay_out(model.config, wanted, draw, lengths))
+    return on_positions(plan, lay_out(model.config, wanted, draw, lengths))
 
 
-def _on_positions(plan: Plan, layout: Layout) -> Layout:
+def on_positions(plan: Plan, layout: Layout) -> Layout:
+    """The layout on as many positions as the plan's sampler and model want for it."""
     model = plan.pretrained.model
     if plan.sampler.canvas == "full":
         return layout._replace(positions=model.config.length)

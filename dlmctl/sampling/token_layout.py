@@ -25,7 +25,7 @@ from dlmctl.control.whole import parts_of
 from dlmctl.diffusion.layout import SPECIAL, Layout, positions_for
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.noise import LAYOUT
-from dlmctl.errors import RecipeError
+from dlmctl.errors import Unmet
 from dlmctl.text.tokenizer import Tokenizer
 
 # Tokens of the text that shows which ones are frequent.
@@ -44,7 +44,7 @@ def counted(control: Control[Any], batch: BatchContext[Any], parts: Sequence[Par
         low, high = max((one[0] for one in ranges), default=0), min((one[1] for one in ranges), default=0)
         if low > high:
             what = f"the controls contradict each other: one needs at least {low} words, another at most {high}."
-            raise RecipeError(what, where=f"sample {draw.sample}")
+            raise Unmet(what, where=f"sample {draw.sample}")
         # No token makes more words than it has characters; a bound beyond that is none.
         rows.append([asked_length(low, min(high, batch.model.config.length))] if ranges else [])
     return [Part("length", 1.0, HeldTokens(batch, rows))] if any(rows) else []
@@ -58,7 +58,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
     given about as many tokens as 14 words take.
 
     Raises:
-        RecipeError: no number of tokens that the model holds serves the language.
+        Unmet: no number of tokens that the model holds serves the language.
     """
     (draw,) = batch.draws
     config, most = batch.model.config, batch.model.config.length - SPECIAL
@@ -73,7 +73,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
             weights += log_probability_by_length(common, stacked([language]), most)
     if not possible.any():
         what = f"no text of up to {most} tokens, the most that the model holds, satisfies it."
-        raise RecipeError(what, where=" and ".join(part.name for part in held))
+        raise Unmet(what, where=" and ".join(part.name for part in held))
     seen = torch.zeros(most + 1, dtype=torch.float64)
     counts = torch.tensor(list(config.sentence_lengths)[: most + 1], dtype=torch.float64)
     seen[: len(counts)] = counts

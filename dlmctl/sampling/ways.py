@@ -9,7 +9,7 @@ from typing import TypeVar
 from dlmctl.control.ways import Way, branches, leaves_open, lengths_left, shuts_out, ways
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, Unmet
 from dlmctl.sampling.plan import Plan
 
 T = TypeVar("T")
@@ -40,15 +40,15 @@ def first_possible(plan: Plan, draw: Draw, use: Callable[[Plan], T]) -> T:
     raise first
 
 
-def by_way(pairs: Sequence[tuple[Plan, Draw]]) -> list[tuple[Plan, list[Draw]]]:
-    """Draws that go the same way, with the plan on it."""
+def by_way(pairs: Sequence[tuple[Plan, T]]) -> list[tuple[Plan, list[T]]]:
+    """What goes the same way, such as draws, with the plan on it."""
     plans: dict[tuple[int, ...], Plan] = {}
-    found: dict[tuple[int, ...], list[Draw]] = defaultdict(list)
-    for plan, draw in pairs:
+    found: dict[tuple[int, ...], list[T]] = defaultdict(list)
+    for plan, one in pairs:
         picks = () if plan.way is None else plan.way.picks
         plans.setdefault(picks, plan)
-        found[picks].append(draw)
-    return [(plans[picks], draws) for picks, draws in found.items()]
+        found[picks].append(one)
+    return [(plans[picks], those) for picks, those in found.items()]
 
 
 def plans_of_branches(plan: Plan) -> list[Plan]:
@@ -63,7 +63,7 @@ def numbers_of_words(
     """Fewest and most words of a sample and the weights of each number of words, without those that `not` shuts out.
 
     Raises:
-        RecipeError: it leaves none.
+        Unmet: it leaves none.
     """
     if plan.guide is None or not shuts_out(plan.guide):
         return wanted, weights
@@ -75,7 +75,7 @@ def numbers_of_words(
     kept = [number for number in range(max(low, 1), min(high, most) + 1) if left[number]]
     if not kept:
         what = "the controls contradict each other: they leave no number of words."
-        raise RecipeError(what, where=f"sample {sample}")
+        raise Unmet(what, where=f"sample {sample}")
     usual = dict(enumerate(weights or plan.pretrained.model.config.sentence_lengths))
     known = any(usual.get(number, 0) for number in kept)
     found = [float(usual.get(number, 0) if known else 1) * bool(left[number]) for number in range(kept[-1] + 1)]

@@ -6,7 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 
-from dlmctl.errors import RecipeError
+from dlmctl.errors import Unknown
 from dlmctl.text.tokenizer import Tokenizer
 
 # Unknown words that a message names, and near ones of each; those behind the nearest must be nearer than it need be.
@@ -18,7 +18,7 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, control: str) -> list[
     """The id of each word.
 
     Raises:
-        RecipeError: a word is outside the vocabulary; the message names the nearest ones that are in it.
+        Unknown: a word is outside the vocabulary; the message names the nearest ones that are in it.
     """
     ids = tokenizer.encode(words)[1:-1]
     unknown = [word for word, index in zip(words, ids, strict=True) if index == tokenizer.unk_id]
@@ -26,7 +26,7 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, control: str) -> list[
         named = list(dict.fromkeys(unknown))
         listed = ", ".join(map(repr, named[:NAMED])) + (f" and {len(named) - NAMED} more" * (len(named) > NAMED))
         what = f"the word {listed} is not" if len(named) == 1 else f"the words {listed} are not"
-        raise RecipeError(
+        raise Unknown(
             f"{what} among the {len(tokenizer)} that the model knows.",
             where=control,
             remedy=_near_words(named[:NAMED], tokenizer),

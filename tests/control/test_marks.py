@@ -72,5 +72,8 @@ def test_where_stands_in_for_marks_that_a_control_does_not_give():
     assert Check(1.0, True, "", marks=(Mark(0, 1, "NP"), Mark(2, 2))).to_dict()["marks"] == [[0, 1, "NP"], [2, 2]]
 
 
-def test_the_score_of_a_contrary_has_no_tail_of_digits():
-    assert turned_round(Check(0.9, False, "9 of 10")).score == 0.1
+def test_a_contrary_that_holds_scores_1_and_one_that_does_not_less():
+    assert turned_round(Check(0.9, False, "9 of 10")).score == 1.0
+    assert turned_round(Check(1.0, True, "all")).score == 0.0
+    assert turned_round(Check(0.9, True, "9 of 10")).score == 0.1  # without a tail of digits
+    assert turned_round(Check(0.0, True, "none, which is enough")).score < 1

@@ -439,3 +439,23 @@ def test_a_classifier_of_others_is_a_reward_for_particles_without_any_gradient(d
         texts = generate(control, model=model_of("bytes", 16), **options)
         chances.append(sum(text.checks["classifier"].score for text in texts) / len(texts))
     assert chances[1] > chances[0] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "clashes"),
+    [
+        ({"label": "a"}, {"label": "b"}, True),
+        ({"label": "a"}, {"label": "A"}, False),
+        ({"label": "a", "name": "kind"}, {"label": "b", "name": "mood"}, False),
+        ({"label": "a", "name": "kind"}, {"label": "b", "name": "kind", "pass_at": 0.9}, True),
+        ({"label": "a", "name": "kind"}, {"label": "b", "name": "kind", "pass_at": 0.2}, False),
+        ({"label": "a", "pass_at": 0.7}, {"label": "b", "pass_at": 0.4}, True),
+        ({"label": "a", "pass_at": 0.5}, {"label": "b", "pass_at": 0.4}, False),
+        ({"label": "a", "model": "m"}, {"label": "b", "model": "m"}, True),
+    ],
+)
+def test_a_text_has_one_label_of_a_classifier(one, other, clashes):
+    control = Classifier(**one)
+    why = control.clash_of(Classifier(**other), 0)
+    assert (why is not None) == clashes
+    assert why is None or "'a' and 'b'" in why

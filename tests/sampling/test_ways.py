@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from controls import Avoid, Contains, Infill, Length, Pos
+from controls import Avoid, Contains, Infill, Length, Pattern, Pos
 from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
 from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
@@ -14,6 +14,8 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.possible import impossible
 
 QUICK = SamplerSettings(steps=2)
 A, B, C, D = Contains("bread"), Contains("river"), Contains("cats"), Contains("old")
@@ -107,6 +109,60 @@ def test_a_branch_that_can_never_be_is_refused_whatever_is_drawn(pretrained):
             words(1e6 * A | Contains("xyzzy"), pretrained, samples=1, seed=sample)
     with pytest.raises(RecipeError, match=r"excludes|no text|contradict|left"):
         words((A | B) & Avoid("river", "bread"), pretrained)
+
+
+def test_a_branch_that_no_text_can_be_is_told_and_left_out(pretrained, caplog):
+    drawn = words(Length(50) | Length(7), pretrained)
+    assert {len(text) for text in drawn} == {7}
+    assert "under `any` is left out: sample 0: the target has 50 words" in caplog.text
+    beside = words((Length(50) | Contains("old bridge") & Avoid("old") | A) & Length(7), pretrained)
+    assert all("bread" in text for text in beside)
+    with pytest.raises(RecipeError, match="at most 30"):
+        words(Length(50) | Length(60), pretrained)
+
+
+@pytest.mark.parametrize(
+    ("control", "can_be"),
+    [
+        (Contains("xyzza"), True),
+        (Contains("xyzzb", "old"), True),
+        (Infill("the xyzzc ___"), True),
+        (Contains("xyzzd") | Contains("old"), False),
+        (Pattern(r"(old|xyzze) <any>*") | Pattern("<any>* old <any>*"), False),
+    ],
+)
+def test_a_word_that_no_text_has_is_no_fault_under_not(pretrained, control, can_be, caplog):
+    """Whatever else is asked still counts."""
+    for beside in (None, A):
+        drawn = generate(~control if beside is None else ~control & beside, model=pretrained, samples=6, sampler=QUICK)
+        assert drawn.success == 1.0
+    assert can_be or not any("old" in one.words for one in drawn)
+    assert "not among the" in caplog.text
+
+
+def test_words_under_not_that_some_samples_know(pretrained):
+    control = Contains.each([Contains.Params(words=[word]) for word in ("xyzzf", "bread")])
+    drawn = generate(~control & Length(6), model=pretrained, samples=8, sampler=QUICK)
+    assert drawn.success == 1.0
+
+
+class Colour(Contains):
+    """A text has one."""
+
+    name = "colour"
+
+    def clash(self, params, other):
+        return None if params == other else f"{params.words[0]} is not {other.words[0]}"
+
+
+def test_what_no_text_can_be_at_once_is_refused(pretrained):
+    old, river = Colour("old"), Colour("river")
+    with pytest.raises(RecipeError, match="colour: the controls contradict each other: old is not river"):
+        words(old & A & river, pretrained)
+    assert all("old" in text for text in words((old | river) & old, pretrained))
+    each = Colour.each([Colour.Params(words=["old"]), Colour.Params(words=["river"])])
+    plan = Plan(pretrained, each & old, QUICK, Guidance(), 8)
+    assert list(impossible(plan, [Draw(0, sample) for sample in range(4)])) == [1, 3]
 
 
 def test_any_needs_a_weight_above_0():

@@ -15,7 +15,7 @@ from dlmctl.control.automata.languages import Alphabet, everything
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
 from dlmctl.control.automata.product import joined, lengths, require_length
 from dlmctl.control.automata.transitions import stacked
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, Unfit
 
 # From this time on words are held to the likeliest way to be in the language; before, to all ways by their probability.
 SETTLED = 0.7
@@ -67,7 +67,7 @@ class Held:
         unit: what the languages are over: words or tokens.
 
     Raises:
-        RecipeError: a row has no text of so many words.
+        Unfit: a row has no text of so many words.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Held:
         An order of phrases that was settled before is forgotten.
 
         Raises:
-            RecipeError: a row has no text left.
+            Unfit: a row has no text left.
         """
         self.possible.clear()
         self._begin()
@@ -124,7 +124,7 @@ class Held:
             self.possible[row] = self._order(row, logits)
         left = torch.isfinite(posterior.log_probability(logits, self.automata, self.words))
         for row in (~left).nonzero().flatten().tolist():
-            raise RecipeError(
+            raise Unfit(
                 f"no text of {int(self.words[row])} {self.unit}s is left that satisfies it.",
                 where=self.names[row],
                 remedy="Another control forbids its words or wants others in their places.",
@@ -137,7 +137,7 @@ class Held:
         except RecipeError as error:
             if row in self.possible:
                 return self.possible[row]
-            raise RecipeError(error.what, where=self.names[row], remedy=error.remedy) from None
+            raise type(error)(error.what, where=self.names[row], remedy=error.remedy) from None
 
     def _settle_order(self, logits: Tensor) -> None:
         """Fixes the order of phrases that are too many for any order, by the first distribution that is seen."""

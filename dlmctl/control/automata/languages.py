@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Bools, Ints, partition, reduced, require_size
 from dlmctl.control.automata.nfa import determinised
-from dlmctl.control.automata.syntax import Literal, Node, labels, matches
-from dlmctl.errors import RecipeError
+from dlmctl.control.automata.syntax import Literal, Node, WordClass, labels, matches
+from dlmctl.errors import Unmet
 from dlmctl.text.spelling import plain
+
+# Stands for the id of a word outside the vocabulary.
+UNKNOWN = -1
 
 
 class Alphabet:
@@ -40,8 +44,10 @@ class Alphabet:
 def pattern(node: Node, alphabet: Alphabet) -> Automaton:
     """The texts that match a pattern; also of a template, whose blanks are repeats of ``<any>``.
 
+    A word outside the vocabulary is in none.
+
     Raises:
-        RecipeError: no text over this vocabulary matches, or a word of the pattern is outside it.
+        Unmet: no text over this vocabulary matches.
         TooLarge: the automaton would be too large.
     """
     sets: dict[str, Bools] = {}
@@ -51,21 +57,28 @@ def pattern(node: Node, alphabet: Alphabet) -> Automaton:
             sets[label.name] = np.array([word is not None and matches(label, word) for word in alphabet.words])
         elif label.word in alphabet.ids:
             singles.append(alphabet.ids[label.word])
-        else:
-            raise RecipeError(f"the word {label.word!r} is outside the model's vocabulary.")
     classes, members = partition(alphabet.is_word, sets, singles)
-    table, accepting = determinised(
-        node, lambda label: members[alphabet.ids[label.word] if isinstance(label, Literal) else label.name], classes
-    )
+    members[UNKNOWN] = np.zeros(0, dtype=np.int64)
+
+    def classes_of(label: Literal | WordClass) -> Ints:
+        return members[alphabet.ids.get(label.word, UNKNOWN) if isinstance(label, Literal) else label.name]
+
+    table, accepting = determinised(node, classes_of, classes)
     made = reduced(Automaton(classes, table, accepting))
     if made.empty:
-        raise RecipeError("no text of words that the model knows matches the pattern.")
+        raise Unmet("no text of words that the model knows matches the pattern.")
     return made
 
 
 def everything(alphabet: Alphabet) -> Automaton:
     """Every text of words."""
     return only(alphabet, alphabet.is_word)
+
+
+def nothing(alphabet: Alphabet) -> Automaton:
+    """No text at all."""
+    whole = everything(alphabet)
+    return replace(whole, accepting=np.zeros_like(whole.accepting))
 
 
 def only(alphabet: Alphabet, allowed: Bools) -> Automaton:

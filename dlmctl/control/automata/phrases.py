@@ -21,7 +21,7 @@ from dlmctl.control.automata.dfa import DEAD, MAX_STATES, Automaton, Ints, TooLa
 from dlmctl.control.automata.languages import Alphabet, containing, in_order
 from dlmctl.control.automata.product import intersection
 from dlmctl.control.automata.sums import scatter_log_sum
-from dlmctl.errors import RecipeError
+from dlmctl.errors import Unfit, Unmet
 
 # States up to which phrases may come in any order: ten single words.
 EXACT_STATES = 1024
@@ -60,7 +60,7 @@ def with_phrases(base: Automaton, phrases: Sequence[Sequence[int]], alphabet: Al
     """The texts of ``base`` that have every phrase (token ids); a phrase that another one holds is met by that one.
 
     Raises:
-        RecipeError: there is no such text.
+        Unmet: there is no such text.
     """
     needed = _needed(phrases)
     whole = base
@@ -70,9 +70,7 @@ def with_phrases(base: Automaton, phrases: Sequence[Sequence[int]], alphabet: Al
             whole = reduced(intersection(whole, containing(alphabet, phrase), most))
             if whole.empty:
                 words = " ".join(alphabet.words[token] or "" for token in phrase)
-                raise RecipeError(
-                    f"no text with {words!r} and what else must be in it satisfies all that is asked for."
-                )
+                raise Unmet(f"no text with {words!r} and what else must be in it satisfies all that is asked for.")
     except TooLarge:
         return Language(base, needed)
     return Language(whole)
@@ -84,7 +82,7 @@ def in_likely_order(language: Language, log_probs: Tensor, alphabet: Alphabet) -
     With all words equally likely this tells before sampling whether an arrangement is to be had.
 
     Raises:
-        RecipeError: no arrangement in N words was found. Where other controls leave few places for many phrases, one
+        Unfit: no arrangement in N words was found. Where other controls leave few places for many phrases, one
             may exist that the search misses.
         TooLarge: the automaton would be too large.
     """
@@ -93,7 +91,7 @@ def in_likely_order(language: Language, log_probs: Tensor, alphabet: Alphabet) -
     searches = (likely_order(language.automaton, language.phrases, log_probs, beam) for beam in BEAMS)
     order = next((found for found in searches if found is not None), None)
     if order is None:
-        raise RecipeError(
+        raise Unfit(
             f"no arrangement of {len(language.phrases)} phrases in {len(log_probs)} words was found that satisfies all "
             "that is asked for.",
             remedy="Ask for fewer phrases or a longer text.",

@@ -17,7 +17,7 @@ from dlmctl.control.automata.dfa import (
     require_size,
     trimmed,
 )
-from dlmctl.errors import RecipeError
+from dlmctl.errors import Unfit, Unmet
 
 
 def intersection(one: Automaton, other: Automaton, most: int = MAX_STATES) -> Automaton:
@@ -63,7 +63,7 @@ def joined(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
     """The texts that are in the language of every part; parts are given with their names, for the messages.
 
     Raises:
-        RecipeError: there is no such text; the message names two parts that exclude each other, or those up to the
+        Unmet: there is no such text; the message names two parts that exclude each other, or those up to the
             first at which nothing is left.
         TooLarge: too many states.
     """
@@ -73,7 +73,7 @@ def joined(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
         if whole.empty:
             others = [other for other, automaton in parts[:done] if intersection(automaton, part).empty]
             names = others[:1] or [other for other, _ in parts[:done]]
-            raise RecipeError(
+            raise Unmet(
                 f"no text satisfies {', '.join(dict.fromkeys(names))} and {name} together.",
                 remedy="Leave one out, or loosen it.",
             )
@@ -95,14 +95,14 @@ def require_length(automaton: Automaton, words: int, longest: int, name: str, un
     """Refuses a number of words, or whatever else the ``unit`` of the language is, that the language does not have.
 
     Raises:
-        RecipeError: no text of ``words`` words is in it; the message lists those of up to ``longest`` that are.
+        Unfit: no text of ``words`` words is in it; the message lists those of up to ``longest`` that are.
     """
     found = lengths(automaton, max(words, longest))
     if found[words]:
         return
     possible = np.flatnonzero(found[: longest + 1]).tolist()
     have = f"possible are {_ranges(possible)} {unit}s" if possible else f"nor one of any length up to {longest}"
-    raise RecipeError(f"no text of {words} {unit}s satisfies it; {have}.", where=name)
+    raise Unfit(f"no text of {words} {unit}s satisfies it; {have}.", where=name)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

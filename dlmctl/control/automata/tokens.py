@@ -14,7 +14,7 @@ from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersection, joined
 from dlmctl.control.automata.rows import HeldRows
 from dlmctl.control.automata.spelled import Spelled, alphabet_for
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, Unmet
 from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
@@ -100,11 +100,11 @@ def _token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Asked]) -> 
         except TooLarge as error:
             fault = error
         except RecipeError as error:
-            raise RecipeError(error.what, where=error.where or _names(asked), remedy=error.remedy) from None
+            raise type(error)(error.what, where=error.where or _names(asked), remedy=error.remedy) from None
     else:
         raise RecipeError(fault.what, where=_names(asked), remedy=fault.remedy)
     if made.empty:
-        raise RecipeError("no text that this model's tokens can write satisfies it.", where=_names(asked))
+        raise Unmet("no text that this model's tokens can write satisfies it.", where=_names(asked))
     return made
 
 

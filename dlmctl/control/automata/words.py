@@ -55,7 +55,7 @@ class HeldWords(HeldRows[Demand]):
         try:
             return language_of(demands, alphabet)
         except RecipeError as error:
-            raise RecipeError(error.what, where=error.where or _named(demands), remedy=error.remedy) from None
+            raise type(error)(error.what, where=error.where or _named(demands), remedy=error.remedy) from None
 
     def negated(self) -> HeldWords:
         alphabet = alphabet_of(self.batch.vocabulary)
