@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,10 +19,23 @@ from dlmctl.text.tokenizer import WordTokenizer
 
 from .ngrams import NO_RANKS, NgramJudge
 
+log = logging.getLogger("dlmctl")
 # Texts of the model's own lengths that count beside those of a label, so that a few of these do not decide alone.
 OWN_TEXTS = 50
+# Held-out texts of a label below which nobody knows how good its judge is.
+FEW_TEXTS = 10
 # Of a judge that knows texts without a label: likelier than not.
 SURE = 0.5
+
+
+def _tell_of_untried(texts: Mapping[str, int]) -> None:
+    """Warn of the labels, with the number of their held-out texts, whose judge is hardly tried."""
+    few = sorted((count, label) for label, count in texts.items() if count < FEW_TEXTS)
+    if few:
+        shown = ", ".join(f"{label!r} ({count})" for count, label in few[:5])
+        more = f" and {len(few) - 5} more labels" if len(few) > 5 else ""
+        what = "how good the judge is at these is not known, as few held-out texts have them"
+        log.warning("dlmctl: %s: %s%s.", what, shown, more)
 
 
 def verdict_of(
@@ -109,24 +123,40 @@ class JudgedLabels(TextLabels):
         found = replace(whole, values={name: both})._learned(check, guide, vocabulary.vocabulary)
         return found, {BAG_FILE: found.bag(guide, vocabulary)}
 
+    def counted_texts(self, data: LabelledText) -> int:
+        """Those that have a label, of the half that guides."""
+        return super().counted_texts(data.halves()[0])
+
     def asks(self, data: LabelledText) -> list[list[Ask]]:
         """The label at every word, of the texts of the half that guides."""
         found = zip(data.sentences, super().asks(data), strict=True)
         return [asked if guides(words) else [] for words, asked in found]
 
-    def held_out(self, data: LabelledText) -> dict[str, float]:
+    def held_out(self, data: LabelledText) -> dict[str, Any]:
         # In the other half labels may come from what the guide learned from.
         half = data.halves()[1]
         rows, unlabelled = self.labelled(half), self.without_label(half, len(half.sentences))
+        found = self._judged(rows)
         if not unlabelled or len(self.judge.bias) == len(self.known):
-            return {"judge_accuracy": self.judge.accuracy(rows)}
+            return found
         passed = [self.judge.probabilities(words)[number] > SURE for words, number in rows]
         by_mistake = [max(self.judge.probabilities(words)[:-1]) > SURE for words, _ in unlabelled]
-        return {
-            "judge_accuracy": self.judge.accuracy(rows, len(self.known)),
-            "judge_passes": sum(passed) / max(1, len(passed)),
-            "judge_passes_unlabelled": sum(by_mistake) / len(by_mistake),
-        }
+        passes = {"judge_passes": sum(passed) / len(passed)} if passed else {}
+        return {**found, **passes, "judge_passes_unlabelled": sum(by_mistake) / len(by_mistake)}
+
+    def _judged(self, rows: Sequence[tuple[Sequence[str], int]]) -> dict[str, Any]:
+        """How often the judge is right on held-out texts with a label, in all and of each label: where one label has
+        nearly all of the texts, the first says nothing of the others."""
+        count = len(self.known)
+        of_label: dict[str, list[tuple[Sequence[str], int]]] = {label: [] for label in self.known}
+        for words, number in rows:
+            of_label[self.known[number]].append((words, number))
+        texts = {label: len(some) for label, some in of_label.items()}
+        _tell_of_untried(texts)
+        if not rows:
+            return {"judge_texts": texts}
+        recall = {label: self.judge.accuracy(some, count) for label, some in of_label.items() if some}
+        return {"judge_accuracy": self.judge.accuracy(rows, count), "judge_recall": recall, "judge_texts": texts}
 
     def to_json(self) -> Any:
         return {**super().to_json(), "lengths": dict(self.lengths), "judge": self.judge.to_json()}

@@ -136,12 +136,16 @@ class NgramJudge:
         return tuple(sorted(worst[:MOST_BLAMED]))
 
     def accuracy(self, rows: Iterable[tuple[Sequence[str], int]], classes: int | None = None) -> float:
-        """Share of the rows (a text and its class) whose likeliest class, or of the first ``classes``, is right."""
+        """Share of the rows (a text and its class) whose likeliest class, or of the first ``classes``, is right.
+
+        Args:
+            rows: one at least.
+        """
         right = []
         for words, wanted in rows:
             chances = self.probabilities(words)[:classes]
             right.append(chances.index(max(chances)) == wanted)
-        return sum(right) / len(right) if right else math.nan
+        return sum(right) / len(right)
 
     def to_json(self) -> Any:
         return {"bias": self.bias, "weights": self.weights}

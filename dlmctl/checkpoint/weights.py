@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -62,7 +62,7 @@ def staged(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: ``folder`` cannot be written.
     """
-    staging = folder / _STAGING
+    staging, new = folder / _STAGING, not folder.exists()
     try:
         shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
         staging.mkdir(parents=True)
@@ -85,6 +85,9 @@ def staged(folder: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it holds what was written
+                folder.rmdir()
 
 
 def check_new(folder: Path) -> None:

@@ -19,9 +19,11 @@ from dlmctl.control.evidence.prepared import Beside
 from dlmctl.control.labels import Labels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
+from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, NamedError, UserError
 from dlmctl.text.files import read_json
+from dlmctl.text.tokenizer import WordTokenizer
 
 LABELS_FILE = "labels.json"
 
@@ -129,13 +131,20 @@ def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrai
         require_trainable(control, of)
         places = control_folders(of.folder, of.model, control.name)
         others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
-        remedy = f"Train them with `dlmctl train control {control.name} --model {of.folder} --data DATA --out RUN`."
         what = f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model."
         if others:
             told = f"There are weights named {', '.join(others)}."
             raise NamedError("name", what, where=str(of.folder), remedy=told)
-        raise ModelError(what, where=str(of.folder), remedy=remedy)
+        made = f"dlmctl train control {control.name} --model {of.folder} --data DATA{_run_option(control, of)}"
+        raise ModelError(what, where=str(of.folder), remedy=f"Train them with `{made}`.")
     return found
+
+
+def _run_option(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> str:
+    """The option of a run's folder, where anything is trained: what is counted and tells the model nothing is not."""
+    kind, words = labels_of(control), of.tokenizer if isinstance(of, Pretrained) else of.vocabulary
+    counted = kind.counts is not None and isinstance(of.model, MaskedLM) and isinstance(words, WordTokenizer)
+    return "" if counted and kind.asks is Labels.asks else " --out RUN"
 
 
 def labels_of(kind: type[Control[Any]]) -> type[Labels]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,6 +24,16 @@ from dlmctl.text.tokenizer import Tokenizer
 MAX_VALUES = 500
 # A logit of what cannot be, as a finite number: times 0 it is 0.
 NEVER = -1e9
+
+
+def _unusable(label: str, values: Collection[str], usable: list[str]) -> DataError:
+    """What to say of a field that the user chose and that holds no labels."""
+    if not values:
+        what = f"the data set has no field {label!r} of words, numbers or truth values."
+        return DataError(what, where="--label", remedy=nearest(label, usable))
+    what = f"the field {label!r} has {len(values):,} value{'s' if len(values) > 1 else ''}, and labels are 2 to"
+    remedy = f"Fields that have: {', '.join(usable[:20])}." if usable else None
+    return DataError(f"{what} {MAX_VALUES}.", where="--label", remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -56,19 +66,15 @@ class FieldLabels(Labels):
                 if isinstance(value, Value) and (words := value_words(value)):
                     found.setdefault(name, set()).add(words)
         usable = {name: sorted(values) for name, values in found.items() if 1 < len(values) <= MAX_VALUES}
-        if not usable:
+        if data.label is None and usable:
+            return cls(usable)
+        if data.label is None or (data.label not in found and not usable):
             raise DataError(
                 f"the data set has no field of 2 to {MAX_VALUES} values to learn from.",
                 remedy="Prepare it from JSON lines, or from another source that says something of each text.",
             )
-        if data.label is None:
-            return cls(usable)
         if data.label not in usable:
-            raise DataError(
-                f"the data set has no field {data.label!r} of 2 to {MAX_VALUES} values.",
-                where="--label",
-                remedy=nearest(data.label, list(usable)),
-            )
+            raise _unusable(data.label, found.get(data.label, ()), list(usable))
         return cls({data.label: usable[data.label]})
 
     def to_json(self) -> Any:

@@ -126,6 +126,10 @@ class Labels(ABC):
         """
         raise NotImplementedError(f"{cls.__name__} has no counted")
 
+    def counted_texts(self, data: LabelledText) -> int:
+        """Of how many of these sentences ``counted`` takes something, for the card."""
+        return len(data.sentences)
+
     @classmethod
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
         """As ``by_classifier``, by what was ``counted`` into a folder.
@@ -147,8 +151,8 @@ class Labels(ABC):
         can be told, see ``control.hints``. By default nothing."""
         return [[] for _ in data.sentences]
 
-    def held_out(self, data: LabelledText) -> dict[str, float]:
-        """Figures for the card about anything else that was learned, on validation rows."""
+    def held_out(self, data: LabelledText) -> dict[str, Any]:
+        """Figures for the card about anything else that was learned, on validation rows, as JSON values."""
         return {}
 
 

@@ -78,6 +78,10 @@ class TextLabels(FieldLabels):
         own = cls.from_data(data)
         return own, {BAG_FILE: own.bag(data, vocabulary)}
 
+    def counted_texts(self, data: LabelledText) -> int:
+        """Those that have a label."""
+        return len(self._labelled(data))
+
     def bag(self, data: LabelledText, vocabulary: WordTokenizer) -> Bag:
         """Weights of words, learned from the texts that have a label; those of each label and source weigh the same."""
         places, classes = zip(*self._labelled(data), strict=True)

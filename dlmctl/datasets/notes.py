@@ -51,14 +51,23 @@ def field_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _odd_values(name: str, seen: Counter[str]) -> Iterable[str]:
     for value, count in seen.items():
         if value.lower() in _NO_VALUES:
-            yield f"the field {name!r} is {value!r} in {_rows(count)}, which counts as a value; is none meant?"
+            what = f"the field {name!r} is {value!r} in {_rows(count)}, which counts as a value"
+            yield f"{what}; leave it out where none is meant"
     by_lower: dict[str, list[str]] = {}
     for value in seen:
-        by_lower.setdefault(" ".join(value.lower().split()), []).append(value)
+        by_lower.setdefault(_spelled(value), []).append(value)
     alike = [spellings for spellings in by_lower.values() if len(spellings) > 1]
     for spellings in alike[:_SHOWN]:
         shown = " and ".join(f"{value!r} ({_rows(seen[value])})" for value in spellings[:4])
         yield f"the field {name!r} has {shown}, which count as different values"
+
+
+def _spelled(value: str) -> str:
+    """What spellings of one value have in common: letters may be capitals, and 1.0 is 1."""
+    try:
+        return repr(float(value))
+    except ValueError:
+        return " ".join(value.lower().split())
 
 
 def bare_note(names: Sequence[str]) -> list[str]:
@@ -68,6 +77,16 @@ def bare_note(names: Sequence[str]) -> list[str]:
     more = ", ..." if len(names) > _SHOWN else ""
     files = "files were" if len(names) > 1 else "file was"
     return [f"{len(names)} empty {files} left out: {', '.join(names[:_SHOWN])}{more}"]
+
+
+def known_note(train: Sequence[Sequence[str]], valid: Sequence[Sequence[str]]) -> list[str]:
+    """How many texts to validate on, given as words, are texts to learn from, too."""
+    known = {tuple(words) for words in train}
+    found = sum(tuple(words) in known for words in valid)
+    if not found:
+        return []
+    stand = "stands" if found == 1 else "stand"
+    return [f"{found} of the {len(valid)} texts of valid {stand} in train, too, so that validation flatters"]
 
 
 def prose_note(format: str, texts: Sequence[str]) -> list[str]:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
+from dlmctl.datasets.holding_out import hold_out
 from dlmctl.datasets.labelled import Annotator, tagged
-from dlmctl.datasets.notes import bare_note, field_notes, prose_note, unknown_note
+from dlmctl.datasets.notes import bare_note, field_notes, known_note, prose_note, unknown_note
 from dlmctl.datasets.prose import files_of, filled_and_bare
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
@@ -133,7 +134,7 @@ def prepare(
         min_count: words seen less often in ``train`` become UNK.
         length: positions of a row, START and END included. Longer texts are dropped (``pad``).
         packing: ``pad`` for one text a row, ``block`` for the joined texts cut into rows of ``length``.
-        valid_share, seed: share of the rows to hold out, and of their choice; equal texts stay on one side.
+        valid_share, seed: see ``holding_out.hold_out``.
         unique: keep only the first of several equal texts of a file.
         tokenizer: an existing vocabulary; None to make one from ``train``.
         splitting: of raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
@@ -151,7 +152,7 @@ def prepare(
     with staged(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         first = read(train)
-        second = read(valid) if valid else _hold_out(first, valid_share, seed)
+        second = read(valid) if valid else _held_out(first, valid_share, seed)
         if tagger is not None:
             first.records, second.records = tagged(first.records, tagger), tagged(second.records, tagger)
         notes = _notes(first, second)
@@ -173,6 +174,7 @@ def _notes(first: _Texts, second: _Texts) -> list[str]:
     return [
         *prose,
         *bare_note([*first.bare, *second.bare]),
+        *known_note([record.words for record in first.records], [record.words for record in second.records]),
         *field_notes([record.fields for record in both if record.fields]),
     ]
 
@@ -263,25 +265,22 @@ def _read(path: Path, format: Format | None, text_field: str, unique: bool, spli
 
 
 def _nothing_left(texts: _Texts, remedy: str) -> DataError:
-    dropped = texts.dropped
+    what = f"no text can be used: {_left_out(texts.dropped) or 'too few'}."
+    return DataError(what, where=str(texts.source), remedy=remedy)
+
+
+def _left_out(dropped: Dropped) -> str:
     reasons = [f"{count} {reason} ({dropped.examples[reason][0]})" for reason, count in dropped.counts.items()]
-    return DataError(f"no text can be used: {', '.join(reasons) or 'too few'}.", where=str(texts.source), remedy=remedy)
+    return ", ".join(reasons)
 
 
-def _hold_out(texts: _Texts, share: float, seed: int) -> _Texts:
-    """Move a random share of the records into a split of their own, equal texts together."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for at, record in enumerate(texts.records):
-        groups.setdefault(tuple(record.words), []).append(at)
-    if len(groups) < 2:
-        raise DataError("has too few different texts to hold some out.", where=str(texts.source))
-    wanted = min(max(1, round(share * len(texts.records))), len(texts.records) - 1)
-    rows: list[list[int]] = list(groups.values())
-    held: set[int] = set()
-    for group in np.random.default_rng(seed).permutation(len(rows)):
-        if len(held) + len(rows[group]) <= wanted:
-            held.update(rows[group])
-    held = held or set(sorted(rows, key=len)[0])
+def _held_out(texts: _Texts, share: float, seed: int) -> _Texts:
+    """Move a random share of the records into a split of their own."""
+    held = hold_out(texts.records, share, seed)
+    if not held:
+        lost = _left_out(texts.dropped)
+        what = "has too few different texts to hold some out" + (f"; left out were {lost}" if lost else "")
+        raise DataError(f"{what}.", where=str(texts.source))
     chosen = [record for at, record in enumerate(texts.records) if at in held]
     texts.records = [record for at, record in enumerate(texts.records) if at not in held]
     return _Texts(texts.source, texts.format, chosen)

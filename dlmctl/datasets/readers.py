@@ -42,12 +42,14 @@ class Record:
         text: the text as written; of a tokenised source, as it would be written.
         fields: what else the source says about it, or None.
         line: where it ends in the file, from 1.
+        row: the row that it was cut from together with other texts; None where it is all that a row holds.
     """
 
     words: list[str]
     text: str
     fields: Fields | None
     line: int
+    row: str | None = None
 
 
 @dataclass
@@ -99,10 +101,12 @@ def read_corpus(
         except ValueError as error:
             dropped.add("unreadable", line, str(error))
             continue
+        together = f"{path}:{line}" if len(found) > 1 else None
         for text, fields in found:
             words = text.split() if tokenised else split(text)
             if words:
-                yield _record(words, detokenize(words) if tokenised else " ".join(text.split()), fields, line)
+                as_written = detokenize(words) if tokenised else " ".join(text.split())
+                yield _record(words, as_written, fields, line, together)
             else:
                 dropped.add("empty", line)
 
@@ -157,8 +161,8 @@ def _given(path: Path, line: int, row: Any) -> Fields:
     return found
 
 
-def _record(words: list[str], text: str, fields: Fields | None, line: int) -> Record:
-    return Record([sys.intern(word) for word in words], text, fields, line)  # a corpus repeats few words often
+def _record(words: list[str], text: str, fields: Fields | None, line: int, row: str | None = None) -> Record:
+    return Record([sys.intern(word) for word in words], text, fields, line, row)  # a corpus repeats few words often
 
 
 def _form(path: Path, format: Format, text_field: str) -> tuple[Iterator[tuple[int, Any]], Callable[[Any], Texts]]:

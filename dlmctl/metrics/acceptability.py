@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
+from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_weights, require_fit, take_over, without_memory
 from dlmctl.diffusion.masked import MaskedLM
@@ -30,6 +31,8 @@ from dlmctl.text.word_counts import WordCounts, load_counts
 TRAIN = "Train it: `dlmctl train acceptability` (docs/training.md)."
 # The key in a card for the digest of the network that it was learned beside.
 NETWORK = "network"
+# The key for the digest of the scorer whose figures it learned to weigh.
+SCORER = "scorer"
 # Most texts that are read at once.
 TOGETHER = 256
 
@@ -128,20 +131,36 @@ def find_reader(pretrained: Pretrained) -> Reader | None:
         return None
 
 
+def scorer_digest(pretrained: Pretrained) -> str | None:
+    """The SHA-256 of the weights of the scorer beside a model, None where they are not in one file."""
+    weights = pretrained.folder / "scorer" / "model.safetensors"
+    return file_digest(weights) if weights.is_file() else None
+
+
 def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
     judge = read_judge(pretrained, model).to(model.embeddings.device).eval()
     longest, counts = model.denoiser.config.max_length, load_counts(pretrained.folder)
     return Reader(merged(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
 
 
-def read_judge(pretrained: Pretrained, model: MaskedLM) -> Acceptability:
-    """What was learned for a model, as it lies on disk; errors as of ``load_reader``."""
+def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = False) -> Acceptability:
+    """What was learned for a model, as it lies on disk.
+
+    Args:
+        any_scorer: the model may have another scorer now than the one whose figures it learned to weigh.
+
+    Raises:
+        ModelError: as ``load_reader``.
+    """
     folder = acceptability_folder(pretrained.folder, model)
     if folder is None:
         raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=TRAIN)
     card = check_control_weights(folder, model)
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
+    if not any_scorer and card.get(SCORER) not in (None, scorer_digest(pretrained)):
+        what = "was learned with another scorer than the model has now."
+        raise ModelError(what, where=str(folder), remedy=f"Put that one back beside the model. {TRAIN}")
     state = load_weights(folder)
     if "typical" not in state:
         raise ModelError("is of an earlier version.", where=str(folder / "model.safetensors"), remedy=TRAIN)

@@ -20,14 +20,13 @@ from dlmctl.checkpoint.control_weights import (
     new_control_folder,
     save_control_weights,
 )
-from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
 from dlmctl.generation.identity import weights_digest
-from dlmctl.metrics.acceptability import NETWORK, forget_reader, read_judge
+from dlmctl.metrics.acceptability import NETWORK, SCORER, forget_reader, read_judge, scorer_digest
 from dlmctl.metrics.fluency import SHARES, figures_of, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import STRIDE, Acceptability
@@ -37,7 +36,7 @@ from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import require_words_of
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart
+from dlmctl.training.place import check_apart, check_no_model
 from dlmctl.training.rows import Rows, sent
 from dlmctl.training.state import digest
 
@@ -98,10 +97,7 @@ class AcceptabilityTask(StatelessTask):
         require_words_of(pretrained, data)
         self.pad_id = vocabulary.pad_id
         verdicts = [verdicts_of(split, label) for split in (train, valid)]
-        if verdicts[0].min() == verdicts[0].max():
-            what = f"the {label!r} of all {len(train):,} texts to learn from is {verdicts[0][0]:g}."
-            remedy = "It takes texts that readers accept and texts that they refuse."
-            raise DataError(what, where=str(data), remedy=remedy)
+        require_both(verdicts[0], label, data)
         own = [scorer_figures(data, split, vocabulary, pretrained.folder) for split in (train, valid)]
         self.train, self.valid = map(Judged, (train, valid), own, verdicts)
         torch.manual_seed(config.loop.seed)
@@ -117,7 +113,7 @@ class AcceptabilityTask(StatelessTask):
 
     def _known(self, pretrained: Pretrained, model: MaskedLM) -> Acceptability:
         try:
-            start = read_judge(pretrained, model)
+            start = read_judge(pretrained, model, any_scorer=True)
         except ModelError as error:
             raise ModelError(error.what, where=error.where, remedy="Leave out `init` to learn from nothing.") from error
         if (rank := start.up[0].shape[1]) != self.config.rank:
@@ -212,6 +208,18 @@ def verdicts_of(split: Split, label: str) -> np.ndarray:
     return np.array(found, np.float32)
 
 
+def require_both(verdicts: np.ndarray, label: str, data: Path) -> None:
+    """Refuse verdicts ``[N]`` to learn from that are all alike.
+
+    Raises:
+        DataError: they are.
+    """
+    if verdicts.min() == verdicts.max():
+        what = f"the {label!r} of all {len(verdicts):,} texts to learn from is {verdicts[0]:g}."
+        remedy = "It takes texts that readers accept and texts that they refuse."
+        raise DataError(what, where=str(data), remedy=remedy)
+
+
 def _without(split: Split, number: int, label: str, known: list[str]) -> DataError:
     """What to say of text ``number``, which has no verdict: no text may have one, or it alone may lack it."""
     if any(label in fields for fields in split.iter_fields()):
@@ -242,14 +250,14 @@ def train_acceptability(
     Raises:
         DataError: ``data`` is no prepared data set of the model's vocabulary with verdicts, or those are all alike.
         ModelError: the model is no masked one, or has no scorer.
-        UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
+        UserError: ``out`` is the model's folder, holds an earlier run and ``resume`` is off, or none and it is on.
     """
     check_apart(out, data)
+    check_no_model(out, pretrained.folder)
     folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
     task = AcceptabilityTask(config, pretrained, data, label, resume=resume)
-    scorer = file_digest(pretrained.folder / "scorer" / "model.safetensors")
-    asked = {"label": label, "weights of the model": weights_digest(pretrained), "scorer": scorer}
+    asked = {"label": label, "weights of the model": weights_digest(pretrained), SCORER: scorer_digest(pretrained)}
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         state = {
@@ -258,7 +266,7 @@ def train_acceptability(
         }
         judge.load_state_dict(state)
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
-        card[NETWORK] = network_digest(task.network)
+        card |= {NETWORK: network_digest(task.network), SCORER: scorer_digest(pretrained)}
         save_control_weights(state, folder, pretrained.model, card)
         forget_reader(pretrained.model)
     return folder

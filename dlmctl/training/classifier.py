@@ -7,13 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import (
-    embedding_digest,
     new_control_folder,
     save_control_weights,
     tell_of_weights,
@@ -28,13 +26,14 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import UserError
+from dlmctl.generation.identity import weights_digest
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart
+from dlmctl.training.place import check_apart, check_no_model
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
@@ -101,7 +100,7 @@ class ControlTask(StatelessTask):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy at each noise level, on each kind of latents, and their mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
-        rows = np.arange(min(VALIDATION_ROWS, len(self.valid)))
+        rows = self.valid.spread(VALIDATION_ROWS)  # which may be sorted by their labels
         ids = torch.from_numpy(padded(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
         losses = []
@@ -122,9 +121,10 @@ class ControlTask(StatelessTask):
         return figures["loss"]
 
 
-def _check_folder(out: Path | None, data: Path, *, resume: bool) -> None:
+def _check_folder(out: Path | None, data: Path, model: Path, *, resume: bool) -> None:
     if out is not None:
         check_apart(out, data)
+        check_no_model(out, model)
     elif resume:
         raise UserError("needs the folder of the run that goes on.", where="--resume", remedy="Give its --out.")
 
@@ -162,10 +162,11 @@ def train_control(
     Raises:
         UserError: a setting or the model does not fit, the data hold no such labels, or there is no folder for the run.
     """
-    _check_folder(out, data, resume=resume)
+    _check_folder(out, data, pretrained.folder, resume=resume)
     require_trainable(control, pretrained)
+    asked = {"control": control.name, "label": label, "name": name, "judge": judge}
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
-        hints = None if out is None else HintRun(config, out, resume)
+        hints = None if out is None else HintRun(config, out, resume, asked)
         return count_control(
             control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints
         )
@@ -175,17 +176,16 @@ def train_control(
     check_writable(folder.parent)
     tell_of_weights(folder, resume=resume)
     task = ControlTask(control, pretrained, config, data, label, judge)
-    asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
-    judged = {} if judge is None else {"judge": judge}
-    identity = {"loop": config.model_dump(), **asked, **judged, **digest(data)}
-    classifier = fit(task, config, out, identity=identity, resume=resume)
+    # It learns from the model's estimates, which are not told by its embeddings alone.
+    own = {"weights of the model": weights_digest(pretrained), **asked, **digest(data)}
+    classifier = fit(task, config, out, identity={"loop": config.model_dump(), **own}, resume=resume)
     if not PartialState().is_main_process:
         return folder
     figures = {**task.validate(classifier), **task.learned.held_out(task.valid_text)}
-    learned = task.learned.to_json()
-    files = {} if learned is None else {LABELS_FILE: learned}
+    files = {} if (learned := task.learned.to_json()) is None else {LABELS_FILE: learned}
+    judged = {} if judge is None else {"judge": judge}
     card = {"control": control.name, **judged, "training": config.model_dump(), "validation": figures}
-    counted = partial(save_evidence, task.counted())
-    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files, counted)
+    beside = partial(save_evidence, task.counted())
+    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files, beside)
     forget_classifiers(pretrained.model)
     return folder

@@ -106,10 +106,11 @@ def count_control(
     learned, found = kind.counted(text, words)
     held_out = learned.held_out(data_of(load_split(data, "valid")))
     tables = [table for table in found.values() if isinstance(table, CountTable)]
-    counted = {"texts": len(text.sentences)} | ({"cells": sum(len(table.counts) for table in tables)} if tables else {})
+    counted = {"texts": learned.counted_texts(text)}
+    counted |= {"cells": sum(len(table.counts) for table in tables)} if tables else {}
     card = {"control": control.name, "counted": counted, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
-    told = None if hints is None else train_hints(learned, pretrained, every, hints)
+    told = None if hints is None else train_hints(learned, pretrained, every, hints, data)
     if hints is not None and told is None:
         what = f"note: what {control.name} needs for this model is counted and nothing is trained"
         print(f"{what}: --out, --resume and settings of training are not used.", file=sys.stderr)

@@ -24,7 +24,7 @@ from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, nearest
 from dlmctl.models.hints import Hints
 from dlmctl.text.tokenizer import Tokenizer
-from dlmctl.training.acceptability import verdicts_of
+from dlmctl.training.acceptability import require_both, verdicts_of
 from dlmctl.training.counting import require_words_of, text_of
 from dlmctl.training.hints import Examples, asked_of
 from dlmctl.training.masked import refuse_blocks
@@ -143,11 +143,12 @@ def drafts_of(
     have one, the numbers of the words that the model wrote, from 0; it wrote all of the others.
 
     Raises:
-        DataError: there is no such field, or no such field of groups, or a verdict is no number from 0 to 1; as
-            ``splits_for``.
+        DataError: there is no such field, or no such field of groups, or a verdict is no number from 0 to 1, or all to
+            train on are alike; as ``splits_for``.
     """
     splits = splits_for(pretrained, data)
     verdicts = [verdicts_of(split, label) for split in splits]
+    require_both(verdicts[0], label, data)
     given = [Split(_given(split, pretrained.tokenizer), split.offsets) for split in splits]
     known = [row for split in splits for row in _groups(split, groups)]
     odds = np.split(log_odds(np.concatenate(verdicts), known), [len(splits[0])])

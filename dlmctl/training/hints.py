@@ -23,11 +23,13 @@ from dlmctl.diffusion.masked import MaskedLM, Noise, attended, word_places
 from dlmctl.diffusion.masked_base import Predictor, Read, masked_nats
 from dlmctl.diffusion.masking import mask_by_count, most_masked, shares
 from dlmctl.errors import DataError
+from dlmctl.generation.identity import weights_digest
 from dlmctl.models.hints import Hints, HintsConfig
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, count_in_rows, sent
+from dlmctl.training.state import digest
 
 # Rarer features are accidents of the judge that nobody asks for; and most that a place has.
 MIN_COUNT, MOST_FEATURES = 10, 24
@@ -234,18 +236,24 @@ class HintTask(StatelessTask):
 
 
 class HintRun(NamedTuple):
-    """How hints are trained: settings of the loop, the folder of the run, and whether an earlier one goes on."""
+    """How hints are trained: settings of the loop, the folder of the run, and whether an earlier one goes on.
+
+    Attributes:
+        asked: what was asked for, by which a run is known again beside its model and data, as JSON values.
+    """
 
     loop: LoopConfig
     out: Path
-    resume: bool = False
+    resume: bool
+    asked: Mapping[str, str | None]
 
 
-def train_hints(labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun) -> Told | None:
+def train_hints(labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun, data: Path) -> Told | None:
     """Learn to tell a masked model what a control asks, from text that has examples of it; None where it asks nothing.
 
     Args:
         labels: of the control, which say what each sentence can be asked.
+        text: of the training split of ``data``, a prepared data set.
 
     Raises:
         DataError: the text has examples of nothing often enough.
@@ -268,6 +276,8 @@ def train_hints(labels: Labels, pretrained: Pretrained, text: LabelledText, run:
         encoded = [np.array(ids(text.sentences[chosen[number]]), np.int64) for number in part]
         parts.append(asked_of(encoded, [asks[number] for number in part], names, tags))
     task = HintTask(run.loop, shape, pretrained, *parts)
-    identity = {"loop": run.loop.model_dump(), "hints": shape.model_dump(), "rows": len(chosen)}
+    # Two networks of one shape learn other hints, and so do other labels of the same texts.
+    own = {"weights of the model": weights_digest(pretrained), **run.asked, **digest(data)}
+    identity = {"loop": run.loop.model_dump(), "hints": shape.model_dump(), "rows": len(chosen), **own}
     network = fit(task, run.loop, run.out, identity=identity, resume=run.resume)
     return Told(shape, network.state_dict(), task.validate(network))

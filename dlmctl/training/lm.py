@@ -148,16 +148,15 @@ class LanguageModelTask:
         total, count = 0.0, 0
         plan = BatchPlan(8192, self.model.config.length, full_share=0.0)
         texts = Rows(self.valid, self.tokenizer.pad_id, device)
-        rows_left = min(VALIDATION_ROWS, len(self.valid))
-        for rows, width in plan.epoch(self.valid.lengths, 0):
-            rows = rows[:rows_left]
-            if not len(rows):
-                break
+        # Spread over all, and chosen before they are put into batches by length, so that every length is among them.
+        chosen = self.valid.spread(VALIDATION_ROWS)
+        for at, width in plan.epoch(self.valid.lengths[chosen], 0):
+            rows = chosen[at]
             batch = self._batch("valid", texts, rows, width)
             t = ((torch.arange(len(rows)) + 0.5) / len(rows)).double().to(device)
             network = cast("DiffusionLM", model)
             total += objective(network, batch.ids, t, network.condition(batch.labels, batch.sources)).sum().item()
-            count, rows_left = count + len(rows), rows_left - len(rows)
+            count += len(rows)
         torch.set_rng_state(kept)
         return {"loss": total / max(1, count)}
 

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from dlmctl.training.interrupts import Interrupts
 from dlmctl.training.muon import Muon
 from dlmctl.training.place import check_run_folder
 from dlmctl.training.progress import Grid, TrainingProgress
+from dlmctl.training.sound import not_finite
 from dlmctl.training.state import STATE_FILE, Parts, restore_state, save_state
 from dlmctl.training.throughput import flops_per_position, peak_flops
 
@@ -153,8 +155,8 @@ def fit(
 
     Raises:
         UserError: ``out`` holds an earlier run or its result and ``resume`` is off, or no checkpoint and it is on;
-            another process trains there; a checkpoint cannot be written or read, or is of another run; the loss is no
-            longer a number.
+            another process trains there; a checkpoint cannot be written or read, or is of another run; the loss or a
+            weight is no longer a number.
         Stopped: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     check_run_folder(out, resume=resume)
@@ -286,12 +288,26 @@ class _Run:
         self.unread.clear()
         for step, loss in enumerate(losses, done + 1 - len(losses)):
             if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss} at step {step}.",
-                    where=str(self.out),
-                    remedy="The last checkpoint is from before; give --resume with a smaller lr or a longer warmup.",
-                )
+                raise self._diverged(f"the loss is {loss} at step {step}.")
         self.progress.took(losses)
+
+    def _require_numbers(self, done: int) -> None:
+        """Refuse weights that are no numbers, before they are validated or saved.
+
+        The loss of a step is measured before its update, so that of the last one says nothing of the weights now.
+
+        Raises:
+            UserError: one is none.
+        """
+        weights = chain(self.raw.named_parameters(), self.ema.module.named_parameters())
+        if (name := not_finite(weights)) is not None:
+            raise self._diverged(f"{name} is not finite (NaN or infinity) after step {done}.")
+
+    def _diverged(self, what: str) -> UserError:
+        remedy = "Start again with a smaller lr or a longer warmup"
+        if (self.out / STATE_FILE).exists():
+            remedy = f"The last checkpoint is from before; --resume with a smaller lr. Where that is no help: {remedy}"
+        return UserError(what, where=str(self.out), remedy=f"{remedy}.")
 
     def _record(self, done: int) -> None:
         """Figures, samples and checkpoints that are due after ``done`` steps."""
@@ -313,6 +329,7 @@ class _Run:
                 self._save(done)
 
     def _validate(self, done: int) -> None:
+        self._require_numbers(done)
         self.ema.module.eval()
         figures = self.task.validate(self.ema.module)
         self.best.take(done, self.task.loss_of(figures), self.ema.module)
@@ -321,6 +338,7 @@ class _Run:
 
     def _save(self, done: int) -> None:
         self._read(done)  # what is no number is not saved
+        self._require_numbers(done)
         save_state(self.out / STATE_FILE, self.parts, done, self.identity)
         self.due = time.monotonic() + 60 * self.config.checkpoint_minutes
 

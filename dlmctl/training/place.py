@@ -36,6 +36,17 @@ def _holds_something(path: Path) -> bool:
     return path.is_dir() and any(path.iterdir())
 
 
+def check_no_model(out: Path, model: Path) -> None:
+    """Keep the files of a run out of the folder of the model that something is learned for.
+
+    Raises:
+        UserError: ``out`` is that folder.
+    """
+    if out.exists() and out.samefile(model):
+        what = "is the model's folder, to which what is learned is added; the run needs one of its own."
+        raise UserError(what, where=str(out), remedy="E.g. --out runs/mine.")
+
+
 def check_apart(out: Path, *data: Path) -> None:
     """Keep a run out of prepared data, which go as a whole when they are prepared anew.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,9 @@ from torch import Tensor, nn
 from dlmctl.errors import UserError, brief
 from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import SPLIT_FILE
+from dlmctl.training.averages import Averages
 from dlmctl.training.best import Best
+from dlmctl.training.sound import load_best, load_stepper, require_alike, require_finite
 
 STATE_FILE = "state.pt"
 _AS_STARTED = "Resume with the configuration that the run was started with."
@@ -28,7 +32,7 @@ class Parts(NamedTuple):
     """What a checkpoint holds: weights, their averages, optimisers, the task's own state, the best weights."""
 
     model: nn.Module
-    ema: nn.Module
+    ema: Averages
     steppers: list[Any]
     task: Any
     best: Best
@@ -92,28 +96,50 @@ def restore_state(path: Path, parts: Parts, rank: int, identity: dict[str, Any])
     """Read a checkpoint into ``parts`` and return the step that it was written after.
 
     Raises:
-        UserError: it is damaged, or belongs to a run with other settings, data or vocabulary; the message names them.
+        UserError: it is damaged or holds weights that are no numbers, or belongs to a run with other settings, data or
+            vocabulary; the message names them.
     """
     require_file(path, error=UserError, remedy=_AS_STARTED)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read(path)
         step = int(state["step"])
         if step < 0:
             raise ValueError(f"it was written after step {step}")
         _refuse_another_run(path, state.get("identity"), identity, step)
         parts.model.load_state_dict(state["model"])
         parts.ema.load_state_dict(state["ema"])
+        require_finite("the weights", parts.model.named_parameters())
+        require_finite("the averaged weights", parts.ema.named_parameters())
         for stepper, saved in zip(parts.steppers, state["optimizers"], strict=True):
-            stepper.load_state_dict(saved)
-        parts.task.load_state_dict(state["task"])
+            load_stepper(stepper, saved)
+        _restore_task(parts.task, state["task"])
         if "best" in state:  # which runs of dlmctl 0.1 did not keep
-            parts.best.load_state_dict(state["best"])
+            load_best(parts.best, state["best"], parts.ema.module)
         _restore_randomness(state, rank, step)
     except UserError:
         raise
     except Exception as error:
         raise _misfit(path, error) from None
     return step
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a file holds; what PyTorch says of one that is no checkpoint is for those who wrote it."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("it holds something else than tensors and numbers") from None
+    except EOFError:
+        raise ValueError("it is empty or cut short") from None
+    return state
+
+
+def _restore_task(task: Any, saved: dict[str, Tensor]) -> None:
+    own = task.state_dict()
+    require_alike("the figures of the task", saved, own)
+    require_finite("the figures of the task", saved.items())
+    task.load_state_dict(saved)
 
 
 def _restore_randomness(state: dict[str, Tensor | Any], rank: int, step: int) -> None:
@@ -161,9 +187,8 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _misfit(path: Path, error: Exception) -> UserError:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UserError(
-        f"the checkpoint does not fit these settings or is damaged: {first[:200]}",
+        f"the checkpoint does not fit these settings or is damaged: {brief(error)}.",
         where=str(path),
         remedy=_AS_STARTED,
     )

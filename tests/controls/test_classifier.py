@@ -162,13 +162,42 @@ def test_texts_without_a_label_teach_the_judge_what_none_looks_like():
         assert said.score < 0.4
         assert said.where
         assert "no label" in said.why
-    figures = labels.held_out(data)
-    assert set(figures) == {"judge_accuracy", "judge_passes", "judge_passes_unlabelled"}
+    figures, of_judge = labels.held_out(data), {"judge_accuracy", "judge_recall", "judge_texts"}
+    assert set(figures) == of_judge | {"judge_passes", "judge_passes_unlabelled"}
     # Without such texts a label must be the likeliest, and files of before are such.
     told = data.some([at for at, row in enumerate(fields) if row])
     before = JudgedLabels.from_data(told)
     assert any(before.verdict(label, "the red bus stops".split()).passed for label in before.known)
-    assert set(before.held_out(data)) == {"judge_accuracy"}
+    assert set(before.held_out(data)) == of_judge
+
+
+def test_how_good_a_judge_is_is_told_of_each_label_and_where_few_texts_say_so(caplog):
+    """Where nearly all texts have one label, a judge that knows no other is nearly always right."""
+    rows = [(["plain", f"w{at}"], "common" if at < 390 else "rare") for at in range(400)]
+    data = LabelledText([words for words, _ in rows], [{"kind": label} for _, label in rows], label="kind")
+    figures = JudgedLabels.from_data(data).held_out(data)
+    assert figures["judge_accuracy"] > 0.95
+    assert figures["judge_recall"] == {"common": 1.0, "rare": 0.0}
+    assert sum(figures["judge_texts"].values()) == len(data.halves()[1].sentences)
+    count = figures["judge_texts"]["rare"]
+    assert 0 < count < 10
+    assert caplog.messages[0].endswith(f"as few held-out texts have them: 'rare' ({count}).")
+    nothing = JudgedLabels.from_data(data).held_out(data.some([]))
+    assert nothing == {"judge_texts": {"common": 0, "rare": 0}}
+    assert "'common' (0), 'rare' (0)" in caplog.messages[-1]
+
+
+def test_a_field_that_holds_no_labels_is_named_with_its_values():
+    texts = [[str(at)] for at in range(600)]
+    data = LabelledText(texts, [{"one": "a", "many": f"n{at}"} for at in range(600)])
+    for field, count in (("one", "1 value"), ("many", "600 values")):
+        with pytest.raises(DataError, match=f"--label: the field '{field}' has {count}, and labels are 2 to 500."):
+            JudgedLabels.from_data(replace(data, label=field))
+    with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
+        JudgedLabels.from_data(replace(data, label="other"))
+    two = [{**row, "two": at % 2} for at, row in enumerate(data.fields)]
+    with pytest.raises(DataError, match=r"labels are 2 to 500. Fields that have: two."):
+        JudgedLabels.from_data(replace(data, fields=two, label="one"))
 
 
 def test_texts_without_a_label_are_no_more_than_those_of_the_commonest():

@@ -169,11 +169,13 @@ def test_json_that_is_refused(text, said):
 
 
 def test_odd_values_of_fields_are_said(file, tmp_path):
-    rows = [{"text": f"The mill {n} .", "label": label} for n, label in enumerate(["NEG", "neg", "POS", [], "nan"])]
+    labels = ["NEG", "neg", "POS", [], "nan", 1, 1.0]
+    rows = [{"text": f"The mill {n} .", "label": label} for n, label in enumerate(labels)]
     lines = [*map(json.dumps, rows), '{"text": "The inn .", "label": NaN}']
     path = file("a.jsonl", "\n".join(lines))
     notes = " | ".join(prepare(path, path, tmp_path / "set", min_count=1).notes)
     assert "'label' has 'NEG' (2 rows) and 'neg' (2 rows)" in notes
+    assert "'label' has '1' (2 rows) and '1.0' (2 rows), which count as different values" in notes
     assert "'label' is NaN or infinite in 2 rows" in notes
     assert "'label' is empty or an object in 2 rows" in notes
     assert "'label' is 'nan' in 2 rows" in notes
@@ -182,13 +184,16 @@ def test_odd_values_of_fields_are_said(file, tmp_path):
 
 def test_many_unknown_words_are_said_with_what_lowers_them(file, tmp_path):
     clauses = ["磨坊餐厅提供便宜的菜", "灯笼餐厅提供昂贵的菜"]
-    path = file("zh.txt", "\n".join(f"{clauses[n % 2]}，在河边{n}。" for n in range(20)))
-    (first, second) = prepare(path, path, tmp_path / "set", min_count=3).notes
+    path, other = (
+        file(name, "\n".join(f"{clauses[n % 2]}，在河边{n}。" for n in numbers))
+        for name, numbers in (("zh.txt", range(20)), ("other.txt", range(20, 40)))
+    )
+    (first, second) = prepare(path, other, tmp_path / "set", min_count=3).notes
     assert "25% of the words of train are unknown" in first
     assert "--min-count below 3" in first
     assert "--tokenizer" in first
     assert "of valid" in second
-    assert not prepare(path, path, tmp_path / "all", min_count=1).notes
+    assert not any("unknown" in note for note in prepare(path, path, tmp_path / "all", min_count=1).notes)
 
 
 def test_a_meaning_representation_of_spaces_takes_no_time():

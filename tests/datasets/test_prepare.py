@@ -223,3 +223,27 @@ def test_the_tokenizer_of_a_checkpoint_of_others_is_had_by_its_file_alone(tmp_pa
     (tmp_path / "own").mkdir()
     shutil.copy(theirs / "tokenizer.json", tmp_path / "own")
     assert find_tokenizer(None, str(tmp_path / "own")).split("the red boat") == ["the", "red", "boat"]
+
+
+def test_a_story_stays_on_one_side_with_all_its_sentences(tmp_path):
+    stories = [{f"sentence{n}": f"Story {at} says {word}." for n, word in enumerate("abcde", 1)} for at in range(20)]
+    path = tmp_path / "stories.jsonl"
+    path.write_text("".join(json.dumps(story) + "\n" for story in stories))
+    run(path, tmp_path, format="roc-infill", valid_share=0.2)
+    splits = {name: load_split(tmp_path / "set", name).read_fields() for name in ("train", "valid")}
+    told = {name: {row["before"].split()[1] for row in rows} for name, rows in splits.items()}
+    assert len(told["valid"]) == 4
+    assert not told["train"] & told["valid"]
+
+
+def test_texts_to_validate_on_that_are_learned_from_are_told(source, tmp_path):
+    (tmp_path / "valid.txt").write_text(f"{TEXTS[0]}\nThe bar is shut.\n")
+    (note,) = run(source, tmp_path, valid=tmp_path / "valid.txt").notes
+    assert note.startswith("1 of the 2 texts of valid stands in train, too")
+    assert not run(source, tmp_path, out="held").notes
+
+
+def test_a_row_that_cannot_be_read_is_named_where_too_few_are_left(tmp_path):
+    (tmp_path / "cut.jsonl").write_text('{"text": "The inn is shut."}\n{"text": "The bar')
+    with pytest.raises(DataError, match=r"too few different texts .*; left out were 1 unreadable \(line 2"):
+        run(tmp_path / "cut.jsonl", tmp_path)

@@ -17,9 +17,10 @@ from dlmctl.checkpoint.weights import load_weights, save_weights
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
-from dlmctl.errors import DataError, ModelError
+from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.scoring import load_scoring
+from dlmctl.metrics.acceptability import scorer_digest
 from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
 from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
@@ -240,3 +241,33 @@ def test_what_was_learned_beside_another_network_is_refused(learned, tmp_path):
     save_pretrained(model.model, model.tokenizer, other)
     with pytest.raises(ModelError, match="learned beside another network"):
         generate(model=other, samples=1, candidates=2, rank_by=["acceptability"])
+
+
+def test_what_was_learned_with_another_scorer_is_refused(learned, rows, tmp_path):
+    other = shutil.copytree(learned.folder, tmp_path / "other")
+    model, place = from_pretrained(other), other / "controls" / "acceptability" / "card.json"
+    card = json.loads(place.read_text("utf-8"))
+    shutil.rmtree(other / "scorer")
+    sizes = ScorerSizes(length=32, hidden=8, layers=1, heads=2)
+    save_scorer(build_scorer(sizes, model.tokenizer), model.tokenizer, other / "scorer")
+    asked = {"samples": 1, "candidates": 2, "rank_by": ["acceptability"]}
+    with pytest.raises(ModelError, match=r"learned with another scorer than the model has now. Put that one back"):
+        generate(model=other, **asked)
+    place.write_text(json.dumps({key: value for key, value in card.items() if key != "scorer"}), "utf-8")
+    generate(model=other, **asked)  # an earlier version said nothing of it
+    place.write_text(json.dumps(card), "utf-8")
+    barely = settings(steps=1, lr=1e-6).model_copy(update={"init": "model"})
+    train_acceptability(barely, model, prepared(tmp_path, model, rows), tmp_path / "run", label="accepted")
+    generate(model=other, **asked)  # training has gone on with it
+
+
+def test_a_run_is_kept_out_of_the_model(folder, rows, tmp_path):
+    model = from_pretrained(folder)
+    with pytest.raises(UserError, match="is the model's folder"):
+        train_acceptability(settings(), model, prepared(tmp_path, model, rows), folder, label="accepted")
+
+
+def test_the_bundled_model_knows_its_scorer():
+    bundled = from_pretrained("everyday")
+    card = json.loads((bundled.folder / "controls" / "acceptability" / "card.json").read_text("utf-8"))
+    assert card["scorer"] == scorer_digest(bundled)

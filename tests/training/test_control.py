@@ -20,6 +20,7 @@ from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.training import classifier
 from dlmctl.training.classifier import ControlTask, train_control
 from dlmctl.training.config import LoopConfig
 from tests.checkpoint.tiny_vendors import write_llada
@@ -120,6 +121,30 @@ def test_half_of_a_batch_is_the_models_own_estimates_at_no_noise(model, data):
     # An x_0 estimate is a mixture of embeddings, which all have one norm; x_t is not bound to that.
     assert seen["x"][:half].norm(dim=-1).max() <= 8**0.5 + 1e-4
     assert seen["x"][half:].norm(dim=-1).max() > 8**0.5
+
+
+def test_validation_rows_are_spread_over_all(model, data, monkeypatch):
+    task, seen = ControlTask(StartsWith, model, config(), data, None), []
+    monkeypatch.setattr(classifier, "VALIDATION_ROWS", 3)
+
+    class Recording(FirstWord):
+        def classifier_loss(self, classifier, x, t, labels):
+            seen.append(set(labels))
+            return super().classifier_loss(classifier, x, t, labels)
+
+    task.learned = Recording()
+    task.validate(task.model)
+    assert {0, 2} < seen[0]  # they are sorted by their labels
+
+
+def test_a_run_is_kept_out_of_the_model_and_knows_it_again(model, data, tmp_path):
+    with pytest.raises(UserError, match="is the model's folder"):
+        train_control(StartsWith, model, config(steps=1), data, model.folder)
+    train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
+    with torch.no_grad():  # its embeddings stay as they are
+        next(iter(model.model.denoiser.parameters())).add_(1)
+    with pytest.raises(UserError, match="is of another run: weights of the model was"):
+        train_control(StartsWith, model, config(steps=1), data, tmp_path / "run", resume=True)
 
 
 def test_data_of_another_vocabulary_is_refused(model, data):

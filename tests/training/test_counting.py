@@ -53,7 +53,8 @@ def model(tmp_path, data):
 
 
 def test_words_are_counted_between_the_tags_of_their_neighbours_and_steer(model, data):
-    with pytest.raises(UserError, match="train control pos"):
+    # Where nothing is trained, there is no run to give a folder to.
+    with pytest.raises(UserError, match=r"train control pos --model .* --data DATA`"):
         generate(Pos(tags=["NOUN"]), model=model, samples=1, device="cpu")
     folder = train_control(Pos, model, LOOP, data, None)
     assert folder == model.folder / "controls" / "pos"
@@ -104,6 +105,16 @@ def test_what_cannot_be_counted_is_learned_from_the_models_own_estimates(model, 
         for guidance in (Guidance(scale=0.0), Guidance(scale=1000.0, clip=1e6))
     )
     assert free != guided
+
+
+def test_where_there_is_no_room_no_folder_is_left(model, data, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dlmctl.training.counting.save_evidence", full)
+    with pytest.raises(UserError, match=r"pos: cannot be written: .*No space left"):
+        train_control(Pos, model, LOOP, data, None)
+    assert not (model.folder / "controls" / "pos").exists()
 
 
 def test_a_bundled_model_is_not_written_into(data):

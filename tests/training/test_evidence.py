@@ -11,6 +11,8 @@ from controls import Classifier, Length, Pos, SyntaxTree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.bag import load_bag
+from dlmctl.control.labels import guides
+from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
@@ -107,6 +109,20 @@ def test_a_source_may_be_the_label(model, tmp_path) -> None:
     warm, cold = (bag.weights[words[word], bag.labels.index("warm")].item() for word in ("warm", "cold"))
     assert warm > 0.1 > -0.1 > cold
     assert "cells" not in json.loads((folder / "card.json").read_text("utf-8"))["counted"]
+
+
+def test_the_card_counts_the_texts_that_guide(model, tmp_path) -> None:
+    texts = [f"{text[:-2]} {also} ." for of in TEXTS.values() for text in of for also in ("Anna", "bread", "river")]
+    rows = [{"text": text, **({"mood": "wc"[at % 2]} if at % 3 else {})} for at, text in enumerate(texts)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    prepare(tmp_path / "rows.jsonl", None, tmp_path / "set", tokenizer=model.tokenizer, length=24, valid_share=0.1)
+    folder = count_control(Classifier, model, tmp_path / "set", label="mood", name="few")
+    train = load_split(tmp_path / "set", "train")
+    words = [model.tokenizer.words(train.row(at).tolist()) for at in range(len(train))]
+    learned = sum(guides(text) and "mood" in fields for text, fields in zip(words, train.iter_fields(), strict=True))
+    said = (folder / "card.json").read_text("utf-8")
+    assert 0 < learned == json.loads(said)["counted"]["texts"] < len(train)
+    assert "NaN" not in said
 
 
 def chances(model, folder, label, result) -> float:

@@ -18,7 +18,7 @@ from dlmctl.control.hints import load_hints
 from dlmctl.control.prepared import Part, Prepared, PreparedAll
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
-from dlmctl.errors import DataError, ModelError
+from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.models.hints import Hints, HintsConfig
 from dlmctl.sampling.masked_draw import hints_of
@@ -179,3 +179,23 @@ def test_data_without_anything_to_be_told_of_is_refused(model, tmp_path, monkeyp
     monkeypatch.setattr("dlmctl.training.hints.MIN_COUNT", 10_000)
     with pytest.raises(DataError, match="10000 times at least"):
         train_control(Classifier, model, loop(), data, tmp_path / "run", **asked)
+
+
+def test_a_run_goes_on_with_its_model_its_data_and_its_labels_alone(model, tmp_path, monkeypatch) -> None:
+    split_by_length(monkeypatch)
+    rows = mood_rows(5)
+    data, short = prepared(tmp_path, model, rows), loop().model_copy(update={"steps": 1})
+    asked = {"label": "mood", "name": "mood"}
+    train_control(Classifier, model, short, data, tmp_path / "run", **asked)
+    with pytest.raises(UserError, match="name was mood and is other"):
+        train_control(Classifier, model, short, data, tmp_path / "run", resume=True, **{**asked, "name": "other"})
+    turned = [{**row, "mood": other["mood"]} for row, other in zip(rows, reversed(rows), strict=True)]
+    (tmp_path / "turned").mkdir()
+    other = prepared(tmp_path / "turned", model, turned)
+    with pytest.raises(UserError, match="the data is another"):
+        train_control(Classifier, model, short, other, tmp_path / "run", resume=True, **asked)
+    train_control(Classifier, model, short, data, tmp_path / "run", resume=True, **asked)
+    with torch.no_grad():
+        model.model.denoiser.model.layers[0].mlp.down_proj.weight.mul_(2)
+    with pytest.raises(UserError, match="weights of the model was"):
+        train_control(Classifier, model, short, data, tmp_path / "run", resume=True, **asked)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
 from dlmctl.processes import Terminated, held
-from dlmctl.training import loop
+from dlmctl.training import lm, loop
 from dlmctl.training.averages import Averages
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
@@ -182,12 +183,14 @@ def test_resuming_a_finished_run_gives_its_model_again(data, whole):
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "other sizes", "pickle", "pipe", "identity", "step", "weights", "optimizers"]
+    "damage", ["cut", "empty", "other sizes", "pickle", "pipe", "identity", "step", "weights", "optimizers"]
 )
 def test_a_checkpoint_that_cannot_be_used_is_said(data, whole, tmp_path, damage):
     content, settings = (whole / "state.pt").read_bytes(), config()
     if damage == "cut":
         content = content[: len(content) // 2]
+    if damage == "empty":
+        content = b""
     if damage == "pickle":
         import pickle
 
@@ -198,12 +201,19 @@ def test_a_checkpoint_that_cannot_be_used_is_said(data, whole, tmp_path, damage)
     if damage == "pipe":
         (tmp_path / "state.pt").unlink()
         os.mkfifo(tmp_path / "state.pt")
-    elif damage not in ("cut", "pickle", "other sizes"):
+    elif damage not in ("cut", "empty", "pickle", "other sizes"):
         key = {"weights": "model"}.get(damage, damage)
         value = -1 if damage == "step" else torch.zeros(3)
         torch.save({**torch.load(whole / "state.pt", weights_only=True), key: value}, tmp_path / "state.pt")
     said = {"other sizes": "model.embed_dim was 8 and is 4", "pipe": "it is a pipe"}
-    with pytest.raises(UserError, match=said.get(damage, "does not fit these settings or is damaged")):
+    said |= {
+        "empty": "damaged: it is empty or cut short. Resume",
+        "pickle": "something else than tensors and numbers. R",
+    }
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(UserError, match=said.get(damage, "does not fit these settings or is damaged")),
+    ):
         train_lm(settings, data, tmp_path, resume=True)
 
 
@@ -253,6 +263,81 @@ def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, monkeypatch):
     saved = state(tmp_path / "run")
     assert saved["step"] == 2
     assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_weights_that_are_no_numbers_are_neither_validated_nor_saved(data, tmp_path, monkeypatch):
+    loss, calls = LanguageModelTask.loss, []
+
+    def diverging(self, model, batch):
+        calls.append(1)
+        value, count = loss(self, model, batch)
+        nothing = 0 * next(model.parameters()).sum()
+        # The loss is a number, its gradient is none.
+        return (value + nothing.sqrt() if len(calls) == 8 else value), count
+
+    monkeypatch.setattr(LanguageModelTask, "loss", diverging)
+    with pytest.raises(UserError, match=r"is not finite \(NaN or infinity\) after step 4. The last checkpoint is from"):
+        train_lm(config(checkpoint_every=2, validate_every=4), data, tmp_path / "run")
+    assert state(tmp_path / "run")["step"] == 2
+    calls.clear()
+    with pytest.raises(UserError, match=r"after step 4\. Start again"):
+        train_lm(config(checkpoint_every=4, validate_every=5), data, tmp_path / "other")
+    assert not (tmp_path / "other" / "state.pt").exists()
+
+
+def changed(saved, damage):
+    """A checkpoint with one thing in it that no run has written."""
+    moments, best = saved["optimizers"][0]["state"][0], saved["best"]
+    if damage == "moments of another shape":
+        moments["exp_avg"] = torch.zeros(3)
+    if damage == "no moments":
+        del moments["exp_avg_sq"]
+    if damage == "momentum of another shape":
+        next(iter(saved["optimizers"][1]["state"].values()))["momentum_buffer"] = torch.zeros(3)
+    if damage == "other best weights":
+        best["weights"] = {"mine": torch.zeros(3)}
+    if damage == "best weights of another shape":
+        best["weights"] = {name: weight[None] for name, weight in best["weights"].items()}
+    if damage == "best weights are none":
+        next(iter(best["weights"].values())).fill_(float("nan"))
+    if damage == "averages are none":
+        next(weight for weight in saved["ema"].values() if weight.ndim).fill_(float("nan"))
+    if damage == "times":
+        saved["task"]["loss"] = torch.zeros(3)
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("moments of another shape", "an optimiser does not fit weight 0"),
+        ("no moments", "an optimiser does not fit weight 0"),
+        ("momentum of another shape", "an optimiser does not fit weight"),
+        ("other best weights", "the best weights are of other names"),
+        ("best weights of another shape", "the best weights have '.*' of shape"),
+        ("best weights are none", "the best weights hold values that are not finite"),
+        ("averages are none", "the averaged weights hold values that are not finite"),
+        ("times", "the figures of the task have 'loss' of shape"),
+    ],
+)
+def test_what_does_not_fit_in_a_checkpoint_is_found_before_the_first_step(data, whole, tmp_path, damage, said):
+    torch.save(changed(state(whole), damage), tmp_path / "state.pt")
+    with pytest.raises(UserError, match=f"does not fit these settings or is damaged: {said}"):
+        train_lm(config(), data, tmp_path, resume=True)
+
+
+def test_validation_sees_rows_of_all_lengths(data, monkeypatch):
+    task, seen = LanguageModelTask(config(), data), []
+    batch = task._batch
+
+    def noted(split, texts, rows, width):
+        seen.extend(rows.tolist())
+        return batch(split, texts, rows, width)
+
+    monkeypatch.setattr(lm, "VALIDATION_ROWS", 20)
+    monkeypatch.setattr(task, "_batch", noted)
+    task.validate(task.model.eval())
+    assert sorted(seen) == task.valid.spread(20).tolist()
 
 
 def test_rows_longer_than_the_model_are_refused(data, tmp_path):

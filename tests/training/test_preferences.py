@@ -180,6 +180,7 @@ def test_the_model_that_is_tuned_is_not_written_over(folder, tmp_path):
         ),
         (lambda: drafts(lambda: {"written": "all"}), "'written' of text 1 is no list"),
         (lambda: [{**row, "accepted": "yes"} for row in drafts()], "is 'yes'; a verdict is a number"),
+        (lambda: [{**row, "accepted": 1} for row in drafts()], r"of all \d+ texts to learn from is 1. It takes texts"),
         (lambda: [{key: row[key] for key in ("text", "accepted")} for row in drafts()], "no field 'drawn'"),
     ],
 )
