@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.models.numerics import widened
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.spelling import plain
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
@@ -149,10 +150,15 @@ def _texts(tokenizer: Tokenizer) -> list[str | None]:
     return [None if index in structure else plain(tokenizer.token(index)) for index in range(len(tokenizer))]
 
 
+def end_ids(tokenizer: Tokenizer) -> set[int]:
+    """The tokens that end a text, wherever they stand behind its first place."""
+    return tokenizer.stop_ids if isinstance(tokenizer, CheckpointTokenizer) else {tokenizer.end_id}
+
+
 def _text_of_tokens(tokenizer: HuggingFaceTokenizer, ids: Sequence[int]) -> tuple[str, list[int]]:
-    whole, owners = b"", list[int]()
+    whole, owners, ends = b"", list[int](), end_ids(tokenizer)
     for place, index in enumerate(ids):
-        if index == tokenizer.end_id and place:
+        if index in ends and place:
             break
         string = tokenizer.strings[index] or b""
         whole += string

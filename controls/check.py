@@ -71,7 +71,16 @@ class Predicate(Control[PredicateParams]):
         Raises:
             UserError: it returns no verdict.
         """
-        found = _function(params)(self.spelled(words))
+        return self._verdict(params, self.spelled(words))
+
+    def check_written(
+        self, params: Sequence[PredicateParams], texts: Sequence[Sequence[str]], written: Sequence[str]
+    ) -> list[Check]:
+        """``check`` of the texts with the spaces and lines that they have."""
+        return [self._verdict(one, text) for one, text in zip(params, written, strict=True)]
+
+    def _verdict(self, params: PredicateParams, text: str) -> Check:
+        found = _function(params)(text)
         if isinstance(found, Check):
             return found
         passed, why = found if isinstance(found, tuple) and len(found) == 2 else (found, "")

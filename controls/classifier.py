@@ -128,6 +128,17 @@ class Classifier(Control[ClassifierParams]):
         its own verdict on the finished text."""
         if params.model is None:
             return self._labels(params).verdict(params.label, words, params.pass_at)
+        return self._outside(params, detokenize(words))
+
+    def check_written(
+        self, params: Sequence[ClassifierParams], texts: Sequence[Sequence[str]], written: Sequence[str]
+    ) -> list[Check]:
+        """``check``; a classifier of others reads the texts as they were written."""
+        rows = zip(params, texts, written, strict=True)
+        return [self.check(one, words) if one.model is None else self._outside(one, text) for one, words, text in rows]
+
+    def _outside(self, params: ClassifierParams, text: str) -> Check:
+        assert params.model is not None
         network = load_outside(params.model, attached(self.model, self.name).tokenizer)
-        (chances,) = network.chances([detokenize(words)]).tolist()
+        (chances,) = network.chances([text]).tolist()
         return verdict_of(params.label, network.labels, chances, "the classifier that guided", params.pass_at)

@@ -18,7 +18,7 @@ from dlmctl.models.numerics import widened
 from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import Tokenizer, loading_fault
 
-from .bridge import BridgedClassifier
+from .bridge import BridgedClassifier, end_ids
 
 
 @lru_cache(maxsize=4)
@@ -82,13 +82,17 @@ class WordClassifier(BridgedClassifier):
     def __init__(self, network: Any, theirs: Any, tokenizer: Tokenizer, ids: Tensor) -> None:
         self.ids = ids
         super().__init__(network, theirs, tokenizer)
-        self.pad_id = tokenizer.pad_id
+        self.pad_id, self.ends = tokenizer.pad_id, sorted(end_ids(tokenizer))
 
     def _means(self) -> Tensor:
         return self.network.get_input_embeddings().weight.detach()[self.ids].float()
 
     def forward(self, probabilities: Tensor) -> Tensor:
-        inside = probabilities.argmax(-1) != self.pad_id
+        likeliest = probabilities.argmax(-1)
+        ends = torch.isin(likeliest, torch.tensor(self.ends, device=likeliest.device))
+        ends[:, 0] = False
+        behind = ends.cumsum(1) > ends.long()  # what stands behind the first END is no part of the text
+        inside = (likeliest != self.pad_id) & ~behind
         inside[:, 0] = True
         return self._logits(probabilities @ self.table, inside.long())
 

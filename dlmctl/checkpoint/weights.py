@@ -26,6 +26,7 @@ from dlmctl.text.files import read_object, require_file
 # Leaves room for the header below the 16 MiB that git hosts and slow links cope with.
 MAX_SHARD_BYTES = 15 * 2**20
 AGAIN = "Save or download the model again."
+QUANTISED, UNQUANTISED = "quantised weights are not read.", "Take the model in bfloat16, float16 or float32."
 
 _STAGING = ".partial"
 
@@ -213,12 +214,15 @@ def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
         where: their file, for the message.
 
     Raises:
-        ModelError: a tensor is complex or has a NaN or an infinity, or there is nothing but zeros.
+        ModelError: a tensor is complex or quantised or has a NaN or an infinity, or there is nothing but zeros.
     """
     sums = []
     for name, tensor in state.items():
         if tensor.is_complex():
             raise ModelError(f"the tensor {name!r} is complex; weights are real.", where=str(where), remedy=AGAIN)
+        if tensor.is_floating_point() and tensor.element_size() < 2:  # one cannot calculate with these
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(where), remedy=UNQUANTISED)
         # A sum is finite only where all numbers are, and quick to make. Of large ones it may not be, and of ones that
         # are not 0 it may be 0: then they are looked at one by one.
         sums.append(float(tensor.sum()))

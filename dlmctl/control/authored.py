@@ -62,6 +62,11 @@ class Written(Generic[P]):
         """``check`` of several texts, for judges that are quicker with many at once."""
         return [self.check(one, words) for one, words in zip(params, texts, strict=True)]
 
+    def check_written(self, params: Sequence[P], texts: Sequence[Sequence[str]], written: Sequence[str]) -> list[Check]:
+        """``check_many`` of texts that are given as they were written too, for judges of what a reader sees: the words
+        of a model over tokens do not say what stood between them. By default the words are all that is judged."""
+        return self.check_many(params, texts)
+
     def checks_aside(self) -> bool:
         """Whether checks may run in another thread while a GPU draws: they use the processor, and no thread's state."""
         return False

@@ -115,17 +115,28 @@ class Control(Written[P]):
         found = self._asked("prepare", lambda: self.prepare(own))
         return self._sound(found, given.prepared_fault(found, own))
 
-    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+    def verdicts(
+        self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
+    ) -> list[Check]:
         """The verdict on the text of each sample.
+
+        Args:
+            texts: the words of each.
+            written: each as it was written, where that is known; else judges of text spell the words out.
 
         Raises:
             UserError: the control's check fails, or gives something else than a ``Check`` with a score from 0 to 1.
         """
         params = [self.dealt(sample) for sample in samples]
-        judged = self._asked("check", lambda: list(self.check_many(params, texts)))
+        judged = self._asked("check", lambda: list(self._judged(params, texts, written)))
         self._sound(judged, given.check_many_fault(judged, texts))
         found = self._asked("check", lambda: [settled(one, len(text)) for one, text in zip(judged, texts, strict=True)])
         return cast("list[Check]", self._sound(found, given.verdicts_fault(found, judged)))
+
+    def _judged(
+        self, params: Sequence[P], texts: Sequence[Sequence[str]], written: Sequence[str] | None
+    ) -> Sequence[Check]:
+        return self.check_many(params, texts) if written is None else self.check_written(params, texts, written)
 
     def loose(self) -> Control[P]:
         """What ``not`` turns round.
@@ -228,8 +239,10 @@ class Composite(Control[ControlParams]):
     def _ready(self, batch: BatchContext[Any]) -> list[Part]:
         return [Part(part.name, part.weight, part.ready(batch)) for part in self.parts]
 
-    def _verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[tuple[Check, ...]]:
-        return list(zip(*(part.verdicts(samples, texts) for part in self.parts), strict=True))
+    def _verdicts(
+        self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None
+    ) -> list[tuple[Check, ...]]:
+        return list(zip(*(part.verdicts(samples, texts, written) for part in self.parts), strict=True))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.parts!r})"
@@ -260,9 +273,11 @@ class All(Composite):
         refuse_clashes(self.parts, [draw.sample for draw in batch.draws])
         return PreparedAll(self._ready(batch))
 
-    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+    def verdicts(
+        self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
+    ) -> list[Check]:
         """Passed if all parts passed; the score is their mean."""
-        return [joined(row) for row in self._verdicts(samples, texts)]
+        return [joined(row) for row in self._verdicts(samples, texts, written)]
 
 
 class AnyOf(Composite):
@@ -283,9 +298,11 @@ class AnyOf(Composite):
         """Never laid out as a whole: the branch that a draw settles on is, in its place."""
         raise NotImplementedError("`any` is laid out by its branches")
 
-    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
+    def verdicts(
+        self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
+    ) -> list[Check]:
         """The best part decides."""
-        rows = self._verdicts(samples, texts)
+        rows = self._verdicts(samples, texts, written)
         return [max(row, key=lambda check: (check.passed, check.score)) for row in rows]
 
 
@@ -312,6 +329,8 @@ class Not(Composite):
         found.exact = part.by_length and all(layout.words is not None for layout in batch.layouts)
         return found
 
-    def verdicts(self, samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Check]:
-        rows = self.parts[0].loose().verdicts(samples, texts)
+    def verdicts(
+        self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
+    ) -> list[Check]:
+        rows = self.parts[0].loose().verdicts(samples, texts, written)
         return [turned_round(check) for check in rows]

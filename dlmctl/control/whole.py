@@ -22,12 +22,19 @@ def ready_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
 
 
 def check_all(
-    control: Control[Any] | None, samples: Sequence[int], texts: Sequence[Sequence[str]]
+    control: Control[Any] | None,
+    samples: Sequence[int],
+    texts: Sequence[Sequence[str]],
+    written: Sequence[str] | None = None,
 ) -> list[dict[str, Check]]:
-    """The verdicts on the text of each sample by control label; a composition of all reports each of its parts."""
+    """The verdicts on the text of each sample by control label; a composition of all reports each of its parts.
+
+    Args:
+        texts, written: the words of each text, and it as it was written; see ``Control.verdicts``.
+    """
     if control is None:
         return [{} for _ in texts]
     parts = parts_of(control)
     labels = numbered([part.name for part in parts])
-    verdicts = {label: part.verdicts(samples, texts) for label, part in zip(labels, parts, strict=True)}
+    verdicts = {label: part.verdicts(samples, texts, written) for label, part in zip(labels, parts, strict=True)}
     return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(texts))]

@@ -53,7 +53,7 @@ def evaluate_control(
     nats = nats_of(pretrained, scorer)
     control.load_from(pretrained)
     settings = settings or Recipe()
-    asked = possible_targets(control, pretrained, targets, seed=seed)
+    asked = possible_targets(control, pretrained, targets, seed=seed, sampler=settings.sampler)
     figures: dict[str, float] = {"targets": targets, "impossible": targets - len(asked)}
     for prefix, used in (("", control), ("unguided_", None)):
         result = generate(
@@ -71,7 +71,7 @@ def evaluate_control(
             progress=progress,
         )
         texts = [sample.words for sample in result]
-        verdicts = check_all(control, asked, texts)
+        verdicts = check_all(control, asked, texts, [sample.text for sample in result])
         scores = {label: sum(row[label].score for row in verdicts) / targets for label in verdicts[0]}
         figures[f"{prefix}success"] = sum(scores.values()) / len(scores)
         figures[f"{prefix}passed"] = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
@@ -83,13 +83,23 @@ def evaluate_control(
     return figures
 
 
-def possible_targets(control: Control[Any], pretrained: Pretrained, targets: int, *, seed: int = 0) -> list[int]:
+def possible_targets(
+    control: Control[Any],
+    pretrained: Pretrained,
+    targets: int,
+    *,
+    seed: int = 0,
+    sampler: SamplerSettings | None = None,
+) -> list[int]:
     """The targets of an attached control that can be asked of this model, by number.
+
+    Args:
+        sampler: what they are drawn with; over tokens it says how long a text may be.
 
     Raises:
         RecipeError: why the first target cannot, where none can.
     """
-    plan = Plan(pretrained, control, SamplerSettings(), Guidance(), 1)
+    plan = Plan(pretrained, control, sampler or SamplerSettings(), Guidance(), 1)
     refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
     if len(refused) == targets:
         raise next(iter(refused.values()))

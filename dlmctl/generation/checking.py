@@ -58,4 +58,5 @@ def _take(
 
 
 def _checks(control: Control[Any] | None, drawn: Sequence[Drawn]) -> list[dict[str, Check]]:
-    return check_all(control, [one.draw.sample for one in drawn], [one.words for one in drawn])
+    samples, texts = [one.draw.sample for one in drawn], [one.words for one in drawn]
+    return check_all(control, samples, texts, [one.text for one in drawn])

@@ -112,7 +112,8 @@ def load_scorer(folder: Path) -> Judge:
         ModelError: the folder is missing, damaged or holds another kind of model.
     """
     if not os.path.lexists(folder / "config.json"):
-        raise ModelError("no scorer here.", where=str(folder), remedy="Make one with `dlmctl train scorer`.")
+        remedy = "Make one of like texts with `dlmctl train scorer --data DATA --out RUN`, and copy RUN/scorer there."
+        raise ModelError("no scorer here.", where=str(folder), remedy=remedy)
     own = any(os.path.lexists(folder / name) for name in ("vocab.json", "tokenizer"))
     words = folder if own else folder.parent
     remedy = "" if own else f"{folder} has no words of its own: it is the scorer of the model that it lay in."

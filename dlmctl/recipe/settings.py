@@ -81,7 +81,11 @@ class SamplerSettings(BaseModel):
     )
     resample_every: int = Field(2, ge=1, le=100_000, description="steps from one look at the reward to the next")
     new_tokens: int = Field(
-        128, ge=1, le=65_536, description="models over tokens, such as LLaDA: most tokens of a text, behind its prompt"
+        128,
+        ge=1,
+        le=65_536,
+        description="models over tokens, such as LLaDA: most tokens of a text, behind its prompt; not of "
+        "DiffusionGemma, a text of which is one canvas",
     )
     block: int | None = Field(
         None,

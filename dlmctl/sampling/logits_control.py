@@ -119,7 +119,8 @@ class LogitsControl:
     def hook(self, step: int | None, x: Tensor, logits: Tensor) -> Tensor:
         """As ``generation_logits_hook_func`` of Dream: ``x [B, S]``, MASK where tokens will be, ``logits [B, S, V]``.
 
-        The text stands behind the last token that is given at step 0.
+        The text stands from the first place on that is MASK in any row at step 0: prompts are filled up at their left
+        ends, and a text to be filled in begins with its first gap.
 
         Raises:
             UserError: the control cannot be satisfied, or nothing is masked at step 0.

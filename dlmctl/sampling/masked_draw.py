@@ -54,7 +54,9 @@ def draw_masked(job: Job) -> Finished:
     name = sampler_name(sampler, control, model)
     counts = name not in BY_CHANCE
     one_each = _most_open(places, given) if counts and sampler.block is None else int(places.max())
-    steps = sampler.steps or one_each
+    # Where a step writes a number of places, those behind the last place would write nothing.
+    ends = counts and model.family != "uniform"
+    steps = min(sampler.steps or one_each, one_each) if ends else sampler.steps or one_each
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
     schedule = _schedule(steps, int(places.max()), sampler.block)
     tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)

@@ -151,7 +151,8 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     samples = [draw.sample for draw, _ in batch]
 
     def score(found: Tensor) -> Tensor:
-        checks = check_all(control, samples, _texts(plan, found))
+        written = [plan.pretrained.tokenizer.decode(row) for row in found.argmax(-1).tolist()]
+        checks = check_all(control, samples, _texts(plan, found), written)
         return _each([mean_score(row) for row in checks], found)
 
     return score

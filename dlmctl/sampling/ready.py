@@ -58,19 +58,16 @@ def on_positions(plan: Plan, layout: Layout) -> Layout:
 
 def _token_layout(plan: Plan, draw: Draw, longest: int) -> Layout:
     """START, or the last token of the prompt, and the tokens behind it; the model says where the text ends."""
-    before = max(1, len(plan.prompt.text(draw.sample))) if plan.prompt is not None else 1
-    if before + plan.sampler.new_tokens > longest:
-        new = plan.sampler.new_tokens
-        what = f"a prompt of {before} tokens and {new} new ones are more than the model's {longest}."
-        remedy = "Shorten the prompt or set sampler.new_tokens."
-        raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
-    model, new = plan.pretrained.model, plan.sampler.new_tokens
-    if not isinstance(model, CanvasLM):
+    before = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
+    canvas = plan.pretrained.model.canvas if isinstance(plan.pretrained.model, CanvasLM) else None
+    new = plan.sampler.new_tokens if canvas is None else canvas.positions
+    if max(1, before) + new <= longest:
         return Layout(1 + new, None)
-    if new > model.canvas.positions:
-        what = f"a text of this model is one canvas of {model.canvas.positions} tokens, and {new} are asked for."
-        raise RecipeError(what, where="sampler.new_tokens")
-    return Layout(1 + model.canvas.positions, None)
+    given = f"a prompt of {before} tokens" if before else "START"
+    what = f"{given} and {new} new ones are more than the model's {longest}."
+    remedies = ["shorten the prompt"] * (before > 1) + ["set sampler.new_tokens"] * (canvas is None)
+    remedy = f"{' or '.join(remedies).capitalize()}." if remedies else None
+    raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
 
 
 def _layout_in_tokens(plan: Plan, draw: Draw, lengths: Sequence[float] | None) -> Layout:

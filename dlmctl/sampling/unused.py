@@ -10,9 +10,12 @@ LATENT = ("eta", "last", "spacing", "clamp", "top_p", "condition_scale", "roundi
 # What a family does not read, beside the name of its sampler, and what such a model is called.
 UNUSED = {
     "masked": (LATENT, "masked"),
-    "tokens": (LATENT, "masked"),
+    # Of the positions of a text over tokens `new_tokens` decides, on a canvas the checkpoint.
+    "tokens": ((*LATENT, "canvas"), "LLaDA, Dream or MDLM"),
     "uniform": (LATENT, "uniform"),
-    "canvas": ((*LATENT, "temperature", "min_p", "remask"), "DiffusionGemma"),
+    "canvas": ((*LATENT, "temperature", "min_p", "remask", "canvas", "new_tokens"), "DiffusionGemma"),
+    # Not `min_p`: presets of masked models, which are the default, say it.
+    "gaussian": (("block",), "latent"),
 }
 
 

@@ -84,7 +84,7 @@ def test_the_loop_is_that_of_transformers_where_the_noise_is_the_same(model, con
 
 
 def texts(model, control=None, **changes):
-    sampler = {"new_tokens": CANVAS, "precision": "fp32", "steps": 4, **changes.pop("sampler", {})}
+    sampler = {"precision": "fp32", "steps": 4, **changes.pop("sampler", {})}
     return list(model.generate(control, sampler=sampler, device="cpu", **{"samples": 4, **changes}))
 
 
@@ -107,10 +107,18 @@ def test_controls_hold_and_guide(model):
     assert count(texts(model, Likes(tokens=wanted))) > count(texts(model))
 
 
+def test_a_text_is_one_canvas_where_nothing_is_said(model):
+    assert len(model.generate(samples=1, sampler={"steps": 2}, device="cpu")[0].latent) == 1 + CANVAS
+
+
 def test_what_a_canvas_cannot(model, folder, tmp_path):
     assert not (folder.parent / "it ran").exists()
-    with pytest.raises(RecipeError, match="one canvas of 8 tokens"):
-        texts(model, sampler={"new_tokens": 9})
+    with pytest.raises(RecipeError, match=r"sampler\.new_tokens: has no meaning for a DiffusionGemma"):
+        texts(model, sampler={"new_tokens": CANVAS})
+    with pytest.raises(
+        RecipeError, match=r"tokens and 8 new ones are more than the model's 256\. Shorten the prompt\.$"
+    ):
+        texts(model, prompt="the " * 300)
     with pytest.raises(RecipeError, match="one sampler"):
         texts(model, sampler={"name": "entropy"})
     from dlmctl.evaluation.masked_nll import bound_of_texts

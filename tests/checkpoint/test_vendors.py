@@ -185,6 +185,21 @@ def test_a_text_ends_before_the_first_control_token(loaded):
         assert tokenizer.text(tokenizer.words([tokenizer.start_id, *red, end, *red])) == "red boat"
 
 
+@pytest.mark.parametrize("sampler", [{}, {"block": 4}, {"name": "random"}])
+def test_more_steps_than_tokens_take_no_longer(loaded, sampler):
+    steps = []
+    many = texts(loaded["LLaDA"], samples=2, sampler={"steps": 64, **sampler}, on_step=steps.append)
+    assert len(steps) == 12
+    one_each = texts(loaded["LLaDA"], samples=2, sampler={"steps": None, **sampler})
+    assert [one.text for one in many] == [one.text for one in one_each]
+
+
+def test_samplers_that_write_by_chance_have_all_their_steps(loaded):
+    steps = []
+    texts(loaded["LLaDA"], samples=1, sampler={"steps": 20, "name": "ancestral"}, on_step=steps.append)
+    assert len(steps) == 20
+
+
 # Prompts.
 
 
@@ -225,9 +240,12 @@ def test_prompts_that_cannot_be(tmp_path, loaded, model_folder):
         ({"text": 5}, "text"),
         (5, "prompt"),
         ("the " * 200, "more than the model's 128"),
+        ("the " * 200, "Shorten the prompt or set sampler.new_tokens"),
     ):
         with pytest.raises(RecipeError, match=said):
             texts(bare, prompt)
+    with pytest.raises(RecipeError, match=r"START and 200 new ones are .* 128\. Set sampler.new_tokens"):
+        texts(bare, sampler={"new_tokens": 200})
     with pytest.raises(RecipeError, match="takes no prompt"):
         dlmctl.load(model_folder).generate(prompt="the", samples=1)
     with pytest.raises(RecipeError, match="takes no label"):
@@ -317,6 +335,11 @@ def fault(folder):
         ("mask_token_id", 10**5, "different checkpoints"),
         ("mask_token_id", -1, "mask_token_id"),
         ("mask_token_id", None, "which token is MASK"),
+        ("clip_qkv", 0.01, "clip_qkv"),
+        ("rope_scaling", {"type": "linear", "factor": 8.0}, "rope_scaling"),
+        ("rope_parameters", {"rope_type": "yarn", "factor": 4.0}, "rope_parameters.rope_type"),
+        ("rope_parameters", {"full_attention": {"rope_theta": 1e4}}, "rope_parameters.full_attention"),
+        ("quantization_config", {"quant_method": "fp8"}, "quantised weights are not read"),
         ("rms_norm_eps", float("nan"), "rms_norm_eps"),
         ("rope_theta", "far", "rope_theta"),
         ("block_type", "sequential", "block_type"),
@@ -331,6 +354,37 @@ def test_configurations_that_no_checkpoint_has(tmp_path, key, value, said):
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
     assert said in fault(folder)
     assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+@pytest.mark.parametrize("name", DECODERS)
+def test_quantised_weights_are_refused(tmp_path, name, dtype):
+    folder = WRITERS[name](tmp_path / "m")
+    state = load_file(folder / "model.safetensors")
+    key = next(key for key in state if "q_proj" in key)
+    save_file({**state, key: state[key].to(dtype)}, folder / "model.safetensors")
+    assert f"the tensor {key!r} is {str(dtype)[6:]}, and quantised weights are not read" in fault(folder)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_base_of_the_positions_stands_where_transformers_5_writes_it(tmp_path, name):
+    folder = WRITERS[name](tmp_path / "m")
+    path, ids = folder / "config.json", torch.arange(5, 17)[None]
+    config = json.loads(path.read_text())
+    own = from_pretrained(folder).model.logits(ids)
+    given = {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}
+    path.write_text(json.dumps({**{key: config[key] for key in config if key != "rope_theta"}, **given}))
+    found = from_pretrained(folder).model.logits(ids)
+    path.write_text(json.dumps({**config, "rope_theta": 100.0}))
+    assert torch.equal(found, from_pretrained(folder).model.logits(ids))
+    assert not torch.allclose(found, own, atol=1e-3)
+
+
+def test_a_mask_that_ends_texts_is_refused(tmp_path):
+    folder = write_llada(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "mask_token_id": config["eos_token_id"]}))
+    assert "MASK and END are one token" in fault(folder)
 
 
 def test_an_mdlm_that_takes_the_time_is_refused(tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
+from tests.checkpoint.tiny_vendors import write_llada
 from tests.conftest import batch_of, state_of, tiny_config
 from tests.tokens.tokenizers_of_all_kinds import model_of, tokenizer_of
 
@@ -317,6 +319,11 @@ def test_a_hugging_face_classifier_reads_expected_words(trained, foreign):
     # What stands behind END makes no difference.
     pad = torch.nn.functional.one_hot(torch.full((1, 3), trained.tokenizer.pad_id), len(trained.tokenizer)).float()
     torch.testing.assert_close(network(torch.cat([certain, pad], 1)), expected.logits, rtol=1e-4, atol=1e-5)
+    sharp = copy.deepcopy(network)
+    for weight in sharp.network.parameters():  # as it is made, it makes nearly the same of every text
+        weight.normal_(std=0.5)
+    more = torch.cat([certain, certain[:, 1:]], 1)  # words, and another END
+    torch.testing.assert_close(sharp(more), sharp(certain), rtol=1e-4, atol=1e-5)
 
 
 def test_a_hugging_face_classifier_guides(trained, foreign):
@@ -393,6 +400,28 @@ def test_the_gradient_of_a_classifier_of_others_is_that_of_differences(trained, 
         with torch.no_grad():
             found = float(energy(p + step * towards) - energy(p - step * towards)) / (2 * step)
         assert found == pytest.approx(float((gradient * towards).sum()), abs=2e-4, rel=2e-2)
+
+
+def test_a_bridged_classifier_reads_up_to_the_end_of_a_turn(decided, tmp_path):
+    tokenizer = from_pretrained(write_llada(tmp_path / "m")).tokenizer
+    network = load_outside(decided, tokenizer)
+    turn = tokenizer.inner.convert_tokens_to_ids("<|turn|>")
+    red, more = (tokenizer.inner.encode(text, add_special_tokens=False) for text in ("red boat", " sinks near"))
+    for end in (turn, tokenizer.end_id):
+        ids = torch.tensor([[tokenizer.start_id, *red, end, *more]])
+        certain = torch.nn.functional.one_hot(ids, len(tokenizer)).float()
+        found = network(certain).softmax(-1)
+        torch.testing.assert_close(found, network.chances(["red boat"]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_of_others_checks_the_text_as_it_is_written(decided, tmp_path):
+    model = from_pretrained(write_llada(tmp_path / "m"))
+    control = Classifier(label="positive", model=decided)
+    sampler = SamplerSettings(new_tokens=12, precision="fp32")
+    result = generate(control, model=model, samples=4, sampler=sampler, guidance=Guidance(scale=0.0))
+    assert any(model.tokenizer.text(sample.words) != sample.text for sample in result)
+    wanted = load_outside(decided, model.tokenizer).chances(result.texts)[:, 1].tolist()
+    assert [sample.checks["classifier"].score for sample in result] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_classifier_of_others_guides_and_checks_alone(pretrained, pieces):

@@ -11,20 +11,24 @@ from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.unused import require_used
 from tests.checkpoint.tiny_vendors import write_llada
 
+# A family, a setting that it does not read, and a family that does.
 CASES = [
-    ("tokens", "rounding", "l2"),
-    ("masked", "eta", 0.5),
-    ("uniform", "clamp", True),
-    ("canvas", "temperature", 1.0),
-    ("canvas", "min_p", 0.1),
+    ("tokens", "rounding", "l2", "gaussian"),
+    ("masked", "eta", 0.5, "gaussian"),
+    ("uniform", "clamp", True, "gaussian"),
+    ("canvas", "temperature", 1.0, "gaussian"),
+    ("canvas", "min_p", 0.1, "masked"),
+    ("canvas", "new_tokens", 64, "tokens"),
+    ("tokens", "canvas", "full", "masked"),
+    ("gaussian", "block", 8, "masked"),
 ]
 
 
-@pytest.mark.parametrize(("family", "name", "value"), CASES)
-def test_what_a_family_does_not_read(family, name, value):
+@pytest.mark.parametrize(("family", "name", "value", "other"), CASES)
+def test_what_a_family_does_not_read(family, name, value, other):
     with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning for a .* model"):
         require_used(SamplerSettings(**{name: value}), family)
-    require_used(SamplerSettings(**{name: value}), "gaussian")
+    require_used(SamplerSettings(**{name: value}), other)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

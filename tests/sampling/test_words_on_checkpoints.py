@@ -32,8 +32,8 @@ def model(request, tmp_path_factory):
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
 @pytest.mark.parametrize("steps", [None, 4])
 def test_words_hold(model, control, steps):
-    sampler = {"new_tokens": 12, "precision": "fp32", "steps": steps}
-    sampler |= {} if model.model.family == "canvas" else {"temperature": 1.0}
+    sampler = {"precision": "fp32", "steps": steps}
+    sampler |= {} if model.model.family == "canvas" else {"new_tokens": 12, "temperature": 1.0}
     found = model.generate(control, prompt="the red", samples=3, sampler=sampler, device="cpu")
     assert all(sample.passed for sample in found), [sample.text for sample in found]
 

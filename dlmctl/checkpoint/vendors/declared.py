@@ -25,6 +25,19 @@ class Sizes(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
+class Rope(BaseModel):
+    """``rope_parameters``, as transformers 5 writes how positions turn: only the base may vary."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    rope_type: Literal["default"] = "default"
+    rope_theta: Base | None = None
+
+    def base(self, otherwise: float) -> float:
+        """The base of the angles, which may stand elsewhere instead."""
+        return self.rope_theta or otherwise
+
+
 class Shape(NamedTuple):
     """What the rest of the toolkit must know of a checkpoint's sizes.
 

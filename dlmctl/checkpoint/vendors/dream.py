@@ -16,6 +16,7 @@ from dlmctl.checkpoint.vendors.declared import (
     Id,
     Layers,
     Positions,
+    Rope,
     Rows,
     Shape,
     Sizes,
@@ -42,6 +43,7 @@ class DreamSizes(Sizes):
     hidden_act: Literal["silu"] = "silu"
     use_sliding_window: Literal[False] = False
     rope_scaling: None = None
+    rope_parameters: Rope | None = None
 
 
 def shape(sizes: DreamSizes) -> Shape:
@@ -62,7 +64,7 @@ def network(sizes: DreamSizes) -> nn.Module:
             num_key_value_heads=sizes.num_key_value_heads or sizes.num_attention_heads,
             max_position_embeddings=sizes.max_position_embeddings,
             rms_norm_eps=sizes.rms_norm_eps,
-            rope_theta=sizes.rope_theta,
+            rope_theta=(sizes.rope_parameters or Rope()).base(sizes.rope_theta),
             tie_word_embeddings=sizes.tie_word_embeddings,
         ),
     )

@@ -17,6 +17,7 @@ from dlmctl.checkpoint.vendors.declared import (
     Id,
     Layers,
     Positions,
+    Rope,
     Rows,
     Shape,
     Sizes,
@@ -67,6 +68,9 @@ class LladaSizes(Sizes):
     attention_layer_norm: Literal[False] = False
     input_emb_norm: Literal[False] = False
     scale_logits: Literal[False] = False
+    clip_qkv: None = None
+    rope_scaling: None = None
+    rope_parameters: Rope | None = None
 
 
 def shape(sizes: LladaSizes) -> Shape:
@@ -88,7 +92,7 @@ def network(sizes: LladaSizes) -> nn.Module:
             num_key_value_heads=sizes.n_kv_heads or sizes.n_heads,
             max_position_embeddings=sizes.max_sequence_length,
             rms_norm_eps=sizes.rms_norm_eps,
-            rope_theta=sizes.rope_theta,
+            rope_theta=(sizes.rope_parameters or Rope()).base(sizes.rope_theta),
             tie_word_embeddings=sizes.weight_tying,
         ),
     )

@@ -16,7 +16,7 @@ from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.mdlm import MDLM
-from dlmctl.checkpoint.weights import load_weights, require_fit, without_memory
+from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import ModelError, brief, first_fault, readable
@@ -51,6 +51,8 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     if kind not in VENDORS:
         what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which is none that can be read."
         raise ModelError(what, where=where, remedy=f"Those are {', '.join([*VENDORS, GEMMA])}.")
+    if settings.get("quantization_config") is not None:
+        raise ModelError(f"quantization_config is given, and {QUANTISED}", where=where, remedy=UNQUANTISED)
     vendor = VENDORS[kind]
     try:
         sizes = vendor.sizes.model_validate(settings)
@@ -88,6 +90,9 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
     if len(tokenizer) > shape.rows or tokenizer.mask_id >= shape.rows:
         what = f"the tokenizer has ids up to {max(len(tokenizer) - 1, tokenizer.mask_id)}, the model {shape.rows} rows."
         raise ModelError(what, where=str(folder), remedy="They belong to different checkpoints.")
+    if tokenizer.mask_id == tokenizer.end_id:
+        what = f"MASK and END are one token, {tokenizer.mask_id}: no text could end."
+        raise ModelError(what, where=str(folder), remedy="See mask_token_id of its config.json.")
 
 
 def _fill(network: nn.Module, vendor: Vendor, folder: Path) -> None:
@@ -95,8 +100,12 @@ def _fill(network: nn.Module, vendor: Vendor, folder: Path) -> None:
     state: dict[str, Tensor] = {}
     for name, tensor in load_weights(folder, stored=True).items():
         found = vendor.renamed(name)
-        if found is not None:
-            state[found] = tensor
+        if found is None:
+            continue
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(folder), remedy=UNQUANTISED)
+        state[found] = tensor
     wanted = network.state_dict()
     inner = network.network if isinstance(network, FullAttention) else None
     tied = inner is not None and bool(inner.config.tie_word_embeddings)
