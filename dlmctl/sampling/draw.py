@@ -151,8 +151,8 @@ def _batches(plan: Plan, rows: Batch, most: int) -> Iterator[Batch]:
 
 
 def _alike(plan: Plan, rows: Batch) -> list[Batch]:
-    """The rows that may share a batch, by their positions: those whose sizes of blanks are open, or are not; those whose
-    prompts are of one length, on a canvas; and those with as many words, where the steps follow from that."""
+    """The rows that may share a batch, by their positions: sizes of blanks are open in all or in none; on a canvas
+    prompts are of one length; and texts have as many words where their steps follow from that."""
     prompt = plan.prompt if plan.pretrained.model.family == "canvas" else None
     by_words = steps_by_words(plan.sampler, plan.pretrained.model)
     groups: dict[tuple[int, bool], Batch] = defaultdict(list)

@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -299,7 +298,7 @@ class _Run:
         Raises:
             UserError: one is none.
         """
-        weights = chain(self.raw.named_parameters(), self.ema.module.named_parameters())
+        weights = [*self.raw.named_parameters(), *self.ema.module.named_parameters()]
         if (name := not_finite(weights)) is not None:
             raise self._diverged(f"{name} is not finite (NaN or infinity) after step {done}.")
 
