@@ -46,12 +46,14 @@ def draw_masked(job: Job) -> Finished:
     places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
     given = None if control is None else only_words(control, layouts, vocabulary, len(model.embeddings))
     steps = sampler.steps or (_most_open(places, given) if sampler.block is None else int(places.max()))
-    name = sampler_name(sampler, control, model)
+    # What leads the words, beside what holds them: at scale 0 the network is not told of it either.
+    leads = control if plan.guidance.scale else None
+    name = sampler_name(sampler, leads, model)
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
     schedule = _schedule(steps, int(places.max()), sampler.block)
-    tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
+    tags, context = aligned_tags(model, leads, layouts), context_of(plan, batch, layouts.words.device)
     kind = KINDS[model.family]
-    family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(control))
+    family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(leads))
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     alone = steps >= int(places.max()) and WALKS[name] not in (ancestral, remasking)
     whole_until = family.whole_until(times, alone=alone)
@@ -138,10 +140,10 @@ def hints_of(control: PreparedAll | None) -> Tensor | None:
 def aligned_tags(model: MaskedModel, control: PreparedAll | None, layouts: Layouts) -> Tensor | None:
     """The label of each position ``[B, L]`` for models that read some, 0 where none is given.
 
-    Of several controls that give a label to a word the first counts.
+    Of several controls that give a label to a word the first counts; one of weight 0 says nothing.
     """
     parts = control.parts if control is not None else []
-    rows = [part.prepared.tags for part in parts if part.prepared.tags is not None]
+    rows = [part.prepared.tags for part in parts if part.weight and part.prepared.tags is not None]
     if not rows or not model.config.tags:
         return None
     number = {name: at for at, name in enumerate(model.config.tags, start=1)}
