@@ -131,7 +131,8 @@ def generate(
     rounds = read_rounds(samples, seed, until, candidates, rank_by, second_scorer)
     traced = read_traced(trace, rounds.numbers)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
-    rounds = with_company(rounds, control, pretrained, company, read_extent(quota, unique), until is None)
+    extent = read_extent(quota, unique, rounds.until)
+    rounds = with_company(rounds, control, pretrained, company, extent, until is None)
     chosen = read_settings(settings_of(preset, pretrained.model.family), sampler, guidance, deterministic=deterministic)
     given = given or read_prompt(pretrained, label, source, prompt)
     plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given, traced, watch)
@@ -140,7 +141,7 @@ def generate(
 
 def _generated(plan: Plan, rounds: Rounds, device: str, watching: Watching) -> Generation:
     started = time.perf_counter()
-    check_settings(plan.pretrained, plan.sampler, plan.guidance)
+    check_settings(plan.pretrained, plan.sampler, plan.guidance, controlled=plan.control is not None)
     place = choose_device(device, deterministic=plan.sampler.deterministic)
     put_on(plan.pretrained.model, place)
     if plan.control is not None:

@@ -43,9 +43,9 @@ def _check(pretrained: Pretrained, control: Control[Any] | None, given: Options)
     asked = found.arguments
     check_given(control, pretrained, asked["preset"])
     names = ("seed", "until", "candidates", "rank_by", "second_scorer")
-    read_rounds(1, *(asked[name] for name in names))
+    rounds = read_rounds(1, *(asked[name] for name in names))
     read_traced(asked["trace"], ())
-    read_extent(asked["quota"], asked["unique"])
+    read_extent(asked["quota"], asked["unique"], rounds.until)
     read_settings(settings_of(asked["preset"], pretrained.model.family), asked["sampler"], asked["guidance"])
     whole("batch_size", asked["batch_size"])
 

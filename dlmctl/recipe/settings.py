@@ -202,3 +202,13 @@ class Quota(BaseModel):
     attempts: int = Field(
         20, ge=1, le=100_000, description="texts drawn for each that is wanted, at most, counted over a row's together"
     )
+
+
+# Said of a quota beside an ``until`` that is content with less.
+QUOTA_PASSES = "a quota draws until all texts pass, so `satisfied` can only be `all`."
+QUOTA_ALONE = "Leave until.satisfied out, or the quota."
+
+
+def weakens(until: Until | None, quota: Quota | None) -> bool:
+    """Whether texts would end the drawing for a quota without having passed."""
+    return quota is not None and until is not None and until.satisfied != "all"

@@ -8,7 +8,7 @@ from torch import Tensor
 from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.diffusion.absorbing import Absorbing, in_pieces
 from dlmctl.diffusion.blocks import Stretch, in_blocks
-from dlmctl.diffusion.layout import Layouts, banned_tokens, stacked
+from dlmctl.diffusion.layout import Layout, Layouts, banned_tokens, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.tokens import TokenLM
@@ -96,6 +96,16 @@ def _schedule(steps: int, places: int, block: int | None) -> list[Stretch]:
         return in_blocks(steps, places, block)
     except ValueError as error:
         raise RecipeError(f"{error}.", where="sampler.block", remedy="Give more steps, or larger blocks.") from None
+
+
+def require_steps(sampler: SamplerSettings, layout: Layout) -> None:
+    """Check that there are steps enough for the blocks of a text.
+
+    Raises:
+        RecipeError: there are fewer steps than blocks.
+    """
+    if sampler.block is not None and sampler.steps is not None:
+        _schedule(sampler.steps, layout.positions - 1 if layout.words is None else layout.words, sampler.block)
 
 
 def context_of(plan: Plan, batch: Batch, device: torch.device) -> Context | None:

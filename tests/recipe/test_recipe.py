@@ -75,6 +75,8 @@ controls:
             "until: {satisfied: true}\n",
             "mine.yaml:1: until.satisfied: input should be 'all' or 'any' or a valid number",
         ),
+        ("quota: true\nuntil:\n  satisfied: any\n", "mine.yaml:3: until.satisfied: a quota draws until all texts pass"),
+        ("quota: {attempts: 9}\nuntil: {satisfied: 0.0}\n", "mine.yaml:2: until.satisfied: a quota draws until all"),
         ("label: {a: b}\n", "mine.yaml:1: label: input should be a valid string or a valid boolean or"),
         ("label: []\n", "mine.yaml:1: label: list should have at least 1 item after validation, not 0."),
         ("source: []\n", "mine.yaml:1: source: list should have at least 1 item after validation, not 0."),

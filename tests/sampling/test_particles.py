@@ -79,8 +79,8 @@ def test_many_particles_draw_from_the_posterior(model, wanted, guided):
 @pytest.mark.parametrize("reward", ["energy", "score"])
 def test_particles_satisfy_more(model, reward):
     satisfied = [
-        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, particles=particles, reward=reward))
-        for particles in (1, 8)
+        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, **settings))
+        for settings in ({}, {"particles": 8, "reward": reward})
     ]
     assert satisfied[1] > satisfied[0] + 20
 
