@@ -19,16 +19,7 @@ from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.given import Given, settings_from
 from dlmctl.recipe.presets import PRESETS, Chosen
 from dlmctl.recipe.recipe import RANK_BY_FLUENCY, SECOND_IDLE
-from dlmctl.recipe.settings import (
-    QUOTA_ALONE,
-    QUOTA_PASSES,
-    Criterion,
-    Guidance,
-    Quota,
-    SamplerSettings,
-    Until,
-    weakens,
-)
+from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 
 
 def read_rounds(
@@ -87,24 +78,17 @@ def _numbers(name: str, given: Any) -> list[int] | None:
     return [whole(name, number, least=0) for number in given]
 
 
-def read_extent(quota: Quota | Given | bool, unique: Any, until: Until | None = None) -> tuple[Quota | None, bool]:
+def read_extent(quota: Quota | Given | bool, unique: Any) -> tuple[Quota | None, bool]:
     """Whether to draw until enough texts pass, and whether they are to differ.
 
-    Args:
-        until: as it was read; it must not be content with less than a quota asks for.
-
     Raises:
-        UserError: one of them is neither yes nor no, or a setting of the quota is wrong, or does not go with ``until``.
+        UserError: one of them is neither yes nor no, or a setting of the quota is wrong.
     """
     if not isinstance(unique, bool):
         raise UserError(f"must be True or False, not {unique!r}.", where="unique")
     if isinstance(quota, bool):
-        found = Quota() if quota else None
-    else:
-        found = None if quota is None else settings_from(quota, Quota(), "quota")
-    if weakens(until, found):
-        raise UserError(QUOTA_PASSES, where="until.satisfied", remedy=QUOTA_ALONE)
-    return found, unique
+        return Quota() if quota else None, unique
+    return None if quota is None else settings_from(quota, Quota(), "quota"), unique
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:

@@ -26,6 +26,8 @@ from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, weakens
 from dlmctl.recipe.stray import refuse_stray, with_placeholders
 from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_some, read_yaml
 
+# What may stand empty, as if it were left out.
+SECTIONS = ("controls", "sampler", "guidance")
 # See ``free_recipe``.
 FREE = "candidates: 6\nrank_by: [satisfaction, fluency]\n"
 
@@ -142,6 +144,8 @@ class Laid(NamedTuple):
 def _checked(value: Any, file: SettingsFile, laid: Laid) -> tuple[Recipe, SettingsFile]:
     if not isinstance(value, dict):
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
+    # Their entries may all be commented out.
+    value = {name: part for name, part in value.items() if part is not None or name not in SECTIONS}
     laid.over(value, file)
     renew(value, file)
     _read_source(value, file)
