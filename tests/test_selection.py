@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -166,3 +167,18 @@ def test_the_best_candidate_is_kept_whatever_the_batch_size(pretrained):
     assert [s.words for s in results[0]] == [s.words for s in results[1]]
     alone = generate(Shortish(word), model=pretrained, samples=4, sampler=QUICK)
     assert results[0].success >= alone.success
+
+
+def test_a_sample_that_fails_has_what_others_of_a_quota_did_not_need(pretrained):
+    """Two of three samples pass at once, the third at its tenth text."""
+    control, drawn = Shortish(None), Counter()
+
+    def verdicts(samples, texts):
+        drawn.update(samples)
+        return [GOOD if sample < 2 or drawn[2] >= 10 else BAD for sample in samples]
+
+    control.verdicts = verdicts
+    found = generate(control, model=pretrained, samples=3, sampler=QUICK, quota=Quota(attempts=8))
+    assert found.success == 1.0
+    assert drawn[0] == drawn[1] == 2
+    assert drawn.total() <= 24

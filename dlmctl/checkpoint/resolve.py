@@ -38,9 +38,9 @@ def resolve(source: str | Path) -> Path:
     bundled = bundled_path("models", str(source))
     if bundled is not None:
         return bundled
-    if path.is_dir():
+    if _is_dir(path):
         raise ModelError("is not a model: config.json is missing.", where=str(source), remedy=_known(path))
-    if path.is_file():
+    if _exists(path) and path.is_file():
         raise ModelError("is a file; a model is a folder.", where=str(source), remedy=f"Perhaps {str(path.parent)!r}.")
     if isinstance(source, str) and _HUB_NAME.fullmatch(source):
         return _from_hub(source)
@@ -55,7 +55,7 @@ def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "ca
     path = Path(os.path.expanduser(source))
     folder = path if _exists(path / "config.json") else bundled_path("models", str(source))
     try:
-        if folder is None and not path.is_dir() and _HUB_NAME.fullmatch(str(source)):
+        if folder is None and not _is_dir(path) and _HUB_NAME.fullmatch(str(source)):
             folder = hub_files(str(source), ["config.json"])
         settings = {} if folder is None else read_object(folder / "config.json")
     except ModelError:  # loading it says what is wrong
@@ -74,11 +74,16 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _is_dir(path: Path) -> bool:
+    """Whether a name is that of a folder; one that no file can have, being too long, is not."""
+    return _exists(path) and path.is_dir()
+
+
 def _is_original(path: Path) -> bool:
     """Whether a folder is a training run of the original Diffusion-LM; one that lacks a file is still one."""
     if _exists(path / "training_args.json"):
         return True
-    return path.is_dir() and any(kind.fullmatch(file.name) for file in path.glob("*.pt") for kind in ORIGINAL_WEIGHTS)
+    return _is_dir(path) and any(kind.fullmatch(file.name) for file in path.glob("*.pt") for kind in ORIGINAL_WEIGHTS)
 
 
 def _known(path: Path) -> str:

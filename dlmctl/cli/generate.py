@@ -116,9 +116,11 @@ def generate(
     ways = {"prompt": prompt, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
     resolved, origin = _read(recipe, model, overrides(settings, **basics, **ways), control or [])
     if quota and resolved.quota is None:
+        from dlmctl.recipe.load import require_passing
         from dlmctl.recipe.settings import Quota
 
         resolved.quota = Quota()
+        require_passing(resolved, origin)
     if dry_run:
         from dlmctl.recipe.recipe import dump_recipe
 

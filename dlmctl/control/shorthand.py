@@ -26,9 +26,13 @@ def by_name(kind: type[BaseModel], first: Sequence[Any], params: Mapping[str, An
 
 
 def is_short(value: Any) -> bool:
-    """Whether a recipe writes a value, or a list of them, where parameters with their names may stand."""
-    listed = value if isinstance(value, list) else [value]
-    return bool(listed) and all(isinstance(one, PLAIN) for one in listed)
+    """Whether a recipe writes a value, or a list of them, where parameters with their names may stand.
+
+    In a list nothing (``~``) is a value, too: one that its parameter refuses, or takes.
+    """
+    if isinstance(value, list):
+        return bool(value) and all(one is None or isinstance(one, PLAIN) for one in value)
+    return isinstance(value, PLAIN)
 
 
 def written_out(kind: type[BaseModel], value: Any) -> list[dict[str, Any]]:
@@ -41,4 +45,6 @@ def written_out(kind: type[BaseModel], value: Any) -> list[dict[str, Any]]:
     takes_list = list in (get_origin(annotation), *map(get_origin, get_args(annotation)))
     if takes_list:
         return [{name: value if isinstance(value, list) else [value]}]
-    return [{name: one} for one in (value if isinstance(value, list) else [value])]
+    optional = field is None or not field.is_required()
+    sets = value if isinstance(value, list) else [value]
+    return [{} if one is None and optional else {name: one} for one in sets]

@@ -121,7 +121,8 @@ class _Choice:
         # If none fits, the layout of the text says so.
         fitting = [at for at, counts in enumerate(left) if counts.any()] or list(range(len(options)))
         chances = torch.tensor([1.0 if self.alike else options[at][2] for at in fitting], dtype=torch.float64)
-        taken = fitting[int(torch.multinomial(chances, 1, generator=self.stream))]
+        # One branch alone is no choice, and uses up no chance.
+        taken = fitting[int(torch.multinomial(chances, 1, generator=self.stream)) if len(options) > 1 else 0]
         self.left = left[taken]
         number, part, share = options[taken]
         self.picks.append(number)

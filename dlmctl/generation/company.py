@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Composite, Control
 from dlmctl.datasets.known_texts import known_texts
+from dlmctl.errors import UserError
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.rounds import Rounds
-from dlmctl.recipe.settings import Quota, Until
+from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, Quota, Until, weakens
 
 
 class Company(NamedTuple):
@@ -45,14 +46,28 @@ def with_company(
         extent: the quota, if there is one, and whether no text may come twice in the run.
         untold: whether nothing was said of when a text is good enough: with a quota, or a control that is met by
             rejection, it is when it passes, and where texts must differ, when it is new.
+
+    Raises:
+        UserError: as ``require_passing``.
     """
     quota, unique = extent
+    require_passing(quota, rounds.until)
     if untold and (quota is not None or (control is not None and rejects(control))):
         rounds = rounds._replace(until=Until())
     elif untold and unique:
         rounds = rounds._replace(until=Until(satisfied=0.0))
     distinct = company.distinct or distinct_of(pretrained, quota, unique=unique, group=company.group)
     return rounds._replace(quota=quota, group=company.group, distinct=distinct, fluency=company.fluency)
+
+
+def require_passing(quota: Quota | None, until: Until) -> None:
+    """Check that a quota is not met by texts that do not pass.
+
+    Raises:
+        UserError: ``until`` is content with such.
+    """
+    if weakens(until, quota):
+        raise UserError(QUOTA_PASSES, where="until.satisfied", remedy=QUOTA_ALONE)
 
 
 def distinct_of(

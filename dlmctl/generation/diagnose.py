@@ -80,21 +80,10 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     if recipe.targets is None:
         prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
     try:
-        check_settings(pretrained, recipe.sampler, recipe.guidance)
+        check_settings(pretrained, recipe.sampler, recipe.guidance, controlled=all(recipe.spec_sets()))
     except RecipeError as error:
         raise at_its_setting(error, file) from None
-    if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
-        with _faults_at(("rank_by",), file):
-            load_scoring(pretrained, reads="acceptability" in recipe.rank_by)
-        if recipe.second_scorer is not None:
-            with _faults_at(("second_scorer",), file):
-                load_causal(recipe.second_scorer)
-    if recipe.until is not None and recipe.until.repair:
-        with _faults_at(("until", "repair"), file):
-            require_repairable(pretrained)
-    if recipe.until is not None and recipe.until.bounds_fluency:
-        with _faults_at(("until",), file):
-            load_scoring(pretrained, reads=recipe.until.acceptability is not None)
+    _examine_scorers(recipe, pretrained, file)
     table = read_targets(recipe, file)
     if table is not None:
         fault = TargetRun(recipe, table, pretrained).fault(range(min(MOST_ROWS, len(table))))
@@ -113,6 +102,8 @@ def _examine_controls(recipe: Recipe, pretrained: Pretrained, prompt: Prompt | N
             raise file.error(fault.place, fault.what, fault.remedy) from None
         if control is not None:
             _try(_Trial(recipe, pretrained, prompt), control, specs, file)
+        else:
+            _try_free(Plan(pretrained, None, recipe.sampler, recipe.guidance, recipe.batch_size, prompt), recipe, file)
     if isinstance(recipe, MatchedRecipe):
         _try_matched(recipe, pretrained, prompt, file)
 
@@ -129,6 +120,25 @@ def _try_matched(recipe: MatchedRecipe, pretrained: Pretrained, prompt: Prompt |
         raise file.error(fault.place, fault.what, fault.remedy) from None
 
 
+def _examine_scorers(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
+    """Whether the model has what judges its texts, and writes such as can be repaired."""
+    if recipe.sampler.particles > 1 and recipe.sampler.reward == "lm_score":
+        with _faults_at(("sampler", "reward"), file):
+            load_scoring(pretrained, reads=False)
+    if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
+        with _faults_at(("rank_by",), file):
+            load_scoring(pretrained, reads="acceptability" in recipe.rank_by)
+        if recipe.second_scorer is not None:
+            with _faults_at(("second_scorer",), file):
+                load_causal(recipe.second_scorer)
+    if recipe.until is not None and recipe.until.repair:
+        with _faults_at(("until", "repair"), file):
+            require_repairable(pretrained)
+    if recipe.until is not None and recipe.until.bounds_fluency:
+        with _faults_at(("until",), file):
+            load_scoring(pretrained, reads=recipe.until.acceptability is not None)
+
+
 def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: SettingsFile) -> None:
     recipe, pretrained = trial.recipe, trial.pretrained
     if pretrained.model.family == "gaussian":
@@ -136,7 +146,18 @@ def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: S
             method_for(pretrained.latent, recipe.guidance)
     fault = trial.of(control, specs)
     if fault is not None:
+        at_setting = at_its_setting(fault.error, file)
+        if at_setting is not fault.error:
+            raise at_setting
         raise _placed(fault.error, trial.culprit(fault.error, specs), file)
+
+
+def _try_free(plan: Plan, recipe: Recipe, file: SettingsFile) -> None:
+    """Whether the first texts without controls fit the model and the settings."""
+    tried = range(min(FEWEST_TRIED, recipe.samples))
+    for error in impossible(plan, [Draw(recipe.seed, sample, 0) for sample in tried]).values():
+        at_setting = at_its_setting(error, file)
+        raise at_setting if at_setting is not error else _placed(error, (), file)
 
 
 class _Fault(NamedTuple):

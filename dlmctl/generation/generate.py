@@ -140,7 +140,7 @@ def generate(
 
 def _generated(plan: Plan, rounds: Rounds, device: str, watching: Watching) -> Generation:
     started = time.perf_counter()
-    check_settings(plan.pretrained, plan.sampler, plan.guidance)
+    check_settings(plan.pretrained, plan.sampler, plan.guidance, controlled=plan.control is not None)
     place = choose_device(device, deterministic=plan.sampler.deterministic)
     put_on(plan.pretrained.model, place)
     if plan.control is not None:

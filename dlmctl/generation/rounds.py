@@ -23,7 +23,7 @@ from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.walk import OnStep
 
-# With a quota, texts drawn in a round at least: a batch of fewer costs nearly as much.
+# With a quota, texts drawn in a round at least, as far as the attempts go: a batch of fewer costs nearly as much.
 FEWEST_DRAWN = 64
 
 
@@ -131,7 +131,10 @@ class _Drawing:
             return asked.candidates
         left = [asked.quota.attempts * self.sizes[group] - self.spent[group] for group in wanted]
         most = min(some // wanted[group] for some, group in zip(left, wanted, strict=True))
-        return max(1, min(most, max(asked.candidates, FEWEST_DRAWN // len(open_samples))))
+        # What only fills a batch is a quarter of what is left: a sample that fails then has what others did not need.
+        shared = len(open_samples) > len(wanted)
+        filled = min(FEWEST_DRAWN // len(open_samples), most // 4 if shared else most)
+        return max(1, min(most, max(asked.candidates, filled)))
 
     def round(self, open_samples: Sequence[int], number: int) -> None:
         """Draw each of the samples, and keep the best text that it has now."""

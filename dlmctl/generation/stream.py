@@ -11,7 +11,7 @@ from typing import Any
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.generation.arguments import check_given, read_extent, read_rounds, read_settings, read_traced, whole
-from dlmctl.generation.company import Company, distinct_of
+from dlmctl.generation.company import Company, distinct_of, require_passing
 from dlmctl.generation.generate import generate
 from dlmctl.generation.options import Options
 from dlmctl.generation.results import Sample
@@ -43,9 +43,10 @@ def _check(pretrained: Pretrained, control: Control[Any] | None, given: Options)
     asked = found.arguments
     check_given(control, pretrained, asked["preset"])
     names = ("seed", "until", "candidates", "rank_by", "second_scorer")
-    read_rounds(1, *(asked[name] for name in names))
+    rounds = read_rounds(1, *(asked[name] for name in names))
     read_traced(asked["trace"], ())
-    read_extent(asked["quota"], asked["unique"])
+    quota, _ = read_extent(asked["quota"], asked["unique"])
+    require_passing(quota, rounds.until)
     read_settings(settings_of(asked["preset"], pretrained.model.family), asked["sampler"], asked["guidance"])
     whole("batch_size", asked["batch_size"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -50,7 +50,8 @@ def explain(
     message = " or ".join([said[0], *(one for one in others if one not in said[0])][:4])
     given = repr(first["input"])
     ending = "" if ", not " in message or len(given) > 60 else f", not {given}"
-    return file.error(where, f"{head}{message}{ending}.", _quoted(first, file.spelled.get(where)))
+    remedy = _quoted(first, _spelled(file, place, inner), lambda word: _fits(kind, settings, inner, word))
+    return file.error(where, f"{head}{message}{ending}.", remedy)
 
 
 def _said(fault: Any) -> str:
@@ -58,12 +59,43 @@ def _said(fault: Any) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _quoted(fault: Any, written: str | None) -> str | None:
-    """A remedy where YAML took a word for something else."""
-    if fault["type"] not in ("string_type", "literal_error") or written is None:
+def _spelled(file: SettingsFile, place: Place, inner: Place) -> str | None:
+    """How the value at ``inner`` of the settings at ``place`` was written, perhaps in short: without the name of the
+    parameter, or a single value of a list without the list."""
+    short = [(*place, *inner[1:]), (*place, 0), place] if len(inner) == 1 else [(*place, *inner[1:]), place]
+    places = [(*place, *inner), *(short if inner else [])]
+    return next((file.spelled[one] for one in places if one in file.spelled), None)
+
+
+def _quoted(fault: Any, written: str | None, fits: Callable[[str], bool]) -> str | None:
+    """A remedy where YAML took a word for something else, and the word is one that may stand there."""
+    if fault["type"] not in ("string_type", "literal_error") or written is None or not fits(written):
         return None
     read = _READ_AS.get(type(fault["input"]), "a number")
     return f"YAML reads {written} as {read}; as a word it goes in quotes: '{written}'."
+
+
+def _fits(kind: type[BaseModel], settings: Any, inner: Place, word: str) -> bool:
+    """Whether ``settings`` have no fault at ``inner`` if a word stands there."""
+    changed = _with(settings, inner, word)
+    try:
+        kind.model_validate(changed)
+    except ValidationError as error:
+        found = [settings_place(fault, changed) for fault in error.errors(include_url=False)]
+        return all(at[: len(inner)] != inner for at in found)
+    except Exception:  # of a plug-in's own validators
+        return False
+    return True
+
+
+def _with(settings: Any, place: Place, value: Any) -> Any:
+    """Settings with another value at a place, themselves left as they are."""
+    if not place:
+        return value
+    step, *rest = place
+    made = list(settings) if isinstance(settings, list) else dict(settings)
+    made[step] = _with(settings[step], tuple(rest), value)  # type: ignore[index]
+    return made
 
 
 def settings_place(fault: Any, settings: Any) -> Place:

@@ -22,9 +22,12 @@ from dlmctl.recipe.legacy import renew
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
+from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, weakens
 from dlmctl.recipe.stray import refuse_stray, with_placeholders
 from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_some, read_yaml
 
+# What may stand empty, as if it were left out.
+SECTIONS = ("controls", "sampler", "guidance")
 # See ``free_recipe``.
 FREE = "candidates: 6\nrank_by: [satisfaction, fluency]\n"
 
@@ -141,6 +144,8 @@ class Laid(NamedTuple):
 def _checked(value: Any, file: SettingsFile, laid: Laid) -> tuple[Recipe, SettingsFile]:
     if not isinstance(value, dict):
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
+    # Their entries may all be commented out.
+    value = {name: part for name, part in value.items() if part is not None or name not in SECTIONS}
     laid.over(value, file)
     renew(value, file)
     _read_source(value, file)
@@ -150,6 +155,7 @@ def _checked(value: Any, file: SettingsFile, laid: Laid) -> tuple[Recipe, Settin
     try:
         recipe = kind.model_validate(value)
         refuse_stray(recipe, file)
+        require_passing(recipe, file)
         for specs in recipe.spec_sets():
             for spec in specs:
                 _validate_params(spec, file)
@@ -160,6 +166,16 @@ def _checked(value: Any, file: SettingsFile, laid: Laid) -> tuple[Recipe, Settin
     except Misplaced as misplaced:
         raise file.error(misplaced.place, misplaced.what, misplaced.remedy) from None
     return recipe, file
+
+
+def require_passing(recipe: Recipe, file: SettingsFile) -> None:
+    """Check that a quota is not met by texts that do not pass.
+
+    Raises:
+        RecipeError: ``until`` is content with such.
+    """
+    if weakens(recipe.until, recipe.quota):
+        raise file.error(("until", "satisfied"), f"until.satisfied: {QUOTA_PASSES}", QUOTA_ALONE)
 
 
 def _read_source(settings: dict[str, Any], file: SettingsFile) -> None:

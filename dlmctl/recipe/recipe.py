@@ -11,7 +11,16 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StrictInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StrictBool,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from dlmctl.control.base import Composite, Control
@@ -132,7 +141,9 @@ class Recipe(BaseModel):
         "attempts a text",
         json_schema_extra=_or_yes_or_no,
     )
-    unique: bool = Field(False, description="no text twice, and none of the model's training text where it is known")
+    unique: StrictBool = Field(
+        False, description="no text twice, and none of the model's training text where it is known"
+    )
     until: Until | None = Field(None, description="draw texts again that are not good enough; the best are kept")
     candidates: StrictInt = Field(
         1, ge=1, le=1000, description="texts drawn for each sample in each round; the best is kept"

@@ -134,7 +134,11 @@ class Guidance(BaseModel):
         "predicts words, else langevin",
     )
     scale: float = Field(
-        4.0, ge=0, le=1e6, description="strength; 1 is Bayes' rule to first order; langevin only knows 0 for off"
+        4.0,
+        ge=0,
+        le=1e6,
+        description="strength of the gradient; 1 is Bayes' rule to first order, 0 turns all guidance off, which is the "
+        "only value that langevin knows",
     )
     clip: float = Field(
         400.0,
@@ -153,8 +157,8 @@ class Guidance(BaseModel):
     fluency: float = Field(
         0.003, ge=0, le=1e6, description="langevin: weight of the distance from the model's own mean"
     )
-    since: float = Field(1.0, ge=0, le=1, description="no guidance at times above this")
-    until: float = Field(0.05, ge=0, le=1, description="no guidance at times below this")
+    since: float = Field(1.0, ge=0, le=1, description="no gradient at times above this")
+    until: float = Field(0.05, ge=0, le=1, description="no gradient at times below this")
 
     @model_validator(mode="after")
     def _some_time(self) -> Guidance:
@@ -202,3 +206,13 @@ class Quota(BaseModel):
     attempts: int = Field(
         20, ge=1, le=100_000, description="texts drawn for each that is wanted, at most, counted over a row's together"
     )
+
+
+# Said of a quota beside an ``until`` that is content with less.
+QUOTA_PASSES = "a quota draws until all texts pass, so `satisfied` can only be `all`."
+QUOTA_ALONE = "Leave until.satisfied out, or the quota."
+
+
+def weakens(until: Until | None, quota: Quota | None) -> bool:
+    """Whether texts would end the drawing for a quota without having passed."""
+    return quota is not None and until is not None and until.satisfied != "all"

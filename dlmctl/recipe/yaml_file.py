@@ -24,7 +24,7 @@ MOST_CHARACTERS, MOST_VALUES, MOST_TEXT, MOST_DEPTH = 1_000_000, 200_000, 4_000_
 # Whole numbers fit 64 bits wherever they end up.
 MOST_NUMBER = 2**63 - 1
 
-_NOT_YAML = "not valid YAML"
+_NOT_YAML, _NO_CHARACTER = "not valid YAML", "an escape in double quotes stands for no character."
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -150,8 +150,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         line = text[: error.position].count("\n") + 1
         what = f"{_NOT_YAML}: the character {chr(error.character)!r} is not allowed."
         raise RecipeError(what, where=f"{name}:{line}") from None
-    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
-        raise RecipeError(f"{_NOT_YAML}: {error}.", where=f"{name}:{loader.line + 1}") from None
+    except (ValueError, OverflowError):  # "\UFFFFFFFF"
+        raise RecipeError(f"{_NOT_YAML}: {_NO_CHARACTER}", where=f"{name}:{loader.line + 1}") from None
 
 
 class _Extent(NamedTuple):

@@ -24,9 +24,9 @@ from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, bat
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
 from dlmctl.sampling.environment import own_modes
 from dlmctl.sampling.graphs import recordable
-from dlmctl.sampling.latent_draw import draw_latent, latent_sampler
+from dlmctl.sampling.latent_draw import check_latent, draw_latent
 from dlmctl.sampling.masked_draw import draw_masked, sampler_name, steps_by_words
-from dlmctl.sampling.particles import expanded
+from dlmctl.sampling.particles import expanded, require_reward
 from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.possible import check_branches, most_texts, settled
 from dlmctl.sampling.prompted import length_weights
@@ -54,7 +54,7 @@ class Drawing(NamedTuple):
 _MASKED = Drawing(draw_masked, lambda sampler, pretrained: sampler_name(sampler, None, pretrained.masked))
 # By the names of the families.
 DRAWS = {
-    "gaussian": Drawing(draw_latent, lambda sampler, _: latent_sampler(sampler)),
+    "gaussian": Drawing(draw_latent, lambda sampler, _: check_latent(sampler)),
     "masked": _MASKED,
     "tokens": _MASKED,
     "canvas": Drawing(draw_canvas, lambda sampler, _: require_own(sampler)),
@@ -179,15 +179,19 @@ def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAl
     return first_possible(plan, draws[0], prepared)
 
 
-def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: Guidance) -> None:
-    """Refuse settings that mean nothing for a model.
+def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: Guidance, *, controlled: bool) -> None:
+    """Refuse settings that mean nothing for a model, or cannot be had of it.
+
+    Args:
+        controlled: whether there is a control.
 
     Raises:
-        RecipeError: the sampler is of another family, or a setting is about latents and the model has none.
+        RecipeError: the sampler is of another family, nothing reads a setting, or particles have nothing to go by.
     """
     family = pretrained.model.family
     DRAWS[family].check(sampler, pretrained)
     require_used(sampler, family)
+    require_reward(sampler, controlled=controlled)
     if family != "gaussian" and guidance.method not in (None, "logits"):
         what = f"has no meaning for a model without latents, as those of the family {family!r} are."
         raise RecipeError(what, where="guidance.method", remedy="Leave guidance.method out.")

@@ -65,7 +65,6 @@ def _with_particles(
     plan: Plan, batch: Batch, steered: LatentSteered, times: Tensor, noise: SampleNoise, watch: OnStep
 ) -> Finished:
     """As ``draw_latent``; nothing leaves early, since another particle may take the place of what is done."""
-    require_noise(plan.sampler)
     with networks_in(plan.sampler.precision, steered.embeddings.device):
         particles = particles_for(plan, batch, steered)
         x = walk(_family(plan, batch), steered, steered.layouts, times, noise, watch, particles)
@@ -89,6 +88,16 @@ def _family(plan: Plan, batch: Batch) -> ClassifierFree:
     name = latent_sampler(sampler)
     rule = SAMPLERS[name](model.schedule, 0.0 if name == "dpmpp_2m" else sampler.eta)
     return ClassifierFree(model, rule, plan.prompt, [draw.sample for draw, _ in batch], sampler.condition_scale)
+
+
+def check_latent(sampler: SamplerSettings) -> None:
+    """Check that a sampler is one of latents, and draws noise where there are several particles.
+
+    Raises:
+        RecipeError: it is not, or does not.
+    """
+    latent_sampler(sampler)
+    require_noise(sampler)
 
 
 def latent_sampler(sampler: SamplerSettings) -> str:

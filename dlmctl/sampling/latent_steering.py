@@ -58,7 +58,7 @@ class LatentSteered(Steered):
         self.model = family.model
         embeddings = self.model.embeddings.detach()
         super().__init__(family, embeddings, vocabulary, control, guidance, sampler, layouts, recorded=recorded)
-        if control is not None and not self.model.predicts_words:
+        if control is not None and guidance.scale and not self.model.predicts_words:
             # Without word logits an exact constraint is one more energy.
             self.guide_by([part for part in control.guides if by_gradient(part)])
         self.method = method_for(self.model, guidance) if self.parts else None

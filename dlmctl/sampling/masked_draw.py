@@ -8,7 +8,7 @@ from torch import Tensor
 from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.diffusion.absorbing import Absorbing, in_pieces
 from dlmctl.diffusion.blocks import Stretch, in_blocks
-from dlmctl.diffusion.layout import Layouts, banned_tokens, stacked
+from dlmctl.diffusion.layout import Layout, Layouts, banned_tokens, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
@@ -51,7 +51,9 @@ def draw_masked(job: Job) -> Finished:
     vocabulary = plan.pretrained.tokenizer
     places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
     given = None if control is None else only_words(control, layouts, vocabulary, len(model.embeddings))
-    name = sampler_name(sampler, control, model)
+    # What leads the words, beside what holds them: at scale 0 the network is not told of it either.
+    leads = control if plan.guidance.scale else None
+    name = sampler_name(sampler, leads, model)
     counts = name not in BY_CHANCE
     one_each = _most_open(places, given) if counts and sampler.block is None else int(places.max())
     # Where a step writes a number of places, those behind the last place would write nothing.
@@ -59,9 +61,9 @@ def draw_masked(job: Job) -> Finished:
     steps = min(sampler.steps or one_each, one_each) if ends else sampler.steps or one_each
     settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
     schedule = _schedule(steps, int(places.max()), sampler.block)
-    tags, context = aligned_tags(model, control, layouts), context_of(plan, batch, layouts.words.device)
+    tags, context = aligned_tags(model, leads, layouts), context_of(plan, batch, layouts.words.device)
     kind = KINDS[model.family]
-    family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(control))
+    family = kind(model, vocabulary, WALKS[name], settings, schedule, tags, context, given, hints_of(leads))
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     alone = steps >= one_each and counts
     whole_until = family.whole_until(times, alone=alone)
@@ -104,6 +106,16 @@ def _schedule(steps: int, places: int, block: int | None) -> list[Stretch]:
         return in_blocks(steps, places, block)
     except ValueError as error:
         raise RecipeError(f"{error}.", where="sampler.block", remedy="Give more steps, or larger blocks.") from None
+
+
+def require_steps(sampler: SamplerSettings, layout: Layout) -> None:
+    """Check that there are steps enough for the blocks of a text.
+
+    Raises:
+        RecipeError: there are fewer steps than blocks.
+    """
+    if sampler.block is not None and sampler.steps is not None:
+        _schedule(sampler.steps, layout.positions - 1 if layout.words is None else layout.words, sampler.block)
 
 
 def context_of(plan: Plan, batch: Batch, device: torch.device) -> Context | None:
@@ -163,10 +175,10 @@ def hints_of(control: PreparedAll | None) -> Tensor | None:
 def aligned_tags(model: MaskedModel, control: PreparedAll | None, layouts: Layouts) -> Tensor | None:
     """The label of each position ``[B, L]`` for models that read some, 0 where none is given.
 
-    Of several controls that give a label to a word the first counts.
+    Of several controls that give a label to a word the first counts; one of weight 0 says nothing.
     """
     parts = control.parts if control is not None else []
-    rows = [part.prepared.tags for part in parts if part.prepared.tags is not None]
+    rows = [part.prepared.tags for part in parts if part.weight and part.prepared.tags is not None]
     if not rows or not model.config.tags:
         return None
     number = {name: at for at, name in enumerate(model.config.tags, start=1)}

@@ -132,20 +132,33 @@ def require_noise(sampler: SamplerSettings) -> None:
         raise RecipeError(what, where="sampler.particles", remedy="Take ddim or ancestral with eta above 0.")
 
 
+def require_reward(sampler: SamplerSettings, *, controlled: bool) -> None:
+    """Check that there is what particles are resampled by.
+
+    Args:
+        controlled: whether there is a control.
+
+    Raises:
+        RecipeError: the reward comes from controls, and there are none.
+    """
+    if sampler.particles > 1 and sampler.reward != "lm_score" and not controlled:
+        what = f"the reward {sampler.reward!r} comes from controls, and there are none."
+        raise RecipeError(what, where="sampler.reward", remedy="Take lm_score, add a control, or leave particles out.")
+
+
 def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     """The reward that a recipe names.
 
     Raises:
-        RecipeError: it needs a control, and there is none.
+        RecipeError: as ``require_reward``.
         ModelError: it needs a scorer, and the model has none.
     """
     name, control = plan.sampler.reward, plan.control
     if name == "lm_score":
         scorer, tokenizer = load_scorer(plan.pretrained.folder / "scorer")
         return lambda found: _each([-nats for nats in lm_score(scorer, tokenizer, _texts(plan, found))], found)
-    if control is None:
-        what = f"the reward {name!r} comes from controls, and there are none."
-        raise RecipeError(what, where="sampler.reward", remedy="Take lm_score, add a control, or leave particles out.")
+    require_reward(plan.sampler, controlled=control is not None)
+    assert control is not None
     if name == "energy":
         return steered.reward
     samples = [draw.sample for draw, _ in batch]

@@ -12,6 +12,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError, Unmet
 from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.masked_draw import require_steps
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.ready import feasible, layout_of
@@ -78,7 +79,8 @@ def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     for draw in draws if chooses else sorted(_faults(plan, draws, {})):
         try:
             check_branches(plan, draw)
-            _possible(plan, draw, {})
+            _, (_, layout) = _possible(plan, draw, {})
+            require_steps(plan.sampler, layout)
         except RecipeError as error:
             found[draw.sample] = error
     return found
@@ -109,7 +111,9 @@ def _faults(plan: Plan, draws: Sequence[Draw], lengths: Lengths) -> dict[Draw, R
     rows: Batch = []
     for draw in draws:
         try:
-            rows.append((draw, layout_of(plan, draw, lengths.get(draw.sample))))
+            layout = layout_of(plan, draw, lengths.get(draw.sample))
+            require_steps(plan.sampler, layout)
+            rows.append((draw, layout))
         except RecipeError as error:
             found[draw] = error
     rows.sort(key=lambda row: row[1].positions)

@@ -97,7 +97,8 @@ class Steered:
         self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
         self.guidance, self.sampler, self.layouts, self.mask = guidance, sampler, layouts, layouts.mask
         self.banned = banned_tokens(layouts, vocabulary, len(embeddings))
-        parts = control.guides if control is not None else []
+        # At scale 0 nothing leads the words; what they are held to holds all the same.
+        parts = control.guides if control is not None and guidance.scale else []
         # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
         self.guide_by([part for part in parts if not part.prepared.exact and by_gradient(part)])
         self.weighing = [part for part in parts if part.prepared.weighs]

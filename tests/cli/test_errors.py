@@ -84,6 +84,8 @@ def said(*arguments):
         ("--steps 0", "command line: sampler.steps: input should be greater than or equal to 1, not 0."),
         ("--device gpu9", "command line: device: device 'gpu9' cannot be used; use auto, cpu, cuda, cuda:1 or mps."),
         ("--device meta", "device 'meta' cannot be used"),
+        ("--quota --set until.satisfied=any", "command line: until.satisfied: a quota draws until all texts pass"),
+        ("--model " + "x" * 300, "command line: " + "x" * 20),
         ("--model tyni", "command line: tyni: there is no such model. Did you mean 'tiny'?"),
         ("--model 12", "12: there is no such model."),
         ("--model null", "null: there is no such model."),
@@ -133,7 +135,7 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
     ("command", "message"),
     [
         ("info tyni", "Did you mean 'tiny'?"),
-        (f"info {'x' * 5000}", "File name too long."),
+        (f"info {'x' * 5000}", "there is no such model."),
         ("info cut", "cut/model.safetensors: is damaged"),
         ("recipe validate pos --set samples=0", "command line: samples"),
         ("recipe validate pos --model tyni", "command line: tyni: there is no such model."),

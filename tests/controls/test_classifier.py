@@ -491,7 +491,8 @@ def test_a_classifier_of_others_is_a_reward_for_particles_without_any_gradient(d
     monkeypatch.setattr(BridgedClassifier, "forward", lambda self, at: forward(self, at.detach()).detach())
     chances = []
     for particles in (1, 8):
-        sampler = SamplerSettings(steps=None, particles=particles, reward=reward, reward_scale=100.0)
+        rewarded = {"reward": reward, "reward_scale": 100.0} if particles > 1 else {}
+        sampler = SamplerSettings(steps=None, particles=particles, **rewarded)
         control = Classifier(label="positive", model=decided)  # the rarer one
         options = {"samples": 16, "seed": 1, "sampler": sampler, "guidance": Guidance(scale=0.0), "device": "cpu"}
         texts = generate(control, model=model_of("bytes", 16), **options)

@@ -36,6 +36,16 @@ FAULTS = [
     ("label: x\n", "mine.yaml:1: the model "),
     ("samples: 1\ncandidates: 2\nrank_by: [lm_score]\n", "mine.yaml:3: "),
     ("samples: 1\nsampler:\n  name: random\n", "mine.yaml:3: sampler.name: 'random' is a sampler of masked models"),
+    ("samples: 1\nsampler:\n  particles: 2\n", "mine.yaml:2: sampler.reward: the reward 'energy' comes from controls"),
+    (
+        "samples: 1\nsampler:\n  particles: 2\n  eta: 0\ncontrols: [length: 5]\n",
+        "mine.yaml:3: sampler.particles: copies of a text need fresh noise",
+    ),
+    (
+        "samples: 1\nsampler:\n  particles: 2\n  name: dpmpp_2m\ncontrols: [length: 5]\n",
+        "mine.yaml:3: sampler.particles: copies of a text need fresh noise",
+    ),
+    ("samples: 1\nsampler:\n  particles: 2\n  reward: lm_score\n", "mine.yaml:4: "),
     ("samples: 1\ndevice: cuda:77\n", "mine.yaml:2: device 'cuda:77' cannot be used"),
 ]
 
@@ -54,6 +64,22 @@ def test_generation_says_the_same(text, said, pretrained):
     with pytest.raises(UserError) as caught:
         run_recipe(recipe, model=pretrained, origin=file)
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("controls", ["", "controls: [length: 7]\n", "controls: [any: [length: 7, length: 8]]\n"])
+def test_more_blocks_than_steps_are_found_without_drawing(controls, tmp_path, tokenizer):
+    sizes = {"hidden": 16, "layers": 1, "heads": 2, "inner": 16, "max_length": 16}
+    lengths = [0, 0, 0, 0, 0, 0, 1]
+    model = MaskedLM(MaskedConfig(length=16, denoiser=sizes, vocab_size=len(tokenizer), sentence_lengths=lengths))
+    save_pretrained(model, tokenizer, tmp_path / "masked")
+    text = f"model: {tmp_path}/masked\nsamples: 1\n{controls}sampler:\n  block: 2\n  steps: {{steps}}\n"
+    line = 4 + bool(controls)
+    for act in (validate_recipe, lambda recipe, file: run_recipe(recipe, origin=file)):
+        with pytest.raises(
+            UserError, match=rf"^mine\.yaml:{line}: sampler\.block: \d blocks need at least as many steps"
+        ):
+            act(*read_recipe(text.format(steps=2), "mine.yaml"))
+    validate_recipe(*read_recipe(text.format(steps=4), "mine.yaml"))
 
 
 @pytest.mark.parametrize(

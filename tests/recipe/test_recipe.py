@@ -64,6 +64,9 @@ controls:
         ("model: []\n", "mine.yaml:1: model: input should be a valid string, not []."),
         ("preset: []\n", "mine.yaml:1: preset: input should be 'fast', 'balanced', 'quality' or 'paper', not []."),
         ("sampler: {name: {}}\n", "mine.yaml:1: sampler.name: input should be "),
+        ("unique: 'yes'\n", "mine.yaml:1: unique: input should be a valid boolean, not 'yes'."),
+        ("unique: 0\n", "mine.yaml:1: unique: input should be a valid boolean, not 0."),
+        ('label: "\\UFFFFFFFF"\n', "mine.yaml:1: not valid YAML: an escape in double quotes stands for no character."),
         ("samples: true\n", "mine.yaml:1: samples: input should be a valid integer, not True."),
         ("samples: '3'\n", "mine.yaml:1: samples: input should be a valid integer, not '3'."),
         ("samples: 3.0\n", "mine.yaml:1: samples: input should be a valid integer, not 3.0."),
@@ -75,6 +78,8 @@ controls:
             "until: {satisfied: true}\n",
             "mine.yaml:1: until.satisfied: input should be 'all' or 'any' or a valid number",
         ),
+        ("quota: true\nuntil:\n  satisfied: any\n", "mine.yaml:3: until.satisfied: a quota draws until all texts pass"),
+        ("quota: {attempts: 9}\nuntil: {satisfied: 0.0}\n", "mine.yaml:2: until.satisfied: a quota draws until all"),
         ("label: {a: b}\n", "mine.yaml:1: label: input should be a valid string or a valid boolean or"),
         ("label: []\n", "mine.yaml:1: label: list should have at least 1 item after validation, not 0."),
         ("source: []\n", "mine.yaml:1: source: list should have at least 1 item after validation, not 0."),
@@ -119,6 +124,36 @@ controls:
 )
 def test_faults_name_file_and_line(text, said):
     assert fault(text).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("control", "said"),
+    [
+        ("contains: [no]", "as true or false; as a word it goes in quotes: 'no'."),
+        ("contains: no", "as true or false; as a word it goes in quotes: 'no'."),
+        ("contains: [house, ~]", "YAML reads ~ as nothing; as a word it goes in quotes: '~'."),
+        ("contains: [~]", "YAML reads ~ as nothing; as a word it goes in quotes: '~'."),
+        ("infill: yes", "input should be a valid string, not True."),  # nor is it a template in quotes
+        ("lexicon: no", "as true or false; as a word it goes in quotes: 'no'."),
+        ("pattern: no", "as true or false; as a word it goes in quotes: 'no'."),
+        ("pattern: [no]", "as true or false; as a word it goes in quotes: 'no'."),
+        ("pattern: [a, no]", "as true or false; as a word it goes in quotes: 'no'."),
+        ("pos: [NO, NOUN]", "as true or false; as a word it goes in quotes: 'NO'."),
+        ("length: [5, ~]", "input should be a valid integer, not None."),
+    ],
+)
+def test_short_forms_are_explained_alike(control, said):
+    assert fault(f"controls:\n  - {control}\n").endswith(said)
+
+
+@pytest.mark.parametrize("text", ["until: {satisfied: true}", "until: {satisfied: 2}", "preset: 1", "device: 0"])
+def test_quotes_are_no_remedy_where_the_word_may_not_stand_either(text):
+    assert "in quotes" not in fault(f"{text}\n")
+
+
+def test_sections_may_stand_empty():
+    recipe, _ = read_recipe("controls:\nsampler:\nguidance:\nuntil:\nquota:\n", "mine.yaml", ["sampler.steps=3"])
+    assert (recipe.controls, recipe.sampler.steps, recipe.until) == ([], 3, None)
 
 
 @pytest.mark.parametrize(

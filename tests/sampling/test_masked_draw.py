@@ -80,7 +80,7 @@ def test_free_texts_have_lengths_of_the_training_text_and_no_special_tokens(mode
     "name", ["ancestral", "remasking", "random", "low_confidence", "confidence", "margin", "entropy"]
 )
 def test_every_sampler_leaves_no_mask(model, name):
-    found = texts(model, Length(6), samples=3, sampler={"name": name, "remask": 0.2})
+    found = texts(model, Length(6), samples=3, sampler={"name": name, "remask": 0.2 * (name == "remasking")})
     assert all(len(sample.words) == 6 and sample.passed for sample in found)
 
 

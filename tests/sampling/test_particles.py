@@ -102,8 +102,8 @@ def test_evidence_alone_is_a_reward(model):
 @pytest.mark.parametrize("reward", ["energy", "score"])
 def test_particles_satisfy_more(model, reward):
     satisfied = [
-        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, particles=many, reward=reward))
-        for many in (1, 8)
+        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, **settings))
+        for settings in ({}, {"particles": 8, "reward": reward})
     ]
     assert satisfied[1] > satisfied[0] + 20
 

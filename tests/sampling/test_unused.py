@@ -16,19 +16,42 @@ CASES = [
     ("tokens", "rounding", "l2", "gaussian"),
     ("masked", "eta", 0.5, "gaussian"),
     ("uniform", "clamp", True, "gaussian"),
-    ("canvas", "temperature", 1.0, "gaussian"),
+    ("canvas", "temperature", 1.0, "masked"),
     ("canvas", "min_p", 0.1, "masked"),
     ("canvas", "new_tokens", 64, "tokens"),
     ("tokens", "canvas", "full", "masked"),
     ("gaussian", "block", 8, "masked"),
+    ("gaussian", "new_tokens", 3, "tokens"),
+    ("masked", "new_tokens", 3, "tokens"),
+    ("uniform", "new_tokens", 3, "tokens"),
 ]
 
 
-@pytest.mark.parametrize(("family", "name", "value", "other"), CASES)
-def test_what_a_family_does_not_read(family, name, value, other):
-    with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning for a .* model"):
+@pytest.mark.parametrize(("family", "name", "value", "reads"), CASES)
+def test_what_a_family_does_not_read(family, name, value, reads):
+    with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning for a .*model"):
         require_used(SamplerSettings(**{name: value}), family)
-    require_used(SamplerSettings(**{name: value}), other)
+    require_used(SamplerSettings(**{name: value}), reads)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "beside"),
+    [
+        ("remask", 0.5, {"name": "remasking"}),
+        ("reward", "score", {"particles": 2}),
+        ("reward_scale", 3.0, {"particles": 2}),
+        ("resample_every", 5, {"particles": 2}),
+    ],
+)
+def test_what_nothing_reads_beside_the_other_settings(name, value, beside):
+    with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning without .* Leave sampler\.{name} out"):
+        require_used(SamplerSettings(**{name: value}), "masked")
+    require_used(SamplerSettings(**{name: value}, **beside), "masked")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_defaults_that_are_written_out_are_not_refused(family):
+    require_used(SamplerSettings(**SamplerSettings().model_dump()), family)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -42,6 +42,10 @@ def test_any_of_one_control_is_that_control(pretrained):
         assert words(AnyOf([AnyOf([3 * control])]), pretrained) == words(control, pretrained)
 
 
+def test_any_around_a_choice_uses_up_no_chance():
+    assert all(asked(AnyOf([A | B]) & (C | D), sample) == asked((A | B) & (C | D), sample) for sample in range(40))
+
+
 def test_weights_say_how_often_a_branch_is_taken():
     found = Counter(first(4 * A | B, sample).picks for sample in range(500))
     assert 360 < found[0,] < 440
