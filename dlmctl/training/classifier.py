@@ -34,7 +34,7 @@ from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart
+from dlmctl.training.place import check_apart, check_run_folder
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
@@ -122,11 +122,15 @@ class ControlTask(StatelessTask):
         return figures["loss"]
 
 
-def _check_folder(out: Path | None, data: Path, *, resume: bool) -> None:
+def _check_asked(control: type[Control[Any]], out: Path | None, data: Path, name: str | None, *, resume: bool) -> None:
     if out is not None:
         check_apart(out, data)
     elif resume:
         raise UserError("needs the folder of the run that goes on.", where="--resume", remedy="Give its --out.")
+    # A recipe says which weights are meant by the parameter `name`; without one nothing could ask for them.
+    if name is not None and "name" not in control.Params.model_fields:
+        what = f"what is learned for {control.name!r} has no name, as the control has no parameter `name`."
+        raise UserError(what, where="--name", remedy="Leave it out.")
 
 
 def train_control(
@@ -160,9 +164,10 @@ def train_control(
         The folder of the saved weights and their card.
 
     Raises:
-        UserError: a setting or the model does not fit, the data hold no such labels, or there is no folder for the run.
+        UserError: a setting or the model does not fit, the data hold no such labels, or there is no folder for the run;
+            a name where the control has no parameter ``name``, or ``sentences`` where nothing is counted.
     """
-    _check_folder(out, data, resume=resume)
+    _check_asked(control, out, data, name, resume=resume)
     require_trainable(control, pretrained)
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume)
@@ -171,10 +176,14 @@ def train_control(
         )
     if out is None:
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
+    if sentences is not None:
+        what = f"{control.name!r} is not counted for this model: a classifier is trained, on all of the data."
+        raise UserError(what, where="--sentences", remedy="Leave it out.")
+    check_run_folder(out, resume=resume)
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
-    tell_of_weights(folder, resume=resume)
     task = ControlTask(control, pretrained, config, data, label, judge)
+    tell_of_weights(folder, resume=resume)
     asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}
     judged = {} if judge is None else {"judge": judge}
     identity = {"loop": config.model_dump(), **asked, **judged, **digest(data)}

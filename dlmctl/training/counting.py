@@ -88,8 +88,6 @@ def count_control(
         DataError: the data set is none, or of another vocabulary.
     """
     kind = labels_of(control)
-    if name is not None and "name" not in control.Params.model_fields:
-        raise UserError("what is counted has no name.", where="--name", remedy="Leave it out.")
     needs_words(pretrained, f"what the control {control.name!r} counts")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     if find_control_folder(pretrained.folder, pretrained.model, control.name, name) not in (None, folder):
