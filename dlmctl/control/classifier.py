@@ -18,6 +18,7 @@ from dlmctl.control.evidence.prepared import Beside
 from dlmctl.control.labels import Labels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
+from dlmctl.control.training_command import training_command
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, UserError
 from dlmctl.text.files import read_json
@@ -127,13 +128,16 @@ def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrai
         require_trainable(control, of)
         places = control_folders(of.folder, of.model, control.name)
         others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
-        remedy = f"Train them with `dlmctl train control {control.name} --model {of.folder} --data DATA --out RUN`."
         raise ModelError(
             f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model.",
             where=str(of.folder),
-            remedy=f"There are weights named {', '.join(others)}." if others else remedy,
+            remedy=_others_named(others) if others else f"Train them with `{training_command(control, of.folder, name)}`.",
         )
     return found
+
+
+def _others_named(names: Sequence[str]) -> str:
+    return f"There are weights named {', '.join(names)}: say which by `name`, such as `name: {names[0]}`."
 
 
 def labels_of(kind: type[Control[Any]]) -> type[Labels]:

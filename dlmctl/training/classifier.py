@@ -13,6 +13,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import (
+    check_found,
     embedding_digest,
     new_control_folder,
     save_control_weights,
@@ -133,6 +134,19 @@ def _check_asked(control: type[Control[Any]], out: Path | None, data: Path, name
         raise UserError(what, where="--name", remedy="Leave it out.")
 
 
+def _folder_of_classifier(
+    control: type[Control[Any]], pretrained: Pretrained, name: str | None, sentences: int | None
+) -> Path:
+    """Where the classifier is to be saved, which can be written there and will be found."""
+    if sentences is not None:
+        what = f"{control.name!r} is not counted for this model: a classifier is trained, on all of the data."
+        raise UserError(what, where="--sentences", remedy="Leave it out.")
+    folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
+    check_found(folder, pretrained.folder, pretrained.model, control.name, name)
+    check_writable(folder.parent)
+    return folder
+
+
 def train_control(
     control: type[Control[Any]],
     pretrained: Pretrained,
@@ -148,8 +162,7 @@ def train_control(
 ) -> Path:
     """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
 
-    For a masked model over words, what can be counted is (``count_control``) and, where ``out`` is given, hints are
-    trained.
+    For a masked model over words, what can be counted is (``count_control``); with ``out``, hints are trained.
 
     Args:
         control: one with ``Labels``.
@@ -164,8 +177,7 @@ def train_control(
         The folder of the saved weights and their card.
 
     Raises:
-        UserError: a setting or the model does not fit, the data hold no such labels, or there is no folder for the run;
-            a name where the control has no parameter ``name``, or ``sentences`` where nothing is counted.
+        UserError: a setting, argument or the model does not fit, the data hold no such labels, or ``out`` lacks.
     """
     _check_asked(control, out, data, name, resume=resume)
     require_trainable(control, pretrained)
@@ -176,12 +188,8 @@ def train_control(
         )
     if out is None:
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
-    if sentences is not None:
-        what = f"{control.name!r} is not counted for this model: a classifier is trained, on all of the data."
-        raise UserError(what, where="--sentences", remedy="Leave it out.")
     check_run_folder(out, resume=resume)
-    folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
-    check_writable(folder.parent)
+    folder = _folder_of_classifier(control, pretrained, name, sentences)
     task = ControlTask(control, pretrained, config, data, label, judge)
     tell_of_weights(folder, resume=resume)
     asked = {"control": control.name, "label": label, "embeddings of the model": embedding_digest(pretrained.model)}

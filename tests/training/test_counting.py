@@ -8,6 +8,7 @@ import torch
 
 from controls import Pos, Semantic
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.control.catalogue import find_plugin
 from dlmctl.control.evidence.table import load_table
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
@@ -114,6 +115,15 @@ def test_a_bundled_model_is_not_written_into(data):
 def test_a_classifier_needs_a_folder_for_its_run(pretrained, data):
     with pytest.raises(UserError, match="--out: the run needs a folder"):
         train_control(Pos, pretrained, LOOP, data, None)
+
+
+def test_what_would_not_be_found_is_not_trained(pretrained, data, tmp_path):
+    """`e2e` comes with weights of `pos`, which are read in place of any in the user's own folder."""
+    with pytest.raises(UserError, match="Copy the model's folder"):
+        train_control(Pos, from_pretrained("e2e"), LOOP, data, tmp_path / "run")
+    notes = find_plugin("pos").training_notes("everyday")
+    assert notes[1].startswith("They came with the model and stay. To train others copy its folder: dlmctl train")
+    assert find_plugin("pos").training_notes(str(pretrained.folder))[1].startswith("Train them with: dlmctl train")
 
 
 def test_a_classifier_takes_no_name_that_nothing_could_ask_for_and_no_number_of_sentences(pretrained, data, tmp_path):

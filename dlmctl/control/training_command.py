@@ -1,0 +1,24 @@
+"""The command that trains what a control needs, for messages: one that can be run as it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dlmctl.control.base import Control
+
+
+def training_command(
+    control: type[Control[Any]], model: str | Path, name: str | None = None, *, out: str = "RUN"
+) -> str:
+    """The command, with all that it does not go without.
+
+    Args:
+        control: one with ``Labels``.
+        name: of the weights, where they have one.
+    """
+    words = [f"dlmctl train control {control.name} --model {model} --data DATA"]
+    # Which field of the data has the label nothing else says.
+    words += ["--label FIELD"] if control.Labels is not None and control.Labels.needs_label() else []
+    words += [f"--name {name}"] if name else []
+    return " ".join([*words, f"--out {out}"])
