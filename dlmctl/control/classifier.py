@@ -128,10 +128,11 @@ def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrai
         require_trainable(control, of)
         places = control_folders(of.folder, of.model, control.name)
         others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
+        command = training_command(control, of.folder, name)
         raise ModelError(
             f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model.",
             where=str(of.folder),
-            remedy=_others_named(others) if others else f"Train them with `{training_command(control, of.folder, name)}`.",
+            remedy=_others_named(others) if others else f"Train them with `{command}`.",
         )
     return found
 

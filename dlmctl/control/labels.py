@@ -82,7 +82,7 @@ class Labels(ABC):
 
     @classmethod
     def needs_label(cls) -> bool:
-        """Whether training text is of no use where nobody says which field holds the labels (``LabelledText.label``)."""
+        """Whether training text is of no use where nobody says which field holds the labels."""
         return False
 
     @classmethod

@@ -63,7 +63,7 @@ def test_classifiers_coexist_under_names(trained):
     assert float(first.energy(state_of(trained, x))) != float(second.energy(state_of(trained, x)))
     with pytest.raises(RecipeError, match="Did you mean 'positive'"):
         Classifier(label="positve").attach(trained)
-    with pytest.raises(ModelError, match="There are weights named kind: .* such as `name: kind`"):
+    with pytest.raises(ModelError, match=r"There are weights named kind: .* such as `name: kind`"):
         Classifier(label="positive", name="kin").attach(trained)
 
 
