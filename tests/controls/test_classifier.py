@@ -67,6 +67,19 @@ def test_classifiers_coexist_under_names(trained):
         Classifier(label="positive", name="kin").attach(trained)
 
 
+@pytest.mark.parametrize("source", ["clsf", "no/where/clsf"])
+def test_a_folder_that_is_not_there_is_said_without_the_network(trained, tmp_path, source, monkeypatch):
+    """Left to transformers, a misspelled folder is asked of the hub, for minutes where there is no network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: pytest.fail("was asked for"))
+    network = "transformers.AutoModelForSequenceClassification.from_pretrained"
+    monkeypatch.setattr(network, lambda *_, **__: pytest.fail("was asked for"))
+    (tmp_path / "clf").mkdir()
+    (tmp_path / "clf" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=f"{source}: there is no such model"):
+        load_outside(source, trained.tokenizer)
+
+
 def test_the_command_that_trains_missing_weights_says_label_and_name(pretrained):
     with pytest.raises(ModelError, match="--data DATA --label FIELD --name mood --out RUN`"):
         Classifier(label="positive", name="mood").attach(pretrained)
