@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlmctl import BatchContext, ControlState, Energy, Prepared
 from dlmctl.checkpoint.bars import no_bars
+from dlmctl.checkpoint.resolve import resolve_outside
 from dlmctl.control.text_labels import find_label
 from dlmctl.errors import ModelError, brief
 from dlmctl.models.numerics import widened
@@ -31,14 +32,15 @@ def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedC
             directly, else by ``BridgedClassifier``.
 
     Raises:
-        ModelError: it cannot be loaded, or is none.
+        ModelError: there is no such model, it cannot be loaded, or is none.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    found = resolve_outside(source)
     try:
         with no_bars():
-            network = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
-        theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            network = AutoModelForSequenceClassification.from_pretrained(found, trust_remote_code=False)
+        theirs = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # whatever the hub, a file or the library may raise
         raise ModelError(f"no sequence classifier could be loaded: {loading_fault(error)}.", where=source) from None
     if not theirs.is_fast:

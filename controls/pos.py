@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, StrictFloat, field_validator
 
@@ -38,6 +38,8 @@ class PosParams(ControlParams):
         description="what checks, in place of the bundled tagger: the folder of one made by `dlmctl train tagger`, "
         "stanza:LANGUAGE or spacy:MODEL",
     )
+
+    reads: ClassVar[Sequence[str]] = ("judge",)
 
     @field_validator("tags", mode="before")
     @classmethod

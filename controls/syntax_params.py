@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
 
@@ -63,6 +64,8 @@ class SyntaxTreeParams(ControlParams):
         description="what checks, in place of the bundled parser: the folder of one made by `dlmctl train parser`, or "
         "stanza:LANGUAGE",
     )
+
+    reads: ClassVar[Sequence[str]] = ("judge",)
 
     @field_validator("tree")
     @classmethod

@@ -72,7 +72,7 @@ def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str
 
 def _stamp(name: str) -> _Stamp:
     path = Path(name)
-    remedy = "A path in a recipe is seen from the recipe's folder, any other from the one where dlmctl was started."
+    remedy = "A path in a recipe is seen from the recipe's folder, else and any other from where dlmctl was started."
     require_file(path, MOST_BYTES, error=DataError, remedy=remedy)
     found = path.stat()
     return _Stamp(path, found.st_mtime_ns, found.st_size)

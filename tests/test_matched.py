@@ -80,6 +80,13 @@ def test_only_the_word_exchanged_differs_and_each_condition_holds(masked):
     assert len({tuple(item.texts["short"].words) for item in sets.items}) > 1
 
 
+def test_a_condition_that_no_item_is_drawn_under_is_asked_about_words_too(masked):
+    """It is drawn under `short`; what fills in the word of `long` is a copy of its controls."""
+    text = RECIPE.replace("letters: [6, null]", "letters: [6, null], frequency: [0, null]")
+    (item,) = sets_of(masked, text, "samples=1").items
+    assert item.properties["short"][0]["frequency"] > 0
+
+
 def test_the_same_seed_gives_the_same_items_and_another_others(masked):
     words = [[item.texts["long"].words for item in sets_of(masked, RECIPE, f"seed={seed}").items] for seed in (1, 1, 2)]
     assert words[0] == words[1] != words[2]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from dlmctl.diffusion.model import DiffusionLM
 
 CARD = "card.json"
+# What to do where weights beside a model cannot be replaced.
+COPY = "Copy the model's folder and give the copy."
 # Beside the weights of controls lies what has learned from readers which texts of the model they accept.
 ACCEPTABILITY = "acceptability"
 log = logging.getLogger("dlmctl")
@@ -102,6 +104,22 @@ def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: 
     """
     beside, own = control_folders(folder, model, control, name)
     return beside if _is_the_users(folder) else own
+
+
+def check_found(
+    new: Path, folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None
+) -> None:
+    """Refuse to make weights that nothing would find, as those beside the model are found first.
+
+    Args:
+        new: as ``new_control_folder`` gives it; the others as there.
+
+    Raises:
+        UserError: weights of this control lie beside a model whose folder is not the user's to write to.
+    """
+    if find_control_folder(folder, model, control, name) not in (None, new):
+        what = f"what was learned for {control!r} is read beside the model, and nothing can be written there."
+        raise UserError(what, where=str(folder), remedy=COPY)
 
 
 def tell_of_weights(folder: Path, *, resume: bool) -> None:

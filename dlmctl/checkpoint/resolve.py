@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,8 @@ from dlmctl.text.files import read_object
 HUB_PATIENCE = 8.0
 # Names of weights in a training run of the original Diffusion-LM.
 ORIGINAL_WEIGHTS = (re.compile(r"ema_([\d.]+)_(\d+)\.pt"), re.compile(r"model()(\d+)\.pt"))
+# Weights and tokenizers, in any form that transformers reads.
+_OUTSIDE = (("*.safetensors", "*.bin"), ("tokenizer*.json", "vocab.*", "*.model"))
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # No code among them.
@@ -112,6 +115,34 @@ def hub_files(name: str, files: Sequence[str]) -> Path:
     return folder if folder is not None and _exists(folder / files[0]) else _download(name, files)
 
 
+def resolve_outside(source: str) -> str:
+    """What transformers is to load a network of others from, given as a folder or hub name: a folder where it is on
+    disk, else the name, once the hub has said that it has it.
+
+    Left to itself its client would ask for a minute and a half where there is no network, for misspelled folders too.
+
+    Raises:
+        ModelError: there is no such folder or name, or the hub cannot be reached.
+    """
+    path = Path(os.path.expanduser(source))
+    if _exists(path):
+        return str(path)
+    folder = _cached(source)
+    if folder is not None and _holds(folder, ("config.json",)) and all(_holds(folder, some) for some in _OUTSIDE):
+        return str(folder)
+    if not _HUB_NAME.fullmatch(source):
+        beside = [str(path.parent / other.parent.name) for other in path.parent.glob("*/config.json")]
+        remedy = nearest(source, beside) if beside else "Give a folder, or a hub name as OWNER/NAME."
+        raise ModelError("there is no such model.", where=source, remedy=remedy)
+    with _asking(source):
+        _ask_for(source)
+    return source
+
+
+def _holds(folder: Path, names: Sequence[str]) -> bool:
+    return any(True for name in names for _ in folder.glob(name))
+
+
 def _cached(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
 
@@ -134,11 +165,19 @@ def _is_complete(folder: Path) -> bool:
 
 def _download(name: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
+
+    with _asking(name):
+        _ask_for(name)
+        return Path(snapshot_download(name, allow_patterns=list(files), etag_timeout=HUB_PATIENCE))
+
+
+@contextmanager
+def _asking(name: str) -> Iterator[None]:
+    """Give what the hub's client raises as a ModelError."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        _ask_for(name)
-        return Path(snapshot_download(name, allow_patterns=list(files), etag_timeout=HUB_PATIENCE))
+        yield
     except RepositoryNotFoundError:
         raise ModelError(
             "there is no such folder, and no such model on the hub.", where=name, remedy=_known(Path(name))

@@ -6,10 +6,20 @@ from pathlib import Path
 
 import platformdirs
 
+from dlmctl.checkpoint.bundled import bundled_path
+
 
 def users_controls() -> Path:
     """The folder of the user's own control weights."""
     return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls"
+
+
+def comes_with_weights(model: str, control: str) -> bool:
+    """Whether a bundled model, given by its name, comes with weights of a control without a name: they are found first,
+    and nothing is written over them.
+    """
+    folder = bundled_path("models", model)
+    return folder is not None and any((folder / "controls" / control).glob("*.safetensors"))
 
 
 def weights_beside(folder: Path, control: str) -> tuple[bool, list[str]]:

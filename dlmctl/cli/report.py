@@ -30,11 +30,12 @@ def report(
 ) -> None:
     """Make a page of results to look at: one HTML file, with every text and what each control saw in it."""
     from dlmctl.generation.page.report import check_page, write_report
-    from dlmctl.generation.page.source import read_results
+    from dlmctl.generation.page.source import read_results, with_recipe
     from dlmctl.recipe.load import load_recipe
 
-    asked = load_recipe(recipe)[0].model_dump() if recipe is not None else None
-    found = read_results(results, asked)
+    found = read_results(results)
+    if recipe is not None:
+        found = with_recipe(found, load_recipe(recipe)[0])
     page = out or (results / "report.html" if results.is_dir() else results.with_suffix(".html"))
     check_page(page, force=force)
     rows = write_report(found, page)

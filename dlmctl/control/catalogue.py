@@ -15,9 +15,10 @@ import yaml
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.checkpoint.user_weights import weights_beside
+from dlmctl.checkpoint.user_weights import comes_with_weights, weights_beside
 from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control, offers, origin
+from dlmctl.control.training_command import training_command
 from dlmctl.errors import UserError, first_line
 
 
@@ -89,8 +90,12 @@ class Plugin:
         if not self.trainable:
             return ["none needed: it has no classifier to train"]
         known = f"{self.weights(model)} for the model {model}" if model else "of each model its own (ask with --model)"
-        command = f"dlmctl train control {self.name} --model {model or 'MODEL'} --data DATA --out runs/{self.name}"
-        return [known, f"Train them with: {command}", "DATA is a data set made by `dlmctl data prepare`."]
+        data = "DATA is a data set made by `dlmctl data prepare`."
+        if model and comes_with_weights(model, self.name):
+            command = training_command(self.kind, "COPY", out=f"runs/{self.name}")
+            return [known, f"They came with the model and stay. To train others copy its folder: {command}", data]
+        command = training_command(self.kind, model or "MODEL", out=f"runs/{self.name}")
+        return [known, f"Train them with: {command}", data]
 
     def schema(self, ref_template: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:
         """JSON schema of its parameters."""

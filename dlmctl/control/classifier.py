@@ -19,6 +19,7 @@ from dlmctl.control.evidence.prepared import Beside
 from dlmctl.control.labels import Labels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
+from dlmctl.control.training_command import training_command
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import ModelError, NamedError, UserError
@@ -133,18 +134,21 @@ def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrai
         others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
         what = f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model."
         if others:
-            told = f"There are weights named {', '.join(others)}."
-            raise NamedError("name", what, where=str(of.folder), remedy=told)
-        made = f"dlmctl train control {control.name} --model {of.folder} --data DATA{_run_option(control, of)}"
-        raise ModelError(what, where=str(of.folder), remedy=f"Train them with `{made}`.")
+            raise NamedError("name", what, where=str(of.folder), remedy=_others_named(others))
+        command = training_command(control, of.folder, name, out="RUN" if _needs_run(control, of) else None)
+        raise ModelError(what, where=str(of.folder), remedy=f"Train them with `{command}`.")
     return found
 
 
-def _run_option(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> str:
-    """The option of a run's folder, where anything is trained: what is counted and tells the model nothing is not."""
+def _others_named(names: Sequence[str]) -> str:
+    return f"There are weights named {', '.join(names)}: say which by `name`, such as `name: {names[0]}`."
+
+
+def _needs_run(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> bool:
+    """Whether anything is trained: what is counted and tells the model nothing is not."""
     kind, words = labels_of(control), of.tokenizer if isinstance(of, Pretrained) else of.vocabulary
     counted = kind.counts is not None and isinstance(of.model, MaskedLM) and isinstance(words, WordTokenizer)
-    return "" if counted and kind.asks is Labels.asks else " --out RUN"
+    return not (counted and kind.asks is Labels.asks)
 
 
 def labels_of(kind: type[Control[Any]]) -> type[Labels]:

@@ -81,6 +81,11 @@ class Labels(ABC):
     hints: ClassVar[Mapping[str, int]] = {"width": 64, "blocks": 2}
 
     @classmethod
+    def needs_label(cls) -> bool:
+        """Whether training text is of no use where nobody says which field holds the labels."""
+        return False
+
+    @classmethod
     def from_data(cls, data: LabelledText) -> Self:
         """The labels that there are in training text.
 

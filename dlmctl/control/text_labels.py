@@ -42,9 +42,13 @@ class TextLabels(FieldLabels):
     hints: ClassVar[Mapping[str, int]] = {"width": 8, "blocks": 0}
 
     @classmethod
+    def needs_label(cls) -> bool:
+        return "label" in cls.takes
+
+    @classmethod
     def from_data(cls, data: LabelledText) -> Self:
         found = super().from_data(data)
-        if data.label is None and "label" in cls.takes:
+        if data.label is None and cls.needs_label():
             known = ", ".join(found.values)
             raise DataError("which field holds the labels?", where="--label", remedy=f"Known: {known}.")
         return found

@@ -5,6 +5,7 @@ A file is imported only where a recipe, a command or a caller names it, with the
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from contextlib import redirect_stdout
@@ -31,10 +32,21 @@ def named_in(text: str) -> Named | None:
     return Named(Path(found[1]), found[2]) if found else None
 
 
+def seen_from(folder: Path, path: str, *, named: bool = False) -> str:
+    """A path as seen from a folder, or as it is where only the current folder has it.
+
+    Args:
+        named: it may be a name instead, of the hub for example, and so stays as it is where neither has it.
+    """
+    there = folder / path
+    kept = not os.path.lexists(there) and (named or os.path.lexists(path))
+    return path if kept else str(there)
+
+
 def beside(text: str, folder: Path) -> str:
-    """``file.py:name`` with its path seen from a folder; any other text as it is."""
+    """``file.py:name`` with its path as ``seen_from`` a folder; any other text as it is."""
     named = named_in(text)
-    return text if named is None else f"{folder / named.path}:{named.attribute}"
+    return text if named is None else f"{seen_from(folder, str(named.path))}:{named.attribute}"
 
 
 def load_named(named: Named) -> Any:

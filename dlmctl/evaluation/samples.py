@@ -14,7 +14,7 @@ from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
-from dlmctl.metrics.lm_score import Judge, corpus_nats
+from dlmctl.metrics.lm_score import Judge, token_nats
 from dlmctl.metrics.nats import nats_of
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.draw import Progress
@@ -81,12 +81,16 @@ def figures_of(sentences: Sequence[Sequence[str]], judge: Judge | None) -> dict[
     Returns:
         ``measured`` (how many texts), ``words`` (their mean length), with a ``judge`` its ``lm_score`` (nats per token)
         and the ``perplexity`` (e to that), ``distinct_1`` to ``distinct_4``, ``self_bleu``. Of texts that are too short
-        or too few for a figure of diversity it is left out.
+        or too few for a figure of diversity it is left out. ``cut``, where there are any: texts longer than the judge
+        can read, whose first words are scored.
     """
     figures = {"measured": len(sentences), "words": sum(map(len, sentences)) / len(sentences)}
     if judge is not None:
-        nats = corpus_nats(judge, sentences)
+        scored = token_nats(*judge, sentences, cut=True)
+        nats = sum(map(sum, scored)) / sum(map(len, scored))
         figures |= {"lm_score": nats, "perplexity": math.exp(nats)}
+        if cut := sum(len(some) <= len(words) for some, words in zip(scored, sentences, strict=True)):
+            figures["cut"] = cut
     return figures | _diversity(sentences)
 
 

@@ -36,14 +36,18 @@ DIGITS = 16
 
 def about_run(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
     """What stands beside every text of a run: its seed, its model, and digests of the weights and of the recipe."""
-    settings = recipe.model_dump(mode="json", exclude=NEUTRAL | {"seed"})
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return {
         "seed": recipe.seed,
         "model": recipe.model,
         "model_digest": weights_digest(pretrained)[:DIGITS],
-        "recipe_digest": digest[:DIGITS],
+        "recipe_digest": recipe_digest(recipe),
     }
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """A digest of what a recipe asks, whatever the number and the seed of its texts."""
+    settings = recipe.model_dump(mode="json", exclude=NEUTRAL | {"seed"})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:

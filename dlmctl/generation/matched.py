@@ -18,7 +18,7 @@ from dlmctl.control.base import All, Control
 from dlmctl.control.kept import Kept, KeptParams
 from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged, properties_of
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.diagnose import examine, load_model
+from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.model import recipe_from
 from dlmctl.generation.prompts import read_prompt
@@ -29,6 +29,7 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, SettingsFile
+from dlmctl.sampling.spread import put_on
 from dlmctl.text.spelling import letters
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -145,6 +146,7 @@ def run_matched(
     pretrained = model or load_model(recipe, origin)
     if origin is not None:
         examine(recipe, pretrained, origin)
+    put_on(pretrained.model, find_device(recipe, origin))
     run = _Run(recipe, pretrained)
     best: dict[int, Item] = {}
     owners: dict[Texts, int] = {}
@@ -170,6 +172,10 @@ class _Run:
         self.prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt)
         self.until = recipe.until or Until()
         self.controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
+        # Each is asked about the words of every item, also one that no item is drawn under.
+        for control in self.controls.values():
+            if control is not None:
+                control.load_from(pretrained)
         self.counts: WordCounts | None = load_counts(pretrained.folder)
 
     def first(self, index: int) -> str:

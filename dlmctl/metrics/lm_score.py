@@ -39,15 +39,20 @@ def sequence_nats(model: nn.Module, ids: Tensor, pad_id: int) -> Tensor:
 
 
 @torch.no_grad()
-def token_nats(scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+def token_nats(
+    scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, cut: bool = False
+) -> list[list[float]]:
     """-log p of every word of each sentence, given as words, and of END after the last.
 
+    Args:
+        cut: of a sentence that is longer than the scorer can read, take the first words, without END.
+
     Raises:
-        DataError: a sentence is longer than the scorer can read.
+        DataError: a sentence is longer than that, and ``cut`` is off.
     """
     scorer.eval()
-    rows = [tokenizer.encode(words) for words in sentences]
     limit = scorer.config.n_positions + 1  # END is predicted, never read
+    rows = [tokenizer.encode(words)[: limit if cut else None] for words in sentences]
     too_long = [at for at, row in enumerate(rows) if len(row) > limit]
     if too_long:
         raise DataError(

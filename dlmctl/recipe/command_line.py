@@ -6,14 +6,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from dlmctl.control.user_files import beside
-from dlmctl.errors import RecipeError
+from dlmctl.checkpoint.bundled import bundled_path
+from dlmctl.control.registry import find_control, offers
+from dlmctl.control.user_files import beside, named_in, seen_from
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.placeholders import PLACEHOLDER
 from dlmctl.recipe.yaml_file import SettingsFile, parse
 
 STANDARD_INPUT = "-"
-# Parameters that are paths, by the control's name.
-FILES = {"lexicon": ("file", "table")}
 
 
 def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> None:
@@ -43,17 +43,29 @@ def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> Non
 
 
 def anchored(settings: Any, folder: Path) -> Any:
-    """Settings as read, with the files that they name seen from ``folder``: targets, controls and word lists."""
+    """Settings as read, with every relative path that they name seen from the recipe's ``folder``.
+
+    Where nothing lies there it stays as it is, seen from the current folder: a name of the hub is no path, nor is that
+    of a bundled model.
+    """
     if not isinstance(settings, dict):
         return settings
     made = dict(settings)
-    targets = settings.get("targets")
-    if isinstance(targets, str) and targets != STANDARD_INPUT:
-        made["targets"] = str(folder / targets)
+    for name in ("model", "second_scorer", "targets", "source"):
+        if isinstance(value := settings.get(name), str):
+            made[name] = _setting(name, value, folder)
     for name in ("controls", "conditions"):
         if name in settings:
             made[name] = _entries(settings[name], folder)
     return made
+
+
+def _setting(name: str, value: str, folder: Path) -> str:
+    if name == "source":  # a file of them, or the one itself
+        return "@" + seen_from(folder, value[1:]) if value.startswith("@") else value
+    if (name == "targets" and value == STANDARD_INPUT) or (name == "model" and bundled_path("models", value)):
+        return value
+    return seen_from(folder, value, named=name != "targets")
 
 
 def _entries(value: Any, folder: Path) -> Any:
@@ -64,11 +76,23 @@ def _entries(value: Any, folder: Path) -> Any:
     found = {}
     for key, inner in value.items():
         name = beside(key, folder) if isinstance(key, str) else key
-        if key in FILES:
-            found[name] = _files(inner, FILES[key], folder)
+        if key == "check":
+            found[name] = _function(inner, folder)
+        elif paths := _paths_of(name):
+            found[name] = _files(inner, paths, folder)
         else:
-            found[name] = _function(inner, folder) if key == "check" else _entries(inner, folder)
+            found[name] = _entries(inner, folder)
     return found
+
+
+def _paths_of(name: Any) -> Collection[str]:
+    """The parameters of a control that name files or folders, none where there is no such control."""
+    if not isinstance(name, str) or not (name in offers() or named_in(name)):
+        return ()
+    try:
+        return tuple(getattr(find_control(name).Params, "reads", ()))
+    except UserError:  # said, with its line, when the recipe is checked
+        return ()
 
 
 def _files(value: Any, names: Collection[str], folder: Path) -> Any:
@@ -77,10 +101,11 @@ def _files(value: Any, names: Collection[str], folder: Path) -> Any:
         return [_files(one, names, folder) for one in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key: str(folder / inner) if key in names and isinstance(inner, str) and not PLACEHOLDER.match(inner) else inner
-        for key, inner in value.items()
-    }
+    found = dict(value)
+    for key in names:
+        if isinstance(path := value.get(key), str) and not PLACEHOLDER.match(path):
+            found[key] = seen_from(folder, path, named=True)
+    return found
 
 
 def _function(value: Any, folder: Path) -> Any:

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import (
+    check_found,
     new_control_folder,
     save_control_weights,
     tell_of_weights,
@@ -33,7 +34,7 @@ from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart, check_no_model
+from dlmctl.training.place import check_apart, check_no_model, check_run_folder
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
 from dlmctl.training.state import digest
@@ -121,12 +122,31 @@ class ControlTask(StatelessTask):
         return figures["loss"]
 
 
-def _check_folder(out: Path | None, data: Path, model: Path, *, resume: bool) -> None:
+def _check_asked(
+    control: type[Control[Any]], out: Path | None, data: Path, model: Path, name: str | None, *, resume: bool
+) -> None:
     if out is not None:
         check_apart(out, data)
         check_no_model(out, model)
     elif resume:
         raise UserError("needs the folder of the run that goes on.", where="--resume", remedy="Give its --out.")
+    # A recipe says which weights are meant by the parameter `name`; without one nothing could ask for them.
+    if name is not None and "name" not in control.Params.model_fields:
+        what = f"what is learned for {control.name!r} has no name, as the control has no parameter `name`."
+        raise UserError(what, where="--name", remedy="Leave it out.")
+
+
+def _folder_of_classifier(
+    control: type[Control[Any]], pretrained: Pretrained, name: str | None, sentences: int | None
+) -> Path:
+    """Where the classifier is to be saved, which can be written there and will be found."""
+    if sentences is not None:
+        what = f"{control.name!r} is not counted for this model: a classifier is trained, on all of the data."
+        raise UserError(what, where="--sentences", remedy="Leave it out.")
+    folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
+    check_found(folder, pretrained.folder, pretrained.model, control.name, name)
+    check_writable(folder.parent)
+    return folder
 
 
 def train_control(
@@ -144,8 +164,7 @@ def train_control(
 ) -> Path:
     """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
 
-    For a masked model over words, what can be counted is (``count_control``) and, where ``out`` is given, hints are
-    trained.
+    For a masked model over words, what can be counted is (``count_control``); with ``out``, hints are trained.
 
     Args:
         control: one with ``Labels``.
@@ -160,9 +179,9 @@ def train_control(
         The folder of the saved weights and their card.
 
     Raises:
-        UserError: a setting or the model does not fit, the data hold no such labels, or there is no folder for the run.
+        UserError: a setting, argument or the model does not fit, the data hold no such labels, or ``out`` lacks.
     """
-    _check_folder(out, data, pretrained.folder, resume=resume)
+    _check_asked(control, out, data, pretrained.folder, name, resume=resume)
     require_trainable(control, pretrained)
     asked = {"control": control.name, "label": label, "name": name, "judge": judge}
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
@@ -172,10 +191,10 @@ def train_control(
         )
     if out is None:
         raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
-    folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
-    check_writable(folder.parent)
-    tell_of_weights(folder, resume=resume)
+    check_run_folder(out, resume=resume)
+    folder = _folder_of_classifier(control, pretrained, name, sentences)
     task = ControlTask(control, pretrained, config, data, label, judge)
+    tell_of_weights(folder, resume=resume)
     # It learns from the model's estimates, which are not told by its embeddings alone.
     own = {"weights of the model": weights_digest(pretrained), **asked, **digest(data)}
     classifier = fit(task, config, out, identity={"loop": config.model_dump(), **own}, resume=resume)

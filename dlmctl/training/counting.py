@@ -15,8 +15,8 @@ import torch
 
 from dlmctl.checkpoint.control_weights import (
     EMBEDDINGS,
+    check_found,
     embedding_digest,
-    find_control_folder,
     new_control_folder,
     save_control_files,
     tell_of_weights,
@@ -32,7 +32,7 @@ from dlmctl.control.labels import LabelledText, Labels, require_heeded
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
 from dlmctl.datasets.staging import check_writable
-from dlmctl.errors import DataError, UserError
+from dlmctl.errors import DataError
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_words
 from dlmctl.training.hints import HintRun, Told, train_hints
 
@@ -88,13 +88,9 @@ def count_control(
         DataError: the data set is none, or of another vocabulary.
     """
     kind = labels_of(control)
-    if name is not None and "name" not in control.Params.model_fields:
-        raise UserError("what is counted has no name.", where="--name", remedy="Leave it out.")
     needs_words(pretrained, f"what the control {control.name!r} counts")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
-    if find_control_folder(pretrained.folder, pretrained.model, control.name, name) not in (None, folder):
-        what = f"evidence for {control.name!r} is read beside the model, and nothing can be written there."
-        raise UserError(what, where=str(pretrained.folder), remedy="Copy the model's folder and give the copy.")
+    check_found(folder, pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
     tell_of_weights(folder, resume=hints is not None and hints.resume)
     require_words_of(pretrained, data)

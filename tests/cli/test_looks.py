@@ -54,6 +54,18 @@ def test_traces_are_kept_in_json_and_in_lines_and_shown_from_there(quick, tmp_pa
     assert "words: 4" in page
 
 
+def test_a_page_shows_no_recipe_that_did_not_make_the_texts(quick, tmp_path):
+    call(*quick, "-q", "--out", tmp_path / "run.jsonl", "--set", "sampler.steps=2", "--seed", 3)
+    (tmp_path / "run.json").write_text(call(*quick, "--json"))
+    for name, said in [("run.jsonl", "run.jsonl:1 was drawn by another recipe"), ("run.json", "hold the recipe")]:
+        result = CliRunner().invoke(app, ["report", str(tmp_path / name), "--recipe", str(quick[2])])
+        assert result.exit_code == 2
+        assert said in result.output
+        assert not (tmp_path / "run.html").exists()
+    (tmp_path / "asked.yaml").write_text(call(*quick, "--set", "sampler.steps=2", "--dry-run"))
+    assert "4 texts" in call("report", tmp_path / "run.jsonl", "--recipe", tmp_path / "asked.yaml")
+
+
 def test_a_folder_of_a_long_run_has_its_page_too(quick, tmp_path):
     call(*quick, "-q", "--out", f"{tmp_path / 'run'}/", "--report", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text("utf-8").count("How it came about") == 4

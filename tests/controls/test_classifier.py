@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from controls import Contains
+from controls import Contains, Semantic
 from controls.bridge import BridgedClassifier, entropy_share
 from controls.classifier import Classifier, ClassifierParams
 from controls.huggingface import WordClassifier, load_outside
@@ -14,6 +14,7 @@ from controls.judged_labels import JudgedLabels, verdict_of
 from controls.ngrams import NgramJudge, features
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.labels import LabelledText
+from dlmctl.control.training_command import training_command
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
@@ -64,9 +65,28 @@ def test_classifiers_coexist_under_names(trained):
     assert float(first.energy(state_of(trained, x))) != float(second.energy(state_of(trained, x)))
     with pytest.raises(RecipeError, match="Did you mean 'positive'"):
         Classifier(label="positve").attach(trained)
-    with pytest.raises(ModelError, match="There are weights named kind") as caught:
+    with pytest.raises(ModelError, match=r"There are weights named kind: .* such as `name: kind`") as caught:
         Classifier(label="positive", name="kin").attach(trained)
     assert caught.value.setting == "name"
+
+
+@pytest.mark.parametrize("source", ["clsf", "no/where/clsf"])
+def test_a_folder_that_is_not_there_is_said_without_the_network(trained, tmp_path, source, monkeypatch):
+    """Left to transformers, a misspelled folder is asked of the hub, for minutes where there is no network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: pytest.fail("was asked for"))
+    network = "transformers.AutoModelForSequenceClassification.from_pretrained"
+    monkeypatch.setattr(network, lambda *_, **__: pytest.fail("was asked for"))
+    (tmp_path / "clf").mkdir()
+    (tmp_path / "clf" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=f"{source}: there is no such model"):
+        load_outside(source, trained.tokenizer)
+
+
+def test_the_command_that_trains_missing_weights_says_label_and_name(pretrained):
+    with pytest.raises(ModelError, match="--data DATA --label FIELD --name mood --out RUN`"):
+        Classifier(label="positive", name="mood").attach(pretrained)
+    assert "--label" not in training_command(Semantic, pretrained.folder)  # it learns every field
 
 
 def test_lengths_are_those_of_texts_with_the_label_that_the_model_writes():

@@ -9,9 +9,10 @@ from dlmctl.cli import app
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import DataError
 from dlmctl.evaluation.decode import decode
+from dlmctl.evaluation.samples import figures_of
 from dlmctl.generation.run import run_recipe
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
-from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats, token_nats
 from dlmctl.recipe.recipe import Recipe
 
 TEXTS = ["The small bakery sells bread.", "A bakery paints the bridge.", "Anna hides."] * 2
@@ -47,6 +48,21 @@ def test_texts_latents_and_figures_are_those_of_one_run(model_folder, scorer, tm
     assert made.references["distinct_1"] == pytest.approx(12 / 30)
     kept = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (kept["rows"], kept["samples"], kept["references"]) == (10, made.samples, made.references)
+
+
+def test_texts_longer_than_the_scorer_reads_are_scored_by_their_first_words(scorer):
+    judge = load_scorer(scorer)
+    most = judge[0].config.n_positions - 1
+    long, short = ["bread", "the"] * most, "Anna hides .".split()
+    found = figures_of([long, short], judge)
+    with pytest.raises(DataError, match="this scorer reads up to"):
+        token_nats(*judge, [long])
+    (first,) = token_nats(*judge, [long], cut=True)
+    assert first[:most] == pytest.approx(token_nats(*judge, [long[:most]])[0][:-1])
+    nats = [*first, *token_nats(*judge, [short])[0]]
+    assert found["lm_score"] == pytest.approx(sum(nats) / len(nats))
+    assert found["cut"] == 1
+    assert "cut" not in figures_of([short], judge)
 
 
 def test_a_cut_off_run_continues_and_a_longer_one_extends(model_folder, scorer, tmp_path):

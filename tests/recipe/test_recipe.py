@@ -263,18 +263,56 @@ def test_the_schema_knows_the_controls():
     assert set(schema["$defs"]["control"]["properties"]) >= {"pos", "any", "all", "not", "weight"}
 
 
-def test_files_of_word_lists_are_seen_from_the_recipe(tmp_path):
-    (tmp_path / "sub").mkdir()
-    text = """
+ALL_PATHS = """
+model: mine
+second_scorer: other
+rank_by: [satisfaction, fluency]
+source: "@rows.csv"
 controls:
   - lexicon: {file: unit.txt}
-  - any: [{lexicon: [{table: norms.csv, level: A1}, {file: /far/away.txt}, {file: "{list}"}]}]
-targets: [{list: unit.txt}]
+  - any:
+      - lexicon: [{table: norms.csv, level: A1}, {file: /far/away.txt}, {file: "{list}"}]
+      - pos: {tags: [NOUN], judge: tagger}
+      - syntax_tree: {tree: "(TOP (S (NP *) (VP *)))", judge: "stanza:en"}
+      - classifier: {label: good, model: judges/one}
+      - classifier: {label: good, huggingface: me/model}
+targets: rows.csv
 """
-    (tmp_path / "sub" / "mine.yaml").write_text(text)
-    recipe, _ = load_recipe(str(tmp_path / "sub" / "mine.yaml"))
-    first, both = recipe.control_specs()
-    assert first.params == [{"file": str(tmp_path / "sub" / "unit.txt")}]
-    inner = both.parts[0].params
-    assert inner[0]["table"] == str(tmp_path / "sub" / "norms.csv")
-    assert [one["file"] for one in inner[1:]] == ["/far/away.txt", "{list}"]
+
+
+def paths_in(file):
+    recipe, _ = load_recipe(str(file))
+    lexicon, both = recipe.control_specs()
+    inner = [params for part in both.parts for params in part.params]
+    keys = ("file", "table", "judge", "model", "huggingface")
+    named = [params[key] for params in [*lexicon.params, *inner] for key in keys if key in params]
+    return [recipe.model, recipe.second_scorer, recipe.targets, *named], recipe.source
+
+
+AS_WRITTEN = ["mine", "other", "rows.csv", "unit.txt", "norms.csv", "/far/away.txt", "{list}", "tagger", "stanza:en"]
+AS_WRITTEN += ["judges/one", "me/model"]
+
+
+def test_paths_are_seen_from_the_recipe_and_else_from_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sub = tmp_path / "sub"
+    sub.mkdir()
+    (sub / "mine.yaml").write_text(ALL_PATHS)
+    files, folders = ("rows.csv", "unit.txt", "norms.csv"), ("mine", "other", "tagger", "judges/one")
+    for name in files:
+        (tmp_path / name).write_text("list,from\nunit.txt,here\n")
+    assert paths_in(sub / "mine.yaml") == (AS_WRITTEN, [{"list": "unit.txt", "from": "here"}])
+    for name in files:
+        (sub / name).write_text("list,from\nunit.txt,there\n")
+    for name in folders:
+        (sub / name).mkdir(parents=True)
+    paths = [str(sub / name) if name in (*files, *folders) else name for name in AS_WRITTEN]
+    assert paths_in(sub / "mine.yaml") == (paths, [{"list": "unit.txt", "from": "there"}])
+
+
+def test_the_name_of_a_bundled_model_is_no_path(tmp_path):
+    (tmp_path / "e2e").mkdir()
+    (tmp_path / "mine.yaml").write_text("model: e2e\ntargets: nowhere.csv\n")
+    recipe, _ = load_recipe(str(tmp_path / "mine.yaml"))
+    assert recipe.model == "e2e"
+    assert recipe.targets == str(tmp_path / "nowhere.csv")  # a file that is missing is missed there

@@ -44,9 +44,13 @@ class FirstWord(Labels):
         return F.cross_entropy(logits, target, reduction="none"), (logits.argmax(-1) == target).float()
 
 
+class StartsWithParams(ControlParams):
+    name: str | None = None
+
+
 class StartsWith(Control):
     name = "starts_with"
-    Params = ControlParams
+    Params = StartsWithParams
     Labels = FirstWord
 
 

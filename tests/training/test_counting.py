@@ -8,6 +8,7 @@ import torch
 
 from controls import Pos, Semantic
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.control.catalogue import find_plugin
 from dlmctl.control.evidence.table import load_table
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
@@ -80,7 +81,7 @@ def test_a_folder_of_a_run_that_is_not_needed_is_said(model, data, tmp_path, cap
 def test_what_cannot_be_counted_is_said(model, data, tmp_path):
     with pytest.raises(UserError, match="needs a folder"):  # what cannot be counted is learned
         train_control(Semantic, model, LOOP, data, None)
-    with pytest.raises(UserError, match="what is counted has no name"):
+    with pytest.raises(UserError, match="--name: what is learned for 'pos' has no name"):
         train_control(Pos, model, LOOP, data, None, name="mine")
     shutil.rmtree(data)
     prepare(tmp_path / "train.conllu", tmp_path / "valid.conllu", data, min_count=30, length=8)
@@ -125,3 +126,20 @@ def test_a_bundled_model_is_not_written_into(data):
 def test_a_classifier_needs_a_folder_for_its_run(pretrained, data):
     with pytest.raises(UserError, match="--out: the run needs a folder"):
         train_control(Pos, pretrained, LOOP, data, None)
+
+
+def test_what_would_not_be_found_is_not_trained(pretrained, data, tmp_path):
+    """`e2e` comes with weights of `pos`, which are read in place of any in the user's own folder."""
+    with pytest.raises(UserError, match="Copy the model's folder"):
+        train_control(Pos, from_pretrained("e2e"), LOOP, data, tmp_path / "run")
+    notes = find_plugin("pos").training_notes("everyday")
+    assert notes[1].startswith("They came with the model and stay. To train others copy its folder: dlmctl train")
+    assert find_plugin("pos").training_notes(str(pretrained.folder))[1].startswith("Train them with: dlmctl train")
+
+
+def test_a_classifier_takes_no_name_that_nothing_could_ask_for_and_no_number_of_sentences(pretrained, data, tmp_path):
+    with pytest.raises(UserError, match="--name: what is learned for 'pos' has no name"):
+        train_control(Pos, pretrained, LOOP, data, tmp_path / "run", name="mine")
+    with pytest.raises(UserError, match="--sentences: 'pos' is not counted for this model"):
+        train_control(Pos, pretrained, LOOP, data, tmp_path / "run", sentences=10)
+    assert not (tmp_path / "run").exists()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from dlmctl.control.check import Mark
-from dlmctl.errors import DataError, brief, first_fault
+from dlmctl.errors import DataError, UserError, brief, first_fault
+from dlmctl.generation.identity import recipe_digest
 from dlmctl.generation.results import Generation
 from dlmctl.generation.shards import saved_run
 from dlmctl.generation.trace import Trace
@@ -142,6 +143,29 @@ def read_results(path: Path, recipe: Mapping[str, Any] | None = None) -> Results
             [place] if isinstance(place, dict) else [],
         )
     raise DataError(f"the ending {path.suffix!r} is not one of results.", where=str(path), remedy=REMEDY)
+
+
+def with_recipe(results: Results, recipe: Recipe) -> Results:
+    """Results that do not say what was asked, with the recipe that they were drawn by.
+
+    Raises:
+        UserError: they say it themselves. As the records are read: a text was drawn by another recipe.
+    """
+    if results.recipe:
+        what = "these results hold the recipe that they were drawn by."
+        raise UserError(what, where="--recipe", remedy="Leave it out.")
+    digest = recipe_digest(recipe)
+
+    def records() -> Iterator[Any]:
+        for number, record in enumerate(results.records(), start=1):
+            found = record.get("recipe_digest", digest) if isinstance(record, dict) else digest
+            if found != digest:
+                what = f"{results.name}:{number} was drawn by another recipe, or with settings laid over this one."
+                remedy = "Save what was asked (`dlmctl generate ... --dry-run`) and give that, or leave --recipe out."
+                raise DataError(what, where="--recipe", remedy=remedy)
+            yield record
+
+    return replace(results, records=records, recipe=recipe.model_dump())
 
 
 def _lines(path: Path) -> Iterator[Any]:
