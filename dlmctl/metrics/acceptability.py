@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.weights import load_weights, require_fit, take_over, without_memory
+from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, figures_of
@@ -164,10 +164,10 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     state = load_weights(folder)
     if "typical" not in state:
         raise ModelError("is of an earlier version.", where=str(folder / "model.safetensors"), remedy=TRAIN)
-    with without_memory():
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then read
         judge = Acceptability(model.denoiser, model.denoiser.config.hidden, _rank_of(state, folder))
     require_fit(state, judge.state_dict(), folder / "model.safetensors")
-    take_over(judge, state)
+    judge.load_state_dict(state)
     return judge
 
 

@@ -93,7 +93,9 @@ def test_many_particles_draw_from_the_posterior(model, wanted, guided):
 
 
 def test_evidence_alone_is_a_reward(model):
-    words = [sum(text.count("ash") for text in drawn(model, Likes(), 300, particles=many)) for many in (1, 8)]
+    words = [
+        sum(text.count("ash") for text in drawn(model, Likes(), 300, guided=1.0, particles=many)) for many in (1, 8)
+    ]
     free = sum(text.count("ash") for text in drawn(model, Alike(), 300))
     assert words[1] > 2 * free
     assert abs(words[1] - words[0]) < 0.2 * words[0]
@@ -138,7 +140,7 @@ def test_a_scorer_chooses_among_guided_texts(model, monkeypatch):
     monkeypatch.setattr(particles, "load_scorer", lambda folder: (None, None))
     monkeypatch.setattr(particles, "lm_score", lambda scorer, tokenizer, texts: [1.0] * len(texts))
     alone, chosen = (
-        sum(text.count("ash") for text in drawn(model, Likes(), 300, particles=many, reward="lm_score"))
-        for many in (1, 8)
+        sum(text.count("ash") for text in drawn(model, Likes(), 300, guided=1.0, **settings))
+        for settings in ({}, {"particles": 8, "reward": "lm_score"})
     )
     assert abs(chosen - alone) < 0.2 * alone
