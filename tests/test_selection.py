@@ -173,7 +173,7 @@ def test_a_sample_that_fails_has_what_others_of_a_quota_did_not_need(pretrained)
     """Two of three samples pass at once, the third at its tenth text."""
     control, drawn = Shortish(None), Counter()
 
-    def verdicts(samples, texts):
+    def verdicts(samples, texts, written):
         drawn.update(samples)
         return [GOOD if sample < 2 or drawn[2] >= 10 else BAD for sample in samples]
 

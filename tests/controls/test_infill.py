@@ -97,7 +97,7 @@ def test_a_word_outside_the_vocabulary_is_refused_with_the_nearest(pretrained):
 
 
 def test_contradicting_templates_are_explained(pretrained):
-    with pytest.raises(RecipeError, match=r"word 2. infill wants 'old' there; infill wants 'grey' there"):
+    with pytest.raises(RecipeError, match=r"word 2. infill wants 'old' there; infill 2 wants 'grey' there"):
         generate(Infill("the old ___") & Infill("___ grey ___"), model=pretrained, samples=1)
 
 

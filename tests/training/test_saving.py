@@ -33,6 +33,13 @@ def model(tmp_path, tokenizer):
     return from_pretrained(tmp_path / "model")
 
 
+class Named(Pos):
+    """One that a recipe asks for by the name of its weights."""
+
+    class Params(Pos.Params):
+        name: str | None = None
+
+
 @pytest.fixture
 def data(tmp_path, tokenizer):
     folder = tmp_path / "data"
@@ -44,7 +51,7 @@ def data(tmp_path, tokenizer):
 
 
 def test_weights_of_other_names_stay_where_they_are(model, data, tmp_path):
-    named = train_control(Pos, model, LOOP, data, tmp_path / "a", name="first")
+    named = train_control(Named, model, LOOP, data, tmp_path / "a", name="first")
     card = (named / "card.json").read_text()
     train_control(Pos, model, LOOP, data, tmp_path / "b")
     assert (named / "card.json").read_text() == card
@@ -81,7 +88,7 @@ def test_a_failure_while_saving_leaves_the_weights_that_were_there(model, data, 
 
 def test_targets_that_cannot_be_written_are_found_before_the_first_step(model, data, tmp_path):
     with pytest.raises(UserError, match=r"'\.\.' cannot be the name of weights"):
-        train_control(Pos, model, LOOP, data, tmp_path / "run", name="..")
+        train_control(Named, model, LOOP, data, tmp_path / "run", name="..")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file: cannot hold a run"):
         train_control(Pos, model, LOOP, data, tmp_path / "file")
