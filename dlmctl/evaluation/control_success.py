@@ -50,7 +50,7 @@ def evaluate_control(
         For a composition also the success of each part.
     """
     nats = nats_of(pretrained, scorer)
-    control.load_from(pretrained)
+    control = control.for_model(pretrained)
     settings = settings or Recipe()
     asked = possible_targets(control, pretrained, targets, seed=seed)
     figures: dict[str, float] = {"targets": targets, "impossible": targets - len(asked)}

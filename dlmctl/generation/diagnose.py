@@ -113,6 +113,9 @@ def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: S
             method_for(pretrained.latent, recipe.guidance)
     fault = trial.of(control, specs)
     if fault is not None:
+        at_setting = at_its_setting(fault.error, file)
+        if at_setting is not fault.error:
+            raise at_setting
         raise _placed(fault.error, trial.culprit(fault.error, specs), file)
 
 
@@ -133,9 +136,9 @@ class _Trial:
         """What stands against the first of the samples that cannot be drawn."""
         recipe = self.recipe
         tried = min(max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
-        plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
         try:
-            control.load_from(self.pretrained)
+            own = control.for_model(self.pretrained)
+            plan = Plan(self.pretrained, own, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
             found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(tried)])
         except UserError as error:
             return _Fault(error, None)

@@ -121,7 +121,8 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
     if sampler.name == "auto" and isinstance(model, TokenLM):
         return model.config.sampler
     if sampler.name == "auto":
-        guides = [part.prepared for part in control.parts] if control is not None else []
+        # What only checks says nothing of a place.
+        guides = [part.prepared for part in control.guides] if control is not None else []
         guided = any(not prepared.exact and not prepared.weighs for prepared in guides)
         return "confidence" if guided else "entropy"
     if sampler.name not in WALKS:

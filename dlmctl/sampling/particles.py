@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlmctl.control.check import mean_score
+from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.whole import check_all
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
@@ -126,6 +127,19 @@ def require_noise(sampler: SamplerSettings) -> None:
     if sampler.particles > 1 and (sampler.name == "dpmpp_2m" or sampler.eta == 0):
         what = "copies of a text need fresh noise to become different ones, and this sampler draws none."
         raise RecipeError(what, where="sampler.particles", remedy="Take ddim or ancestral with eta above 0.")
+
+
+def require_guidance(plan: Plan, control: PreparedAll) -> None:
+    """Check that particles which go by energies have some to go by.
+
+    Raises:
+        RecipeError: the controls only check.
+    """
+    by_energy = plan.sampler.particles > 1 and plan.sampler.reward == "energy"
+    if by_energy and plan.way is None and not control.guides:  # a way by itself may have none
+        what = "the reward 'energy' comes from controls that guide, and these only check."
+        remedy = "Take score or lm_score, add a control that guides, or leave particles out."
+        raise RecipeError(what, where="sampler.reward", remedy=remedy)
 
 
 def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:

@@ -9,6 +9,7 @@ from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.text.spelling import split_words
 from tests.conftest import batch_of, state_of
 
 QUICK = SamplerSettings(steps=4)
@@ -79,7 +80,7 @@ def test_what_cannot_be_is_refused_before_the_first_step(pretrained, control, me
 
 def test_a_phrase_that_another_holds_is_not_asked_for_twice():
     control = Contains("cats", "two grey cats", "cats", "old")
-    assert control.phrases(control.dealt(0)) == [
+    assert control.phrases(control.dealt(0), split_words) == [
         ["two", "grey", "cats"],
         ["old"],
     ]
