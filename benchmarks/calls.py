@@ -16,6 +16,7 @@ from typing import Any
 
 from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control import numbers
 from dlmctl.control.automata import scan
 from dlmctl.control.base import Control
 from dlmctl.diffusion import absorbing, noise
@@ -54,6 +55,7 @@ ON_A_GPU: list[tuple[ModuleType, str, int | None]] = [
     (noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD),
     (scan, "MOST_CPU", scan.MOST),
     (absorbing, "PIECE_CPU", None),
+    (numbers, "AT_ONCE_CPU", False),
 ]
 
 

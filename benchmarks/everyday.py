@@ -149,6 +149,7 @@ def measure(
     control: Control[Any], pretrained: Pretrained, count: int, settings: Recipe, seed: int, given: argparse.Namespace
 ) -> dict[str, float]:
     """One text for each target: figures of the first draw and, with more rounds or candidates, of the texts kept."""
+    control.load_from(pretrained)  # what First keeps is asked of this one, whatever copy checks
     first, guided = First(control), not given.unguided
     changes: dict[str, Any] = {"seed": seed, "batch_size": 32}
     recipe = settings.model_copy(update=changes if guided else {**changes, "until": None})

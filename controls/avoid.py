@@ -11,7 +11,7 @@ from pydantic import Field
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Alphabet, Asked, Automaton, avoiding, held_to
 
-from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, WordControl, listed, occurrences, split_phrases
+from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, Split, WordControl, listed, occurrences, split_phrases, standing
 
 
 class AvoidParams(ControlParams):
@@ -54,16 +54,20 @@ class Avoid(WordControl[AvoidParams]):
 
     def check(self, params: AvoidParams, words: Sequence[str]) -> Check:
         """Passed if none of the phrases occurs; the score is the share of those that do not."""
-        split = split_phrases(params.words, self.split)
-        places = [occurrences(words, phrase) for phrase in split]
-        found = [text for text, at in zip(params.words, places, strict=True) if at]
-        spans = [(start, len(phrase)) for at, phrase in zip(places, split, strict=True) for start in at]
-        where = {place for start, size in spans for place in range(start, start + size)}
-        why = f"with {', '.join(map(repr, found))}" if found else "none there"
-        marks = tuple(Mark(start, start + size - 1, met=False) for start, size in spans)
-        return Check(1 - len(found) / len(params.words), not found, why, tuple(sorted(where)), marks)
+        return min((_verdict(params.words, split, words) for split in self.splits), key=standing)
 
     @classmethod
     def from_target(cls, record: Any) -> AvoidParams:
         """The parameters that a line of a file of targets holds."""
         return AvoidParams.model_validate(record)
+
+
+def _verdict(phrases: Sequence[str], split: Split, words: Sequence[str]) -> Check:
+    each = split_phrases(phrases, split)
+    places = [occurrences(words, phrase) for phrase in each]
+    found = [text for text, at in zip(phrases, places, strict=True) if at]
+    spans = [(start, len(phrase)) for at, phrase in zip(places, each, strict=True) for start in at]
+    where = {place for start, size in spans for place in range(start, start + size)}
+    why = f"with {', '.join(map(repr, found))}" if found else "none there"
+    marks = tuple(Mark(start, start + size - 1, met=False) for start, size in spans)
+    return Check(1 - len(found) / len(phrases), not found, why, tuple(sorted(where)), marks)

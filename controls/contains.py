@@ -12,7 +12,7 @@ from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Asked, held_to
 from dlmctl.text.spelling import plain
 
-from .phrases import ANY_NUMBER, Phrases, WordControl, listed, occurrences, split_phrases
+from .phrases import ANY_NUMBER, Phrases, Split, WordControl, listed, occurrences, split_phrases, standing
 
 
 class ContainsParams(ControlParams):
@@ -36,26 +36,21 @@ class Contains(WordControl[ContainsParams]):
         """One phrase or several, or a list of them."""
         super().__init__(**({"words": listed(phrases)} if phrases else {}), **params)
 
-    def phrases(self, params: ContainsParams) -> list[list[str]]:
+    def phrases(self, params: ContainsParams, split: Split) -> list[list[str]]:
         """Words of each phrase, longest first; a phrase that another one holds is met by that one."""
-        phrases = sorted(split_phrases(list(dict.fromkeys(params.words)), self.split), key=len, reverse=True)
+        phrases = sorted(split_phrases(list(dict.fromkeys(params.words)), split), key=len, reverse=True)
         return [p for at, p in enumerate(phrases) if not any(occurrences(other, p) for other in phrases[:at])]
 
     def word_range(self, params: ContainsParams) -> tuple[int, int]:
-        return _fewest_words(self.phrases(params)), ANY_NUMBER
+        return _fewest_words(self.phrases(params, self.split)), ANY_NUMBER
 
     def prepare(self, batch: BatchContext[ContainsParams]) -> Prepared:
-        rows = [tuple(map(tuple, self.phrases(params))) for params in batch.params]
+        rows = [tuple(map(tuple, self.phrases(params, self.split))) for params in batch.params]
         return held_to(batch, [Asked(self.name, row, tuple(itertools.chain(*row)), phrases=row) for row in rows])
 
     def check(self, params: ContainsParams, words: Sequence[str]) -> Check:
         """The share of the phrases that occur."""
-        phrases = self.phrases(params)
-        missing = [" ".join(phrase) for phrase in phrases if not occurrences(words, phrase)]
-        why = f"without {', '.join(map(repr, missing))}" if missing else "all there"
-        marks = [Mark(at, at + len(phrase) - 1) for phrase in phrases for at in occurrences(words, phrase)]
-        marks += [Mark(None, None, met=False, wanted=phrase) for phrase in missing]
-        return Check(1 - len(missing) / len(phrases), not missing, why, marks=tuple(marks))
+        return max((_verdict(self.phrases(params, split), words) for split in self.splits), key=standing)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[ContainsParams]:
@@ -75,3 +70,11 @@ def _overlap(before: Sequence[str], after: Sequence[str]) -> int:
     one, other = [plain(word) for word in before], [plain(word) for word in after]
     most = min(len(one), len(other)) - 1
     return next((size for size in range(most, 0, -1) if one[-size:] == other[:size]), 0)
+
+
+def _verdict(phrases: Sequence[Sequence[str]], words: Sequence[str]) -> Check:
+    missing = [" ".join(phrase) for phrase in phrases if not occurrences(words, phrase)]
+    why = f"without {', '.join(map(repr, missing))}" if missing else "all there"
+    marks = [Mark(at, at + len(phrase) - 1) for phrase in phrases for at in occurrences(words, phrase)]
+    marks += [Mark(None, None, met=False, wanted=phrase) for phrase in missing]
+    return Check(1 - len(missing) / len(phrases), not missing, why, marks=tuple(marks))

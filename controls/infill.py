@@ -16,7 +16,7 @@ from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
-from .phrases import Split, TreeControl
+from .phrases import Split, TreeControl, standing
 
 PIECES = re.compile(r"(?P<blank>_{3,}(?:\{(\d+)(?:,\s*(\d+))?\})?)|(?P<stray>[_{}]+)|[^_{}]+")
 # Of a blank; a model's own limit is below it.
@@ -87,8 +87,8 @@ class Infill(TreeControl[InfillParams]):
     name = "infill"
     Params = InfillParams
 
-    def tree(self, params: InfillParams) -> Chain:
-        return Chain(tuple(parse_template(params.template, self.split)))
+    def tree(self, params: InfillParams, split: Split) -> Chain:
+        return Chain(tuple(parse_template(params.template, split)))
 
     def prepare(self, batch: BatchContext[InfillParams]) -> Prepared:
         # Texts share a batch with others of their kind (``sampling.draw``).
@@ -114,17 +114,8 @@ class Infill(TreeControl[InfillParams]):
 
     def check(self, params: InfillParams, words: Sequence[str]) -> Check:
         """Whether the words match the template; the score of a text that does not is the share up to the mismatch."""
-        pieces = parse_template(params.template, self.split)
-        met, starts = aligned(pieces, tuple(words))
-        if starts is not None:
-            marks = (Mark(at, at) for piece, at in zip(pieces, starts, strict=True) if isinstance(piece, Literal))
-            return Check(1.0, True, "the template is met", marks=tuple(marks))
-        if met == len(pieces):
-            return Check(1 - 1 / met, False, "the text goes on after the template")
-        missed = pieces[met]
-        word = missed.word if isinstance(missed, Literal) else None
-        why = "the text ends too early" if word is None else f"{word!r} is not where it should be"
-        return Check(met / len(pieces), False, why, marks=(Mark(None, None, met=False, wanted=word or "___"),))
+        ways = (parse_template(params.template, split) for split in self.splits)
+        return max((_verdict(pieces, words) for pieces in ways), key=standing)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[InfillParams]:
@@ -134,3 +125,16 @@ class Infill(TreeControl[InfillParams]):
             left, right = len(words) // 3, len(words) - len(words) // 3
             templates.append(" ".join([*words[:left], f"___{{{right - left}}}", *words[right:]]))
         return [InfillParams(template=template) for template in templates]
+
+
+def _verdict(pieces: Sequence[Literal | Repeat], words: Sequence[str]) -> Check:
+    met, starts = aligned(pieces, tuple(words))
+    if starts is not None:
+        marks = (Mark(at, at) for piece, at in zip(pieces, starts, strict=True) if isinstance(piece, Literal))
+        return Check(1.0, True, "the template is met", marks=tuple(marks))
+    if met == len(pieces):
+        return Check(1 - 1 / met, False, "the text goes on after the template")
+    missed = pieces[met]
+    word = missed.word if isinstance(missed, Literal) else None
+    why = "the text ends too early" if word is None else f"{word!r} is not where it should be"
+    return Check(met / len(pieces), False, why, marks=(Mark(None, None, met=False, wanted=word or "___"),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import Field, field_validator
 
@@ -12,7 +12,7 @@ from dlmctl.control.automata import escaped, parse
 from dlmctl.control.automata.syntax import CLASSES, Node, match
 from dlmctl.text.spelling import split_words
 
-from .phrases import TreeControl
+from .phrases import Split, TreeControl, standing
 
 # As other regular expressions have them at the ends; alone they are words.
 _ANCHORS = re.compile(r"^\^[^\s|)*+?{]|[.!?>)*+]\$$")
@@ -43,23 +43,35 @@ class Pattern(TreeControl[PatternParams]):
     name = "pattern"
     Params = PatternParams
 
-    def tree(self, params: PatternParams) -> Node:
-        return parse(params.match, self.split)
+    def tree(self, params: PatternParams, split: Split) -> Node:
+        return parse(params.match, split)
 
     def check(self, params: PatternParams, words: Sequence[str]) -> Check:
         """Whether the whole text matches, without the automaton that guided; else the share of words up to where no
         match can go on, and the word there."""
-        met, good = match(self.tree(params), tuple(words))
-        if met:
-            return Check(1.0, True, "the pattern is met")
-        if good == len(words):
-            return Check(good / (good + 1), False, "the text ends before the pattern does")
-        return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
+        return max((_verdict(tree, words) for tree in self._trees(params)), key=standing)
+
+    def _trees(self, params: PatternParams) -> Iterator[Node]:
+        for split in self.splits:
+            try:
+                yield self.tree(params, split)
+            except ValueError:  # two words where one is repeated: no pattern for texts that are split so
+                if len(self.splits) == 1:
+                    raise
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PatternParams]:
         """The first and the last word of each sentence, any words between."""
         return [PatternParams(match=_framed(words)) for words in sentences]
+
+
+def _verdict(tree: Node, words: Sequence[str]) -> Check:
+    met, good = match(tree, tuple(words))
+    if met:
+        return Check(1.0, True, "the pattern is met")
+    if good == len(words):
+        return Check(good / (good + 1), False, "the text ends before the pattern does")
+    return Check(good / len(words), False, f"{words[good]!r} does not fit as word {good + 1}", (good,))
 
 
 def _framed(words: Sequence[str]) -> str:

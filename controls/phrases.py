@@ -11,10 +11,12 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.automata import asked_of, held_to
 from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
+from dlmctl.control.check import Check
 from dlmctl.control.prepared import Lacking, Prepared
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import plain, split_words
+from dlmctl.text.tokenizer import SPLITS
 
 # Of words; the model's own limit is below it.
 ANY_NUMBER = 1_000_000
@@ -72,27 +74,41 @@ def occurrences(words: Sequence[Item], phrase: Sequence[Item]) -> list[int]:
 
 
 class WordControl(Control[P]):
-    """Base of controls that speak of words: the model's must be whole ones, and text is split as its own is."""
+    """Base of controls that speak of words: the model's must be whole ones, and text is split as its own is.
 
-    split: Split = staticmethod(split_words)
+    Attributes:
+        splits: how what is asked may be split into words: as by the model that it was attached to. Where it was not,
+            the words to be judged may be those of any model, so that each way counts.
+    """
+
+    splits: tuple[Split, ...] = tuple(SPLITS.values())
+
+    @property
+    def split(self) -> Split:
+        return self.splits[0]
 
     def checks_aside(self) -> bool:
         return True
 
     def attach(self, model: Pretrained) -> None:
-        self.split = model.tokenizer.split
+        self.splits = (model.tokenizer.split,)
+
+
+def standing(check: Check) -> tuple[bool, float]:
+    """How well a text stands by a verdict, to compare those of several ways to split what is asked."""
+    return check.passed, check.score
 
 
 class TreeControl(WordControl[P]):
     """Base of controls that hold the whole text to a pattern, exactly."""
 
-    def tree(self, params: P) -> Node:
-        """The pattern."""
+    def tree(self, params: P, split: Split) -> Node:
+        """The pattern, its words split so."""
         raise Lacking
 
     def word_range(self, params: P) -> tuple[int, int]:
-        least, most = word_range(self.tree(params))
+        least, most = word_range(self.tree(params, self.split))
         return max(1, least), ANY_NUMBER if most is None else most
 
     def prepare(self, batch: BatchContext[P]) -> Prepared:
-        return held_to(batch, [asked_of(self.name, self.tree(params)) for params in batch.params])
+        return held_to(batch, [asked_of(self.name, self.tree(params, self.split)) for params in batch.params])

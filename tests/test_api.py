@@ -101,7 +101,7 @@ def test_results_are_a_sequence(result):
     assert [sample.index for sample in part] == [1, 2]
     assert part.texts == result.texts[1:3] == [str(sample) for sample in part]
     assert result[2] in result
-    assert result.to_dicts()[3] == result[3].to_dict()
+    assert result.to_dicts()[3] == {**result[3].to_dict(), **result.about}
     assert json.loads(json.dumps(result.to_dicts()))[0]["checks"]["length"]["score"] == 1.0
 
 
@@ -188,6 +188,8 @@ def test_controls_in_a_recipe_are_written_as_in_yaml():
         ({"rank_by": ["lm_score", 3]}, "rank_by: there is no criterion 3."),
         ({"rank_by": []}, "rank_by: must be one or several of satisfaction, "),
         ({"rank_by": None}, "rank_by: must be one or several of satisfaction, "),
+        ({"deterministic": "no"}, "deterministic: must be True or False, not 'no'."),
+        ({"trace": [1, 9]}, "trace: there is no sample 9 in this run."),
         ({"device": "toaster"}, "toaster"),
         ({"device": "hpu"}, "device 'hpu' cannot be used. Use auto, cpu, cuda, cuda:1 or mps."),
     ],
@@ -211,6 +213,8 @@ def test_a_wrong_argument_is_one_message(model, arguments, said):
         {"quota": {"attempts": 0}},
         {"quota": True, "until": {"satisfied": "any"}},
         {"trace": -1},
+        {"trace": [4], "samples": 4},
+        {"deterministic": "no"},
         {"rank_by": "mbs"},
     ],
     ids=str,
@@ -220,6 +224,12 @@ def test_a_stream_says_so_at_once(model, arguments):
         model.stream(**arguments)
     with pytest.raises(TypeError, match="smaples"):
         model.stream(smaples=3)
+
+
+def test_the_texts_of_a_model_say_their_seed_and_their_model(model):
+    result = model.generate(samples=2, sampler=QUICK, seed=np.int64(3))
+    assert result.about == {"seed": 3, "model": str(model.folder)}
+    assert [record["seed"] for record in result.to_dicts()] == [3, 3]
 
 
 def test_samples_may_be_numbers_of_numpy(model):

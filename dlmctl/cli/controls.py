@@ -41,7 +41,9 @@ def list_(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The name of a control.", autocompletion=complete.controls)],
+    name: Annotated[
+        str, typer.Argument(help="The name of a control, or file.py:Class.", autocompletion=complete.controls)
+    ],
     model: Model = None,
     json: Annotated[bool, typer.Option("--json", help="Print the JSON schema of its parameters.")] = False,
 ) -> None:

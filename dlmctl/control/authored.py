@@ -42,7 +42,7 @@ class Written(Generic[P]):
         return None
 
     def attach(self, model: Pretrained) -> None:
-        """Load what the check needs from beside the model. Called once, before anything is drawn.
+        """Load what the check needs from beside the model. Called before anything is drawn, on a copy for this model.
 
         Raises:
             UserError: it is missing, or the parameters do not fit it.

@@ -84,7 +84,8 @@ class Control(Written[P]):
             UserError: the control's code fails, or gives something else.
         """
         found = self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
-        return self._sound(found, given.range_fault(found))
+        sound = self._sound(found, given.range_fault(found))
+        return sound and (max(1, sound[0]), sound[1])  # no text has 0 words
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
         """The ``lengths`` of a sample; None to go by the model's own numbers. Raises as ``range_of``."""
@@ -104,6 +105,13 @@ class Control(Written[P]):
     def load_from(self, model: Pretrained) -> None:
         """``attach``, of which a fault of the author's code is a UserError too."""
         self._asked("attach", lambda: self.attach(model))
+
+    def for_model(self, model: Pretrained) -> Control[P]:
+        """A copy that ``attach`` is called on, so that what is loaded from beside one model stays out of the verdicts
+        on the texts of another, drawn later or at the same time. Raises as ``load_from``."""
+        found = copy.copy(self)
+        found.load_from(model)
+        return found
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:
         """The control laid out for the samples of a batch.
@@ -128,7 +136,8 @@ class Control(Written[P]):
             UserError: the control's check fails, or gives something else than a ``Check`` with a score from 0 to 1.
         """
         params = [self.dealt(sample) for sample in samples]
-        judged = self._asked("check", lambda: list(self._judged(params, texts, written)))
+        own = [list(words) for words in texts]  # a check that changes its words changes no text
+        judged = self._asked("check", lambda: list(self._judged(params, own, written)))
         self._sound(judged, given.check_many_fault(judged, texts))
         found = self._asked("check", lambda: [settled(one, len(text)) for one, text in zip(judged, texts, strict=True)])
         return cast("list[Check]", self._sound(found, given.verdicts_fault(found, judged)))
@@ -227,6 +236,11 @@ class Composite(Control[ControlParams]):
     def attach(self, model: Pretrained) -> None:
         for part in self.parts:
             part.load_from(model)
+
+    def for_model(self, model: Pretrained) -> Control[ControlParams]:
+        found = copy.copy(self)
+        found.parts = [part.for_model(model) for part in self.parts]
+        return found
 
     def checks_aside(self) -> bool:
         return all(part.checks_aside() for part in self.parts)

@@ -19,6 +19,7 @@ from dlmctl.checkpoint.user_weights import comes_with_weights, weights_beside
 from dlmctl.control.base import Control
 from dlmctl.control.registry import find_control, offers, origin
 from dlmctl.control.training_command import training_command
+from dlmctl.control.user_files import named_in
 from dlmctl.errors import UserError, first_line
 
 
@@ -46,7 +47,8 @@ class Plugin:
     """A control that works.
 
     Attributes:
-        origin: package and version.
+        name: what recipes call it.
+        origin: package and version, or a user's file.
         module, attribute: where its class stands, as one imports it.
     """
 
@@ -80,7 +82,7 @@ class Plugin:
         folder = resolve(model)
         if not self.trainable:
             return "none needed"
-        unnamed, named = weights_beside(folder, self.name)
+        unnamed, named = weights_beside(folder, self.kind.name)
         if not named and not unnamed:
             return "missing"
         return f"present: {', '.join(named)}" if named else "present"
@@ -187,15 +189,18 @@ def catalogue(model: str | None = None) -> list[dict[str, Any]]:
 
 
 def find_plugin(name: str) -> Plugin:
-    """The control ``name``.
+    """The control ``name``, of a package or of a user's file (``mine.py:Formal``).
 
     Raises:
         RecipeError: no installed package offers it.
         UserError: it cannot be used.
     """
-    kind = find_control(name)
-    point = offers()[name][0]
-    plugin = Plugin(name, origin(point), point.module, point.attr, kind)
+    kind, named = find_control(name), named_in(name)
+    if named is not None:
+        plugin = Plugin(name, str(named.path), named.path.stem, named.attribute, kind)
+    else:
+        point = offers()[name][0]
+        plugin = Plugin(name, origin(point), point.module, point.attr, kind)
     try:
         plugin.schema()
     except Exception as error:  # pydantic's errors over types that JSON does not know have no common base

@@ -108,9 +108,19 @@ def is_range(found: Any) -> bool:
 
 
 def numbered(names: Sequence[str]) -> list[str]:
-    """The names of controls that stand side by side, those of one kind told apart: contains, contains 2."""
-    before = (names[:at].count(name) for at, name in enumerate(names))
-    return [f"{name} {count + 1}" if count else name for name, count in zip(names, before, strict=True)]
+    """The names of controls that stand side by side, those of one kind told apart: contains, contains 2.
+
+    A number that another control has for its name is left out, so that no two labels are the same.
+    """
+    found: list[str] = []
+    taken = set(names)
+    for at, name in enumerate(names):
+        number, label = names[:at].count(name) + 1, name
+        while number > 1 and (label := f"{name} {number}") in taken:
+            number += 1
+        taken.add(label)
+        found.append(label)
+    return found
 
 
 def mean_score(checks: Mapping[str, Check]) -> float:

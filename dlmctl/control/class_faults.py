@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import BaseModel
@@ -30,13 +31,21 @@ def params_fault(kind: type) -> str | None:
     return None if isinstance(params, type) and issubclass(params, BaseModel) else "has no Params, a pydantic model"
 
 
+def weight_fault(kind: type) -> str | None:
+    """What is wrong with a class's ``weight``."""
+    weight = getattr(kind, "weight", 1.0)
+    if isinstance(weight, int | float) and 0 <= weight < math.inf:
+        return None
+    return f"has weight = {str(weight)[:40]}, which is no number from 0"
+
+
 def sound(kind: type) -> tuple[str, type[BaseModel]]:
     """The name and the parameters of a class that can be a control.
 
     Raises:
         UserError: it cannot.
     """
-    fault = name_fault(kind) or params_fault(kind)
+    fault = name_fault(kind) or params_fault(kind) or weight_fault(kind)
     if fault is not None:
         raise UserError(f"{fault}.", where=f"control class {kind.__name__} ({kind.__module__})")
     found: Any = kind

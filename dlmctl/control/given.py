@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from dlmctl.control.check import is_range
 from dlmctl.control.class_faults import sound
+from dlmctl.control.numbers import is_tensor
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.shorthand import by_name
 from dlmctl.errors import UserError, first_fault, nearest
@@ -89,9 +90,13 @@ def words_from(name: str, words: Sequence[str]) -> Sequence[str]:
 
 def range_fault(found: Any) -> str | None:
     """Of ``word_range``."""
-    if found is None or is_range(found):
+    if found is None:
         return None
-    return f"word_range must give two whole numbers or None, and gave {str(found)[:80]}."
+    if not is_range(found):
+        return f"word_range must give two whole numbers or None, and gave {str(found)[:80]}."
+    if found[0] < 0 or found[1] < 1:
+        return f"word_range must give the fewest and the most words, 1 or more at most, and gave {str(found)[:80]}."
+    return None
 
 
 def lengths_fault(found: Sequence[float]) -> str | None:
@@ -107,7 +112,7 @@ def prepared_fault(found: Any, batch: BatchContext[Any]) -> str | None:
     if found.evidence is None:
         return None
     wanted = [len(batch), batch.length, batch.model.config.vocab_size]
-    shape = list(found.evidence.shape) if hasattr(found.evidence, "amax") else None  # no array of NumPy
+    shape = list(found.evidence.shape) if is_tensor(found.evidence) else None
     if shape != wanted:
         what = type(found.evidence).__name__ if shape is None else shape
         return f"its evidence must have the shape {wanted}, a number for each word at each place, not {what}."

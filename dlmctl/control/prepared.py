@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from dlmctl.control.numbers import Noted, is_tensor, may_be_spoiled, narrowed, spoiled
 from dlmctl.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -142,6 +143,9 @@ class Energy(Prepared):
         exact, looks: as of ``Prepared``.
         asked: what the texts are asked, tensors of a row for each text, which the function is given behind the state.
             With these the energy of some of the texts needs no preparing.
+
+    Raises:
+        TypeError: it is no function.
     """
 
     def __init__(
@@ -152,6 +156,8 @@ class Energy(Prepared):
         looks: bool = False,
         asked: Sequence[Tensor] = (),
     ) -> None:
+        if not callable(function):
+            raise TypeError(f"Energy takes a function of the state, not {type(function).__name__}")
         self.function, self.exact, self.looks, self.asked = function, exact, looks, asked
 
     @property
@@ -172,11 +178,15 @@ class Part(NamedTuple):
     """One of several controls that are to hold: its name, its share of the guidance, and itself.
 
     Faults of its author's code become one message that names it, a ``UserError``.
+
+    Attributes:
+        noted: where it is noted that logits are no numbers; if not given, they are looked at, and a GPU waited for.
     """
 
     name: str
     weight: float
     prepared: Prepared
+    noted: Noted | None = None
 
     def energy(self, state: ControlState) -> Tensor:
         """Its energy ``[B]``, not weighted.
@@ -185,15 +195,14 @@ class Part(NamedTuple):
             UserError: the control gives none, or something else.
         """
         energy = self._asked("energy", lambda: self.prepared.energy(state))
-        shape = getattr(energy, "shape", None)
-        if shape is None or tuple(shape) != (len(state.x),):
-            what = type(energy).__name__ if shape is None else list(shape)
+        if not is_tensor(energy) or tuple(energy.shape) != (len(state.x),):
+            what = list(energy.shape) if is_tensor(energy) else type(energy).__name__
             raise self._fault(f"its energy must have the shape [{len(state.x)}], one number a text, not {what}.")
         if not energy.is_floating_point():
             raise self._fault(f"its energy must be real numbers, not {energy.dtype}.")
         if state.x.requires_grad and not energy.requires_grad:
             raise self._fault("its energy has no gradient: compute it from the state by torch, without detach.")
-        return energy
+        return narrowed(energy, state.x)
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
         """Its evidence ``[B, L, V]`` given the other words, weighted.
@@ -201,22 +210,34 @@ class Part(NamedTuple):
         Raises:
             UserError: the control gives none, or something else.
         """
-        found = self._asked("evidence_given", lambda: self.prepared.evidence_given(probabilities))
-        return self.weight * self._shaped("evidence_given must give numbers", found, probabilities)
+        return self.weight * self._logits(
+            "evidence_given", "numbers", probabilities, lambda: self.prepared.evidence_given(probabilities)
+        )
 
     def restrict(self, logits: Tensor) -> Tensor:
-        return self._logits("restrict", logits, lambda: self.prepared.restrict(logits))
+        return self._logits("restrict", "word logits", logits, lambda: self.prepared.restrict(logits))
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
-        return self._logits("constrain", logits, lambda: self.prepared.constrain(logits, t))
+        return self._logits("constrain", "word logits", logits, lambda: self.prepared.constrain(logits, t))
 
-    def _logits(self, member: str, logits: Tensor, call: Callable[[], Tensor]) -> Tensor:
-        return self._shaped(f"{member} must give word logits", self._asked(member, call), logits)
-
-    def _shaped(self, wanted: str, found: Tensor, like: Tensor) -> Tensor:
-        if getattr(found, "shape", None) != like.shape or not found.is_floating_point():
-            shown = list(getattr(found, "shape", [])) or type(found).__name__
-            raise self._fault(f"{wanted} of the shape {list(like.shape)}, not {shown}.")
+    def _logits(self, member: str, wanted: str, given: Tensor, call: Callable[[], Tensor]) -> Tensor:
+        """What a ``member`` makes of what it is ``given [B, L, V]``, of the same shape and precision."""
+        found = self._asked(member, call)
+        if found is given and not has_own(self.prepared, member):
+            return given
+        if not is_tensor(found) or found.shape != given.shape or not found.is_floating_point():
+            shown: object = type(found).__name__
+            if is_tensor(found):
+                shown = list(found.shape) if found.shape != given.shape else found.dtype
+            raise self._fault(f"{member} must give {wanted} of the shape {list(given.shape)}, not {shown}.")
+        found = found.to(given.dtype)
+        fault = self._fault(f"{member} must give numbers, or -inf for some of the words, and gave NaN or infinity.")
+        # What was spoiled before is the fault of who did it; what is changed in its place cannot be told from before.
+        before = [] if found is given else [given]
+        if self.noted is not None:
+            self.noted.note(fault, spoiled(found, *before))
+        elif may_be_spoiled(found) and spoiled(found, *before):
+            raise fault
         return found
 
     def phase(self, t: float) -> Hashable:
@@ -243,6 +264,10 @@ class PreparedAll(Prepared):
     def guides(self) -> list[Part]:
         """The parts that do more than check."""
         return [part for part in self.parts if type(part.prepared) is not Prepared]
+
+    def noting(self, noted: Noted) -> PreparedAll:
+        """The same, whose faults are ``noted`` and nothing waits for the device."""
+        return PreparedAll([part._replace(noted=noted) for part in self.parts])
 
     def energy(self, state: ControlState) -> Tensor:
         first, *others = (part.weight * part.energy(state) for part in self.parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from contextlib import redirect_stdout
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any, cast
 
 from dlmctl.control import own_controls
 from dlmctl.control.base import Control
-from dlmctl.control.class_faults import name_fault, params_fault
+from dlmctl.control.class_faults import name_fault, params_fault, weight_fault
 from dlmctl.control.user_files import load_named, named_in
 from dlmctl.errors import RecipeError, UserError, first_line, nearest
 
@@ -113,10 +112,7 @@ def _fault(name: str, found: Any) -> str | None:
     # Weights and verdicts are filed under the class's own name.
     if getattr(found, "name", None) != name:
         return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"
-    weight = found.weight
-    if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        return f"has weight = {str(weight)[:40]}, which is no number from 0"
-    return params_fault(found)
+    return weight_fault(found) or params_fault(found)
 
 
 @cache

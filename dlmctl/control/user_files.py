@@ -1,6 +1,7 @@
 """Controls and functions in a user's own file, as ``mine.py:Formal``.
 
-A file is imported only where a recipe, a command or a caller names it, with the rights of whoever started dlmctl.
+A file is imported only where a recipe, a command or a caller names it, with the rights of whoever started dlmctl. It
+stands alone: files beside it are not imported, as a run follows from the file that is named, whose digest is kept.
 """
 
 from __future__ import annotations
@@ -82,5 +83,13 @@ def _imported(path: Path) -> dict[str, Any]:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code may do
         del sys.modules[name]
-        raise UserError(f"fails to import: {first_line(error)}.", where=str(path)) from error
+        raise UserError(
+            f"fails to import: {first_line(error)}.", where=str(path), remedy=_stands_alone(error)
+        ) from error
     return vars(module)
+
+
+def _stands_alone(error: BaseException) -> str | None:
+    """What to say where a file asks for one that is not installed, such as its neighbour."""
+    lacking = isinstance(error, ModuleNotFoundError)
+    return "A file stands alone: it imports what is installed, and no file beside it." if lacking else None

@@ -234,13 +234,14 @@ def entropies(weights: Tensor, logs: Tensor) -> Tensor:
 def drawn(weights: Tensor, uniform: Tensor) -> Tensor:
     """Ids ``[...]`` drawn by weights ``[..., V]`` with uniform numbers ``[...]``: the inverse of the summed weights.
 
-    A word of weight 0 is never drawn. Over a large vocabulary this is much faster than ``torch.multinomial``.
+    A word of weight 0 is never drawn. Over a large vocabulary this is much faster than ``torch.multinomial``. Of
+    weights that are no numbers it is some id that there is: that they are none is found when a GPU is done.
     """
     sums = weights.cumsum(-1)
     total = sums[..., -1:]
     # Rounding may give the total itself, which no sum exceeds.
     aim = torch.minimum(uniform[..., None].to(sums) * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(sums, aim, right=True)[..., 0]
+    return torch.searchsorted(sums, aim, right=True)[..., 0].clamp_(max=weights.shape[-1] - 1)
 
 
 def committed_nats(before: Tensor, after: Tensor, logits: Tensor, mask_id: int, most: int) -> Tensor:

@@ -51,7 +51,7 @@ def evaluate_control(
         For a composition also the success of each part.
     """
     nats = nats_of(pretrained, scorer)
-    control.load_from(pretrained)
+    control = control.for_model(pretrained)
     settings = settings or Recipe()
     asked = possible_targets(control, pretrained, targets, seed=seed, sampler=settings.sampler)
     figures: dict[str, float] = {"targets": targets, "impossible": targets - len(asked)}

@@ -121,8 +121,7 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
             control = plugin.kind.each(plugin.kind.from_words(texts))
         except UserError:  # its targets cannot be read off a text
             continue
-        control.load_from(pretrained)
-        cases.append(Case(plugin.name, control, samples))
+        cases.append(Case(plugin.name, control.for_model(pretrained), samples))
     return cases
 
 

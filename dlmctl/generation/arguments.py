@@ -60,7 +60,8 @@ def sample_numbers(samples: Any) -> Sequence[int]:
 
 
 def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
-    """The numbers of the samples whose steps are kept: all for True, the first so many, or those that are listed.
+    """The numbers of the samples whose steps are kept: all for True, the first so many, or those that are listed, which
+    may be samples of other parts of the run.
 
     Raises:
         UserError: it is neither.
@@ -69,6 +70,13 @@ def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
         return numbers if trace else ()
     listed = _numbers("trace", trace)
     return numbers[: whole("trace", trace, least=0)] if listed is None else listed
+
+
+def check_traced(trace: Any, numbers: Sequence[int]) -> None:
+    """Raise UserError where a sample is to be traced that is none of the whole run's ``numbers``."""
+    strange = sorted(set(read_traced(trace, numbers)) - set(numbers))
+    if strange:
+        raise UserError(f"there is no sample {strange[0]} in this run.", where="trace", remedy="They count from 0.")
 
 
 def _numbers(name: str, given: Any) -> list[int] | None:
@@ -84,11 +92,21 @@ def read_extent(quota: Quota | Given | bool, unique: Any) -> tuple[Quota | None,
     Raises:
         UserError: one of them is neither yes nor no, or a setting of the quota is wrong.
     """
-    if not isinstance(unique, bool):
-        raise UserError(f"must be True or False, not {unique!r}.", where="unique")
+    yes_or_no("unique", unique)
     if isinstance(quota, bool):
         return Quota() if quota else None, unique
     return None if quota is None else settings_from(quota, Quota(), "quota"), unique
+
+
+def yes_or_no(name: str, value: Any) -> bool:
+    """True or False.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"must be True or False, not {value!r}.", where=name)
+    return value
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:
@@ -143,7 +161,7 @@ def _check_control(control: Any) -> None:
 
 
 def read_settings(
-    chosen: Chosen, sampler: SamplerSettings | Given, guidance: Guidance | Given, *, deterministic: bool = False
+    chosen: Chosen, sampler: SamplerSettings | Given, guidance: Guidance | Given, *, deterministic: Any = False
 ) -> Chosen:
     """The settings given, or where none are given those of the preset.
 
@@ -155,6 +173,6 @@ def read_settings(
         UserError: a setting is unknown, or its value is not one that it can have.
     """
     found = settings_from(sampler, chosen.sampler, "sampler")
-    if deterministic:
+    if yes_or_no("deterministic", deterministic):
         found = SamplerSettings.model_validate({**found.model_dump(), "deterministic": True})
     return Chosen(found, settings_from(guidance, chosen.guidance, "guidance"))

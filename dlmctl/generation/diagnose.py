@@ -177,9 +177,9 @@ class _Trial:
         """What stands against the first of the samples that cannot be drawn."""
         recipe = self.recipe
         tried = min(max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
-        plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
         try:
-            control.load_from(self.pretrained)
+            own = control.for_model(self.pretrained)
+            plan = Plan(self.pretrained, own, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
             found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(tried)])
         except UserError as error:
             return _Fault(error, None)

@@ -144,7 +144,7 @@ def _generated(plan: Plan, rounds: Rounds, device: str, watching: Watching) -> G
     place = choose_device(device, deterministic=plan.sampler.deterministic)
     put_on(plan.pretrained.model, place)
     if plan.control is not None:
-        plan.control.load_from(plan.pretrained)
+        plan = plan._replace(control=plan.control.for_model(plan.pretrained))
     with one_thread(plan.sampler.deterministic):
         best = draw_rounds(plan, rounds, watching)
     return Generation(best, time.perf_counter() - started, environment(plan.sampler, place, plan.batch_size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,7 +13,7 @@ from dlmctl.control.base import Control
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
-from dlmctl.generation.arguments import whole
+from dlmctl.generation.arguments import check_traced, sample_numbers, whole
 from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import shown
 from dlmctl.generation.options import Options
@@ -62,8 +62,10 @@ class Model(Pretrained):
         Raises:
             UserError: the model cannot do what is asked, or an argument is wrong; the message says what is right.
         """
+        check_traced(options.get("trace", False), sample_numbers(samples))
         with shown(progress) as told:
-            return generate(control, model=self, samples=samples, progress=told, **options)
+            found = generate(control, model=self, samples=samples, progress=told, **options)
+        return replace(found, about={"seed": int(options.get("seed", 0)), "model": str(self.folder)})
 
     def stream(
         self, control: Control[Any] | None = None, *, samples: int | None = None, **options: Unpack[Options]

@@ -105,7 +105,7 @@ class Generation(Sequence[Sample]):
     Attributes:
         seconds: that sampling and checking took; of a slice, those of the whole run.
         environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
-        about: what holds of every text: seed, model, and digests of its weights and of the recipe.
+        about: what holds of every text: seed and model, and of a recipe's run digests of the weights and of the recipe.
         columns: those of the table of targets, where there is one.
     """
 

@@ -10,7 +10,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.datasets.target_table import TargetTable
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.arguments import read_traced
+from dlmctl.generation.arguments import check_traced, read_traced
 from dlmctl.generation.company import Company, distinct_of
 from dlmctl.generation.diagnose import at_its_setting, examine, load_model
 from dlmctl.generation.generate import draw_recipe, require_plain
@@ -71,6 +71,7 @@ def run_recipe(
     work = Work(recipe, pretrained, table, origin, strict=strict)
     numbers = range(total) if samples is None else samples
     started = time.perf_counter()
+    check_traced(trace, numbers)
     traced = read_traced(trace, numbers)
     done: list[Generation] = []
     for part in [numbers] if table is None else _chunks(numbers, shard_size(recipe, table, CHUNK)):

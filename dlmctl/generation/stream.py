@@ -10,7 +10,15 @@ from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.generation.arguments import check_given, read_extent, read_rounds, read_settings, read_traced, whole
+from dlmctl.generation.arguments import (
+    check_given,
+    check_traced,
+    read_extent,
+    read_rounds,
+    read_settings,
+    read_traced,
+    whole,
+)
 from dlmctl.generation.company import Company, distinct_of, require_passing
 from dlmctl.generation.generate import generate
 from dlmctl.generation.options import Options
@@ -31,7 +39,7 @@ def stream_of(
         UserError: as ``generate``: of an argument at once, of what the model cannot do with the first text.
     """
     if samples is not None:
-        whole("samples", samples)
+        check_traced(given.get("trace", False), range(whole("samples", samples)))
     _check(pretrained, control, given)
     return _drawn(pretrained, control, samples, given)
 
@@ -47,7 +55,8 @@ def _check(pretrained: Pretrained, control: Control[Any] | None, given: Options)
     read_traced(asked["trace"], ())
     quota, _ = read_extent(asked["quota"], asked["unique"])
     require_passing(quota, rounds.until)
-    read_settings(settings_of(asked["preset"], pretrained.model.family), asked["sampler"], asked["guidance"])
+    chosen = settings_of(asked["preset"], pretrained.model.family)
+    read_settings(chosen, asked["sampler"], asked["guidance"], deterministic=asked["deterministic"])
     whole("batch_size", asked["batch_size"])
 
 

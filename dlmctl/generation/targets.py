@@ -206,7 +206,7 @@ class TargetRun:
         try:
             control, prompt, _ = self._laid_out(group)
             if control is not None:
-                control.load_from(self.pretrained)
+                control = control.for_model(self.pretrained)
             recipe = self.recipe
             plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, prompt)
             first = {numbers[0]: at for at, numbers in enumerate(group.numbers)}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.numbers import noted_on
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, has_own
 from dlmctl.control.state import BatchContext
 from dlmctl.control.whole import parts_of, ready_all
@@ -200,9 +201,17 @@ def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: G
 def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: OnStep) -> Iterator[Drawn]:
     family = DRAWS[plan.pretrained.model.family]
     recorder = _recorder(plan, batch)
-    with recordable(plan.pretrained.model.embeddings.device):
-        job = Job(plan, batch, control, lambda part: prepared_on(plan, part), watch, recorder)
+    device = plan.pretrained.model.embeddings.device
+    noted = noted_on(device)
+
+    def noting(control: PreparedAll | None) -> PreparedAll | None:
+        return control if control is None or noted is None else control.noting(noted)
+
+    with recordable(device):
+        job = Job(plan, batch, noting(control), lambda part: noting(prepared_on(plan, part)), watch, recorder)
         ids, problems, nats = family.batch(job)
+    if noted is not None:
+        noted.look()
     with torch.no_grad():
         latents = plan.pretrained.model.embed(ids).float().cpu().numpy()
     rows = ids.tolist()

@@ -146,9 +146,8 @@ class LogitsControl:
         model = _Standing(self.tokenizer, places + 1, self.embeddings, scores.device)
         pretrained = Pretrained(model, self.tokenizer, NOWHERE)
         settings = SamplerSettings(new_tokens=places)
-        plan = Plan(pretrained, self.control, settings, self.guidance, rows)
         try:
-            self.control.load_from(pretrained)
+            plan = Plan(pretrained, self.control.for_model(pretrained), settings, self.guidance, rows)
             layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)])
         except UserError as error:
             if not (error.where or "").startswith(str(NOWHERE)):

@@ -146,7 +146,8 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
         own = model.config.sampler
         return "entropy" if weighed and own in SUREST_DRAWS else own
     if sampler.name == "auto":
-        guides = [part.prepared for part in control.parts] if control is not None else []
+        # What only checks says nothing of a place.
+        guides = [part.prepared for part in control.guides] if control is not None else []
         guided = any(not prepared.exact and not prepared.weighs for prepared in guides)
         return "confidence" if guided and not weighed else "entropy"
     if weighed and sampler.name in SUREST_DRAWS:

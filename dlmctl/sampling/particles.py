@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlmctl.control.check import mean_score
+from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.whole import check_all
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
@@ -144,6 +145,19 @@ def require_reward(sampler: SamplerSettings, *, controlled: bool) -> None:
     if sampler.particles > 1 and sampler.reward != "lm_score" and not controlled:
         what = f"the reward {sampler.reward!r} comes from controls, and there are none."
         raise RecipeError(what, where="sampler.reward", remedy="Take lm_score, add a control, or leave particles out.")
+
+
+def require_guidance(plan: Plan, control: PreparedAll) -> None:
+    """Check that particles which go by energies have some to go by.
+
+    Raises:
+        RecipeError: the controls only check.
+    """
+    by_energy = plan.sampler.particles > 1 and plan.sampler.reward == "energy"
+    if by_energy and plan.way is None and not control.guides:  # a way by itself may have none
+        what = "the reward 'energy' comes from controls that guide, and these only check."
+        remedy = "Take score or lm_score, add a control that guides, or leave particles out."
+        raise RecipeError(what, where="sampler.reward", remedy=remedy)
 
 
 def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:

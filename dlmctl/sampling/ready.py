@@ -16,6 +16,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.feasible import check_feasible
+from dlmctl.sampling.particles import require_guidance
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.token_layout import counted, lay_out_tokens
 from dlmctl.sampling.ways import numbers_of_words
@@ -85,6 +86,7 @@ def feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
     """The controls for the samples of one batch, ready and known to be satisfiable."""
     control = prepared_on(plan, batch)
     if control is not None:
+        require_guidance(plan, control)
         check_feasible(control, batch_context(plan, batch))
     return control
 

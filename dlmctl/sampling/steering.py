@@ -54,14 +54,15 @@ def by_gradient(part: Part) -> bool:
 
 def weighted_sum(parts: Sequence[Part], of: Callable[[Prepared], Tensor | None]) -> Tensor | None:
     """The sum of what several parts have, each by its weight; None where none has any."""
-    pairs = [(part.weight, of(part.prepared)) for part in parts]
+    pairs = [(part.weight, of(part.prepared)) for part in parts if part.weight]  # 0 times -inf is no number
     found = [weight * one for weight, one in pairs if one is not None]
     return sum(found[1:], start=found[0]) if found else None
 
 
 def evidence_of(parts: Sequence[Part]) -> Tensor | None:
     """The weighted evidence of several parts ``[B, L, V]``, None where none has any."""
-    return weighted_sum(parts, lambda prepared: prepared.evidence)
+    found = weighted_sum(parts, lambda prepared: prepared.evidence)
+    return found.float() if found is not None and found.element_size() == 8 else found  # no double precision
 
 
 class Steered:
@@ -101,7 +102,7 @@ class Steered:
         parts = control.guides if control is not None and guidance.scale else []
         # What word logits are held to exactly needs no gradient, nor does what knows its evidence for every word.
         self.guide_by([part for part in parts if not part.prepared.exact and by_gradient(part)])
-        self.weighing = [part for part in parts if part.prepared.weighs]
+        self.weighing = [part for part in parts if part.prepared.weighs and part.weight]
         self.evidence = evidence_of(parts)
         self.guides_logits = bool(self.parts)
         beside = all(part.prepared.gradient_too and part.prepared.one_update for part in self.parts)

@@ -100,6 +100,37 @@ def test_the_example_is_of_a_bundled_model_that_can_draw_it(name, model, asked):
     assert asked in shown
 
 
+OWN = """
+from dlmctl import Check, Control, ControlParams
+
+class Caps(Control):
+    \"\"\"Says it with capitals.\"\"\"
+    name, Params = "caps", ControlParams
+
+    def check(self, params, words):
+        return Check(1.0, True, "")
+"""
+
+
+def test_a_control_of_a_file_is_shown_as_recipes_name_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    shown = CliRunner().invoke(app, ["controls", "show", "own.py:Caps", "--model", "e2e"]).stdout
+    assert shown.startswith("own.py:Caps, from own.py\nSays it with capitals.\n")
+    assert "- own.py:Caps: {}\n" in shown
+    assert "from own import Caps\n" in shown
+    assert "Weights\nnone needed" in shown
+
+
+def test_a_file_stands_alone(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "beside.py").write_text("from own import Caps\n")
+    (tmp_path / "elsewhere").mkdir()
+    done = dlmctl("controls", "show", "../beside.py:Caps", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 2
+    assert "No module named 'own'. A file stands alone: it imports what is installed" in done.stderr
+
+
 def test_show_json_is_the_schema_of_the_parameters(site):
     schema = json.loads(dlmctl("controls", "show", "lipogram", "--json", PYTHONPATH=site).stdout)
     assert schema["required"] == ["letter"]

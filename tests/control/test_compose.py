@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
-from dlmctl.control.check import Check
+from dlmctl.control.check import Check, numbered
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
 from dlmctl.control.whole import check_all, ready_all
@@ -150,6 +150,18 @@ def test_controls_of_one_kind_are_numbered():
         "has 3": False,
     }
     assert check_all(None, [0, 1], [["a"], []]) == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["has 2", "has", "has"], ["has 2", "has", "has 3"]),
+        (["has", "has", "has 2"], ["has", "has 3", "has 2"]),
+        (["has 2", "has", "has 2", "has", "has"], ["has 2", "has", "has 2 2", "has 3", "has 4"]),
+    ],
+)
+def test_a_name_that_looks_like_a_number_of_another_keeps_its_verdict(names, labels):
+    assert numbered(names) == labels
 
 
 @pytest.mark.parametrize("least", [1e-4, 1e-6, 1e-8, 0.0, -2.0])

@@ -11,7 +11,7 @@ import torch
 from controls.length import Length
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check, Mark
-from dlmctl.control.prepared import Part, Prepared
+from dlmctl.control.prepared import Energy, Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
@@ -148,6 +148,40 @@ def test_a_range_is_two_whole_numbers(monkeypatch, found):
     said(caught)
 
 
+@pytest.mark.parametrize("found", [(0, 0), (-5, -3), (-1, 4)])
+def test_a_text_has_a_word_at_least(monkeypatch, found):
+    monkeypatch.setattr(Letters, "word_range", lambda self, params: found)
+    with pytest.raises(UserError, match="word_range must give the fewest and the most words") as caught:
+        Letters().range_of(0)
+    said(caught)
+    monkeypatch.setattr(Letters, "word_range", lambda self, params: (0, 4))
+    assert Letters().range_of(0) == (1, 4)
+
+
+@pytest.mark.parametrize("weight", ["x", None, -2, math.nan])
+def test_the_weight_of_a_class_is_a_number(monkeypatch, weight):
+    monkeypatch.setattr(Letters, "weight", weight)
+    with pytest.raises(UserError, match=rf"control class Letters .*: has weight = {weight}, which is no number from 0"):
+        Letters()
+
+
+def test_an_energy_is_a_function(monkeypatch):
+    monkeypatch.setattr(Letters, "prepare", lambda self, batch: Energy(3))
+    with pytest.raises(UserError, match="prepare failed: TypeError: Energy takes a function of the state") as caught:
+        Letters().ready(BATCH)
+    said(caught)
+
+
+def test_a_check_cannot_change_the_words_of_a_text(pretrained, monkeypatch):
+    monkeypatch.setattr(Letters, "check", lambda self, params, words: Check(1.0, not words.clear(), ""))
+    words = ["a", "b"]
+    assert Letters()(words).passed
+    assert words == ["a", "b"]
+    (sample,) = generate(Letters() & Length(5), model=pretrained, samples=1, sampler=QUICK)
+    assert len(sample.words) == 5
+    assert sample.passed
+
+
 def test_what_not_turns_round_is_a_control(monkeypatch):
     monkeypatch.setattr(Letters, "under_not", lambda self: 1 / 0)
     with pytest.raises(UserError, match="under_not failed: ZeroDivisionError") as caught:
@@ -158,11 +192,13 @@ def test_what_not_turns_round_is_a_control(monkeypatch):
         (~Letters()).verdicts([0], [["a"]])
 
 
-@pytest.mark.parametrize("found", [3, "x", torch.zeros(2, 2), torch.zeros(2, 3, 4, dtype=torch.bool)])
+@pytest.mark.parametrize(
+    "found", [3, "x", torch.zeros(2, 2), torch.zeros(2, 3, 4, dtype=torch.bool), np.zeros((2, 3, 4), np.float32)]
+)
 @pytest.mark.parametrize("member", ["restrict", "constrain"])
 def test_word_logits_stay_word_logits(monkeypatch, member, found):
-    part = Part("letters", 1.0, Prepared())
-    monkeypatch.setattr(Prepared, member, lambda self, *_: found)
+    part = Part("letters", 1.0, PreparedLetters())
+    monkeypatch.setattr(PreparedLetters, member, lambda self, *_: found, raising=False)
     logits = torch.zeros(2, 3, 4)
     with pytest.raises(UserError, match=rf"'letters' .*{member} must give word logits of the shape \[2, 3, 4\]"):
         part.restrict(logits) if member == "restrict" else part.constrain(logits, torch.zeros(2))
@@ -194,6 +230,7 @@ def test_prepare_gives_something_prepared(monkeypatch):
 ENERGIES = {
     "shape": (lambda self, state: state.x.sum(2), r"must have the shape \[2\], one number a text, not \[2, 32\]"),
     "mean": (lambda self, state: state.x.mean(), r"must have the shape \[2\], one number a text, not \[\]"),
+    "array": (lambda self, state: np.zeros(2), r"must have the shape \[2\], one number a text, not ndarray"),
     "number": (lambda self, state: 3.0, r"must have the shape \[2\], one number a text, not float"),
     "detached": (lambda self, state: state.x.detach().sum((1, 2)), "has no gradient"),
     "constant": (lambda self, state: torch.zeros(len(state.x)), "has no gradient"),

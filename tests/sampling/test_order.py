@@ -30,6 +30,9 @@ class Guide(Prepared):
         # A label is asked of the whole text: the surest words of it are the same in every one.
         ([Guide(weighs=True), Guide(exact=True)], "entropy"),
         ([Guide(weighs=True), Guide()], "confidence"),
+        # What only checks, as what nothing has a contrary of, says nothing of a place.
+        ([Prepared()], "entropy"),
+        ([Guide(weighs=True), Prepared()], "entropy"),
     ],
 )
 def test_what_guides_single_places_writes_the_surest_word_first(guides, name) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from controls import Contains, Length
+from controls import Contains, Length, Predicate
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
 from dlmctl.errors import RecipeError
+from dlmctl.generation.diagnose import examine
 from dlmctl.generation.generate import generate
+from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling import particles
 from tests.diffusion.tiny_masked import TEXTS, TOKENIZER, Enumerated, one_by_one, tiny_masked
@@ -144,3 +146,20 @@ def test_a_scorer_chooses_among_guided_texts(model, monkeypatch):
         for settings in ({}, {"particles": 8, "reward": "lm_score"})
     )
     assert abs(chosen - alone) < 0.2 * alone
+
+
+def test_a_reward_of_energies_needs_a_control_that_guides(model):
+    only_checks, options = Predicate(lambda text: True), {"model": model, "samples": 1, "device": "cpu"}
+    with pytest.raises(RecipeError, match="comes from controls that guide, and these only check"):
+        generate(only_checks, sampler={"particles": 2}, **options)
+    for sampler in ({"particles": 2, "reward": "score"}, {"particles": 1}):
+        assert generate(only_checks, sampler=sampler, **options).success == 1.0
+    assert generate(only_checks & Alike(), sampler={"particles": 2}, **options)
+
+
+def test_a_recipe_whose_controls_only_check_says_so_with_its_line(model, tmp_path):
+    (tmp_path / "own.py").write_text("def passes(text):\n    return True\n")
+    given = f"controls:\n  - check: {tmp_path}/own.py:passes\nsampler:\n  particles: 2\n"
+    recipe, file = read_recipe(given, "own.yaml")
+    with pytest.raises(RecipeError, match=r"own.yaml:3: sampler.reward: the reward 'energy' comes from controls that"):
+        examine(recipe, model, file)
