@@ -1,5 +1,6 @@
 """Recorded steps: the same texts, by recordings into which everything is baked that Python decided meanwhile."""
 
+import math
 import warnings
 from types import SimpleNamespace
 
@@ -9,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from controls import Contains, Infill, Length, Pos, Semantic, SyntaxTree
-from dlmctl import Energy
+from dlmctl import Control, ControlParams, Energy, Prepared, UserError
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.control import numbers
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.recipe.presets import settings_of
@@ -75,6 +77,7 @@ def as_if_recorded(monkeypatch):
     for module in (latent_draw, masked_draw):
         monkeypatch.setattr(module, "pays", lambda device, family, steps: True)
     monkeypatch.setattr(Taped, "made", 0)
+    monkeypatch.setattr(numbers, "AT_ONCE_CPU", False)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,32 @@ def test_texts_are_those_of_steps_called_one_by_one(e2e, as_if_recorded, name):
     made = Taped.made
     assert drawn(e2e, CONTROLS[name], steps=6, compile=False) == found
     assert Taped.made == made
+
+
+class Adds(Control[ControlParams]):
+    """Adds a number to the word logits."""
+
+    name, Params = "adds", ControlParams
+    number = torch.zeros(())
+
+    def prepare(self, batch):
+        return type("Own", (Prepared,), {"restrict": lambda _, logits: logits + self.number})()
+
+
+def test_what_stops_being_a_number_in_a_recorded_step_is_found(e2e, as_if_recorded):
+    control, chosen = Adds(), settings_of("fast", "gaussian")
+    sampler = chosen.sampler.model_copy(update={"precision": "fp32", "steps": 8, "patience": 1.0})
+    control.number, made = torch.zeros(()), []
+
+    def spoil(step):
+        if step.number == 4:
+            control.number.fill_(math.nan)
+        made.append(Taped.made)
+
+    with pytest.raises(UserError, match=r"control 'adds' .*: restrict must give numbers"):
+        list(draw_texts(Plan(e2e, control, sampler, chosen.guidance, 3), [Draw(0, 0)], on_step=spoil))
+    assert made[4] == made[-1] > 0  # the steps that went wrong were replayed
+    assert len(made) == 8
 
 
 def test_so_it_is_with_the_paper_s_procedure(e2e, as_if_recorded):
