@@ -88,6 +88,7 @@ def test_texts_have_the_label_asked_for_by_the_weights_that_guide(model, data) -
         control = Classifier(label=label, name="mood")
         assert chances(model, folder, label, drawn(model, control)) > 7 / 8
         text = f"the {other} bread is {other} .".split()
+        control.attach(model)
         check = control(text)
         assert not check.passed
         assert set(check.where) & {1, 4}  # the words that say the other label
