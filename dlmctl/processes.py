@@ -182,6 +182,16 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, by which batch systems end what runs too long: as Ctrl-C, with an exit code of its own."""
 
 
+# The signals that came and are to end what runs, the last one last.
+_CAME: list[type[KeyboardInterrupt]] = []
+
+
+def stop_if_told() -> None:
+    """Raise again what a signal raised, for loops that go on: code in C that it came upon may have dropped it."""
+    if _CAME:
+        raise _CAME[-1]
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Context in which SIGTERM raises ``Terminated``, and Ctrl-C ``KeyboardInterrupt``, whatever was running; a second
@@ -195,7 +205,8 @@ def terminable() -> Iterator[None]:
     if not in_main or count() > 1 or any(signal.getsignal(number) is not kept for number, kept in usual.items()):
         yield
         return
-    came: list[type[KeyboardInterrupt]] = []
+    came = _CAME
+    came.clear()
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, usual[signal.Signals(number)])
@@ -212,5 +223,6 @@ def terminable() -> Iterator[None]:
             raise came[-1] from None
         raise
     finally:
+        came.clear()
         for number, kept in usual.items():
             signal.signal(number, kept)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import UserError
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 SENTENCES = [
@@ -275,12 +278,19 @@ def test_a_signal_that_other_code_takes_for_its_own_fault_still_ends_the_run(num
         except KeyboardInterrupt:
             raise ValueError("could not determine the shape") from None
 
+    def goes_on(number):
+        with suppress(ValueError):  # nor does it say so
+            forgetful(number)
+        generate(model="e2e", samples=1, sampler=SamplerSettings(steps=2))
+
     kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(kind) as caught, processes.terminable():
             forgetful(number)
         assert type(caught.value) is kind
+        with pytest.raises(kind), processes.terminable():
+            goes_on(number)
         with pytest.raises(ValueError, match="its own"), processes.terminable():
             raise ValueError("its own")
     finally:

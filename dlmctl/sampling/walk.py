@@ -12,6 +12,7 @@ from torch import Tensor
 from dlmctl.diffusion.family import Family, Moved, Prediction
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.processes import stop_if_told
 
 
 class Step(NamedTuple):
@@ -68,6 +69,7 @@ def walk(
     x = family.start(layouts, noise)
     steps = len(times) - 1
     for number, (t_value, s_value) in enumerate(pairwise(times.tolist())):
+        stop_if_told()
         # On the CPU: there it costs nothing to look at them, and what is made of them is a few numbers a text.
         t, s = (torch.full((len(x),), value, dtype=torch.float64) for value in (t_value, s_value))
         estimate = steer(x, t)
