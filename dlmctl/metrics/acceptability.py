@@ -6,7 +6,9 @@ A language model says how likely a text is, and a likely text may be absurd. Wha
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
-from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_weights, require_fit
 from dlmctl.diffusion.masked import MaskedLM
@@ -33,6 +34,8 @@ TRAIN = "Train it: `dlmctl train acceptability` (docs/training.md)."
 NETWORK = "network"
 # The key for the digest of the scorer whose figures it learned to weigh.
 SCORER = "scorer"
+TOLD_BY = 1 << 18
+"""Bytes of its weights that tell one from another."""
 # Most texts that are read at once.
 TOGETHER = 256
 
@@ -132,9 +135,14 @@ def find_reader(pretrained: Pretrained) -> Reader | None:
 
 
 def scorer_digest(pretrained: Pretrained) -> str | None:
-    """The SHA-256 of the weights of the scorer beside a model, None where they are not in one file."""
+    """What tells the scorer beside a model from others, None where its weights are not in one file: the SHA-256 of the
+    last of them, as all change when one is trained, and a whole file would take time at every start."""
     weights = pretrained.folder / "scorer" / "model.safetensors"
-    return file_digest(weights) if weights.is_file() else None
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        file.seek(-min(TOLD_BY, weights.stat().st_size), os.SEEK_END)
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
