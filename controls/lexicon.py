@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -19,8 +18,9 @@ from dlmctl.control.automata import alphabet_of
 from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
 from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.control.properties import Exchanged
+from dlmctl.control.told import tell_once
 from dlmctl.control.whole_words import needs_words
-from dlmctl.errors import nearest, readable
+from dlmctl.errors import nearest
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -32,7 +32,6 @@ from .word_lists import MOST_ROWS, Value
 Bools = NDArray[np.bool_]
 # A word seen with a tag less often than this is taken for a slip of the tagger.
 LEAST_SHARE = 0.02
-log = logging.getLogger("dlmctl")
 
 
 class LexiconParams(ControlParams):
@@ -152,7 +151,7 @@ class Lexicon(Control[LexiconParams]):
         """
         words = self._words_of(params)
         if (unmet := words.unmet([name for name in names if name is not None], batch.vocabulary.split)) is not None:
-            _tell_once(unmet)
+            tell_once(f"lexicon: {unmet}")
         fits = self._fits(params, names)
         if params.where is None or params.where.tag is None:
             if not fits.any():
@@ -233,12 +232,6 @@ class Lexicon(Control[LexiconParams]):
 def _passing(vocabulary: Tokenizer) -> Bools:
     """Which tokens ``[V]`` may stand wherever function words may: these, and what is no word."""
     return np.array([name is None or is_function_word(name) for name in alphabet_of(vocabulary).words])
-
-
-@lru_cache(maxsize=1000)
-def _tell_once(what: str) -> None:
-    """Log a warning, once a process: a control is prepared for every batch anew."""
-    log.warning("dlmctl: %s", readable(f"lexicon: {what}"))
 
 
 def _may_be(tags: Collection[str], batch: BatchContext[LexiconParams]) -> Bools:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -253,6 +253,11 @@ def without_memory() -> Iterator[None]:
     """Modules that are built here have shapes but neither memory nor values, whatever sizes they are asked for."""
     with torch.device("meta"), _Unfilled():
         yield
+
+
+def without_draws() -> AbstractContextManager[None]:
+    """Modules that are built here draw their first weights, which are read later, from no stream of the caller's."""
+    return torch.random.fork_rng(devices=[])
 
 
 def give_memory(module: nn.Module) -> None:

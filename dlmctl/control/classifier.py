@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 
 from dlmctl.checkpoint.control_weights import check_control_weights, control_folders, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.weights import load_into
+from dlmctl.checkpoint.weights import load_into, without_draws
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.beside import evidence_file
 from dlmctl.control.evidence.prepared import Beside
@@ -78,7 +77,7 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
     loaded = _LOADED.setdefault(batch.model, {})
     if (control, name) not in loaded:
         labels = load_labels(labels_of(control), control, batch, name)
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then read
+        with without_draws():
             classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
         folder = _trained_folder(control, batch, name)
         load_into(classifier, folder)

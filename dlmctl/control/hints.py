@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dlmctl.checkpoint.control_weights import check_control_weights
-from dlmctl.checkpoint.weights import load_into
+from dlmctl.checkpoint.weights import load_into, without_draws
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError, first_line
@@ -110,7 +110,7 @@ def _read(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]]:
         config = HintsConfig.model_validate(read_object(folder / CONFIG))
     except ValidationError as error:
         raise ModelError(f"cannot be read: {first_line(error)}.", where=str(folder / CONFIG)) from None
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then read
+    with without_draws():
         network = Hints(config, model.config.denoiser)
     load_into(network, folder, HINTS)
     numbers = {name: at for at, name in enumerate(config.features, start=1)}

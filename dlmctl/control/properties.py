@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from dlmctl.control.base import All, Composite, Control
+from dlmctl.control.base import Composite, Control
+from dlmctl.control.whole import parts_of
 
 
 @runtime_checkable
@@ -48,19 +49,16 @@ class HoldsExchanged(Protocol):
 
 def hold_exchanged(control: Control[Any] | None, places: Mapping[int, Sequence[int]], tags: frozenset[str]) -> None:
     """Let a control, with all that hold beside it, take the places exchanged for words with these tags."""
-    for part in control.parts if isinstance(control, All) else [control]:
+    for part in [] if control is None else parts_of(control):
         if isinstance(part, HoldsExchanged):
             part.hold_exchanged(places, tags)
-        elif isinstance(part, All):
-            hold_exchanged(part, places, tags)
 
 
 def faults_of(control: Control[Any] | None, sample: int, exchanged: Exchanged) -> list[str]:
     """Why a word does not fit what a control, with all that hold beside it, asks of a sample."""
-    if isinstance(control, All):
-        return [fault for part in control.parts for fault in faults_of(part, sample, exchanged)]
-    found = control.fault_of(control.dealt(sample), exchanged) if isinstance(control, JudgesWords) else None
-    return [] if found is None else [found]
+    parts = [] if control is None else parts_of(control)
+    found = [part.fault_of(part.dealt(sample), exchanged) for part in parts if isinstance(part, JudgesWords)]
+    return [fault for fault in found if fault is not None]
 
 
 def properties_of(control: Control[Any] | None, sample: int, word: str) -> dict[str, float | str | None]:

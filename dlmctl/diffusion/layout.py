@@ -158,6 +158,12 @@ def banned_tokens(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Te
     return banned
 
 
+def even_logits(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
+    """Word logits ``[B, L, V]`` by which every token is as likely as any other, -inf for those of ``banned_tokens``."""
+    banned = banned_tokens(layouts, tokenizer, vocabulary)
+    return torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
+
+
 def _special(layouts: Layouts, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
     """START, END and PAD, each with the places ``[B, L]`` it is settled for."""
     positions, words = layouts.positions, layouts.words

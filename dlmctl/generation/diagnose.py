@@ -12,7 +12,7 @@ from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.matched_check import check_matched
+from dlmctl.generation.matched_check import check_matched, controls_of
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.repair import require_repairable
@@ -109,10 +109,7 @@ def _examine_controls(recipe: Recipe, pretrained: Pretrained, prompt: Prompt | N
 
 
 def _try_matched(recipe: MatchedRecipe, pretrained: Pretrained, prompt: Prompt | None, file: SettingsFile) -> None:
-    controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
-    for control in controls.values():
-        if control is not None:
-            control.load_from(pretrained)
+    controls = controls_of(recipe, pretrained)
     settings = recipe.sampler, recipe.guidance, recipe.batch_size, prompt
     try:
         check_matched(recipe, {name: Plan(pretrained, control, *settings) for name, control in controls.items()})

@@ -20,11 +20,11 @@ from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged, prop
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
+from dlmctl.generation.matched_check import controls_of
 from dlmctl.generation.model import recipe_from
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
 from dlmctl.generation.results import Sample
-from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Until
@@ -171,11 +171,7 @@ class _Run:
         self.recipe, self.pretrained = recipe, pretrained
         self.prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt)
         self.until = recipe.until or Until()
-        self.controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
-        # Each is asked about the words of every item, also one that no item is drawn under.
-        for control in self.controls.values():
-            if control is not None:
-                control.load_from(pretrained)
+        self.controls = controls_of(recipe, pretrained)
         self.counts: WordCounts | None = load_counts(pretrained.folder)
 
     def first(self, index: int) -> str:

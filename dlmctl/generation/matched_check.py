@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.base import Control
 from dlmctl.control.ways import leaves_open
-from dlmctl.diffusion.layout import SPECIAL, Layout, banned_tokens, positions_for, stacked
+from dlmctl.diffusion.layout import SPECIAL, Layout, even_logits, positions_for, stacked
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
+from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Misplaced, every
 from dlmctl.sampling.plan import Plan
@@ -60,6 +64,16 @@ def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan]) -> None:
         )
 
 
+def controls_of(recipe: MatchedRecipe, pretrained: Pretrained) -> dict[str, Control[Any] | None]:
+    """The controls of each condition, attached: each is asked about the words of every item, also one that no item is
+    drawn under."""
+    controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
+    for control in controls.values():
+        if control is not None:
+            control.load_from(pretrained)
+    return controls
+
+
 def _samples(recipe: MatchedRecipe) -> range:
     """The items to ask about: of those after them the parameters are the same again."""
     sets = math.lcm(*(len(spec.params) or 1 for specs in recipe.spec_sets() for spec in every(specs)))
@@ -101,9 +115,7 @@ def _allowed(plan: Plan, draw: Draw, count: int) -> Tensor:
     model, vocabulary = plan.pretrained.model, plan.pretrained.tokenizer
     layout = Layout(positions_for(count, model.config.length), count)
     control = prepared_on(plan, [(draw, layout)])
-    device = model.embeddings.device
-    banned = banned_tokens(stacked([layout], device), vocabulary, model.config.vocab_size)
-    logits = torch.zeros(banned.shape, device=device).masked_fill(banned, -torch.inf)
+    logits = even_logits(stacked([layout], model.embeddings.device), vocabulary, model.config.vocab_size)
     logits = logits if control is None else control.restrict(logits)
     return ~torch.isneginf(logits[0, 1 : count + 1])
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.weights import load_weights, require_fit
+from dlmctl.checkpoint.weights import load_weights, require_fit, without_draws
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, figures_of
@@ -172,7 +172,7 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     state = load_weights(folder)
     if "typical" not in state:
         raise ModelError("is of an earlier version.", where=str(folder / "model.safetensors"), remedy=TRAIN)
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then read
+    with without_draws():
         judge = Acceptability(model.denoiser, model.denoiser.config.hidden, _rank_of(state, folder))
     require_fit(state, judge.state_dict(), folder / "model.safetensors")
     judge.load_state_dict(state)

@@ -11,7 +11,7 @@ from torch import Tensor
 from dlmctl.control.check import numbered
 from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.control.state import BatchContext
-from dlmctl.diffusion.layout import banned_tokens, stacked
+from dlmctl.diffusion.layout import even_logits, stacked
 from dlmctl.errors import Unfit
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -29,9 +29,9 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
     if not any(has_own(part.prepared, *SHUTS_OUT) for part in control.parts):
         return
     vocabulary = batch.vocabulary
-    banned = banned_tokens(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
-    logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
-    empty = torch.isneginf(control.restrict(logits)).all(-1)
+    logits = even_logits(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
+    left = control.restrict(logits)
+    empty = torch.isneginf(left).all(-1)
     if empty.any():
         row, place = empty.nonzero()[0].tolist()
         reasons = "; ".join(_limits(control, vocabulary, logits, row, place))
@@ -39,10 +39,9 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
             f"the controls contradict each other: no word is left for word {place}. {reasons}.",
             where=f"sample {batch.draws[row].sample}",
         )
-    logits = control.restrict(logits)
-    control.verify(logits)
+    control.verify(left)
     # Once more where each part has what it requires: that may be what another one excludes.
-    control.verify(control.constrain(logits, torch.zeros(len(batch))))
+    control.verify(control.constrain(left, torch.zeros(len(batch))))
 
 
 def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: int, place: int) -> Iterator[str]:

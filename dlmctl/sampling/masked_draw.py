@@ -8,7 +8,7 @@ from torch import Tensor
 from dlmctl.control.prepared import PreparedAll, has_own
 from dlmctl.diffusion.absorbing import Absorbing, in_pieces
 from dlmctl.diffusion.blocks import Stretch, in_blocks
-from dlmctl.diffusion.layout import Layout, Layouts, banned_tokens, stacked
+from dlmctl.diffusion.layout import Layout, Layouts, even_logits, stacked
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
@@ -86,9 +86,7 @@ def only_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, si
     control rules words out."""
     if not any(has_own(part.prepared, "restrict") for part in control.parts):
         return None
-    banned = banned_tokens(layouts, vocabulary, size)
-    logits = torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
-    allowed = ~control.restrict(logits).isneginf()
+    allowed = ~control.restrict(even_logits(layouts, vocabulary, size)).isneginf()
     return torch.where(allowed.sum(-1) == 1, allowed.to(torch.uint8).argmax(-1), -1)
 
 
@@ -115,7 +113,7 @@ def require_steps(sampler: SamplerSettings, layout: Layout) -> None:
         RecipeError: there are fewer steps than blocks.
     """
     if sampler.block is not None and sampler.steps is not None:
-        _schedule(sampler.steps, layout.positions - 1 if layout.words is None else layout.words, sampler.block)
+        _schedule(sampler.steps, layout.open, sampler.block)
 
 
 def context_of(plan: Plan, batch: Batch, device: torch.device) -> Context | None:

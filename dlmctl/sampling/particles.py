@@ -170,7 +170,7 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     name, control = plan.sampler.reward, plan.control
     if name == "lm_score":
         scorer, tokenizer = load_scorer(plan.pretrained.folder / "scorer")
-        return lambda found: _each([-nats for nats in lm_score(scorer, tokenizer, _texts(plan, found))], found)
+        return lambda found: _each([-nats for nats in lm_score(scorer, tokenizer, _texts(plan, found)[0])], found)
     require_reward(plan.sampler, controlled=control is not None)
     assert control is not None
     if name == "energy":
@@ -178,15 +178,16 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     samples = [draw.sample for draw, _ in batch]
 
     def score(found: Tensor) -> Tensor:
-        written = [plan.pretrained.tokenizer.decode(row) for row in found.argmax(-1).tolist()]
-        checks = check_all(control, samples, _texts(plan, found), written)
+        checks = check_all(control, samples, *_texts(plan, found))
         return _each([mean_score(row) for row in checks], found)
 
     return score
 
 
-def _texts(plan: Plan, probabilities: Tensor) -> list[list[str]]:
-    return [plan.pretrained.tokenizer.words(row) for row in probabilities.argmax(-1).tolist()]
+def _texts(plan: Plan, probabilities: Tensor) -> tuple[list[list[str]], list[str]]:
+    """The likeliest texts so far: the words of each, and it as it would be written."""
+    tokenizer, rows = plan.pretrained.tokenizer, probabilities.argmax(-1).tolist()
+    return [tokenizer.words(row) for row in rows], [tokenizer.decode(row) for row in rows]
 
 
 def _each(values: list[float], like: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class HeldTokens(HeldRows[Asked]):
         ]
         return Held(
             [Language(automaton) for automaton in automata],
-            [layout.positions - 1 if layout.words is None else layout.words for layout in layouts],
+            [layout.open for layout in layouts],
             alphabet=alphabet_for([]),
             longest=self.batch.model.config.length - 2,
             names=[_names(row) for row in self.demands],

@@ -42,7 +42,7 @@ class HeldWords(HeldRows[Demand]):
             languages.append(made[key])
         return Held(
             languages,
-            [layout.positions - 1 if layout.words is None else layout.words for layout in layouts],
+            [layout.open for layout in layouts],
             alphabet=alphabet,
             longest=self.batch.model.config.length - 2,
             names=[_named(row) for row in self.demands],
