@@ -29,22 +29,22 @@ class ClassifierParams(ControlParams):
 
     label: Value = Field(description="the label, as the labelled text has it", examples=["positive"])
     name: str | None = Field(
-        None, max_length=100, description="which classifier, where they were trained under names (--name)"
+        default=None, max_length=100, description="which classifier, where they were trained under names (--name)"
     )
     huggingface: str | None = Field(
-        None,
+        default=None,
         max_length=1000,
         description="folder or hub name of a sequence classifier that guides in place of the one trained here",
     )
     model: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=1000,
         description="folder or hub name of a sequence classifier that guides and checks: nothing needs to be trained",
         examples=["my-classifiers/sentiment"],
     )
     pass_at: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1,
         description="least probability of the label that passes; if not given, the likeliest label passes, and where "

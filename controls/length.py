@@ -31,7 +31,9 @@ class LengthParams(ControlParams):
         description="number of words; punctuation marks are words of their own, as the model's vocabulary has them",
         examples=[14],
     )
-    tolerance: StrictInt = Field(0, ge=0, le=MOST_WORDS, description="most words more or fewer that are as good")
+    tolerance: StrictInt = Field(
+        default=0, ge=0, le=MOST_WORDS, description="most words more or fewer that are as good"
+    )
 
 
 def log_p_of_counts(state: ControlState) -> Tensor:

@@ -41,22 +41,26 @@ class LexiconParams(ControlParams):
     # Bounds that a table of targets gives; see ``read_params``.
     numbers_beyond_fields: ClassVar[bool] = True
 
-    words: list[str] | None = Field(None, min_length=1, max_length=MOST_ROWS, description="the words that may occur")
+    words: list[str] | None = Field(
+        default=None, min_length=1, max_length=MOST_ROWS, description="the words that may occur"
+    )
     file: str | None = Field(
-        None, min_length=1, max_length=1000, description="the same as a file with one word on each line"
+        default=None, min_length=1, max_length=1000, description="the same as a file with one word on each line"
     )
     table: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=1000,
         description="a CSV or TSV file with a row a word; any of its columns may be given bounds: "
         "`concreteness: [4, 5]`, `frequency: [10, null]`, `level: [A1, A2]`. Without a table there are "
         f"{' and '.join(BUILT_IN)}",
     )
-    word: str = Field("word", max_length=1000, description="the table's column with the word")
-    where: Where | None = Field(None, description="only words with a tag or at places must fit; all if not given")
+    word: str = Field(default="word", max_length=1000, description="the table's column with the word")
+    where: Where | None = Field(
+        default=None, description="only words with a tag or at places must fit; all if not given"
+    )
     function_words: bool | None = Field(
-        None, description="let function words and punctuation pass; true if not given, but false under `where`"
+        default=None, description="let function words and punctuation pass; true if not given, but false under `where`"
     )
 
     reads: ClassVar[Sequence[str]] = ("file", "table")

@@ -30,10 +30,10 @@ class PosParams(ControlParams):
         examples=[["DET", "PROPN", "AUX", "DET", "NOUN", "PUNCT"]],
     )
     pass_at: StrictFloat = Field(
-        1.0, ge=0, le=1, description="share of words that must have their tag for a text to pass"
+        default=1.0, ge=0, le=1, description="share of words that must have their tag for a text to pass"
     )
     judge: str | None = Field(
-        None,
+        default=None,
         max_length=1000,
         description="what checks, in place of the bundled tagger: the folder of one made by `dlmctl train tagger`, "
         "stanza:LANGUAGE or spacy:MODEL",

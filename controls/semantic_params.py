@@ -19,11 +19,11 @@ class SemanticParams(ControlParams):
     __pydantic_extra__: dict[str, Value] = Field(init=False)
 
     match: Literal["exact", "natural"] = Field(
-        "natural", description="what the check accepts: the value word for word, or also other wordings of it"
+        default="natural", description="what the check accepts: the value word for word, or also other wordings of it"
     )
 
     exclusive: bool | None = Field(
-        None,
+        default=None,
         description="whether a text fails that states another value of a field too; if not given, it does, unless the "
         "match is exact",
     )

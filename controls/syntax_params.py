@@ -43,23 +43,26 @@ class SyntaxTreeParams(ControlParams):
     """What a recipe says of syntax: ``tree`` or ``spans``."""
 
     tree: str | None = Field(
-        None,
+        default=None,
         max_length=20_000,
         description="a bracketed tree; its leaves, (PRP It) or just PRP, say how many words there are, not which",
         examples=["(S (NP (PRP It)) (VP (VBZ is) (NP (DT a) (NN pub))) (. .))"],
     )
     spans: list[SpanParams] | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=100,
         description="constituents that the text must have",
         examples=[[{"label": "PP", "start": 3, "end": 5}]],
     )
     pass_at: StrictFloat = Field(
-        1.0, ge=0, le=1, description="labelled F1 of the tree, or share of spans, that a text must reach to pass"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="labelled F1 of the tree, or share of spans, that a text must reach to pass",
     )
     judge: str | None = Field(
-        None,
+        default=None,
         max_length=1000,
         description="what checks, in place of the bundled parser: the folder of one made by `dlmctl train parser`, or "
         "stanza:LANGUAGE",

@@ -50,11 +50,11 @@ class ParserConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    hidden: int = Field(200, gt=0, description="width of the LSTM in each direction")
-    layers: int = Field(2, gt=0, description="LSTM layers")
-    span_hidden: int = Field(250, gt=0, description="width of the layer between a span and its label scores")
-    widths: list[int] = Field([100, 30, 30, 30, 20, 30], description="embedding width of each feature")
-    dropout: float = Field(0.35, ge=0, lt=1, description="dropout between layers, in training only")
+    hidden: int = Field(default=200, gt=0, description="width of the LSTM in each direction")
+    layers: int = Field(default=2, gt=0, description="LSTM layers")
+    span_hidden: int = Field(default=250, gt=0, description="width of the layer between a span and its label scores")
+    widths: list[int] = Field(default=[100, 30, 30, 30, 20, 30], description="embedding width of each feature")
+    dropout: float = Field(default=0.35, ge=0, lt=1, description="dropout between layers, in training only")
     labels: list[str] = Field(min_length=1, description="of spans, the first for none")
     tags: list[str] = Field(min_length=1, description="of words, as the treebank writes them")
     vocabularies: list[dict[str, int]] = Field(description="of each feature: value to row of its embedding")

@@ -19,9 +19,11 @@ class Where(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tag: str | None = Field(None, description="a UPOS tag, alternatives as NOUN|VERB", examples=["NOUN"])
+    tag: str | None = Field(default=None, description="a UPOS tag, alternatives as NOUN|VERB", examples=["NOUN"])
     place: StrictInt | list[StrictInt] | None = Field(
-        None, description="a place or several, counted in words from 1, from the end as -1, -2, ...", examples=[3]
+        default=None,
+        description="a place or several, counted in words from 1, from the end as -1, -2, ...",
+        examples=[3],
     )
 
     @field_validator("tag")

@@ -26,15 +26,15 @@ class MaskedSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     family: Literal["masked", "uniform"] = "masked"
-    length: int = Field(64, gt=2, le=65536, description="longest sequence in positions, START and END included")
+    length: int = Field(default=64, gt=2, le=65536, description="longest sequence in positions, START and END included")
     denoiser: LlamaConfig = Field(default_factory=lambda: LlamaConfig(), description="sizes of the network")
     lengths: Literal["data", "model"] = Field(
-        "data",
+        default="data",
         description="data: a text's number of words is drawn like those of the training texts, or set by a control; "
         "model: END and the PADs behind it are masked and predicted like words",
     )
     objective: Literal["count", "time"] = Field(
-        "count",
+        default="count",
         description="count: k of the n words are masked, k uniform, weight n / k; time: each with probability t, "
         "weight 1 / t",
     )

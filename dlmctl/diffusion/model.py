@@ -55,10 +55,15 @@ class SourceSettings(BaseModel):
         default_factory=list, description="the fields of the data that make the source, in this order; all by default"
     )
     length: int = Field(
-        96, gt=2, le=MAX_LENGTH, description="longest source in words, with START, END and a word for each field name"
+        default=96,
+        gt=2,
+        le=MAX_LENGTH,
+        description="longest source in words, with START, END and a word for each field name",
     )
-    layers: int = Field(2, gt=0, le=MAX_LAYERS, description="blocks of the source encoder; its width is the denoiser's")
-    min_count: int = Field(2, ge=1, description="words seen less often in the sources become UNK")
+    layers: int = Field(
+        default=2, gt=0, le=MAX_LAYERS, description="blocks of the source encoder; its width is the denoiser's"
+    )
+    min_count: int = Field(default=2, ge=1, description="words seen less often in the sources become UNK")
 
 
 class ModelSettings(BaseModel):
@@ -66,24 +71,27 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    length: int = Field(64, gt=2, le=MAX_LENGTH, description="longest sequence in positions, START and END included")
-    embed_dim: int = Field(16, gt=0, le=MAX_WIDTH, description="width of the word embeddings and of the latent")
+    length: int = Field(
+        default=64, gt=2, le=MAX_LENGTH, description="longest sequence in positions, START and END included"
+    )
+    embed_dim: int = Field(default=16, gt=0, le=MAX_WIDTH, description="width of the word embeddings and of the latent")
     architecture: Architecture = "transformer"
     denoiser: DenoiserConfig = Field(
-        {}, validate_default=True, description="sizes; which there are, the architecture says"
+        default={}, validate_default=True, description="sizes; which there are, the architecture says"
     )
     schedule: ScheduleName = "sqrt"
     schedule_steps: int | None = Field(
-        None, gt=1, le=100_000, description="T of a discrete schedule; none for continuous time"
+        default=None, gt=1, le=100_000, description="T of a discrete schedule; none for continuous time"
     )
     objective: Objective = Field(
-        "cross_entropy", description="cross_entropy: logits over words; paper: end-to-end loss of Li et al. 2022"
+        default="cross_entropy",
+        description="cross_entropy: logits over words; paper: end-to-end loss of Li et al. 2022",
     )
-    prediction: PredictionTarget = Field("x0", description="what the denoiser of the paper objective predicts")
-    rounding: Rounding = Field("dot", description="how a latent becomes words: dot product, L2 or cosine")
-    self_conditioning: bool = Field(True, description="the denoiser also receives its previous x_0 estimate")
-    label: LabelSettings | None = Field(None, description="the texts have labels; a label chooses among them")
-    source: SourceSettings | None = Field(None, description="the texts are written from a source")
+    prediction: PredictionTarget = Field(default="x0", description="what the denoiser of the paper objective predicts")
+    rounding: Rounding = Field(default="dot", description="how a latent becomes words: dot product, L2 or cosine")
+    self_conditioning: bool = Field(default=True, description="the denoiser also receives its previous x_0 estimate")
+    label: LabelSettings | None = Field(default=None, description="the texts have labels; a label chooses among them")
+    source: SourceSettings | None = Field(default=None, description="the texts are written from a source")
 
     @field_validator("denoiser", mode="before")
     @classmethod
@@ -106,7 +114,7 @@ class ModelConfig(ModelSettings):
     vocab_size: int = Field(gt=4, le=MAX_VOCABULARY, description="number of words, special tokens included")
     labels: list[str] = Field(default_factory=list, description="names of the labels, in the order of their numbers")
     source_vocab_size: int = Field(
-        0, ge=0, le=MAX_VOCABULARY, description="number of words of the sources, special tokens included"
+        default=0, ge=0, le=MAX_VOCABULARY, description="number of words of the sources, special tokens included"
     )
     source_closed: list[str] = Field(
         default_factory=list, description="fields of the sources with few values, of which new words are refused"

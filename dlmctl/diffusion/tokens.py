@@ -24,7 +24,9 @@ class TokenConfig(BaseModel):
     mask_id: NonNegativeInt = Field(description="the id of MASK")
     predicts: Literal["same", "next"] = Field(description="whose token a position's scores are: its own or the next")
     sampler: str = Field(description="the walk of its authors")
-    block: int | None = Field(None, gt=0, description="positions written before those behind them; None for no blocks")
+    block: int | None = Field(
+        default=None, gt=0, description="positions written before those behind them; None for no blocks"
+    )
     sentence_lengths: list[NonNegativeInt] = []
     tags: list[str] = []
     # Of the bound: how many tokens a text has is given.

@@ -21,8 +21,10 @@ class HintsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     features: list[str] = Field(max_length=60_000, description="what can be wanted of a place, from number 1")
-    width: int = Field(64, gt=0, le=4096, multiple_of=2, description="width of the encoder")
-    blocks: int = Field(2, ge=0, le=64, description="its blocks; with none each place is told its own features alone")
+    width: int = Field(default=64, gt=0, le=4096, multiple_of=2, description="width of the encoder")
+    blocks: int = Field(
+        default=2, ge=0, le=64, description="its blocks; with none each place is told its own features alone"
+    )
 
 
 class Hints(nn.Module):

@@ -29,14 +29,16 @@ class LlamaConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    hidden: int = Field(384, gt=0, le=16384, description="width of the residual stream")
-    layers: int = Field(10, gt=0, le=256, description="number of blocks")
-    heads: int = Field(6, gt=0, le=256, description="attention heads; must divide hidden, each of an even width")
-    inner: int = Field(1024, gt=0, le=131072, description="inner width of the SwiGLU")
-    max_length: int = Field(64, gt=0, le=65536, description="most positions of a sequence")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability, in training only")
-    rope_base: float = Field(1e4, gt=1, description="base of the rotary frequencies")
-    norm_eps: float = Field(1e-5, gt=0, lt=1, description="epsilon of RMSNorm")
+    hidden: int = Field(default=384, gt=0, le=16384, description="width of the residual stream")
+    layers: int = Field(default=10, gt=0, le=256, description="number of blocks")
+    heads: int = Field(
+        default=6, gt=0, le=256, description="attention heads; must divide hidden, each of an even width"
+    )
+    inner: int = Field(default=1024, gt=0, le=131072, description="inner width of the SwiGLU")
+    max_length: int = Field(default=64, gt=0, le=65536, description="most positions of a sequence")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout probability, in training only")
+    rope_base: float = Field(default=1e4, gt=1, description="base of the rotary frequencies")
+    norm_eps: float = Field(default=1e-5, gt=0, lt=1, description="epsilon of RMSNorm")
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:

@@ -30,17 +30,17 @@ class TransformerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    hidden: int = Field(768, gt=0, le=MAX_WIDTH, description="width of the residual stream")
-    layers: int = Field(12, gt=0, le=MAX_LAYERS, description="number of blocks")
-    heads: int = Field(12, gt=0, le=MAX_WIDTH, description="attention heads; must divide hidden")
+    hidden: int = Field(default=768, gt=0, le=MAX_WIDTH, description="width of the residual stream")
+    layers: int = Field(default=12, gt=0, le=MAX_LAYERS, description="number of blocks")
+    heads: int = Field(default=12, gt=0, le=MAX_WIDTH, description="attention heads; must divide hidden")
     feedforward: int | None = Field(
-        None, gt=0, le=16 * MAX_WIDTH, description="inner width of the MLP; 4 x hidden if not given"
+        default=None, gt=0, le=16 * MAX_WIDTH, description="inner width of the MLP; 4 x hidden if not given"
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability, in training only")
-    norm_first: bool = Field(True, description="LayerNorm before (true) or after (false, BERT) each sublayer")
-    max_length: int = Field(512, gt=0, le=MAX_LENGTH, description="number of learned positions")
-    time_channels: int = Field(128, gt=0, le=MAX_WIDTH, description="width of the sinusoidal time features")
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout probability, in training only")
+    norm_first: bool = Field(default=True, description="LayerNorm before (true) or after (false, BERT) each sublayer")
+    max_length: int = Field(default=512, gt=0, le=MAX_LENGTH, description="number of learned positions")
+    time_channels: int = Field(default=128, gt=0, le=MAX_WIDTH, description="width of the sinusoidal time features")
+    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:

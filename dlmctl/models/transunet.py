@@ -22,9 +22,9 @@ class TransUNetConfig(UShapeConfig):
     """Sizes of a U of transformer blocks."""
 
     head_width: PositiveInt = Field(
-        64, le=MAX_WIDTH, description="width of an attention head; must divide the width of every level"
+        default=64, le=MAX_WIDTH, description="width of an attention head; must divide the width of every level"
     )
-    max_length: PositiveInt = Field(512, le=MAX_LENGTH, description="number of learned positions")
+    max_length: PositiveInt = Field(default=512, le=MAX_LENGTH, description="number of learned positions")
 
     @model_validator(mode="after")
     def _heads_fill_the_levels(self) -> Self:

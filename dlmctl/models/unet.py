@@ -24,10 +24,10 @@ class UNetConfig(UShapeConfig):
     """Sizes of a convolutional U-Net."""
 
     attention_levels: list[NonNegativeInt] = Field(
-        [0], description="levels that attend, the finest is 0; the middle does"
+        default=[0], description="levels that attend, the finest is 0; the middle does"
     )
     heads: PositiveInt = Field(
-        4, le=MAX_WIDTH, description="attention heads; must divide the widths of the levels that attend"
+        default=4, le=MAX_WIDTH, description="attention heads; must divide the widths of the levels that attend"
     )
 
     @model_validator(mode="after")

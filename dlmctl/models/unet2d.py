@@ -17,7 +17,7 @@ class FoldedUNetConfig(UNetConfig):
     """Sizes of a U-Net over a folded sequence."""
 
     row: PositiveInt = Field(
-        8, le=MAX_LENGTH, description="positions in a row of the image; the root of model.length makes a square"
+        default=8, le=MAX_LENGTH, description="positions in a row of the image; the root of model.length makes a square"
     )
 
     @model_validator(mode="after")

@@ -18,19 +18,19 @@ class UShapeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     channels: PositiveInt = Field(
-        128, le=16_384, description="width of the time features, and unit of the levels' widths"
+        default=128, le=16_384, description="width of the time features, and unit of the levels' widths"
     )
     multipliers: list[Annotated[int, Field(gt=0, le=1024)]] = Field(
-        [1, 2, 2, 2],
+        default=[1, 2, 2, 2],
         min_length=1,
         max_length=12,
         description="width of each level in channels; a level has half the last one's positions",
     )
     residual_blocks: PositiveInt = Field(
-        2, le=16, description="blocks of a level on the way down; up again it has one more"
+        default=2, le=16, description="blocks of a level on the way down; up again it has one more"
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability, in training only")
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout probability, in training only")
+    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
 
     @property
     def widths(self) -> list[int]:

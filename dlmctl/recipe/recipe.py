@@ -61,9 +61,9 @@ class ControlSpec(BaseModel):
     name: str
     params: list[dict[str, Any]] = []
     parts: list[ControlSpec] = []
-    weight: float = Field(1.0, ge=0)
-    place: tuple[str | int, ...] = Field((), exclude=True)
-    made: Control[Any] | None = Field(None, exclude=True)
+    weight: float = Field(default=1.0, ge=0)
+    place: tuple[str | int, ...] = Field(default=(), exclude=True)
+    made: Control[Any] | None = Field(default=None, exclude=True)
 
     def place_of(self, number: int) -> Place:
         """Where the set of parameters with this number stands: in a list of several, or alone."""
@@ -107,49 +107,54 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    description: str = Field("", description="what the recipe is for")
+    description: str = Field(default="", description="what the recipe is for")
     model: str = Field(
-        DEFAULT_MODEL, min_length=1, max_length=1000, description="a bundled name, a folder, or a hub name"
+        default=DEFAULT_MODEL, min_length=1, max_length=1000, description="a bundled name, a folder, or a hub name"
     )
-    samples: StrictInt = Field(8, ge=1, le=10**9, description="how many texts")
+    samples: StrictInt = Field(default=8, ge=1, le=10**9, description="how many texts")
     seed: StrictInt = Field(
-        0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch"
+        default=0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch"
     )
     targets: str | list[dict[str, Any]] | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=MOST_TARGETS,
         description="a table whose rows fill the placeholders {column} of controls, label and source, `samples` texts "
         "each: a file (.csv, .tsv, .jsonl, .txt), - for standard input, or a list of rows",
     )
     label: Value | Some[Value] | None = Field(
-        None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
+        default=None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
     )
     source: Given | Some[Given] | None = Field(
-        None, description="of a model with a source: a text, or fields and values, to write from, or a list of such"
+        default=None,
+        description="of a model with a source: a text, or fields and values, to write from, or a list of such",
     )
     prompt: str | TextPrompt | Some[str | TextPrompt] | None = Field(
-        None, description="of a model over tokens: what the texts answer, or go on from, or a list of such"
+        default=None, description="of a model over tokens: what the texts answer, or go on from, or a list of such"
     )
     controls: list[Entry] = Field(default_factory=list, description="what the texts must satisfy")
-    preset: Preset = Field("balanced", description="settings of sampler and guidance where the recipe says nothing")
+    preset: Preset = Field(
+        default="balanced", description="settings of sampler and guidance where the recipe says nothing"
+    )
     sampler: SamplerSettings = SamplerSettings()
     guidance: Guidance = Guidance()
     quota: Quota | None = Field(
-        None,
+        default=None,
         description="draw until `samples` texts (of each row of targets) pass and differ, within a bound; true for 20 "
         "attempts a text",
         json_schema_extra=_or_yes_or_no,
     )
     unique: StrictBool = Field(
-        False, description="no text twice, and none of the model's training text where it is known"
+        default=False, description="no text twice, and none of the model's training text where it is known"
     )
-    until: Until | None = Field(None, description="draw texts again that are not good enough; the best are kept")
+    until: Until | None = Field(
+        default=None, description="draw texts again that are not good enough; the best are kept"
+    )
     candidates: StrictInt = Field(
-        1, ge=1, le=1000, description="texts drawn for each sample in each round; the best is kept"
+        default=1, ge=1, le=1000, description="texts drawn for each sample in each round; the best is kept"
     )
     rank_by: list[Criterion] = Field(
-        ["satisfaction"],
+        default=["satisfaction"],
         min_length=1,
         max_length=10,
         description="what makes a text the best: satisfaction of the controls, acceptability, fluency, lm_score, "
@@ -157,14 +162,14 @@ class Recipe(BaseModel):
         json_schema_extra=_or_one,
     )
     second_scorer: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=1000,
         description="a causal language model of Hugging Face, by folder or hub name, that `fluency` in rank_by asks "
         "beside the model's own scorer",
     )
-    batch_size: StrictInt = Field(64, ge=1, le=65_536, description="most samples in one batch")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    batch_size: StrictInt = Field(default=64, ge=1, le=65_536, description="most samples in one batch")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
 
     @model_validator(mode="before")
     @classmethod

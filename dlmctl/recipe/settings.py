@@ -28,78 +28,100 @@ class SamplerSettings(BaseModel):
     model_config = STRICT
 
     name: Sampler = Field(
-        "auto",
+        default="auto",
         description="of latents ancestral, ddim or dpmpp_2m; of masked models ancestral, remasking, or what they write "
         "first: entropy, confidence, margin, low_confidence, random; auto: ddim, entropy, or confidence where "
         "controls guide the word at each place",
     )
-    steps: int | None = Field(50, ge=1, le=100_000, description="reverse steps; of masked models null: one a word")
-    eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
-    last: float = Field(0.3, ge=0, lt=1, description="time from which the last step goes straight to clean text")
-    spacing: float = Field(
-        1.5, ge=0.1, le=10, description="1: equal strides of time; above 1 they are shorter where there is most noise"
+    steps: int | None = Field(
+        default=50, ge=1, le=100_000, description="reverse steps; of masked models null: one a word"
     )
-    temperature: float = Field(0.6, ge=1e-3, le=1e3, description="divides the word logits; below 1 is more cautious")
+    eta: float = Field(default=1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
+    last: float = Field(
+        default=0.3, ge=0, lt=1, description="time from which the last step goes straight to clean text"
+    )
+    spacing: float = Field(
+        default=1.5,
+        ge=0.1,
+        le=10,
+        description="1: equal strides of time; above 1 they are shorter where there is most noise",
+    )
+    temperature: float = Field(
+        default=0.6, ge=1e-3, le=1e3, description="divides the word logits; below 1 is more cautious"
+    )
     patience: float = Field(
-        0.1, gt=0, le=1, description="share of the steps after which a text whose words stay the same is done; 1: never"
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of the steps after which a text whose words stay the same is done; 1: never",
     )
     canvas: Literal["fitted", "full"] = Field(
-        "fitted", description="positions of a text: as many as its length needs, or all that the model has"
+        default="fitted", description="positions of a text: as many as its length needs, or all that the model has"
     )
     precision: Precision = Field(
-        "auto", description="of the networks: fp32, bf16, or auto: bf16 where the device is faster at it"
+        default="auto", description="of the networks: fp32, bf16, or auto: bf16 where the device is faster at it"
     )
     deterministic: bool = Field(
-        False,
+        default=False,
         description="each text alone, on one thread of the CPU, in fp32 unless `precision` says otherwise: slower, and "
         "to the last bit the same at any batch size",
     )
     compile: bool = Field(
-        True, description="on a GPU record the steps and replay them, where that is quicker; false: never"
+        default=True, description="on a GPU record the steps and replay them, where that is quicker; false: never"
     )
     min_p: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         lt=1,
         description="masked models: words below this share of the likeliest one's probability are left out",
     )
     remask: float = Field(
-        0.0, ge=0, le=1, description="remasking: the most that a word may be masked again with in a step"
+        default=0.0, ge=0, le=1, description="remasking: the most that a word may be masked again with in a step"
     )
     particles: int = Field(
-        1, ge=1, le=512, description="walks of each text, resampled by the reward on their way; 1: no resampling"
+        default=1,
+        ge=1,
+        le=512,
+        description="walks of each text, resampled by the reward on their way; 1: no resampling",
     )
     reward: Reward = Field(
-        "energy",
+        default="energy",
         description="what particles are resampled by: energy of the controls, score of their checks, or lm_score",
     )
     reward_scale: float | None = Field(
-        None,
+        default=None,
         ge=0,
         le=1e6,
         description="nats that a reward of 1 counts; null: 1 for energy, 20 for score, 4 for lm_score",
     )
-    resample_every: int = Field(2, ge=1, le=100_000, description="steps from one look at the reward to the next")
+    resample_every: int = Field(
+        default=2, ge=1, le=100_000, description="steps from one look at the reward to the next"
+    )
     new_tokens: int = Field(
-        128,
+        default=128,
         ge=1,
         le=65_536,
         description="models over tokens, such as LLaDA: most tokens of a text, behind its prompt; not of "
         "DiffusionGemma, a text of which is one canvas",
     )
     block: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=65_536,
         description="masked models: places that are written before those behind them; null: all at once",
     )
-    clamp: bool = Field(False, description="round the x_0 estimate to words at every step")
-    top_p: float | None = Field(None, ge=0.01, le=1e3, description="redraw noise entries beyond this absolute value")
+    clamp: bool = Field(default=False, description="round the x_0 estimate to words at every step")
+    top_p: float | None = Field(
+        default=None, ge=0.01, le=1e3, description="redraw noise entries beyond this absolute value"
+    )
     condition_scale: float = Field(
-        1.0, ge=0, le=1e3, description="how much `label` and `source` count: 1 as trained, above more, 0 not at all"
+        default=1.0,
+        ge=0,
+        le=1e3,
+        description="how much `label` and `source` count: 1 as trained, above more, 0 not at all",
     )
     rounding: Literal["dot", "l2", "cosine"] | None = Field(
-        None, description="how the final latent becomes words; by default the model's own logits"
+        default=None, description="how the final latent becomes words; by default the model's own logits"
     )
 
     @model_validator(mode="after")
@@ -115,9 +137,9 @@ class TextPrompt(BaseModel):
     model_config = STRICT
 
     text: str = Field(min_length=1, max_length=1_000_000, description="the user's turn, or the text to go on from")
-    system: str | None = Field(None, max_length=1_000_000, description="a turn of the system before it")
+    system: str | None = Field(default=None, max_length=1_000_000, description="a turn of the system before it")
     chat: bool | None = Field(
-        None, description="by the chat template of the model, or as plain text; by default as the model has one"
+        default=None, description="by the chat template of the model, or as plain text; by default as the model has one"
     )
 
 
@@ -127,38 +149,38 @@ class Guidance(BaseModel):
     model_config = STRICT
 
     method: Method | None = Field(
-        None,
+        default=None,
         description="logits: shift the word logits of the x_0 estimate; latent: shift the x_0 estimate by the gradient "
         "at x_t; denoiser: the same by the gradient of the estimate's energy through the denoiser; "
         "langevin: Adagrad updates of x_s after each step (Li et al. 2022). If not given, logits where the model "
         "predicts words, else langevin",
     )
     scale: float = Field(
-        4.0,
+        default=4.0,
         ge=0,
         le=1e6,
         description="strength of the gradient; 1 is Bayes' rule to first order, 0 turns all guidance off, which is the "
         "only value that langevin knows",
     )
     clip: float = Field(
-        400.0,
+        default=400.0,
         gt=0,
         le=1e6,
         description="largest norm of one control's gradient in a sample, so that none drowns the others",
     )
     updates: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=1000,
         description="gradient updates at each step; null: 3, and 1 where every control that guides by a gradient has "
         "counts beside it that are about every word",
     )
-    step_size: float = Field(0.1, gt=0, le=1e3, description="Adagrad learning rate of langevin")
+    step_size: float = Field(default=0.1, gt=0, le=1e3, description="Adagrad learning rate of langevin")
     fluency: float = Field(
-        0.003, ge=0, le=1e6, description="langevin: weight of the distance from the model's own mean"
+        default=0.003, ge=0, le=1e6, description="langevin: weight of the distance from the model's own mean"
     )
-    since: float = Field(1.0, ge=0, le=1, description="no gradient at times above this")
-    until: float = Field(0.05, ge=0, le=1, description="no gradient at times below this")
+    since: float = Field(default=1.0, ge=0, le=1, description="no gradient at times above this")
+    until: float = Field(default=0.05, ge=0, le=1, description="no gradient at times below this")
 
     @model_validator(mode="after")
     def _some_time(self) -> Guidance:
@@ -173,21 +195,21 @@ class Until(BaseModel):
     model_config = STRICT
 
     satisfied: Literal["all", "any"] | Annotated[float, Field(ge=0, le=1)] = Field(
-        "all",
+        default="all",
         description="all or any of the checks passed, or the least mean score of the checks, a passed one being 1",
     )
     lm_score: float | None = Field(
-        None, ge=0, le=100, description="most nats per token under the scorer beside the model"
+        default=None, ge=0, le=100, description="most nats per token under the scorer beside the model"
     )
     worst_word: float | None = Field(
-        None, ge=0, le=100, description="most nats of the word that the scorer finds least likely"
+        default=None, ge=0, le=100, description="most nats of the word that the scorer finds least likely"
     )
     acceptability: float | None = Field(
-        None, ge=0, le=1, description="least probability that a reader takes the text for a sound sentence"
+        default=None, ge=0, le=1, description="least probability that a reader takes the text for a sound sentence"
     )
-    max_rounds: int = Field(4, ge=1, le=1000, description="rounds of drawing, the first included")
+    max_rounds: int = Field(default=4, ge=1, le=1000, description="rounds of drawing, the first included")
     repair: bool = Field(
-        False,
+        default=False,
         description="from the second round on, draw only the words that a check blames, or that the scorer finds "
         "unlikely where fluency is bounded, and their neighbours again; the others stay",
     )
@@ -204,7 +226,10 @@ class Quota(BaseModel):
     model_config = STRICT
 
     attempts: int = Field(
-        20, ge=1, le=100_000, description="texts drawn for each that is wanted, at most, counted over a row's together"
+        default=20,
+        ge=1,
+        le=100_000,
+        description="texts drawn for each that is wanted, at most, counted over a row's together",
     )
 
 

@@ -51,12 +51,15 @@ class AcceptabilityConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rank: int = Field(2, gt=0, le=MOST_RANK, description="of the adapters")
+    rank: int = Field(default=2, gt=0, le=MOST_RANK, description="of the adapters")
     init: Literal["model"] | None = Field(
-        None, description="`model`: start from what the model has learned of acceptability, in place of nothing"
+        default=None, description="`model`: start from what the model has learned of acceptability, in place of nothing"
     )
     bits: int = Field(
-        MOST_BITS, ge=2, le=MOST_BITS, description="significant bits of a saved matrix, of the 11 of half precision"
+        default=MOST_BITS,
+        ge=2,
+        le=MOST_BITS,
+        description="significant bits of a saved matrix, of the 11 of half precision",
     )
     loop: LoopConfig
 

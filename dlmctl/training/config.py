@@ -26,34 +26,41 @@ class LoopConfig(BaseModel):
 
     steps: int = Field(gt=0, description="optimiser steps")
     batch_positions: int = Field(
-        4096, gt=0, le=MOST_POSITIONS, description="positions (rows x padded length) of one batch"
+        default=4096, gt=0, le=MOST_POSITIONS, description="positions (rows x padded length) of one batch"
     )
-    accumulate: int = Field(1, gt=0, le=100_000, description="batches whose gradients are summed into one step")
+    accumulate: int = Field(default=1, gt=0, le=100_000, description="batches whose gradients are summed into one step")
     bucket: int = Field(
-        8, gt=0, le=MOST_POSITIONS, description="rows of like length share a batch, in classes of this many positions"
+        default=8,
+        gt=0,
+        le=MOST_POSITIONS,
+        description="rows of like length share a batch, in classes of this many positions",
     )
-    full_share: float = Field(0.2, ge=0, le=1, description="share of rows padded to the full length")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for matrices, AdamW for the rest")
-    lr: float = Field(1e-4, gt=0, le=10, description="peak learning rate")
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    decay: Literal["linear", "cosine", "constant"] = Field("linear", description="shape of the decay to zero")
+    full_share: float = Field(default=0.2, ge=0, le=1, description="share of rows padded to the full length")
+    optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="muon: for matrices, AdamW for the rest")
+    lr: float = Field(default=1e-4, gt=0, le=10, description="peak learning rate")
+    warmup: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    decay: Literal["linear", "cosine", "constant"] = Field(default="linear", description="shape of the decay to zero")
     decay_share: float = Field(
-        1.0, gt=0, le=1, description="share of the steps, the last ones, in which the rate falls"
+        default=1.0, gt=0, le=1, description="share of the steps, the last ones, in which the rate falls"
     )
-    weight_decay: float = Field(0.0, ge=0, le=10, description="decoupled weight decay")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for none")
-    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products, by autocast")
-    compile: bool = Field(False, description="torch.compile the model")
+    weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled weight decay")
+    clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 for none")
+    ema: float = Field(default=0.9999, ge=0, lt=1, description="decay of the averaged weights, warmed up from 0")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of matrix products, by autocast")
+    compile: bool = Field(default=False, description="torch.compile the model")
     patience: int = Field(
-        0, ge=0, description="stop after so many validations in a row without a better one; 0: take all the steps"
+        default=0,
+        ge=0,
+        description="stop after so many validations in a row without a better one; 0: take all the steps",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of the shuffle, the noise and the initial weights")
-    log_every: int = Field(50, gt=0, description="steps between metrics")
-    validate_every: int = Field(1000, gt=0, description="steps between validations and sample texts")
-    checkpoint_every: int = Field(1000, gt=0, description="steps between checkpoints")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the shuffle, the noise and the initial weights")
+    log_every: int = Field(default=50, gt=0, description="steps between metrics")
+    validate_every: int = Field(default=1000, gt=0, description="steps between validations and sample texts")
+    checkpoint_every: int = Field(default=1000, gt=0, description="steps between checkpoints")
     checkpoint_minutes: float = Field(
-        10, gt=0, description="minutes between checkpoints, where steps are slow; the first comes after one minute"
+        default=10,
+        gt=0,
+        description="minutes between checkpoints, where steps are slow; the first comes after one minute",
     )
 
 

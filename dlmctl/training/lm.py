@@ -47,15 +47,20 @@ class LanguageModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: ModelSettings = Field(default_factory=ModelSettings, description="sizes and method of the model")
-    time_sampling: str = Field("adaptive", pattern="^(adaptive|uniform)$", description="see time_sampling.py")
+    time_sampling: str = Field(default="adaptive", pattern="^(adaptive|uniform)$", description="see time_sampling.py")
     init: str | None = Field(
-        None, description="a model to start from, of the same sizes or with fewer blocks; or a Hugging Face BERT"
+        default=None,
+        description="a model to start from, of the same sizes or with fewer blocks; or a Hugging Face BERT",
     )
     freeze_embeddings: bool = Field(
-        False, description="keep the word embeddings of init as they are, so that controls trained beside it still fit"
+        default=False,
+        description="keep the word embeddings of init as they are, so that controls trained beside it still fit",
     )
     condition_dropout: float = Field(
-        0.1, ge=0, lt=1, description="share of texts trained without their label and source, for guidance by contrast"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of texts trained without their label and source, for guidance by contrast",
     )
     loop: LoopConfig
 

@@ -47,9 +47,12 @@ class MaskedTrainingConfig(BaseModel):
 
     model: MaskedSettings = Field(description="sizes and method of the model")
     tags: str | None = Field(
-        None, description="field of the data with a label for each word, such as upos, that the model can be given"
+        default=None,
+        description="field of the data with a label for each word, such as upos, that the model can be given",
     )
-    tagged: float = Field(0.3, ge=0, le=1, description="share of rows that are given labels of their words in training")
+    tagged: float = Field(
+        default=0.3, ge=0, le=1, description="share of rows that are given labels of their words in training"
+    )
     loop: LoopConfig
 
 

@@ -54,10 +54,10 @@ class ParserSizes(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    hidden: int = Field(200, gt=0, description="width of the LSTM in each direction")
-    layers: int = Field(2, gt=0, description="LSTM layers")
-    span_hidden: int = Field(250, gt=0, description="width of the layer between a span and its label scores")
-    dropout: float = Field(0.35, ge=0, lt=1, description="dropout between layers")
+    hidden: int = Field(default=200, gt=0, description="width of the LSTM in each direction")
+    layers: int = Field(default=2, gt=0, description="LSTM layers")
+    span_hidden: int = Field(default=250, gt=0, description="width of the layer between a span and its label scores")
+    dropout: float = Field(default=0.35, ge=0, lt=1, description="dropout between layers")
 
 
 class ParserTrainingConfig(BaseModel):

@@ -55,17 +55,25 @@ class PreferencesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    rank: int = Field(16, gt=0, le=MOST_RANK, description="of the adapters that are trained and then merged")
-    beta: float = Field(0.5, gt=0, le=100, description="how little tuning may do: the greater, the less it moves")
-    most_weight: float = Field(3.0, ge=1, description="most that one masked word of a draft counts; n / k without it")
-    text_share: float = Field(0.5, gt=0, le=10, description="positions of ordinary text for each of drafts")
-    most_texts: int = Field(20_000, gt=0, description="texts of the ordinary ones that are used, spread over all")
+    rank: int = Field(default=16, gt=0, le=MOST_RANK, description="of the adapters that are trained and then merged")
+    beta: float = Field(
+        default=0.5, gt=0, le=100, description="how little tuning may do: the greater, the less it moves"
+    )
+    most_weight: float = Field(
+        default=3.0, ge=1, description="most that one masked word of a draft counts; n / k without it"
+    )
+    text_share: float = Field(default=0.5, gt=0, le=10, description="positions of ordinary text for each of drafts")
+    most_texts: int = Field(
+        default=20_000, gt=0, description="texts of the ordinary ones that are used, spread over all"
+    )
     groups: list[str] = Field(
         default_factory=list,
         max_length=8,
         description="fields of the drafts, from coarse to fine, by which shares of accepted texts differ",
     )
-    told: str | None = Field(None, description="a control whose targets are told in training, its hints trained along")
+    told: str | None = Field(
+        default=None, description="a control whose targets are told in training, its hints trained along"
+    )
     loop: LoopConfig
 
     @model_validator(mode="after")

@@ -26,11 +26,11 @@ class ScorerSizes(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    length: int = Field(64, gt=1, description="longest row, START and END included")
-    hidden: int = Field(256, gt=0, description="width")
-    layers: int = Field(4, gt=0, description="blocks")
-    heads: int = Field(4, gt=0, description="attention heads; they share the width")
-    dropout: float = Field(0.1, ge=0, lt=1, description="of embeddings, attention and blocks")
+    length: int = Field(default=64, gt=1, description="longest row, START and END included")
+    hidden: int = Field(default=256, gt=0, description="width")
+    layers: int = Field(default=4, gt=0, description="blocks")
+    heads: int = Field(default=4, gt=0, description="attention heads; they share the width")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="of embeddings, attention and blocks")
 
 
 class ScorerConfig(BaseModel):

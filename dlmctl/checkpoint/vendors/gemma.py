@@ -49,16 +49,16 @@ class GemmaSizes(Sizes):
 
 
 class _Sampling(Sizes):
-    entropy_bound: float = Field(0.1, gt=0)
+    entropy_bound: float = Field(default=0.1, gt=0)
 
 
 class _Generation(Sizes):
     """``generation_config.json``, as far as it says how a canvas is refined."""
 
-    max_denoising_steps: int | None = Field(None, gt=0, le=100_000)
-    t_min: float | None = Field(None, gt=0)
-    t_max: float | None = Field(None, gt=0)
-    confidence_threshold: float | None = Field(None, gt=0)
+    max_denoising_steps: int | None = Field(default=None, gt=0, le=100_000)
+    t_min: float | None = Field(default=None, gt=0)
+    t_max: float | None = Field(default=None, gt=0)
+    confidence_threshold: float | None = Field(default=None, gt=0)
     sampler_config: _Sampling | None = None
 
 

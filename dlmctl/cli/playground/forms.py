@@ -51,13 +51,13 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = DEFAULT_MODEL
-    samples: int = Field(8, ge=1, le=MOST_SAMPLES)
+    samples: int = Field(default=8, ge=1, le=MOST_SAMPLES)
     seed: int = 0
     preset: str = "balanced"
-    steps: int | None = Field(None, ge=1, le=MOST_STEPS)
-    candidates: int = Field(1, ge=1, le=MOST_CANDIDATES)
-    rest: str = Field("", description="other settings of the recipe, as YAML")
-    controls: list[FormControl] = Field([], max_length=50)
+    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    candidates: int = Field(default=1, ge=1, le=MOST_CANDIDATES)
+    rest: str = Field(default="", description="other settings of the recipe, as YAML")
+    controls: list[FormControl] = Field(default=[], max_length=50)
 
 
 def settings_of(form: Form) -> dict[str, Any]:
