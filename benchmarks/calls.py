@@ -16,7 +16,7 @@ from typing import Any
 
 from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control import numbers
+from dlmctl.control import nan_checks
 from dlmctl.control.automata import scan
 from dlmctl.control.base import Control
 from dlmctl.diffusion import absorbing, noise
@@ -55,7 +55,7 @@ ON_A_GPU: list[tuple[ModuleType, str, int | None]] = [
     (noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD),
     (scan, "MOST_CPU", scan.MOST),
     (absorbing, "PIECE_CPU", None),
-    (numbers, "AT_ONCE_CPU", False),
+    (nan_checks, "AT_ONCE_CPU", False),
 ]
 
 

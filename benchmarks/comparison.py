@@ -33,8 +33,8 @@ from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.evaluation.control_success import possible_targets, read_targets
 from dlmctl.evaluation.speed import settings_for
-from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
+from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.diversity import distinct_n
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.metrics.nats import Nats, nats_of

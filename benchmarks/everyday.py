@@ -30,7 +30,7 @@ from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import labelled_spans
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import All, Control
-from dlmctl.control.whole import check_all
+from dlmctl.control.combined import check_all
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.metrics.diversity import distinct_n, self_bleu

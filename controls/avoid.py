@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
-from dlmctl.control.automata import Alphabet, Asked, Automaton, avoiding, held_to
+from dlmctl.control.automata import Alphabet, Automaton, Requirement, avoiding, exact_control
 
 from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, Split, WordControl, listed, occurrences, split_phrases, standing
 
@@ -40,9 +40,9 @@ class Avoid(WordControl[AvoidParams]):
         return 1, ANY_NUMBER
 
     def prepare(self, batch: BatchContext[AvoidParams]) -> Prepared:
-        return held_to(batch, [self.asked(params) for params in batch.params])
+        return exact_control(batch, [self.asked(params) for params in batch.params])
 
-    def asked(self, params: AvoidParams) -> Asked:
+    def asked(self, params: AvoidParams) -> Requirement:
         phrases = tuple(map(tuple, split_phrases(params.words, self.split)))
 
         def language(alphabet: Alphabet) -> Automaton | None:
@@ -50,7 +50,7 @@ class Avoid(WordControl[AvoidParams]):
             found = [ids for phrase in phrases if (ids := alphabet.numbers(phrase)) is not None]
             return avoiding(alphabet, found) if found else None
 
-        return Asked(self.name, phrases, tuple(itertools.chain(*phrases)), language, needs_words=False)
+        return Requirement(self.name, phrases, tuple(itertools.chain(*phrases)), language, needs_words=False)
 
     def check(self, params: AvoidParams, words: Sequence[str]) -> Check:
         """Passed if none of the phrases occurs; the score is the share of those that do not."""

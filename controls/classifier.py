@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from dlmctl import BatchContext, Check, Control, ControlParams, Prepared, Pretrained, guide
 from dlmctl.control.attached import attached
 from dlmctl.control.classifier import load_labels
-from dlmctl.control.grouped import grouped
+from dlmctl.control.row_groups import grouped
 from dlmctl.control.text_labels import find_label
 from dlmctl.errors import named_by
 from dlmctl.text.fields import Value, value_words

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
-from dlmctl.control.automata import Asked, held_to
+from dlmctl.control.automata import Requirement, exact_control
 from dlmctl.text.spelling import plain
 
 from .phrases import ANY_NUMBER, Phrases, Split, WordControl, listed, occurrences, split_phrases, standing
@@ -46,7 +46,9 @@ class Contains(WordControl[ContainsParams]):
 
     def prepare(self, batch: BatchContext[ContainsParams]) -> Prepared:
         rows = [tuple(map(tuple, self.phrases(params, self.split))) for params in batch.params]
-        return held_to(batch, [Asked(self.name, row, tuple(itertools.chain(*row)), phrases=row) for row in rows])
+        return exact_control(
+            batch, [Requirement(self.name, row, tuple(itertools.chain(*row)), phrases=row) for row in rows]
+        )
 
     def check(self, params: ContainsParams, words: Sequence[str]) -> Check:
         """The share of the phrases that occur."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlmctl import BatchContext, ControlState, Energy, Prepared
-from dlmctl.checkpoint.bars import no_bars
+from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.checkpoint.resolve import resolve_outside
 from dlmctl.control.text_labels import find_label
 from dlmctl.errors import ModelError, brief
@@ -38,7 +38,7 @@ def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedC
 
     found = resolve_outside(source)
     try:
-        with no_bars():
+        with without_progress_bars():
             network = AutoModelForSequenceClassification.from_pretrained(found, trust_remote_code=False)
         theirs = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
     except Exception as error:  # whatever the hub, a file or the library may raise

@@ -10,7 +10,7 @@ from pydantic import Field, StrictInt
 from torch import Tensor
 
 from dlmctl import BatchContext, Check, ControlParams, ControlState, Energy, Prepared
-from dlmctl.control.automata import asked_length, held_to
+from dlmctl.control.automata import exact_control, required_length
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
@@ -64,7 +64,7 @@ class Length(WordControl[LengthParams]):
 
     def prepare(self, batch: BatchContext[LengthParams]) -> Prepared:
         if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-            return held_to(batch, [asked_length(*self.word_range(params)) for params in batch.params])
+            return exact_control(batch, [required_length(*self.word_range(params)) for params in batch.params])
         bounds = torch.tensor([self.word_range(params) for params in batch.params], device=batch.device)
         positions = torch.tensor([[layout.positions] for layout in batch.layouts], device=batch.device)
         counts = torch.arange(batch.length - 1, device=batch.device)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained, RecipeError
-from dlmctl.annotators.places import Where, found_in
+from dlmctl.annotators.word_selection import Where, found_in
 from dlmctl.control.allowed import Allowed
 from dlmctl.control.automata import alphabet_of
 from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
 from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.control.properties import Exchanged
-from dlmctl.control.told import tell_once
+from dlmctl.control.warn_once import warn_once
 from dlmctl.control.whole_words import needs_words
 from dlmctl.errors import nearest
 from dlmctl.text.tokenizer import Tokenizer
@@ -155,7 +155,7 @@ class Lexicon(Control[LexiconParams]):
         """
         words = self._words_of(params)
         if (unmet := words.unmet([name for name in names if name is not None], batch.vocabulary.split)) is not None:
-            tell_once(f"lexicon: {unmet}")
+            warn_once(f"lexicon: {unmet}")
         fits = self._fits(params, names)
         if params.where is None or params.where.tag is None:
             if not fits.any():

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.automata import asked_of, held_to
+from dlmctl.control.automata import exact_control, pattern_requirement
 from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
 from dlmctl.control.check import Check
@@ -111,4 +111,6 @@ class TreeControl(WordControl[P]):
         return max(1, least), ANY_NUMBER if most is None else most
 
     def prepare(self, batch: BatchContext[P]) -> Prepared:
-        return held_to(batch, [asked_of(self.name, self.tree(params, self.split)) for params in batch.params])
+        return exact_control(
+            batch, [pattern_requirement(self.name, self.tree(params, self.split)) for params in batch.params]
+        )

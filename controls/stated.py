@@ -15,7 +15,7 @@ from dlmctl import BatchContext, Prepared
 from dlmctl.control.automata import (
     Automaton,
     Demand,
-    HeldWords,
+    ExactWords,
     TooLarge,
     alphabet_of,
     avoiding,
@@ -52,7 +52,7 @@ class Stated(Prepared):
         held: the phrases of each row.
     """
 
-    def __init__(self, guided: Prepared, held: HeldWords) -> None:
+    def __init__(self, guided: Prepared, held: ExactWords) -> None:
         self.guided, self.words = guided, held
 
     def energy(self, state: ControlState) -> Tensor:
@@ -117,7 +117,7 @@ def stated(guided: Prepared, batch: BatchContext[SemanticParams], book: Book) ->
     for params, layout in zip(batch.params, batch.layouts, strict=True):
         most = layout.positions - SPECIAL if layout.words is None else layout.words
         rows.append([Demand("semantic", _language(params, book, most, layout.words))])
-    return Stated(guided, HeldWords(batch, rows))
+    return Stated(guided, ExactWords(batch, rows))
 
 
 def _language(params: SemanticParams, book: Book, most: int, words: int | None) -> Automaton:

@@ -33,9 +33,9 @@ from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser, pars
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
 from dlmctl.control.evidence.beside import Counted, evidence_file
 from dlmctl.control.evidence.spans import Leaf, leaf_classes
-from dlmctl.control.grouped import grouped
 from dlmctl.control.hints import Ask
 from dlmctl.control.prepared import NO_ROOM
+from dlmctl.control.row_groups import grouped
 from dlmctl.control.word_latents import looks, word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig

@@ -86,7 +86,7 @@ def test_the_written_control_runs_from_a_recipe(package, model_folder):
 
 def test_the_written_trainable_control_trains_and_guides(package, model_folder, tmp_path, monkeypatch):
     from dlmctl.checkpoint.pretrained import from_pretrained
-    from dlmctl.datasets.existing import find_tokenizer
+    from dlmctl.datasets.existing_tokenizer import find_tokenizer
     from dlmctl.datasets.prepare import prepare
     from dlmctl.generation.generate import generate
     from dlmctl.training.classifier import train_control

@@ -14,7 +14,7 @@ import dlmctl
 from controls import Length, Lexicon
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.cli import app
-from dlmctl.control.kept import Kept
+from dlmctl.control.kept_words import KeptWords
 from dlmctl.control.properties import Exchanged, faults_of
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import RecipeError, UserError
@@ -285,7 +285,7 @@ def test_sets_of_which_some_items_can_be_whole_are_drawn(masked):
 
 
 def test_words_kept_are_those_of_the_tokenizer(masked):
-    control = Kept(words=["the", None, "bakery", "."])
+    control = KeptWords(words=["the", None, "bakery", "."])
     result = generate(control, model=masked, samples=4)
     assert all([sample.words[at] for at in (0, 2, 3)] == ["the", "bakery", "."] for sample in result)
     check = control(["the", "old", "bridge", "."])

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from dlmctl.annotators.annotator_files import reading
 from dlmctl.annotators.field import KNOWN_WORDS, shape
+from dlmctl.annotators.locking import locked
 from dlmctl.annotators.outside import stanza_parser
-from dlmctl.annotators.saved import reading
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import Span, Tree, from_spans
-from dlmctl.annotators.turns import in_turn
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.weights import load_into
 from dlmctl.errors import ModelError, UserError
@@ -279,15 +279,15 @@ def constituency_parser(source: str | None = None) -> Parser:
             raise ModelError(
                 "the bundled constituency parser is missing.", remedy="Install dlmctl again, or use Stanza."
             )
-        return by_sentence(in_turn(load_parser(folder)))
+        return by_sentence(locked(load_parser(folder)))
     program, _, model = source.partition(":")
     if program == "stanza":
-        return by_sentence(in_turn(stanza_parser(model or "en")))
+        return by_sentence(locked(stanza_parser(model or "en")))
     if program == "spacy":
         raise UserError(
             "spaCy's models have no constituency parser.", where=source, remedy="Give a folder, or stanza:LANGUAGE."
         )
-    return by_sentence(in_turn(load_parser(Path(source))))
+    return by_sentence(locked(load_parser(Path(source))))
 
 
 @cache

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dlmctl.annotators.annotator_files import reading
 from dlmctl.annotators.field import FieldTagger, Tagger
+from dlmctl.annotators.locking import locked
 from dlmctl.annotators.outside import spacy_tagger, stanza_tagger
-from dlmctl.annotators.saved import reading
-from dlmctl.annotators.turns import in_turn
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.errors import ModelError
 
@@ -40,13 +40,13 @@ def upos_tagger(source: str | None = None) -> Tagger:
         folder = bundled_path("annotators", "upos")
         if folder is None:
             raise ModelError("the bundled UPOS tagger is missing.", remedy="Install dlmctl again, or use Stanza.")
-        return in_turn(load_tagger(folder))
+        return locked(load_tagger(folder))
     program, _, model = source.partition(":")
     if program == "stanza":
-        return in_turn(stanza_tagger(model or "en"))
+        return locked(stanza_tagger(model or "en"))
     if program == "spacy":
-        return in_turn(spacy_tagger(model))
-    return in_turn(load_tagger(Path(source)))
+        return locked(spacy_tagger(model))
+    return locked(load_tagger(Path(source)))
 
 
 def load_tagger(folder: Path) -> Tagger:

@@ -176,6 +176,6 @@ def _values(plugin: Plugin, model: str | None) -> list[tuple[str, str | None]]:
 def _trained_values(plugin: Plugin, model: str) -> dict[str, dict[str, list[str]]]:
     if not plugin.trainable:
         return {}
-    from dlmctl.control.trained import trained_values
+    from dlmctl.control.trained_values import trained_values
 
     return trained_values(plugin.kind, model)

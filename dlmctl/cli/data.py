@@ -92,7 +92,7 @@ def prepare(
     Says what was left out, and why.
     """
     from dlmctl.annotators.tagging import upos_tagger
-    from dlmctl.datasets.existing import find_tokenizer
+    from dlmctl.datasets.existing_tokenizer import find_tokenizer
     from dlmctl.datasets.prepare import prepare as run
 
     report = run(

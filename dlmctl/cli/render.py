@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dlmctl.evaluation.decode import Decoded
     from dlmctl.generation.bulk import Outcome
     from dlmctl.generation.matched import MatchedSets
-    from dlmctl.generation.tally import Tally
+    from dlmctl.generation.run_counts import RunCounts
 
 # Between two lines on progress in a log.
 LOG_SECONDS = 30.0
@@ -133,7 +133,7 @@ def print_outcome(outcome: Outcome) -> None:
     tell_unmet(outcome.tally)
 
 
-def tell_unmet(tally: Tally) -> None:
+def tell_unmet(tally: RunCounts) -> None:
     """Say on stderr which rows of the targets could not be met, and why."""
     notes = Console(stderr=True)
     for why in tally.unmet:

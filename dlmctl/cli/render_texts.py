@@ -28,7 +28,7 @@ def print_generation(result: Generation) -> None:
 
     Piped output is one text a line, with tab-separated scores; the row of its targets stands before them.
     """
-    from dlmctl.generation.tally import Tally
+    from dlmctl.generation.run_counts import RunCounts
 
     console = Console()
     if console.is_terminal:
@@ -37,7 +37,7 @@ def print_generation(result: Generation) -> None:
         for sample in result:
             if sample.unmet is None:
                 print("\t".join([sample.text, *_figures(sample)]))
-    tally = Tally.of(result.to_dicts())
+    tally = RunCounts.of(result.to_dicts())
     totals = [drawn_in(len(result) - tally.missing, len(result) - tally.missing, result.seconds), *tally.sentences()]
     notes = Console(stderr=not console.is_terminal)
     if not console.is_terminal and any(not sample.passed for sample in result if sample.unmet is None):

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from dlmctl.control import given
+from dlmctl.control import argument_checks
 from dlmctl.control.authored import Written
 from dlmctl.control.check import Check, joined, settled, turned_round
 from dlmctl.control.clashes import refuse_clashes
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, asked, lacks_energy
 from dlmctl.control.state import BatchContext, P
-from dlmctl.control.told import tell_once
+from dlmctl.control.warn_once import warn_once
 from dlmctl.errors import Unknown, UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Control(Written[P]):
     places: Mapping[int, int] = {}
 
     def __init__(self, *first: Any, **params: Any) -> None:
-        self.sets: tuple[P, ...] = (cast("P", given.params_from(type(self), first, params)),)
+        self.sets: tuple[P, ...] = (cast("P", argument_checks.params_from(type(self), first, params)),)
 
     @classmethod
     def each(cls, params: Sequence[P | Mapping[str, Any]]) -> Control[P]:
@@ -62,7 +62,7 @@ class Control(Written[P]):
         Raises:
             UserError: there are none, or a mapping does not validate.
         """
-        sets = given.sets_from(cls, params)
+        sets = argument_checks.sets_from(cls, params)
         made = cls(**sets[0].model_dump(exclude_unset=True))
         made.sets = cast("tuple[P, ...]", sets)
         return made
@@ -84,13 +84,13 @@ class Control(Written[P]):
             UserError: the control's code fails, or gives something else.
         """
         found = self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
-        sound = self._sound(found, given.range_fault(found))
+        sound = self._sound(found, argument_checks.range_fault(found))
         return sound and (max(1, sound[0]), sound[1])  # no text has 0 words
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
         """The ``lengths`` of a sample; None to go by the model's own numbers. Raises as ``range_of``."""
         found = self._asked("lengths", lambda: [float(one) for one in self.lengths(self.dealt(sample), most)])
-        return self._sound(found, given.lengths_fault(found)) if any(found) else None
+        return self._sound(found, argument_checks.lengths_fault(found)) if any(found) else None
 
     def clash_of(self, other: Control[P], sample: int) -> str | None:
         """``clash`` with another control of this kind, of a sample.
@@ -121,7 +121,7 @@ class Control(Written[P]):
         """
         own = replace(batch, params=[self.dealt(draw.sample) for draw in batch.draws])
         found = self._asked("prepare", lambda: self.prepare(own))
-        return self._sound(found, given.prepared_fault(found, own))
+        return self._sound(found, argument_checks.prepared_fault(found, own))
 
     def verdicts(
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
@@ -138,9 +138,9 @@ class Control(Written[P]):
         params = [self.dealt(sample) for sample in samples]
         own = [list(words) for words in texts]  # a check that changes its words changes no text
         judged = self._asked("check", lambda: list(self._judged(params, own, written)))
-        self._sound(judged, given.check_many_fault(judged, texts))
+        self._sound(judged, argument_checks.check_many_fault(judged, texts))
         found = self._asked("check", lambda: [settled(one, len(text)) for one, text in zip(judged, texts, strict=True)])
-        return cast("list[Check]", self._sound(found, given.verdicts_fault(found, judged)))
+        return cast("list[Check]", self._sound(found, argument_checks.verdicts_fault(found, judged)))
 
     def _judged(
         self, params: Sequence[P], texts: Sequence[Sequence[str]], written: Sequence[str] | None
@@ -164,7 +164,7 @@ class Control(Written[P]):
         Raises:
             UserError: as ``verdicts``, or the text is not split into words.
         """
-        return self.verdicts([0], [given.words_from(self.name, words)])[0]
+        return self.verdicts([0], [argument_checks.words_from(self.name, words)])[0]
 
     def _whose(self) -> str:
         return f"control {self.name!r} ({type(self).__module__})"
@@ -195,7 +195,7 @@ class Control(Written[P]):
         Raises:
             UserError: it is no number from 0 to 1e6.
         """
-        return self.scaled(given.weight_from(self.name, weight))
+        return self.scaled(argument_checks.weight_from(self.name, weight))
 
     __rmul__ = __mul__
 
@@ -295,7 +295,7 @@ class All(Composite):
 
 
 class AnyOf(Composite):
-    """At least one part is to hold. A text is led to one, by their weights (``dlmctl.control.ways``).
+    """At least one part is to hold. A text is led to one, by their weights (``dlmctl.control.branches``).
 
     Raises:
         UserError: as of ``Composite``, or no part has a weight above 0.
@@ -333,7 +333,7 @@ class Not(Composite):
         try:
             prepared = part.ready(batch)
         except Unknown as error:  # no text has such a word, but it may be misspelt
-            tell_once(f"not: {error}")
+            warn_once(f"not: {error}")
             prepared = part.ready(replace(batch, unwanted=True))
         exact = prepared.negated()
         if exact is not None or lacks_energy(prepared):

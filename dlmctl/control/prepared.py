@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dlmctl.control.numbers import Noted, is_tensor, may_be_spoiled, narrowed, spoiled
+from dlmctl.control.nan_checks import Noted, is_tensor, may_be_spoiled, narrowed, spoiled
 from dlmctl.errors import UserError, first_line
 
 if TYPE_CHECKING:

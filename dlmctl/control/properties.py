@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dlmctl.control.base import Composite, Control
-from dlmctl.control.whole import parts_of
+from dlmctl.control.combined import parts_of
 
 
 @runtime_checkable

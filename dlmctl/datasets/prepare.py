@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dlmctl.datasets.data_warnings import bare_note, field_notes, known_note, prose_note, unknown_note
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.holding_out import hold_out
 from dlmctl.datasets.labelled import Annotator, tagged
-from dlmctl.datasets.notes import bare_note, field_notes, known_note, prose_note, unknown_note
 from dlmctl.datasets.prose import files_of, filled_and_bare
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged

@@ -14,7 +14,7 @@ from typing import Any
 
 from dlmctl.datasets.conllu import conllu_sentences
 from dlmctl.datasets.lines import filled_lines, json_lines, lines_of, parse_json, plain_suffix
-from dlmctl.datasets.meaning import parse_mr, parse_pairs
+from dlmctl.datasets.meaning_representations import parse_mr, parse_pairs
 from dlmctl.datasets.prose import sentences_of
 from dlmctl.datasets.sniffing import E2E_COLUMNS, FORMATS, Format, sniff
 from dlmctl.datasets.stories import SENTENCES, middles, story

@@ -10,19 +10,19 @@ from pydantic import ValidationError
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.combined import check_all
 from dlmctl.control.registry import find_control
-from dlmctl.control.whole import check_all
 from dlmctl.datasets.lines import json_lines
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, UserError
-from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
+from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.nats import nats_of
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible import impossible
+from dlmctl.sampling.possible_draws import impossible
 
 
 def evaluate_control(

@@ -11,8 +11,8 @@ from pathlib import Path
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import Split, load_split
 from dlmctl.errors import DataError, ModelError
-from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
+from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
 from dlmctl.metrics.lm_score import Judge, token_nats
 from dlmctl.metrics.nats import nats_of

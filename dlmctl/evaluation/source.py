@@ -13,10 +13,10 @@ from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.lines import parse_json, plain_suffix, raw_lines
 from dlmctl.datasets.readers import read_meanings
 from dlmctl.errors import DataError, ModelError
-from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation
+from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.bertscore import bert_score, require_encoder
 from dlmctl.metrics.overlap import overlap
 from dlmctl.metrics.text_files import Split, mteval_words

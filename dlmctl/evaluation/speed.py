@@ -11,9 +11,9 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.catalogue import installed
 from dlmctl.errors import UserError
-from dlmctl.generation.company import UNSCORED
 from dlmctl.generation.generate import generate
 from dlmctl.generation.results import Generation
+from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.nats import Nats, nats_of
 from dlmctl.recipe.presets import Chosen, FamilyName, Preset, settings_of
 

@@ -16,8 +16,8 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.errors import UserError, nearest
 from dlmctl.generation.rounds import Rounds
-from dlmctl.recipe.given import Given, settings_from
 from dlmctl.recipe.presets import PRESETS, Chosen
+from dlmctl.recipe.python_settings import Given, settings_from
 from dlmctl.recipe.recipe import RANK_BY_FLUENCY, SECOND_IDLE
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 

@@ -20,8 +20,8 @@ from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.identity import NEUTRAL, identity
 from dlmctl.generation.part import Part
 from dlmctl.generation.run import TextProgress, Work, shard_size, texts_of
+from dlmctl.generation.run_counts import RunCounts
 from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, refuse_others, remove, remove_if_empty
-from dlmctl.generation.tally import Tally
 from dlmctl.generation.targets import read_targets
 from dlmctl.sampling.environment import environment
 
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
             does not pass.
     """
 
-    tally: Tally
+    tally: RunCounts
     drawn: int
     seconds: float
     place: Path
@@ -323,7 +323,7 @@ def _finished(bulk: Bulk, recipe: Recipe, target: Target, part: Part | None) -> 
     """What a run came to, its shards merged where the target is a file."""
     run, drawn, seconds = bulk
     records = run.records() if part is None else run.records_so_far()
-    tally, environments = Tally.of(records), run.environments()
+    tally, environments = RunCounts.of(records), run.environments()
     left_out = 0
     if target.file is not None:
         if target.file.suffix == ".txt":

@@ -9,7 +9,7 @@ from typing import Any
 
 from dlmctl.control.base import Control
 from dlmctl.control.check import Check
-from dlmctl.control.whole import check_all
+from dlmctl.control.combined import check_all
 from dlmctl.sampling.draw import Drawn
 
 Checks = Mapping[str, Check]

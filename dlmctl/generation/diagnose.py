@@ -24,12 +24,12 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
+from dlmctl.sampling.device_map import put_on
 from dlmctl.sampling.draw import check_settings
 from dlmctl.sampling.latent_steering import method_for
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible import impossible
+from dlmctl.sampling.possible_draws import impossible
 from dlmctl.sampling.prompted import Prompt
-from dlmctl.sampling.spread import put_on
 
 # Samples that are laid out to see whether they can be drawn: these at least, and one for each set of parameters.
 FEWEST_TRIED = 4

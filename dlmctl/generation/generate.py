@@ -11,22 +11,22 @@ from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.errors import RecipeError
 from dlmctl.generation.arguments import check_given, read_extent, read_rounds, read_settings, read_traced, whole
-from dlmctl.generation.company import ALONE, Company, with_company
 from dlmctl.generation.options import Look
 from dlmctl.generation.prompts import Label, PromptLike, read_prompt
 from dlmctl.generation.results import Generation
 from dlmctl.generation.rounds import Rounds, Watching, draw_rounds
+from dlmctl.generation.sample_groups import ALONE, SampleGroups, with_company
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.presets import Preset, settings_of
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.device import choose_device
+from dlmctl.sampling.device_map import put_on
 from dlmctl.sampling.draw import Progress, check_settings
 from dlmctl.sampling.environment import environment, one_thread
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
-from dlmctl.sampling.spread import put_on
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
@@ -51,7 +51,7 @@ def draw_recipe(
     given: Prompt | None,
     *,
     samples: Sequence[int] | None = None,
-    company: Company = ALONE,
+    company: SampleGroups = ALONE,
     **look: Unpack[Look],
 ) -> Generation:
     """The texts of a recipe under a control, with its settings; arguments and errors as ``generate``."""
@@ -98,7 +98,7 @@ def generate(
     batch_size: int = 64,
     deterministic: bool = False,
     device: str = "auto",
-    company: Company = ALONE,
+    company: SampleGroups = ALONE,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
     trace: bool | int | Sequence[int] = False,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dlmctl.annotators.places import found_in
+from dlmctl.annotators.word_selection import found_in
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All, Control
-from dlmctl.control.kept import Kept, KeptParams
+from dlmctl.control.kept_words import KeptParams, KeptWords
 from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged, properties_of
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, find_device, load_model
@@ -29,7 +29,7 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, SettingsFile
-from dlmctl.sampling.spread import put_on
+from dlmctl.sampling.device_map import put_on
 from dlmctl.text.spelling import letters
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -214,7 +214,7 @@ class _Run:
         self, indices: Sequence[int], kept: Mapping[int, KeptParams], control: Control[Any] | None, seed: int
     ) -> dict[int, Sample | UserError]:
         """The texts of a condition around the words that are kept, or what stands against one."""
-        rest = Kept.by_sample({index: kept[index] for index in indices})
+        rest = KeptWords.by_sample({index: kept[index] for index in indices})
         whole = rest if control is None else All([rest, control])
         try:
             return {sample.index: sample for sample in self._draw(indices, whole, seed)}

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.ways import leaves_open
+from dlmctl.control.branches import leaves_open
 from dlmctl.diffusion.layout import SPECIAL, Layout, even_logits, positions_for, stacked
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Misplaced, every
+from dlmctl.sampling.batch_layout import prepared_on
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.ready import prepared_on
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 # Items that are asked about: these at least, and one for each combination of sets of parameters; with more of those

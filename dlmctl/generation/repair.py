@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All
 from dlmctl.control.check import Check
-from dlmctl.control.kept import Kept, KeptParams
+from dlmctl.control.kept_words import KeptParams, KeptWords
 from dlmctl.control.whole_words import needs_words
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
@@ -57,7 +57,7 @@ def repaired(
     one_a_step = isinstance(plan.pretrained.model, MaskedLM) and plan.sampler.steps is None
     count = {i: min(MOST_PROPOSALS, len(text.words) // len(opened[i])) if one_a_step else 1 for i, text in best.items()}
     draws = [Draw(seed, i, number * STRIDE + at) for i in best for at in range(candidates * count[i])]
-    control = Kept.by_sample(kept)
+    control = KeptWords.by_sample(kept)
     held = plan._replace(control=control if plan.control is None else All([plan.control, control]))
     return draw_batches(held, draws, progress=progress, on_step=on_step)
 

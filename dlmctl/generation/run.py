@@ -11,13 +11,13 @@ from dlmctl.control.base import Control
 from dlmctl.datasets.target_table import TargetTable
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.arguments import check_traced, read_traced
-from dlmctl.generation.company import Company, distinct_of
 from dlmctl.generation.diagnose import at_its_setting, examine, load_model
 from dlmctl.generation.generate import draw_recipe, require_plain
 from dlmctl.generation.identity import about_run
 from dlmctl.generation.options import Look
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation
+from dlmctl.generation.sample_groups import SampleGroups, distinct_of
 from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.recipe import Recipe
@@ -146,7 +146,7 @@ class Work:
             self.pretrained,
             read_prompt(self.pretrained, recipe.label, recipe.source, recipe.prompt, fault=fault),
             samples=numbers,
-            company=Company(distinct=self.distinct),
+            company=SampleGroups(distinct=self.distinct),
             **look,
         )
 

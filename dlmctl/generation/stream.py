@@ -19,10 +19,10 @@ from dlmctl.generation.arguments import (
     read_traced,
     whole,
 )
-from dlmctl.generation.company import Company, distinct_of, require_passing
 from dlmctl.generation.generate import generate
 from dlmctl.generation.options import Options
 from dlmctl.generation.results import Sample
+from dlmctl.generation.sample_groups import SampleGroups, distinct_of, require_passing
 from dlmctl.recipe.presets import settings_of
 
 
@@ -73,5 +73,5 @@ def _drawn(
         if isinstance(trace, Integral) and not isinstance(trace, bool):
             given["trace"] = range(start, min(stop, int(trace)))  # the first so many of the run, not of each batch
         yield from generate(
-            control, model=pretrained, samples=range(start, stop), company=Company(distinct=distinct), **given
+            control, model=pretrained, samples=range(start, stop), company=SampleGroups(distinct=distinct), **given
         )

@@ -17,7 +17,7 @@ from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.explain import explain, settings_place
 from dlmctl.recipe.placeholders import filled, placeholders_in
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, every
-from dlmctl.recipe.stray import FILLED
+from dlmctl.recipe.stray_placeholders import FILLED
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 
 

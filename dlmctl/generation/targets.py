@@ -14,17 +14,17 @@ from dlmctl.control.base import Control
 from dlmctl.datasets.target_table import Row, Rows, TargetTable, open_table, table_of
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import DataError, ModelError, NamedError, RecipeError, UserError
-from dlmctl.generation.company import Company
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.options import Look
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation, Sample
+from dlmctl.generation.sample_groups import SampleGroups
 from dlmctl.generation.target_rows import RowReader, Target, check_columns, control_of
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible import impossible
+from dlmctl.sampling.possible_draws import impossible
 from dlmctl.sampling.prompted import Prompt
 
 # Texts of a whole run, as of a recipe without targets.
@@ -103,7 +103,7 @@ class TargetRun:
     ) -> None:
         self.recipe, self.table, self.pretrained, self.strict = recipe, table, pretrained, strict
         self.reader = RowReader(recipe)
-        self.company = Company(self.row_of, distinct)
+        self.company = SampleGroups(self.row_of, distinct)
 
     def row_of(self, sample: int) -> int:
         """The row, from 0, that a sample belongs to."""

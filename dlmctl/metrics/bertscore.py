@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlmctl.checkpoint.bars import no_bars
+from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.errors import ModelError
 from dlmctl.text.tokenizer import loading_fault
 
@@ -68,7 +68,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
     require_encoder(folder)
     try:
-        with no_bars():
+        with without_progress_bars():
             return AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             ), AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False).eval()

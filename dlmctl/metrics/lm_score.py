@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.bars import no_bars
+from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.checkpoint.scorer import load_scorer_model, seal_scorer
 from dlmctl.errors import DataError, ModelError
 from dlmctl.models.gpt2 import GPT2
@@ -101,7 +101,7 @@ def corpus_nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
 def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
-    with no_bars():
+    with without_progress_bars():
         copy.deepcopy(scorer).half().save_pretrained(folder)
     tokenizer.save(folder)
     seal_scorer(folder)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from dlmctl.checkpoint.bars import no_bars
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.errors import DataError, ModelError, first_line
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer, scorer_of
@@ -106,7 +106,7 @@ def load_causal(source: str) -> CausalLM:
 
     folder = resolve(source)
     try:
-        with no_bars():
+        with without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:

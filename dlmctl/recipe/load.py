@@ -23,7 +23,7 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, weakens
-from dlmctl.recipe.stray import refuse_stray, with_placeholders
+from dlmctl.recipe.stray_placeholders import refuse_stray, with_placeholders
 from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_some, read_yaml
 
 # What may stand empty, as if it were left out.

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dlmctl.annotators.places import Where
+from dlmctl.annotators.word_selection import Where
 from dlmctl.recipe.recipe import ControlSpec, Recipe, specs_at
 from dlmctl.recipe.settings import Quota, Until
 

@@ -23,8 +23,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from dlmctl.control.argument_checks import MOST_WEIGHT
 from dlmctl.control.base import Composite, Control
-from dlmctl.control.given import MOST_WEIGHT
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError

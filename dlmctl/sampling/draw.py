@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.numbers import noted_on
+from dlmctl.control.combined import parts_of, prepare_all
+from dlmctl.control.nan_checks import noted_on
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, has_own
 from dlmctl.control.state import BatchContext
-from dlmctl.control.whole import parts_of, ready_all
 from dlmctl.diffusion.layout import Layouts, stacked
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, Unfit
 from dlmctl.recipe.settings import Guidance, SamplerSettings
+from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, prepared_on
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, ROOM, Batch, batches_of
+from dlmctl.sampling.branches import by_way, first_possible, plans_for
 from dlmctl.sampling.canvas_draw import draw_canvas, require_own
 from dlmctl.sampling.environment import own_modes
 from dlmctl.sampling.graphs import recordable
@@ -29,13 +31,11 @@ from dlmctl.sampling.latent_draw import check_latent, draw_latent
 from dlmctl.sampling.masked_draw import draw_masked, sampler_name, steps_by_words
 from dlmctl.sampling.particles import expanded, require_reward
 from dlmctl.sampling.plan import DrawBatch, Job, Plan
-from dlmctl.sampling.possible import check_branches, most_texts, settled
+from dlmctl.sampling.possible_draws import check_branches, most_texts, settled
 from dlmctl.sampling.prompted import length_weights
-from dlmctl.sampling.ready import batch_context, feasible, layout_of, prepared_on
 from dlmctl.sampling.trace import Frame, Recorder
-from dlmctl.sampling.unused import require_used
+from dlmctl.sampling.unused_settings import require_used
 from dlmctl.sampling.walk import OnStep, Step
-from dlmctl.sampling.ways import by_way, first_possible, plans_for
 
 # Texts of a batch that are shown as they are drawn: as many as a screen may have.
 MOST_WATCHED = 60
@@ -249,10 +249,10 @@ def _recorder(plan: Plan, batch: Batch) -> Recorder | None:
 def _shown(plan: Plan, batch: BatchContext[Any]) -> list[Part]:
     """The controls that stand side by side, each by its name with what guides on the way of these rows."""
     if plan.control is None or plan.way is None:
-        return [] if plan.control is None else ready_all(plan.control, batch).parts
+        return [] if plan.control is None else prepare_all(plan.control, batch).parts
     parts = []
     for whole, beside in zip(parts_of(plan.control), plan.way.beside, strict=True):
-        guides = [part for part in ready_all(beside, batch).parts if has_own(part.prepared, "energy")]
+        guides = [part for part in prepare_all(beside, batch).parts if has_own(part.prepared, "energy")]
         together = guides[0].prepared if len(guides) == 1 else PreparedAll(guides) if guides else Prepared()
         parts.append(Part(whole.name, whole.weight, together))
     return parts

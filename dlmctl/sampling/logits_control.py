@@ -20,7 +20,7 @@ from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import UserError
 from dlmctl.models.numerics import widened
-from dlmctl.recipe.given import settings_from
+from dlmctl.recipe.python_settings import settings_from
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import prepared_for
 from dlmctl.sampling.plan import Plan

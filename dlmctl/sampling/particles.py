@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlmctl.control.check import mean_score
+from dlmctl.control.combined import check_all
 from dlmctl.control.prepared import PreparedAll
-from dlmctl.control.whole import check_all
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
 from dlmctl.errors import RecipeError

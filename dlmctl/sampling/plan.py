@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.branches import Branch
 from dlmctl.control.prepared import PreparedAll
-from dlmctl.control.ways import Way
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.prompted import Prompt
@@ -23,7 +23,7 @@ class Plan(NamedTuple):
 
     Attributes:
         traced: the samples whose words and energies are kept of every step; watch: is shown the words as they settle.
-        way: of draws of one way what guides them; None where the control leaves no choice (``control.ways``).
+        way: of draws of one way what guides them; None where the control leaves no choice (``control.branches``).
     """
 
     pretrained: Pretrained
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     prompt: Prompt | None = None
     traced: Collection[int] = ()
     watch: OnFrames | None = None
-    way: Way | None = None
+    way: Branch | None = None
 
     @property
     def guide(self) -> Control[Any] | None:

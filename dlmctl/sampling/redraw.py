@@ -16,16 +16,16 @@ import torch
 
 from dlmctl.control.automata import TooLarge
 from dlmctl.control.base import All
+from dlmctl.control.branches import Branch, lengths_left
+from dlmctl.control.combined import parts_of, prepare_all
 from dlmctl.control.prepared import has_own
-from dlmctl.control.ways import Way, lengths_left
-from dlmctl.control.whole import parts_of, ready_all
 from dlmctl.diffusion.layout import SPECIAL, Layout, positions_for
 from dlmctl.diffusion.noise import LAYOUT, Draw
 from dlmctl.errors import Unfit, Unmet
+from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, on_positions
 from dlmctl.sampling.feasible import SHUTS_OUT
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.ready import batch_context, feasible, layout_of, on_positions
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 
@@ -55,10 +55,10 @@ def fitting_layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = Non
 def _of_exact(plan: Plan, draw: Draw, layout: Layout) -> Plan:
     """The plan with those of its controls alone that can shut a text out, so that trying takes less time."""
     assert plan.guide is not None  # else nothing stood against the layout
-    prepared = ready_all(plan.guide, batch_context(plan, [(draw, layout)])).parts
+    prepared = prepare_all(plan.guide, batch_context(plan, [(draw, layout)])).parts
     pairs = zip(parts_of(plan.guide), prepared, strict=True)
     exact = tuple(one for one, part in pairs if has_own(part.prepared, *SHUTS_OUT))
-    return plan._replace(way=Way((), All(exact), exact))
+    return plan._replace(way=Branch((), All(exact), exact))
 
 
 def _with_sizes(plan: Plan, draw: Draw, layout: Layout) -> Layout | None:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.control.automata import (
-    Asked,
     Automaton,
-    HeldTokens,
-    asked_length,
+    ExactTokens,
+    Requirement,
     lengths,
     log_probability_by_length,
+    required_length,
     stacked,
 )
 from dlmctl.control.base import Control
+from dlmctl.control.combined import parts_of
 from dlmctl.control.prepared import Part
 from dlmctl.control.state import BatchContext
-from dlmctl.control.whole import parts_of
 from dlmctl.diffusion.layout import SPECIAL, Layout, positions_for
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.noise import LAYOUT
@@ -36,9 +36,9 @@ _MARGINALS: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 def counted(control: Control[Any], batch: BatchContext[Any], parts: Sequence[Part]) -> list[Part]:
     """What holds the texts of a batch to the numbers of words of controls that do not hold them to it themselves."""
     free = [
-        one for one, part in zip(parts_of(control), parts, strict=True) if not isinstance(part.prepared, HeldTokens)
+        one for one, part in zip(parts_of(control), parts, strict=True) if not isinstance(part.prepared, ExactTokens)
     ]
-    rows: list[list[Asked]] = []
+    rows: list[list[Requirement]] = []
     for draw in batch.draws:
         ranges = [found for one in free if (found := one.range_of(draw.sample)) is not None]
         low, high = max((one[0] for one in ranges), default=0), min((one[1] for one in ranges), default=0)
@@ -46,8 +46,8 @@ def counted(control: Control[Any], batch: BatchContext[Any], parts: Sequence[Par
             what = f"the controls contradict each other: one needs at least {low} words, another at most {high}."
             raise Unmet(what, where=f"sample {draw.sample}")
         # No token makes more words than it has characters; a bound beyond that is none.
-        rows.append([asked_length(low, min(high, batch.model.config.length))] if ranges else [])
-    return [Part("length", 1.0, HeldTokens(batch, rows))] if any(rows) else []
+        rows.append([required_length(low, min(high, batch.model.config.length))] if ranges else [])
+    return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
 
 
 def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
@@ -62,7 +62,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
     """
     (draw,) = batch.draws
     config, most = batch.model.config, batch.model.config.length - SPECIAL
-    held = [part for part in parts if isinstance(part.prepared, HeldTokens)]
+    held = [part for part in parts if isinstance(part.prepared, ExactTokens)]
     languages = [automaton for part in held for automaton in _languages(part)]
     possible = torch.ones(most + 1, dtype=torch.bool)
     weights = torch.zeros(most + 1, dtype=torch.float64)
@@ -85,7 +85,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
 
 
 def _languages(part: Part) -> list[Automaton]:
-    assert isinstance(part.prepared, HeldTokens)
+    assert isinstance(part.prepared, ExactTokens)
     return part.prepared.languages
 
 

@@ -36,8 +36,8 @@ from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import require_words_of
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart, check_no_model
 from dlmctl.training.rows import Rows, sent
+from dlmctl.training.run_folder import check_apart, check_no_model
 from dlmctl.training.state import digest
 
 # A text counts as accepted in figures from this verdict on.

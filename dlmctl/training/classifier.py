@@ -34,9 +34,9 @@ from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart, check_no_model, check_run_folder
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
+from dlmctl.training.run_folder import check_apart, check_no_model, check_run_folder
 from dlmctl.training.state import digest
 
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)

@@ -26,7 +26,7 @@ from dlmctl.models.hints import Hints
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.acceptability import require_both, verdicts_of
 from dlmctl.training.counting import require_words_of, text_of
-from dlmctl.training.hints import Examples, asked_of
+from dlmctl.training.hints import Examples, pattern_requirement
 from dlmctl.training.masked import refuse_blocks
 
 # The field of a draft with the numbers of the words that the model wrote, where others were given.
@@ -115,7 +115,7 @@ class Asks:
             ways = max(map(len, asks))
             asks = [[*row, *row[:1] * (ways - len(row))] for row in asks]
             rows = [split.row(at) for at in chosen]
-            return asked_of(rows, asks, self.names, self.pretrained.masked.config.tags)
+            return pattern_requirement(rows, asks, self.names, self.pretrained.masked.config.tags)
 
 
 def splits_for(pretrained: Pretrained, data: Path) -> tuple[Split, Split]:

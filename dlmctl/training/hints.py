@@ -89,7 +89,7 @@ def known_features(asks: Sequence[Sequence[Ask]]) -> list[str]:
     return found
 
 
-def asked_of(
+def pattern_requirement(
     ids: Sequence[NDArray[np.int64]], asks: Sequence[Sequence[Ask]], names: Sequence[str], tags: Sequence[str]
 ) -> Examples:
     """Rows of word ids with what each is asked; every row has as many asks as any."""
@@ -274,7 +274,7 @@ def train_hints(labels: Labels, pretrained: Pretrained, text: LabelledText, run:
     for held_out in (False, True):
         part = [number for number in range(len(chosen)) if (number % EVERY == 0) is held_out]
         encoded = [np.array(ids(text.sentences[chosen[number]]), np.int64) for number in part]
-        parts.append(asked_of(encoded, [asks[number] for number in part], names, tags))
+        parts.append(pattern_requirement(encoded, [asks[number] for number in part], names, tags))
     task = HintTask(run.loop, shape, pretrained, *parts)
     # Two networks of one shape learn other hints, and so do other labels of the same texts.
     own = {"weights of the model": weights_digest(pretrained), **run.asked, **digest(data)}

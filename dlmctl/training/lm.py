@@ -32,9 +32,9 @@ from dlmctl.training.config import LoopConfig, fitted, read_settings
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
-from dlmctl.training.place import check_apart
 from dlmctl.training.prompts import Prompts
 from dlmctl.training.rows import Rows, sent
+from dlmctl.training.run_folder import check_apart
 from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
 

@@ -25,11 +25,11 @@ from dlmctl.processes import Terminated, check_launch, held
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import Best
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.finite import not_finite
 from dlmctl.training.interrupts import Interrupts
 from dlmctl.training.muon import Muon
-from dlmctl.training.place import check_run_folder
 from dlmctl.training.progress import Grid, TrainingProgress
-from dlmctl.training.sound import not_finite
+from dlmctl.training.run_folder import check_run_folder
 from dlmctl.training.state import STATE_FILE, Parts, restore_state, save_state
 from dlmctl.training.throughput import flops_per_position, peak_flops
 

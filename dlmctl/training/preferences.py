@@ -39,8 +39,8 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.drafts import Asks, Drafts, drafts_of, splits_for
 from dlmctl.training.hints import HintBatch, asked_batches, batches_of, mean_bound, told_nats
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart
 from dlmctl.training.rows import Rows, sent
+from dlmctl.training.run_folder import check_apart
 from dlmctl.training.state import digest
 from dlmctl.training.tuned_model import TrainedHints, check_place, save_tuned
 from dlmctl.training.word_tags import given as held_back

@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from dlmctl.errors import UserError
 from dlmctl.text.files import require_file
-from dlmctl.training.place import FIGURES
+from dlmctl.training.run_folder import FIGURES
 
 # The first steps are slower than the rest (memory, kernels, compilation); the time of those behind them is measured.
 UNMEASURED, MEASURED = 2, 5

@@ -16,8 +16,8 @@ from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.place import check_apart
 from dlmctl.training.rows import Rows
+from dlmctl.training.run_folder import check_apart
 from dlmctl.training.state import digest
 
 

@@ -17,7 +17,7 @@ from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import SPLIT_FILE
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import Best
-from dlmctl.training.sound import load_best, load_stepper, require_alike, require_finite
+from dlmctl.training.finite import load_best, load_stepper, require_alike, require_finite
 
 STATE_FILE = "state.pt"
 _AS_STARTED = "Resume with the configuration that the run was started with."

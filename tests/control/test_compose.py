@@ -7,9 +7,9 @@ import torch
 
 from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
 from dlmctl.control.check import Check, numbered
+from dlmctl.control.combined import check_all, prepare_all
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
-from dlmctl.control.whole import check_all, ready_all
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 
@@ -71,7 +71,7 @@ def test_all_adds_weighted_energies():
 
 def test_a_weight_of_all_is_one_of_each_part():
     draws = [Draw(0, 0), Draw(0, 1)]
-    ready = ready_all(2 * (A & 0.5 * B), BatchContext(None, None, Path(), draws, [Layout(3, None)] * 2))
+    ready = prepare_all(2 * (A & 0.5 * B), BatchContext(None, None, Path(), draws, [Layout(3, None)] * 2))
     assert [part.weight for part in ready.parts] == [2.0, 1.0]
 
 

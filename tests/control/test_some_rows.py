@@ -7,8 +7,8 @@ from controls import Contains, Pos, SyntaxTree
 from controls.pos import PosParams
 from controls.syntax_params import SyntaxTreeParams
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.control.combined import prepare_all
 from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.whole import ready_all
 from dlmctl.diffusion.layout import Layout, stacked
 from dlmctl.diffusion.noise import Draw
 
@@ -33,8 +33,8 @@ def batch_of(model, rows):
 def test_some_texts_are_guided_as_if_prepared_alone(e2e, control):
     control.load_from(e2e)
     rows = [1, 2]
-    found = ready_all(control, batch_of(e2e, range(3))).of_rows(torch.tensor(rows), 8)
-    wanted = ready_all(control, batch_of(e2e, rows))
+    found = prepare_all(control, batch_of(e2e, range(3))).of_rows(torch.tensor(rows), 8)
+    wanted = prepare_all(control, batch_of(e2e, rows))
     assert found is not None
     x = torch.randn(2, 8, e2e.model.config.embed_dim)
     state = ControlState(
@@ -54,5 +54,5 @@ def test_some_texts_are_guided_as_if_prepared_alone(e2e, control):
 def test_what_has_to_be_prepared_anew_says_so(e2e):
     control = ASKED[0] & Contains("cheap")
     control.load_from(e2e)
-    whole = ready_all(control, batch_of(e2e, range(3)))
+    whole = prepare_all(control, batch_of(e2e, range(3)))
     assert whole.of_rows(torch.tensor([1, 2]), 8) is None

@@ -5,7 +5,7 @@ import torch
 
 from controls import Length
 from controls.pattern import Pattern, PatternParams
-from dlmctl.control.automata import Demand, HeldWords, alphabet_of, avoiding, merged
+from dlmctl.control.automata import Demand, ExactWords, alphabet_of, avoiding, merged
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
@@ -95,7 +95,7 @@ def test_several_controls_are_held_by_one_automaton(batch):
     alphabet = alphabet_of(batch.vocabulary)
     cats, old = ([alphabet.ids[word] for word in phrase.split()] for phrase in ("grey cats", "old"))
     held = [
-        HeldWords(batch, [[demand]] * 2)
+        ExactWords(batch, [[demand]] * 2)
         for demand in (Demand("contains", phrases=(tuple(cats),)), Demand("avoid", avoiding(alphabet, [old])))
     ]
     pattern = Pattern("<any>* Anna <any>* .")

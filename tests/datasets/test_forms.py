@@ -13,7 +13,7 @@ import pytest
 
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.lines import lines_of, parse_json, raw_lines
-from dlmctl.datasets.meaning import parse_mr
+from dlmctl.datasets.meaning_representations import parse_mr
 from dlmctl.datasets.prepare import prepare
 from dlmctl.datasets.readers import Dropped, read_corpus, read_meanings, sniff
 from dlmctl.datasets.tables import table_rows

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dlmctl.datasets.dataset import load_split, load_vocabulary
-from dlmctl.datasets.existing import find_tokenizer
+from dlmctl.datasets.existing_tokenizer import find_tokenizer
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import DataError, UserError
 from dlmctl.text.tokenizer import WordTokenizer

@@ -114,7 +114,7 @@ def test_a_batch_of_many_is_prepared_with_the_calls_of_few(e2e):
 
 
 def prepare_only(plan, texts):
-    from dlmctl.sampling.ready import batch_context, layout_of, prepared_on
+    from dlmctl.sampling.batch_layout import batch_context, layout_of, prepared_on
 
     draws = [Draw(0, sample) for sample in range(texts)]
     layout = layout_of(plan, draws[0])

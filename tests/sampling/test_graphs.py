@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from controls import Contains, Infill, Length, Pos, Semantic, SyntaxTree
 from dlmctl import Control, ControlParams, Energy, Prepared, UserError
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.control import numbers
+from dlmctl.control import nan_checks
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.recipe.presets import settings_of
@@ -77,7 +77,7 @@ def as_if_recorded(monkeypatch):
     for module in (latent_draw, masked_draw):
         monkeypatch.setattr(module, "pays", lambda device, family, steps: True)
     monkeypatch.setattr(Taped, "made", 0)
-    monkeypatch.setattr(numbers, "AT_ONCE_CPU", False)
+    monkeypatch.setattr(nan_checks, "AT_ONCE_CPU", False)
 
 
 @pytest.fixture(scope="module")

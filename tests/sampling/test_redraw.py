@@ -11,9 +11,9 @@ from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import validated
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling import redraw
+from dlmctl.sampling.batch_layout import layout_of
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible import impossible
-from dlmctl.sampling.ready import layout_of
+from dlmctl.sampling.possible_draws import impossible
 
 QUICK = SamplerSettings(steps=2)
 PHRASE = "near the old river"
@@ -58,9 +58,9 @@ def test_a_draw_whose_layout_fits_keeps_it(pretrained):
 
 
 def test_nothing_is_laid_out_anew_where_all_fits(pretrained, monkeypatch):
-    from dlmctl.sampling import possible
+    from dlmctl.sampling import possible_draws
 
-    monkeypatch.setattr(possible, "fitting_layout", None)
+    monkeypatch.setattr(possible_draws, "fitting_layout", None)
     assert generate(Infill("Anna ___{1,9} .") & Contains("river"), model=pretrained, samples=8, sampler=QUICK)
 
 

@@ -10,7 +10,7 @@ import torch
 from controls import Contains, Infill, Length, Pos
 from dlmctl.annotators.tagging import UPOS_TAGS
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.kept import Kept
+from dlmctl.control.kept_words import KeptWords
 from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import UserError
@@ -107,7 +107,7 @@ class Silent(Prepared):
         return logits
 
 
-class Quiet(Kept):
+class Quiet(KeptWords):
     name = "quiet"
 
     def prepare(self, batch):

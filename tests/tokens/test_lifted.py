@@ -10,13 +10,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dlmctl.control.automata import transitions as transitions_of
-from dlmctl.control.automata.asked import Asked, asked_length, asked_of
 from dlmctl.control.automata.dfa import shortest
+from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.control.automata.languages import avoiding
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability, log_probability_by_length
 from dlmctl.control.automata.regex import parse
+from dlmctl.control.automata.requirement import Requirement, pattern_requirement, required_length
 from dlmctl.control.automata.syntax import match
-from dlmctl.control.automata.tokens import token_language
 from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError
 from dlmctl.text.tokens import plain_words
@@ -31,13 +31,13 @@ def phrases_of(*phrases):
 
 def contains(*phrases):
     split, words = phrases_of(*phrases)
-    return Asked("contains", split, words, phrases=split)
+    return Requirement("contains", split, words, phrases=split)
 
 
 def avoids(*phrases):
     split, words = phrases_of(*phrases)
     language = lambda alphabet: avoiding(alphabet, [[alphabet.ids[word] for word in one] for one in split])  # noqa: E731
-    return Asked("avoid", split, words, language)
+    return Requirement("avoid", split, words, language)
 
 
 def has(words, phrase):
@@ -54,14 +54,14 @@ def cases(tokenizer):
     """Languages, each with what plain Python says of a text's words."""
     wanted, unwanted = contains("the river", "a"), avoids("a", "the old", "s")
     found = [
-        (asked_length(2, 3), lambda words: len(words) in (2, 3)),
+        (required_length(2, 3), lambda words: len(words) in (2, 3)),
         (wanted, lambda words: all(has(words, one) for one in wanted.phrases)),
         (unwanted, lambda words: not any(has(words, one) for one in unwanted.key)),
     ]
     for text in PATTERNS:
         tree = parse(text, tokenizer.split)
         try:
-            found.append((asked_of("pattern", tree), lambda words, tree=tree: match(tree, tuple(words))[0]))
+            found.append((pattern_requirement("pattern", tree), lambda words, tree=tree: match(tree, tuple(words))[0]))
         except RecipeError:
             assert tokenizer is tokenizer_of("word pieces")  # which has no bytes
     return found
@@ -125,7 +125,7 @@ ASKED = [
     (contains("an"), lambda words: has(words, ["an"])),
     (avoids("a", "an 's"), lambda words: not has(words, ["a"]) and not has(words, ["an", "'s"])),
     (contains("é"), lambda words: has(words, ["é"])),
-    (asked_length(2, 2), lambda words: len(words) == 2),
+    (required_length(2, 2), lambda words: len(words) == 2),
 ]
 
 
@@ -167,7 +167,7 @@ def texts_of(tokenizer, count):
 
 
 def test_the_chance_of_each_number_of_tokens(few):
-    automaton = token_language(few, [asked_length(2, 2)])
+    automaton = token_language(few, [required_length(2, 2)])
     log_probs = torch.randn(len(few), dtype=torch.float64).log_softmax(-1)
     found = log_probability_by_length(log_probs, stacked([automaton]), 5)
     for count in range(1, 6):

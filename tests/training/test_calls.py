@@ -12,7 +12,7 @@ from dlmctl.control.hints import Ask
 from dlmctl.datasets.dataset import Split, padded, write_split
 from dlmctl.evaluation.calls import CallCounter
 from dlmctl.models.hints import HintsConfig
-from dlmctl.training.hints import HintTask, asked_of
+from dlmctl.training.hints import HintTask, pattern_requirement
 from dlmctl.training.lm import LanguageModelTask, read_lm_config
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask
@@ -53,7 +53,7 @@ def told(data, rows):
     config, task = task_of("masked", data, rows)
     ids = [task.train.row(at) for at in range(len(task.train))]
     asks = [[Ask([["a"], ["b"]] * 5), Ask([["a", "b"]])]] * len(ids)
-    asked = asked_of(ids, asks, ["a", "b"], [])
+    asked = pattern_requirement(ids, asks, ["a", "b"], [])
     shape = HintsConfig(features=["a", "b"], width=8, blocks=0)
     return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), asked, asked)
 

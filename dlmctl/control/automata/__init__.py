@@ -1,39 +1,39 @@
 """Exact constraints as one automaton over words: patterns, phrases, word lists, lengths, and their product."""
 
-from dlmctl.control.automata.asked import Asked, asked_length, asked_of
 from dlmctl.control.automata.dfa import Automaton, TooLarge
-from dlmctl.control.automata.held import Demand, possible_lengths
-from dlmctl.control.automata.held_to import held_to
+from dlmctl.control.automata.exact_control import exact_control
+from dlmctl.control.automata.exact_rows import merged
+from dlmctl.control.automata.exact_tokens import ExactTokens
+from dlmctl.control.automata.exact_words import ExactWords, alphabet_of
+from dlmctl.control.automata.joint import Demand, possible_lengths
 from dlmctl.control.automata.languages import Alphabet, avoiding, everything
 from dlmctl.control.automata.posterior import log_probability_by_length
 from dlmctl.control.automata.product import complement, intersection, lengths
 from dlmctl.control.automata.regex import escaped, parse
-from dlmctl.control.automata.rows import merged
-from dlmctl.control.automata.tokens import HeldTokens
+from dlmctl.control.automata.requirement import Requirement, pattern_requirement, required_length
 from dlmctl.control.automata.transitions import stacked
-from dlmctl.control.automata.words import HeldWords, alphabet_of
 
 __all__ = [
     "Alphabet",
-    "Asked",
     "Automaton",
     "Demand",
-    "HeldTokens",
-    "HeldWords",
+    "ExactTokens",
+    "ExactWords",
+    "Requirement",
     "TooLarge",
     "alphabet_of",
-    "asked_length",
-    "asked_of",
     "avoiding",
     "complement",
     "escaped",
     "everything",
-    "held_to",
+    "exact_control",
     "intersection",
     "lengths",
     "log_probability_by_length",
     "merged",
     "parse",
+    "pattern_requirement",
     "possible_lengths",
+    "required_length",
     "stacked",
 ]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def no_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Without the progress bars that transformers shows for every file read or written."""
     from transformers.utils import logging
 

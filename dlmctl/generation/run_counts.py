@@ -11,7 +11,7 @@ MOST_UNMET = 10
 
 
 @dataclass
-class Tally:
+class RunCounts:
     """Counts over the samples of a run.
 
     Attributes:
@@ -35,7 +35,7 @@ class Tally:
     missing: int = 0
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]]) -> Tally:
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> RunCounts:
         """The counts of all ``rows``."""
         made = cls()
         for row in rows:

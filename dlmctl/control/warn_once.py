@@ -11,6 +11,6 @@ log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1000)
-def tell_once(what: str) -> None:
+def warn_once(what: str) -> None:
     """Log a warning, once a process: controls are prepared for every batch anew."""
     log.warning("dlmctl: %s", readable(what))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control import numbers
+from dlmctl.control import nan_checks
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
 from dlmctl.control.numbers import may_be_spoiled, spoiled
@@ -75,7 +75,7 @@ def texts(model, control, **settings):
 @pytest.mark.parametrize("member", MEMBERS)
 def test_what_is_no_number_is_one_message(monkeypatch, model, member, number, waits):
     if not waits:
-        monkeypatch.setattr(numbers, "AT_ONCE_CPU", False)
+        monkeypatch.setattr(nan_checks, "AT_ONCE_CPU", False)
     control = Prepares(steering(member, spoils(number)))
     with pytest.raises(UserError, match=f"control 'own' .*: {member} must give numbers, or -inf") as caught:
         texts(model, control & Prepares(steering("restrict", spoils(0.0))))
@@ -87,7 +87,7 @@ def test_texts_are_the_same_whether_numbers_are_looked_at_or_noted(monkeypatch, 
     control = Prepares(steering("restrict", spoils(-math.inf)))
     wanted = texts(model, control)
     if not waits:
-        monkeypatch.setattr(numbers, "AT_ONCE_CPU", False)
+        monkeypatch.setattr(nan_checks, "AT_ONCE_CPU", False)
     assert texts(model, control) == wanted
 
 

@@ -55,7 +55,7 @@ def possible_lengths(language: Language, longest: int) -> Bools:
     return lengths(language.automaton, longest) & (np.arange(longest + 1) >= language.least_words)
 
 
-class Held:
+class JointAutomata:
     """The languages of a batch, one for each row; word logits in, word logits out.
 
     Args:

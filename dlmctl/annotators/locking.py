@@ -10,7 +10,7 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 
-def in_turn(annotate: Callable[[A], T]) -> Callable[[A], T]:
+def locked(annotate: Callable[[A], T]) -> Callable[[A], T]:
     """An annotator that one thread at a time is in: checks run beside the drawing, which may ask it too."""
     lock = Lock()
 

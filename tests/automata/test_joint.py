@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlmctl.control.automata import languages
-from dlmctl.control.automata.held import SETTLED, Demand, Held, language_of, possible_lengths
+from dlmctl.control.automata.joint import SETTLED, Demand, JointAutomata, language_of, possible_lengths
 from dlmctl.control.automata.posterior import condition
 from dlmctl.control.automata.product import intersection
 from dlmctl.control.automata.regex import parse
@@ -22,7 +22,7 @@ MANY = Demand("contains", phrases=tuple((token,) for token in range(10, 30)))
 def held(demands, words):
     rows = [language_of(row, ALPHABET) for row in demands]
     names = [" and ".join(demand.name for demand in row) for row in demands]
-    return Held(rows, words, alphabet=ALPHABET, longest=30, names=names, sharpness=[1.0] * len(rows))
+    return JointAutomata(rows, words, alphabet=ALPHABET, longest=30, names=names, sharpness=[1.0] * len(rows))
 
 
 def random_logits(rows, length, seed=0):
@@ -54,8 +54,8 @@ def test_together_is_not_one_after_the_other():
     second = languages.containing(ALPHABET, [2])
     words = torch.tensor([2])
     together = condition(logits, stacked([intersection(first, second)]), words)
-    in_turn = condition(condition(logits, stacked([first]), words), stacked([second]), words)
-    shares = [found[0, 1:3, 1:3].exp().sum(-1) for found in (together, in_turn)]
+    locked = condition(condition(logits, stacked([first]), words), stacked([second]), words)
+    shares = [found[0, 1:3, 1:3].exp().sum(-1) for found in (together, locked)]
     assert shares[0].min() > 0.99999
     assert shares[1].max() < 0.999
 

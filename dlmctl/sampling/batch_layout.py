@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dlmctl.control.automata import HeldTokens, merged
+from dlmctl.control.automata import ExactTokens, merged
 from dlmctl.control.base import Control
+from dlmctl.control.combined import prepare_all
 from dlmctl.control.prepared import Part, PreparedAll
 from dlmctl.control.state import BatchContext
-from dlmctl.control.whole import ready_all
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import SPECIAL, Layout, lay_out
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.branches import numbers_of_words
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.particles import require_guidance
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.token_layout import counted, lay_out_tokens
-from dlmctl.sampling.ways import numbers_of_words
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
@@ -76,7 +76,7 @@ def _layout_in_tokens(plan: Plan, draw: Draw, lengths: Sequence[float] | None) -
     if plan.guide is not None:
         batch = batch_context(plan, [(draw, Layout(config.length, None))])
         parts = _parts(plan.guide, batch)
-        if any(isinstance(part.prepared, HeldTokens) for part in parts):
+        if any(isinstance(part.prepared, ExactTokens) for part in parts):
             return lay_out_tokens(batch, parts)
     settled = (1, config.length - SPECIAL) if plan.pretrained.model.counts_words else None
     return lay_out(config, settled, draw, lengths)
@@ -97,7 +97,7 @@ def prepared_on(plan: Plan, batch: Batch) -> PreparedAll | None:
 
 
 def _parts(control: Control[Any], batch: BatchContext[Any]) -> list[Part]:
-    parts = ready_all(control, batch).parts
+    parts = prepare_all(control, batch).parts
     if isinstance(batch.vocabulary, HuggingFaceTokenizer):
         parts = [*parts, *counted(control, batch, parts)]
     return merged(parts)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlmctl.control.base import All, AnyOf, Control, Not
-from dlmctl.control.whole import parts_of
+from dlmctl.control.combined import parts_of
 from dlmctl.diffusion.noise import BRANCH, Draw
 
 # Ways that are tried for a draw until one is possible, and how many of them by the weights: then all branches are
@@ -28,7 +28,7 @@ Counts = NDArray[np.bool_]
 """Whether texts may have 0 words and more, up to the most of a model."""
 
 
-class Way(NamedTuple):
+class Branch(NamedTuple):
     """One way through the branches.
 
     Attributes:
@@ -50,7 +50,7 @@ def leaves_open(control: Control[Any]) -> bool:
     )
 
 
-def ways(control: Control[Any], draw: Draw, most: int) -> Iterator[Way]:
+def ways(control: Control[Any], draw: Draw, most: int) -> Iterator[Branch]:
     """The ways of a control, the one that a draw goes first, then others to try where that one is impossible.
 
     The same for all particles of a draw. Branches whose numbers of words do not fit the others are not taken.
@@ -66,7 +66,7 @@ def ways(control: Control[Any], draw: Draw, most: int) -> Iterator[Way]:
         beside = tuple(_as_one(list(_led(part, weight, choice))) for part in parts_of(control))
         if (picks := tuple(choice.picks)) not in seen:
             seen.add(picks)
-            yield Way(picks, All(beside), beside)
+            yield Branch(picks, All(beside), beside)
 
 
 def branches(control: Control[Any], *, inside: bool = False) -> Iterator[Control[Any]]:

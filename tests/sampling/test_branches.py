@@ -7,15 +7,15 @@ import torch
 
 from controls import Avoid, Contains, Infill, Length, Pattern, Pos
 from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
+from dlmctl.control.branches import ways
 from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
-from dlmctl.control.ways import ways
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible import impossible
+from dlmctl.sampling.possible_draws import impossible
 
 QUICK = SamplerSettings(steps=2)
 A, B, C, D = Contains("bread"), Contains("river"), Contains("cats"), Contains("old")

@@ -25,14 +25,14 @@ class KeptParams(ControlParams):
         return cls(words=[None if place in opened else word for place, word in enumerate(words)] or [None])
 
 
-class Kept(Control[KeptParams]):
+class KeptWords(Control[KeptParams]):
     """Holds each text to words as a tokeniser has them, exactly; unlike a template it does not split them again."""
 
     name = "frame"
     Params = KeptParams
 
     @classmethod
-    def by_sample(cls, kept: Mapping[int, KeptParams]) -> Kept:
+    def by_sample(cls, kept: Mapping[int, KeptParams]) -> KeptWords:
         """The words of some samples by their numbers; no other ones may be drawn."""
         made = cls(words=[None])
         made.sets, made.places = tuple(kept.values()), {sample: at for at, sample in enumerate(kept)}

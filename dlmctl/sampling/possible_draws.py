@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dlmctl.control.told import tell_once
-from dlmctl.control.ways import leaves_open
+from dlmctl.control.branches import leaves_open
+from dlmctl.control.warn_once import warn_once
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError, Unmet
+from dlmctl.sampling.batch_layout import feasible, layout_of
 from dlmctl.sampling.batches import Batch
+from dlmctl.sampling.branches import first_possible, plans_of_branches
 from dlmctl.sampling.masked_draw import require_steps
 from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.ready import feasible, layout_of
 from dlmctl.sampling.redraw import fitting_layout
-from dlmctl.sampling.ways import first_possible, plans_of_branches
 
 # Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
 MOST_SCORES = 1 << 27
@@ -50,7 +50,7 @@ def check_branches(plan: Plan, draw: Draw) -> None:
         try:
             fitting_layout(own, draw)
         except Unmet as error:
-            tell_once(f"a control under `any` is left out: {error}")
+            warn_once(f"a control under `any` is left out: {error}")
 
 
 def settled(plan: Plan, own: Plan, draws: Sequence[Draw], lengths: Lengths) -> list[OnWay]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from dlmctl.control.ways import Way, branches, leaves_open, lengths_left, shuts_out, ways
+from dlmctl.control.branches import Branch, branches, leaves_open, lengths_left, shuts_out, ways
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, Unmet
@@ -54,7 +54,7 @@ def by_way(pairs: Sequence[tuple[Plan, T]]) -> list[tuple[Plan, list[T]]]:
 def plans_of_branches(plan: Plan) -> list[Plan]:
     """The plan for each branch alone, whichever the draws choose: a fault of one is told, not left to chance."""
     alone = branches(plan.control) if plan.control is not None else ()
-    return [plan._replace(way=Way((), branch, (branch,))) for branch in alone]
+    return [plan._replace(way=Branch((), branch, (branch,))) for branch in alone]
 
 
 def numbers_of_words(

@@ -14,7 +14,7 @@ from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, Quota, Until, weakens
 
 
-class Company(NamedTuple):
+class SampleGroups(NamedTuple):
     """The others of a longer run.
 
     Attributes:
@@ -28,15 +28,15 @@ class Company(NamedTuple):
     fluency: bool = True
 
 
-ALONE = Company()
-UNSCORED = Company(fluency=False)
+ALONE = SampleGroups()
+UNSCORED = SampleGroups(fluency=False)
 
 
 def with_company(
     rounds: Rounds,
     control: Control[Any] | None,
     pretrained: Pretrained,
-    company: Company,
+    company: SampleGroups,
     extent: tuple[Quota | None, bool],
     untold: bool,
 ) -> Rounds:

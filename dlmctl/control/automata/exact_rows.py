@@ -8,14 +8,14 @@ from typing import Any, Generic, Self, TypeVar
 
 from torch import Tensor
 
-from dlmctl.control.automata.held import SETTLED, Held
+from dlmctl.control.automata.joint import SETTLED, JointAutomata
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext, ControlState
 
 D = TypeVar("D")
 
 
-class HeldRows(Prepared, Generic[D]):
+class ExactRows(Prepared, Generic[D]):
     """Holds each row to its demands, exactly. The automata are built when first needed, so that several of these can
     be ``merged`` before.
 
@@ -29,7 +29,7 @@ class HeldRows(Prepared, Generic[D]):
         self.batch, self.demands = batch, [list(row) for row in demands]
 
     @cached_property
-    def held(self) -> Held:
+    def held(self) -> JointAutomata:
         """The languages of the rows.
 
         Raises:
@@ -61,14 +61,14 @@ class HeldRows(Prepared, Generic[D]):
 
 
 def merged(parts: Sequence[Part]) -> list[Part]:
-    """The parts with all that are ``HeldRows`` made one, in the place of the first.
+    """The parts with all that are ``ExactRows`` made one, in the place of the first.
 
     Conditioned one after the other, each undoes a little of the last and none is exact.
     """
-    exact = [part for part in parts if isinstance(part.prepared, HeldRows)]
+    exact = [part for part in parts if isinstance(part.prepared, ExactRows)]
     if len(exact) < 2:
         return list(parts)
-    held = [part.prepared for part in parts if isinstance(part.prepared, HeldRows)]
+    held = [part.prepared for part in parts if isinstance(part.prepared, ExactRows)]
     rows = [[demand for row in same for demand in row] for same in zip(*(one.demands for one in held), strict=True)]
     name = " and ".join(part.name for part in exact)
     weight = sum(part.weight for part in exact) / len(exact)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
 from dlmctl.control.automata.dfa import Automaton, TooLarge
-from dlmctl.control.automata.held import SHARPNESS, Demand, Held, language_of
+from dlmctl.control.automata.exact_rows import ExactRows
+from dlmctl.control.automata.joint import SHARPNESS, Demand, JointAutomata, language_of
 from dlmctl.control.automata.languages import Alphabet, ended
 from dlmctl.control.automata.phrases import Language
 from dlmctl.control.automata.product import complement
-from dlmctl.control.automata.rows import HeldRows
 from dlmctl.errors import RecipeError
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -22,11 +22,11 @@ def alphabet_of(vocabulary: Tokenizer) -> Alphabet:
     return Alphabet([None if token in special else vocabulary.words([token])[0] for token in range(len(vocabulary))])
 
 
-class HeldWords(HeldRows[Demand]):
+class ExactWords(ExactRows[Demand]):
     """Holds the words of each row to its demands, on models of whole words."""
 
     @cached_property
-    def held(self) -> Held:
+    def held(self) -> JointAutomata:
         vocabulary, layouts = self.batch.vocabulary, self.batch.layouts
         alphabet = alphabet_of(vocabulary)
         made: dict[tuple[object, ...], Language] = {}
@@ -40,7 +40,7 @@ class HeldWords(HeldRows[Demand]):
                     whole = _whole(made[key], _named(demands))
                     made[key] = Language(ended(whole, vocabulary.end_id, vocabulary.pad_id))
             languages.append(made[key])
-        return Held(
+        return JointAutomata(
             languages,
             [layout.open for layout in layouts],
             alphabet=alphabet,
@@ -57,13 +57,13 @@ class HeldWords(HeldRows[Demand]):
         except RecipeError as error:
             raise type(error)(error.what, where=error.where or _named(demands), remedy=error.remedy) from None
 
-    def negated(self) -> HeldWords:
+    def negated(self) -> ExactWords:
         alphabet = alphabet_of(self.batch.vocabulary)
         rows = []
         for demands in self.demands:
             name = f"not {' and '.join(demand.name for demand in demands)}"
             rows.append([Demand(name, complement(_whole(language_of(demands, alphabet), name)))])
-        return HeldWords(self.batch, rows)
+        return ExactWords(self.batch, rows)
 
 
 def _named(demands: Sequence[Demand]) -> str:

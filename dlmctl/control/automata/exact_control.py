@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dlmctl.control.automata.asked import Asked
 from dlmctl.control.automata.dfa import Automaton
-from dlmctl.control.automata.held import Demand
+from dlmctl.control.automata.exact_tokens import ExactTokens
+from dlmctl.control.automata.exact_words import ExactWords, alphabet_of
+from dlmctl.control.automata.joint import Demand
 from dlmctl.control.automata.languages import Alphabet, nothing
-from dlmctl.control.automata.tokens import HeldTokens
-from dlmctl.control.automata.words import HeldWords, alphabet_of
+from dlmctl.control.automata.requirement import Requirement
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.errors import Unknown, Unmet
@@ -18,7 +18,7 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.vocabulary import known_ids
 
 
-def held_to(batch: BatchContext[Any], asked: Sequence[Asked]) -> Prepared:
+def exact_control(batch: BatchContext[Any], asked: Sequence[Requirement]) -> Prepared:
     """Holds each text of a batch to what is asked of it, exactly and whatever other controls ask for.
 
     Raises:
@@ -26,14 +26,14 @@ def held_to(batch: BatchContext[Any], asked: Sequence[Asked]) -> Prepared:
         RecipeError: no text satisfies what is asked.
     """
     if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-        return HeldTokens(batch, [[one] for one in asked])
+        return ExactTokens(batch, [[one] for one in asked])
     # Rows that ask for the same share one automaton.
     distinct = {one.key: one for one in asked}.values()
     made = {one.key: _over_words(one, batch.vocabulary, unwanted=batch.unwanted) for one in distinct}
-    return HeldWords(batch, [[made[one.key]] for one in asked])
+    return ExactWords(batch, [[made[one.key]] for one in asked])
 
 
-def _over_words(asked: Asked, vocabulary: Tokenizer, *, unwanted: bool) -> Demand:
+def _over_words(asked: Requirement, vocabulary: Tokenizer, *, unwanted: bool) -> Demand:
     alphabet = alphabet_of(vocabulary)
     if asked.needs_words:
         try:
@@ -46,7 +46,7 @@ def _over_words(asked: Asked, vocabulary: Tokenizer, *, unwanted: bool) -> Deman
     return Demand(asked.name, asked.language and asked.language(alphabet), phrases)
 
 
-def _without_unknown(asked: Asked, alphabet: Alphabet) -> Automaton | None:
+def _without_unknown(asked: Requirement, alphabet: Alphabet) -> Automaton | None:
     """The language of what is asked where some of its words are none of the model's: without phrases of such words
     there is no text, and a pattern may be met without them."""
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 
-from dlmctl.control.automata.asked import Asked
 from dlmctl.control.automata.dfa import Automaton, TooLarge
-from dlmctl.control.automata.held import SHARPNESS, Held
+from dlmctl.control.automata.exact_rows import ExactRows
+from dlmctl.control.automata.joint import SHARPNESS, JointAutomata
 from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, stopped
 from dlmctl.control.automata.lifted import Units, characters_for, lifted, units_of
 from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersection, joined
-from dlmctl.control.automata.rows import HeldRows
+from dlmctl.control.automata.requirement import Requirement
 from dlmctl.control.automata.spelled import Spelled, alphabet_for
 from dlmctl.errors import RecipeError, Unmet
 from dlmctl.text.characters import FORBIDDEN, kind
@@ -21,7 +21,7 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import plain_words
 
 
-class HeldTokens(HeldRows[Asked]):
+class ExactTokens(ExactRows[Requirement]):
     """Holds the text of each row to what is asked of its words, on models of tokens."""
 
     @cached_property
@@ -36,7 +36,7 @@ class HeldTokens(HeldRows[Asked]):
         return [token_language(tokenizer, row) for row in self.demands]
 
     @cached_property
-    def held(self) -> Held:
+    def held(self) -> JointAutomata:
         vocabulary, layouts = self.batch.vocabulary, self.batch.layouts
         # Rows that ask for the same share one automaton.
         open_ended = {id(one): _ended(one, vocabulary) for one in self.languages}
@@ -44,7 +44,7 @@ class HeldTokens(HeldRows[Asked]):
             open_ended[id(one)] if layout.words is None else one
             for one, layout in zip(self.languages, layouts, strict=True)
         ]
-        return Held(
+        return JointAutomata(
             [Language(automaton) for automaton in automata],
             [layout.open for layout in layouts],
             alphabet=alphabet_for([]),
@@ -55,9 +55,9 @@ class HeldTokens(HeldRows[Asked]):
             device=self.batch.device,
         )
 
-    def negated(self) -> HeldTokens:
+    def negated(self) -> ExactTokens:
         rows = [[_contrary(row)] if row else [] for row in self.demands]
-        return HeldTokens(self.batch, rows)
+        return ExactTokens(self.batch, rows)
 
 
 def _ended(language: Automaton, vocabulary: Tokenizer) -> Automaton:
@@ -71,7 +71,7 @@ _kept: dict[tuple[Hashable, ...], Automaton] = {}
 _MOST_KEPT = 64
 
 
-def token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Asked]) -> Automaton:
+def token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Requirement]) -> Automaton:
     """The texts, as tokens, that satisfy all that is asked; made once for each tokenizer.
 
     Raises:
@@ -86,7 +86,7 @@ def token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Asked]) -> A
     return _kept[key]
 
 
-def _token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Asked]) -> Automaton:
+def _token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Requirement]) -> Automaton:
     units = _units(tokenizer)
     for one in asked:
         if one.needs_words:
@@ -113,11 +113,11 @@ def _units(tokenizer: HuggingFaceTokenizer) -> Units:
     return units_of(tokenizer.strings)
 
 
-def _names(asked: Sequence[Asked]) -> str:
+def _names(asked: Sequence[Requirement]) -> str:
     return " and ".join(dict.fromkeys(one.name for one in asked))
 
 
-def _in_any_order(asked: Sequence[Asked], alphabet: Alphabet) -> Automaton:
+def _in_any_order(asked: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
     """The language over words, its phrases in any order.
 
     Raises:
@@ -129,29 +129,29 @@ def _in_any_order(asked: Sequence[Asked], alphabet: Alphabet) -> Automaton:
     return whole.automaton
 
 
-def _in_given_order(asked: Sequence[Asked], alphabet: Alphabet) -> Automaton:
+def _in_given_order(asked: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
     """The language over words, its phrases in the order in which they are asked for, which is smaller."""
     phrases = _phrases(asked, alphabet)
     base = _beside_phrases(asked, alphabet)
     return intersection(base, in_order(alphabet, phrases)) if phrases else base
 
 
-def _beside_phrases(asked: Sequence[Asked], alphabet: Alphabet) -> Automaton:
+def _beside_phrases(asked: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
     made = [(one.name, one.language(alphabet)) for one in asked if one.language is not None]
     parts = [(name, language) for name, language in made if language is not None]
     return joined(parts) if parts else everything(alphabet)
 
 
-def _phrases(asked: Sequence[Asked], alphabet: Alphabet) -> list[tuple[int, ...]]:
+def _phrases(asked: Sequence[Requirement], alphabet: Alphabet) -> list[tuple[int, ...]]:
     return [tuple(alphabet.ids[word] for word in phrase) for one in asked for phrase in one.phrases]
 
 
-def _contrary(row: Sequence[Asked]) -> Asked:
+def _contrary(row: Sequence[Requirement]) -> Requirement:
     """What is asked where the text must not satisfy all of a row."""
     name = f"not {_names(row)}"
     words = tuple(word for one in row for word in one.words)
     key = ("not", *((one.name, one.key) for one in row))
-    return Asked(name, key, words, lambda alphabet: complement(_in_any_order(row, alphabet)), needs_words=False)
+    return Requirement(name, key, words, lambda alphabet: complement(_in_any_order(row, alphabet)), needs_words=False)
 
 
 def _require_written(words: Sequence[str], units: Units, control: str) -> None:

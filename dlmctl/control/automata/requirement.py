@@ -10,7 +10,7 @@ from dlmctl.control.automata.languages import Alphabet, length, pattern
 from dlmctl.control.automata.syntax import Literal, Node, labels
 
 
-class Asked(NamedTuple):
+class Requirement(NamedTuple):
     """What one control asks of the words of one text.
 
     Attributes:
@@ -31,12 +31,12 @@ class Asked(NamedTuple):
     needs_words: bool = True
 
 
-def asked_of(name: str, tree: Node) -> Asked:
+def pattern_requirement(name: str, tree: Node) -> Requirement:
     """A pattern that the whole text matches."""
     words = tuple(dict.fromkeys(label.word for label in labels(tree) if isinstance(label, Literal)))
-    return Asked(name, tree, words, lambda alphabet: pattern(tree, alphabet))
+    return Requirement(name, tree, words, lambda alphabet: pattern(tree, alphabet))
 
 
-def asked_length(least: int, most: int) -> Asked:
+def required_length(least: int, most: int) -> Requirement:
     """A number of words."""
-    return Asked("length", (least, most), language=lambda alphabet: length(alphabet, least, most))
+    return Requirement("length", (least, most), language=lambda alphabet: length(alphabet, least, most))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from dlmctl.control.check import is_range
 from dlmctl.control.class_faults import sound
-from dlmctl.control.numbers import is_tensor
+from dlmctl.control.nan_checks import is_tensor
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.shorthand import by_name
 from dlmctl.errors import UserError, first_fault, nearest

@@ -16,7 +16,7 @@ def parts_of(control: Control[Any]) -> list[Control[Any]]:
     return control.parts if isinstance(control, All) else [control]
 
 
-def ready_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
+def prepare_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
     """The controls that are all to hold, laid out for a batch."""
     return All([control]).ready(batch)
 
