@@ -9,7 +9,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control import nan_checks
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
-from dlmctl.control.numbers import may_be_spoiled, spoiled
+from dlmctl.control.nan_checks import may_be_spoiled, spoiled
 from dlmctl.control.prepared import Energy, Prepared
 from dlmctl.diffusion.walks import drawn
 from dlmctl.errors import UserError

@@ -146,7 +146,7 @@ def _ddim20(given: Given, imported: Pretrained) -> dict[str, Tensor]:
     with pytest.MonkeyPatch.context() as patch:
         # In place of noise drawn from a seed, on as many positions.
         patch.setattr(Gaussian, "start", lambda *_: given.x_t)
-        patch.setattr("dlmctl.sampling.ready.lay_out", lambda *_: Layout(given.x_t.shape[1], None))
+        patch.setattr("dlmctl.sampling.batch_layout.lay_out", lambda *_: Layout(given.x_t.shape[1], None))
         for clamp in (True, False):
             settings = {"steps": 20, "eta": 0.0, "clamp": clamp, "canvas": "fitted"}
             asked = {"samples": len(given.x_t), "preset": "paper", "sampler": settings, "device": "cpu"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.sampling.spread import device_map, put_on, spread
+from dlmctl.sampling.device_map import device_map, put_on, spread
 from tests.checkpoint.tiny_vendors import write_dream, write_llada
 
 
