@@ -147,3 +147,15 @@ def test_the_order_follows_the_likely_places_and_what_else_is_asked_for():
 def test_a_phrase_that_another_holds_needs_no_place_of_its_own():
     phrases = [(1, 2, 3), (2, 3), (3,), *((index,) for index in range(10, 30))]
     assert with_phrases(languages.everything(MANY), phrases, MANY).least_words == 23
+
+
+def test_a_word_is_not_the_class_of_its_name():
+    alphabet = languages.Alphabet([None, "any", "number", "7", None])
+    anywhere = languages.pattern(parse("<any> any", str.split), alphabet)
+    assert [text for text in TEXTS if anywhere.accepts(text)] == [(1, 1), (2, 1), (3, 1)]
+    numbers = languages.pattern(parse("<number> number", str.split), alphabet)
+    assert [text for text in TEXTS if numbers.accepts(text)] == [(3, 2)]
+
+
+def test_a_chain_is_not_the_choice_of_its_items():
+    assert parse("a b", str.split) != parse("a|b", str.split)

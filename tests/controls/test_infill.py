@@ -2,7 +2,7 @@ import pytest
 
 from controls import Infill, Length
 from controls.infill import InfillParams, parse_template
-from dlmctl.control.automata.syntax import Literal
+from dlmctl.control.automata.syntax import Literal, Repeat, WordClass
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
@@ -15,8 +15,8 @@ def test_words_and_blanks_of_a_template():
     pieces = parse_template("a non-smoking ___{2} is ___{0,3}.")
     words = [piece.word if isinstance(piece, Literal) else None for piece in pieces]
     assert words == ["a", "non", "-", "smoking", None, "is", None, "."]
-    assert pieces[4][1:] == (2, 2)
-    assert pieces[6][1:] == (0, 3)
+    assert pieces[4] == Repeat(WordClass("any"), 2, 2)
+    assert pieces[6] == Repeat(WordClass("any"), 0, 3)
     assert parse_template("___ bread ____")[0] == parse_template("___{1} bread")[0]
 
 

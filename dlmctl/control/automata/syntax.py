@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from dlmctl.text.spelling import plain
 
@@ -15,31 +16,37 @@ MAX_REPEATS = 1_000
 MAX_WORDS = 2_000
 
 
-class Literal(NamedTuple):
+# Dataclasses and not tuples: a tuple of one word and one of one class of words that have the same name would be equal.
+@dataclass(frozen=True, slots=True)
+class Literal:
     """One word, as written."""
 
     word: str
 
 
-class WordClass(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WordClass:
     """Any one word of a class of ``CLASSES``."""
 
     name: str
 
 
-class Chain(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Chain:
     """Its items one after the other."""
 
     items: tuple[Node, ...]
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Choice:
     """One of its items."""
 
     items: tuple[Node, ...]
 
 
-class Repeat(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Repeat:
     """An item ``least`` to ``most`` times in a row; None is without end."""
 
     item: Node
