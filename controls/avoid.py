@@ -43,7 +43,7 @@ class Avoid(WordControl[AvoidParams]):
         return exact_control(batch, [self.asked(params) for params in batch.params])
 
     def asked(self, params: AvoidParams) -> Requirement:
-        phrases = tuple(map(tuple, split_phrases(params.words, self.split)))
+        phrases = tuple(dict.fromkeys(tuple(one) for form in self.forms for one in split_phrases(params.words, form)))
 
         def language(alphabet: Alphabet) -> Automaton | None:
             # A word outside the vocabulary cannot occur, nor can a phrase with one.
@@ -54,7 +54,7 @@ class Avoid(WordControl[AvoidParams]):
 
     def check(self, params: AvoidParams, words: Sequence[str]) -> Check:
         """Passed if none of the phrases occurs; the score is the share of those that do not."""
-        return min((_verdict(params.words, split, words) for split in self.splits), key=standing)
+        return min((_verdict(params.words, split, words) for split in self.forms), key=standing)
 
     @classmethod
     def from_target(cls, record: Any) -> AvoidParams:

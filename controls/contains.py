@@ -42,17 +42,17 @@ class Contains(WordControl[ContainsParams]):
         return [p for at, p in enumerate(phrases) if not any(occurrences(other, p) for other in phrases[:at])]
 
     def word_range(self, params: ContainsParams) -> tuple[int, int]:
-        return _fewest_words(self.phrases(params, self.split)), ANY_NUMBER
+        return _fewest_words(self.phrases(params, self.forms[0])), ANY_NUMBER
 
     def prepare(self, batch: BatchContext[ContainsParams]) -> Prepared:
-        rows = [tuple(map(tuple, self.phrases(params, self.split))) for params in batch.params]
+        rows = [tuple(map(tuple, self.phrases(params, self.forms[0]))) for params in batch.params]
         return exact_control(
             batch, [Requirement(self.name, row, tuple(itertools.chain(*row)), phrases=row) for row in rows]
         )
 
     def check(self, params: ContainsParams, words: Sequence[str]) -> Check:
         """The share of the phrases that occur."""
-        return max((_verdict(self.phrases(params, split), words) for split in self.splits), key=standing)
+        return max((_verdict(self.phrases(params, split), words) for split in self.forms), key=standing)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[ContainsParams]:

@@ -13,7 +13,7 @@ from dlmctl.control.allowed import only_words
 from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, aligned, word_range
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import CONTROL, Draw
-from dlmctl.text.spelling import split_words
+from dlmctl.text.spelling import split_inside, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 from .phrases import Split, TreeControl, standing
@@ -35,7 +35,8 @@ def parse_template(template: str, split: Split = split_words) -> list[Literal | 
         if found["stray"]:
             raise ValueError(f"{found[0]!r} is no blank. {FORMS}")
         if not found["blank"]:
-            pieces.extend(map(Literal, split(found[0])))
+            text, at_end = found[0], found.end() == len(template.rstrip())
+            pieces.extend(map(Literal, split(text) if at_end else split_inside(text, split)))
             continue
         fewest, most = _size(found[2] or "1"), _size(found[3] or found[2] or "1")
         if most < fewest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
@@ -15,7 +16,7 @@ from dlmctl.control.check import Check
 from dlmctl.control.prepared import Lacking, Prepared
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import RecipeError
-from dlmctl.text.spelling import plain, split_words
+from dlmctl.text.spelling import plain, split_inside, split_words
 from dlmctl.text.tokenizer import SPLITS
 
 # Of words; the model's own limit is below it.
@@ -86,6 +87,11 @@ class WordControl(Control[P]):
     @property
     def split(self) -> Split:
         return self.splits[0]
+
+    @property
+    def forms(self) -> tuple[Split, ...]:
+        """How phrases may be split: as they are before other words, then as they are at the end of a text."""
+        return tuple(form for split in self.splits for form in (partial(split_inside, split=split), split))
 
     def checks_aside(self) -> bool:
         return True

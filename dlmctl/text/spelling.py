@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import groupby, pairwise
 
@@ -104,6 +104,21 @@ def split_words(text: str) -> list[str]:
         if not any(marked):
             break
     return words
+
+
+def split_inside(text: str, split: Callable[[str], list[str]]) -> list[str]:
+    """The words of a text that other words follow: an abbreviation keeps its full stop, which at the end of a text is
+    a word of its own.
+
+    >>> from dlmctl.text.penn import split_penn
+    >>> split_penn("Mr."), split_inside("Mr.", split_penn)
+    (['Mr', '.'], ['Mr.'])
+    """
+    words = split(text)
+    if len(words) < 2 or words[-1] != ".":
+        return words
+    abbreviated = [*words[:-2], f"{words[-2]}."]
+    return abbreviated if split(f"{text} x") == [*abbreviated, "x"] else words
 
 
 def plain(word: str) -> str:

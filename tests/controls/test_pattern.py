@@ -3,8 +3,9 @@ import re
 import pytest
 import torch
 
-from controls import Length
+from controls import Avoid, Contains, Infill, Length
 from controls.pattern import Pattern, PatternParams
+from controls.phrases import ANY_NUMBER
 from dlmctl.control.automata import Demand, ExactWords, alphabet_of, avoiding, merged
 from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
@@ -13,6 +14,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.text.penn import split_penn
 
 QUICK = SamplerSettings(steps=4)
 
@@ -123,3 +125,26 @@ def test_the_contrary_is_held_as_exactly(batch):
     nothing = pattern.prepare(every).negated()
     with pytest.raises(RecipeError, match="not pattern: no text of 7 words"):
         constrained(nothing, batch, 0)
+
+
+def test_an_abbreviation_before_other_words_keeps_its_point():
+    words = split_penn("Mr. Smith met Mrs. Jones etc.")
+    assert Pattern("Mr. <any> met (Mrs.|Dr.) <any> etc.")(words).passed
+    assert Infill("Mr. ___ met ___{2} etc.")(words).passed
+    assert Contains("Mr.", "Mrs. Jones")(words).passed
+    assert Contains("etc.")(words).passed
+    assert not Avoid("Mr.")(words).passed
+    assert not Avoid("etc.")(words).passed
+
+
+def test_an_abbreviation_to_be_written_is_one_word(pretrained):
+    pretrained.tokenizer.splitting, splitting = "penn", pretrained.tokenizer.splitting
+    try:
+        contains, avoid, pattern = Contains("Mr."), Avoid("Mr."), Pattern("(Mr.|Mrs.) <any>+")
+        for control in (contains, avoid, pattern):
+            control.attach(pretrained)
+        assert contains.word_range(contains.sets[0]) == (1, ANY_NUMBER)
+        assert avoid.asked(avoid.sets[0]).key == (("Mr.",), ("Mr", "."))
+        assert pattern.word_range(pattern.sets[0])[0] == 2
+    finally:
+        pretrained.tokenizer.splitting = splitting

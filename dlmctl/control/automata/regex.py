@@ -21,6 +21,7 @@ from dlmctl.control.automata.syntax import (
     size,
     word_range,
 )
+from dlmctl.text.spelling import split_inside
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<open>\()|(?P<close>\))|(?P<bar>\|)|(?P<name><[^<>()|\s]*>)"
@@ -130,7 +131,8 @@ class _Parser:
         self.groups[-1].items.append(WordClass(name))
 
     def _text(self, token: _Token) -> None:
-        words = self.split(re.sub(r"\\(.)", r"\1", token.text))
+        text, at_end = re.sub(r"\\(.)", r"\1", token.text), token.at + len(token.text) == len(self.pattern.rstrip())
+        words = self.split(text) if at_end else split_inside(text, self.split)
         if not words:
             raise self._error(token.at, "this is no word")
         self.groups[-1].items.extend(map(Literal, words))
