@@ -245,7 +245,7 @@ def missing(kind: type[BaseModel], page: Path) -> list[str]:
 def test_the_figures_of_controls_in_the_docs_are_those_of_the_code():
     text = (REPO / "docs" / "recipes.md").read_text("utf-8")
     weights = {plugin.name: plugin.kind.weight for plugin in installed()[0] if plugin.origin.startswith("dlmctl ")}
-    (said,) = re.findall(r"what the control brings itself: (.*?), 1 for the others", text)
+    (said,) = re.findall(r"control's own weight: (.*?), 1 for the others", text)
     named = {name: float(weight) for weight, name in re.findall(r"([\d.]+) for `(\w+)`", said)}
     assert named == {name: weight for name, weight in weights.items() if weight != 1}
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL))
