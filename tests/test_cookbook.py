@@ -1,4 +1,4 @@
-"""The jobs of docs/cookbook.md as they are written there, with smaller counts, on the bundled models."""
+"""The jobs of docs/cookbook.md exactly as printed, with smaller counts, on the bundled models."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(title: str, *changes: str) -> None:
-    """The first command of a section, with options behind it that change its counts."""
+def run(title: str, *extra_options: str) -> None:
+    """Run the first command of a section, with extra options that reduce its counts."""
     (section,) = re.findall(rf"^## {title}$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
     (call,) = re.findall(r"^dlmctl (generate .*)$", section, re.MULTILINE)[:1]
-    found = CliRunner().invoke(app, [*shlex.split(call), *changes, "--quiet"])
-    assert found.exit_code == 0, found.stderr
+    result = CliRunner().invoke(app, [*shlex.split(call), *extra_options, "--quiet"])
+    assert result.exit_code == 0, result.stderr
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -44,8 +44,8 @@ def test_classes_have_texts_that_pass_and_differ(files):
     assert Counter((row["food"], row["area"]) for row in rows).most_common()[-1][1] == 2
     assert len({(row["food"], row["area"]) for row in rows}) == 8
     for row in rows:
-        said = row["food"].lower() in row["text"].lower()
-        assert (row["semantic_passed"] == "0") or said
+        states_food = row["food"].lower() in row["text"].lower()
+        assert (row["semantic_passed"] == "0") or states_food
         assert float(row["lm_score"]) > 0
         assert row["worst_word"]
     passing = [row["text"] for row in rows if row["passed"] == "1"]

@@ -1,4 +1,4 @@
-"""The documentation: its examples run, its commands exist, its links lead somewhere, its tables name every setting."""
+"""The documentation: examples run, commands and link targets exist, tables name every setting."""
 
 import importlib
 import itertools
@@ -39,9 +39,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def examples(page: Path) -> dict[str, str]:
-    """Blocks that stand for a file: ``<!-- file: NAME -->`` before the fence."""
-    found = re.findall(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return dict(found)
+    """The blocks that are files, by file name: ``<!-- file: NAME -->`` precedes the fence."""
+    files = re.findall(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return dict(files)
 
 
 def python(*arguments: object, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]:
@@ -52,7 +52,7 @@ def python(*arguments: object, cwd: Path, path: Path) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of docs/controls.md, its entry points visible to whoever has the folder on its path."""
+    """The package of docs/controls.md, with entry points that are found if the folder is on the path."""
     folder = tmp_path_factory.mktemp("package")
     for name, text in examples(REPO / "docs" / "controls.md").items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -61,9 +61,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    (group, points), *others = project["entry-points"].items()
-    assert not others
-    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (group, entry_points), *other_groups = project["entry-points"].items()
+    assert not other_groups
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in entry_points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -124,15 +124,15 @@ def test_the_plugin_snippet_runs(package, monkeypatch, capsys):
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every call of dlmctl in the pages' shell blocks, without what comes before and after it."""
-    found = []
+    """Every call of dlmctl in the shell blocks, with its page, without the commands before and after it."""
+    calls = []
     for page in PAGES:
         for block in blocks(page, "sh"):
             for line in block.replace("\\\n", " ").splitlines():
                 call = re.search(r"(?:^|[ /])dlmctl ([a-z].*)", line.split(" | ")[0])
                 if call:
-                    found.append((page.name, call[1].split(" && ")[0]))
-    return found
+                    calls.append((page.name, call[1].split(" && ")[0]))
+    return calls
 
 
 @pytest.mark.parametrize(("page", "call"), commands())
@@ -141,28 +141,28 @@ def test_commands_exist_with_their_options(page, call):
     while hasattr(command, "commands"):
         assert arguments[0] in command.commands, f"{page}: dlmctl {call}"
         command = command.commands[arguments.pop(0)]
-    chosen = command.make_context(call, arguments).params
-    if command.name in ("lm", "control", "scorer") and "config" in chosen and "--config" in call:
-        assert chosen["config"] in shipped_configs()
+    params = command.make_context(call, arguments).params
+    if command.name in ("lm", "control", "scorer") and "config" in params and "--config" in call:
+        assert params["config"] in shipped_configs()
 
 
-OWN_MODELS = [(page, call) for page, call in commands() if "--recipe" in call and "--model runs/" in call]
+OWN_MODEL_CALLS = [(page, call) for page, call in commands() if "--recipe" in call and "--model runs/" in call]
 
 
-@pytest.mark.parametrize(("page", "call"), OWN_MODELS)
-def test_recipes_drawn_by_a_model_of_ones_own_ask_for_nothing_that_it_has_not(page, call):
-    """A model trained by the pages has learned no acceptability, and a latent one has no order of writing."""
+@pytest.mark.parametrize(("page", "call"), OWN_MODEL_CALLS)
+def test_recipes_for_models_trained_by_the_pages_need_nothing_that_these_lack(page, call):
+    """A model trained by the pages has not learned acceptability, and a latent one has no order of writing."""
     command, arguments = typer.main.get_command(app).commands["generate"], shlex.split(call)[1:]
-    given = command.make_context(call, arguments).params
-    recipe, _ = load_recipe(given["recipe"], given["settings"] or [])
-    bounded = recipe.until is not None and recipe.until.acceptability is not None
-    assert not bounded
+    params = command.make_context(call, arguments).params
+    recipe, _ = load_recipe(params["recipe"], params["settings"] or [])
+    bounds_acceptability = recipe.until is not None and recipe.until.acceptability is not None
+    assert not bounds_acceptability
     assert "acceptability" not in recipe.rank_by or recipe.candidates == 1
     assert recipe.sampler.name in ("auto", "ancestral", "ddim")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_lead_to_files(page):
+def test_relative_links_have_targets(page):
     targets = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL))
     for target in targets:
         path, _, anchor = target.partition("#")
@@ -208,34 +208,34 @@ def test_training_page_names_every_setting():
     assert not [name for name in shipped_configs() if f"`{name}`" not in page.read_text("utf-8")]
 
 
-# What the reader brings himself.
-OWN = ("runs/", "unit3.txt", "norms.csv", "classifier:", "LLaDA")
+# Files and models that readers bring themselves.
+READERS_OWN = ("runs/", "unit3.txt", "norms.csv", "classifier:", "LLaDA")
 
 
 def recipes_of(page: Path) -> list[dict[str, object]]:
-    """The recipes in a page's blocks of YAML, and each control that stands alone there as one."""
-    found = []
+    """The recipes in a page's YAML blocks; a control on its own becomes a recipe."""
+    entries = []
     for block in blocks(page, "yaml"):
         value = yaml.safe_load(block)
-        found += value if isinstance(value, list) else [value]
-    made = [one if Recipe.model_fields.keys() & one.keys() else {"controls": [one]} for one in found]
-    return [one for one in made if not any(own in yaml.safe_dump(one) for own in OWN)]
+        entries += value if isinstance(value, list) else [value]
+    recipes = [entry if Recipe.model_fields.keys() & entry.keys() else {"controls": [entry]} for entry in entries]
+    return [recipe for recipe in recipes if not any(own in yaml.safe_dump(recipe) for own in READERS_OWN)]
 
 
 def test_recipes_in_the_docs_can_be_drawn_by_a_bundled_model():
-    """By the one that they name, or by either where they name none."""
+    """By the model that they name, or by either if they name none."""
     models = {name: from_pretrained(name) for name in ("everyday", "e2e")}
     for settings in [*recipes_of(REPO / "README.md"), *recipes_of(REPO / "docs" / "recipes.md")]:
-        faults = []
+        errors = []
         for name in [str(settings["model"])] if "model" in settings else models:
             try:
                 recipe, file = read_recipe(yaml.safe_dump({**settings, "model": name}), "docs")
                 examine(recipe, models[name], file)
                 break
             except UserError as error:
-                faults.append(f"{name}: {error}")
+                errors.append(f"{name}: {error}")
         else:
-            pytest.fail(f"{settings}: {faults}")
+            pytest.fail(f"{settings}: {errors}")
 
 
 def missing(kind: type[BaseModel], page: Path) -> list[str]:
@@ -245,34 +245,34 @@ def missing(kind: type[BaseModel], page: Path) -> list[str]:
 def test_the_figures_of_controls_in_the_docs_are_those_of_the_code():
     text = (REPO / "docs" / "recipes.md").read_text("utf-8")
     weights = {plugin.name: plugin.kind.weight for plugin in installed()[0] if plugin.origin.startswith("dlmctl ")}
-    (said,) = re.findall(r"what the control brings itself: (.*?), 1 for the others", text)
-    named = {name: float(weight) for weight, name in re.findall(r"([\d.]+) for `(\w+)`", said)}
-    assert named == {name: weight for name, weight in weights.items() if weight != 1}
+    (documented,) = re.findall(r"control's own weight: (.*?), 1 for the others", text)
+    documented_weights = {name: float(weight) for weight, name in re.findall(r"([\d.]+) for `(\w+)`", documented)}
+    assert documented_weights == {name: weight for name, weight in weights.items() if weight != 1}
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL))
-    seen = 0
+    defaults_checked = 0
     for title, section in sections.items():
         fields = {} if title.split(",")[0] not in weights else find_control(title.split(",")[0]).Params.model_fields
         for name, default in re.findall(r"`(\w+)` \(([\d.]+)\)", section):
             assert float(default) == fields[name].default, f"{title}: {name}"
-            seen += 1
-    assert seen >= 3  # pass_at twice, tolerance
+            defaults_checked += 1
+    assert defaults_checked >= 3  # pass_at twice, tolerance
 
 
 def test_the_defaults_of_recipes_in_the_docs_are_those_of_the_code():
     text = (REPO / "docs" / "recipes.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", text.split("\n## ")[0], re.MULTILINE))
     for name, field in Recipe.model_fields.items():
-        said, default = rows[name].strip(), field.get_default(call_default_factory=True)
+        documented, default = rows[name].strip(), field.get_default(call_default_factory=True)
         if not isinstance(default, BaseModel):
             shown = "none" if default is None or default == [] else str(default).replace("'", "")
-            assert said.strip("`") == {"False": "false", "True": "true"}.get(shown, shown), name
+            assert documented.strip("`") == {"False": "false", "True": "true"}.get(shown, shown), name
 
 
 def test_the_glossary_is_in_order_and_has_the_words_of_results():
-    words = re.findall(r"^\| ([^|]+) \|", (REPO / "docs" / "glossary.md").read_text("utf-8"), re.MULTILINE)[1:]
-    assert [word.lower() for word in words] == sorted(word.lower() for word in words)
-    for word in ("nats", "reverse step", "latent", "UPOS", "mbr", "METEOR", "perplexity", "lm-score"):
-        assert any(word in entry.split(", ") for entry in words), word
+    terms = re.findall(r"^\| ([^|]+) \|", (REPO / "docs" / "glossary.md").read_text("utf-8"), re.MULTILINE)[1:]
+    assert [term.lower() for term in terms] == sorted(term.lower() for term in terms)
+    for term in ("nats", "reverse step", "latent", "UPOS", "mbr", "METEOR", "perplexity", "lm-score"):
+        assert any(term in entry.split(", ") for entry in terms), term
 
 
 @pytest.mark.parametrize(("title", "settings"), [("Sampler", SamplerSettings), ("Guidance", Guidance)])
@@ -282,9 +282,9 @@ def test_the_defaults_in_tables_of_settings_are_those_of_the_code(title, setting
     assert table
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", table[1], re.MULTILINE)
     assert len(rows) >= 7
-    for name, said in rows:
+    for name, documented in rows:
         default = settings.model_fields[name].default
-        if re.fullmatch(r"[\d.]+", said):
-            assert float(said) == default, name
-        elif said.strip():
-            assert {"none": None, "false": False, "true": True}.get(said, said.strip("`")) == default, name
+        if re.fullmatch(r"[\d.]+", documented):
+            assert float(documented) == default, name
+        elif documented.strip():
+            assert {"none": None, "false": False, "true": True}.get(documented, documented.strip("`")) == default, name
