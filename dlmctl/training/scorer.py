@@ -61,7 +61,7 @@ class ScorerTask(StatelessTask):
         plan = BatchPlan(loop.batch_positions, self.config.model.length, loop.bucket, loop.full_share, loop.seed)
         texts = Rows(self.train, self.tokenizer.pad_id, next(self.model.parameters()).device)
         for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
-            yield texts.of(rows, width)
+            yield texts.batch(rows, width)
 
     def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, int]:
         """Nats per token, words and END alike; PAD is no token."""

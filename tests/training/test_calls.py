@@ -12,7 +12,7 @@ from dlmctl.control.hints import Ask
 from dlmctl.datasets.dataset import Split, padded, write_split
 from dlmctl.evaluation.calls import CallCounter
 from dlmctl.models.hints import HintsConfig
-from dlmctl.training.hints import HintTask, pattern_requirement
+from dlmctl.training.hints import HintTask, encode_examples
 from dlmctl.training.lm import LanguageModelTask, read_lm_config
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask
@@ -53,9 +53,9 @@ def told(data, rows):
     config, task = task_of("masked", data, rows)
     ids = [task.train.row(at) for at in range(len(task.train))]
     asks = [[Ask([["a"], ["b"]] * 5), Ask([["a", "b"]])]] * len(ids)
-    asked = pattern_requirement(ids, asks, ["a", "b"], [])
+    examples = encode_examples(ids, asks, ["a", "b"], [])
     shape = HintsConfig(features=["a", "b"], width=8, blocks=0)
-    return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), asked, asked)
+    return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), examples, examples)
 
 
 def counted(model, data, out, rows):
@@ -89,10 +89,10 @@ def test_a_step_reads_nothing_back_and_makes_as_many_calls_for_many_texts_as_for
 def test_rows_on_a_device_are_those_in_memory():
     split = Split(np.arange(1, 22, dtype=np.uint16), np.array([0, 5, 7, 15, 21]))
     rows, chosen = Rows(split, 9, torch.device("cpu")), np.array([3, 1, 2])
-    plain = rows.of(chosen, 6)
+    plain = rows.batch(chosen, 6)
     assert plain.tolist() == padded(split, chosen, 6, 9).tolist()
     rows.flat = torch.from_numpy(split.ids.astype(np.int32))  # as on a GPU
-    assert torch.equal(rows.of(chosen, 6), plain)
+    assert torch.equal(rows.batch(chosen, 6), plain)
 
 
 @pytest.mark.parametrize("model", ["masked", "gaussian"])

@@ -167,7 +167,7 @@ def cut_after(calls, loss):
 def test_the_model_that_is_tuned_is_not_written_over(folder, tmp_path):
     own = tmp_path / "run" / "model"
     save_pretrained(from_pretrained(folder).model, from_pretrained(folder).tokenizer, own)
-    with pytest.raises(UserError, match="is the model that is to be tuned"):
+    with pytest.raises(UserError, match="is the model to be tuned"):
         train_preferences(settings(), from_pretrained(own), tmp_path, tmp_path, tmp_path / "run", label="accepted")
 
 
@@ -176,11 +176,14 @@ def test_the_model_that_is_tuned_is_not_written_over(folder, tmp_path):
     [
         (
             lambda: drafts(lambda: {"written": [4]}),
-            "'written' of text 1 is no list of numbers of its words",
+            "'written' of text 1 is not a list of word numbers",
         ),
-        (lambda: drafts(lambda: {"written": "all"}), "'written' of text 1 is no list"),
+        (lambda: drafts(lambda: {"written": "all"}), "'written' of text 1 is not a list"),
         (lambda: [{**row, "accepted": "yes"} for row in drafts()], "is 'yes'; a verdict is a number"),
-        (lambda: [{**row, "accepted": 1} for row in drafts()], r"of all \d+ texts to learn from is 1. It takes texts"),
+        (
+            lambda: [{**row, "accepted": 1} for row in drafts()],
+            r"of all \d+ texts to learn from is 1. Training needs",
+        ),
         (lambda: [{key: row[key] for key in ("text", "accepted")} for row in drafts()], "no field 'drawn'"),
     ],
 )
