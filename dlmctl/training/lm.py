@@ -28,7 +28,7 @@ from dlmctl.models.interface import Conditioning
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 from dlmctl.text.word_counts import count_words, save_counts
-from dlmctl.training.config import LoopConfig, fitted, read_settings
+from dlmctl.training.config import LoopConfig, read_settings, validate_settings
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
@@ -240,7 +240,7 @@ def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:
         raise file.error(("model", "family"), message, nearest(str(family), list(FAMILIES)))
     if isinstance(settings, dict) and family == "gaussian":
         settings.pop("family", None)  # in model folders, no family means gaussian
-    return fitted(value, file, FAMILIES[family])
+    return validate_settings(value, file, FAMILIES[family])
 
 
 def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
