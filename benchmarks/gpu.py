@@ -253,7 +253,7 @@ def table(results: dict[str, Any]) -> list[str]:
     lines += [
         f"{row['text']}, {row['what']}: {row['equal']} of {row['texts']} texts the same" for row in results["same"]
     ]
-    return [*lines, "", *(f"{name}: goal {goal:g}, reached {reached(results, name)}" for name, goal in GOALS.items())]
+    return [*lines, "", *(f"{name}: goal {goal:g}, {reached(results, name)} reached" for name, goal in GOALS.items())]
 
 
 def reached(results: dict[str, Any], goal: str) -> str:

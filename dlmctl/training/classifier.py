@@ -180,8 +180,7 @@ def train_control(
         The folder of the saved weights and their card.
 
     Raises:
-        UserError: a setting, an argument or the model does not fit, the data has no such labels, or ``out`` is
-            missing.
+        UserError: a setting, an argument or the model does not fit, the data has no such labels, or ``out`` is None.
     """
     _check_arguments(control, out, data, pretrained.folder, name, resume=resume)
     require_trainable(control, pretrained)

@@ -292,9 +292,8 @@ class _TrainingRun:
         self.progress.add_losses(losses)
 
     def _require_finite_weights(self, done: int) -> None:
-        """Refuse weights that are not finite, before they are validated or saved.
-
-        A step's loss is computed before its update, so the last loss says nothing about the current weights.
+        """Refuse weights that are not finite, before they are validated or saved. A step's loss is computed before
+        its update, so the last loss says nothing about the current weights.
 
         Raises:
             UserError: a weight or an averaged weight is not finite.

@@ -48,7 +48,7 @@ def task_of(model, data, rows):
     return config, (MaskedTask if "masked" in model else LanguageModelTask)(config, data)
 
 
-def told(data, rows):
+def hint_task(data, rows):
     """Hints for a masked model, of two features of words."""
     config, task = task_of("masked", data, rows)
     ids = [task.train.row(at) for at in range(len(task.train))]
@@ -58,17 +58,17 @@ def told(data, rows):
     return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), examples, examples)
 
 
-def counted(model, data, out, rows):
+def count_calls(model, data, out, rows):
     """The calls of the three steps before the one that is logged."""
-    config, task = told(data, rows) if model == "hints" else task_of(model, data, rows)
+    config, task = hint_task(data, rows) if model == "hints" else task_of(model, data, rows)
     batches, counter = task.batches, CallCounter()
 
-    def watched(*given):
-        for step, batch in enumerate(batches(*given)):
+    def recorded_batches(*arguments):
+        for step, batch in enumerate(batches(*arguments)):
             counter.paused = not LOGGED - 4 <= step < LOGGED - 1
             yield batch
 
-    task.batches, task.validate, task.samples = watched, lambda _: {"loss": 0.0, "nats": 0.0}, lambda _: []
+    task.batches, task.validate, task.samples = recorded_batches, lambda _: {"loss": 0.0, "nats": 0.0}, lambda _: []
     with counter.counting() as calls:
         fit(task, config.loop, out, quiet=True)
     return calls
@@ -76,7 +76,7 @@ def counted(model, data, out, rows):
 
 @pytest.mark.parametrize("model", [*MODELS, "hints"])
 def test_a_step_reads_nothing_back_and_makes_as_many_calls_for_many_texts_as_for_few(model, data, tmp_path):
-    few, many = (counted(model, data, tmp_path / str(rows), rows) for rows in (4, 16))
+    few, many = (count_calls(model, data, tmp_path / str(rows), rows) for rows in (4, 16))
     if model != "self-conditioned":  # which predicts twice at every second step, by chance
         assert few.network + few.backward + few.other == many.network + many.backward + many.other
     # On the CPU wherever the weights are: how many steps the averages have seen, and whether to predict twice.
