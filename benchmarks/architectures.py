@@ -1,12 +1,12 @@
-"""Parameters, memory and step times of the architectures, at sizes of about as many parameters; a training of each.
+"""Parameters, memory and step times of the architectures at similar parameter counts, and a training run of each.
 
     python benchmarks/architectures.py
     python benchmarks/architectures.py train DATA OUT
 
 Prints the tables of architectures.md. The second command trains a small model of each architecture on a prepared data
-set, all by the same settings, and gives its validation loss and five texts. Times are measured turn by turn, one step
-of each architecture after the other, so that whatever else the machine does meets all of them; the table gives medians,
-and medians of the ratio to the transformer's step of the same turn. Memory is that of a process of its own for each.
+set with the same settings, and prints its validation loss and five texts. Times are measured in turns, one step of each
+architecture after the other, so that other load on the machine affects all alike; the table shows medians, and medians
+of the ratio to the transformer's step of the same turn. Memory is measured in a separate process for each.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ SIZES: dict[str, dict[str, object]] = {
     "conv-unet": {"channels": 40, "multipliers": [1, 2, 2, 2]},
     "trans-unet": {"channels": 128, "multipliers": [1, 1, 1], "residual_blocks": 1, "max_length": 64},
 }
-# Of about as many parameters too, for a training of minutes.
+# Smaller sizes, also of similar parameter counts, that train in minutes.
 SMALL: dict[str, dict[str, object]] = {
     "transformer": {"hidden": 128, "layers": 3, "heads": 4, "norm_first": True, "max_length": 64, "time_channels": 64},
     "1d-unet": {"channels": 24, "multipliers": [1, 2, 2, 2]},
     "conv-unet": {"channels": 16, "multipliers": [1, 2, 2, 2]},
     "trans-unet": {"channels": 64, "head_width": 32, "multipliers": [1, 1, 1], "residual_blocks": 1, "max_length": 64},
 }
-TRAINED = ["loop.steps=1500", "loop.optimizer=adamw", "loop.lr=1e-3", "loop.validate_every=1500"]
+TRAINING = ["loop.steps=1500", "loop.optimizer=adamw", "loop.lr=1e-3", "loop.validate_every=1500"]
 
 
 def build(architecture: str) -> DiffusionLM:
@@ -61,7 +61,7 @@ def training(model: DiffusionLM) -> Callable[[], None]:
     ids, t = torch.randint(0, WORDS, (ROWS, 64)), torch.rand(ROWS, dtype=torch.float64)
 
     def step() -> None:
-        torch.manual_seed(1)  # the same choice, for every architecture, of whether to self-condition
+        torch.manual_seed(1)  # every architecture makes the same choice of whether to self-condition
         objective(model.train(), ids, t).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -70,7 +70,7 @@ def training(model: DiffusionLM) -> Callable[[], None]:
 
 
 def sampling(model: DiffusionLM, length: int) -> Callable[[], None]:
-    """One reverse step of 8 texts: the estimate of x_0, self-conditioned."""
+    """One reverse step of 8 texts: the self-conditioned estimate of x_0."""
     x, t = torch.randn(TEXTS, length, 32), torch.full((TEXTS,), 0.5, dtype=torch.float64)
 
     @torch.no_grad()
@@ -80,35 +80,35 @@ def sampling(model: DiffusionLM, length: int) -> Callable[[], None]:
     return step
 
 
-def peak(architecture: str, what: str) -> float:
-    """MiB that a process of its own takes at most for a few steps, above what it takes with torch loaded."""
-    command = [sys.executable, __file__, architecture, what]
+def peak_memory(architecture: str, task: str) -> float:
+    """Peak MiB of a separate process over a few steps, above its memory with torch loaded."""
+    command = [sys.executable, __file__, architecture, task]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def measure_memory(architecture: str, what: str) -> None:
+def measure_memory(architecture: str, task: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = build(architecture)
-    step = training(model) if what == "training" else sampling(model, 64)
+    step = training(model) if task == "training" else sampling(model, 64)
     for _ in range(3):
         step()
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def train(data: Path, out: Path) -> None:
-    """Train a small model of each architecture as ``small`` says, but for ``TRAINED``, and print what came of it.
+    """Train a small model of each architecture with the configuration ``small`` and ``TRAINING``; print the results.
 
-    Those that ``out`` has already are not trained again, and what was interrupted goes on.
+    Finished models in ``out`` are not trained again, and interrupted runs are resumed.
     """
     rows, texts = [], []
     for name, sizes in SMALL.items():
-        settings = [f"model.architecture={name}", f"model.denoiser={json.dumps({**sizes, 'dropout': 0.0})}", *TRAINED]
+        settings = [f"model.architecture={name}", f"model.denoiser={json.dumps({**sizes, 'dropout': 0.0})}", *TRAINING]
         if not (out / name / "model").exists():
             config = read_config("small", LanguageModelConfig, settings)
             train_lm(config, data, out / name, resume=(out / name / "state.pt").exists())
         model = load(out / name / "model")
         figures = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text("utf-8").splitlines()]
-        loss = [found["valid_loss"] for found in figures if "valid_loss" in found][-1]
+        loss = [record["valid_loss"] for record in figures if "valid_loss" in record][-1]
         parameters = sum(p.numel() for p in model.model.parameters()) / 1e6
         rows.append(f"| `{name}` | {parameters:.2f} M | {loss:.3f} |")
         texts.append("\n".join([f"`{name}`:", "", *(f"- {text}" for text in model.generate(samples=5).texts)]))
@@ -117,8 +117,8 @@ def train(data: Path, out: Path) -> None:
 
 
 def main() -> None:
-    # Before anything is built here: a process's peak counts from that of the one that started it.
-    memory = {name: [peak(name, what) for what in ("training", "sampling")] for name in SIZES}
+    # Before anything is built here, as the peak of a process starts at that of its parent.
+    memory = {name: [peak_memory(name, task) for task in ("training", "sampling")] for name in SIZES}
     models = {name: build(name) for name in SIZES}
     kinds = {
         "training step": {name: training(model) for name, model in models.items()},
@@ -138,14 +138,14 @@ def main() -> None:
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for name, model in models.items():
         parameters = f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"
-        times = [_time(seconds[kind, name], seconds[kind, "transformer"]) for kind in kinds]
+        times = [_time_cell(seconds[kind, name], seconds[kind, "transformer"]) for kind in kinds]
         cells = [f"`{name}`", parameters, *times, *(f"{mebibytes:.0f} MiB" for mebibytes in memory[name])]
         print("| " + " | ".join(cells) + " |")
 
 
-def _time(own: list[float], base: list[float]) -> str:
-    ratio = median(mine / theirs for mine, theirs in zip(own, base, strict=True))
-    return f"{1000 * median(own):.0f} ms ({ratio:.2f})"
+def _time_cell(seconds: list[float], baseline: list[float]) -> str:
+    ratio = median(ours / base for ours, base in zip(seconds, baseline, strict=True))
+    return f"{1000 * median(seconds):.0f} ms ({ratio:.2f})"
 
 
 if __name__ == "__main__":
@@ -154,5 +154,5 @@ if __name__ == "__main__":
             main()
         case ["train", data, out]:
             train(Path(data), Path(out))
-        case [architecture, what]:
-            measure_memory(architecture, what)
+        case [architecture, task]:
+            measure_memory(architecture, task)

@@ -1,8 +1,9 @@
-"""Calls into torch, waits for the device and tensors made from numbers, in a reverse step of each control.
+"""Calls into torch, waits for the device and tensors made from Python numbers, per reverse step of each control.
 
 Usage: python benchmarks/calls.py [--masked MODEL] [--texts 8 32 64] [--steps 8] [--ways cpu] [--names] [--out FILE]
-Counted on a CPU, where each costs little; on a GPU each call is a launch, and a wait lets it run dry. Where the two go
-other ways, that of a GPU is counted, or with --ways cpu what this machine does. MODEL is a masked one, or its folder.
+They are counted on a CPU, where each is cheap; on a GPU each call is a kernel launch, and a wait leaves the GPU idle.
+Where the code for the two differs, the GPU's is counted, or with --ways cpu the CPU's. MODEL is a masked model or its
+folder.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ MASKED = {name: control for name, control in CONTROLS.items() if name != "semant
 }
 
 
-# What a GPU does otherwise, as there calls count, and on a CPU what a cache holds and what must be computed: of each
-# module the constant of CPUs, and what stands for it on a GPU.
+# Where the code differs: on a GPU the number of calls matters, on a CPU cache sizes and the amount of computation. For
+# each module, the name of the CPU constant and its value on a GPU.
 ON_A_GPU: list[tuple[ModuleType, str, int | None]] = [
     (noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD),
     (scan, "MOST_CPU", scan.MOST),
@@ -60,10 +61,10 @@ ON_A_GPU: list[tuple[ModuleType, str, int | None]] = [
 
 
 def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int, **changes: Any) -> Calls:
-    """The calls of the steps of one batch, none of whose texts leaves it; what is prepared for it is left out.
+    """The calls of the steps of one batch without early exit, and without its preparation.
 
     Args:
-        changes: of the sampler's settings.
+        changes: settings of the sampler.
     """
     chosen = settings_of("fast", pretrained.model.family)
     fixed = {"steps": steps, "precision": "fp32", "patience": 1.0, "compile": False}
@@ -74,7 +75,7 @@ def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, st
     counter.paused = True
 
     def watch(step: Any) -> None:
-        # The first step follows on what is prepared once for a batch, and is not counted.
+        # Called after each step; the first includes what is prepared once for a batch, and is not counted.
         counter.paused = False
         counter.calls.steps += step.number > 0
         if step.number == step.steps - 1:
@@ -92,14 +93,16 @@ def main() -> None:
     parser.add_argument("--masked", metavar="MODEL")
     parser.add_argument("--texts", type=int, nargs="+", default=[8, 32, 64])
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--ways", choices=("gpu", "cpu"), default="gpu", help="where the two differ; default: gpu")
-    parser.add_argument("--names", action="store_true", help="which calls, beside the table")
+    parser.add_argument(
+        "--ways", choices=("gpu", "cpu"), default="gpu", help="which code to count where the two differ; default: gpu"
+    )
+    parser.add_argument("--names", action="store_true", help="also print the names of calls")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    if given.ways == "gpu":
+    arguments = parser.parse_args()
+    if arguments.ways == "gpu":
         for module, name, value in ON_A_GPU:
             setattr(module, name, value)
-    models = {"e2e": CONTROLS} | ({given.masked: MASKED} if given.masked else {})
+    models = {"e2e": CONTROLS} | ({arguments.masked: MASKED} if arguments.masked else {})
     rows = []
     print(
         "| model | text | texts | network | backward | other | waits | made |",
@@ -109,17 +112,19 @@ def main() -> None:
     for name, controls in models.items():
         pretrained = from_pretrained(name)
         for kind, control in controls.items():
-            for texts in given.texts:
-                calls = counted(pretrained, control, texts, given.steps)
-                found = calls.a_step()
-                rows.append({"model": Path(name).name, "text": kind, "texts": texts, **found})
+            for texts in arguments.texts:
+                calls = counted(pretrained, control, texts, arguments.steps)
+                per_step = calls.a_step()
+                rows.append({"model": Path(name).name, "text": kind, "texts": texts, **per_step})
                 print(
-                    f"| {Path(name).name} | {kind} | {texts} | " + " | ".join(f"{x:.1f}" for x in found.values()) + " |"
+                    f"| {Path(name).name} | {kind} | {texts} | "
+                    + " | ".join(f"{x:.1f}" for x in per_step.values())
+                    + " |"
                 )
-                if given.names:
+                if arguments.names:
                     print({name: count / calls.steps for name, count in calls.names.most_common(40)}, file=sys.stderr)
-    if given.out:
-        given.out.write_text(json.dumps(rows, indent=1) + "\n")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

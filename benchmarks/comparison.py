@@ -1,12 +1,11 @@
-"""Guided diffusion beside what others would use, on the same targets, checks and scorer.
+"""Guided diffusion compared with autoregressive baselines, on the same targets, checks and scorer.
 
 Usage: python benchmarks/comparison.py TARGETS --rivals RIVALS [--rows ROWS] [--seeds 3] [--limit 100] [--control pos]
        [--method ours] [--scorer MODEL] [--device cpu]
 TARGETS has pos.jsonl, spans.jsonl and attribute.jsonl of the published control targets; trees are those of the
 sentences of pos.jsonl, lengths are 10 to 40. RIVALS comes from finetune.py. Every text is kept in ROWS with its score
-and seconds, and what is there is not made again, so that a greater --limit adds to it; then the table of comparison.md
-is printed. Seconds are those that one thread of the processor works, so that other work on the machine does not count;
-on a GPU those of the clock.
+and seconds and not made again, so that a greater --limit adds texts; then the table of comparison.md is printed.
+Seconds are CPU time of one thread, so that other work on the machine does not count; on a GPU they are wall-clock time.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from typing import Any, NamedTuple
 
 import torch
 from rivals.future import Future, load_future
-from rivals.prefixes import Told, of_field, of_length, of_span, of_tags, of_tree
-from rivals.tuned import Tuned, load_tuned, sampled, searched
+from rivals.prefixes import ControlTokens, field_tokens, length_tokens, span_tokens, tag_tokens, tree_tokens
+from rivals.tuned import Tuned, beam_search, load_tuned, sample
 from rivals.writing import Source, fudge, particles, rejection
 
 from controls.length import Length, LengthParams
@@ -41,7 +40,7 @@ from dlmctl.metrics.nats import Nats, nats_of
 
 FILES = {"pos": "pos.jsonl", "syntax_tree": "pos.jsonl", "spans": "spans.jsonl", "semantic": "attribute.jsonl"}
 CONTROLS = (*FILES, "length")
-# Ours: what is given to ``generate``.
+# Our methods: arguments of ``generate``.
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, fast": {"preset": "fast"},
@@ -55,7 +54,7 @@ METHODS = ("paper", *OURS, *RIVALS)
 
 
 class Case(NamedTuple):
-    """A control with its targets, by number those that can be asked for."""
+    """A control, and the numbers of its possible targets."""
 
     name: str
     control: Control[Any]
@@ -63,7 +62,7 @@ class Case(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One text: how well it does, and the seconds that each text of its run took."""
+    """One text with its check, and the mean seconds per text of its run."""
 
     words: list[str]
     score: float
@@ -72,7 +71,7 @@ class Row(NamedTuple):
 
 
 class Models(NamedTuple):
-    """Everything that writes."""
+    """The models that generate texts."""
 
     pretrained: Pretrained
     source: Source
@@ -92,26 +91,26 @@ def case_of(pretrained: Pretrained, name: str, folder: Path, limit: int) -> Case
     return Case(name, control, possible_targets(control, pretrained, count))
 
 
-def told_of(name: str, params: Any) -> Told[str]:
-    """A target as tokens, as the conditional models were trained on."""
+def target_tokens(name: str, params: Any) -> ControlTokens[str]:
+    """A target as the tokens that the conditional models were trained on."""
     if name == "pos":
-        return of_tags(params.tags)
+        return tag_tokens(params.tags)
     if name == "length":
-        return of_length(params.words)
+        return length_tokens(params.words)
     if name == "semantic":
         ((field, value),) = params.fields.items()
-        return of_field(field, str(value))
+        return field_tokens(field, str(value))
     if name == "spans":
-        return of_span(*params.wanted[0])
-    return of_tree(read_tree(params.tree))
+        return span_tokens(*params.wanted[0])
+    return tree_tokens(read_tree(params.tree))
 
 
-def guided(models: Models, case: Case, method: str, seed: int) -> list[list[str]]:
+def diffusion_texts(models: Models, case: Case, method: str, seed: int) -> list[list[str]]:
     """Texts of the diffusion model for the targets of a case."""
-    given = OURS.get(method, {})
+    arguments = OURS.get(method, {})
     if method == "paper":
         sampler, guidance = settings_for("paper", case.name)
-        given = {"sampler": sampler, "guidance": guidance}
+        arguments = {"sampler": sampler, "guidance": guidance}
     result = generate(
         case.control,
         model=models.pretrained,
@@ -119,20 +118,20 @@ def guided(models: Models, case: Case, method: str, seed: int) -> list[list[str]
         seed=seed,
         company=UNSCORED,
         device=models.device,
-        **given,
+        **arguments,
     )
     return [sample.words for sample in result]
 
 
-def written(models: Models, case: Case, method: str, seed: int) -> list[list[str]]:
-    """The same of an autoregressive model."""
+def rival_texts(models: Models, case: Case, method: str, seed: int) -> list[list[str]]:
+    """Texts of an autoregressive model for the targets of a case."""
     if not method.startswith("FT"):
         return list(map(_writer(models, case, method, seed), case.targets))
     tuned = tuned_model(models, case.name)
-    told = [told_of(case.name, case.control.dealt(target)) for target in case.targets]
+    controls = [target_tokens(case.name, case.control.dealt(target)) for target in case.targets]
     if method == "FT-search":
-        return [searched(tuned, one) for one in told]
-    return sampled(tuned, told, seed)
+        return [beam_search(tuned, control) for control in controls]
+    return sample(tuned, controls, seed)
 
 
 def _writer(models: Models, case: Case, method: str, seed: int) -> Callable[[int], list[str]]:
@@ -153,37 +152,37 @@ def tuned_model(models: Models, control: str) -> Tuned:
 
 
 def rows_of(models: Models, case: Case, method: str, seed: int, path: Path) -> list[Row]:
-    """The rows of a method: those in ``path``, and what they lack, made and written there."""
+    """The rows of a method, read from ``path``; missing ones are made and written there."""
     rows = [Row(**json.loads(line)) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    lacking = case._replace(targets=case.targets[len(rows) :])
-    if lacking.targets:
-        print(f"{case.name}, {method}, seed {seed}: {len(lacking.targets)} texts", file=sys.stderr, flush=True)
-        rows += made(models, lacking, method, seed)
+    missing = case._replace(targets=case.targets[len(rows) :])
+    if missing.targets:
+        print(f"{case.name}, {method}, seed {seed}: {len(missing.targets)} texts", file=sys.stderr, flush=True)
+        rows += make_rows(models, missing, method, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows), "utf-8")
     return rows[: len(case.targets)]
 
 
-def made(models: Models, case: Case, method: str, seed: int) -> list[Row]:
-    make = guided if method == "paper" or method in OURS else written
+def make_rows(models: Models, case: Case, method: str, seed: int) -> list[Row]:
+    make_texts = diffusion_texts if method == "paper" or method in OURS else rival_texts
     if method.startswith("FT"):
         tuned_model(models, case.name)  # loaded before the clock starts
     clock = time.process_time if models.device == "cpu" else time.perf_counter
     started = clock()
-    texts = make(models, case, method, seed)
+    texts = make_texts(models, case, method, seed)
     seconds = (clock() - started) / len(texts)
     checks = case.control.verdicts(case.targets, texts)
     return [Row(words, check.score, check.passed, seconds) for words, check in zip(texts, checks, strict=True)]
 
 
 def line_of(case: Case, method: str, seeds: list[list[Row]], judges: Sequence[Nats]) -> str:
-    """A line of the table: means over seeds, with the lowest and the highest seed in brackets."""
-    texts = [[row.words for row in rows] for rows in seeds]
+    """A line of the table: means over seeds, with the lowest and the highest in brackets."""
+    texts_by_seed = [[row.words for row in rows] for rows in seeds]
     cells = [
         _spread([100 * statistics.fmean(row.score for row in rows) for rows in seeds], 1),
         _spread([100 * statistics.fmean(row.passed for row in rows) for rows in seeds], 1),
-        *(_spread([nats(some) for some in texts], 2) for nats in judges),
-        _spread([100 * distinct_n(some, 2) for some in texts], 0),
+        *(_spread([nats(texts) for texts in texts_by_seed], 2) for nats in judges),
+        _spread([100 * distinct_n(texts, 2) for texts in texts_by_seed], 0),
         _spread([statistics.fmean(row.seconds for row in rows) for rows in seeds], 2),
         f"{len(seeds[0])} x {len(seeds)}",
     ]
@@ -195,22 +194,22 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def lines(models: Models, given: argparse.Namespace) -> Iterator[str]:
-    scorers = [None, given.scorer] if given.scorer else [None]
+def lines(models: Models, arguments: argparse.Namespace) -> Iterator[str]:
+    scorers = [None, arguments.scorer] if arguments.scorer else [None]
     judges = [nats for nats in (nats_of(models.pretrained, scorer) for scorer in scorers) if nats is not None]
     heads = [nats.unit for nats in judges]
     cells = ("control", "method", "success, %", "whole, %", *heads, "distinct-2, %", "s a text", "texts x seeds")
     yield f"| {' | '.join(cells)} |"
     yield "|---" * len(cells) + "|"
-    for name in given.control or CONTROLS:
-        case = case_of(models.pretrained, name, given.targets, given.limit)
-        for method in given.method or METHODS:
+    for name in arguments.control or CONTROLS:
+        case = case_of(models.pretrained, name, arguments.targets, arguments.limit)
+        for method in arguments.method or METHODS:
             if method in RIVALS[:3] and models.rivals is None:
                 continue
-            # A beam finds the same text whatever the seed.
-            seeds = range(given.seeds if method != "FT-search" else 1)
+            # Beam search does not depend on the seed.
+            seeds = range(arguments.seeds if method != "FT-search" else 1)
             paths = [
-                given.rows / f"{name}.{method.replace(', ', '-').replace(' ', '_')}.{seed}.jsonl" for seed in seeds
+                arguments.rows / f"{name}.{method.replace(', ', '-').replace(' ', '_')}.{seed}.jsonl" for seed in seeds
             ]
             rows = [rows_of(models, case, method, seed, path) for seed, path in zip(seeds, paths, strict=True)]
             yield line_of(case, method, rows, judges)
@@ -227,17 +226,17 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="of the targets of each control")
     parser.add_argument("--control", action="append", choices=CONTROLS)
     parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--scorer", help="any causal language model, by folder or hub name: its nats a word beside")
+    parser.add_argument("--scorer", help="a causal language model, by folder or hub name, for a second lm-score")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
-    if given.device == "cpu":
+    arguments = parser.parse_args()
+    if arguments.device == "cpu":
         torch.set_num_threads(1)
     pretrained = from_pretrained("e2e")
-    scorer, words = load_scorer(pretrained.folder / "scorer")
-    source = Source(scorer.to(given.device), words)
-    future = None if given.rivals is None else load_future(given.rivals).to(given.device)
-    generate(model=pretrained, samples=1, preset="fast", company=UNSCORED, device=given.device)  # loads what it needs
-    for line in lines(Models(pretrained, source, future, given.rivals, given.device), given):
+    scorer, tokenizer = load_scorer(pretrained.folder / "scorer")
+    source = Source(scorer.to(arguments.device), tokenizer)
+    future = None if arguments.rivals is None else load_future(arguments.rivals).to(arguments.device)
+    generate(model=pretrained, samples=1, preset="fast", company=UNSCORED, device=arguments.device)  # warms up
+    for line in lines(Models(pretrained, source, future, arguments.rivals, arguments.device), arguments):
         print(line, flush=True)
 
 

@@ -1,9 +1,9 @@
-"""How a corpus states the values of its fields: the phrases that texts under ``semantic`` are held to.
+"""Count how a corpus states the values of its fields: the phrases that ``semantic`` requires of texts.
 
     python benchmarks/count_wordings.py train.txt WORDINGS.json
 
-Adds ``said`` to a wordings.json: for each field and value the phrases that state it by themselves, by the check's own
-rule, the most frequent first; each at least ``LEAST`` times, and at most ``MOST`` of them.
+Adds ``said`` to a wordings.json: for each field and value the phrases that state it by themselves, according to the
+check, the most frequent first; each occurs at least ``MIN_COUNT`` times, and there are at most ``MAX_PHRASES``.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from controls.wordings import Wordings, read_wordings, span_of, statement
 from dlmctl.datasets.readers import Record, read_corpus, sniff
 from dlmctl.text.fields import field_key
 
-LEAST, MOST, REACH = 15, 12, 5
+# MAX_EXTENSION: the most words by which a phrase is extended to the left.
+MIN_COUNT, MAX_PHRASES, MAX_EXTENSION = 15, 12, 5
 
 
 def phrases_of(record: Record, wordings: Wordings) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Field, value and the shortest phrase of a text that states it, for the fields that it does state."""
-    found = []
+    """Field, value and the shortest phrase that states it, for the fields that a text states."""
+    phrases = []
     for field, value in (record.fields or {}).items():
-        said = statement(wordings, field, value, record.words, natural=True)
-        if said is None:
+        stated = statement(wordings, field, value, record.words, natural=True)
+        if stated is None:
             continue
-        first, last = span_of(said, record.words)
-        for start in range(first, max(-1, first - REACH - 1), -1):
+        first, last = span_of(stated, record.words)
+        for start in range(first, max(-1, first - MAX_EXTENSION - 1), -1):
             phrase = tuple(record.words[start : last + 1])
             if statement(wordings, field, value, phrase, natural=True) is not None:
-                found.append((field_key(field), str(value), phrase))
+                phrases.append((field_key(field), str(value), phrase))
                 break
-    return found
+    return phrases
 
 
 def main() -> None:
@@ -44,10 +45,11 @@ def main() -> None:
         for field, value, phrase in phrases_of(record, wordings):
             counts[field, value][phrase] += 1
     said: dict[str, dict[str, list[str]]] = defaultdict(dict)
-    for (field, value), found in sorted(counts.items()):
-        said[field][value] = [" ".join(phrase) for phrase, count in found.most_common(MOST) if count >= LEAST]
-    whole = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps({**whole, "said": said}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    for (field, value), phrase_counts in sorted(counts.items()):
+        frequent = phrase_counts.most_common(MAX_PHRASES)
+        said[field][value] = [" ".join(phrase) for phrase, count in frequent if count >= MIN_COUNT]
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**content, "said": said}, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

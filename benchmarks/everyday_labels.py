@@ -1,15 +1,15 @@
-"""Labelled text for the attributes of the bundled model of everyday English.
+"""Make labelled text for the attributes of the bundled model of everyday English.
 
     python benchmarks/everyday_labels.py LABELS SENTENCES OUT
 
-LABELS is a folder with ``emotion_goemotions.jsonl`` and so on (``text`` and ``label`` a line), SENTENCES a file of JSON
+LABELS is a folder with ``emotion_goemotions.jsonl`` and so on (JSON lines with ``text`` and ``label``), SENTENCES JSON
 lines with everyday sentences as ``text``. Writes ``OUT/kind.jsonl``, ``sentiment.jsonl``, ``level.jsonl`` and
-``topic.jsonl``, a label as often as any other, each text with the label under the name of the file and its ``source``.
+``topic.jsonl`` with balanced labels; the label of each text is in the field named after the file, next to ``source``.
 
-Labelled texts of sentiment and topic are comments and requests, not everyday sentences. So their labels are spread: a
-model of words and word pairs, of the half of the texts that guides, labels the everyday sentences of that half, and
-those that it is sure of come along (``source``: spread). The other half, that of the judge, has labels of people only.
-Comments that people found neutral come without a label: by them the judge knows what no sentiment looks like.
+Labelled texts of sentiment and topic are comments and requests, not everyday sentences. So labels are propagated: a
+model of words and word pairs, trained on the half of the texts that guides, labels the everyday sentences of that half,
+and confident labels are added (``source``: spread). The other half, that of the judge, has human labels only. Comments
+that people found neutral are written without a label, so that the judge learns what no sentiment looks like.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from controls.ngrams import NgramJudge
 from dlmctl.control.labels import guides
 from dlmctl.text.penn import split_penn
 
-# Texts of each label, and words that a text may have.
-MOST, WORDS = 4000, range(4, 23)
-# Without approval and disapproval, which are about what somebody said and mostly told by a "not".
+# Most texts of each label, and the allowed numbers of words of a text.
+MAX_TEXTS, WORDS = 4000, range(4, 23)
+# Without approval and disapproval, which respond to what somebody said and mostly show in a "not".
 POSITIVE = "joy amusement excitement love admiration gratitude optimism pride relief"
 NEGATIVE = "sadness grief disappointment remorse anger annoyance fear nervousness disgust embarrassment"
 SENTIMENT = {**dict.fromkeys(POSITIVE.split(), "positive"), **dict.fromkeys(NEGATIVE.split(), "negative")}
@@ -54,10 +54,14 @@ FILES = {
     "level": (LEVEL, ["grade_tatoeba", "cefr_wiki"]),
     "topic": (TOPIC, ["domain_sgd", "topic_oewn", "intent_slurp", "intent_clinc150"]),
 }
-# How sure the labels of spread texts are, and what turns a sentiment round.
-# Comments that are neither are a label of their own while labels are spread, and are written without one.
+# The label of neutral comments while labels are propagated; they are written without one.
 NEUTRAL = "neutral"
-SURE, SPREAD, NEGATIONS = 0.9, ("sentiment", "topic"), {"n't", "not", "no", "never", "nothing", "nobody", "without"}
+# Least probability of a propagated label, attributes with propagated labels, and words that reverse a sentiment.
+CONFIDENCE, SPREAD, NEGATIONS = (
+    0.9,
+    ("sentiment", "topic"),
+    {"n't", "not", "no", "never", "nothing", "nobody", "without"},
+)
 VERBS = set(
     "be have go come take give get make let tell ask put keep look listen try stop wait call read write open close show"
     " help leave stay sit stand turn bring hold eat drink add buy send use find play meet remember forget think watch"
@@ -68,13 +72,13 @@ SUBJECTS = {"you", "i", "we", "they", "he", "she"}
 
 
 def kind_of(words: list[str]) -> str | None:
-    """Statement, question, command or exclamation, where the form of a sentence says it."""
-    mark, low = words[-1], [word.lower() for word in words]
+    """Statement, question, command or exclamation, if the form of a sentence decides it."""
+    mark, lower = words[-1], [word.lower() for word in words]
     if mark not in (".", "?", "!") or any(word in '.?!"' for word in words[:-1]):
         return None
-    first = 1 if low[0] in ("please", "never", "always", "just") else 0
-    asked = low[first : first + 2] in (["do", "n't"], ["do", "not"])
-    if mark != "?" and (asked or (low[first] in VERBS and low[first + 1] not in SUBJECTS)):
+    first = 1 if lower[0] in ("please", "never", "always", "just") else 0
+    is_prohibition = lower[first : first + 2] in (["do", "n't"], ["do", "not"])
+    if mark != "?" and (is_prohibition or (lower[first] in VERBS and lower[first + 1] not in SUBJECTS)):
         return "command"
     return {".": "statement", "?": "question", "!": "exclamation"}[mark]
 
@@ -91,50 +95,54 @@ def rows_of(path: Path) -> Iterator[tuple[str, list[str], str]]:
 def write(out: Path, name: str, rows: list[tuple[str, str, str]]) -> None:
     with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
         for text, label, source in rows:
-            told = {} if label == NEUTRAL else {name: label}
-            file.write(json.dumps({"text": text, **told, "source": source}, ensure_ascii=False) + "\n")
+            labels = {} if label == NEUTRAL else {name: label}
+            file.write(json.dumps({"text": text, **labels, "source": source}, ensure_ascii=False) + "\n")
     print(name, Counter((label, source) for _, label, source in rows))
 
 
-def content(words: list[str]) -> list[str]:
-    """The words that say what a text is about."""
+def content_words(words: list[str]) -> list[str]:
+    """The words without function words."""
     return [word for word in words if word.lower() not in FUNCTION_WORDS]
 
 
-def spread(rows: list[tuple[str, str, str]], sentences: list[tuple[str, list[str]]]) -> Iterator[tuple[str, str, str]]:
-    """Everyday sentences of the half that guides, with the labels that the labelled texts of this half teach."""
-    mine = [(words, label) for text, label, _ in rows if guides(words := split_penn(text))]
-    known = sorted({label for _, label in mine})
-    judge = NgramJudge.fit([content(words) for words, _ in mine], [known.index(label) for _, label in mine], len(known))
+def propagate(
+    rows: list[tuple[str, str, str]], sentences: list[tuple[str, list[str]]]
+) -> Iterator[tuple[str, str, str]]:
+    """Everyday sentences of the guiding half, labelled by a model of the labelled texts of that half."""
+    labelled = [(words, label) for text, label, _ in rows if guides(words := split_penn(text))]
+    labels = sorted({label for _, label in labelled})
+    label_ids = [labels.index(label) for _, label in labelled]
+    judge = NgramJudge.fit([content_words(words) for words, _ in labelled], label_ids, len(labels))
     for text, words in sentences:
         if guides(words) and not NEGATIONS & {word.lower() for word in words}:
-            chances = judge.probabilities(content(words))
-            label = known[chances.index(max(chances))]
-            if max(chances) > SURE and label != NEUTRAL:
+            probs = judge.probabilities(content_words(words))
+            label = labels[probs.index(max(probs))]
+            if max(probs) > CONFIDENCE and label != NEUTRAL:
                 yield text, label, "spread"
 
 
-def even(rows: list[tuple[str, str, str]], least: int = 0) -> list[tuple[str, str, str]]:
-    """As many rows (text, label, source) of each label as of the rarest, or up to ``least``, and at most ``MOST``."""
+def balanced(rows: list[tuple[str, str, str]], least: int = 0) -> list[tuple[str, str, str]]:
+    """At most as many rows (text, label, source) of each label as of the rarest and at most ``MAX_TEXTS``, or ``least``
+    if that is more."""
     random.Random(0).shuffle(rows)
     by_label: dict[str, list[tuple[str, str, str]]] = {}
     for row in rows:
         by_label.setdefault(row[1], []).append(row)
-    count = max(least, min(MOST, *map(len, by_label.values())))
+    count = max(least, min(MAX_TEXTS, *map(len, by_label.values())))
     return [row for rows in by_label.values() for row in rows[:count]]
 
 
 def main(labels: Path, sentences: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     everyday = [(text, words) for text, words, _ in rows_of(sentences)]
-    write(out, "kind", even([(text, kind, "") for text, words in everyday if (kind := kind_of(words)) is not None]))
+    write(out, "kind", balanced([(text, kind, "") for text, words in everyday if (kind := kind_of(words)) is not None]))
     for name, (known, files) in FILES.items():
-        found = [(file, row) for file in files for row in rows_of(labels / f"{file}.jsonl")]
-        rows = even([(text, known[label], file) for file, (text, _, label) in found if label in known])
-        neutral = [(text, NEUTRAL, file) for file, (text, _, label) in found if label == NEUTRAL]
-        taught = even(rows + neutral, MOST)
-        told = even(list(spread(taught, everyday)), MOST) if name in SPREAD else []
-        write(out, name, rows + told + (even(neutral) if neutral else []))
+        labelled = [(file, row) for file in files for row in rows_of(labels / f"{file}.jsonl")]
+        rows = balanced([(text, known[label], file) for file, (text, _, label) in labelled if label in known])
+        neutral = [(text, NEUTRAL, file) for file, (text, _, label) in labelled if label == NEUTRAL]
+        training = balanced(rows + neutral, MAX_TEXTS)
+        propagated = balanced(list(propagate(training, everyday)), MAX_TEXTS) if name in SPREAD else []
+        write(out, name, rows + propagated + (balanced(neutral) if neutral else []))
 
 
 if __name__ == "__main__":

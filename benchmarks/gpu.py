@@ -1,9 +1,9 @@
-"""Texts a second on a GPU, beside the calls and waits of a step, peak memory, and the same texts on the CPU.
+"""Texts per second on a GPU, with the calls and waits of a step, peak memory, and a comparison with the CPU's texts.
 
 Usage: python benchmarks/gpu.py OUT [--model e2e] [--masked FOLDER] [--seconds 220] [--device cuda] [--texts 8 32 256]
-Each case has a share of the time and is cut off at a step beyond it, so a slow one cannot eat the rest. Where FOLDER
-has no weights, the masked model has random ones of its sizes: of its speed that says as much. Writes OUT/gpu.json,
-after every case, and OUT/gpu.md. Drawing alone is timed: what a check takes depends on the check, not on the GPU.
+Each case has a share of the time and is stopped at the first step beyond it, so that a slow one cannot use up the rest.
+If FOLDER has no weights, the masked model has random ones of the same sizes, which are as fast. Writes OUT/gpu.json
+after every case, and OUT/gpu.md. Only drawing is timed: the time of checks does not depend on the GPU.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from dlmctl.sampling.draw import draw_texts
 from dlmctl.sampling.plan import Plan
 from dlmctl.text.tokenizer import WordTokenizer
 
-# Of one case; it stops at the first step after that.
-MOST_SECONDS, REPEATS = 12.0, 3
-# What the profiler calls a launch of one kernel, and of a recorded graph.
+# Time limit of one case, which stops at the first step after it.
+MAX_SECONDS, REPEATS = 12.0, 3
+# The profiler's names for launches of one kernel, and of a recorded graph.
 LAUNCHES = "cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch"
 # Goals for one H100: POS fast at 1,024 texts, texts a second; seconds for 32; times paper at 32.
 GOALS = {"pos fast 1024, texts a second": 2000.0, "pos fast 32, seconds": 0.3, "fast over paper at 32": 20.0}
 
 
 class TooSlow(Exception):
-    """A case has had its share of the time."""
+    """A case has used up its share of the time."""
 
 
 class Bench:
-    """Runs cases until the time is up, and keeps what came of them in a file."""
+    """Runs cases until the time is up, and writes their results to a file."""
 
     def __init__(self, out: Path, device: torch.device, seconds: float) -> None:
         self.out, self.device, self.end = out, device, time.monotonic() + seconds
-        self.found: dict[str, Any] = {
+        self.results: dict[str, Any] = {
             "machine": machine(device),
             "cases": [],
             "equal": [],
@@ -58,19 +58,19 @@ class Bench:
             "busy": [],
         }
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         return self.end - time.monotonic()
 
     def draw(
         self, pretrained: Pretrained, control: Control[Any] | None, preset: Preset, texts: int, **more: Any
     ) -> Any:
-        """The texts of one batch and the seconds of their drawing; ``watch`` sees the steps.
+        """The texts of one batch and the seconds to draw them; ``watch`` is called with every step.
 
         Raises:
-            TooSlow: it takes more than its share.
+            TooSlow: it takes more than its share of the time.
         """
         watch, batch = more.pop("watch", lambda step: None), more.pop("batch", texts)
-        limit = time.monotonic() + min(MOST_SECONDS, max(1.0, self.left()))
+        limit = time.monotonic() + min(MAX_SECONDS, max(1.0, self.seconds_left()))
 
         def on_step(step: Any) -> None:
             if time.monotonic() > limit:
@@ -84,20 +84,20 @@ class Bench:
         started = time.perf_counter()
         drawn = list(draw_texts(plan, [Draw(0, sample) for sample in range(texts)], on_step=on_step))
         self.wait()
-        return sorted(drawn, key=lambda one: one.draw.sample), time.perf_counter() - started
+        return sorted(drawn, key=lambda text: text.draw.sample), time.perf_counter() - started
 
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def timed(
+    def time_runs(
         self, name: str, pretrained: Pretrained, control: Control[Any] | None, preset: Preset, texts: int, **more: Any
     ) -> None:
-        """The quickest of a few runs, the first beside it, which makes what the others find ready."""
+        """Record the fastest of a few runs, and the first, which includes warming up."""
         how = ", ".join(f"{field} {value}" for field, value in more.items())
         case: dict[str, Any] = {"text": name, "preset": preset, "texts": texts, "how": how}
-        if self.left() < 2:
-            self.note("cases", case | {"problem": "no time left"})
+        if self.seconds_left() < 2:
+            self.record("cases", case | {"problem": "no time left"})
             return
         seconds: list[float] = []
         steps = [0]
@@ -109,7 +109,7 @@ class Bench:
             steps[0] += 1
 
         try:
-            while len(seconds) < REPEATS and time.monotonic() - started < MOST_SECONDS / 2:
+            while len(seconds) < REPEATS and time.monotonic() - started < MAX_SECONDS / 2:
                 steps[0] = 0
                 seconds.append(self.draw(pretrained, control, preset, texts, watch=watch, **more)[1])
         except (TooSlow, torch.OutOfMemoryError) as error:
@@ -119,87 +119,90 @@ class Bench:
         if self.device.type == "cuda":
             case["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
             torch.cuda.empty_cache()
-        self.note("cases", case)
+        self.record("cases", case)
 
-    def compared(self, name: str, on: Pretrained, cpu: Pretrained, control: Control[Any] | None, texts: int) -> None:
-        """The same few texts in float32 on both devices: equal words, and the largest distance of a state at each step
-        until then, which rounding makes grow."""
-        paths: list[list[torch.Tensor]] = [[], []]
+    def compare_devices(
+        self, name: str, on_device: Pretrained, cpu: Pretrained, control: Control[Any] | None, texts: int
+    ) -> None:
+        """Draw the same few texts in float32 on both devices, and record how many are equal, and the largest distance
+        of the states at each step, which rounding makes grow."""
+        trajectories: list[list[torch.Tensor]] = [[], []]
         words = []
         try:
-            for path, model in zip(paths, (on, cpu), strict=True):
-                keep = lambda step, path=path: path.append(step.x.detach().double().cpu())  # noqa: E731
-                drawn, _ = self.draw(model, control, "fast", texts, precision="fp32", patience=1.0, watch=keep)
-                words.append([one.words for one in drawn])
+            for states, model in zip(trajectories, (on_device, cpu), strict=True):
+                keep_state = lambda step, states=states: states.append(step.x.detach().double().cpu())  # noqa: E731
+                drawn, _ = self.draw(model, control, "fast", texts, precision="fp32", patience=1.0, watch=keep_state)
+                words.append([text.words for text in drawn])
         except TooSlow:
-            self.note("equal", {"text": name, "texts": texts, "equal": None})
+            self.record("equal", {"text": name, "texts": texts, "equal": None})
             return
-        equal = sum(one == other for one, other in zip(*words, strict=True))
-        apart = [float((a - b).abs().max()) if a.shape == b.shape else None for a, b in zip(*paths, strict=False)]
-        self.note("equal", {"text": name, "texts": texts, "equal": equal, "apart": apart, "words": words[0][:2]})
+        equal = sum(first == second for first, second in zip(*words, strict=True))
+        pairs = zip(*trajectories, strict=False)
+        distances = [float((a - b).abs().max()) if a.shape == b.shape else None for a, b in pairs]
+        self.record("equal", {"text": name, "texts": texts, "equal": equal, "apart": distances, "words": words[0][:2]})
 
-    def same(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
-        """The same texts in float32 where steps are not recorded, and in batches of three."""
+    def compare_modes(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
+        """Draw the same texts in float32 without recorded steps, and in batches of three, and record how many agree."""
         try:
             for what, change in (("recorded or not", {"compile": False}), ("in threes", {"batch": 3})):
                 drawn = [
                     self.draw(pretrained, control, "fast", texts, precision="fp32", **more)[0] for more in ({}, change)
                 ]
-                equal = sum(one.words == other.words for one, other in zip(*drawn, strict=True))
+                equal = sum(first.words == second.words for first, second in zip(*drawn, strict=True))
                 bits = sum(
-                    bool((one.latent == other.latent).all())
-                    for one, other in zip(*drawn, strict=True)
-                    if one.latent.shape == other.latent.shape
+                    bool((first.latent == second.latent).all())
+                    for first, second in zip(*drawn, strict=True)
+                    if first.latent.shape == second.latent.shape
                 )
-                self.note("same", {"text": name, "what": what, "texts": texts, "equal": equal, "bits": bits})
+                self.record("same", {"text": name, "what": what, "texts": texts, "equal": equal, "bits": bits})
         except TooSlow:
-            self.note("same", {"text": name, "what": "too slow", "texts": texts, "equal": None})
+            self.record("same", {"text": name, "what": "too slow", "texts": texts, "equal": None})
 
     def calls(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
-        """Calls of a step by kind where none is recorded, and how often one waited for the device, as CUDA itself
-        says, where they are."""
-        if self.left() < 5:
+        """Record the calls per step by kind without recorded steps, and the waits for the device, as CUDA reports
+        them, with recorded steps."""
+        if self.seconds_left() < 5:
             return
         try:
-            found = {"text": name, "texts": texts, **counted(pretrained, control, texts, 16).a_step()}
+            row = {"text": name, "texts": texts, **counted(pretrained, control, texts, 16).a_step()}
             if self.device.type == "cuda":
-                found["cuda_waits"] = self.waits(pretrained, control, texts)
+                row["cuda_waits"] = self.waits(pretrained, control, texts)
         except TooSlow:
-            found = {"text": name, "texts": texts, "problem": "TooSlow"}
-        self.note("steps", found)
+            row = {"text": name, "texts": texts, "problem": "TooSlow"}
+        self.record("steps", row)
 
     def waits(self, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> float:
-        """How often a step waits for the device, between the first step and the last."""
-        told: list[int] = []
+        """The mean number of waits for the device per step, from the first step to the last."""
+        warning_counts: list[int] = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                self.draw(pretrained, control, "fast", texts, watch=lambda _: told.append(len(caught)))
+                self.draw(pretrained, control, "fast", texts, watch=lambda _: warning_counts.append(len(caught)))
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        return (told[-1] - told[0]) / max(1, len(told) - 1)
+        return (warning_counts[-1] - warning_counts[0]) / max(1, len(warning_counts) - 1)
 
-    def busy(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
-        """Seconds that the kernels of a drawing take, how many there are, and by how many launches they come."""
-        if self.device.type != "cuda" or self.left() < 8:
+    def profile_kernels(self, name: str, pretrained: Pretrained, control: Control[Any] | None, texts: int) -> None:
+        """Record the seconds of all kernels in a run, their number, and the number of launches."""
+        if self.device.type != "cuda" or self.seconds_left() < 8:
             return
         row: dict[str, Any] = {"text": name, "texts": texts}
         try:
-            with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            with profile(activities=[ProfilerActivity.CUDA]) as profiler:
                 row["seconds_profiled"] = self.draw(pretrained, control, "fast", texts)[1]
-            kernels = seen.key_averages()
-            row["kernel_seconds"] = sum(one.self_device_time_total for one in kernels) / 1e6
-            row["kernels"] = sum(one.count for one in kernels if one.self_device_time_total > 0)
-            row["launches"] = sum(one.count for one in kernels if one.key in LAUNCHES)
+            events = profiler.key_averages()
+            row["kernel_seconds"] = sum(event.self_device_time_total for event in events) / 1e6
+            row["kernels"] = sum(event.count for event in events if event.self_device_time_total > 0)
+            row["launches"] = sum(event.count for event in events if event.key in LAUNCHES)
         except TooSlow:
             row["problem"] = "TooSlow"
-        self.note("busy", row)
+        self.record("busy", row)
 
-    def note(self, part: str, row: dict[str, Any]) -> None:
-        self.found[part].append(row)
-        print(f"{self.left():6.1f} s left", part, json.dumps(row)[:300], flush=True)
-        (self.out / "gpu.json").write_text(json.dumps(self.found, indent=1) + "\n")
+    def record(self, part: str, row: dict[str, Any]) -> None:
+        self.results[part].append(row)
+        print(f"{self.seconds_left():6.1f} s left", part, json.dumps(row)[:300], flush=True)
+        (self.out / "gpu.json").write_text(json.dumps(self.results, indent=1) + "\n")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -208,22 +211,24 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def masked_model(folder: Path) -> Pretrained:
-    """The model of a folder, or one with random weights of its sizes."""
+    """The model of a folder, with random weights if the folder has none."""
     if list(folder.glob("model*.safetensors")):
         return from_pretrained(str(folder))
-    read = json.loads((folder / "config.json").read_text())
-    config = MaskedConfig.model_validate({name: read[name] for name in read if name in MaskedConfig.model_fields})
+    settings = json.loads((folder / "config.json").read_text())
+    config = MaskedConfig.model_validate(
+        {name: settings[name] for name in settings if name in MaskedConfig.model_fields}
+    )
     torch.manual_seed(0)
-    words = TypeAdapter(dict[str, int]).validate_json((folder / "vocab.json").read_bytes())
-    return Pretrained(MaskedLM(config).eval(), WordTokenizer(words), folder)
+    vocabulary = TypeAdapter(dict[str, int]).validate_json((folder / "vocab.json").read_bytes())
+    return Pretrained(MaskedLM(config).eval(), WordTokenizer(vocabulary), folder)
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(results: dict[str, Any]) -> list[str]:
     lines = [
         "| text | preset | | texts | first, s | s | texts a second | steps | peak, GiB | |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in found["cases"]:
+    for row in results["cases"]:
         figures = [row.get(name) for name in ("first", "seconds", "a_second", "steps", "peak_gib")]
         cells = ["-" if x is None else f"{x:.3f}" if x < 10 else f"{x:.0f}" for x in figures]
         lines.append(
@@ -235,44 +240,46 @@ def table(found: dict[str, Any]) -> list[str]:
         "| text | texts | network | backward | other | waits | made | CUDA's waits |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in found["steps"]:
+    for row in results["steps"]:
         names = "network", "backward", "other", "waits", "made", "cuda_waits"
         cells = " | ".join(f"{row[name]:.1f}" if name in row else "-" for name in names)
         lines.append(f"| {row['text']} | {row['texts']} | {cells} |")
-    for row in found["busy"]:
+    for row in results["busy"]:
         lines.append(
             f"kernels of {row['text']}, {row['texts']} texts: {row.get('kernels')} by {row.get('launches')} launches, "
             f"{row.get('kernel_seconds')} s"
         )
-    lines += ["", *(f"{row['text']}: {row['equal']} of {row['texts']} texts as on the CPU" for row in found["equal"])]
-    lines += [f"{row['text']}, {row['what']}: {row['equal']} of {row['texts']} texts the same" for row in found["same"]]
-    return [*lines, "", *(f"{name}: {goal:g} wanted, {reached(found, name)} reached" for name, goal in GOALS.items())]
+    lines += ["", *(f"{row['text']}: {row['equal']} of {row['texts']} texts as on the CPU" for row in results["equal"])]
+    lines += [
+        f"{row['text']}, {row['what']}: {row['equal']} of {row['texts']} texts the same" for row in results["same"]
+    ]
+    return [*lines, "", *(f"{name}: goal {goal:g}, {reached(results, name)} reached" for name, goal in GOALS.items())]
 
 
-def reached(found: dict[str, Any], goal: str) -> str:
-    cases = [row for row in found["cases"] if "seconds" in row and not row["how"]]
-    by = {(row["text"], row["preset"], row["texts"]): row for row in cases}
+def reached(results: dict[str, Any], goal: str) -> str:
+    cases = [row for row in results["cases"] if "seconds" in row and not row["how"]]
+    by_case = {(row["text"], row["preset"], row["texts"]): row for row in cases}
     if goal.startswith("pos fast 1024"):
-        return f"{by['pos', 'fast', 1024]['a_second']:.0f}" if ("pos", "fast", 1024) in by else "not"
+        return f"{by_case['pos', 'fast', 1024]['a_second']:.0f}" if ("pos", "fast", 1024) in by_case else "not"
     if goal.startswith("pos fast 32"):
-        return f"{by['pos', 'fast', 32]['seconds']:.2f}" if ("pos", "fast", 32) in by else "not"
-    pairs = [(by.get((text, "paper", 32)), by.get((text, "fast", 32)), text) for text in ("free", "pos")]
+        return f"{by_case['pos', 'fast', 32]['seconds']:.2f}" if ("pos", "fast", 32) in by_case else "not"
+    pairs = [(by_case.get((text, "paper", 32)), by_case.get((text, "fast", 32)), text) for text in ("free", "pos")]
     return ", ".join(f"{text} {a['seconds'] / b['seconds']:.1f}" for a, b, text in pairs if a and b) or "not"
 
 
-def run(bench: Bench, on: Pretrained, masked: Path | None, texts: Sequence[int]) -> None:
-    """All cases, those first that the goals are about."""
+def run(bench: Bench, on_device: Pretrained, masked: Path | None, texts: Sequence[int]) -> None:
+    """Run all cases, those of the goals first."""
     for preset in ("fast", "balanced"):
         for count in texts:
             for name in ("free", "pos"):
-                bench.timed(name, on, CONTROLS[name], preset, count)
+                bench.time_runs(name, on_device, CONTROLS[name], preset, count)
     for name in ("free", "pos"):
-        bench.timed(name, on, CONTROLS[name], "paper", 32)
+        bench.time_runs(name, on_device, CONTROLS[name], "paper", 32)
         for count in sorted({32, max(texts)}):
-            bench.timed(name, on, CONTROLS[name], "fast", count, precision="fp32")
-            bench.timed(name, on, CONTROLS[name], "fast", count, compile=False)
+            bench.time_runs(name, on_device, CONTROLS[name], "fast", count, precision="fp32")
+            bench.time_runs(name, on_device, CONTROLS[name], "fast", count, compile=False)
     for name in ("tree", "semantic", "infill", "contains", "avoid"):
-        bench.timed(name, on, CONTROLS[name], "fast", 32)
+        bench.time_runs(name, on_device, CONTROLS[name], "fast", 32)
     if masked is not None:
         model = masked_model(masked)
         model.model.to(bench.device)
@@ -280,13 +287,13 @@ def run(bench: Bench, on: Pretrained, masked: Path | None, texts: Sequence[int])
         for preset in ("fast", "balanced"):
             for count in [count for count in texts if count >= 32]:
                 for name, control in (("masked free", None), ("masked pos", frame)):
-                    bench.timed(name, model, control, preset, count)
+                    bench.time_runs(name, model, control, preset, count)
         bench.calls("masked free", model, None, 32)
         bench.calls("masked pos", model, frame, 32)
     for name in ("free", "pos", "tree", "contains"):
-        bench.calls(name, on, CONTROLS[name], 32)
-    bench.busy("pos", on, CONTROLS["pos"], 32)
-    bench.busy("pos", on, CONTROLS["pos"], max(texts))
+        bench.calls(name, on_device, CONTROLS[name], 32)
+    bench.profile_kernels("pos", on_device, CONTROLS["pos"], 32)
+    bench.profile_kernels("pos", on_device, CONTROLS["pos"], max(texts))
 
 
 def main() -> None:
@@ -297,18 +304,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=220.0)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--texts", type=int, nargs="+", default=[8, 32, 256, 1024])
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(given.out, torch.device(given.device), given.seconds)
-    cpu, on = from_pretrained(given.model), from_pretrained(given.model)
-    on.model.to(bench.device)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(arguments.out, torch.device(arguments.device), arguments.seconds)
+    cpu, on_device = from_pretrained(arguments.model), from_pretrained(arguments.model)
+    on_device.model.to(bench.device)
     for name in ("free", "pos", "tree"):
-        bench.compared(name, on, cpu, CONTROLS[name], 4)
+        bench.compare_devices(name, on_device, cpu, CONTROLS[name], 4)
     for name in ("free", "pos", "contains"):
-        bench.same(name, on, CONTROLS[name], 8)
-    run(bench, on, given.masked, given.texts)
-    lines = table(bench.found)
-    (given.out / "gpu.md").write_text("\n".join(lines) + "\n")
+        bench.compare_modes(name, on_device, CONTROLS[name], 8)
+    run(bench, on_device, arguments.masked, arguments.texts)
+    lines = table(bench.results)
+    (arguments.out / "gpu.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

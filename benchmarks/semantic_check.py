@@ -1,10 +1,10 @@
-"""How well the check of the semantic control reads texts: against the fields that a corpus gives for them.
+"""Recall and false alarms of the semantic control's check, against the fields that a corpus annotates.
 
     python benchmarks/semantic_check.py valid.txt
 
-For every field, over the texts that have it: the share in which its value is found (recall), and over the other values
-of the field the share of texts in which one is found that the text does not have (false alarms). Writers leave facts
-out and reword them freely, so recall is a property of the corpus as much as of the check.
+For every field, over the texts that have it: the share of texts in which the check finds the value (recall), and the
+share of (text, other value) pairs in which it finds that value (false alarms). Writers leave out facts and reword them
+freely, so recall is a property of the corpus as much as of the check.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dlmctl.datasets.readers import Record, read_corpus, sniff
 
 
 def measure(records: list[Record], *, natural: bool) -> dict[tuple[str, str], list[int]]:
-    """For each field and value: texts that have it, of these found; texts with another value, of these found."""
+    """For each field and value: texts with it, and those where it is found; texts with another value, and those where
+    it is found."""
     values: dict[str, set[str]] = defaultdict(set)
     for record in records:
         for field, value in (record.fields or {}).items():
@@ -29,11 +30,11 @@ def measure(records: list[Record], *, natural: bool) -> dict[tuple[str, str], li
     for record in records:
         for field, value in (record.fields or {}).items():
             for other in values[field]:
-                found = statement(wordings, field, other, record.words, natural=natural) is not None
+                is_found = statement(wordings, field, other, record.words, natural=natural) is not None
                 count = counts[field, other]
-                place = 0 if other == value else 2
-                count[place] += 1
-                count[place + 1] += found
+                first = 0 if other == value else 2
+                count[first] += 1
+                count[first + 1] += is_found
     return counts
 
 
@@ -49,10 +50,10 @@ def main() -> None:
     for field, value in rows:
         cells = []
         for counts in (exact, natural):
-            chosen = [count for (name, at), count in counts.items() if name == field and at == (value or at)]
-            have, found, others, wrong = (sum(column) for column in zip(*chosen, strict=True))
-            cells += [f"{100 * found / have:.1f}", f"{100 * wrong / max(1, others):.2f}"]
-        print(f"| {field}{': ' + value if value else ''} | {have} | {' | '.join(cells)} |")
+            chosen = [count for (name, other), count in counts.items() if name == field and other == (value or other)]
+            positives, hits, negatives, false_alarms = (sum(column) for column in zip(*chosen, strict=True))
+            cells += [f"{100 * hits / positives:.1f}", f"{100 * false_alarms / max(1, negatives):.2f}"]
+        print(f"| {field}{': ' + value if value else ''} | {positives} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

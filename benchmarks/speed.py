@@ -1,4 +1,4 @@
-"""The presets beside the paper's procedure, and beside an autoregressive model that draws until the check passes.
+"""The presets compared with the paper's procedure and with rejection sampling from an autoregressive model.
 
 Usage: python benchmarks/speed.py TARGETS [--samples 16] [--repeats 2] [--out benchmarks]
 TARGETS is a folder with pos.jsonl, attribute.jsonl, spans.jsonl and trees.jsonl; see control.md.
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from rivals.writing import Source, free, rejection
+from rivals.writing import Source, free_texts, rejection
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.diffusion.model import DiffusionLM
@@ -34,31 +34,31 @@ FILES = {
 
 
 def cases(pretrained: Pretrained, folder: Path, samples: int) -> list[Case]:
-    found = [Case("free", None, samples)]
+    cases = [Case("free", None, samples)]
     for name, (kind, file) in FILES.items():
         control, count = read_targets(kind, folder / file, samples)
         control.load_from(pretrained)
         sets = [control.sets[at] for at in possible_targets(control, pretrained, count)]
         possible = control.each(sets)
         possible.load_from(pretrained)
-        found.append(Case(name, possible, len(sets)))
-    return found
+        cases.append(Case(name, possible, len(sets)))
+    return cases
 
 
-def rejected(pretrained: Pretrained, case: Case) -> tuple[float, float | None, float]:
-    """Seconds a sample, success (None for free text) and lm-score of the autoregressive model on a case."""
+def measure_rejection(pretrained: Pretrained, case: Case) -> tuple[float, float | None, float]:
+    """Seconds per sample, success (None for free text) and lm-score of the autoregressive model on a case."""
     judge = load_scorer(pretrained.folder / "scorer")
     source = Source(*judge)
     started = time.perf_counter()
     success = None
     if case.control is None:
-        kept = free(source, case.samples, 0)
+        texts = free_texts(source, case.samples, 0)
     else:
-        kept = [rejection(source, case.control, target, 0) for target in range(case.samples)]
-        checks = case.control.verdicts(range(case.samples), kept)
+        texts = [rejection(source, case.control, target, 0) for target in range(case.samples)]
+        checks = case.control.verdicts(range(case.samples), texts)
         success = sum(check.score for check in checks) / len(checks)
     seconds = (time.perf_counter() - started) / case.samples
-    return seconds, success, corpus_nats(judge, kept)
+    return seconds, success, corpus_nats(judge, texts)
 
 
 def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
@@ -75,7 +75,7 @@ def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
 
 
 def by_length(pretrained: Pretrained) -> list[str]:
-    """``fast`` on all positions of models that differ in length alone; weights, here untrained, do not matter."""
+    """``fast`` on all positions of models that differ only in length; they are untrained, as weights do not matter."""
     lines = ["| positions | s a sample |", "|---|---|"]
     config = pretrained.model.config
     sampler = settings_of("fast").sampler.model_copy(update={"canvas": "full"})
@@ -89,7 +89,7 @@ def by_length(pretrained: Pretrained) -> list[str]:
     return lines
 
 
-# Linux's own count of a process's peak, from its start on; what wait4 gives includes the parent's at the fork.
+# The peak that Linux reports for the process since its start; that of wait4 includes the parent's at the fork.
 RUN = """
 import pathlib, sys
 from dlmctl.cli import app
@@ -114,7 +114,7 @@ def whole_processes(model: str) -> list[str]:
     return lines
 
 
-def table(rows: list[Speed], rejected: dict[str, tuple[float, float | None, float]]) -> list[str]:
+def table(rows: list[Speed], rejection_figures: dict[str, tuple[float, float | None, float]]) -> list[str]:
     lines = ["| text | preset | s a sample | times paper | success | lm-score |", "|---|---|---|---|---|---|"]
     for row in rows:
         spread = f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})"
@@ -123,7 +123,7 @@ def table(rows: list[Speed], rejected: dict[str, tuple[float, float | None, floa
             f"| {percent(row.success)} | {row.lm_score:.2f} |"
         )
         if row.preset == "paper":
-            seconds, share, fluency = rejected[row.case]
+            seconds, share, fluency = rejection_figures[row.case]
             times = f"{row.seconds / seconds:.1f}"
             lines.append(
                 f"| {row.case} | autoregressive | {seconds:.3f} | {times} | {percent(share)} | {fluency:.2f} |"
@@ -163,22 +163,30 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--model", default="e2e")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    given = parser.parse_args()
-    pretrained = from_pretrained(given.model)
-    found = cases(pretrained, given.targets, given.samples)
+    arguments = parser.parse_args()
+    pretrained = from_pretrained(arguments.model)
+    timed = cases(pretrained, arguments.targets, arguments.samples)
     rows = list(
         compare(
-            pretrained, found, list(PRESETS), repeats=given.repeats, watch=lambda what: print(what, file=sys.stderr)
+            pretrained,
+            timed,
+            list(PRESETS),
+            repeats=arguments.repeats,
+            watch=lambda run: print(run, file=sys.stderr),
         )
     )
-    by_rejection = {case.name: rejected(pretrained, case) for case in found}
+    rejected = {case.name: measure_rejection(pretrained, case) for case in timed}
     where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    text = [f"{given.samples} samples a row, median of {given.repeats} runs; {where}.", "", *table(rows, by_rejection)]
+    text = [
+        f"{arguments.samples} samples a row, median of {arguments.repeats} runs; {where}.",
+        "",
+        *table(rows, rejected),
+    ]
     text += ["", "Free text, `fast` by batch size and `balanced` by steps:", "", *by_batch_and_steps(pretrained)]
     text += ["", "`fast` by length:", "", *by_length(pretrained)]
-    text += ["", "Whole processes:", "", *whole_processes(given.model)]
+    text += ["", "Whole processes:", "", *whole_processes(arguments.model)]
     print("\n".join(text))
-    plot(rows, given.out / "speed.svg")
+    plot(rows, arguments.out / "speed.svg")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Training rates: positions a second, MFU, waiting for data, calls and waits of a step, of both families.
+"""Training speed of both families: positions per second, MFU, waiting for data, and calls and waits per step.
 
 Usage: python benchmarks/training.py OUT [--sizes small 22M wide] [--families masked gaussian] [--compile off on]
-The data are random words of a vocabulary of 12,031 in texts of the lengths of everyday sentences, made by the script.
-What is timed is the trainer itself (``dlmctl.training.loop.fit``), by the figures that it logs. Writes
-OUT/training.json after every case, and prints a table. It takes a GPU if there is one (``CUDA_VISIBLE_DEVICES=`` hides
-it); there CUDA says how often a step waits, elsewhere tensors read back are counted.
+The script makes its own data: random words of a vocabulary of 12,031, in texts as long as everyday sentences. It times
+the trainer itself (``dlmctl.training.loop.fit``) by its logged figures, writes OUT/training.json after every case, and
+prints a table. It uses a GPU if there is one (``CUDA_VISIBLE_DEVICES=`` hides it); there CUDA reports how often a step
+waits, elsewhere tensors read back are counted.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def write_data(folder: Path) -> None:
     for split, rows in (("train", ROWS), ("valid", 64)):
         lengths = np.clip(np.round(rng.gamma(5.0, 2.2, rows)), 3, 30).astype(np.int64) + 2
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        # Words by Zipf's law, as in a text.
+        # Word frequencies follow Zipf's law, as in real text.
         ranks = np.arange(1, WORDS - len(special) + 1)
         shares = np.cumsum(1 / ranks) / (1 / ranks).sum()
         ids = (np.searchsorted(shares, rng.random(offsets[-1])) + len(special)).astype(np.uint16)
@@ -63,7 +63,7 @@ def write_data(folder: Path) -> None:
 
 
 def config_of(family: str, size: str, steps: int, every: int, precision: str, compiled: bool) -> LmConfig:
-    """The settings of a case, in the family's plain form: no labels or sources, no self-conditioning, no dropout."""
+    """The settings of a case, without labels, sources and dropout; ``gaussian-sc`` alone has self-conditioning."""
     width, layers, heads, positions = SIZES[size]
     loop = {
         "steps": steps, "batch_positions": positions, "bucket": 1, "full_share": 0.0, "optimizer": "muon", "lr": 1e-3,
@@ -85,17 +85,17 @@ def config_of(family: str, size: str, steps: int, every: int, precision: str, co
 
 
 class Stop(Exception):
-    """A case has had its time."""
+    """The time of a case is over."""
 
 
-def timed(task: Task, seconds: float, each: Any = lambda step: None) -> list[float]:
-    """Let the task's batches end after ``seconds``, and be told of each; returns the list of their times."""
-    batches, began = task.batches, time.monotonic()
+def limit_time(task: Task, seconds: float, on_step: Any = lambda step: None) -> list[float]:
+    """Make the task's batches raise ``Stop`` after ``seconds``, and call ``on_step`` before each step."""
+    batches, started = task.batches, time.monotonic()
 
-    def limited(*given: int) -> Any:
-        for step, batch in enumerate(batches(*given)):
-            each(step)
-            if time.monotonic() - began > seconds:
+    def limited(*arguments: int) -> Any:
+        for step, batch in enumerate(batches(*arguments)):
+            on_step(step)
+            if time.monotonic() - started > seconds:
                 raise Stop
             yield batch
 
@@ -105,10 +105,10 @@ def timed(task: Task, seconds: float, each: Any = lambda step: None) -> list[flo
     return []
 
 
-def run(config: LmConfig, data: Path, seconds: float, each: Any = lambda step: None) -> list[dict[str, Any]]:
-    """The lines that the trainer logged."""
+def run(config: LmConfig, data: Path, seconds: float, on_step: Any = lambda step: None) -> list[dict[str, Any]]:
+    """Train for a time; returns the records of training losses that the trainer logged."""
     task = MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)
-    timed(task, seconds, each)
+    limit_time(task, seconds, on_step)
     with tempfile.TemporaryDirectory() as out:
         with suppress(Stop):
             fit(task, config.loop, Path(out) / "run")
@@ -119,51 +119,51 @@ def run(config: LmConfig, data: Path, seconds: float, each: Any = lambda step: N
 
 
 def rate(config: LmConfig, data: Path, seconds: float) -> dict[str, Any]:
-    """The medians of the figures of one run, the first lines left out."""
+    """The medians of the figures of one run, without the first third of its records."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     lines = run(config, data, seconds)
-    kept = lines[len(lines) // 3 :]
-    if not kept:
+    steady = lines[len(lines) // 3 :]
+    if not steady:
         return {"problem": "no line in time"}
     names = "positions_per_second", "mfu", "data_share"
-    found = {name: statistics.median(line[name] for line in kept) for name in names}
-    found |= {"weights": kept[0]["weights"], "loss": kept[-1]["loss"], "lines": len(kept)}
+    figures = {name: statistics.median(line[name] for line in steady) for name in names}
+    figures |= {"weights": steady[0]["weights"], "loss": steady[-1]["loss"], "lines": len(steady)}
     if torch.cuda.is_available():
-        found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    return found
+        figures["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return figures
 
 
 def calls_and_waits(config: LmConfig, data: Path) -> dict[str, Any]:
-    """Calls into torch and waits for the device of one step, the mean of a few, none of which is logged."""
-    first, steps = 9, 5  # the first few steps are timed for the line that says how long a run will take
+    """Calls into torch and waits for the device per step, the mean of a few steps that are not logged."""
+    first, steps = 9, 5  # later than the steps that are timed for the estimate of the remaining time
     loop = config.loop.model_copy(update={"steps": first + steps + 1, "log_every": 100})
     config = config.model_copy(update={"loop": loop})
     counter, places = CallCounter(), Counter[str]()
     counter.paused = True
-    told = [0, 0]
+    caught_by = [0, 0]
     with warnings.catch_warnings(record=True) as caught, counter.counting() as calls:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             torch.cuda.set_sync_debug_mode("warn")
 
-        def each(step: int) -> None:
+        def on_step(step: int) -> None:
             counter.paused = not first <= step < first + steps
             if step in (first, first + steps):
-                told[step > first] = len(caught)
+                caught_by[step > first] = len(caught)
 
         try:
-            run(config, data, 120.0, each)
+            run(config, data, 120.0, on_step)
         finally:
             if torch.cuda.is_available():
                 torch.cuda.set_sync_debug_mode("default")
-    found = {"calls": (calls.network + calls.backward + calls.other) / steps, "reads": calls.waits / steps}
+    figures = {"calls": (calls.network + calls.backward + calls.other) / steps, "reads": calls.waits / steps}
     if torch.cuda.is_available():
-        for one in caught[told[0] : told[1]]:
-            places[f"{Path(one.filename).name}:{one.lineno}"] += 1
-        found |= {"waits": (told[1] - told[0]) / steps, "places": dict(places)}
-    found["names"] = {name: count / steps for name, count in calls.names.items() if name.startswith("waits")}
-    return found
+        for warning in caught[caught_by[0] : caught_by[1]]:
+            places[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
+        figures |= {"waits": (caught_by[1] - caught_by[0]) / steps, "places": dict(places)}
+    figures["names"] = {name: count / steps for name, count in calls.names.items() if name.startswith("waits")}
+    return figures
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -175,10 +175,10 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         if "problem" in row:
             lines.append(f"| {row['family']} | {row['size']} | | {row['compile']} | {row['problem']} |")
             continue
-        counted = f"{row['calls']:.0f} | {row.get('waits', row['reads']):.1f}" if "calls" in row else "- | -"
+        calls = f"{row['calls']:.0f} | {row.get('waits', row['reads']):.1f}" if "calls" in row else "- | -"
         lines.append(
             f"| {row['family']} | {row['weights'] / 1e6:.1f} M | {SIZES[row['size']][0]} | {row['compile']} | "
-            f"{row['positions_per_second']:,.0f} | {row['mfu']:.1%} | {row['data_share']:.1%} | {counted} |"
+            f"{row['positions_per_second']:,.0f} | {row['mfu']:.1%} | {row['data_share']:.1%} | {calls} |"
         )
     return lines
 
@@ -191,43 +191,41 @@ def main() -> None:
     parser.add_argument("--compile", nargs="+", default=["off"], choices=["off", "on"])
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
     parser.add_argument("--case-seconds", type=float, default=CASE_SECONDS)
-    parser.add_argument(
-        "--seconds", type=float, default=600.0, help="of everything; cases that do not fit are left out"
-    )
-    parser.add_argument("--every", type=int, default=0, help="steps between figures")
-    parser.add_argument("--no-calls", action="store_true", help="time alone")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    end, cuda = time.monotonic() + given.seconds, torch.cuda.is_available()
+    parser.add_argument("--seconds", type=float, default=600.0, help="of all cases; those that do not fit are left out")
+    parser.add_argument("--every", type=int, default=0, help="steps between logged figures")
+    parser.add_argument("--no-calls", action="store_true", help="only time the runs")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    deadline, cuda = time.monotonic() + arguments.seconds, torch.cuda.is_available()
     name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "device": name,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cases": [],
     }
-    every = given.every or (10 if cuda else 4)
+    every = arguments.every or (10 if cuda else 4)
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder))
-        for compiled in given.compile:
-            for size in given.sizes:
-                for family in given.families:
-                    left = end - time.monotonic()
-                    if left < given.case_seconds / 2:
+        for compiled in arguments.compile:
+            for size in arguments.sizes:
+                for family in arguments.families:
+                    seconds_left = deadline - time.monotonic()
+                    if seconds_left < arguments.case_seconds / 2:
                         continue
                     row: dict[str, Any] = {"family": family, "size": size, "compile": compiled}
-                    config = config_of(family, size, 10**6, every, given.precision, compiled == "on")
+                    config = config_of(family, size, 10**6, every, arguments.precision, compiled == "on")
                     try:
-                        row |= rate(config, Path(folder), min(left, given.case_seconds))
-                        if compiled == "off" and not given.no_calls:
+                        row |= rate(config, Path(folder), min(seconds_left, arguments.case_seconds))
+                        if compiled == "off" and not arguments.no_calls:
                             row |= calls_and_waits(config, Path(folder))
                     except Exception as error:
                         row["problem"] = f"{type(error).__name__}: {str(error)[:200]}"
                         traceback.print_exc()
-                    found["cases"].append(row)
+                    report["cases"].append(row)
                     print(json.dumps(row), flush=True)
-                    (given.out / "training.json").write_text(json.dumps(found, indent=1) + "\n")
-    print("\n".join(table(found["cases"])))
+                    (arguments.out / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+    print("\n".join(table(report["cases"])))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""E2E texts with their tags, trees and attributes, as the project's own tagger and parser see them."""
+"""E2E texts with their tags, trees and attributes, annotated by the bundled tagger and parser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK = 2000
 
 @dataclass(frozen=True)
 class Text:
-    """A text: its words, their UPOS tags, its tree, and what it says of each field."""
+    """A text: its words, their UPOS tags, its tree, and the values of its fields."""
 
     words: list[str]
     tags: list[str]
@@ -31,7 +31,7 @@ class Text:
 
 
 def annotate(source: Path, out: Path) -> None:
-    """Tag and parse the lines ``field : value | ... || text`` of E2E, and write JSON lines, gzipped. Some minutes."""
+    """Tag and parse the lines ``field : value | ... || text`` of E2E, and write gzipped JSON lines. Takes minutes."""
     lines = source.read_text("utf-8").splitlines()
     tag, parse = upos_tagger(), constituency_parser()
     with gzip.open(out, "wt", encoding="utf-8") as file:
@@ -39,13 +39,13 @@ def annotate(source: Path, out: Path) -> None:
             parts = [line.partition("||") for line in lines[start : start + CHUNK]]
             words = [text.split() for _, _, text in parts]
             rows = zip(parts, words, tag(words), parse(words), strict=True)
-            for (meaning, _, _), some, tags, tree in rows:
-                record = {"mr": meaning.strip(), "words": " ".join(some), "tags": " ".join(tags), "tree": str(tree)}
+            for (meaning, _, _), tokens, tags, tree in rows:
+                record = {"mr": meaning.strip(), "words": " ".join(tokens), "tags": " ".join(tags), "tree": str(tree)}
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def read_annotated(path: Path, longest: int = 62) -> list[Text]:
-    """The texts that ``annotate`` wrote, without those of more words than the models have room for."""
+    """The texts that ``annotate`` wrote, without those too long for the models."""
     return [text for text in _texts(path) if len(text.words) <= longest]
 
 
@@ -59,7 +59,8 @@ def _texts(path: Path) -> Iterator[Text]:
 
 
 def leaf_marks(tree: Tree) -> list[str]:
-    """For each word what opens before it, its tag, and how many phrases close behind it; together they are the tree."""
+    """For each word the phrases that open before it, its tag, and a bracket per phrase that closes after it; together
+    they determine the tree."""
     tags = [leaf.label for leaf in tree.leaves()]
     opens: list[list[str]] = [[] for _ in tags]
     closes = [0] * len(tags)

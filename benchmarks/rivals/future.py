@@ -1,7 +1,7 @@
-"""What a text will come to, foretold from its first words: the discriminators of FUDGE (Yang and Klein 2021).
+"""Predicting properties of a whole text from its first words: the discriminators of FUDGE (Yang and Klein 2021).
 
-One GRU reads the words; heads foretell the tags and the marks of the tree of the last word and the next ones, how many
-words are left, the value of each field, and whether a given span will be there.
+One GRU reads the words; its heads predict the tags and tree marks of the last word and the next ones, the number of
+remaining words, the value of each field, and whether the text will contain a given span.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .annotated import Text, leaf_marks
 
-# The last word, and the words after it that are foretold, too.
+# Number of words whose tags and marks are predicted: the last one and those after it.
 AHEAD = 4
 LEAST_COUNT = 5
 BEYOND, OTHER, UNSAID = "<end>", "<other>", "<unsaid>"
@@ -47,15 +47,17 @@ def names_of(texts: Sequence[Text], words: int) -> Names:
         for name, value in text.fields.items():
             fields.setdefault(name, set()).add(value)
 
-    def often(counts: Counter[str]) -> list[str]:
+    def frequent(counts: Counter[str]) -> list[str]:
         return sorted(name for name, count in counts.items() if count >= LEAST_COUNT)
 
     values = {name: [UNSAID, *sorted(known)] for name, known in fields.items()}
-    return Names(words, [BEYOND, OTHER, *often(tags)], [BEYOND, OTHER, *often(marks)], [OTHER, *often(labels)], values)
+    return Names(
+        words, [BEYOND, OTHER, *frequent(tags)], [BEYOND, OTHER, *frequent(marks)], [OTHER, *frequent(labels)], values
+    )
 
 
 class Future(nn.Module):
-    """The network. A state ``[layers, B, D]`` stands for what has been read."""
+    """The network. A state ``[layers, B, D]`` summarises the words read so far."""
 
     def __init__(self, names: Names, width: int = 256) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class Future(nn.Module):
         self.span = nn.Sequential(nn.Linear(width + 96, 256), nn.GELU(), nn.Linear(256, 1))
 
     def read(self, ids: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """States after each of the words ``ids [B, L]``: ``[B, L, D]``, and the one to go on from."""
+        """The outputs ``[B, L, D]`` after each of the words ``ids [B, L]``, and the state to continue from."""
         return self.gru(self.embed(ids), state)
 
     def ahead(self, kind: str, states: Tensor) -> Tensor:
@@ -80,25 +82,25 @@ class Future(nn.Module):
         return head(states).unflatten(-1, (AHEAD, -1)).log_softmax(-1)
 
     def remaining(self, states: Tensor) -> Tensor:
-        """Log-probabilities ``[..., LONGEST]`` of how many words are still to come."""
+        """Log-probabilities ``[..., LONGEST]`` of the number of remaining words."""
         return self.left(states).log_softmax(-1)
 
     def field(self, name: str, states: Tensor) -> Tensor:
-        """Log-probabilities ``[..., values]`` of what the whole text says of a field."""
+        """Log-probabilities ``[..., values]`` of the value that the whole text states for a field."""
         sizes = [len(values) for values in self.names.fields.values()]
         parts = self.fields(states).split(sizes, -1)
         return parts[list(self.names.fields).index(name)].log_softmax(-1)
 
     def has_span(self, states: Tensor, read: Tensor, spans: Tensor) -> Tensor:
-        """Logits ``[...]`` of spans ``[..., 3]`` (first, last, label) where ``read [...]`` words are known."""
-        near = (spans[..., :2] - read[..., None]).clamp(-LONGEST + 1, LONGEST - 1) + LONGEST
-        ends = self.ends(near + torch.tensor([0, 2 * LONGEST], device=near.device)).flatten(-2)
+        """Logits ``[...]`` of spans ``[..., 3]`` (first, last, label) after ``read [...]`` words."""
+        distances = (spans[..., :2] - read[..., None]).clamp(-LONGEST + 1, LONGEST - 1) + LONGEST
+        ends = self.ends(distances + torch.tensor([0, 2 * LONGEST], device=distances.device)).flatten(-2)
         return self.span(torch.cat([states, ends, self.label(spans[..., 2])], -1))[..., 0]
 
 
 @dataclass
-class Rows:
-    """Texts as tensors ``[N, LONGEST]``, -1 beyond their ends."""
+class EncodedTexts:
+    """Texts as tensors ``[N, LONGEST]``, padded with -1."""
 
     ids: Tensor
     tags: Tensor
@@ -107,67 +109,69 @@ class Rows:
     spans: list[Tensor]
 
     @classmethod
-    def of(cls, texts: Sequence[Text], encoded: Sequence[Sequence[int]], names: Names) -> Rows:
+    def encode(cls, texts: Sequence[Text], word_ids: Sequence[Sequence[int]], names: Names) -> EncodedTexts:
         def padded(rows: Sequence[Sequence[int]]) -> Tensor:
             return torch.tensor([[*row, *[-1] * (LONGEST - len(row))] for row in rows])
 
-        number = [{name: at for at, name in enumerate(known)} for known in (names.tags, names.marks, names.labels)]
+        tag_ids, mark_ids, label_ids = (
+            {name: at for at, name in enumerate(classes)} for classes in (names.tags, names.marks, names.labels)
+        )
         values = [
-            [known.index(text.fields[name]) if name in text.fields else 0 for name, known in names.fields.items()]
+            [classes.index(text.fields[name]) if name in text.fields else 0 for name, classes in names.fields.items()]
             for text in texts
         ]
-        spans = [torch.tensor([(a, b, number[2].get(label, 0)) for a, b, label in text.spans]) for text in texts]
+        spans = [torch.tensor([(a, b, label_ids.get(label, 0)) for a, b, label in text.spans]) for text in texts]
         return cls(
-            padded(encoded),
-            padded([[number[0].get(tag, 1) for tag in text.tags] for text in texts]),
-            padded([[number[1].get(mark, 1) for mark in leaf_marks(text.tree)] for text in texts]),
+            padded(word_ids),
+            padded([[tag_ids.get(tag, 1) for tag in text.tags] for text in texts]),
+            padded([[mark_ids.get(mark, 1) for mark in leaf_marks(text.tree)] for text in texts]),
             torch.tensor(values),
             spans,
         )
 
 
-def loss(model: Future, rows: Rows, chosen: Tensor, chance: random.Random) -> Tensor:
-    """Nats of a batch, averaged over all prefixes, each head's summed."""
+def loss(model: Future, texts: EncodedTexts, chosen: Tensor, rng: random.Random) -> Tensor:
+    """Nats of a batch, averaged over all prefixes and summed over the heads."""
     device = next(model.parameters()).device
-    ids = rows.ids[chosen].to(device)
+    ids = texts.ids[chosen].to(device)
     ids = ids[:, : int((ids >= 0).sum(1).max())]
-    real = ids >= 0
+    mask = ids >= 0
     states, _ = model.read(ids.clamp(min=0))
-    length = real.shape[1]
+    length = mask.shape[1]
     total = ids.new_zeros((), dtype=torch.float32)
-    for kind, table in (("tags", rows.tags), ("marks", rows.marks)):
-        wanted = F.pad(table[chosen].to(device).clamp(min=0), (0, AHEAD))
-        wanted = torch.stack([wanted[:, at : at + length] for at in range(AHEAD)], -1)
-        found = model.ahead(kind, states).flatten(0, 2)
-        total = total + _mean(F.nll_loss(found, wanted.flatten(), reduction="none").view_as(wanted).sum(-1), real)
-    left = (real.sum(1, keepdim=True) - 1 - torch.arange(length, device=device)).clamp(min=0)
-    total = total + _mean(F.nll_loss(model.remaining(states).flatten(0, 1), left.flatten(), reduction="none"), real)
+    for kind, table in (("tags", texts.tags), ("marks", texts.marks)):
+        targets = F.pad(table[chosen].to(device).clamp(min=0), (0, AHEAD))
+        targets = torch.stack([targets[:, at : at + length] for at in range(AHEAD)], -1)
+        log_probs = model.ahead(kind, states).flatten(0, 2)
+        total = total + _mean(F.nll_loss(log_probs, targets.flatten(), reduction="none").view_as(targets).sum(-1), mask)
+    left = (mask.sum(1, keepdim=True) - 1 - torch.arange(length, device=device)).clamp(min=0)
+    total = total + _mean(F.nll_loss(model.remaining(states).flatten(0, 1), left.flatten(), reduction="none"), mask)
     for at, name in enumerate(model.names.fields):
-        wanted = rows.fields[chosen, at].to(device)[:, None].expand(-1, length)
-        found = model.field(name, states).flatten(0, 1)
-        total = total + _mean(F.nll_loss(found, wanted.flatten(), reduction="none"), real)
-    return total + _span_loss(model, rows, chosen, states, real, chance)
+        targets = texts.fields[chosen, at].to(device)[:, None].expand(-1, length)
+        log_probs = model.field(name, states).flatten(0, 1)
+        total = total + _mean(F.nll_loss(log_probs, targets.flatten(), reduction="none"), mask)
+    return total + _span_loss(model, texts, chosen, states, mask, rng)
 
 
-def _mean(nats: Tensor, real: Tensor) -> Tensor:
-    return (nats.view_as(real) * real).sum() / real.sum()
+def _mean(nats: Tensor, mask: Tensor) -> Tensor:
+    return (nats.view_as(mask) * mask).sum() / mask.sum()
 
 
 def _span_loss(
-    model: Future, rows: Rows, chosen: Tensor, states: Tensor, real: Tensor, chance: random.Random
+    model: Future, texts: EncodedTexts, chosen: Tensor, states: Tensor, mask: Tensor, rng: random.Random
 ) -> Tensor:
-    """Of each text one span that it has, and one that another text has at the same place or elsewhere."""
-    device, wanted, held = states.device, [], []
+    """The loss on one span of each text, and on one span of another text."""
+    device, sampled, contained = states.device, [], []
     for row in chosen.tolist():
-        own = rows.spans[row].tolist() or [[0, 0, 0]]
-        other = rows.spans[chance.randrange(len(rows.spans))].tolist() or [[0, 0, 0]]
-        wanted.append([chance.choice(own), chance.choice(other)])
-        held.append([True, wanted[-1][1] in own])
-    spans = torch.tensor(wanted, device=device)[:, None].expand(-1, states.shape[1], -1, -1)
-    read = torch.arange(1, states.shape[1] + 1, device=device)[None, :, None].expand(len(wanted), -1, 2)
+        own = texts.spans[row].tolist() or [[0, 0, 0]]
+        other = texts.spans[rng.randrange(len(texts.spans))].tolist() or [[0, 0, 0]]
+        sampled.append([rng.choice(own), rng.choice(other)])
+        contained.append([True, sampled[-1][1] in own])
+    spans = torch.tensor(sampled, device=device)[:, None].expand(-1, states.shape[1], -1, -1)
+    read = torch.arange(1, states.shape[1] + 1, device=device)[None, :, None].expand(len(sampled), -1, 2)
     logits = model.has_span(states[:, :, None].expand(-1, -1, 2, -1), read, spans)
-    truth = torch.tensor(held, device=device, dtype=torch.float32)[:, None].expand_as(logits)
-    return _mean(F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(-1), real)
+    targets = torch.tensor(contained, device=device, dtype=torch.float32)[:, None].expand_as(logits)
+    return _mean(F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(-1), mask)
 
 
 def save_future(model: Future, folder: Path) -> None:

@@ -1,8 +1,8 @@
-"""The bundled scorer's network with a memory of what it has read, and room for a control in front of the text.
+"""The bundled scorer's network with a key-value cache, and with room for a control before the text.
 
-A conditional model reads [control; START; words; END], and beside START and each word what it is told of the word to
-come, as a sum of embeddings. The words keep the positions that they have in the scorer, from whose weights it starts;
-the control has tokens and positions of its own.
+A conditional model reads [control; START; words; END]. To the embeddings of START and of each word it adds those of the
+control tokens aligned with the next word. Words keep their positions in the scorer, from whose weights the model
+starts; the control has its own tokens and positions.
 """
 
 from __future__ import annotations
@@ -16,121 +16,122 @@ from torch import Tensor, nn
 
 from dlmctl.models.gpt2 import GPT2, GPT2Sizes
 
-from .prefixes import BESIDE, PLACES, ROOM, Told
+from .prefixes import MAX_ALIGNED, MAX_POSITIONS, MAX_PREFIX, ControlTokens
 
 DROPOUT = 0.1
 
-Memory = list[tuple[Tensor, Tensor]]
+Cache = list[tuple[Tensor, Tensor]]
 """Keys and values ``[B, heads, n, width]`` of each block."""
 
 
-class Read(NamedTuple):
-    """Tokens with their positions, and which may be looked at, all ``[B, L]``; padding stands in front. What is told
-    beside each, ``[B, L, BESIDE]``, is -1 where there is nothing."""
+class Inputs(NamedTuple):
+    """Left-padded tokens, their positions and their attention mask, all ``[B, L]``, and the control tokens aligned with
+    each, ``[B, L, MAX_ALIGNED]``, -1 for none."""
 
     ids: Tensor
-    places: Tensor
-    real: Tensor
-    beside: Tensor
+    positions: Tensor
+    mask: Tensor
+    aligned: Tensor
 
 
 def widened_scorer(scorer: GPT2, tokens: int) -> GPT2:
-    """A copy with ``tokens`` more words and ``ROOM`` more positions, of small random embeddings."""
+    """A copy with ``tokens`` more words and ``MAX_PREFIX`` more positions, with small random embeddings."""
     sizes = scorer.config._replace(
-        vocab_size=scorer.config.vocab_size + tokens, n_positions=scorer.config.n_positions + ROOM
+        vocab_size=scorer.config.vocab_size + tokens, n_positions=scorer.config.n_positions + MAX_PREFIX
     )
     wide = GPT2(GPT2Sizes(*sizes))
     state = scorer.state_dict()
-    for name, rows in (("wte", tokens), ("wpe", ROOM)):
+    for name, rows in (("wte", tokens), ("wpe", MAX_PREFIX)):
         key = f"transformer.{name}.weight"
         state[key] = torch.cat([state[key], 0.02 * torch.randn(rows, state[key].shape[1])])
     wide.load_state_dict(state)
     return wide
 
 
-def hidden(model: GPT2, read: Read, memory: Memory | None = None, seen: Tensor | None = None) -> Tensor:
-    """States ``[B, L, D]`` of what is read now.
+def hidden_states(model: GPT2, inputs: Inputs, cache: Cache | None = None, cached_mask: Tensor | None = None) -> Tensor:
+    """States ``[B, L, D]`` of the inputs.
 
     Args:
-        memory: of what was read before, grown in place; None to keep nothing.
-        seen: which of the remembered positions may be looked at ``[B, n]``, with a memory that is not empty.
+        cache: of earlier inputs, extended in place; None for no cache.
+        cached_mask: attention mask of the cached positions ``[B, n]``, for a cache that is not empty.
     """
     parts = model.transformer
-    told = parts["wte"](read.beside.clamp(min=0)) * (read.beside >= 0)[..., None]
-    x = parts["wte"](read.ids) + parts["wpe"](read.places) + told.sum(-2)
-    length = read.ids.shape[1]
-    allowed = torch.ones(length, length, dtype=torch.bool, device=x.device).tril() & read.real[:, None, :]
-    allowed = allowed | torch.eye(length, dtype=torch.bool, device=x.device)  # padding looks at itself
-    if seen is not None:
-        allowed = torch.cat([seen[:, None, :].expand(-1, length, -1), allowed], -1)
+    aligned = parts["wte"](inputs.aligned.clamp(min=0)) * (inputs.aligned >= 0)[..., None]
+    x = parts["wte"](inputs.ids) + parts["wpe"](inputs.positions) + aligned.sum(-2)
+    length = inputs.ids.shape[1]
+    allowed = torch.ones(length, length, dtype=torch.bool, device=x.device).tril() & inputs.mask[:, None, :]
+    allowed = allowed | torch.eye(length, dtype=torch.bool, device=x.device)  # padding attends to itself
+    if cached_mask is not None:
+        allowed = torch.cat([cached_mask[:, None, :].expand(-1, length, -1), allowed], -1)
     for number, block in enumerate(parts["h"].children()):
-        x = x + _drop(model, _attended(block.attn, block.ln_1(x), allowed[:, None], memory, number))
-        x = x + _drop(model, block.mlp(block.ln_2(x)))
+        x = x + _dropout(model, _attention(block.attn, block.ln_1(x), allowed[:, None], cache, number))
+        x = x + _dropout(model, block.mlp(block.ln_2(x)))
     states: Tensor = parts["ln_f"](x)
     return states
 
 
-def logits_of(model: GPT2, states: Tensor, words: int) -> Tensor:
-    """Logits of the next word ``[..., words]``; tokens of controls are never written."""
-    return F.linear(states, model.transformer["wte"].weight[:words])
+def logits_of(model: GPT2, states: Tensor, vocab_size: int) -> Tensor:
+    """Logits of the next word ``[..., vocab_size]``; control tokens are never generated."""
+    return F.linear(states, model.transformer["wte"].weight[:vocab_size])
 
 
-def _attended(layer: nn.Module, x: Tensor, allowed: Tensor, memory: Memory | None, number: int) -> Tensor:
+def _attention(layer: nn.Module, x: Tensor, allowed: Tensor, cache: Cache | None, number: int) -> Tensor:
     q, k, v = (part.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for part in layer.c_attn(x).chunk(3, -1))
-    if memory is not None:
-        if number < len(memory):
-            k, v = torch.cat([memory[number][0], k], 2), torch.cat([memory[number][1], v], 2)
-            memory[number] = (k, v)
+    if cache is not None:
+        if number < len(cache):
+            k, v = torch.cat([cache[number][0], k], 2), torch.cat([cache[number][1], v], 2)
+            cache[number] = (k, v)
         else:
-            memory.append((k, v))
+            cache.append((k, v))
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     out: Tensor = layer.c_proj(attended.transpose(1, 2).flatten(2))
     return out
 
 
-def _drop(model: GPT2, x: Tensor) -> Tensor:
+def _dropout(model: GPT2, x: Tensor) -> Tensor:
     return F.dropout(x, DROPOUT, model.training)
 
 
 class Writer:
-    """A batch of texts being written word by word, each as it is told."""
+    """A batch of texts written word by word, each under its control; ``logits [B, V]`` are of the next words."""
 
-    def __init__(self, model: GPT2, told: Sequence[Told[int]], start: int, words: int) -> None:
-        self.model, self.words = model, words
+    def __init__(self, model: GPT2, controls: Sequence[ControlTokens[int]], start: int, vocab_size: int) -> None:
+        self.model, self.vocab_size = model, vocab_size
         device = next(model.parameters()).device
-        self.beside = torch.stack([besides(one) for one in told]).to(device)
-        most = max(len(one.front) for one in told) + 1
-        offset = model.config.n_positions - ROOM
-        ids, places, real = (torch.zeros(len(told), most, dtype=torch.long) for _ in range(3))
-        for row, one in enumerate(told):
-            count = len(one.front) + 1
-            ids[row, most - count :] = torch.tensor([*one.front, start])
-            places[row, most - count :] = torch.tensor([*(offset + at for at in range(len(one.front))), 0])
-            real[row, most - count :] = 1
-        self.memory: Memory = []
-        self.seen = real.bool().to(device)
-        self.place = 0
-        beside = F.pad(self.beside[:, :1], (0, 0, most - 1, 0), value=-1)
-        states = hidden(model, Read(ids.to(device), places.to(device), self.seen, beside), self.memory)
-        self.logits = logits_of(model, states[:, -1], words)
+        self.aligned = torch.stack([aligned_ids(control) for control in controls]).to(device)
+        width = max(len(control.prefix) for control in controls) + 1
+        offset = model.config.n_positions - MAX_PREFIX
+        ids, positions, mask = (torch.zeros(len(controls), width, dtype=torch.long) for _ in range(3))
+        for row, control in enumerate(controls):
+            count = len(control.prefix) + 1
+            ids[row, width - count :] = torch.tensor([*control.prefix, start])
+            positions[row, width - count :] = torch.tensor([*(offset + at for at in range(len(control.prefix))), 0])
+            mask[row, width - count :] = 1
+        self.cache: Cache = []
+        self.mask = mask.bool().to(device)
+        self.position = 0
+        aligned = F.pad(self.aligned[:, :1], (0, 0, width - 1, 0), value=-1)
+        inputs = Inputs(ids.to(device), positions.to(device), self.mask, aligned)
+        states = hidden_states(model, inputs, self.cache)
+        self.logits = logits_of(model, states[:, -1], vocab_size)
 
     def write(self, ids: Tensor) -> None:
-        """Go on with the words ``ids [B]``; ``logits [B, V]`` are those of the words after them."""
-        self.place += 1
-        one = torch.ones_like(ids)[:, None]
-        read = Read(ids[:, None], self.place * one, one.bool(), self.beside[:, self.place : self.place + 1])
-        states = hidden(self.model, read, self.memory, self.seen)
-        self.seen = torch.cat([self.seen, one.bool()], 1)
-        self.logits = logits_of(self.model, states[:, -1], self.words)
+        """Append the words ``ids [B]`` and update ``logits``."""
+        self.position += 1
+        ones, aligned = torch.ones_like(ids)[:, None], self.aligned[:, self.position : self.position + 1]
+        inputs = Inputs(ids[:, None], self.position * ones, ones.bool(), aligned)
+        states = hidden_states(self.model, inputs, self.cache, self.mask)
+        self.mask = torch.cat([self.mask, ones.bool()], 1)
+        self.logits = logits_of(self.model, states[:, -1], self.vocab_size)
 
-    def take(self, rows: Tensor) -> None:
-        """Go on from the texts ``rows``, each in place of another."""
-        self.memory = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.memory]
-        self.beside = self.beside.index_select(0, rows)
-        self.seen, self.logits = self.seen.index_select(0, rows), self.logits.index_select(0, rows)
+    def reorder(self, rows: Tensor) -> None:
+        """Continue with the texts ``rows`` in place of the current ones."""
+        self.cache = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.cache]
+        self.aligned = self.aligned.index_select(0, rows)
+        self.mask, self.logits = self.mask.index_select(0, rows), self.logits.index_select(0, rows)
 
 
-def besides(told: Told[int]) -> Tensor:
-    """What is told beside START and each word ``[PLACES, BESIDE]``, -1 where there is nothing."""
-    rows = [*told.beside[:PLACES], *[[]] * (PLACES - len(told.beside))]
-    return torch.tensor([[*row, *[-1] * (BESIDE - len(row))] for row in rows])
+def aligned_ids(control: ControlTokens[int]) -> Tensor:
+    """The tokens aligned with START and each word ``[MAX_POSITIONS, MAX_ALIGNED]``, -1 for none."""
+    rows = [*control.aligned[:MAX_POSITIONS], *[[]] * (MAX_POSITIONS - len(control.aligned))]
+    return torch.tensor([[*row, *[-1] * (MAX_ALIGNED - len(row))] for row in rows])

@@ -17,17 +17,17 @@ from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer
 
 from .network import Writer, widened_scorer
-from .prefixes import Told, numbered
+from .prefixes import ControlTokens, encode
 
-LONGEST = 62
+MAX_WORDS = 62
 
 
 class Tuned(NamedTuple):
-    """A model of texts given one kind of control."""
+    """A model of texts conditioned on one kind of control."""
 
     model: GPT2
     vocabulary: Tokenizer
-    number: dict[str, int]
+    token_ids: dict[str, int]
 
 
 def save_tuned(model: GPT2, control: str, tokens: list[str], folder: Path) -> None:
@@ -37,21 +37,21 @@ def save_tuned(model: GPT2, control: str, tokens: list[str], folder: Path) -> No
 
 
 def _packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as bytes with a scale for each row: half of float16, and no loss that shows."""
-    found = {}
+    """Matrices as int8 with a scale for each row: half the size of float16, without visible loss."""
+    packed = {}
     for name, tensor in state.items():
         tensor = tensor.float().cpu().contiguous()
         if tensor.dim() < 2:
-            found[name] = tensor
+            packed[name] = tensor
             continue
         scale = tensor.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127
-        found[name], found[f"{name}.scale"] = (tensor / scale).round().to(torch.int8), scale
-    return found
+        packed[name], packed[f"{name}.scale"] = (tensor / scale).round().to(torch.int8), scale
+    return packed
 
 
 def _unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    whole = {name: tensor for name, tensor in state.items() if not name.endswith(".scale")}
-    return {name: tensor.float() * state.get(f"{name}.scale", 1.0) for name, tensor in whole.items()}
+    tensors = {name: tensor for name, tensor in state.items() if not name.endswith(".scale")}
+    return {name: tensor.float() * state.get(f"{name}.scale", 1.0) for name, tensor in tensors.items()}
 
 
 def load_tuned(folder: Path, control: str) -> Tuned:
@@ -63,57 +63,58 @@ def load_tuned(folder: Path, control: str) -> Tuned:
 
 
 @torch.no_grad()
-def sampled(tuned: Tuned, told: Sequence[Told[str]], seed: int) -> list[list[str]]:
-    """One text after each control, at temperature 1."""
-    words = tuned.vocabulary
-    writer = Writer(tuned.model, [numbered(one, tuned.number) for one in told], words.start_id, len(words))
-    chance = torch.Generator(writer.logits.device).manual_seed(seed)
-    found: list[Tensor] = []
-    done = torch.zeros(len(told), dtype=torch.bool, device=writer.logits.device)
-    for _ in range(LONGEST):
-        ids = torch.multinomial(allowed(writer.logits, words).softmax(-1), 1, generator=chance)[:, 0]
-        ids = torch.where(done, words.end_id, ids)
-        found.append(ids)
-        done |= ids == words.end_id
+def sample(tuned: Tuned, controls: Sequence[ControlTokens[str]], seed: int) -> list[list[str]]:
+    """One text for each control, at temperature 1."""
+    vocabulary = tuned.vocabulary
+    encoded = [encode(control, tuned.token_ids) for control in controls]
+    writer = Writer(tuned.model, encoded, vocabulary.start_id, len(vocabulary))
+    generator = torch.Generator(writer.logits.device).manual_seed(seed)
+    columns: list[Tensor] = []
+    done = torch.zeros(len(controls), dtype=torch.bool, device=writer.logits.device)
+    for _ in range(MAX_WORDS):
+        ids = torch.multinomial(allowed(writer.logits, vocabulary).softmax(-1), 1, generator=generator)[:, 0]
+        ids = torch.where(done, vocabulary.end_id, ids)
+        columns.append(ids)
+        done |= ids == vocabulary.end_id
         if bool(done.all()):
             break
         writer.write(ids)
-    return [_text(row, words) for row in torch.stack(found, 1).tolist()]
+    return [_decoded(row, vocabulary) for row in torch.stack(columns, 1).tolist()]
 
 
 @torch.no_grad()
-def searched(tuned: Tuned, told: Told[str], beams: int = 4) -> list[str]:
-    """The likeliest text after a control that a beam finds (FT-search of Li et al. 2022), by mean log p a token."""
-    words = tuned.vocabulary
-    writer = Writer(tuned.model, [numbered(told, tuned.number)] * beams, words.start_id, len(words))
+def beam_search(tuned: Tuned, control: ControlTokens[str], beams: int = 4) -> list[str]:
+    """The best text for a control by beam search on mean log p per token (FT-search of Li et al. 2022)."""
+    vocabulary = tuned.vocabulary
+    writer = Writer(tuned.model, [encode(control, tuned.token_ids)] * beams, vocabulary.start_id, len(vocabulary))
     device = writer.logits.device
     scores = torch.full((beams,), -torch.inf, device=device)
     scores[0] = 0.0
     written = torch.zeros(beams, 0, dtype=torch.long, device=device)
     best: tuple[float, list[int]] = (-float("inf"), [])
-    for _ in range(LONGEST):
-        total = scores[:, None] + allowed(writer.logits, words).log_softmax(-1)
+    for _ in range(MAX_WORDS):
+        total = scores[:, None] + allowed(writer.logits, vocabulary).log_softmax(-1)
         length = written.shape[1] + 1
-        for beam, value in enumerate(total[:, words.end_id].tolist()):
+        for beam, value in enumerate(total[:, vocabulary.end_id].tolist()):
             best = max(best, (value / length, written[beam].tolist()))
-        total[:, words.end_id] = -torch.inf
+        total[:, vocabulary.end_id] = -torch.inf
         scores, flat = total.flatten().topk(beams)
-        if float(scores[0]) / length <= best[0]:  # as usual: those that go on are not expected to become likelier
+        if float(scores[0]) / length <= best[0]:  # the usual heuristic: unfinished texts are not expected to improve
             break
         rows, ids = flat // total.shape[1], flat % total.shape[1]
         written = torch.cat([written.index_select(0, rows), ids[:, None]], 1)
-        writer.take(rows)
+        writer.reorder(rows)
         writer.write(ids)
-    return words.words([words.start_id, *best[1], words.end_id])
+    return vocabulary.words([vocabulary.start_id, *best[1], vocabulary.end_id])
 
 
-def allowed(logits: Tensor, words: Tokenizer) -> Tensor:
-    """Logits without what no text has in it."""
+def allowed(logits: Tensor, vocabulary: Tokenizer) -> Tensor:
+    """Logits with the tokens masked that occur in no text."""
     logits = logits.float().clone()
-    logits[:, [words.start_id, words.pad_id, words.unk_id]] = -torch.inf
+    logits[:, [vocabulary.start_id, vocabulary.pad_id, vocabulary.unk_id]] = -torch.inf
     return logits
 
 
-def _text(ids: list[int], words: Tokenizer) -> list[str]:
-    end = ids.index(words.end_id) if words.end_id in ids else len(ids)
-    return words.words([words.start_id, *ids[:end], words.end_id])
+def _decoded(ids: list[int], vocabulary: Tokenizer) -> list[str]:
+    end = ids.index(vocabulary.end_id) if vocabulary.end_id in ids else len(ids)
+    return vocabulary.words([vocabulary.start_id, *ids[:end], vocabulary.end_id])

@@ -2,9 +2,9 @@
 
     python data/restaurants/grammar.py --rows 2000 > corpus.jsonl
 
-A text starts as ``<text>``. Each ``<symbol>`` is replaced by a fact of the restaurant (FACTS), by one of the
-alternatives for its mood (``symbol+`` or ``symbol-``) or by one of the alternatives for any mood. Facts that the text
-mentions become the row's fields. The same seed gives the same rows.
+A text starts as ``<text>``. Each ``<symbol>`` is replaced by a fact about the restaurant (FACTS), by one of the
+alternatives for the text's mood (``symbol+`` or ``symbol-``), or by one of the alternatives for any mood. Facts that
+the text mentions become fields of the row. The same seed produces the same rows.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RULES: dict[str, list[str]] = {
         "<fact>, <joined> <clause>.",
         "<fact>. <second>.",
     ],
-    # Without a judgement: one follows.
+    # Without a judgement, which follows.
     "fact": [
         "<name> is a <price> <type> near <near>",
         "<name> is a <type> in <area> that serves <food> food",
@@ -154,41 +154,41 @@ _SYMBOL = re.compile(r"<(\w+)>")
 
 
 def expand(symbol: str, mood: str, facts: dict[str, str], used: dict[str, str], rng: random.Random) -> str:
-    """The words of one symbol; facts that it mentions are added to ``used``."""
+    """The text of a symbol; facts that it mentions are added to ``used``."""
     if symbol in FACTS:
         used[symbol] = facts[symbol]
         return facts[symbol]
-    form = rng.choice(RULES.get(symbol + mood) or RULES[symbol])
-    return _SYMBOL.sub(lambda match: expand(match[1], mood, facts, used, rng), form)
+    template = rng.choice(RULES.get(symbol + mood) or RULES[symbol])
+    return _SYMBOL.sub(lambda match: expand(match[1], mood, facts, used, rng), template)
 
 
-def spelled(text: str) -> str:
-    """``an`` before vowels, and a capital at the start of each sentence."""
+def correct_spelling(text: str) -> str:
+    """Put ``an`` before vowels, and a capital at the start of each sentence."""
     text = re.sub(r"\b([Aa]) (?=[aeiouAEIOU])(?!one)", r"\1n ", text)
     return re.sub(r"(^|\. )(\w)", lambda match: match[1] + match[2].upper(), text)
 
 
-def awkward(text: str) -> bool:
-    """Whether a text has over 30 words, or a long one twice (``rude staff, and the staff are slow``)."""
+def is_awkward(text: str) -> bool:
+    """Whether a text has over 30 words, or repeats a long word (``rude staff, and the staff are slow``)."""
     words = re.findall(r"\w+|[^\w\s]", text.lower())
-    long = [word for word in words if len(word) > 4]
-    return len(words) > 30 or len(set(long)) < len(long)
+    long_words = [word for word in words if len(word) > 4]
+    return len(words) > 30 or len(set(long_words)) < len(long_words)
 
 
-def rows(count: int, seed: int) -> list[dict[str, str]]:
-    """``count`` rows with different texts."""
+def make_rows(count: int, seed: int) -> list[dict[str, str]]:
+    """``count`` rows with distinct texts."""
     rng = random.Random(seed)
-    found: dict[str, dict[str, str]] = {}
-    while len(found) < count:
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < count:
         mood = rng.choice(list(MOODS))
         facts = {field: rng.choice(values) for field, values in FACTS.items()}
         used: dict[str, str] = {}
-        text = spelled(expand("text", mood, facts, used, rng))
-        if awkward(text):
+        text = correct_spelling(expand("text", mood, facts, used, rng))
+        if is_awkward(text):
             continue
         fields = {field: used[field].removeprefix("the ") for field in FACTS if field in used}
-        found[text] = {"text": text, **fields, "sentiment": MOODS[mood]}
-    return list(found.values())
+        rows[text] = {"text": text, **fields, "sentiment": MOODS[mood]}
+    return list(rows.values())
 
 
 def main() -> None:
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    for row in rows(arguments.rows, arguments.seed):
+    for row in make_rows(arguments.rows, arguments.seed):
         print(json.dumps(row, ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""Calls into torch, counted: each is a launch on a GPU, and some make it wait or send it data."""
+"""Counting calls into torch: each is a kernel launch on a GPU, and some also synchronise or transfer data."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Views: of no cost but their call.
+# Views cost nothing except their call.
 VIEWS = {
     "view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "alias",
     "detach", "as_strided", "split", "chunk", "unbind", "reshape", "lift_fresh", "split_with_sizes",
 }  # fmt: skip
-# Reading a tensor back, as functions of Python: these wait for the device.
+# Python functions that read a tensor back, and so wait for the device.
 READS = {"item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "nonzero", "is_nonzero"}
-# Making one from numbers of Python: these send it to the device.
-MADE = {"tensor", "as_tensor", "from_numpy", "new_tensor"}
+# Functions that make a tensor from Python numbers, and so send it to the device.
+CREATIONS = {"tensor", "as_tensor", "from_numpy", "new_tensor"}
 
 
 @dataclass
 class Calls:
-    """What was counted, over all steps. Times, which are float64 and on the CPU, and what is computed of them in
-    float64 do not count.
+    """Counts over all steps. Times, which are float64 on the CPU, and float64 values computed from them do not count.
 
     Attributes:
         steps: reverse steps.
-        network: calls inside of networks, the denoiser's and the controls', forward.
-        backward: calls inside of ``torch.autograd.grad``.
-        other: all other calls but for views.
-        waits: tensors read back, and searches for what is true, whose results have a size to be waited for.
-        made: tensors made from numbers of Python.
-        names: of the other calls, waits and made tensors, how many of each.
+        network: calls in forward passes of networks, the denoiser's and the controls'.
+        backward: calls inside ``torch.autograd.grad``.
+        other: all other calls except views.
+        waits: tensors read back, and ``nonzero`` and the like, whose result size has to be waited for.
+        made: tensors made from Python numbers.
+        names: counts by name of the other calls, waits and made tensors.
     """
 
     steps: int = 0
@@ -49,74 +48,74 @@ class Calls:
     names: Counter[str] = field(default_factory=Counter)
 
     def a_step(self) -> dict[str, float]:
-        """The counts of one step, on average."""
+        """The mean counts per step."""
         names = "network", "backward", "other", "waits", "made"
         return {name: getattr(self, name) / max(1, self.steps) for name in names}
 
 
-class _Dispatched(TorchDispatchMode):
+class _DispatchCounter(TorchDispatchMode):
     def __init__(self, count: Callable[[str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.count = count
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if not any(map(_is_time, (found, *args))):
+        result = func(*args, **(kwargs or {}))
+        if not any(map(_is_time, (result, *args))):
             self.count(func.overloadpacket.__name__)
-        return found
+        return result
 
 
-class _Functions(TorchFunctionMode):
-    def __init__(self, waits: Callable[[str], None], made: Callable[[str], None]) -> None:
+class _FunctionCounter(TorchFunctionMode):
+    def __init__(self, count_wait: Callable[[str], None], count_creation: Callable[[str], None]) -> None:
         super().__init__()
-        self.waits, self.made, self.deep = waits, made, 0
+        self.count_wait, self.count_creation = count_wait, count_creation
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name in READS and not _is_time(args[0]):
-            self.waits(name)
-        elif (name in MADE and not isinstance(args[0], Tensor)) or (
-            name in ("__getitem__", "__setitem__") and _by_list(args[1])
+            self.count_wait(name)
+        elif (name in CREATIONS and not isinstance(args[0], Tensor)) or (
+            name in ("__getitem__", "__setitem__") and _indexes_by_list(args[1])
         ):
-            self.made(name)
+            self.count_creation(name)
         return func(*args, **(kwargs or {}))
 
 
 def _is_time(value: Any) -> bool:
-    """Times, and what is made of them, are float64 and on the CPU whatever the device."""
+    """Whether a value is a time or computed from one: these are float64 on the CPU, whatever the device."""
     return isinstance(value, Tensor) and value.dtype == torch.float64
 
 
-def _by_list(index: Any) -> bool:
+def _indexes_by_list(index: Any) -> bool:
     return any(isinstance(part, (list, range)) for part in (index if isinstance(index, tuple) else (index,)))
 
 
 class CallCounter:
-    """Counts while its ``counting`` lasts; ``paused`` may be set meanwhile."""
+    """Counts calls inside ``counting()``, except while ``paused`` is set."""
 
     def __init__(self) -> None:
         self.calls, self.paused = Calls(), False
-        self._networks = self._backward = 0
+        self._network_depth = self._backward_depth = 0
 
     @contextmanager
     def counting(self) -> Iterator[Calls]:
-        """Counts every call of this thread."""
+        """Context manager that counts every call of this thread."""
         hooks = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, always_call=True),
         ]
         grad = torch.autograd.grad
 
-        def counted(*args: Any, **kwargs: Any) -> Sequence[Tensor]:
-            self._backward += 1
+        def counted_grad(*args: Any, **kwargs: Any) -> Sequence[Tensor]:
+            self._backward_depth += 1
             try:
                 return grad(*args, **kwargs)
             finally:
-                self._backward -= 1
+                self._backward_depth -= 1
 
-        torch.autograd.grad = counted  # type: ignore[assignment]
+        torch.autograd.grad = counted_grad  # type: ignore[assignment]
         try:
-            with _Functions(self._waits, self._made), _Dispatched(self._call):
+            with _FunctionCounter(self._count_wait, self._count_creation), _DispatchCounter(self._count_call):
                 yield self.calls
         finally:
             torch.autograd.grad = grad
@@ -124,28 +123,28 @@ class CallCounter:
                 hook.remove()
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        self._networks += 1
+        self._network_depth += 1
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._networks -= 1
+        self._network_depth -= 1
 
-    def _call(self, name: str) -> None:
+    def _count_call(self, name: str) -> None:
         if self.paused or name in VIEWS:
             return
-        if self._backward:
+        if self._backward_depth:
             self.calls.backward += 1
-        elif self._networks:
+        elif self._network_depth:
             self.calls.network += 1
         else:
             self.calls.other += 1
             self.calls.names[name] += 1
 
-    def _waits(self, name: str) -> None:
+    def _count_wait(self, name: str) -> None:
         if not self.paused:
             self.calls.waits += 1
             self.calls.names[f"waits: {name}"] += 1
 
-    def _made(self, name: str) -> None:
+    def _count_creation(self, name: str) -> None:
         if not self.paused:
             self.calls.made += 1
             self.calls.names[f"made: {name}"] += 1

@@ -1,4 +1,4 @@
-"""Control success and fluency on a list of targets, guided and unguided side by side."""
+"""Control success and fluency on a list of targets, with and without guidance."""
 
 from __future__ import annotations
 
@@ -35,43 +35,42 @@ def evaluate_control(
     scorer: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Draw one sample for each target and check it by the control's own, independent check.
+    """Draw one sample for each target and check it with the control's independent check.
 
     Args:
-        control: made with ``each`` from one set of parameters per target, or ``All`` of such.
-        targets: how many.
-        settings: sampler, guidance, ``until``, ``candidates`` and ``rank_by`` of the guided samples; the sampler of
-            the unguided ones too.
+        control: made with ``each`` from one set of parameters per target, or ``All`` of such controls.
+        targets: number of targets.
+        settings: sampler, guidance, ``until``, ``candidates`` and ``rank_by`` of the guided samples; unguided samples
+            use the same sampler.
 
     Returns:
-        ``targets``; ``impossible``, how many of them this model's control cannot be asked for, which count as
-        failures; ``success`` (mean score: for POS the share of words with their tag, as the paper counts), ``passed``
-        (share of texts that pass whole), ``lm_score`` (see ``nats_of``, where there is a scorer),
-        ``seconds_per_sample``; the same with ``unguided_`` for free samples of the same seed: what chance achieves.
-        For a composition also the success of each part.
+        ``targets``; ``impossible``, the number of targets that cannot be met on this model, which count as failures;
+        ``success`` (mean score: for POS the share of words with their tag, as in the paper), ``passed`` (share of texts
+        that pass completely), ``lm_score`` (see ``nats_of``; only with a scorer), ``seconds_per_sample``; the same with
+        ``unguided_`` for free samples of the same seed, as a baseline. For a composition also the success of each part.
     """
     nats = nats_of(pretrained, scorer)
     control = control.for_model(pretrained)
     settings = settings or Recipe()
-    asked = possible_targets(control, pretrained, targets, seed=seed, sampler=settings.sampler)
-    figures: dict[str, float] = {"targets": targets, "impossible": targets - len(asked)}
-    for prefix, used in (("", control), ("unguided_", None)):
+    possible = possible_targets(control, pretrained, targets, seed=seed, sampler=settings.sampler)
+    figures: dict[str, float] = {"targets": targets, "impossible": targets - len(possible)}
+    for prefix, applied in (("", control), ("unguided_", None)):
         result = generate(
-            used,
+            applied,
             model=pretrained,
-            samples=asked,
+            samples=possible,
             seed=seed,
             sampler=settings.sampler,
             guidance=settings.guidance,
-            until=settings.until if used else None,
-            candidates=settings.candidates if used else 1,
+            until=settings.until if applied else None,
+            candidates=settings.candidates if applied else 1,
             rank_by=settings.rank_by,
             second_scorer=settings.second_scorer,
             company=UNSCORED,
             progress=progress,
         )
         texts = [sample.words for sample in result]
-        verdicts = check_all(control, asked, texts, [sample.text for sample in result])
+        verdicts = check_all(control, possible, texts, [sample.text for sample in result])
         scores = {label: sum(row[label].score for row in verdicts) / targets for label in verdicts[0]}
         figures[f"{prefix}success"] = sum(scores.values()) / len(scores)
         figures[f"{prefix}passed"] = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
@@ -79,7 +78,7 @@ def evaluate_control(
             figures |= {f"{prefix}success_{label}": score for label, score in scores.items()}
         if nats is not None:
             figures[f"{prefix}lm_score"] = nats(texts)
-        figures[f"{prefix}seconds_per_sample"] = result.seconds / len(asked)
+        figures[f"{prefix}seconds_per_sample"] = result.seconds / len(possible)
     return figures
 
 
@@ -91,13 +90,13 @@ def possible_targets(
     seed: int = 0,
     sampler: SamplerSettings | None = None,
 ) -> list[int]:
-    """The targets of an attached control that can be asked of this model, by number.
+    """The numbers of the targets of an attached control that are possible on this model.
 
     Args:
-        sampler: what they are drawn with; over tokens it says how long a text may be.
+        sampler: of the draws; for models over tokens it sets how long a text may be.
 
     Raises:
-        RecipeError: why the first target cannot, where none can.
+        RecipeError: no target is possible; the message explains the first.
     """
     plan = Plan(pretrained, control, sampler or SamplerSettings(), Guidance(), 1)
     refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
@@ -113,55 +112,55 @@ def read_targets(
     params: dict[str, Any] | None = None,
     judge: str | None = None,
 ) -> tuple[Control[Any], int]:
-    """A control with one set of parameters for each line, and how many there are.
+    """A control with one set of parameters for each line, and the number of lines.
 
     Args:
-        path: JSON lines; the control's own ``from_target`` says what parameters a line asks for.
-        params: parameters laid over those of every target.
-        judge: of a control with a parameter of this name: what reads the targets off sentences, and checks.
+        path: JSON lines; the control's ``from_target`` makes parameters from a line.
+        params: parameters that replace those of every target.
+        judge: the tagger or parser that reads targets from sentences and checks, for controls with this parameter.
 
     Raises:
-        UserError: the control cannot take its targets from such lines.
-        DataError: the file is missing, empty, or a line is no target of this control.
+        UserError: the control cannot read its targets from such lines.
+        DataError: the file is missing or empty, or a line is not a target of this control.
     """
     kind = find_control(name)
     if judge is not None and "judge" not in kind.Params.model_fields:
-        raise UserError(f"the control {name!r} is checked by no tagger or parser.", where="--judge")
-    judged = {} if judge is None else {"judge": judge}
+        raise UserError(f"the control {name!r} is not checked by a tagger or parser.", where="--judge")
+    judge_param = {} if judge is None else {"judge": judge}
     targets = []
     for number, value in islice(json_lines(path), limit):
         try:
             record = _without_structure(value)
-            target = kind.from_target({**record, **judged} if isinstance(record, dict) else record)
-            targets.append(kind.Params.model_validate({**target.model_dump(), **judged, **(params or {})}))
+            target = kind.from_target({**record, **judge_param} if isinstance(record, dict) else record)
+            targets.append(kind.Params.model_validate({**target.model_dump(), **judge_param, **(params or {})}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"is no target of {name}: {_reason(error)}.", where=f"{path}:{number}") from None
+            raise DataError(f"is not a target of {name}: {_reason(error)}.", where=f"{path}:{number}") from None
     if not targets:
         raise DataError("holds no targets.", where=str(path))
     return kind.each(targets), len(targets)
 
 
 def _without_structure(target: Any) -> Any:
-    """A target without the START, END and line break that Diffusion-LM's own files have around the words.
+    """A target without the START, END and line break around the words in files of Diffusion-LM.
 
-    ``words_`` of such a file is ``words``; tags of START and END go with their words, and spans move with them.
+    ``words_`` of such a file becomes ``words``. Tags of START and END are removed, too, and spans are shifted.
     """
     if not isinstance(target, dict) or not isinstance(target.get("words_"), list):
         return target
     words = target["words_"]
     kept = [at for at, word in enumerate(words) if word not in ("START", "END", "\n")]
-    place = {at: new for new, at in enumerate(kept)}
-    found = {**target, "words": [words[at] for at in kept]}
-    del found["words_"]
+    new_positions = {at: new for new, at in enumerate(kept)}
+    cleaned = {**target, "words": [words[at] for at in kept]}
+    del cleaned["words_"]
     if isinstance(target.get("pos"), list):
-        found["pos"] = [tag for tag in target["pos"] if tag not in ("START", "END")]
+        cleaned["pos"] = [tag for tag in target["pos"] if tag not in ("START", "END")]
     if isinstance(target.get("spans"), list):
-        found["spans"] = [
-            [place[start], place[end], label]
+        cleaned["spans"] = [
+            [new_positions[start], new_positions[end], label]
             for start, end, label in target["spans"]
-            if start in place and end in place
+            if start in new_positions and end in new_positions
         ]
-    return found
+    return cleaned
 
 
 def _reason(error: Exception) -> str:

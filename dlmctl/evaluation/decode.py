@@ -1,4 +1,4 @@
-"""Many texts of a model with their latents, and what they are worth: fluency, diversity, nearness to other texts."""
+"""Drawing many texts with their latents, and measuring fluency, diversity and similarity to reference texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.errors import DataError
-from dlmctl.evaluation.samples import figures_of, sentences_of
+from dlmctl.evaluation.samples import sentences_of, text_figures
 from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.run import TextProgress
 from dlmctl.generation.shards import merge
@@ -28,12 +28,12 @@ MEASURED = 1000
 
 
 class Decoded(NamedTuple):
-    """What ``decode`` came to.
+    """The result of ``decode``.
 
     Attributes:
-        samples: figures of the texts, as in ``samples.figures_of``, and beside references ``novelty`` and
-            ``bleu_to_references``; references: the same figures of these, if they were given.
-        rows, drawn: texts in all, and texts drawn by this call.
+        samples: figures of the texts, as in ``samples.text_figures``, and with references also ``novelty`` and
+            ``bleu_to_references``; references: ``text_figures`` of the references, if any.
+        rows, drawn: all texts, and the texts drawn by this call.
     """
 
     samples: dict[str, float]
@@ -55,22 +55,22 @@ def decode(
 ) -> Decoded | None:
     """Draw the samples of a recipe and measure them.
 
-    Writes ``out/shards`` (see ``bulk.generate_shards``: the same call continues what was cut off), merged into
+    Writes ``out/shards`` (see ``bulk.generate_shards``: the same call resumes an interrupted one), merged into
     ``samples.txt``, ``samples.jsonl`` and ``samples.npz`` (texts and latents), and ``metrics.json``.
 
     Args:
-        references: a file of texts, or a prepared data set, whose validation split is taken.
-        scorer: folder of the scorer; by default the one beside the model, and no perplexity where there is none.
-        measured: how many texts are measured, the first ones; as many references are, spread evenly. Diversity falls
-            with the number of texts, so figures compare for the same number only.
+        references: a file of texts, or a prepared data set, whose validation split is used.
+        scorer: folder of the scorer; by default the model's own, and without one there is no perplexity.
+        measured: number of texts to measure, the first ones, against as many evenly spaced references. Diversity falls
+            with the number of texts, so figures are comparable only for the same number.
 
     Returns:
-        None in all processes but the first.
+        None in all processes except the first.
 
     Raises:
         UserError: as ``generate_shards``; the references or the scorer cannot be read.
     """
-    texts = _reference_words(references) if references is not None else None
+    reference_words = _reference_words(references) if references is not None else None
     judge = scorer_of(resolve(recipe.model), scorer)
     run, drawn, seconds = generate_shards(recipe, out / SHARDS, shard_rows=shard_rows, latents=True, progress=progress)
     if not processes.is_main():
@@ -78,19 +78,22 @@ def decode(
     for ending in ENDINGS:
         merge(run, out / f"samples{ending}")
     words = [row["words"] for row in islice(run.records(), measured)]
-    figures = figures_of(words, judge)
-    others = None
-    if texts is not None:
-        chosen = texts[:: max(1, len(texts) // len(words))][: len(words)]
-        others = figures_of(chosen, judge)
-        figures |= {"novelty": novelty(words, texts), "bleu_to_references": mean_bleu_to(words, texts)}
-    made = Decoded(figures, others, run.rows, drawn, seconds)
-    (out / METRICS).write_text(json.dumps(report(made), indent=2) + "\n", "utf-8")
-    return made
+    figures = text_figures(words, judge)
+    reference_figures = None
+    if reference_words is not None:
+        chosen = reference_words[:: max(1, len(reference_words) // len(words))][: len(words)]
+        reference_figures = text_figures(chosen, judge)
+        figures |= {
+            "novelty": novelty(words, reference_words),
+            "bleu_to_references": mean_bleu_to(words, reference_words),
+        }
+    decoded = Decoded(figures, reference_figures, run.rows, drawn, seconds)
+    (out / METRICS).write_text(json.dumps(report(decoded), indent=2) + "\n", "utf-8")
+    return decoded
 
 
 def report(decoded: Decoded) -> dict[str, Any]:
-    """A result as plain values."""
+    """A result as JSON values."""
     return {
         "rows": decoded.rows,
         "drawn": decoded.drawn,
@@ -101,12 +104,12 @@ def report(decoded: Decoded) -> dict[str, Any]:
 
 
 def _reference_words(path: Path) -> list[list[str]]:
-    """The texts of a file or of a prepared set, split into words as the models do it."""
+    """The texts of a file or of a prepared data set, split into words as models do."""
     if path.is_dir():
         vocabulary = load_vocabulary(path)
-        found = sentences_of(load_split(path, "valid", vocabulary), vocabulary)
+        sentences = sentences_of(load_split(path, "valid", vocabulary), vocabulary)
     else:
-        found = [record.words for record in read_corpus(path, sniff(path))]
-    if not found:
+        sentences = [record.words for record in read_corpus(path, sniff(path))]
+    if not sentences:
         raise DataError("holds no texts.", where=str(path))
-    return found
+    return sentences

@@ -1,7 +1,7 @@
-"""How likely a model finds texts: the variational bound on -log p, per token and per word, with its parts over t.
+"""Likelihood of texts: the variational bound on -log p, per token and per word, with its parts over t.
 
-A text has the fewest positions that hold it, as in sampling. All of them are in the bound, PAD
-too: the model reads them, so what they give away must be paid for. The sum is divided by the tokens START to END.
+A text has the fewest positions that hold it, as in sampling. All of them count in the bound, including PAD: the model
+reads them, so the information they carry must be paid for. The sum is divided by the tokens from START to END.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ BATCH_POSITIONS = 4096
 
 
 class Part(NamedTuple):
-    """What the steps that start at times in (since, until] cost, in nats per token."""
+    """The nats per token of the steps that start at times in (since, until]."""
 
     since: float
     until: float
     nats: float
 
 
-class Picture(NamedTuple):
-    """The parts of a bound as they are drawn: what they are ``along``, their ``unit``, and the ``title`` above them."""
+class PlotData(NamedTuple):
+    """The parts of a bound for a bar chart, with the labels of its axes and its title."""
 
     parts: list[Part]
-    along: str
-    unit: str
+    xlabel: str
+    ylabel: str
     title: str
 
 
@@ -55,13 +55,14 @@ class Likelihood(NamedTuple):
     """The bound over a corpus. Parts are in nats per token, counting START, the words and END, and sum to ``nats``.
 
     Attributes:
-        nats, standard_error: the bound, and its standard error from the choice of texts and of noise together.
-        prior: the latent at t = 1 is not quite noise; diffusion: the steps, by time; words: rounding at the end.
-        padding: what of ``nats`` stands on PAD positions: where the text ends, among other things.
+        nats, standard_error: the bound, and its standard error from sampling both texts and noise.
+        prior: cost of the latent at t = 1, which is not pure noise; diffusion: of the steps, by time; words: of the
+            final rounding.
+        padding: the share of ``nats`` on PAD positions, which encode where the text ends, among other things.
         unknown: share of words, or of tokens, outside the model's vocabulary, counted as UNK.
-        word_count: of words, also where the model's entries are tokens.
-        unit: what the model's entries are.
-        steps, draws: of the process, and how many of them are drawn for each text.
+        word_count: number of words, also if the vocabulary has tokens.
+        unit: whether the vocabulary has words or tokens.
+        steps, draws: of the process, and the number of steps drawn for each text.
     """
 
     nats: float
@@ -80,55 +81,55 @@ class Likelihood(NamedTuple):
 
     @property
     def nats_per_word(self) -> float:
-        """The same sum divided by the words alone."""
+        """The same sum divided by the number of words."""
         return self.nats * self.token_count / self.word_count
 
     def figures(self) -> dict[str, Any]:
-        """All of it as plain values, in bits too."""
+        """All figures as JSON values, also in bits."""
         bits = {"bits": self.nats / math.log(2), "bits_per_word": self.nats_per_word / math.log(2)}
         parts = [part._asdict() for part in self.diffusion]
         return {**self._asdict(), "diffusion": parts, "nats_per_word": self.nats_per_word, **bits}
 
-    def picture(self) -> Picture:
-        """The parts over t."""
+    def picture(self) -> PlotData:
+        """The parts over t, for ``plot_parts``."""
         title = (
             f"{self.nats:.3f} ± {self.standard_error:.3f} nats per token over {self.sentences} texts; "
             f"prior {self.prior:.4f}, words {self.words:.4f}"
         )
-        return Picture(self.diffusion, "time t (0: words, 1: noise)", "nats per token", title)
+        return PlotData(self.diffusion, "time t (0: words, 1: noise)", "nats per token", title)
 
 
 class Texts(NamedTuple):
-    """Rows of word ids, START to END, and what a model that takes a label or a source is given with each."""
+    """Rows of token ids, START to END, and the label and source of each for models that take them."""
 
     rows: Sequence[Sequence[int]]
     prompt: Prompt | None = None
 
 
 def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: int | None = None) -> Texts:
-    """The texts of a file or a data set, with their labels and sources where the model takes such.
+    """The texts of a file or a data set, with their labels and sources if the model takes them.
 
     Args:
         data: a file of texts, or a prepared data set with the model's vocabulary.
         split: of a data set.
-        limit: at most so many, spread evenly over all.
+        limit: the most texts to use, spread evenly over all.
 
     Raises:
-        DataError: they cannot be read, there are none, one is too long for the model, the vocabulary is another's, or
-            the label or source that the model takes is missing.
+        DataError: the texts cannot be read, there are none, one is too long for the model, the vocabulary differs from
+            the model's, or a label or source that the model takes is missing.
     """
     tokenizer = pretrained.tokenizer
     if data.is_dir():
-        load_split(data, split)  # says what is no data set at all
+        load_split(data, split)  # its message is the clearest if this is not a data set
         if not same_words(load_vocabulary(data), tokenizer):
             remedy = "Prepare it with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`)."
-            raise DataError("has another vocabulary than the model.", where=str(data), remedy=remedy)
-        found = load_split(data, split, tokenizer)
-        chosen = _spread(len(found), limit)
-        rows = [found.row(row).tolist() for row in chosen]
+            raise DataError("has a vocabulary other than the model's.", where=str(data), remedy=remedy)
+        data_split = load_split(data, split, tokenizer)
+        chosen = _spread(len(data_split), limit)
+        rows = [data_split.row(row).tolist() for row in chosen]
         config = pretrained.model.config
-        prompted = isinstance(config, ModelConfig) and (config.label or config.source)
-        fields = found.read_fields() if prompted else [{}] * len(found)
+        is_conditional = isinstance(config, ModelConfig) and (config.label or config.source)
+        fields = data_split.read_fields() if is_conditional else [{}] * len(data_split)
     else:
         records = list(read_corpus(data, sniff(data), split=tokenizer.split))
         chosen = _spread(len(records), limit)
@@ -136,10 +137,10 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
         fields = [record.fields or {} for record in records]
     if not rows:
         raise DataError("holds no texts.", where=str(data))
-    longest, most = max(map(len, rows)), pretrained.model.config.length
-    if longest > most:
-        what = f"has a text of {longest - SPECIAL} {unit_of(tokenizer)}s; the model holds up to {most - SPECIAL}."
-        raise DataError(what, where=str(data), remedy="Shorten it or leave it out.")
+    longest, longest_allowed = max(map(len, rows)) - SPECIAL, pretrained.model.config.length - SPECIAL
+    if longest > longest_allowed:
+        message = f"has a text of {longest} {unit_of(tokenizer)}s; the model holds up to {longest_allowed}."
+        raise DataError(message, where=str(data), remedy="Shorten it or leave it out.")
     try:
         return Texts(rows, prompt_of(pretrained, [fields[at] for at in chosen]))
     except DataError as error:
@@ -161,40 +162,40 @@ def likelihood(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Likelihood:
-    """The bound of a ``steps``-step process over texts, estimated from ``draws`` of its steps for each of them.
+    """The bound of a ``steps``-step process over texts, estimated from ``draws`` of its steps for each text.
 
-    The steps are cut into about ``draws`` stretches, and of each stretch one step, drawn for each text anew, stands for
-    all: the mean over draws is the bound itself. Each text's noise follows from the seed and its number.
+    The steps are divided into about ``draws`` strata, and one random step per text stands for all steps of a stratum:
+    the expectation over draws is the bound itself. Each text's noise follows from the seed and its number.
 
     Args:
-        texts: none longer than the model (``read_texts``); without a prompt, of a model that takes one, it is the
-            bound given nothing.
-        steps: by default those of a discrete schedule, else 2000. Any number gives a bound; more are tighter only as
-            far as the x_0 estimate becomes exact near t = 0.
-        draws: the more, the smaller the standard error; all steps if not fewer than these.
+        texts: none longer than the model (``read_texts``). Without a prompt, a conditional model is evaluated
+            unconditionally.
+        steps: by default those of a discrete schedule, else 2000. Any number gives a bound; more steps tighten it only
+            as far as the x_0 estimate becomes exact near t = 0.
+        draws: more draws give a smaller standard error; all steps are used if there are no more than this.
     """
     model, tokenizer, rows = pretrained.latent, pretrained.tokenizer, texts.rows
     steps = steps or model.schedule.steps or STEPS
-    stretches = stretches_of(model.schedule, steps, draws)
-    sizes = torch.tensor([len(stretch) for stretch in stretches], dtype=torch.float64)[:, None, None]
+    strata = step_strata(model.schedule, steps, draws)
+    sizes = torch.tensor([len(stratum) for stratum in strata], dtype=torch.float64)[:, None, None]
     sums, padding, done = np.zeros(len(rows)), 0.0, 0
     prior = words = 0.0
     bins = np.zeros(BINS)
     positions = [positions_for(len(row) - SPECIAL, model.config.length) for row in rows]
-    for numbers, ids in batches_of(rows, positions, tokenizer.pad_id, BATCH_POSITIONS):
+    for numbers, ids in length_batches(rows, positions, tokenizer.pad_id, BATCH_POSITIONS):
         ids = ids.to(model.embeddings.device)
         draws_of = [Draw(seed, number) for number in numbers]
-        picked = torch.from_numpy(np.stack([_picked(stretches, draw) for draw in draws_of], axis=1))
-        given = given_to(model, texts.prompt, numbers)
-        bound = likelihood_bound(model, ids, steps, SampleNoise(draws_of), picked, given)
+        sampled_steps = torch.from_numpy(np.stack([_sampled_steps(strata, draw) for draw in draws_of], axis=1))
+        conditioning = given_to(model, texts.prompt, numbers)
+        bound = likelihood_bound(model, ids, steps, SampleNoise(draws_of), sampled_steps, conditioning)
         diffusion = bound.diffusion.double().cpu() * sizes
-        before, after = bound.prior.double().cpu(), bound.rounding_nats.double().cpu()
-        place = (torch.ceil(bound.times.cpu() * BINS - 1e-9).long() - 1).clamp(0, BINS - 1)
-        bins += np.bincount(place.flatten().numpy(), diffusion.sum(2).flatten().numpy(), BINS)
-        each = before + diffusion.sum(0) + after
-        sums[numbers] = each.sum(1).numpy()
-        padding += each[(ids == tokenizer.pad_id).cpu()].sum().item()
-        prior, words = prior + before.sum().item(), words + after.sum().item()
+        prior_nats, rounding_nats = bound.prior.double().cpu(), bound.rounding_nats.double().cpu()
+        bin_ids = (torch.ceil(bound.times.cpu() * BINS - 1e-9).long() - 1).clamp(0, BINS - 1)
+        bins += np.bincount(bin_ids.flatten().numpy(), diffusion.sum(2).flatten().numpy(), BINS)
+        position_nats = prior_nats + diffusion.sum(0) + rounding_nats
+        sums[numbers] = position_nats.sum(1).numpy()
+        padding += position_nats[(ids == tokenizer.pad_id).cpu()].sum().item()
+        prior, words = prior + prior_nats.sum().item(), words + rounding_nats.sum().item()
         done += len(numbers)
         if progress is not None:
             progress(done, len(rows))
@@ -209,13 +210,13 @@ def likelihood(
         padding=padding / tokens,
         **_counts(rows, tokenizer),
         steps=steps,
-        draws=len(stretches),
+        draws=len(strata),
         unit=unit_of(tokenizer),
     )
 
 
 def _counts(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> dict[str, Any]:
-    """How many texts, tokens and words there are, and which share of the model's entries in them is unknown."""
+    """The numbers of texts, tokens and words, and the share of unknown words (or tokens)."""
     special = {tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id}
     entries = max(1, sum(index not in special for row in rows for index in row))
     unknown = sum(index == tokenizer.unk_id for row in rows for index in row)
@@ -223,12 +224,12 @@ def _counts(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> dict[str, An
         "unknown": unknown / entries,
         "sentences": len(rows),
         "token_count": sum(map(len, rows)),
-        "word_count": entries if unit_of(tokenizer) == "word" else words_in(rows, tokenizer),
+        "word_count": entries if unit_of(tokenizer) == "word" else count_words(rows, tokenizer),
     }
 
 
-def words_in(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> int:
-    """How many words the texts of rows of ids have, at least 1; a row of several texts has END behind each."""
+def count_words(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> int:
+    """The number of words in rows of ids, at least 1; in a row of several texts, each ends with END."""
     texts = list[list[int]]()
     for row in rows:
         texts.append([])
@@ -239,43 +240,44 @@ def words_in(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> int:
     return max(1, sum(len(tokenizer.words(text)) for text in texts))
 
 
-def stretches_of(schedule: Schedule, steps: int, draws: int) -> list[np.ndarray]:
-    """The numbers of all steps but the last, in at most ``draws`` stretches of equal share in time and in log SNR.
+def step_strata(schedule: Schedule, steps: int, draws: int) -> list[np.ndarray]:
+    """The numbers of all steps except the last, in at most ``draws`` strata of equal share in time and in log SNR.
 
-    Near t = 0 the SNR grows so fast that a few of many steps decide; stretches of equal time would hide them.
+    Near t = 0 the SNR grows so fast that a few of many steps dominate; strata of equal time would miss them.
     """
     alphabar = schedule.alphabar(schedule.times(steps)[:-1])
-    # Where the SNR is beyond this, words are certain or nothing is known of them, whatever it is.
+    # Beyond these limits words are either certain or completely unknown, whatever the exact SNR.
     log_snr = torch.logit(alphabar).clamp(-5, 7).numpy()
     spread = max(log_snr[-1] - log_snr[0], 1e-9)
     share = (np.arange(steps - 1) / steps + (log_snr[:-1] - log_snr[0]) / spread) / 2
-    return [found for number in range(draws) if len(found := np.flatnonzero(np.floor(share * draws) == number))]
+    strata = (np.flatnonzero(np.floor(share * draws) == number) for number in range(draws))
+    return [stratum for stratum in strata if len(stratum)]
 
 
-def batches_of(
-    rows: Sequence[Sequence[int]], positions: Sequence[int], pad_id: int, most: int
+def length_batches(
+    rows: Sequence[Sequence[int]], positions: Sequence[int], pad_id: int, max_positions: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers and ids ``[B, L]`` of rows with as many ``positions``, about ``most`` of these at once."""
+    """Row numbers and ids ``[B, L]`` of rows of equal ``positions``, about ``max_positions`` in a batch."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for number, length in enumerate(positions):
         by_length[length].append(number)
     for length, numbers in sorted(by_length.items()):
-        size = max(1, most // length)
-        for at in range(0, len(numbers), size):
-            chosen = numbers[at : at + size]
-            yield chosen, torch.tensor([[*rows[one], *[pad_id] * (length - len(rows[one]))] for one in chosen])
+        size = max(1, max_positions // length)
+        for start in range(0, len(numbers), size):
+            chosen = numbers[start : start + size]
+            yield chosen, torch.tensor([[*rows[row], *[pad_id] * (length - len(rows[row]))] for row in chosen])
 
 
-def _picked(stretches: Sequence[np.ndarray], text: Draw) -> np.ndarray:
-    """One step of each stretch, for one text."""
-    shares = torch.rand(len(stretches), generator=text.generator(CONTROL)).numpy()
+def _sampled_steps(strata: Sequence[np.ndarray], draw: Draw) -> np.ndarray:
+    """One random step of each stratum, for one text."""
+    shares = torch.rand(len(strata), generator=draw.generator(CONTROL)).numpy()
     return np.array(
-        [stretch[int(share * len(stretch))] for stretch, share in zip(stretches, shares, strict=True)], np.int64
+        [stratum[int(share * len(stratum))] for stratum, share in zip(strata, shares, strict=True)], np.int64
     )
 
 
 def ratio_error(sums: np.ndarray, lengths: np.ndarray) -> float:
-    """Standard error of a ratio of sums (Cochran 1977, eq. 6.9); not a number for a single text."""
+    """Standard error of a ratio of sums (Cochran 1977, eq. 6.9); NaN for a single text."""
     count = len(sums)
     if count < 2:
         return math.nan

@@ -1,4 +1,4 @@
-"""Pictures of figures, by matplotlib (extra ``plot``)."""
+"""Plots of figures with matplotlib (extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dlmctl.errors import UserError
 from dlmctl.generation.output import replacing
 
 if TYPE_CHECKING:
-    from dlmctl.evaluation.nll import Picture
+    from dlmctl.evaluation.nll import PlotData
 
 FORMATS = (".png", ".svg", ".pdf")
 
 
 def check_plot(path: Path) -> None:
-    """Find out before measuring whether a picture can be drawn.
+    """Check before measuring that a plot can be drawn and saved.
 
     Raises:
-        UserError: matplotlib is not installed, the ending is not known, or there is no such folder.
+        UserError: matplotlib is not installed, the ending is not supported, or the folder does not exist.
     """
     try:
         import matplotlib  # noqa: F401
@@ -26,14 +26,14 @@ def check_plot(path: Path) -> None:
         remedy = "Install it with `pip install matplotlib`."
         raise UserError("a plot needs matplotlib.", where="--plot", remedy=remedy) from None
     if path.suffix not in FORMATS:
-        what = f"the ending {path.suffix!r} is not known."
-        raise UserError(what, where=str(path), remedy=f"Use {', '.join(FORMATS)}.")
+        message = f"the ending {path.suffix!r} is not known."
+        raise UserError(message, where=str(path), remedy=f"Use {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
         raise UserError("the folder does not exist.", where=str(path.parent), remedy="Make it first.")
 
 
-def plot_parts(picture: Picture, path: Path) -> None:
-    """The parts of a bound as bars.
+def plot_parts(data: PlotData, path: Path) -> None:
+    """Plot the parts of a bound as a bar chart.
 
     Raises:
         UserError: the file cannot be written.
@@ -42,11 +42,11 @@ def plot_parts(picture: Picture, path: Path) -> None:
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    starts, widths = zip(*((part.since, part.until - part.since) for part in picture.parts), strict=True)
-    axes.bar(starts, [part.nats for part in picture.parts], width=widths, align="edge", edgecolor="white")
+    starts, widths = zip(*((part.since, part.until - part.since) for part in data.parts), strict=True)
+    axes.bar(starts, [part.nats for part in data.parts], width=widths, align="edge", edgecolor="white")
     axes.set_xlim(0, 1)
-    axes.set_xlabel(picture.along)
-    axes.set_ylabel(picture.unit)
-    axes.set_title(picture.title, fontsize="medium")
+    axes.set_xlabel(data.xlabel)
+    axes.set_ylabel(data.ylabel)
+    axes.set_title(data.title, fontsize="medium")
     with replacing(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)

@@ -1,4 +1,4 @@
-"""How good a model's free samples are: fluency by the scorer, diversity, novelty."""
+"""Quality of a model's free samples: fluency under the scorer, diversity, novelty."""
 
 from __future__ import annotations
 
@@ -41,21 +41,20 @@ def evaluate_samples(
     scorer: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Figures of free samples beside the same figures of the validation split.
+    """Figures of free samples, and the same figures of the validation split.
 
     Returns:
-        ``lm_score`` (see ``nats_of``), ``distinct_1`` to ``distinct_4``,
-        ``self_bleu``, ``novelty`` (share of samples that no training sentence equals), each also as
-        ``valid_...`` for the validation text, over as many of its rows as there are samples where
-        the figure depends on their number; ``seconds_per_sample``. A figure of diversity that so few or so short
-        texts do not have is left out.
+        ``lm_score`` (see ``nats_of``), ``distinct_1`` to ``distinct_4``, ``self_bleu``, ``novelty`` (share of samples
+        that equal no training sentence), each also as ``valid_...`` for the validation text; figures that depend on the
+        number of texts use as many validation rows as samples. Also ``seconds_per_sample``. Diversity figures that are
+        undefined for so few or so short texts are left out.
 
     Raises:
         UserError: the scorer or the data set is missing.
     """
     nats = nats_of(pretrained, scorer)
     if nats is None:
-        remedy = "Make one with `dlmctl train scorer`, or name one with --scorer."
+        remedy = "Train one with `dlmctl train scorer`, or name one with --scorer."
         raise ModelError("no scorer here.", where=str(pretrained.folder / "scorer"), remedy=remedy)
     tokenizer = pretrained.tokenizer
     training = sentences_of(load_split(data, "train", tokenizer), tokenizer)
@@ -65,31 +64,31 @@ def evaluate_samples(
     )
     figures: dict[str, float] = {}
     texts = [sample.words for sample in result]
-    # Validation rows stand by mr, so neighbours are alike; an even stride makes a fair sample of them.
+    # Validation rows may be grouped (E2E's by mr), so that neighbours are alike; an even stride samples them fairly.
     stride = max(1, len(valid) // samples)
     for prefix, sentences in (("", texts), ("valid_", valid[::stride][:samples])):
-        found = {**_diversity(sentences), "novelty": novelty(sentences, training)}
-        found["lm_score"] = nats(valid if prefix else sentences)
-        figures |= {f"{prefix}{name}": value for name, value in found.items()}
+        measured = {**_diversity(sentences), "novelty": novelty(sentences, training)}
+        measured["lm_score"] = nats(valid if prefix else sentences)
+        figures |= {f"{prefix}{name}": value for name, value in measured.items()}
     figures["seconds_per_sample"] = result.seconds / samples
     return figures
 
 
-def figures_of(sentences: Sequence[Sequence[str]], judge: Judge | None) -> dict[str, float]:
-    """Figures of texts by themselves.
+def text_figures(sentences: Sequence[Sequence[str]], judge: Judge | None) -> dict[str, float]:
+    """Figures of texts that need no comparison.
 
     Returns:
-        ``measured`` (how many texts), ``words`` (their mean length), with a ``judge`` its ``lm_score`` (nats per token)
-        and the ``perplexity`` (e to that), ``distinct_1`` to ``distinct_4``, ``self_bleu``. Of texts that are too short
-        or too few for a figure of diversity it is left out. ``cut``, where there are any: texts longer than the judge
-        can read, whose first words are scored.
+        ``measured`` (number of texts), ``words`` (mean length), ``distinct_1`` to ``distinct_4``, ``self_bleu``; with a
+        ``judge`` also ``lm_score`` (nats per token) and ``perplexity`` (e to that). Diversity figures that so few or so
+        short texts do not have are left out. ``cut``, if not 0, is the number of texts longer than the judge can read;
+        only their first words are scored.
     """
     figures = {"measured": len(sentences), "words": sum(map(len, sentences)) / len(sentences)}
     if judge is not None:
-        scored = token_nats(*judge, sentences, cut=True)
-        nats = sum(map(sum, scored)) / sum(map(len, scored))
+        text_nats = token_nats(*judge, sentences, cut=True)
+        nats = sum(map(sum, text_nats)) / sum(map(len, text_nats))
         figures |= {"lm_score": nats, "perplexity": math.exp(nats)}
-        if cut := sum(len(some) <= len(words) for some, words in zip(scored, sentences, strict=True)):
+        if cut := sum(len(tokens) <= len(words) for tokens, words in zip(text_nats, sentences, strict=True)):
             figures["cut"] = cut
     return figures | _diversity(sentences)
 

@@ -1,4 +1,4 @@
-"""A model with a source against references: one text for each source, as data-to-text and infilling are measured."""
+"""Evaluation of a model with sources against references (data-to-text, infilling): one text for each source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dlmctl.text.fields import Value
 
 
 class Task(NamedTuple):
-    """A source and the texts that people wrote for it."""
+    """A source and its human-written references."""
 
     source: dict[str, Value]
     references: list[str]
@@ -36,7 +36,7 @@ def source_fields(pretrained: Pretrained) -> list[str]:
     """The fields of the sources that a model takes.
 
     Raises:
-        ModelError: it takes none.
+        ModelError: the model takes no source.
     """
     if pretrained.latent.config.source is None:
         raise ModelError(
@@ -46,25 +46,25 @@ def source_fields(pretrained: Pretrained) -> list[str]:
 
 
 def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:
-    """The different sources of a data set, in order of first appearance, each with all its texts.
+    """The distinct sources of a data set, in order of first appearance, each with all its texts.
 
     Args:
-        data: a prepared data set; or JSON of αNLG as released, its observations ``before`` and ``after``; or a CSV
-            of the E2E release.
-        fields: those that make a source.
+        data: a prepared data set; or the JSON of αNLG as released, with its observations as ``before`` and ``after``;
+            or a CSV of the E2E release.
+        fields: the fields of a source.
 
     Raises:
-        DataError: there is no such data, or it says nothing in these fields.
+        DataError: there is no such data, or a row has none of these fields.
     """
     if data.is_file():
         tasks = _read_e2e(data) if plain_suffix(data) == ".csv" else _read_anlg(data)
     else:
-        words, groups = load_vocabulary(data), dict[str, Task]()
-        rows = load_split(data, split, words)
+        vocabulary, groups = load_vocabulary(data), dict[str, Task]()
+        rows = load_split(data, split, vocabulary)
         for number, record in enumerate(rows.read_fields()):
             source = pick(fields, record)
             task = groups.setdefault(json.dumps(source), Task(source, []))
-            task.references.append(words.text(words.words(rows.row(number).tolist())))
+            task.references.append(vocabulary.text(vocabulary.words(rows.row(number).tolist())))
         tasks = list(groups.values())
     for task in tasks:
         if not pick(fields, task.source):
@@ -73,7 +73,7 @@ def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:
 
 
 def _read_e2e(path: Path) -> list[Task]:
-    """A task for each different meaning representation of the E2E release; ``testset.csv`` has no references."""
+    """A task for each distinct meaning representation of the E2E release; ``testset.csv`` has no references."""
     groups: dict[str, Task] = {}
     for fields, text in read_meanings(path):
         task = groups.setdefault(json.dumps(fields), Task(fields, []))
@@ -90,9 +90,9 @@ def _read_anlg(path: Path) -> list[Task]:
         ]
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise DataError(
-            f"is not aNLG as it is released: {error}.",
+            f"is not in the format of the aNLG release: {error}.",
             where=str(path),
-            remedy="Give that, or the folder of a prepared data set.",
+            remedy="Give a file of that release, or the folder of a prepared data set.",
         ) from None
 
 
@@ -111,22 +111,22 @@ def evaluate_source(
     """Draw one text for each source and compare it with its references.
 
     Args:
-        candidates: texts drawn for each source, of which the one most like the others is kept.
-        encoder: folder of the encoder that BERTScore is measured with; None for no BERTScore.
-        encoder_layer: the layer of it; see ``evaluation.bertscore``.
-        words: texts to the words that are compared.
+        candidates: texts drawn for each source; the one most similar to the others is kept.
+        encoder: folder of the encoder for BERTScore; None for no BERTScore.
+        encoder_layer: its layer; see ``metrics.bertscore``.
+        words: splits texts into the words that are compared.
 
     Returns:
-        Figures and texts. Figures: ``sources``, ``references`` for each on average; of the sources that have
-        references the scores of ``metrics.overlap`` (of ``words``) and
-        ``bert_score`` where there is an ``encoder``; ``seconds_per_source``.
+        Figures and texts. Figures: ``sources``; ``references``, the mean number per source; over the sources with
+        references the scores of ``metrics.overlap`` (on ``words``) and, with an ``encoder``, ``bert_score``;
+        ``seconds_per_source``.
 
     Raises:
         ModelError: the model takes no source.
     """
     fields = source_fields(pretrained)
     if encoder is not None:
-        require_encoder(encoder)  # rather now than after all has been drawn
+        require_encoder(encoder)  # fails before anything is drawn
     result = generate(
         model=pretrained,
         given=read_prompt(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
@@ -142,8 +142,8 @@ def evaluate_source(
     compared = [(sample.text, task.references) for sample, task in zip(result, tasks, strict=True) if task.references]
     if compared:
         texts, references = [text for text, _ in compared], [group for _, group in compared]
-        wanted = [[words(text) for text in group] for group in references]
-        figures |= overlap([words(text) for text in texts], wanted)._asdict()
+        reference_words = [[words(text) for text in group] for group in references]
+        figures |= overlap([words(text) for text in texts], reference_words)._asdict()
         if encoder is not None:
             figures["bert_score"] = sum(bert_score(texts, references, encoder, encoder_layer)) / len(compared)
     return {**figures, "seconds_per_source": result.seconds / len(tasks)}, result

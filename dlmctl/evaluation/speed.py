@@ -1,4 +1,4 @@
-"""Presets side by side: seconds a sample, control success and lm-score, on the same weights and targets in one run."""
+"""Presets compared: seconds per sample, control success and lm-score, on the same weights and targets in one run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.nats import Nats, nats_of
 from dlmctl.recipe.presets import Chosen, FamilyName, Preset, settings_of
 
-# The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for those that the paper does not have.
+# The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for controls that are not in the paper.
 PAPER_FLUENCY = {"semantic": 0.01, "length": 0.01, "pos": 1e-4, "syntax_tree": 5e-4, "spans": 0.1}
 
 Watch = Callable[[str], None]
 
 
 class Case(NamedTuple):
-    """What is generated: free text where ``control`` is None, else one text for each of its targets."""
+    """What to generate: free text if ``control`` is None, else one text for each of its targets."""
 
     name: str
     control: Control[Any] | None
@@ -35,10 +35,10 @@ class Speed(NamedTuple):
     """One preset on one case.
 
     Attributes:
-        seconds: wall-clock seconds a sample, drawing and checking, the median over the repeats.
-        least, most: the same, of the quickest and the slowest repeat.
+        seconds: wall-clock seconds per sample for drawing and checking, the median over the repeats.
+        least, most: the same for the fastest and the slowest repeat.
         success: mean score of the control's check; None for free text.
-        lm_score: nats under the scorer; None where there is no scorer.
+        lm_score: nats under the scorer; None without a scorer.
     """
 
     case: str
@@ -51,7 +51,7 @@ class Speed(NamedTuple):
 
 
 def settings_for(preset: Preset, case: str, family: FamilyName = "gaussian") -> Chosen:
-    """The settings of a preset for models of a family; ``paper`` of latents has a fluency weight for each control."""
+    """The settings of a preset for a family; ``paper`` of latent models has a fluency weight for each control."""
     chosen = settings_of(preset, family)
     if preset != "paper" or family != "gaussian":
         return chosen
@@ -68,15 +68,15 @@ def compare(
     scorer: str | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Speed]:
-    """Every preset on every case, the presets taking turns, so that a busy machine slows all of them alike.
+    """Time every preset on every case, the presets taking turns, so that a busy machine slows all of them alike.
 
     Args:
         repeats: how often each is timed; the texts are the same every time.
-        scorer: as of ``nats_of``.
-        watch: receives what is about to run.
+        scorer: as in ``nats_of``.
+        watch: called with a description of the next run.
     """
     nats = nats_of(pretrained, scorer)
-    generate(model=pretrained, samples=1, preset="fast", company=UNSCORED)  # whatever loads or warms up on first use
+    generate(model=pretrained, samples=1, preset="fast", company=UNSCORED)  # warms up
     for case in cases:
         runs: dict[Preset, list[Generation]] = {preset: [] for preset in presets}
         for _ in range(repeats):
@@ -95,8 +95,8 @@ def compare(
                         company=UNSCORED,
                     )
                 )
-        for preset, found in runs.items():
-            yield _speed(nats, case, preset, found)
+        for preset, preset_runs in runs.items():
+            yield _speed(nats, case, preset, preset_runs)
 
 
 def _speed(nats: Nats | None, case: Case, preset: Preset, runs: list[Generation]) -> Speed:
@@ -108,9 +108,9 @@ def _speed(nats: Nats | None, case: Case, preset: Preset, runs: list[Generation]
 
 
 def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Case]:
-    """Free text, and each control with weights beside the model that can read targets off a text.
+    """Free text, and each control with weights for the model that can read targets from a text.
 
-    The targets are read off texts that the model draws itself, so that no data is needed and every one is within reach.
+    The targets are read from texts that the model draws, so that no data is needed and the model can write them all.
     """
     texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1, company=UNSCORED)]
     cases = [Case("free", None, samples)]
@@ -119,7 +119,7 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
             continue
         try:
             control = plugin.kind.each(plugin.kind.from_words(texts))
-        except UserError:  # its targets cannot be read off a text
+        except UserError:  # its targets cannot be read from a text
             continue
         cases.append(Case(plugin.name, control.for_model(pretrained), samples))
     return cases

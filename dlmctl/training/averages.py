@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which is what a run saves."""
+"""The exponential moving average of the weights, which a run saves as its result."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class Averages(AveragedModel):
-    """Exponential moving average of the weights, its decay warmed up so that early weights are forgotten.
+    """Exponential moving average of the weights, with a decay that warms up so that early weights are forgotten.
 
-    As ``AveragedModel`` it is saved and read, but its counter stays on the CPU, and all weights move in one call.
+    Saved and loaded like ``AveragedModel``, but its counter stays on the CPU, and all weights are updated in one call.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model)
         self.decay = decay
-        # Going through all modules for them takes Python longer than a GPU takes to average them.
+        # Collecting these from the modules at every step would take Python longer than a GPU takes to average them.
         self._averages: list[Tensor] = list(self.module.parameters())
         self._weights: list[Tensor] = list(model.parameters())
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the weights of the model; the first time take them over."""
+        """Move towards the weights of the model; the first call copies them."""
         count = int(self.n_averaged)
-        kept = 0.0 if count == 0 else min(self.decay, (1 + count) / (10 + count))
-        torch._foreach_lerp_(self._averages, self._weights, 1 - kept)
+        decay = 0.0 if count == 0 else min(self.decay, (1 + count) / (10 + count))
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
         self.n_averaged += 1

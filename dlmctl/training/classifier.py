@@ -1,4 +1,4 @@
-"""Training the classifier of a control on a model's frozen embeddings, at all levels of noise; see ``Inputs``."""
+"""Training a control's classifier on a model's frozen embeddings, at all levels of noise; see ``Inputs``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ControlTask(StatelessTask):
     """A control's classifier, for the training loop.
 
     Raises:
-        DataError: the data was prepared with another vocabulary than the model's.
+        DataError: the data was prepared with a vocabulary other than the model's.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ControlTask(StatelessTask):
         levels = [f"{level:g}" for level in NOISE_LEVELS]
         rows = {name: [f"accuracy_{kind}_{level}" for level in levels] for kind, name in self.inputs.kinds.items()}
         self.grid = Grid("accuracy at noise level", levels, rows)
-        load_split(data, "train")  # says what is no data set at all
+        load_split(data, "train")  # its message is the clearest if this is not a data set
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
         splits = self.train, self.valid
@@ -88,32 +88,32 @@ class ControlTask(StatelessTask):
         )
         texts = Rows(self.train, self.tokenizer.pad_id, next(self.model.parameters()).device)
         for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
-            yield texts.of(rows, width), [self.train_labels[row] for row in rows]
+            yield texts.batch(rows, width), [self.train_labels[row] for row in rows]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, list[Any]]) -> tuple[Tensor, int]:
         ids, labels = batch
         self.lm.to(ids.device)
-        shown = self.inputs.batch(ids)
-        losses, _ = self.learned.classifier_loss(model, shown.x, shown.t, labels)
+        latents = self.inputs.batch(ids)
+        losses, _ = self.learned.classifier_loss(model, latents.x, latents.t, labels)
         return losses.mean(), ids.numel()
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy at each noise level, on each kind of latents, and their mean loss."""
+        """Accuracy at each noise level for each kind of latents, and the mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
-        rows = self.valid.spread(VALIDATION_ROWS)  # which may be sorted by their labels
+        rows = self.valid.spread(VALIDATION_ROWS)  # the split may be sorted by label
         ids = torch.from_numpy(padded(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
         losses = []
         for level in NOISE_LEVELS:
-            for kind, shown in self.inputs.at(level, ids).items():
-                loss, accuracy = self.learned.classifier_loss(model, shown.x, shown.t, labels)
+            for kind, latents in self.inputs.at(level, ids).items():
+                loss, accuracy = self.learned.classifier_loss(model, latents.x, latents.t, labels)
                 figures[f"accuracy_{kind}_{level:g}"] = accuracy.mean().item()
                 losses.append(loss.mean().item())
         return {"loss": sum(losses) / len(losses), **figures}
 
     def counted(self) -> Counted:
-        """The evidence of single words that guides beside the classifier; none where nothing is counted."""
+        """The word evidence that guides along with the classifier; empty if nothing is counted."""
         if not self.kind.counts_too or not isinstance(self.tokenizer, WordTokenizer):
             return {}
         return self.kind.counted(self.text, self.tokenizer)[1]
@@ -122,27 +122,27 @@ class ControlTask(StatelessTask):
         return figures["loss"]
 
 
-def _check_asked(
+def _check_arguments(
     control: type[Control[Any]], out: Path | None, data: Path, model: Path, name: str | None, *, resume: bool
 ) -> None:
     if out is not None:
         check_apart(out, data)
         check_no_model(out, model)
     elif resume:
-        raise UserError("needs the folder of the run that goes on.", where="--resume", remedy="Give its --out.")
-    # A recipe says which weights are meant by the parameter `name`; without one nothing could ask for them.
+        raise UserError("needs the folder of the run to continue.", where="--resume", remedy="Give its --out.")
+    # A recipe selects weights by the parameter `name`; without it, named weights could never be used.
     if name is not None and "name" not in control.Params.model_fields:
-        what = f"what is learned for {control.name!r} has no name, as the control has no parameter `name`."
-        raise UserError(what, where="--name", remedy="Leave it out.")
+        message = f"the weights of {control.name!r} cannot be named, as the control has no parameter `name`."
+        raise UserError(message, where="--name", remedy="Leave it out.")
 
 
 def _folder_of_classifier(
     control: type[Control[Any]], pretrained: Pretrained, name: str | None, sentences: int | None
 ) -> Path:
-    """Where the classifier is to be saved, which can be written there and will be found."""
+    """The folder to save the classifier in, checked to be writable and to be found by a recipe."""
     if sentences is not None:
-        what = f"{control.name!r} is not counted for this model: a classifier is trained, on all of the data."
-        raise UserError(what, where="--sentences", remedy="Leave it out.")
+        message = f"{control.name!r} is not counted for this model: a classifier is trained, on all of the data."
+        raise UserError(message, where="--sentences", remedy="Leave it out.")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_found(folder, pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
@@ -162,49 +162,50 @@ def train_control(
     sentences: int | None = None,
     resume: bool = False,
 ) -> Path:
-    """Train a control's classifier and save it beside the model, or in the user's folder for a model that is not his.
+    """Train a control's classifier and save it next to the model, or in the user's folder if the model is not theirs.
 
-    For a masked model over words, what can be counted is (``count_control``); with ``out``, hints are trained.
+    For a masked model over words, evidence is counted instead where possible (``count_control``); with ``out``, hints
+    are trained, too.
 
     Args:
         control: one with ``Labels``.
         data: a prepared data set with the model's vocabulary.
-        out: folder of the run (metrics, checkpoint); None where evidence is counted, and nothing else.
-        label: the field of the data that holds the labels, for controls that take them from there.
-        name: of the weights, where a model has several of one control.
-        judge: the tagger or parser that labels the texts which the data gives no tags or tree, where not the bundled.
-        sentences: where evidence is counted, from at most so many.
+        out: folder of the run (metrics, checkpoint); None if evidence is only counted.
+        label: the field of the data that holds the labels, for controls that read them from the data.
+        name: of the weights, for a model with several of one control.
+        judge: the tagger or parser for texts without tags or a tree in the data, in place of the bundled one.
+        sentences: the most sentences to count evidence in.
 
     Returns:
         The folder of the saved weights and their card.
 
     Raises:
-        UserError: a setting, argument or the model does not fit, the data hold no such labels, or ``out`` lacks.
+        UserError: a setting, an argument or the model does not fit, the data has no such labels, or ``out`` is None.
     """
-    _check_asked(control, out, data, pretrained.folder, name, resume=resume)
+    _check_arguments(control, out, data, pretrained.folder, name, resume=resume)
     require_trainable(control, pretrained)
-    asked = {"control": control.name, "label": label, "name": name, "judge": judge}
+    arguments = {"control": control.name, "label": label, "name": name, "judge": judge}
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
-        hints = None if out is None else HintRun(config, out, resume, asked)
+        hints = None if out is None else HintRun(config, out, resume, arguments)
         return count_control(
             control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints
         )
     if out is None:
-        raise UserError("the run needs a folder.", where="--out", remedy="E.g. --out runs/pos.")
+        raise UserError("training needs a folder for the run.", where="--out", remedy="E.g. --out runs/pos.")
     check_run_folder(out, resume=resume)
     folder = _folder_of_classifier(control, pretrained, name, sentences)
     task = ControlTask(control, pretrained, config, data, label, judge)
     tell_of_weights(folder, resume=resume)
-    # It learns from the model's estimates, which are not told by its embeddings alone.
-    own = {"weights of the model": weights_digest(pretrained), **asked, **digest(data)}
-    classifier = fit(task, config, out, identity={"loop": config.model_dump(), **own}, resume=resume)
+    # The classifier learns from the model's estimates, so all weights matter and not just the embeddings.
+    inputs = {"weights of the model": weights_digest(pretrained), **arguments, **digest(data)}
+    classifier = fit(task, config, out, identity={"loop": config.model_dump(), **inputs}, resume=resume)
     if not PartialState().is_main_process:
         return folder
     figures = {**task.validate(classifier), **task.learned.held_out(task.valid_text)}
     files = {} if (learned := task.learned.to_json()) is None else {LABELS_FILE: learned}
-    judged = {} if judge is None else {"judge": judge}
-    card = {"control": control.name, **judged, "training": config.model_dump(), "validation": figures}
-    beside = partial(save_evidence, task.counted())
-    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files, beside)
+    judge_entry = {} if judge is None else {"judge": judge}
+    card = {"control": control.name, **judge_entry, "training": config.model_dump(), "validation": figures}
+    save_counted = partial(save_evidence, task.counted())
+    save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files, save_counted)
     forget_classifiers(pretrained.model)
     return folder

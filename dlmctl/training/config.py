@@ -1,4 +1,4 @@
-"""Training settings: what a configuration file may say, and the files that ship."""
+"""Training settings: the configuration of the loop, and reading configuration files."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse, read_yaml
 
 T = TypeVar("T", bound=BaseModel)
 
-# Of a batch: more than any device holds, and few enough to be counted up to.
-MOST_POSITIONS = 2**24
+# Of a batch: more than any device holds, yet small enough for arrays of this length.
+MAX_POSITIONS = 2**24
 
 
 class LoopConfig(BaseModel):
-    """Settings of the training loop, whatever is trained in it."""
+    """Settings of the training loop, for every kind of task."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(gt=0, description="optimiser steps")
     batch_positions: int = Field(
-        default=4096, gt=0, le=MOST_POSITIONS, description="positions (rows x padded length) of one batch"
+        default=4096, gt=0, le=MAX_POSITIONS, description="positions (rows x padded length) of one batch"
     )
     accumulate: int = Field(default=1, gt=0, le=100_000, description="batches whose gradients are summed into one step")
     bucket: int = Field(
         default=8,
         gt=0,
-        le=MOST_POSITIONS,
-        description="rows of like length share a batch, in classes of this many positions",
+        le=MAX_POSITIONS,
+        description="rows of similar length share a batch; the width of a length class in positions",
     )
     full_share: float = Field(default=0.2, ge=0, le=1, description="share of rows padded to the full length")
     optimizer: Literal["adamw", "muon"] = Field(default="adamw", description="muon: for matrices, AdamW for the rest")
@@ -41,7 +41,7 @@ class LoopConfig(BaseModel):
     warmup: int = Field(default=0, ge=0, description="steps of linear warm-up")
     decay: Literal["linear", "cosine", "constant"] = Field(default="linear", description="shape of the decay to zero")
     decay_share: float = Field(
-        default=1.0, gt=0, le=1, description="share of the steps, the last ones, in which the rate falls"
+        default=1.0, gt=0, le=1, description="share of the steps, at the end, during which the rate falls"
     )
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled weight decay")
     clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 for none")
@@ -51,7 +51,7 @@ class LoopConfig(BaseModel):
     patience: int = Field(
         default=0,
         ge=0,
-        description="stop after so many validations in a row without a better one; 0: take all the steps",
+        description="stop after this many validations in a row without improvement; 0: take all the steps",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of the shuffle, the noise and the initial weights")
     log_every: int = Field(default=50, gt=0, description="steps between metrics")
@@ -60,7 +60,7 @@ class LoopConfig(BaseModel):
     checkpoint_minutes: float = Field(
         default=10,
         gt=0,
-        description="minutes between checkpoints, where steps are slow; the first comes after one minute",
+        description="most minutes between checkpoints, for slow steps; the first is written after one minute",
     )
 
 
@@ -71,23 +71,23 @@ def shipped_configs() -> list[str]:
 
 
 def read_config(source: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
-    """A configuration from a YAML file or from the name of a shipped one.
+    """Read a configuration from a YAML file or from the name of a shipped one.
 
     Args:
         source: a path, or a name that ``shipped_configs`` lists.
         kind: the pydantic model it must fit.
-        overrides: ``key=value`` settings laid over the file, keys dotted, e.g. ``loop.steps=100``.
+        overrides: ``key=value`` settings that replace those of the file, with dotted keys, e.g. ``loop.steps=100``.
 
     Raises:
         UserError: there is no such file, it cannot be read, or it does not fit; the message names the line.
     """
     value, file = read_settings(source, overrides)
-    return fitted(value, file, kind)
+    return validate_settings(value, file, kind)
 
 
 def read_settings(source: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], SettingsFile]:
-    """The settings of a configuration before they are known to fit, and the file for messages; see ``read_config``."""
-    value, file = parse(_text_of(source), source)
+    """The unvalidated settings of a configuration, and the file for messages; see ``read_config``."""
+    value, file = parse(_config_text(source), source)
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise UserError("a configuration is a mapping of settings.", where=f"{source}:1")
@@ -95,11 +95,11 @@ def read_settings(source: str, overrides: Sequence[str] = ()) -> tuple[dict[str,
     return value, file
 
 
-def fitted(value: dict[str, Any], file: SettingsFile, kind: type[T]) -> T:
-    """Settings as the pydantic model that they must fit.
+def validate_settings(value: dict[str, Any], file: SettingsFile, kind: type[T]) -> T:
+    """Validate settings as a pydantic model.
 
     Raises:
-        UserError: they do not; the message names the line.
+        UserError: they do not fit; the message names the line.
     """
     try:
         return kind.model_validate(value)
@@ -107,7 +107,7 @@ def fitted(value: dict[str, Any], file: SettingsFile, kind: type[T]) -> T:
         raise explain(error, kind, (), file, value) from None
 
 
-def _text_of(source: str) -> str:
+def _config_text(source: str) -> str:
     path = Path(source)
     if not path.is_file() and source in shipped_configs():
         return (resources.files("dlmctl.training") / "configs" / f"{source}.yaml").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""What a control's classifier is shown of a text in training: what guidance will show it, at all levels of noise."""
+"""Training inputs of a control's classifier: the latents that it sees in guidance, at all levels of noise."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from dlmctl.models.numerics import widened
 from dlmctl.text.tokenizer import Tokenizer
 
 
-class Shown(NamedTuple):
-    """Latents ``x [B, L, D]`` of words at the noise levels ``t [B]`` that the classifier is told."""
+class Latents(NamedTuple):
+    """Latents ``x [B, L, D]`` of words, and the noise levels ``t [B]`` that the classifier receives."""
 
     x: Tensor
     t: Tensor
 
 
 class Inputs(Protocol):
-    """Texts as a classifier sees them.
+    """Makes latents of texts for a classifier.
 
     Attributes:
-        kinds: of latents, by short name.
+        kinds: descriptions of the kinds of latents by short name.
     """
 
     kinds: ClassVar[dict[str, str]]
 
-    def batch(self, ids: Tensor) -> Shown:
-        """Texts ``ids [B, L]``, each at a level of its own."""
+    def batch(self, ids: Tensor) -> Latents:
+        """Latents of texts ``ids [B, L]``, each at its own random noise level."""
 
-    def at(self, level: float, ids: Tensor) -> dict[str, Shown]:
-        """Texts at one level of noise, of each of the ``kinds``, with the same noise every time."""
+    def at(self, level: float, ids: Tensor) -> dict[str, Latents]:
+        """Latents of each of the ``kinds`` at one noise level, with the same noise every time."""
 
 
 class LatentInputs:
-    """Half of a batch is latents x_t at random t (Li et al. 2022, section 5.1). The other half is the model's own x_0
-    estimates from such latents, given as noise level 0: what guidance at the x_0 estimate shows."""
+    """Inputs for latent models. Half of a batch is latents x_t at random t (Li et al. 2022, section 5.1). The rest is
+    the model's x_0 estimates from such latents, passed as noise level 0, as in guidance at the x_0 estimate."""
 
     kinds: ClassVar[dict[str, str]] = {"x_t": "of noisy latents", "x0": "of estimates from them"}
 
     def __init__(self, model: DiffusionLM, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    def batch(self, ids: Tensor) -> Shown:
+    def batch(self, ids: Tensor) -> Latents:
         clean = self.model.embed(ids)
         t = torch.rand(len(ids), dtype=torch.float64, device=ids.device)
         x = q_sample(self.model.schedule, clean, t, torch.randn_like(clean))
@@ -61,59 +61,59 @@ class LatentInputs:
                 estimate = self.model.predict(x[:half], t[:half]).x0.to(x)
             x = torch.cat([estimate, x[half:]])
             t = torch.cat([torch.zeros_like(t[:half]), t[half:]])
-        return Shown(self._of_words(x, ids), t)
+        return Latents(self._pooled(x, ids), t)
 
-    def at(self, level: float, ids: Tensor) -> dict[str, Shown]:
+    def at(self, level: float, ids: Tensor) -> dict[str, Latents]:
         clean = self.model.embed(ids)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(ids.device)
         t = torch.full((len(ids),), level, dtype=torch.float64, device=ids.device)
         x = q_sample(self.model.schedule, clean, t, noise)
         estimate = self.model.predict(x, t).x0
         return {
-            "x_t": Shown(self._of_words(x, ids), t),
-            "x0": Shown(self._of_words(estimate, ids), torch.zeros_like(t)),
+            "x_t": Latents(self._pooled(x, ids), t),
+            "x0": Latents(self._pooled(estimate, ids), torch.zeros_like(t)),
         }
 
-    def _of_words(self, x: Tensor, ids: Tensor) -> Tensor:
+    def _pooled(self, x: Tensor, ids: Tensor) -> Tensor:
         return pooled(x, ids, self.tokenizer, self.model.embeddings.detach())
 
 
 class WordInputs:
-    """The expected embeddings of a masked or uniform model's own estimates from noisy texts, given as noise level 0, as
-    guidance shows them: there are no other latents. Texts with next to no noise are among them."""
+    """Inputs for masked and uniform models, which have no other latents: expected embeddings of the model's estimates
+    from noisy texts, passed as noise level 0 as in guidance. They include texts with almost no noise."""
 
     kinds: ClassVar[dict[str, str]] = {"x0": "of estimates"}
 
     def __init__(self, model: MaskedLM, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    def batch(self, ids: Tensor) -> Shown:
-        return self._shown(ids, torch.rand(len(ids), device=ids.device), torch.rand(ids.shape, device=ids.device))
+    def batch(self, ids: Tensor) -> Latents:
+        return self._estimates(ids, torch.rand(len(ids), device=ids.device), torch.rand(ids.shape, device=ids.device))
 
-    def at(self, level: float, ids: Tensor) -> dict[str, Shown]:
+    def at(self, level: float, ids: Tensor) -> dict[str, Latents]:
         order = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)).to(ids.device)
-        return {"x0": self._shown(ids, torch.full((len(ids),), level, device=ids.device), order)}
+        return {"x0": self._estimates(ids, torch.full((len(ids),), level, device=ids.device), order)}
 
     @torch.no_grad()
-    def _shown(self, ids: Tensor, t: Tensor, order: Tensor) -> Shown:
+    def _estimates(self, ids: Tensor, t: Tensor, order: Tensor) -> Latents:
         model, lengths = self.model, self.model.config.lengths
-        places, mask = word_places(ids, self.tokenizer, lengths), attended(ids, self.tokenizer, lengths)
+        positions, mask = word_places(ids, self.tokenizer, lengths), attended(ids, self.tokenizer, lengths)
         if isinstance(model, UniformLM):
-            noisy, canvas = model.noised(ids, places, t[:, None], order), noised(ids, places, model.mask_id)
+            noisy, masked = model.noised(ids, positions, t[:, None], order), noised(ids, positions, model.mask_id)
             logits = model.seen(model.logits_at(noisy, t, attention_mask=mask), noisy, t)
         else:
-            canvas = noised(ids, places & (order < t[:, None]), model.mask_id)
-            logits = model.logits(canvas, attention_mask=mask)
-        chances = with_certain(widened(logits), canvas, model.mask_id).softmax(-1)
-        x = pooled(widened(model.soft(chances)), ids, self.tokenizer, model.embeddings)
-        return Shown(x, torch.zeros_like(t))
+            masked = noised(ids, positions & (order < t[:, None]), model.mask_id)
+            logits = model.logits(masked, attention_mask=mask)
+        probs = with_certain(widened(logits), masked, model.mask_id).softmax(-1)
+        x = pooled(widened(model.soft(probs)), ids, self.tokenizer, model.embeddings)
+        return Latents(x, torch.zeros_like(t))
 
 
 def inputs_of(pretrained: Pretrained) -> Inputs:
-    """What a classifier for this model is trained on.
+    """The inputs that a classifier for this model is trained on.
 
     Raises:
-        ModelError: the model is a checkpoint of others.
+        ModelError: the model is a third-party checkpoint.
     """
     if isinstance(pretrained.model, MaskedLM):
         return WordInputs(pretrained.model.requires_grad_(False), pretrained.tokenizer)

@@ -1,4 +1,4 @@
-"""Whether tensors of a run are numbers, and whether those of a checkpoint are of the shapes that the run has."""
+"""Checks that tensors of a run are finite, and that those of a checkpoint have the run's names and shapes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlmctl.training.best import Best
+from dlmctl.training.best import BestWeights
 from dlmctl.training.muon import Muon
 
 
 def not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The name of the first tensor that holds a NaN or an infinity; None where all are finite.
+    """The name of the first tensor with a NaN or an infinity; None if all are finite.
 
-    A device is waited for once, however many tensors there are.
+    Waits for the device once, however many tensors there are.
     """
     names, tensors = [], []
     for name, tensor in named:
@@ -25,74 +25,76 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
         tensors.append(tensor)
     if not names:
         return None
-    sound = torch.stack([tensor.isfinite().all() for tensor in tensors]).tolist()
-    return next((name for name, one in zip(names, sound, strict=True) if not one), None)
+    are_finite = torch.stack([tensor.isfinite().all() for tensor in tensors]).tolist()
+    return next((name for name, is_finite in zip(names, are_finite, strict=True) if not is_finite), None)
 
 
 def require_finite(what: str, named: Iterable[tuple[str, Tensor]]) -> None:
-    """Refuse tensors that are no numbers.
+    """Refuse tensors that are not finite.
 
     Args:
-        what: they are, for the message.
+        what: the tensors, as the message calls them.
 
     Raises:
-        ValueError: one holds a NaN or an infinity.
+        ValueError: a tensor holds a NaN or an infinity.
     """
     if (name := not_finite(named)) is not None:
         raise ValueError(f"{what} hold values that are not finite (NaN or infinity), in {name!r}")
 
 
-def require_alike(what: str, saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of other names or shapes than those that they are to take the place of.
+def require_same_shapes(what: str, saved: Mapping[str, Tensor], current: Mapping[str, Tensor]) -> None:
+    """Refuse saved tensors whose names or shapes differ from those that they replace.
 
     Raises:
-        ValueError: they are such.
+        ValueError: a name or a shape differs.
     """
-    if other := saved.keys() ^ own.keys():
-        raise ValueError(f"{what} are of other names, such as {min(other)!r}")
+    if differing := saved.keys() ^ current.keys():
+        raise ValueError(f"{what} have other names, such as {min(differing)!r}")
     for name, tensor in saved.items():
-        if tensor.shape != own[name].shape:
-            raise ValueError(f"{what} have {name!r} of shape {list(tensor.shape)}, not {list(own[name].shape)}")
+        if tensor.shape != current[name].shape:
+            raise ValueError(f"{what} have {name!r} of shape {list(tensor.shape)}, not {list(current[name].shape)}")
 
 
-def load_stepper(stepper: Any, saved: Mapping[str, Any]) -> None:
-    """Give an optimiser what it has gathered of each weight. Its settings stay those of this run.
+def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
+    """Load an optimiser's saved moments. Its settings stay those of this run.
 
-    PyTorch checks no shapes here, and its fused steps then write where they must not.
+    PyTorch does not check shapes here, and its fused steps would then write out of bounds.
 
     Raises:
-        ValueError: it was gathered of other weights, or holds what is no number.
+        ValueError: the moments belong to other weights, or are not finite.
     """
-    own = stepper.state_dict()["param_groups"]
+    groups = optimizer.state_dict()["param_groups"]
     if not isinstance(saved, dict) or [group["params"] for group in saved["param_groups"]] != [
-        group["params"] for group in own
+        group["params"] for group in groups
     ]:
-        raise ValueError("an optimiser is of other weights")
-    numbers = chain.from_iterable(group["params"] for group in own)
-    weights = chain.from_iterable(group["params"] for group in stepper.param_groups)
+        raise ValueError("the state of an optimiser belongs to other weights")
+    numbers = chain.from_iterable(group["params"] for group in groups)
+    weights = chain.from_iterable(group["params"] for group in optimizer.param_groups)
     shapes = {number: weight.shape for number, weight in zip(numbers, weights, strict=True)}
-    is_muon = isinstance(getattr(stepper, "optimizer", stepper), Muon)  # accelerate wraps it
-    moments = {"momentum_buffer"} if is_muon else {"exp_avg", "exp_avg_sq"}
-    counter = set() if is_muon else {"step"}
-    for number, kept in saved["state"].items():
-        fits = kept.keys() == moments | counter and all(kept[name].shape == shapes[number] for name in moments)
-        if not fits or any(kept[name].numel() != 1 for name in counter):
-            raise ValueError(f"an optimiser does not fit weight {number}")
-        require_finite("moments of an optimiser", kept.items())
-    stepper.load_state_dict({"state": saved["state"], "param_groups": own})
+    is_muon = isinstance(getattr(optimizer, "optimizer", optimizer), Muon)  # accelerate wraps it
+    moment_names = {"momentum_buffer"} if is_muon else {"exp_avg", "exp_avg_sq"}
+    counter_names = set() if is_muon else {"step"}
+    for number, moments in saved["state"].items():
+        fits = moments.keys() == moment_names | counter_names and all(
+            moments[name].shape == shapes[number] for name in moment_names
+        )
+        if not fits or any(moments[name].numel() != 1 for name in counter_names):
+            raise ValueError(f"the state of an optimiser does not fit weight {number}")
+        require_finite("moments of an optimiser", moments.items())
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
 
 
-def load_best(best: Best, saved: dict[str, Any], averages: nn.Module) -> None:
-    """Give a run the weights of its best validation.
+def load_best(best: BestWeights, saved: dict[str, Any], averages: nn.Module) -> None:
+    """Load the weights of a run's best validation.
 
-    They are written into the averages only after the last step, so what does not fit is found here.
+    They are copied into the averages only after the last step, so they are checked here.
 
     Raises:
-        ValueError: they are none of ``averages``, or no numbers.
+        ValueError: they do not fit ``averages``, or are not finite.
     """
     if weights := saved["weights"]:
-        require_alike("the best weights", weights, averages.state_dict())
+        require_same_shapes("the best weights", weights, averages.state_dict())
         require_finite("the best weights", [(name, weights[name]) for name, _ in averages.named_parameters()])
     if bool(weights) != (saved["step"] > 0) or math.isnan(saved["loss"]):
-        raise ValueError("the best weights are of no validation")
+        raise ValueError("the best weights belong to no validation")
     best.load_state_dict(saved)

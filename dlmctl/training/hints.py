@@ -1,4 +1,4 @@
-"""Training what tells a frozen masked model what is wanted of each place of a text (``models.hints``)."""
+"""Training hints: an encoder that tells a frozen masked model what is wanted at each place (``models.hints``)."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ from dlmctl.models.hints import Hints, HintsConfig
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.rows import Rows, count_in_rows, sent
+from dlmctl.training.rows import Rows, count_in_rows, to_device
 from dlmctl.training.state import digest
 
-# Rarer features are accidents of the judge that nobody asks for; and most that a place has.
-MIN_COUNT, MOST_FEATURES = 10, 24
-# Of so many examples one is kept for validation.
-EVERY = 50
+# Rarer features are accidents of the judge that nobody requests. The second is the most features of one place.
+MIN_COUNT, MAX_FEATURES = 10, 24
+# One in this many examples is held out for validation.
+HOLD_OUT_EVERY = 50
 
 
 class Examples(NamedTuple):
-    """Examples: rows of word ids, and what each can be asked.
+    """Rows of token ids, and the requests that each is an example of.
 
     Attributes:
-        ways: how many ways of asking there are. Row r asked in way w is row w x len(rows) + r of the following.
-        features: for every position the numbers of what is wanted of it, ``width`` of them; 0 for nothing.
-        tags: the labels of the words, 0 where none is told.
+        variants: number of requests of each row. Request v of row r is row v x len(rows) + r of the following.
+        features: for every position ``width`` feature ids, filled up with 0.
+        tags: the tag ids of the words, 0 for none.
     """
 
     rows: Split
-    ways: int
+    variants: int
     width: int
     features: Split
     tags: Split
 
 
-class Told(NamedTuple):
-    """Trained hints: their shape, their weights, and figures of held-out examples."""
+class HintResult(NamedTuple):
+    """Trained hints: their shape, their weights, and validation figures."""
 
     shape: HintsConfig
     state: Mapping[str, Tensor]
@@ -62,138 +62,141 @@ class Told(NamedTuple):
 
 
 class HintBatch(NamedTuple):
-    """Word ids ``[B, L]``, what is wanted of their places ``[B, L, F]`` and their labels ``[B, L]``.
+    """Token ids ``[B, L]``, the features wanted at their places ``[B, L, F]`` and the tags of the words ``[B, L]``.
 
-    What is known of them without asking the device: how many places of each row can be masked, ``words [B]``, and
-    whether all rows are ``full``, without PAD.
+    Two facts are kept on the CPU, so that nothing waits for the device: the number of places of each row that can be
+    masked, ``maskable [B]``, and whether all rows are ``full``, without PAD.
     """
 
     ids: Tensor
     features: Tensor
     tags: Tensor | None
-    words: np.ndarray
+    maskable: np.ndarray
     full: bool
 
 
-def known_features(asks: Sequence[Sequence[Ask]]) -> list[str]:
+def frequent_features(requests: Sequence[Sequence[Ask]]) -> list[str]:
     """The features that occur often enough to be learned, the most frequent first.
 
     Raises:
         DataError: there are none.
     """
-    places = chain.from_iterable(ask.features for row in asks for ask in row)
+    places = chain.from_iterable(request.features for row in requests for request in row)
     counts = Counter(chain.from_iterable(places))
-    found = [name for name, count in counts.most_common() if count >= MIN_COUNT]
-    if not found:
-        raise DataError(f"no text has anything to be told of, {MIN_COUNT} times at least.")
-    return found
+    features = [name for name, count in counts.most_common() if count >= MIN_COUNT]
+    if not features:
+        raise DataError(f"nothing to train hints on: no feature occurs at least {MIN_COUNT} times.")
+    return features
 
 
-def pattern_requirement(
-    ids: Sequence[NDArray[np.int64]], asks: Sequence[Sequence[Ask]], names: Sequence[str], tags: Sequence[str]
+def encode_examples(
+    ids: Sequence[NDArray[np.int64]],
+    requests: Sequence[Sequence[Ask]],
+    feature_names: Sequence[str],
+    tag_names: Sequence[str],
 ) -> Examples:
-    """Rows of word ids with what each is asked; every row has as many asks as any."""
-    ways = len(asks[0])
-    offsets = np.cumsum([0, *[len(row) for row in ids] * ways])
-    number = {name: at for at, name in enumerate(names, start=1)}
-    label = {name: at for at, name in enumerate(tags, start=1)}
-    width = min(MOST_FEATURES, max(len(place) for row in asks for ask in row for place in ask.features))
-    features, labels = np.zeros((offsets[-1], width), np.uint16), np.zeros(offsets[-1], np.uint8)
-    asked = (row[way] for way in range(ways) for row in asks)
-    for (start, end), ask in zip(pairwise(offsets), asked, strict=True):
-        fill(features[start + 1 : end - 1], ask.features[: end - start - SPECIAL], number)
-        found = [label.get(name, 0) for name in ask.tags[: end - start - SPECIAL]]
-        labels[start + 1 : start + 1 + len(found)] = found
+    """Encode rows of token ids and their requests; every row has the same number of requests."""
+    variants = len(requests[0])
+    offsets = np.cumsum([0, *[len(row) for row in ids] * variants])
+    feature_ids = {name: number for number, name in enumerate(feature_names, start=1)}
+    tag_ids = {name: number for number, name in enumerate(tag_names, start=1)}
+    width = min(MAX_FEATURES, max(len(place) for row in requests for request in row for place in request.features))
+    features, tags = np.zeros((offsets[-1], width), np.uint16), np.zeros(offsets[-1], np.uint8)
+    by_variant = (row[variant] for variant in range(variants) for row in requests)
+    for (start, end), request in zip(pairwise(offsets), by_variant, strict=True):
+        fill(features[start + 1 : end - 1], request.features[: end - start - SPECIAL], feature_ids)
+        row_tags = [tag_ids.get(name, 0) for name in request.tags[: end - start - SPECIAL]]
+        tags[start + 1 : start + 1 + len(row_tags)] = row_tags
     rows = Split(np.concatenate(ids), offsets[: len(ids) + 1])
-    return Examples(rows, ways, width, Split(features.reshape(-1), offsets * width), Split(labels, offsets))
+    return Examples(rows, variants, width, Split(features.reshape(-1), offsets * width), Split(tags, offsets))
 
 
-BatchOf = Callable[[np.ndarray, np.ndarray, int], HintBatch]
-"""The batch of some rows, by their numbers, the way that each is asked in, and the width."""
+MakeBatch = Callable[[np.ndarray, np.ndarray, int], HintBatch]
+"""Make a batch from the numbers of its rows, the variant of each, and the width."""
 
 
-def batches_of(asked: Examples, lm: MaskedLM, tokenizer: Tokenizer, device: torch.device) -> BatchOf:
-    """What makes the batch of some rows, each asked in a way of its own."""
-    texts = Rows(asked.rows, tokenizer.pad_id, device)
-    features, tags = Rows(asked.features, 0, device), Rows(asked.tags, 0, device)
-    told = np.logical_or.reduceat(asked.tags.ids > 0, asked.tags.offsets[:-1])
-    words = asked.rows.lengths - SPECIAL - count_in_rows(asked.rows, tokenizer.unk_id)
+def batch_maker(examples: Examples, lm: MaskedLM, tokenizer: Tokenizer, device: torch.device) -> MakeBatch:
+    """The function that makes batches of examples, each row with a variant of its own."""
+    texts = Rows(examples.rows, tokenizer.pad_id, device)
+    features, tags = Rows(examples.features, 0, device), Rows(examples.tags, 0, device)
+    has_tags = np.logical_or.reduceat(examples.tags.ids > 0, examples.tags.offsets[:-1])
+    maskable = examples.rows.lengths - SPECIAL - count_in_rows(examples.rows, tokenizer.unk_id)
 
-    def batch_of(rows: np.ndarray, ways: np.ndarray, width: int) -> HintBatch:
-        asks = ways * len(asked.rows) + rows
-        wanted = features.of(asks, width * asked.width).view(len(rows), width, asked.width)
-        labels = tags.of(asks, width) if lm.config.tags and told[asks].any() else None
-        full = bool((asked.rows.lengths[rows] == width).all())
-        return HintBatch(texts.of(rows, width), wanted, labels, words[rows], full)
+    def make_batch(rows: np.ndarray, variants: np.ndarray, width: int) -> HintBatch:
+        requests = variants * len(examples.rows) + rows
+        row_features = features.batch(requests, width * examples.width).view(len(rows), width, examples.width)
+        row_tags = tags.batch(requests, width) if lm.config.tags and has_tags[requests].any() else None
+        full = bool((examples.rows.lengths[rows] == width).all())
+        return HintBatch(texts.batch(rows, width), row_features, row_tags, maskable[rows], full)
 
-    return batch_of
+    return make_batch
 
 
-def asked_batches(
-    asked: Examples, batch_of: BatchOf, plan: BatchPlan, *, skip: int, rank: int, world: int
+def stream_batches(
+    examples: Examples, make_batch: MakeBatch, plan: BatchPlan, *, skip: int, rank: int, world: int
 ) -> Iterator[tuple[np.ndarray, HintBatch]]:
-    """An endless stream of batches, each row asked in a way that is drawn, and the numbers of their rows."""
-    for number, (rows, width) in enumerate(stream(asked.rows, plan, skip=skip, rank=rank, world=world), start=skip):
-        # A generator of its own for each batch, so that a resumed run draws as one that went through.
+    """An endless stream of row numbers and their batches, with a random variant of each row."""
+    for number, (rows, width) in enumerate(stream(examples.rows, plan, skip=skip, rank=rank, world=world), start=skip):
+        # One generator per batch, so that a resumed run draws the same as an uninterrupted one.
         random = np.random.default_rng((plan.seed, number, rank))
-        yield rows, batch_of(rows, random.integers(asked.ways, size=len(rows)), width)
+        yield rows, make_batch(rows, random.integers(examples.variants, size=len(rows)), width)
 
 
-def told_nats(
+def hinted_nats(
     lm: Predictor,
     hints: nn.Module | None,
     batch: HintBatch,
     tokenizer: Tokenizer,
     noise: Noise,
     *,
-    given: Tensor | None = None,
-    most_weight: float = math.inf,
+    is_given: Tensor | None = None,
+    max_weight: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
-    """The bound of each row ``[B]`` in nats with what it is told, and how many words it is over.
+    """The bound of each row ``[B]`` in nats under its hints, and the number of words in all rows.
 
     Args:
-        given: places ``[B, L]`` that are not masked.
-        most_weight: no masked word counts more; below the number of words it is no bound.
+        is_given: places ``[B, L]`` that are never masked.
+        max_weight: of one masked word; below the number of words the result is no bound.
     """
     ids, places = batch.ids, word_places(batch.ids, tokenizer)
     mask = None if batch.full else attended(ids, tokenizer)
-    share, most = shares(len(ids), noise.offset), None
-    if given is not None:
-        places = places & ~given
+    share, max_masked = shares(len(ids), noise.offset), None
+    if is_given is not None:
+        places = places & ~is_given
     elif share.device.type == "cpu":
-        most = most_masked(batch.words, share.numpy(), "count")
-    masked, weights = mask_by_count(places, sent(share, ids.device), noise.order)
-    told = None if hints is None else hints(batch.features, mask)
-    read: Read = {"attention_mask": mask, "aligned": batch.tags, "hints": told}
-    return masked_nats(lm, ids, masked, weights.clamp(max=most_weight), most=most, **read), places.sum()
+        max_masked = most_masked(batch.maskable, share.numpy(), "count")
+    masked, weights = mask_by_count(places, to_device(share, ids.device), noise.order)
+    hint_states = None if hints is None else hints(batch.features, mask)
+    inputs: Read = {"attention_mask": mask, "aligned": batch.tags, "hints": hint_states}
+    return masked_nats(lm, ids, masked, weights.clamp(max=max_weight), most=max_masked, **inputs), places.sum()
 
 
 def mean_bound(
-    asked: Examples,
-    way: int,
-    batch_of: BatchOf,
+    examples: Examples,
+    variant: int,
+    make_batch: MakeBatch,
     plan: BatchPlan,
     device: torch.device,
     nats_of: Callable[[HintBatch, Noise], tuple[Tensor, Tensor]],
 ) -> float:
-    """The bound of examples asked in one way, in nats a word, with the same noise every time.
+    """The bound of one variant of the examples, in nats a word, with the same noise every time.
 
     Args:
-        nats_of: as ``told_nats``.
+        nats_of: as ``hinted_nats``.
     """
-    generator, total, words = torch.Generator(device).manual_seed(0), 0.0, 0
-    for rows, width in plan.epoch(asked.rows.lengths, 0):
-        batch = batch_of(rows, np.full(len(rows), way), width)
-        nats, places = nats_of(batch, Noise.drawn(batch.ids, generator))
-        total, words = total + float(nats.sum()), words + int(places)
-    return total / max(1, words)
+    generator, total, word_count = torch.Generator(device).manual_seed(0), 0.0, 0
+    for rows, width in plan.epoch(examples.rows.lengths, 0):
+        batch = make_batch(rows, np.full(len(rows), variant), width)
+        nats, words = nats_of(batch, Noise.drawn(batch.ids, generator))
+        total, word_count = total + float(nats.sum()), word_count + int(words)
+    return total / max(1, word_count)
 
 
 class HintTask(StatelessTask):
     """Hints for a frozen masked model, for the training loop.
 
     Args:
-        train, valid: examples, with at least one way of asking.
+        train, valid: examples, with at least one variant.
     """
 
     def __init__(
@@ -207,28 +210,30 @@ class HintTask(StatelessTask):
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[HintBatch]:
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0, self.config.seed)
-        batch_of = batches_of(self.train, self.lm, self.tokenizer, next(self.model.parameters()).device)
-        parts = {"skip": skip, "rank": rank, "world": world}
-        return (batch for _, batch in asked_batches(self.train, batch_of, plan, **parts))
+        make_batch = batch_maker(self.train, self.lm, self.tokenizer, next(self.model.parameters()).device)
+        position = {"skip": skip, "rank": rank, "world": world}
+        return (batch for _, batch in stream_batches(self.train, make_batch, plan, **position))
 
     def loss(self, model: nn.Module, batch: HintBatch) -> tuple[Tensor, int]:
-        """The bound of the frozen model in nats a masked place, with what it is told."""
+        """The bound of the frozen model under the hints, in nats a word."""
         self.lm.to(batch.ids.device)
-        nats, places = told_nats(self.lm, model, batch, self.tokenizer, Noise.drawn(batch.ids))
-        return nats.sum() / places.clamp(min=1), batch.ids.numel()
+        nats, words = hinted_nats(self.lm, model, batch, self.tokenizer, Noise.drawn(batch.ids))
+        return nats.sum() / words.clamp(min=1), batch.ids.numel()
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """The bound in nats a word on the held-out examples: ``nats`` over all ways of asking, and of each."""
+        """The bound in nats a word on the held-out examples: ``nats``, the mean over variants, and of each variant."""
         plan = BatchPlan(self.config.batch_positions, self.lm.config.length, self.config.bucket, 0.0)
         device = next(model.parameters()).device
-        batch_of = batches_of(self.valid, self.lm.to(device), self.tokenizer, device)
+        make_batch = batch_maker(self.valid, self.lm.to(device), self.tokenizer, device)
 
         def nats_of(batch: HintBatch, noise: Noise) -> tuple[Tensor, Tensor]:
-            return told_nats(self.lm, model, batch, self.tokenizer, noise)
+            return hinted_nats(self.lm, model, batch, self.tokenizer, noise)
 
-        ways = range(self.valid.ways)
-        figures = {f"nats_{way}": mean_bound(self.valid, way, batch_of, plan, device, nats_of) for way in ways}
+        figures = {
+            f"nats_{variant}": mean_bound(self.valid, variant, make_batch, plan, device, nats_of)
+            for variant in range(self.valid.variants)
+        }
         return {"nats": sum(figures.values()) / len(figures), **figures}
 
     def loss_of(self, figures: dict[str, float]) -> float:
@@ -236,48 +241,52 @@ class HintTask(StatelessTask):
 
 
 class HintRun(NamedTuple):
-    """How hints are trained: settings of the loop, the folder of the run, and whether an earlier one goes on.
+    """How to train hints: settings of the loop, the folder of the run, and whether to resume it.
 
     Attributes:
-        asked: what was asked for, by which a run is known again beside its model and data, as JSON values.
+        arguments: of the command, as JSON values; with the model and the data they identify the run.
     """
 
     loop: LoopConfig
     out: Path
     resume: bool
-    asked: Mapping[str, str | None]
+    arguments: Mapping[str, str | None]
 
 
-def train_hints(labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun, data: Path) -> Told | None:
-    """Learn to tell a masked model what a control asks, from text that has examples of it; None where it asks nothing.
+def train_hints(
+    labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun, data: Path
+) -> HintResult | None:
+    """Train hints for a control on text with examples of its requests; None if there are no examples.
+
+    Only for models of the family ``masked``; None for others.
 
     Args:
-        labels: of the control, which say what each sentence can be asked.
+        labels: of the control, which list the requests that each sentence is an example of.
         text: of the training split of ``data``, a prepared data set.
 
     Raises:
-        DataError: the text has examples of nothing often enough.
+        DataError: no feature occurs often enough in the text.
         UserError: as ``training.loop.fit``.
     """
     if cast("MaskedLM", pretrained.model).family != "masked":
         return None
-    asks = labels.asks(text)
-    chosen = [at for at, found in enumerate(asks) if found]
+    requests = labels.asks(text)
+    chosen = [row for row, row_requests in enumerate(requests) if row_requests]
     if not chosen:
         return None
-    asks = [asks[at] for at in chosen]
-    names = known_features(asks)
+    requests = [requests[row] for row in chosen]
+    names = frequent_features(requests)
     shape = HintsConfig(features=names, **labels.hints)
-    ids = pretrained.tokenizer.encode
-    tags, parts = cast("MaskedLM", pretrained.model).config.tags, []
-    # Spread over the rows, which may be sorted by their labels.
+    encode = pretrained.tokenizer.encode
+    tags, splits = cast("MaskedLM", pretrained.model).config.tags, []
+    # Held-out rows are spread over all, which may be sorted by label.
     for held_out in (False, True):
-        part = [number for number in range(len(chosen)) if (number % EVERY == 0) is held_out]
-        encoded = [np.array(ids(text.sentences[chosen[number]]), np.int64) for number in part]
-        parts.append(pattern_requirement(encoded, [asks[number] for number in part], names, tags))
-    task = HintTask(run.loop, shape, pretrained, *parts)
-    # Two networks of one shape learn other hints, and so do other labels of the same texts.
-    own = {"weights of the model": weights_digest(pretrained), **run.asked, **digest(data)}
-    identity = {"loop": run.loop.model_dump(), "hints": shape.model_dump(), "rows": len(chosen), **own}
+        split = [number for number in range(len(chosen)) if (number % HOLD_OUT_EVERY == 0) is held_out]
+        encoded = [np.array(encode(text.sentences[chosen[number]]), np.int64) for number in split]
+        splits.append(encode_examples(encoded, [requests[number] for number in split], names, tags))
+    task = HintTask(run.loop, shape, pretrained, *splits)
+    # Hints depend on the weights of the model, not just its shape, and on the labels of the texts.
+    inputs = {"weights of the model": weights_digest(pretrained), **run.arguments, **digest(data)}
+    identity = {"loop": run.loop.model_dump(), "hints": shape.model_dump(), "rows": len(chosen), **inputs}
     network = fit(task, run.loop, run.out, identity=identity, resume=run.resume)
-    return Told(shape, network.state_dict(), task.validate(network))
+    return HintResult(shape, network.state_dict(), task.validate(network))

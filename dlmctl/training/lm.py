@@ -28,12 +28,12 @@ from dlmctl.models.interface import Conditioning
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 from dlmctl.text.word_counts import count_words, save_counts
-from dlmctl.training.config import LoopConfig, fitted, read_settings
+from dlmctl.training.config import LoopConfig, read_settings, validate_settings
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
 from dlmctl.training.prompts import Prompts
-from dlmctl.training.rows import Rows, sent
+from dlmctl.training.rows import Rows, to_device
 from dlmctl.training.run_folder import check_apart
 from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
@@ -54,7 +54,7 @@ class LanguageModelConfig(BaseModel):
     )
     freeze_embeddings: bool = Field(
         default=False,
-        description="keep the word embeddings of init as they are, so that controls trained beside it still fit",
+        description="keep the word embeddings of init unchanged, so that controls trained for that model still fit",
     )
     condition_dropout: float = Field(
         default=0.1,
@@ -67,12 +67,12 @@ class LanguageModelConfig(BaseModel):
     @model_validator(mode="after")
     def _has_embeddings_to_keep(self) -> Self:
         if self.freeze_embeddings and self.init is None:
-            raise ValueError("freeze_embeddings keeps those of the model that init names; name one")
+            raise ValueError("freeze_embeddings keeps the embeddings of the model that init names; set init")
         return self
 
 
 class Batch(NamedTuple):
-    """Words of texts ``[B, L]``, numbers of their labels ``[B]``, words of their sources ``[B, S]``."""
+    """Token ids of texts ``[B, L]``, label ids ``[B]`` and token ids of the sources ``[B, S]``."""
 
     ids: Tensor
     labels: Tensor | None = None
@@ -91,20 +91,20 @@ class LanguageModelTask:
     def __init__(self, config: LanguageModelConfig, data: Path) -> None:
         self.config = config
         self.train, self.valid, self.tokenizer = load_splits(data)
-        lengths = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
+        length_counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
         settings: dict[str, Any] = dict(config.model)
         self.prompts: Prompts | None = None
         if config.model.label is not None or config.model.source is not None:
             self.prompts = Prompts(config.model, self.train, self.valid)
-            words = self.prompts.tokenizer
+            source_tokenizer = self.prompts.tokenizer
             settings |= {"labels": self.prompts.labels, "source": self.prompts.source}
             settings |= {
-                "source_vocab_size": 0 if words is None else len(words),
+                "source_vocab_size": 0 if source_tokenizer is None else len(source_tokenizer),
                 "source_closed": self.prompts.closed,
             }
         torch.manual_seed(config.loop.seed)
         self.model = DiffusionLM(
-            ModelConfig(**settings, vocab_size=len(self.tokenizer), sentence_lengths=lengths.tolist())
+            ModelConfig(**settings, vocab_size=len(self.tokenizer), sentence_lengths=length_counts.tolist())
         )
         if config.init is not None:
             initialise(self.model, self.tokenizer, config.init)
@@ -121,23 +121,26 @@ class LanguageModelTask:
             yield self._batch("train", texts, rows, width)
 
     def _batch(self, split: str, texts: Rows, rows: np.ndarray, width: int) -> Batch:
-        given = self.prompts.of(split, rows) if self.prompts is not None else (None, None)
-        return Batch(texts.of(rows, width), *(None if part is None else sent(part, texts.device) for part in given))
+        labels, sources = self.prompts.of(split, rows) if self.prompts is not None else (None, None)
+        return Batch(
+            texts.batch(rows, width),
+            *(None if part is None else to_device(part, texts.device) for part in (labels, sources)),
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         network, device = cast("DiffusionLM", model), next(model.parameters()).device
         t = self.times.draw(len(batch.ids), device)
         if network.conditioner is not None:
-            without = torch.rand(len(batch.ids), device=device) < self.config.condition_dropout
-            batch = dropped(batch, without, network)
+            is_dropped = torch.rand(len(batch.ids), device=device) < self.config.condition_dropout
+            batch = drop_conditions(batch, is_dropped, network)
         conditioning = network.condition(batch.labels, batch.sources)
         losses = objective(network, batch.ids, t, conditioning)
         self.times.update(t, losses.detach())
         total = losses.mean()
         if conditioning is not None:
-            lengths = self._length_loss(network, batch, conditioning)
-            # Its gradient alone: the figure stays what it is for a model without conditions.
-            total = total + lengths - lengths.detach()
+            length_loss = self._length_loss(network, batch, conditioning)
+            # Adds only its gradient: the reported loss stays comparable with that of a model without conditions.
+            total = total + length_loss - length_loss.detach()
         return total, batch.ids.numel()
 
     def _length_loss(self, model: DiffusionLM, batch: Batch, conditioning: Conditioning) -> Tensor:
@@ -147,13 +150,13 @@ class LanguageModelTask:
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """The training loss with t uniform, on the same rows, times and noise every time."""
-        device, kept = next(model.parameters()).device, torch.get_rng_state()
+        """The training loss with uniform t, on the same rows, times and noise every time."""
+        device, rng_state = next(model.parameters()).device, torch.get_rng_state()
         torch.manual_seed(0)
         total, count = 0.0, 0
         plan = BatchPlan(8192, self.model.config.length, full_share=0.0)
         texts = Rows(self.valid, self.tokenizer.pad_id, device)
-        # Spread over all, and chosen before they are put into batches by length, so that every length is among them.
+        # Spread over the split, and chosen before batching by length, so that every length is among them.
         chosen = self.valid.spread(VALIDATION_ROWS)
         for at, width in plan.epoch(self.valid.lengths[chosen], 0):
             rows = chosen[at]
@@ -162,26 +165,27 @@ class LanguageModelTask:
             network = cast("DiffusionLM", model)
             total += objective(network, batch.ids, t, network.condition(batch.labels, batch.sources)).sum().item()
             count += len(rows)
-        torch.set_rng_state(kept)
+        torch.set_rng_state(rng_state)
         return {"loss": total / max(1, count)}
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return figures["loss"]
 
     def samples(self, model: nn.Module) -> list[str]:
-        """Three texts of a quick sampler, the same noise every time: free ones, or of three validation rows."""
-        pretrained = Pretrained(cast("DiffusionLM", model), self.tokenizer, Path(), self._source_words())
-        given = self.prompts.examples(3) if self.prompts is not None else None
+        """Three texts of a quick sampler, with the same noise every time; a conditional model writes them for the
+        labels and sources of three validation rows."""
+        pretrained = Pretrained(cast("DiffusionLM", model), self.tokenizer, Path(), self._source_tokenizer())
+        prompt = self.prompts.examples(3) if self.prompts is not None else None
         settings = SamplerSettings(steps=20)
-        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", given=given)
+        result = generate(model=pretrained, samples=3, sampler=settings, device="auto", given=prompt)
         return [sample.text for sample in result]
 
-    def _source_words(self) -> Tokenizer | None:
+    def _source_tokenizer(self) -> Tokenizer | None:
         return None if self.prompts is None else self.prompts.tokenizer
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a trained model with all that belongs to it."""
-        save_pretrained(cast("DiffusionLM", model), self.tokenizer, folder, source_tokenizer=self._source_words())
+        """Write a trained model with its tokenisers and the texts it was trained on."""
+        save_pretrained(cast("DiffusionLM", model), self.tokenizer, folder, source_tokenizer=self._source_tokenizer())
         write_known_texts(folder, texts_in(self.train, self.tokenizer))
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -191,16 +195,17 @@ class LanguageModelTask:
         self.times.load_state_dict(state)
 
 
-def dropped(batch: Batch, without: Tensor, model: DiffusionLM) -> Batch:
-    """The batch with nothing given to the rows ``without [B]``: what guidance contrasts with (Ho and Salimans 2022)."""
+def drop_conditions(batch: Batch, is_dropped: Tensor, model: DiffusionLM) -> Batch:
+    """The batch without the label and source of rows ``is_dropped [B]``, for classifier-free guidance (Ho and Salimans
+    2022)."""
     assert model.conditioner is not None
     labels, sources = batch.labels, batch.sources
     no_label, no_source = model.conditioner.nothing(len(batch.ids))
     if labels is not None and no_label is not None:
-        labels = torch.where(without, no_label, labels)
+        labels = torch.where(is_dropped, no_label, labels)
     if sources is not None and no_source is not None:
         empty = F.pad(no_source, (0, sources.shape[1] - no_source.shape[1]), value=PAD)
-        sources = torch.where(without[:, None], empty, sources)
+        sources = torch.where(is_dropped[:, None], empty, sources)
     return Batch(batch.ids, labels, sources)
 
 
@@ -222,7 +227,7 @@ FAMILIES: dict[str, type[LmConfig]] = {
 
 
 def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:
-    """A configuration of ``dlmctl train lm``, of the family that ``model.family`` names; see ``read_config``.
+    """Read a configuration of ``dlmctl train lm`` for the family in ``model.family``; see ``read_config``.
 
     Raises:
         UserError: there is no such file or family, or the settings do not fit.
@@ -231,18 +236,18 @@ def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:
     settings = value.get("model")
     family = settings.get("family", "gaussian") if isinstance(settings, dict) else "gaussian"
     if not isinstance(family, str) or family not in FAMILIES:
-        what = f"model.family: there is no family {str(family)[:60]!r}."
-        raise file.error(("model", "family"), what, nearest(str(family), list(FAMILIES)))
+        message = f"model.family: there is no family {str(family)[:60]!r}."
+        raise file.error(("model", "family"), message, nearest(str(family), list(FAMILIES)))
     if isinstance(settings, dict) and family == "gaussian":
-        settings.pop("family", None)  # which is told by its absence in the folders of models
-    return fitted(value, file, FAMILIES[family])
+        settings.pop("family", None)  # in model folders, no family means gaussian
+    return validate_settings(value, file, FAMILIES[family])
 
 
 def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
     """Train a model and save its averaged weights.
 
     Args:
-        config: of whichever family.
+        config: of any family.
         data: a prepared data set.
         out: folder of the run (metrics, checkpoint).
 
@@ -250,8 +255,8 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
         The folder of the saved model, ``out/model``.
 
     Raises:
-        DataError: ``data`` is no prepared data set.
-        UserError: ``out`` lies in ``data``, or as ``training.loop.fit``.
+        DataError: ``data`` is not a prepared data set.
+        UserError: ``out`` is inside ``data``; also as ``training.loop.fit``.
     """
     check_apart(out, data)
     task = MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)

@@ -33,8 +33,8 @@ from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask
-from dlmctl.training.rows import Rows, count_in_rows, sent
-from dlmctl.training.word_tags import WordTags, given
+from dlmctl.training.rows import Rows, count_in_rows, to_device
+from dlmctl.training.word_tags import WordTags, drop_tags
 
 VALIDATION_ROWS = 1000
 VALIDATION_POSITIONS = 8192
@@ -48,24 +48,24 @@ class MaskedTrainingConfig(BaseModel):
     model: MaskedSettings = Field(description="sizes and method of the model")
     tags: str | None = Field(
         default=None,
-        description="field of the data with a label for each word, such as upos, that the model can be given",
+        description="field of the data with a label for each word, such as upos, as an input of the model",
     )
     tagged: float = Field(
-        default=0.3, ge=0, le=1, description="share of rows that are given labels of their words in training"
+        default=0.3, ge=0, le=1, description="share of rows shown with labels of their words in training"
     )
     loop: LoopConfig
 
 
 class MaskedBatch(NamedTuple):
-    """Words of texts ``[B, L]``, and the labels of the words ``[B, L]`` where the model takes such.
+    """Token ids of texts ``[B, L]``, and the tags of the words ``[B, L]`` if the model takes tags.
 
-    What is known of them without asking the device: how many places of each row can be masked at most, ``words [B]``,
-    and whether all rows are ``full``, without PAD.
+    Two facts are kept on the CPU, so that nothing waits for the device: the largest number of places of each row that
+    can be masked, ``maskable [B]``, and whether all rows are ``full``, without PAD.
     """
 
     ids: Tensor
     tags: Tensor | None = None
-    words: np.ndarray | None = None
+    maskable: np.ndarray | None = None
     full: bool = False
 
 
@@ -73,10 +73,10 @@ class MaskedTask(StatelessTask):
     """A masked diffusion LM over a prepared data set, for the training loop.
 
     Args:
-        data: folder of a prepared data set with the splits ``train`` and ``valid``, a text in each row.
+        data: folder of a prepared data set with the splits ``train`` and ``valid``, one text a row.
 
     Raises:
-        DataError: the data set is none, is packed in blocks, or lacks the labels that ``config.tags`` names.
+        DataError: ``data`` is not a data set, is packed in blocks, or lacks the field that ``config.tags`` names.
     """
 
     def __init__(self, config: MaskedTrainingConfig, data: Path) -> None:
@@ -86,24 +86,24 @@ class MaskedTask(StatelessTask):
         self.tags: WordTags | None = None
         if config.tags is not None:
             self.tags = WordTags({"train": self.train, "valid": self.valid}, config.tags)
-        lengths = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
+        length_counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
         torch.manual_seed(config.loop.seed)
         sizes: dict[str, Any] = {
             **dict(config.model),
             "vocab_size": len(self.tokenizer),
-            "sentence_lengths": lengths.tolist(),
+            "sentence_lengths": length_counts.tolist(),
             "tags": [] if self.tags is None else self.tags.names,
         }
         if config.model.family == "uniform":
-            words = self.tokenizer
-            special = [words.start_id, words.end_id, words.unk_id, words.pad_id]
+            tokenizer = self.tokenizer
+            special = [tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id, tokenizer.pad_id]
             self.model: MaskedLM = UniformLM(UniformConfig(**sizes, special=special))
         else:
             self.model = MaskedLM(MaskedConfig(**sizes))
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[MaskedBatch]:
         loop, settings = self.config.loop, self.config.model
-        # PAD behind a text teaches something only where the model is to choose the length.
+        # PAD after a text teaches something only if the model chooses the length.
         full_share = loop.full_share if settings.lengths == "model" else 0.0
         plan = BatchPlan(loop.batch_positions, settings.length, loop.bucket, full_share, loop.seed)
         batch_of = self._batches("train", self.train)
@@ -111,7 +111,7 @@ class MaskedTask(StatelessTask):
             yield batch_of(rows, width)
 
     def _batches(self, name: str, split: Split) -> Callable[[np.ndarray, int], MaskedBatch]:
-        """What makes the batch of some rows of a split."""
+        """The function that makes a batch of rows of a split."""
         device, settings = next(self.model.parameters()).device, self.config.model
         texts = Rows(split, self.tokenizer.pad_id, device)
         tags = None if self.tags is None else Rows(self.tags.rows[name], 0, device)
@@ -119,30 +119,30 @@ class MaskedTask(StatelessTask):
 
         def batch_of(rows: np.ndarray, width: int) -> MaskedBatch:
             lengths = split.offsets[rows + 1] - split.offsets[rows]
-            words = (lengths - SPECIAL if settings.lengths == "data" else width - 1) - unknown[rows]
-            of_words = None if tags is None else tags.of(rows, width)
-            return MaskedBatch(texts.of(rows, width), of_words, words, bool((lengths == width).all()))
+            maskable = (lengths - SPECIAL if settings.lengths == "data" else width - 1) - unknown[rows]
+            row_tags = None if tags is None else tags.batch(rows, width)
+            return MaskedBatch(texts.batch(rows, width), row_tags, maskable, bool((lengths == width).all()))
 
         return batch_of
 
     def loss(self, model: nn.Module, batch: MaskedBatch) -> tuple[Tensor, int]:
-        """The bound in nats a masked place, one number of masked words for each row."""
+        """The bound in nats a masked place, with one number of masked words for each row."""
         network, ids, objective = cast("MaskedLM", model), batch.ids, self.config.model.objective
-        tags = None if batch.tags is None else given(batch.tags, self.config.tagged)
+        tags = None if batch.tags is None else drop_tags(batch.tags, self.config.tagged)
         places = word_places(ids, self.tokenizer, self.config.model.lengths)
         noise = Noise.drawn(ids)
         share = shares(len(ids), noise.offset)
-        mask, here = self._attended(batch), sent(share, ids.device)
+        mask, device_share = self._attention_mask(batch), to_device(share, ids.device)
         if isinstance(network, UniformLM):
-            nats = denoising_nats(network, ids, places, here, noise.order, attention_mask=mask, aligned=tags)
+            nats = denoising_nats(network, ids, places, device_share, noise.order, attention_mask=mask, aligned=tags)
         else:
-            most = None if batch.words is None else most_masked(batch.words, share.numpy(), objective)
-            masked, weights = MASKINGS[objective](places, here, noise.order)
-            nats = masked_nats(network, ids, masked, weights, most=most, attention_mask=mask, aligned=tags)
+            max_masked = None if batch.maskable is None else most_masked(batch.maskable, share.numpy(), objective)
+            masked, weights = MASKINGS[objective](places, device_share, noise.order)
+            nats = masked_nats(network, ids, masked, weights, most=max_masked, attention_mask=mask, aligned=tags)
         return nats.sum() / places.sum().clamp(min=1), ids.numel()
 
-    def _attended(self, batch: MaskedBatch) -> Tensor | None:
-        """The attention mask ``[B, L]``, None where the texts fill their rows: attention is faster without one."""
+    def _attention_mask(self, batch: MaskedBatch) -> Tensor | None:
+        """The attention mask ``[B, L]``, None if the texts fill their rows: attention is faster without one."""
         return None if batch.full else attended(batch.ids, self.tokenizer, self.config.model.lengths)
 
     @torch.no_grad()
@@ -150,14 +150,14 @@ class MaskedTask(StatelessTask):
         """The bound in nats a word on the same rows with the same noise every time.
 
         Returns:
-            ``nats``: given the lengths of the texts (where the model chooses them, with them); ``nats_with_length``:
-            and with them, if each was seen in training; ``nats_tagged``: given all labels of words, too.
+            ``nats``: given the lengths of the texts, or with them if the model chooses lengths; ``nats_with_length``:
+            with the nats of the lengths, if every length was seen in training; ``nats_tagged``: given all tags, too.
         """
         chosen = self.valid.spread(VALIDATION_ROWS)
         figures = {"nats": self._bound(model, chosen, tagged=False)}
         if self.config.model.lengths == "data":
-            words = torch.from_numpy(self.valid.lengths[chosen] - SPECIAL)
-            length = float(length_nats(self.model.config, words).sum()) / int(words.sum())
+            word_counts = torch.from_numpy(self.valid.lengths[chosen] - SPECIAL)
+            length = float(length_nats(self.model.config, word_counts).sum()) / int(word_counts.sum())
             if math.isfinite(length):
                 figures["nats_with_length"] = figures["nats"] + length
         if self.tags is not None:
@@ -168,23 +168,23 @@ class MaskedTask(StatelessTask):
         return figures["nats"]
 
     def _bound(self, model: nn.Module, chosen: np.ndarray, *, tagged: bool) -> float:
-        """The bound of some validation rows in nats a word."""
+        """The bound of the ``chosen`` validation rows in nats a word."""
         network, device = cast("MaskedLM", model), next(model.parameters()).device
         settings, generator = self.config.model, torch.Generator(device).manual_seed(0)
         bucket = 1 if settings.lengths == "data" else self.config.loop.bucket
         plan = BatchPlan(VALIDATION_POSITIONS, settings.length, bucket, full_share=0.0)
-        nats = words = 0.0
+        nats = word_count = 0.0
         batch_of = self._batches("valid", self.valid)
         for at, width in plan.epoch(self.valid.lengths[chosen], 0):
             batch = batch_of(chosen[at], width)
-            ids, mask, tags = batch.ids, self._attended(batch), batch.tags if tagged else None
+            ids, mask, tags = batch.ids, self._attention_mask(batch), batch.tags if tagged else None
             places = word_places(ids, self.tokenizer, settings.lengths)
             noise = Noise.drawn(ids, generator)
             share = shares(len(ids), noise.offset)
-            found = network.bound_nats(ids, places, share, noise.order, attention_mask=mask, aligned=tags)
-            nats += found.sum().item()
-            words += word_places(ids, self.tokenizer).sum().item()
-        return nats / max(1, words)
+            row_nats = network.bound_nats(ids, places, share, noise.order, attention_mask=mask, aligned=tags)
+            nats += row_nats.sum().item()
+            word_count += word_places(ids, self.tokenizer).sum().item()
+        return nats / max(1, word_count)
 
     def samples(self, model: nn.Module) -> list[str]:
         """Three texts at the default settings, with the same noise every time."""
@@ -193,18 +193,18 @@ class MaskedTask(StatelessTask):
         return [sample.text for sample in result]
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a trained model with all that belongs to it."""
+        """Write a trained model with its tokeniser and the texts it was trained on."""
         save_pretrained(cast("MaskedLM", model), self.tokenizer, folder)
         write_known_texts(folder, texts_in(self.train, self.tokenizer))
 
 
 def refuse_blocks(split: Split, start_id: int, data: Path) -> None:
-    """Refuse rows of a data set that do not begin with START.
+    """Refuse a data set with rows that do not begin with START.
 
     Raises:
-        DataError: there is one.
+        DataError: a row does not.
     """
     starts = split.offsets[:-1]
     if len(starts) and bool((split.ids[starts] != start_id).any()):
-        what = "is packed in blocks, and a masked model is trained on one text a row."
-        raise DataError(what, where=str(data), remedy="Prepare it with --packing pad.")
+        message = "is packed in blocks, and a masked model is trained on one text a row."
+        raise DataError(message, where=str(data), remedy="Prepare it with --packing pad.")

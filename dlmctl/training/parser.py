@@ -40,11 +40,11 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.tagger import fit_crf, read_conllu
 
-# Values of a feature, and labels, that are rarer than this in training are not told apart.
+# Feature values and labels rarer than this in training are treated as unseen.
 MIN_FEATURE, MIN_LABEL = 2, 5
-# A word seen c times is taken for an unseen one in a / (a + c) of its occurrences (Stern et al. 2017).
+# A word seen c times is replaced by the unseen word in a / (a + c) of its occurrences (Stern et al. 2017).
 WORD_DROPOUT = 0.8
-# Share of sentences shown in small letters.
+# Share of sentences shown in lower case.
 LOWERCASE = 0.1
 FOLDS = 4
 
@@ -91,7 +91,7 @@ class ParserTask(StatelessTask):
         spans = [labelled_spans(tree) for tree in train]
         sizes = ParserConfig(
             **config.model.model_dump(),
-            labels=[NONE, *_frequent(Counter(span.label for found in spans for span in found), MIN_LABEL)],
+            labels=[NONE, *_frequent(Counter(span.label for tree_spans in spans for span in tree_spans), MIN_LABEL)],
             tags=_frequent(Counter(leaf.label for tree in train for leaf in tree.leaves()), 1),
             vocabularies=[
                 {value: row for row, value in enumerate(_frequent(count, MIN_FEATURE), UNSEEN + 1)} for count in counts
@@ -109,15 +109,15 @@ class ParserTask(StatelessTask):
         self.labels = [
             [
                 (start, end, label_row.get(label) or label_row.get(label.split(JOIN)[0], 0))
-                for start, end, label in found
+                for start, end, label in tree_spans
             ]
-            for found in spans
+            for tree_spans in spans
         ]
         tag_row = {tag: row for row, tag in enumerate(sizes.tags)}
         self.tags = [torch.tensor([tag_row[leaf.label] for leaf in tree.leaves()]) for tree in train]
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[list[int]]:
-        """Numbers of sentences of like length."""
+        """Indices of sentences of similar length."""
         lengths = np.array([len(row) for row in self.ids])
         loop = self.config.loop
         plan = BatchPlan(loop.batch_positions, int(lengths.max()), loop.bucket, 0.0, loop.seed)
@@ -131,20 +131,20 @@ class ParserTask(StatelessTask):
             epoch += 1
 
     def loss(self, model: nn.Module, batch: list[int]) -> tuple[Tensor, int]:
-        """Nats per word of all spans' labels and all words' tags."""
+        """Cross-entropy of all span labels and all tags, in nats per word."""
         lower = (torch.rand(len(batch)) < LOWERCASE).tolist()
         ids, counts = stack_ids(
             [(self.lower_ids if low else self.ids)[at] for at, low in zip(batch, lower, strict=True)]
         )
         ids[..., 0].masked_fill_(torch.rand(ids.shape[:2]) < self.word_dropout[ids[..., 0]], UNSEEN)
-        most = int(counts.max())
-        labels = torch.zeros(len(batch), most, most, dtype=torch.long)
-        tags = torch.full((len(batch), most), -1)
+        longest = int(counts.max())
+        labels = torch.zeros(len(batch), longest, longest, dtype=torch.long)
+        tags = torch.full((len(batch), longest), -1)
         for row, at in enumerate(batch):
             for start, end, label in self.labels[at]:
                 labels[row, start, end] = label
             tags[row, : len(self.tags[at])] = self.tags[at]
-        starts, ends = all_spans(most)
+        starts, ends = all_spans(longest)
         labels = labels[:, starts, ends].masked_fill(ends >= counts[:, None], -1)
         device = next(model.parameters()).device
         scores, tag_scores = model(ids.to(device), counts)
@@ -153,14 +153,14 @@ class ParserTask(StatelessTask):
         return nats / counts.sum(), int(counts.sum())
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Labelled brackets as evalb counts them, with punctuation deleted, and the share of right tags."""
+        """Labelled bracket scores as evalb counts them, with punctuation deleted, and the tagging accuracy."""
         assert isinstance(model, ChartParser)
-        found = parse(model, [words_of(tree) for tree in self.dev], self.dev_tags)
-        score = corpus_f1(zip(self.dev, found, strict=True))
-        gold = [leaf.label for tree in self.dev for leaf in tree.leaves()]
-        guessed = [leaf.label for tree in found for leaf in tree.leaves()]
-        right = sum(map(str.__eq__, gold, guessed)) / len(gold)
-        return {"f1": score.f1, "precision": score.precision, "recall": score.recall, "tags": right}
+        predicted = parse(model, [words_of(tree) for tree in self.dev], self.dev_tags)
+        score = corpus_f1(zip(self.dev, predicted, strict=True))
+        gold_tags = [leaf.label for tree in self.dev for leaf in tree.leaves()]
+        predicted_tags = [leaf.label for tree in predicted for leaf in tree.leaves()]
+        tag_accuracy = sum(map(str.__eq__, gold_tags, predicted_tags)) / len(gold_tags)
+        return {"f1": score.f1, "precision": score.precision, "recall": score.recall, "tags": tag_accuracy}
 
     def loss_of(self, figures: dict[str, float]) -> float:
         return -figures["f1"]
@@ -171,12 +171,12 @@ def words_of(tree: Tree) -> list[str]:
     return [leaf.word for leaf in tree.leaves()]
 
 
-def _frequent(counts: Counter[str], least: int) -> list[str]:
-    return sorted(value for value, count in counts.items() if count >= least)
+def _frequent(counts: Counter[str], min_count: int) -> list[str]:
+    return sorted(value for value, count in counts.items() if count >= min_count)
 
 
 def save_parser(model: ChartParser, folder: Path) -> None:
-    """Write what ``dlmctl.annotators.parsing.load_parser`` reads; weights in half precision."""
+    """Write a parser for ``dlmctl.annotators.parsing.load_parser``, with weights in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = {"format": PARSER_FORMAT, **model.config.model_dump()}
     (folder / PARSER_FILE).write_text(json.dumps(saved, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
@@ -207,17 +207,17 @@ def read_treebank(path: Path) -> list[Tree]:
 def jackknifed(tagged: list[TaggedSentence]) -> dict[tuple[str, ...], list[str]]:
     """Each sentence with the tags of a tagger that was trained on the other folds.
 
-    A tagger has learned its own training text by heart; a parser trained on such tags would trust them too much.
+    A tagger memorises its training text, and a parser trained on such tags would trust them too much.
     """
-    found: dict[tuple[str, ...], list[str]] = {}
+    tags_of: dict[tuple[str, ...], list[str]] = {}
     for fold in range(FOLDS):
         rest = [sentence for at, sentence in enumerate(tagged) if at % FOLDS != fold]
-        held = [sentence.words for sentence in tagged[fold::FOLDS]]
+        held_out = [sentence.words for sentence in tagged[fold::FOLDS]]
         with tempfile.TemporaryDirectory() as scratch:
             (Path(scratch) / TAGGER_FILE).write_text(json.dumps(fit_crf(rest)), "utf-8")
             tagger = load_tagger(Path(scratch))
-        found |= {tuple(words): tags for words, tags in zip(held, tagger(held), strict=True)}
-    return found
+        tags_of |= {tuple(words): tags for words, tags in zip(held_out, tagger(held_out), strict=True)}
+    return tags_of
 
 
 def train_parser(
@@ -227,8 +227,8 @@ def train_parser(
 
     Args:
         train, dev: bracketed trees.
-        conllu: what the bundled tagger was trained on, so that the training sentences can be tagged anew by
-            taggers that have not seen them.
+        conllu: the training data of the bundled tagger, so that the training sentences can be tagged by taggers that
+            have not seen them.
 
     Raises:
         DataError: a file cannot be read.
@@ -239,8 +239,8 @@ def train_parser(
     tags = [unseen.get(tuple(words)) or upos_tagger()([words])[0] for words in map(words_of, trees)]
     dev_tags = upos_tagger()([words_of(tree) for tree in held_out])
     task = ParserTask(config, trees, held_out, (tags, dev_tags))
-    sources = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in (("data", train), ("dev", dev))}
-    model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **sources}, resume=resume)
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in (("data", train), ("dev", dev))}
+    model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digests}, resume=resume)
     assert isinstance(model, ChartParser)
     save_parser(model, out / "parser")
     return task.validate(model)["f1"]

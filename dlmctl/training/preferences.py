@@ -1,10 +1,10 @@
 """Tuning a masked model on readers' verdicts of its drafts, so that it writes more of what they accept.
 
-Let r(x) = log p(x) - log p_0(x) be what tuning adds to the log-probability of a draft x, p_0 the model as it was. A
-reader is taken to accept x with probability sigmoid(b + beta r(x)), b the log-odds of what else is accepted of such
-drafts (binary classifier optimisation: Jung et al. 2024). What fits the verdicts is p_0 with sound texts made likelier
-and others less, the more the smaller beta is. Both log-probabilities are bounds with the same words masked (as in
-LLaDA 1.5: Zhu et al. 2025). Ordinary text is trained on beside, as the model was, so that it stays a model of that.
+Let r(x) = log p(x) - log p_0(x), where p is the tuned model and p_0 the original one. A reader is modelled to accept a
+draft x with probability sigmoid(b + beta r(x)), where b is the log-odds that drafts like it are accepted (binary
+classifier optimisation: Jung et al. 2024). The optimum is p_0 with accepted texts made more likely and refused texts
+less likely, the more so the smaller beta is. Both log-probabilities are bounds with the same words masked (as in
+LLaDA 1.5: Zhu et al. 2025). The model is also trained on ordinary text, as before, so that it stays a model of it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from dlmctl.models.hints import Hints
 from dlmctl.models.llama import LlamaDenoiser
 from dlmctl.training.acceptability import ACCEPTED, auc
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.drafts import Asks, Drafts, drafts_of, splits_for
-from dlmctl.training.hints import HintBatch, asked_batches, batches_of, mean_bound, told_nats
+from dlmctl.training.drafts import Drafts, ExampleBuilder, drafts_of, splits_for
+from dlmctl.training.hints import HintBatch, batch_maker, hinted_nats, mean_bound, stream_batches
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.rows import Rows, sent
+from dlmctl.training.rows import Rows, to_device
 from dlmctl.training.run_folder import check_apart
 from dlmctl.training.state import digest
-from dlmctl.training.tuned_model import TrainedHints, check_place, save_tuned
-from dlmctl.training.word_tags import given as held_back
+from dlmctl.training.tuned_model import TrainedHints, check_output, save_tuned
+from dlmctl.training.word_tags import drop_tags
 
-# Share of the ordinary texts that are told tags, as of ``training.word_tags.given``.
-TAGGED = 0.7
+# Share of the ordinary texts with tags, for ``training.word_tags.drop_tags``.
+TAGGED_SHARE = 0.7
 VALIDATION_POSITIONS, VALIDATION_TEXTS, VALIDATION_DRAWS = 8192, 1000, 4
 
 
@@ -57,42 +57,40 @@ class PreferencesConfig(BaseModel):
 
     rank: int = Field(default=16, gt=0, le=MOST_RANK, description="of the adapters that are trained and then merged")
     beta: float = Field(
-        default=0.5, gt=0, le=100, description="how little tuning may do: the greater, the less it moves"
+        default=0.5, gt=0, le=100, description="how close the model stays to the original: the greater, the closer"
     )
-    most_weight: float = Field(
-        default=3.0, ge=1, description="most that one masked word of a draft counts; n / k without it"
+    most_weight: float = Field(default=3.0, ge=1, description="cap on the weight n / k of one masked word of a draft")
+    text_share: float = Field(
+        default=0.5, gt=0, le=10, description="positions of ordinary text for each position of drafts"
     )
-    text_share: float = Field(default=0.5, gt=0, le=10, description="positions of ordinary text for each of drafts")
-    most_texts: int = Field(
-        default=20_000, gt=0, description="texts of the ordinary ones that are used, spread over all"
-    )
+    most_texts: int = Field(default=20_000, gt=0, description="most ordinary texts that are used, spread over all")
     groups: list[str] = Field(
         default_factory=list,
         max_length=8,
-        description="fields of the drafts, from coarse to fine, by which shares of accepted texts differ",
+        description="fields of the drafts, from coarse to fine, whose values differ in their share of accepted texts",
     )
     told: str | None = Field(
-        default=None, description="a control whose targets are told in training, its hints trained along"
+        default=None, description="a control whose requests are given in training; its hints are tuned, too"
     )
     loop: LoopConfig
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.loop.compile:
-            raise ValueError("loop.compile is not for tuning, which computes with other matrices at every step")
+            raise ValueError("loop.compile does not work for tuning, which builds new matrices at every step")
         return self
 
 
 class Preferences(Adapters):
-    """What is trained: adapters, and hints where a control is told."""
+    """The trained parameters: adapters, and the hints of the control, if any."""
 
     def __init__(self, network: nn.Module, rank: int, hints: Hints | None) -> None:
         super().__init__(network, rank)
         self.hints = hints
 
 
-class Tuned(NamedTuple):
-    """A masked model with other matrices in its network, for ``masked_nats``."""
+class TunedModel(NamedTuple):
+    """A masked model with replaced matrices in its network, for ``masked_nats``."""
 
     lm: MaskedLM
     weights: dict[str, Tensor]
@@ -109,151 +107,168 @@ class Tuned(NamedTuple):
 
 
 class PreferenceBatch(NamedTuple):
-    """A batch of drafts, with their verdicts and log-odds ``[B]`` and which of their places were given ``[B, L]``, and
-    one of ordinary text."""
+    """A batch of drafts with their verdicts and log-odds ``[B]`` and a mask of given places ``[B, L]``, and a batch of
+    ordinary text."""
 
     drafts: HintBatch
-    wanted: Tensor
-    odds: Tensor
-    given: Tensor
+    verdicts: Tensor
+    log_odds: Tensor
+    is_given: Tensor
     text: HintBatch | None
 
 
 class PreferenceTask(StatelessTask):
-    """A masked model and readers' verdicts, for the training loop.
+    """Tuning of a masked model on readers' verdicts, for the training loop.
 
     Args:
         data: a prepared data set with the model's vocabulary, one draft a row, and a field ``label`` of verdicts.
         text: a prepared data set of ordinary text with the model's vocabulary.
 
     Raises:
-        DataError: one is none, or of another vocabulary, or has no verdicts.
-        ModelError: the model is no masked one, or has learned no hints for the control that is to be told.
+        DataError: ``data`` or ``text`` is not a data set or has another vocabulary, or there are no verdicts.
+        ModelError: the model is not a masked model, or has no hints for the control ``config.told``.
     """
 
     def __init__(self, config: PreferencesConfig, pretrained: Pretrained, data: Path, text: Path, label: str) -> None:
         model = pretrained.model
         if not isinstance(model, MaskedLM) or model.family != "masked" or model.config.lengths != "data":
-            raise ModelError("is no masked model that is told lengths.", where=str(pretrained.folder))
+            raise ModelError("is not a masked model that is given lengths.", where=str(pretrained.folder))
         self.config, self.tokenizer = config, pretrained.tokenizer
         self.lm = copy.deepcopy(model).float().eval().requires_grad_(False)
-        self.asks = Asks(pretrained, config.told)
-        self.before = self.asks.hints
-        train, held = splits_for(pretrained, text)
-        self.train, self.valid = drafts_of(pretrained, data, label, self.asks, config.groups)
-        self.text = self.asks.of_text(train, config.most_texts)
-        self.held = self.asks.of_text(held, VALIDATION_TEXTS)
+        self.builder = ExampleBuilder(pretrained, config.told)
+        self.original_hints = self.builder.hints
+        train_text, valid_text = splits_for(pretrained, text)
+        self.train, self.valid = drafts_of(pretrained, data, label, self.builder, config.groups)
+        self.train_text = self.builder.from_text(train_text, config.most_texts)
+        self.valid_text = self.builder.from_text(valid_text, VALIDATION_TEXTS)
         torch.manual_seed(config.loop.seed)
-        self.model: nn.Module = Preferences(self.lm.denoiser, config.rank, self.asks.copied())
+        self.model: nn.Module = Preferences(self.lm.denoiser, config.rank, self.builder.trainable_hints())
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[PreferenceBatch]:
         loop = self.config.loop
-        many = max(1, round(loop.batch_positions * self.config.text_share))
-        plans = [BatchPlan(n, self.lm.config.length, loop.bucket, 0.0, loop.seed) for n in (loop.batch_positions, many)]
+        text_positions = max(1, round(loop.batch_positions * self.config.text_share))
+        plans = [
+            BatchPlan(positions, self.lm.config.length, loop.bucket, 0.0, loop.seed)
+            for positions in (loop.batch_positions, text_positions)
+        ]
         device = self._device()
         streams = [
-            asked_batches(
-                asked, batches_of(asked, self.lm, self.tokenizer, device), plan, skip=skip, rank=rank, world=world
+            stream_batches(
+                examples,
+                batch_maker(examples, self.lm, self.tokenizer, device),
+                plan,
+                skip=skip,
+                rank=rank,
+                world=world,
             )
-            for asked, plan in zip((self.train.asked, self.text), plans, strict=True)
+            for examples, plan in zip((self.train.examples, self.train_text), plans, strict=True)
         ]
-        judged = self._judged(self.train, device)
+        add_verdicts = self._verdict_adder(self.train, device)
         for (rows, drafts), (_, text) in zip(*streams, strict=True):
-            yield judged(rows, drafts)._replace(text=text)
+            yield add_verdicts(rows, drafts)._replace(text=text)
 
     def _device(self) -> torch.device:
-        """Where the weights that are trained lie; what is frozen is brought there."""
+        """The device of the trained weights; frozen weights are moved there."""
         device = next(self.model.parameters()).device
         self.lm.to(device)
-        if self.before is not None:
-            self.before.to(device)
+        if self.original_hints is not None:
+            self.original_hints.to(device)
         return device
 
-    def _judged(self, drafts: Drafts, device: torch.device) -> Callable[[np.ndarray, HintBatch], PreferenceBatch]:
-        """What puts to a batch of some rows what is known of these drafts."""
-        places = Rows(drafts.given, 0, device)
+    def _verdict_adder(
+        self, drafts: Drafts, device: torch.device
+    ) -> Callable[[np.ndarray, HintBatch], PreferenceBatch]:
+        """The function that adds verdicts, log-odds and given places to a batch of these drafts."""
+        given_rows = Rows(drafts.is_given, 0, device)
 
-        def judged(rows: np.ndarray, batch: HintBatch) -> PreferenceBatch:
-            wanted, odds = (sent(torch.from_numpy(one[rows]), device) for one in (drafts.verdicts, drafts.odds))
-            return PreferenceBatch(batch, wanted, odds, places.of(rows, batch.ids.shape[1]) > 0, None)
+        def add_verdicts(rows: np.ndarray, batch: HintBatch) -> PreferenceBatch:
+            verdicts, odds = (
+                to_device(torch.from_numpy(values[rows]), device) for values in (drafts.verdicts, drafts.log_odds)
+            )
+            return PreferenceBatch(batch, verdicts, odds, given_rows.batch(rows, batch.ids.shape[1]) > 0, None)
 
-        return judged
+        return add_verdicts
 
     def loss(self, model: nn.Module, batch: PreferenceBatch) -> tuple[Tensor, int]:
-        """Cross-entropy with the verdicts over beta, in nats a draft, and the bound of the text in nats a word."""
+        """Cross-entropy with the verdicts over beta, in nats a draft, plus the bound of the text in nats a word."""
         assert isinstance(model, Preferences)
         assert batch.text is not None
         weights = model.weights(self.lm.denoiser)
-        odds = batch.odds + self.config.beta * self._gain(model, weights, batch)
-        misfit = F.binary_cross_entropy_with_logits(odds, batch.wanted) / self.config.beta
+        odds = batch.log_odds + self.config.beta * self._gain(model, weights, batch)
+        verdict_loss = F.binary_cross_entropy_with_logits(odds, batch.verdicts) / self.config.beta
         text = batch.text
         if text.tags is not None:
-            text = text._replace(tags=held_back(text.tags, TAGGED))
-        nats, words = told_nats(Tuned(self.lm, weights), model.hints, text, self.tokenizer, Noise.drawn(text.ids))
-        return misfit + nats.sum() / words.clamp(min=1), batch.drafts.ids.numel() + text.ids.numel()
+            text = text._replace(tags=drop_tags(text.tags, TAGGED_SHARE))
+        tuned = TunedModel(self.lm, weights)
+        nats, words = hinted_nats(tuned, model.hints, text, self.tokenizer, Noise.drawn(text.ids))
+        return verdict_loss + nats.sum() / words.clamp(min=1), batch.drafts.ids.numel() + text.ids.numel()
 
     def _gain(
         self, model: Preferences, weights: dict[str, Tensor], batch: PreferenceBatch, noise: Noise | None = None
     ) -> Tensor:
-        """r of each draft ``[B]``, in nats, no masked word above ``most_weight``: both with the same words masked."""
+        """r of each draft ``[B]``, in nats, from bounds with the same words masked and weights capped at
+        ``most_weight``."""
         noise = Noise.drawn(batch.drafts.ids) if noise is None else noise
-        nats_by = partial(
-            told_nats,
+        nats_of = partial(
+            hinted_nats,
             batch=batch.drafts,
             tokenizer=self.tokenizer,
             noise=noise,
-            given=batch.given,
-            most_weight=self.config.most_weight,
+            is_given=batch.is_given,
+            max_weight=self.config.most_weight,
         )
         with torch.no_grad():
-            before, _ = nats_by(self.lm, self.before)
-        after, _ = nats_by(Tuned(self.lm, weights), model.hints)
-        return before - after
+            original_nats, _ = nats_of(self.lm, self.original_hints)
+        tuned_nats, _ = nats_of(TunedModel(self.lm, weights), model.hints)
+        return original_nats - tuned_nats
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Nats a draft of the verdicts, how often an accepted draft gained more than a refused one (``auc``), what
-        accepted and refused ones gained, and the bound of ordinary text in nats a word: told nothing (``nats``), its
-        tags (``nats_tagged``), and what a control asks (``nats_told_1`` and on)."""
+        """The cross-entropy of the verdicts in nats a draft, how often an accepted draft gained more than a refused one
+        (``auc``), the mean gains of accepted and refused drafts, and the bound of ordinary text in nats a word: with no
+        request (``nats``), with its tags (``nats_tagged``), and with a control's requests (``nats_told_1`` and on)."""
         assert isinstance(model, Preferences)
         weights = model.weights(self.lm.denoiser)
         gains = self._gains(model, weights)
-        wanted, accepted = torch.from_numpy(self.valid.verdicts), self.valid.verdicts >= ACCEPTED
-        odds = torch.from_numpy(self.valid.odds) + self.config.beta * torch.from_numpy(gains)
-        found = {
-            "verdicts": float(F.binary_cross_entropy_with_logits(odds, wanted)),
+        verdicts, accepted = torch.from_numpy(self.valid.verdicts), self.valid.verdicts >= ACCEPTED
+        odds = torch.from_numpy(self.valid.log_odds) + self.config.beta * torch.from_numpy(gains)
+        figures = {
+            "verdicts": float(F.binary_cross_entropy_with_logits(odds, verdicts)),
             "auc": auc(gains, accepted),
             "gain of accepted": float(gains[accepted].mean()) if accepted.any() else 0.0,
             "gain of refused": float(gains[~accepted].mean()) if not accepted.all() else 0.0,
         }
-        return {**found, **self._bounds(model, weights)}
+        return {**figures, **self._bounds(model, weights)}
 
     def _gains(self, model: Preferences, weights: dict[str, Tensor]) -> np.ndarray:
-        """r of each held-out draft, the mean of some draws."""
-        device, asked = self._device(), self.valid.asked
-        batch_of, judged = batches_of(asked, self.lm, self.tokenizer, device), self._judged(self.valid, device)
-        gains, generator = np.zeros(len(asked.rows), np.float32), torch.Generator(device).manual_seed(0)
+        """r of each held-out draft, averaged over ``VALIDATION_DRAWS`` maskings."""
+        device, examples = self._device(), self.valid.examples
+        make_batch = batch_maker(examples, self.lm, self.tokenizer, device)
+        add_verdicts = self._verdict_adder(self.valid, device)
+        gains, generator = np.zeros(len(examples.rows), np.float32), torch.Generator(device).manual_seed(0)
         for draw in range(VALIDATION_DRAWS):
-            for at, width in self._held_out().epoch(asked.rows.lengths, 0):
-                batch = judged(at, batch_of(at, np.full(len(at), draw % asked.ways), width))
+            for rows, width in self._validation_plan().epoch(examples.rows.lengths, 0):
+                batch = add_verdicts(rows, make_batch(rows, np.full(len(rows), draw % examples.variants), width))
                 gain = self._gain(model, weights, batch, Noise.drawn(batch.drafts.ids, generator))
-                gains[at] += gain.float().cpu().numpy() / VALIDATION_DRAWS
+                gains[rows] += gain.float().cpu().numpy() / VALIDATION_DRAWS
         return gains
 
     def _bounds(self, model: Preferences, weights: dict[str, Tensor]) -> dict[str, float]:
-        """The bound of held-out text in nats a word, by the way in which it is asked."""
-        device, tuned = self._device(), Tuned(self.lm, weights)
-        batch_of = batches_of(self.held, self.lm, self.tokenizer, device)
+        """The bound of held-out text in nats a word, for each variant of its requests."""
+        device, tuned, examples = self._device(), TunedModel(self.lm, weights), self.valid_text
+        make_batch = batch_maker(examples, self.lm, self.tokenizer, device)
 
         def nats_of(batch: HintBatch, noise: Noise) -> tuple[Tensor, Tensor]:
-            return told_nats(tuned, model.hints, batch, self.tokenizer, noise)
+            return hinted_nats(tuned, model.hints, batch, self.tokenizer, noise)
 
-        names = ["nats", *(["nats_tagged"] if self.asks.tagged else [])]
-        names += [f"nats_told_{number}" for number in range(1, 1 + self.held.ways - len(names))]
-        plan = self._held_out()
-        return {name: mean_bound(self.held, way, batch_of, plan, device, nats_of) for way, name in enumerate(names)}
+        names = ["nats", *(["nats_tagged"] if self.builder.takes_tags else [])]
+        names += [f"nats_told_{number}" for number in range(1, 1 + examples.variants - len(names))]
+        plan = self._validation_plan()
+        return {
+            name: mean_bound(examples, variant, make_batch, plan, device, nats_of) for variant, name in enumerate(names)
+        }
 
-    def _held_out(self) -> BatchPlan:
+    def _validation_plan(self) -> BatchPlan:
         return BatchPlan(VALIDATION_POSITIONS, self.lm.config.length, 1, 0.0)
 
     def loss_of(self, figures: dict[str, float]) -> float:
@@ -271,12 +286,12 @@ def train_preferences(
     label: str,
     resume: bool = False,
 ) -> Path:
-    """Tune a masked model on readers' verdicts of its drafts; ``out`` gets the run's files and, in ``model``, the tuned
-    model with the scorer and the controls of the old one.
+    """Tune a masked model on readers' verdicts of its drafts; ``out`` receives the files of the run and, in ``model``,
+    the tuned model with the scorer and the controls of the original.
 
-    What it had learned of acceptability is left behind: that was read off the old network.
+    Learned acceptability is not copied, because it reads the states of the original network.
 
-    Args, errors: as ``PreferenceTask``.
+    Arguments and errors as ``PreferenceTask``.
 
     Returns:
         The folder of the tuned model.
@@ -286,18 +301,19 @@ def train_preferences(
     """
     check_apart(out, data, text)
     folder = out / "model"
-    check_place(folder, pretrained)
+    check_output(folder, pretrained)
     task = PreferenceTask(config, pretrained, data, text, label)
-    asked = {"label": label, "weights of the model": weights_digest(pretrained), "text": digest(text)}
-    if task.asks.folder is not None:
-        asked["hints"] = folder_digests(task.asks.folder, task.asks.folder.glob(f"{HINTS}*.safetensors"))
-    tuned = fit(task, config.loop, out, identity={**config.model_dump(), **asked, **digest(data)}, resume=resume)
+    hints_folder = task.builder.folder
+    inputs = {"label": label, "weights of the model": weights_digest(pretrained), "text": digest(text)}
+    if hints_folder is not None:
+        inputs["hints"] = folder_digests(hints_folder, hints_folder.glob(f"{HINTS}*.safetensors"))
+    tuned = fit(task, config.loop, out, identity={**config.model_dump(), **inputs, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         assert isinstance(tuned, Preferences)
         hints = None
-        if tuned.hints is not None and task.asks.folder is not None:
+        if tuned.hints is not None and hints_folder is not None:
             card = {"training": config.model_dump(), "validation": task.validate(tuned)}
-            hints = TrainedHints(tuned.hints.cpu(), task.asks.folder, card)
+            hints = TrainedHints(tuned.hints.cpu(), hints_folder, card)
         model = MaskedLM(task.lm.config)
         model.denoiser = cast("LlamaDenoiser", merged(task.lm.cpu().denoiser, tuned.cpu()))
         save_tuned(model, pretrained, hints, folder)

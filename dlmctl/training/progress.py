@@ -1,6 +1,6 @@
-"""What a training run shows and records: a bar or plain lines, ``metrics.jsonl`` and TensorBoard events.
+"""Progress of a training run: a bar or plain lines, ``metrics.jsonl`` and TensorBoard events.
 
-Before most of the steps are taken it says how long they will take, from the time of the first few.
+Early in the run it prints an estimate of the remaining time, measured over the first few steps.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from rich.table import Column, Table
 
 from dlmctl.errors import UserError
 from dlmctl.text.files import require_file
-from dlmctl.training.run_folder import FIGURES
+from dlmctl.training.run_folder import METRICS_FILE
 
-# The first steps are slower than the rest (memory, kernels, compilation); the time of those behind them is measured.
-UNMEASURED, MEASURED = 2, 5
+# The first steps are slower than the rest (memory, kernels, compilation), so the estimate times those after them.
+WARMUP_STEPS, TIMED_STEPS = 2, 5
 
 
 class Grid(NamedTuple):
-    """Figures of a validation that are read as a table.
+    """Layout of validation figures as a table.
 
     Attributes:
-        head: what the columns are.
+        title: what the columns stand for.
         columns: their names.
-        rows: by the name of each row, the name of the figure in each column.
+        rows: for each row name, the name of the figure in each column.
     """
 
-    head: str
+    title: str
     columns: list[str]
     rows: dict[str, list[str]]
 
     def lines(self, figures: dict[str, float]) -> list[list[str]]:
-        """The table as texts, the heads first."""
+        """The cells of the table, header first."""
         rows = [[row, *(f"{figures[name]:.3f}" for name in names)] for row, names in self.rows.items()]
-        return [[self.head, *self.columns], *rows]
+        return [[self.title, *self.columns], *rows]
 
     def names(self) -> set[str]:
-        """The figures that stand in the table."""
+        """The names of the figures in the table."""
         return {name for names in self.rows.values() for name in names}
 
 
 class TrainingProgress:
-    """Context of one run. ``loss`` is the running mean since the last log.
+    """Context manager for one run. ``loss`` is the running mean since the last log.
 
     Args:
-        flops: operations of one position, and of the devices in a second; None leaves their utilisation out.
+        flops: operations per position, and per second of all devices; None leaves out their utilisation.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class TrainingProgress:
         self.console = Console(stderr=True, quiet=quiet)
         self.steps, self.out, self.quiet, self._start = steps, out, quiet, start
         self.flops = flops
-        self._taken, self._first = 0, 0.0
-        self._clear()
+        self._steps_taken, self._timing_started = 0, 0.0
+        self._reset_means()
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -74,10 +74,10 @@ class TrainingProgress:
             console=self.console,
             disable=quiet or not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=steps, completed=start, loss="", speed=0.0)
+        self._bar_task = self._bar.add_task("training", total=steps, completed=start, loss="", speed=0.0)
         self._events: Any = None
         if not quiet:
-            _forget_after(out / FIGURES, start)
+            _drop_figures_after(out / METRICS_FILE, start)
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -98,49 +98,49 @@ class TrainingProgress:
 
     @property
     def loss(self) -> float:
-        return self._losses / max(1, self._count)
+        return self._loss_sum / max(1, self._loss_count)
 
-    def _clear(self) -> None:
-        self._positions, self._losses, self._count, self._waited = 0, 0.0, 0, 0.0
+    def _reset_means(self) -> None:
+        self._positions, self._loss_sum, self._loss_count, self._data_seconds = 0, 0.0, 0, 0.0
         self._since = time.perf_counter()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Context of what is no training, a validation or a checkpoint, whose time the speed leaves out."""
-        began = time.perf_counter()
+        """Context manager for work other than training (validation, checkpoint), whose time the speed leaves out."""
+        started = time.perf_counter()
         yield
-        spent = time.perf_counter() - began
-        self._since, self._first = self._since + spent, self._first + spent
+        elapsed = time.perf_counter() - started
+        self._since, self._timing_started = self._since + elapsed, self._timing_started + elapsed
 
     @property
-    def clocked(self) -> bool:
-        """Whether the time of the step in progress is taken, so that a device has to be waited for."""
-        return self._taken + 1 in (UNMEASURED, UNMEASURED + MEASURED)
+    def is_timed_step(self) -> bool:
+        """Whether the clock is read after the current step, so that the device has to be waited for."""
+        return self._steps_taken + 1 in (WARMUP_STEPS, WARMUP_STEPS + TIMED_STEPS)
 
-    def took(self, losses: list[float]) -> None:
-        """Take in the losses of some steps, which may come later than their number."""
+    def add_losses(self, losses: list[float]) -> None:
+        """Add the losses of some steps to the running mean; they may arrive later than ``advance``."""
         for loss in losses:
-            self._losses, self._count = self._losses + loss, self._count + 1
+            self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
         if losses:
-            self._bar.update(self._task, loss=f"loss {self.loss:.3f}")
+            self._bar.update(self._bar_task, loss=f"loss {self.loss:.3f}")
 
-    def advance(self, positions: int, waited: float) -> None:
-        """Take in one step's positions, and the seconds that it waited for its data."""
-        self._positions, self._waited = self._positions + positions, self._waited + waited
-        self._bar.update(self._task, advance=1, speed=self._speed())
-        self._taken += 1
-        if self._taken == UNMEASURED:
-            self._first = time.perf_counter()
-        elif self._taken == UNMEASURED + MEASURED:
-            self._estimate((time.perf_counter() - self._first) / MEASURED)
+    def advance(self, positions: int, data_seconds: float) -> None:
+        """Count one step, its positions, and the seconds it waited for data."""
+        self._positions, self._data_seconds = self._positions + positions, self._data_seconds + data_seconds
+        self._bar.update(self._bar_task, advance=1, speed=self._speed())
+        self._steps_taken += 1
+        if self._steps_taken == WARMUP_STEPS:
+            self._timing_started = time.perf_counter()
+        elif self._steps_taken == WARMUP_STEPS + TIMED_STEPS:
+            self._estimate((time.perf_counter() - self._timing_started) / TIMED_STEPS)
 
     def _estimate(self, seconds: float) -> None:
-        """Say how long the rest of the steps takes, ``seconds`` each."""
-        left = self.steps - self._start - self._taken
-        if left > UNMEASURED + MEASURED:
-            each = f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-            what = f"about {in_words(left * seconds)} for the {left} steps left"
-            self.say(f"{what} ({each} a step, measured over {MEASURED}; validations come on top)")
+        """Print how long the remaining steps take at ``seconds`` each."""
+        steps_left = self.steps - self._start - self._steps_taken
+        if steps_left > WARMUP_STEPS + TIMED_STEPS:
+            per_step = f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+            estimate = f"about {format_duration(steps_left * seconds)} for the {steps_left} steps left"
+            self.say(f"{estimate} ({per_step} a step, measured over {TIMED_STEPS}; validations not included)")
 
     def _seconds(self) -> float:
         return max(1e-9, time.perf_counter() - self._since)
@@ -149,23 +149,23 @@ class TrainingProgress:
         return self._positions / self._seconds()
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Record figures of a step; the speed joins a training loss, and the running means start anew."""
+        """Record figures of a step; with a training loss also the speed, and then reset the running means."""
         if "loss" in figures:
             speed = self._speed()
-            figures = {**figures, "positions_per_second": speed, "data_share": self._waited / self._seconds()}
+            figures = {**figures, "positions_per_second": speed, "data_share": self._data_seconds / self._seconds()}
             if self.flops is not None:
-                each, peak = self.flops
-                figures["mfu"] = each * speed / peak
-            self._clear()
+                per_position, peak = self.flops
+                figures["mfu"] = per_position * speed / peak
+            self._reset_means()
         self._write(step, figures)
         if not self.console.is_terminal or "loss" not in figures:
             self._print(step, figures)
 
-    def validated(self, step: int, figures: dict[str, float], grid: Grid | None = None) -> None:
-        """Record and show the figures of a validation, those of ``grid`` as a table."""
+    def log_validation(self, step: int, figures: dict[str, float], grid: Grid | None = None) -> None:
+        """Record and print the figures of a validation, those of ``grid`` as a table."""
         self._write(step, {f"valid_{name}": value for name, value in figures.items()})
-        apart = set() if grid is None else grid.names()
-        self._print(step, {f"valid_{name}": value for name, value in figures.items() if name not in apart})
+        tabulated = set() if grid is None else grid.names()
+        self._print(step, {f"valid_{name}": value for name, value in figures.items() if name not in tabulated})
         if grid is not None:
             self._tabulate(grid.lines(figures))
 
@@ -173,26 +173,26 @@ class TrainingProgress:
         if self.quiet:
             return
         record = {"step": step, **figures, "time": time.time()}
-        with (self.out / FIGURES).open("a", encoding="utf-8") as file:
+        with (self.out / METRICS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
             for name, value in figures.items():
                 self._events.add_scalar(name, value, step)
 
     def _print(self, step: int, figures: dict[str, float]) -> None:
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.say(f"step {step}/{self.steps}  {shown}")
+        summary = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        self.say(f"step {step}/{self.steps}  {summary}")
 
     def _tabulate(self, lines: list[list[str]]) -> None:
-        """A table on a terminal, else columns of plain text."""
-        heads, *rows = lines
+        """Print a table on a terminal, else columns of plain text."""
+        header, *rows = lines
         if not self.console.is_terminal:
             widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
             for line in lines:
                 first, *rest = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
                 self.say("  ".join(["", line[0].ljust(len(first)), *rest]))
             return
-        table = Table(heads[0], *(Column(head, justify="right") for head in heads[1:]))
+        table = Table(header[0], *(Column(name, justify="right") for name in header[1:]))
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
@@ -207,19 +207,19 @@ class TrainingProgress:
             self.say(f"  {text}")
 
 
-def in_words(seconds: float) -> str:
-    """A time as people say it: 40 s, 25 min, 3 h 10 min."""
+def format_duration(seconds: float) -> str:
+    """A duration for people to read: 40 s, 25 min, 3 h 10 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Take figures of later steps out of ``metrics.jsonl``: a killed run had gone on after its last checkpoint.
+def _drop_figures_after(path: Path, step: int) -> None:
+    """Remove figures of later steps from ``metrics.jsonl``, which a killed run wrote after its last checkpoint.
 
     Raises:
-        UserError: it is a folder, a pipe or a device.
+        UserError: the path is a folder, a pipe or a device.
     """
     if not path.exists():
         return
@@ -229,7 +229,7 @@ def _forget_after(path: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step that a line of figures is of; later than all for the empty end, one cut short, or what is none."""
+    """The step of a line of figures; infinity if it is empty, cut short or otherwise not a record."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):

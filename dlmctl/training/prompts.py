@@ -1,4 +1,4 @@
-"""Labels and sources of a prepared data set, row by row, for models that are given them."""
+"""Labels and sources of a prepared data set, row by row, for models conditioned on them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Records = Sequence[dict[str, Any]]
 
 
 class Prompts:
-    """What each row of a training and a validation split is given.
+    """The label and source of each row of a training and a validation split.
 
     Attributes:
-        labels: names of the labels; source: the settings with the fields spelled out; closed: those of a set of
-            values; tokenizer: words of the sources. Each empty or None where the model takes no such thing.
+        labels: names of the labels; source: the settings with all fields listed; closed: the fields with a small set of
+            values; tokenizer: of the sources. Each is empty or None if the model does not use it.
 
     Raises:
         DataError: the data has no such field, or a source is too long.
@@ -46,7 +46,7 @@ class Prompts:
         if settings.label is not None:
             values = {split: label_values(settings.label, rows) for split, rows in records.items()}
             self.labels = _labels(settings.label, values["train"], records["train"])
-            self._numbers = {split: torch.tensor(label_numbers(self.labels, found)) for split, found in values.items()}
+            self._numbers = {split: torch.tensor(label_numbers(self.labels, rows)) for split, rows in values.items()}
         if settings.source is not None:
             self.source = _with_fields(settings.source, records["train"])
             self.closed = [name for name in self.source.fields if _is_closed(name, records["train"])]
@@ -55,7 +55,7 @@ class Prompts:
             self._sources = {split: _joined(map(self.tokenizer.encode, rows)) for split, rows in words.items()}
 
     def of(self, split: str, rows: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
-        """Numbers of the labels ``[B]`` and padded sources ``[B, S]`` of some rows."""
+        """Label ids ``[B]`` and padded sources ``[B, S]`` of some rows."""
         labels = self._numbers[split][torch.from_numpy(rows)] if self.labels else None
         if self.source is None:
             return labels, None
@@ -64,7 +64,7 @@ class Prompts:
         return labels, torch.from_numpy(padded(sources, rows, longest, PAD))
 
     def examples(self, count: int) -> Prompt:
-        """What some validation rows, evenly spaced, are given."""
+        """The labels and sources of ``count`` evenly spaced validation rows."""
         rows = np.linspace(0, self._valid_rows - 1, count).astype(int)
         labels = self._numbers["valid"][torch.from_numpy(rows)].tolist() if self.labels else []
         sources = [self._sources["valid"].row(row).tolist() for row in rows] if self.source is not None else []
@@ -72,10 +72,10 @@ class Prompts:
 
 
 def _joined(rows: Iterable[list[int]]) -> Split:
-    """Rows of ids end to end."""
-    found = list(rows)
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in found])]).astype(np.int64)
-    return Split(np.fromiter(chain.from_iterable(found), np.int64, offsets[-1]), offsets)
+    """Rows of ids, end to end."""
+    id_rows = list(rows)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in id_rows])]).astype(np.int64)
+    return Split(np.fromiter(chain.from_iterable(id_rows), np.int64, offsets[-1]), offsets)
 
 
 def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> list[str]:
@@ -92,10 +92,10 @@ def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> li
 
 
 def _is_closed(name: str, rows: Records) -> bool:
-    """Whether a field describes texts by a set of values, rather than being a text itself."""
-    values = [found[name] for row in rows if (found := pick([name], row))]
-    different = len(set(values))
-    return different <= MAX_VALUES and 2 * different <= len(values)
+    """Whether a field takes few distinct values, rather than being free text."""
+    values = [picked[name] for row in rows if (picked := pick([name], row))]
+    distinct = len(set(values))
+    return distinct <= MAX_VALUES and 2 * distinct <= len(values)
 
 
 def _with_fields(settings: SourceSettings, rows: Records) -> SourceSettings:

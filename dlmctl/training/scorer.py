@@ -43,7 +43,7 @@ class ScorerConfig(BaseModel):
 
 
 class ScorerTask(StatelessTask):
-    """An autoregressive model of a prepared data set, for the training loop.
+    """An autoregressive model on a prepared data set, for the training loop.
 
     Args:
         data: folder of a prepared data set with the splits ``train`` and ``valid``, one sentence a row
@@ -61,10 +61,10 @@ class ScorerTask(StatelessTask):
         plan = BatchPlan(loop.batch_positions, self.config.model.length, loop.bucket, loop.full_share, loop.seed)
         texts = Rows(self.train, self.tokenizer.pad_id, next(self.model.parameters()).device)
         for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
-            yield texts.of(rows, width)
+            yield texts.batch(rows, width)
 
     def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, int]:
-        """Nats per token, words and END alike; PAD is no token."""
+        """Nats per token, counting words and END but not PAD."""
         tokens = (batch[:, 1:] != self.tokenizer.pad_id).sum()
         return sequence_nats(model, batch, self.tokenizer.pad_id).sum() / tokens, batch.numel()
 
@@ -85,7 +85,7 @@ class ScorerTask(StatelessTask):
 
     @torch.no_grad()
     def samples(self, model: nn.Module) -> list[str]:
-        """Four texts drawn word by word, the same random numbers every time."""
+        """Four texts drawn word by word, with the same random numbers every time."""
         ids = torch.full((4, 1), self.tokenizer.start_id, device=next(model.parameters()).device)
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -116,7 +116,7 @@ def build_scorer(sizes: ScorerSizes, tokenizer: Tokenizer) -> GPT2LMHeadModel:
 def train_scorer(
     config: ScorerConfig, data: Path, out: Path, *, resume: bool = False, quiet: bool = False
 ) -> GPT2LMHeadModel:
-    """Train a scorer on a prepared data set; ``out`` gets the run's files and, in ``out/scorer``, the result.
+    """Train a scorer on a prepared data set; ``out`` receives the files of the run and, in ``out/scorer``, the result.
 
     Raises:
         DataError: ``data`` is not a prepared data set with the splits ``train`` and ``valid``.

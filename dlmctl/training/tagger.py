@@ -1,4 +1,4 @@
-"""Training the UPOS tagger on a treebank: a conditional random field, by CRFsuite (Okazaki 2007)."""
+"""Training the UPOS tagger on a treebank: a conditional random field fitted with CRFsuite (Okazaki 2007)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlmctl.datasets.conllu import TaggedSentence, conllu_sentences
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, UserError
 
-# Weights of the L1 and L2 penalties, chosen on GUM dev; L1 leaves one feature in ten, hence the small file.
+# Weights of the L1 and L2 penalties, chosen on GUM dev; L1 keeps one feature in ten, so the file is small.
 L1, L2 = 0.2, 0.05
 ITERATIONS = 100
 
@@ -25,14 +25,14 @@ def read_conllu(path: Path) -> list[TaggedSentence]:
     Raises:
         DataError: the file cannot be read, is not CoNLL-U, or lacks tags.
     """
-    found = list(conllu_sentences(path))
-    if not found:
+    sentences = list(conllu_sentences(path))
+    if not sentences:
         raise DataError("holds no sentences.", where=str(path))
-    for sentence in found:
-        odd = next((tag for tag in sentence.tags if tag not in UPOS_TAGS), None)
-        if odd is not None:
-            raise DataError(f"{odd[:40]!r} in column 4 is no UPOS tag.", where=f"{path}:{sentence.line}")
-    return found
+    for sentence in sentences:
+        unknown = next((tag for tag in sentence.tags if tag not in UPOS_TAGS), None)
+        if unknown is not None:
+            raise DataError(f"{unknown[:40]!r} in column 4 is not a UPOS tag.", where=f"{path}:{sentence.line}")
+    return sentences
 
 
 def train_tagger(train: Path, dev: Path, out: Path) -> float:
@@ -44,13 +44,13 @@ def train_tagger(train: Path, dev: Path, out: Path) -> float:
     """
     held_out = read_conllu(dev)
     check_writable(out)
-    saved = fit_crf(read_conllu(train))
-    (out / TAGGER_FILE).write_text(json.dumps(saved, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+    tagger = fit_crf(read_conllu(train))
+    (out / TAGGER_FILE).write_text(json.dumps(tagger, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
     return accuracy(load_tagger(out), held_out)
 
 
 def fit_crf(sentences: Iterable[TaggedSentence]) -> dict[str, Any]:
-    """The trained tagger as the JSON object that ``dlmctl.annotators.tagging.load_tagger`` reads."""
+    """Train a tagger; returns the JSON object that ``dlmctl.annotators.tagging.load_tagger`` reads."""
     try:
         import pycrfsuite
     except ImportError:
@@ -69,17 +69,17 @@ def fit_crf(sentences: Iterable[TaggedSentence]) -> dict[str, Any]:
         tagger.open(path)
         info, tags = tagger.info(), sorted(tagger.labels())
         tagger.close()
-    # Thousandths are far finer than the differences that decide, and halve the file.
+    # Rounding to thousandths does not change decisions and halves the file.
     by_feature: dict[str, dict[str, float]] = {}
     for (name, tag), weight in sorted(info.state_features.items()):
         if round(weight, 3):
             by_feature.setdefault(name, {})[tag] = round(weight, 3)
-    between = {a: {b: round(info.transitions.get((a, b), 0.0), 3) for b in tags} for a in tags}
-    return {"format": TAGGER_FORMAT, "tags": tags, "transitions": between, "features": by_feature}
+    transitions = {a: {b: round(info.transitions.get((a, b), 0.0), 3) for b in tags} for a in tags}
+    return {"format": TAGGER_FORMAT, "tags": tags, "transitions": transitions, "features": by_feature}
 
 
 def accuracy(tagger: Tagger, sentences: list[TaggedSentence]) -> float:
-    """Share of words with the right tag."""
-    guessed = tagger([sentence.words for sentence in sentences])
-    pairs = [pair for row, gold in zip(guessed, sentences, strict=True) for pair in zip(row, gold.tags, strict=True)]
-    return sum(guess == gold for guess, gold in pairs) / len(pairs)
+    """The share of words with the right tag."""
+    tagged = tagger([sentence.words for sentence in sentences])
+    pairs = [pair for row, gold in zip(tagged, sentences, strict=True) for pair in zip(row, gold.tags, strict=True)]
+    return sum(predicted == gold for predicted, gold in pairs) / len(pairs)

@@ -1,4 +1,4 @@
-"""Saving a masked model whose network was tuned, with what belongs to it and still fits."""
+"""Saving a tuned masked model with those files of the original that still fit it."""
 
 from __future__ import annotations
 
@@ -28,51 +28,51 @@ from dlmctl.models.hints import Hints
 from dlmctl.text.word_counts import FILE as COUNTS
 
 CONTROLS = "controls"
-# What belongs to a model beside its weights, its words and what its controls have learned.
-BESIDE = ("scorer", COUNTS, KNOWN_TEXTS)
-# What a card says of how hints were made, which is of others.
-OF_HINTS = {DIGESTS, "training", "validation"}
+# Files of a model other than weights, vocabulary and the weights of its controls.
+COPIED_FILES = ("scorer", COUNTS, KNOWN_TEXTS)
+# Entries of a card that describe how the original hints were trained.
+TRAINING_ENTRIES = {DIGESTS, "training", "validation"}
 
 
 class TrainedHints(NamedTuple):
-    """Hints that were trained along: the folder that they come from, and what trained them."""
+    """Hints that were tuned with the model: the folder of the originals, and the entries of the new card."""
 
     network: Hints
     folder: Path
     card: Mapping[str, object]
 
 
-def check_place(out: Path, pretrained: Pretrained) -> None:
-    """Refuse to write a tuned model over the one that is tuned, or where nothing can be written.
+def check_output(out: Path, pretrained: Pretrained) -> None:
+    """Refuse to write a tuned model over the original, or into a folder that is not writable.
 
     Raises:
-        UserError: it is that one, or nothing can.
+        UserError: ``out`` is the original, or its parent is not writable.
     """
     if out.exists() and out.samefile(pretrained.folder):
-        raise UserError("is the model that is to be tuned.", where=str(out), remedy="Give --out another folder.")
+        raise UserError("is the model to be tuned.", where=str(out), remedy="Give --out another folder.")
     check_writable(out.parent)
 
 
 def save_tuned(model: MaskedLM, pretrained: Pretrained, hints: TrainedHints | None, out: Path) -> None:
-    """Write a tuned model, in one move, with the scorer and the controls of the model that it was.
+    """Write a tuned model atomically, with the scorer and the controls of the original.
 
-    What was learned of acceptability stays behind: it was read off the old network.
+    Learned acceptability is not copied, because it reads the states of the original network.
 
     Raises:
         UserError: it cannot be written.
     """
     with staged(out, "model") as staging:
         save_pretrained(model, pretrained.tokenizer, staging)
-        for part in BESIDE:
-            here = pretrained.folder / part
-            if here.is_dir():
-                shutil.copytree(here, staging / part)
-            elif here.is_file():
-                shutil.copyfile(here, staging / part)
-        beside, own = (place.parent for place in control_folders(pretrained.folder, pretrained.model, CARD))
-        for place in (own, beside):
-            if place.is_dir():
-                shutil.copytree(place, staging / CONTROLS, dirs_exist_ok=True)
+        for name in COPIED_FILES:
+            source = pretrained.folder / name
+            if source.is_dir():
+                shutil.copytree(source, staging / name)
+            elif source.is_file():
+                shutil.copyfile(source, staging / name)
+        with_model, of_user = (path.parent for path in control_folders(pretrained.folder, pretrained.model, CARD))
+        for folder in (of_user, with_model):
+            if folder.is_dir():
+                shutil.copytree(folder, staging / CONTROLS, dirs_exist_ok=True)
         shutil.rmtree(staging / CONTROLS / ACCEPTABILITY, ignore_errors=True)
         if hints is not None:
             _save_hints(hints, staging / CONTROLS / hints.folder.name)
@@ -86,5 +86,6 @@ def _save_hints(hints: TrainedHints, folder: Path) -> None:
         shutil.copyfile(hints.folder / CONFIG, staging / CONFIG)
         write_shards(hints.network.state_dict(), staging, HINTS, torch.float16)
 
-    known = {key: value for key, value in check_control_files(hints.folder).items() if key not in OF_HINTS}
-    save_control_files(write, folder, {**known, **hints.card})
+    card = check_control_files(hints.folder)
+    unchanged = {key: value for key, value in card.items() if key not in TRAINING_ENTRIES}
+    save_control_files(write, folder, {**unchanged, **hints.card})

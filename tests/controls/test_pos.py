@@ -132,7 +132,7 @@ def test_another_judge_checks_and_reads_targets(tmp_path):
     control, _ = read_targets("pos", path, judge=judge)
     assert control.dealt(0) == PosParams(tags=["X", "X"], judge=judge)
     path.write_text('{"words": 3}\n')
-    with pytest.raises(UserError, match="checked by no tagger or parser"):
+    with pytest.raises(UserError, match="not checked by a tagger or parser"):
         read_targets("length", path, judge=judge)
 
 

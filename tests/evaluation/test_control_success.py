@@ -32,7 +32,7 @@ def test_a_target_is_a_sentence_or_parameters(targets):
 def test_parameters_can_be_laid_over_every_target(targets):
     control, _ = read_targets("pos", targets({"words": WORDS}, {"tags": ["NOUN"]}), params={"pass_at": 0.5})
     assert [params.pass_at for params in control.sets] == [0.5, 0.5]
-    with pytest.raises(DataError, match=r"targets\.jsonl:1: is no target of pos: pass_it"):
+    with pytest.raises(DataError, match=r"targets\.jsonl:1: is not a target of pos: pass_it"):
         read_targets("pos", targets({"words": WORDS}), params={"pass_it": 0.5})
 
 
@@ -56,7 +56,7 @@ def test_files_that_hold_no_targets(targets, tmp_path):
 @pytest.mark.parametrize("record", [None, [1], "text", {"words": [1]}, {"words": "a b"}, {"words": ["a"] * 1001}])
 @pytest.mark.parametrize("name", ["pos", "syntax_tree"])
 def test_what_is_no_target_is_named_by_its_line(targets, name, record):
-    with pytest.raises(DataError, match=rf"targets\.jsonl:1: is no target of {name}"):
+    with pytest.raises(DataError, match=rf"targets\.jsonl:1: is not a target of {name}"):
         read_targets(name, targets(record))
 
 

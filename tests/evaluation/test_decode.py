@@ -9,7 +9,7 @@ from dlmctl.cli import app
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import DataError
 from dlmctl.evaluation.decode import decode
-from dlmctl.evaluation.samples import figures_of
+from dlmctl.evaluation.samples import text_figures
 from dlmctl.generation.run import run_recipe
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
 from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats, token_nats
@@ -54,7 +54,7 @@ def test_texts_longer_than_the_scorer_reads_are_scored_by_their_first_words(scor
     judge = load_scorer(scorer)
     most = judge[0].config.n_positions - 1
     long, short = ["bread", "the"] * most, "Anna hides .".split()
-    found = figures_of([long, short], judge)
+    found = text_figures([long, short], judge)
     with pytest.raises(DataError, match="this scorer reads up to"):
         token_nats(*judge, [long])
     (first,) = token_nats(*judge, [long], cut=True)
@@ -62,7 +62,7 @@ def test_texts_longer_than_the_scorer_reads_are_scored_by_their_first_words(scor
     nats = [*first, *token_nats(*judge, [short])[0]]
     assert found["lm_score"] == pytest.approx(sum(nats) / len(nats))
     assert found["cut"] == 1
-    assert "cut" not in figures_of([short], judge)
+    assert "cut" not in text_figures([short], judge)
 
 
 def test_a_cut_off_run_continues_and_a_longer_one_extends(model_folder, scorer, tmp_path):

@@ -12,7 +12,7 @@ from dlmctl.diffusion import masked_base
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation import masked_nll
 from dlmctl.evaluation.masked_nll import bound_of_texts, masked_likelihood
-from dlmctl.evaluation.nll import Texts, words_in
+from dlmctl.evaluation.nll import Texts, count_words
 from tests.diffusion.tiny_masked import MASK, TOKENIZER, tiny_masked
 from tests.tokens.tokenizers_of_all_kinds import model_of
 
@@ -136,4 +136,4 @@ def test_tokens_are_called_tokens_and_counted_in_words_too(tmp_path):
 def test_words_of_rows_of_several_texts_are_all_counted():
     tokenizer = model_of("bytes").tokenizer
     one, two = tokenizer.encode_text("the river"), tokenizer.encode_text("a cat sat .")
-    assert words_in([[*one, *two[1:]], [*two, tokenizer.pad_id]], tokenizer) == 2 + 4 + 4
+    assert count_words([[*one, *two[1:]], [*two, tokenizer.pad_id]], tokenizer) == 2 + 4 + 4

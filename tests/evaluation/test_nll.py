@@ -13,7 +13,7 @@ from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError
 from dlmctl.evaluation import nll
-from dlmctl.evaluation.nll import Texts, likelihood, read_texts, stretches_of
+from dlmctl.evaluation.nll import Texts, likelihood, read_texts, step_strata
 
 SENTENCES = [
     "the small bakery sells bread .".split(),
@@ -86,10 +86,10 @@ def test_the_standard_error_is_that_of_a_ratio():
 @pytest.mark.parametrize("schedule", [Schedule("sqrt"), Schedule("linear", 2000), Schedule("cosine")])
 def test_stretches_hold_every_step_once_and_are_finer_near_the_words(schedule):
     for draws in (1, 20, 5000):
-        stretches = stretches_of(schedule, 2000, draws)
-        assert np.concatenate(stretches).tolist() == list(range(1999))
-        assert len(stretches) <= draws
-    lengths = [len(stretch) for stretch in stretches_of(schedule, 2000, 20)]
+        strata = step_strata(schedule, 2000, draws)
+        assert np.concatenate(strata).tolist() == list(range(1999))
+        assert len(strata) <= draws
+    lengths = [len(stratum) for stratum in step_strata(schedule, 2000, 20)]
     assert lengths[-1] < max(lengths) / 2
 
 
@@ -107,7 +107,7 @@ def test_rows_of_a_file_and_of_a_prepared_set(pretrained, tokenizer, tmp_path, r
     with pytest.raises(DataError, match="holds no 'train' split"):
         read_texts(data, pretrained, "train")
     (data / "vocab.json").write_text(json.dumps({"START": 0, "END": 1, "UNK": 2, "PAD": 3, "x": 4}))
-    with pytest.raises(DataError, match="another vocabulary"):
+    with pytest.raises(DataError, match="a vocabulary other than"):
         read_texts(data, pretrained)
     (tmp_path / "long.txt").write_text("bread " * 40)
     with pytest.raises(DataError, match="a text of 40 words; the model holds up to 30"):

@@ -106,7 +106,7 @@ def test_the_test_set_of_e2e_is_a_text_for_each_row_and_a_score_only_with_refere
 def test_what_cannot_be_is_said(tmp_path, data, model_folder, tokenizer):
     assert "takes no source" in run(model_folder, "--data", data).output
     (tmp_path / "x.json").write_text('{"a": {"obs1": "One."}}', "utf-8")
-    with pytest.raises(DataError, match="is not aNLG as it is released"):
+    with pytest.raises(DataError, match="is not in the format of the aNLG release"):
         read_tasks(tmp_path / "x.json", "valid", ["before"])
     with pytest.raises(DataError, match="none of the fields colour"):
         read_tasks(data, "valid", ["colour"])

@@ -34,11 +34,11 @@ def data(model, tmp_path):
 
 
 def test_train_control_refuses_them(model, data, tmp_path):
-    with pytest.raises(DataError, match="another vocabulary than the model's"):
+    with pytest.raises(DataError, match="a vocabulary other than the model's"):
         train_control(Classifier, model, LoopConfig(steps=1), data, tmp_path / "run", label="kind")
     assert not (tmp_path / "run" / "state.pt").exists()
 
 
 def test_nll_refuses_them(model, data):
-    with pytest.raises(DataError, match="has another vocabulary than the model"):
+    with pytest.raises(DataError, match="has a vocabulary other than the model's"):
         read_texts(data, model)

@@ -167,7 +167,11 @@ def test_of_several_drafts_the_one_is_kept_that_readers_accept(learned):
         ("graded", verdict, r"no field 'accepted'"),
         ("accepted", lambda words: "yes", r"is 'yes'; a verdict is a number from 0 to 1"),
         ("accepted", lambda words: 2, r"is 2; a verdict"),
-        ("accepted", lambda words: 1.0, r"of all \d+ texts to learn from is 1. It takes texts that readers accept and"),
+        (
+            "accepted",
+            lambda words: 1.0,
+            r"of all \d+ texts to learn from is 1. Training needs texts that readers accept",
+        ),
     ],
 )
 def test_verdicts_that_are_none_are_refused(folder, rows, tmp_path, field, of, said):

@@ -13,7 +13,7 @@ from torch import nn
 
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import fit
-from dlmctl.training.progress import Grid, TrainingProgress, in_words
+from dlmctl.training.progress import Grid, TrainingProgress, format_duration
 
 
 class Scripted:
@@ -57,7 +57,7 @@ def test_the_weights_of_the_best_validation_are_kept(tmp_path, capfd):
     model = fit(task, config(), tmp_path / "run")
     assert len(set(task.seen)) == 6
     assert model.weight.item() == task.seen[1]
-    assert "the weights kept are those of step 4" in capfd.readouterr().err
+    assert "kept the weights of step 4" in capfd.readouterr().err
 
 
 def test_a_run_that_gets_no_better_ends_and_goes_on_when_told_to(tmp_path, capfd):
@@ -99,7 +99,7 @@ def test_the_speed_is_that_of_steps_not_of_validations(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "said"), [(12.4, "12 s"), (1500, "25 min"), (11_400, "3 h 10 min")])
 def test_times_are_said_in_words(seconds, said):
-    assert in_words(seconds) == said
+    assert format_duration(seconds) == said
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -108,7 +108,7 @@ def test_figures_by_noise_level_stand_in_a_table(tmp_path, terminal):
     figures = {"loss": 0.25, "a_0": 1.0, "a_5": 0.5, "b_0": 0.75, "b_5": 0.125}
     with TrainingProgress(10, 0, tmp_path, quiet=False) as progress:
         progress.console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
-        progress.validated(5, figures, grid)
+        progress.log_validation(5, figures, grid)
     lines = progress.console.file.getvalue().splitlines()
     assert lines[0].endswith("step 5/10  valid_loss 0.25")
     rows = [[cell for cell in re.split(r"[\s│┃]+", re.sub(r"\x1b\[[\d;]*m", "", line)) if cell] for line in lines[1:]]

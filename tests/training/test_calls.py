@@ -12,7 +12,7 @@ from dlmctl.control.hints import Ask
 from dlmctl.datasets.dataset import Split, padded, write_split
 from dlmctl.evaluation.calls import CallCounter
 from dlmctl.models.hints import HintsConfig
-from dlmctl.training.hints import HintTask, pattern_requirement
+from dlmctl.training.hints import HintTask, encode_examples
 from dlmctl.training.lm import LanguageModelTask, read_lm_config
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask
@@ -48,27 +48,27 @@ def task_of(model, data, rows):
     return config, (MaskedTask if "masked" in model else LanguageModelTask)(config, data)
 
 
-def told(data, rows):
+def hint_task(data, rows):
     """Hints for a masked model, of two features of words."""
     config, task = task_of("masked", data, rows)
     ids = [task.train.row(at) for at in range(len(task.train))]
     asks = [[Ask([["a"], ["b"]] * 5), Ask([["a", "b"]])]] * len(ids)
-    asked = pattern_requirement(ids, asks, ["a", "b"], [])
+    examples = encode_examples(ids, asks, ["a", "b"], [])
     shape = HintsConfig(features=["a", "b"], width=8, blocks=0)
-    return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), asked, asked)
+    return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), examples, examples)
 
 
-def counted(model, data, out, rows):
+def count_calls(model, data, out, rows):
     """The calls of the three steps before the one that is logged."""
-    config, task = told(data, rows) if model == "hints" else task_of(model, data, rows)
+    config, task = hint_task(data, rows) if model == "hints" else task_of(model, data, rows)
     batches, counter = task.batches, CallCounter()
 
-    def watched(*given):
-        for step, batch in enumerate(batches(*given)):
+    def recorded_batches(*arguments):
+        for step, batch in enumerate(batches(*arguments)):
             counter.paused = not LOGGED - 4 <= step < LOGGED - 1
             yield batch
 
-    task.batches, task.validate, task.samples = watched, lambda _: {"loss": 0.0, "nats": 0.0}, lambda _: []
+    task.batches, task.validate, task.samples = recorded_batches, lambda _: {"loss": 0.0, "nats": 0.0}, lambda _: []
     with counter.counting() as calls:
         fit(task, config.loop, out, quiet=True)
     return calls
@@ -76,7 +76,7 @@ def counted(model, data, out, rows):
 
 @pytest.mark.parametrize("model", [*MODELS, "hints"])
 def test_a_step_reads_nothing_back_and_makes_as_many_calls_for_many_texts_as_for_few(model, data, tmp_path):
-    few, many = (counted(model, data, tmp_path / str(rows), rows) for rows in (4, 16))
+    few, many = (count_calls(model, data, tmp_path / str(rows), rows) for rows in (4, 16))
     if model != "self-conditioned":  # which predicts twice at every second step, by chance
         assert few.network + few.backward + few.other == many.network + many.backward + many.other
     # On the CPU wherever the weights are: how many steps the averages have seen, and whether to predict twice.
@@ -89,10 +89,10 @@ def test_a_step_reads_nothing_back_and_makes_as_many_calls_for_many_texts_as_for
 def test_rows_on_a_device_are_those_in_memory():
     split = Split(np.arange(1, 22, dtype=np.uint16), np.array([0, 5, 7, 15, 21]))
     rows, chosen = Rows(split, 9, torch.device("cpu")), np.array([3, 1, 2])
-    plain = rows.of(chosen, 6)
+    plain = rows.batch(chosen, 6)
     assert plain.tolist() == padded(split, chosen, 6, 9).tolist()
     rows.flat = torch.from_numpy(split.ids.astype(np.int32))  # as on a GPU
-    assert torch.equal(rows.of(chosen, 6), plain)
+    assert torch.equal(rows.batch(chosen, 6), plain)
 
 
 @pytest.mark.parametrize("model", ["masked", "gaussian"])

@@ -147,13 +147,13 @@ def test_a_run_is_kept_out_of_the_model_and_knows_it_again(model, data, tmp_path
     train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
     with torch.no_grad():  # its embeddings stay as they are
         next(iter(model.model.denoiser.parameters())).add_(1)
-    with pytest.raises(UserError, match="is of another run: weights of the model was"):
+    with pytest.raises(UserError, match="belongs to another run: weights of the model was"):
         train_control(StartsWith, model, config(steps=1), data, tmp_path / "run", resume=True)
 
 
 def test_data_of_another_vocabulary_is_refused(model, data):
     WordTokenizer.from_corpus([["other", "words"]], min_count=1).save(data)
-    with pytest.raises(DataError, match=r"another vocabulary.*--vocabulary MODEL"):
+    with pytest.raises(DataError, match=r"a vocabulary other than.*--vocabulary MODEL"):
         ControlTask(StartsWith, model, config(), data, None)
     (data / "vocab.json").write_text("{")
     with pytest.raises(UserError, match=r"vocab.json: cannot be read"):

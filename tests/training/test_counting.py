@@ -73,19 +73,19 @@ def test_a_folder_of_a_run_that_is_not_needed_is_said(model, data, tmp_path, cap
     train_control(Pos, model, LOOP, data, None)
     assert capsys.readouterr().err == ""
     train_control(Pos, model, LOOP, data, tmp_path / "run", resume=True)
-    assert "nothing is trained: --out, --resume and settings of training are not used" in capsys.readouterr().err
-    with pytest.raises(UserError, match="--resume: needs the folder of the run"):
+    assert "nothing is trained: --out, --resume and training settings are not used" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--resume: needs the folder of the run to continue"):
         train_control(Pos, model, LOOP, data, None, resume=True)
 
 
 def test_what_cannot_be_counted_is_said(model, data, tmp_path):
-    with pytest.raises(UserError, match="needs a folder"):  # what cannot be counted is learned
+    with pytest.raises(UserError, match="needs a folder for the run"):  # what cannot be counted is learned
         train_control(Semantic, model, LOOP, data, None)
-    with pytest.raises(UserError, match="--name: what is learned for 'pos' has no name"):
+    with pytest.raises(UserError, match="--name: the weights of 'pos' cannot be named"):
         train_control(Pos, model, LOOP, data, None, name="mine")
     shutil.rmtree(data)
     prepare(tmp_path / "train.conllu", tmp_path / "valid.conllu", data, min_count=30, length=8)
-    with pytest.raises(DataError, match="another vocabulary than the model's"):
+    with pytest.raises(DataError, match="a vocabulary other than the model's"):
         train_control(Pos, model, LOOP, data, None)
 
 
@@ -124,7 +124,7 @@ def test_a_bundled_model_is_not_written_into(data):
 
 
 def test_a_classifier_needs_a_folder_for_its_run(pretrained, data):
-    with pytest.raises(UserError, match="--out: the run needs a folder"):
+    with pytest.raises(UserError, match="--out: training needs a folder for the run"):
         train_control(Pos, pretrained, LOOP, data, None)
 
 
@@ -138,7 +138,7 @@ def test_what_would_not_be_found_is_not_trained(pretrained, data, tmp_path):
 
 
 def test_a_classifier_takes_no_name_that_nothing_could_ask_for_and_no_number_of_sentences(pretrained, data, tmp_path):
-    with pytest.raises(UserError, match="--name: what is learned for 'pos' has no name"):
+    with pytest.raises(UserError, match="--name: the weights of 'pos' cannot be named"):
         train_control(Pos, pretrained, LOOP, data, tmp_path / "run", name="mine")
     with pytest.raises(UserError, match="--sentences: 'pos' is not counted for this model"):
         train_control(Pos, pretrained, LOOP, data, tmp_path / "run", sentences=10)

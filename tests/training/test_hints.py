@@ -177,7 +177,7 @@ def test_data_without_anything_to_be_told_of_is_refused(model, tmp_path, monkeyp
         train_control(Classifier, model, loop(), data, tmp_path / "run", **asked)
     split_by_length(monkeypatch)
     monkeypatch.setattr("dlmctl.training.hints.MIN_COUNT", 10_000)
-    with pytest.raises(DataError, match="10000 times at least"):
+    with pytest.raises(DataError, match="no feature occurs at least 10000 times"):
         train_control(Classifier, model, loop(), data, tmp_path / "run", **asked)
 
 
@@ -187,12 +187,12 @@ def test_a_run_goes_on_with_its_model_its_data_and_its_labels_alone(model, tmp_p
     data, short = prepared(tmp_path, model, rows), loop().model_copy(update={"steps": 1})
     asked = {"label": "mood", "name": "mood"}
     train_control(Classifier, model, short, data, tmp_path / "run", **asked)
-    with pytest.raises(UserError, match="name was mood and is other"):
+    with pytest.raises(UserError, match="name was mood and is now other"):
         train_control(Classifier, model, short, data, tmp_path / "run", resume=True, **{**asked, "name": "other"})
     turned = [{**row, "mood": other["mood"]} for row, other in zip(rows, reversed(rows), strict=True)]
     (tmp_path / "turned").mkdir()
     other = prepared(tmp_path / "turned", model, turned)
-    with pytest.raises(UserError, match="the data is another"):
+    with pytest.raises(UserError, match="the data has changed"):
         train_control(Classifier, model, short, other, tmp_path / "run", resume=True, **asked)
     train_control(Classifier, model, short, data, tmp_path / "run", resume=True, **asked)
     with torch.no_grad():

@@ -90,7 +90,7 @@ def test_a_width_that_happens_to_be_the_vocabulary_is_not_taken_for_words():
     [
         ({"embed_dim": 8}, "embed_dim is 4 there and 8 in this configuration"),
         ({"objective": "paper"}, "objective is 'cross_entropy' there and 'paper'"),
-        ({"sizes": {"layers": 3}}, r"has 2 blocks, of which 3 are no multiple. Take denoiser.layers = 4"),
+        ({"sizes": {"layers": 3}}, r"has 2 blocks, and 3 is not a multiple of that. Set denoiser.layers = 4"),
         ({"sizes": {"hidden": 32}}, "denoiser.hidden is 16 there and 32 in this configuration"),
         ({"sizes": {"feedforward": 5}}, r"blocks.0.mlp_in.weight' has the shape \[64, 16\] there and \[5, 16\] here"),
         ({"sizes": {"max_length": 12}}, "denoiser.max_length is 10 there and 12"),
@@ -164,7 +164,7 @@ def test_a_binary_file_is_read_where_there_is_no_other(bert):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sizes": {}}, "a BERT can start only a transformer in BERT's own order. Set model.architecture"),
+        ({"sizes": {}}, "a BERT can initialise only a transformer in BERT's own order. Set model.architecture"),
         ({"sizes": {**IN_BERTS_ORDER, "layers": 3}}, "num_hidden_layers is 2 there and 3 in this configuration"),
         ({"sizes": {**IN_BERTS_ORDER, "heads": 4}}, "num_attention_heads is 2 there and 4"),
         ({"sizes": {"norm_first": False}}, "intermediate_size is 24 there and 64"),

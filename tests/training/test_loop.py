@@ -171,7 +171,7 @@ def test_what_lies_beside_a_data_set_is_no_part_of_it(data, tmp_path):
 
 @pytest.mark.parametrize("inside", ["", "runs/lm"])
 def test_a_run_is_kept_out_of_its_data(data, inside):
-    with pytest.raises(UserError, match="the run cannot stand in the data set"):
+    with pytest.raises(UserError, match="the run cannot be inside the data set"):
         train_lm(config(), data, data / inside)
     assert not (data / "runs").exists()
 
@@ -205,10 +205,10 @@ def test_a_checkpoint_that_cannot_be_used_is_said(data, whole, tmp_path, damage)
         key = {"weights": "model"}.get(damage, damage)
         value = -1 if damage == "step" else torch.zeros(3)
         torch.save({**torch.load(whole / "state.pt", weights_only=True), key: value}, tmp_path / "state.pt")
-    said = {"other sizes": "model.embed_dim was 8 and is 4", "pipe": "it is a pipe"}
+    said = {"other sizes": "model.embed_dim was 8 and is now 4", "pipe": "it is a pipe"}
     said |= {
         "empty": "damaged: it is empty or cut short. Resume",
-        "pickle": "something else than tensors and numbers. R",
+        "pickle": "something other than tensors and numbers. R",
     }
     with (
         warnings.catch_warnings(action="error"),
@@ -244,7 +244,7 @@ def test_where_the_first_checkpoint_does_not_fit_the_run_starts_again(data, tmp_
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError) as caught:
         train_lm(config(), data, tmp_path / "run")
-    assert str(caught.value).endswith("pos 64 vs 0. There is none before it: make room and start the run again.")
+    assert str(caught.value).endswith("pos 64 vs 0. There is no earlier checkpoint; make room and start the run again.")
     monkeypatch.setattr(torch, "save", save)
     assert train_lm(config(), data, tmp_path / "run").is_dir()
 
@@ -310,10 +310,10 @@ def changed(saved, damage):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("moments of another shape", "an optimiser does not fit weight 0"),
-        ("no moments", "an optimiser does not fit weight 0"),
-        ("momentum of another shape", "an optimiser does not fit weight"),
-        ("other best weights", "the best weights are of other names"),
+        ("moments of another shape", "the state of an optimiser does not fit weight 0"),
+        ("no moments", "the state of an optimiser does not fit weight 0"),
+        ("momentum of another shape", "the state of an optimiser does not fit weight"),
+        ("other best weights", "the best weights have other names"),
         ("best weights of another shape", "the best weights have '.*' of shape"),
         ("best weights are none", "the best weights hold values that are not finite"),
         ("averages are none", "the averaged weights hold values that are not finite"),
@@ -372,7 +372,7 @@ def test_the_decay_may_begin_late():
 
 def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest(data):
     model = LanguageModelTask(config(), data).model
-    adamw, muon = loop.optimizers(model, config().loop)
+    adamw, muon = loop.build_optimizers(model, config().loop)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     matrices = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     others = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
@@ -380,7 +380,7 @@ def test_muon_takes_the_matrices_inside_blocks_and_adamw_the_rest(data):
     assert not matrices & others
     inner = {name for name in names.values() if ".blocks." in name and "norm" not in name}
     assert matrices == {name for name in inner if name.endswith("weight")}
-    assert len(loop.optimizers(model, LoopConfig(steps=1))) == 1
+    assert len(loop.build_optimizers(model, LoopConfig(steps=1))) == 1
 
 
 def test_averages_forget_the_first_weights():
@@ -436,9 +436,9 @@ def test_the_first_checkpoint_comes_by_the_clock(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seed": 7}, "loop.seed was 0 and is 7"),
-        ({"optimizer": "adamw"}, "loop.optimizer was muon and is adamw"),
-        ({"steps": 4}, "steps is 4, of which 24 are done already"),
+        ({"seed": 7}, "loop.seed was 0 and is now 7"),
+        ({"optimizer": "adamw"}, "loop.optimizer was muon and is now adamw"),
+        ({"steps": 4}, "steps is 4, but 24 are already done"),
     ],
 )
 def test_another_run_is_not_resumed(data, whole, changes, said):
@@ -452,7 +452,7 @@ def test_other_data_is_not_resumed_and_more_steps_are(data, tmp_path):
     lines = CORPUS.read_text("utf-8").split("\n")
     (tmp_path / "other.jsonl").write_text("\n".join(lines[: len(lines) // 2]))
     prepare(tmp_path / "other.jsonl", None, tmp_path / "other", min_count=2, length=40)
-    with pytest.raises(UserError, match="the data is another; the vocabulary is another"):
+    with pytest.raises(UserError, match="the data has changed; the vocabulary has changed"):
         train_lm(config(**brief), tmp_path / "other", tmp_path / "run", resume=True)
     train_lm(config(**{**brief, "steps": 3, "lr": 1e-3}), data, tmp_path / "run", resume=True)
     assert state(tmp_path / "run")["step"] == 3

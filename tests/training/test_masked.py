@@ -16,7 +16,7 @@ from dlmctl.training import masked
 from dlmctl.training.lm import train_lm
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
 from dlmctl.training.rows import Rows
-from dlmctl.training.word_tags import WordTags, given
+from dlmctl.training.word_tags import WordTags, drop_tags
 
 KINDS, PLACES = ["inn", "bar", "cafe", "club"], ["quay", "park", "mill", "lane", "moor"]
 TAGS = ["DET", "NOUN", "AUX", "ADP", "DET", "NOUN", "PUNCT"]
@@ -117,15 +117,15 @@ def test_a_run_cut_off_resumes_bit_for_bit(data, tmp_path, monkeypatch):
 
 def test_labels_are_given_to_a_share_of_the_rows_and_to_half_of_these_in_part():
     torch.manual_seed(0)
-    found = given(torch.ones(4000, 10, dtype=torch.long), 0.3).float().mean(1)
+    found = drop_tags(torch.ones(4000, 10, dtype=torch.long), 0.3).float().mean(1)
     assert float((found == 0).float().mean()) == pytest.approx(0.7 + 0.15 / 11, abs=0.03)
     assert float((found == 1).float().mean()) == pytest.approx(0.15 + 0.15 / 11, abs=0.03)
-    assert set(given(torch.ones(8, 10, dtype=torch.long), 0.0).flatten().tolist()) == {0}
+    assert set(drop_tags(torch.ones(8, 10, dtype=torch.long), 0.0).flatten().tolist()) == {0}
 
 
 def test_labels_stand_at_their_words(data):
     tags = WordTags({"train": load_split(data, "train"), "valid": load_split(data, "valid")}, "upos")
-    (row,) = Rows(tags.rows["valid"], 0, torch.device("cpu")).of(np.array([1]), 11).tolist()
+    (row,) = Rows(tags.rows["valid"], 0, torch.device("cpu")).batch(np.array([1]), 11).tolist()
     assert [tags.names[number - 1] if number else "" for number in row] == ["", *TAGS, "", "", ""]
 
 
@@ -134,7 +134,7 @@ def test_labels_stand_at_their_words(data):
     [
         ({}, r"the data has no field 'upos'.*--tags"),
         ({"upos": TAGS[1:]}, r"'upos' of row 1 of train has 6 labels for 7 words"),
-        ({"upos": "DET NOUN"}, r"'upos' of row 1 of train is no list of labels"),
+        ({"upos": "DET NOUN"}, r"'upos' of row 1 of train is not a list of labels"),
     ],
     ids=["none", "too few", "no list"],
 )

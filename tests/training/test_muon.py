@@ -3,8 +3,8 @@ from torch import nn
 
 from dlmctl.models.llama import FusedLinear, LlamaConfig, LlamaDenoiser
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.loop import optimizers
-from dlmctl.training.muon import Muon, orthogonal
+from dlmctl.training.loop import build_optimizers
+from dlmctl.training.muon import Muon, orthogonalise
 
 
 def trained(make, shapes, steps=4):
@@ -48,7 +48,7 @@ def test_the_parts_of_a_fused_matrix_move_as_matrices_of_their_own():
 def test_singular_values_come_near_one():
     torch.manual_seed(2)
     for shape in ((12, 12), (7, 20), (20, 7)):
-        values = torch.linalg.svdvals(orthogonal(torch.randn(3, *shape)).float())
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(3, *shape)).float())
         assert values.min() > 0.3
         assert values.max() < 1.3
 
@@ -56,7 +56,7 @@ def test_singular_values_come_near_one():
 def test_it_takes_the_matrices_inside_llama_blocks_in_their_parts():
     sizes = LlamaConfig(hidden=8, layers=2, heads=2, inner=12, max_length=8)
     model = nn.ModuleDict({"denoiser": LlamaDenoiser(sizes, 9, tags=3)})
-    adamw, muon = optimizers(model, LoopConfig(steps=1, optimizer="muon"))
+    adamw, muon = build_optimizers(model, LoopConfig(steps=1, optimizer="muon"))
     parts = {group["parts"]: len(group["params"]) for group in muon.param_groups}
     assert parts == {(8, 8, 8): 2, (12, 12): 2, (8,): 4}
     assert sum(isinstance(module, FusedLinear) for module in model.modules()) == 4

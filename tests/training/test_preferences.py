@@ -57,15 +57,15 @@ def folder(tmp_path_factory):
     return place
 
 
-def made(place, model, name, rows):
-    (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    prepare(place / f"{name}.jsonl", None, place / name, tokenizer=model.tokenizer, length=16, valid_share=0.2)
-    return place / name
+def prepare_data(folder, model, name, rows):
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    prepare(folder / f"{name}.jsonl", None, folder / name, tokenizer=model.tokenizer, length=16, valid_share=0.2)
+    return folder / name
 
 
 def drafts(extra=dict):
-    mixed = random.Random(0)
-    texts = ROWS + [[mixed.choice(SUBJECTS + OBJECTS), *row[1:]] for row in ROWS]
+    rng = random.Random(0)
+    texts = ROWS + [[rng.choice(SUBJECTS + OBJECTS), *row[1:]] for row in ROWS]
     return [{"text": " ".join(words), "accepted": verdict(words), "drawn": words[1], **extra()} for words in texts]
 
 
@@ -73,32 +73,32 @@ def plain():
     return [{"text": " ".join(words), "upos": UPOS, "tree": TREE.format(*words)} for words in ROWS]
 
 
-def settings(**given):
+def settings(**changes):
     loop = {"steps": 240, "batch_positions": 256, "bucket": 1, "full_share": 0.0, "lr": 0.02, "ema": 0.5}
-    return PreferencesConfig(rank=4, groups=["drawn"], loop=LoopConfig(**loop, validate_every=40), **given)
+    return PreferencesConfig(rank=4, groups=["drawn"], loop=LoopConfig(**loop, validate_every=40), **changes)
 
 
 @pytest.fixture(scope="module")
 def tuned(folder, tmp_path_factory):
     place, model = tmp_path_factory.mktemp("run"), from_pretrained(folder)
-    given = made(place, model, "drafts", drafts()), made(place, model, "plain", plain())
-    saved = train_preferences(settings(), model, *given, place / "run", label="accepted")
+    data = prepare_data(place, model, "drafts", drafts()), prepare_data(place, model, "plain", plain())
+    saved = train_preferences(settings(), model, *data, place / "run", label="accepted")
     assert saved == place / "run" / "model"
     return from_pretrained(saved)
 
 
 def test_the_tuned_model_writes_more_of_what_readers_accept(folder, tuned):
-    asked = {
+    options = {
         "samples": 200,
         "seed": 1,
         "device": "cpu",
         "sampler": {"temperature": 1.0, "min_p": 0.0, "name": "random"},
     }
     before, after = (
-        [list(text.words) for text in generate(model=model, **asked)] for model in (from_pretrained(folder), tuned)
+        [list(text.words) for text in generate(model=model, **options)] for model in (from_pretrained(folder), tuned)
     )
     assert np.mean([verdict(words) for words in after]) > np.mean([verdict(words) for words in before]) + 0.3
-    # Of the ordinary text that it is trained on beside, one in twelve is absurd.
+    # One in twelve of the ordinary texts in training is absurd.
     assert np.mean([absurd(words) for words in after]) < 0.03
 
 
@@ -115,13 +115,13 @@ def test_a_control_that_is_told_is_told_to_the_new_network(folder, tmp_path):
     own = tmp_path / "own"
     save_pretrained(from_pretrained(folder).model, from_pretrained(folder).tokenizer, own)
     model = from_pretrained(own)
-    text = made(tmp_path, model, "plain", plain() * 3)
+    text = prepare_data(tmp_path, model, "plain", plain() * 3)
     loop = LoopConfig(steps=5, batch_positions=256, bucket=1, full_share=0.0, lr=0.01)
-    given = made(tmp_path, model, "drafts", drafts(lambda: {"written": [0, 2]})), text
+    data = prepare_data(tmp_path, model, "drafts", drafts(lambda: {"written": [0, 2]})), text
     with pytest.raises(ModelError, match="no hints for the control 'syntax_tree'"):
-        train_preferences(settings(told="syntax_tree"), model, *given, tmp_path / "early", label="accepted")
+        train_preferences(settings(told="syntax_tree"), model, *data, tmp_path / "early", label="accepted")
     train_control(SyntaxTree, model, loop, text, tmp_path / "hints")
-    saved = train_preferences(settings(told="syntax_tree"), model, *given, tmp_path / "run", label="accepted")
+    saved = train_preferences(settings(told="syntax_tree"), model, *data, tmp_path / "run", label="accepted")
     names = [folder / "controls" / "syntax_tree" / "hints.safetensors" for folder in (own, saved)]
     assert names[0].read_bytes() != names[1].read_bytes()
     texts = generate(SyntaxTree(tree=TREE.format(*ROWS[0])), model=saved, samples=2, device="cpu")
@@ -140,7 +140,7 @@ def test_the_odds_of_a_draft_are_those_of_the_others_of_its_group():
 
 def test_a_resumed_run_ends_with_the_weights_of_one_that_went_through(folder, tmp_path):
     model = from_pretrained(folder)
-    given = made(tmp_path, model, "drafts", drafts()), made(tmp_path, model, "plain", plain())
+    given = prepare_data(tmp_path, model, "drafts", drafts()), prepare_data(tmp_path, model, "plain", plain())
     loop = LoopConfig(steps=6, batch_positions=64, bucket=1, full_share=0.0, lr=0.01, checkpoint_every=3)
     config = PreferencesConfig(rank=2, loop=loop)
     tasks = [PreferenceTask(config, model, *given, "accepted") for _ in range(3)]
@@ -167,7 +167,7 @@ def cut_after(calls, loss):
 def test_the_model_that_is_tuned_is_not_written_over(folder, tmp_path):
     own = tmp_path / "run" / "model"
     save_pretrained(from_pretrained(folder).model, from_pretrained(folder).tokenizer, own)
-    with pytest.raises(UserError, match="is the model that is to be tuned"):
+    with pytest.raises(UserError, match="is the model to be tuned"):
         train_preferences(settings(), from_pretrained(own), tmp_path, tmp_path, tmp_path / "run", label="accepted")
 
 
@@ -176,16 +176,19 @@ def test_the_model_that_is_tuned_is_not_written_over(folder, tmp_path):
     [
         (
             lambda: drafts(lambda: {"written": [4]}),
-            "'written' of text 1 is no list of numbers of its words",
+            "'written' of text 1 is not a list of word numbers",
         ),
-        (lambda: drafts(lambda: {"written": "all"}), "'written' of text 1 is no list"),
+        (lambda: drafts(lambda: {"written": "all"}), "'written' of text 1 is not a list"),
         (lambda: [{**row, "accepted": "yes"} for row in drafts()], "is 'yes'; a verdict is a number"),
-        (lambda: [{**row, "accepted": 1} for row in drafts()], r"of all \d+ texts to learn from is 1. It takes texts"),
+        (
+            lambda: [{**row, "accepted": 1} for row in drafts()],
+            r"of all \d+ texts to learn from is 1. Training needs",
+        ),
         (lambda: [{key: row[key] for key in ("text", "accepted")} for row in drafts()], "no field 'drawn'"),
     ],
 )
 def test_drafts_that_say_nothing_of_use_are_refused(folder, tmp_path, rows, said):
     model = from_pretrained(folder)
-    given = made(tmp_path, model, "drafts", rows()), made(tmp_path, model, "plain", plain())
+    data = prepare_data(tmp_path, model, "drafts", rows()), prepare_data(tmp_path, model, "plain", plain())
     with pytest.raises(DataError, match=said):
-        train_preferences(settings(), model, *given, tmp_path / "run", label="accepted")
+        train_preferences(settings(), model, *data, tmp_path / "run", label="accepted")

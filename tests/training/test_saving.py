@@ -68,7 +68,7 @@ def test_what_will_be_replaced_is_said_before_it_is(model, data, tmp_path, caplo
 
 def test_a_run_does_not_lie_in_its_data_set(model, data):
     for out in (data, data / "run"):
-        with pytest.raises(UserError, match="the run cannot stand in the data set"):
+        with pytest.raises(UserError, match="the run cannot be inside the data set"):
             train_control(Pos, model, LOOP, data, out)
     assert not (data / "run").exists()
 

@@ -49,11 +49,11 @@ def test_utilisation_and_waiting_are_recorded_since_the_last_log(tmp_path, monke
     monkeypatch.setattr("dlmctl.training.progress.time.perf_counter", lambda: now[0])
     with TrainingProgress(4, 0, tmp_path, quiet=False, flops=(600.0, 1e6)) as progress:
         for _ in range(2):
-            progress.took([1.0])
+            progress.add_losses([1.0])
             progress.advance(500, 0.25)
         now[0] += 2.0
         progress.log(2, {"loss": progress.loss})
-        progress.took([1.0])
+        progress.add_losses([1.0])
         progress.advance(100, 0.0)
         now[0] += 1.0
         progress.log(3, {"loss": progress.loss})
@@ -71,7 +71,7 @@ def test_the_speed_leaves_out_what_is_no_training(tmp_path, monkeypatch):
     with TrainingProgress(100, 0, tmp_path, quiet=False) as progress:
         monkeypatch.setattr(progress, "say", said.append)
         for step in range(1, 8):
-            progress.took([1.0])
+            progress.add_losses([1.0])
             now[0] += 1.0
             progress.advance(500, 0.25)
             if step == 4:
