@@ -104,10 +104,10 @@ class FirstDraws:
         part = control.parts[0] if isinstance(control, All) else control
         verdicts, self.texts = part.verdicts, dict[int, Sequence[str]]()
 
-        def recorded(samples: Sequence[int], texts: Sequence[Sequence[str]]) -> list[Any]:
+        def recorded(samples: Sequence[int], texts: Sequence[Sequence[str]], *written: Any) -> list[Any]:
             for sample, words in zip(samples, texts, strict=True):
                 self.texts.setdefault(sample, words)
-            return verdicts(samples, texts)
+            return verdicts(samples, texts, *written)
 
         part.verdicts, self.undo = recorded, lambda: setattr(part, "verdicts", verdicts)  # type: ignore[method-assign]
 

@@ -88,7 +88,7 @@ class Stop(Exception):
     """The time of a case is over."""
 
 
-def limit_time(task: Task, seconds: float, on_step: Any = lambda step: None) -> list[float]:
+def limit_time(task: Task, seconds: float, on_step: Any = lambda step: None) -> None:
     """Make the task's batches raise ``Stop`` after ``seconds``, and call ``on_step`` before each step."""
     batches, started = task.batches, time.monotonic()
 
@@ -102,7 +102,6 @@ def limit_time(task: Task, seconds: float, on_step: Any = lambda step: None) -> 
     task.batches = limited  # type: ignore[method-assign]
     task.validate = lambda model: {"loss": 0.0, "nats": 0.0}  # type: ignore[method-assign]
     task.samples = lambda model: []  # type: ignore[method-assign]
-    return []
 
 
 def run(config: LmConfig, data: Path, seconds: float, on_step: Any = lambda step: None) -> list[dict[str, Any]]:
