@@ -210,12 +210,12 @@ def test_who_a_process_is_stands_in_its_environment(monkeypatch):
     [
         (
             {"RANK": "a", "WORLD_SIZE": "2"},
-            "RANK: 'a' is no process of this run. torchrun and accelerate launch set it",
+            "RANK: 'a' is not a process of this run. torchrun and accelerate launch set it",
         ),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: '2' is no process of this run."),
-        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is no number of processes."),
-        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE: '0' is no number of processes."),
-        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "x"}, "LOCAL_RANK: 'x' is no process of this run."),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: '2' is not a process of this run."),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is not a number of processes."),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE: '0' is not a number of processes."),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "x"}, "LOCAL_RANK: 'x' is not a process of this run."),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR: is not set, but there are 2 processes."),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "MASTER_PORT: is not set, but there are 2 processes."),
     ],

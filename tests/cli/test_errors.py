@@ -128,7 +128,7 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
             "generate", "--recipe", "good.yaml", "--report", "/proc/x.html"
         )
         assert "/proc/x.csv: cannot be written" in said("matched", "--recipe", "matched", "--out", "/proc/x.csv")
-        assert "/proc/set: cannot hold a data set" in said("data", "prepare", CORPUS, "--out", "/proc/set")
+        assert "/proc/set: cannot lock the data set" in said("data", "prepare", CORPUS, "--out", "/proc/set")
 
 
 @pytest.mark.parametrize(
