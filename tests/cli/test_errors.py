@@ -98,7 +98,7 @@ def said(*arguments):
         ),
         ("--set controls.0.pos.judge=nowhere", "nowhere: no tagger here: tagger.json is missing."),
         ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),
-        ("--shard-rows 8", "--shard-rows: only texts that go to files come in shards. Give --out."),
+        ("--shard-rows 8", "--shard-rows: only texts written to files have shards. Give --out."),
         ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .csv, .tsv, .npz, .parquet."),
     ],
 )
@@ -117,7 +117,7 @@ def test_standard_input_is_read_once(here):
     command = ["generate", "--recipe", "-", "--targets", "-"]
     run = CliRunner().invoke(app, command, input="controls: [{length: {words: '{n}'}}]\n")
     assert run.exit_code == 2
-    assert run.stderr.startswith("dlmctl: standard input: holds the recipe, and cannot hold its targets too.")
+    assert run.stderr.startswith("dlmctl: standard input: holds the recipe, so it cannot hold the targets too.")
 
 
 def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, monkeypatch):

@@ -77,8 +77,8 @@ def test_a_folder_of_a_long_run_has_its_page_too(quick, tmp_path):
     ("options", "said"),
     [
         (["--report", "page.pdf"], "page.pdf: the ending '.pdf' is not known. Use .html, .htm."),
-        (["--report", "a.html", "--out", "a.txt"], "--out a.txt: these texts come without what the controls saw."),
-        (["--watch", "--out", "a.jsonl"], "--watch: shows texts that go to the terminal. Leave out --out."),
+        (["--report", "a.html", "--out", "a.txt"], "--out a.txt: this format does not keep what the controls saw, which --report shows."),
+        (["--watch", "--out", "a.jsonl"], "--watch: only shows texts printed to the terminal. Leave out --out."),
     ],
 )
 def test_what_does_not_go_together_is_said_before_anything_is_drawn(quick, options, said):
@@ -109,7 +109,7 @@ def test_words_settle_before_the_eyes_of_who_watches_in_a_terminal(quick):
         os.close(main)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert run.returncode == 0, text
-    assert "of the way" in text
+    assert "% done" in text
     assert "100% pass" in text
 
 
@@ -117,7 +117,7 @@ def test_a_view_fits_the_terminal_and_names_the_attempts():
     frame = Frame(0.25, ("a", "\x1bpub"), (True, False), {})
     table = view({Draw(0, sample, attempt): frame for sample in range(9) for attempt in range(2)}, 5)
     assert table.row_count == 5
-    assert table.title == "75% of the way"
+    assert table.title == "75% done"
     assert list(table.columns[0].cells)[1] == "0.1"
     (first, *_) = table.columns[1].cells
     assert first.plain == "a \\x1bpub "

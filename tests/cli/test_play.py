@@ -118,14 +118,14 @@ def test_a_form_is_written_as_a_recipe_and_as_python(address, model_folder):
 
 
 def test_what_is_installed_is_looked_up_once(monkeypatch):
-    first = forms.offered()
+    first = forms.page_data()
 
     def again(*_):
         raise AssertionError("this takes seconds")
 
     monkeypatch.setattr(forms, "installed", again)
     monkeypatch.setattr(forms, "load_recipe", again)
-    assert forms.offered() == first
+    assert forms.page_data() == first
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_installed_is_looked_up_once(monkeypatch):
         ({"controls": [{"name": "length", "written": {"words": "[1"}}]}, "control 1, words:1: not valid YAML"),
         ({"controls": [{"name": "contains"}]}, "controls.0.contains.words: is required."),
         ({"samples": 10_000}, "samples: Input should be less than or equal to 200"),
-        ({"rest": "seed: 1"}, "`seed` has a field of its own"),
+        ({"rest": "seed: 1"}, "`seed` has its own field"),
         ({"other": 1}, "other: Extra inputs are not permitted"),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_port_that_is_taken_is_said(address):
     port = urlsplit(address).port
     run = CliRunner().invoke(app, ["play", "--no-open", "--port", str(port)])
     assert run.exit_code == 2
-    assert f"127.0.0.1:{port}: cannot listen there" in run.output
+    assert f"127.0.0.1:{port}: cannot listen on this address" in run.output
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_the_mark_of_a_text_that_does_not_pass_is_explained(capsys):
         checks = {"pos": Check(0.5, passed, "word 2")}
         print_generation(Generation([Sample(0, ["x"], "x", checks, np.zeros((1, 1)))], 1))
         printed = capsys.readouterr()
-        assert ("!" in printed.out, "A score with ! behind it" in printed.err) == (said, said)
+        assert ("!" in printed.out, "A ! after a score" in printed.err) == (said, said)
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
