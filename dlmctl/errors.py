@@ -119,7 +119,7 @@ def brief(error: BaseException) -> str:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself when nothing is close; case is ignored."""
+    """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself if nothing is close; ignores case."""
     by_lowercase = {name.lower(): name for name in reversed(known)}
     matches = difflib.get_close_matches(word.lower(), by_lowercase, n=1, cutoff=0.5) if len(word) <= MAX_NAME else []
     suggestions = [by_lowercase[match] for match in matches]

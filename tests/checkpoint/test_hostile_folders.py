@@ -13,7 +13,7 @@ from controls.judged_labels import JudgedLabels
 from controls.ngrams import NgramJudge
 from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.original import load_original
-from dlmctl.checkpoint.original.save import their_weights
+from dlmctl.checkpoint.original.save import original_weights
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.cli import app
@@ -250,7 +250,7 @@ def test_weights_that_are_no_weights(folder, kind):
 @pytest.fixture
 def theirs(tokenizer):
     torch.manual_seed(1)
-    return their_weights(DiffusionLM(original_config()))
+    return original_weights(DiffusionLM(original_config()))
 
 
 @pytest.fixture
@@ -335,7 +335,7 @@ class Opens:
 def test_a_pickle_is_refused_in_our_own_words(original, tmp_path):
     torch.save({"word_embedding.weight": Opens(tmp_path / "opened")}, original / PT)
     said = fault(load_original, original)
-    assert "what would run code on reading is never read" in said
+    assert "files that would run code on loading are never read" in said
     assert "weights_only" not in said
     assert not (tmp_path / "opened").exists()
 
@@ -397,7 +397,7 @@ def test_a_scorer_that_is_not_the_one_saved(scorer, change):
     else:
         edit(scorer / "config.json", "n_head", value=3)
     save_file(state, scorer / "model.safetensors", {"format": "pt"})
-    said = {"NaN": "not finite", "a tensor less": "ln_f.weight' is missing", "other settings": "no multiple"}
+    said = {"NaN": "not finite", "a tensor less": "ln_f.weight' is missing", "other settings": "not a multiple"}
     assert said.get(change, "is not the file that was saved here") in fault(load_scorer, scorer)
 
 

@@ -319,8 +319,8 @@ def fault(folder):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("model_type", "llada2_moe", "none that can be read"),
-        ("model_type", "\x1b[31m" * 50, "none that can be read"),
+        ("model_type", "llada2_moe", "which cannot be read"),
+        ("model_type", "\x1b[31m" * 50, "which cannot be read"),
         ("d_model", 10**9, "d_model"),
         ("d_model", "wide", "d_model"),
         ("d_model", 1_048_576, "has the shape"),
@@ -339,7 +339,7 @@ def fault(folder):
         ("rope_scaling", {"type": "linear", "factor": 8.0}, "rope_scaling"),
         ("rope_parameters", {"rope_type": "yarn", "factor": 4.0}, "rope_parameters.rope_type"),
         ("rope_parameters", {"full_attention": {"rope_theta": 1e4}}, "rope_parameters.full_attention"),
-        ("quantization_config", {"quant_method": "fp8"}, "quantised weights are not read"),
+        ("quantization_config", {"quant_method": "fp8"}, "quantised weights cannot be read"),
         ("rms_norm_eps", float("nan"), "rms_norm_eps"),
         ("rope_theta", "far", "rope_theta"),
         ("block_type", "sequential", "block_type"),
@@ -363,7 +363,7 @@ def test_quantised_weights_are_refused(tmp_path, name, dtype):
     state = load_file(folder / "model.safetensors")
     key = next(key for key in state if "q_proj" in key)
     save_file({**state, key: state[key].to(dtype)}, folder / "model.safetensors")
-    assert f"the tensor {key!r} is {str(dtype)[6:]}, and quantised weights are not read" in fault(folder)
+    assert f"the tensor {key!r} is {str(dtype)[6:]}, and quantised weights cannot be read" in fault(folder)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -384,7 +384,7 @@ def test_a_mask_that_ends_texts_is_refused(tmp_path):
     folder = write_llada(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "mask_token_id": config["eos_token_id"]}))
-    assert "MASK and END are one token" in fault(folder)
+    assert "MASK and END are the same token" in fault(folder)
 
 
 def test_an_mdlm_that_takes_the_time_is_refused(tmp_path):

@@ -77,7 +77,7 @@ def test_a_folder_of_a_long_run_has_its_page_too(quick, tmp_path):
     ("options", "said"),
     [
         (["--report", "page.pdf"], "page.pdf: the ending '.pdf' is not known. Use .html, .htm."),
-        (["--report", "a.html", "--out", "a.txt"], "--out a.txt: this format does not keep what the controls saw, which --report shows."),
+        (["--report", "a.html", "--out", "a.txt"], "--out a.txt: this format does not keep what the controls saw"),
         (["--watch", "--out", "a.jsonl"], "--watch: only shows texts printed to the terminal. Leave out --out."),
     ],
 )

@@ -118,7 +118,7 @@ def test_only_a_prepared_set_is_replaced_and_only_when_told(source, tmp_path):
     run(source, tmp_path, length=14, overwrite=True)
     assert json.loads((tmp_path / "set" / "dataset.json").read_text())["length"] == 14
     (tmp_path / "set" / "thesis.tex").write_text("")
-    with pytest.raises(DataError, match=r"holds other things \(thesis.tex\)"):
+    with pytest.raises(DataError, match=r"holds other files \(thesis.tex\)"):
         run(source, tmp_path, overwrite=True)
     with pytest.raises(DataError, match="is a file"):
         run(source, tmp_path, out="texts.jsonl", overwrite=True)
@@ -162,7 +162,7 @@ def test_an_interruption_while_replacing_brings_the_old_set_back(source, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"min_count": 0}, "--min-count: the least count of a word is 0. It is 1 or more."),
+        ({"min_count": 0}, "--min-count: the minimum count is 0. It must be 1 or more."),
         ({"length": 2}, "--length"),
         ({"valid_share": 1.0}, "--valid-share"),
         ({"valid_share": float("nan")}, "--valid-share"),
@@ -196,7 +196,7 @@ def test_words_are_split_as_the_vocabulary_has_them(tmp_path):
     run(path, tmp_path, out="same", tokenizer=tokenizer, valid_share=0.3)
     assert texts_of(tmp_path / "same", "train") == texts_of(tmp_path / "set", "train")
     run(path, tmp_path, splitting="penn", overwrite=True)  # what it replaces is all of it its own
-    with pytest.raises(UserError, match="--splitting: the vocabulary is one of words that are split as 'penn'"):
+    with pytest.raises(UserError, match="--splitting: the words of the vocabulary are split as 'penn'"):
         run(path, tmp_path, out="other", tokenizer=tokenizer, splitting="e2e")
 
 
@@ -211,14 +211,14 @@ def test_words_get_labels_where_the_source_has_none(tmp_path):
         ):
             assert fields["upos"] in (text.upper().split(), ["X"] * 7)
             assert (fields["upos"] == ["X"] * 7) == (TEXTS.index(text.replace(" .", ".")) % 2 == 1)
-    with pytest.raises(UserError, match="--tags: labels of words need"):
+    with pytest.raises(UserError, match="--tags: word labels need"):
         run(path, tmp_path, out="blocks", packing="block", tagger=lambda sentences: [])
 
 
 def test_the_tokenizer_of_a_checkpoint_of_others_is_had_by_its_file_alone(tmp_path):
     theirs = write_llada(tmp_path / "theirs")
     for vocabulary, tokenizer in ((str(theirs), None), (None, str(theirs))):
-        with pytest.raises(UserError, match=r"Copy its tokenizer\.json into a folder of its own"):
+        with pytest.raises(UserError, match=r"Copy its tokenizer\.json into a separate folder"):
             find_tokenizer(vocabulary, tokenizer)
     (tmp_path / "own").mkdir()
     shutil.copy(theirs / "tokenizer.json", tmp_path / "own")
@@ -239,7 +239,7 @@ def test_a_story_stays_on_one_side_with_all_its_sentences(tmp_path):
 def test_texts_to_validate_on_that_are_learned_from_are_told(source, tmp_path):
     (tmp_path / "valid.txt").write_text(f"{TEXTS[0]}\nThe bar is shut.\n")
     (note,) = run(source, tmp_path, valid=tmp_path / "valid.txt").notes
-    assert note.startswith("1 of the 2 texts of valid stands in train, too")
+    assert note.startswith("1 of the 2 texts of valid also occurs in train")
     assert not run(source, tmp_path, out="held").notes
 
 

@@ -56,7 +56,7 @@ def test_files_of_a_folder_that_hold_nothing_are_left_out_with_a_note(tmp_path):
 
 def test_a_folder_without_texts_is_said(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(DataError, match=r"is a folder without texts. Files in it end in .txt"):
+    with pytest.raises(DataError, match=r"is a folder without texts. Files in it must end in .txt"):
         prepare(tmp_path, None, tmp_path / "set")
 
 

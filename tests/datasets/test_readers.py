@@ -176,9 +176,9 @@ def test_rows_are_sources(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.txt", "x\n", "a.txt: .txt is no table of sources. .csv, .tsv and .jsonl are."),
+        ("a.txt", "x\n", "a.txt: .txt is not a table of sources. Use .csv, .tsv or .jsonl."),
         ("a.csv", "name,area\n", "a.csv: has no rows."),
-        ("a.jsonl", '{"name": "x"}\n[1]\n', "a.jsonl:2: says nothing to write from."),
+        ("a.jsonl", '{"name": "x"}\n[1]\n', "a.jsonl:2: has no values to write a text from."),
         ("a.csv", "mr\nname\n", "a.csv:2: not field"),
     ],
 )

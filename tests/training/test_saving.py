@@ -63,7 +63,7 @@ def test_what_will_be_replaced_is_said_before_it_is(model, data, tmp_path, caplo
     folder = train_control(Pos, model, LOOP, data, tmp_path / "a")
     assert not caplog.messages
     train_control(Pos, model, LOOP, data, tmp_path / "b")
-    assert caplog.messages == [f"dlmctl: {folder}: the weights that lie here will be replaced."]
+    assert caplog.messages == [f"dlmctl: {folder}: the weights in this folder will be replaced."]
 
 
 def test_a_run_does_not_lie_in_its_data_set(model, data):
