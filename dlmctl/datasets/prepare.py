@@ -153,8 +153,9 @@ def prepare(
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         texts = {"train": read(train)}
         texts["valid"] = read(valid) if valid else _move_held_out(texts["train"], valid_share, seed)
-        for split in texts.values() if tagger is not None else ():
-            split.records = tagged(split.records, tagger)
+        if tagger is not None:
+            for split in texts.values():
+                split.records = tagged(split.records, tagger)
         notes = _notes(texts["train"], texts["valid"])
         vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(texts["train"], min_count, splitting)
         vocabulary.save(staging)

@@ -143,7 +143,7 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
         ("recipe show nope", "there is no such recipe file"),
         ("data prepare plain.tx --out set", "plain.tx: no such file. Did you mean 'plain.txt'?"),
         ("data prepare .hiddn --out set", ".hiddn: no such file. Known: "),
-        ("data prepare binary.yaml --out set", "binary.yaml: .yaml files are no form of texts"),
+        ("data prepare binary.yaml --out set", "binary.yaml: .yaml is not a known format of texts"),
         ("data prepare plain.txt --out plain.txt", "plain.txt: is a file. Name a folder."),
         ("data prepare plain.txt --out set --min-count 0", "--min-count"),
         ("train lm --data nope --out run", "nope: no such folder. Make it with `dlmctl data prepare`."),
