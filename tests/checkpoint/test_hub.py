@@ -1,4 +1,4 @@
-"""Hub names: the cache goes first, and without a network there is one message, soon."""
+"""Hub names: the cache takes precedence, and without a network there is one message, soon."""
 
 import threading
 

@@ -34,25 +34,25 @@ def texts_of(folder, split):
 
 def test_every_text_is_in_one_split_with_its_fields(source, tmp_path):
     report = run(source, tmp_path, valid_share=0.2)
-    found = {split: texts_of(tmp_path / "set", split) for split in ("train", "valid")}
-    assert (len(found["train"]), len(found["valid"])) == (16, 4)
-    assert sorted(found["train"] + found["valid"]) == sorted(text.replace(".", " .") for text in TEXTS)
-    for split, texts in found.items():
+    by_split = {split: texts_of(tmp_path / "set", split) for split in ("train", "valid")}
+    assert (len(by_split["train"]), len(by_split["valid"])) == (16, 4)
+    assert sorted(by_split["train"] + by_split["valid"]) == sorted(text.replace(".", " .") for text in TEXTS)
+    for split, texts in by_split.items():
         fields = load_split(tmp_path / "set", split).read_fields()
         assert [TEXTS[row["number"]].replace(".", " .") for row in fields] == texts
     assert report.splits["train"].words == 16 * 7
-    assert report.vocabulary == 4 + len({word for text in found["train"] for word in text.split()})
+    assert report.vocabulary == 4 + len({word for text in by_split["train"] for word in text.split()})
     saved = json.loads((tmp_path / "set" / "dataset.json").read_text())
     assert saved["splits"]["train"]["rows"] == 16
     assert saved["fields"] == ["number"]
 
 
 def test_the_rows_held_out_follow_from_the_seed(source, tmp_path):
-    held = []
+    valid_texts = []
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(source, tmp_path, out=out, seed=seed)
-        held.append(texts_of(tmp_path / out, "valid"))
-    assert held[0] == held[1] != held[2]
+        valid_texts.append(texts_of(tmp_path / out, "valid"))
+    assert valid_texts[0] == valid_texts[1] != valid_texts[2]
 
 
 def test_equal_texts_stay_on_one_side(tmp_path):
@@ -160,7 +160,7 @@ def test_an_interruption_while_replacing_brings_the_old_set_back(source, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"min_count": 0}, "--min-count: the minimum count is 0. It must be 1 or more."),
         ({"length": 2}, "--length"),
@@ -172,10 +172,10 @@ def test_an_interruption_while_replacing_brings_the_old_set_back(source, tmp_pat
         ({"text_field": "body"}, "no text can be used: 20 unreadable (line 1: no field 'body' among text, number)"),
     ],
 )
-def test_settings_that_leave_nothing_are_said(source, tmp_path, settings, said):
+def test_settings_that_leave_nothing_are_said(source, tmp_path, settings, message):
     with pytest.raises(UserError) as caught:
         run(source, tmp_path, **settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "set").exists()
 
 
@@ -231,16 +231,16 @@ def test_a_story_stays_on_one_side_with_all_its_sentences(tmp_path):
     path.write_text("".join(json.dumps(story) + "\n" for story in stories))
     run(path, tmp_path, format="roc-infill", valid_share=0.2)
     splits = {name: load_split(tmp_path / "set", name).read_fields() for name in ("train", "valid")}
-    told = {name: {row["before"].split()[1] for row in rows} for name, rows in splits.items()}
-    assert len(told["valid"]) == 4
-    assert not told["train"] & told["valid"]
+    neighbours = {name: {row["before"].split()[1] for row in rows} for name, rows in splits.items()}
+    assert len(neighbours["valid"]) == 4
+    assert not neighbours["train"] & neighbours["valid"]
 
 
 def test_texts_to_validate_on_that_are_learned_from_are_told(source, tmp_path):
     (tmp_path / "valid.txt").write_text(f"{TEXTS[0]}\nThe bar is shut.\n")
     (note,) = run(source, tmp_path, valid=tmp_path / "valid.txt").notes
     assert note.startswith("1 of the 2 texts of valid also occurs in train")
-    assert not run(source, tmp_path, out="held").notes
+    assert not run(source, tmp_path, out="valid_texts").notes
 
 
 def test_a_row_that_cannot_be_read_is_named_where_too_few_are_left(tmp_path):

@@ -67,4 +67,4 @@ def test_lines_that_hold_several_sentences_are_noted_and_prose_makes_them_texts(
     assert note.startswith("100% of the lines hold several sentences: --format prose")
     report = prepare(path, None, tmp_path / "prose", format="prose", min_count=1, valid_share=0.5)
     assert report.splits["train"].texts == report.splits["valid"].texts == 2
-    assert not any("several sentences" in said for said in report.notes)
+    assert not any("several sentences" in note for note in report.notes)
