@@ -41,7 +41,7 @@ def bytes_tokenizer(special: list[str]) -> Tokenizer:
 
 
 def write(folder: Path, config: dict[str, Any], state: dict[str, Tensor], core: Tokenizer, **special: Any) -> Path:
-    """Add code to a folder that leaves a file behind if it is ever run."""
+    """Write a checkpoint folder whose own code leaves a file behind if it is ever run."""
     folder.mkdir(parents=True)
     named = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM"), "modeling_theirs.Theirs")
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": named}))
