@@ -1,6 +1,6 @@
-"""The pages of docs/ as a site: `sphinx-build -W . site`. A new page in docs/ is found by itself.
+"""Sphinx configuration for the documentation site: `sphinx-build -W . site`. New pages in docs/ are included by glob.
 
-Every page stays where it lies and links to other files as the repository has them; the start is README.md.
+Pages stay in place and link to other files as in the repository; the start page is README.md.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ root_doc = "README"
 html_theme = "furo"
 html_title = "dlmctl"
 html_copy_source = False
-# The slugs of headings are those of GitHub.
+# Heading anchors as on GitHub.
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
-# Examples show texts with marks that no lexer knows, and that is no fault.
+# Examples contain marked-up output that no lexer can parse.
 suppress_warnings = ["misc.highlighting_failure"]
 highlight_language = "text"
 autodoc_typehints = "signature"
@@ -66,10 +66,12 @@ CHANGELOG
 """
 
 
-def names() -> tuple[list[str], list[str]]:
-    """The public names of dlmctl and the controls that come with it, each as module and name."""
+def public_names() -> tuple[list[str], list[str]]:
+    """Qualified names of the public API and of the bundled controls."""
     public = [f"{getattr(dlmctl, name).__module__}.{name}" for name in dlmctl.__all__]
-    bundled = [f"{one.module}.{one.attribute}" for one in installed()[0] if one.origin.startswith("dlmctl ")]
+    bundled = [
+        f"{plugin.module}.{plugin.attribute}" for plugin in installed()[0] if plugin.origin.startswith("dlmctl ")
+    ]
     return public, bundled
 
 
@@ -78,16 +80,16 @@ def directive(path: str, options: str = "") -> str:
     return f"```{{eval-rst}}\n.. {kind}:: {path}\n{options}```\n"
 
 
-def add(app: Sphinx, page: str, source: list[str]) -> None:
-    """Contents to the start, and to the reference what the docstrings say."""
+def add_generated(app: Sphinx, page: str, source: list[str]) -> None:
+    """Append the table of contents to the start page, and the autodoc directives to the reference."""
     if page == root_doc:
         source[0] += CONTENTS
     if page == "docs/reference":
-        public, controls = names()
-        bundled = [directive(path, "   :members: check, word_range\n") for path in controls]
-        source[0] += "\n".join(["", *map(directive, public), "## Controls", "", *bundled])
+        public, controls = public_names()
+        control_directives = [directive(path, "   :members: check, word_range\n") for path in controls]
+        source[0] += "\n".join(["", *map(directive, public), "## Controls", "", *control_directives])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.connect("source-read", add)
+    app.connect("source-read", add_generated)
     return {"parallel_read_safe": True}

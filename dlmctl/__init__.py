@@ -14,7 +14,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to the list
+if TYPE_CHECKING:  # for type checkers; tests/test_api.py keeps it in step with _PUBLIC
     from dlmctl.checkpoint.pretrained import Pretrained as Pretrained
     from dlmctl.checkpoint.pretrained import from_pretrained as from_pretrained
     from dlmctl.checkpoint.pretrained import save_pretrained as save_pretrained
@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # the same for type checkers; tests/test_api.py holds it to t
 
 __version__ = "0.1.0"
 
-# The public names, each with its module. Resolved on first use, so that `import dlmctl` does not pull in torch.
+# The public names and their modules. Imported on first use, so that `import dlmctl` does not import torch.
 _PUBLIC = {
     "All": "control.base",
     "AnyOf": "control.base",
@@ -102,8 +102,8 @@ _PUBLIC = {
     "run": "generation.model",
     "save_pretrained": "checkpoint.pretrained",
 }
-# Names of version 0.1, each with its module and what to use now. They go with the version after this one.
-_OLD = {
+# Deprecated names of version 0.1, with their modules and replacements; removed in the next version.
+_DEPRECATED = {
     "from_pretrained": ("checkpoint.pretrained", "dlmctl.load(...)"),
     "generate": ("generation.generate", "dlmctl.load(...).generate(...)"),
     "run_recipe": ("generation.run", "dlmctl.run(...)"),
@@ -116,11 +116,13 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _OLD:
-        home, now = _OLD[name]
-        warnings.warn(f"dlmctl.{name} goes with the next version; use {now}.", DeprecationWarning, stacklevel=2)
+    if name in _DEPRECATED:
+        module, replacement = _DEPRECATED[name]
+        warnings.warn(
+            f"dlmctl.{name} will be removed in the next version; use {replacement}.", DeprecationWarning, stacklevel=2
+        )
     elif name in _PUBLIC:
-        home = _PUBLIC[name]
+        module = _PUBLIC[name]
     else:
         raise AttributeError(f"module 'dlmctl' has no attribute {name!r}")
-    return getattr(import_module(f"dlmctl.{home}"), name)
+    return getattr(import_module(f"dlmctl.{module}"), name)

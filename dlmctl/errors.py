@@ -1,4 +1,4 @@
-"""Errors a user can mend. The command line prints them as one message and exits with code 2."""
+"""Errors that a user can fix. The command line prints them as one message and exits with code 2."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-# Characters of a message; within it, of its place and of its remedy where the whole would be longer.
-MOST, MOST_WHERE, MOST_REMEDY = 560, 160, 200
-# A word longer than this was not meant to be one of a list of names.
-MOST_NAME = 100
+# Maximum characters of a message, and of its place and its remedy where the whole message would be longer than that.
+MAX_MESSAGE, MAX_WHERE, MAX_REMEDY = 560, 160, 200
+# A longer word cannot be a misspelt name.
+MAX_NAME = 100
 
 
-def readable(text: str, most: int = MOST) -> str:
-    """Text of any origin as it may stand in a message: one line, at most ``most`` characters.
+def readable(text: str, max_length: int = MAX_MESSAGE) -> str:
+    """Text of any origin made safe for a message: one line, at most ``max_length`` characters.
 
-    What does not print (control characters, lone surrogates, marks that turn the direction of writing) is escaped, and
-    the middle of a long text is left out.
+    Unprintable characters (control characters, lone surrogates, marks that change the writing direction) are escaped,
+    and the middle of a long text is left out.
     """
-    if len(text) > most:
-        # Escapes take up to ten characters; more than this need not be looked at.
-        text = text if len(text) <= 2 * most else f"{text[:most]}{text[-most:]}"
-    plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    if len(plain) <= most:
-        return plain
-    tail = most // 3
-    return f"{plain[: most - tail - 3]}...{plain[-tail:]}"
+    if len(text) > max_length:
+        # Only the two ends can be shown, so the middle of a very long text need not be escaped.
+        text = text if len(text) <= 2 * max_length else f"{text[:max_length]}{text[-max_length:]}"
+    printable = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    if len(printable) <= max_length:
+        return printable
+    tail = max_length // 3
+    return f"{printable[: max_length - tail - 3]}...{printable[-tail:]}"
 
 
 class UserError(Exception):
-    """Something the user gave cannot work.
+    """An input of the user that cannot work.
 
     Args:
         what: what is wrong, in one sentence.
@@ -46,11 +46,11 @@ class UserError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        """The message, short and printable whatever its parts are made of."""
+        """The message, short and printable whatever its parts contain."""
         where, what, remedy = (readable(part or "") for part in (self.where, self.what, self.remedy))
-        if len(where) + len(what) + len(remedy) > MOST:
-            where, remedy = readable(where, MOST_WHERE), readable(remedy, MOST_REMEDY)
-            what = readable(what, MOST - len(where) - len(remedy))
+        if len(where) + len(what) + len(remedy) > MAX_MESSAGE:
+            where, remedy = readable(where, MAX_WHERE), readable(remedy, MAX_REMEDY)
+            what = readable(what, MAX_MESSAGE - len(where) - len(remedy))
         head = f"{where}: {what}" if where else what
         return f"{head} {remedy}" if remedy else head
 
@@ -60,15 +60,15 @@ class RecipeError(UserError):
 
 
 class Unknown(RecipeError):
-    """A recipe names a word that the model does not have."""
+    """A recipe names a word that is not in the model's vocabulary."""
 
 
 class Unmet(RecipeError):
-    """No text of a model is all that is asked for. Of several controls under `any` such a one is left out."""
+    """No text of the model can satisfy all requirements. Under `any`, a control that raises this is left out."""
 
 
 class Unfit(Unmet):
-    """None is as it was laid out: another number of words, or other sizes of blanks, may do."""
+    """No text of the current layout can; another number of words, or other sizes of blanks, may work."""
 
 
 class ModelError(UserError):
@@ -76,7 +76,7 @@ class ModelError(UserError):
 
 
 class NamedError(ModelError):
-    """What a parameter of a control names, such as its judge, cannot be had; another name may do.
+    """A control's parameter names a model, such as its judge, that cannot be loaded; another name may work.
 
     Args:
         setting: the parameter, such as ``judge``.
@@ -89,10 +89,10 @@ class NamedError(ModelError):
 
 @contextmanager
 def named_by(setting: str) -> Iterator[None]:
-    """Turn each ModelError inside into the fault of the parameter that names what is loaded there.
+    """Attribute each ModelError inside to the parameter ``setting``, which names the model being loaded.
 
     Raises:
-        NamedError: see there.
+        NamedError: in place of the ModelError.
     """
     try:
         yield
@@ -105,29 +105,28 @@ class DataError(UserError):
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing that pydantic found, as a sentence with its place."""
+    """The first error of a pydantic validation, as a sentence with its place."""
     first = error.errors()[0]
-    place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    ending = "" if what[-1:] in (".", "?") else "."  # sentences of ours may end with a hint
-    return readable(f"{place}: {what}{ending}" if place else f"{what}{ending}")
+    place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    ending = "" if message[-1:] in (".", "?") else "."  # messages of our own validators may end with a hint
+    return readable(f"{place}: {message}{ending}" if place else f"{message}{ending}")
 
 
 def brief(error: BaseException) -> str:
-    """The first line of what an error says, at most 200 characters, without the full stop and control characters."""
-    said = str(error).strip().split("\n")[0] or type(error).__name__
-    return readable(said, 200).rstrip(".")
+    """The first line of an error's message, at most 200 characters, printable, without its full stop."""
+    message = str(error).strip().split("\n")[0] or type(error).__name__
+    return readable(message, 200).rstrip(".")
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself when nothing is close; letters may be
-    upper or lower case."""
-    folded = {name.lower(): name for name in reversed(known)}
-    found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.5) if len(word) <= MOST_NAME else []
-    close = [folded[one] for one in found]
+    """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself if nothing is close; ignores case."""
+    by_lowercase = {name.lower(): name for name in reversed(known)}
+    matches = difflib.get_close_matches(word.lower(), by_lowercase, n=1, cutoff=0.5) if len(word) <= MAX_NAME else []
+    suggestions = [by_lowercase[match] for match in matches]
     listed = known if len(known) <= 20 else [*known[:20], "..."]
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(listed)}."
+    return f"Did you mean {suggestions[0]!r}?" if suggestions else f"Known: {', '.join(listed)}."
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line, without its full stop."""
+    """The type and the first line of an error, without its full stop."""
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")

@@ -1,7 +1,7 @@
-"""Several processes: those of one command, as ``torchrun`` and ``accelerate launch`` start them, and other commands;
-and the end of one by SIGTERM.
+"""The processes of one command, as started by ``torchrun`` or ``accelerate launch``; locks against other commands; and
+termination by SIGTERM.
 
-Who a process is stands in its environment, so that asking costs nothing; only ``Team`` connects the processes.
+Rank and size are read from the environment, which costs nothing; only ``Team`` connects the processes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, TypeVar
 from dlmctl.errors import UserError
 
 T = TypeVar("T")
-# A process may wait for the longest shard of another.
-PATIENCE = timedelta(days=7)
+# A process may have to wait while another one draws a very long shard.
+COLLECTIVE_TIMEOUT = timedelta(days=7)
 _LAUNCH = "torchrun and accelerate launch set it; for one process alone unset RANK and WORLD_SIZE."
 
 
 def count() -> int:
-    """How many processes the command has.
+    """The number of processes of the command.
 
     Raises:
-        UserError: the environment says it, but not in numbers; so do ``rank`` and ``local_rank``.
+        UserError: the environment variable is not a valid number; ``rank`` and ``local_rank`` raise it too.
     """
     return _number("WORLD_SIZE", 1) if os.environ.get("RANK") and os.environ.get("WORLD_SIZE") else 1
 
@@ -45,28 +45,28 @@ def local_rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that prints; also one whose number cannot be read, as somebody must say so."""
+    """Whether this process is the one that prints. True also where its rank is invalid, so that the error is shown."""
     try:
         return rank() == 0
     except UserError:
         return True
 
 
-def _number(name: str, least: int, most: int | None = None) -> int:
-    """A variable that the launcher sets."""
-    said = os.environ[name]
-    number = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else -1
-    if number < least or (most is not None and number > most):
-        kind = "number of processes" if name == "WORLD_SIZE" else "process of this run"
-        raise UserError(f"{said!r} is no {kind}.", where=name, remedy=_LAUNCH)
+def _number(name: str, minimum: int, maximum: int | None = None) -> int:
+    """The value of an environment variable that the launcher sets."""
+    value = os.environ[name]
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else -1
+    if number < minimum or (maximum is not None and number > maximum):
+        kind = "a number of processes" if name == "WORLD_SIZE" else "a process of this run"
+        raise UserError(f"{value!r} is not {kind}.", where=name, remedy=_LAUNCH)
     return number
 
 
 def check_launch() -> None:
-    """Find out whether the environment says all that it takes to connect the processes.
+    """Check that the environment has all variables needed to connect the processes.
 
     Raises:
-        UserError: it does not.
+        UserError: one is missing or invalid.
     """
     rank(), local_rank()
     if count() > 1:
@@ -76,64 +76,64 @@ def check_launch() -> None:
 
 
 class Team:
-    """What the processes of a command tell each other; one process alone talks to itself.
+    """Communication between the processes of a command; works for a single process too.
 
     Attributes:
-        rank, size: the number of this process, and how many there are.
+        rank, size: the rank of this process, and the number of processes.
     """
 
     def __init__(self) -> None:
-        """Connects the processes. Raises as ``check_launch``."""
+        """Connect the processes. Raises what ``check_launch`` raises."""
         check_launch()
         self.rank, self.size = rank(), count()
         if self.size > 1:
             from accelerate import PartialState
 
-            # Only small objects travel, so gloo on the CPU serves GPUs too and does not keep them spinning.
-            state = PartialState(cpu=True, timeout=PATIENCE)
+            # Only small objects are sent, so gloo on the CPU is enough, and GPUs do not spin while they wait.
+            state = PartialState(cpu=True, timeout=COLLECTIVE_TIMEOUT)
             self.rank, self.size = state.process_index, state.num_processes
 
     def from_main(self, action: Callable[[], T]) -> T:
-        """What ``action`` gives in the first process, in all of them.
+        """Run ``action`` in the first process and return its result in all of them.
 
         Raises:
             UserError: ``action`` raised it. It is raised in the first process; the others exit quietly with code 2.
         """
-        result, error = _outcome(action) if self.rank == 0 else (None, None)
+        result, error = _result_or_error(action) if self.rank == 0 else (None, None)
         if self.size > 1:
             from accelerate.utils import broadcast_object_list
 
             result, error = broadcast_object_list([result, error])
-        return self._settled(result, error)
+        return self._return_or_raise(result, error)
 
     def together(self, action: Callable[[], T]) -> T:
-        """What ``action`` gives here, once it is done everywhere.
+        """Run ``action`` in every process and return its result in this one, once all are done.
 
         Raises:
-            UserError: it was raised anywhere, and is raised as in ``from_main``.
+            UserError: ``action`` raised it in any process; it is raised as in ``from_main``.
         """
-        result, error = _outcome(action)
+        result, error = _result_or_error(action)
         if self.size > 1:
             from accelerate.utils import gather_object
 
-            error = next((found for found in gather_object([error]) if found is not None), None)
-        return self._settled(result, error)
+            error = next((error for error in gather_object([error]) if error is not None), None)
+        return self._return_or_raise(result, error)
 
-    def _settled(self, result: Any, error: UserError | None) -> Any:
+    def _return_or_raise(self, result: Any, error: UserError | None) -> Any:
         if error is not None:
             raise error if self.rank == 0 else SystemExit(2)
         return result
 
 
 def leave() -> None:
-    """Take this process from its team, if it is in one, at its end: threads that still serve the team then would abort
-    it, though its work is done. What is not told by now is never told."""
-    torch = sys.modules.get("torch")  # without which there is no team
+    """Leave the process group, if there is one, before the process exits: its threads could otherwise abort the
+    process although its work is done. Messages that are still pending are lost."""
+    torch = sys.modules.get("torch")  # if torch was never imported, there is no process group
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def _outcome(action: Callable[[], Any]) -> tuple[Any, UserError | None]:
+def _result_or_error(action: Callable[[], Any]) -> tuple[Any, UserError | None]:
     try:
         return action(), None
     except UserError as error:
@@ -142,87 +142,88 @@ def _outcome(action: Callable[[], Any]) -> tuple[Any, UserError | None]:
 
 @contextmanager
 def held(lock: Path, what: str, where: Path, *, keep: bool = True, patience: float = 0) -> Iterator[None]:
-    """Keep other commands out meanwhile; the system lets go of the lock however this process ends.
+    """Hold a lock against other commands; the system releases it however this process ends.
 
     Args:
-        lock: the file to lock, made if need be.
-        what: what is held, for the message: "run", "data set".
-        where: what the message names.
-        keep: False removes the file afterwards, where it would lie among a user's own.
-        patience: seconds to wait for one that holds it.
+        lock: the lock file, created if missing.
+        what: the kind of thing that is locked, for the message: "run", "data set".
+        where: the path that the message names.
+        keep: False removes the file afterwards, where it would lie among a user's own files.
+        patience: seconds to wait for another process that holds the lock.
 
     Raises:
-        UserError: another process holds it, or it cannot be made.
+        UserError: another process holds the lock, or the file cannot be created.
     """
     from filelock import FileLock, Timeout
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("ab"):  # where no file can be made the lock below would wait for one
+        with lock.open("ab"):  # fails at once where no file can be created; FileLock would wait
             pass
-        holder = FileLock(lock, timeout=patience)
-        holder.acquire()
+        file_lock = FileLock(lock, timeout=patience)
+        file_lock.acquire()
     except Timeout:
         raise UserError(f"another process is at work on this {what}.", where=str(where)) from None
     except NotImplementedError:  # a file system without locks
         yield
         return
     except OSError as error:
-        raise UserError(f"cannot hold a {what}: {error.strerror or error}.", where=str(where)) from None
+        raise UserError(f"cannot lock the {what}: {error.strerror or error}.", where=str(where)) from None
     try:
         yield
     finally:
         if not keep:
             with suppress(OSError):
                 lock.unlink()
-        holder.release()
+        file_lock.release()
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which batch systems end what runs too long: as Ctrl-C, with an exit code of its own."""
+    """SIGTERM, with which batch systems end jobs that run too long; handled like Ctrl-C, with its own exit code."""
 
 
-# The signals that came and are to end what runs, the last one last.
-_CAME: list[type[KeyboardInterrupt]] = []
+# Exceptions of the signals received so far that are to end the run, the latest last.
+_RECEIVED: list[type[KeyboardInterrupt]] = []
 
 
 def stop_if_told() -> None:
-    """Raise again what a signal raised, for loops that go on: code in C that it came upon may have dropped it."""
-    if _CAME:
-        raise _CAME[-1]
+    """Raise the exception of a received signal again, for loops that still run: C code may have swallowed it."""
+    if _RECEIVED:
+        raise _RECEIVED[-1]
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Context in which SIGTERM raises ``Terminated``, and Ctrl-C ``KeyboardInterrupt``, whatever was running; a second
+    """Context in which SIGTERM raises ``Terminated`` and Ctrl-C ``KeyboardInterrupt``, whatever was running; a second
     SIGTERM ends the process at once.
 
-    Whoever handles them otherwise goes on to do so. Of several processes each ends at once: it may be waiting for
-    another, where no handler would run.
+    Handlers that others have installed are left in place. With several processes nothing is installed and each ends
+    at once: it may be waiting for another process, where no handler would run.
     """
-    usual: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    in_main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be caught
-    if not in_main or count() > 1 or any(signal.getsignal(number) is not kept for number, kept in usual.items()):
+    defaults: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    in_main_thread = threading.current_thread() is threading.main_thread()  # handlers can be set only there
+    has_other_handlers = any(signal.getsignal(number) is not handler for number, handler in defaults.items())
+    if not in_main_thread or count() > 1 or has_other_handlers:
         yield
         return
-    came = _CAME
-    came.clear()
+    received = _RECEIVED
+    received.clear()
 
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, usual[signal.Signals(number)])
-        came.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-        raise came[-1]
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, defaults[signal.Signals(number)])
+        received.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        raise received[-1]
 
-    for number in usual:
-        signal.signal(number, end)
+    for number in defaults:
+        signal.signal(number, handle)
     try:
         yield
     except Exception:
-        # Code in C that the signal came upon may take what the handler raises for a fault of its own.
-        if came:
-            raise came[-1] from None
+        # C code that was interrupted may mistake the handler's exception for an error of its own.
+        if received:
+            raise received[-1] from None
         raise
     finally:
-        came.clear()
-        for number, kept in usual.items():
-            signal.signal(number, kept)
+        received.clear()
+        for number, handler in defaults.items():
+            signal.signal(number, handler)

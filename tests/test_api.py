@@ -63,7 +63,7 @@ def test_type_checkers_see_the_same_names():
     tree = ast.parse(Path(dlmctl.__file__).read_text("utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     named = {f"{node.module}.{alias.name}" for node in block.body for alias in node.names if alias.asname == alias.name}
-    homes = {**dlmctl._PUBLIC, **{name: home for name, (home, _) in dlmctl._OLD.items()}}
+    homes = {**dlmctl._PUBLIC, **{name: home for name, (home, _) in dlmctl._DEPRECATED.items()}}
     assert named == {f"dlmctl.{home}.{name}" for name, home in homes.items()}
 
 
@@ -74,7 +74,7 @@ def test_importing_it_loads_no_torch():
 
 def test_old_names_work_for_one_more_version(model_folder):
     for name in ("from_pretrained", "generate", "run_recipe"):
-        with pytest.warns(DeprecationWarning, match=rf"dlmctl\.{name} goes .* use dlmctl\.(load|run)"):
+        with pytest.warns(DeprecationWarning, match=rf"dlmctl\.{name} will be removed .* use dlmctl\.(load|run)"):
             found = getattr(dlmctl, name)
         assert found.__name__ == name
     with warnings.catch_warnings():

@@ -365,7 +365,7 @@ def test_a_folder_of_other_things_is_left_alone(model_folder, tmp_path):
         with pytest.raises(UserError, match="holds other files"):
             generate_shards(recipe_for(model_folder), tmp_path, part=part)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(UserError, match=r"notes.txt: cannot hold a run"):
+    with pytest.raises(UserError, match=r"notes.txt: cannot lock the run"):
         generate_shards(recipe_for(model_folder), tmp_path / "notes.txt")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "manifest.json").write_text("[]")

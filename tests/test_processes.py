@@ -1,4 +1,4 @@
-"""Two processes on the CPU, started by torchrun as users do: they share the work, and only the first one speaks."""
+"""Two processes on the CPU, started with torchrun as by users: they share the work, and only the first one prints."""
 
 import json
 import math
@@ -67,7 +67,7 @@ processes.leave()
 
 
 def torchrun(folder: Path, *commands: str) -> tuple[list[dict], str, str]:
-    """What each process notes, and what both of them print on stdout and stderr."""
+    """The notes of each process, and the stdout and stderr of both."""
     (folder / "commands").write_text("\n".join(commands))
     (folder / "run.py").write_text(COMMANDS)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -210,12 +210,12 @@ def test_who_a_process_is_stands_in_its_environment(monkeypatch):
     [
         (
             {"RANK": "a", "WORLD_SIZE": "2"},
-            "RANK: 'a' is no process of this run. torchrun and accelerate launch set it",
+            "RANK: 'a' is not a process of this run. torchrun and accelerate launch set it",
         ),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: '2' is no process of this run."),
-        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is no number of processes."),
-        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE: '0' is no number of processes."),
-        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "x"}, "LOCAL_RANK: 'x' is no process of this run."),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: '2' is not a process of this run."),
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE: 'two' is not a number of processes."),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE: '0' is not a number of processes."),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "x"}, "LOCAL_RANK: 'x' is not a process of this run."),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR: is not set, but there are 2 processes."),
         ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, "MASTER_PORT: is not set, but there are 2 processes."),
     ],
@@ -270,7 +270,7 @@ def test_one_process_alone_is_a_team():
     ("number", "kind"), [(signal.SIGTERM, processes.Terminated), (signal.SIGINT, KeyboardInterrupt)]
 )
 def test_a_signal_that_other_code_takes_for_its_own_fault_still_ends_the_run(number, kind):
-    """As torch does where it reads numbers: it asks an object for its length, and forgets what was raised."""
+    """torch does this when it converts numbers: it asks an object for its length, and drops the exception raised."""
 
     def forgetful(number):
         try:

@@ -88,16 +88,16 @@ def test_tables_of_every_kind_are_read(tmp_path, name, text, rows):
     ("name", "raw", "said"),
     [
         ("a.csv", b"a,b\n1,2,3\n", ":2: the row has more cells than there are columns: '3' is in none."),
-        ("a.tsv", b"a\tb\n1\t2\t3\n", "'3' is in none. A cell with a tab in it goes in double quotes."),
-        ("a.csv", b",a\n0,x\n", ":2: the header gives the column of '0' no name. Name it, or leave it out, as pandas"),
-        ("a.csv", b",a,\n0,x,\n", "the column of '0' no name"),
+        ("a.tsv", b"a\tb\n1\t2\t3\n", "'3' is in none. Put a cell with a tab in it in double quotes."),
+        ("a.csv", b",a\n0,x\n", ":2: the column of '0' has no name in the header. Name it, or leave it out, as pandas"),
+        ("a.csv", b",a,\n0,x,\n", "the column of '0' has no name"),
         ("a.csv", b'sep=,\na\n"x\n', ":3: is not CSV"),
         ("a.csv", b"a,a\n1,2\n", ":1: has the column 'a' twice."),
         ("a.csv", b"a\nx\n\xff\n", ":3: is not UTF-8 (byte 0xff)."),
         ("a.csv", b'a\n"x\n', ":2: is not CSV"),
         ("a.csv", b"a,b\n", ": holds no rows."),
-        ("a.jsonl", b"[1]\n", ":1: a row is a JSON object."),
-        ("a.xlsx", b"", "the ending '.xlsx' is not known for targets. Use .csv, "),
+        ("a.jsonl", b"[1]\n", ":1: a row must be a JSON object."),
+        ("a.xlsx", b"", "the suffix '.xlsx' is not known for targets. Use .csv, "),
         ("none.csv", None, "no such file."),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_table_that_cannot_be_read_is_one_message(tmp_path, name, raw, said):
 
 
 def test_a_table_without_end_is_refused_at_a_bound(monkeypatch):
-    monkeypatch.setattr(target_table, "MOST_ROWS", 3)
+    monkeypatch.setattr(target_table, "MAX_ROWS", 3)
     with pytest.raises(UserError, match=r"targets:4: has more than 3 rows\. Split it\."):
         table_of({"a": at} for at in range(10**9))
     with pytest.raises(UserError, match="a row is a mapping of columns to cells, not 5"):
@@ -124,7 +124,7 @@ def test_a_table_without_end_is_refused_at_a_bound(monkeypatch):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"a": "x\0y"}, "targets:2: the column 'a' holds the character NUL, which cannot be written again."),
+        ({"a": "x\0y"}, "targets:2: the column 'a' holds the character NUL, which cannot be written to results."),
         ({"a": "1", "b": ["x", {"y": "\ud83d"}]}, "targets:2: the column 'b' holds half of a surrogate pair"),
         ({"a": "1", "x\0": ""}, "targets:2: the column 'x\\x00' holds the character NUL"),
     ],
@@ -157,7 +157,7 @@ def test_a_full_folder_of_temporary_files_is_named(monkeypatch):
             raise OSError(27, "File too large")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", Full)
-    with pytest.raises(UserError, match=r"targets: its rows cannot be kept in \S+: File too large\. .* in TMPDIR"):
+    with pytest.raises(UserError, match=r"targets: its rows cannot be stored in \S+: File too large\. Set TMPDIR"):
         table_of([{"a": 1}])
 
 

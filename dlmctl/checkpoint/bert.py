@@ -1,14 +1,14 @@
-"""BERT encoders as Hugging Face's transformers writes them: which of their tensors is which of ours.
+"""The mapping of our tensor names to those of BERT encoders in Hugging Face's transformers.
 
-A block of ``TransformerDenoiser`` with ``norm_first: false`` is a layer of BERT, weight for weight; only the query,
-key and value matrices are one here.
+A block of ``TransformerDenoiser`` with ``norm_first: false`` is a layer of BERT, weight for weight, except that the
+query, key and value matrices are joined here.
 """
 
 from __future__ import annotations
 
 from dlmctl.models.transformer import TransformerConfig
 
-# What a layer of BERT computes with beside its sizes. Other values, where a configuration has them, do not fit.
+# The settings of a BERT layer other than its sizes. A configuration with other values cannot be loaded.
 FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}
 
 _PARTS = {
@@ -21,16 +21,16 @@ _PARTS = {
 }
 
 
-def encoder_tensors(layers: int, theirs: str) -> dict[str, tuple[str, ...]]:
-    """Our names of the blocks' tensors, each with the BERT tensors that it is, joined along their first axis.
+def encoder_tensors(layers: int, prefix: str) -> dict[str, tuple[str, ...]]:
+    """Our names of the blocks' tensors, each with the BERT tensors that it joins along their first axis.
 
     Args:
-        layers: how many blocks.
-        theirs: what stands before ``layer.0`` in their names, e.g. ``encoder.``.
+        layers: number of blocks.
+        prefix: what precedes ``layer.0`` in the BERT names, e.g. ``encoder.``.
     """
     return {
         f"denoiser.encoder.blocks.{layer}.{ours}.{kind}": tuple(
-            f"{theirs}layer.{layer}.{part}.{kind}" for part in parts
+            f"{prefix}layer.{layer}.{part}.{kind}" for part in parts
         )
         for layer in range(layers)
         for ours, parts in _PARTS.items()
@@ -39,7 +39,7 @@ def encoder_tensors(layers: int, theirs: str) -> dict[str, tuple[str, ...]]:
 
 
 def sizes(config: TransformerConfig) -> dict[str, int]:
-    """The sizes of an encoder under their names in a BERT ``config.json``."""
+    """The sizes of an encoder, by their names in a BERT ``config.json``."""
     return {
         "hidden_size": config.hidden,
         "num_hidden_layers": config.layers,

@@ -1,4 +1,4 @@
-"""Where the models, recipes and annotators that come with the toolkit lie: in a checkout or inside the wheel."""
+"""Paths of the bundled models, recipes and annotators, in a checkout or inside the wheel."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def bundled_path(kind: Kind, name: str) -> Path | None:
-    """The folder (recipes: the YAML file) of the bundled thing of this name, or None if there is none.
+    """The path of a bundled folder (for recipes: a YAML file) by name, or None if there is none.
 
-    ``name`` is one name, not a path: nothing outside the bundled folders is ever returned.
+    ``name`` is a plain name, not a path: nothing outside the bundled folders is ever returned.
     """
-    return _found(kind).get(name)
+    return _bundled_paths(kind).get(name)
 
 
 def bundled_names(kind: Kind) -> list[str]:
-    """The names of all bundled things of a kind, sorted."""
-    return sorted(_found(kind))
+    """The names of all bundled models, recipes or annotators, sorted."""
+    return sorted(_bundled_paths(kind))
 
 
-def _found(kind: Kind) -> dict[str, Path]:
+def _bundled_paths(kind: Kind) -> dict[str, Path]:
     folder = _folder(kind)
     if not folder.is_dir():
         return {}
     if kind == "recipes":
         return {path.stem: path for path in folder.glob("*.yaml")}
-    return {path.name: path for path in folder.iterdir() if path.is_dir() and _is_whole(kind, path)}
+    return {path.name: path for path in folder.iterdir() if path.is_dir() and _is_complete(kind, path)}
 
 
 def _folder(kind: Kind) -> Path:
@@ -43,6 +43,6 @@ def _folder(kind: Kind) -> Path:
     }[kind]
 
 
-def _is_whole(kind: Kind, path: Path) -> bool:
-    # data/ also holds the small corpus and the annotators; what makes a folder a model is its config.json.
+def _is_complete(kind: Kind, path: Path) -> bool:
+    # data/ also holds the small corpus and the annotators; only a model has a config.json.
     return kind != "models" or (path / "config.json").is_file()

@@ -1,7 +1,7 @@
-"""The weights that controls have for a model: where they lie, and that they are those that were trained on it.
+"""The weights of controls for a model: where they are stored, and checks that they were trained on this model.
 
-They lie in the folder of the model, ``controls/CONTROL`` or ``controls/CONTROL/NAME``, or, where nothing is written
-into that folder, in the user's own (``platformdirs``), by the name of the model and the digest of its embeddings.
+They are stored in the model's folder, in ``controls/CONTROL`` or ``controls/CONTROL/NAME``; or, where that folder must
+not be written to, in the user's data folder (``platformdirs``), by model name and digest of its embeddings.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from dlmctl.diffusion.model import DiffusionLM
 
 CARD = "card.json"
-# What to do where weights beside a model cannot be replaced.
+# The remedy where weights in a model's folder cannot be replaced.
 COPY = "Copy the model's folder and give the copy."
-# Beside the weights of controls lies what has learned from readers which texts of the model they accept.
+# Stored like a control's weights: the model of which texts readers accept.
 ACCEPTABILITY = "acceptability"
 log = logging.getLogger("dlmctl")
 
@@ -44,18 +44,18 @@ EMBEDDINGS = "embeddings"
 def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
     """The SHA-256 of a model's table of word embeddings.
 
-    Of the table in half precision, so that a model saved so (``save_pretrained(dtype=torch.float16)``) is the same.
+    It is taken in half precision, so that a model saved with ``save_pretrained(dtype=torch.float16)`` has the same one.
     """
-    return _half_digest(model.embedding_table)
+    return _half_precision_digest(model.embedding_table)
 
 
 def network_digest(network: nn.Module) -> str:
-    """The SHA-256 of the last matrix that has adapters, in half precision, too: what is read off a network that was
-    trained further is of another one, though its word embeddings may be the same."""
-    return _half_digest(list(adapted(network).values())[-1])
+    """The SHA-256 of the last matrix that has adapters, in half precision too. It changes when the network is trained
+    further, though the word embeddings may not."""
+    return _half_precision_digest(list(adapted(network).values())[-1])
 
 
-def _half_digest(tensor: Tensor) -> str:
+def _half_precision_digest(tensor: Tensor) -> str:
     table = tensor.detach().to("cpu", torch.float16).contiguous()
     return hashlib.sha256(str(list(table.shape)).encode() + table.view(torch.uint8).numpy().tobytes()).hexdigest()
 
@@ -63,76 +63,76 @@ def _half_digest(tensor: Tensor) -> str:
 def control_folders(
     folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None
 ) -> list[Path]:
-    """Where the weights of a control are looked for, in this order; none of them need be there.
+    """The folders in which the weights of a control are looked for, in this order; they need not exist.
 
     Args:
-        folder: of the model.
-        name: of the weights, where a model has several of one control.
+        folder: the model's folder.
+        name: the name of the weights, where a model has several sets for one control.
 
     Raises:
         UserError: ``name`` is a path.
     """
-    inside = _inside(control, name)
-    return [folder / "controls" / inside, _user_folder(folder, model) / inside]
+    subfolder = _subfolder(control, name)
+    return [folder / "controls" / subfolder, _user_folder(folder, model) / subfolder]
 
 
 def find_control_folder(
     folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None
 ) -> Path | None:
     """The first of ``control_folders`` that holds weights, or None."""
-    inside = _inside(control, name)
-    beside = folder / "controls" / inside
-    if any(beside.glob("*.safetensors")):  # asked for every batch, so without a digest where none is needed
-        return beside
-    own = _user_folder(folder, model) / inside
-    return own if any(own.glob("*.safetensors")) else None
+    subfolder = _subfolder(control, name)
+    in_model = folder / "controls" / subfolder
+    if any(in_model.glob("*.safetensors")):  # called for every batch, so the digest is computed only if needed
+        return in_model
+    in_user_folder = _user_folder(folder, model) / subfolder
+    return in_user_folder if any(in_user_folder.glob("*.safetensors")) else None
 
 
 def acceptability_folder(folder: Path, model: DiffusionLM | MaskedModel) -> Path | None:
-    """Where it lies which texts of a model readers accept: what the user has trained, else what came with the model.
+    """The folder of a model's acceptability weights: those that the user has trained, else those of the model.
 
-    None where there is neither.
+    None if there are neither.
     """
-    beside, own = control_folders(folder, model, ACCEPTABILITY)
-    return next((path for path in (own, beside) if any(path.glob("*.safetensors"))), None)
+    in_model, in_user_folder = control_folders(folder, model, ACCEPTABILITY)
+    return next((path for path in (in_user_folder, in_model) if any(path.glob("*.safetensors"))), None)
 
 
 def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None) -> Path:
-    """Where new weights of a control are to be written: beside the model, unless it is bundled or cannot be written to.
+    """The folder for new weights of a control: in the model's folder, unless that is bundled or not writable.
 
-    Arguments and errors as ``control_folders``.
+    Arguments and errors as for ``control_folders``.
     """
-    beside, own = control_folders(folder, model, control, name)
-    return beside if _is_the_users(folder) else own
+    in_model, in_user_folder = control_folders(folder, model, control, name)
+    return in_model if _belongs_to_user(folder) else in_user_folder
 
 
 def check_found(
     new: Path, folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None
 ) -> None:
-    """Refuse to make weights that nothing would find, as those beside the model are found first.
+    """Refuse to train weights that would never be used, because those in the model's folder take precedence.
 
     Args:
-        new: as ``new_control_folder`` gives it; the others as there.
+        new: the result of ``new_control_folder``, which takes the other arguments too.
 
     Raises:
-        UserError: weights of this control lie beside a model whose folder is not the user's to write to.
+        UserError: the model has weights of this control in a folder that must not be written to.
     """
     if find_control_folder(folder, model, control, name) not in (None, new):
-        what = f"what was learned for {control!r} is read beside the model, and nothing can be written there."
+        what = f"the weights of {control!r} in this folder take precedence, and they cannot be replaced."
         raise UserError(what, where=str(folder), remedy=COPY)
 
 
 def tell_of_weights(folder: Path, *, resume: bool) -> None:
-    """Say on stderr, before anything is trained, where it will replace weights; a run that goes on replaces its own."""
+    """Warn before training that weights will be replaced; a resumed run replaces only its own."""
     if not resume and any(folder.glob("*.safetensors")):
-        log.warning("dlmctl: %s: the weights that lie here will be replaced.", folder)
+        log.warning("dlmctl: %s: the weights in this folder will be replaced.", folder)
 
 
-def _inside(control: str, name: str | None) -> Path:
+def _subfolder(control: str, name: str | None) -> Path:
     if name is None:
         return Path(control)
     if not name or name in (".", "..") or name != Path(name).name:
-        raise UserError(f"{name!r} cannot be the name of weights.", remedy="Take one word, such as sentiment.")
+        raise UserError(f"{name!r} cannot be the name of weights.", remedy="Use a single word, such as sentiment.")
     return Path(control, name)
 
 
@@ -140,12 +140,13 @@ def _user_folder(folder: Path, model: DiffusionLM | MaskedModel) -> Path:
     return users_controls() / f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
 
 
-def _is_the_users(folder: Path) -> bool:
-    """Whether a model's folder is the user's to write to: not bundled, not in the package, not read-only."""
-    place = folder.resolve()
-    ships = any(folder.samefile(path) for name in bundled_names("models") if (path := bundled_path("models", name)))
-    existing = next(path for path in (place / "controls", place) if path.exists() or path == place)
-    return not ships and not place.is_relative_to(PACKAGE) and os.access(existing, os.W_OK)
+def _belongs_to_user(folder: Path) -> bool:
+    """Whether a model's folder may be written to: not bundled, not in the package, not read-only."""
+    path = folder.resolve()
+    bundled = [bundled_path("models", name) for name in bundled_names("models")]
+    is_bundled = any(folder.samefile(model) for model in bundled if model)
+    existing = path / "controls" if (path / "controls").exists() else path
+    return not is_bundled and not path.is_relative_to(PACKAGE) and os.access(existing, os.W_OK)
 
 
 def save_control_weights(
@@ -156,12 +157,12 @@ def save_control_weights(
     files: Mapping[str, Any] | None = None,
     beside: Callable[[Path], object] = lambda staging: None,
 ) -> None:
-    """Write the weights of a control, its labels and its card. Arguments and errors as ``save_control_files``.
+    """Write the weights of a control, its labels and its card. Arguments and errors as for ``save_control_files``.
 
     Args:
-        state: of the classifier.
-        model: that it was trained on; the digest of its embeddings is added to the card.
-        beside: writes what else was learned into a folder.
+        state: the state of the classifier.
+        model: the model that it was trained on; the digest of its embeddings is added to the card.
+        beside: writes further learned files into a folder.
     """
 
     def write(staging: Path) -> None:
@@ -174,12 +175,12 @@ def save_control_weights(
 def save_control_files(
     write: Callable[[Path], object], folder: Path, card: Mapping[str, Any], files: Mapping[str, Any] | None = None
 ) -> None:
-    """Write what a control has learned, its labels and its card, all aside first and moved into place together.
+    """Write a control's learned files, its labels and its card to a staging folder, then move them into place together.
 
     Args:
-        write: writes what it has learned into a folder.
-        folder: as ``new_control_folder`` gives it.
-        card: what to say of it; the digests of the files are added.
+        write: writes the learned files into a folder.
+        folder: the result of ``new_control_folder``.
+        card: the contents of the card; the digests of the files are added.
         files: further JSON files by name, such as labels.
 
     Raises:
@@ -189,15 +190,15 @@ def save_control_files(
         write(staging)
         for name, value in (files or {}).items():
             (staging / name).write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
-        seal = {DIGESTS: folder_digests(staging, list(staging.iterdir()))}
-        (staging / CARD).write_text(json.dumps({**card, **seal}, indent=2) + "\n", "utf-8")
+        digests = {DIGESTS: folder_digests(staging, list(staging.iterdir()))}
+        (staging / CARD).write_text(json.dumps({**card, **digests}, indent=2) + "\n", "utf-8")
 
 
 def check_control_files(folder: Path) -> Mapping[str, Any]:
-    """Check that the files of a control are those that were saved; its card, empty where there is none.
+    """Check that the files of a control are those that were saved, and return its card (empty if there is none).
 
     Raises:
-        ModelError: a file is another one.
+        ModelError: a file was changed.
     """
     path = folder / CARD
     if not os.path.lexists(path):
@@ -208,18 +209,18 @@ def check_control_files(folder: Path) -> Mapping[str, Any]:
 
 
 def check_control_weights(folder: Path, model: DiffusionLM | MaskedModel) -> Mapping[str, Any]:
-    """Check that the files of a control are those that were saved, and that they were trained on this model; its card.
+    """Check that the files of a control are those that were saved and were trained on this model; return its card.
 
-    A folder without a card, or with one of an earlier version, passes.
+    A folder without a card, or with a card of an earlier version, passes.
 
     Raises:
-        ModelError: a file is another one, or the embeddings of the model are.
+        ModelError: a file or the embeddings of the model were changed.
     """
     card = check_control_files(folder)
     if card.get(EMBEDDINGS) not in (None, embedding_digest(model)):
         raise ModelError(
-            "the weights were trained on other word embeddings than the model has now.",
+            "the weights were trained on word embeddings other than the model's.",
             where=str(folder),
-            remedy="The model was trained further or is another one: train the control again.",
+            remedy="The model was trained further or is a different one: train the control again.",
         )
     return card

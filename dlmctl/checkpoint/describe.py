@@ -1,4 +1,4 @@
-"""What a model folder holds, in words."""
+"""A description of a model folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dlmctl.text.tokenizer import unit_of
 
 
 def describe(source: str) -> tuple[dict[str, str], str]:
-    """Facts of a model by name, and the text of its card (empty if it has none).
+    """Facts about a model by name, and the text of its card (empty if it has none).
 
     Raises:
         ModelError: there is no such model or it is damaged.
@@ -29,16 +29,16 @@ def describe(source: str) -> tuple[dict[str, str], str]:
     folder = resolve(source)
     pretrained = from_pretrained(source)
     model, config = pretrained.model, pretrained.model.config
-    learned = {path.name for path in (folder / "controls").glob("*") if path.is_dir()}
-    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    trained = {path.name for path in (folder / "controls").glob("*") if path.is_dir()}
+    disk_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     facts = {
         "folder": str(folder),
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "on disk": f"{stored / 2**20:.1f} MiB with controls and scorer",
+        "on disk": f"{disk_bytes / 2**20:.1f} MiB with controls and scorer",
         "vocabulary": f"{config.vocab_size:,} {unit_of(pretrained.tokenizer)}s",
         "length": f"{config.length} positions",
         **_family(model),
-        "controls": ", ".join(sorted(learned - {ACCEPTABILITY})) or "none",
+        "controls": ", ".join(sorted(trained - {ACCEPTABILITY})) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
         "acceptability": "not learned"
         if acceptability_folder(folder, model) is None
@@ -52,20 +52,20 @@ def _family(model: DiffusionLM | MaskedModel) -> dict[str, str]:
     if isinstance(model, DiffusionLM):
         return _latent(model.config)
     if isinstance(model, CanvasLM):
-        refined = f"{model.canvas.steps} steps at most, the surest tokens accepted at each"
-        return {"family": f"uniform: a checkpoint of {model.config.kind}", "sampler": refined}
+        sampler = f"{model.canvas.steps} steps at most, the most certain tokens accepted at each"
+        return {"family": f"uniform: a checkpoint of {model.config.kind}", "sampler": sampler}
     return _tokens(model) if isinstance(model, TokenLM) else _masked(cast("MaskedConfig", model.config))
 
 
 def _tokens(model: TokenLM) -> dict[str, str]:
     config = model.config
-    kinds = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
+    dtypes = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
     return {
-        "family": f"masked: a checkpoint of {config.kind}, read with full attention",
+        "family": f"masked: a checkpoint of {config.kind}, run with full attention",
         "predicts": f"the token of {'its own' if config.predicts == 'same' else 'the next'} position",
         "MASK": f"token {config.mask_id}",
-        "sampler": f"{config.sampler}, as its authors have it",
-        "weights": f"{', '.join(sorted(kinds))}, {sum(p.nbytes for p in model.parameters()) / 2**30:.2f} GiB",
+        "sampler": f"{config.sampler}, as used by its authors",
+        "weights": f"{', '.join(sorted(dtypes))}, {sum(p.nbytes for p in model.parameters()) / 2**30:.2f} GiB",
     }
 
 

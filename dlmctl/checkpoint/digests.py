@@ -1,6 +1,6 @@
-"""SHA-256 of the files of a folder, kept beside them: a file that is not the one saved is found when it is read.
+"""SHA-256 digests of the files of a folder, stored with them, so that a changed file is detected when it is read.
 
-They find damage and mixtures of two saves; whoever can write the folder can write the digests too.
+They detect damage and mixtures of two saves, not tampering: anyone who can write the files can write the digests too.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from dlmctl.errors import ModelError
 from dlmctl.text.files import require_file
 
-# The key of a JSON file (``config.json``, ``card.json``) under which the digests of the files beside it stand.
+# The key in a JSON file (``config.json``, ``card.json``) for the digests of the other files of its folder.
 DIGESTS = "digests"
 
 
 def folder_digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """The SHA-256 (hexadecimal) of files inside ``folder`` by their path in it, with ``/`` on every system."""
+    """The SHA-256 (hexadecimal) of files in ``folder``, by relative path with ``/`` on every system."""
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(files)}
 
 
@@ -27,28 +27,28 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_digests(folder: Path, digests: object, said_in: str) -> None:
-    """Check files of ``folder`` against what their digests were when they were saved; None checks nothing.
+def check_digests(folder: Path, digests: object, stored_in: str) -> None:
+    """Check files of ``folder`` against their digests at the time of saving; None checks nothing.
 
     Args:
-        digests: what ``folder_digests`` gave.
-        said_in: the name of the file that has them.
+        digests: the result of ``folder_digests``.
+        stored_in: the name of the file that holds them.
 
     Raises:
-        ModelError: a file is missing or another one, or ``digests`` is no such mapping.
+        ModelError: a file is missing or changed, or ``digests`` is not such a mapping.
     """
     if digests is None:  # saved by an earlier version
         return
     if not isinstance(digests, Mapping) or not all(_is_inside(name) for name in digests):
-        raise ModelError(f"{DIGESTS} must give the SHA-256 of files of the folder.", where=str(folder / said_in))
-    for name, wanted in digests.items():
+        raise ModelError(f"{DIGESTS} must give the SHA-256 of files of the folder.", where=str(folder / stored_in))
+    for name, expected in digests.items():
         path = folder / name
         require_file(path, remedy="Save or download it again.")
-        if file_digest(path) != wanted:
+        if file_digest(path) != expected:
             raise ModelError(
-                f"is not the file that was saved here: its SHA-256 is not the one in {said_in}.",
+                f"is not the file that was saved here: its SHA-256 differs from that in {stored_in}.",
                 where=str(path),
-                remedy=f"Save or download it again; if the change is meant, take it out of {DIGESTS!r} in {said_in}.",
+                remedy=f"Save or download it again; if you changed it, remove it from {DIGESTS!r} in {stored_in}.",
             )
 
 

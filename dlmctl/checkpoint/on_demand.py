@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for."""
+"""Lazy imports of a package's names."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import Any
 
 
-def on_demand(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package (PEP 562) whose names stand in modules that few of its users need.
+def on_demand(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a package (PEP 562) that imports the module of a name when the name is first used.
 
     Args:
-        homes: of each name the module that it is in, from the package on, as ``.load``.
+        modules: the module of each name, relative to the package, such as ``.load``.
     """
 
-    def getattr_of_package(name: str) -> Any:
-        if name not in homes:
+    def package_getattr(name: str) -> Any:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(homes[name], package), name)
+        return getattr(import_module(modules[name], package), name)
 
-    return getattr_of_package
+    return package_getattr

@@ -1,7 +1,7 @@
 """Models on disk: a folder with ``config.json``, the weights as safetensors shards, and the tokeniser.
 
-Nothing is ever read with pickle. What else lies in a model's folder (``controls/``, ``scorer/``, ``README.md``)
-is left alone when the model is saved again.
+Nothing is ever read with pickle. Other contents of a model's folder (``controls/``, ``scorer/``, ``README.md``) are
+left alone when the model is saved again.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from dlmctl.errors import DataError, ModelError, first_fault
 from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
-# 2: with digests of the files.
+# Format 2 added digests of the files.
 FORMAT = 2
 FORMAT_KEY = "dlmctl_format"
-# What the configuration of a family is; without a name it has latents.
+# Configuration class by family; a configuration without a family is that of a latent model.
 CONFIGS: dict[str, type[MaskedConfig]] = {"masked": MaskedConfig, "uniform": UniformConfig}
-# Of a model with a source, the folder of its words.
+# The folder of the source tokeniser, for models with a source.
 SOURCE = "source"
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model ready for use, in evaluation mode: float32 weights, of checkpoints of others as they are stored.
+    """A model ready for use, in evaluation mode. Weights are float32; those of vendor checkpoints are as stored.
 
     Attributes:
-        folder: where it was loaded from; weights of controls lie in ``folder / "controls" / NAME``.
-        source_tokenizer: the words of the sources, where the model takes a source.
+        folder: where it was loaded from; weights of controls are in ``folder / "controls" / NAME``.
+        source_tokenizer: the tokeniser of the source, for models conditioned on a source.
     """
 
     model: DiffusionLM | MaskedModel
@@ -53,10 +53,10 @@ class Pretrained:
 
     @property
     def latent(self) -> DiffusionLM:
-        """The model, for what only latents have.
+        """The model, as a latent model.
 
         Raises:
-            ModelError: it is a masked one.
+            ModelError: it is a masked model.
         """
         if isinstance(self.model, DiffusionLM):
             return self.model
@@ -64,64 +64,65 @@ class Pretrained:
 
     @property
     def masked(self) -> MaskedModel:
-        """The model, for what only masked ones have.
+        """The model, as a masked model.
 
         Raises:
-            ModelError: it is one with latents.
+            ModelError: it is a latent model.
         """
         if isinstance(self.model, MaskedModel):
             return self.model
         raise ModelError("is a model with latents, and this needs a masked one.", where=str(self.folder))
 
 
-@torch.inference_mode(mode=False)  # weights made in that mode could never guide
+@torch.inference_mode(mode=False)  # tensors created in inference mode could not take part in guidance
 def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> Pretrained:
     """Load a model by folder, bundled name or hub name; see ``resolve``.
 
-    A folder of the original Diffusion-LM is read too (``dlmctl.checkpoint.original``), and so are checkpoints of LLaDA,
-    Dream and others as their authors publish them (``dlmctl.checkpoint.vendors``).
+    Folders of the original Diffusion-LM can be read too (``dlmctl.checkpoint.original``), and so can checkpoints of
+    LLaDA, Dream and others as published by their authors (``dlmctl.checkpoint.vendors``).
 
     Raises:
-        ModelError: there is no such model, or a file of it is missing, damaged, too new or not the one that was saved.
+        ModelError: there is no such model, or one of its files is missing, damaged, too new or not the one saved.
     """
     folder = resolve(source)
     if not os.path.lexists(folder / "config.json"):
-        model, tokenizer = original.load_original(folder)
-        return Pretrained(model.to(device), tokenizer, folder)
+        original_model, vocabulary = original.load_original(folder)
+        return Pretrained(original_model.to(device), vocabulary, folder)
     settings = read_object(folder / "config.json", remedy=AGAIN)
     if FORMAT_KEY not in settings and vendors.is_vendor(settings):
-        theirs, pieces = vendors.load_vendor(folder, settings)
-        return Pretrained(theirs.to(device), pieces, folder)
+        vendor_model, vendor_tokenizer = vendors.load_vendor(folder, settings)
+        return Pretrained(vendor_model.to(device), vendor_tokenizer, folder)
     config, digests = _read_config(folder / "config.json", settings)
     if isinstance(config, MaskedConfig):
         with without_memory():
             masked = UniformLM(config) if isinstance(config, UniformConfig) else MaskedLM(config)
         load_into(masked, folder)
         check_digests(folder, digests, "config.json")
-        return Pretrained(masked.to(device).eval(), _read_words(folder, config.vocab_size), folder)
-    words = _read_words(folder, config.vocab_size)
-    source_words = _read_words(folder / SOURCE, config.source_vocab_size) if config.source is not None else None
-    with without_memory():  # whatever sizes config.json claims
+        return Pretrained(masked.to(device).eval(), _read_tokenizer(folder, config.vocab_size), folder)
+    tokenizer = _read_tokenizer(folder, config.vocab_size)
+    has_source = config.source is not None
+    source_tokenizer = _read_tokenizer(folder / SOURCE, config.source_vocab_size) if has_source else None
+    with without_memory():  # the sizes in config.json are not trusted yet
         model = DiffusionLM(config)
     load_into(model, folder)
     check_digests(folder, digests, "config.json")
-    return Pretrained(model.to(device).eval(), words, folder, source_words)
+    return Pretrained(model.to(device).eval(), tokenizer, folder, source_tokenizer)
 
 
-def _read_words(folder: Path, size: int) -> Tokenizer:
+def _read_tokenizer(folder: Path, size: int) -> Tokenizer:
     try:
-        words = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
     except DataError as error:
         raise ModelError(error.what, where=str(folder / "vocab.json"), remedy=AGAIN) from None
-    if len(words) != size:
+    if len(tokenizer) != size:
         raise ModelError(
-            f"the tokeniser has {len(words)} entries, config.json says {size}.", where=str(folder), remedy=AGAIN
+            f"the tokeniser has {len(tokenizer)} entries, config.json says {size}.", where=str(folder), remedy=AGAIN
         )
-    return words
+    return tokenizer
 
 
 def _read_config(path: Path, settings: dict[str, Any]) -> tuple[ModelConfig | MaskedConfig, Any]:
-    """The configuration that a file holds, and the digests of the files beside it if it has any."""
+    """The configuration in a file, and its digests of the other files if it has any."""
     digests = settings.pop(DIGESTS, None)
     version = settings.pop(FORMAT_KEY, None)
     if not isinstance(version, int):
@@ -148,15 +149,15 @@ def save_pretrained(
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write a model and its tokeniser, and that of its sources if it takes any.
+    """Write a model and its tokeniser, and the tokeniser of its source if it has one.
 
-    All files are written aside first and then moved into place, so a full disk or a kill while writing leaves
-    the model that was there.
+    All files are written to a staging folder first and then moved into place, so a full disk or a kill while writing
+    leaves an existing model intact.
 
     Args:
-        folder: made if it is not there; things in it that are no part of the model stay.
-        dtype: of the stored weights, e.g. ``torch.float16`` for files of half the size; as they are by default.
-        max_shard_bytes: most bytes of tensors in one file; a single larger tensor has a file of its own.
+        folder: created if missing; files in it that are not part of the model stay.
+        dtype: dtype of the stored weights, e.g. ``torch.float16`` for files of half the size; unchanged by default.
+        max_shard_bytes: maximum bytes of tensors in one file; a larger tensor gets its own file.
 
     Raises:
         UserError: the folder cannot be written.
@@ -171,8 +172,8 @@ def save_pretrained(
         digests = folder_digests(staging, (path for path in staging.rglob("*") if path.is_file()))
         config = {FORMAT_KEY: FORMAT, **model.config.model_dump(mode="json"), DIGESTS: digests}
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-        words, pieces = (staging / "vocab.json").exists(), (staging / "tokenizer").exists()
-    if not pieces:
+        has_vocab, has_tokenizer = (staging / "vocab.json").exists(), (staging / "tokenizer").exists()
+    if not has_tokenizer:
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
-    if not words:
+    if not has_vocab:
         (folder / "vocab.json").unlink(missing_ok=True)

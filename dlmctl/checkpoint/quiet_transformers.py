@@ -1,4 +1,4 @@
-"""Keeping transformers quiet about the files that it reads."""
+"""Suppression of transformers' progress bars."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Without the progress bars that transformers shows for every file read or written."""
+    """Context without the progress bars that transformers shows for every file read or written."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Weights that other programs wrote with torch. Never more than data is read."""
+"""Weights that other programs saved with torch. Only data is read, never code."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.pt`` or ``.bin`` file, on the CPU.
 
     Raises:
-        ModelError: the file is damaged, holds more than the weights of one model, or tensors that are no plain ones.
+        ModelError: the file is damaged, holds more than the weights of one model, or tensors that are not plain.
     """
     require_file(path)
-    remedy = "Copy it again; if it is whole, save its tensors alone: `torch.save(model.state_dict(), PATH)`."
+    remedy = "Copy it again; if it is complete, save its tensors alone: `torch.save(model.state_dict(), PATH)`."
     try:
         _check_sums(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that torch did not write, which are refused below
+            warnings.simplefilter("ignore")  # about files not written by torch, which are refused below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        # torch's message advises to read the file without this protection.
-        what = "is damaged, or holds more than weights: what would run code on reading is never read."
+        # torch's own message recommends to turn off this protection.
+        what = "is damaged, or holds more than weights; files that would run code on loading are never read."
         raise ModelError(what, where=str(path), remedy=remedy) from None
     except Exception as error:  # torch raises its own and zip's errors for damaged files
         what = f"is damaged, or holds more than weights: {brief(error)}."
@@ -40,19 +40,19 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError("does not hold the weights of one model.", where=str(path))
     for name, tensor in state.items():
         if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
-            what = f"the tensor {name!r} does not hold its numbers one by one: it is sparse, quantized or without any."
+            what = f"the tensor {name!r} is not a dense tensor: it is sparse, quantized or without values."
             raise ModelError(what, where=str(path), remedy="Save it as an ordinary tensor.")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _check_sums(path: Path) -> None:
-    """Check the sums that the file has of its parts, which torch does not; the format before torch 1.6 has none.
+    """Check the file's checksums, which torch does not; the format before torch 1.6 has none.
 
     Raises:
-        ValueError: a part is not what was written.
+        ValueError: a part of the file was changed.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
         if damaged is not None:
-            raise ValueError(f"the part {damaged!r} is not what was written")
+            raise ValueError(f"the checksum of {damaged!r} is wrong")

@@ -1,4 +1,4 @@
-"""Where control weights of models that are not the user's to write to lie, and what is there."""
+"""Control weights in the user's data folder, for models whose own folder must not be written to."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ def users_controls() -> Path:
 
 
 def comes_with_weights(model: str, control: str) -> bool:
-    """Whether a bundled model, given by its name, comes with weights of a control without a name: they are found first,
-    and nothing is written over them.
-    """
+    """Whether a bundled model has unnamed weights of a control; these take precedence and are never overwritten."""
     folder = bundled_path("models", model)
     return folder is not None and any((folder / "controls" / control).glob("*.safetensors"))
 
 
 def weights_beside(folder: Path, control: str) -> tuple[bool, list[str]]:
-    """Whether a model has weights of a control without a name, and the names of the others, without loading the model.
+    """Whether a model has unnamed weights of a control, and the names of the others, without loading the model.
 
-    In the user's own folder those of every model of this name count: which are this one's its embeddings decide.
+    In the user's data folder, the weights of every model of this name count, as only the embeddings tell them apart.
     """
-    places = [folder / "controls" / control, *users_controls().glob(f"{folder.resolve().name}-*/{control}")]
-    named = sorted({path.parent.name for place in places for path in place.glob("*/*.safetensors")})
-    return any(True for place in places for _ in place.glob("*.safetensors")), named
+    folders = [folder / "controls" / control, *users_controls().glob(f"{folder.resolve().name}-*/{control}")]
+    names = sorted({path.parent.name for parent in folders for path in parent.glob("*/*.safetensors")})
+    return any(True for parent in folders for _ in parent.glob("*.safetensors")), names

@@ -23,10 +23,10 @@ from torch.overrides import TorchFunctionMode
 from dlmctl.errors import ModelError, UserError, brief
 from dlmctl.text.files import read_object, require_file
 
-# Leaves room for the header below the 16 MiB that git hosts and slow links cope with.
+# Leaves room for the header within the 16 MiB that git hosts and slow links can handle.
 MAX_SHARD_BYTES = 15 * 2**20
 AGAIN = "Save or download the model again."
-QUANTISED, UNQUANTISED = "quantised weights are not read.", "Take the model in bfloat16, float16 or float32."
+QUANTISED, UNQUANTISED = "quantised weights cannot be read.", "Use the model in bfloat16, float16 or float32."
 
 _STAGING = ".partial"
 
@@ -41,13 +41,13 @@ def save_weights(
 ) -> None:
     """Write weights as ``STEM.safetensors``, or in shards with ``STEM.safetensors.index.json`` if they do not fit.
 
-    All files are written aside first and then moved into place, so a full disk or a kill while writing leaves
-    the weights that were there.
+    All files are written to a staging folder first and then moved into place, so a full disk or a kill while writing
+    leaves existing weights intact.
 
     Args:
-        folder: made if it is not there; other things in it stay.
-        dtype: of the stored weights, e.g. ``torch.float16`` for files of half the size; as they are by default.
-        max_shard_bytes: most bytes of tensors in one file; a single larger tensor has a file of its own.
+        folder: created if missing; other files in it stay.
+        dtype: dtype of the stored weights, e.g. ``torch.float16`` for files of half the size; unchanged by default.
+        max_shard_bytes: maximum bytes of tensors in one file; a larger tensor gets its own file.
 
     Raises:
         UserError: the folder cannot be written.
@@ -58,12 +58,12 @@ def save_weights(
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A folder to write into; on success its files move into ``folder`` and weights they replace go.
+    """A staging folder; on success its files move into ``folder``, and the weights that they replace are removed.
 
     Raises:
         UserError: ``folder`` cannot be written.
     """
-    staging, new = folder / _STAGING, not folder.exists()
+    staging, is_new = folder / _STAGING, not folder.exists()
     try:
         shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
         staging.mkdir(parents=True)
@@ -72,7 +72,7 @@ def staged(folder: Path) -> Iterator[Path]:
         for path in files:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        # An index decides which weights count, so it moves last, and an outdated one goes before its shards.
+        # The index determines which weights are read, so a new one moves last, and an old one is removed first.
         for path in sorted(files, key=lambda path: (path.name.endswith(".index.json"), path.name)):
             target = folder / path.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,38 +82,38 @@ def staged(folder: Path) -> Iterator[Path]:
         raise UserError(
             f"cannot be written: {error}.",
             where=str(folder),
-            remedy="What was there before is untouched; make room or choose another folder.",
+            remedy="Existing files are unchanged; make room or choose another folder.",
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if new:
-            with suppress(OSError):  # it holds what was written
+        if is_new:
+            with suppress(OSError):  # not empty, as files were written
                 folder.rmdir()
 
 
 def check_new(folder: Path) -> None:
-    """Find out before anything is written whether a folder is free: not there, or empty but for hidden files.
+    """Check before writing that a folder does not exist, or is empty except for hidden files.
 
     Raises:
-        UserError: it holds something, or is no folder.
+        UserError: it holds files, or is not a folder.
     """
     try:
-        found = [one.name for one in folder.iterdir() if not one.name.startswith(".")]
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     except FileNotFoundError:
         return
     except OSError as error:
         raise UserError(f"cannot be written: {error}.", where=str(folder)) from None
-    if found:
-        kind = "weights" if any(name.endswith((".pt", ".safetensors")) for name in found) else "other files"
-        raise UserError(f"holds {kind} already.", where=str(folder), remedy="Choose another folder.")
+    if names:
+        kind = "weights" if any(name.endswith((".pt", ".safetensors")) for name in names) else "other files"
+        raise UserError(f"already holds {kind}.", where=str(folder), remedy="Choose another folder.")
 
 
 def _remove_outdated(folder: Path, written: set[str]) -> None:
-    weights = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?")
-    stems = {match[1] for name in written if (match := weights.fullmatch(name))}
-    found = [path for path in folder.glob("*.safetensors*") if path.name not in written]
-    for path in sorted(found, key=lambda path: not path.name.endswith(".index.json")):
-        match = weights.fullmatch(path.name)
+    pattern = re.compile(r"(.+?)(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?")
+    stems = {match[1] for name in written if (match := pattern.fullmatch(name))}
+    others = [path for path in folder.glob("*.safetensors*") if path.name not in written]
+    for path in sorted(others, key=lambda path: not path.name.endswith(".index.json")):
+        match = pattern.fullmatch(path.name)
         if match and match[1] in stems:
             path.unlink()
 
@@ -125,8 +125,8 @@ def write_shards(
     dtype: torch.dtype | None = None,
     limit: int = MAX_SHARD_BYTES,
 ) -> None:
-    """``save_weights`` straight into ``folder``, for use inside ``staged``."""
-    # A copy of its own for each: safetensors refuses tensors that share memory, as tied weights do.
+    """Like ``save_weights``, but without a staging folder, for use inside ``staged``."""
+    # Each tensor is copied: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
         for name, tensor in state.items()
@@ -134,10 +134,10 @@ def write_shards(
     plan = split_torch_state_dict_into_shards(
         tensors, filename_pattern=f"{stem}{{suffix}}.safetensors", max_shard_size=limit
     )
-    # Marks shards of one save, so that a mixture of two is found out when it is read.
+    # Marks the shards of one save, so that a mixture of two saves is detected on loading.
     metadata = {"format": "pt"} | ({"save": _digest(tensors)[:16]} if plan.is_sharded else {})
     for file, names in plan.filename_to_tensors.items():
-        # Written through Python: safetensors' own files are readable by their owner alone.
+        # Written through Python: files that safetensors writes are readable by their owner only.
         (folder / file).write_bytes(safetensors.torch.save({name: tensors[name] for name in names}, metadata))
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
@@ -152,18 +152,18 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = False) -> dict[str, Tensor]:
-    """Weights that ``save_weights`` wrote, on the CPU, floating point ones as float32.
+    """Load weights written by ``save_weights`` to the CPU, floating point tensors as float32.
 
     Args:
-        stored: in the precision of the file, mapped into memory from there; nothing is copied.
+        stored: keep the precision of the file, and map the tensors into memory without copying.
 
     Raises:
-        ModelError: a file is missing, damaged, or from another save than the rest; as ``require_numbers``.
+        ModelError: a file is missing, damaged, or from a different save than the rest; as ``require_numbers``.
     """
     folder = Path(folder)
     state: dict[str, Tensor] = {}
     saves = set()
-    files, expected = _weight_files(folder, stem)
+    files, expected_names = _weight_files(folder, stem)
     for path in files:
         require_file(path, remedy=AGAIN)
         try:
@@ -171,60 +171,60 @@ def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = Fals
                 saves.add((file.metadata() or {}).get("save"))
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
                     tensor = file.get_tensor(name)
-                    own = tensor.is_floating_point() and not stored
-                    state[name] = tensor.to(torch.float32, copy=True) if own else tensor
+                    converts = tensor.is_floating_point() and not stored
+                    state[name] = tensor.to(torch.float32, copy=True) if converts else tensor
         except (OSError, SafetensorError) as error:
             raise ModelError(f"is damaged or cut short: {brief(error)}.", where=str(path), remedy=AGAIN) from None
     if len(saves) > 1:
         raise ModelError("the shards come from different saves.", where=str(folder), remedy=AGAIN)
-    lost = [name for name in expected if name not in state]
-    if lost:
+    missing = [name for name in expected_names if name not in state]
+    if missing:
         where = str(folder / f"{stem}.safetensors.index.json")
-        raise ModelError(f"names {lost[0]!r}, which its file does not hold.", where=where, remedy=AGAIN)
+        raise ModelError(f"names {missing[0]!r}, which its file does not hold.", where=where, remedy=AGAIN)
     require_numbers(state, folder / f"{stem}.safetensors")
     return state
 
 
 def _weight_files(folder: Path, stem: str) -> tuple[list[Path], list[str]]:
-    """The files that hold the weights, and the names of the tensors that an index promises."""
+    """The files of the weights, and the names of the tensors in the index, if there is one."""
     index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
     if not os.path.lexists(index):
         if not os.path.lexists(single):
             what = f"the weights are missing: {single.name} or {index.name}."
             raise ModelError(what, where=str(folder), remedy=AGAIN)
         return [single], []
-    places = read_object(index, remedy=AGAIN).get("weight_map")
-    if not isinstance(places, dict) or not all(_is_plain(name) for name in places.values()):
+    weight_map = read_object(index, remedy=AGAIN).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):
         raise ModelError("weight_map must name the file of each tensor.", where=str(index), remedy=AGAIN)
-    files = [folder / name for name in sorted(set(places.values()))]
+    files = [folder / name for name in sorted(set(weight_map.values()))]
     for path in files:
         if not path.exists():
             raise ModelError(f"is missing, though {index.name} names it.", where=str(path), remedy=AGAIN)
-    return files, list(places)
+    return files, list(weight_map)
 
 
-def _is_plain(name: object) -> bool:
+def _is_file_name(name: object) -> bool:
     return isinstance(name, str) and name == Path(name).name
 
 
 def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
-    """Check that weights are numbers one can calculate with.
+    """Check that weights are usable numbers.
 
     Args:
         where: their file, for the message.
 
     Raises:
-        ModelError: a tensor is complex or quantised or has a NaN or an infinity, or there is nothing but zeros.
+        ModelError: a tensor is complex or quantised or has a NaN or an infinity, or all weights are zero.
     """
     sums = []
     for name, tensor in state.items():
         if tensor.is_complex():
             raise ModelError(f"the tensor {name!r} is complex; weights are real.", where=str(where), remedy=AGAIN)
-        if tensor.is_floating_point() and tensor.element_size() < 2:  # one cannot calculate with these
+        if tensor.is_floating_point() and tensor.element_size() < 2:  # float8 and smaller support no arithmetic
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(where), remedy=UNQUANTISED)
-        # A sum is finite only where all numbers are, and quick to make. Of large ones it may not be, and of ones that
-        # are not 0 it may be 0: then they are looked at one by one.
+        # A finite sum proves that all values are finite, and is fast to compute. The sum of large finite values may be
+        # infinite, and that of nonzero values 0; only then are the values checked one by one.
         sums.append(float(tensor.sum()))
         if not math.isfinite(sums[-1]) and not torch.isfinite(tensor).all():
             what = f"the tensor {name!r} holds values that are not finite (NaN or infinity)."
@@ -233,16 +233,16 @@ def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
         raise ModelError("every weight is zero.", where=str(where), remedy=AGAIN)
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out what fills tensors: on the ``meta`` device that does nothing, after seconds of imports."""
+class _WithoutFilling(TorchFunctionMode):
+    """Skips functions that fill tensors: on the ``meta`` device they do nothing, but import modules for seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _FILLING:
+        if func in _FILL_FUNCTIONS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 
 
-_FILLING = {
+_FILL_FUNCTIONS = {
     *(getattr(Tensor, name) for name in ("normal_", "uniform_", "zero_", "fill_")),
     *(getattr(nn.init, f"{name}_") for name in ("normal", "uniform", "kaiming_uniform", "zeros", "ones", "constant")),
 }
@@ -250,49 +250,51 @@ _FILLING = {
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Modules that are built here have shapes but neither memory nor values, whatever sizes they are asked for."""
-    with torch.device("meta"), _Unfilled():
+    """Context in which new modules have shapes but no memory and no values, whatever their sizes."""
+    with torch.device("meta"), _WithoutFilling():
         yield
 
 
 def without_draws() -> AbstractContextManager[None]:
-    """Modules that are built here draw their first weights, which are read later, from no stream of the caller's."""
+    """Context in which the initial weights of new modules, which are loaded later, do not advance the caller's RNG."""
     return torch.random.fork_rng(devices=[])
 
 
 def give_memory(module: nn.Module) -> None:
-    """Give a module that was built ``without_memory`` tensors on the CPU, of any values, where it still has none."""
-    # Module.to_empty does the same by empty_like, which for a tensor of meta imports sympy: half a second.
-    module._apply(lambda one: torch.empty(one.shape, dtype=one.dtype, device="cpu") if one.is_meta else one)
+    """Replace the remaining ``meta`` tensors of a module built ``without_memory`` by uninitialised ones on the CPU."""
+    # Module.to_empty uses empty_like, which imports sympy for a meta tensor: half a second.
+    module._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device="cpu") if t.is_meta else t)
 
 
 def take_over(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Make tensors as they were read those of a module that was built ``without_memory``, in the precision that it was
-    built in: they are nobody else's, and to copy them would take as long as to read them."""
-    wanted = module.state_dict()
-    module.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in state.items()}, assign=True)
+    """Assign loaded tensors to a module built ``without_memory``, in the module's precision.
+
+    They are not copied, which would take as long as reading them; the module becomes their only owner.
+    """
+    expected = module.state_dict()
+    module.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in state.items()}, assign=True)
     give_memory(module)
 
 
 @runtime_checkable
 class Refilled(Protocol):
-    """A module with tensors that are no weights, to be made again where it was built without memory."""
+    """A module with buffers that are not stored and must be computed again after it was built without memory."""
 
     def refill(self) -> None: ...
 
 
 def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> None:
-    """``load_weights`` into a module, which must have exactly these tensors in these shapes.
+    """Load weights into a module, which must have exactly these tensors in these shapes.
 
-    A module built ``without_memory`` gets memory only after everything fits, so sizes that are not those of the
-    weights cost nothing.
+    A module built ``without_memory`` gets memory only after everything has been found to fit, so wrong sizes cost
+    nothing.
 
     Raises:
-        ModelError: as ``load_weights``, or they do not fit; the message names the first tensor that does not.
+        ModelError: as ``load_weights``, or the weights do not fit; the message names the first tensor that does not.
     """
-    state, wanted = load_weights(folder, stem), module.state_dict()
-    require_fit(state, wanted, Path(folder) / f"{stem}.safetensors")
-    if any(tensor.is_meta for tensor in wanted.values()):
+    state, expected = load_weights(folder, stem), module.state_dict()
+    require_fit(state, expected, Path(folder) / f"{stem}.safetensors")
+    if any(tensor.is_meta for tensor in expected.values()):
         take_over(module, state)
     else:
         module.load_state_dict(state)
@@ -301,17 +303,17 @@ def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> Non
             part.refill()
 
 
-def require_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+def require_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
     """Check that weights have the names, shapes and kinds of the tensors of a module.
 
     Args:
         path: the file of the weights, for the message.
 
     Raises:
-        ModelError: they have not; the message names the first tensor.
+        ModelError: they do not; the message names the first tensor that does not fit.
     """
     where, remedy = str(path), f"The weights belong to another configuration or version. {AGAIN}"
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         if name not in state:
             raise ModelError(f"the tensor {name!r} is missing.", where=where, remedy=remedy)
         if state[name].shape != tensor.shape:
@@ -320,6 +322,6 @@ def require_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         if state[name].is_floating_point() != tensor.is_floating_point():
             kinds = f"{str(state[name].dtype).removeprefix('torch.')}, not {str(tensor.dtype).removeprefix('torch.')}"
             raise ModelError(f"the tensor {name!r} is {kinds}.", where=where, remedy=remedy)
-    unknown = [name for name in state if name not in wanted]
+    unknown = [name for name in state if name not in expected]
     if unknown:
         raise ModelError(f"the tensor {unknown[0]!r} has no place in this model.", where=where, remedy=remedy)

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 def bench(
     model: Model = "e2e",
-    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Texts of each kind.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the texts.")] = 0,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Texts drawn for each case.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed repetitions of each case.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     scorer: Judge = None,
     json: FiguresAsJson = False,
 ) -> None:
-    """Time the presets on this machine: free text, and controls whose targets the model itself can write."""
+    """Time the presets on this machine, for free text and for controls with targets the model itself can write."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import print_table, working
     from dlmctl.evaluation.speed import against_paper, compare, own_cases
@@ -33,14 +33,14 @@ def bench(
     if json:
         import json as encoder
 
-        found = [{**row._asdict(), "times_paper": against_paper(rows, row)} for row in rows]
-        typer.echo(encoder.dumps(found, indent=2))
+        records = [{**row._asdict(), "times_paper": against_paper(rows, row)} for row in rows]
+        typer.echo(encoder.dumps(records, indent=2))
     else:
-        heads = ("text", "preset", "s a sample", "times paper", "success", "lm-score")
-        print_table(heads, [_cells(row, against_paper(rows, row)) for row in rows], texts=2, section=len(PRESETS))
+        headings = ("text", "preset", "s a sample", "times paper", "success", "lm-score")
+        print_table(headings, [_cells(row, against_paper(rows, row)) for row in rows], texts=2, section=len(PRESETS))
 
 
-def _cells(row: Speed, times: float) -> tuple[str, ...]:
+def _cells(row: Speed, times_paper: float) -> tuple[str, ...]:
     success = "" if row.success is None else f"{row.success:.1%}"
     fluency = "" if row.lm_score is None else f"{row.lm_score:.2f}"
-    return row.case, row.preset, f"{row.seconds:.3f}", f"{times:.1f}", success, fluency
+    return row.case, row.preset, f"{row.seconds:.3f}", f"{times_paper:.1f}", success, fluency

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True)
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Say whether weights are present for this model: a bundled name, a folder, ...",
+        help="Show whether this model has weights for the control: a bundled name, a folder, ...",
         autocompletion=complete.models,
     ),
 ]
@@ -27,7 +27,7 @@ Model = Annotated[
 def list_(
     model: Model = None, json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False
 ) -> None:
-    """List the installed controls and where they come from; those that fail to import say why."""
+    """List the installed controls and their packages; for those that fail to import, the error."""
     from dlmctl.control.catalogue import catalogue
 
     records = catalogue(model)
@@ -47,7 +47,7 @@ def show(
     model: Model = None,
     json: Annotated[bool, typer.Option("--json", help="Print the JSON schema of its parameters.")] = False,
 ) -> None:
-    """Show a control: its parameters, an example in YAML and in Python, how to train it."""
+    """Show a control: its parameters, examples in YAML and Python, and how to train it."""
     from dlmctl.control.catalogue import find_plugin
 
     plugin = find_plugin(name)
@@ -61,10 +61,10 @@ def show(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="What recipes will call it, e.g. word_order.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to make; else dlmctl-NAME here.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the control in recipes, e.g. word_order.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to create; by default dlmctl-NAME.")] = None,
 ) -> None:
-    """Write a package with a control of your own, to start from."""
+    """Write a package with a new control, as a starting point."""
     from dlmctl.control.skeleton import distribution_name, write_skeleton
 
     folder = out or Path(distribution_name(name))
@@ -73,21 +73,21 @@ def new(
 
 
 def _print_list(records: list[dict[str, Any]]) -> None:
-    """A table; in a pipe a line per control, tab-separated: name, summary or fault, origin, trainable, weights."""
+    """A table; in a pipe one tab-separated line per control: name, summary or error, origin, trainable, weights."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    weighed = any("weights" in record for record in records)
+    has_weights = any("weights" in record for record in records)
     console = Console()
-    table = Table("control", "what it does", "from", "trained", *["weights"] * weighed, pad_edge=False)
+    table = Table("control", "what it does", "from", "trained", *["weights"] * has_weights, pad_edge=False)
     for record in records:
-        broken = "fault" in record
-        summary = record["fault"] if broken else record["summary"]
-        trained = "" if broken else "trainable" if record["trainable"] else "no training"
-        row = [record["name"], summary, record["origin"], trained, *[record.get("weights", "")] * weighed]
+        is_broken = "fault" in record
+        summary = record["fault"] if is_broken else record["summary"]
+        trained = "" if is_broken else "trainable" if record["trainable"] else "no training"
+        row = [record["name"], summary, record["origin"], trained, *[record.get("weights", "")] * has_weights]
         if console.is_terminal:
-            table.add_row(*map(escape, row), style="red" if broken else None)
+            table.add_row(*map(escape, row), style="red" if is_broken else None)
         else:
             typer.echo("\t".join(row))
     if console.is_terminal:
@@ -95,7 +95,7 @@ def _print_list(records: list[dict[str, Any]]) -> None:
 
 
 def _print_plugin(plugin: Plugin, model: str | None) -> None:
-    """Facts, a table of the parameters and examples; in a pipe without colours and boxes."""
+    """Print a description, a table of the parameters and examples; in a pipe without colours and boxes."""
     from rich.console import Console
     from rich.markup import escape
     from rich.syntax import Syntax
@@ -111,7 +111,7 @@ def _print_plugin(plugin: Plugin, model: str | None) -> None:
 
     def code(text: str | None, language: str) -> None:
         if text is None:
-            line("none: its author gives no examples")
+            line("none: its author has provided no examples")
         elif console.is_terminal:
             console.print(Syntax(text.rstrip(), language, background_color="default"))
         else:
@@ -132,40 +132,40 @@ def _print_plugin(plugin: Plugin, model: str | None) -> None:
             line("\t".join(row))
     line()
     line("In a recipe", "bold")
-    shown = model or _able(plugin)
-    code(plugin.recipe_example(shown), "yaml")
+    example_model = model or _model_with_weights(plugin)
+    code(plugin.recipe_example(example_model), "yaml")
     line()
     line("In Python", "bold")
-    code(plugin.python_example(shown), "python")
-    for text, style in _values(plugin, model):
+    code(plugin.python_example(example_model), "python")
+    for text, style in _weights_lines(plugin, model):
         line(text, style)
 
 
-def _able(plugin: Plugin) -> str:
-    """The default model, unless only another bundled one has the weights that the control needs."""
+def _model_with_weights(plugin: Plugin) -> str:
+    """The default model, unless only another bundled model has the weights that the control needs."""
     from dlmctl.checkpoint.bundled import bundled_names
     from dlmctl.recipe.recipe import DEFAULT_MODEL
 
-    known = [DEFAULT_MODEL, *bundled_names("models")]
-    return next((name for name in known if plugin.weights(name) != "missing"), DEFAULT_MODEL)
+    models = [DEFAULT_MODEL, *bundled_names("models")]
+    return next((name for name in models if plugin.weights(name) != "missing"), DEFAULT_MODEL)
 
 
 def _parameter_rows(plugin: Plugin) -> list[tuple[str, str, str, str, str]]:
-    """Of each parameter the name, the type, the default, what it is, and examples."""
+    """The name, type, default, description and examples of each parameter."""
     return [
         (
-            one.name,
-            one.type,
-            "required" if one.required else one.default or "optional",
-            one.description,
-            "; ".join(one.examples),
+            parameter.name,
+            parameter.type,
+            "required" if parameter.required else parameter.default or "optional",
+            parameter.description,
+            "; ".join(parameter.examples),
         )
-        for one in plugin.parameters()
+        for parameter in plugin.parameters()
     ]
 
 
-def _values(plugin: Plugin, model: str | None) -> list[tuple[str, str | None]]:
-    """Lines on what its weights know and where they are, each with its style."""
+def _weights_lines(plugin: Plugin, model: str | None) -> list[tuple[str, str | None]]:
+    """Lines on the values that the control's weights know and where the weights are, each with its style."""
     lines: list[tuple[str, str | None]] = []
     for name, values in _trained_values(plugin, model).items() if model else ():
         lines += [("", None), (f"Values of the weights {name}" if name else f"Values in the model {model}", "bold")]

@@ -41,18 +41,16 @@ class SplittingName(str, Enum):
 
 Splitting = Annotated[
     SplittingName | None,
-    typer.Option(help="How texts become words: e2e, or penn (don't is do n't). That of the vocabulary if not given."),
+    typer.Option(help="How to split texts into words: e2e or penn (don't is do n't); by default as in the vocabulary."),
 ]
-Tags = Annotated[
-    bool, typer.Option("--tags", help="Keep the part of speech of each word, by the bundled tagger, as upos.")
-]
+Tags = Annotated[bool, typer.Option("--tags", help="Tag each word's part of speech with the bundled tagger, as upos.")]
 Vocabulary = Annotated[
     str | None, typer.Option(help="Use the vocabulary of this model or prepared data set.", metavar="MODEL")
 ]
 TokenizerName = Annotated[
     str | None, typer.Option(help="Use a Hugging Face tokenizer: a folder or a hub name.", metavar="NAME")
 ]
-TextField = Annotated[str, typer.Option(help="Of JSON lines and tables: which field or column holds the text.")]
+TextField = Annotated[str, typer.Option(help="Field or column that holds the text, in JSON lines and tables.")]
 
 
 @app.callback()
@@ -63,19 +61,19 @@ def data() -> None:
 @app.command()
 def prepare(
     train: Annotated[Path, typer.Argument(help="The training file, or a folder of files.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
-    valid: Annotated[Path | None, typer.Option(help="The validation file; else rows are held out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the data set.")],
+    valid: Annotated[Path | None, typer.Option(help="The validation file; by default rows are held out.")] = None,
     format: Annotated[
-        FormatName | None, typer.Option(help="Form of the files; told from their names and first lines if not given.")
+        FormatName | None, typer.Option(help="Format of the files; by default detected from names and first lines.")
     ] = None,
     text_field: TextField = "text",
-    min_count: Annotated[int, typer.Option(help="Words seen less often become UNK.")] = 11,
-    length: Annotated[int, typer.Option(help="Positions of a row, START and END included.")] = 64,
+    min_count: Annotated[int, typer.Option(help="Words that occur less often become UNK.")] = 11,
+    length: Annotated[int, typer.Option(help="Positions per row, START and END included.")] = 64,
     packing: Annotated[
-        PackingName, typer.Option(help="pad: one text a row; block: the joined texts cut into full rows.")
+        PackingName, typer.Option(help="pad: one text per row; block: texts joined and cut into full rows.")
     ] = PackingName.pad,
-    valid_share: Annotated[float, typer.Option(help="Share of rows held out where there is no --valid.")] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows held out.")] = 0,
+    valid_share: Annotated[float, typer.Option(help="Share of rows to hold out if there is no --valid.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the rows held out.")] = 0,
     unique: Annotated[bool, typer.Option("--unique", help="Keep only the first of several equal texts.")] = False,
     vocabulary: Vocabulary = None,
     tokenizer: TokenizerName = None,
@@ -87,9 +85,9 @@ def prepare(
     """Turn text files into a data set for training.
 
     Reads E2E (the released CSV, or attribute : value | ...||text), ROCStories (CSV or JSON lines), JSON lines, CSV and
-    TSV with a text column, CoNLL-U (its tags are kept), Parquet, text (one a line) and, with --format prose, running
-    text, which is cut into sentences; all but Parquet also as .gz, .bz2 or .xz. Of a folder all files are read.
-    Says what was left out, and why.
+    TSV with a text column, CoNLL-U (its tags are kept), Parquet, plain text (one text per line) and, with --format
+    prose, running text, which is split into sentences; all except Parquet also as .gz, .bz2 or .xz. Reads all files of
+    a folder. Reports what was left out, and why.
     """
     from dlmctl.annotators.tagging import upos_tagger
     from dlmctl.datasets.existing_tokenizer import find_tokenizer
@@ -121,7 +119,7 @@ def prepare(
 
 
 def _print(report: PrepareReport, out: Path) -> None:
-    """A table on a terminal, tab-separated lines in a pipe; then what was left out and where it went."""
+    """Print a table, or tab-separated lines in a pipe; then what was left out, notes, and the folder."""
     from dlmctl.cli.render import print_table
 
     columns = [_column(report, name) for name in report.splits]
@@ -138,8 +136,8 @@ def _print(report: PrepareReport, out: Path) -> None:
 
 def _column(report: PrepareReport, name: str) -> dict[str, str]:
     split = report.splits[name]
-    of, unit = split.lengths, report.unit
-    lengths = f"{of['mean']:.1f} on average, {of['min']:.0f} to {of['max']:.0f}, 95% within {of['p95']:.0f}"
+    stats, unit = split.lengths, report.unit
+    lengths = f"{stats['mean']:.1f} on average, {stats['min']:.0f} to {stats['max']:.0f}, 95% within {stats['p95']:.0f}"
     return {
         "source": f"{split.source} ({split.format})",
         "rows": f"{split.rows}",

@@ -26,7 +26,7 @@ from dlmctl.cli.options import (
 
 def decode(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="Folder for texts, latents and figures.")],
+    out: Annotated[Path, typer.Option(help="Folder for the texts, their latents and the figures.")],
     samples: Samples = None,
     seed: Seed = None,
     preset: Preset = None,
@@ -37,15 +37,15 @@ def decode(
         Path | None, typer.Option(help="Texts to compare with: a file, or a prepared data set (its validation split).")
     ] = None,
     scorer: Scorer = None,
-    measure: Annotated[int, typer.Option(min=1, help="Measure the first so many texts.")] = 1000,
+    measure: Annotated[int, typer.Option(min=1, help="Number of texts to measure, from the first.")] = 1000,
     shard_rows: ShardRows = None,
     settings: Settings = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Draw many texts with their latents, and measure them: perplexity, diversity, nearness to references.
+    """Draw many texts with their latents, and measure them: perplexity, diversity, closeness to references.
 
-    The same command continues a run that was cut off.
+    The same command continues an interrupted run.
     """
     import json as encoder
 
@@ -54,12 +54,12 @@ def decode(
     from dlmctl.evaluation.decode import report
     from dlmctl.recipe.load import read_recipe
 
-    given = overrides(
+    all_settings = overrides(
         settings, samples=samples, seed=seed, model=model, preset=preset, steps=steps, sampler=sampler, device=device
     )
-    recipe, _ = read_recipe("", "command line", given)
+    recipe, _ = read_recipe("", "command line", all_settings)
     with bulk_progress(quiet=quiet or json) as advance:
-        made = run(
+        decoded = run(
             recipe,
             out,
             references=references,
@@ -68,7 +68,7 @@ def decode(
             shard_rows=shard_rows,
             progress=advance,
         )
-    if made is not None and json:
-        typer.echo(encoder.dumps(report(made), indent=2))
-    elif made is not None and not quiet:
-        print_decoded(made, out)
+    if decoded is not None and json:
+        typer.echo(encoder.dumps(report(decoded), indent=2))
+    elif decoded is not None and not quiet:
+        print_decoded(decoded, out)

@@ -17,11 +17,9 @@ app = typer.Typer(no_args_is_help=True)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A sampler or guidance setting, as in a recipe.")
 ]
-
-
 Tokenize = Annotated[
     str,
-    typer.Option(help="How texts are split before they are compared: 13a, zh (Chinese) or char (characters)."),
+    typer.Option(help="Tokenisation before the comparison: 13a, zh (Chinese) or char (characters)."),
 ]
 
 
@@ -29,25 +27,25 @@ Tokenize = Annotated[
 def samples(
     data: Annotated[Path, typer.Option(help="The prepared data set that the model was trained on.")],
     model: Model = "e2e",
-    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="How many free samples.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Number of free samples.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     scorer: Judge = None,
     settings: Settings = None,
     json: FiguresAsJson = False,
 ) -> None:
-    """Fluency, diversity and novelty of free samples beside the validation text."""
+    """Measure fluency, diversity and novelty of free samples, next to those of the validation text."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.samples import evaluate_samples
 
-    chosen = _settings(settings)
+    recipe = _settings_recipe(settings)
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_samples(
             from_pretrained(model),
             data,
             samples=samples,
             seed=seed,
-            sampler=chosen.sampler,
+            sampler=recipe.sampler,
             scorer=scorer,
             progress=progress,
         )
@@ -56,13 +54,13 @@ def samples(
 
 @app.command()
 def control(
-    names: Annotated[list[str], typer.Argument(help="A control, e.g. pos; or several, all asked for together.")],
+    names: Annotated[list[str], typer.Argument(help="A control, e.g. pos, or several that must all hold.")],
     targets: Annotated[Path, typer.Option(help="JSON lines, each a target: a sentence as `words`, or parameters.")],
     model: Model = "e2e",
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many targets.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of targets, from the first.")] = None,
     params: Annotated[
-        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter laid over every target's.")
+        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="Override a parameter of every target.")
     ] = None,
     judge: Annotated[
         str | None,
@@ -72,25 +70,25 @@ def control(
     settings: Settings = None,
     json: FiguresAsJson = False,
 ) -> None:
-    """Success and fluency of a control, one sample for each target, guided and unguided."""
+    """Measure success and fluency of a control: one sample for each target, guided and unguided."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import sampling_progress
     from dlmctl.control.base import All
     from dlmctl.errors import UserError
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 
-    chosen = _settings(settings)
+    recipe = _settings_recipe(settings)
     if params and len(names) > 1:
-        raise UserError("--param is for one control at a time.", where="command line")
-    read = [read_targets(name, targets, limit, _params(params), judge) for name in names]
-    built, count = read[0] if len(read) == 1 else (All([control for control, _ in read]), read[0][1])
+        raise UserError("--param works with a single control only.", where="command line")
+    controls = [read_targets(name, targets, limit, _params(params), judge) for name in names]
+    control, count = controls[0] if len(controls) == 1 else (All([single for single, _ in controls]), controls[0][1])
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_control(
-            built,
+            control,
             from_pretrained(model),
             count,
             seed=seed,
-            settings=chosen,
+            settings=recipe,
             scorer=scorer,
             progress=progress,
         )
@@ -99,34 +97,34 @@ def control(
 
 @app.command()
 def source(
-    model: Annotated[str, typer.Argument(help="A model with a source: a folder or a hub name.")],
+    model: Annotated[str, typer.Argument(help="A model that is conditioned on a source: a folder or a hub name.")],
     data: Annotated[Path, typer.Option(help="A prepared data set, or aNLG (JSON) or E2E (CSV) as released.")],
-    split: Annotated[str, typer.Option(help="Of a prepared data set: which split.")] = "valid",
+    split: Annotated[str, typer.Option(help="Split of a prepared data set.")] = "valid",
     candidates: Annotated[
         int,
         typer.Option(
             "-k", "--candidates", min=1, help="Texts drawn for each source; the one most like the others is kept."
         ),
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first so many sources.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of sources, from the first.")] = None,
     settings: Settings = None,
     encoder: Annotated[
-        Path | None, typer.Option("--bertscore", help="Folder of a Hugging Face encoder: BERTScore by it, too.")
+        Path | None, typer.Option("--bertscore", help="Folder of a Hugging Face encoder; adds BERTScore.")
     ] = None,
-    layer: Annotated[int, typer.Option("--bertscore-layer", help="Which layer of it; -1 is the last.")] = -1,
+    layer: Annotated[int, typer.Option("--bertscore-layer", help="Encoder layer for BERTScore; -1 is the last.")] = -1,
     tokenize: Tokenize = "13a",
     out: Annotated[Path | None, typer.Option(help="Write the texts to FILE.txt, FILE.jsonl or FILE.npz.")] = None,
     json: FiguresAsJson = False,
 ) -> None:
-    """One text for each different source against all its references: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
+    """Compare one text per distinct source with all its references: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.source import evaluate_source, read_tasks, source_fields
     from dlmctl.generation.output import check_target, write
     from dlmctl.metrics.text_files import split_by
 
-    chosen, words = _settings(settings), split_by(tokenize)
+    recipe, split_words = _settings_recipe(settings), split_by(tokenize)
     if out is not None:
         check_target(out)
     pretrained = from_pretrained(model)
@@ -137,10 +135,10 @@ def source(
             tasks,
             seed=seed,
             candidates=candidates,
-            sampler=chosen.sampler,
+            sampler=recipe.sampler,
             encoder=encoder,
             encoder_layer=layer,
-            words=words,
+            words=split_words,
             progress=progress,
         )
     if out is not None:
@@ -150,14 +148,15 @@ def source(
 
 @app.command()
 def overlap(
-    hypotheses: Annotated[Path, typer.Argument(help="Texts, one a line, or JSON lines with a `text`.")],
+    hypotheses: Annotated[Path, typer.Argument(help="Texts, one per line, or JSON lines with a `text`.")],
     references: Annotated[
-        Path, typer.Argument(help="As many groups of texts, empty lines between them, or JSON lines with `references`.")
+        Path,
+        typer.Argument(help="A group of texts for each, with empty lines between, or JSON lines with `references`."),
     ],
     tokenize: Tokenize = "13a",
     json: FiguresAsJson = False,
 ) -> None:
-    """BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as the E2E challenge computes them."""
+    """Compute BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as in the E2E challenge."""
     from dlmctl.metrics.overlap import overlap as compare
     from dlmctl.metrics.text_files import read_hypotheses, read_references, split_by
 
@@ -174,7 +173,7 @@ def _params(settings: list[str] | None) -> dict[str, Any]:
     return params
 
 
-def _settings(settings: list[str] | None) -> Recipe:
+def _settings_recipe(settings: list[str] | None) -> Recipe:
     from dlmctl.recipe.load import read_recipe
 
     return read_recipe("", "command line", settings or [])[0]

@@ -13,15 +13,15 @@ export_app = typer.Typer(no_args_is_help=True)
 
 @import_app.callback()
 def import_() -> None:
-    """Make models of other programs ours."""
+    """Import models of other programs."""
 
 
 @import_app.command("original")
 def import_original(
-    folder: Annotated[Path, typer.Argument(help="Folder of a training run of Diffusion-LM, with training_args.json.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a Diffusion-LM training run, with training_args.json.")],
     to: Annotated[Path, typer.Option(help="Folder for the model.")],
 ) -> None:
-    """Turn a checkpoint of the original Diffusion-LM into a model of dlmctl."""
+    """Convert a checkpoint of the original Diffusion-LM to a dlmctl model."""
     from dlmctl.checkpoint.original import load_original
     from dlmctl.checkpoint.pretrained import save_pretrained
     from dlmctl.checkpoint.weights import check_new
@@ -33,7 +33,7 @@ def import_original(
 
 @export_app.callback()
 def export() -> None:
-    """Write models for other programs."""
+    """Export models to other programs."""
 
 
 @export_app.command("original")
@@ -41,7 +41,7 @@ def export_original(
     model: Annotated[str, typer.Argument(help="A folder, a bundled name or a hub name.")],
     to: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
 ) -> None:
-    """Write a model as a checkpoint of the original Diffusion-LM, where the original can express it."""
+    """Convert a model to a checkpoint of the original Diffusion-LM, where the original can express it."""
     from dlmctl.checkpoint.original import export_original as write
     from dlmctl.checkpoint.pretrained import from_pretrained
 

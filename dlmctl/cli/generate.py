@@ -47,35 +47,35 @@ RecipeOption = Annotated[
     ),
 ]
 
-# Texts of which a page shows how they came about, unless told otherwise.
+# Texts whose steps --report shows by default.
 TRACED = 8
 
 Out = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|FOLDER/",
-        help="Write the texts to FILE.csv, .tsv, .jsonl, .txt, .parquet or .npz, or as shards into FOLDER/. The same "
-        "command continues a long run that was cut off.",
+        help="Write the texts to FILE.csv, .tsv, .jsonl, .txt, .parquet or .npz, or as shards to FOLDER/. The same "
+        "command continues an interrupted run.",
     ),
 ]
 Report = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.html", help="Write a page to look at: every text and what each control saw in it."),
+    typer.Option(metavar="FILE.html", help="Write an HTML page of all texts and what each control saw in them."),
 ]
 Trace = Annotated[
     int | None,
     typer.Option(
         min=0,
         metavar="N",
-        help="Keep how the first N texts came about, step by step, in --json, --out FILE.jsonl and --report. "
-        f"By default {TRACED} with --report, else none.",
+        help="Keep every sampling step of the first N texts, in --json, --out FILE.jsonl and --report. "
+        f"By default {TRACED} with --report, otherwise none.",
     ),
 ]
 
 QuietTexts = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", help="No progress, no table: the texts alone, one a line; nothing at all with --out."
+        "--quiet", "-q", help="Print no progress and no table, only the texts, one per line; nothing with --out."
     ),
 ]
 
@@ -96,25 +96,23 @@ def generate(
     unique: UniqueFlag = False,
     strict: Strict = False,
     out: Out = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the files of --out and --report if they are there.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files of --out and --report.")] = False,
     shard_rows: ShardRows = None,
     part: PartOption = None,
     settings: Settings = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and exit.")] = False,
     report: Report = None,
     trace: Trace = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show the words as they settle, in a terminal; not with --out.")
+        bool, typer.Option("--watch", help="Show the words in the terminal as they settle; not with --out.")
     ] = False,
     quiet: QuietTexts = False,
     json: Json = False,
 ) -> None:
-    """Generate texts that satisfy a recipe, or free texts where none is given."""
-    basics = {"targets": targets, "unique": unique or None, "samples": samples, "seed": seed, "model": model}
-    ways = {"prompt": prompt, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
-    resolved, origin = _read(recipe, model, overrides(settings, **basics, **ways), control or [])
+    """Generate texts that satisfy a recipe, or free texts without one."""
+    run_options = {"targets": targets, "unique": unique or None, "samples": samples, "seed": seed, "model": model}
+    sampling_options = {"prompt": prompt, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
+    resolved, origin = _read(recipe, model, overrides(settings, **run_options, **sampling_options), control or [])
     if quota and resolved.quota is None:
         from dlmctl.recipe.load import require_passing
         from dlmctl.recipe.settings import Quota
@@ -131,41 +129,41 @@ def generate(
         from dlmctl.generation.destination import target_of
 
     traced = trace if trace is not None else TRACED if report is not None else 0
-    shown = Shown(quiet, json, strict, report, traced, watch)
+    display = Display(quiet, json, strict, report, traced, watch)
     target = target_of(out, force=force, part=part)
-    cut = Cut(shard_rows, part)
-    _check_looks(shown, out, cut, force=force)
+    division = Division(shard_rows, part)
+    _check_options(display, out, division, force=force)
     if target is not None:
-        _to_files(resolved, origin, target, cut, shown)
+        _draw_to_files(resolved, origin, target, division, display)
     else:
-        _to_screen(resolved, origin, shown)
+        _draw_to_screen(resolved, origin, display)
 
 
 def _read(
-    recipe: str | None, model: str | None, given: Sequence[str], controls: Sequence[str]
+    recipe: str | None, model: str | None, settings: Sequence[str], controls: Sequence[str]
 ) -> tuple[Recipe, SettingsFile]:
-    """The recipe that a command line asks for, and where it stands."""
+    """The recipe that a command line specifies, and the source of its settings."""
     with importing():
         from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
 
         if recipe is not None:
-            resolved, origin = load_recipe(recipe, given, controls=controls)
+            resolved, origin = load_recipe(recipe, settings, controls=controls)
             if recipe == resolved.targets == "-":
-                what = "holds the recipe, and cannot hold its targets too."
+                what = "holds the recipe, so it cannot hold the targets too."
                 raise UserError(what, where="standard input", remedy="Put one of them into a file.")
             return resolved, origin
-        return read_recipe(free_recipe(model), "command line", given, controls=controls)
+        return read_recipe(free_recipe(model), "command line", settings, controls=controls)
 
 
-class Cut(NamedTuple):
-    """How a long run is cut up: texts of each new shard, and which part of it this command draws."""
+class Division(NamedTuple):
+    """How a long run is divided: the texts per new shard, and the part that this command draws."""
 
     shard_rows: int | None
     part: str | None
 
 
-class Shown(NamedTuple):
-    """What is shown of a run: the steps of the first ``trace`` texts; with ``strict`` failing is an error."""
+class Display(NamedTuple):
+    """What a run shows; ``trace`` counts the texts whose steps are kept, ``strict`` makes a failed check an error."""
 
     quiet: bool
     json: bool
@@ -179,86 +177,87 @@ class Shown(NamedTuple):
         return self.quiet or self.json
 
 
-def _to_files(recipe: Recipe, origin: SettingsFile, target: Target, cut: Cut, shown: Shown) -> None:
-    """Draw into shards or a file, and print totals."""
+def _draw_to_files(recipe: Recipe, origin: SettingsFile, target: Target, division: Division, display: Display) -> None:
+    """Draw texts into shards or a file, and print totals."""
     import json
 
     from dlmctl.cli.render import bulk_progress, print_outcome
     from dlmctl.generation.bulk import generate_bulk
     from dlmctl.generation.part import read_part
 
-    with bulk_progress(quiet=shown.silent) as advance:
+    with bulk_progress(quiet=display.silent) as advance:
         outcome = generate_bulk(
             recipe,
             target,
-            shard_rows=cut.shard_rows,
-            traced=shown.trace,
-            strict=shown.strict,
-            part=None if cut.part is None else read_part(cut.part),
+            shard_rows=division.shard_rows,
+            traced=display.trace,
+            strict=display.strict,
+            part=None if division.part is None else read_part(division.part),
             origin=origin,
             progress=advance,
         )
-    if outcome is None:  # of several processes this is not the first
+    if outcome is None:  # only the first of several processes reports
         return
-    if shown.report is not None:
+    if display.report is not None:
         from dlmctl.generation.page.report import write_report
         from dlmctl.generation.page.source import read_results
 
-        write_report(read_results(outcome.place, recipe.model_dump()), shown.report)
-    if shown.json:
+        write_report(read_results(outcome.place, recipe.model_dump()), display.report)
+    if display.json:
         typer.echo(json.dumps({"recipe": recipe.model_dump(), **outcome.figures()}, indent=2))
-    elif not shown.quiet:
+    elif not display.quiet:
         print_outcome(outcome)
-    _end(outcome.tally.passed == outcome.tally.rows, strict=shown.strict)
+    _fail_if_strict(outcome.tally.passed == outcome.tally.rows, strict=display.strict)
 
 
-def _to_screen(recipe: Recipe, origin: SettingsFile, shown: Shown) -> None:
-    """Draw and print."""
+def _draw_to_screen(recipe: Recipe, origin: SettingsFile, display: Display) -> None:
+    """Draw texts and print them."""
     from dlmctl.cli.render_texts import print_generation
     from dlmctl.cli.watch import drawing
     from dlmctl.generation.output import as_json, as_lines
     from dlmctl.generation.run import run_recipe
 
-    counted = recipe.targets is not None or recipe.quota is not None
-    with drawing(watch=shown.watch, quiet=shown.silent, texts=counted) as look:
-        result = run_recipe(recipe, origin=origin, strict=shown.strict, trace=shown.trace, **look)
-    if shown.report is not None:
+    by_texts = recipe.targets is not None or recipe.quota is not None
+    with drawing(watch=display.watch, quiet=display.silent, texts=by_texts) as callbacks:
+        result = run_recipe(recipe, origin=origin, strict=display.strict, trace=display.trace, **callbacks)
+    if display.report is not None:
         from dlmctl.generation.page.report import write_report
         from dlmctl.generation.page.source import of_run
 
-        write_report(of_run(result, recipe.model_dump()), shown.report)
-    if shown.json:
+        write_report(of_run(result, recipe.model_dump()), display.report)
+    if display.json:
         typer.echo(as_json(result, recipe))
-    elif shown.quiet:
+    elif display.quiet:
         for line in as_lines(result.to_dicts(), ".txt"):
             typer.echo(line, nl=False)
         unmet = sum(sample.unmet is not None for sample in result)
-        if unmet:  # or lines would be taken for rows
-            said = f"dlmctl: {unmet} of {len(result)} texts could not be drawn and have no line; --json says why."
-            typer.echo(said, err=True)
+        if unmet:  # without this note, line numbers would be taken for row numbers
+            note = f"dlmctl: {unmet} of {len(result)} texts could not be drawn and have no line; --json says why."
+            typer.echo(note, err=True)
     else:
         print_generation(result)
-    _end(all(sample.passed for sample in result), strict=shown.strict)
+    _fail_if_strict(all(sample.passed for sample in result), strict=display.strict)
 
 
-def _end(passed: bool, *, strict: bool) -> None:
-    """Exit with 1 where every text should have passed and one did not."""
+def _fail_if_strict(passed: bool, *, strict: bool) -> None:
+    """Exit with 1 if every text had to pass and one did not."""
     if strict and not passed:
         raise typer.Exit(1)
 
 
-def _check_looks(shown: Shown, out: str | None, cut: Cut, *, force: bool) -> None:
-    """Raise UserError where what is to be looked at, or how the run is cut up, does not go with where the texts go."""
-    if cut.shard_rows is not None and out is None:
-        raise UserError("only texts that go to files come in shards.", where="--shard-rows", remedy="Give --out.")
-    if shown.watch and out is not None:
-        raise UserError("shows texts that go to the terminal.", where="--watch", remedy="Leave out --out.")
-    if shown.report is None:
+def _check_options(display: Display, out: str | None, division: Division, *, force: bool) -> None:
+    """Raise UserError where --shard-rows, --watch or --report cannot be combined with the destination of the texts."""
+    if division.shard_rows is not None and out is None:
+        raise UserError("only texts written to files have shards.", where="--shard-rows", remedy="Give --out.")
+    if display.watch and out is not None:
+        raise UserError("only shows texts printed to the terminal.", where="--watch", remedy="Leave out --out.")
+    if display.report is None:
         return
 
     from dlmctl.generation.page.report import check_page
 
-    check_page(shown.report, force=force)
+    check_page(display.report, force=force)
     if out is not None and Path(out).suffix not in ("", ".jsonl"):
-        remedy = "Write .jsonl or a folder, of which a page can be made."
-        raise UserError("these texts come without what the controls saw.", where=f"--out {out}", remedy=remedy)
+        remedy = "Write .jsonl or a folder instead."
+        what = "this format does not keep what the controls saw, which --report shows."
+        raise UserError(what, where=f"--out {out}", remedy=remedy)

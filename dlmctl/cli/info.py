@@ -6,7 +6,7 @@ from dlmctl.cli.options import ModelArgument
 
 
 def info(model: ModelArgument = "everyday") -> None:
-    """Show a model: its sizes, which controls have weights for it, and its card."""
+    """Show a model: its sizes, the controls with weights for it, and its model card."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -15,9 +15,9 @@ def info(model: ModelArgument = "everyday") -> None:
     sizes, card = describe(model)
     console = Console()
     width = max(map(len, sizes))
-    whole = not console.is_terminal  # what reads a pipe wants lines as they are
+    unwrapped = not console.is_terminal  # programs that read a pipe need whole lines
     for name, value in sizes.items():
-        console.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=whole)
+        console.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=unwrapped)
     if card:
         console.print()
-        console.print(card if whole else Markdown(card), markup=False, highlight=False, soft_wrap=whole)
+        console.print(card if unwrapped else Markdown(card), markup=False, highlight=False, soft_wrap=unwrapped)

@@ -14,24 +14,20 @@ from dlmctl.cli.options import Json, ModelArgument, Quiet
 def nll(
     model: ModelArgument,
     data: Annotated[Path, typer.Argument(help="A prepared data set with the model's vocabulary, or a file of texts.")],
-    split: Annotated[str, typer.Option(help="Of a prepared data set.")] = "valid",
-    limit: Annotated[int, typer.Option(min=1, help="Use at most so many texts, spread evenly.")] = 1000,
-    draws: Annotated[
-        int, typer.Option(min=1, help="Steps of the process, or masked canvases, drawn for each text.")
-    ] = 20,
+    split: Annotated[str, typer.Option(help="Split of a prepared data set.")] = "valid",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of texts, spread evenly over the data.")] = 1000,
+    draws: Annotated[int, typer.Option(min=1, help="Diffusion steps, or masked canvases, drawn for each text.")] = 20,
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=2, help="Steps of the process (not of masked models); 2000 if not given. Each number has its own bound."
-        ),
+        typer.Option(min=2, help="Diffusion steps (not for masked models), by default 2000. The bound depends on it."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    plot: Annotated[Path | None, typer.Option(help="Draw the parts over t: FILE.png, .svg or .pdf.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot the parts over t to FILE.png, .svg or .pdf.")] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """How likely a model finds texts: an upper bound on -log p, and its parts over time or over the share masked."""
+    """Bound the likelihood of texts: an upper bound on -log p, and its parts over time or over the share masked."""
     import json as encoder
 
     from dlmctl.cli.render import counting
@@ -48,19 +44,19 @@ def nll(
 
         pretrained = from_pretrained(model, choose_device(device))
         texts = read_texts(data, pretrained, split, limit)
-        found = bound_of_texts(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
+        likelihood = bound_of_texts(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
     if plot is not None:
-        plot_parts(found.picture(), plot)
+        plot_parts(likelihood.picture(), plot)
     if json:
-        typer.echo(encoder.dumps(_finite(found.figures()), indent=2, allow_nan=False))
+        typer.echo(encoder.dumps(_without_nan(likelihood.figures()), indent=2, allow_nan=False))
     else:
-        print_likelihood(found)
+        print_likelihood(likelihood)
 
 
-def _finite(value: Any) -> Any:
-    """The value with null for numbers that JSON has not, such as the standard error of a single text."""
+def _without_nan(value: Any) -> Any:
+    """The value with None for numbers that JSON cannot express, such as the standard error of a single text."""
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
+        return {name: _without_nan(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become settings of a recipe."""
+"""Options shared by several commands, and their translation to recipe settings."""
 
 from __future__ import annotations
 
@@ -47,62 +47,60 @@ Judge = Annotated[
     str | None,
     typer.Option(
         "--scorer",
-        help="Folder of a scorer, or folder or hub name of any causal language model, which gives nats a word; by "
-        "default the scorer beside the model.",
+        help="Folder of a scorer, or folder or hub name of any causal language model, measured in nats per word; by "
+        "default the model's own scorer.",
     ),
 ]
-Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the one beside the model.")]
-Prompt = Annotated[str | None, typer.Option(help="What the texts answer or go on from (models over tokens).")]
-Samples = Annotated[int | None, typer.Option("-n", "--samples", help="How many texts.")]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same texts.")]
-Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance where the recipe says nothing of them.")]
-Steps = Annotated[int | None, typer.Option(help="Reverse steps.")]
-Sampler = Annotated[SamplerName | None, typer.Option(help="Which sampler.")]
+Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the model's own scorer.")]
+Prompt = Annotated[str | None, typer.Option(help="Text to answer or to continue (models over tokens).")]
+Samples = Annotated[int | None, typer.Option("-n", "--samples", help="Number of texts.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed: the same seed gives the same texts.")]
+Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance settings that the recipe leaves open.")]
+Steps = Annotated[int | None, typer.Option(help="Number of reverse steps.")]
+Sampler = Annotated[SamplerName | None, typer.Option(help="Sampler to use.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")]
-ShardRows = Annotated[int | None, typer.Option(min=1, help="Texts in each new shard of a long run; 512 if not given.")]
+ShardRows = Annotated[int | None, typer.Option(min=1, help="Texts per new shard of a long run, by default 512.")]
 PartOption = Annotated[
     str | None,
     typer.Option(
-        "--part", metavar="K/N", help="Draw part K of N of a run; other commands fill its folder with the rest."
+        "--part", metavar="K/N", help="Draw part K of N of a run; other commands draw the rest into the same folder."
     ),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")]
 Controls = Annotated[
     list[str] | None,
-    typer.Option(
-        "--control", "-c", metavar="YAML", help="A control beside the recipe's, e.g. 'length: {words: 14}'; repeatable."
-    ),
+    typer.Option("--control", "-c", metavar="YAML", help="Add a control, e.g. 'length: {words: 14}'; repeatable."),
 ]
 Targets = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|-",
         help="A table (.csv, .tsv, .jsonl, .txt, .parquet) whose rows fill the recipe's placeholders {column}; -n "
-        "texts each.",
+        "texts per row.",
     ),
 ]
 QuotaFlag = Annotated[
-    bool, typer.Option("--quota", help="Draw until -n texts (of each row) pass and differ, within quota.attempts.")
+    bool, typer.Option("--quota", help="Draw until -n different texts (per row) pass, within quota.attempts.")
 ]
-UniqueFlag = Annotated[
-    bool, typer.Option("--unique", help="No text twice, and none of the training text where it is known.")
-]
+UniqueFlag = Annotated[bool, typer.Option("--unique", help="No duplicates, and no known training text.")]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Stop at a row that cannot be met; exit with 1 where a text fails its checks."),
+    typer.Option("--strict", help="Stop at a row that cannot be satisfied; exit with 1 if a text fails its checks."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FiguresAsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 
 
 def overrides(settings: Sequence[str] | None, **options: Any) -> list[str]:
-    """The settings laid over a recipe: what ``--set`` says, then the options that are given.
+    """The settings that override a recipe: those of ``--set``, then the options that are not None.
 
     Args:
-        options: by the names of settings, or ``steps`` and ``sampler`` for those of the sampler; None is none.
+        options: values by setting name; ``steps`` and ``sampler`` are those of the sampler.
     """
-    places = {"steps": "sampler.steps", "sampler": "sampler.name"}
-    # As JSON, which is YAML: a folder named 12 or null is still a name.
-    given = [f"{places.get(name, name)}={json.dumps(value)}" for name, value in options.items() if value is not None]
-    return [*(settings or []), *given]
+    setting_names = {"steps": "sampler.steps", "sampler": "sampler.name"}
+    # JSON is valid YAML, and its quotes keep a folder named 12 or null a string.
+    from_options = [
+        f"{setting_names.get(name, name)}={json.dumps(value)}" for name, value in options.items() if value is not None
+    ]
+    return [*(settings or []), *from_options]

@@ -21,18 +21,20 @@ def new(
     file: Annotated[Path, typer.Argument(help="The recipe to write, e.g. mine.yaml.")],
     control: Annotated[
         list[str] | None,
-        typer.Option("--control", "-c", help="A control by name, or with parameters: 'length: {words: 12}'. Repeat."),
+        typer.Option(
+            "--control", "-c", help="Add a control by name, or with parameters: 'length: {words: 12}'; repeatable."
+        ),
     ] = None,
     model: AnyModel = None,
     samples: Samples = None,
     seed: Seed = None,
     preset: Preset = None,
-    description: Annotated[str | None, typer.Option(help="What the recipe is for.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
+    description: Annotated[str | None, typer.Option(help="Purpose of the recipe.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a commented recipe to start from, and beside it the schema that editors check and complete it with.
+    """Write a commented recipe to start from, and next to it the schema with which editors check and complete it.
 
-    In a terminal and without options it asks.
+    In a terminal, without options, it prompts for the settings.
     """
     from dlmctl.errors import UserError
     from dlmctl.generation.output import replacing
@@ -42,13 +44,13 @@ def new(
         raise UserError("exists already.", where=str(file), remedy="Name another file, or give --force.")
     if not file.parent.is_dir():
         raise UserError("the folder does not exist.", where=str(file.parent), remedy="Make it first.")
-    chosen = None if preset is None else preset.value
-    options = {"model": model, "samples": samples, "seed": seed, "preset": chosen, "description": description}
+    preset_name = None if preset is None else preset.value
+    options = {"model": model, "samples": samples, "seed": seed, "preset": preset_name, "description": description}
     settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if control:
         settings["controls"] = [read_entry(text) for text in control]
     elif not settings and sys.stdin.isatty():
-        settings = _asked()
+        settings = _prompt_for_settings()
     text = starter(settings, file.name, SCHEMA_FILE)
     with replacing(file) as partial:
         partial.write_text(text, "utf-8")
@@ -57,11 +59,11 @@ def new(
     typer.echo(f"{file} written, and {file.with_name(SCHEMA_FILE)} for editors. Draw from it with:")
     typer.echo(f"dlmctl generate --recipe {file}")
     if settings.get("controls"):
-        _tell_what_stands_against(file)
+        _print_obstacles(file)
 
 
-def _tell_what_stands_against(file: Path) -> None:
-    """Say on stderr what keeps a new recipe from being drawn, and which bundled models have the weights it asks for."""
+def _print_obstacles(file: Path) -> None:
+    """Print to stderr why a new recipe cannot be drawn yet, and which bundled models have the weights it needs."""
     from dlmctl.checkpoint.bundled import bundled_names, bundled_path
     from dlmctl.control.registry import find_control
     from dlmctl.errors import UserError
@@ -71,25 +73,25 @@ def _tell_what_stands_against(file: Path) -> None:
 
     recipe, origin = load_recipe(str(file))
     names = sorted({spec.name for spec in every(recipe.control_specs())} - set(COMBINATIONS))
-    learned = [name for name in names if find_control(name).Labels is not None]
-    if not learned or recipe.targets is not None:
+    trained = [name for name in names if find_control(name).Labels is not None]
+    if not trained or recipe.targets is not None:
         return
     try:
         validate_recipe(recipe, origin)
     except UserError as error:
         typer.echo(f"Not yet: {error}", err=True)
         folders = {model: bundled_path("models", model) for model in bundled_names("models")}
-        able = [
+        suitable = [
             model
             for model, folder in folders.items()
-            if folder is not None and all((folder / "controls" / name).is_dir() for name in learned)
+            if folder is not None and all((folder / "controls" / name).is_dir() for name in trained)
         ]
-        if able and recipe.model not in able:
-            typer.echo(f"Of the bundled models {', '.join(able)} can: give --model {able[0]}.", err=True)
+        if suitable and recipe.model not in suitable:
+            typer.echo(f"Bundled models with the weights: {', '.join(suitable)}. Give --model {suitable[0]}.", err=True)
 
 
-def _asked() -> dict[str, Any]:
-    """The settings of a new recipe, asked for one by one; an answer that will not do is asked for again."""
+def _prompt_for_settings() -> dict[str, Any]:
+    """Prompt for the settings of a new recipe, one by one; an invalid answer is asked for again."""
     from dlmctl.checkpoint.bundled import bundled_names
     from dlmctl.control.catalogue import installed
     from dlmctl.recipe.recipe import DEFAULT_MODEL
@@ -102,7 +104,7 @@ def _asked() -> dict[str, Any]:
     entries = []
     while name := typer.prompt("A control (Enter: no more)", default="", show_default=False).strip():
         if name in plugins:
-            entries.append({name: _parameters(plugins[name])})
+            entries.append({name: _prompt_for_parameters(plugins[name])})
         else:
             typer.echo(f"There is no control {name!r}.")
     if entries:
@@ -110,26 +112,26 @@ def _asked() -> dict[str, Any]:
     return {**settings, "samples": typer.prompt("How many texts", default=8, type=int)}
 
 
-def _parameters(plugin: Plugin) -> dict[str, Any]:
-    """The parameters of a control: those that its example has are asked for, written as in YAML."""
+def _prompt_for_parameters(plugin: Plugin) -> dict[str, Any]:
+    """Prompt for the parameters in a control's example, as YAML."""
     from pydantic import ValidationError
 
     from dlmctl.control.catalogue import in_yaml
     from dlmctl.errors import UserError, first_fault
     from dlmctl.recipe.yaml_file import parse
 
-    described = {one.name: one for one in plugin.parameters()}
-    example = plugin.example or {name: None for name, one in described.items() if one.required}
+    parameters = {parameter.name: parameter for parameter in plugin.parameters()}
+    example = plugin.example or {name: None for name, parameter in parameters.items() if parameter.required}
     while True:
-        given = {}
+        values = {}
         try:
             for name, value in example.items():
-                if name in described:
-                    typer.echo(f"  {name}: {described[name].description}")
+                if name in parameters:
+                    typer.echo(f"  {name}: {parameters[name].description}")
                 answer = typer.prompt(f"  {name}", default=None if value is None else in_yaml(value))
-                given[name] = parse(answer, name)[0]
-            plugin.kind.Params.model_validate(given)
-            return given
+                values[name] = parse(answer, name)[0]
+            plugin.kind.Params.model_validate(values)
+            return values
         except UserError as error:
             typer.echo(f"  {error}")
         except ValidationError as error:
@@ -138,7 +140,7 @@ def _parameters(plugin: Plugin) -> dict[str, Any]:
 
 @app.command()
 def validate(name: RecipeName, model: AnyModel = None, settings: Settings = None) -> None:
-    """Check a recipe against its model without drawing anything; the first fault is named with its line."""
+    """Check a recipe against its model without drawing; the first error is reported with its line."""
     from dlmctl.generation.diagnose import validate_recipe
     from dlmctl.recipe.load import load_recipe
 
@@ -148,7 +150,7 @@ def validate(name: RecipeName, model: AnyModel = None, settings: Settings = None
 
 @app.command()
 def schema(
-    out: Annotated[Path | None, typer.Option(help="Write it to a file, for editors: see docs/recipes.md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it to a file, for editors; see docs/recipes.md.")] = None,
 ) -> None:
     """Print the JSON schema of recipes, with the parameters of every installed control."""
     import json

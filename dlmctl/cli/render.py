@@ -1,4 +1,4 @@
-"""What people see: tables and colours on a terminal, plain lines in a pipe."""
+"""Output for people: tables and colours on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dlmctl.generation.matched import MatchedSets
     from dlmctl.generation.run_counts import RunCounts
 
-# Between two lines on progress in a log.
+# Seconds between two progress lines in a log.
 LOG_SECONDS = 30.0
 
 
@@ -33,17 +33,17 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def counting(what: str, *, quiet: bool, last: str | None = None) -> Iterator[Callable[[float, int], None]]:
-    """A bar on stderr over ``what`` is counted, in the first process; it shows while the model loads, too.
+def counting(unit: str, *, quiet: bool, final_step: str | None = None) -> Iterator[Callable[[float, int], None]]:
+    """A progress bar on stderr that counts ``unit``, in the first process; it is shown while the model loads, too.
 
-    Where stderr is no terminal, such as in a log, a line every ``LOG_SECONDS``.
+    Where stderr is not a terminal, such as in a log, a line every ``LOG_SECONDS``.
 
     Args:
-        last: what goes on when all are counted.
+        final_step: the description of what follows once all are counted.
     """
     console = Console(stderr=True)
     if not (quiet or console.is_terminal) and is_main():
-        yield _logged(what)
+        yield _log_progress(unit)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = quiet or not console.is_terminal or not is_main()
@@ -51,68 +51,68 @@ def counting(what: str, *, quiet: bool, last: str | None = None) -> Iterator[Cal
         task = bar.add_task("loading the model", total=None)
 
         def advance(done: float, total: int) -> None:
-            now = last if last is not None and done == total else what
-            bar.update(task, description=now, completed=int(done), total=total)
+            description = final_step if final_step is not None and done == total else unit
+            bar.update(task, description=description, completed=int(done), total=total)
 
         yield advance
 
 
-def _logged(what: str) -> Callable[[float, int], None]:
-    """Says on stderr how far it is, at most once in ``LOG_SECONDS``."""
-    said = time.monotonic()
+def _log_progress(unit: str) -> Callable[[float, int], None]:
+    """A callback that prints progress to stderr, at most once every ``LOG_SECONDS``."""
+    last_time = time.monotonic()
 
     def advance(done: float, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= LOG_SECONDS:
-            said = time.monotonic()
-            print(f"{int(done)} of {total} {what}", file=sys.stderr, flush=True)
+        nonlocal last_time
+        if time.monotonic() - last_time >= LOG_SECONDS:
+            last_time = time.monotonic()
+            print(f"{int(done)} of {total} {unit}", file=sys.stderr, flush=True)
 
     return advance
 
 
 @contextmanager
 def working(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr with a word on what is being done; where that is no terminal, a line for each."""
+    """A spinner on stderr with the current activity; where stderr is not a terminal, a line for each activity."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda what: None if quiet else print(what, file=sys.stderr, flush=True)
+        yield lambda activity: None if quiet else print(activity, file=sys.stderr, flush=True)
         return
     with console.status("loading the model") as status:
-        yield lambda what: status.update(what)
+        yield lambda activity: status.update(activity)
 
 
 def sampling_progress(*, quiet: bool) -> AbstractContextManager[Callable[[float, int], None]]:
-    """A bar over all reverse steps."""
+    """A progress bar over all reverse steps."""
     return counting("reverse steps", quiet=quiet)
 
 
 @contextmanager
 def bulk_progress(*, quiet: bool) -> Iterator[Callable[[float, int], None]]:
-    """A bar over all texts of a long run."""
-    with counting("texts", quiet=quiet, last="merging and measuring") as advance:
-        most = 0.0
+    """A progress bar over all texts of a long run."""
+    with counting("texts", quiet=quiet, final_step="merging and measuring") as advance:
+        furthest = 0.0
 
-        def forward(done: float, total: int) -> None:
-            nonlocal most
-            most = max(most, done)  # a second round of drawing does not take back what is shown
-            advance(most, total)
+        def advance_only(done: float, total: int) -> None:
+            nonlocal furthest
+            furthest = max(furthest, done)  # the bar must not go back in a second round of drawing
+            advance(furthest, total)
 
-        yield forward
+        yield advance_only
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1, section: int = 0) -> None:
-    """A table on a terminal, tab-separated lines in a pipe.
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1, section: int = 0) -> None:
+    """Print a table on a terminal, tab-separated lines in a pipe.
 
     Args:
-        texts: so many columns, from the left, are aligned left, and the figures behind them right.
-        section: a line is drawn after every so many rows; 0 for none.
+        texts: number of left-aligned columns, from the left; the figures after them are right-aligned.
+        section: number of rows after which a rule is drawn; 0 for no rules.
     """
     console = Console()
     if not console.is_terminal:
-        for row in [heads, *rows]:
+        for row in [headings, *rows]:
             print("\t".join(row))
         return
-    table = Table(*heads, pad_edge=False)
+    table = Table(*headings, pad_edge=False)
     for column in table.columns[texts:]:
         column.justify = "right"
     for number, row in enumerate(rows, start=1):
@@ -121,29 +121,29 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: i
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Where the texts of a long run are, and its totals."""
+    """Print where the texts of a long run are, and its totals."""
     totals = [drawn_in(outcome.tally.rows, outcome.drawn, outcome.seconds), *outcome.tally.sentences()]
     if outcome.tally.problems:
         totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
     console = Console()
-    without = f"; {outcome.left_out} of {outcome.tally.rows} have no line there" if outcome.left_out else ""
-    console.print(f"texts saved in {outcome.place}{without}", highlight=False, markup=False, soft_wrap=True)
+    missing = f"; {outcome.left_out} of {outcome.tally.rows} have no line there" if outcome.left_out else ""
+    console.print(f"texts saved in {outcome.place}{missing}", highlight=False, markup=False, soft_wrap=True)
     notes = Console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
-    tell_unmet(outcome.tally)
+    print_unmet(outcome.tally)
 
 
-def tell_unmet(tally: RunCounts) -> None:
-    """Say on stderr which rows of the targets could not be met, and why."""
+def print_unmet(tally: RunCounts) -> None:
+    """Print to stderr which rows of the targets could not be satisfied, and why."""
     notes = Console(stderr=True)
-    for why in tally.unmet:
-        notes.print(why, highlight=False, markup=False, soft_wrap=True, style="yellow")
+    for reason in tally.unmet:
+        notes.print(reason, highlight=False, markup=False, soft_wrap=True, style="yellow")
     if tally.missing > sum(tally.unmet.values()):
         notes.print("There are more of these; see `problem` in their lines.", highlight=False, markup=False)
 
 
 def print_decoded(decoded: Decoded, out: Path) -> None:
-    """One table: the figures of the texts beside those of the references."""
+    """Print a table of figures: the texts next to the references."""
     names = list(decoded.samples)
     columns = {"samples": decoded.samples, **({"references": decoded.references} if decoded.references else {})}
     rows = [[name, *(figure(figures.get(name)) for figures in columns.values())] for name in names]
@@ -156,25 +156,25 @@ def print_decoded(decoded: Decoded, out: Path) -> None:
 
 
 def figure(value: float | None) -> str:
-    """A figure of a table: a count as it is, a measure with four digits, nothing where there is none."""
+    """A figure as text: a count unchanged, a measure with four decimals, "" for None."""
     if value is None:
         return ""
     return f"{value}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def drawn_in(rows: int, drawn: int, seconds: float) -> str:
-    """How many texts there are, how many of them were drawn now, and how fast."""
-    now = "" if drawn == rows else f", {drawn} of them now"
+    """How many texts there are, how many of them were drawn by this command, and how fast."""
+    newly_drawn = "" if drawn == rows else f", {drawn} of them now"
     speed = f" in {seconds:.1f} s ({drawn / max(seconds, 1e-9):.1f} a second)" if drawn else ""
-    return f"{rows} {'text' if rows == 1 else 'texts'}{now}{speed}"
+    return f"{rows} {'text' if rows == 1 else 'texts'}{newly_drawn}{speed}"
 
 
-def print_matched(found: MatchedSets) -> None:
-    """One row an item: the text of each condition, and what is wrong with the item, if anything; then totals."""
-    texts = [[item.texts[name].text if name in item.texts else "" for name in found.conditions] for item in found.items]
-    rows = [[str(item.index), *row, item.why] for item, row in zip(found.items, texts, strict=True)]
-    print_table(["item", *found.conditions, "why"], rows, texts=len(found.conditions) + 2)
+def print_matched(sets: MatchedSets) -> None:
+    """Print one row per item: the text of each condition, and what is wrong with the item, if anything; then totals."""
+    texts = [[item.texts[name].text if name in item.texts else "" for name in sets.conditions] for item in sets.items]
+    rows = [[str(item.index), *row, item.why] for item, row in zip(sets.items, texts, strict=True)]
+    print_table(["item", *sets.conditions, "why"], rows, texts=len(sets.conditions) + 2)
     notes = Console(stderr=not Console().is_terminal)
-    items = "1 item" if len(found.items) == 1 else f"{len(found.items)} items"
-    total = f"{items} in {found.seconds:.1f} s, {found.success:.0%} of them whole."
+    items = "1 item" if len(sets.items) == 1 else f"{len(sets.items)} items"
+    total = f"{items} in {sets.seconds:.1f} s, {sets.success:.0%} of them complete."
     notes.print(total, highlight=False, markup=False)

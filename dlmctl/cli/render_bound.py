@@ -1,4 +1,4 @@
-"""Bounds on -log p as people see them: a table in nats and bits, and the parts as bars."""
+"""Output of bounds on -log p: a table in nats and bits, and the parts as bars."""
 
 from __future__ import annotations
 
@@ -14,60 +14,63 @@ if TYPE_CHECKING:
     from dlmctl.evaluation.masked_nll import MaskedLikelihood
     from dlmctl.evaluation.nll import Likelihood
 
-# In nats.
+# One bit in nats.
 BIT = math.log(2)
 Row = tuple[str, float]
 
 
-def print_likelihood(found: Likelihood | MaskedLikelihood) -> None:
-    """The bound, then its parts."""
+def print_likelihood(likelihood: Likelihood | MaskedLikelihood) -> None:
+    """Print the bound, then its parts."""
     from dlmctl.evaluation.nll import Likelihood
 
-    if isinstance(found, Likelihood):
-        _print_latent(found)
+    if isinstance(likelihood, Likelihood):
+        _print_latent(likelihood)
     else:
-        _print_masked(found)
+        _print_masked(likelihood)
 
 
-def _print_latent(found: Likelihood) -> None:
+def _print_latent(likelihood: Likelihood) -> None:
     rows = [
-        (f"per token (START, {found.unit}s, END)", found.nats),
-        ("per word", found.nats_per_word),
-        ("standard error per token", found.standard_error),
-        ("prior", found.prior),
-        ("diffusion", sum(part.nats for part in found.diffusion)),
-        (f"{found.unit}s given the last latent", found.words),
-        ("of it on PAD", found.padding),
+        (f"per token (START, {likelihood.unit}s, END)", likelihood.nats),
+        ("per word", likelihood.nats_per_word),
+        ("standard error per token", likelihood.standard_error),
+        ("prior", likelihood.prior),
+        ("diffusion", sum(part.nats for part in likelihood.diffusion)),
+        (f"{likelihood.unit}s given the last latent", likelihood.words),
+        ("of which PAD", likelihood.padding),
     ]
-    parts = [(f"t {part.since:.2f} to {part.until:.2f}", part.nats) for part in found.diffusion]
+    parts = [(f"t {part.since:.2f} to {part.until:.2f}", part.nats) for part in likelihood.diffusion]
     _print_table(rows, parts)
-    told = f"{found.sentences} texts, {found.token_count} tokens; {found.draws} of {found.steps} steps drawn for each"
-    unknown = f"; {found.unknown:.1%} of the {found.unit}s are unknown to the model" if found.unknown else ""
-    _print_note(f"{told}{unknown}.")
+    counts = f"{likelihood.sentences} texts, {likelihood.token_count} tokens"
+    draws = f"; {likelihood.draws} of {likelihood.steps} steps drawn for each"
+    share = f"; {likelihood.unknown:.1%} of the {likelihood.unit}s are unknown to the model"
+    unknown = share if likelihood.unknown else ""
+    _print_note(f"{counts}{draws}{unknown}.")
 
 
-def _print_masked(found: MaskedLikelihood) -> None:
+def _print_masked(likelihood: MaskedLikelihood) -> None:
     figures = [
-        (f"per {found.unit}, given the length", found.nats_given_length),
-        (f"per {found.unit}, with the length", found.nats_with_length),
-        (f"standard error per {found.unit}", found.standard_error),
+        (f"per {likelihood.unit}, given the length", likelihood.nats_given_length),
+        (f"per {likelihood.unit}, with the length", likelihood.nats_with_length),
+        (f"standard error per {likelihood.unit}", likelihood.standard_error),
     ]
     rows = [(name, nats) for name, nats in figures if nats is not None]
-    if found.unit == "token":
-        rows.insert(-1, ("per word", found.nats_per_word))
-    parts = [(f"{part.since:.0%} to {part.until:.0%} masked", part.nats) for part in found.parts]
+    if likelihood.unit == "token":
+        rows.insert(-1, ("per word", likelihood.nats_per_word))
+    parts = [(f"{part.since:.0%} to {part.until:.0%} masked", part.nats) for part in likelihood.parts]
     _print_table(rows, parts)
-    words = f" in {found.written} words" if found.unit == "token" else ""
-    counts = f"{found.sentences} texts, {found.word_count} {found.unit}s{words}"
-    told = f"{counts}; {found.repeats} masked canvases drawn for each"
-    share = f"; {found.unknown:.1%} of the {found.unit}s are unknown to the model and not counted"
-    unknown = share if found.unknown else ""
-    unseen = f"; no training text is as long as {found.unseen_lengths} of them" if found.unseen_lengths else ""
-    _print_note(f"{told}{unknown}{unseen}.")
+    words = f" in {likelihood.written} words" if likelihood.unit == "token" else ""
+    counts = f"{likelihood.sentences} texts, {likelihood.word_count} {likelihood.unit}s{words}"
+    draws = f"; {likelihood.repeats} masked canvases drawn for each"
+    share = f"; {likelihood.unknown:.1%} of the {likelihood.unit}s are unknown to the model and not counted"
+    unknown = share if likelihood.unknown else ""
+    lengths = f"; no training text is as long as {likelihood.unseen_lengths} of them"
+    unseen = lengths if likelihood.unseen_lengths else ""
+    _print_note(f"{counts}{draws}{unknown}{unseen}.")
 
 
 def _print_table(rows: Sequence[Row], parts: Sequence[Row]) -> None:
-    """Nats and bits, with bars for the parts; tab-separated lines in a pipe."""
+    """Print nats and bits, with bars for the parts; tab-separated lines in a pipe."""
     console = Console()
     if not console.is_terminal:
         print("\tnats\tbits")
@@ -82,9 +85,9 @@ def _print_table(rows: Sequence[Row], parts: Sequence[Row]) -> None:
     for name, nats in rows:
         table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}")
     table.add_section()
-    most = max(nats for _, nats in parts)
+    largest = max(nats for _, nats in parts)
     for name, nats in parts:
-        table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}", Bar(most, 0, nats, width=30, color="cyan"))
+        table.add_row(name, f"{nats:.4f}", f"{nats / BIT:.4f}", Bar(largest, 0, nats, width=30, color="cyan"))
     console.print(table)
 
 

@@ -12,31 +12,31 @@ from dlmctl.cli import complete
 
 def report(
     results: Annotated[
-        Path, typer.Argument(help="A .jsonl file of --out, the output of --json as .json, or a folder of --out.")
+        Path, typer.Argument(help="A .jsonl file or a folder written by --out, or a .json file with the --json output.")
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="The page; by default beside the results.")
+        Path | None, typer.Option(metavar="FILE.html", help="The page to write; by default next to the results.")
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
             "--recipe",
             "-r",
-            help="The recipe to show, where the results do not hold it.",
+            help="The recipe to show, if the results do not contain it.",
             autocompletion=complete.recipes,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the page if there is one.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing page.")] = False,
 ) -> None:
-    """Make a page of results to look at: one HTML file, with every text and what each control saw in it."""
+    """Write an HTML page of results: every text and what each control saw in it."""
     from dlmctl.generation.page.report import check_page, write_report
     from dlmctl.generation.page.source import read_results, with_recipe
     from dlmctl.recipe.load import load_recipe
 
-    found = read_results(results)
+    source = read_results(results)
     if recipe is not None:
-        found = with_recipe(found, load_recipe(recipe)[0])
+        source = with_recipe(source, load_recipe(recipe)[0])
     page = out or (results / "report.html" if results.is_dir() else results.with_suffix(".html"))
     check_page(page, force=force)
-    rows = write_report(found, page)
+    rows = write_report(source, page)
     typer.echo(f"{rows} {'text' if rows == 1 else 'texts'} shown in {page}")

@@ -13,15 +13,17 @@ from dlmctl.cli.render import say
 app = typer.Typer(no_args_is_help=True)
 
 Data = Annotated[Path, typer.Option(help="A data set made by `dlmctl data prepare`.")]
-Out = Annotated[Path, typer.Option(help="Folder of the run: metrics, checkpoint, result.")]
+Out = Annotated[Path, typer.Option(help="Folder for the run: metrics, checkpoint, result.")]
 Config = Annotated[
     str,
-    typer.Option(help="A YAML file or the name of a shipped configuration.", autocompletion=complete.configurations),
+    typer.Option(help="A YAML file or the name of a bundled configuration.", autocompletion=complete.configurations),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
-ReadModel = Annotated[str, typer.Option(help="The masked model whose texts were read.", autocompletion=complete.models)]
+ReadModel = Annotated[
+    str, typer.Option(help="The masked model whose texts were judged.", autocompletion=complete.models)
+]
 Verdicts = Annotated[
-    str, typer.Option(help="Field of the data that holds the verdicts: 1 for accepted, 0 for refused, or between.")
+    str, typer.Option(help="Field of the data with the verdicts: 1 for accepted, 0 for rejected, or in between.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
 
@@ -40,24 +42,25 @@ def control(
     name: Annotated[str, typer.Argument(help="A trainable control, e.g. pos.", autocompletion=complete.controls)],
     data: Data,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run: metrics, checkpoint. Not needed where nothing is trained.")
+        Path | None, typer.Option(help="Folder for the run: metrics, checkpoint. Not needed if nothing is trained.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="The model that the control is to steer.", autocompletion=complete.models)
+        str, typer.Option(help="The model that the control will steer.", autocompletion=complete.models)
     ] = "e2e",
-    label: Annotated[str | None, typer.Option(help="Field of the data that holds the labels.")] = None,
-    weights: Annotated[str | None, typer.Option("--name", help="Name of the weights, to keep several.")] = None,
+    label: Annotated[str | None, typer.Option(help="Field of the data with the labels.")] = None,
+    weights: Annotated[str | None, typer.Option("--name", help="Name of the weights, to keep several sets.")] = None,
     judge: Annotated[
         str | None, typer.Option(help="Tagger or parser that labels the data: a folder, stanza:en or spacy:MODEL.")
     ] = None,
     sentences: Annotated[
-        int | None, typer.Option(min=1, help="Masked models: count at most so many sentences, spread over the data.")
+        int | None,
+        typer.Option(min=1, help="Masked models: maximum number of sentences to count, spread over the data."),
     ] = None,
     config: Config = "control",
     settings: Settings = None,
     resume: Resume = False,
 ) -> None:
-    """Train the classifier of a control and save it beside the model; for a masked model its evidence is counted."""
+    """Train a control's classifier and save it with the model; for masked models, count its evidence instead."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.control.classifier import labels_of
     from dlmctl.control.registry import find_control
@@ -87,7 +90,7 @@ def control(
 def scorer(
     data: Data, out: Out, config: Config = "scorer-e2e", settings: Settings = None, resume: Resume = False
 ) -> None:
-    """Train the autoregressive scorer that lm-scores are measured with."""
+    """Train the autoregressive scorer that measures lm-scores."""
     from dlmctl.training.config import read_config
     from dlmctl.training.scorer import ScorerConfig, train_scorer
 
@@ -105,20 +108,20 @@ def acceptability(
     settings: Settings = None,
     resume: Resume = False,
 ) -> None:
-    """Train what tells sound texts of a model from others, from readers' verdicts, and save it beside the model."""
+    """Train a model of readers' verdicts that tells sound texts from others, and save it with the language model."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.training.acceptability import AcceptabilityConfig, train_acceptability
     from dlmctl.training.config import read_config
 
-    settled = read_config(config, AcceptabilityConfig, settings or [])
-    folder = train_acceptability(settled, from_pretrained(model), data, out, label=label, resume=resume)
+    training_config = read_config(config, AcceptabilityConfig, settings or [])
+    folder = train_acceptability(training_config, from_pretrained(model), data, out, label=label, resume=resume)
     say(f"acceptability for this model saved in {folder}")
 
 
 @app.command()
 def preferences(
     data: Data,
-    text: Annotated[Path, typer.Option(help="A data set of ordinary text, such as the model was trained on.")],
+    text: Annotated[Path, typer.Option(help="A data set of ordinary text, such as the model's training data.")],
     out: Out,
     model: ReadModel = "everyday",
     label: Verdicts = "accepted",
@@ -126,13 +129,13 @@ def preferences(
     settings: Settings = None,
     resume: Resume = False,
 ) -> None:
-    """Tune a masked model on readers' verdicts of its texts, so that it writes more of what they accept."""
+    """Tune a masked model on readers' verdicts on its texts, so that it writes more of what they accept."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.training.config import read_config
     from dlmctl.training.preferences import PreferencesConfig, train_preferences
 
-    settled = read_config(config, PreferencesConfig, settings or [])
-    folder = train_preferences(settled, from_pretrained(model), data, text, out, label=label, resume=resume)
+    training_config = read_config(config, PreferencesConfig, settings or [])
+    folder = train_preferences(training_config, from_pretrained(model), data, text, out, label=label, resume=resume)
     say(f"model saved in {folder}")
 
 
@@ -142,7 +145,7 @@ def tagger(
     dev: Annotated[Path, typer.Option(help="CoNLL-U file to measure accuracy on.")],
     out: Annotated[Path, typer.Option(help="Folder for the tagger.")],
 ) -> None:
-    """Train the UPOS tagger that checks POS controls and labels their training text."""
+    """Train the UPOS tagger that checks POS controls and tags their training text."""
     from dlmctl.training.tagger import train_tagger
 
     accuracy = train_tagger(train, dev, out)
@@ -159,10 +162,10 @@ def parser(
     settings: Settings = None,
     resume: Resume = False,
 ) -> None:
-    """Train the constituency parser that checks syntax controls and labels their training text."""
+    """Train the constituency parser that checks syntax controls and parses their training text."""
     from dlmctl.training.config import read_config
     from dlmctl.training.parser import ParserTrainingConfig, train_parser
 
-    settled = read_config(config, ParserTrainingConfig, settings or [])
-    f1 = train_parser(settled, train, dev, conllu, out, resume=resume)
+    training_config = read_config(config, ParserTrainingConfig, settings or [])
+    f1 = train_parser(training_config, train, dev, conllu, out, resume=resume)
     say(f"parser saved in {out / 'parser'}; F1 on {dev.name}: {f1:.4f}")

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from dlmctl.diffusion.noise import Draw
     from dlmctl.sampling.trace import Frame, OnFrames
 
-# Frames a second, and lines of a terminal that are left free.
-RATE, FREE = 12, 3
+# Refreshes per second, and terminal lines left free.
+REFRESH_RATE, FREE_LINES = 12, 3
 
 
 @contextmanager
 def drawing(*, watch: bool, quiet: bool, texts: bool = False) -> Iterator[dict[str, Any]]:
-    """What ``run_recipe`` is to tell of its work: a bar over all reverse steps, or with ``texts`` over all texts, or
-    with ``watch``, where both stdout and stderr are a terminal, the texts themselves."""
+    """Callbacks for ``run_recipe``: a progress bar over all reverse steps, or over all texts with ``texts``; with
+    ``watch``, if both stdout and stderr are a terminal, a view of the texts themselves."""
     console = Console(stderr=True)
     if watch and not quiet and console.is_terminal and Console().is_terminal:
-        with watching(console) as look:
-            yield {"watch": look}
+        with watching(console) as on_frames:
+            yield {"watch": on_frames}
         return
     if texts:
         with bulk_progress(quiet=quiet) as advance:
@@ -41,23 +41,23 @@ def drawing(*, watch: bool, quiet: bool, texts: bool = False) -> Iterator[dict[s
 
 @contextmanager
 def watching(console: Console) -> Iterator[OnFrames]:
-    """A live view of the texts that are being drawn, as many as the terminal has lines for; it goes when they are done.
+    """A live view of the texts being drawn, as many as fit on the terminal; removed when they are done.
 
-    Words that stand are bright, the others pale.
+    Settled words are bold, the others dim.
     """
-    with Live(Text("loading the model"), console=console, refresh_per_second=RATE, transient=True) as live:
-        yield lambda frames: live.update(view(frames, console.height - FREE))
+    with Live(Text("loading the model"), console=console, refresh_per_second=REFRESH_RATE, transient=True) as live:
+        yield lambda frames: live.update(view(frames, console.height - FREE_LINES))
 
 
 def view(frames: Mapping[Draw, Frame], lines: int) -> Table:
-    """The texts of one moment, a line each, with the time that is left above them."""
-    several = any(draw.attempt for draw in frames)
-    left = max((frame.t for frame in frames.values()), default=0.0)
-    table = Table(box=None, pad_edge=False, title=f"{1 - left:.0%} of the way", title_style="dim", title_justify="left")
+    """The current words of the texts, one line each, below the progress of the run."""
+    has_attempts = any(draw.attempt for draw in frames)
+    t = max((frame.t for frame in frames.values()), default=0.0)
+    table = Table(box=None, pad_edge=False, title=f"{1 - t:.0%} done", title_style="dim", title_justify="left")
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for draw in sorted(frames)[: max(1, lines)]:
-        number = f"{draw.sample}.{draw.attempt}" if several else str(draw.sample)
+        number = f"{draw.sample}.{draw.attempt}" if has_attempts else str(draw.sample)
         table.add_row(number, _words(frames[draw]))
     table.show_header = False
     return table

@@ -1,4 +1,4 @@
-"""Labels and sources of a data set's records, as words and numbers."""
+"""Conversion of a data set's fields to labels and sources: words and label numbers."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from dlmctl.text.fields import Value, field_key, value_words
 
 
 def pick(fields: Sequence[str], record: Mapping[str, Any]) -> dict[str, Value]:
-    """What a record says of ``fields``, in their order and spelling."""
-    spelled = {field_key(name): value for name, value in record.items()}
-    found = {name: spelled.get(field_key(name)) for name in fields}
-    return {name: value for name, value in found.items() if isinstance(value, Value) and value_words(value)}
+    """A record's values of ``fields``, in the order and spelling of ``fields``; missing and empty ones are left out."""
+    by_key = {field_key(name): value for name, value in record.items()}
+    values = {name: by_key.get(field_key(name)) for name in fields}
+    return {name: value for name, value in values.items() if isinstance(value, Value) and value_words(value)}
 
 
 def label_values(settings: LabelSettings, records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The label of each record as words, empty where it has none."""
     key = field_key(settings.field)
-    found = []
+    labels = []
     for record in records:
         value = next((value for name, value in record.items() if field_key(name) == key), None)
-        found.append(value_words(value) if isinstance(value, Value) else "")
-    return found
+        labels.append(value_words(value) if isinstance(value, Value) else "")
+    return labels
 
 
 def label_numbers(known: Sequence[str], values: Sequence[str]) -> list[int]:
-    """The number of each label among those that a model knows, their count for any other."""
-    number = {name: at for at, name in enumerate(known)}
-    return [number.get(value, len(known)) for value in values]
+    """The index of each value among a model's labels; ``len(known)`` for other values."""
+    indices = {name: index for index, name in enumerate(known)}
+    return [indices.get(value, len(known)) for value in values]
 
 
 def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
-    """A record as one row of words: for each of ``fields`` that it has, the name (one word, ``area:``) and the value.
+    """A record as words: for each of ``fields`` that it has, the name (as one word, ``area:``) and the value.
 
     >>> source_words(["name", "area"], {"area": "river side", "name": "Blue Door", "stars": 3})
     ['name:', 'Blue', 'Door', 'area:', 'river', 'side']
@@ -49,7 +49,7 @@ def source_rows(settings: SourceSettings, records: Sequence[Mapping[str, Any]]) 
     """The source of each record as words.
 
     Raises:
-        DataError: one is too long.
+        DataError: a source is too long.
     """
     rows = [source_words(settings.fields, record) for record in records]
     longest = max(map(len, rows), default=0)

@@ -1,4 +1,4 @@
-"""CoNLL-U: sentences of words with their tags, one word a line, ten columns between tabs."""
+"""CoNLL-U files: one word per line, with its tags, in ten tab-separated columns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dlmctl.datasets.lines import lines_of
 from dlmctl.errors import DataError
 
 COLUMNS = 10
-# Of these a tagger and a data set need the number, the form and the UPOS tag.
-_LEAST_COLUMNS = 4
+# Taggers and data sets need only the number, the form and the UPOS tag.
+_MIN_COLUMNS = 4
 
 
 class TaggedSentence(NamedTuple):
-    """The words of a sentence, their UPOS tags (``_`` where there is none) and the line that it ends at."""
+    """The words of a sentence, their UPOS tags (``_`` for none) and the number of its last line."""
 
     words: list[str]
     tags: list[str]
@@ -23,7 +23,7 @@ class TaggedSentence(NamedTuple):
 
 
 def is_conllu_line(text: str) -> bool:
-    """Whether a line is a word of CoNLL-U."""
+    """Whether a line is a word line of CoNLL-U."""
     cells = text.split("\t")
     return len(cells) == COLUMNS and cells[0].partition("-")[0].partition(".")[0].isdigit()
 
@@ -44,7 +44,7 @@ def conllu_sentences(path: Path) -> Iterator[TaggedSentence]:
             words, tags = [], []
         elif not text.startswith("#"):
             cells = text.split("\t")
-            if len(cells) < _LEAST_COLUMNS or not cells[0][:1].isdigit():
+            if len(cells) < _MIN_COLUMNS or not cells[0][:1].isdigit():
                 raise DataError("is not a line of CoNLL-U.", where=f"{path}:{number}")
             if cells[0].isdigit():
                 words.append(cells[1])

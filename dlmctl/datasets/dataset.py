@@ -1,7 +1,7 @@
-"""Prepared data sets: word ids in one memory-mapped array, cut into rows, and the batches made of them.
+"""Prepared data sets: rows of word ids in one memory-mapped array, and batches of them.
 
 A folder holds ``vocab.json``, ``dataset.json`` and, per split, ``SPLIT.ids.npy`` (all rows end to end),
-``SPLIT.offsets.npy`` (where each row starts) and, where the source had them, ``SPLIT.fields.jsonl``.
+``SPLIT.offsets.npy`` (where each row starts) and, if the source had fields, ``SPLIT.fields.jsonl``.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Split:
     def row(self, index: int) -> np.ndarray:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
-    def spread(self, most: int) -> np.ndarray:
-        """The numbers of at most so many rows, spread over all."""
-        return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
+    def spread(self, max_rows: int) -> np.ndarray:
+        """The numbers of at most ``max_rows`` rows, spread evenly over the split."""
+        return np.unique(np.linspace(0, len(self) - 1, min(max_rows, len(self))).astype(int))
 
     def iter_fields(self) -> Iterator[dict[str, Any]]:
         """The source fields of every row, in order, one row at a time.
@@ -55,14 +55,14 @@ class Split:
         if self.fields is None or not self.fields.exists():
             raise DataError("this data set was prepared from a source without fields.")
         require_file(self.fields, error=DataError, remedy=_AGAIN)
-        found = 0
+        count = 0
         for number, value in json_lines(self.fields):
             if not isinstance(value, dict):
-                raise DataError("is no object of fields.", where=f"{self.fields}:{number}", remedy=_AGAIN)
-            found += 1
+                raise DataError("is not a JSON object of fields.", where=f"{self.fields}:{number}", remedy=_AGAIN)
+            count += 1
             yield value
-        if found != len(self):
-            what = f"holds the fields of {found} rows, and there are {len(self)}."
+        if count != len(self):
+            what = f"holds the fields of {count} rows, but the split has {len(self)}."
             raise DataError(what, where=str(self.fields), remedy=_AGAIN)
 
     def read_fields(self) -> list[dict[str, Any]]:
@@ -85,18 +85,18 @@ def write_split(
 
 
 def pack_rows(sentences: Sequence[list[int]], packing: Packing, length: int) -> list[list[int]]:
-    """Rows of at most ``length`` ids: one sentence each (``pad``), or the joined stream cut up (``block``)."""
+    """Rows of at most ``length`` ids: one sentence each (``pad``), or the joined sentences cut up (``block``)."""
     if packing == "pad":
         return [list(ids) for ids in sentences]
-    stream = [index for ids in sentences for index in ids]
-    return [stream[at : at + length] for at in range(0, len(stream) - length + 1, length)]
+    joined = [index for ids in sentences for index in ids]
+    return [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)]
 
 
 def load_split(folder: Path, split: str, vocabulary: Tokenizer | None = None) -> Split:
     """Memory-map one split.
 
     Args:
-        vocabulary: that its rows are of, where they are to be checked against it.
+        vocabulary: the vocabulary to check the rows against; None checks nothing.
 
     Raises:
         DataError: the folder is not a prepared data set, lacks this split, or a file of it is damaged.
@@ -112,32 +112,32 @@ def load_split(folder: Path, split: str, vocabulary: Tokenizer | None = None) ->
     if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(rows) or (np.diff(starts.astype(np.int64)) < 0).any():
         raise DataError(f"damaged data set: does not fit {ids.name}.", where=str(offsets), remedy=_AGAIN)
     if vocabulary is not None and len(rows):
-        for word in (int(rows.min()), int(rows.max())):
-            if not 0 <= word < len(vocabulary):
-                what = f"damaged data set: holds the word {word}, and the vocabulary has {len(vocabulary)}."
+        for word_id in (int(rows.min()), int(rows.max())):
+            if not 0 <= word_id < len(vocabulary):
+                what = f"damaged data set: holds the word id {word_id}, but the vocabulary has {len(vocabulary)}."
                 raise DataError(what, where=str(ids), remedy=_AGAIN)
     return Split(rows, starts, fields if fields.exists() else None)
 
 
 def _integers(path: Path, mode: Literal["r"] | None = None) -> np.ndarray:
-    """The whole numbers in a file; with ``mode`` they stay there."""
+    """The one-dimensional integer array in a file, memory-mapped if ``mode`` is given."""
     require_file(path, error=DataError, remedy=_AGAIN)
     try:
-        found = np.load(path, mmap_mode=mode)
+        numbers = np.load(path, mmap_mode=mode)
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
         raise DataError(f"damaged data set: {brief(error)}.", where=str(path), remedy=_AGAIN) from None
-    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iu":
-        raise DataError("damaged data set: no row of whole numbers.", where=str(path), remedy=_AGAIN)
-    return found
+    if not isinstance(numbers, np.ndarray) or numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise DataError("damaged data set: not a list of whole numbers.", where=str(path), remedy=_AGAIN)
+    return numbers
 
 
 def load_splits(folder: Path) -> tuple[Split, Split, Tokenizer]:
-    """The splits to train and to validate on, and the vocabulary of both.
+    """The training split, the validation split, and their vocabulary.
 
     Raises:
         DataError: as ``load_split``.
     """
-    load_split(folder, "train")  # says what is no data set at all
+    load_split(folder, "train")  # its errors come first if the folder is not a data set at all
     vocabulary = load_vocabulary(folder)
     return load_split(folder, "train", vocabulary), load_split(folder, "valid", vocabulary), vocabulary
 
@@ -149,14 +149,14 @@ def load_vocabulary(folder: Path) -> Tokenizer:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How rows become batches.
+    """How rows are grouped into batches.
 
     Args:
-        positions: of one batch, rows x width.
-        length: the greatest width.
-        bucket: widths are multiples of this; rows of like length share a batch, so little is padding.
-        full_share: share of rows laid out at the greatest width, so that PAD after END is learned.
-        seed: of the shuffle; the plan of every epoch follows from seed and epoch alone.
+        positions: positions per batch, rows x width.
+        length: the maximum width.
+        bucket: widths are multiples of this; rows of similar length share a batch, so there is little padding.
+        full_share: share of rows that get the maximum width, so that PAD after END is learned.
+        seed: seed of the shuffle; the plan of an epoch depends on the seed and the epoch only.
     """
 
     positions: int
@@ -174,17 +174,17 @@ class BatchPlan:
         for size in np.unique(widths):
             rows = rng.permutation(np.flatnonzero(widths == size))
             count = max(1, self.positions // int(size))
-            batches += [(rows[at : at + count], int(size)) for at in range(0, len(rows), count)]
+            batches += [(rows[start : start + count], int(size)) for start in range(0, len(rows), count)]
         return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def padded(split: Split, rows: np.ndarray, width: int, pad_id: int) -> np.ndarray:
     """The rows as one ``[rows, width]`` int64 array, cut or padded to the width."""
     starts, ends = split.offsets[rows], split.offsets[np.asarray(rows) + 1]
-    at = starts[:, None] + np.arange(width)
-    in_row = at < ends[:, None]
-    batch = np.full(at.shape, pad_id, np.int64)
-    batch[in_row] = split.ids[at[in_row]]
+    indices = starts[:, None] + np.arange(width)
+    in_row = indices < ends[:, None]
+    batch = np.full(indices.shape, pad_id, np.int64)
+    batch[in_row] = split.ids[indices[in_row]]
     return batch
 
 
@@ -193,10 +193,10 @@ def stream(
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Endless batches as ``(row numbers, width)``, epoch after epoch, starting after ``skip`` batches.
 
-    With several processes each takes every ``world``-th batch of the same plan.
+    With several processes, each takes every ``world``-th batch of the same plan.
 
     Raises:
-        DataError: there are no rows, or one is longer than the plan's greatest width.
+        DataError: there are no rows, or one is longer than the plan's maximum width.
     """
     if not len(split):
         raise DataError("the data set has no rows.")
@@ -210,7 +210,7 @@ def stream(
     while True:
         batches = plan.epoch(split.lengths, epoch)
         batches = batches[: max(world, len(batches) // world * world)]
-        mine = [batches[at % len(batches)] for at in range(rank, len(batches), world)]
-        yield from mine[skip:]
-        skip = max(0, skip - len(mine))
+        own_batches = [batches[index % len(batches)] for index in range(rank, len(batches), world)]
+        yield from own_batches[skip:]
+        skip = max(0, skip - len(own_batches))
         epoch += 1

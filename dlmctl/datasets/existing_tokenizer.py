@@ -1,4 +1,4 @@
-"""The tokeniser that exists already and that a data set is to be prepared with."""
+"""Loading an existing tokeniser with which to prepare a data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer
         huggingface: a folder or hub name of a Hugging Face tokenizer.
 
     Raises:
-        UserError: both are given, or what is named cannot be loaded.
+        UserError: both are given, or the tokeniser cannot be loaded.
     """
     if vocabulary and huggingface:
         raise UserError("--vocabulary and --tokenizer exclude each other.", remedy="Give one of them.")
@@ -29,6 +29,6 @@ def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer
     if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
         folder = resolve(vocabulary)
     if family_of(folder) in ("tokens", "canvas"):
-        remedy = "Copy its tokenizer.json into a folder of its own and give that as --tokenizer."
-        raise UserError("is a checkpoint of others over tokens, and has no words.", where=vocabulary, remedy=remedy)
+        remedy = "Copy its tokenizer.json into a separate folder and give that as --tokenizer."
+        raise UserError("is a vendor checkpoint over tokens, without a vocabulary.", where=vocabulary, remedy=remedy)
     return load_tokenizer(folder)

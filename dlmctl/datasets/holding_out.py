@@ -1,4 +1,4 @@
-"""Which texts are held out for validation: a random share, and nothing of them in what is learned from."""
+"""The choice of texts to hold out for validation: a random share, with no overlap with the training texts."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from dlmctl.datasets.readers import Record
 
 
 def hold_out(records: Sequence[Record], share: float, seed: int) -> set[int]:
-    """The numbers of a random share of the records; empty where all of them hang together.
+    """The indices of a random share of the records; empty if all records are connected.
 
-    Equal texts stay together, and so do texts that were cut from one row: each sentence of a story stands beside its
-    neighbours, too, so that one that is held out would be told by those that are not.
+    Equal texts stay together, and so do texts cut from the same row: each sentence of a story also occurs as a
+    neighbour of others, so training on those would reveal a sentence that is held out.
     """
-    groups = _together(records)
+    groups = _connected_groups(records)
     if len(groups) < 2:
         return set()
-    wanted = min(max(1, round(share * len(records))), len(records) - 1)
-    held: set[int] = set()
+    max_count = min(max(1, round(share * len(records))), len(records) - 1)
+    held_out: set[int] = set()
     for group in np.random.default_rng(seed).permutation(len(groups)):
-        if len(held) + len(groups[group]) <= wanted:
-            held.update(groups[group])
-    return held or set(sorted(groups, key=len)[0])
+        if len(held_out) + len(groups[group]) <= max_count:
+            held_out.update(groups[group])
+    return held_out or set(sorted(groups, key=len)[0])
 
 
-def _together(records: Sequence[Record]) -> list[list[int]]:
-    """The numbers of the records that stay on one side, by groups, these in the order of their first ones.
+def _connected_groups(records: Sequence[Record]) -> list[list[int]]:
+    """The indices of records that must not be separated, in groups ordered by their first record.
 
-    Two records hang together by their words or their row, or where others lead from one to the other by these.
+    Two records are connected if they have the same words or row, directly or through other records (union-find).
     """
-    leaders = list(range(len(records)))
+    parents = list(range(len(records)))
 
-    def leader(at: int) -> int:
-        while leaders[at] != at:
-            leaders[at] = leaders[leaders[at]]
-            at = leaders[at]
-        return at
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
 
-    first: dict[Hashable, int] = {}
-    for at, record in enumerate(records):
+    first_index: dict[Hashable, int] = {}
+    for index, record in enumerate(records):
         for key in (tuple(record.words), record.row):
             if key is not None:
-                one, other = leader(first.setdefault(key, at)), leader(at)
-                leaders[max(one, other)] = min(one, other)
+                first_root, own_root = root(first_index.setdefault(key, index)), root(index)
+                parents[max(first_root, own_root)] = min(first_root, own_root)
     groups: dict[int, list[int]] = {}
-    for at in range(len(records)):
-        groups.setdefault(leader(at), []).append(at)
+    for index in range(len(records)):
+        groups.setdefault(root(index), []).append(index)
     return list(groups.values())

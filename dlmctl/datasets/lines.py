@@ -1,7 +1,7 @@
-"""Files of lines, whoever reads them: a line ends at a line feed and nowhere else.
+"""Reading files line by line, where only a line feed ends a line.
 
-``str.splitlines`` also cuts at U+2028, U+0085 and form feeds, which stand inside texts. A byte-order mark and a
-carriage return before the line feed are no part of a line; gzip, bzip2 and xz files are read as what they hold.
+``str.splitlines`` also splits at U+2028, U+0085 and form feeds, which occur inside texts. A byte-order mark and a
+carriage return before the line feed are not part of a line; gzip, bzip2 and xz files are decompressed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from dlmctl.errors import DataError, nearest
 
-# Far longer than any text, and short enough to be read into memory; a compressed file may hold any amount.
+# Far longer than any text, but short enough for memory; a compressed file may expand to any size.
 MAX_LINE_BYTES = 2**25
 _Opener = Callable[[Path], IO[bytes]]
 COMPRESSED: dict[str, _Opener] = {
@@ -27,7 +27,7 @@ COMPRESSED: dict[str, _Opener] = {
     ".bz2": cast("_Opener", bz2.BZ2File),
     ".xz": cast("_Opener", lzma.LZMAFile),
 }
-# By the first bytes of a file; the longer ones first, as UTF-32 begins like UTF-16.
+# Byte-order marks; the longer ones first, as UTF-32 begins like UTF-16.
 _OTHER_ENCODINGS = {
     b"\xff\xfe\0\0": "UTF-32",
     b"\0\0\xfe\xff": "UTF-32",
@@ -44,22 +44,22 @@ class Line(NamedTuple):
 
 
 def plain_suffix(path: Path) -> str:
-    """The ending of a file's name in small letters, without that of its compression: ``.csv`` of ``a.CSV.gz``."""
+    """The suffix of a file name in lower case, ignoring that of its compression: ``.csv`` for ``a.CSV.gz``."""
     return (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).suffix.lower()
 
 
 def raw_lines(path: Path) -> Iterator[Line]:
-    """The lines of a file with what ends them.
+    """The lines of a file with their line ends.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, is binary, or has a line of more than ``MAX_LINE_BYTES``.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1
             if number == 1:
-                _refuse_wide(raw, path)
+                _refuse_other_encodings(raw, path)
             if b"\0" in raw:
                 raise DataError("is binary, not text.", where=f"{path}:{number}")
             if len(raw) > MAX_LINE_BYTES:
@@ -74,7 +74,7 @@ def raw_lines(path: Path) -> Iterator[Line]:
                 ) from None
 
 
-def _refuse_wide(start: bytes, path: Path) -> None:
+def _refuse_other_encodings(start: bytes, path: Path) -> None:
     for mark, name in _OTHER_ENCODINGS.items():
         if start.startswith(mark):
             remedy = f"Convert it: `iconv -f {name} -t UTF-8 {path.name} > new{path.suffix}`."
@@ -82,18 +82,18 @@ def _refuse_wide(start: bytes, path: Path) -> None:
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a file without the white space around them; see ``raw_lines``."""
+    """The lines of a file without surrounding white space; see ``raw_lines``."""
     for number, text in raw_lines(path):
         yield Line(number, text.strip())
 
 
 def filled_lines(path: Path) -> Iterator[Line]:
-    """The lines of a file that hold more than white space, without the white space around them."""
+    """The non-blank lines of a file, without surrounding white space."""
     return (line for line in lines_of(path) if line.text)
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """The value of each line that is not blank, with the line's number.
+    """The line number and the value of each non-blank line.
 
     Raises:
         DataError: the file cannot be read, or a line is not JSON; see ``parse_json``.
@@ -113,8 +113,8 @@ def parse_json(text: str) -> Any:
             begins with "not JSON".
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
-        json.dumps(value, ensure_ascii=False).encode()  # an escaped half of a surrogate pair could not be written
+        value = json.loads(text, object_pairs_hook=_unique_keys)
+        json.dumps(value, ensure_ascii=False).encode()  # fails for an escaped half of a surrogate pair
     except RecursionError:
         raise ValueError("not JSON that can be read (nested too deeply)") from None
     except UnicodeEncodeError:
@@ -124,28 +124,28 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {twice[:40]!r} occurs twice")
-    return found
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        duplicate = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {duplicate[:40]!r} occurs twice")
+    return mapping
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """A file for reading, unpacked; whatever goes wrong while it is read is a DataError."""
-    unpack = COMPRESSED.get(path.suffix.lower())
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """A file for reading, decompressed; errors while it is read become DataErrors."""
+    opener = COMPRESSED.get(path.suffix.lower())
     try:
-        with path.open("rb") if unpack is None else unpack(path) as file:
+        with path.open("rb") if opener is None else opener(path) as file:
             yield file
     except FileNotFoundError:
-        known = [other.name for other in path.parent.glob("[!.]*") if other.is_file()]
-        remedy = nearest(path.name, sorted(known)) if known else "Check the path."
+        siblings = [other.name for other in path.parent.glob("[!.]*") if other.is_file()]
+        remedy = nearest(path.name, sorted(siblings)) if siblings else "Check the path."
         raise DataError("no such file.", where=str(path), remedy=remedy) from None
     except IsADirectoryError:
         raise DataError("is a folder.", where=str(path), remedy="Give one file of it.") from None
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise DataError(f"is no whole {path.suffix} file: {error}.", where=str(path)) from None
+        raise DataError(f"is not a complete {path.suffix} file: {error}.", where=str(path)) from None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}.", where=str(path)) from None

@@ -1,4 +1,4 @@
-"""The meaning representations of the E2E corpus: ``name[Blue Door], eatType[pub]``, and the tokenised form's pairs."""
+"""Parsing of the E2E corpus's meaning representations, ``name[Blue Door], eatType[pub]``, and of the tokenised form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _E2E_NAMES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "famil
 
 
 def parse_mr(mr: str) -> dict[str, str]:
-    """Fields of a released E2E meaning representation, under the names and in the words of the tokenised form.
+    """Fields of a released E2E meaning representation, with the names and words of the tokenised form.
 
     >>> parse_mr("name[Blue Door], priceRange[£20-25]")
     {'name': 'Blue Door', 'price': '£ 20 - 25'}
@@ -18,44 +18,44 @@ def parse_mr(mr: str) -> dict[str, str]:
         ValueError: it is not a list of ``field[value]``, or has a field twice with different values.
     """
     pairs: list[tuple[str, str]] = []
-    at, end = 0, len(mr.rstrip())
-    while at < end:
-        opened, closed = mr.find("[", at), mr.find("]", at)
-        name, value = mr[at:opened].strip(), mr[opened + 1 : closed]
-        if not 0 <= opened < closed or not name or "," in name or "[" in value:
-            raise ValueError(f"not field[value] at {mr[at : at + 30]!r}")
+    start, end = 0, len(mr.rstrip())
+    while start < end:
+        opening, closing = mr.find("[", start), mr.find("]", start)
+        name, value = mr[start:opening].strip(), mr[opening + 1 : closing]
+        if not 0 <= opening < closing or not name or "," in name or "[" in value:
+            raise ValueError(f"not field[value] at {mr[start : start + 30]!r}")
         pairs.append((_E2E_NAMES.get(name, name), " ".join(split_words(value))))
-        at = closed + 1
-        while at < end and mr[at].isspace():
-            at += 1
-        if at < end and mr[at] != ",":
-            raise ValueError(f"not field[value] at {mr[at : at + 30]!r}")
-        at += 1
+        start = closing + 1
+        while start < end and mr[start].isspace():
+            start += 1
+        if start < end and mr[start] != ",":
+            raise ValueError(f"not field[value] at {mr[start : start + 30]!r}")
+        start += 1
     if not pairs:
         raise ValueError("the meaning representation is empty")
-    return agreeing(pairs)
+    return unique_fields(pairs)
 
 
 def parse_pairs(left: str) -> dict[str, str]:
     """Fields of the tokenised form, ``name : Blue Door | price : cheap``.
 
     Raises:
-        ValueError: it is no such list, or has a field twice with different values.
+        ValueError: it is not such a list, or has a field twice with different values.
     """
     pairs = [pair.partition(" : ") for pair in left.split(" | ")]
     if not all(colon for _, colon, _ in pairs):
         raise ValueError("not `attribute : value | ...||text`")
-    return agreeing([(name.strip(), value.strip()) for name, _, value in pairs])
+    return unique_fields([(name.strip(), value.strip()) for name, _, value in pairs])
 
 
-def agreeing(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def unique_fields(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """The pairs as a mapping.
 
     Raises:
         ValueError: a name occurs twice with different values.
     """
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for name, value in pairs:
-        if found.setdefault(name, value) != value:
+        if fields.setdefault(name, value) != value:
             raise ValueError(f"the field {name[:40]!r} occurs twice")
-    return found
+    return fields

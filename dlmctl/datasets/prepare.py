@@ -1,6 +1,6 @@
-"""From files of raw text to a prepared data set, with a report of what became of every row.
+"""Preparation of data sets from files of raw text, with a report on every row.
 
-The set is that of ``dlmctl.datasets.dataset``.
+The format of the result is described in ``dlmctl.datasets.dataset``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dlmctl.datasets.data_warnings import bare_note, field_notes, known_note, pr
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.holding_out import hold_out
 from dlmctl.datasets.labelled import Annotator, tagged
-from dlmctl.datasets.prose import files_of, filled_and_bare
+from dlmctl.datasets.prose import files_of, split_off_empty
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged
 from dlmctl.errors import DataError, UserError, nearest
@@ -38,20 +38,20 @@ _OWN_FILES = re.compile(r".*\.(ids|offsets)\.npy|.*\.fields\.jsonl|(vocab|words|
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What became of one split. Words are tokens where a Hugging Face tokenizer splits, see ``PrepareReport.unit``.
+    """The statistics of one split. Words are tokens with a Hugging Face tokenizer, see ``PrepareReport.unit``.
 
     Attributes:
-        source: name of the file it came from.
-        format: the form that the file, or the first of a folder, was read as.
-        rows: rows written; with block packing, blocks.
-        texts: texts in them.
-        words: words in them, START and END not counted.
-        unknown: words outside the vocabulary.
+        source: name of the source file.
+        format: the format that the file, or the first file of a folder, was read as.
+        rows: number of rows written; with block packing, of blocks.
+        texts: number of texts in them.
+        words: number of words in them, without START and END.
+        unknown: number of words outside the vocabulary.
         unknown_share: ``unknown / words``.
-        lengths: of the texts, in words: ``min``, ``mean``, ``median``, ``p95``, ``p99``, ``max``.
-        dropped: rows of the source left out, by reason.
-        examples: where the first few of them are.
-        cut_off: positions of the last block that was not full (block packing).
+        lengths: statistics of text lengths in words: ``min``, ``mean``, ``median``, ``p95``, ``p99``, ``max``.
+        dropped: number of source rows left out, by reason.
+        examples: places of the first few of them, by reason.
+        cut_off: positions of the last, incomplete block (block packing).
     """
 
     source: str
@@ -72,12 +72,12 @@ class PrepareReport:
     """What was prepared, and how; ``dataset.json`` holds the same.
 
     Attributes:
-        notes: what is odd about the data, though it was prepared.
-        vocabulary: entries, special tokens included.
-        min_count: None where the vocabulary existed before.
-        held_out: share of rows; None where a validation file was given.
-        fields: names of the fields kept beside the rows.
-        unit: what the numbers of words are of: words, or tokens of a Hugging Face tokenizer.
+        notes: warnings about the data.
+        vocabulary: number of entries, including special tokens.
+        min_count: None for an existing vocabulary.
+        held_out: share of rows held out; None if a validation file was given.
+        fields: names of the fields stored with the rows.
+        unit: the unit of word counts: words, or tokens of a Hugging Face tokenizer.
     """
 
     packing: Packing
@@ -97,13 +97,13 @@ class PrepareReport:
 
 @dataclass
 class _Texts:
-    """The usable records of a split and the count of the others; ``bare``: names of files that hold nothing."""
+    """The usable records of a split, the count of the others, and the names of empty files."""
 
     source: Path
     format: Format
     records: list[Record] = field(default_factory=list)
     dropped: Dropped = field(default_factory=Dropped)
-    bare: list[str] = field(default_factory=list)
+    empty_files: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -124,26 +124,26 @@ def prepare(
     tagger: Annotator | None = None,
     overwrite: bool = False,
 ) -> PrepareReport:
-    """Make a prepared data set with the splits ``train`` and ``valid``, moved into place when it is whole.
+    """Prepare a data set with the splits ``train`` and ``valid``, moved into place when complete.
 
     Args:
-        train, valid: a file, or a folder of files; ``valid`` None to hold a share of ``train`` out.
-        out: the folder to make.
-        format: of both files; None to tell it from each.
+        train, valid: a file, or a folder of files; ``valid`` None to hold out a share of ``train``.
+        out: the folder to create.
+        format: format of both files; None to detect it for each.
         text_field: see ``readers.read_corpus``.
-        min_count: words seen less often in ``train`` become UNK.
-        length: positions of a row, START and END included. Longer texts are dropped (``pad``).
-        packing: ``pad`` for one text a row, ``block`` for the joined texts cut into rows of ``length``.
+        min_count: words that occur less often in ``train`` become UNK.
+        length: positions per row, START and END included. Longer texts are dropped (``pad``).
+        packing: ``pad`` for one text per row, ``block`` for texts joined and cut into rows of ``length``.
         valid_share, seed: see ``holding_out.hold_out``.
         unique: keep only the first of several equal texts of a file.
         tokenizer: an existing vocabulary; None to make one from ``train``.
-        splitting: of raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
-        tagger: sentences of words to a label for each word, kept as the field ``upos`` where the source has none.
+        splitting: how to split raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
+        tagger: labels each word of a sentence; the labels are stored as the field ``upos`` if the source has none.
         overwrite: replace ``out`` if it is a prepared data set.
 
     Raises:
         DataError: a file cannot be used, nothing usable is left in it, or ``out`` exists.
-        UserError: a setting is out of its range.
+        UserError: a setting is out of range.
     """
     _check_settings(min_count, length, valid_share)
     _check_whole_words(tagger, tokenizer, packing)
@@ -151,47 +151,46 @@ def prepare(
     splitting = _splitting(tokenizer, splitting)
     with staged(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
-        first = read(train)
-        second = read(valid) if valid else _held_out(first, valid_share, seed)
+        texts = {"train": read(train)}
+        texts["valid"] = read(valid) if valid else _move_held_out(texts["train"], valid_share, seed)
         if tagger is not None:
-            first.records, second.records = tagged(first.records, tagger), tagged(second.records, tagger)
-        notes = _notes(first, second)
-        vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(first, min_count, splitting)
+            for split in texts.values():
+                split.records = tagged(split.records, tagger)
+        notes = _notes(texts["train"], texts["valid"])
+        vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(texts["train"], min_count, splitting)
         vocabulary.save(staging)
-        train_rows = _write(staging, "train", first, vocabulary, packing, length)
-        splits = {"train": train_rows, "valid": _write(staging, "valid", second, vocabulary, packing, length)}
-        least, held_out = min_count if tokenizer is None else None, None if valid else valid_share
-        fields, said = _field_names(first, packing), [*_unknown_notes(splits, least), *notes]
-        about = packing, length, len(vocabulary), least, held_out, seed, fields, splits, said, unit_of(vocabulary)
-        report = PrepareReport(*about)
+        splits = {name: _write(staging, name, split, vocabulary, packing, length) for name, split in texts.items()}
+        about: dict[str, Any] = {"packing": packing, "length": length, "seed": seed, "unit": unit_of(vocabulary)}
+        about |= {"min_count": min_count if tokenizer is None else None, "held_out": None if valid else valid_share}
+        about |= {"vocabulary": len(vocabulary), "fields": _field_names(texts["train"], packing), "splits": splits}
+        report = PrepareReport(**about, notes=[*_unknown_notes(splits, about["min_count"]), *notes])
         _write_report(report, staging)
     return report
 
 
-def _notes(first: _Texts, second: _Texts) -> list[str]:
-    both = [*first.records, *second.records]
-    prose = prose_note(first.format, [record.text for record in first.records])
+def _notes(train: _Texts, valid: _Texts) -> list[str]:
+    records = [*train.records, *valid.records]
     return [
-        *prose,
-        *bare_note([*first.bare, *second.bare]),
-        *known_note([record.words for record in first.records], [record.words for record in second.records]),
-        *field_notes([record.fields for record in both if record.fields]),
+        *prose_note(train.format, [record.text for record in train.records]),
+        *bare_note([*train.empty_files, *valid.empty_files]),
+        *known_note([record.words for record in train.records], [record.words for record in valid.records]),
+        *field_notes([record.fields for record in records if record.fields]),
     ]
 
 
 def _check_whole_words(tagger: Annotator | None, tokenizer: Tokenizer | None, packing: Packing) -> None:
     if tagger is not None and (packing == "block" or not isinstance(tokenizer, WordTokenizer | None)):
-        what = "labels of words need texts of whole words, one a row."
-        raise UserError(what, where="--tags", remedy="Leave it out, or --packing block and --tokenizer.")
+        what = "word labels need texts of whole words, one per row."
+        raise UserError(what, where="--tags", remedy="Leave it out, or leave out --packing block and --tokenizer.")
 
 
 def _write_report(report: PrepareReport, folder: Path) -> None:
-    about = {"dlmctl_dataset": DATASET_FORMAT, **report.as_dict()}
-    (folder / "dataset.json").write_text(json.dumps(about, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    contents = {"dlmctl_dataset": DATASET_FORMAT, **report.as_dict()}
+    (folder / "dataset.json").write_text(json.dumps(contents, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
 def _field_names(texts: _Texts, packing: Packing) -> list[str]:
-    """Names of the fields kept; blocks keep none."""
+    """Names of the stored fields; blocks have none."""
     return list(dict.fromkeys(key for record in texts.records for key in record.fields or () if packing == "pad"))
 
 
@@ -200,19 +199,20 @@ def _unknown_notes(splits: dict[str, SplitReport], min_count: int | None) -> lis
     return [note for note in notes if note is not None]
 
 
-def _splitting(tokenizer: Tokenizer | None, asked: str | None) -> str:
-    """The way of splitting texts that is asked for and goes with the vocabulary."""
+def _splitting(tokenizer: Tokenizer | None, requested: str | None) -> str:
+    """The requested splitting of texts, or that of the vocabulary, which must agree."""
     own = tokenizer.splitting if isinstance(tokenizer, WordTokenizer) else None
-    if asked is not None and own is not None and asked != own:
-        what = f"the vocabulary is one of words that are split as {own!r}, not {asked!r}."
+    if requested is not None and own is not None and requested != own:
+        what = f"the words of the vocabulary are split as {own!r}, not {requested!r}."
         raise UserError(what, where="--splitting", remedy="Leave it out.")
-    if asked is not None and asked not in SPLITS:
-        raise UserError(f"there is no splitting {asked!r}.", where="--splitting", remedy=nearest(asked, list(SPLITS)))
-    return asked or own or "e2e"
+    if requested is not None and requested not in SPLITS:
+        what = f"there is no splitting {requested!r}."
+        raise UserError(what, where="--splitting", remedy=nearest(requested, list(SPLITS)))
+    return requested or own or "e2e"
 
 
 def _new_vocabulary(texts: _Texts, min_count: int, splitting: str) -> WordTokenizer:
-    # Over-long texts count as well: whether a word is in the vocabulary should not hang on the length.
+    # Texts that are too long count too: the vocabulary should not depend on the row length.
     tokenizer = WordTokenizer.from_corpus((record.words for record in texts.records), min_count, splitting)
     if len(tokenizer) == len(SPECIALS):
         raise DataError(
@@ -223,11 +223,11 @@ def _new_vocabulary(texts: _Texts, min_count: int, splitting: str) -> WordTokeni
 
 def _check_settings(min_count: int, length: int, valid_share: float) -> None:
     if min_count < 1:
-        raise UserError(f"the least count of a word is {min_count}.", where="--min-count", remedy="It is 1 or more.")
+        raise UserError(f"the minimum count is {min_count}.", where="--min-count", remedy="It must be 1 or more.")
     if length < 3:
         raise UserError(f"the row length is {length}.", where="--length", remedy="START, a word and END need 3.")
     if not 0 < valid_share < 1:
-        raise UserError(f"the share is {valid_share}.", where="--valid-share", remedy="It lies between 0 and 1.")
+        raise UserError(f"the share is {valid_share}.", where="--valid-share", remedy="It must be between 0 and 1.")
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
@@ -235,22 +235,22 @@ def _check_target(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise DataError("is a file.", where=str(out), remedy="Name a folder.")
-    inside = sorted(path.name for path in out.iterdir())
-    strange = [name for name in inside if not _OWN_FILES.fullmatch(name)]
-    if strange:
-        raise DataError(f"holds other things ({strange[0]}).", where=str(out), remedy="Name a new folder.")
-    if inside and not overwrite:
-        raise DataError("exists already.", where=str(out), remedy="Name a new folder, or replace it by --overwrite.")
+    names = sorted(path.name for path in out.iterdir())
+    foreign = [name for name in names if not _OWN_FILES.fullmatch(name)]
+    if foreign:
+        raise DataError(f"holds other files ({foreign[0]}).", where=str(out), remedy="Name a new folder.")
+    if names and not overwrite:
+        raise DataError("exists already.", where=str(out), remedy="Name a new folder, or replace it with --overwrite.")
 
 
 def _read(path: Path, format: Format | None, text_field: str, unique: bool, split: Splitter) -> _Texts:
-    files, bare = filled_and_bare(files_of(path))
-    chosen = [format or sniff(file, text_field) for file in files]
-    texts = _Texts(path, chosen[0], bare=[file.name for file in bare])
+    files, empty_files = split_off_empty(files_of(path))
+    formats = [format or sniff(file, text_field) for file in files]
+    texts = _Texts(path, formats[0], empty_files=[file.name for file in empty_files])
     seen: set[tuple[str, ...]] = set()
-    for file, form in zip(files, chosen, strict=True):
+    for file, file_format in zip(files, formats, strict=True):
         texts.dropped.file = file.name if len(files) > 1 else ""
-        for record in read_corpus(file, form, text_field=text_field, dropped=texts.dropped, split=split):
+        for record in read_corpus(file, file_format, text_field=text_field, dropped=texts.dropped, split=split):
             if unique:
                 key = tuple(record.words)
                 if key in seen:
@@ -260,62 +260,62 @@ def _read(path: Path, format: Format | None, text_field: str, unique: bool, spli
             texts.records.append(record)
     texts.dropped.file = ""
     if not texts.records:
-        raise _nothing_left(texts, f"It was read as {chosen[0]}; another form is named by --format.")
+        raise _nothing_usable(texts, f"It was read as {formats[0]}; another format can be given with --format.")
     return texts
 
 
-def _nothing_left(texts: _Texts, remedy: str) -> DataError:
-    what = f"no text can be used: {_left_out(texts.dropped) or 'too few'}."
+def _nothing_usable(texts: _Texts, remedy: str) -> DataError:
+    what = f"no text can be used: {_reasons(texts.dropped) or 'too few'}."
     return DataError(what, where=str(texts.source), remedy=remedy)
 
 
-def _left_out(dropped: Dropped) -> str:
+def _reasons(dropped: Dropped) -> str:
     reasons = [f"{count} {reason} ({dropped.examples[reason][0]})" for reason, count in dropped.counts.items()]
     return ", ".join(reasons)
 
 
-def _held_out(texts: _Texts, share: float, seed: int) -> _Texts:
-    """Move a random share of the records into a split of their own."""
-    held = hold_out(texts.records, share, seed)
-    if not held:
-        lost = _left_out(texts.dropped)
-        what = "has too few different texts to hold some out" + (f"; left out were {lost}" if lost else "")
+def _move_held_out(texts: _Texts, share: float, seed: int) -> _Texts:
+    """Move a random share of the records to a new split."""
+    held_out = hold_out(texts.records, share, seed)
+    if not held_out:
+        reasons = _reasons(texts.dropped)
+        what = "has too few different texts to hold some out" + (f"; left out were {reasons}" if reasons else "")
         raise DataError(f"{what}.", where=str(texts.source))
-    chosen = [record for at, record in enumerate(texts.records) if at in held]
-    texts.records = [record for at, record in enumerate(texts.records) if at not in held]
-    return _Texts(texts.source, texts.format, chosen)
+    records = [record for index, record in enumerate(texts.records) if index in held_out]
+    texts.records = [record for index, record in enumerate(texts.records) if index not in held_out]
+    return _Texts(texts.source, texts.format, records)
 
 
 def _write(folder: Path, split: str, texts: _Texts, tokenizer: Tokenizer, packing: Packing, length: int) -> SplitReport:
     encoded, kept = list[list[int]](), list[Record]()
     for record in texts.records:
-        of_words = isinstance(tokenizer, WordTokenizer)
-        ids = tokenizer.encode(record.words) if of_words else tokenizer.encode_text(record.text)
+        uses_words = isinstance(tokenizer, WordTokenizer)
+        ids = tokenizer.encode(record.words) if uses_words else tokenizer.encode_text(record.text)
         if len(ids) == 2:
             texts.dropped.add("empty", record.line)
             continue
         if packing == "pad" and len(ids) > length:
-            unit = "words" if of_words else "tokens"
+            unit = "words" if uses_words else "tokens"
             texts.dropped.add("too long", record.line, f"{len(ids) - 2} {unit}, {length - 2} fit")
             continue
         encoded.append(ids)
         kept.append(record)
     rows = pack_rows(encoded, packing, length)
     if not rows:
-        raise _nothing_left(texts, "Choose a larger --length (pad) or give more text (block).")
-    with_fields = packing == "pad" and any(record.fields for record in kept)
-    write_split(folder, split, rows, [record.fields or {} for record in kept] if with_fields else None)
-    words_of = np.array([len(ids) - 2 for ids in encoded])
+        raise _nothing_usable(texts, "Choose a larger --length (pad) or give more text (block).")
+    has_fields = packing == "pad" and any(record.fields for record in kept)
+    write_split(folder, split, rows, [record.fields or {} for record in kept] if has_fields else None)
+    word_counts = np.array([len(ids) - 2 for ids in encoded])
     unknown = sum(ids.count(tokenizer.unk_id) for ids in encoded)
     return SplitReport(
         source=texts.source.name,
         format=texts.format,
         rows=len(rows),
         texts=len(encoded),
-        words=int(words_of.sum()),
+        words=int(word_counts.sum()),
         unknown=unknown,
-        unknown_share=unknown / int(words_of.sum()),
-        lengths=_summary(words_of),
+        unknown_share=unknown / int(word_counts.sum()),
+        lengths=_summary(word_counts),
         dropped=texts.dropped.counts,
         examples=texts.dropped.examples,
         cut_off=sum(map(len, encoded)) - sum(map(len, rows)),

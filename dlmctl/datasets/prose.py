@@ -1,4 +1,4 @@
-"""Running text to sentences, and folders of files to their files."""
+"""Splitting running text into sentences, and listing the files of a folder."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from pathlib import Path
 from dlmctl.datasets.lines import COMPRESSED, filled_lines, lines_of, plain_suffix
 from dlmctl.errors import DataError
 
-# What a file of a folder must end in to be read; --format reads whatever has a name of its own.
+# Suffixes of the files that are read from a folder; a file given by name may have any.
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".conllu", ".parquet")
-# Known without having been seen; others are learned from the text.
+# Abbreviations that need not occur in the text; others are learned from it.
 ABBREVIATIONS = frozenset("mr mrs ms dr prof st mt jr sr vs etc no e.g i.e a.m p.m".split())
 
 
 def files_of(path: Path) -> list[Path]:
-    """A file, or all that a folder and its folders hold of forms that are known, by name; hidden ones are left out.
+    """The file, or all files of known formats in a folder and its subfolders, sorted; hidden files are left out.
 
     Raises:
         DataError: the folder holds none.
     """
     if not path.is_dir():
         return [path]
-    inside = [file for file in path.rglob("*") if file.is_file() and plain_suffix(file) in SUFFIXES]
-    found = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    if not found:
-        endings = ", ".join((*SUFFIXES, *(f".txt{end}" for end in COMPRESSED)))
-        raise DataError("is a folder without texts.", where=str(path), remedy=f"Files in it end in {endings}.")
-    return sorted(found)
+    candidates = [file for file in path.rglob("*") if file.is_file() and plain_suffix(file) in SUFFIXES]
+    files = [file for file in candidates if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not files:
+        suffixes = ", ".join((*SUFFIXES, *(f".txt{suffix}" for suffix in COMPRESSED)))
+        raise DataError("is a folder without texts.", where=str(path), remedy=f"Files in it must end in {suffixes}.")
+    return sorted(files)
 
 
-def filled_and_bare(files: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The files with something in them, and those of several that have nothing; a single file says that itself."""
-    bare = [file for file in files if len(files) > 1 and _is_bare(file)]
-    filled = [file for file in files if file not in bare]
-    return (filled, bare) if filled else (files, [])
+def split_off_empty(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The non-empty files and the empty ones. A single file counts as non-empty: reading it reports the error."""
+    empty = [file for file in files if len(files) > 1 and _is_empty(file)]
+    non_empty = [file for file in files if file not in empty]
+    return (non_empty, empty) if non_empty else (files, [])
 
 
-def _is_bare(file: Path) -> bool:
+def _is_empty(file: Path) -> bool:
     return plain_suffix(file) != ".parquet" and next(filled_lines(file), None) is None
 
 
 def sentences_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The sentences of running text, each with the line on which its paragraph ends; blank lines end paragraphs.
+    """The sentences of running text, each with the last line of its paragraph; blank lines separate paragraphs.
 
-    Where sentences end is learned from the file itself, without labels (Kiss and Strunk 2006).
+    Sentence boundaries are learned from the file itself, unsupervised (Kiss and Strunk 2006).
     """
     from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 

@@ -1,6 +1,6 @@
-"""Raw text data to records: the E2E and ROCStories releases, plain text, JSON lines, tables, CoNLL-U.
+"""Reading raw text data as records: the E2E and ROCStories releases, plain text, JSON lines, tables, CoNLL-U.
 
-A row that cannot be used is counted with its reason and left out; what makes a whole file unusable is a DataError.
+Unusable rows are left out and counted by reason; a file that is unusable as a whole raises DataError.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dlmctl.datasets.lines import filled_lines, json_lines, lines_of, parse_json
 from dlmctl.datasets.meaning_representations import parse_mr, parse_pairs
 from dlmctl.datasets.prose import sentences_of
 from dlmctl.datasets.sniffing import E2E_COLUMNS, FORMATS, Format, sniff
-from dlmctl.datasets.stories import SENTENCES, middles, story
+from dlmctl.datasets.stories import SENTENCES, middle_sentences, parse_story
 from dlmctl.datasets.tables import delimiter_of, header_cells, parquet_rows, table_rows
 from dlmctl.errors import DataError
 from dlmctl.text.fields import Value, value_words
@@ -26,11 +26,11 @@ from dlmctl.text.spelling import detokenize, split_words
 __all__ = ["FORMATS", "Dropped", "Fields", "Format", "Record", "lines_of", "parse_mr", "read_corpus", "sniff"]
 
 Fields = dict[str, Any]
-# One row may hold several texts (the sentences of a story).
+# The texts of one row with their fields: several for the sentences of a story.
 Texts = list[tuple[str, Fields | None]]
-# The field of a CoNLL-U sentence's gold tags, one for each word.
+# The field with a CoNLL-U sentence's gold tags, one per word.
 TAGS_FIELD = "upos"
-_EXAMPLES = 5
+_MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Record:
 
     Attributes:
         words: the text split into words.
-        text: the text as written; of a tokenised source, as it would be written.
-        fields: what else the source says about it, or None.
-        line: where it ends in the file, from 1.
-        row: the row that it was cut from together with other texts; None where it is all that a row holds.
+        text: the text as written; for a tokenised source, detokenised.
+        fields: other fields of the source, or None.
+        line: its last line in the file, from 1.
+        row: the row that it was cut from together with other texts; None if it is the row's only text.
     """
 
     words: list[str]
@@ -54,18 +54,18 @@ class Record:
 
 @dataclass
 class Dropped:
-    """Rows left out: how many for each reason, and where the first few of each are; ``file`` where there are many."""
+    """Rows left out: the count by reason, and the places of the first few; ``file`` is named if there are several."""
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
     file: str = ""
 
-    def add(self, reason: str, line: int, why: str = "") -> None:
+    def add(self, reason: str, line: int, detail: str = "") -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
-        shown = self.examples.setdefault(reason, [])
-        if len(shown) < _EXAMPLES:
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < _MAX_EXAMPLES:
             place = f"{self.file}, line {line}" if self.file else f"line {line}"
-            shown.append(f"{place}: {why[:200]}" if why else place)
+            examples.append(f"{place}: {detail[:200]}" if detail else place)
 
 
 def read_corpus(
@@ -79,10 +79,10 @@ def read_corpus(
     """The records of one file, in order.
 
     Args:
-        format: one of ``FORMATS``; ``sniff`` tells it from the file.
-        text_field: which key of a JSON-lines object, or column of a table, holds the text; the others become fields.
-        dropped: told of every row left out (``empty``, ``unreadable``).
-        split: raw text to words, where the source has not split it.
+        format: one of ``FORMATS``; ``sniff`` detects it.
+        text_field: the key of a JSON-lines object, or the column of a table, with the text; the others become fields.
+        dropped: collects the rows left out (``empty``, ``unreadable``).
+        split: splits raw text into words, unless the source is tokenised.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, or is a table without the columns of its format.
@@ -93,85 +93,86 @@ def read_corpus(
         for words, tags, line in conllu_sentences(path):
             yield _record(words, detokenize(words), {TAGS_FIELD: tags}, line)
         return
-    rows, parse = _form(path, format, text_field)
-    tokenised = format == "e2e"
+    rows, parse = _rows_and_parser(path, format, text_field)
+    is_tokenised = format == "e2e"
     for line, row in rows:
         try:
-            found = parse(row) if row else [("", None)]
+            texts = parse(row) if row else [("", None)]
         except ValueError as error:
             dropped.add("unreadable", line, str(error))
             continue
-        together = f"{path}:{line}" if len(found) > 1 else None
-        for text, fields in found:
-            words = text.split() if tokenised else split(text)
+        shared_row = f"{path}:{line}" if len(texts) > 1 else None
+        for text, fields in texts:
+            words = text.split() if is_tokenised else split(text)
             if words:
-                as_written = detokenize(words) if tokenised else " ".join(text.split())
-                yield _record(words, as_written, fields, line, together)
+                as_written = detokenize(words) if is_tokenised else " ".join(text.split())
+                yield _record(words, as_written, fields, line, shared_row)
             else:
                 dropped.add("empty", line)
 
 
 def read_meanings(path: Path) -> list[tuple[Fields, str]]:
-    """The meaning representations of a released E2E file with their texts, empty where it has none (``testset.csv``).
+    """The meaning representations of a released E2E file with their texts, which may be empty (``testset.csv``).
 
     Raises:
-        DataError: the file cannot be read, has no column ``mr``, or a row holds none.
+        DataError: the file cannot be read, has no column ``mr``, or a row has no meaning representation.
     """
-    found = []
+    meanings = []
     for line, row in table_rows(path, ["mr"], fold_case=True):
         if row:
             try:
-                found.append((parse_mr(row["mr"] or ""), row.get("ref") or ""))
+                meanings.append((parse_mr(row["mr"] or ""), row.get("ref") or ""))
             except ValueError as error:
                 raise DataError(f"{error}.", where=f"{path}:{line}") from None
-    return found
+    return meanings
 
 
 def read_sources(path: Path) -> list[Fields]:
-    """What each row of a file says, to write texts from: E2E's meaning representations, columns of a table, JSON lines.
+    """The fields of each row, to write texts from: E2E's meaning representations, columns of a table, or JSON lines.
 
     Empty cells and values, and the column or key ``text``, are left out.
 
     Raises:
-        DataError: the file cannot be read, is none of these, or has no rows.
+        DataError: the file cannot be read, has another format, or has no rows.
     """
     suffix, first = plain_suffix(path), next((line.text for line in filled_lines(path)), "")
     if suffix in (".csv", ".tsv"):
         if "mr" in map(str.lower, header_cells(first, delimiter_of(path, first))):
-            found = [fields for fields, _ in read_meanings(path)]
+            sources = [fields for fields, _ in read_meanings(path)]
         else:
-            found = [_given(path, line, row) for line, row in table_rows(path, []) if row]
+            sources = [_source_fields(path, line, row) for line, row in table_rows(path, []) if row]
     elif suffix in (".jsonl", ".ndjson"):
-        found = [_given(path, line, row) for line, row in json_lines(path)]
+        sources = [_source_fields(path, line, row) for line, row in json_lines(path)]
     else:
-        raise DataError(
-            f"{suffix or 'this'} is no table of sources.", where=str(path), remedy=".csv, .tsv and .jsonl are."
-        )
-    if not found:
+        what = f"{suffix or 'this'} is not a table of sources."
+        raise DataError(what, where=str(path), remedy="Use .csv, .tsv or .jsonl.")
+    if not sources:
         raise DataError("has no rows.", where=str(path))
-    return found
+    return sources
 
 
-def _given(path: Path, line: int, row: Any) -> Fields:
-    given = row if isinstance(row, dict) else {}
-    found = {name: value for name, value in given.items() if name is not None and name != "text"}
-    found = {name: value for name, value in found.items() if isinstance(value, Value) and value_words(value)}
-    if not found:
-        raise DataError("says nothing to write from.", where=f"{path}:{line}")
-    return found
+def _source_fields(path: Path, line: int, row: Any) -> Fields:
+    row = row if isinstance(row, dict) else {}
+    fields = {name: value for name, value in row.items() if name is not None and name != "text"}
+    fields = {name: value for name, value in fields.items() if isinstance(value, Value) and value_words(value)}
+    if not fields:
+        raise DataError("has no values to write a text from.", where=f"{path}:{line}")
+    return fields
 
 
 def _record(words: list[str], text: str, fields: Fields | None, line: int, row: str | None = None) -> Record:
-    return Record([sys.intern(word) for word in words], text, fields, line, row)  # a corpus repeats few words often
+    return Record([sys.intern(word) for word in words], text, fields, line, row)  # saves memory: words repeat often
 
 
-def _form(path: Path, format: Format, text_field: str) -> tuple[Iterator[tuple[int, Any]], Callable[[Any], Texts]]:
-    """The rows of a file in this format, and what makes texts of one."""
+def _rows_and_parser(
+    path: Path, format: Format, text_field: str
+) -> tuple[Iterator[tuple[int, Any]], Callable[[Any], Texts]]:
+    """The rows of a file in this format, and the function that makes texts of a row."""
     by_column = partial(_from_fields, text_field=text_field)
     if format == "e2e-csv":
         return table_rows(path, E2E_COLUMNS, fold_case=True), _from_e2e_row
     if format in ("csv", "tsv"):
-        return table_rows(path, [text_field]), lambda row: by_column(_filled(_complete(row), text_field))
+        return table_rows(path, [text_field]), lambda row: by_column(_without_empty(_complete(row), text_field))
     if format == "parquet":
         return parquet_rows(path, [text_field]), by_column
     if format == "roc-csv" or (format == "roc-infill" and sniff(path) == "roc-csv"):
@@ -196,8 +197,8 @@ def _from_e2e_line(line: str) -> Texts:
 
 
 def _from_story(row: Any, infill: bool, parse: Callable[[Any], Any]) -> Texts:
-    told = story(parse(row))
-    return list(middles(told)) if infill else [(" ".join(told.sentences), told.fields)]
+    story = parse_story(parse(row))
+    return list(middle_sentences(story)) if infill else [(" ".join(story.sentences), story.fields)]
 
 
 def _from_fields(row: Fields, text_field: str) -> Texts:
@@ -215,7 +216,7 @@ def _complete(row: Fields) -> Fields:
     return row
 
 
-def _filled(row: Fields, text_field: str) -> Fields:
+def _without_empty(row: Fields, text_field: str) -> Fields:
     """A row of a table without its empty cells."""
     return {name: value for name, value in row.items() if name == text_field or value.strip()}
 

@@ -1,4 +1,4 @@
-"""What form a file of texts has, told from its name and its first lines."""
+"""Detection of a text file's format from its name and first lines."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 E2E_COLUMNS = ["mr", "ref"]
 ROC_COLUMNS = ["storyid", "storytitle", *SENTENCES]
 _SNIFFED_LINES = 20
-# Forms with a structure of their own, which as plain text would be rubbish.
-_OTHER_FORMS = (
+# Formats with a structure of their own, which would be rubbish as plain text.
+_OTHER_SUFFIXES = (
     ".yaml .yml .toml .ini .cfg .xml .html .htm .rst .tex .md .pdf .doc .docx .odt .rtf .xls .xlsx .ods .zip .tar .tgz"
     " .7z .zst .npz .npy .pt .pth .bin .safetensors .pkl .pickle .py .ipynb .db .sqlite .arrow .feather .conll .ptb"
 ).split()
@@ -35,44 +35,44 @@ def sniff(path: Path, text_field: str = "text") -> Format:
         text_field: the column of a table that holds the texts.
 
     Raises:
-        DataError: the file cannot be read, or is no known form.
+        DataError: the file cannot be read, or its format is unknown.
     """
     _refuse_pipes(path)
     suffix = plain_suffix(path)
     if suffix == ".parquet":
         if path.suffix.lower() in COMPRESSED:
             raise DataError(
-                "is compressed Parquet.", where=str(path), remedy="Unpack it: Parquet is compressed within."
+                "is compressed Parquet.", where=str(path), remedy="Unpack it: Parquet has its own compression."
             )
         return "parquet"
-    if suffix in _OTHER_FORMS:
+    if suffix in _OTHER_SUFFIXES:
         raise DataError(
-            f"{suffix} files are no form of texts that is known.",
+            f"{suffix} is not a known format of texts.",
             where=str(path),
-            remedy=f"Known: {', '.join(FORMATS)}. If it does hold a text a line, give --format text.",
+            remedy=f"Known: {', '.join(FORMATS)}. If it holds one text per line, give --format text.",
         )
-    first = [line.text for line in islice(filled_lines(path), _SNIFFED_LINES)]
-    if not first:
+    lines = [line.text for line in islice(filled_lines(path), _SNIFFED_LINES)]
+    if not lines:
         raise DataError("is empty.", where=str(path), remedy="Give a file with at least one text.")
-    if suffix == ".conllu" or is_conllu_line(next((text for text in first if not text.startswith("#")), "")):
+    if suffix == ".conllu" or is_conllu_line(next((text for text in lines if not text.startswith("#")), "")):
         return "conllu"
-    table = _table_form(path, suffix, first[0], text_field)
-    return table or _json_form(path, suffix, first[0]) or _text_form(first)
+    table = _table_format(path, suffix, lines[0], text_field)
+    return table or _json_format(path, suffix, lines[0]) or _text_format(lines)
 
 
 def _refuse_pipes(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError:
-        return  # reading it says why
+        return  # reading it reports the error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise DataError("is no file.", where=str(path), remedy="It is read more than once: save it as a file first.")
+        raise DataError("is not a file.", where=str(path), remedy="It is read more than once: save it as a file first.")
 
 
-def _table_form(path: Path, suffix: str, first: str, text_field: str) -> Format | None:
-    header = header_cells(first, delimiter_of(path, first))
-    lower = [name.lower() for name in header]
-    if set(lower) >= set(E2E_COLUMNS):
+def _table_format(path: Path, suffix: str, first_line: str, text_field: str) -> Format | None:
+    header = header_cells(first_line, delimiter_of(path, first_line))
+    lower_case = [name.lower() for name in header]
+    if set(lower_case) >= set(E2E_COLUMNS):
         return "e2e-csv"
     if set(header) >= set(SENTENCES):
         return "roc-csv"
@@ -80,7 +80,7 @@ def _table_form(path: Path, suffix: str, first: str, text_field: str) -> Format 
         return None
     if text_field in header:
         return "tsv" if suffix == ".tsv" else "csv"
-    if "mr" in lower:
+    if "mr" in lower_case:
         raise DataError(
             "holds meaning representations without texts, from which nothing can be learned.",
             where=str(path),
@@ -89,9 +89,9 @@ def _table_form(path: Path, suffix: str, first: str, text_field: str) -> Format 
     raise wrong_columns(path, header, [E2E_COLUMNS, ROC_COLUMNS, [text_field]])
 
 
-def _json_form(path: Path, suffix: str, first: str) -> Format | None:
+def _json_format(path: Path, suffix: str, first_line: str) -> Format | None:
     try:
-        value = parse_json(first)
+        value = parse_json(first_line)
     except ValueError:
         value = None
     if isinstance(value, dict):
@@ -102,11 +102,11 @@ def _json_form(path: Path, suffix: str, first: str) -> Format | None:
         raise DataError(
             "the first line is neither a JSON object nor a list of sentences.",
             where=f"{path}:1",
-            remedy="Write one JSON object a line, or name the format with --format.",
+            remedy="Write one JSON object per line, or give the format with --format.",
         )
     return None
 
 
-def _text_form(first: list[str]) -> Format:
-    tokenised = sum(" : " in text.partition("||")[0] and "||" in text for text in first)
-    return "e2e" if 2 * tokenised > len(first) else "text"
+def _text_format(lines: list[str]) -> Format:
+    tokenised = sum(" : " in text.partition("||")[0] and "||" in text for text in lines)
+    return "e2e" if 2 * tokenised > len(lines) else "text"

@@ -1,4 +1,4 @@
-"""Folders that are written aside and moved into place when they are whole."""
+"""Folders that are written to a staging folder and moved into place when complete."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _KINDS = ("partial", "replaced")
 
 @contextmanager
 def staged(out: Path, what: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """A new folder beside ``out`` that takes its place on success and is gone on failure.
+    """A new folder next to ``out`` that replaces it on success and is removed on failure.
 
-    Whoever reads ``out`` meanwhile finds what was there before; a process that is killed leaves it, too. One process at
-    a time writes: others are refused at once.
+    Readers of ``out`` see the old contents until then, and a killed process leaves them too. Only one process at a
+    time can write; others are refused at once.
 
     Args:
         what: what is written, for messages: "data set".
-        check: raises where ``out`` must not be replaced; asked again right before the move.
+        check: raises if ``out`` must not be replaced; called right before the move.
 
     Raises:
-        UserError: it cannot be written, or another process is writing it.
+        UserError: the folder cannot be written, or another process is writing it.
     """
     out = out.resolve()
     with held(out.parent / f".{out.name}.lock", what, out, keep=False):
@@ -52,7 +52,7 @@ def staged(out: Path, what: str, check: Callable[[], None] = lambda: None) -> It
 
 
 def _clean_up(out: Path) -> None:
-    """Remove what lies beside ``out``, and bring back what was there where a move was cut in half."""
+    """Remove the folders next to ``out``, and restore the old contents if a move was interrupted."""
     staging, old = (out.parent / f".{out.name}.{kind}" for kind in _KINDS)
     with suppress(OSError):
         if old.exists() and not out.exists():
@@ -66,7 +66,7 @@ def _unwritable(out: Path, error: OSError) -> UserError:
 
 
 def check_writable(folder: Path) -> None:
-    """Find out before hours of work whether files can be written into ``folder``, which is made if need be.
+    """Check before hours of work that files can be written into ``folder``, which is created if missing.
 
     Raises:
         UserError: they cannot.

@@ -1,4 +1,4 @@
-"""Rows of tables: CSV with commas or semicolons, tab-separated values, Parquet."""
+"""Reading tables by row: CSV with commas or semicolons, tab-separated values, Parquet."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dlmctl.datasets.tab_rows import tab_rows
 from dlmctl.errors import DataError, UserError
 
 Row = dict[Any, Any]
-# Of a header what stands in quotes, also in one that goes on in the next line.
+# A quoted part of a header line; the quote may be closed on a later line.
 _IN_QUOTES = re.compile(r'"[^"]*("|$)')
-# Before the header Excel may be told what separates cells.
+# A line before the header that tells Excel the separator.
 _SEPARATOR = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
 
 
 def header_cells(line: str, delimiter: str = ",") -> list[str]:
-    """The cells of a table's first line without the white space around them, none where it is no table's."""
+    """The cells of a table's first line without surrounding white space; none if it is not a table."""
     csv.field_size_limit(MAX_LINE_BYTES)
     try:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
@@ -31,65 +31,65 @@ def header_cells(line: str, delimiter: str = ",") -> list[str]:
 
 
 def delimiter_of(path: Path, header: str) -> str:
-    """A tab in ``.tsv`` files; else a comma, or a semicolon or tab where the header has these alone, quotes aside."""
+    """A tab for ``.tsv`` files; else the first of comma (default), semicolon and tab in the header, quotes aside."""
     if plain_suffix(path) == ".tsv":
         return "\t"
-    bare = _IN_QUOTES.sub("", header)
-    return next((mark for mark in (",", ";", "\t") if mark in bare), ",")
+    unquoted = _IN_QUOTES.sub("", header)
+    return next((mark for mark in (",", ";", "\t") if mark in unquoted), ",")
 
 
 def separator_of(path: Path) -> str:
-    """What separates the cells of a table that has a header.
+    """The separator of a table with a header.
 
     Raises:
         DataError: the file cannot be read.
     """
-    return _head(path, raw_lines(path))[0]
+    return _read_header(path, raw_lines(path))[0]
 
 
-def _head(path: Path, lines: Iterator[Line]) -> tuple[str, Line]:
-    """What separates the cells of a table, and its header; the lines behind it are left."""
+def _read_header(path: Path, lines: Iterator[Line]) -> tuple[str, Line]:
+    """The separator of a table, and its header; ``lines`` is left at the line after it."""
     first = next(lines, Line(1, ""))
-    told = _SEPARATOR.fullmatch(first.text.rstrip("\r\n"))
-    if told is not None:
-        return told[1], next(lines, Line(2, ""))
+    separator = _SEPARATOR.fullmatch(first.text.rstrip("\r\n"))
+    if separator is not None:
+        return separator[1], next(lines, Line(2, ""))
     return delimiter_of(path, first.text), first
 
 
-def table_rows(path: Path, wanted: Sequence[str], *, fold_case: bool = False) -> Iterator[tuple[int, Row]]:
-    """Rows of a table with a header, each with the number of its last line; what is over stands under None.
+def table_rows(path: Path, required: Sequence[str], *, fold_case: bool = False) -> Iterator[tuple[int, Row]]:
+    """Rows of a table with a header, each with the number of its last line; surplus cells are under the key None.
 
-    Under an empty name stands the first cell that is filled in a column without one.
+    The key "" has the first non-empty cell of the columns without a name.
 
     Args:
-        wanted: columns that it must have.
-        fold_case: take the names of columns in small letters.
+        required: columns that it must have.
+        fold_case: convert the column names to lower case.
 
     Raises:
-        DataError: the file cannot be read, is no table, lacks a column or has one twice.
+        DataError: the file cannot be read, is not a table, lacks a column or has one twice.
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     lines = raw_lines(path)
-    delimiter, first = _head(path, lines)
-    rows = tab_rows(chain([first], lines)) if delimiter == "\t" else _csv_rows(path, first, lines, delimiter)
+    delimiter, header = _read_header(path, lines)
+    rows = tab_rows(chain([header], lines)) if delimiter == "\t" else _csv_rows(path, header, lines, delimiter)
     names: list[str] = []
     for number, cells in rows:
         if not names:
             names = [cell.strip().lower() if fold_case else cell.strip() for cell in cells]
-            _check_columns(path, names, wanted)
+            _check_columns(path, names, required)
         elif cells:
             row: Row = dict(zip(names, cells, strict=False))
             row |= dict.fromkeys(names[len(cells) :])
             if "" in row:
-                nameless = (cell for name, cell in zip(names, cells, strict=False) if not name and cell.strip())
-                row[""] = next(nameless, row[""])
+                unnamed = (cell for name, cell in zip(names, cells, strict=False) if not name and cell.strip())
+                row[""] = next(unnamed, row[""])
             if len(cells) > len(names):
                 row[None] = cells[len(names) :]
             yield number, row
         else:
             yield number, {}
     if not names:
-        _check_columns(path, names, wanted)
+        _check_columns(path, names, required)
 
 
 def _csv_rows(path: Path, header: Line, lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -97,43 +97,43 @@ def _csv_rows(path: Path, header: Line, lines: Iterator[Line], delimiter: str) -
         yield header.text
         yield from (line.text for line in lines)
 
-    # Strict, or one quote left open would swallow the rest of the file as one row.
+    # Strict, or a quote that is never closed would swallow the rest of the file as one row.
     reader = csv.reader(texts(), strict=True, delimiter=delimiter)
-    before = header.number - 1
-    done = before
+    skipped = header.number - 1
+    last_line = skipped
     try:
         for cells in reader:
-            done = before + reader.line_num
-            yield done, cells
+            last_line = skipped + reader.line_num
+            yield last_line, cells
     except csv.Error as error:
         if "\r" in header.text.rstrip("\r\n"):
-            remedy = "Save it anew, as CSV UTF-8, or put a line feed behind each line."
+            remedy = "Save it again as CSV UTF-8, or end each line with a line feed."
             raise DataError("its lines end in carriage returns alone.", where=str(path), remedy=remedy) from None
-        remedy = "A quote may be left open."
-        raise DataError(f"is not CSV: {error}.", where=f"{path}:{done + 1}", remedy=remedy) from None
+        remedy = "A closing quote may be missing."
+        raise DataError(f"is not CSV: {error}.", where=f"{path}:{last_line + 1}", remedy=remedy) from None
 
 
-def _check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
-    if not set(wanted) <= set(names):
-        raise wrong_columns(path, names, [wanted])
-    twice = next((name for name, count in Counter(names).items() if name and count > 1), None)
-    if twice is not None:
-        raise DataError(f"has the column {twice[:40]!r} twice.", where=f"{path}:1", remedy="Rename one of them.")
+def _check_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
+    if not set(required) <= set(names):
+        raise wrong_columns(path, names, [required])
+    duplicate = next((name for name, count in Counter(names).items() if name and count > 1), None)
+    if duplicate is not None:
+        raise DataError(f"has the column {duplicate[:40]!r} twice.", where=f"{path}:1", remedy="Rename one of them.")
 
 
-def wrong_columns(path: Path, found: Sequence[str], forms: Sequence[Sequence[str]]) -> DataError:
-    """What to say of a table without the columns of any of ``forms``."""
-    shown = ", ".join(name[:40] for name in found[:12]) + (", ..." if len(found) > 12 else "")
+def wrong_columns(path: Path, columns: Sequence[str], alternatives: Sequence[Sequence[str]]) -> DataError:
+    """The error for a table that lacks the columns of every alternative."""
+    listed = ", ".join(name[:40] for name in columns[:12]) + (", ..." if len(columns) > 12 else "")
     return DataError(
-        f"the columns are {shown or 'missing'}.",
+        f"the columns are {listed or 'missing'}.",
         where=f"{path}:1",
-        remedy=f"They should be {' or '.join(','.join(form) for form in forms)}; another column is named by "
-        "--text-field.",
+        remedy=f"They should be {' or '.join(','.join(names) for names in alternatives)}; another column can be given "
+        "with --text-field.",
     )
 
 
-def parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Row]]:
-    """Rows of a Parquet file by number, from 1; dates and the like become texts.
+def parquet_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """Rows of a Parquet file by number, from 1; dates and other types become strings.
 
     Raises:
         UserError: pyarrow is not installed.
@@ -149,19 +149,19 @@ def parquet_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Row]]
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names, wanted)
+            _check_columns(path, file.schema_arrow.names, required)
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, {name: _plain(value) for name, value in row.items()}
+                    yield number, {name: _json_value(value) for name, value in row.items()}
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise DataError(f"cannot be read as Parquet: {reason}.", where=str(path)) from None
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, list):
-        return [_plain(part) for part in value]
+        return [_json_value(part) for part in value]
     if isinstance(value, dict):
-        return {str(name): _plain(part) for name, part in value.items()}
+        return {str(name): _json_value(part) for name, part in value.items()}
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)

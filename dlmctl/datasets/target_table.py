@@ -1,7 +1,7 @@
-"""A table of targets, of any number of rows: read once, kept on disk, and any rows of it at hand after that.
+"""Tables of targets with any number of rows: read once, stored on disk, with random access to rows.
 
-Tables come from spreadsheets, scripts and people: CSV with commas or semicolons, tab-separated values, JSON lines, a
-text a line, Parquet. What is read is written to a file without a name, so that memory holds two numbers a row.
+Tables come from spreadsheets, scripts and people: CSV with commas or semicolons, tab-separated values, JSON lines, one
+text per line, Parquet. Rows are copied to an unnamed temporary file, so that memory holds only two numbers per row.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from dlmctl.datasets.lines import filled_lines, json_lines, plain_suffix, raw_li
 from dlmctl.datasets.tables import parquet_rows, separator_of, table_rows
 from dlmctl.errors import DataError, readable
 
-MOST_ROWS = 10_000_000
-MOST_COLUMNS = 1000
-# Of one row, written out as JSON.
-MOST_BYTES = 2**20
-ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".parquet")
-# The column of a file that has a text a line.
+MAX_ROWS = 10_000_000
+MAX_COLUMNS = 1000
+# Of one row, as JSON.
+MAX_BYTES = 2**20
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".parquet")
+# The column name for files with one text per line.
 LINE = "line"
 STANDARD_INPUT = "standard input"
 
 
-# Numbers as they are written again; ``007``, ``-0`` and ``1.50`` are not.
+# Numbers that are written back in the same spelling, unlike ``007``, ``-0`` and ``1.50``.
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 
 
-# How JSON spells the character NUL, and begins the halves of surrogate pairs, whole ones too.
-_UNWRITABLE = (rb"\u0000", rb"\ud")
+# The JSON escape of NUL, and the beginning of the escapes of surrogates, in complete pairs too.
+_UNWRITABLE_ESCAPES = (rb"\u0000", rb"\ud")
 
 
 class Row(NamedTuple):
-    """A row: its number, from 1, where it stands, and its cells; those that are empty are left out.
+    """A row: its number, from 1, its place in the file, and its non-empty cells.
 
-    Of a file that knows text alone (``untyped``) all cells are text, in which numbers may have a ``decimal_comma``.
+    In formats without types (``untyped``), all cells are text, and numbers may have a ``decimal_comma``.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The cells as results show them: text that is a number, and nothing but its usual spelling, is that number."""
+        """The cells as shown in results: text that is the usual spelling of a number becomes that number."""
         return {name: _number(cell) if self.untyped else cell for name, cell in self.cells.items()}
 
 
@@ -69,7 +69,7 @@ def _number(text: Any) -> Any:
 
 
 class Rows(Protocol):
-    """Rows at hand by their number, from 0; ``name`` and ``columns`` as of a ``TargetTable``."""
+    """Random access to rows by number, from 0; ``name`` and ``columns`` as in ``TargetTable``."""
 
     name: str
     columns: list[str]
@@ -81,8 +81,8 @@ class TargetTable:
     """The rows of a table.
 
     Attributes:
-        name: of the file.
-        columns: in order, of all rows.
+        name: the name of the file.
+        columns: the columns of all rows, in order.
         digest: SHA-256 of all cells.
     """
 
@@ -94,76 +94,77 @@ class TargetTable:
         untyped: bool = False,
         decimal_comma: bool = False,
     ) -> None:
-        """Reads ``rows``, each with its line; see ``open_table``.
+        """Read ``rows``, each with its line number; see ``open_table``.
 
         Args:
-            untyped: whether they come from a file that knows text alone.
-            decimal_comma: whether a comma in its numbers is a decimal one.
+            untyped: whether the file format has no types.
+            decimal_comma: whether numbers have a decimal comma.
 
         Raises:
-            DataError: there are none, or too many, or one is too large.
+            DataError: there are no rows or too many, or one is too large.
         """
         self.name, self.untyped, self.decimal_comma = name, untyped, decimal_comma
-        # It lives as long as the table.
+        # Stays open as long as the table exists.
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self._starts, self._lines = array("Q"), array("Q")
+        self._offsets, self._lines = array("Q"), array("Q")
         try:
-            self.columns, self.digest = self._kept(rows)
+            self.columns, self.digest = self._write(rows)
             self._file.flush()
         except OSError as error:
-            what = f"its rows cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}."
-            raise DataError(what, where=name, remedy="Name a folder with room for them in TMPDIR.") from None
-        if not self._starts:
-            raise DataError("holds no rows.", where=name, remedy="Each target takes a row with a cell that is filled.")
+            what = f"its rows cannot be stored in {tempfile.gettempdir()}: {error.strerror or error}."
+            raise DataError(what, where=name, remedy="Set TMPDIR to a folder with room for them.") from None
+        if not self._offsets:
+            raise DataError("holds no rows.", where=name, remedy="Each target needs a row with a non-empty cell.")
 
-    def _kept(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[str], str]:
-        """Writes the rows to the file; the columns and the digest."""
+    def _write(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[str], str]:
+        """Write the rows to the file and return the columns and the digest."""
         columns: dict[str, None] = {}
         digest = hashlib.sha256()
-        at = 0
+        offset = 0
         for line, row in rows:
-            cells = _filled_cells(row)
+            cells = _non_empty_cells(row)
             if not cells:
                 continue
-            if len(self._starts) == MOST_ROWS:
-                raise DataError(f"has more than {MOST_ROWS:,} rows.", where=self.where(line), remedy="Split it.")
-            added = [name for name in row if name not in columns]
-            columns.update(dict.fromkeys(added))
-            written = _as_json(cells).encode() + b"\n"
-            if len(written) > MOST_BYTES or len(columns) > MOST_COLUMNS:
-                limit = f"more than {MOST_COLUMNS:,} columns" if len(columns) > MOST_COLUMNS else "a row of over 1 MiB"
+            if len(self._offsets) == MAX_ROWS:
+                raise DataError(f"has more than {MAX_ROWS:,} rows.", where=self.where(line), remedy="Split it.")
+            new_columns = [name for name in row if name not in columns]
+            columns.update(dict.fromkeys(new_columns))
+            encoded = _as_json(cells).encode() + b"\n"
+            if len(encoded) > MAX_BYTES or len(columns) > MAX_COLUMNS:
+                limit = f"more than {MAX_COLUMNS:,} columns" if len(columns) > MAX_COLUMNS else "a row of over 1 MiB"
                 raise DataError(f"has {limit}.", where=self.where(line))
-            self._refuse_unwritable(line, added, written)
-            self._starts.append(at)
+            self._refuse_unwritable(line, new_columns, encoded)
+            self._offsets.append(offset)
             self._lines.append(line)
-            at += self._file.write(written)
-            digest.update(written)
+            offset += self._file.write(encoded)
+            digest.update(encoded)
         return list(columns), digest.hexdigest()
 
-    def _refuse_unwritable(self, line: int, added: Sequence[str], written: bytes) -> None:
-        """Raise DataError where a row, or a column that is new with it, has what no table of results can hold."""
-        held: dict[str, Any] = json.loads(written) if any(mark in written for mark in _UNWRITABLE) else {}
-        for name, cell in {**dict.fromkeys(added), **held}.items():
-            found = _unwritable(name) or _unwritable(cell)
-            if found is not None:
-                what = f"the column {readable(repr(name), 60)} holds {found}, which cannot be written again."
+    def _refuse_unwritable(self, line: int, new_columns: Sequence[str], encoded: bytes) -> None:
+        """Raise DataError if a row or a new column has characters that no table of results can hold."""
+        has_escapes = any(escape in encoded for escape in _UNWRITABLE_ESCAPES)
+        cells: dict[str, Any] = json.loads(encoded) if has_escapes else {}
+        for name, cell in {**dict.fromkeys(new_columns), **cells}.items():
+            characters = _unwritable_characters(name) or _unwritable_characters(cell)
+            if characters is not None:
+                what = f"the column {readable(repr(name), 60)} holds {characters}, which cannot be written to results."
                 raise DataError(what, where=self.where(line), remedy="Leave it out.")
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._offsets)
 
     def where(self, line: int) -> str:
-        """``targets.csv:12``."""
+        """The place of a line, such as ``targets.csv:12``."""
         return f"{self.name}:{line}"
 
     def rows(self, numbers: Sequence[int]) -> list[Row]:
         """The rows with these numbers, counted from 0."""
-        found = []
+        rows = []
         for number in numbers:
-            self._file.seek(self._starts[number])
+            self._file.seek(self._offsets[number])
             cells = json.loads(self._file.readline())
-            found.append(Row(number + 1, self.where(self._lines[number]), cells, self.untyped, self.decimal_comma))
-        return found
+            rows.append(Row(number + 1, self.where(self._lines[number]), cells, self.untyped, self.decimal_comma))
+        return rows
 
 
 def open_table(source: str) -> TargetTable:
@@ -180,23 +181,23 @@ def open_table(source: str) -> TargetTable:
                 where = (error.where or "").replace(str(path), STANDARD_INPUT)
                 raise DataError(error.what, where=where, remedy=error.remedy) from None
     path = Path(source)
-    if plain_suffix(path) not in ENDINGS:
-        what = f"the ending {path.suffix!r} is not known for targets."
-        raise DataError(what, where=source, remedy=f"Use {', '.join(ENDINGS)}.")
+    if plain_suffix(path) not in SUFFIXES:
+        what = f"the suffix {path.suffix!r} is not known for targets."
+        raise DataError(what, where=source, remedy=f"Use {', '.join(SUFFIXES)}.")
     return _table_in(source, path)
 
 
 def _table_in(name: str, path: Path) -> TargetTable:
     untyped = plain_suffix(path) in (".csv", ".tsv")
-    # Spreadsheets part cells by semicolons where commas are decimal.
+    # Spreadsheets separate cells by semicolons where the comma is the decimal separator.
     return TargetTable(name, _rows_of(path), untyped=untyped, decimal_comma=untyped and separator_of(path) == ";")
 
 
 def table_of(rows: Iterable[Any]) -> TargetTable:
-    """The table of rows at hand, each a mapping of columns to cells.
+    """The table of rows in memory, each a mapping of columns to cells.
 
     Raises:
-        DataError: one is no such mapping, or there are none.
+        DataError: a row is not such a mapping, or there are no rows.
     """
 
     def checked() -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -211,65 +212,65 @@ def table_of(rows: Iterable[Any]) -> TargetTable:
 
 @contextmanager
 def _standard_input() -> Iterator[Path]:
-    """What standard input holds, as a file: JSON lines where it begins with a brace, else CSV."""
+    """The contents of standard input as a file: JSON lines if they begin with a brace, else CSV."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "targets"
         with path.open("wb") as file:
-            if sys.stdin is not None:  # as where it is closed
+            if sys.stdin is not None:  # None if it is closed
                 shutil.copyfileobj(sys.stdin.buffer, file)
         first = next((line.text for line in filled_lines(path)), "")
         yield path.rename(path.with_suffix(".jsonl" if first.startswith("{") else ".csv"))
 
 
 def _rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    kind = plain_suffix(path)
-    if kind in (".jsonl", ".ndjson"):
+    suffix = plain_suffix(path)
+    if suffix in (".jsonl", ".ndjson"):
         for number, value in json_lines(path):
             if not isinstance(value, dict):
-                raise DataError("a row is a JSON object.", where=f"{path}:{number}")
+                raise DataError("a row must be a JSON object.", where=f"{path}:{number}")
             yield number, value
-    elif kind == ".txt":
+    elif suffix == ".txt":
         for number, text in raw_lines(path):
             yield number, {LINE: text.rstrip("\r\n")}
-    elif kind == ".parquet":
+    elif suffix == ".parquet":
         yield from parquet_rows(path, [])
     else:
-        yield from _cells_of(path)
+        yield from _spreadsheet_rows(path)
 
 
-def _cells_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows of CSV and tab-separated values, as spreadsheets write them."""
-    marks = "tab" if plain_suffix(path) == ".tsv" else "comma or semicolon"
+def _spreadsheet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of CSV and tab-separated values, as written by spreadsheets."""
+    separators = "tab" if plain_suffix(path) == ".tsv" else "comma or semicolon"
     for number, row in table_rows(path, []):
-        where, nameless = f"{path}:{number}", row.pop("", None)
-        over = next((cell for cell in row.pop(None, []) if cell.strip()), None)
-        if over is not None:
-            what = f"the row has more cells than there are columns: {readable(over, 60)!r} is in none."
-            raise DataError(what, where=where, remedy=f"A cell with a {marks} in it goes in double quotes.")
-        if nameless and nameless.strip():
-            what = f"the header gives the column of {readable(nameless, 60)!r} no name."
+        where, unnamed = f"{path}:{number}", row.pop("", None)
+        surplus = next((cell for cell in row.pop(None, []) if cell.strip()), None)
+        if surplus is not None:
+            what = f"the row has more cells than there are columns: {readable(surplus, 60)!r} is in none."
+            raise DataError(what, where=where, remedy=f"Put a cell with a {separators} in it in double quotes.")
+        if unnamed and unnamed.strip():
+            what = f"the column of {readable(unnamed, 60)!r} has no name in the header."
             raise DataError(what, where=where, remedy="Name it, or leave it out, as pandas does with index=False.")
         yield number, row
 
 
 def plain_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The cells of a row as a table keeps them: plain values of JSON, without those that are empty."""
-    found: dict[str, Any] = json.loads(_as_json(_filled_cells(row)))
-    return found
+    """The non-empty cells of a row as plain JSON values, as a table stores them."""
+    cells: dict[str, Any] = json.loads(_as_json(_non_empty_cells(row)))
+    return cells
 
 
-def _filled_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+def _non_empty_cells(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: cell for name, value in row.items() if (cell := _cell(value)) is not None}
 
 
-def _unwritable(value: Any) -> str | None:
-    """What text in a cell cannot stand in a table of results, None where there is none."""
+def _unwritable_characters(value: Any) -> str | None:
+    """A description of characters in a cell that a table of results cannot hold, None if there are none."""
     if isinstance(value, str):
         if "\0" in value:
             return "the character NUL"
         return "half of a surrogate pair" if any("\ud800" <= char <= "\udfff" for char in value) else None
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    return next((found for part in parts if (found := _unwritable(part)) is not None), None)
+    return next((characters for part in parts if (characters := _unwritable_characters(part)) is not None), None)
 
 
 def _as_json(cells: Mapping[str, Any]) -> str:
@@ -277,7 +278,7 @@ def _as_json(cells: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A cell, None where it is empty: a text of white space, nothing, not a number, or what pandas has for these."""
+    """A cell's value, None if it is empty: white space, None, NaN or infinite, or a missing value of pandas."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and (value is pandas.NA or value is pandas.NaT):
         return None
@@ -285,6 +286,6 @@ def _cell(value: Any) -> Any:
         return value.strip() or None
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if hasattr(value, "tolist"):  # numbers and arrays of NumPy
+    if hasattr(value, "tolist"):  # NumPy numbers and arrays
         return _cell(value.tolist())
     return value

@@ -1,4 +1,4 @@
-"""Where the weights of controls lie, and that they are refused for a model that they were not trained on."""
+"""Where the weights of controls are stored, and that they are refused for models that they were not trained on."""
 
 import json
 
@@ -24,7 +24,7 @@ from tests.conftest import tiny_config
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """The user's own folder."""
+    """The user's data folder."""
     monkeypatch.setattr("platformdirs.user_data_path", lambda name, **_: tmp_path / "home" / name)
     return tmp_path / "home" / "dlmctl"
 
@@ -70,7 +70,7 @@ def test_weights_of_an_earlier_state_of_the_model_are_refused(pretrained, tmp_pa
     save(pretrained, tmp_path / "pos")
     check_control_weights(tmp_path / "pos", pretrained.model)
     pretrained.model.embedding.weight.data += 0.1
-    with pytest.raises(ModelError, match="trained on other word embeddings than the model has now"):
+    with pytest.raises(ModelError, match="trained on word embeddings other than the model"):
         check_control_weights(tmp_path / "pos", pretrained.model)
 
 
@@ -96,8 +96,8 @@ def test_weights_for_a_bundled_model_go_to_the_user_and_are_found_again(pretrain
     assert not (pretrained.folder / "controls").exists()
     assert find_control_folder(pretrained.folder, pretrained.model, "pos", "mine") == folder
     save(pretrained, pretrained.folder / "controls" / "pos" / "mine")  # what ships with a model goes first
-    found = find_control_folder(pretrained.folder, pretrained.model, "pos", "mine")
-    assert found == pretrained.folder / "controls" / "pos" / "mine"
+    weights_folder = find_control_folder(pretrained.folder, pretrained.model, "pos", "mine")
+    assert weights_folder == pretrained.folder / "controls" / "pos" / "mine"
     # A model of the same name with other words has a folder of its own.
     other = DiffusionLM(pretrained.model.config)
     assert control_folders(pretrained.folder, other, "pos", "mine")[1] != folder

@@ -1,4 +1,4 @@
-"""DiffusionGemma by our own loop: that of transformers where the noise is the same, each text with noise of its own."""
+"""DiffusionGemma in our own loop: equal to that of transformers for the same noise, with separate noise per text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model(folder):
 
 
 class Numbers:
-    """Uniform numbers, kept for another to draw by."""
+    """Uniform numbers, recorded for another sampler to use."""
 
     def __init__(self):
         self.kept, self.generator = [], torch.Generator().manual_seed(0)
@@ -135,24 +135,24 @@ def test_folders_that_are_damaged(tmp_path, change):
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    said = "cannot be read"
+    message = "cannot be read"
     if change == "layers":
         config["text_config"] |= {"num_hidden_layers": 3, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]}
-        said = "is missing|cannot be read"
+        message = "is missing|cannot be read"
     elif change == "huge":
         config["text_config"]["hidden_size"] = 10**9
-        said = "hidden_size"
+        message = "hidden_size"
     elif change == "a tensor less":
         from safetensors.torch import load_file, save_file
 
         state = load_file(folder / "model.safetensors")
         del state[next(name for name in state if name.endswith("norm.weight"))]
         save_file(state, folder / "model.safetensors", {"format": "pt"})
-        said = "is missing"
+        message = "is missing"
     else:
         path = folder / "model.safetensors"
         path.write_bytes(path.read_bytes()[:999])
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         from_pretrained(folder)
     assert len(str(caught.value)) < 600

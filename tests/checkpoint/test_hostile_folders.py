@@ -1,4 +1,4 @@
-"""Model folders that are damaged or meant to do harm: each is one short message, and nothing is allocated or run."""
+"""Damaged or malicious model folders: each gives one short message, and nothing is allocated or run."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from controls.judged_labels import JudgedLabels
 from controls.ngrams import NgramJudge
 from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.original import load_original
-from dlmctl.checkpoint.original.save import their_weights
+from dlmctl.checkpoint.original.save import original_weights
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.cli import app
@@ -31,7 +31,7 @@ DEEP = '{"a":' * 200_000 + "1" + "}" * 200_000
 
 @pytest.fixture(autouse=True)
 def _no_hang():
-    """What waits for a pipe or counts to 10^9 fails instead of holding up the suite."""
+    """Fail tests that wait for a pipe or count to 10^9, instead of blocking the suite."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still at it after 20 seconds"))
     signal.alarm(20)
     yield
@@ -49,14 +49,14 @@ def folder(tokenizer, tmp_path):
 def fault(load, *arguments):
     with pytest.raises(ModelError) as caught:
         load(*arguments)
-    said = str(caught.value)
-    assert said.isprintable()
-    assert len(said) < 600
-    return said
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 600
+    return message
 
 
 def edit(path, *keys, value):
-    """Set what stands under ``keys`` in a JSON file."""
+    """Set the value under ``keys`` in a JSON file."""
     content = json.loads(path.read_text())
     place = content
     for key in keys[:-1]:
@@ -85,28 +85,28 @@ JSON_KINDS = KINDS | {
 @pytest.mark.parametrize("kind", JSON_KINDS)
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "model.safetensors.index.json"])
 def test_what_is_no_json_file(folder, name, kind):
-    make, said = JSON_KINDS[kind]
+    make, message = JSON_KINDS[kind]
     (folder / name).unlink(missing_ok=True)
     make(folder / name)
     found = fault(from_pretrained, folder)
     assert name in found
-    assert said in found
+    assert message in found
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_that_is_no_text(folder, kind):
-    make, said = KINDS[kind]
+    make, message = KINDS[kind]
     (folder / "README.md").unlink()
     make(folder / "README.md")
-    assert said in fault(describe, str(folder))
+    assert message in fault(describe, str(folder))
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
 def test_weights_that_are_no_file(folder, kind):
-    make, said = KINDS[kind]
+    make, message = KINDS[kind]
     (folder / "model.safetensors").unlink()
     make(folder / "model.safetensors")
-    assert said in fault(from_pretrained, folder)
+    assert message in fault(from_pretrained, folder)
 
 
 # Sizes.
@@ -152,7 +152,7 @@ def test_sizes_of_the_u_shaped(folder, architecture, key, value):
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "said"),
+    ("keys", "value", "message"),
     [
         (("denoiser",), 5, "denoiser"),
         (("denoiser",), [[]], "denoiser"),
@@ -164,9 +164,9 @@ def test_sizes_of_the_u_shaped(folder, architecture, key, value):
         (("digests",), {"gone.txt": "0"}, "gone.txt: is missing"),
     ],
 )
-def test_other_nonsense_in_a_configuration(folder, keys, value, said):
+def test_other_nonsense_in_a_configuration(folder, keys, value, message):
     edit(folder / "config.json", *keys, value=value)
-    assert said in fault(from_pretrained, folder)
+    assert message in fault(from_pretrained, folder)
 
 
 # Files that are whole but not those that were saved.
@@ -236,12 +236,12 @@ WEIGHTS = {
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.filterwarnings("ignore:.*complex")
 def test_weights_that_are_no_weights(folder, kind):
-    change, said = WEIGHTS[kind]
+    change, message = WEIGHTS[kind]
     state = load_file(folder / "model.safetensors")
     change(state)
     save_file(state, folder / "model.safetensors")
     edit(folder / "config.json", "digests", value=None)
-    assert said in fault(from_pretrained, folder)
+    assert message in fault(from_pretrained, folder)
 
 
 # Checkpoints of the original.
@@ -250,13 +250,13 @@ def test_weights_that_are_no_weights(folder, kind):
 @pytest.fixture
 def theirs(tokenizer):
     torch.manual_seed(1)
-    return their_weights(DiffusionLM(original_config()))
+    return original_weights(DiffusionLM(original_config()))
 
 
 @pytest.fixture
 def original(theirs, tokenizer, tmp_path):
-    said = {"diffusion_steps": 2000, "noise_schedule": "sqrt", "predict_xstart": True}
-    return write_checkpoint(tmp_path / "run", theirs, tokenizer, **said)
+    message = {"diffusion_steps": 2000, "noise_schedule": "sqrt", "predict_xstart": True}
+    return write_checkpoint(tmp_path / "run", theirs, tokenizer, **message)
 
 
 PT = "ema_0.9999_000100.pt"
@@ -283,20 +283,20 @@ def test_arguments_that_no_run_has(original, name, value):
 @pytest.mark.parametrize("kind", JSON_KINDS)
 @pytest.mark.parametrize("name", ["training_args.json", "vocab.json"])
 def test_a_json_file_of_the_original_that_is_none(original, name, kind):
-    make, said = JSON_KINDS[kind]
+    make, message = JSON_KINDS[kind]
     (original / name).unlink()
     make(original / name)
-    assert said in fault(from_pretrained, original)
+    assert message in fault(from_pretrained, original)
 
 
 @pytest.mark.parametrize("kind", ["NaN", "integers", "booleans", "complex", "zeros"])
 def test_weights_of_the_original_that_are_none(original, theirs, kind):
-    change, said = WEIGHTS[kind]
+    change, message = WEIGHTS[kind]
     theirs["embedding.weight"] = theirs.pop("word_embedding.weight")  # the name that the changes know
     change(theirs)
     theirs["word_embedding.weight"] = theirs.pop("embedding.weight")
     torch.save(theirs, original / PT)
-    assert said in fault(load_original, original)
+    assert message in fault(load_original, original)
 
 
 def test_flipped_bits_of_the_original_are_found(original):
@@ -316,14 +316,14 @@ def test_flipped_bits_of_the_original_are_found(original):
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device"])
 def test_weights_of_the_original_that_are_no_file(original, kind):
-    make, said = KINDS[kind]
+    make, message = KINDS[kind]
     (original / PT).unlink()
     make(original / PT)
-    assert said in fault(load_original, original)
+    assert message in fault(load_original, original)
 
 
 class Opens:
-    """Pickled, it makes a folder where it is read."""
+    """An object whose unpickling creates a folder."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -334,17 +334,17 @@ class Opens:
 
 def test_a_pickle_is_refused_in_our_own_words(original, tmp_path):
     torch.save({"word_embedding.weight": Opens(tmp_path / "opened")}, original / PT)
-    said = fault(load_original, original)
-    assert "what would run code on reading is never read" in said
-    assert "weights_only" not in said
+    message = fault(load_original, original)
+    assert "files that would run code on loading are never read" in message
+    assert "weights_only" not in message
     assert not (tmp_path / "opened").exists()
 
 
 def test_a_checkpoint_of_the_original_without_its_arguments_says_what_it_is(original):
     (original / "training_args.json").unlink()
-    said = fault(from_pretrained, original)
-    assert "training_args.json: is missing: this is a checkpoint of the original Diffusion-LM" in said
-    assert said == fault(load_original, original)
+    message = fault(from_pretrained, original)
+    assert "training_args.json: is missing: this is a checkpoint of the original Diffusion-LM" in message
+    assert message == fault(load_original, original)
     result = CliRunner().invoke(app, ["info", str(original)])
     assert result.exit_code != 0
 
@@ -375,10 +375,10 @@ def test_sizes_that_the_weights_of_a_scorer_have_not(scorer):
 @pytest.mark.parametrize("kind", JSON_KINDS)
 @pytest.mark.parametrize("name", ["config.json", "vocab.json"])
 def test_a_json_file_of_a_scorer_that_is_none(scorer, name, kind):
-    make, said = JSON_KINDS[kind]
+    make, message = JSON_KINDS[kind]
     (scorer / name).unlink()
     make(scorer / name)
-    assert said in fault(load_scorer, scorer)
+    assert message in fault(load_scorer, scorer)
 
 
 @pytest.mark.parametrize("change", ["NaN", "a tensor less", "another file", "other words", "other settings"])
@@ -397,8 +397,8 @@ def test_a_scorer_that_is_not_the_one_saved(scorer, change):
     else:
         edit(scorer / "config.json", "n_head", value=3)
     save_file(state, scorer / "model.safetensors", {"format": "pt"})
-    said = {"NaN": "not finite", "a tensor less": "ln_f.weight' is missing", "other settings": "no multiple"}
-    assert said.get(change, "is not the file that was saved here") in fault(load_scorer, scorer)
+    message = {"NaN": "not finite", "a tensor less": "ln_f.weight' is missing", "other settings": "not a multiple"}
+    assert message.get(change, "is not the file that was saved here") in fault(load_scorer, scorer)
 
 
 # Code that comes with a folder.
@@ -406,7 +406,7 @@ def test_a_scorer_that_is_not_the_one_saved(scorer, change):
 
 @pytest.fixture
 def planted(tmp_path):
-    """A folder whose files ask for code of its own to be run, which would leave a mark."""
+    """A folder whose files request that its own code be run, which would leave a file behind."""
     folder = tmp_path / "planted"
     folder.mkdir()
     mark = tmp_path / "it ran"
@@ -420,12 +420,12 @@ def planted(tmp_path):
 
 
 def refused(command, *arguments):
-    """Run a command whose standard input says yes to everything; what it says instead of running code."""
+    """Run a command with yes to everything on standard input, and return its message for not running code."""
     result = CliRunner().invoke(app, [str(part) for part in (*command.split(), *arguments)], input="y\n" * 20)
     assert result.exit_code != 0
-    said = f"{result.output} {result.exception}"
-    assert "trust_remote_code" not in said
-    return said
+    message = f"{result.output} {result.exception}"
+    assert "trust_remote_code" not in message
+    return message
 
 
 def test_code_with_the_tokenizer_of_a_model_never_runs(folder, planted):
@@ -439,8 +439,8 @@ def test_code_with_the_tokenizer_of_a_model_never_runs(folder, planted):
 def test_code_with_a_tokenizer_to_prepare_with_never_runs(planted, tmp_path):
     place, mark = planted
     (tmp_path / "texts.txt").write_text("a small dog\n" * 20)
-    said = refused("data prepare", tmp_path / "texts.txt", "--out", tmp_path / "data", "--tokenizer", place)
-    assert "such code is never run" in said
+    message = refused("data prepare", tmp_path / "texts.txt", "--out", tmp_path / "data", "--tokenizer", place)
+    assert "such code is never run" in message
     assert not mark.exists()
 
 

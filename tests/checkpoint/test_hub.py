@@ -1,4 +1,4 @@
-"""Hub names: the cache goes first, and without a network there is one message, soon."""
+"""Hub names: the cache takes precedence, and without a network there is one message, soon."""
 
 import threading
 
@@ -43,7 +43,7 @@ def test_a_download_that_was_interrupted_goes_on(cached):
 def test_a_name_server_that_never_answers_is_not_waited_for(monkeypatch, tmp_path):
     answer = threading.Event()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(resolving, "HUB_PATIENCE", 0.2)
+    monkeypatch.setattr(resolving, "HUB_TIMEOUT", 0.2)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: answer.wait(60))
     with pytest.raises(ModelError, match="the hub cannot be reached: no answer within") as caught:
         resolve("someone/a-model")

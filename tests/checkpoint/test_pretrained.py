@@ -1,4 +1,4 @@
-"""Models as files: what is written comes back, and every way a folder can be wrong is said in one message."""
+"""Saving and loading models: a round trip is exact, and every invalid folder gives one message."""
 
 import json
 import shutil
@@ -140,7 +140,7 @@ def edit(path, **changes):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("config.json", b"", "config.json: cannot be read"),
         ("config.json", b"{", "config.json: cannot be read"),
@@ -154,9 +154,9 @@ def edit(path, **changes):
         ("model.safetensors", b"\x80\x04pickle", "model.safetensors: is damaged or cut short"),
     ],
 )
-def test_damaged_files_are_named(folder, name, content, said):
+def test_damaged_files_are_named(folder, name, content, message):
     (folder / name).write_bytes(content)
-    assert said in fault(folder)
+    assert message in fault(folder)
 
 
 def test_weights_cut_short_are_found(folder):
@@ -173,7 +173,7 @@ def test_missing_files_are_named(folder, name):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"dlmctl_format": FORMAT + 1}, "newer dlmctl"),
         ({"vocab_size": 99}, "the tokeniser has 24 entries, config.json says 99"),
@@ -185,9 +185,9 @@ def test_missing_files_are_named(folder, name):
         ({"objective": "paper"}, "'rounding_bias' is missing"),
     ],
 )
-def test_configurations_that_do_not_fit_are_said(folder, changes, said):
+def test_configurations_that_do_not_fit_are_said(folder, changes, message):
     edit(folder / "config.json", **changes)
-    assert said in fault(folder)
+    assert message in fault(folder)
 
 
 def test_a_tensor_without_a_place_is_named(folder, model):
@@ -206,13 +206,13 @@ def test_shards_that_do_not_belong_together_are_found(model, tokenizer, folder, 
     assert "different saves" in fault(folder)
     shutil.copy(tmp_path / "kept", folder / first)
     index = folder / "model.safetensors.index.json"
-    for content, said in (
+    for content, message in (
         ({"weight_map": {"embedding.weight": "../../secret.safetensors"}}, "must name the file"),
         ({"weight_map": {"no.such": first}}, "names 'no.such', which its file does not hold"),
         ({}, "must name the file"),
     ):
         index.write_text(json.dumps(content))
-        assert said in fault(folder)
+        assert message in fault(folder)
 
 
 def test_weights_of_a_control_load_into_its_module_only(tmp_path):

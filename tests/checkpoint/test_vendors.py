@@ -1,4 +1,4 @@
-"""Checkpoints of LLaDA and Dream as they are published: read without their code, and equal to a plain forward pass."""
+"""Published checkpoints of LLaDA and Dream: loaded without their code, and equal to a plain forward pass."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def test_logits_are_those_of_a_plain_forward_pass_with_full_attention(name, fold
         wanted[..., model.mask_id] = -torch.inf
     if with_prompt:  # its last token stands in the place of START, whatever the canvas has there
         canvas = torch.cat([torch.full((3, 1), 7), ids[:, 6:]], 1)
-        found = model.logits(canvas, context=Context(ids[:, :6], ids[:, :6] >= 0))
+        logits = model.logits(canvas, context=Context(ids[:, :6], ids[:, :6] >= 0))
         wanted = wanted[:, 5:]
     else:
-        found = model.logits(ids)
-    assert torch.allclose(found, wanted, atol=1e-5)
+        logits = model.logits(ids)
+    assert torch.allclose(logits, wanted, atol=1e-5)
 
 
 def test_dream_predicts_the_next_position_and_llada_its_own(folders, loaded):
     for name, offset in (("LLaDA", 0), ("Dream", 1)):
         ids = torch.arange(10, 20)[None]
         raw = plain(folders[name], ids, shifted=False)[0]
-        found = loaded[name].model.logits(ids)[0].double()
+        logits = loaded[name].model.logits(ids)[0].double()
         size = loaded[name].model.mask_id  # the last id of these
-        assert torch.allclose(found[5, :size], raw[5 - offset, :size], atol=1e-4)
+        assert torch.allclose(logits[5, :size], raw[5 - offset, :size], atol=1e-4)
 
 
 def test_prompts_of_other_lengths_beside_it_change_nothing(name, loaded):
@@ -125,7 +125,7 @@ def test_tied_embeddings_are_read_once(tmp_path, name):
 
 
 def test_diffucoder_is_a_dream_with_roles_of_its_own(tmp_path):
-    """DiffuCoder (Gong et al. 2025): the class, names and shift of Dream, one piece more, which is PAD."""
+    """DiffuCoder (Gong et al. 2025): the class, names and shift of Dream, and one more token, PAD."""
     folder = write_dream(tmp_path / "coder", pad="<|dlm_pad|>")
     model = dlmctl.load(folder)
     assert model.tokenizer.token(model.tokenizer.pad_id) == "<|dlm_pad|>"
@@ -206,22 +206,22 @@ def test_samplers_that_write_by_chance_have_all_their_steps(loaded):
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_prompt_is_a_turn_where_the_model_has_a_template(name, loaded, monkeypatch):
     tokenizer = loaded[name].tokenizer
-    given, model = [], loaded[name].model
+    contexts, model = [], loaded[name].model
     plainly = model.scores_of
 
     def seen(canvas, *, context=None, **more):
-        given.append(context)
+        contexts.append(context)
         return plainly(canvas, context=context, **more)
 
     monkeypatch.setattr(model, "scores_of", seen)
     for prompt in ("the boat", {"text": "the boat", "chat": False}, {"text": "the boat", "system": "a river"}):
         texts(loaded[name], prompt, samples=1, sampler={"new_tokens": 1})
-    said = [tokenizer.inner.decode(context.ids[0]) for context in given]
-    assert said[1] == f"{tokenizer.inner.bos_token}the boat"
-    assert said[0].endswith("<|role|>assistant\n")
-    assert "<|role|>user\nthe boat" in said[0]
-    assert "system" not in said[0]
-    assert said[2].index("a river") < said[2].index("the boat")
+    prompts = [tokenizer.inner.decode(context.ids[0]) for context in contexts]
+    assert prompts[1] == f"{tokenizer.inner.bos_token}the boat"
+    assert prompts[0].endswith("<|role|>assistant\n")
+    assert "<|role|>user\nthe boat" in prompts[0]
+    assert "system" not in prompts[0]
+    assert prompts[2].index("a river") < prompts[2].index("the boat")
 
 
 def test_prompts_are_dealt_out_in_turn(loaded):
@@ -233,7 +233,7 @@ def test_prompts_are_dealt_out_in_turn(loaded):
 def test_prompts_that_cannot_be(tmp_path, loaded, model_folder):
     bare = dlmctl.load(write_llada(tmp_path / "base", chat=False))
     assert len(texts(bare, "the red", samples=1)) == 1  # goes on from it
-    for prompt, said in (
+    for prompt, message in (
         ({"text": "the", "chat": True}, "no chat template"),
         ({"text": "the", "system": "a"}, "needs a chat template"),
         ({"txt": "the"}, "text: Field required"),
@@ -242,7 +242,7 @@ def test_prompts_that_cannot_be(tmp_path, loaded, model_folder):
         ("the " * 200, "more than the model's 128"),
         ("the " * 200, "Shorten the prompt or set sampler.new_tokens"),
     ):
-        with pytest.raises(RecipeError, match=said):
+        with pytest.raises(RecipeError, match=message):
             texts(bare, prompt)
     with pytest.raises(RecipeError, match=r"START and 200 new ones are .* 128\. Set sampler.new_tokens"):
         texts(bare, sampler={"new_tokens": 200})
@@ -270,9 +270,9 @@ def test_commands(tmp_path, folders):
         assert result.exit_code == 0, f"{result.output} {result.exception}"
         return result.output
 
-    said = run("info", folders["Dream"])
-    assert "a checkpoint of Dream" in said
-    assert "the next position" in said
+    output = run("info", folders["Dream"])
+    assert "a checkpoint of Dream" in output
+    assert "the next position" in output
     few = ["--set", "sampler.new_tokens=6", "--samples", 2]
     made = json.loads(run("generate", "--model", folders["LLaDA"], "--prompt", "the boat", "--json", *few))
     assert made["recipe"]["prompt"] == "the boat"
@@ -296,7 +296,9 @@ def test_a_tokenizer_that_is_not_there_is_asked_of_the_hub(tmp_path, monkeypatch
     elsewhere.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).rename(elsewhere / name)
-    monkeypatch.setattr("dlmctl.checkpoint.vendors.load.hub_files", lambda *given: asked.append(given) or elsewhere)
+    monkeypatch.setattr(
+        "dlmctl.checkpoint.vendors.load.hub_files", lambda *arguments: asked.append(arguments) or elsewhere
+    )
     assert from_pretrained(folder).tokenizer.split("a red") == ["a", "red"]
     assert asked[0][0] == "openai-community/gpt2"
 
@@ -308,19 +310,19 @@ def fault(folder):
     started = time.perf_counter()
     with pytest.raises(ModelError) as caught:
         from_pretrained(folder)
-    said = str(caught.value)
-    assert said.isprintable()
-    assert len(said) < 600
-    assert "trust_remote_code" not in said
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 600
+    assert "trust_remote_code" not in message
     assert time.perf_counter() - started < 20  # no waiting, no counting to a billion
-    return said
+    return message
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
-        ("model_type", "llada2_moe", "none that can be read"),
-        ("model_type", "\x1b[31m" * 50, "none that can be read"),
+        ("model_type", "llada2_moe", "which cannot be read"),
+        ("model_type", "\x1b[31m" * 50, "which cannot be read"),
         ("d_model", 10**9, "d_model"),
         ("d_model", "wide", "d_model"),
         ("d_model", 1_048_576, "has the shape"),
@@ -339,7 +341,7 @@ def fault(folder):
         ("rope_scaling", {"type": "linear", "factor": 8.0}, "rope_scaling"),
         ("rope_parameters", {"rope_type": "yarn", "factor": 4.0}, "rope_parameters.rope_type"),
         ("rope_parameters", {"full_attention": {"rope_theta": 1e4}}, "rope_parameters.full_attention"),
-        ("quantization_config", {"quant_method": "fp8"}, "quantised weights are not read"),
+        ("quantization_config", {"quant_method": "fp8"}, "quantised weights cannot be read"),
         ("rms_norm_eps", float("nan"), "rms_norm_eps"),
         ("rope_theta", "far", "rope_theta"),
         ("block_type", "sequential", "block_type"),
@@ -348,11 +350,11 @@ def fault(folder):
         ("max_sequence_length", 10**18, "max_sequence_length"),
     ],
 )
-def test_configurations_that_no_checkpoint_has(tmp_path, key, value, said):
+def test_configurations_that_no_checkpoint_has(tmp_path, key, value, message):
     folder = write_llada(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
-    assert said in fault(folder)
+    assert message in fault(folder)
     assert not (tmp_path / "it ran").exists()
 
 
@@ -363,7 +365,7 @@ def test_quantised_weights_are_refused(tmp_path, name, dtype):
     state = load_file(folder / "model.safetensors")
     key = next(key for key in state if "q_proj" in key)
     save_file({**state, key: state[key].to(dtype)}, folder / "model.safetensors")
-    assert f"the tensor {key!r} is {str(dtype)[6:]}, and quantised weights are not read" in fault(folder)
+    assert f"the tensor {key!r} is {str(dtype)[6:]}, and quantised weights cannot be read" in fault(folder)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -372,19 +374,19 @@ def test_the_base_of_the_positions_stands_where_transformers_5_writes_it(tmp_pat
     path, ids = folder / "config.json", torch.arange(5, 17)[None]
     config = json.loads(path.read_text())
     own = from_pretrained(folder).model.logits(ids)
-    given = {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}
-    path.write_text(json.dumps({**{key: config[key] for key in config if key != "rope_theta"}, **given}))
-    found = from_pretrained(folder).model.logits(ids)
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}
+    path.write_text(json.dumps({**{key: config[key] for key in config if key != "rope_theta"}, **rope}))
+    logits = from_pretrained(folder).model.logits(ids)
     path.write_text(json.dumps({**config, "rope_theta": 100.0}))
-    assert torch.equal(found, from_pretrained(folder).model.logits(ids))
-    assert not torch.allclose(found, own, atol=1e-3)
+    assert torch.equal(logits, from_pretrained(folder).model.logits(ids))
+    assert not torch.allclose(logits, own, atol=1e-3)
 
 
 def test_a_mask_that_ends_texts_is_refused(tmp_path):
     folder = write_llada(tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "mask_token_id": config["eos_token_id"]}))
-    assert "MASK and END are one token" in fault(folder)
+    assert "MASK and END are the same token" in fault(folder)
 
 
 def test_an_mdlm_that_takes_the_time_is_refused(tmp_path):
@@ -399,26 +401,26 @@ TOKENIZERS = ["no tokenizer", "cut short", "no object", "a pipe", "deep", "other
 def test_tokenizers_that_are_none(tmp_path, change):
     folder = write_llada(tmp_path / "m")
     whole, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    said = "no tokenizer could be read"
+    message = "no tokenizer could be read"
     if change == "no tokenizer":
         whole.unlink()
-        said = "tokenizer.json is missing"
+        message = "tokenizer.json is missing"
     elif change == "cut short":
         whole.write_text(whole.read_text()[:500])
-        said = "cannot be read"
+        message = "cannot be read"
     elif change == "no object":
         whole.write_text("[]")
-        said = "must hold a JSON object"
+        message = "must hold a JSON object"
     elif change == "a pipe":
         whole.unlink()
         os.mkfifo(whole)
-        said = "it is a pipe"
+        message = "it is a pipe"
     elif change == "deep":
         whole.write_text('{"a":' * 200_000)
-        said = "cannot be read"
+        message = "cannot be read"
     elif change == "other roles":
         settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token": "<nowhere>"}))
-        said = "is not among its tokens"
+        message = "is not among its tokens"
     else:
         content = json.loads(whole.read_text())
         if change == "huge id":
@@ -426,28 +428,28 @@ def test_tokenizers_that_are_none(tmp_path, change):
         else:
             content["added_tokens"][0]["id"] = 2**31
         whole.write_text(json.dumps(content))
-        said = "no vocabulary is so large"
-    assert said in fault(folder)
+        message = "no vocabulary is so large"
+    assert message in fault(folder)
 
 
 @pytest.mark.parametrize("change", ["gap", "no id", "no merges", "merges of others"])
 def test_tokenizers_in_two_files_that_are_none(tmp_path, change):
     folder = write_dream(tmp_path / "m")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    said = "no tokenizer could be read"
+    message = "no tokenizer could be read"
     if change == "gap":
         settings["added_tokens_decoder"]["9999"] = {"content": "<far>", "special": True}
-        said = "would have the id"
+        message = "would have the id"
     elif change == "no id":
         settings["added_tokens_decoder"]["x"] = {"content": "<far>"}
-        said = "id to token"
+        message = "id to token"
     elif change == "no merges":
         (folder / "merges.txt").unlink()
-        said = "merges.txt: is missing"
+        message = "merges.txt: is missing"
     else:
         (folder / "merges.txt").write_text("zz qq\n")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert said in fault(folder)
+    assert message in fault(folder)
 
 
 @pytest.mark.parametrize("change", ["NaN", "a tensor less", "another shape", "a pickle", "cut short"])
@@ -462,7 +464,7 @@ def test_weights_that_are_none(tmp_path, name, change):
         del state[last]
     elif change == "another shape":
         state[last] = torch.ones(7)
-    said = {"NaN": "not finite", "a tensor less": "is missing", "another shape": "has the shape"}
+    message = {"NaN": "not finite", "a tensor less": "is missing", "another shape": "has the shape"}
     if change == "a pickle":
         path.unlink()
         torch.save(state, folder / "pytorch_model.bin")
@@ -472,4 +474,4 @@ def test_weights_that_are_none(tmp_path, name, change):
         assert "is damaged" in fault(folder)
     else:
         save_file(state, path)
-        assert said[change] in fault(folder)
+        assert message[change] in fault(folder)

@@ -1,4 +1,4 @@
-"""A DiffusionGemma of transformers so small that a test can run it."""
+"""A DiffusionGemma model of transformers that is small enough for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints as their authors publish them, and what their networks compute, in a few lines of our own."""
+"""Tiny random checkpoints in their authors' formats, and short reference implementations of their networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODE = "import pathlib\npathlib.Path({mark!r}).touch()\nclass Theirs: pass\n"
 
 
 def bytes_tokenizer(special: list[str]) -> Tokenizer:
-    """Byte pieces with merges for a few words, and control tokens behind them."""
+    """A byte-level BPE tokenizer with merges for a few words, followed by control tokens."""
     vocabulary = {letter: at for at, letter in enumerate(LETTERS)}
     merges: list[tuple[str, str]] = []
     for word in WORDS:
@@ -41,7 +41,7 @@ def bytes_tokenizer(special: list[str]) -> Tokenizer:
 
 
 def write(folder: Path, config: dict[str, Any], state: dict[str, Tensor], core: Tokenizer, **special: Any) -> Path:
-    """A folder with code of its own beside everything else, which leaves a mark if it is ever run."""
+    """Write a checkpoint folder whose own code leaves a file behind if it is ever run."""
     folder.mkdir(parents=True)
     named = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM"), "modeling_theirs.Theirs")
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": named}))
@@ -60,7 +60,7 @@ def normal(*shape: int, std: float = 0.3, seed: int = 0, dtype: torch.dtype = to
 
 
 def block_tensors(prefix: str, names: dict[str, str], seed: int, heads: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors of one Llama block under the names that ``names`` gives to Llama's."""
+    """The tensors of one Llama block, under the names to which ``names`` maps those of Llama."""
     keys = WIDTH // HEADS * heads
     shapes = {
         "q": (WIDTH, WIDTH),
@@ -71,11 +71,11 @@ def block_tensors(prefix: str, names: dict[str, str], seed: int, heads: int, dty
         "up": (INNER, WIDTH),
         "down": (WIDTH, INNER),
     }
-    found = {f"{prefix}{names[name]}.weight": normal(*shapes[name], seed=seed + 7 * at, dtype=dtype)
+    tensors = {f"{prefix}{names[name]}.weight": normal(*shapes[name], seed=seed + 7 * at, dtype=dtype)
              for at, name in enumerate(shapes)}  # fmt: skip
     for at, name in enumerate(("attention", "feedforward")):
-        found[f"{prefix}{names[name]}.weight"] = 1 + normal(WIDTH, seed=seed + 90 + at, dtype=dtype)
-    return found
+        tensors[f"{prefix}{names[name]}.weight"] = 1 + normal(WIDTH, seed=seed + 90 + at, dtype=dtype)
+    return tensors
 
 
 LLADA_NAMES = {
@@ -90,7 +90,7 @@ DREAM_NAMES = {
 
 
 def write_llada(folder: Path, *, chat: bool = True, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
-    """A LLaDA: control tokens BOS, EOS and END of a turn, and MASK; rows beyond the tokenizer's ids."""
+    """A LLaDA: control tokens BOS, EOS, end of turn and MASK; more embedding rows than token ids."""
     core = bytes_tokenizer(["<|bos|>", "<|eos|>", "<|role|>", "<|turn|>", "<|mdm_mask|>"])
     ids = core.get_vocab()
     rows = len(ids) + 3
@@ -222,7 +222,7 @@ def plain_logits(state: dict[str, Tensor], config: dict[str, Any], ids: Tensor) 
 
 
 def write_mdlm(folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
-    """An MDLM: one control token that begins and ends texts, MASK behind the tokenizer's last id."""
+    """An MDLM: one control token that begins and ends texts; MASK follows the tokenizer's last id."""
     core = bytes_tokenizer(["<|endoftext|>"])
     rows, condition = len(core.get_vocab()) + 1, 12
     config = {

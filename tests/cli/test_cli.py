@@ -44,7 +44,7 @@ def test_help_does_not_load_torch():
 
 
 def test_drawing_does_not_load_what_only_compilers_need():
-    """Sympy costs half a second of every start; torch loads it for many an operation on the meta device."""
+    """Importing sympy takes half a second; torch does so for many operations on the meta device."""
     code = """
 import sys
 from dlmctl.cli import main

@@ -1,4 +1,4 @@
-"""Third-party controls from outside: installed with pip into a folder of their own, then used by name."""
+"""Third-party controls: installed with pip into a separate folder, then used by name."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def site(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def model(model_folder, tmp_path_factory) -> Path:
-    """The tiny model, to save weights beside."""
+    """A copy of the tiny model, to save weights with."""
     return Path(shutil.copytree(model_folder, tmp_path_factory.mktemp("own") / "tiny"))
 
 
@@ -76,13 +76,13 @@ def test_the_list_has_every_control_and_says_which_fail(site, model):
 def test_show_has_parameters_examples_and_weights(site, model):
     done = dlmctl("controls", "show", "lipogram", "--model", model, PYTHONPATH=site)
     assert done.returncode == 0, done.stderr
-    said = done.stdout
-    assert said.startswith("lipogram, from wordplay-controls 1.2.0\n")
-    assert "letter\tstring\trequired\tthe letter to do without\te\n" in said
-    assert "exceptions\tlist of {word: string}\toptional\twords that may have it\t[{word: the}]\n" in said
-    assert "- lipogram:\n    letter: e\n" in said
-    assert "from wordplay.lipogram import Lipogram\n" in said
-    assert "Weights\nnone needed" in said
+    output = done.stdout
+    assert output.startswith("lipogram, from wordplay-controls 1.2.0\n")
+    assert "letter\tstring\trequired\tthe letter to do without\te\n" in output
+    assert "exceptions\tlist of {word: string}\toptional\twords that may have it\t[{word: the}]\n" in output
+    assert "- lipogram:\n    letter: e\n" in output
+    assert "from wordplay.lipogram import Lipogram\n" in output
+    assert "Weights\nnone needed" in output
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_new_package_installs_passes_its_tests_and_generates(model_folder, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("x" * 300, "cannot be the name of a control."),
         ("Word-Order", "'Word-Order' cannot be the name of a control. Use lower-case letters"),
@@ -242,10 +242,10 @@ def test_a_new_package_installs_passes_its_tests_and_generates(model_folder, tmp
         ("pos", "there is a control 'pos' already, from dlmctl "),
     ],
 )
-def test_new_refuses_bad_names(name, said, tmp_path):
+def test_new_refuses_bad_names(name, message, tmp_path):
     done = dlmctl("controls", "new", name, "--out", tmp_path / "mine")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "mine").exists()
 
 

@@ -1,4 +1,4 @@
-"""The command line in the hands of somebody who gets things wrong: one message, the right exit code, no traceback."""
+"""User errors on the command line: one message, the right exit code, no traceback."""
 
 import os
 import re
@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, model_folder):
-    """A folder with a recipe, a model ``tiny`` and everything else that people point at by mistake."""
+    """A folder with a recipe, a model ``tiny`` and files that users may give by mistake."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model_folder, "tiny")
     Path("good.yaml").write_text(
@@ -41,8 +41,8 @@ def here(tmp_path, monkeypatch, model_folder):
     return tmp_path
 
 
-def said(*arguments):
-    """What one command says on stderr; it must be one line, and the exit code 2."""
+def error_message(*arguments):
+    """Run a command and return its message on stderr, which must be one line; the exit code must be 2."""
     run = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert run.exit_code == 2, run.exception
     assert run.stdout == ""
@@ -98,37 +98,39 @@ def said(*arguments):
         ),
         ("--set controls.0.pos.judge=nowhere", "nowhere: no tagger here: tagger.json is missing."),
         ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),
-        ("--shard-rows 8", "--shard-rows: only texts that go to files come in shards. Give --out."),
+        ("--shard-rows 8", "--shard-rows: only texts written to files have shards. Give --out."),
         ("--out x.doc", "x.doc: the ending '.doc' is not known. Use .txt, .jsonl, .csv, .tsv, .npz, .parquet."),
     ],
 )
 def test_generate(here, options, message):
     arguments = options.split()
     recipe = [] if "--recipe" in arguments else ["--recipe", "good.yaml"]
-    assert message in said("generate", *recipe, *arguments)
+    assert message in error_message("generate", *recipe, *arguments)
 
 
 def test_a_recipe_without_a_name_is_not_the_default_one(here):
-    """As of a variable of the shell that is not set."""
-    assert said("generate", "--recipe", "").startswith("'': there is no such recipe file.")
+    """As with a shell variable that is not set."""
+    assert error_message("generate", "--recipe", "").startswith("'': there is no such recipe file.")
 
 
 def test_standard_input_is_read_once(here):
     command = ["generate", "--recipe", "-", "--targets", "-"]
     run = CliRunner().invoke(app, command, input="controls: [{length: {words: '{n}'}}]\n")
     assert run.exit_code == 2
-    assert run.stderr.startswith("dlmctl: standard input: holds the recipe, and cannot hold its targets too.")
+    assert run.stderr.startswith("dlmctl: standard input: holds the recipe, so it cannot hold the targets too.")
 
 
 def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, monkeypatch):
     monkeypatch.setattr("dlmctl.generation.rounds.draw_batches", lambda *_, **__: pytest.fail("it draws"))
-    said("generate", "--recipe", "good.yaml", "--set", "controls.0.pos.judge=nowhere")
+    error_message("generate", "--recipe", "good.yaml", "--set", "controls.0.pos.judge=nowhere")
     if Path("/proc/self").exists():
-        assert "/proc/x.html: cannot be written" in said(
+        assert "/proc/x.html: cannot be written" in error_message(
             "generate", "--recipe", "good.yaml", "--report", "/proc/x.html"
         )
-        assert "/proc/x.csv: cannot be written" in said("matched", "--recipe", "matched", "--out", "/proc/x.csv")
-        assert "/proc/set: cannot hold a data set" in said("data", "prepare", CORPUS, "--out", "/proc/set")
+        assert "/proc/x.csv: cannot be written" in error_message(
+            "matched", "--recipe", "matched", "--out", "/proc/x.csv"
+        )
+        assert "/proc/set: cannot lock the data set" in error_message("data", "prepare", CORPUS, "--out", "/proc/set")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
         ("recipe show nope", "there is no such recipe file"),
         ("data prepare plain.tx --out set", "plain.tx: no such file. Did you mean 'plain.txt'?"),
         ("data prepare .hiddn --out set", ".hiddn: no such file. Known: "),
-        ("data prepare binary.yaml --out set", "binary.yaml: .yaml files are no form of texts"),
+        ("data prepare binary.yaml --out set", "binary.yaml: .yaml is not a known format of texts"),
         ("data prepare plain.txt --out plain.txt", "plain.txt: is a file. Name a folder."),
         ("data prepare plain.txt --out set --min-count 0", "--min-count"),
         ("train lm --data nope --out run", "nope: no such folder. Make it with `dlmctl data prepare`."),
@@ -163,7 +165,7 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
 )
 def test_other_commands(here, command, message):
     before = sorted(here.rglob("*"))
-    assert message in said(*command.split())
+    assert message in error_message(*command.split())
     assert sorted(here.rglob("*")) == before  # nothing half-made
 
 
@@ -171,7 +173,7 @@ def test_other_commands(here, command, message):
     "command", ["nonsense", "generate --sampler euler", "generate -n many", "evaluate samples -n 0"]
 )
 def test_usage_errors_look_like_all_others(command):
-    message = said(*command.split())
+    message = error_message(*command.split())
     assert re.search(r"\. See `.* --help`\.$", message)
 
 
@@ -193,7 +195,7 @@ def test_a_failing_disk_is_one_message(here, monkeypatch):
         raise OSError(28, "No space left on device", "out/metrics.jsonl")
 
     monkeypatch.setattr("dlmctl.checkpoint.describe.describe", full)
-    assert said("info", "tiny") == "out/metrics.jsonl: No space left on device."
+    assert error_message("info", "tiny") == "out/metrics.jsonl: No space left on device."
 
 
 def test_what_is_no_fault_of_the_user_keeps_its_traceback(here, monkeypatch):
@@ -283,4 +285,4 @@ def test_errors_name_place_fault_and_remedy():
 def test_a_recipe_that_stands_in_no_file_has_no_lines(here):
     Path("tiny/scorer").mkdir(exist_ok=True)
     where = "command line: tiny/scorer: no scorer here."
-    assert said("generate", "--model", "tiny", "-n", "1", "--steps", "2").startswith(where)
+    assert error_message("generate", "--model", "tiny", "-n", "1", "--steps", "2").startswith(where)

@@ -57,10 +57,10 @@ def test_traces_are_kept_in_json_and_in_lines_and_shown_from_there(quick, tmp_pa
 def test_a_page_shows_no_recipe_that_did_not_make_the_texts(quick, tmp_path):
     call(*quick, "-q", "--out", tmp_path / "run.jsonl", "--set", "sampler.steps=2", "--seed", 3)
     (tmp_path / "run.json").write_text(call(*quick, "--json"))
-    for name, said in [("run.jsonl", "run.jsonl:1 was drawn by another recipe"), ("run.json", "hold the recipe")]:
+    for name, message in [("run.jsonl", "run.jsonl:1 was drawn by another recipe"), ("run.json", "hold the recipe")]:
         result = CliRunner().invoke(app, ["report", str(tmp_path / name), "--recipe", str(quick[2])])
         assert result.exit_code == 2
-        assert said in result.output
+        assert message in result.output
         assert not (tmp_path / "run.html").exists()
     (tmp_path / "asked.yaml").write_text(call(*quick, "--set", "sampler.steps=2", "--dry-run"))
     assert "4 texts" in call("report", tmp_path / "run.jsonl", "--recipe", tmp_path / "asked.yaml")
@@ -74,17 +74,17 @@ def test_a_folder_of_a_long_run_has_its_page_too(quick, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--report", "page.pdf"], "page.pdf: the ending '.pdf' is not known. Use .html, .htm."),
-        (["--report", "a.html", "--out", "a.txt"], "--out a.txt: these texts come without what the controls saw."),
-        (["--watch", "--out", "a.jsonl"], "--watch: shows texts that go to the terminal. Leave out --out."),
+        (["--report", "a.html", "--out", "a.txt"], "--out a.txt: this format does not keep what the controls saw"),
+        (["--watch", "--out", "a.jsonl"], "--watch: only shows texts printed to the terminal. Leave out --out."),
     ],
 )
-def test_what_does_not_go_together_is_said_before_anything_is_drawn(quick, options, said):
+def test_what_does_not_go_together_is_said_before_anything_is_drawn(quick, options, message):
     result = CliRunner().invoke(app, list(map(str, [*quick, *options])))
     assert result.exit_code == 2
-    assert said in result.output
+    assert message in result.output
 
 
 def test_nothing_is_watched_in_a_pipe(quick):
@@ -93,7 +93,7 @@ def test_nothing_is_watched_in_a_pipe(quick):
 
 
 def test_words_settle_before_the_eyes_of_who_watches_in_a_terminal(quick):
-    """In a real terminal: the texts are there at the end, and before that the way they have come."""
+    """In a real terminal: progress is shown first, and the texts at the end."""
     main, end = pty.openpty()
     code = "from dlmctl.cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(REPO), "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
@@ -109,7 +109,7 @@ def test_words_settle_before_the_eyes_of_who_watches_in_a_terminal(quick):
         os.close(main)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert run.returncode == 0, text
-    assert "of the way" in text
+    assert "% done" in text
     assert "100% pass" in text
 
 
@@ -117,7 +117,7 @@ def test_a_view_fits_the_terminal_and_names_the_attempts():
     frame = Frame(0.25, ("a", "\x1bpub"), (True, False), {})
     table = view({Draw(0, sample, attempt): frame for sample in range(9) for attempt in range(2)}, 5)
     assert table.row_count == 5
-    assert table.title == "75% of the way"
+    assert table.title == "75% done"
     assert list(table.columns[0].cells)[1] == "0.1"
     (first, *_) = table.columns[1].cells
     assert first.plain == "a \\x1bpub "

@@ -1,4 +1,4 @@
-"""The playground: started as users start it, asked over HTTP, and driven in a real browser where there is one."""
+"""The playground: started as by a user, tested over HTTP, and in a real browser if one is installed."""
 
 import http.client
 import json
@@ -47,7 +47,7 @@ class ShortWords(Control[Params]):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The page of `dlmctl play`, with a control of a third party installed."""
+    """The page of `dlmctl play`, with a third-party control installed."""
     folder = tmp_path_factory.mktemp("third")
     (folder / "short_words.py").write_text(MODULE)
     info = folder / "short_words-1.0.dist-info"
@@ -59,16 +59,16 @@ def address(tmp_path_factory):
     code = "from dlmctl.cli import main; main()"
     command = [sys.executable, "-u", "-c", code, "play", "--port", "0", "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        said = server.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", said)
-        assert found, said
-        yield found[0]
+        line = server.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+/", line)
+        assert url, line
+        yield url[0]
         server.terminate()
         assert server.wait(30) is not None
 
 
 def ask(address, path, form=None, headers=None):
-    """The status and the text of an answer; a form is sent as JSON."""
+    """The status and the text of a response; a form is sent as JSON."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     sent = {"Content-Type": "application/json", **(headers or {})}
     body = None if form is None else json.dumps(form)
@@ -118,35 +118,35 @@ def test_a_form_is_written_as_a_recipe_and_as_python(address, model_folder):
 
 
 def test_what_is_installed_is_looked_up_once(monkeypatch):
-    first = forms.offered()
+    first = forms.page_data()
 
     def again(*_):
         raise AssertionError("this takes seconds")
 
     monkeypatch.setattr(forms, "installed", again)
     monkeypatch.setattr(forms, "load_recipe", again)
-    assert forms.offered() == first
+    assert forms.page_data() == first
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"controls": [{"name": "pos", "params": {"tags": ["NUON"]}}]}, "Did you mean 'NOUN'?"),
         ({"controls": [{"name": "length", "written": {"words": "[1"}}]}, "control 1, words:1: not valid YAML"),
         ({"controls": [{"name": "contains"}]}, "controls.0.contains.words: is required."),
         ({"samples": 10_000}, "samples: Input should be less than or equal to 200"),
-        ({"rest": "seed: 1"}, "`seed` has a field of its own"),
+        ({"rest": "seed: 1"}, "`seed` has its own field"),
         ({"other": 1}, "other: Extra inputs are not permitted"),
     ],
 )
-def test_what_is_wrong_with_a_form_comes_back_as_a_message(address, model_folder, changes, said):
+def test_what_is_wrong_with_a_form_comes_back_as_a_message(address, model_folder, changes, expected):
     for path in ("/api/recipe", "/api/run"):
         status, text = ask(address, path, tiny(model_folder, **changes))
         if path == "/api/recipe" or status == 400:
             assert status == 400
-            assert said in json.loads(text)["error"]
+            assert expected in json.loads(text)["error"]
         else:
-            assert said in json.loads(text.splitlines()[-1])["error"]
+            assert expected in json.loads(text.splitlines()[-1])["error"]
 
 
 def test_a_run_is_told_step_by_step_with_checks_and_traces(address, model_folder):
@@ -165,10 +165,10 @@ def test_a_run_is_told_step_by_step_with_checks_and_traces(address, model_folder
         assert sample["html"].count('<b class="x"') == len(check["where"])
 
 
-@pytest.mark.parametrize(("word", "said"), [("tea", "“tea”"), ("END", "the end")])
-def test_the_least_likely_word_is_said_as_in_a_report(word, said):
+@pytest.mark.parametrize(("word", "expected"), [("tea", "“tea”"), ("END", "the end")])
+def test_the_least_likely_word_is_said_as_in_a_report(word, expected):
     sample = Sample(0, ["tea"], "Tea", {}, np.zeros((1, 1)), fluency=Fluency(2.0, word, 7.0))
-    assert least_likely(sample) == said
+    assert least_likely(sample) == expected
     assert least_likely(replace(sample, fluency=None)) is None
 
 
@@ -179,7 +179,7 @@ def test_an_error_while_drawing_is_the_last_line(address, model_folder):
 
 
 def started(address, form):
-    """The answer to a form that is drawn, and the name of its run."""
+    """The response to a form that starts a run, and the name of the run."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     connection.request("POST", "/api/run", json.dumps(form), {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -213,12 +213,12 @@ def test_a_port_that_is_taken_is_said(address):
     port = urlsplit(address).port
     run = CliRunner().invoke(app, ["play", "--no-open", "--port", str(port)])
     assert run.exit_code == 2
-    assert f"127.0.0.1:{port}: cannot listen there" in run.output
+    assert f"127.0.0.1:{port}: cannot listen on this address" in run.output
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser without a window, where the machine has one."""
+    """A headless browser, if the machine has one."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -228,7 +228,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """An empty page of it; what its scripts fail at fails the test."""
+    """An empty browser page; errors in its scripts fail the test."""
     page, faults = browser.new_page(), []
     page.on("pageerror", lambda fault: faults.append(fault))
     yield page
@@ -243,7 +243,7 @@ def expect(locator):
 
 
 def opened(page, address):
-    """The page with everything that it offers."""
+    """The page, fully loaded."""
     page.goto(address)
     expect(page.locator("#run")).to_be_enabled(timeout=60_000)
 
@@ -340,7 +340,7 @@ def test_what_a_scorer_says_stands_under_each_text(address, page):
     page.click("#run")
     under = page.locator(".text .checks")
     expect(under.nth(0)).to_contain_text("lm-score 2.50")
-    said = [one.inner_text() for one in under.nth(0).locator(".plain").all()]
-    assert said == ["lm-score 2.50", "least likely “b” 7.3", "acceptability 0.50"]
+    figures = [figure.inner_text() for figure in under.nth(0).locator(".plain").all()]
+    assert figures == ["lm-score 2.50", "least likely “b” 7.3", "acceptability 0.50"]
     assert under.nth(1).locator(".plain").count() == 0
     assert page.locator(".totals").inner_text().endswith("satisfy every control, lm-score 2.50, acceptability 0.50")

@@ -1,4 +1,4 @@
-"""What the command line prints where: names to complete, encodings, counts, lines that a pipe reads."""
+"""Output of the command line: completions, encodings, counts, and lines in a pipe."""
 
 import json
 import os
@@ -92,10 +92,10 @@ def trained(tmp_path, model_folder):
 
 
 def test_show_lists_what_a_models_weights_tell_apart(trained):
-    said = CliRunner().invoke(app, ["controls", "show", "semantic", "--model", str(trained)]).stdout
-    assert f"Values in the model {trained}\narea: centre, hills\n" in said
-    said = CliRunner().invoke(app, ["controls", "show", "classifier", "--model", str(trained)]).stdout
-    assert "Values of the weights tone\ntone: dry\n" in said
+    shown = CliRunner().invoke(app, ["controls", "show", "semantic", "--model", str(trained)]).stdout
+    assert f"Values in the model {trained}\narea: centre, hills\n" in shown
+    shown = CliRunner().invoke(app, ["controls", "show", "classifier", "--model", str(trained)]).stdout
+    assert "Values of the weights tone\ntone: dry\n" in shown
     (trained / "controls" / "semantic" / "labels.json").write_text("3")
     done = CliRunner().invoke(app, ["controls", "show", "semantic", "--model", str(trained)])
     assert done.exit_code == 2
@@ -123,11 +123,11 @@ def test_the_mark_of_a_text_that_does_not_pass_is_explained(capsys):
     from dlmctl.control.check import Check
     from dlmctl.generation.results import Generation, Sample
 
-    for passed, said in ((False, True), (True, False)):
+    for passed, shown in ((False, True), (True, False)):
         checks = {"pos": Check(0.5, passed, "word 2")}
         print_generation(Generation([Sample(0, ["x"], "x", checks, np.zeros((1, 1)))], 1))
         printed = capsys.readouterr()
-        assert ("!" in printed.out, "A score with ! behind it" in printed.err) == (said, said)
+        assert ("!" in printed.out, "A ! after a score" in printed.err) == (shown, shown)
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -150,8 +150,8 @@ def test_a_terminal_of_any_width_shows_the_texts_and_their_figures(capsys, monke
     plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)
     lines = [line.split("│") for line in plain.splitlines() if line.startswith("│")]
     assert text in " ".join(" ".join(cells[2].strip() for cells in lines).split())
-    for said in (*checks, "lm-score", "3.25", "(end of text)", "acceptability", "0.93"):
-        assert said in " ".join(re.sub("[│┃]", " ", plain).split())
+    for shown in (*checks, "lm-score", "3.25", "(end of text)", "acceptability", "0.93"):
+        assert shown in " ".join(re.sub("[│┃]", " ", plain).split())
     assert "1 text in 1.0 s" in plain
 
 

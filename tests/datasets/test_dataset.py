@@ -82,7 +82,7 @@ def test_fields_that_are_none_of_these_rows_are_named(tmp_path: Path, line: str)
     write_split(tmp_path, "train", ROWS, [{}, {}, {}])
     path = tmp_path / "train.fields.jsonl"
     path.write_text(f"{{}}\n{line}\n{{}}\n", "utf-8")
-    with pytest.raises(DataError, match=r"train.fields.jsonl(:2: is no object|: holds the fields of \d rows)"):
+    with pytest.raises(DataError, match=r"train.fields.jsonl(:2: is not a JSON object|: holds the fields of \d rows)"):
         load_split(tmp_path, "train").read_fields()
     path.unlink()
     os.mkfifo(path)
@@ -95,11 +95,11 @@ def test_words_outside_the_vocabulary_of_a_set_are_damage(tmp_path: Path) -> Non
     vocabulary.save(tmp_path)
     for split, rows in (("train", [[0, 5, 1]]), ("valid", [[0, 6, 1]])):
         write_split(tmp_path, split, rows)
-    with pytest.raises(DataError, match=r"valid.ids.npy: .* holds the word 6, and the vocabulary has 6"):
+    with pytest.raises(DataError, match=r"valid.ids.npy: .* holds the word id 6, but the vocabulary has 6"):
         load_splits(tmp_path)
     assert len(load_split(tmp_path, "train", vocabulary)) == 1
     np.save(tmp_path / "train.ids.npy", np.array([0, -3, 1]))
-    with pytest.raises(DataError, match="holds the word -3"):
+    with pytest.raises(DataError, match="holds the word id -3"):
         load_splits(tmp_path)
 
 

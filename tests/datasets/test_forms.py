@@ -1,6 +1,6 @@
 # Signs of many scripts stand here on purpose.
 # ruff: noqa: RUF001
-"""Forms of files, and what public bug reports of such tools gave: each kind with the outcome that is right."""
+"""File formats, including cases from public bug reports of similar tools, with the correct outcomes."""
 
 import bz2
 import gzip
@@ -64,20 +64,22 @@ def test_compressed_files_are_read_as_what_they_hold(file):
         assert [(record.words, record.fields) for record in records(path)] == [(["A", "mill"], {"label": "x"})]
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(DataError, match="is no whole"):
+        with pytest.raises(DataError, match="is not a complete"):
             list(raw_lines(path))
 
 
 def test_tables_with_a_text_column(file):
     quoted = 'label\ttext\n0\t"Go!" he said\n1\t"so ""good"""\n1\t"All."\n2\n'
     dropped = Dropped()
-    found = records(file("a.tsv", quoted), dropped=dropped)
-    assert [record.text for record in found] == ['"Go!" he said', 'so "good"', '"All."']
-    assert found[0].fields == {"label": "0"}
+    read = records(file("a.tsv", quoted), dropped=dropped)
+    assert [record.text for record in read] == ['"Go!" he said', 'so "good"', '"All."']
+    assert read[0].fields == {"label": "0"}
     assert dropped.examples == {"unreadable": ["line 5: the number of columns differs from the header's"]}
-    (one,) = records(file("b.csv", 'text;label\n"A; mill";\n'))
-    assert (one.text, one.fields) == ("A; mill", None)
-    with pytest.raises(DataError, match=r"the columns are a, b\..*or text; another column is named by --text-field"):
+    (record,) = records(file("b.csv", 'text;label\n"A; mill";\n'))
+    assert (record.text, record.fields) == ("A; mill", None)
+    with pytest.raises(
+        DataError, match=r"the columns are a, b\..*or text; another column can be given with --text-field"
+    ):
         sniff(file("c.csv", "a,b\n1,2\n"))
     assert sniff(file("c.csv", "a,b\n1,2\n"), "b") == "csv"
     with pytest.raises(DataError, match="the column 'label' twice"):
@@ -116,8 +118,8 @@ def test_parquet_is_read(tmp_path):
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"text": ["A mill", None], "stars": [3, 4], "upos": [["DET", "NOUN"], []]}), path)
     dropped = Dropped()
-    (one,) = records(path, dropped=dropped)
-    assert one.fields == {"stars": 3, "upos": ["DET", "NOUN"]}
+    (record,) = records(path, dropped=dropped)
+    assert record.fields == {"stars": 3, "upos": ["DET", "NOUN"]}
     assert dropped.counts == {"unreadable": 1}
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match="cannot be read as Parquet"):
@@ -125,9 +127,9 @@ def test_parquet_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
-        ("a.yaml", "text: a\n", r"\.yaml files are no form of texts"),
+        ("a.yaml", "text: a\n", r"\.yaml is not a known format of texts"),
         ("a.txt", b"a\0b\n", "is binary"),
         ("a.txt", "a mill\n".encode("utf-16"), r"is UTF-16.*iconv -f UTF-16 -t UTF-8"),
         ("a.txt", "a mill\n".encode("utf-32"), r"is UTF-32.*iconv -f UTF-32 -t UTF-8"),
@@ -135,8 +137,8 @@ def test_parquet_is_read(tmp_path):
         ("testset.csv", 'MR\n"name[Mill]"\n', "meaning representations without texts"),
     ],
 )
-def test_what_is_no_form_of_texts_is_refused(file, name, content, said):
-    with pytest.raises(DataError, match=said):
+def test_what_is_no_form_of_texts_is_refused(file, name, content, message):
+    with pytest.raises(DataError, match=message):
         sniff(file(name, content))
 
 
@@ -154,7 +156,7 @@ def test_a_line_without_end_is_refused_before_it_fills_memory(file, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[" * 200_000, "nested too deeply"),
         ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
@@ -162,8 +164,8 @@ def test_a_line_without_end_is_refused_before_it_fills_memory(file, monkeypatch)
         ("{", "not JSON"),
     ],
 )
-def test_json_that_is_refused(text, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_json_that_is_refused(text, message):
+    with pytest.raises(ValueError, match=message) as caught:
         parse_json(text)
     assert len(str(caught.value)) < 200
 
@@ -226,15 +228,15 @@ def test_targets_of_the_original_lose_what_stands_around_the_words(file):
 
 
 def test_stories_are_cut_where_they_say(file):
-    told = [
+    story = [
         "Ben met Prof. Adams at 3 p.m. He was late",
         "they talked.",
         "The ride was long! She slept.",
         "Then.",
         "No.",
     ]
-    path = file("s.jsonl", json.dumps(told) + "\n")
-    assert [record.text for record in read_corpus(path, "roc-infill")] == told[1:4]
+    path = file("s.jsonl", json.dumps(story) + "\n")
+    assert [record.text for record in read_corpus(path, "roc-infill")] == story[1:4]
     whole = file("w.jsonl", json.dumps(["One ran. Prof. Lee sat. It rained."]) + "\n")
     assert [record.text for record in read_corpus(whole, "roc-infill")] == ["Prof. Lee sat."]
 
@@ -254,11 +256,15 @@ def test_one_of_several_commands_makes_the_data_set(file, tmp_path):
     workers = [context.Process(target=_prepared, args=(path, tmp_path / "set", results)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    said = sorted(results.get(timeout=120) for _ in workers)
+    outcomes = sorted(results.get(timeout=120) for _ in workers)
     for worker in workers:
         worker.join()
-    assert said.count("done") == 1
-    assert all("another process is at work" in one or "exists already" in one for one in said if one != "done")
+    assert outcomes.count("done") == 1
+    assert all(
+        "another process is at work" in outcome or "exists already" in outcome
+        for outcome in outcomes
+        if outcome != "done"
+    )
     assert len(load_split(tmp_path / "set", "train")) == 3000
     assert len(load_vocabulary(tmp_path / "set")) > 3000
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.txt", "set"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "set"]

@@ -34,25 +34,25 @@ def texts_of(folder, split):
 
 def test_every_text_is_in_one_split_with_its_fields(source, tmp_path):
     report = run(source, tmp_path, valid_share=0.2)
-    found = {split: texts_of(tmp_path / "set", split) for split in ("train", "valid")}
-    assert (len(found["train"]), len(found["valid"])) == (16, 4)
-    assert sorted(found["train"] + found["valid"]) == sorted(text.replace(".", " .") for text in TEXTS)
-    for split, texts in found.items():
+    by_split = {split: texts_of(tmp_path / "set", split) for split in ("train", "valid")}
+    assert (len(by_split["train"]), len(by_split["valid"])) == (16, 4)
+    assert sorted(by_split["train"] + by_split["valid"]) == sorted(text.replace(".", " .") for text in TEXTS)
+    for split, texts in by_split.items():
         fields = load_split(tmp_path / "set", split).read_fields()
         assert [TEXTS[row["number"]].replace(".", " .") for row in fields] == texts
     assert report.splits["train"].words == 16 * 7
-    assert report.vocabulary == 4 + len({word for text in found["train"] for word in text.split()})
+    assert report.vocabulary == 4 + len({word for text in by_split["train"] for word in text.split()})
     saved = json.loads((tmp_path / "set" / "dataset.json").read_text())
     assert saved["splits"]["train"]["rows"] == 16
     assert saved["fields"] == ["number"]
 
 
 def test_the_rows_held_out_follow_from_the_seed(source, tmp_path):
-    held = []
+    valid_texts = []
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(source, tmp_path, out=out, seed=seed)
-        held.append(texts_of(tmp_path / out, "valid"))
-    assert held[0] == held[1] != held[2]
+        valid_texts.append(texts_of(tmp_path / out, "valid"))
+    assert valid_texts[0] == valid_texts[1] != valid_texts[2]
 
 
 def test_equal_texts_stay_on_one_side(tmp_path):
@@ -118,7 +118,7 @@ def test_only_a_prepared_set_is_replaced_and_only_when_told(source, tmp_path):
     run(source, tmp_path, length=14, overwrite=True)
     assert json.loads((tmp_path / "set" / "dataset.json").read_text())["length"] == 14
     (tmp_path / "set" / "thesis.tex").write_text("")
-    with pytest.raises(DataError, match=r"holds other things \(thesis.tex\)"):
+    with pytest.raises(DataError, match=r"holds other files \(thesis.tex\)"):
         run(source, tmp_path, overwrite=True)
     with pytest.raises(DataError, match="is a file"):
         run(source, tmp_path, out="texts.jsonl", overwrite=True)
@@ -160,9 +160,9 @@ def test_an_interruption_while_replacing_brings_the_old_set_back(source, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"min_count": 0}, "--min-count: the least count of a word is 0. It is 1 or more."),
+        ({"min_count": 0}, "--min-count: the minimum count is 0. It must be 1 or more."),
         ({"length": 2}, "--length"),
         ({"valid_share": 1.0}, "--valid-share"),
         ({"valid_share": float("nan")}, "--valid-share"),
@@ -172,10 +172,10 @@ def test_an_interruption_while_replacing_brings_the_old_set_back(source, tmp_pat
         ({"text_field": "body"}, "no text can be used: 20 unreadable (line 1: no field 'body' among text, number)"),
     ],
 )
-def test_settings_that_leave_nothing_are_said(source, tmp_path, settings, said):
+def test_settings_that_leave_nothing_are_said(source, tmp_path, settings, message):
     with pytest.raises(UserError) as caught:
         run(source, tmp_path, **settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "set").exists()
 
 
@@ -196,7 +196,7 @@ def test_words_are_split_as_the_vocabulary_has_them(tmp_path):
     run(path, tmp_path, out="same", tokenizer=tokenizer, valid_share=0.3)
     assert texts_of(tmp_path / "same", "train") == texts_of(tmp_path / "set", "train")
     run(path, tmp_path, splitting="penn", overwrite=True)  # what it replaces is all of it its own
-    with pytest.raises(UserError, match="--splitting: the vocabulary is one of words that are split as 'penn'"):
+    with pytest.raises(UserError, match="--splitting: the words of the vocabulary are split as 'penn'"):
         run(path, tmp_path, out="other", tokenizer=tokenizer, splitting="e2e")
 
 
@@ -211,14 +211,14 @@ def test_words_get_labels_where_the_source_has_none(tmp_path):
         ):
             assert fields["upos"] in (text.upper().split(), ["X"] * 7)
             assert (fields["upos"] == ["X"] * 7) == (TEXTS.index(text.replace(" .", ".")) % 2 == 1)
-    with pytest.raises(UserError, match="--tags: labels of words need"):
+    with pytest.raises(UserError, match="--tags: word labels need"):
         run(path, tmp_path, out="blocks", packing="block", tagger=lambda sentences: [])
 
 
 def test_the_tokenizer_of_a_checkpoint_of_others_is_had_by_its_file_alone(tmp_path):
     theirs = write_llada(tmp_path / "theirs")
     for vocabulary, tokenizer in ((str(theirs), None), (None, str(theirs))):
-        with pytest.raises(UserError, match=r"Copy its tokenizer\.json into a folder of its own"):
+        with pytest.raises(UserError, match=r"Copy its tokenizer\.json into a (separate folder|folder of its own)"):
             find_tokenizer(vocabulary, tokenizer)
     (tmp_path / "own").mkdir()
     shutil.copy(theirs / "tokenizer.json", tmp_path / "own")
@@ -231,16 +231,16 @@ def test_a_story_stays_on_one_side_with_all_its_sentences(tmp_path):
     path.write_text("".join(json.dumps(story) + "\n" for story in stories))
     run(path, tmp_path, format="roc-infill", valid_share=0.2)
     splits = {name: load_split(tmp_path / "set", name).read_fields() for name in ("train", "valid")}
-    told = {name: {row["before"].split()[1] for row in rows} for name, rows in splits.items()}
-    assert len(told["valid"]) == 4
-    assert not told["train"] & told["valid"]
+    neighbours = {name: {row["before"].split()[1] for row in rows} for name, rows in splits.items()}
+    assert len(neighbours["valid"]) == 4
+    assert not neighbours["train"] & neighbours["valid"]
 
 
 def test_texts_to_validate_on_that_are_learned_from_are_told(source, tmp_path):
     (tmp_path / "valid.txt").write_text(f"{TEXTS[0]}\nThe bar is shut.\n")
     (note,) = run(source, tmp_path, valid=tmp_path / "valid.txt").notes
-    assert note.startswith("1 of the 2 texts of valid stands in train, too")
-    assert not run(source, tmp_path, out="held").notes
+    assert note.startswith("1 of the 2 texts of valid also occurs in train")
+    assert not run(source, tmp_path, out="valid_texts").notes
 
 
 def test_a_row_that_cannot_be_read_is_named_where_too_few_are_left(tmp_path):

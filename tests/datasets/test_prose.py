@@ -56,7 +56,7 @@ def test_files_of_a_folder_that_hold_nothing_are_left_out_with_a_note(tmp_path):
 
 def test_a_folder_without_texts_is_said(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(DataError, match=r"is a folder without texts. Files in it end in .txt"):
+    with pytest.raises(DataError, match=r"is a folder without texts. Files in it must end in .txt"):
         prepare(tmp_path, None, tmp_path / "set")
 
 
@@ -67,4 +67,4 @@ def test_lines_that_hold_several_sentences_are_noted_and_prose_makes_them_texts(
     assert note.startswith("100% of the lines hold several sentences: --format prose")
     report = prepare(path, None, tmp_path / "prose", format="prose", min_count=1, valid_share=0.5)
     assert report.splits["train"].texts == report.splits["valid"].texts == 2
-    assert not any("several sentences" in said for said in report.notes)
+    assert not any("several sentences" in note for note in report.notes)

@@ -21,11 +21,11 @@ def test_the_e2e_release(file):
         '"name[Fern]",\r\n"Fern","Fern is open."\r\n',
     )
     dropped = Dropped()
-    (found,) = records(path, "e2e-csv", dropped=dropped)
-    assert found.words == "Blue Door isn 't far , nor dear .".split()
-    assert found.text == "Blue Door isn\u2019t far, nor dear."
-    assert found.fields == {"name": "Blue Door", "Type": "pub", "price": "£ 20 - 25"}
-    assert found.line == 3
+    (result,) = records(path, "e2e-csv", dropped=dropped)
+    assert result.words == "Blue Door isn 't far , nor dear .".split()
+    assert result.text == "Blue Door isn\u2019t far, nor dear."
+    assert result.fields == {"name": "Blue Door", "Type": "pub", "price": "£ 20 - 25"}
+    assert result.line == 3
     assert dropped.counts == {"empty": 1, "unreadable": 1}
     assert dropped.examples["unreadable"] == ["line 5: not field[value] at 'Fern'"]
 
@@ -33,10 +33,10 @@ def test_the_e2e_release(file):
 def test_the_tokenised_e2e_form(file):
     path = file("train.txt", "name : Fern | near : the quay||Fern is near the quay .\nno bars here\n||\n")
     dropped = Dropped()
-    (found,) = records(path, "e2e", dropped=dropped)
-    assert found.words == "Fern is near the quay .".split()
-    assert found.text == "Fern is near the quay."
-    assert found.fields == {"name": "Fern", "near": "the quay"}
+    (result,) = records(path, "e2e", dropped=dropped)
+    assert result.words == "Fern is near the quay .".split()
+    assert result.text == "Fern is near the quay."
+    assert result.fields == {"name": "Fern", "near": "the quay"}
     assert dropped.counts == {"unreadable": 2}
 
 
@@ -45,16 +45,16 @@ def test_stories_as_csv_and_as_json_lines(file):
         "roc.csv", ROC_HEADER + ",".join(["7", "Rain", *STORY]) + "\n" + ",".join(["8", "Half", *STORY[:3], "", ""])
     )
     dropped = Dropped()
-    (found,) = records(table, "roc-csv", dropped=dropped)
-    assert found.text == " ".join(STORY)
-    assert found.fields["storytitle"] == "Rain"
+    (result,) = records(table, "roc-csv", dropped=dropped)
+    assert result.text == " ".join(STORY)
+    assert result.fields["storytitle"] == "Rain"
     assert dropped.examples == {"unreadable": ["line 3: not five sentences"]}
     lines = [[" ".join(STORY)], STORY, {"sentences": STORY, "id": 3}, {"sentence1": "Only one."}, 5]
     path = file("roc.jsonl", "\n".join(map(json.dumps, lines)))
     dropped = Dropped()
-    found = records(path, "roc-jsonl", dropped=dropped)
-    assert [record.text for record in found] == [" ".join(STORY)] * 3
-    assert found[2].fields["id"] == 3
+    result = records(path, "roc-jsonl", dropped=dropped)
+    assert [record.text for record in result] == [" ".join(STORY)] * 3
+    assert result[2].fields["id"] == 3
     assert dropped.counts == {"unreadable": 2}
 
 
@@ -63,8 +63,8 @@ def test_json_lines(file):
         "a.jsonl", '{"text": "A small inn.", "stars": 3}\n\n{"text": 5}\n{"words": "x"}\n[1]\n{"text": " "}\n{\n'
     )
     dropped = Dropped()
-    (found,) = records(path, "jsonl", dropped=dropped)
-    assert (found.words, found.fields, found.line) == (["A", "small", "inn", "."], {"stars": 3}, 1)
+    (result,) = records(path, "jsonl", dropped=dropped)
+    assert (result.words, result.fields, result.line) == (["A", "small", "inn", "."], {"stars": 3}, 1)
     assert dropped.counts == {"empty": 2, "unreadable": 4}
     assert "line 4: no field 'text' among words" in dropped.examples["unreadable"]
     assert [record.text for record in records(path, "jsonl", text_field="words")] == ["x"]
@@ -73,8 +73,8 @@ def test_json_lines(file):
 
 
 def test_plain_text_keeps_its_spelling_and_loses_its_spacing(file):
-    (found,) = records(file("a.txt", "\n   The  inn's\tdoor \n \n"), "text")
-    assert (found.words, found.text, found.fields, found.line) == (
+    (result,) = records(file("a.txt", "\n   The  inn's\tdoor \n \n"), "text")
+    assert (result.words, result.text, result.fields, result.line) == (
         ["The", "inn", "'s", "door"],
         "The inn's door",
         None,
@@ -148,9 +148,9 @@ def test_stories_become_middles_with_their_neighbours(tmp_path, form):
         lines = [[" ".join(TALE)] if form == "one string" else TALE, ["One. Two."]]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     dropped = Dropped()
-    found = records(path, "roc-infill", dropped=dropped)
-    assert [record.text for record in found] == TALE[1:4]
-    assert [record.fields for record in found] == [
+    result = records(path, "roc-infill", dropped=dropped)
+    assert [record.text for record in result] == TALE[1:4]
+    assert [record.fields for record in result] == [
         {"before": before, "after": after} for before, after in zip(TALE[:3], TALE[2:], strict=True)
     ]
     assert dropped.counts == ({} if form == "columns" else {"unreadable": 1})
@@ -174,16 +174,16 @@ def test_rows_are_sources(tmp_path, name, content):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
-        ("a.txt", "x\n", "a.txt: .txt is no table of sources. .csv, .tsv and .jsonl are."),
+        ("a.txt", "x\n", "a.txt: .txt is not a table of sources. Use .csv, .tsv or .jsonl."),
         ("a.csv", "name,area\n", "a.csv: has no rows."),
-        ("a.jsonl", '{"name": "x"}\n[1]\n', "a.jsonl:2: says nothing to write from."),
+        ("a.jsonl", '{"name": "x"}\n[1]\n', "a.jsonl:2: has no values to write a text from."),
         ("a.csv", "mr\nname\n", "a.csv:2: not field"),
     ],
 )
-def test_what_is_no_table_of_sources_is_said(tmp_path, name, content, said):
+def test_what_is_no_table_of_sources_is_said(tmp_path, name, content, message):
     (tmp_path / name).write_text(content, "utf-8")
     with pytest.raises(DataError) as caught:
         read_sources(tmp_path / name)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

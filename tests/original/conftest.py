@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.original.names import HEAD, WORDS
-from dlmctl.checkpoint.original.save import their_weights
+from dlmctl.checkpoint.original.save import original_weights
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -54,7 +54,7 @@ def write_checkpoint(folder: Path, weights: dict[str, Tensor], tokenizer: WordTo
 @pytest.fixture
 def weights() -> dict[str, Tensor]:
     """Of a transformer."""
-    return formula(their_weights(DiffusionLM(config())))
+    return formula(original_weights(DiffusionLM(config())))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlmctl.checkpoint.original import load_original
-from dlmctl.checkpoint.original.save import their_weights
+from dlmctl.checkpoint.original.save import original_weights
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
 from tests.original.conftest import config, formula, write_checkpoint
@@ -88,7 +88,7 @@ def test_the_kind_is_told_by_the_weights_where_nothing_is_said(
 def test_files_that_are_missing_or_damaged_are_said(weights, arguments, tokenizer, tmp_path):
     folder = write_checkpoint(tmp_path / "run", weights, tokenizer, **arguments)
     (folder / "training_args.json").rename(tmp_path / "kept")
-    assert 'Write it with what the run was given, such as {"diffusion_steps": 2000' in fault(folder)
+    assert 'Write it with the arguments of the run, such as {"diffusion_steps": 2000' in fault(folder)
     (tmp_path / "kept").rename(folder / "training_args.json")
     (folder / "vocab.json").write_text('{"START": 0, "END": 1, "UNK": 2, "PAD": 3}')
     assert "vocab.json has 4 entries, ema_0.9999_000100.pt 24." in fault(folder)
@@ -107,7 +107,7 @@ def test_files_that_are_missing_or_damaged_are_said(weights, arguments, tokenize
 def test_tensors_without_plain_numbers_are_refused(weights, arguments, tokenizer, tmp_path, made):
     name = next(name for name, tensor in weights.items() if tensor.dim() == 2)
     folder = write_checkpoint(tmp_path / "run", {**weights, name: made(weights[name])}, tokenizer, **arguments)
-    assert f"the tensor {name!r} does not hold its numbers one by one" in fault(folder)
+    assert f"the tensor {name!r} is not a dense tensor" in fault(folder)
 
 
 def test_the_head_counts_where_it_differs_from_the_embeddings(weights, arguments, tokenizer, tmp_path):
@@ -125,7 +125,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("architecture", list(ANSWERS))
 def test_u_nets_give_the_originals_numbers(architecture, arguments, tokenizer, tmp_path):
-    weights = formula(their_weights(DiffusionLM(config(architecture))))
+    weights = formula(original_weights(DiffusionLM(config(architecture))))
     folder = write_checkpoint(tmp_path / "run", weights, tokenizer, **arguments)
     model, _ = load_original(folder)
     assert model.config == config(architecture, denoiser={"dropout": 0.0})  # all of it found in the weights
@@ -136,6 +136,6 @@ def test_u_nets_give_the_originals_numbers(architecture, arguments, tokenizer, t
 
 
 def test_a_u_net_with_other_group_norms_is_refused(arguments, tokenizer, tmp_path):
-    weights = their_weights(DiffusionLM(config("1d-unet", denoiser={"channels": 32})))
+    weights = original_weights(DiffusionLM(config("1d-unet", denoiser={"channels": 32})))
     folder = write_checkpoint(tmp_path / "run", weights, tokenizer, **arguments)
     assert "num_channels is 32: only larger multiples of 32 can be loaded" in fault(folder)

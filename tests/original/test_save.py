@@ -72,11 +72,11 @@ def test_an_imported_model_generates(weights, arguments, tokenizer, tmp_path):
         ("transformer", {"denoiser": {"norm_first": True}}, "norms after each sublayer (norm_first)"),
         ("transformer", {"schedule_steps": None}, "this model's time is continuous"),
         ("transformer", {"rounding": "cosine"}, "dot product or L2 only"),
-        ("transformer", {"length": 40}, "its lengths are squares, and 40 is none"),
+        ("transformer", {"length": 40}, "its lengths are squares, and 40 is not"),
         ("trans-unet", {}, "it cannot train 'trans-unet' end to end"),
         ("1d-unet", {"denoiser": {"multipliers": [1, 2]}}, "its multipliers for this length are [1, 2, 2, 2]"),
         ("1d-unet", {"denoiser": {"channels": 32}}, "its channels are multiples of 32"),
-        ("1d-unet", {"denoiser": {"attention_levels": []}}, "attend somewhere at least"),
+        ("1d-unet", {"denoiser": {"attention_levels": []}}, "attention at one level at least"),
         ("1d-unet", {"rounding": "l2"}, "its U-Nets round by dot product only"),
         ("conv-unet", {"denoiser": {"row": 16}}, "its image has rows of 8"),
     ],
@@ -93,7 +93,7 @@ def test_what_the_original_cannot_express_is_refused(architecture, changes, said
 def test_a_folder_with_weights_is_not_written_over(weights, arguments, tokenizer, tmp_path):
     folder = write_checkpoint(tmp_path / "run", weights, tokenizer, **arguments)
     model, _ = load_original(folder)
-    with pytest.raises(UserError, match=r"holds weights already\. Choose another folder"):
+    with pytest.raises(UserError, match=r"already holds weights\. Choose another folder"):
         export_original(model, tokenizer, folder)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
@@ -105,7 +105,7 @@ def test_a_folder_with_weights_is_not_written_over(weights, arguments, tokenizer
             before = {path: path.read_bytes() for path in taken.rglob("*") if path.is_file()}
             result = CliRunner().invoke(app, [*map(str, command), "--to", str(taken)])
             assert result.exit_code == 2
-            assert f"holds {holds} already. Choose another folder." in result.output
+            assert f"already holds {holds}. Choose another folder." in result.output
             assert {path: path.read_bytes() for path in taken.rglob("*") if path.is_file()} == before
 
 
@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_leaves_no_half_checkpoint(weights, arguments, token
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, unlimited[1]))  # Python ignores its signal
     try:
-        with pytest.raises(UserError, match=r"theirs: cannot be written: .* is untouched; make room"):
+        with pytest.raises(UserError, match=r"theirs: cannot be written: .* are unchanged; make room"):
             export_original(model, tokenizer, tmp_path / "theirs")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)

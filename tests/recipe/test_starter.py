@@ -201,6 +201,6 @@ def test_a_new_recipe_says_at_once_which_model_has_the_weights(tmp_path, monkeyp
     assert said.exit_code == 0
     assert "Not yet: mine.yaml:" in said.stderr
     assert "the control 'semantic' has no weights for this model" in said.stderr
-    assert "Of the bundled models e2e can: give --model e2e." in said.stderr
+    assert "Bundled models with the weights: e2e. Give --model e2e." in said.stderr
     said = run("recipe", "new", "mine.yaml", "-c", "semantic", "--model", "e2e", "--force")
     assert (said.exit_code, said.stderr) == (0, "")

@@ -63,7 +63,7 @@ def test_what_will_be_replaced_is_said_before_it_is(model, data, tmp_path, caplo
     folder = train_control(Pos, model, LOOP, data, tmp_path / "a")
     assert not caplog.messages
     train_control(Pos, model, LOOP, data, tmp_path / "b")
-    assert caplog.messages == [f"dlmctl: {folder}: the weights that lie here will be replaced."]
+    assert caplog.messages == [f"dlmctl: {folder}: the weights in this folder will be replaced."]
 
 
 def test_a_run_does_not_lie_in_its_data_set(model, data):
@@ -90,7 +90,7 @@ def test_targets_that_cannot_be_written_are_found_before_the_first_step(model, d
     with pytest.raises(UserError, match=r"'\.\.' cannot be the name of weights"):
         train_control(Named, model, LOOP, data, tmp_path / "run", name="..")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file: cannot hold a run"):
+    with pytest.raises(UserError, match="file: cannot lock the run"):
         train_control(Pos, model, LOOP, data, tmp_path / "file")
     shutil.rmtree(model.folder / "controls")
     (model.folder / "controls").write_text("no folder")

@@ -1,4 +1,4 @@
-"""``training_args.json`` of the original as a configuration of ours, with the weights where it is silent; and back."""
+"""Conversion between the original's ``training_args.json`` and our configuration; weights fill in what it omits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARGUMENTS, BERT_FOLDER = "training_args.json", "bert_config"
 BERT_HEAD_WIDTH = 64
 GROUPS = 32
 ROUNDING = {1: "dot", 2: "l2"}
-# Channel multipliers by image_size in the original; the last for every other size.
+# The original's channel multipliers by image_size, and those of all other sizes.
 MULTIPLIERS = {256: [1, 1, 2, 2, 4, 4], 64: [1, 2, 3, 4]}
 OTHER_MULTIPLIERS = [1, 2, 2, 2]
 
@@ -44,22 +44,22 @@ def read_arguments(folder: Path) -> dict[str, Any]:
         raise ModelError("there is no such folder.", where=str(folder))
     if not os.path.lexists(path):
         raise ModelError(
-            "is missing: this is a checkpoint of the original Diffusion-LM, whose weights do not tell the noise "
-            "schedule nor what the network predicts.",
+            "is missing: this is a checkpoint of the original Diffusion-LM, whose weights do not determine the noise "
+            "schedule or what the network predicts.",
             where=str(path),
-            remedy='Write it with what the run was given, such as {"diffusion_steps": 2000, "noise_schedule": "sqrt", '
-            '"predict_xstart": true}.',
+            remedy='Write it with the arguments of the run, such as {"diffusion_steps": 2000, "noise_schedule": '
+            '"sqrt", "predict_xstart": true}.',
         )
     return read_object(path)
 
 
 def refuse_other_kinds(arguments: dict[str, Any], weights: Weights, path: Path) -> None:
-    """Raise ModelError with the reason if the model is of a kind that cannot be loaded."""
+    """Raise ModelError with the reason if this kind of model cannot be loaded."""
     _refuse_other_types(arguments, path)
     end_to_end, outputs = WORDS in weights, weights.get("out.2.bias", weights.get("output_down_proj.2.bias"))
     width = weights[WORDS].shape[1] if end_to_end else 0
-    # Each argument: what it must be, what the weights say where it is silent, and the reason.
-    kinds = {
+    # Each argument: its required value, its default as implied by the weights, and the reason.
+    requirements = {
         "training_mode": (
             "e2e",
             "e2e" if end_to_end else "emb",
@@ -80,23 +80,23 @@ def refuse_other_kinds(arguments: dict[str, Any], weights: Weights, path: Path) 
         "use_scale_shift_norm": (True, True, "only U-Nets that scale and shift their norms can be loaded"),
         "num_heads_upsample": (-1, -1, "attention heads on the way up cannot differ from those on the way down"),
     }
-    for name, (wanted, found, reason) in kinds.items():
-        value = arguments.get(name, found)
-        if value != wanted:
+    for name, (required, default, reason) in requirements.items():
+        value = arguments.get(name, default)
+        if value != required:
             raise ModelError(f"{name} is {value!r}: {reason}.", where=str(path))
     schedule = arguments.get("noise_schedule", "linear")
     if schedule not in get_args(ScheduleName):
         raise ModelError(f"noise_schedule is {schedule!r}, which is unknown.", where=str(path))
     if arguments.get("logits_mode", 1) not in ROUNDING:
         raise ModelError(f"logits_mode is {arguments['logits_mode']!r}, which is unknown.", where=str(path))
-    # Unscaled, the network saw k itself; with T = 1000 that is the same.
+    # Without rescaling the network was given step k itself; with T = 1000 the two are the same.
     if not arguments.get("rescale_timesteps", True) and arguments.get("diffusion_steps", 1000) != 1000:
         raise ModelError("rescale_timesteps is false: the network must have seen time on 0..1000.", where=str(path))
 
 
 def _refuse_other_types(arguments: dict[str, Any], path: Path) -> None:
-    """Raise ModelError where an argument that decides what the weights mean is not of its type: the text "False" would
-    count as true."""
+    """Raise ModelError if an argument that determines what the weights mean has the wrong type: the string "False"
+    would count as true."""
     for name in FLAGS:
         value = arguments.get(name, False)
         if not isinstance(value, bool):
@@ -108,28 +108,28 @@ def _refuse_other_types(arguments: dict[str, Any], path: Path) -> None:
 
 
 def read_config(arguments: dict[str, Any], weights: Weights, folder: Path) -> ModelConfig:
-    """The configuration of the model; where the arguments are silent, sizes are those of the weights.
+    """The configuration of the model; sizes that the arguments omit are taken from the weights.
 
     Raises:
         ModelError: the architecture cannot be loaded, or the arguments contradict the weights.
         KeyError: a tensor is missing.
-        ValueError: the sizes cannot be.
+        ValueError: the sizes are impossible.
     """
     architecture = arguments.get("model_arch", _architecture(weights))
     vocab_size, embed_dim = weights[WORDS].shape
     if architecture == "transformer":
         denoiser, rounding = _transformer(arguments, weights, folder), ROUNDING[arguments.get("logits_mode", 1)]
     elif architecture in ("1d-unet", "conv-unet"):
-        denoiser, rounding = _unet(arguments, weights, folder), "dot"  # its head knows no other logits_mode
+        denoiser, rounding = _unet(arguments, weights, folder), "dot"  # its head has no other logits_mode
         if architecture == "conv-unet":
             denoiser["row"] = _side(arguments)
     else:
         what = f"model_arch is {architecture!r}: only 'transformer', '1d-unet' and 'conv-unet' can be loaded."
         raise ModelError(what, where=str(folder / ARGUMENTS))
     sizes = {"in_channel": embed_dim, "vocab_size": vocab_size, "num_channels": weights["time_embed.0.weight"].shape[1]}
-    for name, found in sizes.items():
-        if arguments.get(name, found) != found:
-            raise ModelError(f"{name} is {arguments[name]!r}, but the weights have {found}.", where=str(folder))
+    for name, size in sizes.items():
+        if arguments.get(name, size) != size:
+            raise ModelError(f"{name} is {arguments[name]!r}, but the weights have {size}.", where=str(folder))
     settings = {
         "vocab_size": vocab_size,
         "length": _side(arguments) ** 2,
@@ -147,7 +147,7 @@ def read_config(arguments: dict[str, Any], weights: Weights, folder: Path) -> Mo
 
 
 def _side(arguments: dict[str, Any]) -> int:
-    return int(arguments.get("image_size", 8))  # what run_train.py passes if not told otherwise
+    return int(arguments.get("image_size", 8))  # the default of run_train.py
 
 
 def _architecture(weights: Weights) -> str:
@@ -172,15 +172,15 @@ def _transformer(arguments: dict[str, Any], weights: Weights, folder: Path) -> d
 
 
 def _heads(arguments: dict[str, Any], hidden: int, folder: Path) -> int:
-    """Attention heads of the BERT encoder: the weights do not show them."""
+    """The number of attention heads of the BERT encoder, which the weights do not determine."""
     name = Path(str(arguments.get("config_name", ""))).name
     path = folder / name / "config.json"
     if not name or not path.is_file():
         return max(1, hidden // BERT_HEAD_WIDTH)
     config = read_object(path)
-    for key, wanted in bert.FIXED.items():
-        if config.get(key, wanted) != wanted:
-            raise ModelError(f"{key} is {config[key]!r}; only {wanted!r} can be loaded.", where=str(path))
+    for key, required in bert.FIXED.items():
+        if config.get(key, required) != required:
+            raise ModelError(f"{key} is {config[key]!r}; only {required!r} can be loaded.", where=str(path))
     return int(config.get("num_attention_heads", 12))
 
 
@@ -191,15 +191,15 @@ def _unet(arguments: dict[str, Any], weights: Weights, folder: Path) -> dict[str
         raise ModelError(what, where=str(folder))
     widths: list[list[int]] = [[]]
     attention: set[int] = set()
-    place = 1
-    while any(name.startswith(f"input_blocks.{place}.") for name in weights):
-        if f"input_blocks.{place}.0.op.weight" in weights:
+    index = 1
+    while any(name.startswith(f"input_blocks.{index}.") for name in weights):
+        if f"input_blocks.{index}.0.op.weight" in weights:
             widths.append([])
         else:
-            widths[-1].append(weights[f"input_blocks.{place}.0.in_layers.2.weight"].shape[0])
-        if f"input_blocks.{place}.1.qkv.weight" in weights:
+            widths[-1].append(weights[f"input_blocks.{index}.0.in_layers.2.weight"].shape[0])
+        if f"input_blocks.{index}.1.qkv.weight" in weights:
             attention.add(len(widths) - 1)
-        place += 1
+        index += 1
     return {
         "channels": channels,
         "multipliers": [level[-1] // channels for level in widths if level],
@@ -214,10 +214,10 @@ def write_arguments(config: ModelConfig) -> dict[str, Any]:
     """The arguments with which the original builds this model, and those that its scripts read from the file.
 
     Raises:
-        ModelError: the original cannot build it; the message says why.
+        ModelError: the original cannot build the model; the message says why.
     """
     sizes, side = config.denoiser, math.isqrt(config.length)
-    _refuse(config, side)
+    _refuse_inexpressible(config, side)
     arguments: dict[str, Any] = {
         "model_arch": config.architecture,
         "training_mode": "e2e",
@@ -240,7 +240,7 @@ def write_arguments(config: ModelConfig) -> dict[str, Any]:
         "learn_sigma": False,
         "sigma_small": False,
         "use_checkpoint": False,
-        # Its scripts choose by these how the vocabulary is read.
+        # These determine how the original's scripts read the vocabulary.
         "modality": "e2e-tgt",
         "experiment": "random",
         "padding_mode": "block",
@@ -272,15 +272,15 @@ def write_bert_config(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
-def _refuse(config: ModelConfig, side: int) -> None:
+def _refuse_inexpressible(config: ModelConfig, side: int) -> None:
     sizes = config.denoiser
     reasons = {
         "it trains words by rounding, not by cross-entropy (objective)": config.objective != "paper",
         "it has no self-conditioning": config.self_conditioning,
-        "labels and sources work otherwise there": config.label is not None or config.source is not None,
-        "it counts discrete steps, and this model's time is continuous (schedule_steps)": config.schedule_steps is None,
+        "its labels and sources work differently": config.label is not None or config.source is not None,
+        "it has discrete steps, and this model's time is continuous (schedule_steps)": config.schedule_steps is None,
         "it rounds by dot product or L2 only (rounding)": config.rounding not in ROUNDING.values(),
-        f"its lengths are squares, and {config.length} is none": side**2 != config.length,
+        f"its lengths are squares, and {config.length} is not": side**2 != config.length,
         "its transformer norms after each sublayer (norm_first)": isinstance(sizes, TransformerConfig)
         and sizes.norm_first,
         f"it cannot train {config.architecture!r} end to end": config.architecture == "trans-unet",
@@ -291,9 +291,9 @@ def _refuse(config: ModelConfig, side: int) -> None:
             f"its multipliers for this length are {multipliers}": sizes.multipliers != multipliers,
             f"its channels are multiples of {GROUPS}": sizes.channels % GROUPS > 0 or sizes.channels == GROUPS,
             "its U-Nets round by dot product only (rounding)": config.rounding != "dot",
-            "its U-Nets attend somewhere at least (attention_levels)": not sizes.attention_levels,
+            "its U-Nets have attention at one level at least (attention_levels)": not sizes.attention_levels,
             f"its image has rows of {side}": isinstance(sizes, FoldedUNetConfig) and sizes.row != side,
         }
-    for reason, holds in reasons.items():
-        if holds:
+    for reason, applies in reasons.items():
+        if applies:
             raise ModelError(f"the original cannot express this model: {reason}.")

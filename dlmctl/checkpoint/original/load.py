@@ -1,4 +1,4 @@
-"""Reading a checkpoint of the original Diffusion-LM."""
+"""Loading a checkpoint of the original Diffusion-LM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dlmctl.checkpoint.original.arguments import ARGUMENTS, read_arguments, read_config, refuse_other_kinds
-from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
+from dlmctl.checkpoint.original.names import HEAD, WORDS, original_names
 from dlmctl.checkpoint.resolve import ORIGINAL_WEIGHTS
 from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.weights import require_numbers, take_over, without_memory
@@ -21,11 +21,11 @@ from dlmctl.text.tokenizer import WordTokenizer
 def load_original(folder: str | Path) -> tuple[DiffusionLM, WordTokenizer]:
     """A model of the original Diffusion-LM and its vocabulary: float32, on the CPU, in evaluation mode.
 
-    The newest EMA weights are taken, or the newest plain ones if there are none. Where the folder of
-    ``config_name`` is absent, attention heads are 64 wide as in every published BERT (12 for BERT-base).
+    The newest EMA weights are used, or the newest plain weights if there are none. If the folder named by
+    ``config_name`` is missing, attention heads are 64 wide as in every published BERT (12 for BERT-base).
 
     Raises:
-        ModelError: a file is missing or damaged, or the model is of a kind that cannot be loaded.
+        ModelError: a file is missing or damaged, or this kind of model cannot be loaded.
     """
     folder = Path(folder)
     arguments = read_arguments(folder)
@@ -42,14 +42,14 @@ def load_original(folder: str | Path) -> tuple[DiffusionLM, WordTokenizer]:
     except KeyError as error:
         raise ModelError(f"the tensor {error} is missing.", where=str(path)) from None
     except ValidationError as error:
-        raise ModelError(f"has sizes that cannot be: {first_fault(error)}", where=str(folder)) from None
+        raise ModelError(f"has impossible sizes: {first_fault(error)}", where=str(folder)) from None
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
-        raise ModelError(f"has sizes that cannot be: {brief(error)}.", where=str(folder)) from None
+        raise ModelError(f"has impossible sizes: {brief(error)}.", where=str(folder)) from None
     if len(tokenizer) != config.vocab_size:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, {path.name} {config.vocab_size}.", where=str(folder)
         )
-    with without_memory():  # memory only for sizes that are those of the weights
+    with without_memory():  # memory is allocated only once the sizes match the weights
         model = DiffusionLM(config)
     take_over(model, convert(weights, model, path))
     return model.eval(), tokenizer
@@ -70,13 +70,13 @@ def newest_weights(folder: Path) -> Path:
         ModelError: there is neither.
     """
     for pattern in ORIGINAL_WEIGHTS:
-        found = [(match, path) for path in folder.glob("*.pt") if (match := pattern.fullmatch(path.name))]
-        if found:
-            return max(found, key=lambda item: (int(item[0][2]), item[0][1]))[1]
+        matches = [(match, path) for path in folder.glob("*.pt") if (match := pattern.fullmatch(path.name))]
+        if matches:
+            return max(matches, key=lambda item: (int(item[0][2]), item[0][1]))[1]
     raise ModelError(
         "there are no weights: neither ema_*.pt nor model*.pt.",
         where=str(folder),
-        remedy="Copy them here from the run of the original.",
+        remedy="Copy them here from the original run.",
     )
 
 
@@ -84,22 +84,22 @@ def convert(weights: dict[str, Tensor], model: DiffusionLM, where: Path) -> dict
     """The original's tensors under the names of ``model``, float32.
 
     Raises:
-        ModelError: a tensor is missing or of another shape, or one is left that has no place.
+        ModelError: a tensor is missing, has the wrong shape, or has no place in the model.
     """
-    left = {name: tensor.float() for name, tensor in weights.items() if name != "position_ids"}
-    # The head is tied to the embeddings, but the original averages (EMA) the embeddings only, and on
-    # loading the head's copy comes last and so is the one in use.
-    left[WORDS] = left.pop(HEAD, left[WORDS])
-    mapped: dict[str, Tensor] = {}
+    remaining = {name: tensor.float() for name, tensor in weights.items() if name != "position_ids"}
+    # The head is tied to the embeddings, but the original averages (EMA) only the embeddings. On loading, the head's
+    # copy comes last and is the one in use.
+    remaining[WORDS] = remaining.pop(HEAD, remaining[WORDS])
+    converted: dict[str, Tensor] = {}
     state = model.state_dict()
-    for ours, theirs in their_names(model.config, state).items():
-        lost = [name for name in theirs if name not in left]
-        if lost:
-            raise ModelError(f"the tensor {lost[0]!r} is missing.", where=str(where))
-        mapped[ours] = torch.cat([left.pop(name) for name in theirs])
-        if mapped[ours].shape != state[ours].shape:
-            shapes = f"{list(mapped[ours].shape)}, not {list(state[ours].shape)}"
-            raise ModelError(f"the tensor for {ours} has the shape {shapes}.", where=str(where))
-    if left:
-        raise ModelError(f"the tensor {next(iter(left))!r} has no place in our model.", where=str(where))
-    return mapped
+    for our_name, names in original_names(model.config, state).items():
+        missing = [name for name in names if name not in remaining]
+        if missing:
+            raise ModelError(f"the tensor {missing[0]!r} is missing.", where=str(where))
+        converted[our_name] = torch.cat([remaining.pop(name) for name in names])
+        if converted[our_name].shape != state[our_name].shape:
+            shapes = f"{list(converted[our_name].shape)}, not {list(state[our_name].shape)}"
+            raise ModelError(f"the tensor for {our_name} has the shape {shapes}.", where=str(where))
+    if remaining:
+        raise ModelError(f"the tensor {next(iter(remaining))!r} has no place in our model.", where=str(where))
+    return converted

@@ -1,4 +1,4 @@
-"""Which tensors of the original each of our tensors is, for reading and writing alike."""
+"""The mapping between our tensor names and those of the original, for import and export."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _RESIDUAL = {
 _ATTENTION = {"norm": "norm", "qkv": "qkv", "output": "proj_out"}
 
 
-def their_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """For the name of each of our tensors, the original's: several where ours is theirs joined along the first axis.
+def original_names(config: ModelConfig, our_names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The original's names for each of our tensors: several where ours joins them along the first axis.
 
     Args:
-        ours: the names in the state of a ``DiffusionLM`` of this configuration.
+        our_names: the names in the state of a ``DiffusionLM`` of this configuration.
 
     Raises:
         ValueError: the original has no such architecture.
@@ -52,7 +52,7 @@ def their_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, tuple[str
     names: dict[str, tuple[str, ...]] = {"embedding.weight": (WORDS,), "rounding_bias": ("lm_head.bias",)}
     if isinstance(sizes, TransformerConfig):
         names |= bert.encoder_tensors(sizes.layers, "input_transformers.")
-    for name in ours:
+    for name in our_names:
         if name not in names:
             layer, kind = name.removeprefix("denoiser.").rsplit(".", 1)
             names[name] = (f"{_layer(layer, sizes)}.{kind}",)
@@ -63,30 +63,31 @@ def _layer(layer: str, sizes: object) -> str:
     if isinstance(sizes, TransformerConfig):
         return _TRANSFORMER[layer]
     if isinstance(sizes, UNetConfig):
-        return _UNET[layer] if layer in _UNET else _layer_of_the_u(layer, sizes)
+        return _UNET[layer] if layer in _UNET else _unet_block_layer(layer, sizes)
     raise ValueError("the original has no such architecture")
 
 
-def _layer_of_the_u(layer: str, sizes: UNetConfig) -> str:
-    """The original counts the modules of the way down, the first convolution included, and those of the way up."""
+def _unet_block_layer(layer: str, sizes: UNetConfig) -> str:
+    """A layer of a U-Net block. The original numbers the input blocks, from the first convolution, and the output
+    blocks."""
     blocks, last = sizes.residual_blocks, len(sizes.multipliers) - 1
     match layer.split(".")[1:]:
-        case ["down", level, block, *inside]:
-            return f"input_blocks.{1 + int(level) * (blocks + 1) + int(block)}.{_inside(inside, 0)}"
+        case ["down", level, block, *path]:
+            return f"input_blocks.{1 + int(level) * (blocks + 1) + int(block)}.{_residual_layer(path, 0)}"
         case ["shrink", level]:
             return f"input_blocks.{(int(level) + 1) * (blocks + 1)}.0.op"
-        case ["middle", block, *inside]:
-            return f"middle_block.{_inside(inside, 2 * int(block))}"
-        case ["up", stage, block, *inside]:
-            return f"output_blocks.{int(stage) * (blocks + 1) + int(block)}.{_inside(inside, 0)}"
+        case ["middle", block, *path]:
+            return f"middle_block.{_residual_layer(path, 2 * int(block))}"
+        case ["up", stage, block, *path]:
+            return f"output_blocks.{int(stage) * (blocks + 1) + int(block)}.{_residual_layer(path, 0)}"
         case ["grow", stage, _]:
-            place = 2 if last - int(stage) in sizes.attention_levels else 1
-            return f"output_blocks.{int(stage) * (blocks + 1) + blocks}.{place}.conv"
+            index = 2 if last - int(stage) in sizes.attention_levels else 1
+            return f"output_blocks.{int(stage) * (blocks + 1) + blocks}.{index}.conv"
     raise ValueError(f"no layer {layer!r}")
 
 
-def _inside(layer: list[str], place: int) -> str:
-    """A layer of a residual block that is at ``place`` in its module; its attention comes next."""
-    if layer[0] == "attention":
-        return f"{place + 1}.{_ATTENTION[layer[1]]}"
-    return f"{place}.{_RESIDUAL[layer[0]]}"
+def _residual_layer(path: list[str], index: int) -> str:
+    """A layer of the residual block at ``index`` of its module, or of its attention, which follows it."""
+    if path[0] == "attention":
+        return f"{index + 1}.{_ATTENTION[path[1]]}"
+    return f"{index}.{_RESIDUAL[path[0]]}"

@@ -1,4 +1,4 @@
-"""Writing a model as a checkpoint of the original Diffusion-LM."""
+"""Saving a model as a checkpoint of the original Diffusion-LM."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.original.arguments import ARGUMENTS, BERT_FOLDER, write_arguments, write_bert_config
-from dlmctl.checkpoint.original.names import HEAD, WORDS, their_names
+from dlmctl.checkpoint.original.names import HEAD, WORDS, original_names
 from dlmctl.checkpoint.weights import check_new, staged
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
-# The original reads rate and step of the average from the name; ours are averages whose step is not kept.
+# The original reads the EMA rate and the step from the name; our weights are EMA weights whose step is not stored.
 WEIGHTS = "ema_0.9999_000000.pt"
 
 
 def export_original(model: DiffusionLM, tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write ``ema_0.9999_000000.pt``, ``training_args.json``, ``vocab.json`` and the encoder's ``bert_config``.
 
-    ``load_original`` gives back the same model, tensor by tensor. All files are written aside first and then moved
-    into place, so a full disk leaves nothing that would be taken for a checkpoint.
+    ``load_original`` returns the same model, tensor by tensor. All files are written to a staging folder first and then
+    moved into place, so a full disk leaves nothing that could be taken for a checkpoint.
 
     Raises:
         ModelError: the original cannot express the model; nothing is written.
-        UserError: the folder cannot be written, or holds something already.
+        UserError: the folder cannot be written, or is not empty.
     """
     folder, config = Path(folder), model.config
     arguments = write_arguments(config)
     if not isinstance(tokenizer, WordTokenizer):
-        what = "the original cannot express this model: it knows whole words only, not a Hugging Face tokenizer."
+        what = "the original cannot express this model: it supports whole words only, not a Hugging Face tokenizer."
         raise ModelError(what)
     check_new(folder)
-    # Through memory: where torch writes a file itself, a full disk is an error of its own without a reason.
+    # Written in memory first: torch's own error for a full disk does not state the reason.
     weights = BytesIO()
-    torch.save(their_weights(model), weights)
+    torch.save(original_weights(model), weights)
     with staged(folder) as staging:
         tokenizer.save(staging)
         (staging / ARGUMENTS).write_text(json.dumps(arguments, indent=2) + "\n", "utf-8")
@@ -50,12 +50,12 @@ def export_original(model: DiffusionLM, tokenizer: Tokenizer, folder: str | Path
         (staging / WEIGHTS).write_bytes(weights.getbuffer())
 
 
-def their_weights(model: DiffusionLM) -> dict[str, Tensor]:
-    """The tensors of a model under the original's names, each in memory of its own but for the tied head."""
+def original_weights(model: DiffusionLM) -> dict[str, Tensor]:
+    """The tensors of a model under the original's names, each in separate memory except for the tied head."""
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     weights: dict[str, Tensor] = {}
-    for ours, theirs in their_names(model.config, state).items():
-        for name, part in zip(theirs, state[ours].chunk(len(theirs)), strict=True):
+    for our_name, names in original_names(model.config, state).items():
+        for name, part in zip(names, state[our_name].chunk(len(names)), strict=True):
             weights[name] = part.clone()
     weights[HEAD] = weights[WORDS]
     if isinstance(model.config.denoiser, TransformerConfig):

@@ -1,7 +1,7 @@
-"""Checkpoints of others as they are: LLaDA, Dream and DiffuCoder, MDLM, DiffusionGemma.
+"""Vendor checkpoints, unconverted: LLaDA, Dream and DiffuCoder, MDLM, DiffusionGemma.
 
-A folder as its authors publish it is read into a class that is installed here, in the precision of its weights, which
-are mapped into memory and not copied. No code that lies beside them is ever read, let alone run.
+A folder as published by its authors is loaded into an installed class, in the precision of its weights, which are
+mapped into memory and not copied. Code in the folder is never read, let alone run.
 """
 
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ if TYPE_CHECKING:  # the same for type checkers
     from dlmctl.checkpoint.vendors.load import is_vendor as is_vendor
     from dlmctl.checkpoint.vendors.load import load_vendor as load_vendor
 
-# Few models are such.
-_HOMES = {"is_vendor": ".load", "load_vendor": ".load"}
-__all__ = [*_HOMES]
+# Imported on first use, as few models need them.
+_MODULES = {"is_vendor": ".load", "load_vendor": ".load"}
+__all__ = [*_MODULES]
 
-__getattr__ = on_demand(__name__, _HOMES)
+__getattr__ = on_demand(__name__, _MODULES)

@@ -1,4 +1,4 @@
-"""What is declared of each family of checkpoints, and the sizes that its ``config.json`` gives."""
+"""Declarations of checkpoint families, and types for the sizes in their ``config.json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-# More than any checkpoint has, so that what a file claims is bounded before anything is built.
+# Bounds above those of any checkpoint, so that the sizes claimed by a file are limited before anything is built.
 Width = Annotated[int, Field(strict=True, gt=0, le=1_048_576)]
 Layers = Annotated[int, Field(strict=True, gt=0, le=128)]
 Heads = Annotated[int, Field(strict=True, gt=0, le=1024)]
@@ -20,31 +20,31 @@ Base = Annotated[float, Field(gt=1, le=1e12)]
 
 
 class Sizes(BaseModel):
-    """Base of what is read of a ``config.json``; what is not asked for is let be."""
+    """Base class for the contents of a ``config.json``; other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 class Rope(BaseModel):
-    """``rope_parameters``, as transformers 5 writes how positions turn: only the base may vary."""
+    """``rope_parameters``, as written by transformers 5; only the base may vary."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     rope_type: Literal["default"] = "default"
     rope_theta: Base | None = None
 
-    def base(self, otherwise: float) -> float:
-        """The base of the angles, which may stand elsewhere instead."""
-        return self.rope_theta or otherwise
+    def base(self, default: float) -> float:
+        """The base of the angles; some checkpoints have it elsewhere, which is the default."""
+        return self.rope_theta or default
 
 
 class Shape(NamedTuple):
-    """What the rest of the toolkit must know of a checkpoint's sizes.
+    """The sizes of a checkpoint that the rest of the toolkit needs.
 
     Attributes:
-        rows: of its table of embeddings.
-        length: most positions.
-        mask_id: the id of MASK, None where only the tokenizer says it.
+        rows: rows of the embedding table.
+        length: maximum number of positions.
+        mask_id: the id of MASK, None if only the tokenizer defines it.
     """
 
     rows: int
@@ -57,23 +57,23 @@ class Vendor(NamedTuple):
     """A family of checkpoints.
 
     Attributes:
-        name: as its authors write it.
-        sizes: what its ``config.json`` must hold.
-        shape: of those sizes.
+        name: as written by its authors.
+        sizes: the required contents of its ``config.json``.
+        shape: returns the ``Shape`` of those sizes.
         network: builds the network, a ``Network``, without values.
-        renamed: the name of one of its tensors in that network; None for one that is no weight.
-        predicts: whose token a position's scores are.
-        sampler: the walk of its authors.
-        splitting: how its tokenizer splits text where it comes as ``vocab.json`` and ``merges.txt``.
-        tokenizer: the hub name of its tokenizer, where a checkpoint comes without.
-        block: positions that its authors write before those behind them, None for all at once.
+        rename: the name of a checkpoint tensor in that network; None for a tensor that is not a weight.
+        predicts: the position whose token the scores at a position predict.
+        sampler: the sampler used by its authors.
+        splitting: how its tokenizer splits text where it is stored as ``vocab.json`` and ``merges.txt``.
+        tokenizer: the hub name of its tokenizer, for checkpoints without one.
+        block: size of the blocks that its authors complete from left to right, None for all positions at once.
     """
 
     name: str
     sizes: type[Sizes]
     shape: Callable[[Any], Shape]
     network: Callable[[Any], nn.Module]
-    renamed: Callable[[str], str | None]
+    rename: Callable[[str], str | None]
     predicts: Literal["same", "next"]
     sampler: str
     splitting: Literal["gpt2", "qwen2"] = "gpt2"

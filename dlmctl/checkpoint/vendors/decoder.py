@@ -8,12 +8,12 @@ from torch import nn
 
 from dlmctl.models.full_attention import FullAttention
 
-# Where the network of transformers stands in ``FullAttention``.
+# The prefix of the transformers network in ``FullAttention``.
 NETWORK = "network."
 
 
 class Decoder(TypedDict):
-    """Sizes under the names of transformers."""
+    """Sizes, by their names in transformers."""
 
     vocab_size: int
     hidden_size: int
@@ -28,10 +28,10 @@ class Decoder(TypedDict):
 
 
 def decoder(kind: Literal["llama", "qwen2"], sizes: Decoder) -> nn.Module:
-    """``LlamaForCausalLM`` or ``Qwen2ForCausalLM``, read with full attention.
+    """``LlamaForCausalLM`` or ``Qwen2ForCausalLM``, with full attention.
 
     Raises:
-        ValueError: the sizes do not go together.
+        ValueError: the sizes are inconsistent.
     """
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 

@@ -1,6 +1,6 @@
 """Dream (Ye et al. 2025) and DiffuCoder (Gong et al. 2025): Qwen2 with full attention, predicting the next position.
 
-They were made from a causal model and kept its shift: the scores at a position are of the token behind it.
+They were adapted from a causal model and keep its shift: the scores at a position are for the next token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dlmctl.checkpoint.vendors.decoder import NETWORK, Decoder, decoder
 
 
 class DreamSizes(Sizes):
-    """``config.json`` of a Dream."""
+    """``config.json`` of a Dream model."""
 
     hidden_size: Width
     intermediate_size: Width
@@ -47,12 +47,12 @@ class DreamSizes(Sizes):
 
 
 def shape(sizes: DreamSizes) -> Shape:
-    """What the rest must know."""
+    """The sizes that the toolkit needs."""
     return Shape(sizes.vocab_size, sizes.hidden_size, sizes.max_position_embeddings, sizes.mask_token_id)
 
 
 def network(sizes: DreamSizes) -> nn.Module:
-    """``Qwen2ForCausalLM`` of these sizes, read with full attention."""
+    """``Qwen2ForCausalLM`` of these sizes, with full attention."""
     return decoder(
         "qwen2",
         Decoder(
@@ -70,9 +70,9 @@ def network(sizes: DreamSizes) -> nn.Module:
     )
 
 
-def renamed(name: str) -> str | None:
-    """The names are those of ``Qwen2ForCausalLM``."""
+def rename(name: str) -> str | None:
+    """The name of a tensor in the network; checkpoints use the names of ``Qwen2ForCausalLM``."""
     return NETWORK + name
 
 
-DREAM = Vendor("Dream", DreamSizes, shape, network, renamed, predicts="next", sampler="entropy", splitting="qwen2")
+DREAM = Vendor("Dream", DreamSizes, shape, network, rename, predicts="next", sampler="entropy", splitting="qwen2")

@@ -1,4 +1,4 @@
-"""DiffusionGemma, in the class that transformers has for it; of its parts the one that sees is loaded and not used."""
+"""DiffusionGemma, loaded with its class in transformers; its vision tower is loaded but not used."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Vision(Sizes):
 
 
 class GemmaSizes(Sizes):
-    """``config.json`` of a DiffusionGemma."""
+    """``config.json`` of a DiffusionGemma model."""
 
     text_config: _Text
     vision_config: _Vision
@@ -53,7 +53,7 @@ class _Sampling(Sizes):
 
 
 class _Generation(Sizes):
-    """``generation_config.json``, as far as it says how a canvas is refined."""
+    """The settings in ``generation_config.json`` for refining a canvas."""
 
     max_denoising_steps: int | None = Field(default=None, gt=0, le=100_000)
     t_min: float | None = Field(default=None, gt=0)
@@ -63,10 +63,10 @@ class _Generation(Sizes):
 
 
 def load_gemma(folder: Path, settings: Mapping[str, Any]) -> tuple[CanvasLM, CheckpointTokenizer]:
-    """A DiffusionGemma and its tokenizer.
+    """A DiffusionGemma model and its tokenizer.
 
     Raises:
-        ModelError: the transformers that is installed does not have it, or a file is missing, damaged or of another
+        ModelError: the installed transformers does not have the class, or a file is missing, damaged or of another
             checkpoint.
     """
     sizes = _validated(GemmaSizes, settings, folder / "config.json")
@@ -99,36 +99,37 @@ def _network(folder: Path) -> Any:
         from transformers import DiffusionGemmaForBlockDiffusion
         from transformers.utils import logging
     except ImportError:
-        what = "is a DiffusionGemma, and the transformers that is installed does not have it."
+        what = "is a DiffusionGemma model, which the installed version of transformers does not support."
         raise ModelError(what, where=str(folder), remedy="pip install -U transformers") from None
     for path in folder.glob("*"):
         if not path.is_dir():
-            require_file(path)  # a pipe among them would be waited for
-    shows = logging.is_progress_bar_enabled()
+            require_file(path)  # transformers would wait for a named pipe
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        network, found = DiffusionGemmaForBlockDiffusion.from_pretrained(
+        network, loading_info = DiffusionGemmaForBlockDiffusion.from_pretrained(
             str(folder), dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    except Exception as error:  # whatever transformers raises
+    except Exception as error:  # transformers raises many kinds
         raise ModelError(f"its weights cannot be read: {brief(error)}.", where=str(folder)) from None
     finally:
-        if shows:
+        if was_enabled:
             logging.enable_progress_bar()
-    for said, names in (("is missing", found["missing_keys"]), ("has another shape", found["mismatched_keys"])):
+    problems = {"is missing": loading_info["missing_keys"], "has another shape": loading_info["mismatched_keys"]}
+    for problem, names in problems.items():
         for name in names:
-            raise ModelError(f"the tensor {str(name)!r} {said}.", where=str(folder))
+            raise ModelError(f"the tensor {str(name)!r} {problem}.", where=str(folder))
     return network
 
 
 def _canvas(folder: Path, positions: int) -> CanvasSettings:
     path = folder / "generation_config.json"
-    said = _validated(_Generation, read_object(path) if os.path.lexists(path) else {}, path)
-    given = {
-        "steps": said.max_denoising_steps,
-        "coldest": said.t_min,
-        "warmest": said.t_max,
-        "confidence": said.confidence_threshold,
-        "entropy_bound": None if said.sampler_config is None else said.sampler_config.entropy_bound,
+    generation = _validated(_Generation, read_object(path) if os.path.lexists(path) else {}, path)
+    settings = {
+        "steps": generation.max_denoising_steps,
+        "coldest": generation.t_min,
+        "warmest": generation.t_max,
+        "confidence": generation.confidence_threshold,
+        "entropy_bound": None if generation.sampler_config is None else generation.sampler_config.entropy_bound,
     }
-    return CanvasSettings(positions, **{name: value for name, value in given.items() if value is not None})
+    return CanvasSettings(positions, **{name: value for name, value in settings.items() if value is not None})

@@ -1,6 +1,6 @@
 """LLaDA (Nie et al. 2025): Llama blocks with full attention, each position predicting its own token.
 
-Its weights have the names of OLMo; they are those of ``LlamaForCausalLM`` under other names.
+Its weights have the names of OLMo, and correspond to those of ``LlamaForCausalLM``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from dlmctl.checkpoint.vendors.declared import (
 from dlmctl.checkpoint.vendors.decoder import NETWORK, Decoder, decoder
 
 _ROOT = "model.transformer."
-_OUTSIDE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
-_INSIDE = {
+_TOP_LEVEL_NAMES = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+_BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
     "ff_norm": "post_attention_layernorm",
     "q_proj": "self_attn.q_proj",
@@ -43,7 +43,7 @@ _BLOCK = re.compile(r"blocks\.(\d{1,4})\.(\w+)\.weight")
 
 
 class LladaSizes(Sizes):
-    """``config.json`` of a LLaDA. Variants that its code knows and no checkpoint has are refused."""
+    """``config.json`` of a LLaDA model. Variants that its code supports but no checkpoint uses are refused."""
 
     d_model: Width
     n_layers: Layers
@@ -74,13 +74,13 @@ class LladaSizes(Sizes):
 
 
 def shape(sizes: LladaSizes) -> Shape:
-    """What the rest must know."""
+    """The sizes that the toolkit needs."""
     rows = sizes.embedding_size or sizes.vocab_size
     return Shape(rows, sizes.d_model, sizes.max_sequence_length, sizes.mask_token_id)
 
 
 def network(sizes: LladaSizes) -> nn.Module:
-    """``LlamaForCausalLM`` of these sizes, read with full attention."""
+    """``LlamaForCausalLM`` of these sizes, with full attention."""
     return decoder(
         "llama",
         Decoder(
@@ -98,14 +98,14 @@ def network(sizes: LladaSizes) -> nn.Module:
     )
 
 
-def renamed(name: str) -> str | None:
-    """The name of a tensor in ``LlamaForCausalLM``; names that LLaDA does not have stay as they are."""
+def rename(name: str) -> str | None:
+    """The name of a tensor in ``LlamaForCausalLM``; names that LLaDA does not use are kept."""
     inner = name.removeprefix(_ROOT)
-    found = _BLOCK.fullmatch(inner)
-    if found and found[2] in _INSIDE:
-        return f"{NETWORK}model.layers.{found[1]}.{_INSIDE[found[2]]}.weight"
+    match = _BLOCK.fullmatch(inner)
+    if match and match[2] in _BLOCK_NAMES:
+        return f"{NETWORK}model.layers.{match[1]}.{_BLOCK_NAMES[match[2]]}.weight"
     part = inner.removesuffix(".weight")
-    return NETWORK + (f"{_OUTSIDE[part]}.weight" if part in _OUTSIDE else name)
+    return NETWORK + (f"{_TOP_LEVEL_NAMES[part]}.weight" if part in _TOP_LEVEL_NAMES else name)
 
 
-LLADA = Vendor("LLaDA", LladaSizes, shape, network, renamed, predicts="same", sampler="low_confidence")
+LLADA = Vendor("LLaDA", LladaSizes, shape, network, rename, predicts="same", sampler="low_confidence")

@@ -1,4 +1,4 @@
-"""Reading the folder of a checkpoint: configuration, tokenizer, weights, in this order, each checked by the last."""
+"""Loading a vendor checkpoint: configuration, tokenizer and weights, in this order, each checked against the last."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ VENDORS: dict[str, Vendor] = {"llada": LLADA, "Dream": DREAM, "mdlm": MDLM}
 
 
 def is_vendor(settings: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is that of a checkpoint of others."""
+    """Whether a ``config.json`` belongs to a vendor checkpoint."""
     return isinstance(settings.get("model_type"), str)
 
 
 def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | CanvasLM, CheckpointTokenizer]:
-    """A checkpoint, its weights mapped into memory as they are, and its tokenizer.
+    """A checkpoint, its weights mapped into memory unchanged, and its tokenizer.
 
     Args:
-        settings: its ``config.json``.
+        settings: the contents of its ``config.json``.
 
     Raises:
-        ModelError: it is of a kind that cannot be read, or a file of it is missing, damaged or of another checkpoint.
+        ModelError: this kind cannot be read, or one of its files is missing, damaged or of another checkpoint.
     """
     where = str(folder / "config.json")
     kind = settings["model_type"]
     if kind == GEMMA:
         return load_gemma(folder, settings)
     if kind not in VENDORS:
-        what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which is none that can be read."
-        raise ModelError(what, where=where, remedy=f"Those are {', '.join([*VENDORS, GEMMA])}.")
+        what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which cannot be read."
+        raise ModelError(what, where=where, remedy=f"Supported: {', '.join([*VENDORS, GEMMA])}.")
     if settings.get("quantization_config") is not None:
-        raise ModelError(f"quantization_config is given, and {QUANTISED}", where=where, remedy=UNQUANTISED)
+        raise ModelError(f"quantization_config is set, and {QUANTISED}", where=where, remedy=UNQUANTISED)
     vendor = VENDORS[kind]
     try:
         sizes = vendor.sizes.model_validate(settings)
@@ -62,11 +62,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     tokenizer = read_tokenizer(_tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id)
     _check_ids(shape, tokenizer, folder)
     try:
-        with without_memory():  # whatever sizes config.json claims
+        with without_memory():  # the sizes in config.json are not trusted yet
             network = vendor.network(sizes)
-    except Exception as error:  # whatever transformers raises for sizes that cannot be
+    except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {brief(error)}.", where=where) from None
-    _fill(network, vendor, folder)
+    _assign_weights(network, vendor, folder)
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -91,39 +91,39 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
         what = f"the tokenizer has ids up to {max(len(tokenizer) - 1, tokenizer.mask_id)}, the model {shape.rows} rows."
         raise ModelError(what, where=str(folder), remedy="They belong to different checkpoints.")
     if tokenizer.mask_id == tokenizer.end_id:
-        what = f"MASK and END are one token, {tokenizer.mask_id}: no text could end."
+        what = f"MASK and END are the same token, {tokenizer.mask_id}: no text could end."
         raise ModelError(what, where=str(folder), remedy="See mask_token_id of its config.json.")
 
 
-def _fill(network: nn.Module, vendor: Vendor, folder: Path) -> None:
-    """Put the weights of a checkpoint in the places of a network that has none."""
+def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
+    """Assign the weights of a checkpoint to a network that was built without values."""
     state: dict[str, Tensor] = {}
     for name, tensor in load_weights(folder, stored=True).items():
-        found = vendor.renamed(name)
-        if found is None:
+        network_name = vendor.rename(name)
+        if network_name is None:
             continue
         if not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(folder), remedy=UNQUANTISED)
-        state[found] = tensor
-    wanted = network.state_dict()
+        state[network_name] = tensor
+    expected = network.state_dict()
     inner = network.network if isinstance(network, FullAttention) else None
-    tied = inner is not None and bool(inner.config.tie_word_embeddings)
-    if tied:
-        wanted.pop("network.lm_head.weight")
+    is_tied = inner is not None and bool(inner.config.tie_word_embeddings)
+    if is_tied:
+        expected.pop("network.lm_head.weight")
         state.pop("network.lm_head.weight", None)
-    require_fit(state, wanted, folder / "model.safetensors")
+    require_fit(state, expected, folder / "model.safetensors")
     network.load_state_dict(state, strict=False, assign=True)
     if inner is None:
         return
-    if tied:
+    if is_tied:
         inner.get_submodule("lm_head").register_parameter("weight", inner.get_parameter("model.embed_tokens.weight"))
-    _refill(inner)
+    _rebuild_buffers(inner)
 
 
-def _refill(inner: PreTrainedModel) -> None:
-    """Make the tensors that are no weights, which were built without values."""
-    for name, part in list(inner.named_modules()):
-        if any(buffer.is_meta for buffer in part.buffers(recurse=False)):
-            holder = inner.get_submodule(name.rpartition(".")[0])
-            setattr(holder, name.rpartition(".")[2], type(part)(inner.config))
+def _rebuild_buffers(inner: PreTrainedModel) -> None:
+    """Build modules again whose buffers are not stored and so were left without values."""
+    for name, module in list(inner.named_modules()):
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            parent = inner.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], type(module)(inner.config))

@@ -10,12 +10,12 @@ from dlmctl.checkpoint.vendors.declared import Heads, Layers, Positions, Rows, S
 from dlmctl.models.dit import DiT, DiTConfig
 
 _ROOT = "backbone."
-# Tables that follow from the sizes.
+# Tables that are computed from the sizes.
 _DERIVED = ("rotary_emb.inv_freq",)
 
 
 class MdlmSizes(Sizes):
-    """``config.json`` of an MDLM. Models that take the time are refused."""
+    """``config.json`` of an MDLM model. Models with time conditioning are refused."""
 
     hidden_dim: Width
     n_blocks: Layers
@@ -27,7 +27,7 @@ class MdlmSizes(Sizes):
 
 
 def shape(sizes: MdlmSizes) -> Shape:
-    """What the rest must know."""
+    """The sizes that the toolkit needs."""
     return Shape(sizes.vocab_size, sizes.hidden_dim, sizes.model_length, sizes.vocab_size - 1)
 
 
@@ -44,8 +44,8 @@ def network(sizes: MdlmSizes) -> nn.Module:
     )
 
 
-def renamed(name: str) -> str | None:
-    """The name in ``DiT`` of a tensor; None for tables that follow from the sizes."""
+def rename(name: str) -> str | None:
+    """The name of a tensor in ``DiT``; None for tables that are computed from the sizes."""
     inner = name.removeprefix(_ROOT)
     return None if inner in _DERIVED else inner
 
@@ -55,7 +55,7 @@ MDLM = Vendor(
     MdlmSizes,
     shape,
     network,
-    renamed,
+    rename,
     predicts="same",
     sampler="ancestral",
     tokenizer="openai-community/gpt2",

@@ -1,1 +1,1 @@
-"""The playground: a page in the browser that makes recipes out of forms and shows what comes of them."""
+"""The playground: a web page that builds recipes from forms, runs them and shows the results."""

@@ -1,4 +1,4 @@
-"""What the page's forms are made of, and what they come to: a recipe."""
+"""The data for the page's forms, and the conversion of a filled-in form to a recipe."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.yaml_file import SettingsFile, parse
 
-# A page is no place for more; long runs are for the command line.
-MOST_SAMPLES, MOST_CANDIDATES, MOST_STEPS = 200, 32, 2000
+# Longer runs belong on the command line.
+MAX_SAMPLES, MAX_CANDIDATES, MAX_STEPS = 200, 32, 2000
 
 
 class FormControl(BaseModel):
-    """One control as its form sends it.
+    """One control as sent by its form.
 
     Attributes:
-        params: values of parameters whose form knows their type.
-        written: parameters written as YAML, by name; ``""`` holds a mapping of names of the user's choice.
-        entry: in place of all these, the whole entry as YAML.
-        unwanted: whether ``not`` stands before it.
+        params: values of parameters whose type the form knows.
+        written: parameters written as YAML, by name; ``""`` holds a mapping with names that the user chose.
+        entry: the whole entry as YAML, in place of all other fields.
+        unwanted: whether the control is negated with ``not``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -51,20 +51,20 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = DEFAULT_MODEL
-    samples: int = Field(default=8, ge=1, le=MOST_SAMPLES)
+    samples: int = Field(default=8, ge=1, le=MAX_SAMPLES)
     seed: int = 0
     preset: str = "balanced"
-    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
-    candidates: int = Field(default=1, ge=1, le=MOST_CANDIDATES)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    candidates: int = Field(default=1, ge=1, le=MAX_CANDIDATES)
     rest: str = Field(default="", description="other settings of the recipe, as YAML")
     controls: list[FormControl] = Field(default=[], max_length=50)
 
 
 def settings_of(form: Form) -> dict[str, Any]:
-    """The settings of a recipe that a form stands for, the defaults left out.
+    """The recipe settings of a form, without defaults.
 
     Raises:
-        RecipeError: YAML in it cannot be read.
+        RecipeError: YAML in the form cannot be read.
     """
     rest = _mapping(form.rest, "more settings") if form.rest.strip() else {}
     settings: dict[str, Any] = {"model": form.model, "samples": form.samples, "seed": form.seed}
@@ -76,11 +76,11 @@ def settings_of(form: Form) -> dict[str, Any]:
         settings["candidates"] = form.candidates
     for name, value in rest.items():
         if name in Form.model_fields:
-            raise RecipeError(f"`{name}` has a field of its own.", where="more settings", remedy="Set it there.")
+            raise RecipeError(f"`{name}` has its own field.", where="more settings", remedy="Set it there.")
         settings[name] = value
     if form.steps is not None:
-        given = settings.get("sampler", {})
-        settings["sampler"] = {**(given if isinstance(given, dict) else {}), "steps": form.steps}
+        sampler = settings.get("sampler", {})
+        settings["sampler"] = {**(sampler if isinstance(sampler, dict) else {}), "steps": form.steps}
     return settings
 
 
@@ -106,27 +106,27 @@ def _mapping(text: str, where: str) -> dict[str, Any]:
 
 
 def recipe_of(form: Form) -> tuple[Recipe, SettingsFile]:
-    """The recipe of a form.
+    """The recipe of a form, and the source of its settings.
 
     Raises:
-        RecipeError: it does not validate.
+        RecipeError: the recipe is invalid.
     """
     return validated(settings_of(form))
 
 
-def written(form: Form) -> dict[str, str]:
+def recipe_code(form: Form) -> dict[str, str]:
     """The recipe of a form as ``yaml`` and as ``python``.
 
     Raises:
-        RecipeError: it does not validate.
+        RecipeError: the recipe is invalid.
     """
     settings = settings_of(form)
     recipe, _ = validated(settings)
-    return {"yaml": _in_yaml(settings, 88), "python": python_code(recipe)}
+    return {"yaml": _yaml_lines(settings, 88), "python": python_code(recipe)}
 
 
-def _in_yaml(settings: Mapping[str, Any], width: int) -> str:
-    """Settings as YAML, each on a line of its own even where all are plain values, which would stand in one line."""
+def _yaml_lines(settings: Mapping[str, Any], width: int) -> str:
+    """Settings as YAML, each on its own line, even where all are plain values, which PyYAML would put in one line."""
     lines = []
     for name, value in settings.items():
         flow = None if isinstance(value, dict | list) else False
@@ -136,16 +136,16 @@ def _in_yaml(settings: Mapping[str, Any], width: int) -> str:
     return "".join(lines)
 
 
-def offered() -> dict[str, Any]:
-    """What the page offers: models, recipes to start from, and controls with the schemas of their parameters.
+def page_data() -> dict[str, Any]:
+    """The choices of the page: models, recipes to start from, and controls with the schemas of their parameters.
 
-    What was installed when it was first asked; only weights trained since are seen.
+    Controls and recipes are those of the first call; newly trained weights are seen by later calls too.
     """
     plugins, broken = _installed()
-    faults = [{"name": one.name, "origin": one.origin, "fault": one.fault} for one in broken]
+    faults = [{"name": control.name, "origin": control.origin, "fault": control.fault} for control in broken]
     return {
         "default": DEFAULT_MODEL,
-        "models": {name: _trained(name, plugins) for name in bundled_names("models")},
+        "models": {name: _trained_controls(name, plugins) for name in bundled_names("models")},
         "recipes": _recipes(),
         "controls": [
             {
@@ -164,35 +164,35 @@ def offered() -> dict[str, Any]:
 
 @cache
 def _installed() -> tuple[list[Plugin], list[Broken]]:
-    """The installed controls, which take long to import and to describe, and stay the same while the server runs."""
+    """The installed controls; cached, as they are slow to import and do not change while the server runs."""
     return installed()
 
 
-def _trained(model: str, plugins: Sequence[Plugin]) -> list[str]:
-    """The trainable controls whose weights lie beside a model."""
+def _trained_controls(model: str, plugins: Sequence[Plugin]) -> list[str]:
+    """The trainable controls that have weights for a model."""
     try:
         folder: Path = resolve(model)
     except ModelError:
         return []
-    return [one.name for one in plugins if one.trainable and any(weights_beside(folder, one.name))]
+    return [plugin.name for plugin in plugins if plugin.trainable and any(weights_beside(folder, plugin.name))]
 
 
 @cache
 def _recipes() -> dict[str, Mapping[str, Any]]:
-    """The bundled recipes whose settings the forms can hold, by name; they stay the same as well."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """The bundled recipes that the forms can represent, by name; cached, as they do not change either."""
+    recipes: dict[str, Mapping[str, Any]] = {}
     for name in bundled_names("recipes"):
         recipe, _ = load_recipe(name)
-        given, _ = parse(find_recipe(name).read_text("utf-8"), name)
+        settings, _ = parse(find_recipe(name).read_text("utf-8"), name)
         if isinstance(recipe, MatchedRecipe):
             continue
-        rest = {key: value for key, value in given.items() if key not in Form.model_fields and key != "description"}
-        found[name] = {
+        rest = {key: value for key, value in settings.items() if key not in Form.model_fields and key != "description"}
+        recipes[name] = {
             "description": recipe.description,
             "model": recipe.model,
             "preset": recipe.preset,
-            "candidates": min(recipe.candidates, MOST_CANDIDATES),
-            "controls": given.get("controls", []),
-            "rest": _in_yaml(rest, 60),
+            "candidates": min(recipe.candidates, MAX_CANDIDATES),
+            "controls": settings.get("controls", []),
+            "rest": _yaml_lines(rest, 60),
         }
-    return found
+    return recipes

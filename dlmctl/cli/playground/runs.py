@@ -1,4 +1,4 @@
-"""Runs of the playground: one at a time, told step by step, stopped by whoever started them or when nobody waits."""
+"""Runs of the playground: one at a time, with progress; stopped on request or when the client disconnects."""
 
 from __future__ import annotations
 
@@ -21,61 +21,61 @@ from dlmctl.generation.results import Sample
 from dlmctl.generation.run import run_recipe
 from dlmctl.text.tokenizer import END
 
-# Texts whose steps are kept.
-MOST_TRACED = 24
-# Seconds between two words on progress, and between two looks of a run that waits at whether it is still wanted.
-PAUSE = 0.1
+# Maximum number of texts whose steps are kept.
+MAX_TRACED = 24
+# Seconds between progress events, and between checks of a waiting run for a stop request.
+INTERVAL = 0.1
 log = logging.getLogger(__name__)
 _Event = dict[str, Any]
 
 
 class Stopped(Exception):
-    """The run was told to stop."""
+    """The run was stopped."""
 
 
 @lru_cache(maxsize=2)
-def loaded(model: str) -> Pretrained:
-    """A model, kept for the runs to come."""
+def cached_model(model: str) -> Pretrained:
+    """A loaded model, kept for later runs."""
     return from_pretrained(model)
 
 
 def marked_html(sample: Sample) -> str:
-    """The text with its words marked by what each control saw, as in a report."""
+    """The text as HTML, with its words marked by what each control saw, as in a report."""
     return text_html(sample.text, sample.words, {name: check.seen for name, check in sample.checks.items()})
 
 
 def least_likely(sample: Sample) -> str | None:
-    """What the scorer finds least likely of a text, as a report says it; None where there is no scorer."""
+    """The word that the scorer finds least likely, worded as in a report; None if there is no scorer."""
     if sample.fluency is None:
         return None
     return "the end" if sample.fluency.worst_word == END else f"“{sample.fluency.worst_word}”"
 
 
 class Runs:
-    """Takes one run at a time; the next one waits."""
+    """Executes one run at a time; further runs wait."""
 
     def __init__(self) -> None:
-        self._one = threading.Lock()
-        self._stops: dict[str, threading.Event] = {}
+        self._run_lock = threading.Lock()
+        self._stop_events: dict[str, threading.Event] = {}
 
     def stop(self, name: str) -> None:
-        """Stop a run where it waits or at its next step; one that has ended is left alone."""
-        if (stop := self._stops.get(name)) is not None:
+        """Stop a run, while it waits or at its next step; a run that has ended is ignored."""
+        if (stop := self._stop_events.get(name)) is not None:
             stop.set()
 
     def start(self, form: Form) -> tuple[str, Iterator[str]]:
-        """A run: the name that stops it, which nobody else knows, and its lines of JSON.
+        """A new run: the secret name with which it can be stopped, and its output as lines of JSON.
 
-        The lines are ``progress`` (steps done, steps in all), and at the end ``result`` or ``error``. The run begins
-        with the first of them; whoever stops listening stops it.
+        The lines are ``progress`` (steps done, total steps), and at the end ``result`` or ``error``. The run begins
+        when the first line is requested; closing the iterator stops it.
         """
         name = secrets.token_hex(8)
-        self._stops[name] = threading.Event()
+        self._stop_events[name] = threading.Event()
         return name, self._lines(name, form)
 
     def _lines(self, name: str, form: Form) -> Iterator[str]:
         events: Queue[_Event | None] = Queue()
-        stop = self._stops[name]
+        stop = self._stop_events[name]
         thread = threading.Thread(target=self._run, args=(form, events.put, stop), daemon=True)
         thread.start()
         try:
@@ -83,49 +83,49 @@ class Runs:
                 yield json.dumps(event, ensure_ascii=False) + "\n"
         finally:
             stop.set()
-            del self._stops[name]
+            del self._stop_events[name]
 
-    def _run(self, form: Form, tell: Callable[[_Event | None], None], stop: threading.Event) -> None:
+    def _run(self, form: Form, send: Callable[[_Event | None], None], stop: threading.Event) -> None:
         try:
-            with self._turn(stop):
-                tell({"result": self._drawn(form, tell, stop)})
+            with self._exclusive(stop):
+                send({"result": self._draw(form, send, stop)})
         except Stopped:
-            tell({"error": "stopped."})
+            send({"error": "stopped."})
         except UserError as error:
-            tell({"error": str(error)})
-        except Exception as error:  # what is wrong here must reach the page, or it waits for ever
+            send({"error": str(error)})
+        except Exception as error:  # every failure must reach the page, or it would wait for ever
             log.exception("a run failed")
-            tell({"error": f"the run failed: {first_line(error)}. The terminal of `dlmctl play` has the details."})
+            send({"error": f"the run failed: {first_line(error)}. The terminal of `dlmctl play` has the details."})
         finally:
-            tell(None)
+            send(None)
 
     @contextmanager
-    def _turn(self, stop: threading.Event) -> Iterator[None]:
-        """Context of the one run that draws."""
-        while not self._one.acquire(timeout=PAUSE):
+    def _exclusive(self, stop: threading.Event) -> Iterator[None]:
+        """Context that only one run at a time can enter."""
+        while not self._run_lock.acquire(timeout=INTERVAL):
             if stop.is_set():
                 raise Stopped
         try:
             yield
         finally:
-            self._one.release()
+            self._run_lock.release()
 
-    def _drawn(self, form: Form, tell: Callable[[_Event], None], stop: threading.Event) -> dict[str, Any]:
+    def _draw(self, form: Form, send: Callable[[_Event], None], stop: threading.Event) -> dict[str, Any]:
         recipe, origin = recipe_of(form)
-        said = 0.0
+        last_sent = 0.0
 
         def progress(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal last_sent
             if stop.is_set():
                 raise Stopped
-            if time.monotonic() - said > PAUSE or done == total:
-                said = time.monotonic()
-                tell({"progress": [done, total]})
+            if time.monotonic() - last_sent > INTERVAL or done == total:
+                last_sent = time.monotonic()
+                send({"progress": [done, total]})
 
-        traced = min(recipe.samples, MOST_TRACED)
-        result = run_recipe(recipe, model=loaded(recipe.model), origin=origin, progress=progress, trace=traced)
+        trace = min(recipe.samples, MAX_TRACED)
+        result = run_recipe(recipe, model=cached_model(recipe.model), origin=origin, progress=progress, trace=trace)
         rows = [
             {**sample.to_dict(), "html": marked_html(sample), "least_likely": least_likely(sample)} for sample in result
         ]
-        checked = any(sample.checks for sample in result)
-        return {"samples": rows, "seconds": result.seconds, "success": result.success if checked else None}
+        has_checks = any(sample.checks for sample in result)
+        return {"samples": rows, "seconds": result.seconds, "success": result.success if has_checks else None}

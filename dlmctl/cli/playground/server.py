@@ -1,4 +1,4 @@
-"""The playground's server: the page, what it offers, recipes as text, and runs."""
+"""The playground's server: the page, the data for its forms, recipes as code, and runs."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from dlmctl.cli.playground.forms import Form, offered, written
+from dlmctl.cli.playground.forms import Form, page_data, recipe_code
 from dlmctl.cli.playground.runs import Runs
 from dlmctl.errors import UserError, first_fault
 from dlmctl.generation import page
 
 HERE = Path(__file__).parent
-# How marked texts look, in a report as here.
-TEXTS = Path(page.__file__).parent / "templates" / "texts.css"
-# Of what a form sends.
-MOST_BYTES = 1_000_000
-# Nothing of the page comes from elsewhere, and nothing on it goes elsewhere.
+# The style of marked texts, shared with reports.
+TEXTS_CSS = Path(page.__file__).parent / "templates" / "texts.css"
+# Maximum size of a submitted form.
+MAX_BYTES = 1_000_000
+# The page loads nothing from other sites and sends nothing to them.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-# The header of an answer that says by what name its run is stopped.
-RUN = "Run"
+# The response header with the name by which a run is stopped.
+RUN_HEADER = "Run"
 
 
-class Started(BaseModel):
-    """A run by its name, as the page sends it to stop it."""
+class StopRequest(BaseModel):
+    """The page's request to stop a run, by name."""
 
     run: str
 
 
 def playground(hosts: list[str]) -> Starlette:
-    """The application. Requests under other names than ``hosts`` are refused, so that no page elsewhere reaches it."""
+    """The application. Requests for hosts other than ``hosts`` are refused, which keeps out pages of other sites."""
     runs = Runs()
 
     async def offer(_: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(offered))
+        return JSONResponse(await run_in_threadpool(page_data))
 
     async def write(request: Request) -> Response:
-        return await _answered(request, lambda form: JSONResponse(written(form)))
+        return await _respond(request, lambda form: JSONResponse(recipe_code(form)))
 
     async def run(request: Request) -> Response:
-        def started(form: Form) -> Response:
+        def start(form: Form) -> Response:
             name, lines = runs.start(form)
-            return StreamingResponse(lines, media_type="application/x-ndjson", headers={RUN: name})
+            return StreamingResponse(lines, media_type="application/x-ndjson", headers={RUN_HEADER: name})
 
-        return await _answered(request, started)
+        return await _respond(request, start)
 
     async def stop(request: Request) -> Response:
-        def stopped(form: Started) -> Response:
+        def stop_run(form: StopRequest) -> Response:
             runs.stop(form.run)
             return JSONResponse({})
 
-        return await _answered(request, stopped, Started)
+        return await _respond(request, stop_run, StopRequest)
 
     files = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
     routes = [
-        *(Route(path, _file(HERE / name)) for path, name in files.items()),
-        Route("/texts.css", _file(TEXTS)),
+        *(Route(path, _send_file(HERE / name)) for path, name in files.items()),
+        Route("/texts.css", _send_file(TEXTS_CSS)),
         Route("/api/offer", offer),
         Route("/api/recipe", write, methods=["POST"]),
         Route("/api/run", run, methods=["POST"]),
@@ -74,23 +74,23 @@ def playground(hosts: list[str]) -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
 
 
-def _file(path: Path) -> Callable[[Request], Any]:
+def _send_file(path: Path) -> Callable[[Request], Any]:
     async def send(_: Request) -> Response:
         return FileResponse(path, headers=HEADERS)
 
     return send
 
 
-async def _answered(request: Request, answer: Callable[[Any], Response], kind: type[BaseModel] = Form) -> Response:
-    """What ``answer`` makes of the form in a request; what a user can mend comes back as ``error``."""
-    # A form of another site cannot send this type without asking first, and is not answered when it asks.
+async def _respond(request: Request, handler: Callable[[Any], Response], kind: type[BaseModel] = Form) -> Response:
+    """The response of ``handler`` to the form in a request; errors that the user can fix are returned as ``error``."""
+    # A page of another site could send this content type only after a CORS preflight, which is not answered.
     if request.headers.get("content-type", "").split(";")[0] != "application/json":
         return JSONResponse({"error": "the form must be JSON."}, 415)
-    if int(request.headers.get("content-length") or 0) > MOST_BYTES:
+    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
         return JSONResponse({"error": "the form is too long."}, 413)
     try:
         form = kind.model_validate_json(await request.body())
-        return await run_in_threadpool(answer, form)
+        return await run_in_threadpool(handler, form)
     except ValidationError as error:
         return JSONResponse({"error": first_fault(error)}, 400)
     except UserError as error:
