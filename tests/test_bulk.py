@@ -18,7 +18,7 @@ from dlmctl.generation import bulk
 from dlmctl.generation.bulk import generate_bulk, generate_shards
 from dlmctl.generation.destination import Target, target_of
 from dlmctl.generation.part import Part
-from dlmctl.generation.run import Work, run_recipe
+from dlmctl.generation.run import RecipeSampler, run_recipe
 from dlmctl.processes import Terminated, held
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
@@ -71,14 +71,14 @@ def test_parts_that_know_nothing_of_each_other_fill_one_folder(model_folder, tmp
 
 def drawn_meanwhile(monkeypatch, other):
     """While the first shard is drawn, ``other`` is done too."""
-    draw = Work.draw
+    draw = RecipeSampler.draw
 
     def beside(work, numbers, **options):
-        monkeypatch.setattr(Work, "draw", draw)
+        monkeypatch.setattr(RecipeSampler, "draw", draw)
         other()
         return draw(work, numbers, **options)
 
-    monkeypatch.setattr(Work, "draw", beside)
+    monkeypatch.setattr(RecipeSampler, "draw", beside)
 
 
 @pytest.mark.parametrize(("seed", "shard_rows"), [(4, None), (3, 4)])
@@ -114,8 +114,8 @@ def test_rows_that_are_no_shard_of_the_run_are_refused(model_folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--part", "0/3", "--out", "run/"], "--part: '0/3' is no part of a run. E.g. 2/16"),
-        (["--part", "two", "--out", "run/"], "--part: 'two' is no part of a run."),
+        (["--part", "0/3", "--out", "run/"], "--part: '0/3' is not a part of a run. E.g. 2/16"),
+        (["--part", "two", "--out", "run/"], "--part: 'two' is not a part of a run."),
         (["--part", "1/3", "--out", "x.csv"], "--part: the parts of a run are drawn into a folder"),
         (["--part", "1/3"], "--part: the parts of a run are drawn into a folder"),
         (["--part", "1/3", "--out", "run/", "--unique"], "unique: several processes do not see each other's texts."),
@@ -376,9 +376,9 @@ def test_a_folder_of_other_things_is_left_alone(model_folder, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
 def test_two_commands_do_not_work_on_one_run(model_folder, tmp_path):
-    from dlmctl.generation.shards import held
+    from dlmctl.generation.shards import lock_run
 
-    with held(tmp_path), pytest.raises(UserError, match="another process is at work"):
+    with lock_run(tmp_path), pytest.raises(UserError, match="another process is at work"):
         generate_shards(recipe_for(model_folder), tmp_path)
     generate_shards(recipe_for(model_folder, samples=1), tmp_path)
 
@@ -408,7 +408,7 @@ def test_damaged_latents_are_named(model_folder, tmp_path, damage):
     run = generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8, latents=True).run
     path = tmp_path / "rows-000000008.npz"
     path.write_bytes(path.read_bytes()[:200] if damage is None else damage)
-    with pytest.raises(UserError, match=r"rows-000000008.npz: cannot be read.*Delete it and the .jsonl beside it"):
+    with pytest.raises(UserError, match=r"rows-000000008.npz: cannot be read.*Delete it and the .jsonl next to it"):
         list(run.chunks())
 
 
@@ -451,7 +451,7 @@ def test_a_file_of_many_texts_goes_through_shards_to_the_same_file(model_folder,
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
 def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_folder, tmp_path, monkeypatch, kind):
     recipe, target = recipe_for(model_folder), Target(tmp_path / "x.jsonl.partial", tmp_path / "x.jsonl")
-    calls, draw = [], Work.draw
+    calls, draw = [], RecipeSampler.draw
 
     def stop_at_the_third(work, numbers, **options):
         calls.append(numbers)
@@ -459,7 +459,7 @@ def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_
             raise kind
         return draw(work, numbers, **options)
 
-    monkeypatch.setattr(Work, "draw", stop_at_the_third)
+    monkeypatch.setattr(RecipeSampler, "draw", stop_at_the_third)
     with pytest.raises(kind) as caught:
         generate_bulk(recipe, target, shard_rows=8)
     assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."
@@ -500,7 +500,7 @@ def test_texts_for_a_file_go_through_a_folder_beside_it(tmp_path):
 
 def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
     (tmp_path / "x.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"is there already\. Name another file, or give --force"):
+    with pytest.raises(UserError, match=r"already exists\. Name another file, or give --force"):
         target_of(str(tmp_path / "x.txt"))
     assert (tmp_path / "x.txt").read_text() == "mine"
     assert target_of(str(tmp_path / "x.txt"), force=True).file == tmp_path / "x.txt"
@@ -509,7 +509,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
 def test_a_file_that_another_command_wrote_meanwhile_is_kept(model_folder, tmp_path):
     target = target_of(str(tmp_path / "x.txt"))
     target.file.write_text("theirs")
-    with pytest.raises(UserError, match=r"x\.txt: is there already"):
+    with pytest.raises(UserError, match=r"x\.txt: already exists"):
         generate_bulk(recipe_for(model_folder), target)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.txt", "theirs")]
     generate_bulk(recipe_for(model_folder), target_of(str(target.file), force=True))
@@ -535,14 +535,14 @@ def test_nobody_else_is_at_work_on_a_run_while_it_becomes_a_file(model_folder, t
 
 def test_few_texts_for_a_file_are_kept_batch_by_batch(model_folder, tmp_path, monkeypatch):
     recipe, target = recipe_for(model_folder, batch_size=8), target_of(str(tmp_path / "x.txt"))
-    draw = Work.draw
+    draw = RecipeSampler.draw
 
     def stop_after_one(work, numbers, **options):
         if numbers.start:
             raise KeyboardInterrupt
         return draw(work, numbers, **options)
 
-    monkeypatch.setattr(Work, "draw", stop_after_one)
+    monkeypatch.setattr(RecipeSampler, "draw", stop_after_one)
     with pytest.raises(KeyboardInterrupt, match="8 of 20 texts are kept in"):
         generate_bulk(recipe, target)
     monkeypatch.undo()

@@ -77,7 +77,7 @@ def test_every_batch_has_the_same_columns_of_the_same_types(model_folder):
         ({"n": [4], "word": ["bread"], "index": ["3"]}, "row 1 of the batch: the column 'index' must hold"),
         ({"n": [4], "word": ["bread"], "index": [-1]}, "a whole number from 0, not -1"),
         ({"n": [4], "word": ["bread"], "index": [2**63]}, "a whole number from 0, not 9223372036854775808"),
-        ({"n": [4, 4], "word": ["a", "b"], "index": [7, 7]}, "index=7: stands at two rows of one batch, 1 and 2"),
+        ({"n": [4, 4], "word": ["a", "b"], "index": [7, 7]}, "index=7: is the place of two rows of a batch, 1 and 2"),
         ({"n": ["four"], "word": ["a"], "index": [7]}, "index=7: column 'n': controls.0.length.words: input should be"),
         ({"n": [4], "word": ["unicorn"], "index": [7]}, "index=7: column 'word': contains: the word 'unicorn'"),
     ],

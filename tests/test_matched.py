@@ -201,7 +201,7 @@ def test_a_table_that_is_there_is_kept_unless_told_otherwise(masked, tmp_path):
     asked = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q", "--out", str(out)]
     refused = CliRunner().invoke(app, asked)
     assert (refused.exit_code, out.read_text()) == (2, "mine")
-    assert "is there already. Name another file, or give --force." in " ".join(refused.stderr.split())
+    assert "already exists. Name another file, or give --force." in " ".join(refused.stderr.split())
     assert CliRunner().invoke(app, [*asked, "--force"]).exit_code == 0
     assert out.read_text().startswith("item,")
 
@@ -256,7 +256,7 @@ def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
         (
             {"  - length: {{words: 5}}\n": "  - avoid: {{words: old}}\n"}
             | {"short: [": "short: [length: 4, ", "long: [": "long: [length: 6, "},
-            "mine.yaml:7: the texts of an item have the same number of words, and none serves all conditions.",
+            "mine.yaml:7: the texts of an item have the same number of words, and no number fits all conditions.",
         ),
     ],
 )

@@ -153,7 +153,13 @@ def test_numbers_of_a_table_are_numbers_again_and_its_text_stays_as_it_is(tmp_pa
     assert own["code"] == ["007", "120", "5"]
     assert own["mixed"] == ["1", "x", "-0"]
     assert [columns.kinds[name] for name in columns.targets] == [int, float, str, float, str]
-    assert columns.spelled(records[0]) == {"n": "4", "price": "9.50", "code": "007", "share": "0.5", "mixed": "1"}
+    assert columns.original_cells(records[0]) == {
+        "n": "4",
+        "price": "9.50",
+        "code": "007",
+        "share": "0.5",
+        "mixed": "1",
+    }
     # Where cells had a type before, it is theirs.
     (typed,) = table_of([{"zip": "12345", "big": 2**70, "yes": True}]).rows([0])
     columns = Columns.of([{"columns": typed.values, "checks": {}}])

@@ -285,7 +285,7 @@ def test_python_takes_rows_and_data_frames(model_folder):
             return rows if how == "records" else None
 
     assert dlmctl.run(recipe, targets=Frame()).texts == result.texts
-    with pytest.raises(UserError, match="'int' is no table"):
+    with pytest.raises(UserError, match="'int' is not a table"):
         dlmctl.run(recipe, targets=5)
 
 

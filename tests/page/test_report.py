@@ -167,7 +167,7 @@ def test_a_damaged_trace_is_one_message(damage):
 
 def test_a_page_that_cannot_be_written_is_found_before(tmp_path: Path):
     (tmp_path / "there.html").touch()
-    for name, said in [("a.pdf", "ending"), ("no/a.html", "does not exist"), ("there.html", "is there already")]:
+    for name, said in [("a.pdf", "ending"), ("no/a.html", "does not exist"), ("there.html", "already exists")]:
         with pytest.raises(UserError, match=said):
             check_page(tmp_path / name)
     check_page(tmp_path / "there.html", force=True)
