@@ -12,7 +12,7 @@ import pytest
 from dlmctl.control.check import Check, Mark
 from dlmctl.errors import UserError
 from dlmctl.generation.page.figures import Distribution, curve
-from dlmctl.generation.page.report import MOST_TEXTS, check_page, report_html, write_report
+from dlmctl.generation.page.report import MAX_TEXTS, check_page, report_html, write_report
 from dlmctl.generation.page.source import Results, read_results
 from dlmctl.generation.shards import open_run
 from dlmctl.generation.trace import Trace
@@ -74,7 +74,7 @@ def test_rows_that_could_not_be_drawn_are_counted_and_are_no_texts_of_0_words():
     assert "t.csv:3: no such word" in page
     footer = " ".join(page[page.index("How to read this page") :].split())
     assert "lm-score: nats a token" in footer
-    assert "finds least likely. acceptability: how likely" in footer
+    assert "finds least likely. acceptability: the probability" in footer
 
 
 def test_the_recipe_on_the_page_has_only_what_is_set():
@@ -109,7 +109,7 @@ def test_a_thousand_texts_are_less_than_three_megabytes_and_more_are_told():
     ]
     page, rows = report_html(results(many))
     assert len(page.encode()) < 3_000_000
-    assert page.count('<span class="n">') == MOST_TEXTS
+    assert page.count('<span class="n">') == MAX_TEXTS
     assert "the first 1,000 of 1,010" in page
     assert f"{sum(at % 9 > 0 for at in range(1010))} of 1,010 texts" in page
     assert rows == 1010
@@ -134,7 +134,7 @@ def test_it_is_read_from_lines_from_json_and_from_a_folder(tmp_path):
     ("name", "content", "said"),
     [
         ("none.jsonl", None, "none.jsonl: is missing."),
-        ("a.csv", "text\n", "a.csv: the ending '.csv' is not one of results."),
+        ("a.csv", "text\n", "a.csv: the ending '.csv' is not that of results."),
         ("a.jsonl", "[\n", "a.jsonl:1: is no line of results"),
         ("a.jsonl", '{"index": 0}\n', "a.jsonl:1: is no text of results: text: Field required."),
         ("a.jsonl", "\n", "a.jsonl: holds no text."),
@@ -186,7 +186,7 @@ def test_bars_cover_all_values_and_are_few():
     share = Distribution("share", share=True)
     for value in (0.0, 0.5, 1.0):
         share.add(value)
-    assert (share.said(0.9991), share.said(1.0), share.said(0.5)) == ("99.9%", "100%", "50%")
+    assert (share.formatted(0.9991), share.formatted(1.0), share.formatted(0.5)) == ("99.9%", "100%", "50%")
     assert (share.bars()[0].texts, share.bars()[-1].texts, share.bars()[-1].high) == (1, 1, pytest.approx(1.0))
 
 
