@@ -23,7 +23,7 @@ from dlmctl.generation.model import recipe_from
 from dlmctl.generation.results import Sample
 from dlmctl.generation.target_rows import check_columns, labels_of, named_columns
 from dlmctl.generation.targets import TargetRun
-from dlmctl.metrics.acceptability import find_reader
+from dlmctl.metrics.acceptability import find_acceptability
 from dlmctl.metrics.lm_score import scorer_of
 from dlmctl.recipe.recipe import Recipe
 
@@ -146,7 +146,7 @@ class Generator:
             pretrained,
             about_run(self.recipe, pretrained),
             has_fluency,
-            has_fluency and find_reader(pretrained) is not None,
+            has_fluency and find_acceptability(pretrained) is not None,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control, offers, origin
 from dlmctl.control.user_files import named_in
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
-from dlmctl.generation.ranking import asks_reader, ranks_by_scorer
+from dlmctl.generation.ranking import needs_acceptability, ranks_by_scorer
 from dlmctl.recipe.recipe import ControlSpec, Recipe, every
 
 # Files that a control or a scorer reads; its card only says how it was made.
@@ -103,9 +103,9 @@ def _training_text_digest(folder: Path) -> str | None:
 
 def _scorer_folders(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
     second = [] if recipe.second_scorer is None else [resolve(recipe.second_scorer)]
-    needs_reader = asks_reader(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
-    reader = acceptability_folder(pretrained.folder, pretrained.model) if needs_reader else None
-    return [pretrained.folder / "scorer", *second, *([reader] if reader is not None else [])]
+    with_acceptability = needs_acceptability(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
+    acceptability = acceptability_folder(pretrained.folder, pretrained.model) if with_acceptability else None
+    return [pretrained.folder / "scorer", *second, *([acceptability] if acceptability is not None else [])]
 
 
 def _depends_on_scorer(recipe: Recipe) -> bool:

@@ -34,7 +34,9 @@ def ranks_by_scorer(rank_by: Sequence[Criterion], candidates: int, until: Until 
     return several and bool(BY_SCORER & set(rank_by))
 
 
-def asks_reader(rank_by: Sequence[Criterion], candidates: int, until: Until | None, quota: Quota | None) -> bool:
+def needs_acceptability(
+    rank_by: Sequence[Criterion], candidates: int, until: Until | None, quota: Quota | None
+) -> bool:
     """Whether the choice among draws depends on their acceptability; arguments as for ``ranks_by_scorer``."""
     has_bound = until is not None and until.acceptability is not None
     return has_bound or ("acceptability" in rank_by and ranks_by_scorer(rank_by, candidates, until, quota))

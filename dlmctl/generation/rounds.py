@@ -13,7 +13,7 @@ from dlmctl.control.check import Check
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.checking import Batches, checked, checks_aside
 from dlmctl.generation.distinct import LABEL, Distinct
-from dlmctl.generation.ranking import asks_reader, ranks_by_scorer, satisfied, utilities
+from dlmctl.generation.ranking import needs_acceptability, ranks_by_scorer, satisfied, utilities
 from dlmctl.generation.repair import at_fault, repaired, require_repairable, with_fluency
 from dlmctl.generation.results import Sample
 from dlmctl.generation.scoring import Scoring, load_scoring
@@ -71,9 +71,9 @@ def draw_rounds(plan: Plan, rounds: Rounds, callbacks: Callbacks) -> list[Sample
     scorer_decides = scorer_decides or ranks_by_scorer(rounds.rank_by, rounds.candidates, rounds.until, rounds.quota)
     scoring = None
     if scorer_decides or (rounds.fluency and (plan.pretrained.folder / "scorer").is_dir()):
-        needs_reader = asks_reader(rounds.rank_by, rounds.candidates, rounds.until, rounds.quota)
+        with_acceptability = needs_acceptability(rounds.rank_by, rounds.candidates, rounds.until, rounds.quota)
         scoring = load_scoring(
-            plan.pretrained, reads=needs_reader, second=rounds.second_scorer if scorer_decides else None
+            plan.pretrained, reads=with_acceptability, second=rounds.second_scorer if scorer_decides else None
         )
     drawing = _Drawing(plan, rounds, callbacks, scoring, scores_draws=scorer_decides)
     completed_rounds = 0

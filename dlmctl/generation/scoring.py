@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.metrics.acceptability import Reader, find_reader, load_reader
+from dlmctl.metrics.acceptability import AcceptabilityScorer, find_acceptability, load_acceptability
 from dlmctl.metrics.fluency import Fluency, fluency_of, with_second
 from dlmctl.metrics.lm_score import Judge, load_scorer
 from dlmctl.metrics.nats import CausalLM, load_causal
@@ -22,7 +22,7 @@ class Scoring(NamedTuple):
     """
 
     judge: Judge
-    reader: Reader | None = None
+    reader: AcceptabilityScorer | None = None
     second: CausalLM | None = None
 
     def of(
@@ -36,7 +36,7 @@ class Scoring(NamedTuple):
         """
         fluencies = fluency_of(self.judge, texts, alone=alone)
         if self.reader is not None:
-            fluencies = self.reader.read(texts, fluencies, alone=alone)
+            fluencies = self.reader.score(texts, fluencies, alone=alone)
         return fluencies if self.second is None else with_second(fluencies, self.second, texts, natural, alone=alone)
 
 
@@ -51,9 +51,9 @@ def load_scoring(pretrained: Pretrained, *, reads: bool = False, second: str | N
         ModelError: the model has no scorer, lacks the required acceptability judge, or a file cannot be read.
     """
     judge = load_scorer(pretrained.folder / "scorer")
-    reader = load_reader(pretrained) if reads else find_reader(pretrained)
+    acceptability = load_acceptability(pretrained) if reads else find_acceptability(pretrained)
     second_model = None if second is None else load_causal(second)
     for network in (judge[0], second_model and second_model.model):
         if network is not None:
             network.to(pretrained.model.embeddings.device)
-    return Scoring(judge, reader, second_model)
+    return Scoring(judge, acceptability, second_model)
