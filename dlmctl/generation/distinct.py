@@ -43,7 +43,7 @@ class Distinct:
         owner = self.taken.get(self._key(sample.index, sample.text), sample.index)
         why = "" if owner == sample.index else f"the same text as sample {owner}"
         if not why and self.known is not None and sample.text in self.known:
-            why = "stands in the training text"
+            why = "is in the training text"
         return replace(
             sample, checks={**sample.checks, LABEL: Check(float(not why), not why, why or "no other has it")}
         )

@@ -91,9 +91,9 @@ def read_prompt(
     labels, sources = _listed(label), _listed(source)
     for name, values in (("label", labels), ("source", sources)):
         if values and getattr(pretrained.model.config, name, None) is None:
-            what = f"the model {str(pretrained.folder)!r} takes no {name}."
+            message = f"the model {str(pretrained.folder)!r} takes no {name}."
             raise make_error(
-                (name,), what, f"Leave it out, or train a model with `model.{name}`; see docs/training.md."
+                (name,), message, f"Leave it out, or train a model with `model.{name}`; see docs/training.md."
             )
     if isinstance(pretrained.model, MaskedModel):
         return None
@@ -109,9 +109,11 @@ def read_prompt(
 def _refuse_prompts(pretrained: Pretrained, arguments: Sequence[tuple[str, Any]], make_error: ErrorFactory) -> None:
     for name, value in arguments:
         if value is not None:
-            what = f"the model {str(pretrained.folder)!r} takes no {name}."
+            message = f"the model {str(pretrained.folder)!r} takes no {name}."
             remedy = "Leave it out, or take a model over tokens, such as LLaDA; see docs/from-llada-dream.md."
-            raise make_error((name,), what, remedy if name == "prompt" else "Leave it out; such models take `prompt`.")
+            raise make_error(
+                (name,), message, remedy if name == "prompt" else "Leave it out; such models take `prompt`."
+            )
 
 
 def _prompt_ids(
@@ -191,8 +193,8 @@ def _source_ids(
     if not words:
         raise make_error(place, "the source is empty.", f"Its fields are {', '.join(settings.fields)}.")
     if len(words) + 2 > settings.length:
-        what = f"the source has {len(words)} words, field names counted, and the model reads {settings.length - 2}."
-        raise make_error(place, what, "Shorten it.")
+        message = f"the source has {len(words)} words, field names counted, and the model reads {settings.length - 2}."
+        raise make_error(place, message, "Shorten it.")
     try:  # running text may hold unknown words, a field with a fixed set of values may not
         known_ids(source_words(accepted.closed, record), accepted.tokenizer, "source")
     except RecipeError as error:
