@@ -168,7 +168,7 @@ def test_controls_in_a_recipe_are_written_as_in_yaml():
         ({"preset": ["fast"]}, "preset: there is no preset ['fast']."),
         ({"control": "pos"}, "'pos' is not a control. A control is an object .* dlmctl.run('pos')"),
         ({"control": Length}, "is not a control. Give it its parameters: Length(...)."),
-        ({"control": [Length(words=3)]}, "several are joined by &, | and ~"),
+        ({"control": [Length(words=3)]}, "combine several with &, | and ~"),
         ({"samples": -1}, "samples: must be a whole number of 1 or more, not -1."),
         ({"samples": 2.0}, "samples: must be a whole number of 1 or more, not 2.0."),
         ({"samples": True}, "samples: must be a whole number of 1 or more, not True."),
@@ -186,8 +186,8 @@ def test_controls_in_a_recipe_are_written_as_in_yaml():
         ({"until": {"satisfied": 0.5}, "quota": True}, "until.satisfied: a quota draws until all texts pass"),
         ({"rank_by": "mbs"}, "rank_by: there is no criterion 'mbs'. Did you mean 'mbr'?"),
         ({"rank_by": ["lm_score", 3]}, "rank_by: there is no criterion 3."),
-        ({"rank_by": []}, "rank_by: must be one or several of satisfaction, "),
-        ({"rank_by": None}, "rank_by: must be one or several of satisfaction, "),
+        ({"rank_by": []}, "rank_by: must be one or more of satisfaction, "),
+        ({"rank_by": None}, "rank_by: must be one or more of satisfaction, "),
         ({"deterministic": "no"}, "deterministic: must be True or False, not 'no'."),
         ({"trace": [1, 9]}, "trace: there is no sample 9 in this run."),
         ({"device": "toaster"}, "toaster"),
@@ -283,7 +283,7 @@ def test_other_wrong_calls_are_one_message(model):
         dlmctl.load(model)
     with pytest.raises(UserError, match=r"samples: must be a whole number of 1 or more, not -1\."):
         dlmctl.run("pos", samples=-1)
-    with pytest.raises(UserError, match="overrides: can be laid over recipes by name only"):
+    with pytest.raises(UserError, match="overrides: apply only to recipes given by name"):
         dlmctl.run(Recipe(), overrides=["seed=3"])
     with pytest.raises(UserError, match="is not a control"):
         dlmctl.All(["pos"])

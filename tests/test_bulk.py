@@ -1,4 +1,4 @@
-"""Long runs: cut off anywhere and continued, they end as one run would have."""
+"""Long runs: interrupted anywhere and continued, they end with the texts of a single run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from dlmctl.generation import bulk
 from dlmctl.generation.bulk import generate_bulk, generate_shards
 from dlmctl.generation.destination import Target, target_of
 from dlmctl.generation.part import Part
-from dlmctl.generation.run import Work, run_recipe
+from dlmctl.generation.run import RecipeSampler, run_recipe
 from dlmctl.processes import Terminated, held
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
@@ -26,7 +26,7 @@ from dlmctl.recipe.recipe import Recipe
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-# To the last bit the same in whatever shard.
+# Bit-identical in any shard.
 ALONE = {"steps": 2, "deterministic": True}
 
 
@@ -44,7 +44,7 @@ def whole(model_folder):
     return json.loads(json.dumps(run_recipe(recipe_for(model_folder)).to_dicts()))
 
 
-def test_shards_together_are_what_one_run_gives(model_folder, tmp_path, whole):
+def test_shards_together_equal_a_single_run(model_folder, tmp_path, whole):
     generate_shards(recipe_for(model_folder), tmp_path / "run", shard_rows=6)
     assert rows(tmp_path / "run") == whole
     assert [len(path.read_text().splitlines()) for path in sorted((tmp_path / "run").glob("rows-*"))] == [6, 6, 6, 2]
@@ -54,9 +54,9 @@ def test_shards_together_are_what_one_run_gives(model_folder, tmp_path, whole):
     assert [one["deterministic"] for one in manifest["environments"]] == [True]
 
 
-def test_parts_that_know_nothing_of_each_other_fill_one_folder(model_folder, tmp_path, whole):
+def test_independent_parts_fill_one_folder(model_folder, tmp_path, whole):
     recipe, folder = recipe_for(model_folder), tmp_path / "run"
-    # Whoever comes first says how large the shards are: as if each part had a process of one command.
+    # The first command determines the size of the shards, as if each part were a process of one command.
     second = generate_bulk(recipe, Target(folder, None), part=Part(2, 3))
     assert (second.drawn, second.tally.rows) == (7, 7)
     assert [row["index"] for row in rows(folder)] == list(range(7, 14))
@@ -70,19 +70,19 @@ def test_parts_that_know_nothing_of_each_other_fill_one_folder(model_folder, tmp
 
 
 def drawn_meanwhile(monkeypatch, other):
-    """While the first shard is drawn, ``other`` is done too."""
-    draw = Work.draw
+    """Run ``other`` while the first shard is drawn."""
+    draw = RecipeSampler.draw
 
     def beside(work, numbers, **options):
-        monkeypatch.setattr(Work, "draw", draw)
+        monkeypatch.setattr(RecipeSampler, "draw", draw)
         other()
         return draw(work, numbers, **options)
 
-    monkeypatch.setattr(Work, "draw", beside)
+    monkeypatch.setattr(RecipeSampler, "draw", beside)
 
 
 @pytest.mark.parametrize(("seed", "shard_rows"), [(4, None), (3, 4)])
-def test_a_run_that_is_started_while_parts_draw_their_first_shard_gets_none_of_them(
+def test_a_run_started_while_parts_draw_their_first_shard_gets_no_shard_of_theirs(
     model_folder, tmp_path, monkeypatch, seed, shard_rows
 ):
     folder, later = tmp_path / "run", recipe_for(model_folder, seed=seed)
@@ -94,7 +94,7 @@ def test_a_run_that_is_started_while_parts_draw_their_first_shard_gets_none_of_t
     assert rows(folder) == json.loads(json.dumps(run_recipe(later).to_dicts()))
 
 
-def test_parts_of_another_count_take_the_shards_of_those_that_draw_already(model_folder, tmp_path, monkeypatch, whole):
+def test_parts_of_another_count_adopt_the_shards_of_running_parts(model_folder, tmp_path, monkeypatch, whole):
     recipe, folder = recipe_for(model_folder), tmp_path / "run"
     drawn_meanwhile(monkeypatch, lambda: generate_shards(recipe, folder, part=Part(2, 4)))
     generate_shards(recipe, folder, part=Part(1, 2))
@@ -102,7 +102,7 @@ def test_parts_of_another_count_take_the_shards_of_those_that_draw_already(model
     assert len(list(folder.glob("rows-*"))) == 2
 
 
-def test_rows_that_are_no_shard_of_the_run_are_refused(model_folder, tmp_path):
+def test_rows_that_are_not_a_shard_of_the_run_are_refused(model_folder, tmp_path):
     generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8)
     shutil.copy(tmp_path / "rows-000000008.jsonl", tmp_path / "rows-000000999.jsonl")
     with pytest.raises(UserError, match=r"rows-000000999\.jsonl: is no shard of the run in its folder\. Delete it"):
@@ -112,23 +112,23 @@ def test_rows_that_are_no_shard_of_the_run_are_refused(model_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        (["--part", "0/3", "--out", "run/"], "--part: '0/3' is no part of a run. E.g. 2/16"),
-        (["--part", "two", "--out", "run/"], "--part: 'two' is no part of a run."),
+        (["--part", "0/3", "--out", "run/"], "--part: '0/3' is not a part of a run. E.g. 2/16"),
+        (["--part", "two", "--out", "run/"], "--part: 'two' is not a part of a run."),
         (["--part", "1/3", "--out", "x.csv"], "--part: the parts of a run are drawn into a folder"),
         (["--part", "1/3"], "--part: the parts of a run are drawn into a folder"),
         (["--part", "1/3", "--out", "run/", "--unique"], "unique: several processes do not see each other's texts."),
     ],
 )
-def test_what_is_no_part_is_one_message(model_folder, tmp_path, monkeypatch, options, said):
+def test_invalid_parts_are_refused_with_one_message(model_folder, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
-    found = CliRunner().invoke(app, ["generate", "--model", str(model_folder), "-n", "20", "--steps", "2", *options])
-    assert (found.exit_code, list(tmp_path.iterdir())) == (2, [])
-    assert said in found.stderr.replace("\n", " ")
+    result = CliRunner().invoke(app, ["generate", "--model", str(model_folder), "-n", "20", "--steps", "2", *options])
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert message in result.stderr.replace("\n", " ")
 
 
-def test_shards_of_a_control_deal_its_parameters_out_by_sample_number(model_folder, tmp_path):
+def test_shards_assign_parameter_sets_by_sample_number(model_folder, tmp_path):
     text = "controls: [{pos: [{tags: [NOUN]}, {tags: [NOUN, VERB]}, {tags: [NOUN, VERB, NOUN]}]}]\nsampler: {steps: 2}"
     recipe, _ = read_recipe(text, "mine", [f"model={model_folder}", "samples=8"])
     generate_shards(recipe, tmp_path / "run", shard_rows=4)
@@ -165,7 +165,7 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_killed_again_and_again_it_loses_and_doubles_nothing(model_folder, tmp_path):
+def test_a_run_killed_repeatedly_neither_loses_nor_repeats_rows(model_folder, tmp_path):
     settings = ["--model", model_folder, "-n", 800, "--seed", 3, "--steps", 2, "--shard-rows", 8, "--quiet"]
     arguments = [*map(str, ["generate", *settings]), "--out", f"{tmp_path}/often/"]
     run = subprocess.run(
@@ -182,11 +182,11 @@ def test_killed_again_and_again_it_loses_and_doubles_nothing(model_folder, tmp_p
     assert names == {path.name for path in (tmp_path / "once").iterdir()}
 
 
-def test_other_settings_are_refused_and_named(model_folder, tmp_path):
+def test_changed_settings_are_refused_and_named(model_folder, tmp_path):
     folder = tmp_path / "run"
     generate_shards(recipe_for(model_folder), folder, shard_rows=8)
     before = rows(folder)
-    for change, said in [
+    for change, message in [
         ({"seed": 4}, "seed was 3 and is 4."),
         ({"samples": 9}, "samples was 20 and is 9, which is fewer."),
         ({"sampler": {**ALONE, "steps": 3, "eta": 0}}, "sampler.eta was 1.0 and is 0.0; sampler.steps was 2 and is 3."),
@@ -194,14 +194,14 @@ def test_other_settings_are_refused_and_named(model_folder, tmp_path):
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
             generate_shards(recipe_for(model_folder, **change), folder)
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert str(caught.value).startswith(f"{folder}: holds a run with other settings: ")
     with pytest.raises(UserError, match="latents was false and is true"):
         generate_shards(recipe_for(model_folder), folder, latents=True)
     assert rows(folder) == before
 
 
-def test_other_weights_are_refused(model_folder, tmp_path):
+def test_changed_weights_are_refused(model_folder, tmp_path):
     import torch
 
     from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
@@ -215,7 +215,7 @@ def test_other_weights_are_refused(model_folder, tmp_path):
         generate_shards(recipe_for(model.folder), tmp_path / "run")
 
 
-def test_other_weights_of_a_control_in_use_are_refused_and_named(model_folder, tmp_path):
+def test_changed_weights_of_a_control_in_use_are_refused_and_named(model_folder, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -231,7 +231,7 @@ def test_other_weights_of_a_control_in_use_are_refused_and_named(model_folder, t
     assert generate_shards(free, tmp_path / "free").drawn == 0  # does not use them
 
 
-def test_what_a_run_follows_from(model_folder, tmp_path, monkeypatch):
+def test_the_identity_of_a_run(model_folder, tmp_path, monkeypatch):
     from dlmctl.generation import identity
 
     folder = shutil.copytree(model_folder, tmp_path / "model")
@@ -239,34 +239,34 @@ def test_what_a_run_follows_from(model_folder, tmp_path, monkeypatch):
     (folder / "scorer" / "config.json").write_text("{}")
     model = from_pretrained(folder)
     ranked = recipe_for(folder, candidates=2, rank_by=["lm_score"], controls=[{"length": {"words": 5}}])
-    found = identity.identity(ranked, model)
-    assert (found["control_weights"], found["packages"]) == ({}, {})
+    original = identity.identity(ranked, model)
+    assert (original["control_weights"], original["packages"]) == ({}, {})
     (folder / "scorer" / "config.json").write_text("{ }")
-    assert identity.identity(ranked, model)["scorer"] != found["scorer"]
+    assert identity.identity(ranked, model)["scorer"] != original["scorer"]
     assert identity.identity(recipe_for(folder), model)["scorer"] is None
     monkeypatch.setattr(identity, "origin", lambda point: f"acme-{point.name} 4.2")
     assert identity.identity(ranked, model)["packages"] == {"length": "acme-length 4.2"}
 
 
-def test_a_run_of_new_texts_follows_from_the_training_text(model_folder, tmp_path):
+def test_the_identity_of_a_unique_run_includes_the_training_text(model_folder, tmp_path):
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.datasets.known_texts import write_known_texts
     from dlmctl.generation.identity import identity
 
     folder = shutil.copytree(model_folder, tmp_path / "model")
     model, unique = from_pretrained(folder), recipe_for(folder, unique=True)
-    found = []
+    digests = []
     for texts in ([], ["one ."], ["another ."]):
         if texts:
             write_known_texts(folder, texts)
-        found.append(identity(unique, model)["training_texts"])
+        digests.append(identity(unique, model)["training_texts"])
         assert "training_texts" not in identity(recipe_for(folder), model)
-    assert found[0] is None
-    assert len(set(found)) == 3
+    assert digests[0] is None
+    assert len(set(digests)) == 3
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_files_that_a_control_reads_are_those_of_the_run(model_folder, tmp_path, nested):
+def test_files_that_a_control_reads_are_part_of_the_identity(model_folder, tmp_path, nested):
     words, norms = tmp_path / "words.txt", tmp_path / "norms.csv"
     words.write_text("bread\nbridge\n")
     norms.write_text("word,age\nbread,3\nriver,4\n")
@@ -283,7 +283,7 @@ def test_files_that_a_control_reads_are_those_of_the_run(model_folder, tmp_path,
         file.write_text(before)
 
 
-def test_folders_that_a_control_reads_are_those_of_the_run(tmp_path):
+def test_folders_that_a_control_reads_are_part_of_the_identity(tmp_path):
     from controls import Classifier
     from dlmctl.generation.identity import files_of, identity
 
@@ -316,21 +316,21 @@ def test_a_damaged_manifest_does_not_cost_the_shards(model_folder, tmp_path):
     assert json.loads((tmp_path / "manifest.json").read_text())["shards"] == 3
 
 
-def test_a_manifest_of_somebody_else_is_left_alone(model_folder, tmp_path):
+def test_a_foreign_manifest_is_left_alone(model_folder, tmp_path):
     (tmp_path / "manifest.json").write_text('{"name": "an app"}')
     with pytest.raises(UserError, match=r"manifest\.json: is no manifest of a run"):
         generate_shards(recipe_for(model_folder), tmp_path)
     assert (tmp_path / "manifest.json").read_text() == '{"name": "an app"}'
 
 
-def test_what_changes_no_text_may_change(model_folder, tmp_path, whole):
+def test_settings_that_change_no_text_may_change(model_folder, tmp_path, whole):
     generate_shards(recipe_for(model_folder), tmp_path / "run", shard_rows=8)
     (tmp_path / "run" / "rows-000000008.jsonl").unlink()
     generate_shards(recipe_for(model_folder, batch_size=3, device="cpu", description="again"), tmp_path / "run")
     assert rows(tmp_path / "run") == whole
 
 
-def test_the_manifest_lists_what_the_rows_were_drawn_by(model_folder, tmp_path):
+def test_the_manifest_lists_the_environments_of_the_rows(model_folder, tmp_path):
     usual = {"steps": 2}
     generate_shards(recipe_for(model_folder, sampler=usual), tmp_path / "run", shard_rows=8)
     again = recipe_for(model_folder, sampler=usual, batch_size=3)
@@ -340,18 +340,18 @@ def test_the_manifest_lists_what_the_rows_were_drawn_by(model_folder, tmp_path):
     assert [one["batch_size"] for one in run.environments()] == [64, 3]
 
 
-def test_a_run_is_extended_and_keeps_what_it_has(model_folder, tmp_path, whole):
+def test_a_run_is_extended_and_keeps_its_shards(model_folder, tmp_path, whole):
     folder = tmp_path / "run"
     generate_shards(recipe_for(model_folder, samples=7), folder, shard_rows=4)
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("rows-*")}
-    made = generate_shards(recipe_for(model_folder), folder, shard_rows=10)
-    assert made.drawn == 13
+    extended = generate_shards(recipe_for(model_folder), folder, shard_rows=10)
+    assert extended.drawn == 13
     assert rows(folder) == whole
-    assert [shard.start for shard in made.run.shards] == [0, 4, 7, 17]
+    assert [shard.start for shard in extended.run.shards] == [0, 4, 7, 17]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_a_run_that_has_nothing_yet_may_be_started_otherwise(model_folder, tmp_path):
+def test_a_run_without_shards_may_be_restarted_with_other_settings(model_folder, tmp_path):
     unfit = recipe_for(model_folder, controls=[{"length": {"words": 99}}])
     with pytest.raises(UserError, match="99 words"):
         generate_shards(unfit, tmp_path / "run")
@@ -359,7 +359,7 @@ def test_a_run_that_has_nothing_yet_may_be_started_otherwise(model_folder, tmp_p
     assert len(rows(tmp_path / "run")) == 2
 
 
-def test_a_folder_of_other_things_is_left_alone(model_folder, tmp_path):
+def test_a_folder_with_other_files_is_left_alone(model_folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for part in (None, Part(1, 2)):
         with pytest.raises(UserError, match="holds other files"):
@@ -376,9 +376,9 @@ def test_a_folder_of_other_things_is_left_alone(model_folder, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
 def test_two_commands_do_not_work_on_one_run(model_folder, tmp_path):
-    from dlmctl.generation.shards import held
+    from dlmctl.generation.shards import lock_run
 
-    with held(tmp_path), pytest.raises(UserError, match="another process is at work"):
+    with lock_run(tmp_path), pytest.raises(UserError, match="another process is at work"):
         generate_shards(recipe_for(model_folder), tmp_path)
     generate_shards(recipe_for(model_folder, samples=1), tmp_path)
 
@@ -408,14 +408,14 @@ def test_damaged_latents_are_named(model_folder, tmp_path, damage):
     run = generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8, latents=True).run
     path = tmp_path / "rows-000000008.npz"
     path.write_bytes(path.read_bytes()[:200] if damage is None else damage)
-    with pytest.raises(UserError, match=r"rows-000000008.npz: cannot be read.*Delete it and the .jsonl beside it"):
+    with pytest.raises(UserError, match=r"rows-000000008.npz: cannot be read.*Delete it and the .jsonl next to it"):
         list(run.chunks())
 
 
 def test_a_manifest_is_read_within_bounds(model_folder, tmp_path):
     generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    for change in ({"environments": 3}, {"environments": None}):  # nothing hangs on it
+    for change in ({"environments": 3}, {"environments": None}):  # nothing depends on it
         (tmp_path / "manifest.json").write_text(json.dumps({**manifest, **change}))
         assert generate_shards(recipe_for(model_folder), tmp_path).drawn == 0
     (tmp_path / ".manifest.json").unlink()
@@ -430,7 +430,7 @@ def test_a_manifest_is_read_within_bounds(model_folder, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "npz"])
-def test_a_file_of_many_texts_goes_through_shards_to_the_same_file(model_folder, tmp_path, ending, monkeypatch):
+def test_a_file_merged_from_shards_equals_one_written_directly(model_folder, tmp_path, ending, monkeypatch):
     few = tmp_path / f"few.{ending}"
     arguments = ["generate", "--model", str(model_folder), "-n", "20", "--steps", "2", "--quiet", "--out"]
     assert CliRunner().invoke(app, [*arguments, str(few)]).exit_code == 0
@@ -451,7 +451,7 @@ def test_a_file_of_many_texts_goes_through_shards_to_the_same_file(model_folder,
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
 def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_folder, tmp_path, monkeypatch, kind):
     recipe, target = recipe_for(model_folder), Target(tmp_path / "x.jsonl.partial", tmp_path / "x.jsonl")
-    calls, draw = [], Work.draw
+    calls, draw = [], RecipeSampler.draw
 
     def stop_at_the_third(work, numbers, **options):
         calls.append(numbers)
@@ -459,7 +459,7 @@ def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_
             raise kind
         return draw(work, numbers, **options)
 
-    monkeypatch.setattr(Work, "draw", stop_at_the_third)
+    monkeypatch.setattr(RecipeSampler, "draw", stop_at_the_third)
     with pytest.raises(kind) as caught:
         generate_bulk(recipe, target, shard_rows=8)
     assert str(caught.value) == f"interrupted. 16 of 20 texts are kept in {target.folder}; the same command continues."
@@ -470,12 +470,12 @@ def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_
 
 
 def test_progress_is_over_the_whole_run(model_folder, tmp_path):
-    told = []
-    generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8, progress=lambda *now: told.append(now))
-    assert told[0] == (0, 20)
-    assert told[-1] == (20, 20)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert {total for _, total in told} == {20}
+    updates = []
+    generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8, progress=lambda *update: updates.append(update))
+    assert updates[0] == (0, 20)
+    assert updates[-1] == (20, 20)
+    assert [done for done, _ in updates] == sorted(done for done, _ in updates)
+    assert {total for _, total in updates} == {20}
 
 
 def test_the_command_prints_totals_not_texts(model_folder, tmp_path):
@@ -489,7 +489,7 @@ def test_the_command_prints_totals_not_texts(model_folder, tmp_path):
     assert figures["controls"] == {"length": {"mean_score": 1.0, "passed": 1.0}}
 
 
-def test_texts_for_a_file_go_through_a_folder_beside_it(tmp_path):
+def test_texts_for_a_file_are_kept_in_a_folder_next_to_it(tmp_path):
     assert target_of(None) is None
     assert target_of(str(tmp_path / "x.txt")) == Target(tmp_path / "x.txt.partial", tmp_path / "x.txt")
     assert target_of(f"{tmp_path}/new/") == Target(tmp_path / "new", None)
@@ -498,9 +498,9 @@ def test_texts_for_a_file_go_through_a_folder_beside_it(tmp_path):
         target_of("")
 
 
-def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
+def test_an_existing_file_is_replaced_only_with_force(tmp_path):
     (tmp_path / "x.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"is there already\. Name another file, or give --force"):
+    with pytest.raises(UserError, match=r"already exists\. Name another file, or give --force"):
         target_of(str(tmp_path / "x.txt"))
     assert (tmp_path / "x.txt").read_text() == "mine"
     assert target_of(str(tmp_path / "x.txt"), force=True).file == tmp_path / "x.txt"
@@ -509,7 +509,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
 def test_a_file_that_another_command_wrote_meanwhile_is_kept(model_folder, tmp_path):
     target = target_of(str(tmp_path / "x.txt"))
     target.file.write_text("theirs")
-    with pytest.raises(UserError, match=r"x\.txt: is there already"):
+    with pytest.raises(UserError, match=r"x\.txt: already exists"):
         generate_bulk(recipe_for(model_folder), target)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.txt", "theirs")]
     generate_bulk(recipe_for(model_folder), target_of(str(target.file), force=True))
@@ -517,7 +517,7 @@ def test_a_file_that_another_command_wrote_meanwhile_is_kept(model_folder, tmp_p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
-def test_nobody_else_is_at_work_on_a_run_while_it_becomes_a_file(model_folder, tmp_path, monkeypatch):
+def test_the_folder_is_locked_while_a_run_is_merged(model_folder, tmp_path, monkeypatch):
     target, seen, merge = target_of(str(tmp_path / "x.txt")), [], bulk.merge
 
     def looked_at(*arguments, **options):
@@ -533,16 +533,16 @@ def test_nobody_else_is_at_work_on_a_run_while_it_becomes_a_file(model_folder, t
     assert (seen, [path.name for path in tmp_path.iterdir()]) == ([None], ["x.txt"])
 
 
-def test_few_texts_for_a_file_are_kept_batch_by_batch(model_folder, tmp_path, monkeypatch):
+def test_a_small_run_for_a_file_is_kept_batch_by_batch(model_folder, tmp_path, monkeypatch):
     recipe, target = recipe_for(model_folder, batch_size=8), target_of(str(tmp_path / "x.txt"))
-    draw = Work.draw
+    draw = RecipeSampler.draw
 
     def stop_after_one(work, numbers, **options):
         if numbers.start:
             raise KeyboardInterrupt
         return draw(work, numbers, **options)
 
-    monkeypatch.setattr(Work, "draw", stop_after_one)
+    monkeypatch.setattr(RecipeSampler, "draw", stop_after_one)
     with pytest.raises(KeyboardInterrupt, match="8 of 20 texts are kept in"):
         generate_bulk(recipe, target)
     monkeypatch.undo()
@@ -550,7 +550,7 @@ def test_few_texts_for_a_file_are_kept_batch_by_batch(model_folder, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_progress_is_said_in_a_log(capsys, monkeypatch):
+def test_progress_is_written_to_a_log(capsys, monkeypatch):
     from dlmctl.cli import render
 
     monkeypatch.setattr(render, "LOG_SECONDS", 0)
@@ -561,7 +561,7 @@ def test_progress_is_said_in_a_log(capsys, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_number_of_texts(model_folder, tmp_path):
-    """Python's own allocations at their highest, for 40 and for 400 texts."""
+    """Compare the peaks of Python's allocations for 40 and for 400 texts."""
     import tracemalloc
 
     generate_shards(recipe_for(model_folder, samples=40), tmp_path / "warm", shard_rows=20)

@@ -1,4 +1,4 @@
-"""Checks beside the drawing: the same verdicts in the same order, and errors and Ctrl-C end it."""
+"""Checks in parallel with drawing: the same verdicts in the same order, and errors and Ctrl-C end both."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def batches(size=2):
         yield drawn[at : at + size]
 
 
-def test_checks_aside_are_those_of_all_at_once():
+def test_checks_aside_equal_checks_at_once():
     control = Pos(tags=TAGS) & Contains("bread")
-    found = checked(control, batches(), aside=True)
-    assert [one.draw.sample for one, _ in found] == list(range(6))
-    assert found == checked(control, batches(), aside=False)
-    assert [checks["contains"].passed for _, checks in found] == [True, False] * 3
-    assert all(checks["pos"].passed for _, checks in found)
+    results = checked(control, batches(), aside=True)
+    assert [drawn.draw.sample for drawn, _ in results] == list(range(6))
+    assert results == checked(control, batches(), aside=False)
+    assert [checks["contains"].passed for _, checks in results] == [True, False] * 3
+    assert all(checks["pos"].passed for _, checks in results)
 
 
 def test_a_batch_is_drawn_while_the_last_one_is_checked():
@@ -39,7 +39,7 @@ def test_a_batch_is_drawn_while_the_last_one_is_checked():
         def check_many(self, params, texts):
             if "sells bread" in " ".join(texts[0]) and not drawing.is_set():
                 checking.set()
-                assert drawing.wait(20)  # the next batch is begun before these are done
+                assert drawing.wait(20)  # the next batch starts before these checks are done
             return super().check_many(params, texts)
 
     def drawn():
@@ -53,7 +53,7 @@ def test_a_batch_is_drawn_while_the_last_one_is_checked():
 
 
 @pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt()])
-def test_an_error_of_either_side_ends_both(error):
+def test_an_error_of_drawing_or_checking_ends_both(error):
     def fails():
         yield next(batches())
         raise error

@@ -1,4 +1,4 @@
-"""Recipes as functions of batches: the texts of one process, whatever the batches, the workers and their ends."""
+"""Recipes as functions on batches: the texts of one process, whatever the batches and workers, also if workers die."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def columns_of(rows, **more):
     return {name: [row[name] for row in rows] for name in rows[0]} | more
 
 
-def test_texts_follow_from_a_row_and_its_place_whatever_its_batch(model_folder):
+def test_texts_depend_on_a_row_and_its_place_not_on_its_batch(model_folder):
     recipe = recipe_of(model_folder)
     whole = dlmctl.run(recipe, targets=ROWS)
     generator = Generator(recipe)
@@ -41,30 +41,30 @@ def test_texts_follow_from_a_row_and_its_place_whatever_its_batch(model_folder):
     assert second["index"][:4] == [22, 23, 20, 21]
     assert second["row"][:3] == [12, 12, 11]
     assert list(second["word"][:3]) == ["garden", "garden", None]
-    # The user's column of a name that is taken stands beside it.
+    # The user's column with a name that is taken is renamed.
     assert list(second["target_text"][:2]) == ["row 11", "row 11"]
 
 
 def test_every_batch_has_the_same_columns_of_the_same_types(model_folder):
     generator = Generator(recipe_of(model_folder), index="id", samples=1)
-    found = [
+    results = [
         generator({"id": np.array([at]), "n": [n], "word": [word], "picture": [object()]})
         for at, (n, word) in enumerate([(4, "bread"), (5, None), (5, "unicorn")])
     ]
-    assert found[0].keys() == found[1].keys() == found[2].keys()
-    assert {"id", "picture", "index", "contains_score", "problem", "recipe_digest"} < found[0].keys()
-    for name in found[0].keys() - {"id", "picture", "word"}:
-        assert len({type(one[name][0]) for one in found}) == 1, name
-    kept, left, unmet = found
-    assert kept["contains_why"] == ["all there"]
-    assert math.isnan(left["contains_score"][0])
-    assert left["contains_passed"] == left["passed"] == [True]
+    assert results[0].keys() == results[1].keys() == results[2].keys()
+    assert {"id", "picture", "index", "contains_score", "problem", "recipe_digest"} < results[0].keys()
+    for name in results[0].keys() - {"id", "picture", "word"}:
+        assert len({type(result[name][0]) for result in results}) == 1, name
+    met, left_out, unmet = results
+    assert met["contains_why"] == ["all there"]
+    assert math.isnan(left_out["contains_score"][0])
+    assert left_out["contains_passed"] == left_out["passed"] == [True]
     assert unmet["contains_passed"] == unmet["passed"] == [False]
     assert unmet["problem"][0].startswith("id=2: column 'word': contains: the word 'unicorn'")
 
 
 @pytest.mark.parametrize(
-    ("batch", "said"),
+    ("batch", "message"),
     [
         (5, "the batch: must be a dict of columns, not 'int'"),
         (5, "datasets: map(..., batched=True), and no with_format"),
@@ -77,19 +77,19 @@ def test_every_batch_has_the_same_columns_of_the_same_types(model_folder):
         ({"n": [4], "word": ["bread"], "index": ["3"]}, "row 1 of the batch: the column 'index' must hold"),
         ({"n": [4], "word": ["bread"], "index": [-1]}, "a whole number from 0, not -1"),
         ({"n": [4], "word": ["bread"], "index": [2**63]}, "a whole number from 0, not 9223372036854775808"),
-        ({"n": [4, 4], "word": ["a", "b"], "index": [7, 7]}, "index=7: stands at two rows of one batch, 1 and 2"),
+        ({"n": [4, 4], "word": ["a", "b"], "index": [7, 7]}, "index=7: is the place of two rows of a batch, 1 and 2"),
         ({"n": ["four"], "word": ["a"], "index": [7]}, "index=7: column 'n': controls.0.length.words: input should be"),
         ({"n": [4], "word": ["unicorn"], "index": [7]}, "index=7: column 'word': contains: the word 'unicorn'"),
     ],
 )
-def test_a_bad_batch_or_row_is_one_message(model_folder, batch, said):
+def test_a_bad_batch_or_row_is_refused_with_one_message(model_folder, batch, message):
     with pytest.raises(UserError) as caught:
         Generator(recipe_of(model_folder), strict=True)(batch)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 class Labelled(list):
-    """Cells that are looked up by labels of their own, as those of a Series of pandas are."""
+    """Cells that are looked up by labels, like those of a pandas Series."""
 
     def __init__(self, cells, labels):
         super().__init__(cells)
@@ -100,7 +100,7 @@ class Labelled(list):
 
 
 class Arrow:
-    """Cells that are no plain values, as those of PyArrow are."""
+    """Cells that are not plain values, like those of PyArrow."""
 
     def __init__(self, cells):
         self.cells = list(cells)
@@ -119,50 +119,50 @@ class Arrow:
 def test_cells_are_read_by_their_order_not_by_labels(model_folder, kind):
     generator, columns = Generator(recipe_of(model_folder)), columns_of(ROWS[:5], index=range(5))
     plain = generator(columns)
-    found = generator({name: kind(cells) for name, cells in columns.items()})
-    assert found["text"] == plain["text"]
-    assert list(found["word"]) == list(plain["word"])
+    result = generator({name: kind(cells) for name, cells in columns.items()})
+    assert result["text"] == plain["text"]
+    assert list(result["word"]) == list(plain["word"])
 
 
-def test_a_recipe_of_matched_sets_or_a_batch_of_nothing_is_said(model_folder):
+def test_recipes_of_matched_sets_and_empty_batches(model_folder):
     with pytest.raises(UserError, match="conditions: this is a recipe of matched sets"):
         Generator({"conditions": {}, "frames": []})
     with pytest.raises(UserError, match="It has no columns at all"):
         Generator(recipe_of(model_folder))({}, indices=[])
 
 
-def test_what_no_worker_can_see_to_is_refused_before_any_starts(model_folder):
+def test_uniqueness_across_workers_is_refused_before_any_starts(model_folder):
     with pytest.raises(UserError, match="unique: several processes do not see each other's texts"):
         Generator(recipe_of(model_folder, unique=True))
     with pytest.raises(UserError, match=r"must be a whole number of 1 or more, not 0"):
         Generator(recipe_of(model_folder), samples=0)
-    made = Generator(recipe_of(model_folder, quota={"attempts": 20}), samples=3)
-    found = made({"index": [9], "n": [5], "word": ["garden"]})
-    assert len(set(found["text"])) == 3
-    assert found["unique_passed"] == [True] * 3
+    generator = Generator(recipe_of(model_folder, quota={"attempts": 20}), samples=3)
+    columns = generator({"index": [9], "n": [5], "word": ["garden"]})
+    assert len(set(columns["text"])) == 3
+    assert columns["unique_passed"] == [True] * 3
 
 
-def test_datasets_map_takes_it_as_it_is(model_folder):
+def test_datasets_map_accepts_a_generator(model_folder):
     datasets = pytest.importorskip("datasets")
     table, generator = datasets.Dataset.from_list(ROWS), Generator(recipe_of(model_folder))
-    found = table.map(generator, batched=True, with_indices=True, batch_size=5)
-    assert list(found["text"]) == dlmctl.run(recipe_of(model_folder), targets=ROWS).texts
-    assert found["target_text"][:2] == ["row 0"] * 2
+    columns = table.map(generator, batched=True, with_indices=True, batch_size=5)
+    assert list(columns["text"]) == dlmctl.run(recipe_of(model_folder), targets=ROWS).texts
+    assert columns["target_text"][:2] == ["row 0"] * 2
 
 
 class Killed(Generator):
-    """Kills its own process, without a word, the first time that it sees a certain row."""
+    """Kills its own process the first time that it receives a certain row."""
 
     def __call__(self, batch, indices=None):
         mark = os.environ["DLMCTL_TEST_MARK"]
         if 1000 in list(batch["id"]) and not os.path.exists(mark):
             open(mark, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        found = super().__call__(batch, indices)
-        return found | {"process": [os.getpid()] * len(found["text"])}
+        columns = super().__call__(batch, indices)
+        return columns | {"process": [os.getpid()] * len(columns["text"])}
 
 
-def test_ray_loses_nothing_and_doubles_nothing_where_an_actor_dies(model_folder, tmp_path, monkeypatch):
+def test_ray_neither_loses_nor_repeats_rows_if_an_actor_dies(model_folder, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     data = pytest.importorskip("ray.data")
     monkeypatch.setenv("DLMCTL_TEST_MARK", str(tmp_path / "killed"))
@@ -184,14 +184,14 @@ def test_ray_loses_nothing_and_doubles_nothing_where_an_actor_dies(model_folder,
             batch_size=64,
             compute=data.ActorPoolStrategy(size=2),
         )
-        found = sorted(table.take_all(), key=lambda row: row["id"])
+        results = sorted(table.take_all(), key=lambda row: row["id"])
     finally:
         ray.shutdown()
     assert (tmp_path / "killed").exists()
-    assert [row["id"] for row in found] == list(range(2000))
-    assert all(row["passed"] and row["length_score"] == 1 for row in found)
-    assert len({row["process"] for row in found}) > 1
-    same = [row["text"] for row in found]
-    whole = dlmctl.run(recipe, targets=rows).texts
-    # But for the rounding of another batch.
-    assert sum(one == other for one, other in zip(same, whole, strict=True)) > 1950
+    assert [row["id"] for row in results] == list(range(2000))
+    assert all(row["passed"] and row["length_score"] == 1 for row in results)
+    assert len({row["process"] for row in results}) > 1
+    texts = [row["text"] for row in results]
+    expected = dlmctl.run(recipe, targets=rows).texts
+    # Except for rounding in other batches.
+    assert sum(text == other for text, other in zip(texts, expected, strict=True)) > 1950

@@ -1,4 +1,4 @@
-"""Matched sets on a masked model of random weights: frames that stay, words that differ, tables of them."""
+"""Matched sets on a masked model with random weights: kept frames, exchanged words, and their tables."""
 
 import csv
 import json
@@ -62,7 +62,7 @@ def sets_of(masked, text=RECIPE, *overrides):
     return run_matched(recipe, model=masked, origin=file)
 
 
-def test_only_the_word_exchanged_differs_and_each_condition_holds(masked):
+def test_only_the_exchanged_word_differs_and_each_condition_holds(masked):
     sets = sets_of(masked)
     assert sets.success == 1.0
     assert sets.conditions == ("short", "long")
@@ -80,32 +80,32 @@ def test_only_the_word_exchanged_differs_and_each_condition_holds(masked):
     assert len({tuple(item.texts["short"].words) for item in sets.items}) > 1
 
 
-def test_a_condition_that_no_item_is_drawn_under_is_asked_about_words_too(masked):
-    """It is drawn under `short`; what fills in the word of `long` is a copy of its controls."""
+def test_a_condition_that_draws_no_item_still_judges_words(masked):
+    """The item is drawn under `short`; a copy of the controls of `long` fills in its word."""
     text = RECIPE.replace("letters: [6, null]", "letters: [6, null], frequency: [0, null]")
     (item,) = sets_of(masked, text, "samples=1").items
     assert item.properties["short"][0]["frequency"] > 0
 
 
-def test_the_same_seed_gives_the_same_items_and_another_others(masked):
+def test_items_are_determined_by_the_seed(masked):
     words = [[item.texts["long"].words for item in sets_of(masked, RECIPE, f"seed={seed}").items] for seed in (1, 1, 2)]
     assert words[0] == words[1] != words[2]
 
 
-def test_an_item_that_fails_is_drawn_again_and_else_reported(masked):
-    """Both conditions want the same word, so that no item can have two texts that differ."""
+def test_a_failing_item_is_redrawn_and_then_reported(masked):
+    """Both conditions want the same word, so no item can have two different texts."""
     text = RECIPE.replace("letters: [3, 4]", "words: [bread]").replace("letters: [6, null]", "words: [bread]")
     sets = sets_of(masked, text, "samples=2", "until={max_rounds: 3}")
     assert sets.success == 0.0
     assert all(item.why == "two conditions have the same words" for item in sets.items)
-    assert all(item.rounds == 3 for item in sets.items)  # drawn, whichever try is kept
+    assert all(item.rounds == 3 for item in sets.items)  # whichever attempt is kept
     wide = text.replace("words: [bread]", "words: [bread, warm]")
     assert max(item.rounds for item in sets_of(masked, wide, "until={max_rounds: 30}").items) > 1
     assert sets_of(masked, wide, "until={max_rounds: 30}").success == 1.0
 
 
-def test_a_word_exchanged_must_meet_its_condition_whatever_its_tag(masked):
-    """Function words pass a list of all words, so that a check alone would find nothing wrong with `the`."""
+def test_an_exchanged_word_must_meet_its_condition_whatever_its_tag(masked):
+    """Function words pass a list of all words, so a check alone would accept `the`."""
     text = RECIPE.replace("letters: [3, 4]", "words: [warm, cats]").replace("letters: [6, null]", "words: [bakery]")
     text = text.replace("where: {{place: 3}}, ", "")
     items = sets_of(masked, text, "samples=12", "sampler.temperature=20.0", "until={max_rounds: 1}").items
@@ -115,7 +115,7 @@ def test_a_word_exchanged_must_meet_its_condition_whatever_its_tag(masked):
     assert any("is not in the list" in item.why for item in items)
 
 
-def test_a_word_asked_of_a_tag_is_judged_where_it_was_exchanged():
+def test_a_condition_on_a_tag_judges_the_exchanged_word():
     control = Lexicon(where={"tag": "NOUN"}, words=["bread"])
     for tags, place, found in ((["NOUN"], 1, ["is not in the list"]), ([], 1, [])):
         assert faults_of(control & Length(5), 0, Exchanged("very", place, 5, frozenset(tags))) == found
@@ -123,7 +123,7 @@ def test_a_word_asked_of_a_tag_is_judged_where_it_was_exchanged():
     assert [bool(faults_of(at_place, 0, Exchanged("very", place, 5, frozenset()))) for place in (1, 2)] == [True, False]
 
 
-def test_an_item_that_is_another_one_again_is_drawn_again_and_else_reported(masked):
+def test_a_duplicate_item_is_redrawn_and_then_reported(masked):
     text = RECIPE.replace("words: 5", "words: 3").replace("place: 3", "place: 2")
     text = text.replace("letters: [3, 4]", "words: [warm]").replace("letters: [6, null]", "words: [bread]")
     text = text.replace("conditions:", "  - lexicon: {{where: {{place: [1, 3]}}, words: [the, a]}}\nconditions:")
@@ -134,19 +134,19 @@ def test_an_item_that_is_another_one_again_is_drawn_again_and_else_reported(mask
     assert max(item.rounds for item in items if item.passed) > 1
 
 
-@pytest.mark.parametrize("said", ["unique=true", "quota={attempts: 2}"])
-def test_settings_that_say_nothing_of_items_are_refused(masked, said):
+@pytest.mark.parametrize("setting", ["unique=true", "quota={attempts: 2}"])
+def test_settings_that_do_not_apply_to_items_are_refused(masked, setting):
     with pytest.raises(RecipeError, match="of matched sets no item comes twice"):
-        sets_of(masked, RECIPE, said)
+        sets_of(masked, RECIPE, setting)
 
 
 @pytest.mark.parametrize("until", ["{worst_word: 6}", "{acceptability: 0.9}", "{repair: true}"])
-def test_what_says_nothing_of_whole_items_is_refused(masked, until):
+def test_until_settings_that_do_not_apply_to_items_are_refused(masked, until):
     with pytest.raises(RecipeError, match="`satisfied` and `max_rounds` alone"):
         sets_of(masked, RECIPE, f"until={until}")
 
 
-def test_words_kept_that_a_condition_forbids_are_the_items_fault_alone(masked):
+def test_kept_words_that_a_condition_forbids_fail_only_their_item(masked):
     text = RECIPE.replace("  long:", "  other: [avoid: {{words: [bread, '.', the, a]}}]\n  long:")
     sets = sets_of(masked, text, "samples=40", "sampler.temperature=20.0", "until={max_rounds: 1}")
     whys = [item.why for item in sets.items]
@@ -154,7 +154,7 @@ def test_words_kept_that_a_condition_forbids_are_the_items_fault_alone(masked):
     assert "" in whys
 
 
-def test_the_table_has_a_row_an_item_and_a_column_a_condition(masked, tmp_path):
+def test_the_table_has_a_row_per_item_and_a_column_per_condition(masked, tmp_path):
     sets = sets_of(masked)
     for name, delimiter in (("items.csv", ","), ("items.tsv", "\t")):
         write_table(sets, tmp_path / name)
@@ -171,8 +171,8 @@ def test_the_table_has_a_row_an_item_and_a_column_a_condition(masked, tmp_path):
     first = json.loads((tmp_path / "items.jsonl").read_text("utf-8").splitlines()[0])
     assert first["conditions"]["short"]["exchanged"][0]["place"] == 3
     assert first["conditions"]["long"]["checks"]["frame"]["passed"] is True
-    for path, said in ((tmp_path / "items.xlsx", "is not known"), (tmp_path / "no" / "items.csv", "does not exist")):
-        with pytest.raises(UserError, match=said):
+    for path, message in ((tmp_path / "items.xlsx", "is not known"), (tmp_path / "no" / "items.csv", "does not exist")):
+        with pytest.raises(UserError, match=message):
             check_file(path, FORMATS)
 
 
@@ -181,32 +181,32 @@ def test_python_and_the_command_line_draw_the_same_items(masked, tmp_path):
     by_name = dlmctl.matched(tmp_path / "mine.yaml", samples=2, overrides=["seed=3"])
     by_dict = dlmctl.matched(yaml.safe_load(RECIPE.format(model=masked.folder)), model=masked, samples=2, seed=3)
     assert isinstance(by_name, dlmctl.MatchedSets)
-    told = [
+    texts = [
         [{name: sample.text for name, sample in item.texts.items()} for item in one.items] for one in (by_name, by_dict)
     ]
-    assert told[0] == told[1]
+    assert texts[0] == texts[1]
     with pytest.raises(RecipeError, match=r"no `conditions`. `dlmctl.run` draws its texts"):
         dlmctl.matched({"model": str(masked.folder)})
-    asked = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q"]
+    command = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q"]
     bread = "[lexicon: {where: {place: 3}, words: [bread]}]"
     same = ["--set", f"conditions={{a: {bread}, b: {bread}}}", "--set", "until.max_rounds=1"]
-    codes = [CliRunner().invoke(app, [*asked, *more]).exit_code for more in (["--strict"], same, [*same, "--strict"])]
+    codes = [CliRunner().invoke(app, [*command, *more]).exit_code for more in (["--strict"], same, [*same, "--strict"])]
     assert codes == [0, 0, 1]
 
 
-def test_a_table_that_is_there_is_kept_unless_told_otherwise(masked, tmp_path):
+def test_an_existing_table_is_kept_without_force(masked, tmp_path):
     (tmp_path / "mine.yaml").write_text(RECIPE.format(model=masked.folder))
     out = tmp_path / "items.csv"
     out.write_text("mine")
-    asked = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q", "--out", str(out)]
-    refused = CliRunner().invoke(app, asked)
+    command = ["matched", "--recipe", str(tmp_path / "mine.yaml"), "-n", "1", "-q", "--out", str(out)]
+    refused = CliRunner().invoke(app, command)
     assert (refused.exit_code, out.read_text()) == (2, "mine")
-    assert "is there already. Name another file, or give --force." in " ".join(refused.stderr.split())
-    assert CliRunner().invoke(app, [*asked, "--force"]).exit_code == 0
+    assert "already exists. Name another file, or give --force." in " ".join(refused.stderr.split())
+    assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
     assert out.read_text().startswith("item,")
 
 
-def test_numbers_of_a_table_keep_their_figures():
+def test_numbers_in_a_table_keep_all_digits():
     assert [_cell(value) for value in (1234567.0, 1234568.0, 4.97, 0.1, None, "A1")] == [
         "1234567",
         "1234568",
@@ -217,7 +217,7 @@ def test_numbers_of_a_table_keep_their_figures():
     ]
 
 
-def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
+def test_faults_of_recipes_are_reported_with_their_line(masked, tmp_path):
     def fault(old, new):
         text = RECIPE.replace(old, new).format(model=masked.folder)
         with pytest.raises(RecipeError) as caught:
@@ -240,7 +240,7 @@ def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"exchange: {{place: 3}}": "exchange: {{place: [6, 9]}}"}, "mine.yaml:10: exchange: no text has a word there"),
         (
@@ -256,22 +256,22 @@ def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
         (
             {"  - length: {{words: 5}}\n": "  - avoid: {{words: old}}\n"}
             | {"short: [": "short: [length: 4, ", "long: [": "long: [length: 6, "},
-            "mine.yaml:7: the texts of an item have the same number of words, and none serves all conditions.",
+            "mine.yaml:7: the texts of an item have the same number of words, and no number fits all conditions.",
         ),
     ],
 )
-def test_sets_no_item_of_which_can_be_whole_are_refused_before_drawing(masked, changes, said):
+def test_sets_without_any_possible_item_are_refused_before_drawing(masked, changes, message):
     text = RECIPE
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
     with pytest.raises(RecipeError) as caught:
         validate_recipe(*read_recipe(text.format(model=masked.folder), "mine.yaml"))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_sets_of_which_some_items_can_be_whole_are_drawn(masked):
-    """Of every two items one has templates that agree."""
+def test_sets_with_some_possible_items_are_drawn(masked):
+    """Every second item has templates that agree."""
     text = RECIPE.replace("  - length: {{words: 5}}\n", "  - avoid: {{words: old}}\n").replace(
         "place: 3}}\n", "place: 2}}\n"
     )
@@ -284,7 +284,7 @@ def test_sets_of_which_some_items_can_be_whole_are_drawn(masked):
     assert len(items[0].texts) == 2
 
 
-def test_words_kept_are_those_of_the_tokenizer(masked):
+def test_kept_words_are_those_of_the_tokenizer(masked):
     control = KeptWords(words=["the", None, "bakery", "."])
     result = generate(control, model=masked, samples=4)
     assert all([sample.words[at] for at in (0, 2, 3)] == ["the", "bakery", "."] for sample in result)

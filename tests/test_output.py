@@ -22,7 +22,7 @@ RESULT = Generation(
 )
 
 
-def test_text_is_one_sample_a_line(tmp_path):
+def test_text_has_one_sample_per_line(tmp_path):
     write(RESULT, tmp_path / "out.txt")
     assert (tmp_path / "out.txt").read_bytes().decode() == "The café.\nA bar\n"
 
@@ -31,12 +31,12 @@ def test_json_lines_hold_words_and_verdicts(tmp_path):
     write(RESULT, tmp_path / "out.jsonl")
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
     assert (first["text"], first["words"], first["passed"]) == ("The café.", ["the", "café", "."], True)
-    said = {"score": 0.5, "passed": False, "why": "word 2", "where": [1], "marks": [[1, 1, "", False]]}
-    assert second["checks"] == {"pos": said}
+    verdict = {"score": 0.5, "passed": False, "why": "word 2", "where": [1], "marks": [[1, 1, "", False]]}
+    assert second["checks"] == {"pos": verdict}
     assert second["rounds"] == 3
 
 
-def test_arrays_give_back_each_latent(tmp_path):
+def test_arrays_restore_each_latent(tmp_path):
     write(RESULT, tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert file["texts"].tolist() == ["The café.", "A bar"]
@@ -45,7 +45,7 @@ def test_arrays_give_back_each_latent(tmp_path):
             np.testing.assert_array_equal(file["latents"][slice(*file["offsets"][at : at + 2])], sample.latent)
 
 
-def test_json_of_a_run_sums_it_up():
+def test_json_summarises_a_run():
     whole = json.loads(as_json(RESULT, Recipe(samples=2, seed=5)))
     assert whole["recipe"]["seed"] == 5
     assert (whole["success"], whole["seconds"], whole["samples_per_second"]) == (0.5, 2.0, 1.0)
@@ -54,7 +54,7 @@ def test_json_of_a_run_sums_it_up():
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "npz"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_file_is_whole_or_the_one_before(tmp_path, monkeypatch, ending, error):
+def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch, ending, error):
     path = tmp_path / f"out.{ending}"
     path.write_text("from before")
 
@@ -72,7 +72,7 @@ def test_a_file_is_whole_or_the_one_before(tmp_path, monkeypatch, ending, error)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("out.doc", "the ending '.doc' is not known. Use .txt, .jsonl, .csv, .tsv, .npz, .parquet."),
         ("out", "the ending '' is not known"),
@@ -81,32 +81,32 @@ def test_a_file_is_whole_or_the_one_before(tmp_path, monkeypatch, ending, error)
         ("file/out.txt", "the folder does not exist"),
     ],
 )
-def test_targets_that_cannot_be_written_are_found_before(tmp_path, name, said):
+def test_files_that_cannot_be_written_are_detected_before_sampling(tmp_path, name, message):
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError) as caught:
         check_target(tmp_path / name)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     check_target(tmp_path / "fine.txt")
 
 
-def test_columns_of_a_table_stand_in_its_order_where_rows_have_some_of_them_only():
+def test_columns_keep_the_order_of_the_table_if_rows_omit_some():
     rows = [{"columns": columns, "checks": {}} for columns in ({"a": "1", "d": "2"}, {"b": "3", "c": "4", "d": "5"})]
     assert list(Columns.of(rows).targets) == ["a", "b", "c", "d"]
 
 
-def test_every_column_of_a_table_has_a_name_of_its_own_and_stays_where_it_is_empty(tmp_path):
+def test_every_column_of_a_table_gets_a_unique_name_and_remains_if_empty(tmp_path):
     row = {"text": "a", "target_text": "b", "target_target_text": "c", "row": "d"}
     (target,) = table_of([row]).rows([0])
-    one = Sample(0, ["x"], "x", {}, np.zeros((1, 2)), target=target)
-    write(Generation([one], 1.0, columns=[*row, "note"]), tmp_path / "out.tsv")
-    (found,) = csv.DictReader((tmp_path / "out.tsv").open(newline="", encoding="utf-8"), delimiter="\t")
+    sample = Sample(0, ["x"], "x", {}, np.zeros((1, 2)), target=target)
+    write(Generation([sample], 1.0, columns=[*row, "note"]), tmp_path / "out.tsv")
+    (saved,) = csv.DictReader((tmp_path / "out.tsv").open(newline="", encoding="utf-8"), delimiter="\t")
     renamed = ["target_target_target_text", "target_text", "target_target_text", "target_row", "note"]
-    assert list(found)[2:7] == renamed
-    assert [found[name] for name in renamed] == [*"abcd", ""]
+    assert list(saved)[2:7] == renamed
+    assert [saved[name] for name in renamed] == [*"abcd", ""]
 
 
-def test_cells_with_quotes_tabs_and_line_breaks_are_read_again_from_tab_separated_values(tmp_path):
+def test_cells_with_quotes_tabs_and_line_breaks_survive_tab_separated_values(tmp_path):
     cells = ['a "b" c', "two\nlines", "a\ttab", '"', '"in\n\n\tall"', "plain"]
     rows = table_of([{"note": cell, "last": cell} for cell in cells]).rows(range(len(cells)))
     samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=row) for at, row in enumerate(rows)]
@@ -116,7 +116,7 @@ def test_cells_with_quotes_tabs_and_line_breaks_are_read_again_from_tab_separate
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
-def test_cells_with_a_carriage_return_are_read_again(tmp_path, ending):
+def test_cells_with_a_carriage_return_survive(tmp_path, ending):
     cells = ["a\rb", "a\r\nb", 'a "\r" b', "plain"]
     rows = table_of([{"note": cell, "last": cell} for cell in cells]).rows(range(len(cells)))
     samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=row) for at, row in enumerate(rows)]
@@ -125,13 +125,13 @@ def test_cells_with_a_carriage_return_are_read_again(tmp_path, ending):
     assert path.read_bytes().splitlines()[0].startswith(b"index")
     assert b"plain\r\n" not in path.read_bytes()
     with path.open(newline="", encoding="utf-8") as file:
-        told = [row["note"] for row in csv.DictReader(file, delimiter="," if ending == "csv" else "\t")]
+        notes = [row["note"] for row in csv.DictReader(file, delimiter="," if ending == "csv" else "\t")]
     again = open_table(str(path)).rows(range(len(cells)))
-    assert told == cells
+    assert notes == cells
     assert [(row.cells["note"], row.cells["last"], row.cells["text"]) for row in again] == [(c, c, "x") for c in cells]
 
 
-def test_arrays_of_targets_have_the_numbers_of_their_rows(tmp_path):
+def test_arrays_for_targets_have_row_numbers(tmp_path):
     rows = table_of([{"a": 1}, {"a": 2}]).rows([0, 1])
     samples = [Sample(at, ["x"], "x", {}, np.zeros((1, 2)), target=rows[at // 2]) for at in range(4)]
     write(Generation(samples, 1.0), tmp_path / "out.npz")
@@ -139,21 +139,27 @@ def test_arrays_of_targets_have_the_numbers_of_their_rows(tmp_path):
         assert file["rows"].tolist() == [1, 1, 2, 2]
 
 
-def test_numbers_of_a_table_are_numbers_again_and_its_text_stays_as_it_is(tmp_path):
+def test_numeric_columns_are_numbers_and_text_columns_are_unchanged(tmp_path):
     (tmp_path / "t.csv").write_text("n,price,code,share,mixed\n4,9.50,007,0.5,1\n12,8.25,120,2,x\n-3,,5,,-0\n")
     rows = [row.values for row in open_table(str(tmp_path / "t.csv")).rows(range(3))]
     assert rows[0] == {"n": 4, "price": "9.50", "code": "007", "share": 0.5, "mixed": 1}
     records = [{"columns": row, "checks": {}} for row in rows]
     columns = Columns.of(records)
-    found = [columns.row(record) for record in records]
-    own = {name: [row[name] for row in found] for name in columns.targets}
+    rows = [columns.row(record) for record in records]
+    own = {name: [row[name] for row in rows] for name in columns.targets}
     assert own["n"] == [4, 12, -3]
     assert own["price"] == [9.5, 8.25, None]
     assert own["share"] == [0.5, 2.0, None]
     assert own["code"] == ["007", "120", "5"]
     assert own["mixed"] == ["1", "x", "-0"]
     assert [columns.kinds[name] for name in columns.targets] == [int, float, str, float, str]
-    assert columns.spelled(records[0]) == {"n": "4", "price": "9.50", "code": "007", "share": "0.5", "mixed": "1"}
+    assert columns.original_cells(records[0]) == {
+        "n": "4",
+        "price": "9.50",
+        "code": "007",
+        "share": "0.5",
+        "mixed": "1",
+    }
     # Where cells had a type before, it is theirs.
     (typed,) = table_of([{"zip": "12345", "big": 2**70, "yes": True}]).rows([0])
     columns = Columns.of([{"columns": typed.values, "checks": {}}])

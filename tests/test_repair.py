@@ -1,4 +1,4 @@
-"""Repair: only the words at fault are drawn again."""
+"""Repair: only the words at fault are redrawn."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def masked(tmp_path_factory, tokenizer):
     return from_pretrained(folder)
 
 
-def test_the_words_beside_a_fault_are_opened_with_it() -> None:
+def test_the_neighbours_of_a_fault_are_opened_with_it() -> None:
     checks = {"a": Check(0.5, False, "", (0, 4)), "b": Check(1.0, True, "", (2,))}
     text = Sample(0, ["w"] * 6, "", checks, None)
-    assert at_fault(checks) == {0, 4}  # what passes blames nothing
+    assert at_fault(checks) == {0, 4}  # a passed check blames nothing
     assert opened_places(text) == [0, 1, 3, 4, 5]
     assert opened_places(text, worst=2) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("family", ["latent", "masked"])
-def test_the_rest_of_a_text_keeps_its_words(family, pretrained, masked) -> None:
+def test_repair_keeps_the_rest_of_a_text(family, pretrained, masked) -> None:
     control = First("no such word")
     model = pretrained if family == "latent" else masked
     sampler = SamplerSettings(steps=3 if family == "latent" else None)
@@ -71,7 +71,7 @@ def test_the_rest_of_a_text_keeps_its_words(family, pretrained, masked) -> None:
     assert [sample.rounds for sample in result] == [2, 2]
 
 
-def test_a_repaired_text_is_taken_where_it_is_better(masked) -> None:
+def test_a_repaired_text_is_kept_if_it_is_better(masked) -> None:
     words = sorted({word for sentence in SENTENCES for word in sentence})
     control = First(*words[::2])
     result = generate(
@@ -84,7 +84,7 @@ def test_a_repaired_text_is_taken_where_it_is_better(masked) -> None:
     assert {tuple(sample.words[2:]) for sample in mended} <= drafts
 
 
-def test_blame_outside_of_a_text_is_no_place_to_repair(masked, monkeypatch) -> None:
+def test_blame_outside_of_a_text_is_ignored(masked, monkeypatch) -> None:
     monkeypatch.setattr(
         First, "check_many", lambda self, params, texts: [Check(0.0, False, "", (99, -5)) for _ in texts]
     )
@@ -92,7 +92,7 @@ def test_blame_outside_of_a_text_is_no_place_to_repair(masked, monkeypatch) -> N
     assert [sample.rounds for sample in found] == [2, 2]
 
 
-def test_what_blames_no_word_is_drawn_anew(masked) -> None:
+def test_a_text_without_blamed_words_is_drawn_anew(masked) -> None:
     control = First("no such word", blames=False)
     generate(control, model=masked, samples=4, until={"max_rounds": 2, "repair": True}, sampler={"steps": None})
     first, again = control.seen
@@ -108,7 +108,7 @@ class Seven(First):
         return [Check(1.0, True, "")] * len(texts)
 
 
-def test_what_is_not_fluent_enough_is_opened_at_its_least_likely_word() -> None:
+def test_a_text_that_is_not_fluent_enough_is_opened_at_its_least_likely_word() -> None:
     control = Seven()
     until = {"max_rounds": 2, "repair": True, "worst_word": 0.0}
     generate(control, model="everyday", samples=4, until=until, rank_by=["fluency"], seed=3)
@@ -122,7 +122,7 @@ def test_what_is_not_fluent_enough_is_opened_at_its_least_likely_word() -> None:
     assert any(text not in drafts for text in again)
 
 
-def test_the_next_round_opens_the_next_word() -> None:
+def test_the_next_repair_opens_the_next_word() -> None:
     text = Sample(0, ["w"] * 4, "", {}, None)
     nats = [1.0, 4.0, 2.0, 3.0, 9.0]  # the last is END
     assert [unlikely_place(text, nats, number) for number in (1, 2, 3, 4)] == [1, 3, 2, 1]

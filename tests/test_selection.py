@@ -34,7 +34,7 @@ class Shortish(Control):
 
 
 @pytest.mark.parametrize(
-    ("asked", "checks", "answer"),
+    ("least", "checks", "answer"),
     [
         ("all", {"a": GOOD, "b": GOOD}, True),
         ("all", {"a": GOOD, "b": BAD}, False),
@@ -42,14 +42,14 @@ class Shortish(Control):
         ("any", {"a": BAD}, False),
         (0.7, {"a": GOOD, "b": BAD}, True),
         (0.71, {"a": GOOD, "b": BAD}, False),
-        (0.95, {"a": Check(0.22, True, "")}, True),  # what passes is whole, however sure its judge is
+        (0.95, {"a": Check(0.22, True, "")}, True),  # a passed check counts 1, however sure its judge is
         (0.95, {"a": Check(0.22, True, ""), "b": BAD}, False),
         ("all", {}, True),
         ("any", {}, True),
     ],
 )
-def test_satisfied(asked, checks, answer):
-    assert satisfied(checks, Until(satisfied=asked)) is answer
+def test_satisfied(least, checks, answer):
+    assert satisfied(checks, Until(satisfied=least)) is answer
 
 
 def test_mean_score():
@@ -63,7 +63,7 @@ def test_satisfaction_ranks_by_passes_then_score(pretrained):
     assert sorted(range(3), key=values.__getitem__) == [0, 2, 1]
 
 
-def test_of_texts_that_pass_the_more_fluent_is_the_best_however_sure_the_judge_is(pretrained):
+def test_fluency_ranks_passing_texts_however_sure_the_judge_is(pretrained):
     checks = [{"a": Check(0.99, True, "")}, {"a": Check(0.6, True, "")}, {"a": Check(0.9, False, "")}]
     nats = [Fluency(3.0, "a", 5.0), Fluency(2.0, "b", 5.0), Fluency(1.0, "c", 5.0)]
     best = {}
@@ -80,8 +80,8 @@ def test_mbr_prefers_the_text_most_like_the_others():
     assert scores.index(max(scores)) == 0
 
 
-def test_worst_word_sees_a_slip_that_the_mean_forgives():
-    """A long text with one doubled word against a short one without: the criteria disagree."""
+def test_worst_word_detects_a_slip_that_the_mean_hides():
+    """The criteria disagree on a long text with a doubled word and a short one without."""
     model = from_pretrained("e2e")
     slip = "The Rice Boat is a Chinese restaurant in city the centre near Express by Holiday Inn ."
     odd = "Wildwood is a cheap pub ."
@@ -102,14 +102,14 @@ def test_fluency_weighs_the_mean_and_the_worst_word(pretrained):
     assert best == {"lm_score": 0, "worst_word": 1, "fluency": 2}
 
 
-def test_fluency_minds_what_a_second_scorer_says(pretrained):
+def test_fluency_includes_the_second_scorer(pretrained):
     nats = [Fluency(2.0, "a", 5.0, 9.0), Fluency(2.5, "b", 5.0, 4.0)]
     values = utilities(["fluency"], pretrained, [["x"]] * 2, [{}] * 2, fluency=nats)
     assert values[1] > values[0]
 
 
-def test_a_rare_word_that_comes_again_counts_against_a_text(model_folder, tmp_path):
-    """Common words may, and so may all where nobody has counted."""
+def test_a_repeated_rare_word_counts_against_a_text(model_folder, tmp_path):
+    """Common words may be repeated, and so may all words without word counts."""
     texts = [text.split() for text in ("the cat saw the dog .", "a cat saw another cat .", "Cat after cat .")]
     nats = [Fluency(2.5, "saw", 5.0), Fluency(2.0, "saw", 5.0), Fluency(2.0, "saw", 5.0)]
     counts = {"the": 50_000, "a": 20_000, "cat": 90, "saw": 800, "dog": 150, ".": 60_000}
@@ -123,20 +123,20 @@ def test_a_rare_word_that_comes_again_counts_against_a_text(model_folder, tmp_pa
     assert values[True][0] > values[True][1] == values[True][2]
 
 
-def test_lm_score_without_a_scorer_says_how_to_make_one(pretrained):
+def test_lm_score_without_a_scorer_explains_how_to_train_one(pretrained):
     with pytest.raises(ModelError, match="dlmctl train scorer"):
         generate(model=pretrained, samples=1, candidates=2, rank_by=["lm_score"], sampler=QUICK)
 
 
 @pytest.mark.usefixtures("float64")
-def test_until_draws_the_failing_ones_again_and_counts_rounds(pretrained):
+def test_until_redraws_failing_samples_and_counts_rounds(pretrained):
     first = generate(model=pretrained, samples=6, sampler=QUICK)
     control = Shortish(first.samples[0].words[0])
     result = generate(control, model=pretrained, samples=6, sampler=QUICK, until=Until(max_rounds=5))
     assert [sample.index for sample in result] == list(range(6))
     assert result.samples[0].rounds == 1
     assert result.samples[0].words == first.samples[0].words
-    # Each round draws those that failed the round before, and no others.
+    # Each round draws only the samples that failed in the round before.
     failing = [
         sum(sample.rounds >= n or not sample.passed for sample in result) for n in range(1, len(control.seen) + 1)
     ]
@@ -146,15 +146,15 @@ def test_until_draws_the_failing_ones_again_and_counts_rounds(pretrained):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("ending", [{"until": Until(max_rounds=2)}, {"quota": Quota(attempts=8)}])
-def test_what_passes_is_kept_before_what_does_not_whatever_ranks(pretrained, ending):
-    asked = {"model": pretrained, "samples": 1, "seed": 1, "sampler": QUICK, "candidates": 4, "rank_by": ["mbr"]}
+def test_passing_texts_rank_above_failing_ones_whatever_ranks(pretrained, ending):
+    settings = {"model": pretrained, "samples": 1, "seed": 1, "sampler": QUICK, "candidates": 4, "rank_by": ["mbr"]}
     seen, control = [], Shortish(None)
     control.check_many = lambda params, texts: seen.extend(texts) or [BAD for _ in texts]
-    likest = generate(control, **asked)[0].words
+    likest = generate(control, **settings)[0].words
     wanted = next(words for words in seen if words != likest)
     control.check_many = lambda params, texts: [GOOD if words == wanted else BAD for words in texts]
-    assert not generate(control, **asked)[0].passed
-    assert generate(control, **asked, **ending)[0].passed
+    assert not generate(control, **settings)[0].passed
+    assert generate(control, **settings, **ending)[0].passed
 
 
 @pytest.mark.usefixtures("float64")
@@ -169,7 +169,7 @@ def test_the_best_candidate_is_kept_whatever_the_batch_size(pretrained):
     assert results[0].success >= alone.success
 
 
-def test_a_sample_that_fails_has_what_others_of_a_quota_did_not_need(pretrained):
+def test_a_failing_sample_gets_the_attempts_that_others_of_a_quota_did_not_need(pretrained):
     """Two of three samples pass at once, the third at its tenth text."""
     control, drawn = Shortish(None), Counter()
 
@@ -178,7 +178,7 @@ def test_a_sample_that_fails_has_what_others_of_a_quota_did_not_need(pretrained)
         return [GOOD if sample < 2 or drawn[2] >= 10 else BAD for sample in samples]
 
     control.verdicts = verdicts
-    found = generate(control, model=pretrained, samples=3, sampler=QUICK, quota=Quota(attempts=8))
-    assert found.success == 1.0
+    result = generate(control, model=pretrained, samples=3, sampler=QUICK, quota=Quota(attempts=8))
+    assert result.success == 1.0
     assert drawn[0] == drawn[1] == 2
     assert drawn.total() <= 24

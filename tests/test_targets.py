@@ -77,7 +77,7 @@ def rows_of(table):
         ("a.txt", "One ___ .\n\nTwo ___ .\n", [{"line": "One ___ ."}, {"line": "Two ___ ."}]),
     ],
 )
-def test_tables_of_every_kind_are_read(tmp_path, name, text, rows):
+def test_tables_of_every_format_are_read(tmp_path, name, text, rows):
     (tmp_path / name).write_bytes(text.encode())
     table = open_table(str(tmp_path / name))
     assert rows_of(table) == rows
@@ -85,7 +85,7 @@ def test_tables_of_every_kind_are_read(tmp_path, name, text, rows):
 
 
 @pytest.mark.parametrize(
-    ("name", "raw", "said"),
+    ("name", "raw", "message"),
     [
         ("a.csv", b"a,b\n1,2,3\n", ":2: the row has more cells than there are columns: '3' is in none."),
         ("a.tsv", b"a\tb\n1\t2\t3\n", "'3' is in none. Put a cell with a tab in it in double quotes."),
@@ -101,16 +101,16 @@ def test_tables_of_every_kind_are_read(tmp_path, name, text, rows):
         ("none.csv", None, "no such file."),
     ],
 )
-def test_a_table_that_cannot_be_read_is_one_message(tmp_path, name, raw, said):
+def test_an_unreadable_table_is_refused_with_one_message(tmp_path, name, raw, message):
     if raw is not None:
         (tmp_path / name).write_bytes(raw)
     with pytest.raises(UserError) as caught:
         open_table(str(tmp_path / name))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_table_without_end_is_refused_at_a_bound(monkeypatch):
+def test_an_endless_table_is_refused_at_a_limit(monkeypatch):
     monkeypatch.setattr(target_table, "MAX_ROWS", 3)
     with pytest.raises(UserError, match=r"targets:4: has more than 3 rows\. Split it\."):
         table_of({"a": at} for at in range(10**9))
@@ -122,22 +122,22 @@ def test_a_table_without_end_is_refused_at_a_bound(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"a": "x\0y"}, "targets:2: the column 'a' holds the character NUL, which cannot be written to results."),
         ({"a": "1", "b": ["x", {"y": "\ud83d"}]}, "targets:2: the column 'b' holds half of a surrogate pair"),
         ({"a": "1", "x\0": ""}, "targets:2: the column 'x\\x00' holds the character NUL"),
     ],
 )
-def test_cells_that_no_table_of_results_can_hold_are_refused(row, said):
+def test_cells_that_results_cannot_store_are_refused(row, message):
     good = {"a": "\\u0000 😀 \\ud83d"}
     with pytest.raises(UserError) as caught:
         table_of([good, row])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert rows_of(table_of([good])) == [good]
 
 
-def test_what_pandas_has_for_nothing_is_an_empty_cell(monkeypatch):
+def test_missing_values_of_pandas_are_empty_cells(monkeypatch):
     pandas = SimpleNamespace(NA=object(), NaT=object())
     monkeypatch.setitem(sys.modules, "pandas", pandas)
     row = {"a": pandas.NA, "b": pandas.NaT, "c": 1}
@@ -145,13 +145,13 @@ def test_what_pandas_has_for_nothing_is_an_empty_cell(monkeypatch):
     assert rows_of(table_of([row])) == [{"c": 1}]
 
 
-def test_standard_input_that_is_closed_holds_no_rows(monkeypatch):
+def test_closed_standard_input_has_no_rows(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UserError, match=r"standard input: holds no rows"):
         open_table("-")
 
 
-def test_a_full_folder_of_temporary_files_is_named(monkeypatch):
+def test_a_full_temporary_folder_is_named(monkeypatch):
     class Full(io.BytesIO):
         def write(self, data):
             raise OSError(27, "File too large")
@@ -161,13 +161,13 @@ def test_a_full_folder_of_temporary_files_is_named(monkeypatch):
         table_of([{"a": 1}])
 
 
-def test_placeholders_are_told_from_blanks_and_patterns():
+def test_placeholders_are_distinguished_from_blanks_and_patterns():
     value = {"template": "The {food} ___{1,3} .", "match": "<any>{2}", "n": ["{n}"]}
     assert list(placeholders_in(value)) == [("food", ("template",)), ("n", ("n", 0))]
     assert quoted({"words": {"n": None}, "other": {}}) == {"words": "{n}", "other": {}}
 
 
-def test_whole_values_keep_their_type_and_empty_cells_leave_theirs_out():
+def test_whole_values_keep_their_type_and_empty_cells_are_left_out():
     value = {"a": "{n}", "b": ["{x}", "{y}"], "c": "{x} and {n}", "d": "{x} or {y}"}
     found = filled(value, {"n": 3, "x": "cat"})
     assert found.value == {"a": 3, "b": ["cat"], "c": "cat and 3"}
@@ -193,7 +193,7 @@ def test_rows_fill_controls_and_leave_them_out(here, model_folder):
     assert {"row", "seed", "model", "model_digest", "recipe_digest", "rounds", "problem"} < line.keys()
 
 
-def test_rows_of_one_shape_share_a_batch(here, model_folder, monkeypatch):
+def test_rows_of_the_same_shape_share_a_batch(here, model_folder, monkeypatch):
     text = 'samples: 1\ntargets: t.csv\ncontrols: [{length: 6}, {contains: ["{word}"]}]\n'
     recipe, _ = recipe_here(here, model_folder, text, "word\n" + "bread\ngarden\nriver\n" * 5)
     recipe.sampler.deterministic = False
@@ -207,7 +207,7 @@ def test_rows_of_one_shape_share_a_batch(here, model_folder, monkeypatch):
     assert all(one.target.cells["word"] in one.words for one in result)
 
 
-def test_a_row_that_cannot_be_met_is_reported_and_stops_no_other(here, model_folder):
+def test_a_row_that_cannot_be_met_is_reported_and_affects_no_other(here, model_folder):
     table = "word;n;off\nbread;4;\nunicorn;4;\n;four;\n;90;\ngarden;5;\n"
     recipe, origin = recipe_here(here, model_folder, table=table)
     result = run_recipe(recipe, origin=origin)
@@ -223,7 +223,7 @@ def test_a_row_that_cannot_be_met_is_reported_and_stops_no_other(here, model_fol
         run_recipe(recipe, origin=origin, strict=True)
 
 
-def test_a_judge_that_a_row_names_is_the_rows_own_fault(here, model_folder):
+def test_a_missing_judge_named_by_a_row_affects_that_row_only(here, model_folder):
     text = "targets: t.csv\nsamples: 1\ncontrols: [{pos: {tags: '{tags}', judge: '{judge}'}}]\n"
     recipe, origin = recipe_here(here, model_folder, text, "tags,judge\nDET NOUN,\nDET NOUN,nowhere\nDET,\n")
     whys = [one.unmet for one in run_recipe(recipe, origin=origin)]
@@ -234,7 +234,7 @@ def test_a_judge_that_a_row_names_is_the_rows_own_fault(here, model_folder):
         run_recipe(literal, origin=origin)
 
 
-def test_shards_of_a_table_are_what_one_run_gives_and_other_tables_are_refused(here, model_folder):
+def test_shards_of_a_table_equal_a_single_run_and_other_tables_are_refused(here, model_folder):
     recipe, origin = recipe_here(here, model_folder)
     whole = json.loads(json.dumps(run_recipe(recipe).to_dicts()))
     run = generate_shards(recipe, here / "run", shard_rows=3, origin=origin).run
@@ -242,30 +242,30 @@ def test_shards_of_a_table_are_what_one_run_gives_and_other_tables_are_refused(h
     (here / "run" / "rows-000000003.jsonl").unlink()
     generate_shards(recipe, here / "run", shard_rows=3)
     assert list(run.records()) == whole
-    for changed, said in [
+    for changed, message in [
         (recipe.model_copy(update={"samples": 3}), "samples_a_row was 2 and is 3"),
         (None, "other settings: the table of targets has changed"),
     ]:
         if changed is None:
             (here / "t.csv").write_text("word;n;off\nbread;4;\n")
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             generate_shards(changed or recipe, here / "run")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("controls: [{contains: ['{wrd}']}]", "r.yaml:3: t.csv has no column 'wrd'. Its columns are word, n, off"),
         ("sampler: {steps: {n}}", "r.yaml:3: sampler.steps: the placeholder {n} cannot stand here."),
         ("conditions: {}", "takes no targets"),
     ],
 )
-def test_placeholders_that_nothing_fills_are_one_message(here, model_folder, text, said):
+def test_unfilled_placeholders_are_refused_with_one_message(here, model_folder, text, message):
     (here / "t.csv").write_text(TABLE)
     (here / "r.yaml").write_text(f"model: {model_folder}\ntargets: t.csv\n{text}\n")
     with pytest.raises(UserError) as caught:
         run_recipe(*[load_recipe("r.yaml")[0]], origin=load_recipe("r.yaml")[1])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     with pytest.raises(UserError, match="is a placeholder, and the recipe has no targets"):
         read_recipe("controls: [{contains: ['{word}']}]", "mine.yaml")
 
@@ -285,7 +285,7 @@ def test_python_takes_rows_and_data_frames(model_folder):
             return rows if how == "records" else None
 
     assert dlmctl.run(recipe, targets=Frame()).texts == result.texts
-    with pytest.raises(UserError, match="'int' is no table"):
+    with pytest.raises(UserError, match="'int' is not a table"):
         dlmctl.run(recipe, targets=5)
 
 
@@ -321,7 +321,7 @@ def command(*arguments, text=None):
     return found.exit_code, found.stdout, found.stderr
 
 
-def test_controls_from_the_command_line_standard_input_and_a_file_beside_the_recipe(here, model_folder):
+def test_controls_from_the_command_line_standard_input_and_a_file_next_to_the_recipe(here, model_folder):
     (here / "sub").mkdir()
     (here / "sub" / "mine.py").write_text(
         "from dlmctl import Check, Control, ControlParams\n\n\ndef even(text):\n    return len(text) % 2 == 0\n\n\n"
@@ -337,13 +337,13 @@ def test_controls_from_the_command_line_standard_input_and_a_file_beside_the_rec
     assert all(len(one["words"]) == 5 for one in samples)
     code, out, _ = command("generate", "-r", "-", *basics, text="controls: [{contains: bread}]\n")
     assert all("bread" in one["words"] for one in json.loads(out)["samples"])
-    code, _, said = command("generate", "-c", "check: sub/mine.py:odd", *basics)
-    assert (code, said.strip()) == (2, "dlmctl: command line: sub/mine.py: has no 'odd'. Did you mean 'even'?") or (
-        code == 2 and "has no 'odd'" in said
+    code, _, output = command("generate", "-c", "check: sub/mine.py:odd", *basics)
+    assert (code, output.strip()) == (2, "dlmctl: command line: sub/mine.py: has no 'odd'. Did you mean 'even'?") or (
+        code == 2 and "has no 'odd'" in output
     )
 
 
-def test_lines_of_quiet_texts_that_are_fewer_than_rows_are_said_to_be(here, model_folder):
+def test_quiet_output_with_fewer_lines_than_rows_is_reported(here, model_folder):
     recipe_here(here, model_folder, table="word,n,off\nbread,4,\nbread,99,\n")
     run = CliRunner().invoke(app, ["generate", "-r", "r.yaml", "-q"])
     assert (run.exit_code, len(run.stdout.splitlines())) == (0, 2)
@@ -366,7 +366,7 @@ def test_positional_arguments_and_short_values_are_the_first_parameters():
     ]
 
 
-def test_a_predicate_is_met_by_drawing_again(pretrained):
+def test_a_predicate_is_met_by_redrawing(pretrained):
     model = dlmctl.load(pretrained.folder)
     control = Predicate(lambda text: (text.startswith("t"), "it does not begin with t"))
     result = model.generate(control, samples=6, sampler={"steps": 2})
@@ -416,7 +416,7 @@ def test_unique_texts_over_shards_and_against_the_training_text(here, model_fold
     assert "pickle" not in str(caught.value)
 
 
-def test_a_stream_yields_what_a_run_gives(model_folder):
+def test_a_stream_yields_the_texts_of_a_run(model_folder):
     model = dlmctl.load(model_folder)
     settings = {"sampler": {"steps": 2}, "deterministic": True, "seed": 3}
     whole = model.generate(Contains("bread") & Length(5), samples=5, **settings)
@@ -434,9 +434,9 @@ def test_a_stream_yields_what_a_run_gives(model_folder):
 def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_folder):
     table = "word,n,off,text\nbread,4,,mine\nunicorn,,,\n"
     recipe_here(here, model_folder, table=table)
-    code, _, said = command("generate", "-r", "r.yaml", "--out", "out.csv")
+    code, _, output = command("generate", "-r", "r.yaml", "--out", "out.csv")
     assert code == 0
-    assert "t.csv:3: column 'word': contains: " in said
+    assert "t.csv:3: column 'word': contains: " in output
     with (here / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:8] == ["index", "row", "word", "n", "off", "target_text", "text", "passed"]
@@ -450,14 +450,14 @@ def test_a_table_of_results_has_the_columns_of_targets_and_checks(here, model_fo
     assert command("generate", "-r", "r.yaml", "--strict", "--out", "strict.csv")[0] == 2
     code, _, _ = command("generate", "-r", "r.yaml", "--out", "out.txt")
     assert len((here / "out.txt").read_text("utf-8").splitlines()) == 2
-    code, said, _ = command("generate", "-r", "r.yaml", "--out", "out.txt", "--force")
-    assert "texts saved in out.txt; 2 of 4 have no line there" in said
+    code, output, _ = command("generate", "-r", "r.yaml", "--out", "out.txt", "--force")
+    assert "texts saved in out.txt; 2 of 4 have no line there" in output
     command("generate", "-r", "r.yaml", "--out", "out.npz")
     with np.load(here / "out.npz") as file:
         assert file["rows"].tolist() == [1, 1, 2, 2]
-    code, _, said = command("generate", "-r", "r.yaml", "--out", "t.csv", "--force")
+    code, _, output = command("generate", "-r", "r.yaml", "--out", "t.csv", "--force")
     assert (code, (here / "t.csv").read_text()) == (2, table)
-    assert "t.csv: holds the targets of this run. Name another file." in said
+    assert "t.csv: holds the targets of this run. Name another file." in output
 
 
 def test_strict_exits_with_1_where_a_text_fails(here, model_folder):

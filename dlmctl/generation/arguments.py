@@ -1,6 +1,6 @@
-"""What a caller in Python gives, checked before anything is loaded: each fault is one message that says what is right.
+"""Checks of the arguments of Python callers before anything is loaded; every error message says what would be right.
 
-Recipes are checked where they are read (``dlmctl.recipe``); this is the same for the arguments of ``generate``.
+Recipes are checked where they are read (``dlmctl.recipe``); this does the same for the arguments of ``generate``.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ def read_rounds(
     rank_by: Criterion | Sequence[Criterion],
     second_scorer: Any,
 ) -> Rounds:
-    """The rounds that the arguments of ``generate`` ask for.
+    """Read the arguments of ``generate`` that determine the rounds.
 
     Raises:
-        UserError: one of them cannot be; the message says what would be right.
+        UserError: one of them is invalid; the message says what would be right.
     """
-    found = Until(max_rounds=1) if until is None else settings_from(until, Until(), "until")
+    until_settings = Until(max_rounds=1) if until is None else settings_from(until, Until(), "until")
     criteria = read_criteria(rank_by)
     if second_scorer is not None and "fluency" not in criteria:
         raise UserError(SECOND_IDLE, where="second_scorer", remedy=RANK_BY_FLUENCY)
     return Rounds(
         sample_numbers(samples),
         whole("seed", seed, least=0),
-        found,
+        until_settings,
         whole("candidates", candidates),
         criteria,
         second_scorer=None if second_scorer is None else str(second_scorer),
@@ -50,47 +50,47 @@ def read_rounds(
 
 
 def sample_numbers(samples: Any) -> Sequence[int]:
-    """The numbers of the samples: ``samples`` of them, or those that it lists.
+    """The numbers of the samples: the first ``samples``, or those that it lists.
 
     Raises:
         UserError: it is neither a number from 1 on nor a list of numbers from 0 on.
     """
-    numbers = _numbers("samples", samples)
+    numbers = _listed_numbers("samples", samples)
     return range(whole("samples", samples)) if numbers is None else numbers
 
 
 def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
-    """The numbers of the samples whose steps are kept: all for True, the first so many, or those that are listed, which
-    may be samples of other parts of the run.
+    """The numbers of the samples to trace: all for True, the first ``trace``, or those listed, which may belong to
+    other parts of the run.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is none of these.
     """
     if isinstance(trace, bool):
         return numbers if trace else ()
-    listed = _numbers("trace", trace)
+    listed = _listed_numbers("trace", trace)
     return numbers[: whole("trace", trace, least=0)] if listed is None else listed
 
 
 def check_traced(trace: Any, numbers: Sequence[int]) -> None:
-    """Raise UserError where a sample is to be traced that is none of the whole run's ``numbers``."""
-    strange = sorted(set(read_traced(trace, numbers)) - set(numbers))
-    if strange:
-        raise UserError(f"there is no sample {strange[0]} in this run.", where="trace", remedy="They count from 0.")
+    """Raise UserError if a sample to be traced is not among the whole run's ``numbers``."""
+    unknown = sorted(set(read_traced(trace, numbers)) - set(numbers))
+    if unknown:
+        raise UserError(f"there is no sample {unknown[0]} in this run.", where="trace", remedy="They count from 0.")
 
 
-def _numbers(name: str, given: Any) -> list[int] | None:
-    """The numbers of samples that a list or an array holds; None of what is neither."""
-    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray) or getattr(given, "ndim", 1) == 0:
+def _listed_numbers(name: str, value: Any) -> list[int] | None:
+    """The sample numbers in a list or an array; None for any other value."""
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray) or getattr(value, "ndim", 1) == 0:
         return None
-    return [whole(name, number, least=0) for number in given]
+    return [whole(name, number, least=0) for number in value]
 
 
 def read_extent(quota: Quota | Given | bool, unique: Any) -> tuple[Quota | None, bool]:
-    """Whether to draw until enough texts pass, and whether they are to differ.
+    """Read the quota, None without one, and whether texts must be unique.
 
     Raises:
-        UserError: one of them is neither yes nor no, or a setting of the quota is wrong.
+        UserError: one of them is not True or False, or a setting of the quota is wrong.
     """
     yes_or_no("unique", unique)
     if isinstance(quota, bool):
@@ -99,7 +99,7 @@ def read_extent(quota: Quota | Given | bool, unique: Any) -> tuple[Quota | None,
 
 
 def yes_or_no(name: str, value: Any) -> bool:
-    """True or False.
+    """Return ``value`` if it is True or False.
 
     Raises:
         UserError: it is neither.
@@ -110,37 +110,37 @@ def yes_or_no(name: str, value: Any) -> bool:
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:
-    """A whole number of at least ``least``.
+    """Return ``value`` as an int of at least ``least``.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a whole number, or too small.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UserError(f"must be a whole number of {least} or more, not {value!r}.", where=name)
-    return int(value)  # numpy has whole numbers of its own
+    return int(value)  # may be a numpy integer
 
 
 def read_criteria(rank_by: Any) -> list[Criterion]:
-    """The criteria by which the best draw is chosen; one may stand without a list.
+    """Read the criteria by which the best draw is chosen: a list, or a single name.
 
     Raises:
-        UserError: there is none, or one is unknown.
+        UserError: there is no criterion, or one is unknown.
     """
     known = list(get_args(Criterion))
     listed = [rank_by] if isinstance(rank_by, str) else rank_by
-    given: list[Any] = list(listed) if isinstance(listed, Sequence) else []
-    if not given:
+    criteria: list[Any] = list(listed) if isinstance(listed, Sequence) else []
+    if not criteria:
         raise UserError(
-            f"must be one or several of {', '.join(known)}, not {rank_by!r}.", where="rank_by", remedy='E.g. ["mbr"].'
+            f"must be one or more of {', '.join(known)}, not {rank_by!r}.", where="rank_by", remedy='E.g. ["mbr"].'
         )
-    for name in given:
+    for name in criteria:
         if name not in known:
             raise UserError(f"there is no criterion {name!r}.", where="rank_by", remedy=nearest(str(name), known))
-    return given
+    return criteria
 
 
-def check_given(control: Any, model: Any, preset: Any) -> None:
-    """Raise UserError where the control, the model or the name of the preset is none."""
+def check_arguments(control: Any, model: Any, preset: Any) -> None:
+    """Raise UserError if the control, the model or the preset is not one."""
     _check_control(control)
     if not isinstance(model, str | Path | Pretrained):
         remedy = 'Give a name, a folder, or what dlmctl.load("e2e") returns.'
@@ -152,7 +152,7 @@ def check_given(control: Any, model: Any, preset: Any) -> None:
 def _check_control(control: Any) -> None:
     if control is None or isinstance(control, Control):
         return
-    remedy = 'A control is an object such as Contains("pub"); several are joined by &, | and ~.'
+    remedy = 'A control is an object such as Contains("pub"); combine several with &, | and ~.'
     if isinstance(control, str):
         remedy += f" The recipe of that name, if there is one, runs by dlmctl.run({control!r})."
     elif isinstance(control, type) and issubclass(control, Control):
@@ -161,18 +161,19 @@ def _check_control(control: Any) -> None:
 
 
 def read_settings(
-    chosen: Chosen, sampler: SamplerSettings | Given, guidance: Guidance | Given, *, deterministic: Any = False
+    preset_settings: Chosen, sampler: SamplerSettings | Given, guidance: Guidance | Given, *, deterministic: Any = False
 ) -> Chosen:
-    """The settings given, or where none are given those of the preset.
+    """Read the settings of the sampler and the guidance; the preset's are the defaults.
 
     Args:
-        sampler, guidance: a mapping is laid over the preset's settings, as in a recipe; settings stand as they are.
-        deterministic: laid over the sampler's settings too.
+        chosen: the settings of the preset.
+        sampler, guidance: a mapping overrides settings of the preset, as in a recipe; a settings object replaces them.
+        deterministic: overrides the sampler's setting, too.
 
     Raises:
-        UserError: a setting is unknown, or its value is not one that it can have.
+        UserError: a setting is unknown, or its value is invalid.
     """
-    found = settings_from(sampler, chosen.sampler, "sampler")
+    sampler_settings = settings_from(sampler, preset_settings.sampler, "sampler")
     if yes_or_no("deterministic", deterministic):
-        found = SamplerSettings.model_validate({**found.model_dump(), "deterministic": True})
-    return Chosen(found, settings_from(guidance, chosen.guidance, "guidance"))
+        sampler_settings = SamplerSettings.model_validate({**sampler_settings.model_dump(), "deterministic": True})
+    return Chosen(sampler_settings, settings_from(guidance, preset_settings.guidance, "guidance"))

@@ -1,6 +1,6 @@
-"""Generation of any number of texts: shard by shard, by one process or several, continued where it was cut off.
+"""Generation of any number of texts: shard by shard, by one process or several, resumable after an interruption.
 
-Each sample follows from the seed and its own number, so the shards together are what one run would have given.
+Each sample depends on the seed and its own number only, so the shards together are the texts of a single run.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dlmctl.generation.destination import Target, spare_targets
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.identity import NEUTRAL, identity
 from dlmctl.generation.part import Part
-from dlmctl.generation.run import TextProgress, Work, shard_size, texts_of
+from dlmctl.generation.run import RecipeSampler, TextProgress, text_count_of, whole_row_size
 from dlmctl.generation.run_counts import RunCounts
-from dlmctl.generation.shards import SHARD_ROWS, Run, held, merge, open_run, refuse_others, remove, remove_if_empty
+from dlmctl.generation.shards import SHARD_ROWS, Run, lock_run, merge, open_run, refuse_others, remove, remove_if_empty
 from dlmctl.generation.targets import read_targets
 from dlmctl.sampling.environment import environment
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from dlmctl.sampling.draw import Progress
 
 
-# Seconds that a command waits for another one to have read or written the account of their run.
-PATIENCE = 120
+# Seconds that a command waits while another one reads or writes the manifest of their run.
+LOCK_PATIENCE = 120
 
 
 class Bulk(NamedTuple):
-    """A finished run: its shards, how many of its rows were drawn by this call, and the seconds that took."""
+    """A finished run: its shards, the number of rows drawn by this call, and the seconds they took."""
 
     run: Run
     drawn: int
@@ -45,11 +45,11 @@ class Bulk(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What ``generate_bulk`` came to: the counts over all rows, and as in ``Bulk``.
+    """The result of ``generate_bulk``: the counts over all rows, and the figures of ``Bulk``.
 
     Attributes:
-        left_out: how many texts have no line in a file of texts alone: what could not be drawn, and of a quota what
-            does not pass.
+        left_out: how many texts have no line in a plain text file: those that could not be drawn, and with a quota
+            those that do not pass.
     """
 
     tally: RunCounts
@@ -80,99 +80,105 @@ def generate_shards(
     ready: Callable[[], None] = lambda: None,
     finish: Callable[[Bulk], None] = lambda bulk: None,
 ) -> Bulk:
-    """All samples of a recipe as shards in ``folder``; those that are there already are kept.
+    """Generate all samples of a recipe as shards in ``folder``; existing shards are kept.
 
-    With several processes each draws every so-manieth of the missing shards, and all of them return when all are done.
+    With n processes, each draws every n-th missing shard, and all of them return when all shards are done.
 
     Args:
-        shard_rows: samples in each new shard, ``SHARD_ROWS`` or fewer if not given. An interruption costs no more than
-            the shards that were being drawn.
-        latents: keep the final latents too.
-        traced: keep of so many samples, the first, how they came about.
-        strict: the first row of the targets that cannot be met ends the run.
-        part: draw these shards alone; commands beside this one draw the others.
-        origin: errors about the model name its line.
-        ready: called before the run is opened, finish: when it is drawn, both by the first process; of a whole run the
-            folder is held from the one to the other, and the others wait.
+        shard_rows: samples in each new shard, ``SHARD_ROWS`` or fewer if not given. An interruption loses at most the
+            shards being drawn.
+        latents: keep the final latents, too.
+        traced: how many samples to trace, from the first.
+        strict: raise an error for the first row of the targets that cannot be met.
+        part: draw only the shards of this part; other commands draw the rest.
+        origin: the recipe's file; errors about the model name its line.
+        ready: called before the run is opened, finish: called when it is drawn, both in the first process; for a whole
+            run the folder is locked in between, and the other processes wait.
 
     Raises:
-        UserError: as ``generate`` and ``open_run``, or another process is at work on it.
-        KeyboardInterrupt: with a message that says what is kept; ``Terminated`` of SIGTERM.
+        UserError: as ``generate`` and ``open_run``, or another process is working on the run.
+        KeyboardInterrupt: with a message that says what is kept; ``Terminated`` for SIGTERM.
     """
     team = processes.Team()
     pretrained = team.together(lambda: load_model(recipe, origin))
     table = team.together(lambda: read_targets(recipe, origin))
-    several = team.size if part is None else part.parts
-    if several > 1:
-        refuse_strangers(recipe, rows=table is not None)
-    cut = _Cut(texts_of(recipe, table), shard_rows, latents, several, joining=part is not None and shard_rows is None)
+    process_count = team.size if part is None else part.parts
+    if process_count > 1:
+        require_independent_texts(recipe, rows=table is not None)
+    joining = part is not None and shard_rows is None
+    sharding = _Sharding(text_count_of(recipe, table), shard_rows, latents, process_count, joining)
     team.from_main(lambda: refuse_others(folder))
 
-    def opened() -> tuple[Run, list[range]]:
+    def open_shards() -> tuple[Run, list[range]]:
         ready()
-        return _opened(recipe, pretrained, folder, table, cut, origin)
+        return _open(recipe, pretrained, folder, table, sharding, origin)
 
-    def draw(run: Run, mine: list[range]) -> None:
-        work = Work(recipe, pretrained, table, origin, strict=strict)
-        shards = _Shards(work, run, progress, alone=part is None, notes=part is None and team.rank == 0, traced=traced)
-        team.together(lambda: shards.through(mine))
+    def draw(run: Run, shards: list[range]) -> None:
+        sampler = RecipeSampler(recipe, pretrained, table, origin, strict=strict)
+        whole = part is None
+        drawer = _ShardDrawer(sampler, run, progress, whole, tracks_progress=whole and team.rank == 0, traced=traced)
+        team.together(lambda: drawer.draw_all(shards))
 
     if part is None:
-        return _whole_drawn(team, folder, opened, draw, finish)
-    bulk = _part_drawn(folder, part, opened, draw)
+        return _draw_whole_run(team, folder, open_shards, draw, finish)
+    bulk = _draw_part(folder, part, open_shards, draw)
     finish(bulk)
     return bulk
 
 
-_Opened = Callable[[], tuple[Run, list[range]]]
+_OpenRun = Callable[[], tuple[Run, list[range]]]
 _Draw = Callable[[Run, list[range]], None]
 
 
-def _whole_drawn(
-    team: processes.Team, folder: Path, opened: _Opened, draw: _Draw, finish: Callable[[Bulk], None]
+def _draw_whole_run(
+    team: processes.Team, folder: Path, open_shards: _OpenRun, draw: _Draw, finish: Callable[[Bulk], None]
 ) -> Bulk:
-    """All of a run that is missing: the folder is held until it is finished, and no process ends before that."""
-    with held(folder) if team.rank == 0 else nullcontext():
-        started = time.perf_counter()
-        run, missing = team.from_main(opened)
+    """Draw all missing shards of a run: the folder is locked until it is finished, and no process returns earlier."""
+    with lock_run(folder) if team.rank == 0 else nullcontext():
+        start = time.perf_counter()
+        run, missing = team.from_main(open_shards)
         draw(run, missing[team.rank :: team.size])
         if team.rank == 0:
             run.note_progress()
-        bulk = Bulk(run, sum(map(len, missing)), time.perf_counter() - started)
+        bulk = Bulk(run, sum(map(len, missing)), time.perf_counter() - start)
         team.from_main(lambda: finish(bulk))
         return bulk
 
 
-def _part_drawn(folder: Path, part: Part, opened: _Opened, draw: _Draw) -> Bulk:
-    """One part of a run: the folder is held only while its account is read and written."""
-    started = time.perf_counter()
-    with part.held(folder):
-        with held(folder, patience=PATIENCE):
-            run, _ = opened()
-        mine = part.missing(run)
-        draw(run, mine)
-        with held(folder, patience=PATIENCE):
+def _draw_part(folder: Path, part: Part, open_shards: _OpenRun, draw: _Draw) -> Bulk:
+    """Draw one part of a run: the folder is locked only while its manifest is read and written."""
+    start = time.perf_counter()
+    with part.lock(folder):
+        with lock_run(folder, patience=LOCK_PATIENCE):
+            run, _ = open_shards()
+        shards = part.missing(run)
+        draw(run, shards)
+        with lock_run(folder, patience=LOCK_PATIENCE):
             run.note_progress()
-    return Bulk(run, sum(map(len, mine)), time.perf_counter() - started)
+    return Bulk(run, sum(map(len, shards)), time.perf_counter() - start)
 
 
-def refuse_strangers(recipe: Recipe, *, rows: bool) -> None:
-    """Refuse to draw in several processes where each text must differ from all before it.
+def require_independent_texts(recipe: Recipe, *, rows: bool) -> None:
+    """Check that several processes can share the drawing: no text has to differ from those of other processes.
 
     Args:
         rows: whether the texts are for rows of targets.
 
     Raises:
-        UserError: it must.
+        UserError: texts have to differ across the run.
     """
     if recipe.unique or (recipe.quota is not None and not rows):
-        what = f"{'unique' if recipe.unique else 'quota'}: several processes do not see each other's texts."
-        raise UserError(what, remedy="Use one process; of a table with a quota the texts of each row differ.")
+        message = f"{'unique' if recipe.unique else 'quota'}: several processes do not see each other's texts."
+        raise UserError(message, remedy="Use one process, or a table: its quota needs distinct texts in each row only.")
 
 
-class _Cut(NamedTuple):
-    """How a run is cut up: texts in all, in each new shard if that is said, whether latents are kept, by how many
-    processes it is drawn, and whether others may have cut it up already."""
+class _Sharding(NamedTuple):
+    """How a run is divided into shards.
+
+    Attributes:
+        total: texts of the run; shard_rows: texts of each new shard, if set.
+        joining: whether other commands may have divided the run already.
+    """
 
     total: int
     shard_rows: int | None
@@ -181,26 +187,26 @@ class _Cut(NamedTuple):
     joining: bool
 
 
-def _opened(
+def _open(
     recipe: Recipe,
     pretrained: Pretrained,
     folder: Path,
     table: TargetTable | None,
-    cut: _Cut,
+    sharding: _Sharding,
     origin: SettingsFile | None,
 ) -> tuple[Run, list[range]]:
-    """The run in ``folder``, new or continued, and the shards that it misses."""
+    """Start or continue the run in ``folder``; also returns its missing shards."""
     settings = {**recipe.model_dump(mode="json", exclude=NEUTRAL), **identity(recipe, pretrained)}
-    if table is not None:  # whose rows and samples say what number a sample has
+    if table is not None:  # its rows and the samples per row determine the sample numbers
         settings |= {"targets": table.digest, "samples_a_row": recipe.samples}
-    rows = cut.shard_rows or max(1, min(SHARD_ROWS, -(-cut.total // cut.processes)))
+    shard_rows = sharding.shard_rows or max(1, min(SHARD_ROWS, -(-sharding.total // sharding.processes)))
     run = open_run(
         folder,
         settings,
-        cut.total,
-        shard_rows=shard_size(recipe, table, rows),
-        latents=cut.latents,
-        joining=cut.joining,
+        sharding.total,
+        shard_rows=whole_row_size(recipe, table, shard_rows),
+        latents=sharding.latents,
+        joining=sharding.joining,
         about={"model": recipe.model, **({} if table is None else {"columns": table.columns})},
         environment=environment(recipe.sampler, find_device(recipe, origin), recipe.batch_size),
     )
@@ -208,24 +214,24 @@ def _opened(
 
 
 @dataclass(frozen=True)
-class _Shards:
-    """The shards that this process draws.
+class _ShardDrawer:
+    """Draws the shards of this process.
 
     Attributes:
-        alone: the folder is held, so that no other command is at work there.
-        notes: it keeps the run's own account of how far it is.
-        traced: of so many samples of the run, the first, is kept how they came about.
+        is_locked: whether the folder is locked, so that no other command works there.
+        tracks_progress: whether this process writes the progress to the manifest.
+        traced: how many samples of the run are traced, from the first.
     """
 
-    drawing: Work
+    sampler: RecipeSampler
     run: Run
     progress: TextProgress | None
-    alone: bool
-    notes: bool
+    is_locked: bool
+    tracks_progress: bool
     traced: int
 
-    def through(self, shards: list[range]) -> None:
-        """Draw these.
+    def draw_all(self, shards: list[range]) -> None:
+        """Draw shards.
 
         Raises:
             KeyboardInterrupt: with a message that says what is kept.
@@ -234,41 +240,41 @@ class _Shards:
             self.progress(self.run.done(), self.run.rows)
         try:
             with processes.terminable():
-                self._through(shards)
+                self._draw_each(shards)
         except KeyboardInterrupt as interrupt:
-            kept = f"{self.run.done()} of {self.run.rows} texts are kept in {self.run.folder}"
-            raise type(interrupt)(f"interrupted. {kept}; the same command continues.") from None
+            kept_note = f"{self.run.done()} of {self.run.rows} texts are kept in {self.run.folder}"
+            raise type(interrupt)(f"interrupted. {kept_note}; the same command continues.") from None
 
-    def _through(self, shards: list[range]) -> None:
-        distinct = self.drawing.distinct
+    def _draw_each(self, shards: list[range]) -> None:
+        distinct = self.sampler.distinct
         if distinct is not None:
             for record in self.run.records_so_far():
                 distinct.take(record["index"], record["text"])
         for at, shard in enumerate(shards):
-            watch = self._watch(len(shard)) if self.progress is not None else None
-            result = self.drawing.draw(shard, progress=watch, trace=range(min(shard.stop, self.traced)))
-            result = replace(result, about=self.drawing.about)
-            # With a shard of it on disk no command can start another run here.
-            with nullcontext() if self.alone or at else _confirmed(self.run, shard):
-                self.run.write(shard, result.to_dicts(), [one.latent for one in result])
-            if self.notes:
+            progress = self._run_progress(len(shard)) if self.progress is not None else None
+            result = self.sampler.draw(shard, progress=progress, trace=range(min(shard.stop, self.traced)))
+            result = replace(result, about=self.sampler.about)
+            # Once a shard is on disk, no command can start another run here.
+            with nullcontext() if self.is_locked or at else _confirm_place(self.run, shard):
+                self.run.write(shard, result.to_dicts(), [sample.latent for sample in result])
+            if self.tracks_progress:
                 self.run.note_progress()
 
-    def _watch(self, size: int) -> Progress:
-        """Progress over a shard of ``size`` texts as progress over the run."""
-        before = self.run.done()
+    def _run_progress(self, size: int) -> Progress:
+        """A callback for the steps of a shard of ``size`` texts that reports the progress over the run."""
+        done_before = self.run.done()
 
-        def watch(done: int, total: int) -> None:
+        def advance(done: int, total: int) -> None:
             if self.progress is not None:
-                self.progress(before + size * done / total, self.run.rows)
+                self.progress(done_before + size * done / total, self.run.rows)
 
-        return watch
+        return advance
 
 
 @contextmanager
-def _confirmed(run: Run, shard: range) -> Iterator[None]:
-    """The folder is held, and the shard has its place there."""
-    with held(run.folder, patience=PATIENCE):
+def _confirm_place(run: Run, shard: range) -> Iterator[None]:
+    """Lock the folder, and check that the shard still belongs to its run."""
+    with lock_run(run.folder, patience=LOCK_PATIENCE):
         run.confirm(shard)
         yield
 
@@ -284,10 +290,10 @@ def generate_bulk(
     origin: SettingsFile | None = None,
     progress: TextProgress | None = None,
 ) -> Outcome | None:
-    """``generate_shards``, and the shards merged where the target is a file; of a part what there is so far.
+    """Run ``generate_shards``, and merge the shards if the target is a file; for a part, report all shards so far.
 
     Returns:
-        None in all processes but the first, which have nothing to say.
+        None in all processes except the first.
 
     Raises:
         UserError: as ``generate_shards``, or the file cannot be written, or it is the table of targets itself.
@@ -295,8 +301,8 @@ def generate_bulk(
     spare_targets(recipe, target)
     latents = target.file is not None and target.file.suffix == ".npz"
     if target.file is not None and recipe.targets is None and recipe.samples <= SHARD_ROWS and processes.count() == 1:
-        shard_rows = shard_rows or recipe.batch_size  # each batch is kept as it is done
-    told: list[Outcome] = []
+        shard_rows = shard_rows or recipe.batch_size  # keep each batch as soon as it is done
+    outcomes: list[Outcome] = []
     try:
         generate_shards(
             recipe,
@@ -309,18 +315,18 @@ def generate_bulk(
             origin=origin,
             progress=progress,
             ready=target.require_free,
-            finish=lambda bulk: told.append(_finished(bulk, recipe, target, part)),
+            finish=lambda bulk: outcomes.append(_outcome_of(bulk, recipe, target, part)),
         )
     except (UserError, KeyboardInterrupt) as error:
-        gone = target.file is not None and processes.is_main() and remove_if_empty(target.folder)
-        if gone and isinstance(error, KeyboardInterrupt):
-            raise type(error) from None  # nothing is kept, so there is nothing to say of it
+        is_removed = target.file is not None and processes.is_main() and remove_if_empty(target.folder)
+        if is_removed and isinstance(error, KeyboardInterrupt):
+            raise type(error) from None  # nothing is kept, so drop the message that says what is
         raise
-    return told[0] if told else None
+    return outcomes[0] if outcomes else None
 
 
-def _finished(bulk: Bulk, recipe: Recipe, target: Target, part: Part | None) -> Outcome:
-    """What a run came to, its shards merged where the target is a file."""
+def _outcome_of(bulk: Bulk, recipe: Recipe, target: Target, part: Part | None) -> Outcome:
+    """The outcome of a run; its shards are merged if the target is a file."""
     run, drawn, seconds = bulk
     records = run.records() if part is None else run.records_so_far()
     tally, environments = RunCounts.of(records), run.environments()

@@ -17,46 +17,46 @@ Batches = Iterator[Sequence[Drawn]]
 
 
 def checked(control: Control[Any] | None, batches: Batches, *, aside: bool) -> list[tuple[Drawn, Checks]]:
-    """The texts of all batches with their checks, in the order of their draws, whatever order they come in.
+    """Check the texts of all batches; the results are in the order of the draws, whatever the order of the batches.
 
     Args:
-        aside: check in a thread of its own while the next batch is drawn. That pays where a GPU draws; the processor
-            is then free, and half of what judges do runs outside of Python. Where the processor draws it is
-            busy, and judges are quickest with all texts at once.
+        aside: check in a separate thread while the next batch is drawn. That pays off when a GPU draws: the CPU is then
+            free, and half of the judges' work runs outside of Python. When the CPU draws, it is busy, and judges are
+            fastest with all texts at once.
 
     Raises:
-        UserError: a check fails; with ``aside`` before the next batch is begun.
+        UserError: a check raises an error; with ``aside`` before the next batch is started.
     """
     if not aside:
-        drawn = sorted(chain.from_iterable(batches), key=lambda one: one.draw)
+        drawn = sorted(chain.from_iterable(batches), key=lambda draw: draw.draw)
         return list(zip(drawn, _checks(control, drawn), strict=True))
-    found: list[tuple[Drawn, Checks]] = []
+    results: list[tuple[Drawn, Checks]] = []
     running: list[tuple[Sequence[Drawn], Future[list[dict[str, Check]]]]] = []
     pool = ThreadPoolExecutor(1, "checks")
     try:
         for batch in batches:
             running.append((batch, pool.submit(_checks, control, batch)))
             while running and running[0][1].done():
-                _take(running, found)
+                _collect(running, results)
         while running:
-            _take(running, found)
+            _collect(running, results)
     finally:  # an error or Ctrl-C waits for the batch that is being checked, and for no other
         pool.shutdown(cancel_futures=True)
-    return sorted(found, key=lambda pair: pair[0].draw)
+    return sorted(results, key=lambda pair: pair[0].draw)
 
 
 def checks_aside(control: Control[Any] | None, device: str) -> bool:
-    """Whether the checks of a control run beside the drawing on a device."""
+    """Whether the checks of a control run in parallel with drawing on a device."""
     return control is not None and device != "cpu" and control.checks_aside()
 
 
-def _take(
-    running: list[tuple[Sequence[Drawn], Future[list[dict[str, Check]]]]], found: list[tuple[Drawn, Checks]]
+def _collect(
+    running: list[tuple[Sequence[Drawn], Future[list[dict[str, Check]]]]], results: list[tuple[Drawn, Checks]]
 ) -> None:
     batch, future = running.pop(0)
-    found += zip(batch, future.result(), strict=True)
+    results += zip(batch, future.result(), strict=True)
 
 
 def _checks(control: Control[Any] | None, drawn: Sequence[Drawn]) -> list[dict[str, Check]]:
-    samples, texts = [one.draw.sample for one in drawn], [one.words for one in drawn]
-    return check_all(control, samples, texts, [one.text for one in drawn])
+    samples, texts = [draw.draw.sample for draw in drawn], [draw.words for draw in drawn]
+    return check_all(control, samples, texts, [draw.text for draw in drawn])

@@ -1,4 +1,4 @@
-"""Where the texts of a long run go: a folder of shards, or a file that they become."""
+"""The destination of a long run: a folder of shards, or a file that they are merged into."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ if TYPE_CHECKING:
 
 
 class Target(NamedTuple):
-    """Where a long run goes: the folder of its shards, and the file they become, if any; ``force`` replaces one that is
-    there."""
+    """The destination of a long run: the folder of its shards, and the file they are merged into, if any; ``force``
+    replaces an existing file."""
 
     folder: Path
     file: Path | None
     force: bool = False
 
     def require_free(self) -> None:
-        """Raise UserError where there is a file already that is not to be replaced."""
+        """Raise UserError if the file exists and must not be replaced."""
         if self.file is not None:
             require_new(self.file, force=self.force)
 
 
 def target_of(out: str | None, *, force: bool = False, part: str | None = None) -> Target | None:
-    """Where shards go, or None where the texts are kept in memory and printed.
+    """Read the destination of a run; None if the texts are kept in memory and printed.
 
-    A path that ends in / or is a folder gets the shards. A file gets them merged, so that an interruption keeps what
-    is done.
+    A path that ends in / or is a folder receives the shards. For a file, the shards are merged at the end, so that an
+    interruption keeps what is done.
 
     Args:
-        force: replace a file that is there.
-        part: of a run that is drawn in parts the one that is asked for; they go to a folder.
+        force: replace an existing file.
+        part: the requested part of a run that is drawn in parts; parts need a folder.
 
     Raises:
-        UserError: ``out`` cannot be written or is there already, or there are several processes and no ``out``.
+        UserError: ``out`` cannot be written or exists already, or there are several processes and no ``out``.
     """
     if out == "":
         raise UserError("is empty.", where="--out", remedy="Name a folder, as in --out FOLDER/, or a file.")
-    several = processes.count() > 1
+    has_several_processes = processes.count() > 1
     is_folder = out is not None and (out.endswith(("/", "\\")) or Path(out).is_dir())
-    if part is not None and (several or not is_folder):
-        what = "the parts of a run are drawn into a folder, each by one process."
+    if part is not None and (has_several_processes or not is_folder):
+        message = "the parts of a run are drawn into a folder, each by one process."
         raise UserError(
-            what, where="--part", remedy="Give --out FOLDER/, and put its rows-*.jsonl together at the end."
+            message, where="--part", remedy="Give --out FOLDER/, and put its rows-*.jsonl together at the end."
         )
     if out is None:
-        if several:
+        if has_several_processes:
             raise UserError("several processes need a place for their texts.", remedy="Give --out FOLDER/ or FILE.")
         return None
     path = Path(out)
@@ -63,7 +63,7 @@ def target_of(out: str | None, *, force: bool = False, part: str | None = None) 
 
 
 def spare_targets(recipe: Recipe, target: Target) -> None:
-    """Raise UserError where the texts would take the place of the table that they are drawn for."""
+    """Raise UserError if the texts would overwrite the table that they are drawn for."""
     if target.file is None or not isinstance(recipe.targets, str) or not target.file.exists():
         return
     if Path(recipe.targets).exists() and target.file.samefile(recipe.targets):

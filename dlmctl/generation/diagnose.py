@@ -1,4 +1,4 @@
-"""What stands against a recipe: asked of its model before anything is drawn, and said with file and line."""
+"""Validation of recipes against their models before anything is drawn; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -31,62 +31,62 @@ from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.possible_draws import impossible
 from dlmctl.sampling.prompted import Prompt
 
-# Samples that are laid out to see whether they can be drawn: these at least, and one for each set of parameters.
-FEWEST_TRIED = 4
-# Rows of targets that are looked at before a run; the others are when their turn comes. And sets of parameters, where
-# it is not known which is at fault.
-MOST_ROWS = 32
+# Fewest samples that are laid out to see whether they can be drawn; more if there are more parameter sets.
+MIN_TRIED = 4
+# Most rows of targets that are checked before a run; the others are checked when they are drawn. Also the most
+# parameter sets that are tried if it is not known which one is at fault.
+MAX_TRIED = 32
 
 
 def load_model(recipe: Recipe, file: SettingsFile | None) -> Pretrained:
-    """The recipe's model.
+    """Load the recipe's model.
 
     Raises:
-        UserError: it cannot be had; where ``file`` is given, the message names the line that asks for it.
+        UserError: it cannot be loaded; with ``file`` the message names the line that requests it.
     """
-    with _faults_at(("model",), file):
+    with _errors_at(("model",), file):
         return from_pretrained(recipe.model)
 
 
 def find_device(recipe: Recipe, file: SettingsFile | None) -> torch.device:
-    """The device that a recipe asks for.
+    """The device of a recipe.
 
     Raises:
-        UserError: it cannot be used; where ``file`` is given, the message names the line that asks for it.
+        UserError: it cannot be used; with ``file`` the message names the line that requests it.
     """
-    with _faults_at(("device",), file):
+    with _errors_at(("device",), file):
         return choose_device(recipe.device, deterministic=recipe.sampler.deterministic)
 
 
 def validate_recipe(recipe: Recipe, file: SettingsFile) -> None:
-    """Find what would keep a recipe from running, without drawing anything; see ``examine``.
+    """Check that a recipe can run, without drawing anything; see ``examine``.
 
     Raises:
-        RecipeError: the first thing that stands against it, with its line.
+        RecipeError: the first fault, with its line.
     """
     examine(recipe, load_model(recipe, file), file)
 
 
 def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
-    """Ask a model whether it can do what a recipe asks for.
+    """Check that a model can run a recipe.
 
     Raises:
         RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler, method or repair
-            that the model does not have, controls that contradict each other or that its texts are too short for, or
-            matched sets no item of which can be whole.
+            that the model does not support, controls that contradict each other or that its texts are too short for,
+            or matched sets in which no item can be complete.
     """
     put_on(pretrained.model, find_device(recipe, file))
     prompt = None
     if recipe.targets is None:
-        prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, fault=file.error)
+        prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, make_error=file.error)
     try:
         check_settings(pretrained, recipe.sampler, recipe.guidance, controlled=all(recipe.spec_sets()))
     except RecipeError as error:
-        raise at_its_setting(error, file) from None
+        raise with_setting_line(error, file) from None
     _examine_scorers(recipe, pretrained, file)
     table = read_targets(recipe, file)
     if table is not None:
-        fault = TargetRun(recipe, table, pretrained).fault(range(min(MOST_ROWS, len(table))))
+        fault = TargetRun(recipe, table, pretrained).fault(range(min(MAX_TRIED, len(table))))
         if fault is not None:
             raise fault
         return
@@ -94,14 +94,14 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
 
 
 def _examine_controls(recipe: Recipe, pretrained: Pretrained, prompt: Prompt | None, file: SettingsFile) -> None:
-    """Try the controls of each kind of text, and of matched sets those of all kinds together."""
+    """Try the controls of each set of texts, and for matched sets those of all conditions together."""
     for specs in recipe.spec_sets():
         try:
             control = build_control(specs)
         except Misplaced as fault:
             raise file.error(fault.place, fault.what, fault.remedy) from None
         if control is not None:
-            _try(_Trial(recipe, pretrained, prompt), control, specs, file)
+            _try_controls(_DryRun(recipe, pretrained, prompt), control, specs, file)
         else:
             _try_free(Plan(pretrained, None, recipe.sampler, recipe.guidance, recipe.batch_size, prompt), recipe, file)
     if isinstance(recipe, MatchedRecipe):
@@ -118,120 +118,120 @@ def _try_matched(recipe: MatchedRecipe, pretrained: Pretrained, prompt: Prompt |
 
 
 def _examine_scorers(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
-    """Whether the model has what judges its texts, and writes such as can be repaired."""
+    """Check that the model has the scorers that the recipe needs, and that its texts can be repaired if requested."""
     if recipe.sampler.particles > 1 and recipe.sampler.reward == "lm_score":
-        with _faults_at(("sampler", "reward"), file):
+        with _errors_at(("sampler", "reward"), file):
             load_scoring(pretrained, reads=False)
     if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
-        with _faults_at(("rank_by",), file):
+        with _errors_at(("rank_by",), file):
             load_scoring(pretrained, reads="acceptability" in recipe.rank_by)
         if recipe.second_scorer is not None:
-            with _faults_at(("second_scorer",), file):
+            with _errors_at(("second_scorer",), file):
                 load_causal(recipe.second_scorer)
     if recipe.until is not None and recipe.until.repair:
-        with _faults_at(("until", "repair"), file):
+        with _errors_at(("until", "repair"), file):
             require_repairable(pretrained)
     if recipe.until is not None and recipe.until.bounds_fluency:
-        with _faults_at(("until",), file):
+        with _errors_at(("until",), file):
             load_scoring(pretrained, reads=recipe.until.acceptability is not None)
 
 
-def _try(trial: _Trial, control: Control[Any], specs: list[ControlSpec], file: SettingsFile) -> None:
-    recipe, pretrained = trial.recipe, trial.pretrained
+def _try_controls(dry_run: _DryRun, control: Control[Any], specs: list[ControlSpec], file: SettingsFile) -> None:
+    recipe, pretrained = dry_run.recipe, dry_run.pretrained
     if pretrained.model.family == "gaussian":
-        with _faults_at(("guidance", "method"), file):
+        with _errors_at(("guidance", "method"), file):
             method_for(pretrained.latent, recipe.guidance)
-    fault = trial.of(control, specs)
+    fault = dry_run.first_fault(control, specs)
     if fault is not None:
-        at_setting = at_its_setting(fault.error, file)
+        at_setting = with_setting_line(fault.error, file)
         if at_setting is not fault.error:
             raise at_setting
-        raise _placed(fault.error, trial.culprit(fault.error, specs), file)
+        raise _with_line(fault.error, dry_run.faulty_place(fault.error, specs), file)
 
 
 def _try_free(plan: Plan, recipe: Recipe, file: SettingsFile) -> None:
-    """Whether the first texts without controls fit the model and the settings."""
-    tried = range(min(FEWEST_TRIED, recipe.samples))
-    for error in impossible(plan, [Draw(recipe.seed, sample, 0) for sample in tried]).values():
-        at_setting = at_its_setting(error, file)
-        raise at_setting if at_setting is not error else _placed(error, (), file)
+    """Check that the first texts without controls fit the model and the settings."""
+    samples = range(min(MIN_TRIED, recipe.samples))
+    for error in impossible(plan, [Draw(recipe.seed, sample, 0) for sample in samples]).values():
+        at_setting = with_setting_line(error, file)
+        raise at_setting if at_setting is not error else _with_line(error, (), file)
 
 
 class _Fault(NamedTuple):
-    """What stands against some controls, and the first sample that cannot be drawn; None where it is all of them."""
+    """Why controls cannot be met, and the first sample that cannot be drawn; None if no sample can be."""
 
     error: UserError
     sample: int | None
 
 
-class _Trial:
-    """Whether a recipe's first samples can be drawn under some of its controls."""
+class _DryRun:
+    """Checks whether a recipe's first samples can be drawn under some of its controls, without drawing them."""
 
     def __init__(self, recipe: Recipe, pretrained: Pretrained, prompt: Prompt | None) -> None:
         self.recipe, self.pretrained, self.prompt = recipe, pretrained, prompt
 
-    def of(self, control: Control[Any], specs: Sequence[ControlSpec]) -> _Fault | None:
-        """What stands against the first of the samples that cannot be drawn."""
+    def first_fault(self, control: Control[Any], specs: Sequence[ControlSpec]) -> _Fault | None:
+        """The fault of the first sample that cannot be drawn; None if all can be."""
         recipe = self.recipe
-        tried = min(max([FEWEST_TRIED, *map(_sets, specs)]), recipe.samples)
+        count = min(max([MIN_TRIED, *map(_set_count, specs)]), recipe.samples)
         try:
-            own = control.for_model(self.pretrained)
-            plan = Plan(self.pretrained, own, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
-            found = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(tried)])
+            model_control = control.for_model(self.pretrained)
+            plan = Plan(self.pretrained, model_control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
+            errors = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(count)])
         except UserError as error:
             return _Fault(error, None)
-        return next((_Fault(error, sample) for sample, error in found.items()), None)
+        return next((_Fault(error, sample) for sample, error in errors.items()), None)
 
-    def alone(self, spec: ControlSpec) -> _Fault | None:
+    def fault_alone(self, spec: ControlSpec) -> _Fault | None:
         control = build_control([spec])
-        return self.of(control, [spec]) if control is not None else None
+        return self.first_fault(control, [spec]) if control is not None else None
 
-    def culprit(self, error: UserError, specs: Sequence[ControlSpec]) -> Place:
-        """The place of the innermost control that fails for the same reason when alone, else of all of them."""
+    def faulty_place(self, error: UserError, specs: Sequence[ControlSpec]) -> Place:
+        """The place of the innermost control that fails alone for the same reason, or of all controls if none does."""
         for spec in specs:
-            found = self.alone(spec)
-            if found is None or found.error.what != error.what:
+            fault = self.fault_alone(spec)
+            if fault is None or fault.error.what != error.what:
                 continue
             if spec.parts:
-                inner = self.culprit(error, spec.parts)
+                inner = self.faulty_place(error, spec.parts)
                 return spec.place if inner == ("controls",) else inner
-            for number in _suspects(found, len(spec.params)):
-                if self.alone(spec.model_copy(update={"params": [spec.params[number]]})) is not None:
+            for number in _suspects(fault, len(spec.params)):
+                if self.fault_alone(spec.model_copy(update={"params": [spec.params[number]]})) is not None:
                     return spec.place_of(number)
             return spec.place
-        # None alone: it is the company. The one that complains is where to look.
-        named = [spec.place for spec in every(list(specs)) if spec.name in (error.where or "").split(" and ")]
-        return named[-1] if named else ("controls",)
+        # No control fails alone, so their combination is at fault: point at the control that raised the error.
+        places = [spec.place for spec in every(list(specs)) if spec.name in (error.where or "").split(" and ")]
+        return places[-1] if places else ("controls",)
 
 
-def _suspects(fault: _Fault, sets: int) -> Sequence[int]:
-    """Which of the sets of parameters of a control may be at fault, by number."""
-    if fault.sample is None or not sets:
-        return range(min(MOST_ROWS, sets))
-    return [fault.sample % sets]
+def _suspects(fault: _Fault, set_count: int) -> Sequence[int]:
+    """The numbers of a control's parameter sets that may be at fault."""
+    if fault.sample is None or not set_count:
+        return range(min(MAX_TRIED, set_count))
+    return [fault.sample % set_count]
 
 
-def _sets(spec: ControlSpec) -> int:
-    return max([len(spec.params), *map(_sets, spec.parts)])
+def _set_count(spec: ControlSpec) -> int:
+    return max([len(spec.params), *map(_set_count, spec.parts)])
 
 
 @contextmanager
-def _faults_at(place: Place, file: SettingsFile | None) -> Iterator[None]:
-    """Give what is raised inside the line of ``place``."""
+def _errors_at(place: Place, file: SettingsFile | None) -> Iterator[None]:
+    """Add the line of ``place`` to errors raised inside."""
     try:
         yield
     except UserError as error:
         if file is None:
             raise
-        raise _placed(error, place, file) from None
+        raise _with_line(error, place, file) from None
 
 
-def at_its_setting(error: UserError, file: SettingsFile) -> UserError:
-    """An error about a setting, ``sampler.name`` or ``sampler``, with the line of the setting; others as they are."""
+def with_setting_line(error: UserError, file: SettingsFile) -> UserError:
+    """Add the line of the setting to an error about ``sampler`` or ``guidance`` settings; return others unchanged."""
     place = tuple((error.where or "").split("."))
-    return _placed(error, place, file) if place[0] in ("sampler", "guidance") else error
+    return _with_line(error, place, file) if place[0] in ("sampler", "guidance") else error
 
 
-def _placed(error: UserError, place: Place, file: SettingsFile) -> RecipeError:
-    what = f"{error.where}: {error.what}" if error.where else error.what
-    return file.error(place, what, error.remedy)
+def _with_line(error: UserError, place: Place, file: SettingsFile) -> RecipeError:
+    message = f"{error.where}: {error.what}" if error.where else error.what
+    return file.error(place, message, error.remedy)

@@ -1,4 +1,4 @@
-"""Results for pandas and for Hugging Face's datasets, where these are installed."""
+"""Results for pandas and Hugging Face datasets, if these are installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checked texts of a model, under a control or freely."""
+"""Generate checked texts with a model, with or without a control."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Unpack
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.errors import RecipeError
-from dlmctl.generation.arguments import check_given, read_extent, read_rounds, read_settings, read_traced, whole
-from dlmctl.generation.options import Look
+from dlmctl.generation.arguments import check_arguments, read_extent, read_rounds, read_settings, read_traced, whole
+from dlmctl.generation.options import ObserverOptions
 from dlmctl.generation.prompts import Label, PromptLike, read_prompt
 from dlmctl.generation.results import Generation
-from dlmctl.generation.rounds import Rounds, Watching, draw_rounds
-from dlmctl.generation.sample_groups import ALONE, SampleGroups, with_company
+from dlmctl.generation.rounds import Callbacks, Rounds, draw_rounds
+from dlmctl.generation.sample_groups import SINGLE_GROUP, SampleGroups, in_groups
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.presets import Preset, settings_of
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
@@ -33,32 +33,32 @@ from dlmctl.text.fields import Given
 
 
 def require_plain(recipe: Recipe, origin: SettingsFile | None) -> None:
-    """Refuse a recipe of matched sets where one of texts is needed.
+    """Check that a recipe generates plain texts, not matched sets.
 
     Raises:
-        RecipeError: it is one.
+        RecipeError: it is a recipe of matched sets.
     """
     if isinstance(recipe, MatchedRecipe):
-        what = "this is a recipe of matched sets."
+        message = "this is a recipe of matched sets."
         remedy = "Run it with `dlmctl matched --recipe ...`, in Python with `dlmctl.matched(...)`."
-        raise RecipeError(what, where=None if origin is None else origin.where(("conditions",)), remedy=remedy)
+        raise RecipeError(message, where=None if origin is None else origin.where(("conditions",)), remedy=remedy)
 
 
 def draw_recipe(
     recipe: Recipe,
     control: Control[Any] | None,
     pretrained: Pretrained,
-    given: Prompt | None,
+    prompt: Prompt | None,
     *,
     samples: Sequence[int] | None = None,
-    company: SampleGroups = ALONE,
-    **look: Unpack[Look],
+    groups: SampleGroups = SINGLE_GROUP,
+    **observers: Unpack[ObserverOptions],
 ) -> Generation:
-    """The texts of a recipe under a control, with its settings; arguments and errors as ``generate``."""
+    """Generate texts under a control with the settings of a recipe; arguments and errors as for ``generate``."""
     return generate(
         control,
         model=pretrained,
-        given=given,
+        given=prompt,
         samples=recipe.samples if samples is None else samples,
         seed=recipe.seed,
         sampler=recipe.sampler,
@@ -71,8 +71,8 @@ def draw_recipe(
         second_scorer=recipe.second_scorer,
         batch_size=recipe.batch_size,
         device=recipe.device,
-        company=company,
-        **look,
+        company=groups,
+        **observers,
     )
 
 
@@ -98,53 +98,53 @@ def generate(
     batch_size: int = 64,
     deterministic: bool = False,
     device: str = "auto",
-    company: SampleGroups = ALONE,
+    company: SampleGroups = SINGLE_GROUP,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
     trace: bool | int | Sequence[int] = False,
     watch: OnFrames | None = None,
 ) -> Generation:
-    """Texts of a diffusion LM, under a control or freely.
+    """Generate texts with a diffusion LM, with or without a control.
 
     Args:
         control: what the texts must satisfy, e.g. ``Pos(tags=[...])``; controls combine with ``&``, ``|``, ``~``.
         model: a bundled name, a folder, a hub name, or a model already loaded.
-        label: of a model with labels, the one that the texts are to have, or a list dealt out to them in turn.
-        source, prompt: what to write from, of a model with a source, or over tokens; or a list of such.
-        given: in place of label, source and prompt, as ids already; see ``prompts.read_prompt``.
-        samples: how many texts, or the numbers of some of a run's; sets of parameters are dealt out to them by number.
-        seed: each sample follows from the seed and its own number, but for the rounding of its batch.
-        preset: what ``sampler`` and ``guidance`` are where they are not given; a dict of some settings is laid over it.
-        until, quota: draw again what is not good enough, or until all pass and differ; unique: no text comes twice.
+        label: for models with labels, the label of the texts, or a list assigned to them in turn.
+        source, prompt: what to write from, for models with a source or over tokens; or a list assigned in turn.
+        given: the prompt as token ids, in place of label, source and prompt; see ``prompts.read_prompt``.
+        samples: how many texts, or the sample numbers to draw; parameter sets are assigned to samples by number.
+        seed: each sample depends on the seed and its own number only, except for rounding within its batch.
+        preset: the defaults of ``sampler`` and ``guidance``; a dict of settings overrides parts of it.
+        until, quota: draw again what is not good enough, or until all texts pass and differ; unique: no text twice.
         candidates: texts drawn for each sample in each round; the best by ``rank_by`` is kept, see ``ranking``.
-        second_scorer: a causal language model of Hugging Face that ``fluency`` asks too, by folder or hub name.
-        deterministic: each text alone on one thread of the CPU, and so to the last bit the same at any batch size.
-        device: ``auto`` takes a GPU if there is one, but not where the texts are to be deterministic.
-        company: what the samples share with others of a longer run.
-        trace: of which samples to keep words and energies of every step: all, the first so many, or by number.
-        on_step, watch: see every reverse step of every batch; ``watch`` the words of up to ``MOST_WATCHED`` texts.
+        second_scorer: a Hugging Face causal language model that ``fluency`` also uses, by folder or hub name.
+        deterministic: draw each text alone on one CPU thread, so that it is bit-identical at any batch size.
+        device: ``auto`` uses a GPU if there is one, except for deterministic texts.
+        company: what the samples share with other samples of a longer run.
+        trace: samples whose words and energies are recorded at every step: all, the first ``trace``, or by number.
+        on_step, watch: called at every step of every batch; ``watch`` with the words of up to ``MOST_WATCHED`` texts.
 
     Raises:
-        UserError: a model, weights or device that is not there, or what the model cannot do or satisfy.
+        UserError: a model, weights or device is missing, or the model cannot do or satisfy what is requested.
     """
-    check_given(control, model, preset)
+    check_arguments(control, model, preset)
     rounds = read_rounds(samples, seed, until, candidates, rank_by, second_scorer)
     traced = read_traced(trace, rounds.numbers)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
-    rounds = with_company(rounds, control, pretrained, company, read_extent(quota, unique), until is None)
+    rounds = in_groups(rounds, control, pretrained, company, read_extent(quota, unique), until is None)
     chosen = read_settings(settings_of(preset, pretrained.model.family), sampler, guidance, deterministic=deterministic)
     given = given or read_prompt(pretrained, label, source, prompt)
     plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given, traced, watch)
-    return _generated(plan, rounds, device, Watching(progress, on_step))
+    return _draw(plan, rounds, device, Callbacks(progress, on_step))
 
 
-def _generated(plan: Plan, rounds: Rounds, device: str, watching: Watching) -> Generation:
-    started = time.perf_counter()
+def _draw(plan: Plan, rounds: Rounds, device: str, callbacks: Callbacks) -> Generation:
+    start = time.perf_counter()
     check_settings(plan.pretrained, plan.sampler, plan.guidance, controlled=plan.control is not None)
-    place = choose_device(device, deterministic=plan.sampler.deterministic)
-    put_on(plan.pretrained.model, place)
+    run_device = choose_device(device, deterministic=plan.sampler.deterministic)
+    put_on(plan.pretrained.model, run_device)
     if plan.control is not None:
         plan = plan._replace(control=plan.control.for_model(plan.pretrained))
     with one_thread(plan.sampler.deterministic):
-        best = draw_rounds(plan, rounds, watching)
-    return Generation(best, time.perf_counter() - started, environment(plan.sampler, place, plan.batch_size))
+        best = draw_rounds(plan, rounds, callbacks)
+    return Generation(best, time.perf_counter() - start, environment(plan.sampler, run_device, plan.batch_size))

@@ -1,7 +1,7 @@
-"""The manifest of a long run: what it is, and what may go on with it.
+"""The manifest of a long run: it describes the run and determines which settings may continue it.
 
-``manifest.json`` says its settings and their digest, how many rows, in how many to a shard. A copy of it,
-``.manifest.json``, is written at every start, so that a damaged manifest does not cost the shards.
+``manifest.json`` has the settings and their digest, the number of rows, and the rows per shard. A copy of it,
+``.manifest.json``, is written at every start, so that the shards survive a damaged manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MANIFEST, COPY = "manifest.json", ".manifest.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What ``manifest.json`` says, or its copy where it is missing or damaged.
+    """Read ``manifest.json``, or its copy if it is missing or damaged.
 
     Raises:
         UserError: neither is the manifest of a run.
@@ -35,10 +35,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             segments = [[int(end), int(size)] for end, size in manifest["segments"]]
             if not segments or min(map(min, segments)) < 1 or sorted(segments) != segments:
                 raise ValueError("no segments")
-            drawn_by = manifest.get("environments")
+            environments = manifest.get("environments")
             if not isinstance(manifest["settings"], dict):
                 raise ValueError("no settings")
-            return {**manifest, "segments": segments, "environments": drawn_by if isinstance(drawn_by, list) else []}
+            return {
+                **manifest,
+                "segments": segments,
+                "environments": environments if isinstance(environments, list) else [],
+            }
         except ModelError as error:
             faults.append(error.what.rstrip("."))
         except (ValueError, KeyError, TypeError) as error:
@@ -48,28 +52,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     )
 
 
-def shards_of(ends: Sequence[Sequence[int]]) -> list[range]:
+def shards_of(segments: Sequence[Sequence[int]]) -> list[range]:
     """The rows of each shard of a run in segments, each ``[end, shard_rows]``."""
     shards: list[range] = []
-    for end, size in ends:
+    for end, size in segments:
         start = shards[-1].stop if shards else 0
         shards += [range(at, min(at + size, end)) for at in range(start, end, size)]
     return shards
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
-    """By which runs of other settings are told apart."""
+    """A digest that distinguishes runs with different settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def changes_of(manifest: Mapping[str, Any], settings: Mapping[str, Any], rows: int) -> list[str]:
-    """What keeps ``rows`` texts of these settings from going on with the run that ``manifest`` describes."""
+    """The changes that prevent a run with these settings and ``rows`` from continuing the one of ``manifest``."""
     last = manifest["segments"][-1][0]
     old, new = _flat(manifest["settings"]), _flat(settings)
     differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    told = [key for key in differing if key != "targets"]  # of which a digest would say nothing
+    described = [key for key in differing if key != "targets"]  # its digest would tell the user nothing
     changes = ["the table of targets has changed"] * ("targets" in differing)
-    changes += [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in told]
+    changes += [f"{key} was {_abbreviated(old.get(key))} and is {_abbreviated(new.get(key))}" for key in described]
     if last > rows:
         changes.append(f"samples was {last} and is {rows}, which is fewer")
     return changes
@@ -81,11 +85,11 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
         settings = {str(at): value for at, value in enumerate(settings)}
     if not isinstance(settings, dict) or not settings:
         return {prefix: settings}
-    joined = ((f"{prefix}.{key}" if prefix else key, value) for key, value in settings.items())
-    return {key: value for name, inner in joined for key, value in _flat(inner, name).items()}
+    items = ((f"{prefix}.{key}" if prefix else key, value) for key, value in settings.items())
+    return {key: value for name, inner in items for key, value in _flat(inner, name).items()}
 
 
-def _short(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:36]}..."
 

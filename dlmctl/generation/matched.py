@@ -1,7 +1,7 @@
-"""Matched sets: a text drawn under one condition, and its words exchanged under the others, all else kept.
+"""Matched sets: a text is drawn under one condition, and some words are exchanged under the others; the rest is kept.
 
-Which condition draws the text goes in turn from item to item, so that none of them has all the words that were chosen
-together with their context.
+The conditions take turns in drawing the text of an item, so that the words that were chosen together with their context
+do not all belong to the same condition.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from dlmctl.sampling.device_map import put_on
 from dlmctl.text.spelling import letters
 from dlmctl.text.word_counts import WordCounts, load_counts
 
-MOST_ITEMS = 10_000
-# Between the seeds of the rounds.
-STRIDE = 1_000_003
+MAX_ITEMS = 10_000
+# Offset between the seeds of the rounds.
+SEED_STRIDE = 1_000_003
 Texts = tuple[tuple[str, ...], ...]
-Count = Callable[[int, int], None]
-"""Receives items done and items in all."""
+ItemProgress = Callable[[int, int], None]
+"""Receives the items done and the items in all."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One frame with its words under each condition.
+    """A frame with its exchanged words under each condition.
 
     Attributes:
         index: number of the item; rounds: how many rounds of drawing it took.
         drawn: the condition that its text was drawn under.
-        places: of the words exchanged, from 0.
-        texts: of each condition, where one could be had.
-        properties: of each condition, for each word exchanged, what is known of it.
+        places: the places of the exchanged words, from 0.
+        texts: the text of each condition that could be drawn.
+        properties: for each condition, the known properties of each exchanged word.
         why: what is wrong with it; empty if every condition holds, no two texts are the same, and no other item has
             the same texts.
     """
@@ -68,7 +68,7 @@ class Item:
         return not self.why
 
     def exchanged(self, condition: str) -> list[str]:
-        """The words at the places exchanged."""
+        """The exchanged words of a condition."""
         return [self.texts[condition].words[place] for place in self.places] if condition in self.texts else []
 
 
@@ -76,7 +76,8 @@ class Item:
 class MatchedSets:
     """The items of a run, in order, and the seconds that they took.
 
-    An item has the ``texts`` of its conditions by name, the ``places`` exchanged, and ``passed``, or ``why`` not.
+    An item has the ``texts`` of its conditions by name, the ``places`` of the exchanged words, and ``passed``, or
+    ``why`` it did not.
     """
 
     items: list[Item]
@@ -85,7 +86,7 @@ class MatchedSets:
 
     @property
     def success(self) -> float:
-        """Share of items that passed."""
+        """The share of items that passed."""
         return sum(item.passed for item in self.items) / max(1, len(self.items))
 
 
@@ -96,30 +97,30 @@ def matched(
     samples: int | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
-    progress: Count | None = None,
+    progress: ItemProgress | None = None,
 ) -> MatchedSets:
-    """The matched sets that a recipe with ``conditions`` asks for.
+    """Generate the matched sets of a recipe with ``conditions``.
 
     >>> for item in dlmctl.matched("matched").items:
     ...     print(item.passed, item.texts["short"].text, item.exchanged("short"), item.why)
 
     Args:
-        recipe: the name of a bundled one, a file, the settings of one as a dict, or a ``MatchedRecipe``.
+        recipe: the name of a bundled recipe, a file, a dict of settings, or a ``MatchedRecipe``.
         model: a loaded model, in place of the recipe's.
         samples, seed: in place of the recipe's.
-        overrides: settings laid over those of a file, as with ``--set``.
-        progress: receives items done and in all.
+        overrides: settings that override those of a file, as with ``--set``.
+        progress: called with the items done and in all.
 
     Raises:
         RecipeError: the recipe has no conditions.
-        UserError: it cannot be read, does not validate, or asks for what its model cannot do.
+        UserError: it cannot be read, does not validate, or requests what its model cannot do.
     """
-    named = None if model is None else str(model.folder)
-    found, origin = recipe_from(recipe, overrides, model=named, samples=samples, seed=seed)
-    if not isinstance(found, MatchedRecipe):
+    model_name = None if model is None else str(model.folder)
+    resolved, origin = recipe_from(recipe, overrides, model=model_name, samples=samples, seed=seed)
+    if not isinstance(resolved, MatchedRecipe):
         where = None if origin is None else origin.where(())
         raise RecipeError("the recipe has no `conditions`.", where=where, remedy="`dlmctl.run` draws its texts.")
-    return run_matched(found, model=model, origin=origin, progress=progress)
+    return run_matched(resolved, model=model, origin=origin, progress=progress)
 
 
 def run_matched(
@@ -127,22 +128,22 @@ def run_matched(
     *,
     model: Pretrained | None = None,
     origin: SettingsFile | None = None,
-    progress: Count | None = None,
+    progress: ItemProgress | None = None,
 ) -> MatchedSets:
-    """The items that a recipe asks for. Those that fail are drawn again, up to ``until.max_rounds`` (4) rounds.
+    """Generate the items of a recipe. Items that fail are drawn again, up to ``until.max_rounds`` (4) rounds.
 
     Args:
-        model: the recipe's model, where it is loaded already.
-        origin: where the recipe stands; errors about it name the line.
+        model: the recipe's model, if it is loaded already.
+        origin: the recipe's file; errors about the recipe name the line.
 
     Raises:
-        RecipeError: more than ``MOST_ITEMS`` items are asked for.
+        RecipeError: more than ``MAX_ITEMS`` items are requested.
         UserError: as ``generate``.
     """
-    if recipe.samples > MOST_ITEMS:
-        what = f"samples: a run makes at most {MOST_ITEMS:,} items."
-        raise RecipeError(what, where=None if origin is None else origin.where(("samples",)))
-    started = time.perf_counter()
+    if recipe.samples > MAX_ITEMS:
+        message = f"samples: a run makes at most {MAX_ITEMS:,} items."
+        raise RecipeError(message, where=None if origin is None else origin.where(("samples",)))
+    start = time.perf_counter()
     pretrained = model or load_model(recipe, origin)
     if origin is not None:
         examine(recipe, pretrained, origin)
@@ -150,22 +151,22 @@ def run_matched(
     run = _Run(recipe, pretrained)
     best: dict[int, Item] = {}
     owners: dict[Texts, int] = {}
-    for number in range(run.until.max_rounds):
-        waiting = [index for index in range(recipe.samples) if index not in best or not best[index].passed]
+    for round_number in range(run.until.max_rounds):
+        open_items = [index for index in range(recipe.samples) if index not in best or not best[index].passed]
         if progress is not None:
-            progress(recipe.samples - len(waiting), recipe.samples)
-        for drawn in run.round(waiting, number) if waiting else []:
-            item = _unless_there(drawn, owners)
-            if item.index not in best or _goodness(item) > _goodness(best[item.index]):
+            progress(recipe.samples - len(open_items), recipe.samples)
+        for attempt in run.draw_round(open_items, round_number) if open_items else []:
+            item = _unless_duplicate(attempt, owners)
+            if item.index not in best or _quality(item) > _quality(best[item.index]):
                 best[item.index] = item
-    # An item that failed took all rounds, whichever of them its best try is from.
-    found = [best[index] for index in range(recipe.samples)]
-    items = [item if item.passed else replace(item, rounds=run.until.max_rounds) for item in found]
-    return MatchedSets(items, tuple(recipe.conditions), time.perf_counter() - started)
+    # An item that failed took all rounds, whichever round its best attempt is from.
+    best_items = [best[index] for index in range(recipe.samples)]
+    items = [item if item.passed else replace(item, rounds=run.until.max_rounds) for item in best_items]
+    return MatchedSets(items, tuple(recipe.conditions), time.perf_counter() - start)
 
 
 class _Run:
-    """What stays the same from round to round."""
+    """Draws the items of a run, round by round."""
 
     def __init__(self, recipe: MatchedRecipe, pretrained: Pretrained) -> None:
         self.recipe, self.pretrained = recipe, pretrained
@@ -174,66 +175,74 @@ class _Run:
         self.controls = controls_of(recipe, pretrained)
         self.counts: WordCounts | None = load_counts(pretrained.folder)
 
-    def first(self, index: int) -> str:
-        """The condition that draws an item's text."""
+    def drawing_condition(self, index: int) -> str:
+        """The condition that an item's text is drawn under."""
         names = list(self.recipe.conditions)
         return names[index % len(names)]
 
-    def round(self, indices: Sequence[int], number: int) -> list[Item]:
-        """Each item drawn once."""
-        seed = (self.recipe.seed + number * STRIDE) % (MOST_NUMBER + 1)
+    def draw_round(self, indices: Sequence[int], round_number: int) -> list[Item]:
+        """Draw each item once."""
+        seed = (self.recipe.seed + round_number * SEED_STRIDE) % (MOST_NUMBER + 1)
         texts: dict[int, dict[str, Sample]] = {index: {} for index in indices}
         faults: dict[int, str] = {}
         for name in self.recipe.conditions:
-            for sample in self._draw([i for i in indices if self.first(i) == name], self.controls[name], seed):
+            for sample in self._draw(
+                [i for i in indices if self.drawing_condition(i) == name], self.controls[name], seed
+            ):
                 texts[sample.index][name] = sample
-        wheres = [self.recipe.exchange] * len(indices)
-        found = found_in(wheres, [texts[index][self.first(index)].words for index in indices])
-        places = dict(zip(indices, map(tuple, found), strict=True))
-        kept = {index: KeptParams.around(texts[index][self.first(index)].words, places[index]) for index in indices}
+        selections = [self.recipe.exchange] * len(indices)
+        selected = found_in(selections, [texts[index][self.drawing_condition(index)].words for index in indices])
+        places = dict(zip(indices, map(tuple, selected), strict=True))
+        kept = {
+            index: KeptParams.around(texts[index][self.drawing_condition(index)].words, places[index])
+            for index in indices
+        }
         for name, control in self.controls.items():
-            others = [index for index in indices if self.first(index) != name and places[index]]
-            # What tags they are to have is known, and not left to what a word mostly is.
-            hold_exchanged(control, {index: places[index] for index in others}, self.recipe.exchange.tags)
-            # Other noise than the text's own, or the same word would come again.
-            for index, filled in self._fill(others, kept, control, (seed + 1) % (MOST_NUMBER + 1)).items():
+            to_fill = [index for index in indices if self.drawing_condition(index) != name and places[index]]
+            # The exchanged words must have these tags, rather than the most frequent tag of each word.
+            hold_exchanged(control, {index: places[index] for index in to_fill}, self.recipe.exchange.tags)
+            # Use different noise from that of the text, or it would yield the same word again.
+            for index, filled in self._fill(to_fill, kept, control, (seed + 1) % (MOST_NUMBER + 1)).items():
                 if isinstance(filled, Sample):
                     texts[index][name] = filled
                 else:
                     faults.setdefault(index, f"{name}: {filled.what}")
-        return [self._item(index, number, places[index], texts[index], faults.get(index)) for index in indices]
+        return [self._item(index, round_number, places[index], texts[index], faults.get(index)) for index in indices]
 
     def _draw(self, indices: Sequence[int], control: Control[Any] | None, seed: int) -> list[Sample]:
         if not indices:
             return []
-        # An item is drawn again as a whole, by its own rounds.
+        # `until` applies to whole items, which the rounds of this run redraw.
         recipe = self.recipe.model_copy(update={"seed": seed, "until": None})
         return draw_recipe(recipe, control, self.pretrained, self.prompt, samples=indices).samples
 
     def _fill(
         self, indices: Sequence[int], kept: Mapping[int, KeptParams], control: Control[Any] | None, seed: int
     ) -> dict[int, Sample | UserError]:
-        """The texts of a condition around the words that are kept, or what stands against one."""
-        rest = KeptWords.by_sample({index: kept[index] for index in indices})
-        whole = rest if control is None else All([rest, control])
+        """Draw the texts of a condition around the kept words; a text that cannot be drawn is an error instead."""
+        kept_words = KeptWords.by_sample({index: kept[index] for index in indices})
+        combined = kept_words if control is None else All([kept_words, control])
         try:
-            return {sample.index: sample for sample in self._draw(indices, whole, seed)}
-        except RecipeError as error:  # of one of them, perhaps: a word that is kept may be one that the condition bans
+            return {sample.index: sample for sample in self._draw(indices, combined, seed)}
+        except RecipeError as error:  # perhaps for one item only: the condition may ban one of its kept words
             if len(indices) == 1:
                 return {indices[0]: error}
-            return {index: one for at in indices for index, one in self._fill([at], kept, control, seed).items()}
+            return {
+                index: fill for single in indices for index, fill in self._fill([single], kept, control, seed).items()
+            }
 
     def _item(
-        self, index: int, number: int, places: tuple[int, ...], texts: dict[str, Sample], fault: str | None
+        self, index: int, round_number: int, places: tuple[int, ...], texts: dict[str, Sample], fault: str | None
     ) -> Item:
         texts = {name: texts[name] for name in self.controls if name in texts}
         properties = {
-            name: [self._properties(index, sample.words[place]) for place in places] for name, sample in texts.items()
+            name: [self._word_properties(index, sample.words[place]) for place in places]
+            for name, sample in texts.items()
         }
-        why = fault or ("" if places else "no word to exchange") or self._why(index, places, texts)
-        return Item(index, self.first(index), places, texts, properties, why, number + 1)
+        why = fault or ("" if places else "no word to exchange") or self._failures(index, places, texts)
+        return Item(index, self.drawing_condition(index), places, texts, properties, why, round_number + 1)
 
-    def _why(self, index: int, places: Sequence[int], texts: Mapping[str, Sample]) -> str:
+    def _failures(self, index: int, places: Sequence[int], texts: Mapping[str, Sample]) -> str:
         failed = [
             f"{name}: {label}: {check.why}"
             for name, sample in texts.items()
@@ -241,13 +250,13 @@ class _Run:
             for label, check in sample.checks.items()
             if not check.passed
         ]
-        # A check judges the words that the tagger finds in each text; one that was exchanged is meant whatever its tag.
-        failed += [] if failed else self._unfit(index, places, texts)
-        alike = len({tuple(sample.words) for sample in texts.values()}) < len(texts)
-        return "; ".join([*failed, *(["two conditions have the same words"] if alike else [])])
+        # Checks judge words by the tagger's tags in each text; exchanged words must conform whatever their tags.
+        failed += [] if failed else self._exchange_faults(index, places, texts)
+        has_duplicates = len({tuple(sample.words) for sample in texts.values()}) < len(texts)
+        return "; ".join([*failed, *(["two conditions have the same words"] if has_duplicates else [])])
 
-    def _unfit(self, index: int, places: Sequence[int], texts: Mapping[str, Sample]) -> list[str]:
-        """What is wrong with words that were exchanged."""
+    def _exchange_faults(self, index: int, places: Sequence[int], texts: Mapping[str, Sample]) -> list[str]:
+        """The faults of exchanged words."""
         tags = self.recipe.exchange.tags
         return [
             f"{name}: {word!r} {fault}"
@@ -257,27 +266,27 @@ class _Run:
             for fault in faults_of(self.controls[name], index, Exchanged(word, place, len(sample.words), tags))
         ]
 
-    def _properties(self, index: int, word: str) -> dict[str, float | str | None]:
-        found: dict[str, float | str | None] = {"letters": letters(word)}
-        counted = None if self.counts is None else self.counts.per_million(word)
-        if counted is not None:
-            found["frequency"] = counted
+    def _word_properties(self, index: int, word: str) -> dict[str, float | str | None]:
+        properties: dict[str, float | str | None] = {"letters": letters(word)}
+        frequency = None if self.counts is None else self.counts.per_million(word)
+        if frequency is not None:
+            properties["frequency"] = frequency
         for control in self.controls.values():
-            found |= properties_of(control, index, word)
-        if counted is not None and found["frequency"] == counted:  # and not that of a user's table
-            found["frequency"] = round(counted, 2)
-        return found
+            properties |= properties_of(control, index, word)
+        if frequency is not None and properties["frequency"] == frequency:  # unless a user's table replaced it
+            properties["frequency"] = round(frequency, 2)
+        return properties
 
 
-def _unless_there(item: Item, owners: dict[Texts, int]) -> Item:
-    """An item that passed, noted by its texts; as one that failed where another item has the same."""
+def _unless_duplicate(item: Item, owners: dict[Texts, int]) -> Item:
+    """Record the texts of an item that passed; it fails if another item has the same texts."""
     if not item.passed:
         return item
     owner = owners.setdefault(tuple(tuple(sample.words) for sample in item.texts.values()), item.index)
     return item if owner == item.index else replace(item, why=f"the same texts as item {owner}")
 
 
-def _goodness(item: Item) -> tuple[bool, int, float]:
-    """What makes one try at an item better than another."""
+def _quality(item: Item) -> tuple[bool, int, float]:
+    """A sort key of attempts at an item: the greater the better."""
     checks = [check for sample in item.texts.values() for check in sample.checks.values()]
     return item.passed, len(item.texts), sum(check.score for check in checks)

@@ -1,7 +1,7 @@
-"""What keeps every item of matched sets from being whole, found before anything is drawn.
+"""Checks of matched sets before anything is drawn: whether any item can be complete.
 
-Asked are a few items, with each number of words that all conditions allow. Only what fails for every one of them is a
-fault: where a recipe says too little to tell, the items themselves will.
+A few items are tried, with each number of words that all conditions allow. Only what fails for all of them is a fault;
+if a recipe leaves too much open to tell, drawing the items will show.
 """
 
 from __future__ import annotations
@@ -27,46 +27,47 @@ from dlmctl.sampling.batch_layout import prepared_on
 from dlmctl.sampling.plan import Plan
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
-# Items that are asked about: these at least, and one for each combination of sets of parameters; with more of those
-# than the second, or more numbers of words than the third, nothing is said.
-FEWEST, MOST, MOST_COUNTS = 4, 32, 8
+# Items to try: at least MIN_ITEMS, and one for each combination of parameter sets. With more than MAX_ITEMS
+# combinations, or more than MAX_WORD_COUNTS numbers of words, the check is skipped.
+MIN_ITEMS, MAX_ITEMS, MAX_WORD_COUNTS = 4, 32, 8
 
 
 def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan]) -> None:
-    """Find out whether any item can be whole.
+    """Check that an item can be complete.
 
     Args:
-        plans: of each condition, its controls loaded.
+        plans: the plan of each condition, with loaded controls.
 
     Raises:
-        Misplaced: no number of words serves all conditions, no text has a place that is exchanged, or no word that is
-            kept can fit two conditions.
+        Misplaced: no number of words fits all conditions, no text has a place that is exchanged, or a kept word cannot
+            fit two conditions.
     """
-    samples = _samples(recipe)
+    items = _items_to_try(recipe)
     tokenizer = next((plan.pretrained.tokenizer for plan in plans.values()), None)
-    if tokenizer is None or isinstance(tokenizer, HuggingFaceTokenizer) or len(samples) > MOST:
+    if tokenizer is None or isinstance(tokenizer, HuggingFaceTokenizer) or len(items) > MAX_ITEMS:
         return
     if any(plan.control is not None and leaves_open(plan.control) for plan in plans.values()):
         return
-    counts = [_counts(plans, sample) for sample in samples]
-    longest = max((found[-1] for found in counts if found), default=None)
+    word_counts = [_word_counts(plans, sample) for sample in items]
+    longest = max((counts[-1] for counts in word_counts if counts), default=None)
     if longest is None:
-        what = "the texts of an item have the same number of words, and none serves all conditions."
-        raise Misplaced(("conditions",), what, "Ask for one that all of them allow.")
-    if recipe.exchange.tag is not None:  # what is exchanged depends on the texts
+        message = "the texts of an item have the same number of words, and no number fits all conditions."
+        raise Misplaced(("conditions",), message, "Ask for one that all of them allow.")
+    if recipe.exchange.tag is not None:  # the places exchanged depend on the texts
         return
     if not recipe.exchange.at(longest):
-        what = f"exchange: no text has a word there; the longest have {longest}."
-        raise Misplaced(("exchange",), what, "Name places that the texts have.")
-    if max(map(len, counts)) <= MOST_COUNTS:
-        _require_kept(
-            recipe, plans, [(at, count) for at, found in zip(samples, counts, strict=True) for count in found]
+        message = f"exchange: no text has a word there; the longest have {longest}."
+        raise Misplaced(("exchange",), message, "Name places that the texts have.")
+    if max(map(len, word_counts)) <= MAX_WORD_COUNTS:
+        _require_common_words(
+            recipe,
+            plans,
+            [(sample, count) for sample, counts in zip(items, word_counts, strict=True) for count in counts],
         )
 
 
 def controls_of(recipe: MatchedRecipe, pretrained: Pretrained) -> dict[str, Control[Any] | None]:
-    """The controls of each condition, attached: each is asked about the words of every item, also one that no item is
-    drawn under."""
+    """The loaded controls of each condition. Each judges the words of every item, also if no item is drawn under it."""
     controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
     for control in controls.values():
         if control is not None:
@@ -74,64 +75,66 @@ def controls_of(recipe: MatchedRecipe, pretrained: Pretrained) -> dict[str, Cont
     return controls
 
 
-def _samples(recipe: MatchedRecipe) -> range:
-    """The items to ask about: of those after them the parameters are the same again."""
-    sets = math.lcm(*(len(spec.params) or 1 for specs in recipe.spec_sets() for spec in every(specs)))
-    return range(min(recipe.samples, max(FEWEST, sets)))
+def _items_to_try(recipe: MatchedRecipe) -> range:
+    """The items to try: after them the combinations of parameters repeat."""
+    set_count = math.lcm(*(len(spec.params) or 1 for specs in recipe.spec_sets() for spec in every(specs)))
+    return range(min(recipe.samples, max(MIN_ITEMS, set_count)))
 
 
-def _counts(plans: Mapping[str, Plan], sample: int) -> range:
-    """The numbers of words that all conditions allow an item; those of `not` are among them."""
+def _word_counts(plans: Mapping[str, Plan], sample: int) -> range:
+    """The numbers of words that all conditions allow an item; a `not` does not narrow them."""
     low, high = 1, min(int(plan.pretrained.model.config.length) - SPECIAL for plan in plans.values())
     for plan in plans.values():
-        found = plan.control.range_of(sample) if plan.control is not None else None
-        low, high = (max(low, found[0]), min(high, found[1])) if found is not None else (low, high)
+        word_range = plan.control.range_of(sample) if plan.control is not None else None
+        low, high = (max(low, word_range[0]), min(high, word_range[1])) if word_range is not None else (low, high)
     return range(low, high + 1)
 
 
-def _require_kept(recipe: MatchedRecipe, plans: Mapping[str, Plan], texts: Sequence[tuple[int, int]]) -> None:
-    """Refuse conditions that agree on the words that are kept in none of these texts, each an item and its length."""
-    first: str | None = None
+def _require_common_words(recipe: MatchedRecipe, plans: Mapping[str, Plan], texts: Sequence[tuple[int, int]]) -> None:
+    """Check that in one of these texts, each an item and its length, all conditions share words for the kept places."""
+    first_fault: str | None = None
     for sample, count in texts:
         try:
-            allowed = {name: _allowed(plan, Draw(recipe.seed, sample, 0), count) for name, plan in plans.items()}
-        except RecipeError:  # no text of a condition has so many words
+            allowed = {name: _allowed_words(plan, Draw(recipe.seed, sample, 0), count) for name, plan in plans.items()}
+        except RecipeError:  # a condition has no text with this number of words
             continue
         exchanged = recipe.exchange.at(count)
         fault = _disagreement(plans, allowed, [place for place in range(count) if place not in exchanged])
         if fault is None:
             return
-        first = first or fault
-    if first is not None:
-        raise Misplaced(("exchange",), first, "Exchange that word, too, or ask the same of it.")
+        first_fault = first_fault or fault
+    if first_fault is not None:
+        raise Misplaced(("exchange",), first_fault, "Exchange that word, too, or ask the same of it.")
 
 
-def _allowed(plan: Plan, draw: Draw, count: int) -> Tensor:
-    """The words that may stand at each place of a text of so many words, ``[count, V]``.
+def _allowed_words(plan: Plan, draw: Draw, word_count: int) -> Tensor:
+    """The words allowed at each place of a text, a mask ``[word_count, V]``.
 
     Raises:
         RecipeError: the condition has no such text.
     """
     model, vocabulary = plan.pretrained.model, plan.pretrained.tokenizer
-    layout = Layout(positions_for(count, model.config.length), count)
+    layout = Layout(positions_for(word_count, model.config.length), word_count)
     control = prepared_on(plan, [(draw, layout)])
     logits = even_logits(stacked([layout], model.embeddings.device), vocabulary, model.config.vocab_size)
     logits = logits if control is None else control.restrict(logits)
-    return ~torch.isneginf(logits[0, 1 : count + 1])
+    return ~torch.isneginf(logits[0, 1 : word_count + 1])
 
 
 def _disagreement(plans: Mapping[str, Plan], allowed: Mapping[str, Tensor], kept: Collection[int]) -> str | None:
-    """What two conditions ask of the same word, so that none fits both; None where they agree on every word."""
-    for one, other in combinations(allowed, 2):
+    """The requirements of two conditions on a kept word that no word fits; None if there is no such conflict."""
+    for first, second in combinations(allowed, 2):
         for place in kept:
-            if not (allowed[one][place] & allowed[other][place]).any():
-                said = " and ".join(f"{name!r} {_wish(plans[name], allowed[name][place])}" for name in (one, other))
-                return f"exchange: word {place + 1} is kept, and no word fits both conditions: {said}."
+            if not (allowed[first][place] & allowed[second][place]).any():
+                requirements = " and ".join(
+                    f"{name!r} {_requirement(plans[name], allowed[name][place])}" for name in (first, second)
+                )
+                return f"exchange: word {place + 1} is kept, and no word fits both conditions: {requirements}."
     return None
 
 
-def _wish(plan: Plan, words: Tensor) -> str:
-    number = int(words.sum())
-    if number == 1:
+def _requirement(plan: Plan, words: Tensor) -> str:
+    word_count = int(words.sum())
+    if word_count == 1:
         return f"wants {plan.pretrained.tokenizer.token(int(words.nonzero()[0]))!r}"
-    return f"leaves {number:,} words"
+    return f"leaves {word_count:,} words"

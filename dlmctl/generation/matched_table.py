@@ -1,4 +1,4 @@
-"""Matched sets as a table: one row an item, one column a condition, with the properties of the words that differ."""
+"""Matched sets as a table: a row per item, a column per condition, and the properties of the words that differ."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dlmctl.generation.output import replacing
 from dlmctl.generation.tabular import row_writer
 
 FORMATS = (".csv", ".tsv", ".jsonl")
-# Between the words of a cell, where an item exchanges several.
+# Separates the words of a cell if an item exchanges several.
 SEPARATOR = "; "
 BLANK = "___"
 
 
 def columns_of(sets: MatchedSets) -> list[str]:
-    """The columns: item, each condition's text, then of each condition its words and their properties."""
-    kept = [f"{name}_{column}" for name in sets.conditions for column in ("word", *_properties(sets))]
-    return ["item", *sets.conditions, *kept, "frame", "drawn", "rounds", "passed", "why"]
+    """The columns: item, each condition's text, then each condition's words and their properties."""
+    word_columns = [f"{name}_{column}" for name in sets.conditions for column in ("word", *_property_names(sets))]
+    return ["item", *sets.conditions, *word_columns, "frame", "drawn", "rounds", "passed", "why"]
 
 
 def rows_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
     """A row for each item, by column."""
-    names = _properties(sets)
+    property_names = _property_names(sets)
     for item in sets.items:
         row: dict[str, Any] = {"item": item.index, "frame": frame_of(item), "drawn": item.drawn, "rounds": item.rounds}
         row |= {"passed": int(item.passed), "why": item.why}
@@ -33,20 +33,20 @@ def rows_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
             sample = item.texts.get(condition)
             row[condition] = "" if sample is None else sample.text
             row[f"{condition}_word"] = SEPARATOR.join(item.exchanged(condition))
-            for name in names:
-                values = [one.get(name) for one in item.properties.get(condition, [])]
+            for name in property_names:
+                values = [word_properties.get(name) for word_properties in item.properties.get(condition, [])]
                 row[f"{condition}_{name}"] = SEPARATOR.join(map(_cell, values))
         yield row
 
 
 def frame_of(item: Item) -> str:
-    """An item's words with blanks for those exchanged."""
+    """An item's words with blanks for the exchanged words."""
     words = item.texts[item.drawn].words
     return " ".join(BLANK if at in item.places else word for at, word in enumerate(words))
 
 
 def objects_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
-    """An object for each item, texts with their checks and words exchanged with their places and properties."""
+    """An object for each item: texts with their checks, and exchanged words with their places and properties."""
     for item in sets.items:
         conditions = {
             name: {
@@ -67,14 +67,14 @@ def objects_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
 
 
 def write_table(sets: MatchedSets, path: Path) -> None:
-    """Write the items as CSV, tab-separated values or one JSON object a line. The file appears whole or not at all.
+    """Write the items as CSV, tab-separated values or one JSON object per line. The write is atomic.
 
     Raises:
         UserError: it cannot be written.
     """
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
-            file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in objects_of(sets))
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in objects_of(sets))
         else:
             delimiter = "\t" if path.suffix == ".tsv" else ","
             writer = row_writer(file, columns_of(sets), delimiter)
@@ -82,14 +82,20 @@ def write_table(sets: MatchedSets, path: Path) -> None:
             writer.writerows(rows_of(sets))
 
 
-def _properties(sets: MatchedSets) -> list[str]:
-    """The properties that any word exchanged has, in the order of their first mention."""
-    found = [name for item in sets.items for words in item.properties.values() for one in words for name in one]
-    return list(dict.fromkeys(found))
+def _property_names(sets: MatchedSets) -> list[str]:
+    """The properties of all exchanged words, in the order of their first occurrence."""
+    names = [
+        name
+        for item in sets.items
+        for words in item.properties.values()
+        for word_properties in words
+        for name in word_properties
+    ]
+    return list(dict.fromkeys(names))
 
 
 def _cell(value: float | str | None) -> str:
-    """A property as it stands in a cell, all figures of a number kept; a whole one has no point."""
+    """A property as a cell: numbers with all digits, whole numbers without a point."""
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() else repr(value)
     return "" if value is None else value

@@ -1,4 +1,4 @@
-"""A model that is loaded once and asked many times, and recipes run by name: what Python code starts from."""
+"""The entry points for Python code: a model that is loaded once and used many times, and recipes run by name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
 from dlmctl.generation.arguments import check_traced, sample_numbers, whole
 from dlmctl.generation.generate import generate
-from dlmctl.generation.notebook_bar import shown
+from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.options import Options
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.generation.run import run_recipe
-from dlmctl.generation.stream import stream_of
+from dlmctl.generation.stream import stream_samples
 from dlmctl.recipe.load import load_recipe, validated
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
@@ -30,11 +30,11 @@ from dlmctl.sampling.walk import OnStep
 
 
 class Model(Pretrained):
-    """A loaded model: what ``load`` returns.
+    """A loaded model, as returned by ``load``.
 
     Attributes:
-        model: the network with its embeddings, in evaluation mode; tokenizer: its words.
-        folder: where it was loaded from.
+        model: the network with its embeddings, in evaluation mode; tokenizer: its vocabulary.
+        folder: the folder that it was loaded from.
     """
 
     def generate(
@@ -45,73 +45,75 @@ class Model(Pretrained):
         progress: Progress | bool | None = None,
         **options: Unpack[Options],
     ) -> Generation:
-        """Texts of this model, under a control or freely.
+        """Generate texts, with or without a control.
 
         Args:
             control: what the texts must satisfy (``Pos(tags=[...])``); controls combine with ``&``, ``|``, ``~`` and
                 weights, ``0.5 * control``.
-            samples: how many texts, or the numbers of some of a run's.
-            progress: is told of steps; in a notebook it is a bar unless False.
+            samples: how many texts, or the sample numbers to generate.
+            progress: called with the steps done and in all; by default a notebook shows a bar, False shows none.
             options: those of ``dlmctl.generation.generate.generate``, in short: ``seed``; ``preset`` fast, balanced,
-                quality or paper, with single settings of ``sampler`` and ``guidance`` as dicts laid over it;
-                ``until``, ``candidates`` and ``rank_by`` which draws count; ``quota`` draws until all pass and differ,
-                ``unique`` gives no text twice; ``label``, ``source`` and ``prompt`` what texts are written from, where
-                a model takes them; ``batch_size``, ``device``, ``deterministic``; ``trace`` keeps how the texts come
-                about (``result.trace``), ``on_step`` and ``watch`` see it.
+                quality or paper, with single settings of ``sampler`` and ``guidance`` as dicts to override it;
+                ``until``, ``candidates`` and ``rank_by`` choose among draws; ``quota`` draws until all texts pass and
+                differ, ``unique`` returns no text twice; ``label``, ``source`` and ``prompt`` condition models that
+                accept them; ``batch_size``, ``device``, ``deterministic``; ``trace`` records every step
+                (``result.trace``), ``on_step`` and ``watch`` are called with it.
 
         Raises:
-            UserError: the model cannot do what is asked, or an argument is wrong; the message says what is right.
+            UserError: the model cannot do what is requested, or an argument is wrong; the message says what is right.
         """
         check_traced(options.get("trace", False), sample_numbers(samples))
-        with shown(progress) as told:
-            found = generate(control, model=self, samples=samples, progress=told, **options)
-        return replace(found, about={"seed": int(options.get("seed", 0)), "model": str(self.folder)})
+        with progress_or_bar(progress) as step_progress:
+            generation = generate(control, model=self, samples=samples, progress=step_progress, **options)
+        return replace(generation, about={"seed": int(options.get("seed", 0)), "model": str(self.folder)})
 
     def stream(
         self, control: Control[Any] | None = None, *, samples: int | None = None, **options: Unpack[Options]
     ) -> Iterator[Sample]:
-        """The texts of ``generate``, one after another as their batches of ``batch_size`` finish.
+        """Yield the texts of ``generate`` one by one, as their batches of ``batch_size`` finish.
 
         Args:
-            samples: how many; without end if not given, until whoever asks stops.
-            options: as of ``generate``.
+            samples: how many; without a number the stream is endless.
+            options: as for ``generate``.
 
         Raises:
-            UserError: as ``generate``; of a wrong argument at once, not when the first text is asked for.
+            UserError: as ``generate``; a wrong argument is reported by the call itself, not with the first text.
         """
-        return stream_of(self, control, samples, options)
+        return stream_samples(self, control, samples, options)
 
     def save(self, folder: str | Path) -> None:
-        """Write the model and its words to a folder, from which ``load`` reads it again.
+        """Write the model and its vocabulary to a folder that ``load`` can read.
 
         Raises:
-            UserError: the folder cannot be written, or the model is a checkpoint of others.
+            UserError: the folder cannot be written, or the model is a third-party checkpoint.
         """
         if not isinstance(self.model, DiffusionLM | MaskedLM):
-            raise UserError("is a checkpoint of others, which stays as it is: copy its folder.", where=str(self.folder))
+            raise UserError(
+                "is a third-party checkpoint and is not rewritten: copy its folder.", where=str(self.folder)
+            )
         save_pretrained(self.model, self.tokenizer, folder, source_tokenizer=self.source_tokenizer)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        entries = "tokens" if self.model.family == "tokens" else "words"
-        held = f"{self.model.family}, {size:.2f} M parameters, {len(self.tokenizer)} {entries}"
-        return f"Model({str(self.folder)!r}: {held})"
+        unit = "tokens" if self.model.family == "tokens" else "words"
+        description = f"{self.model.family}, {size:.2f} M parameters, {len(self.tokenizer)} {unit}"
+        return f"Model({str(self.folder)!r}: {description})"
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
-    """A model by bundled name, folder or hub name.
+    """Load a model by bundled name, folder or hub name.
 
     Args:
-        device: where its weights go first, named as in a recipe; generation moves them to its own.
+        device: the device to load its weights to, named as in a recipe; generation moves them to its own device.
 
     Raises:
-        ModelError: there is no such model, or a file of it is missing, damaged or too new.
+        ModelError: there is no such model, or one of its files is missing, damaged or too new.
         UserError: ``model`` is not a name, or there is no such device.
     """
     if not isinstance(model, str | Path):
         raise UserError(f"{type(model).__name__!r} is not the name of a model.", where="model", remedy='E.g. "e2e".')
-    found = from_pretrained(model, choose_device(device))
-    return Model(**{field.name: getattr(found, field.name) for field in fields(found)})
+    pretrained = from_pretrained(model, choose_device(device))
+    return Model(**{field.name: getattr(pretrained, field.name) for field in fields(pretrained)})
 
 
 def run(
@@ -128,41 +130,41 @@ def run(
     trace: bool | int | Sequence[int] = False,
     watch: OnFrames | None = None,
 ) -> Generation:
-    """The texts that a recipe asks for.
+    """Generate the texts of a recipe.
 
     Args:
-        recipe: the name of a bundled one, a file, the settings of one as a dict, or a ``Recipe``; the ``controls`` of
-            the last two may hold control objects.
+        recipe: the name of a bundled recipe, a file, a dict of settings, or a ``Recipe``; the ``controls`` of the last
+            two may hold control objects.
         model: a loaded model, in place of the recipe's.
         targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame, or
             rows as mappings of columns to cells.
         samples, seed: in place of the recipe's.
-        progress: receives steps done and in all; if not given, a notebook shows a bar. False for none.
-        overrides: settings laid over those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
-        strict: the first row that cannot be met is an error; else its samples say in ``unmet`` what is wrong.
-        trace, watch: as ``generate``.
+        progress: called with the steps done and in all; by default a notebook shows a bar, False shows none.
+        overrides: settings that override those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
+        strict: raise an error for the first row that cannot be met; otherwise ``unmet`` of its samples says why.
+        on_step, trace, watch: as for ``generate``.
 
     Raises:
-        UserError: the recipe cannot be read, does not validate, or asks for what its model cannot do.
+        UserError: the recipe cannot be read, does not validate, or requests what its model cannot do.
     """
-    rows = None if targets is None else _rows(targets)
-    named = None if model is None else str(model.folder)
-    found, origin = recipe_from(recipe, overrides, model=named, targets=rows, samples=samples, seed=seed)
-    with shown(progress) as told:
+    target_rows = None if targets is None else _target_rows(targets)
+    model_name = None if model is None else str(model.folder)
+    resolved, origin = recipe_from(recipe, overrides, model=model_name, targets=target_rows, samples=samples, seed=seed)
+    with progress_or_bar(progress) as step_progress:
         return run_recipe(
-            found,
+            resolved,
             model=model,
             origin=origin,
             strict=strict,
-            progress=told,
+            progress=step_progress,
             on_step=on_step,
             trace=trace,
             watch=watch,
         )
 
 
-def _rows(targets: Any) -> Any:
-    """Targets as a recipe has them."""
+def _target_rows(targets: Any) -> Any:
+    """Targets in the form that a recipe holds."""
     if isinstance(targets, str | Path):
         return str(targets)
     if hasattr(targets, "to_dict") and hasattr(targets, "columns"):  # a data frame of pandas
@@ -170,7 +172,7 @@ def _rows(targets: Any) -> Any:
     if isinstance(targets, Iterable) and not isinstance(targets, Mapping):
         return list(targets)
     remedy = "Give a file, a data frame, or a list of rows as dicts."
-    raise UserError(f"{type(targets).__name__!r} is no table.", where="targets", remedy=remedy)
+    raise UserError(f"{type(targets).__name__!r} is not a table.", where="targets", remedy=remedy)
 
 
 def recipe_from(
@@ -182,33 +184,33 @@ def recipe_from(
     samples: int | None = None,
     seed: int | None = None,
 ) -> tuple[Recipe, SettingsFile | None]:
-    """A recipe, in whatever form ``run`` takes it, and where it stands.
+    """Read a recipe in any form that ``run`` accepts; also returns its file, if it has one.
 
     Args:
-        model: in place of its own; its family says what a preset means.
+        model: in place of its own; its family determines what a preset means.
         targets, samples, seed: in place of the recipe's.
 
     Raises:
         UserError: it cannot be read or does not validate.
     """
-    found, origin = _read(recipe, overrides, model, targets)
+    resolved, origin = _read(recipe, overrides, model, targets)
     changes = {
         name: whole(name, value, least=least)
         for name, value, least in (("samples", samples, 1), ("seed", seed, 0))
         if value is not None
     }
-    return found.model_copy(update=changes), origin
+    return resolved.model_copy(update=changes), origin
 
 
 def _read(recipe: Any, overrides: Sequence[str], model: str | None, targets: Any) -> tuple[Recipe, SettingsFile | None]:
     if isinstance(recipe, str | Path):
-        named = [] if model is None else [f"model={json.dumps(model)}"]
-        return load_recipe(str(recipe), [*overrides, *named], targets=targets)
+        model_override = [] if model is None else [f"model={json.dumps(model)}"]
+        return load_recipe(str(recipe), [*overrides, *model_override], targets=targets)
     if overrides:
-        raise UserError("can be laid over recipes by name only.", where="overrides", remedy="Change the recipe itself.")
+        raise UserError("apply only to recipes given by name.", where="overrides", remedy="Change the recipe itself.")
     if isinstance(recipe, Recipe):
         return recipe if targets is None else recipe.model_copy(update={"targets": targets}), None
     if isinstance(recipe, Mapping):
         return validated({**recipe, **({} if model is None else {"model": model})}, targets=targets)
-    what = f"{type(recipe).__name__!r} is not a recipe."
-    raise UserError(what, where="recipe", remedy="Give a name, a file, a dict of its settings or a Recipe.")
+    message = f"{type(recipe).__name__!r} is not a recipe."
+    raise UserError(message, where="recipe", remedy="Give a name, a file, a dict of its settings or a Recipe.")

@@ -1,4 +1,4 @@
-"""Progress in a notebook: one bar below the cell, which goes when the texts are there."""
+"""Progress in a notebook: a bar below the cell, which disappears when the texts are done."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from dlmctl.sampling.draw import Progress
 
-# Seconds from one picture to the next: each is a message to the browser.
-EVERY = 0.2
+# Seconds between updates: each is a message to the browser.
+REFRESH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Bar:
-    """How far it is, for a notebook to show; nothing at the end."""
+    """The steps done, as a notebook shows them; nothing at the end."""
 
     done: int
     total: int
@@ -33,19 +33,19 @@ class Bar:
 
 
 @contextmanager
-def shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
-    """The progress that a caller gives; by default a bar where the code runs in a notebook, and nothing elsewhere."""
+def progress_or_bar(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """The caller's progress callback; by default a bar in a notebook, and None elsewhere."""
     display = _display() if progress is None or progress is True else None
     if display is None:
         yield progress if callable(progress) else None
         return
     handle = display(Bar(0, 1), display_id=True)
-    last = 0.0
+    last_update = 0.0
 
     def advance(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY:
-            last = time.monotonic()
+        nonlocal last_update
+        if time.monotonic() - last_update >= REFRESH_SECONDS:
+            last_update = time.monotonic()
             handle.update(Bar(done, total))
 
     try:
@@ -55,7 +55,7 @@ def shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
 
 
 def _display() -> Any:
-    """What shows objects in the notebook that this code runs in; None elsewhere. IPython is loaded if there is one."""
+    """``display`` of the notebook that this code runs in, None elsewhere. In a notebook IPython is loaded already."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None or not hasattr(shell, "kernel"):
         return None

@@ -1,4 +1,4 @@
-"""Arguments of ``generate`` that are handed on to it as they are: of models, of recipes and of rows of targets."""
+"""Types of the arguments that models, recipes and target rows pass on to ``generate`` unchanged."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dlmctl.sampling.walk import OnStep
 from dlmctl.text.fields import Given
 
 
-class Traced(TypedDict, total=False):
-    """What is to be seen of how texts come about; each as of ``dlmctl.generation.generate.generate``."""
+class TraceOptions(TypedDict, total=False):
+    """Options for observing the steps of a run; see ``dlmctl.generation.generate.generate``."""
 
     on_step: OnStep | None
     trace: bool | int | Sequence[int]
     watch: OnFrames | None
 
 
-class Look(Traced, total=False):
-    """The same, with what sees the steps done."""
+class ObserverOptions(TraceOptions, total=False):
+    """The same, with the progress callback."""
 
     progress: Progress | None
 
 
-class Options(Traced, total=False):
-    """Each as of ``dlmctl.generation.generate.generate``, which says what it means and what it is by default."""
+class Options(TraceOptions, total=False):
+    """The options of ``dlmctl.generation.generate.generate``, which documents each with its default."""
 
     label: Label | Sequence[Label] | None
     source: Given | Sequence[Given] | None

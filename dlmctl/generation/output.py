@@ -1,4 +1,4 @@
-"""Results as files and as JSON."""
+"""Writing results to files and as JSON."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".npz", ".parquet")
 
 
 def check_target(path: Path) -> None:
-    """Find out before sampling whether texts can be written to ``path``. Raises as ``check_file``."""
+    """Check before sampling that texts can be written to ``path``. Raises as ``check_file``."""
     check_file(path, FORMATS, " For a folder put a / at the end.")
     if path.suffix == ".parquet":
         require_parquet(path)
 
 
-def check_file(path: Path, formats: Sequence[str], more: str = "") -> None:
-    """Find out before sampling whether a file can be written.
+def check_file(path: Path, formats: Sequence[str], hint: str = "") -> None:
+    """Check before sampling that a file can be written.
 
     Args:
-        formats: the endings that it may have; more: what else to say of them.
+        formats: the suffixes that it may have; hint: appended to the remedy that lists them.
 
     Raises:
-        UserError: its ending is not known, its folder does not exist, or nothing can be written there.
+        UserError: its suffix is not known, its folder does not exist, or nothing can be written there.
     """
     if path.suffix not in formats:
-        remedy = f"Use {', '.join(formats)}.{more}"
+        remedy = f"Use {', '.join(formats)}.{hint}"
         raise UserError(f"the ending {path.suffix!r} is not known.", where=str(path), remedy=remedy)
     if path.is_dir():
         raise UserError("is a folder; name a file in it.", where=str(path))
@@ -49,19 +49,19 @@ def check_file(path: Path, formats: Sequence[str], more: str = "") -> None:
     partial = _partial(path)
     try:
         partial.touch()
-        partial.unlink(missing_ok=True)  # of several processes another may have been first
+        partial.unlink(missing_ok=True)  # another process may have deleted it already
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
 
 
 def require_new(path: Path, *, force: bool) -> None:
-    """Find out before sampling whether a file would be lost.
+    """Check before sampling that no file would be lost.
 
     Raises:
-        UserError: it is there already, and ``force`` does not say to replace it.
+        UserError: the file exists, and ``force`` is not set.
     """
     if path.exists() and not force:
-        raise UserError("is there already.", where=str(path), remedy="Name another file, or give --force.")
+        raise UserError("already exists.", where=str(path), remedy="Name another file, or give --force.")
 
 
 def as_json(result: Generation, recipe: Recipe) -> str:
@@ -82,10 +82,10 @@ def as_json(result: Generation, recipe: Recipe) -> str:
 
 
 def write(result: Generation, path: Path) -> None:
-    """Write the samples: texts (``.txt``), one JSON object a line (``.jsonl``), a table (``.csv``, ``.tsv``,
-    ``.parquet``), texts and latents (``.npz``).
+    """Write the samples: texts (``.txt``), one JSON object per line (``.jsonl``), a table (``.csv``, ``.tsv``,
+    ``.parquet``), or texts and latents (``.npz``).
 
-    The file appears whole or not at all.
+    The write is atomic.
 
     Raises:
         UserError: it cannot be written.
@@ -106,12 +106,12 @@ def write_records(
     passing: bool = False,
     targets: Sequence[str] = (),
 ) -> None:
-    """Write rows, one at a time, in the form of a file that ends in ``suffix``.
+    """Write rows, one at a time, in the format of files with this suffix.
 
     Args:
-        records: gives them from the first on, whenever it is called.
-        passing: leave out of a file of texts alone those that do not pass.
-        targets: the columns of the user's table, which a table of results has even where all their cells are empty.
+        records: returns an iterator from the first record on, each time it is called.
+        passing: leave texts that do not pass out of a plain text file.
+        targets: the columns of the user's table; a table of results has them even if all their cells are empty.
 
     Raises:
         UserError: pyarrow is missing, which Parquet needs.
@@ -123,12 +123,12 @@ def write_records(
         if suffix in (".csv", ".tsv"):
             write_table(file, records, "," if suffix == ".csv" else "\t", targets)
         else:
-            wanted = (row for row in records() if row["passed"]) if passing and suffix == ".txt" else records()
-            file.writelines(as_lines(wanted, suffix))
+            rows = (row for row in records() if row["passed"]) if passing and suffix == ".txt" else records()
+            file.writelines(as_lines(rows, suffix))
 
 
 def as_lines(records: Iterable[Record], suffix: str) -> Iterator[str]:
-    """Rows as lines of a ``.txt`` or ``.jsonl`` file; those without a text have no line of text."""
+    """Rows as lines of a ``.txt`` or ``.jsonl`` file; a row without a text has no line in ``.txt``."""
     for row in records:
         if suffix != ".txt":
             yield json.dumps(row, ensure_ascii=False) + "\n"
@@ -142,7 +142,7 @@ def _partial(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``path`` at the end and is taken away if anything fails.
+    """Yield a temporary path to write to; it replaces ``path`` at the end, and is deleted if anything fails.
 
     Raises:
         UserError: it cannot be written.
@@ -151,7 +151,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+            os.fsync(file.fileno())  # a power cut could otherwise leave an empty file under the new name
         partial.replace(path)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None
@@ -160,7 +160,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 class Chunk(NamedTuple):
-    """Some samples in order: their ``latents [sum of lengths, D]`` stand end to end; ``rows`` of targets, if any."""
+    """Consecutive samples: their concatenated ``latents [sum of lengths, D]``, and ``rows`` of targets, if any."""
 
     texts: list[str]
     passed: list[bool]
@@ -180,36 +180,38 @@ def _chunk(result: Generation) -> Chunk:
 
 
 def write_arrays(file: IO[bytes], chunks: Callable[[], Iterable[Chunk]]) -> None:
-    """An npz: ``texts [N]``, ``passed [N]``, ``latents`` end to end, and the ``offsets [N + 1]`` of each sample; with
-    targets the number of each one's row, ``rows [N]``.
+    """Write an npz file: ``texts [N]``, ``passed [N]``, concatenated ``latents``, and the samples' ``offsets [N + 1]``;
+    with targets also the row number of each sample, ``rows [N]``.
 
-    Memory holds one chunk at a time, so ``chunks`` is called once for each array.
+    Only one chunk is in memory at a time, so ``chunks`` is called anew for each array.
     """
     passed: list[bool] = []
     rows: list[int] = []
-    lengths, width, shape, kind = [np.zeros(1, np.int64)], 1, (0,), np.dtype(np.float32)
+    lengths, width, shape, dtype = [np.zeros(1, np.int64)], 1, (0,), np.dtype(np.float32)
     for chunk in chunks():
         passed += chunk.passed
         rows += chunk.rows
         lengths.append(chunk.lengths)
         width = max(width, *map(len, chunk.texts))
-        shape, kind = chunk.latents.shape[1:], chunk.latents.dtype
+        shape, dtype = chunk.latents.shape[1:], chunk.latents.dtype
     offsets = np.cumsum(np.concatenate(lengths))
-    text = np.dtype(f"U{width}")
+    text_dtype = np.dtype(f"U{width}")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        _write_array(archive, "texts", (len(passed),), text, (np.array(chunk.texts, text) for chunk in chunks()))
+        _write_array(
+            archive, "texts", (len(passed),), text_dtype, (np.array(chunk.texts, text_dtype) for chunk in chunks())
+        )
         _write_array(archive, "passed", (len(passed),), np.dtype(bool), [np.array(passed, bool)])
         if rows:
             _write_array(archive, "rows", (len(rows),), np.dtype(np.int64), [np.array(rows, np.int64)])
-        _write_array(archive, "latents", (int(offsets[-1]), *shape), kind, (chunk.latents for chunk in chunks()))
+        _write_array(archive, "latents", (int(offsets[-1]), *shape), dtype, (chunk.latents for chunk in chunks()))
         _write_array(archive, "offsets", offsets.shape, offsets.dtype, [offsets])
 
 
 def _write_array(
-    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], kind: np.dtype[Any], parts: Iterable[np.ndarray]
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], arrays: Iterable[np.ndarray]
 ) -> None:
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part).tobytes())
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).tobytes())

@@ -1,7 +1,7 @@
-"""What a model can be given to write about: a label, or a source text or record, as recipes and data sets spell it.
+"""Conditioning of models: labels, source texts or records, and prompts, as recipes and data sets write them.
 
-Labels are values of one field of the data; a source is one or more fields, written out as one row of words with each
-field's name before its value. Both become ids here, for the network of ``dlmctl.models.conditioner``.
+Labels are values of one field of the data; a source is one or more fields, written as one row of words with each
+field's name before its value. Both are encoded as ids here, for the network of ``dlmctl.models.conditioner``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ if TYPE_CHECKING:
 
 Label = Value
 PromptLike = str | TextPrompt | Mapping[str, Any]
-"""A prompt of a model over tokens: a text, or what ``TextPrompt`` has."""
-Fault = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
-"""Makes the error for a fault at a place of a recipe: place, what is wrong, remedy."""
+"""A prompt for a model over tokens: a text, or the fields of ``TextPrompt``."""
+ErrorFactory = Callable[[tuple[str | int, ...], str, str | None], RecipeError]
+"""Makes the error for a place of a recipe: takes the place, what is wrong, and the remedy."""
 
 
 def prompt_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> Prompt | None:
-    """What a model is given with the texts of a data set, one text's fields a record; None if it takes nothing.
+    """The labels and sources of a data set's texts as ids; None if the model takes neither.
 
-    A text without the label has none, as in training, and so has one whose label the model does not know.
+    A text without the label stays unlabelled, as in training, and so does a text whose label the model does not know.
+
+    Args:
+        records: the fields of each text.
 
     Raises:
         DataError: no record has the label, or any field of the source; a source is too long.
@@ -52,10 +55,10 @@ def prompt_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> P
             raise DataError(f"no text has the field {config.label.field!r}, the model's label.")
         labels = label_numbers(config.labels, values)
     if config.source is not None and pretrained.source_tokenizer is not None:
-        words = source_rows(config.source, records)
-        if not any(words):
+        source_texts = source_rows(config.source, records)
+        if not any(source_texts):
             raise DataError(f"no text has any of the fields {', '.join(config.source.fields)}, the model's source.")
-        sources = [pretrained.source_tokenizer.encode(row) for row in words]
+        sources = [pretrained.source_tokenizer.encode(row) for row in source_texts]
     return Prompt(labels, sources) if labels or sources else None
 
 
@@ -66,84 +69,90 @@ def read_prompt(
     prompt: PromptLike | Sequence[PromptLike] | None = None,
     *,
     strict: bool = True,
-    fault: Fault | None = None,
+    make_error: ErrorFactory | None = None,
 ) -> Prompt | None:
-    """What a recipe or a caller gives the samples, as ids; None if it gives nothing.
+    """Encode the label, source or prompt of a recipe or a caller as ids; None without any.
 
     Args:
-        label, source, prompt: one for all samples, or a list that is dealt out to them in turn.
-        strict: refuse new words in fields that have a set of values; they become UNK otherwise, as in running text.
-        fault: makes the errors; by default they name the setting only.
+        label, source, prompt: one for all samples, or a list that is assigned to them in turn.
+        strict: refuse unknown words in fields with a fixed set of values; else they become UNK, as in running text.
+        make_error: makes the errors; by default they name the setting only.
 
     Raises:
         RecipeError: the model takes no such prompt, or does not know the label, field or value.
     """
-    fault = fault or _unplaced
-    asked = _listed(prompt)
+    make_error = make_error or _recipe_error
+    prompts = _listed(prompt)
     if isinstance(pretrained.tokenizer, CheckpointTokenizer):
-        _refuse(pretrained, [("label", label), ("source", source)], fault)
-        texts = [_prompt_ids(pretrained.tokenizer, at, value, fault) for at, value in asked]
+        _refuse_prompts(pretrained, [("label", label), ("source", source)], make_error)
+        texts = [_prompt_ids(pretrained.tokenizer, path, value, make_error) for path, value in prompts]
         return Prompt(texts=texts) if texts else None
-    _refuse(pretrained, [("prompt", prompt)], fault)
+    _refuse_prompts(pretrained, [("prompt", prompt)], make_error)
     labels, sources = _listed(label), _listed(source)
-    for name, given in (("label", labels), ("source", sources)):
-        if given and getattr(pretrained.model.config, name, None) is None:
-            what = f"the model {str(pretrained.folder)!r} takes no {name}."
-            raise fault((name,), what, f"Leave it out, or train a model with `model.{name}`; see docs/training.md.")
+    for name, values in (("label", labels), ("source", sources)):
+        if values and getattr(pretrained.model.config, name, None) is None:
+            message = f"the model {str(pretrained.folder)!r} takes no {name}."
+            raise make_error(
+                (name,), message, f"Leave it out, or train a model with `model.{name}`; see docs/training.md."
+            )
     if isinstance(pretrained.model, MaskedModel):
         return None
     config = pretrained.model.config
-    numbers = [_label_number(config.labels, at, value, fault) for at, value in labels]
-    rows = []
+    label_ids = [_label_number(config.labels, path, value, make_error) for path, value in labels]
+    source_ids = []
     if sources and config.source is not None and pretrained.source_tokenizer is not None:
-        takes = _Takes(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
-        rows = [_source_ids(takes, at, value, fault) for at, value in sources]
-    return Prompt(numbers, rows) if numbers or rows else None
+        accepted = _AcceptedSources(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
+        source_ids = [_source_ids(accepted, path, value, make_error) for path, value in sources]
+    return Prompt(label_ids, source_ids) if label_ids or source_ids else None
 
 
-def _refuse(pretrained: Pretrained, given: Sequence[tuple[str, Any]], fault: Fault) -> None:
-    for name, value in given:
+def _refuse_prompts(pretrained: Pretrained, arguments: Sequence[tuple[str, Any]], make_error: ErrorFactory) -> None:
+    for name, value in arguments:
         if value is not None:
-            what = f"the model {str(pretrained.folder)!r} takes no {name}."
+            message = f"the model {str(pretrained.folder)!r} takes no {name}."
             remedy = "Leave it out, or take a model over tokens, such as LLaDA; see docs/from-llada-dream.md."
-            raise fault((name,), what, remedy if name == "prompt" else "Leave it out; such models take `prompt`.")
+            raise make_error(
+                (name,), message, remedy if name == "prompt" else "Leave it out; such models take `prompt`."
+            )
 
 
 def _prompt_ids(
-    tokenizer: CheckpointTokenizer, at: tuple[str | int, ...], value: PromptLike, fault: Fault
+    tokenizer: CheckpointTokenizer, path: tuple[str | int, ...], value: PromptLike, make_error: ErrorFactory
 ) -> list[int]:
-    """The tokens before a text: a turn of a conversation where the model has them, else plain text."""
-    place = ("prompt", *at)
+    """The tokens of a prompt: a chat turn if the model has a chat template, otherwise plain text."""
+    place = ("prompt", *path)
     try:
-        asked = value if isinstance(value, TextPrompt) else TextPrompt.model_validate(_mapped(value))
+        text_prompt = value if isinstance(value, TextPrompt) else TextPrompt.model_validate(_as_mapping(value))
     except ValidationError as error:
-        raise fault(place, first_fault(error), "Give a text, or `text`, `system` and `chat`.") from None
-    if not tokenizer.chats if asked.chat is None else not asked.chat:
-        if asked.system is not None:
-            raise fault(place, "a turn of the system needs a chat template.", "Leave `system` out.")
-        return tokenizer.prompt_ids(asked.text)
+        raise make_error(place, first_fault(error), "Give a text, or `text`, `system` and `chat`.") from None
+    if not tokenizer.chats if text_prompt.chat is None else not text_prompt.chat:
+        if text_prompt.system is not None:
+            raise make_error(place, "a system turn needs a chat template.", "Leave `system` out.")
+        return tokenizer.prompt_ids(text_prompt.text)
     if not tokenizer.chats:
-        raise fault(place, "this model has no chat template.", "Leave `chat` out.")
-    turns = [("system", asked.system), ("user", asked.text)]
+        raise make_error(place, "this model has no chat template.", "Leave `chat` out.")
+    turns = [("system", text_prompt.system), ("user", text_prompt.text)]
     try:
-        return tokenizer.turn_ids([{"role": role, "content": said} for role, said in turns if said is not None])
+        return tokenizer.turn_ids(
+            [{"role": role, "content": content} for role, content in turns if content is not None]
+        )
     except ModelError as error:
-        raise fault(place, error.what, error.remedy) from None
+        raise make_error(place, error.what, error.remedy) from None
 
 
-def _mapped(value: Any) -> Any:
+def _as_mapping(value: Any) -> Any:
     return {"text": value} if isinstance(value, str) else value
 
 
-Placed = list[tuple[tuple[str | int, ...], Any]]
+ValuesWithPaths = list[tuple[tuple[str | int, ...], Any]]
 
 
-def _unplaced(place: tuple[str | int, ...], what: str, remedy: str | None) -> RecipeError:
-    return RecipeError(what, where=".".join(map(str, place)), remedy=remedy)
+def _recipe_error(place: tuple[str | int, ...], message: str, remedy: str | None) -> RecipeError:
+    return RecipeError(message, where=".".join(map(str, place)), remedy=remedy)
 
 
-def _listed(value: Any) -> Placed:
-    """The values of a setting that may be a list, each with its place below the setting's name."""
+def _listed(value: Any) -> ValuesWithPaths:
+    """The values of a setting that may be a list, each with its path below the setting's name."""
     if value is None:
         return []
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -151,48 +160,58 @@ def _listed(value: Any) -> Placed:
     return [((), value)]
 
 
-def _label_number(known: Sequence[str], at: tuple[str | int, ...], value: Label, fault: Fault) -> int:
-    said = value_words(value)
-    for number, name in enumerate(known):
-        if name.lower() == said.lower():
+def _label_number(
+    known_labels: Sequence[str], path: tuple[str | int, ...], value: Label, make_error: ErrorFactory
+) -> int:
+    label = value_words(value)
+    for number, known_label in enumerate(known_labels):
+        if known_label.lower() == label.lower():
             return number
-    raise fault(("label", *at), f"the model knows no label {said!r}.", nearest_value(said, known))
+    raise make_error(("label", *path), f"the model knows no label {label!r}.", nearest_value(label, known_labels))
 
 
-class _Takes(NamedTuple):
-    """What sources a model takes."""
+class _AcceptedSources(NamedTuple):
+    """The sources that a model accepts; ``closed`` are the fields with a fixed set of values."""
 
     settings: SourceSettings
     closed: Sequence[str]
     tokenizer: Tokenizer
 
 
-def _source_ids(takes: _Takes, at: tuple[str | int, ...], value: Given, fault: Fault) -> list[int]:
-    place, settings = ("source", *at), takes.settings
-    record = value if isinstance(value, dict) else _record(settings.fields, value, place, fault)
+def _source_ids(
+    accepted: _AcceptedSources, path: tuple[str | int, ...], value: Given, make_error: ErrorFactory
+) -> list[int]:
+    place, settings = ("source", *path), accepted.settings
+    record = value if isinstance(value, dict) else _record(settings.fields, value, place, make_error)
     known = {field_key(name) for name in settings.fields}
     for name in record:
         if field_key(name) not in known:
-            raise fault((*place, name), f"the model's sources have no field {name!r}.", nearest(name, settings.fields))
+            raise make_error(
+                (*place, name), f"the model's sources have no field {name!r}.", nearest(name, settings.fields)
+            )
     words = source_words(settings.fields, record)
     if not words:
-        raise fault(place, "the source is empty.", f"Its fields are {', '.join(settings.fields)}.")
+        raise make_error(place, "the source is empty.", f"Its fields are {', '.join(settings.fields)}.")
     if len(words) + 2 > settings.length:
-        what = f"the source has {len(words)} words, field names counted, and the model reads {settings.length - 2}."
-        raise fault(place, what, "Shorten it.")
-    try:  # running text may hold words that are new, a field that is always one of a few values may not
-        known_ids(source_words(takes.closed, record), takes.tokenizer, "source")
+        message = f"the source has {len(words)} words, field names counted, and the model reads {settings.length - 2}."
+        raise make_error(place, message, "Shorten it.")
+    try:  # running text may hold unknown words, a field with a fixed set of values may not
+        known_ids(source_words(accepted.closed, record), accepted.tokenizer, "source")
     except RecipeError as error:
-        raise fault(place, error.what, error.remedy) from None
-    return takes.tokenizer.encode(words)
+        raise make_error(place, error.what, error.remedy) from None
+    return accepted.tokenizer.encode(words)
 
 
-def _record(fields: Sequence[str], text: str, place: tuple[str | int, ...], fault: Fault) -> Mapping[str, Value]:
-    """A source given as text: the value of the only field, or a meaning representation as E2E is released."""
+def _record(
+    fields: Sequence[str], text: str, place: tuple[str | int, ...], make_error: ErrorFactory
+) -> Mapping[str, Value]:
+    """Parse a source given as text: the value of the only field, or a meaning representation in the E2E format."""
     if len(fields) == 1:
         return {fields[0]: text}
     try:
         return dict(parse_mr(text))
     except ValueError:
         remedy = f"Its fields are {', '.join(fields)}; write them as `field: value`, or as field[value], field[value]."
-        raise fault(place, "this model's source has several fields, and a text does not say which.", remedy) from None
+        raise make_error(
+            place, "this model's source has several fields, and a text does not say which.", remedy
+        ) from None

@@ -1,8 +1,9 @@
-"""Repair: of a text that fails only the words at fault are drawn again, the rest stays (``until.repair``).
+"""Repair: redraw only the words at fault in a text that fails, and keep the rest (``until.repair``).
 
-What a check blames, with the words beside it, is noised again. Every other round the word that the scorer finds least
-likely comes along, so that a text which is stuck between its checks is opened at another place too. A text that passes
-them and is not fluent enough is opened at its least likely word, in the next round at the second least likely one.
+The words that a check blames are noised again together with their neighbours. Every other round adds the word that the
+scorer finds least likely, so that a text that is stuck between its checks is opened at another place too. A text that
+passes its checks but is not fluent enough is opened at its least likely word, in the next round at its second least
+likely word.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.walk import OnStep
 
-# Most proposals of one text in a round, and the distance between the attempts of two rounds.
-MOST_PROPOSALS, STRIDE = 16, 1 << 16
-# So many of the least likely words of a text have their turn.
-TURNS = 3
+# Most proposals for a text in a round, and the offset between the attempt numbers of two rounds.
+MOST_PROPOSALS, ATTEMPT_STRIDE = 16, 1 << 16
+# How many of a text's least likely words take turns.
+WORST_WORD_TURNS = 3
 
 
 def repaired(
@@ -39,31 +40,38 @@ def repaired(
     progress: Progress | None = None,
     on_step: OnStep | None = None,
 ) -> Iterator[Sequence[Drawn]]:
-    """Proposals for texts whose checks name words at fault, or which a scorer finds not fluent enough.
+    """Draw proposals for texts whose checks name words at fault, or that a scorer finds not fluent enough.
 
-    Where a step writes one word, a text gets as many as can be had in the steps of drawing it anew.
+    If a step writes one word, a text gets as many proposals as fit into the steps of drawing it anew.
 
     Args:
         best: the texts by sample.
-        seed: of the run; number: of the repair, from 1 on; candidates: texts that a round draws for each sample.
+        seed: of the run; number: of the repair, from 1; candidates: texts that a round draws for each sample.
 
     Raises:
         UserError: as ``draw_texts``.
     """
-    unlikely = {i: text for i, text in best.items() if number % 2 == 0 or not at_fault(text.checks)}
-    worst = _worst_words(plan.pretrained, unlikely, number)
-    opened = {i: opened_places(text, worst.get(i)) for i, text in best.items()}
-    kept = {i: KeptParams.around(text.words, opened[i]) for i, text in best.items()}
-    one_a_step = isinstance(plan.pretrained.model, MaskedLM) and plan.sampler.steps is None
-    count = {i: min(MOST_PROPOSALS, len(text.words) // len(opened[i])) if one_a_step else 1 for i, text in best.items()}
-    draws = [Draw(seed, i, number * STRIDE + at) for i in best for at in range(candidates * count[i])]
-    control = KeptWords.by_sample(kept)
-    held = plan._replace(control=control if plan.control is None else All([plan.control, control]))
-    return draw_batches(held, draws, progress=progress, on_step=on_step)
+    scored_texts = {i: text for i, text in best.items() if number % 2 == 0 or not at_fault(text.checks)}
+    worst_places = _worst_words(plan.pretrained, scored_texts, number)
+    opened = {i: opened_places(text, worst_places.get(i)) for i, text in best.items()}
+    kept_params = {i: KeptParams.around(text.words, opened[i]) for i, text in best.items()}
+    writes_one_word_a_step = isinstance(plan.pretrained.model, MaskedLM) and plan.sampler.steps is None
+    proposal_counts = {
+        i: min(MOST_PROPOSALS, len(text.words) // len(opened[i])) if writes_one_word_a_step else 1
+        for i, text in best.items()
+    }
+    draws = [
+        Draw(seed, i, number * ATTEMPT_STRIDE + attempt)
+        for i in best
+        for attempt in range(candidates * proposal_counts[i])
+    ]
+    control = KeptWords.by_sample(kept_params)
+    repair_plan = plan._replace(control=control if plan.control is None else All([plan.control, control]))
+    return draw_batches(repair_plan, draws, progress=progress, on_step=on_step)
 
 
 def require_repairable(pretrained: Pretrained) -> None:
-    """Check that words of a model's texts can stay where others are drawn again.
+    """Check that single words of a model's texts can be redrawn.
 
     Raises:
         ModelError: the model writes pieces of words.
@@ -72,25 +80,27 @@ def require_repairable(pretrained: Pretrained) -> None:
 
 
 def with_fluency(rank_by: Sequence[Criterion], pretrained: Pretrained) -> list[Criterion]:
-    """What makes a repaired text the best: of two that are equal the more fluent one, where there is a scorer."""
-    known = not {"acceptability", "fluency", "lm_score"}.isdisjoint(rank_by) or scorer_of(pretrained.folder) is None
-    return [*rank_by] if known else [*rank_by, "lm_score"]
+    """The criteria for repaired texts: ``rank_by``, with ties broken by ``lm_score`` if there is a scorer."""
+    is_covered = (
+        not {"acceptability", "fluency", "lm_score"}.isdisjoint(rank_by) or scorer_of(pretrained.folder) is None
+    )
+    return [*rank_by] if is_covered else [*rank_by, "lm_score"]
 
 
 def at_fault(checks: Mapping[str, Check]) -> set[int]:
-    """The words that failed checks blame, from 0."""
+    """The places of the words that failed checks blame, from 0."""
     return {place for check in checks.values() if not check.passed for place in check.where}
 
 
 def opened_places(text: Sample, worst: int | None = None) -> list[int]:
-    """The places to be drawn again: the words at fault, the one found ``worst``, and those beside them."""
-    blamed = at_fault(text.checks) | (set() if worst is None else {worst})
-    beside = {place + step for place in blamed for step in (-1, 0, 1)}
-    return [place for place in sorted(beside) if 0 <= place < len(text.words)]
+    """The places to redraw: the words at fault, the one at ``worst``, and their neighbours."""
+    centres = at_fault(text.checks) | (set() if worst is None else {worst})
+    opened = {place + step for place in centres for step in (-1, 0, 1)}
+    return [place for place in sorted(opened) if 0 <= place < len(text.words)]
 
 
 def _worst_words(pretrained: Pretrained, texts: Mapping[int, Sample], number: int) -> dict[int, int]:
-    """The ``unlikely_place`` of each text; empty where there is no scorer."""
+    """The ``unlikely_place`` of each text; empty if there is no scorer."""
     judge = scorer_of(pretrained.folder)
     if judge is None:
         return {}
@@ -99,7 +109,11 @@ def _worst_words(pretrained: Pretrained, texts: Mapping[int, Sample], number: in
 
 
 def unlikely_place(text: Sample, nats: Sequence[float], number: int) -> int:
-    """Of a text's words with these ``nats``, END behind them, the place of the least likely one; where no check blames
-    any, by the ``number`` of the repair also the second and the third least likely one's."""
-    ranked = sorted(range(len(nats) - 1), key=nats.__getitem__, reverse=True)  # END is no word
-    return ranked[0 if at_fault(text.checks) else (number - 1) % min(TURNS, len(ranked))]
+    """The place of a text's least likely word; if no check blames a word, the repairs take turns among the three least
+    likely ones.
+
+    Args:
+        nats: of each word, and of END after them; number: of the repair, from 1.
+    """
+    ranked = sorted(range(len(nats) - 1), key=nats.__getitem__, reverse=True)  # without END
+    return ranked[0 if at_fault(text.checks) else (number - 1) % min(WORST_WORD_TURNS, len(ranked))]

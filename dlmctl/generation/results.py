@@ -1,4 +1,4 @@
-"""What a run gives: its samples, and how they are shown."""
+"""The results of a run: its samples, and how they are displayed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from dlmctl.generation.page.notebook import samples_html, verdict
 from dlmctl.generation.trace import Trace
 from dlmctl.metrics.fluency import Fluency
 
-# Rows that a notebook shows of a run, and characters of one text in them.
+# Most rows of a run that a notebook shows, and most characters of a text in them.
 MOST_SHOWN, MOST_TEXT = 50, 400
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One text and how well it does what was asked.
+    """A text with its checks.
 
     Attributes:
         index: number of the sample in the run.
-        words: as the model made them; text: the same in natural spelling.
+        words: as the model wrote them; text: the same in natural spelling.
         checks: the verdict of each control, by its label.
         latent: the final latent of the words, ``[L, D]``.
         rounds: how many rounds of drawing it took; with ``until``, all of them if it never was good enough.
         problem: what went wrong with its guidance, if anything.
-        nats: -log p of its words, each when it was written, where the family of the model knows.
-        trace: how it came about, step by step, where that was asked for.
-        fluency: what the scorer beside the model says of it, where there is one.
-        target: the row of the table that it was drawn for, where there is one.
-        unmet: why it could not be drawn at all, where that is so; it has no words then.
+        nats: -log p of its words, each at the step that wrote it, where the model family provides it.
+        trace: its steps, if they were recorded.
+        fluency: its scores under the model's scorer, if there is one.
+        target: the table row that it was drawn for, if there is one.
+        unmet: why it could not be drawn at all, if so; it then has no words.
     """
 
     index: int
@@ -53,11 +53,11 @@ class Sample:
 
     @property
     def passed(self) -> bool:
-        """Whether every control is satisfied; true where none was asked for, false where nothing could be drawn."""
+        """Whether every control is satisfied; true without controls, false if nothing could be drawn."""
         return self.unmet is None and all(check.passed for check in self.checks.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """The sample as plain values, without its latent: what stands in the lines of a ``.jsonl`` file."""
+        """The sample as plain values, without its latent: a line of a ``.jsonl`` file."""
         target = {} if self.target is None else {"row": self.target.number, "columns": self.target.values}
         fluency: dict[str, Any] = {}
         if self.fluency is not None:
@@ -87,26 +87,26 @@ class Sample:
     def __repr__(self) -> str:
         """The text, and each control with its score and the reason."""
         verdicts = (f"  {name}: {verdict(check)}, {readable(check.why)}" for name, check in self.checks.items())
-        return "\n".join([f"{self.index}: {_shown(self)}", *verdicts])
+        return "\n".join([f"{self.index}: {_display_text(self)}", *verdicts])
 
     def _repr_html_(self) -> str:
         return samples_html([self])
 
 
-def _shown(sample: Sample) -> str:
+def _display_text(sample: Sample) -> str:
     """The text of a sample, or why it has none."""
     return readable(sample.text if sample.unmet is None else f"(no text: {sample.unmet})", MOST_TEXT)
 
 
 @dataclass(frozen=True, repr=False)
 class Generation(Sequence[Sample]):
-    """The samples of a run, in order: a sequence, of which a slice is one of the same kind.
+    """The samples of a run, in order: a sequence whose slices are also a ``Generation``.
 
     Attributes:
-        seconds: that sampling and checking took; of a slice, those of the whole run.
-        environment: what the bits of the texts depend on beside the recipe; see ``environment.environment``.
-        about: what holds of every text: seed and model, and of a recipe's run digests of the weights and of the recipe.
-        columns: those of the table of targets, where there is one.
+        seconds: how long sampling and checking took; for a slice, the time of the whole run.
+        environment: what the texts depend on bit by bit in addition to the recipe; see ``environment.environment``.
+        about: facts common to every text: seed and model, and for a recipe's run digests of the weights and the recipe.
+        columns: the columns of the target table, if there is one.
     """
 
     samples: list[Sample]
@@ -133,11 +133,11 @@ class Generation(Sequence[Sample]):
         return [sample.text for sample in self.samples]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The samples as plain values, see ``Sample.to_dict``, each with what holds of all of them."""
+        """The samples as plain values, see ``Sample.to_dict``, each with the entries of ``about``."""
         return [{**sample.to_dict(), **self.about} for sample in self.samples]
 
     def to_pandas(self) -> Any:
-        """A ``pandas.DataFrame``, a row a text; its columns are those of a ``.csv`` file, see ``flat.columns_of``.
+        """A ``pandas.DataFrame`` with one row per text; its columns are those of a ``.csv`` file, see ``flat.Columns``.
 
         Raises:
             UserError: pandas is not installed.
@@ -154,7 +154,7 @@ class Generation(Sequence[Sample]):
 
     @property
     def trace(self) -> dict[int, Trace]:
-        """How the samples came about that were traced, by their number."""
+        """The traces of the samples that were traced, by sample number."""
         return {sample.index: sample.trace for sample in self.samples if sample.trace is not None}
 
     @property
@@ -163,10 +163,10 @@ class Generation(Sequence[Sample]):
         return sum(sample.passed for sample in self.samples) / max(1, len(self.samples))
 
     def __repr__(self) -> str:
-        """One line a text, with the score of each control, and the totals."""
+        """One line per text, with the score of each control, and the totals."""
         rows = [
-            "\t".join([_shown(one), *(f"{name} {verdict(check)}" for name, check in one.checks.items())])
-            for one in self.samples[:MOST_SHOWN]
+            "\t".join([_display_text(sample), *(f"{name} {verdict(check)}" for name, check in sample.checks.items())])
+            for sample in self.samples[:MOST_SHOWN]
         ]
         return "\n".join([*rows, self._totals()])
 
@@ -175,8 +175,8 @@ class Generation(Sequence[Sample]):
 
     def _totals(self) -> str:
         hidden = len(self.samples) - MOST_SHOWN
-        more = f"; {hidden} of them not shown" if hidden > 0 else ""
-        checked = any(sample.checks for sample in self.samples)
-        success = f", {self.success:.0%} satisfy every control" if checked else ""
+        hidden_note = f"; {hidden} of them not shown" if hidden > 0 else ""
+        has_checks = any(sample.checks for sample in self.samples)
+        success = f", {self.success:.0%} satisfy every control" if has_checks else ""
         texts = "1 text" if len(self.samples) == 1 else f"{len(self.samples)} texts"
-        return f"{texts} in {self.seconds:.1f} s{success}{more}"
+        return f"{texts} in {self.seconds:.1f} s{success}{hidden_note}"

@@ -1,4 +1,4 @@
-"""What a recipe asks for, for a few texts that are kept in memory, and for the parts of a long run."""
+"""Runs of recipes: texts that are kept in memory, and parts of long runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dlmctl.control.base import Control
 from dlmctl.datasets.target_table import TargetTable
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.arguments import check_traced, read_traced
-from dlmctl.generation.diagnose import at_its_setting, examine, load_model
+from dlmctl.generation.diagnose import examine, load_model, with_setting_line
 from dlmctl.generation.generate import draw_recipe, require_plain
 from dlmctl.generation.identity import about_run
-from dlmctl.generation.options import Look
+from dlmctl.generation.options import ObserverOptions
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.results import Generation
 from dlmctl.generation.sample_groups import SampleGroups, distinct_of
@@ -26,12 +26,12 @@ from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 
-# Texts and candidates of one call that keeps all of them; more go to files, shard by shard.
-MOST_IN_MEMORY = 100_000
-# Texts for rows of targets that are drawn together.
+# Most texts and candidates of a call that keeps all of them; more go to files, shard by shard.
+MAX_IN_MEMORY = 100_000
+# Texts that are drawn together for rows of targets.
 CHUNK = 512
 TextProgress = Callable[[float, int], None]
-"""Receives texts done, with a share of those being drawn, and texts in all."""
+"""Receives the texts done, including a share of those being drawn, and the texts in all."""
 
 
 def run_recipe(
@@ -47,59 +47,60 @@ def run_recipe(
     trace: bool | int | Sequence[int] = False,
     watch: OnFrames | None = None,
 ) -> Generation:
-    """Generate what a recipe asks for: ``samples`` texts, or so many for each row of its targets. See ``generate``.
+    """Generate the texts of a recipe: ``samples`` texts, or ``samples`` for each row of its targets. See ``generate``.
 
     Args:
-        model: the recipe's model, where it is loaded already.
+        model: the recipe's model, if it is loaded already.
         samples: the numbers of the samples to generate; all of the recipe's if not given.
-        origin: where the recipe stands; errors about it name the line.
-        strict: the first row of the targets that cannot be met ends the run.
-        progress: sees the reverse steps; texts: sees the texts done; trace, watch: as ``generate``.
+        origin: the recipe's file; errors about the recipe name the line.
+        strict: raise an error for the first row of the targets that cannot be met.
+        progress: called with the reverse steps; texts: called with the texts done; on_step, trace, watch: as for
+            ``generate``.
 
     Raises:
-        RecipeError: so many texts are asked for at once that they should go to files.
+        RecipeError: too many texts are requested at once; they should go to files.
         UserError: as ``generate``, or the targets cannot be read.
     """
     require_plain(recipe, origin)
     table = read_targets(recipe, origin)
-    total = texts_of(recipe, table)
-    if samples is None and total * recipe.candidates > MOST_IN_MEMORY:
-        what = f"samples: more than {MOST_IN_MEMORY:,} texts and candidates do not fit into memory."
+    text_count = text_count_of(recipe, table)
+    if samples is None and text_count * recipe.candidates > MAX_IN_MEMORY:
+        message = f"samples: more than {MAX_IN_MEMORY:,} texts and candidates do not fit into memory."
         remedy = "Write them to a folder: --out FOLDER/."
-        raise RecipeError(what, where=None if origin is None else origin.where(("samples",)), remedy=remedy)
+        raise RecipeError(message, where=None if origin is None else origin.where(("samples",)), remedy=remedy)
     pretrained = model or load_model(recipe, origin)
-    work = Work(recipe, pretrained, table, origin, strict=strict)
-    numbers = range(total) if samples is None else samples
-    started = time.perf_counter()
+    sampler = RecipeSampler(recipe, pretrained, table, origin, strict=strict)
+    numbers = range(text_count) if samples is None else samples
+    start = time.perf_counter()
     check_traced(trace, numbers)
     traced = read_traced(trace, numbers)
-    done: list[Generation] = []
-    for part in [numbers] if table is None else _chunks(numbers, shard_size(recipe, table, CHUNK)):
-        told = _both(progress, texts, sum(map(len, done)), len(part), len(numbers))
-        done.append(work.draw(part, progress=told, on_step=on_step, trace=traced, watch=watch))
-    samples_of = [sample for part in done for sample in part]
-    return Generation(samples_of, time.perf_counter() - started, done[-1].environment, work.about, work.columns)
+    results: list[Generation] = []
+    for part in [numbers] if table is None else _chunks(numbers, whole_row_size(recipe, table, CHUNK)):
+        part_progress = _combined_progress(progress, texts, sum(map(len, results)), len(part), len(numbers))
+        results.append(sampler.draw(part, progress=part_progress, on_step=on_step, trace=traced, watch=watch))
+    all_samples = [sample for part in results for sample in part]
+    return Generation(all_samples, time.perf_counter() - start, results[-1].environment, sampler.about, sampler.columns)
 
 
-def texts_of(recipe: Recipe, table: TargetTable | None) -> int:
-    """How many texts a run has."""
+def text_count_of(recipe: Recipe, table: TargetTable | None) -> int:
+    """The number of texts of a run."""
     return recipe.samples * (1 if table is None else len(table))
 
 
-def shard_size(recipe: Recipe, table: TargetTable | None, size: int) -> int:
-    """About ``size`` texts: those of whole rows, where texts of a row must differ and share the attempts of a quota."""
+def whole_row_size(recipe: Recipe, table: TargetTable | None, size: int) -> int:
+    """``size``, rounded up to whole rows if the texts of a row must differ and share the attempts of a quota."""
     if recipe.quota is None or table is None:
         return size
     return -(-size // recipe.samples) * recipe.samples
 
 
-class Work:
-    """Draws the samples of a run by their numbers, in parts.
+class RecipeSampler:
+    """Draws the samples of a run by number, in parts.
 
     Attributes:
-        about: what holds of every text.
-        columns: those of the table.
-        distinct: the texts of the run so far, where none may come twice.
+        about: facts common to every text.
+        columns: the columns of the table.
+        distinct: the texts of the run so far, if none may be repeated.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Work:
         strict: bool = False,
     ) -> None:
         self.recipe, self.pretrained, self.origin = recipe, pretrained, origin
-        # With a table the texts of a row are to differ, which its rows see to.
+        # With a table, the texts of each row must differ; TargetRun takes care of that.
         quota = recipe.quota if table is None else None
         self.distinct = distinct_of(pretrained, quota, unique=recipe.unique)
         self.about = about_run(recipe, pretrained)
@@ -121,33 +122,35 @@ class Work:
         if table is not None:
             self.rows = TargetRun(recipe, table, pretrained, strict=strict, distinct=self.distinct)
 
-    def draw(self, numbers: Sequence[int], **look: Unpack[Look]) -> Generation:
-        """The texts of some samples.
+    def draw(self, numbers: Sequence[int], **observers: Unpack[ObserverOptions]) -> Generation:
+        """Draw the samples with these numbers.
 
         Raises:
             UserError: as ``run_recipe``; the message names the line of the recipe, or of the row.
         """
         try:
-            return self._plainly(numbers, look) if self.rows is None else self.rows.draw(numbers, look)
+            return (
+                self._draw_untargeted(numbers, observers) if self.rows is None else self.rows.draw(numbers, observers)
+            )
         except UserError as error:
             if self.origin is None:
                 raise
             if self.rows is None:
-                examine(self.recipe, self.pretrained, self.origin)  # says the same, and on which line
-            raise at_its_setting(error, self.origin) from None
+                examine(self.recipe, self.pretrained, self.origin)  # raises the same error with its line
+            raise with_setting_line(error, self.origin) from None
 
-    def _plainly(self, numbers: Sequence[int], look: Look) -> Generation:
-        """The texts of a recipe without targets."""
-        recipe, fault = self.recipe, None if self.origin is None else self.origin.error
+    def _draw_untargeted(self, numbers: Sequence[int], observers: ObserverOptions) -> Generation:
+        """Draw samples of a recipe without targets."""
+        recipe, make_error = self.recipe, None if self.origin is None else self.origin.error
         control: Control[Any] | None = build_control(recipe.control_specs())
         return draw_recipe(
             recipe,
             control,
             self.pretrained,
-            read_prompt(self.pretrained, recipe.label, recipe.source, recipe.prompt, fault=fault),
+            read_prompt(self.pretrained, recipe.label, recipe.source, recipe.prompt, make_error=make_error),
             samples=numbers,
-            company=SampleGroups(distinct=self.distinct),
-            **look,
+            groups=SampleGroups(distinct=self.distinct),
+            **observers,
         )
 
 
@@ -156,13 +159,15 @@ def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield numbers[at : at + size]
 
 
-def _both(progress: Progress | None, texts: TextProgress | None, before: int, size: int, total: int) -> Progress:
-    """Progress over the steps of a part of the run, also as progress over all texts."""
+def _combined_progress(
+    progress: Progress | None, texts: TextProgress | None, done_before: int, size: int, total: int
+) -> Progress:
+    """A callback for the steps of a part of the run that also reports the progress over all texts."""
 
-    def watch(done: int, steps: int) -> None:
+    def advance(done: int, steps: int) -> None:
         if progress is not None:
             progress(done, steps)
         if texts is not None:
-            texts(before + size * done / steps, total)
+            texts(done_before + size * done / steps, total)
 
-    return watch
+    return advance

@@ -1,4 +1,4 @@
-"""What a run came to, counted row by row, so that a million rows need no more memory than ten."""
+"""Counts over the samples of a run, updated row by row, so that a million rows need no more memory than ten."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Of faults of rows, those that are kept to be told.
-MOST_UNMET = 10
+# Most faults of rows that are kept for the report.
+MAX_UNMET = 10
 
 
 @dataclass
@@ -15,11 +15,11 @@ class RunCounts:
     """Counts over the samples of a run.
 
     Attributes:
-        scores, passes, counts: of each control, by its label: the sum of its scores, how many texts pass, and how many
-            it was asked of.
-        nats, scored: the sum of the lm-scores, and of how many texts.
-        unmet: why rows of targets could not be drawn, the first of them.
-        missing: how many texts those cost, all of them counted.
+        scores, passes, counts: for each control, by its label: the sum of its scores, the number of texts that pass it,
+            and the number of texts that it checked.
+        nats, scored: the sum of the lm-scores, and the number of texts that have one.
+        unmet: the first reasons why rows of targets could not be drawn, with their counts.
+        missing: the number of texts that could not be drawn.
     """
 
     rows: int = 0
@@ -36,19 +36,19 @@ class RunCounts:
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> RunCounts:
-        """The counts of all ``rows``."""
-        made = cls()
+        """Count all ``rows``."""
+        counts = cls()
         for row in rows:
-            made.add(row)
-        return made
+            counts.add(row)
+        return counts
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count one sample, given as its ``record``."""
+        """Count one sample, given as ``Sample.to_dict`` returns it."""
         self.rows += 1
         self.passed += row["passed"]
         if row["words"] or row["problem"] is None:
             self.problems += row["problem"] is not None
-        elif row["problem"] in self.unmet or len(self.unmet) < MOST_UNMET:
+        elif row["problem"] in self.unmet or len(self.unmet) < MAX_UNMET:
             self.unmet[row["problem"]] = self.unmet.get(row["problem"], 0) + 1
         self.missing += not row["words"] and row["problem"] is not None
         if "lm_score" in row:
@@ -61,14 +61,14 @@ class RunCounts:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def sentences(self) -> list[str]:
-        """For each control its mean score and how many pass, and how many rounds it took."""
-        told = [
+        """Each control's mean score and number of texts that pass, then lm-score, rounds and texts not drawn."""
+        sentences = [
             f"{name}: mean score {score / self.counts[name]:.1%}, {self.passes[name]} of {self.counts[name]} pass"
             for name, score in self.scores.items()
         ]
-        told += [f"lm-score: {self.nats / self.scored:.2f} nats a token"] if self.scored else []
-        told += [f"Drawn in {self.rounds} rounds"] if self.rounds > 1 else []
-        return [*told, *([f"{self.missing} could not be drawn"] if self.missing else [])]
+        sentences += [f"lm-score: {self.nats / self.scored:.2f} nats a token"] if self.scored else []
+        sentences += [f"Drawn in {self.rounds} rounds"] if self.rounds > 1 else []
+        return [*sentences, *([f"{self.missing} could not be drawn"] if self.missing else [])]
 
     def figures(self) -> dict[str, Any]:
         """The same as plain values."""

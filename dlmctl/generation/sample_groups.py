@@ -1,4 +1,4 @@
-"""What the samples of one call share with others: who must differ from whom, whose attempts are counted together."""
+"""Groups of samples: which texts must differ from each other, and which share the attempts of a quota."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, Quota, Until, weak
 
 
 class SampleGroups(NamedTuple):
-    """The others of a longer run.
+    """How the samples of a call belong to a longer run.
 
     Attributes:
-        group: of a sample, the row of targets that it belongs to; the run is one group if not given.
-        distinct: the texts of the run so far, where none may come twice.
-        fluency: whether texts are scored where the model has a scorer.
+        group: maps a sample to its row of targets; the run is one group if not given.
+        distinct: the texts of the run so far, if none may be repeated.
+        fluency: whether texts are scored if the model has a scorer.
     """
 
     group: Callable[[int], int] | None = None
@@ -28,43 +28,43 @@ class SampleGroups(NamedTuple):
     fluency: bool = True
 
 
-ALONE = SampleGroups()
+SINGLE_GROUP = SampleGroups()
 UNSCORED = SampleGroups(fluency=False)
 
 
-def with_company(
+def in_groups(
     rounds: Rounds,
     control: Control[Any] | None,
     pretrained: Pretrained,
-    company: SampleGroups,
+    groups: SampleGroups,
     extent: tuple[Quota | None, bool],
-    untold: bool,
+    until_is_default: bool,
 ) -> Rounds:
-    """The rounds with what else they depend on.
+    """Return the rounds with their groups, quota and record of distinct texts.
 
     Args:
-        extent: the quota, if there is one, and whether no text may come twice in the run.
-        untold: whether nothing was said of when a text is good enough: with a quota, or a control that is met by
-            rejection, it is when it passes, and where texts must differ, when it is new.
+        extent: the quota, if there is one, and whether no text may be repeated in the run.
+        until_is_default: whether the caller did not set ``until``. With a quota, or a control that is met by rejection,
+            a text is then good enough if it passes; where texts must only differ, if it is new.
 
     Raises:
         UserError: as ``require_passing``.
     """
     quota, unique = extent
     require_passing(quota, rounds.until)
-    if untold and (quota is not None or (control is not None and rejects(control))):
+    if until_is_default and (quota is not None or (control is not None and uses_rejection(control))):
         rounds = rounds._replace(until=Until())
-    elif untold and unique:
+    elif until_is_default and unique:
         rounds = rounds._replace(until=Until(satisfied=0.0))
-    distinct = company.distinct or distinct_of(pretrained, quota, unique=unique, group=company.group)
-    return rounds._replace(quota=quota, group=company.group, distinct=distinct, fluency=company.fluency)
+    distinct = groups.distinct or distinct_of(pretrained, quota, unique=unique, group=groups.group)
+    return rounds._replace(quota=quota, group=groups.group, distinct=distinct, fluency=groups.fluency)
 
 
 def require_passing(quota: Quota | None, until: Until) -> None:
-    """Check that a quota is not met by texts that do not pass.
+    """Check that a quota counts only texts that pass.
 
     Raises:
-        UserError: ``until`` is content with such.
+        UserError: ``until`` accepts texts that do not pass.
     """
     if weakens(until, quota):
         raise UserError(QUOTA_PASSES, where="until.satisfied", remedy=QUOTA_ALONE)
@@ -73,14 +73,14 @@ def require_passing(quota: Quota | None, until: Until) -> None:
 def distinct_of(
     pretrained: Pretrained, quota: Quota | None, *, unique: bool, group: Callable[[int], int] | None = None
 ) -> Distinct | None:
-    """What tells texts apart, None where they may be alike: those of a run, also from the training text of its model
-    where that is known, if they are to be ``unique``; with a quota those of a ``group``."""
+    """The record of texts that must not be repeated, None if any may be. With ``unique``, all texts of a run must
+    differ, also from the model's training text where that is known; with a quota, the texts of a ``group``."""
     if unique:
         return Distinct(known=known_texts(pretrained.folder))
     return None if quota is None else Distinct(group)
 
 
-def rejects(control: Control[Any]) -> bool:
-    """Whether a control, or a part of it, is met by drawing again."""
-    parts = control.parts if isinstance(control, Composite) else []
-    return control.by_rejection or any(map(rejects, parts))
+def uses_rejection(control: Control[Any]) -> bool:
+    """Whether a control, or a part of it, is met by rejection sampling."""
+    components = control.parts if isinstance(control, Composite) else []
+    return control.by_rejection or any(map(uses_rejection, components))

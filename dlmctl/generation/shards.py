@@ -1,8 +1,8 @@
-"""A long run on disk: a folder of shards, each written whole, that can be continued after any interruption.
+"""A long run on disk: a folder of shards that can be continued after any interruption.
 
-``manifest.json`` says what the run is; see ``dlmctl.generation.manifest``.
-``rows-NNNNNNNNN.jsonl`` holds the rows from that number on, one JSON object a line; where latents are kept they lie
-beside it in ``rows-NNNNNNNNN.npz``. A shard that exists is finished: it is moved into place as the last thing.
+``manifest.json`` describes the run; see ``dlmctl.generation.manifest``.
+``rows-NNNNNNNNN.jsonl`` holds the rows from that number on, one JSON object per line; latents, if kept, are next to it
+in ``rows-NNNNNNNNN.npz``. A shard that exists is complete: it is moved into place only when it is fully written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from dlmctl.text.files import require_file
 LOCK = ".lock"
 SHARD_ROWS = 512
 Record = Mapping[str, Any]
-_AGAIN = "Delete it and run again."
+_RERUN = "Delete it and run again."
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Run:
     """A run in its folder.
 
     Attributes:
-        shards: the row numbers of each, in order.
-        latents: whether latents are kept beside the rows.
-        digest: of its settings.
+        shards: the row numbers of each shard, in order.
+        latents: whether latents are kept with the rows.
+        digest: the digest of its settings.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def rows(self) -> int:
-        """How many rows it is to have."""
+        """The number of rows of the finished run."""
         return self.shards[-1].stop
 
     def path(self, shard: range) -> Path:
@@ -68,23 +68,23 @@ class Run:
         return [shard for shard in self.shards if not self.path(shard).exists()]
 
     def done(self) -> int:
-        """Rows on disk."""
+        """The number of rows on disk."""
         return self.rows - sum(map(len, self.missing()))
 
     def confirm(self, shard: range) -> None:
-        """Find out, while the folder is held, whether a shard still has its place in it: as long as no shard of the
-        run is on disk, nothing keeps another command from starting another run there.
+        """Check, while the folder is locked, that a shard still belongs to its run: as long as no shard is on disk,
+        another command may start another run there.
 
         Raises:
             UserError: another command has done so.
         """
         manifest = read_manifest(self.folder)
         if manifest.get("digest") != self.digest or shard not in shards_of(manifest["segments"]):
-            what = "another command has started a run with other settings or other shards here; nothing is written."
-            raise UserError(what, where=str(self.folder), remedy="Give each run a folder of its own.")
+            message = "another command has started a run with other settings or other shards here; nothing is written."
+            raise UserError(message, where=str(self.folder), remedy="Give each run a folder of its own.")
 
     def write(self, shard: range, records: Sequence[Record], latents: Sequence[np.ndarray] = ()) -> None:
-        """Put a shard in its place, its latents (each ``[L, D]``) first.
+        """Write a shard, its latents (each ``[L, D]``) first.
 
         Raises:
             UserError: it cannot be written.
@@ -98,18 +98,18 @@ class Run:
             partial.write_text("".join(as_lines(records, ".jsonl")), "utf-8")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every row in order."""
+        """Yield all rows in order."""
         for shard in self.shards:
             yield from self._read(shard)
 
     def records_so_far(self) -> Iterator[dict[str, Any]]:
-        """The rows that are on disk, in order."""
+        """Yield the rows that are on disk, in order."""
         for shard in self.shards:
             if self.path(shard).exists():
                 yield from self._read(shard)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Every row with its latent, shard by shard."""
+        """Yield all rows with their latents, shard by shard."""
         for shard in self.shards:
             rows = self._read(shard)
             latents, offsets = _read_latents(self.path(shard).with_suffix(".npz"), len(rows))
@@ -118,35 +118,35 @@ class Run:
 
     def _read(self, shard: range) -> list[dict[str, Any]]:
         path = self.path(shard)
-        require_file(path, error=UserError, remedy=_AGAIN)
+        require_file(path, error=UserError, remedy=_RERUN)
         try:
             with path.open(encoding="utf-8", newline="\n") as file:
                 rows = [json.loads(line) for line in file]
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"cannot be read: {brief(error)}.", where=str(path), remedy=_AGAIN) from None
+            raise UserError(f"cannot be read: {brief(error)}.", where=str(path), remedy=_RERUN) from None
         if not all(map(_is_row, rows)) or [row["index"] for row in rows] != list(shard):
-            what = f"does not hold the rows {shard.start} to {shard.stop - 1}."
-            raise UserError(what, where=str(path), remedy=_AGAIN)
+            message = f"does not hold the rows {shard.start} to {shard.stop - 1}."
+            raise UserError(message, where=str(path), remedy=_RERUN)
         return rows
 
     def environments(self) -> list[dict[str, Any]]:
-        """What its rows were drawn by: more than one where it was continued otherwise."""
+        """The environments that its rows were drawn in: several if it was continued in another one."""
         return list(read_manifest(self.folder)["environments"])
 
     def settings(self) -> dict[str, Any]:
-        """What its rows follow from, with the name of the model."""
+        """The settings that its rows depend on, with the name of the model."""
         manifest = read_manifest(self.folder)
         about = {"model": manifest.get("model"), "samples": self.rows}
         return {**about, **manifest["settings"], **about}
 
     def note_progress(self) -> None:
-        """Say in the manifest how many shards are done; nothing relies on it."""
+        """Record in the manifest how many shards are done; this is for information only."""
         manifest = {**read_manifest(self.folder), "shards_done": len(self.shards) - len(self.missing())}
         write_manifest(self.folder / MANIFEST, manifest)
 
 
 def _is_row(row: Any) -> bool:
-    """Whether a line holds what is counted and merged of a sample."""
+    """Whether a line has the fields of a sample that are counted and merged."""
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or "problem" not in row:
         return False
     checks, numbers = row.get("checks"), (row.get("index"), row.get("rounds"))
@@ -162,20 +162,22 @@ def _is_row(row: Any) -> bool:
 
 
 def _read_latents(path: Path, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The latents of a shard, end to end, and where each begins.
+    """The concatenated latents of a shard, and the offset of each.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    require_file(path, error=UserError, remedy=_AGAIN)
+    require_file(path, error=UserError, remedy=_RERUN)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             latents, offsets = arrays["latents"], arrays["offsets"]
         if len(offsets) != rows + 1 or offsets[-1] != len(latents):
             raise ValueError("another number of rows")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        what = f"cannot be read: {brief(error)}."
-        raise UserError(what, where=str(path), remedy="Delete it and the .jsonl beside it, and run again.") from None
+        message = f"cannot be read: {brief(error)}."
+        raise UserError(
+            message, where=str(path), remedy="Delete it and the .jsonl next to it, then run again."
+        ) from None
     return latents, offsets
 
 
@@ -193,34 +195,34 @@ def open_run(
     """Start a run in ``folder``, or continue the one that is there.
 
     Args:
-        settings: all that the rows follow from, as JSON values. A run is only continued with the same.
-        rows: how many. A run may be given more rows than before, never fewer.
-        shard_rows: rows in each new shard; shards that there are stay as they are.
-        joining: the shards stay as they are also where none of them is on disk yet, as others may be drawing them.
-        about: what else the manifest is to hold.
-        environment: what the rows drawn from now on depend on beside the settings. The manifest lists all it had.
+        settings: all settings that the rows depend on, as JSON values. A run is only continued with the same settings.
+        rows: rows of the run: at least as many as before if it is continued.
+        shard_rows: rows in each new shard; existing shards are unchanged.
+        joining: keep the division into shards even if none is on disk yet, as other commands may be drawing them.
+        about: further entries of the manifest.
+        environment: what the new rows depend on in addition to the settings; the manifest lists all environments.
 
     Raises:
         UserError: the folder holds something else, a run with other settings, which the message names, or rows that
-            are no shard of this run.
+            are not a shard of this run.
     """
     settings = json.loads(json.dumps({**settings, "latents": latents}))
-    ends: list[list[int]] = []
+    segments: list[list[int]] = []
     environments: list[Any] = []
     folder.mkdir(parents=True, exist_ok=True)
-    before, names = _found_in(folder)
-    drawn = [name for name in names if name.startswith("rows-")]
-    changes = changes_of(before, settings, rows) if before else []
-    if drawn and changes:  # where nothing is drawn, nothing stands against other settings
-        what = f"holds a run with other settings: {'; '.join(changes)}."
+    manifest_before, file_names = _read_folder(folder)
+    shard_files = [name for name in file_names if name.startswith("rows-")]
+    changes = changes_of(manifest_before, settings, rows) if manifest_before else []
+    if shard_files and changes:  # if nothing is drawn yet, other settings are fine
+        message = f"holds a run with other settings: {'; '.join(changes)}."
         remedy = "Give the same settings to continue it, name another place, or delete it."
-        raise UserError(what, where=str(folder), remedy=remedy)
-    if drawn or (before and joining and not changes):
-        ends, environments = before["segments"], before["environments"]
-    if not ends or ends[-1][0] < rows:
-        ends.append([rows, shard_rows])
-    run = Run(folder, shards_of(ends), latents, digest_of(settings))
-    _refuse_strays(run, drawn)
+        raise UserError(message, where=str(folder), remedy=remedy)
+    if shard_files or (manifest_before and joining and not changes):
+        segments, environments = manifest_before["segments"], manifest_before["environments"]
+    if not segments or segments[-1][0] < rows:
+        segments.append([rows, shard_rows])
+    run = Run(folder, shards_of(segments), latents, digest_of(settings))
+    _refuse_strays(run, shard_files)
     if environment is not None and environment not in environments and run.missing():
         environments.append(environment)
     manifest = {
@@ -228,7 +230,7 @@ def open_run(
         "dlmctl": __version__,
         "digest": run.digest,
         "rows": rows,
-        "segments": ends,
+        "segments": segments,
         "shards": len(run.shards),
         "shards_done": len(run.shards) - len(run.missing()),
         **(about or {}),
@@ -240,94 +242,94 @@ def open_run(
     return run
 
 
-def _found_in(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The manifest of the run in a folder, empty where there is none, and the names of its files that are not hidden.
+def _read_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The manifest of the run in a folder, empty if there is none, and the names of the files that are not hidden.
 
     Raises:
         UserError: it holds something else.
     """
-    names = [one.name for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
-    known = MANIFEST in names or (folder / COPY).exists()
-    if names and not known:
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    has_manifest = MANIFEST in names or (folder / COPY).exists()
+    if names and not has_manifest:
         raise UserError(
             "holds other files, and no run to continue.", where=str(folder), remedy="Name an empty or new folder."
         )
-    return (read_manifest(folder) if known else {}), names
+    return (read_manifest(folder) if has_manifest else {}), names
 
 
 def refuse_others(folder: Path) -> None:
-    """Find out, before anything is put there, whether a folder is one for a run.
+    """Check, before anything is written, that a folder can hold a run.
 
     Raises:
         UserError: it holds something else.
     """
-    _found_in(folder)
+    _read_folder(folder)
 
 
-def _refuse_strays(run: Run, drawn: Sequence[str]) -> None:
-    """Raise UserError where rows lie in a folder that are no shard of its run: whoever puts the files together would
-    have them too."""
-    known = {run.path(shard).name for shard in run.shards}
-    strays = sorted(name for name in drawn if name.endswith(".jsonl") and name not in known)
+def _refuse_strays(run: Run, shard_files: Sequence[str]) -> None:
+    """Raise UserError if a folder has rows that are not a shard of its run: they would be taken for a part of it when
+    the files are concatenated."""
+    expected = {run.path(shard).name for shard in run.shards}
+    strays = sorted(name for name in shard_files if name.endswith(".jsonl") and name not in expected)
     if strays:
         what = f"is no shard of the run in its folder{f', and {len(strays) - 1} more are none' if strays[1:] else ''}."
         raise UserError(what, where=str(run.folder / strays[0]), remedy="Delete it, or move it away, and run again.")
 
 
 def saved_run(folder: Path) -> Run:
-    """The run in a folder as it is, finished or not, to be read.
+    """Open the run in a folder for reading, finished or not.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds no run.
     """
     manifest = read_manifest(folder)
     latents = bool(manifest["settings"].get("latents"))
     return Run(folder, shards_of(manifest["segments"]), latents, str(manifest.get("digest")))
 
 
-def held(folder: Path, *, patience: float = 0) -> AbstractContextManager[None]:
-    """Keep other commands out of a run's folder meanwhile.
+def lock_run(folder: Path, *, patience: float = 0) -> AbstractContextManager[None]:
+    """Lock a run's folder against other commands.
 
     Args:
-        patience: seconds to wait for one that is there.
+        patience: seconds to wait for another command that has locked it.
 
     Raises:
-        UserError: another process is at work there, or it is no folder and cannot be made one.
+        UserError: another process is working there, or the folder cannot be created.
     """
     return processes.held(folder / LOCK, "run", folder, patience=patience)
 
 
 def remove_if_empty(folder: Path) -> bool:
-    """Take away the folder of a run that has no shard yet; whether there is none now."""
+    """Delete the folder of a run that has no shard yet; returns whether the folder is gone."""
     if not folder.exists():
         return True
     try:
-        with held(folder):
+        with lock_run(folder):
             if any(path.name not in (MANIFEST, COPY, LOCK) for path in folder.iterdir()):
                 return False
             if (folder / MANIFEST).exists():
                 read_manifest(folder)
             shutil.rmtree(folder)
-    except (UserError, OSError):  # another command is at work there, or the manifest is somebody else's
+    except (UserError, OSError):  # another command works there, or the manifest is not of a run
         return False
     return True
 
 
 def remove(folder: Path) -> None:
-    """Take away the folder of a run, which is held."""
+    """Delete the folder of a run, which must be locked."""
     for path in folder.iterdir():
         if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with suppress(OSError):  # a system that deletes no open file keeps the lock, and the folder
+    with suppress(OSError):  # systems that cannot delete open files keep the lock and the folder
         (folder / LOCK).unlink()
         folder.rmdir()
 
 
 def merge(run: Run, path: Path, *, passing: bool = False) -> None:
-    """All rows of a finished run as one file; its ending says in which form. See ``output.write``.
+    """Write all rows of a finished run to one file; its suffix determines the format. See ``output.write``.
 
     Args:
-        passing: leave out of a file of texts alone those that do not pass.
+        passing: leave texts that do not pass out of a plain text file.
 
     Raises:
         UserError: a shard is missing or damaged, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""Texts one after another, as their batches finish: the first are there while the last are still to be drawn."""
+"""Texts yielded one by one as their batches finish, while later ones are still to be drawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.generation.arguments import (
-    check_given,
+    check_arguments,
     check_traced,
     read_extent,
     read_rounds,
@@ -26,52 +26,58 @@ from dlmctl.generation.sample_groups import SampleGroups, distinct_of, require_p
 from dlmctl.recipe.presets import settings_of
 
 
-def stream_of(
-    pretrained: Pretrained, control: Control[Any] | None, samples: int | None, given: Options
+def stream_samples(
+    pretrained: Pretrained, control: Control[Any] | None, samples: int | None, options: Options
 ) -> Iterator[Sample]:
-    """The samples of a run by their numbers, a batch at a time; those of ``generate`` but for rounding.
+    """Yield the samples of a run in order, batch by batch; except for rounding, they are those of ``generate``.
 
     Args:
-        samples: how many, None for no end.
-        given: the arguments of ``generate``.
+        samples: how many, None for an endless stream.
+        options: the arguments of ``generate``.
 
     Raises:
-        UserError: as ``generate``: of an argument at once, of what the model cannot do with the first text.
+        UserError: as ``generate``: a wrong argument is reported at once, what the model cannot do with the first text.
     """
     if samples is not None:
-        check_traced(given.get("trace", False), range(whole("samples", samples)))
-    _check(pretrained, control, given)
-    return _drawn(pretrained, control, samples, given)
+        check_traced(options.get("trace", False), range(whole("samples", samples)))
+    _check_options(pretrained, control, options)
+    return _draw_batches(pretrained, control, samples, options)
 
 
-def _check(pretrained: Pretrained, control: Control[Any] | None, given: Options) -> None:
-    """Raise what ``generate`` would raise of its arguments, before there is anything to draw."""
-    found = signature(generate).bind(control, model=pretrained, **given)
-    found.apply_defaults()
-    asked = found.arguments
-    check_given(control, pretrained, asked["preset"])
-    names = ("seed", "until", "candidates", "rank_by", "second_scorer")
-    rounds = read_rounds(1, *(asked[name] for name in names))
-    read_traced(asked["trace"], ())
-    quota, _ = read_extent(asked["quota"], asked["unique"])
+def _check_options(pretrained: Pretrained, control: Control[Any] | None, options: Options) -> None:
+    """Raise the errors that ``generate`` would raise for its arguments, before anything is drawn."""
+    call = signature(generate).bind(control, model=pretrained, **options)
+    call.apply_defaults()
+    arguments = call.arguments
+    check_arguments(control, pretrained, arguments["preset"])
+    round_arguments = ("seed", "until", "candidates", "rank_by", "second_scorer")
+    rounds = read_rounds(1, *(arguments[name] for name in round_arguments))
+    read_traced(arguments["trace"], ())
+    quota, _ = read_extent(arguments["quota"], arguments["unique"])
     require_passing(quota, rounds.until)
-    chosen = settings_of(asked["preset"], pretrained.model.family)
-    read_settings(chosen, asked["sampler"], asked["guidance"], deterministic=asked["deterministic"])
-    whole("batch_size", asked["batch_size"])
+    preset_settings = settings_of(arguments["preset"], pretrained.model.family)
+    read_settings(
+        preset_settings, arguments["sampler"], arguments["guidance"], deterministic=arguments["deterministic"]
+    )
+    whole("batch_size", arguments["batch_size"])
 
 
-def _drawn(
-    pretrained: Pretrained, control: Control[Any] | None, samples: int | None, given: Options
+def _draw_batches(
+    pretrained: Pretrained, control: Control[Any] | None, samples: int | None, options: Options
 ) -> Iterator[Sample]:
-    size, trace = whole("batch_size", given.get("batch_size", 64)), given.get("trace", False)
-    quota, unique = read_extent(given.get("quota", False), given.get("unique", False))
-    distinct = distinct_of(pretrained, quota, unique=unique)
+    size, trace = whole("batch_size", options.get("batch_size", 64)), options.get("trace", False)
+    quota, unique = read_extent(options.get("quota", False), options.get("unique", False))
+    distinct_texts = distinct_of(pretrained, quota, unique=unique)
     for start in count(0, size):
         if samples is not None and start >= samples:
             return
         stop = start + size if samples is None else min(start + size, samples)
         if isinstance(trace, Integral) and not isinstance(trace, bool):
-            given["trace"] = range(start, min(stop, int(trace)))  # the first so many of the run, not of each batch
+            options["trace"] = range(start, min(stop, int(trace)))  # the first samples of the run, not of each batch
         yield from generate(
-            control, model=pretrained, samples=range(start, stop), company=SampleGroups(distinct=distinct), **given
+            control,
+            model=pretrained,
+            samples=range(start, stop),
+            company=SampleGroups(distinct=distinct_texts),
+            **options,
         )

@@ -1,4 +1,4 @@
-"""Rows of a table as what a recipe asks for: one control for rows of one shape, each with its own parameters."""
+"""Table rows as targets of a recipe: rows of the same shape share a control, with parameters of their own."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from dlmctl.recipe.yaml_file import Place, SettingsFile
 
 
 class Node(NamedTuple):
-    """An entry of the controls with a row's cells in it."""
+    """An entry of a recipe's controls, filled with a row's cells."""
 
     spec: ControlSpec
     params: Sequence[BaseModel]
     parts: tuple[Node, ...]
 
     def shape(self) -> tuple[Any, ...]:
-        """What rows must have in common to be drawn together: the same entries, whatever their parameters."""
+        """What rows must have in common to be drawn together: the same entries, with any parameters."""
         return (*self.spec.place, len(self.params), tuple(part.shape() for part in self.parts))
 
 
 class Target(NamedTuple):
-    """What a row asks for."""
+    """A row with the controls and the prompt that it fills."""
 
     row: Row
     nodes: tuple[Node, ...]
@@ -52,7 +52,7 @@ class Target(NamedTuple):
 
 
 class _RowFile(SettingsFile):
-    """A row as the place of its faults."""
+    """A row in place of a settings file, for the location of errors."""
 
     def __init__(self, row: Row) -> None:
         super().__init__(row.where)
@@ -62,10 +62,10 @@ class _RowFile(SettingsFile):
 
 
 class RowReader:
-    """Reads rows by the entries of a recipe.
+    """Fills the entries of a recipe from rows.
 
     Attributes:
-        filled: the parameters, such as ``judge``, that have a placeholder in any of them.
+        filled: the names of parameters, such as ``judge``, that have a placeholder in any entry.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -75,29 +75,31 @@ class RowReader:
         self._fixed: dict[Place, list[BaseModel]] = {}
 
     def read(self, row: Row) -> Target:
-        """What a row asks for.
+        """Fill the recipe from a row.
 
         Raises:
-            RecipeError: a cell is not what its place takes; the message names the row's line.
+            RecipeError: a cell has a value that its placeholder does not accept; the message names the row's line.
         """
         try:
             nodes = tuple(node for spec in self.specs if (node := self._node(spec, row)) is not None)
-            given = [filled(getattr(self.recipe, name), row.cells).value for name in ("label", "source", "prompt")]
+            conditioning = [
+                filled(getattr(self.recipe, name), row.cells).value for name in ("label", "source", "prompt")
+            ]
         except UserError as error:
-            raise self.located(error, row) from None
-        return Target(row, nodes, *given)
+            raise self.with_row(error, row) from None
+        return Target(row, nodes, *conditioning)
 
-    def located(self, error: UserError, row: Row) -> UserError:
-        """An error about a row with the row's line in front, and the columns that what it names is filled from."""
+    def with_row(self, error: UserError, row: Row) -> UserError:
+        """The error with the row's line in front, and with the columns that fill the control or setting at fault."""
         if error.where == row.where:
             return error
         inner = error.where if error.where and not error.where.startswith("sample ") else None
         what = f"{inner}: {error.what}" if inner else error.what
         names = [name for part in (inner or "").split(" and ") for name in self._columns_of(part)]
-        return RecipeError(_of_columns(names) + what, where=row.where, remedy=error.remedy)
+        return RecipeError(_column_prefix(names) + what, where=row.where, remedy=error.remedy)
 
     def _columns_of(self, part: str) -> list[str]:
-        """The columns that fill the controls of a name, or a setting of the recipe."""
+        """The columns that fill the controls with a name, or a setting of the recipe."""
         values = [spec.params for spec in every(self.specs) if spec.name == part]
         values += [[getattr(self.recipe, part)]] if part in FILLED else []
         return [name for value in values for name, _ in placeholders_in(value)]
@@ -113,44 +115,44 @@ class RowReader:
             self._fixed[spec.place] = [kind.Params.model_validate(params) for params in spec.params]
         if spec.place in self._fixed:
             return Node(spec, self._fixed[spec.place], ())
-        found = [self._params(kind, spec, params, row) for params in spec.params]
-        kept = [params for params in found if params is not None]
-        return Node(spec, kept, ()) if kept else None
+        row_params = [self._params(kind, spec, params, row) for params in spec.params]
+        filled_sets = [params for params in row_params if params is not None]
+        return Node(spec, filled_sets, ()) if filled_sets else None
 
     def _params(self, kind: type[Control[Any]], spec: ControlSpec, params: Any, row: Row) -> BaseModel | None:
-        cells = fill_params(kind.Params, params, row.cells)
+        filled_params = fill_params(kind.Params, params, row.cells)
         try:
-            return read_params(kind.Params, cells, decimal_comma=row.decimal_comma)
+            return read_params(kind.Params, filled_params, decimal_comma=row.decimal_comma)
         except ValidationError as error:
-            place = settings_place(error.errors(include_url=False)[0], cells.value)
-            found = explain(error, kind.Params, spec.place, _RowFile(row), cells.value)
-            what = _of_columns([name for name, _ in placeholders_in(_value_at(params, place))]) + found.what
-            raise RecipeError(what, where=found.where, remedy=found.remedy) from None
+            place = settings_place(error.errors(include_url=False)[0], filled_params.value)
+            fault = explain(error, kind.Params, spec.place, _RowFile(row), filled_params.value)
+            message = _column_prefix([name for name, _ in placeholders_in(_deepest_value(params, place))]) + fault.what
+            raise RecipeError(message, where=fault.where, remedy=fault.remedy) from None
         except UserError:
             raise
-        except Exception as error:  # of a plug-in's own validators
-            what = f"the control {spec.name!r} fails on this row: {first_line(error)}."
-            raise UserError(what, where=row.where) from error
+        except Exception as error:  # from a plug-in's validators
+            message = f"the control {spec.name!r} fails on this row: {first_line(error)}."
+            raise UserError(message, where=row.where) from error
 
 
-def _value_at(value: Any, place: Place) -> Any:
-    """What stands at a place, as far as it leads."""
+def _deepest_value(value: Any, place: Place) -> Any:
+    """The value at a place, or at the deepest existing step of it."""
     for step in place:
-        known = step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
-        if not known:
+        has_step = step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
+        if not has_step:
             break
         value = value[step]
     return value
 
 
-def _of_columns(names: Sequence[str]) -> str:
-    """The columns that a fault comes from, as they stand before it."""
+def _column_prefix(names: Sequence[str]) -> str:
+    """The columns at fault, as a prefix of the message."""
     listed = [repr(readable(name, 60)) for name in dict.fromkeys(names)]
     return f"column{'s' if len(listed) > 1 else ''} {', '.join(listed)}: " if listed else ""
 
 
 def named_columns(recipe: Recipe) -> Iterator[tuple[str, Place]]:
-    """The columns that fill a recipe, each with the place of its placeholder."""
+    """The columns that a recipe's placeholders name, each with the place of its placeholder."""
     return placeholders_in({name: getattr(recipe, name) for name in FILLED})
 
 
@@ -169,44 +171,46 @@ def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> N
 
 
 def labels_of(specs: Sequence[ControlSpec]) -> list[str]:
-    """The labels of a text's checks where its row leaves nothing out; see ``check_all``."""
-    return numbered(list(_names(specs)))
+    """The labels of a text's checks if its row fills every entry; see ``check_all``."""
+    return numbered(list(_control_names(specs)))
 
 
-def _names(specs: Sequence[ControlSpec]) -> Iterator[str]:
+def _control_names(specs: Sequence[ControlSpec]) -> Iterator[str]:
     for spec in specs:
         if spec.name == "all" and spec.weight == 1:
-            yield from _names(spec.parts)
+            yield from _control_names(spec.parts)
         else:
             yield spec.name
 
 
 def control_of(targets: Sequence[Target], samples: Mapping[int, tuple[int, int]]) -> Control[Any] | None:
-    """One control for the samples of rows of one shape, or None if they have none.
+    """A control for the samples of rows of the same shape, or None if they have none.
 
     Args:
-        samples: of each sample the place of its row in ``targets``, and which of the row's texts it is.
+        samples: for each sample, the position of its row in ``targets`` and the number of its text within the row.
     """
-    controls = [_joined([target.nodes[at] for target in targets], samples) for at in range(len(targets[0].nodes))]
+    controls = [
+        _joint_control([target.nodes[at] for target in targets], samples) for at in range(len(targets[0].nodes))
+    ]
     if not controls:
         return None
     return controls[0] if len(controls) == 1 else All(controls)
 
 
-def _joined(nodes: Sequence[Node], samples: Mapping[int, tuple[int, int]]) -> Control[Any]:
+def _joint_control(nodes: Sequence[Node], samples: Mapping[int, tuple[int, int]]) -> Control[Any]:
     spec, params, parts = nodes[0]
     if spec.made is not None:
         return spec.made
     if spec.name in COMBINATIONS:
-        inner = [_joined([node.parts[at] for node in nodes], samples) for at in range(len(parts))]
-        made = combined(spec.name, inner)
+        components = [_joint_control([node.parts[at] for node in nodes], samples) for at in range(len(parts))]
+        control = combined(spec.name, components)
     else:
-        several = len(params)
-        shared = all(node.params is params for node in nodes)
-        sets = params if shared else [one for node in nodes for one in node.params]
-        made = made_of(find_control(spec.name), spec, sets)
-        made.places = {
-            sample: (0 if shared else row * several) + text % several for sample, (row, text) in samples.items()
+        set_count = len(params)
+        is_fixed = all(node.params is params for node in nodes)
+        param_sets = params if is_fixed else [param_set for node in nodes for param_set in node.params]
+        control = made_of(find_control(spec.name), spec, param_sets)
+        control.places = {
+            sample: (0 if is_fixed else row * set_count) + text % set_count for sample, (row, text) in samples.items()
         }
-    made.weight *= spec.weight
-    return made
+    control.weight *= spec.weight
+    return control

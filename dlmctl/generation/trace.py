@@ -1,4 +1,4 @@
-"""How one text came about, as results keep it."""
+"""The recorded steps of a text, as results keep them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dlmctl.sampling.trace import Frame
 
 @dataclass(frozen=True, repr=False)
 class Trace(Sequence[Frame]):
-    """The steps of one text, from noise to words: a sequence of ``Frame``, the last of which has the finished words.
+    """The steps of a text, from noise to words: a sequence of ``Frame``, the last of which has the finished words.
 
-    With several rounds or candidates these are the steps of the one that was kept.
+    With several rounds or candidates, these are the steps of the text that was kept.
     """
 
     frames: tuple[Frame, ...]
@@ -38,7 +38,7 @@ class Trace(Sequence[Frame]):
 
     @property
     def energies(self) -> dict[str, list[float | None]]:
-        """Of each control its energy at every step, None where it has none, as the finished words have not."""
+        """The energy of each control at every step; None where there is none, as for the finished words."""
         names = dict.fromkeys(name for frame in self.frames for name in frame.energies)
         return {name: [frame.energies.get(name) for frame in self.frames] for name in names}
 
@@ -47,16 +47,16 @@ class Trace(Sequence[Frame]):
         return {
             "t": [round(frame.t, 4) for frame in self.frames],
             "words": self.words,
-            "settled": [[int(one) for one in frame.settled] for frame in self.frames],
+            "settled": [[int(is_settled) for is_settled in frame.settled] for frame in self.frames],
             "energies": self.energies,
         }
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Trace:
-        """What ``to_dict`` wrote.
+        """Restore a trace from the values of ``to_dict``.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: the values are not of a trace.
         """
         energies = {str(name): list(values) for name, values in dict(saved["energies"]).items()}
         columns = zip(saved["t"], saved["words"], saved["settled"], strict=True)
@@ -73,11 +73,11 @@ class Trace(Sequence[Frame]):
         )
 
     def __repr__(self) -> str:
-        """One line a step: the time, the words, and the energies."""
+        """One line per step: the time, the words, and the energies."""
         rows = []
         for frame in self.frames:
-            told = "".join(f"  {name} {value:.2f}" for name, value in frame.energies.items())
-            rows.append(f"{frame.t:.2f}  {' '.join(frame.words)}{told}")
+            energies = "".join(f"  {name} {value:.2f}" for name, value in frame.energies.items())
+            rows.append(f"{frame.t:.2f}  {' '.join(frame.words)}{energies}")
         return "\n".join(rows)
 
     def _repr_html_(self) -> str:

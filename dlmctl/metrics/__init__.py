@@ -1,1 +1,1 @@
-"""Texts in, numbers out; no diffusion model is run."""
+"""Metrics of texts; none of them runs a diffusion model."""

@@ -1,7 +1,7 @@
-"""Acceptability: how likely a careful reader takes a text for a sound sentence, as learned from readers' verdicts.
+"""Acceptability: the probability that a careful reader accepts a text as a sound sentence, learned from verdicts.
 
-A language model says how likely a text is, and a likely text may be absurd. What tells the two apart is learned by
-``dlmctl train acceptability`` and lies beside the model, in ``controls/acceptability``.
+A language model scores how likely a text is, but a likely text may be absurd. What distinguishes the two is learned by
+``dlmctl train acceptability`` and stored with the model, in ``controls/acceptability``.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
 TRAIN = "Train it: `dlmctl train acceptability` (docs/training.md)."
-# The key in a card for the digest of the network that it was learned beside.
+# The key in a card for the digest of the network that the judge was trained with.
 NETWORK = "network"
-# The key for the digest of the scorer whose figures it learned to weigh.
+# The key for the digest of the scorer whose figures the judge learned to weigh.
 SCORER = "scorer"
-TOLD_BY = 1 << 18
-"""Bytes of its weights that tell one from another."""
-# Most texts that are read at once.
-TOGETHER = 256
+DIGEST_BYTES = 1 << 18
+"""Bytes at the end of a scorer's weights that identify it."""
+# Most texts in a batch.
+BATCH = 256
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What has learned from readers which texts of a model they accept.
+class AcceptabilityScorer:
+    """Scores the acceptability of a model's texts.
 
     Attributes:
-        network: the model's own, with the matrices of the judge; judge: what was learned.
-        longest: positions that it can read, START and END among them.
+        network: the model's network, merged with the adapters of the judge; judge: the learned weights.
+        longest: the most positions that it can read, including START and END.
         tokenizer: of the model.
-        counts: how often words occur, for the flaws of a text; None where the model does not say.
+        counts: word frequencies, for the flaws of a text; None if the model has none.
     """
 
     network: nn.Module
@@ -58,104 +58,110 @@ class Reader:
     counts: WordCounts | None
 
     @torch.no_grad()
-    def read(
-        self, texts: Sequence[Sequence[str]], found: Sequence[Fluency | None], *, alone: bool = False
+    def score(
+        self, texts: Sequence[Sequence[str]], fluencies: Sequence[Fluency | None], *, alone: bool = False
     ) -> list[Fluency | None]:
-        """The fluency of texts, given as words, with their ``acceptability``; None of those without a fluency, and
-        no acceptability of those that are longer than the network reads.
+        """Add ``acceptability`` to the fluencies of texts, given as words; None remains None, and texts longer than
+        the network reads get no acceptability.
 
         Args:
-            alone: as of ``fluency_of``.
+            alone: as for ``fluency_of``.
         """
         rows = [self.tokenizer.encode(words) for words in texts]
-        readable = [at for at, row in enumerate(rows) if found[at] is not None and len(row) <= self.longest]
-        size = 1 if alone else TOGETHER
-        read = list(found)
-        for some in (readable[at : at + size] for at in range(0, len(readable), size)):
-            for at, one in zip(some, self._chances([rows[at] for at in some], texts, found, some), strict=True):
-                fluency = found[at]
-                read[at] = fluency and fluency._replace(acceptability=one)
-        return read
+        readable = [at for at, row in enumerate(rows) if fluencies[at] is not None and len(row) <= self.longest]
+        size = 1 if alone else BATCH
+        scored = list(fluencies)
+        for batch in (readable[at : at + size] for at in range(0, len(readable), size)):
+            for at, probability in zip(
+                batch, self._probabilities([rows[at] for at in batch], texts, fluencies, batch), strict=True
+            ):
+                fluency = fluencies[at]
+                scored[at] = fluency and fluency._replace(acceptability=probability)
+        return scored
 
-    def _chances(
+    def _probabilities(
         self,
         rows: Sequence[Sequence[int]],
         texts: Sequence[Sequence[str]],
-        found: Sequence[Fluency | None],
-        some: Sequence[int],
+        fluencies: Sequence[Fluency | None],
+        batch: Sequence[int],
     ) -> list[float]:
         device = self.judge.bias.device
         ids = stacked(rows, self.tokenizer.pad_id, device)
         lengths = torch.tensor(list(map(len, rows)), device=device)
-        judged = [(fluency, texts[at]) for at in some if (fluency := found[at]) is not None]
-        own = torch.tensor([figures_of(fluency, words, self.counts) for fluency, words in judged], device=device)
-        odds: Tensor = self.judge(self.network, {}, ids, lengths, own)
-        chances: list[float] = odds.double().sigmoid().tolist()
-        if any(map(math.isnan, chances)):
-            raise ModelError("what was learned of acceptability gives no number.", remedy=TRAIN)
-        return chances
+        fluency_words = [(fluency, texts[at]) for at in batch if (fluency := fluencies[at]) is not None]
+        figures = torch.tensor(
+            [figures_of(fluency, words, self.counts) for fluency, words in fluency_words], device=device
+        )
+        log_odds: Tensor = self.judge(self.network, {}, ids, lengths, figures)
+        probabilities: list[float] = log_odds.double().sigmoid().tolist()
+        if any(map(math.isnan, probabilities)):
+            raise ModelError("the acceptability judge gives no number (NaN).", remedy=TRAIN)
+        return probabilities
 
 
-_LOADED: WeakKeyDictionary[nn.Module, Reader | ModelError] = WeakKeyDictionary()
+_LOADED: WeakKeyDictionary[nn.Module, AcceptabilityScorer | ModelError] = WeakKeyDictionary()
 
 
 def forget_reader(model: nn.Module) -> None:
-    """Read what was learned for a model from disk again when it is next asked for."""
+    """Drop the cached scorer of a model, so that it is loaded from disk again at the next use."""
     _LOADED.pop(model, None)
 
 
-def load_reader(pretrained: Pretrained) -> Reader:
-    """What has learned which texts of a model are sound, on the model's device; read once a model.
+def load_acceptability(pretrained: Pretrained) -> AcceptabilityScorer:
+    """Load the acceptability scorer of a model onto the model's device; it is cached per model.
 
     Raises:
-        ModelError: the model has none, or a file of it is damaged or of another model.
+        ModelError: the model has none, or a file of it is damaged or belongs to another model.
     """
     model = pretrained.model
     if not isinstance(model, MaskedLM):
         remedy = "Take `fluency` instead: only masked models over words learn it."
         raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=remedy)
-    known = _LOADED.get(model)
-    if known is None or (isinstance(known, Reader) and known.judge.bias.device != model.embeddings.device):
+    cached = _LOADED.get(model)
+    if cached is None or (
+        isinstance(cached, AcceptabilityScorer) and cached.judge.bias.device != model.embeddings.device
+    ):
         try:
-            known = _read(pretrained, model)
+            cached = _load_scorer(pretrained, model)
         except ModelError as error:
-            known = error
-        _LOADED[model] = known
-    if isinstance(known, ModelError):
-        raise known
-    return known
+            cached = error
+        _LOADED[model] = cached
+    if isinstance(cached, ModelError):
+        raise cached
+    return cached
 
 
-def find_reader(pretrained: Pretrained) -> Reader | None:
-    """``load_reader``, or None where it cannot be had."""
+def find_acceptability(pretrained: Pretrained) -> AcceptabilityScorer | None:
+    """``load_acceptability``, or None if it cannot be loaded."""
     try:
-        return load_reader(pretrained)
+        return load_acceptability(pretrained)
     except ModelError:
         return None
 
 
 def scorer_digest(pretrained: Pretrained) -> str | None:
-    """What tells the scorer beside a model from others, None where its weights are not in one file: the SHA-256 of the
-    last of them, as all change when one is trained, and a whole file would take time at every start."""
+    """A digest that identifies the scorer of a model, None if its weights are not in one file: the SHA-256 of its last
+    ``DIGEST_BYTES``, since training changes all weights, and hashing the whole file would slow down every start."""
     weights = pretrained.folder / "scorer" / "model.safetensors"
     if not weights.is_file():
         return None
     with weights.open("rb") as file:
-        file.seek(-min(TOLD_BY, weights.stat().st_size), os.SEEK_END)
+        file.seek(-min(DIGEST_BYTES, weights.stat().st_size), os.SEEK_END)
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def _read(pretrained: Pretrained, model: MaskedLM) -> Reader:
+def _load_scorer(pretrained: Pretrained, model: MaskedLM) -> AcceptabilityScorer:
     judge = read_judge(pretrained, model).to(model.embeddings.device).eval()
     longest, counts = model.denoiser.config.max_length, load_counts(pretrained.folder)
-    return Reader(merged(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
+    return AcceptabilityScorer(merged(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
 
 
 def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = False) -> Acceptability:
-    """What was learned for a model, as it lies on disk.
+    """Load the learned judge of a model from disk.
 
     Args:
-        any_scorer: the model may have another scorer now than the one whose figures it learned to weigh.
+        any_scorer: accept that the model's scorer is not the one whose figures the judge learned to weigh.
 
     Raises:
         ModelError: as ``load_reader``.
@@ -167,8 +173,8 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
     if not any_scorer and card.get(SCORER) not in (None, scorer_digest(pretrained)):
-        what = "was learned with another scorer than the model has now."
-        raise ModelError(what, where=str(folder), remedy=f"Put that one back beside the model. {TRAIN}")
+        message = "was learned with another scorer than the model has now."
+        raise ModelError(message, where=str(folder), remedy=f"Put that one back beside the model. {TRAIN}")
     state = load_weights(folder)
     if "typical" not in state:
         raise ModelError("is of an earlier version.", where=str(folder / "model.safetensors"), remedy=TRAIN)

@@ -1,6 +1,6 @@
-"""BERTScore: how near the words of a text and of a reference are in the vectors of a pretrained encoder.
+"""BERTScore: similarity of the token vectors of a text and a reference under a pretrained encoder.
 
-Zhang et al. 2020, section 3, without idf weights and without rescaling by a baseline; figures compare only under the
+Zhang et al. 2020, section 3, without idf weights and without baseline rescaling; figures are comparable only for the
 same encoder and layer.
 """
 
@@ -24,14 +24,14 @@ BATCH = 64
 def bert_score(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], encoder: Path, layer: int = -1
 ) -> list[float]:
-    """F1 of each text against the nearest of its references, at most 1.
+    """F1 of each text against the best of its references, at most 1.
 
     Args:
         encoder: folder of a Hugging Face encoder and its tokenizer.
-        layer: whose output counts; -1 is the last. (roberta-large is used at 17 in the paper.)
+        layer: the layer whose output is compared; -1 is the last. (The paper uses layer 17 of roberta-large.)
 
     Raises:
-        ModelError: there is no such encoder on this disk, or it has no such layer.
+        ModelError: the folder has no encoder, or the encoder has no such layer.
     """
     tokenizer, model = _load(encoder)
     layers = int(model.config.num_hidden_layers)
@@ -50,7 +50,7 @@ def bert_score(
 
 
 def require_encoder(folder: Path) -> None:
-    """Find out early whether there is an encoder.
+    """Check early that there is an encoder.
 
     Raises:
         ModelError: there is none.
@@ -78,17 +78,17 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def _vectors(tokenizer: Any, model: Any, texts: Sequence[str], layer: int) -> list[Tensor]:
-    """For each text unit vectors ``[tokens, hidden]``, those of special tokens left out."""
+    """Unit vectors ``[tokens, hidden]`` of each text, without special tokens."""
     batch = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True, return_special_tokens_mask=True)
-    structure = batch.pop("special_tokens_mask").bool()
+    special = batch.pop("special_tokens_mask").bool()
     hidden = model(**batch, output_hidden_states=True).hidden_states[layer]
-    return [F.normalize(rows[~skip], dim=-1) for rows, skip in zip(hidden, structure, strict=True)]
+    return [F.normalize(rows[~is_special], dim=-1) for rows, is_special in zip(hidden, special, strict=True)]
 
 
-def _f1(found: Tensor, wanted: Tensor) -> float:
-    """Each token is matched with the nearest of the other text."""
-    if not len(found) or not len(wanted):
+def _f1(vectors: Tensor, reference_vectors: Tensor) -> float:
+    """F1 with each token matched to the most similar token of the other text."""
+    if not len(vectors) or not len(reference_vectors):
         return 0.0
-    alike = found @ wanted.T
-    precision, recall = alike.amax(1).mean().item(), alike.amax(0).mean().item()
+    similarities = vectors @ reference_vectors.T
+    precision, recall = similarities.amax(1).mean().item(), similarities.amax(0).mean().item()
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0

@@ -12,7 +12,7 @@ from dlmctl.metrics.sentence_bleu import Words, sentence_bleu
 def distinct_n(samples: Sequence[Words], n: int) -> float:
     """Share of distinct n-grams among all n-grams of all samples, in [0, 1] (Li et al. 2016, dist-n).
 
-    It falls as the number of samples grows: compare equally many.
+    It falls as the number of samples grows, so compare equal numbers.
 
     Raises:
         DataError: no sample has ``n`` words.
@@ -26,9 +26,9 @@ def distinct_n(samples: Sequence[Words], n: int) -> float:
 def self_bleu(samples: Sequence[Words], *, references: int = 100, seed: int = 0) -> float:
     """Mean BLEU-4 of each sample against other samples, in [0, 1]; lower is more diverse (Zhu et al. 2018, Texygen).
 
-    With more than ``references`` other samples, each is compared with that many of them, drawn anew for each with
-    ``seed``: BLEU rises with the number of references, so figures compare only for the same number. N-gram counts
-    that are zero are smoothed (method 1 of Chen and Cherry 2014), as short samples would else count as 0.
+    With more than ``references`` other samples, each is compared with that many of them, drawn anew for each sample
+    with ``seed``: BLEU rises with the number of references, so figures are comparable only for the same number. Zero
+    n-gram counts are smoothed (method 1 of Chen and Cherry 2014), as short samples would otherwise score 0.
 
     Raises:
         DataError: there are fewer than two samples.
@@ -39,9 +39,7 @@ def self_bleu(samples: Sequence[Words], *, references: int = 100, seed: int = 0)
     texts = []
     for at in range(len(samples)):
         others = rng.sample(range(len(samples) - 1), min(references, len(samples) - 1))
-        texts.append(
-            [samples[other + (other >= at)] for other in others]
-        )  # from ``at`` on, the sample itself is left out
+        texts.append([samples[other + (other >= at)] for other in others])  # skip the sample itself
     return _mean_bleu(samples, texts)
 
 
@@ -62,7 +60,7 @@ def _mean_bleu(samples: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
 
 def novelty(samples: Sequence[Words], training: Iterable[Words]) -> float:
-    """Share of samples that do not stand word for word in the training text, in [0, 1].
+    """Share of samples that do not occur verbatim in the training text, in [0, 1].
 
     Raises:
         DataError: there are no samples.

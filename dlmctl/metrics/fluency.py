@@ -1,4 +1,4 @@
-"""How fluent single texts are: nats per token under a scorer, and the one word that it finds least likely."""
+"""Fluency of single texts: nats per token under a scorer, and the word that it finds least likely."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dlmctl.metrics.nats import BATCH, CausalLM
 from dlmctl.text.tokenizer import END
 from dlmctl.text.word_counts import MILLION, WordCounts
 
-# What the worst word of a text adds to its mean in its ``flaws``: of ten words it counts about four times as much
-# as another. Chosen on 820 texts that were read: of a sound text and one that is not, for the same target, the sound
-# one has fewer in 80 of 100, by the mean alone in 75, by the worst word in 72.
+# Weight of the worst word's nats in ``flaws``, added to the mean: in a text of ten words it counts about four times as
+# much as another word. Chosen on 820 texts that were read: of a sound and an unsound text for the same target, the
+# sound one has fewer flaws in 80 of 100 pairs; by the mean alone in 75, by the worst word in 72.
 WORST_SHARE = 0.3
-# What a word that stands in the text before costs, in nats a token, if fewer than one word in a thousand is it. A
-# language model finds a word that comes again likely; a reader refused 32 of 40 such texts, and every fourth of the
-# others. With it 83 of 100.
+# Cost of a repeated word, in nats per token, if fewer than one word in a thousand is this word. A language model finds
+# a repeated word likely, but a reader refused 32 of 40 texts with one, and every fourth of the others. With this cost
+# the sound text has fewer flaws in 83 of 100 pairs.
 REPEATED, RARE = 1.0, MILLION / 1000
-# What each of the ``figures_of`` a text costs.
+# Weights of the ``figures_of`` a text.
 SHARES = (1.0, WORST_SHARE, REPEATED)
 
 
 class Fluency(NamedTuple):
-    """What a scorer says of a text.
+    """The scores of a text.
 
     Attributes:
         lm_score: nats per token, see ``lm_score``.
-        worst_word: the word with the most nats, END where the text stops too early or too late.
-        worst_nats: its nats. A doubled or a missing word costs its place many, and the mean of the text few.
-        second_nats: nats a word under another language model, where one is asked.
-        acceptability: the probability that a reader accepts the text, where the model has learned it.
+        worst_word: the word with the most nats, END if the text stops too early or too late.
+        worst_nats: its nats. A doubled or a missing word costs many nats in its place but changes the mean little.
+        second_nats: nats per word under a second language model, if one is used.
+        acceptability: the probability that a reader accepts the text, if the model has learned it.
     """
 
     lm_score: float
@@ -42,68 +42,72 @@ class Fluency(NamedTuple):
 
 
 def fluency_of(judge: Judge, texts: Sequence[Sequence[str]], *, alone: bool = False) -> list[Fluency | None]:
-    """The fluency of each text, given as words; None of those that are longer than the scorer can read.
+    """The fluency of each text, given as words; None for texts that are longer than the scorer can read.
 
     Args:
-        alone: score each text by itself, so that what else is scored does not change its last digits.
+        alone: score each text by itself, so that its last digits do not depend on the other texts.
     """
     scorer, tokenizer = judge
-    readable = [at for at, words in enumerate(texts) if len(words) < scorer.config.n_positions]
-    found: list[Fluency | None] = [None] * len(texts)
-    for some in [[at] for at in readable] if alone else [readable]:
-        for at, nats in zip(some, token_nats(scorer, tokenizer, [texts[at] for at in some]), strict=True):
+    readable = [index for index, words in enumerate(texts) if len(words) < scorer.config.n_positions]
+    fluencies: list[Fluency | None] = [None] * len(texts)
+    for batch in [[index] for index in readable] if alone else [readable]:
+        for index, nats in zip(batch, token_nats(scorer, tokenizer, [texts[index] for index in batch]), strict=True):
             worst = max(range(len(nats)), key=nats.__getitem__)
-            word = texts[at][worst] if worst < len(texts[at]) else END
-            found[at] = Fluency(sum(nats) / len(nats), word, nats[worst])
-    return found
+            word = texts[index][worst] if worst < len(texts[index]) else END
+            fluencies[index] = Fluency(sum(nats) / len(nats), word, nats[worst])
+    return fluencies
 
 
 def with_second(
-    found: Sequence[Fluency | None],
-    second: CausalLM,
+    fluencies: Sequence[Fluency | None],
+    language_model: CausalLM,
     texts: Sequence[Sequence[str]],
     natural: Sequence[str],
     *,
     alone: bool = False,
 ) -> list[Fluency | None]:
-    """The fluency of texts with their ``second_nats``: those of all tokens but the first, over the words and the end.
+    """Add ``second_nats`` to fluencies: the nats of all tokens except the first, divided by the words plus the end.
 
-    How likely a first token is says more of what the model mostly reads than of a text, and would be held against
-    short ones.
+    The likelihood of a first token says more about the model's training text than about the text, and would penalise
+    short texts.
 
     Args:
-        texts: as words; natural: as people write them, which is what the model reads.
-        alone: as of ``fluency_of``.
+        texts: as words; natural: in natural spelling, which the model reads.
+        alone: as for ``fluency_of``.
     """
-    nats = second.token_nats(natural, 1 if alone else BATCH)
+    nats = language_model.token_nats(natural, 1 if alone else BATCH)
     return [
-        one and one._replace(second_nats=sum(some[1:]) / (len(words) + 1))
-        for one, some, words in zip(found, nats, texts, strict=True)
+        fluency and fluency._replace(second_nats=sum(text_nats[1:]) / (len(words) + 1))
+        for fluency, text_nats, words in zip(fluencies, nats, texts, strict=True)
     ]
 
 
-def flaws(fluency: Fluency | None, words: Sequence[str], counts: WordCounts | None) -> float:
-    """What stands against a text, in nats a token: those of ``lm_score``, a part of the worst word's, and one for each
-    rare word that comes again; infinite without a fluency.
+def flaws(fluency: Fluency | None, words: Sequence[str], word_counts: WordCounts | None) -> float:
+    """The flaws of a text, in nats per token: its ``lm_score``, a share of its worst word's nats, and ``REPEATED`` for
+    each repeated rare word; infinite without a fluency.
 
     Args:
-        counts: how often words occur; without them no word is held against a text for coming again.
+        word_counts: word frequencies; without them repeated words cost nothing.
     """
     if fluency is None:
         return math.inf
-    return sum(share * figure for share, figure in zip(SHARES, figures_of(fluency, words, counts), strict=True))
+    return sum(share * figure for share, figure in zip(SHARES, figures_of(fluency, words, word_counts), strict=True))
 
 
-def figures_of(fluency: Fluency, words: Sequence[str], counts: WordCounts | None) -> tuple[float, float, float]:
-    """What ``flaws`` weighs: the mean nats of a text, those of its worst word, and how many rare words come again."""
-    return fluency.lm_score, fluency.worst_nats, 0.0 if counts is None else float(repeats(words, counts))
+def figures_of(fluency: Fluency, words: Sequence[str], word_counts: WordCounts | None) -> tuple[float, float, float]:
+    """The figures that ``flaws`` weighs: mean nats, the worst word's nats, and the number of repeated rare words."""
+    return (
+        fluency.lm_score,
+        fluency.worst_nats,
+        0.0 if word_counts is None else float(repeated_rare_words(words, word_counts)),
+    )
 
 
-def repeats(words: Sequence[str], counts: WordCounts) -> int:
-    """How many words stand in the text before, whatever their case, and are rare (``RARE``)."""
-    seen, found = set[str](), 0
+def repeated_rare_words(words: Sequence[str], word_counts: WordCounts) -> int:
+    """The number of words that occur earlier in the text, in any case, and are rare (``RARE``)."""
+    seen, repeated = set[str](), 0
     for word in words:
-        if word[0].isalpha() and counts.per_million(word) < RARE:
-            found += word.casefold() in seen
+        if word[0].isalpha() and word_counts.per_million(word) < RARE:
+            repeated += word.casefold() in seen
             seen.add(word.casefold())
-    return found
+    return repeated

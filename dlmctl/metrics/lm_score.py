@@ -1,4 +1,4 @@
-"""lm-score: how likely an autoregressive model of the same corpus finds a text, in nats per token (lower is better).
+"""lm-score: nats per token of a text under an autoregressive model of the same corpus (lower is better).
 
 The paper's fluency measure (Li et al. 2022, section 6). The scorer is a GPT-2 architecture over the words of the
 data set. A text is scored as START words END: every word is predicted, and END after the last one, so n words are
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BATCH_POSITIONS = 8192
 Judge = tuple[GPT2, Tokenizer]
-"""A scorer and the tokeniser of its words."""
+"""A scorer and its tokeniser."""
 
 
 def sequence_nats(model: nn.Module, ids: Tensor, pad_id: int) -> Tensor:
@@ -45,10 +45,10 @@ def token_nats(
     """-log p of every word of each sentence, given as words, and of END after the last.
 
     Args:
-        cut: of a sentence that is longer than the scorer can read, take the first words, without END.
+        cut: truncate a sentence that is longer than the scorer can read to its first words, without END.
 
     Raises:
-        DataError: a sentence is longer than that, and ``cut`` is off.
+        DataError: a sentence is too long, and ``cut`` is off.
     """
     scorer.eval()
     limit = scorer.config.n_positions + 1  # END is predicted, never read
@@ -59,17 +59,17 @@ def token_nats(
             f"sentence {too_long[0] + 1} has {len(rows[too_long[0]]) - 2} words; this scorer reads up to {limit - 2}.",
             remedy="Shorten it, or train a scorer with a greater `model.length`.",
         )
-    found: list[list[float]] = [[] for _ in rows]
-    for chosen in _batches([len(row) for row in rows]):
-        ids = stacked([rows[at] for at in chosen], tokenizer.pad_id, scorer.device)
+    nats_of_rows: list[list[float]] = [[] for _ in rows]
+    for batch in _batches([len(row) for row in rows]):
+        ids = stacked([rows[at] for at in batch], tokenizer.pad_id, scorer.device)
         nats = sequence_nats(scorer, ids, tokenizer.pad_id).double()
-        for at, row in zip(chosen, nats.tolist(), strict=True):
-            found[at] = row[: len(rows[at]) - 1]
-    return found
+        for at, row in zip(batch, nats.tolist(), strict=True):
+            nats_of_rows[at] = row[: len(rows[at]) - 1]
+    return nats_of_rows
 
 
 def stacked(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Tensor:
-    """Rows of ids as ``[B, L]``, filled up to the longest."""
+    """Rows of ids as ``[B, L]``, padded to the longest."""
     width = max(map(len, rows))
     return torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
 
@@ -82,7 +82,7 @@ def lm_score(scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[st
 def mean_nats(scores: Sequence[float], sentences: Sequence[Sequence[str]]) -> float:
     """Nats per token of a corpus, total nats over total tokens, from each sentence's ``lm_score``.
 
-    END is a token, so a sentence of n words weighs n + 1; the plain mean of the scores would weigh short ones more.
+    END is a token, so a sentence of n words has weight n + 1; a plain mean of the scores would overweight short ones.
 
     Raises:
         DataError: there are no sentences.
@@ -109,45 +109,47 @@ def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> 
 
 @cache
 def load_scorer(folder: Path) -> Judge:
-    """The scorer of ``folder`` in float32, and the tokeniser of its words. Loaded once a process.
+    """Load the scorer of ``folder`` in float32, and its tokeniser. Cached per process.
 
-    One that keeps no words of its own has those of the model whose folder it lies in.
+    A scorer without a vocabulary uses that of the model whose folder contains it.
 
     Raises:
         ModelError: the folder is missing, damaged or holds another kind of model.
     """
     if not os.path.lexists(folder / "config.json"):
-        remedy = "Make one of like texts with `dlmctl train scorer --data DATA --out RUN`, and copy RUN/scorer there."
+        remedy = (
+            "Train one on similar texts with `dlmctl train scorer --data DATA --out RUN`, and copy RUN/scorer there."
+        )
         raise ModelError("no scorer here.", where=str(folder), remedy=remedy)
-    own = any(os.path.lexists(folder / name) for name in ("vocab.json", "tokenizer"))
-    words = folder if own else folder.parent
-    remedy = "" if own else f"{folder} has no words of its own: it is the scorer of the model that it lay in."
+    has_own_words = any(os.path.lexists(folder / name) for name in ("vocab.json", "tokenizer"))
+    words_folder = folder if has_own_words else folder.parent
+    remedy = "" if has_own_words else f"{folder} has no vocabulary: it belongs to the model whose folder it was in."
     try:
-        tokenizer = load_tokenizer(words)
+        tokenizer = load_tokenizer(words_folder)
     except DataError as error:
-        raise ModelError(error.what, where=str(words / "vocab.json"), remedy=remedy) from None
+        raise ModelError(error.what, where=str(words_folder / "vocab.json"), remedy=remedy) from None
     scorer = load_scorer_model(folder)
     if len(tokenizer) != scorer.config.vocab_size:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, the weights of the scorer {scorer.config.vocab_size}.",
-            where=str(words),
+            where=str(words_folder),
             remedy=remedy,
         )
     return scorer, tokenizer
 
 
 def scorer_of(model: Path, scorer: Path | None = None) -> Judge | None:
-    """``load_scorer`` of the folder given, else of the one beside the model; None where the model has none."""
+    """``load_scorer`` of the given folder, or by default of the model's scorer; None if the model has none."""
     folder = scorer or model / "scorer"
     return load_scorer(folder) if scorer is not None or folder.is_dir() else None
 
 
 def _batches(lengths: list[int]) -> list[list[int]]:
-    """Numbers of the rows in batches of like length and at most ``BATCH_POSITIONS`` positions."""
+    """Row numbers in batches of similar length and at most ``BATCH_POSITIONS`` positions."""
     batches: list[list[int]] = []
-    for at in sorted(range(len(lengths)), key=lambda at: lengths[at]):
-        # Rows come by growing length, so this one is the longest of its batch.
-        if not batches or (len(batches[-1]) + 1) * lengths[at] > BATCH_POSITIONS:
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        # Rows are sorted by length, so this row is the longest of its batch.
+        if not batches or (len(batches[-1]) + 1) * lengths[row] > BATCH_POSITIONS:
             batches.append([])
-        batches[-1].append(at)
+        batches[-1].append(row)
     return batches

@@ -1,5 +1,5 @@
-"""How fluent texts are in the mean: nats per token under a scorer of the model's words, or nats a word under any causal
-language model, whose own tokens would make its figures comparable with no other's."""
+"""Mean fluency of texts: nats per token under a scorer over the model's words, or nats per word under any causal
+language model, since figures per token of its own would not be comparable with those of other models."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dlmctl.errors import DataError, ModelError, first_line
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer, scorer_of
 
 PER_TOKEN, PER_WORD = "nats per token", "nats a word"
-# What a tokenizer of Hugging Face has in its folder, and a scorer of ours has not.
+# Files of a Hugging Face tokeniser, none of which a scorer of ours has.
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "merges.txt", "tokenizer.model")
-# Texts that an outside model reads at once.
+# Texts in a batch of a Hugging Face model.
 BATCH = 16
 
 Texts = Sequence[Sequence[str]]
 
 
 class Nats(NamedTuple):
-    """A measure of fluency: texts, as words, to their mean nats, and per what."""
+    """A measure of fluency: maps texts, as words, to their mean nats per ``unit``."""
 
     unit: str
     measure: Callable[[Texts], float]
@@ -42,11 +42,11 @@ class Nats(NamedTuple):
 
 
 def nats_of(pretrained: Pretrained, scorer: str | Path | None = None) -> Nats | None:
-    """The measure of texts of a model.
+    """The measure of fluency for texts of a model.
 
     Args:
-        scorer: folder of a scorer, or folder or hub name of any causal language model of Hugging Face; by default the
-            scorer beside the model, and None where there is none.
+        scorer: folder of a scorer, or folder or hub name of any Hugging Face causal language model; by default the
+            model's scorer, and the result is None if there is none.
 
     Raises:
         ModelError: there is no such scorer, or it cannot be read.
@@ -56,21 +56,21 @@ def nats_of(pretrained: Pretrained, scorer: str | Path | None = None) -> Nats | 
         return None if judge is None else Nats(PER_TOKEN, lambda texts: corpus_nats(judge, texts))
     local = Path(scorer)
     if local.is_dir() and not any((local / name).exists() for name in TOKENIZERS):
-        own = load_scorer(local)
-        return Nats(PER_TOKEN, lambda texts: corpus_nats(own, texts))
-    other, natural = load_causal(str(scorer)), pretrained.tokenizer.text
-    return Nats(PER_WORD, lambda texts: _per_word(other, texts, [natural(words) for words in texts]))
+        scorer_judge = load_scorer(local)
+        return Nats(PER_TOKEN, lambda texts: corpus_nats(scorer_judge, texts))
+    language_model, natural = load_causal(str(scorer)), pretrained.tokenizer.text
+    return Nats(PER_WORD, lambda texts: _per_word(language_model, texts, [natural(words) for words in texts]))
 
 
 class CausalLM(NamedTuple):
-    """A causal language model of Hugging Face with its tokenizer."""
+    """A Hugging Face causal language model with its tokeniser."""
 
     model: Any
     tokenizer: Any
 
     @torch.no_grad()
     def token_nats(self, texts: Sequence[str], batch: int = BATCH) -> list[list[float]]:
-        """-log p of each token of each text, as people write it, behind the model's own start.
+        """-log p of each token of each text, in natural spelling, after the model's start token.
 
         Args:
             batch: texts read at once.
@@ -80,24 +80,28 @@ class CausalLM(NamedTuple):
         rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         rows = [row if start is None else [start, *row] for row in rows]
         order = sorted((at for at, row in enumerate(rows) if len(row) > 1), key=lambda at: len(rows[at]))
-        found: list[list[float]] = [[] for _ in rows]
-        for first in range(0, len(order), batch):
-            some = order[first : first + batch]
-            most = max(len(rows[at]) for at in some)
-            padding = [most - len(rows[at]) for at in some]
+        nats_of_rows: list[list[float]] = [[] for _ in rows]
+        for offset in range(0, len(order), batch):
+            chosen = order[offset : offset + batch]
+            width = max(len(rows[at]) for at in chosen)
+            padding = [width - len(rows[at]) for at in chosen]
             device = self.model.device
-            ids = torch.tensor([rows[at] + [0] * more for at, more in zip(some, padding, strict=True)], device=device)
-            real = torch.tensor([[1] * (most - more) + [0] * more for more in padding], device=device)
-            logits = self.model(input_ids=ids, attention_mask=real).logits[:, :-1].float()
+            ids = torch.tensor(
+                [rows[at] + [0] * pad_count for at, pad_count in zip(chosen, padding, strict=True)], device=device
+            )
+            attention_mask = torch.tensor(
+                [[1] * (width - pad_count) + [0] * pad_count for pad_count in padding], device=device
+            )
+            logits = self.model(input_ids=ids, attention_mask=attention_mask).logits[:, :-1].float()
             nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double().tolist()
-            for at, row in zip(some, nats, strict=True):
-                found[at] = row[: len(rows[at]) - 1]
-        return found
+            for at, row in zip(chosen, nats, strict=True):
+                nats_of_rows[at] = row[: len(rows[at]) - 1]
+        return nats_of_rows
 
 
 @lru_cache(maxsize=2)
 def load_causal(source: str) -> CausalLM:
-    """A causal language model of Hugging Face, by folder or hub name; its code, if it has any, is not run.
+    """Load a Hugging Face causal language model by folder or hub name, without running custom code.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
@@ -110,13 +114,13 @@ def load_causal(source: str) -> CausalLM:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        what = f"is no causal language model that can be read: {first_line(error)}."
-        raise ModelError(what, where=source, remedy="Give a folder or hub name of one in safetensors.") from None
+        message = f"is no causal language model that can be read: {first_line(error)}."
+        raise ModelError(message, where=source, remedy="Give a folder or hub name of one in safetensors.") from None
     return CausalLM(model, tokenizer)
 
 
-def _per_word(other: CausalLM, texts: Texts, natural: Sequence[str]) -> float:
-    """Nats of all tokens of all texts over the number of their words."""
+def _per_word(language_model: CausalLM, texts: Texts, natural: Sequence[str]) -> float:
+    """Nats of all tokens of all texts, divided by the number of their words."""
     if not any(texts):
         raise DataError("there are no words to score.")
-    return sum(map(sum, other.token_nats(natural))) / sum(map(len, texts))
+    return sum(map(sum, language_model.token_nats(natural))) / sum(map(len, texts))

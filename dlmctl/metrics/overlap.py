@@ -1,8 +1,8 @@
 """Overlap with references: BLEU, NIST, METEOR, ROUGE-L and CIDEr, as the E2E challenge's script computes them.
 
 The challenge: Dušek, Novikova and Rieser 2020. BLEU is sacrebleu's and METEOR nltk's. NIST, ROUGE-L and CIDEr are
-written out here: nltk's NIST keeps the best reference where mteval-13a merges them, rouge-score's ROUGE-L weighs
-precision and recall alike, and the libraries that have CIDEr bring Java or audio models with them.
+implemented here: nltk's NIST keeps the best reference where mteval-13a merges them, rouge-score's ROUGE-L weighs
+precision and recall equally, and the libraries with CIDEr depend on Java or audio models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dlmctl.errors import DataError
 Words = Sequence[str]
 Grams = Counter[tuple[str, ...]]
 
-# What the COCO scripts take out before METEOR, ROUGE-L and CIDEr.
+# Tokens that the COCO scripts remove before METEOR, ROUGE-L and CIDEr.
 PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:;-", "--", "..."])
 NIST_ORDER, CIDER_ORDER = 5, 4
 # The penalty is 0.5 for a text of two thirds of the references' length.
@@ -43,16 +43,16 @@ class Overlap(NamedTuple):
 
 
 def overlap(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Overlap:
-    """The overlap of each hypothesis with its own references; upper and lower case count as one.
+    """The overlap of hypotheses with their references, ignoring case.
 
-    BLEU and NIST count all words given; METEOR, ROUGE-L and CIDEr leave out ``PUNCTUATION``.
+    BLEU and NIST count all words; METEOR, ROUGE-L and CIDEr leave out ``PUNCTUATION``.
 
     Args:
-        hypotheses: one text for each source, as words. It may be empty, and then scores nothing.
-        references: for each source one or more texts, as words.
+        hypotheses: one text for each source, as words. An empty text scores 0.
+        references: one or more texts for each source, as words.
 
     Raises:
-        DataError: there are no hypotheses, or not as many as sets of references, or a set is empty.
+        DataError: there are no hypotheses, their number differs from that of the reference sets, or a set is empty.
     """
     if len(hypotheses) != len(references):
         raise DataError(f"there are {len(hypotheses)} hypotheses and {len(references)} sets of references.")
@@ -61,17 +61,17 @@ def overlap(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
     for number, texts in enumerate(references, start=1):
         if not any(map(len, texts)):
             raise DataError(f"hypothesis {number} has no reference.")
-    given = [_lower(text) for text in hypotheses]
-    wanted = [[_lower(text) for text in texts if text] for texts in references]
-    bare = [_bare(text) for text in given]
-    bare_wanted = [[_bare(text) for text in texts] for texts in wanted]
-    pairs = list(zip(bare, bare_wanted, strict=True))
+    hypothesis_words = [_lower(text) for text in hypotheses]
+    reference_words = [[_lower(text) for text in texts if text] for texts in references]
+    hypotheses_bare = [_without_punctuation(text) for text in hypothesis_words]
+    references_bare = [[_without_punctuation(text) for text in texts] for texts in reference_words]
+    pairs = list(zip(hypotheses_bare, references_bare, strict=True))
     return Overlap(
-        bleu=_bleu(given, wanted),
-        nist=_nist(given, wanted),
+        bleu=_bleu(hypothesis_words, reference_words),
+        nist=_nist(hypothesis_words, reference_words),
         meteor_exact_stem=sum(_meteor(text, texts) for text, texts in pairs) / len(pairs),
         rouge_l=sum(_rouge_l(text, texts) for text, texts in pairs) / len(pairs),
-        cider=_cider(bare, bare_wanted),
+        cider=_cider(hypotheses_bare, references_bare),
     )
 
 
@@ -79,7 +79,7 @@ def _lower(words: Words) -> list[str]:
     return [word.lower() for word in words]
 
 
-def _bare(words: Words) -> list[str]:
+def _without_punctuation(words: Words) -> list[str]:
     return [word for word in words if word not in PUNCTUATION]
 
 
@@ -87,9 +87,11 @@ def _bleu(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) ->
     """Corpus BLEU-4 (Papineni et al. 2002) against the reference nearest in length, not smoothed."""
     from sacrebleu.metrics.bleu import BLEU
 
-    most = max(map(len, references))
+    most_references = max(map(len, references))
     # One stream for the first reference of every source, one for the second, ...
-    streams = [[" ".join(texts[at]) if at < len(texts) else None for texts in references] for at in range(most)]
+    streams = [
+        [" ".join(texts[at]) if at < len(texts) else None for texts in references] for at in range(most_references)
+    ]
     metric = BLEU(tokenize="none", smooth_method="none", force=True)
     return metric.corpus_score([" ".join(text) for text in hypotheses], streams).score / 100
 
@@ -99,7 +101,7 @@ def _grams(words: Words, n: int) -> Grams:
 
 
 def _nist(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """NIST-5 (Doddington 2002, eq. 3) as mteval-13a has it.
+    """NIST-5 (Doddington 2002, eq. 3) as in mteval-13a.
 
     An n-gram counts as often as the reference that has it most often; lengths are compared with the mean reference.
     """
@@ -113,15 +115,15 @@ def _nist(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) ->
     for n in range(1, NIST_ORDER + 1):
         information, count = 0.0, 0
         for text, texts in zip(hypotheses, references, strict=True):
-            found, merged = _grams(text, n), _merged(_grams(other, n) for other in texts)
+            grams, merged = _grams(text, n), _merged(_grams(other, n) for other in texts)
             information += sum(
-                math.log2(seen[gram[:-1]] / seen[gram]) * times for gram, times in (found & merged).items()
+                math.log2(seen[gram[:-1]] / seen[gram]) * times for gram, times in (grams & merged).items()
             )
-            count += found.total()
+            count += grams.total()
         total += information / max(1, count)
     length = sum(map(len, hypotheses))
-    wanted = sum(sum(map(len, texts)) / len(texts) for texts in references)
-    return total * math.exp(-NIST_BETA * math.log(min(1.0, length / wanted)) ** 2) if length else 0.0
+    reference_length = sum(sum(map(len, texts)) / len(texts) for texts in references)
+    return total * math.exp(-NIST_BETA * math.log(min(1.0, length / reference_length)) ** 2) if length else 0.0
 
 
 def _merged(counts: Iterable[Grams]) -> Grams:
@@ -132,21 +134,21 @@ def _merged(counts: Iterable[Grams]) -> Grams:
 
 
 class _NoSynonyms:
-    """Stands for WordNet, whose data is a download of its own."""
+    """Replaces WordNet, whose data is a separate download."""
 
     def synsets(self, word: str) -> list[object]:
         return []
 
 
 def _meteor(hypothesis: Words, references: Sequence[Words]) -> float:
-    """METEOR (Lavie and Agarwal 2007) of the best reference, its exact and stem stages."""
+    """METEOR (Lavie and Agarwal 2007) against the best reference, with its exact and stem stages."""
     from nltk.translate.meteor_score import meteor_score
 
     return float(meteor_score(references, hypothesis, wordnet=_NoSynonyms()))
 
 
 def _rouge_l(hypothesis: Words, references: Sequence[Words]) -> float:
-    """ROUGE-L (Lin 2004) as the COCO scripts have it: the best precision and the best recall of any reference."""
+    """ROUGE-L (Lin 2004) as in the COCO scripts: the best precision and the best recall of any reference."""
     common = [(_longest_common(hypothesis, text), len(text)) for text in references]
     precision = max(shared for shared, _ in common) / max(1, len(hypothesis))
     recall = max(shared / max(1, length) for shared, length in common)
@@ -158,16 +160,16 @@ def _longest_common(a: Words, b: Words) -> int:
     """Length of the longest common subsequence."""
     row = [0] * (len(b) + 1)
     for word in a:
-        before = 0  # the entry up and to the left
+        diagonal = 0  # the entry above and to the left
         for at, other in enumerate(b, start=1):
-            before, row[at] = row[at], before + 1 if word == other else max(row[at], row[at - 1])
+            diagonal, row[at] = row[at], diagonal + 1 if word == other else max(row[at], row[at - 1])
     return row[-1]
 
 
 def _cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """CIDEr-D (Vedantam, Zitnick and Parikh 2015, section 4 and the supplement), mean over sources.
 
-    An n-gram weighs the less, the more sources have it in a reference, so one source alone scores 0.
+    The more sources have an n-gram in a reference, the less it weighs, so a single source scores 0.
     """
     orders = range(1, CIDER_ORDER + 1)
     sources: Grams = Counter()
@@ -186,17 +188,21 @@ def _cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -
 
     total = 0.0
     for words, texts in zip(hypotheses, references, strict=True):
-        mine = vectors(words)
+        candidate_vectors = vectors(words)
         for text in texts:
-            # The script measures length in bigrams, which differ as words do except in texts without one.
+            # The script measures length in bigrams; the difference is that of the words, except for empty texts.
             gap = max(0, len(words) - 1) - max(0, len(text) - 1)
-            alike = sum(_clipped_cosine(a, b) for a, b in zip(mine, vectors(text), strict=True)) / CIDER_ORDER
-            total += 10 * math.exp(-(gap**2) / (2 * CIDER_SIGMA**2)) * alike / len(texts)
+            similarity = (
+                sum(_clipped_cosine(a, b) for a, b in zip(candidate_vectors, vectors(text), strict=True)) / CIDER_ORDER
+            )
+            total += 10 * math.exp(-(gap**2) / (2 * CIDER_SIGMA**2)) * similarity / len(texts)
     return total / len(hypotheses)
 
 
-def _clipped_cosine(found: dict[tuple[str, ...], float], wanted: dict[tuple[str, ...], float]) -> float:
-    """Cosine of two vectors, where nothing is gained by repeating an n-gram more often than the reference does."""
-    norms = math.sqrt(sum(v * v for v in found.values()) * sum(v * v for v in wanted.values()))
-    shared = sum(min(value, wanted[gram]) * wanted[gram] for gram, value in found.items() if gram in wanted)
+def _clipped_cosine(candidate: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]) -> float:
+    """Cosine of two vectors, where repeating an n-gram more often than the reference gains nothing."""
+    norms = math.sqrt(sum(v * v for v in candidate.values()) * sum(v * v for v in reference.values()))
+    shared = sum(
+        min(value, reference[gram]) * reference[gram] for gram, value in candidate.items() if gram in reference
+    )
     return shared / norms if norms else 0.0

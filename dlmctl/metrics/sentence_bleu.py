@@ -1,4 +1,4 @@
-"""BLEU of one text, for diversity and for choosing among drafts."""
+"""BLEU of a single text, for diversity and for ranking drafts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Words = Sequence[str]
 
 
 def sentence_bleu(words: Words, references: Sequence[Words], *, smoothing: Literal[1, 2] = 1) -> float:
-    """BLEU-4 of one text against ``references`` together, in [0, 1] (Papineni et al. 2002); 0 of a text without words.
+    """BLEU-4 of one text against ``references`` together, in [0, 1] (Papineni et al. 2002); 0 for an empty text.
 
     Args:
-        smoothing: a short text often has no n-gram of some length in common, and would count as 0. 1 takes a small
-            number in place of none, 2 adds one to the counts of two words and more (Lin and Och 2004); both numbered as
-            by Chen and Cherry (2014).
+        smoothing: a short text often shares no n-gram of some length, and would score 0. Method 1 replaces zero counts
+            by a small number, method 2 adds one to the counts of two words and more (Lin and Och 2004); both are
+            numbered as by Chen and Cherry (2014).
     """
     from nltk.translate.bleu_score import SmoothingFunction
     from nltk.translate.bleu_score import sentence_bleu as bleu

@@ -1,4 +1,4 @@
-"""Files of texts to be compared: one a line, as JSON lines, or in groups as the E2E challenge has its references."""
+"""Files of texts to compare: one text per line, JSON lines, or groups as in the references of the E2E challenge."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Words = list[str]
 
 
 def mteval_words(text: str) -> Words:
-    """The words of a text by the rules of mteval-13a: punctuation apart, but not within numbers."""
+    """Split a text by the rules of mteval-13a: punctuation is separated, except within numbers."""
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     return str(Tokenizer13a()(text)).split()
@@ -25,14 +25,14 @@ SPLITTINGS = ("13a", "zh", "char")
 
 
 def split_by(name: str) -> Split:
-    """What splits texts into the words that are compared.
+    """The function that splits texts into the words to compare.
 
     Args:
         name: ``13a``, the rules of mteval-13a; ``zh``, the same with each Chinese character as a word; ``char``, each
             character.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no splitting of this name.
     """
     if name not in SPLITTINGS:
         raise UserError(
@@ -45,15 +45,15 @@ def split_by(name: str) -> Split:
 
 
 def read_hypotheses(path: Path, split: Split = mteval_words) -> list[Words]:
-    """One text for each line, as words.
+    """Read one text per line, as words.
 
     Args:
-        split: what makes words of a text.
+        split: splits a text into words.
         path: ``.jsonl`` holds strings or objects with a ``text`` (as ``dlmctl generate`` writes them); in any other
             file a line is a text. An empty line is an empty text.
 
     Raises:
-        DataError: the file cannot be read, or a line is no text.
+        DataError: the file cannot be read, or a line holds no text.
     """
     if plain_suffix(path) != ".jsonl":
         return [split(line) for _, line in lines_of(path)]
@@ -61,12 +61,12 @@ def read_hypotheses(path: Path, split: Split = mteval_words) -> list[Words]:
 
 
 def read_references(path: Path, split: Split = mteval_words) -> list[list[Words]]:
-    """One or more texts for each source, as words.
+    """Read one or more texts for each source, as words.
 
     Args:
-        split: what makes words of a text.
-        path: ``.jsonl`` holds for each source a list of strings, an object with such a list as ``references``, or one
-            text as in ``read_hypotheses``. In any other file empty lines separate the sources; where there are none,
+        split: splits a text into words.
+        path: each line of ``.jsonl`` is a source: a list of strings, an object with such a list as ``references``, or
+            one text as in ``read_hypotheses``. In any other file empty lines separate the sources; without empty lines
             every line is a source with one reference.
 
     Raises:

@@ -128,7 +128,7 @@ def test_an_empty_text_scores_nothing():
 
 
 @pytest.mark.parametrize(
-    ("hypotheses", "references", "said"),
+    ("hypotheses", "references", "message"),
     [
         ([["a"]], [[["a"]], [["b"]]], "1 hypotheses and 2 sets"),
         ([], [], "no hypotheses"),
@@ -136,6 +136,6 @@ def test_an_empty_text_scores_nothing():
         ([["a"], ["b"]], [[["a"]], [[]]], "hypothesis 2 has no reference"),
     ],
 )
-def test_what_cannot_be_compared_is_said(hypotheses, references, said):
-    with pytest.raises(DataError, match=said):
+def test_what_cannot_be_compared_is_said(hypotheses, references, message):
+    with pytest.raises(DataError, match=message):
         overlap(hypotheses, references)

@@ -1,4 +1,4 @@
-"""The page in a real browser: its steps move, its texts are found, and nothing is wrong in its console."""
+"""The page in a real browser: its steps play, its texts are filtered, and its console shows no errors."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from dlmctl.generation.page.source import Results
 from tests.page.test_report import record, steps
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# Told to the page before its own script: what goes wrong, and what its user does.
+# Added before the page's own script: records errors, and acts as its user.
 USER = """<script>
-const told = {errors: []};
-addEventListener("error", (event) => told.errors.push(String(event.message)));
-addEventListener("securitypolicyviolation", (event) => told.errors.push(event.violatedDirective));
+const report = {errors: []};
+addEventListener("error", (event) => report.errors.push(String(event.message)));
+addEventListener("securitypolicyviolation", (event) => report.errors.push(event.violatedDirective));
 addEventListener("load", () => {
   const shown = () => [...document.querySelectorAll(".texts > li")].filter((one) => one.getClientRects().length).length;
   const stage = document.querySelector(".stage"), slider = document.querySelector(".play input");
   const fold = document.querySelector("details.d"), bar = document.querySelector(".bar");
   const pale = () => stage.querySelectorAll("u").length;
-  told.folded = !fold.open;
-  told.finished = stage.textContent.trim();
+  report.folded = !fold.open;
+  report.finished = stage.textContent.trim();
   slider.value = 0;
   slider.dispatchEvent(new Event("input"));
-  told.first = [stage.textContent.trim(), pale(), document.querySelector("output").textContent];
+  report.first = [stage.textContent.trim(), pale(), document.querySelector("output").textContent];
   slider.value = 12;
   slider.dispatchEvent(new Event("input"));
-  told.later = [pale(), Number(document.querySelector(".now").getAttribute("x1"))];
-  told.all = shown();
+  report.later = [pale(), Number(document.querySelector(".now").getAttribute("x1"))];
+  report.all = shown();
   bar.elements.which.value = "failed";
   bar.dispatchEvent(new Event("input"));
-  told.failed = shown();
+  report.failed = shown();
   bar.elements.word.value = "OAK";
   bar.dispatchEvent(new Event("input"));
-  told.found = shown();
+  report.found = shown();
   bar.elements.word.value = "no such words";
   bar.dispatchEvent(new Event("input"));
-  told.none = [shown(), document.querySelector(".none").hidden];
+  report.none = [shown(), document.querySelector(".none").hidden];
   dispatchEvent(new Event("beforeprint"));
-  told.printed = fold.open;
-  document.title = JSON.stringify(told);
+  report.printed = fold.open;
+  document.title = JSON.stringify(report);
 });
 </script>"""
 
@@ -62,9 +62,9 @@ def test_the_page_in_a_browser(tmp_path: Path, texts: int):
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     title = re.search(r"<title>(.*?)</title>", run.stdout, re.DOTALL)
     assert title, run.stderr
-    told = json.loads(unescape(title[1]))
-    assert told.pop("errors") == []
-    assert told == {
+    report = json.loads(unescape(title[1]))
+    assert report.pop("errors") == []
+    assert report == {
         "folded": True,
         "finished": "the tree",
         "first": ["a tree", 2, "step 1 of 20, t = 1.00"],

@@ -1,4 +1,4 @@
-"""The page of some results: what is on it, from where it is made, and what is refused."""
+"""The page of results: its contents, its sources, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from dlmctl.control.check import Check, Mark
 from dlmctl.errors import UserError
 from dlmctl.generation.page.figures import Distribution, curve
-from dlmctl.generation.page.report import MOST_TEXTS, check_page, report_html, write_report
+from dlmctl.generation.page.report import MAX_TEXTS, check_page, report_html, write_report
 from dlmctl.generation.page.source import Results, read_results
 from dlmctl.generation.shards import open_run
 from dlmctl.generation.trace import Trace
@@ -32,9 +32,9 @@ def record(index: int, *, passed: bool = True, **more: object) -> dict[str, obje
         "length": Check(1.0, True, "11 words"),
     }
     text = " ".join(words[:-1]) + "."
-    said = {name: check.to_dict() for name, check in checks.items()}
-    whole = {"index": index, "text": text, "words": words, "passed": passed, "checks": said}
-    return {**whole, "rounds": 1, "problem": None, **more}
+    verdicts = {name: check.to_dict() for name, check in checks.items()}
+    result = {"index": index, "text": text, "words": words, "passed": passed, "checks": verdicts}
+    return {**result, "rounds": 1, "problem": None, **more}
 
 
 def steps() -> dict[str, object]:
@@ -63,7 +63,7 @@ def test_the_page_holds_recipe_totals_texts_reasons_and_steps():
     assert json.loads(saved) == {"1": steps()}
 
 
-def test_rows_that_could_not_be_drawn_are_counted_and_are_no_texts_of_0_words():
+def test_rows_that_could_not_be_drawn_are_counted_but_not_as_empty_texts():
     unmet = {"text": "", "words": [], "passed": False, "checks": {}, "problem": "t.csv:3: no such word", "row": 2}
     page, rows = report_html(results([record(0, row=1, lm_score=2.0, acceptability=0.9), record(1) | unmet]))
     assert rows == 2
@@ -74,10 +74,10 @@ def test_rows_that_could_not_be_drawn_are_counted_and_are_no_texts_of_0_words():
     assert "t.csv:3: no such word" in page
     footer = " ".join(page[page.index("How to read this page") :].split())
     assert "lm-score: nats a token" in footer
-    assert "finds least likely. acceptability: how likely" in footer
+    assert "finds least likely. acceptability: the probability" in footer
 
 
-def test_the_recipe_on_the_page_has_only_what_is_set():
+def test_the_recipe_on_the_page_has_only_the_settings_that_are_set():
     recipe = Recipe.model_validate({"controls": [{"length": {"words": 4}}], "until": {"max_rounds": 3}})
     page, _ = report_html(results([record(0)], recipe=recipe.model_dump()))
     shown = page[page.index("model: ") : page.index("</pre>")]
@@ -87,7 +87,7 @@ def test_the_recipe_on_the_page_has_only_what_is_set():
     assert "false" not in shown
 
 
-def test_the_page_asks_for_nothing_from_a_network_and_runs_nothing_from_the_texts():
+def test_the_page_needs_no_network_and_runs_no_code_from_texts():
     bad = '</script><script>alert("x")</script><img src=http://a.b/c.png>'
     one = record(0, problem=bad, trace={**steps(), "words": [[bad, "tree"]] * 21})
     one["text"], one["columns"], one["row"] = bad, {bad: bad}, 1
@@ -103,19 +103,19 @@ def test_the_page_asks_for_nothing_from_a_network_and_runs_nothing_from_the_text
     assert not re.search(r"url\(|@import", page)
 
 
-def test_a_thousand_texts_are_less_than_three_megabytes_and_more_are_told():
+def test_a_thousand_texts_take_less_than_three_megabytes_and_more_are_cut():
     many = [
         record(at, passed=at % 9 > 0, lm_score=2 + at % 7 / 3, worst_word="oak", worst_nats=6.0) for at in range(1010)
     ]
     page, rows = report_html(results(many))
     assert len(page.encode()) < 3_000_000
-    assert page.count('<span class="n">') == MOST_TEXTS
+    assert page.count('<span class="n">') == MAX_TEXTS
     assert "the first 1,000 of 1,010" in page
     assert f"{sum(at % 9 > 0 for at in range(1010))} of 1,010 texts" in page
     assert rows == 1010
 
 
-def test_it_is_read_from_lines_from_json_and_from_a_folder(tmp_path):
+def test_results_are_read_from_json_lines_json_and_folders(tmp_path):
     rows = [record(at) for at in range(5)]
     (tmp_path / "run.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run.json").write_text(json.dumps({"recipe": {"model": "e2e"}, "samples": rows, "seconds": 1.5}))
@@ -131,10 +131,10 @@ def test_it_is_read_from_lines_from_json_and_from_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("none.jsonl", None, "none.jsonl: is missing."),
-        ("a.csv", "text\n", "a.csv: the ending '.csv' is not one of results."),
+        ("a.csv", "text\n", "a.csv: the ending '.csv' is not that of results."),
         ("a.jsonl", "[\n", "a.jsonl:1: is no line of results"),
         ("a.jsonl", '{"index": 0}\n', "a.jsonl:1: is no text of results: text: Field required."),
         ("a.jsonl", "\n", "a.jsonl: holds no text."),
@@ -144,14 +144,14 @@ def test_it_is_read_from_lines_from_json_and_from_a_folder(tmp_path):
         ("folder", "", "is no manifest of a run"),
     ],
 )
-def test_what_are_no_results_is_one_message(tmp_path, name, content, said):
+def test_files_without_results_are_refused_with_one_message(tmp_path, name, content, message):
     if name == "folder":
         (tmp_path / name).mkdir()
     elif content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError) as caught:
         write_report(read_results(tmp_path / name), tmp_path / "page.html")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "page.html").exists()
 
 
@@ -160,20 +160,20 @@ def test_what_are_no_results_is_one_message(tmp_path, name, content, said):
     [{"t": [1.0]}, {"words": 3}, {"settled": None}, {"energies": {"pos": ["far"] * 21}}, {"energies": {"pos": []}}],
     ids=str,
 )
-def test_a_damaged_trace_is_one_message(damage):
+def test_a_damaged_trace_is_refused_with_one_message(damage):
     with pytest.raises(UserError, match=r"some.jsonl:1: the trace of text 4 is damaged"):
         report_html(results([record(4, trace={**steps(), **damage})]))
 
 
-def test_a_page_that_cannot_be_written_is_found_before(tmp_path: Path):
+def test_a_page_that_cannot_be_written_is_detected_before_drawing(tmp_path: Path):
     (tmp_path / "there.html").touch()
-    for name, said in [("a.pdf", "ending"), ("no/a.html", "does not exist"), ("there.html", "is there already")]:
-        with pytest.raises(UserError, match=said):
+    for name, message in [("a.pdf", "ending"), ("no/a.html", "does not exist"), ("there.html", "already exists")]:
+        with pytest.raises(UserError, match=message):
             check_page(tmp_path / name)
     check_page(tmp_path / "there.html", force=True)
 
 
-def test_bars_cover_all_values_and_are_few():
+def test_histograms_cover_all_values_with_few_bars():
     for values in ([3], [1, 100_000], [0.333, 2.5, 17.25], list(range(300)), [-2.0, -1.5]):
         one = Distribution("x")
         for value in values:
@@ -186,7 +186,7 @@ def test_bars_cover_all_values_and_are_few():
     share = Distribution("share", share=True)
     for value in (0.0, 0.5, 1.0):
         share.add(value)
-    assert (share.said(0.9991), share.said(1.0), share.said(0.5)) == ("99.9%", "100%", "50%")
+    assert (share.formatted(0.9991), share.formatted(1.0), share.formatted(0.5)) == ("99.9%", "100%", "50%")
     assert (share.bars()[0].texts, share.bars()[-1].texts, share.bars()[-1].high) == (1, 1, pytest.approx(1.0))
 
 

@@ -1,1 +1,1 @@
-"""Results to look at: one HTML page without a network, and the same texts in a notebook."""
+"""Display of results: a self-contained HTML page, and the same texts in a notebook."""

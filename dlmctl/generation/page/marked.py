@@ -1,7 +1,7 @@
-"""One text as HTML, its words marked by what each control saw: tags under words, spans as brackets, words themselves.
+"""A text as HTML with the marks of each control: tags below words, spans as brackets, and underlined words.
 
-A mark with a label stands in a row below the words, one row or several for each control; a mark without one is drawn on
-the words. What a text lacks follows it in a dashed box.
+A mark with a label is drawn in a row below the words, with one or more rows for each control; a mark without a label is
+drawn on the words. Marks of what a text lacks follow it in dashed boxes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import NamedTuple
 from dlmctl.control.check import Mark
 from dlmctl.text.spelling import plain
 
-# Rows below the words, and characters of a label: beyond these nobody reads them.
-MOST_ROWS, MOST_LABEL = 12, 60
+# Most rows below the words, and most characters of a label: nobody reads more.
+MAX_ROWS, MAX_LABEL = 12, 60
 
 Marks = Mapping[str, Sequence[Mark]]
-"""What each control saw, by its label."""
+"""The marks of each control, by its label."""
 
 
 class Row(NamedTuple):
-    """A row below the words: whose it is, and the mark over each place that has one."""
+    """A row of a control below the words, with the mark at each place that has one."""
 
     control: str
     marks: Mapping[int, Mark]
@@ -31,38 +31,47 @@ def text_html(text: str, words: Sequence[str], marks: Marks) -> str:
     """A text as HTML.
 
     Args:
-        text: in natural spelling, which says where spaces stand; words: the same as the model made them.
+        text: in natural spelling, which determines the spaces; words: the same as the model wrote them.
     """
-    inside = {name: [mark for mark in some if _within(mark, len(words))] for name, some in marks.items()}
-    lacking = [(name, mark) for name, some in marks.items() for mark in some if mark.start is None]
-    pieces = _spaced(text, words)
-    if pieces is None or not any(inside.values()):
+    placed_marks = {
+        name: [mark for mark in text_marks if _is_within(mark, len(words))] for name, text_marks in marks.items()
+    }
+    missing_marks = [(name, mark) for name, text_marks in marks.items() for mark in text_marks if mark.start is None]
+    pieces = _split_text(text, words)
+    if pieces is None or not any(placed_marks.values()):
         body = escape(text)
     else:
-        rows = [row for name, some in inside.items() for row in rows_of(name, some)][:MOST_ROWS]
-        plainly = [(name, mark) for name, some in inside.items() for mark in some if not _labelled(mark)]
-        drawn = [_on_word(escape(piece), at, plainly) for at, piece in enumerate(pieces)]
-        body = _cells(pieces, drawn, rows, named=len(marks) > 1) if rows else "".join(drawn)
-    boxes = (f' <span class="g" title="{escape(name)}: missing">{_cut(mark.wanted)}</span>' for name, mark in lacking)
+        rows = [row for name, text_marks in placed_marks.items() for row in rows_of(name, text_marks)][:MAX_ROWS]
+        unlabelled = [
+            (name, mark) for name, text_marks in placed_marks.items() for mark in text_marks if not _is_labelled(mark)
+        ]
+        marked_words = [_underlined(escape(piece), at, unlabelled) for at, piece in enumerate(pieces)]
+        body = _cells(pieces, marked_words, rows, shows_names=len(marks) > 1) if rows else "".join(marked_words)
+    boxes = (
+        f' <span class="g" title="{escape(name)}: missing">{_shortened(mark.wanted)}</span>'
+        for name, mark in missing_marks
+    )
     return body + "".join(boxes)
 
 
 def rows_of(control: str, marks: Sequence[Mark]) -> list[Row]:
-    """The labelled marks of a control in as few rows as keep each above those that hold it."""
+    """The labelled marks of a control in as few rows as possible, each above the marks that contain it."""
     layers: list[list[Mark]] = []
-    for mark in sorted(filter(_labelled, marks), key=lambda mark: (_size(mark), mark.start)):
-        level = 1 + max((at for at, row in enumerate(layers) if any(_touch(mark, one) for one in row)), default=-1)
+    for mark in sorted(filter(_is_labelled, marks), key=lambda mark: (_size(mark), mark.start)):
+        level = 1 + max(
+            (at for at, row in enumerate(layers) if any(_overlap(mark, other) for other in row)), default=-1
+        )
         if level == len(layers):
             layers.append([])
         layers[level].append(mark)
     return [Row(control, {place: mark for mark in row for place in _places(mark)}) for row in layers]
 
 
-def _within(mark: Mark, count: int) -> bool:
+def _is_within(mark: Mark, count: int) -> bool:
     return mark.start is not None and mark.end is not None and 0 <= mark.start <= mark.end < count
 
 
-def _labelled(mark: Mark) -> bool:
+def _is_labelled(mark: Mark) -> bool:
     return bool(mark.label or mark.wanted)
 
 
@@ -76,66 +85,65 @@ def _size(mark: Mark) -> int:
     return len(_places(mark))
 
 
-def _touch(one: Mark, other: Mark) -> bool:
-    mine, theirs = _places(one), _places(other)
-    return mine.start < theirs.stop and theirs.start < mine.stop
+def _overlap(mark: Mark, other: Mark) -> bool:
+    places, other_places = _places(mark), _places(other)
+    return places.start < other_places.stop and other_places.start < places.stop
 
 
-def _cut(label: str) -> str:
-    return escape(label if len(label) <= MOST_LABEL else f"{label[: MOST_LABEL - 3]}...")
+def _shortened(label: str) -> str:
+    return escape(label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 3]}...")
 
 
-def _spaced(text: str, words: Sequence[str]) -> list[str] | None:
-    """Each word with the space that the text has behind it; None where the text is not made of these words."""
-    found: list[str] = []
+def _split_text(text: str, words: Sequence[str]) -> list[str] | None:
+    """Each word with the space that follows it in the text; None if the text does not consist of these words."""
+    pieces: list[str] = []
     at = 0
     for word in map(plain, words):
         start = text.find(word, at)
         if start < 0 or text[at:start].strip():
             return None
-        if found:
-            found[-1] += text[at:start]
-        found.append(word)
+        if pieces:
+            pieces[-1] += text[at:start]
+        pieces.append(word)
         at = start + len(word)
-    return found
+    return pieces
 
 
-def _on_word(piece: str, at: int, marks: Sequence[tuple[str, Mark]]) -> str:
-    """A word, underlined where a mark without a label is on it."""
-    here = [(name, mark) for name, mark in marks if at in _places(mark)]
-    if not here:
+def _underlined(piece: str, at: int, marks: Sequence[tuple[str, Mark]]) -> str:
+    """A word, underlined if a mark without a label covers it."""
+    marks_here = [(name, mark) for name, mark in marks if at in _places(mark)]
+    if not marks_here:
         return piece
-    faulty = any(not mark.met for _, mark in here)
+    is_faulty = any(not mark.met for _, mark in marks_here)
     word = piece.rstrip(" ")
-    names = escape(", ".join(dict.fromkeys(name for name, mark in here if mark.met != faulty)))
-    ends = any(at == mark.end for _, mark in here)
+    names = escape(", ".join(dict.fromkeys(name for name, mark in marks_here if mark.met != is_faulty)))
+    is_end = any(at == mark.end for _, mark in marks_here)
     space = piece[len(word) :]
-    # Between the words of a phrase the line goes on.
-    return (
-        f'<b class="{"x" if faulty else "o"}" title="{names}">{word}{"" if ends else space}</b>{space if ends else ""}'
-    )
+    # The underline continues between the words of a phrase.
+    inside, after = ("", space) if is_end else (space, "")
+    return f'<b class="{"x" if is_faulty else "o"}" title="{names}">{word}{inside}</b>{after}'
 
 
-def _cells(pieces: Sequence[str], drawn: Sequence[str], rows: Sequence[Row], *, named: bool) -> str:
-    """The words as cells with the rows below them; words without a space between stay on one line."""
-    parts = [_head(rows)] if named else []
+def _cells(pieces: Sequence[str], marked_words: Sequence[str], rows: Sequence[Row], *, shows_names: bool) -> str:
+    """The words as cells with the rows below them; words without a space between them stay on one line."""
+    parts = [_name_cells(rows)] if shows_names else []
     joined = False
-    for at, (piece, word) in enumerate(zip(pieces, drawn, strict=True)):
-        goes_on = at + 1 < len(pieces) and not piece.endswith(" ")
-        parts.append("<span class=j>" if goes_on and not joined else "")
+    for at, (piece, word) in enumerate(zip(pieces, marked_words, strict=True)):
+        continues = at + 1 < len(pieces) and not piece.endswith(" ")
+        parts.append("<span class=j>" if continues and not joined else "")
         parts.append(f"<span class=w>{word}{''.join(_cell(row, at) for row in rows)}</span>")
-        parts.append("</span>" if joined and not goes_on else "")
-        joined = goes_on
+        parts.append("</span>" if joined and not continues else "")
+        joined = continues
     return "".join(parts)
 
 
-def _head(rows: Sequence[Row]) -> str:
-    """The names of the controls whose rows these are."""
-    before = ""
+def _name_cells(rows: Sequence[Row]) -> str:
+    """The cells with the names of the rows' controls."""
+    previous = ""
     names = []
     for row in rows:
-        names.append(f"<i>{_cut(row.control) if row.control != before else ''}</i>")
-        before = row.control
+        names.append(f"<i>{_shortened(row.control) if row.control != previous else ''}</i>")
+        previous = row.control
     return f'<span class="w h"> {"".join(names)}</span>'
 
 
@@ -143,13 +151,13 @@ def _cell(row: Row, at: int) -> str:
     mark = row.marks.get(at)
     if mark is None:
         return "<i></i>"
-    kinds = list(_kinds(mark, at))
-    label = "".join(_label(mark)) if at == mark.start else ""
-    return f'<i class="{" ".join(kinds)}">{label}</i>' if kinds else f"<i>{label}</i>"
+    classes = list(_cell_classes(mark, at))
+    label = "".join(_label_parts(mark)) if at == mark.start else ""
+    return f'<i class="{" ".join(classes)}">{label}</i>' if classes else f"<i>{label}</i>"
 
 
-def _kinds(mark: Mark, at: int) -> Iterator[str]:
-    """The classes of a cell: x at fault; k of a bracket, with s where it starts and e where it ends."""
+def _cell_classes(mark: Mark, at: int) -> Iterator[str]:
+    """The CSS classes of a cell: x for a fault; k for a bracket, with s at its start and e at its end."""
     if not mark.met:
         yield "x"
     if mark.start != mark.end:
@@ -160,8 +168,8 @@ def _kinds(mark: Mark, at: int) -> Iterator[str]:
             yield "e"
 
 
-def _label(mark: Mark) -> Iterator[str]:
+def _label_parts(mark: Mark) -> Iterator[str]:
     if mark.label:
-        yield _cut(mark.label)
+        yield _shortened(mark.label)
     if mark.wanted:
-        yield f" ≠ {_cut(mark.wanted)}" if mark.label else f"no {_cut(mark.wanted)}"
+        yield f" ≠ {_shortened(mark.wanted)}" if mark.label else f"no {_shortened(mark.wanted)}"

@@ -1,4 +1,4 @@
-"""Samples and steps as a notebook shows them, by the same drawing as the page's."""
+"""Samples and steps as HTML for notebooks, drawn as on the page."""
 
 from __future__ import annotations
 
@@ -17,40 +17,43 @@ if TYPE_CHECKING:
     from dlmctl.generation.results import Sample
     from dlmctl.sampling.trace import Frame
 
-LEFT = 'style="text-align: left; vertical-align: top"'
+LEFT_ALIGNED = 'style="text-align: left; vertical-align: top"'
 
 
 def verdict(check: Check) -> str:
-    """A check in short."""
+    """A check as a score with pass or fail."""
     return f"{check.score:.0%} {'pass' if check.passed else 'fail'}"
 
 
 def samples_html(samples: Sequence[Sample], note: str = "") -> str:
-    """A row a text, its words marked; a column a control, whose reason shows when pointed at.
+    """A table with a row per text, its words marked, and a column per control, with the reason as a tooltip.
 
     Args:
-        note: what stands below.
+        note: a line below the table.
     """
     names = list(samples[0].checks) if samples else []
-    heads = "".join(f"<th {LEFT}>{escape(name)}</th>" for name in ["", "text", *names])
-    rows = "".join(f"<tr><td {LEFT}>{one.index}</td>{_text(one)}{_cells(one.checks)}</tr>" for one in samples)
-    foot = f"<p>{escape(note)}</p>" if note else ""
-    return _styled(f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{foot}")
+    header = "".join(f"<th {LEFT_ALIGNED}>{escape(name)}</th>" for name in ["", "text", *names])
+    rows = "".join(
+        f"<tr><td {LEFT_ALIGNED}>{sample.index}</td>{_text_cell(sample)}{_check_cells(sample.checks)}</tr>"
+        for sample in samples
+    )
+    footer = f"<p>{escape(note)}</p>" if note else ""
+    return _styled(f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>{footer}")
 
 
 def trace_html(frames: Sequence[Frame], energies: Mapping[str, Sequence[float | None]]) -> str:
-    """Some of the steps of a text, and the energies."""
+    """Some of the steps of a text, and its energies."""
     return _styled(steps_html(frames, energies))
 
 
-def _text(sample: Sample) -> str:
+def _text_cell(sample: Sample) -> str:
     if sample.unmet is not None:
-        return f'<td class="t" {LEFT}>({escape(readable(sample.unmet))})</td>'
+        return f'<td class="t" {LEFT_ALIGNED}>({escape(readable(sample.unmet))})</td>'
     marks = {name: check.seen for name, check in sample.checks.items()}
-    return f'<td class="t" {LEFT}>{text_html(sample.text, sample.words, marks)}</td>'
+    return f'<td class="t" {LEFT_ALIGNED}>{text_html(sample.text, sample.words, marks)}</td>'
 
 
-def _cells(checks: Mapping[str, Check]) -> str:
+def _check_cells(checks: Mapping[str, Check]) -> str:
     return "".join(
         f'<td title="{escape(readable(check.why))}" style="text-align: left; vertical-align: top; white-space: nowrap; '
         f'color: var({"--pale" if check.passed else "--fault"})">{verdict(check)}</td>'
@@ -59,9 +62,9 @@ def _cells(checks: Mapping[str, Check]) -> str:
 
 
 def _styled(body: str) -> str:
-    return f'<div class="dlmctl"><style>{_style()}</style>{body}</div>'
+    return f'<div class="dlmctl"><style>{_stylesheet()}</style>{body}</div>'
 
 
 @cache
-def _style() -> str:
+def _stylesheet() -> str:
     return (resources.files("dlmctl.generation.page") / "templates" / "texts.css").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Results as a report reads them: from a run in memory, a ``.jsonl`` file, the output of ``--json``, or a folder."""
+"""Reading results for a report: a run in memory, a ``.jsonl`` file, the output of ``--json``, or a folder."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dlmctl.generation.trace import Trace
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.text.files import read_object, require_file
 
-# Of a file that is read whole, and of one line.
-MOST_BYTES, MOST_LINE = 512 * 2**20, 16 * 2**20
+# Most bytes of a file that is read whole, and of a line.
+MAX_BYTES, MAX_LINE = 512 * 2**20, 16 * 2**20
 REMEDY = "Give what `dlmctl generate` wrote: a .jsonl file of --out, the output of --json as .json, or a folder."
 
 
@@ -35,7 +35,7 @@ class Verdict(BaseModel):
 
     @property
     def seen(self) -> list[Mark]:
-        """The marks; of results without any, one on each word at fault."""
+        """The marks; for results without marks, one on each word at fault."""
         return [Mark(at, at, met=False) for at in self.where] if self.marks is None else self.marks
 
 
@@ -63,10 +63,10 @@ class Row(BaseModel):
         return not self.words and self.problem is not None
 
     def steps(self) -> Trace | None:
-        """How it came about.
+        """The trace of the text, if it was recorded.
 
         Raises:
-            ValueError: what is said of that is damaged.
+            ValueError: the trace is damaged.
         """
         try:
             return None if self.trace is None else Trace.from_dict(self.trace)
@@ -76,11 +76,11 @@ class Row(BaseModel):
 
 @dataclass(frozen=True)
 class Results:
-    """The texts of a run, and what is known of it as a whole.
+    """The texts of a run, and what is known of the whole run.
 
     Attributes:
-        name: where they stand; recipe: what was asked, as plain values, None where the results do not say.
-        records: gives every text as in a line of results, again at each call.
+        name: of their file or folder; recipe: the recipe as plain values, None if the results do not hold it.
+        records: returns an iterator over all texts, each as in a line of results.
     """
 
     name: str
@@ -90,10 +90,10 @@ class Results:
     environments: list[Mapping[str, Any]] = field(default_factory=list)
 
     def rows(self) -> Iterator[Row]:
-        """Every text in order.
+        """Yield all texts in order.
 
         Raises:
-            DataError: one of them is not as results have it.
+            DataError: one of them is malformed.
         """
         for number, record in enumerate(self.records(), start=1):
             try:
@@ -107,77 +107,79 @@ class Results:
 
 
 def of_run(result: Generation, recipe: Mapping[str, Any] | None) -> Results:
-    """The results of a run that has just been made."""
+    """The results of a run in memory."""
     environments: list[Mapping[str, Any]] = [result.environment] if result.environment else []
     return Results("this run", result.to_dicts, recipe, result.seconds, environments)
 
 
 def read_results(path: Path, recipe: Mapping[str, Any] | None = None) -> Results:
-    """Results on disk.
+    """Read results from disk.
 
     Args:
-        recipe: what was asked, where the file itself does not say.
+        recipe: the recipe as plain values; it takes precedence over one that the file holds.
 
     Raises:
-        DataError: there is none, or it is something else.
+        DataError: there is no such file, or it does not hold results.
         UserError: the folder holds no run.
     """
     if path.is_dir():
         run = saved_run(path)
-        asked = {name: value for name, value in run.settings().items() if name in Recipe.model_fields}
-        return Results(str(path), run.records_so_far, recipe or asked, None, list(run.environments()))
+        settings = {name: value for name, value in run.settings().items() if name in Recipe.model_fields}
+        return Results(str(path), run.records_so_far, recipe or settings, None, list(run.environments()))
     if path.suffix == ".jsonl":
         require_file(path, error=DataError, remedy=REMEDY)
         return Results(str(path), lambda: _lines(path), recipe)
     if path.suffix == ".json":
-        found = read_object(path, limit=MOST_BYTES, error=DataError, remedy=REMEDY)
-        samples = found.get("samples")
+        saved = read_object(path, limit=MAX_BYTES, error=DataError, remedy=REMEDY)
+        samples = saved.get("samples")
         if not isinstance(samples, list):
             raise DataError("has no list of samples.", where=str(path), remedy=REMEDY)
-        whole, place, seconds = found.get("recipe"), found.get("environment"), found.get("seconds")
+        recipe_saved, environment, seconds = saved.get("recipe"), saved.get("environment"), saved.get("seconds")
         return Results(
             str(path),
             lambda: samples,
-            recipe or (whole if isinstance(whole, dict) else None),
+            recipe or (recipe_saved if isinstance(recipe_saved, dict) else None),
             seconds if isinstance(seconds, float | int) else None,
-            [place] if isinstance(place, dict) else [],
+            [environment] if isinstance(environment, dict) else [],
         )
-    raise DataError(f"the ending {path.suffix!r} is not one of results.", where=str(path), remedy=REMEDY)
+    raise DataError(f"the ending {path.suffix!r} is not that of results.", where=str(path), remedy=REMEDY)
 
 
 def with_recipe(results: Results, recipe: Recipe) -> Results:
-    """Results that do not say what was asked, with the recipe that they were drawn by.
+    """Add the recipe to results that do not hold it.
 
     Raises:
-        UserError: they say it themselves. As the records are read: a text was drawn by another recipe.
+        UserError: the results hold their recipe. While the records are read: a text was drawn by another recipe.
     """
     if results.recipe:
-        what = "these results hold the recipe that they were drawn by."
-        raise UserError(what, where="--recipe", remedy="Leave it out.")
+        message = "these results hold the recipe that they were drawn by."
+        raise UserError(message, where="--recipe", remedy="Leave it out.")
     digest = recipe_digest(recipe)
 
     def records() -> Iterator[Any]:
         for number, record in enumerate(results.records(), start=1):
-            found = record.get("recipe_digest", digest) if isinstance(record, dict) else digest
-            if found != digest:
-                what = f"{results.name}:{number} was drawn by another recipe, or with settings laid over this one."
-                remedy = "Save what was asked (`dlmctl generate ... --dry-run`) and give that, or leave --recipe out."
-                raise DataError(what, where="--recipe", remedy=remedy)
+            recorded_digest = record.get("recipe_digest", digest) if isinstance(record, dict) else digest
+            if recorded_digest != digest:
+                message = (
+                    f"{results.name}:{number} was drawn by another recipe, or with settings that override this one."
+                )
+                remedy = "Save the full recipe (`dlmctl generate ... --dry-run`) and give that, or leave --recipe out."
+                raise DataError(message, where="--recipe", remedy=remedy)
             yield record
 
     return replace(results, records=records, recipe=recipe.model_dump())
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    """The value of each line.
+    """Yield the value of each line.
 
     Raises:
-        DataError: a line is no JSON, or the file is no text.
+        DataError: a line is not JSON, or the file is not UTF-8.
     """
     number = 0
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
-            while line := file.readline(MOST_LINE):
+            while line := file.readline(MAX_LINE):
                 number += 1
                 if line.strip():
                     yield json.loads(line)

@@ -4,36 +4,36 @@
   root.classList.add("js");
   const traces = JSON.parse(document.getElementById("traces").textContent);
 
-  // Which texts are shown.
+  // Filter the texts.
   const bar = document.querySelector(".bar"), items = [...document.querySelectorAll(".texts > li")];
   if (bar) {
     const none = document.querySelector(".none");
     const texts = items.map((item) => item.querySelector(".t").dataset.text.toLowerCase());
-    const choose = () => {
+    const filter = () => {
       const failed = bar.elements.which.value === "failed", wanted = bar.elements.word.value.trim().toLowerCase();
-      let left = 0;
+      let shown = 0;
       items.forEach((item, at) => {
         item.hidden = (failed && !item.classList.contains("f")) || !texts[at].includes(wanted);
-        left += !item.hidden;
+        shown += !item.hidden;
       });
-      none.hidden = left > 0;
+      none.hidden = shown > 0;
     };
     bar.hidden = false;
-    bar.addEventListener("input", choose);
+    bar.addEventListener("input", filter);
     bar.addEventListener("submit", (event) => event.preventDefault());
-    choose();
+    filter();
   }
 
-  // How a text came about: its words and energies at the step that the slider is on.
-  const span = (kind, word) => {
-    const made = document.createElement(kind);
-    made.textContent = word;
-    return made;
+  // Play the steps of a text: its words and energies at the step of the slider.
+  const wordElement = (tag, word) => {
+    const element = document.createElement(tag);
+    element.textContent = word;
+    return element;
   };
   const player = (place) => {
     const trace = traces[place.dataset.text], last = trace.t.length - 1;
     const stage = place.querySelector(".stage"), slider = place.querySelector("input");
-    const told = place.querySelector("output"), button = place.querySelector("button");
+    const output = place.querySelector("output"), button = place.querySelector("button");
     const lines = place.parentElement.querySelectorAll(".now");
     let timer = 0;
     const show = (at) => {
@@ -41,12 +41,12 @@
       const before = at ? trace.words[at - 1] : [];
       stage.replaceChildren();
       trace.words[at].forEach((word, number) => {
-        const made = span(trace.settled[at][number] ? "span" : "u", word);
-        if (word !== before[number]) made.className = "new";
-        stage.append(made, " ");
+        const element = wordElement(trace.settled[at][number] ? "span" : "u", word);
+        if (word !== before[number]) element.className = "new";
+        stage.append(element, " ");
       });
-      told.textContent = at === last ? "the finished text" : `step ${at + 1} of ${last}, t = ${trace.t[at].toFixed(2)}`;
-      slider.setAttribute("aria-valuetext", told.textContent);
+      output.textContent = at === last ? "the finished text" : `step ${at + 1} of ${last}, t = ${trace.t[at].toFixed(2)}`;
+      slider.setAttribute("aria-valuetext", output.textContent);
       for (const line of lines) {
         const box = line.ownerSVGElement.viewBox.baseVal, x = (box.width * at) / Math.max(1, last);
         line.setAttribute("x1", x);
@@ -73,7 +73,7 @@
   };
   document.querySelectorAll(".play").forEach(player);
 
-  // Closed on the screen, all of it on paper.
+  // Closed on the screen, open in print.
   const folds = [...document.querySelectorAll("details.d")];
   folds.forEach((fold) => (fold.open = false));
   const all = document.querySelectorAll("details");
