@@ -193,6 +193,13 @@ def test_rows_fill_controls_and_leave_them_out(here, model_folder):
     assert {"row", "seed", "model", "model_digest", "recipe_digest", "rounds", "problem"} < line.keys()
 
 
+def test_no_samples_of_a_table_are_none(here, model_folder):
+    recipe, _ = recipe_here(
+        here, model_folder, "samples: 1\ntargets: t.csv\ncontrols: [{length: 6}]\n", "word\nbread\n"
+    )
+    assert len(run_recipe(recipe, samples=[])) == 0
+
+
 def test_rows_of_the_same_shape_share_a_batch(here, model_folder, monkeypatch):
     text = 'samples: 1\ntargets: t.csv\ncontrols: [{length: 6}, {contains: ["{word}"]}]\n'
     recipe, _ = recipe_here(here, model_folder, text, "word\n" + "bread\ngarden\nriver\n" * 5)

@@ -75,7 +75,8 @@ def run_recipe(
     check_traced(trace, numbers)
     traced = read_traced(trace, numbers)
     results: list[Generation] = []
-    for part in [numbers] if table is None else _chunks(numbers, whole_row_size(recipe, table, CHUNK)):
+    in_parts = table is not None and len(numbers) > 0
+    for part in _chunks(numbers, whole_row_size(recipe, table, CHUNK)) if in_parts else [numbers]:
         part_progress = _combined_progress(progress, texts, sum(map(len, results)), len(part), len(numbers))
         results.append(sampler.draw(part, progress=part_progress, on_step=on_step, trace=traced, watch=watch))
     all_samples = [sample for part in results for sample in part]

@@ -71,7 +71,7 @@ def ask(address, path, form=None, headers=None):
     """The status and the text of a response; a form is sent as JSON."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     sent = {"Content-Type": "application/json", **(headers or {})}
-    body = None if form is None else json.dumps(form)
+    body = json.dumps(form) if isinstance(form, dict) else form
     connection.request("GET" if form is None else "POST", path, body, sent)
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
@@ -207,6 +207,8 @@ def test_pages_elsewhere_cannot_use_it(address, model_folder):
     assert ask(address, "/api/run", form, {"Content-Type": "text/plain"})[0] == 415
     assert ask(address, "/api/stop", {"run": ""}, {"Content-Type": "text/plain"})[0] == 415
     assert ask(address, "/api/run", {**form, "rest": "x" * 1_000_001})[0] == 413
+    endless = iter([json.dumps(form)[:-1].encode(), *[b" " * 100_000] * 11])
+    assert ask(address, "/api/run", endless)[0] == 413  # in chunks, without a length
 
 
 def test_a_port_that_is_taken_is_said(address):

@@ -66,7 +66,6 @@ class Vendor(NamedTuple):
         sampler: the sampler used by its authors.
         splitting: how its tokenizer splits text where it is stored as ``vocab.json`` and ``merges.txt``.
         tokenizer: the hub name of its tokenizer, for checkpoints without one.
-        block: size of the blocks that its authors complete from left to right, None for all positions at once.
     """
 
     name: str
@@ -78,4 +77,3 @@ class Vendor(NamedTuple):
     sampler: str
     splitting: Literal["gpt2", "qwen2"] = "gpt2"
     tokenizer: str | None = None
-    block: int | None = None

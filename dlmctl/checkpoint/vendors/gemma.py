@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.checkpoint.vendors.declared import Epsilon, Heads, Layers, Positions, Rows, Sizes, Width
 from dlmctl.diffusion.canvas import CanvasLM, CanvasSettings
 from dlmctl.diffusion.tokens import TokenConfig
@@ -97,24 +98,19 @@ def _validated(kind: Any, settings: Mapping[str, Any], path: Path) -> Any:
 def _network(folder: Path) -> Any:
     try:
         from transformers import DiffusionGemmaForBlockDiffusion
-        from transformers.utils import logging
     except ImportError:
         what = "is a DiffusionGemma model, which the installed version of transformers does not support."
         raise ModelError(what, where=str(folder), remedy="pip install -U transformers") from None
     for path in folder.glob("*"):
         if not path.is_dir():
             require_file(path)  # transformers would wait for a named pipe
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        network, loading_info = DiffusionGemmaForBlockDiffusion.from_pretrained(
-            str(folder), dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        with without_progress_bars():
+            network, loading_info = DiffusionGemmaForBlockDiffusion.from_pretrained(
+                str(folder), dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
     except Exception as error:  # transformers raises many kinds
         raise ModelError(f"its weights cannot be read: {brief(error)}.", where=str(folder)) from None
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()
     problems = {"is missing": loading_info["missing_keys"], "has another shape": loading_info["mismatched_keys"]}
     for problem, names in problems.items():
         for name in names:

@@ -75,7 +75,6 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         mask_id=tokenizer.mask_id,
         predicts=vendor.predicts,
         sampler=vendor.sampler,
-        block=vendor.block,
     )
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
 

@@ -86,10 +86,13 @@ async def _respond(request: Request, handler: Callable[[Any], Response], kind: t
     # A page of another site could send this content type only after a CORS preflight, which is not answered.
     if request.headers.get("content-type", "").split(";")[0] != "application/json":
         return JSONResponse({"error": "the form must be JSON."}, 415)
-    if int(request.headers.get("content-length") or 0) > MAX_BYTES:
-        return JSONResponse({"error": "the form is too long."}, 413)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            return JSONResponse({"error": "the form is too long."}, 413)
     try:
-        form = kind.model_validate_json(await request.body())
+        form = kind.model_validate_json(body)
         return await run_in_threadpool(handler, form)
     except ValidationError as error:
         return JSONResponse({"error": first_fault(error)}, 400)

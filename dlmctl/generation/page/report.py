@@ -127,9 +127,10 @@ def report_html(results: Results) -> tuple[str, int]:
         figures.add(row)
         if len(texts) < MAX_TEXTS:
             trace = row.steps() if len(traces) < MAX_TRACES else None
-            texts.append(_text_entry(row) | ({} if trace is None else _steps_entry(row, trace.to_dict(), trace)))
+            texts.append(_text_entry(row))
             if trace is not None:
-                traces[row.index] = trace.to_dict()
+                traces[row.index] = saved = trace.to_dict()
+                texts[-1] |= _steps_entry(saved, trace)
     if not figures.rows:
         raise UserError("holds no text.", where=results.name)
     is_truncated = figures.rows > len(texts)
@@ -234,5 +235,5 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 3]}..."
 
 
-def _steps_entry(row: Row, saved: Mapping[str, Any], trace: Any) -> dict[str, Any]:
+def _steps_entry(saved: Mapping[str, Any], trace: Any) -> dict[str, Any]:
     return {"steps": Markup(steps_html(trace.frames, saved["energies"])), "count": len(trace) - 1}
