@@ -11,7 +11,7 @@ from pydantic import Field, PlainSerializer, WithJsonSchema, field_validator
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
-from dlmctl.control.user_files import load_named, named_in
+from dlmctl.control.user_files import load_reference, named_in
 from dlmctl.errors import UserError
 from dlmctl.text.spelling import detokenize
 
@@ -97,7 +97,7 @@ def _function(params: PredicateParams) -> Callable[[str], Verdict]:
         return params.function
     named = named_in(params.function)
     assert named is not None
-    found = load_named(named)
+    found = load_reference(named)
     if not callable(found):
         raise UserError(f"{named.attribute!r} is no function.", where=str(named.path))
     return found

@@ -12,7 +12,7 @@ from dlmctl.control.automata import exact_control, pattern_requirement
 from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
 from dlmctl.control.check import Check
-from dlmctl.control.prepared import Lacking, Prepared
+from dlmctl.control.prepared import MissingMember, Prepared
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import plain, split_words
@@ -104,7 +104,7 @@ class TreeControl(WordControl[P]):
 
     def tree(self, params: P, split: Split) -> Node:
         """The pattern, its words split so."""
-        raise Lacking
+        raise MissingMember
 
     def word_range(self, params: P) -> tuple[int, int]:
         least, most = word_range(self.tree(params, self.split))

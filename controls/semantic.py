@@ -9,7 +9,7 @@ from typing import Any
 from dlmctl import BatchContext, Check, Control, FieldLabels, Prepared, Pretrained, guide
 from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.control.attached import attached
-from dlmctl.control.check import joined
+from dlmctl.control.check import merge_checks
 from dlmctl.control.classifier import load_labels
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -57,7 +57,7 @@ class Semantic(WordControl[SemanticParams]):
     def check(self, params: SemanticParams, words: Sequence[str]) -> Check:
         """Share of fields whose value the text states, and no other value of it; see ``controls.wordings``."""
         judge = attached(self.judge, self.name)
-        return joined([judge.verdict(params, *field, words) for field in params.fields.items()])
+        return merge_checks([judge.verdict(params, *field, words) for field in params.fields.items()])
 
     @classmethod
     def from_target(cls, record: Any) -> SemanticParams:

@@ -97,12 +97,15 @@ def test_a_message_about_too_many_phrases_names_the_control(pretrained):
 @pytest.mark.parametrize(
     ("evidence", "message"),
     [
-        (lambda shape: torch.full(shape, math.nan), "must be finite numbers, or -inf for some of the words of a place"),
+        (
+            lambda shape: torch.full(shape, math.nan),
+            "must be finite numbers, or -inf for some of the words at a position",
+        ),
         (lambda shape: torch.full(shape, -math.inf), "must be finite numbers, or -inf for some"),
         (lambda shape: torch.full(shape, math.inf), "must be finite numbers, or -inf for some"),
         (lambda shape: torch.zeros(1, *shape[1:]), "must have the shape [2, 32, "),
-        (lambda shape: torch.zeros(shape[:2]), "a number for each word at each place, not [2, 32]."),
-        (lambda shape: 3.0, "a number for each word at each place, not float."),
+        (lambda shape: torch.zeros(shape[:2]), "a number for each word at each position, not [2, 32]."),
+        (lambda shape: 3.0, "a number for each word at each position, not float."),
     ],
 )
 def test_evidence_is_a_number_for_every_word(pretrained, monkeypatch, evidence, message):
@@ -118,10 +121,8 @@ def test_evidence_is_a_number_for_every_word(pretrained, monkeypatch, evidence, 
 def test_lengths_are_weights(monkeypatch, number):
     monkeypatch.setattr(Hints, "lengths", lambda self, params, most: [0, 1, number])
     found = said(lambda: Hints().lengths_of(0, 3))
-    assert (
-        found
-        == f"control 'hints' ({__name__}): lengths must give numbers from 0 on, all of them finite, and gave "
-        + (f"{number}.")
+    assert found == f"control 'hints' ({__name__}): lengths must return finite numbers, 0 or above, but returned " + (
+        f"{number}."
     )
 
 
@@ -129,7 +130,7 @@ def test_evidence_given_is_that_of_every_text():
     prepared = Prepared()
     prepared.evidence_given = lambda probabilities: torch.zeros(1, 3, 4)
     with pytest.raises(
-        UserError, match=r"'hints' .*evidence_given must give numbers of the shape \[2, 3, 4\], not \[1"
+        UserError, match=r"'hints' .*evidence_given must return numbers of the shape \[2, 3, 4\], not \[1"
     ):
         Part("hints", 1.0, prepared).evidence_given(torch.zeros(2, 3, 4))
 

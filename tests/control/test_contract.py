@@ -121,7 +121,7 @@ def test_a_control_without_a_check_says_so(monkeypatch):
 )
 def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
-    with pytest.raises(UserError, match="check must give a Check with a score from 0 to 1") as caught:
+    with pytest.raises(UserError, match="check must return a Check with a score from 0 to 1") as caught:
         Letters()(["a"])
     assert str(verdict)[:20] in said(caught)
 
@@ -143,7 +143,7 @@ def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
 @pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])
 def test_a_range_is_two_whole_numbers(monkeypatch, found):
     monkeypatch.setattr(Letters, "word_range", lambda self, params: found)
-    with pytest.raises(UserError, match="word_range must give two whole numbers or None, and gave") as caught:
+    with pytest.raises(UserError, match="word_range must return two whole numbers or None, but returned") as caught:
         Letters().range_of(0)
     said(caught)
 
@@ -151,7 +151,7 @@ def test_a_range_is_two_whole_numbers(monkeypatch, found):
 @pytest.mark.parametrize("found", [(0, 0), (-5, -3), (-1, 4)])
 def test_a_text_has_a_word_at_least(monkeypatch, found):
     monkeypatch.setattr(Letters, "word_range", lambda self, params: found)
-    with pytest.raises(UserError, match="word_range must give the fewest and the most words") as caught:
+    with pytest.raises(UserError, match="word_range must return the fewest words, 0 or more") as caught:
         Letters().range_of(0)
     said(caught)
     monkeypatch.setattr(Letters, "word_range", lambda self, params: (0, 4))
@@ -161,7 +161,9 @@ def test_a_text_has_a_word_at_least(monkeypatch, found):
 @pytest.mark.parametrize("weight", ["x", None, -2, math.nan])
 def test_the_weight_of_a_class_is_a_number(monkeypatch, weight):
     monkeypatch.setattr(Letters, "weight", weight)
-    with pytest.raises(UserError, match=rf"control class Letters .*: has weight = {weight}, which is no number from 0"):
+    with pytest.raises(
+        UserError, match=rf"control class Letters .*: has weight = {weight}, which is not a finite number from 0"
+    ):
         Letters()
 
 
@@ -188,7 +190,7 @@ def test_what_not_turns_round_is_a_control(monkeypatch):
         (~Letters()).verdicts([0], [["a"]])
     said(caught)
     monkeypatch.setattr(Letters, "under_not", lambda self: None)
-    with pytest.raises(UserError, match="under_not must give a control, not NoneType"):
+    with pytest.raises(UserError, match="under_not must return a control, not NoneType"):
         (~Letters()).verdicts([0], [["a"]])
 
 
@@ -200,7 +202,7 @@ def test_word_logits_stay_word_logits(monkeypatch, member, found):
     part = Part("letters", 1.0, PreparedLetters())
     monkeypatch.setattr(PreparedLetters, member, lambda self, *_: found, raising=False)
     logits = torch.zeros(2, 3, 4)
-    with pytest.raises(UserError, match=rf"'letters' .*{member} must give word logits of the shape \[2, 3, 4\]"):
+    with pytest.raises(UserError, match=rf"'letters' .*{member} must return word logits of the shape \[2, 3, 4\]"):
         part.restrict(logits) if member == "restrict" else part.constrain(logits, torch.zeros(2))
 
 
@@ -215,7 +217,7 @@ def test_a_control_that_fails_in_a_recipe_is_named_with_its_line(monkeypatch, pr
 
 def test_a_verdict_is_given_for_every_text(monkeypatch):
     monkeypatch.setattr(Letters, "check_many", lambda self, params, texts: [Check(1.0, True, "")])
-    with pytest.raises(UserError, match="check_many gave 1 verdicts for 2 texts") as caught:
+    with pytest.raises(UserError, match="check_many returned 1 verdicts for 2 texts") as caught:
         Letters().verdicts([0, 1], [["a"], ["b"]])
     said(caught)
 

@@ -9,7 +9,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control import nan_checks
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
-from dlmctl.control.numbers import may_be_spoiled, spoiled
+from dlmctl.control.nan_checks import may_be_spoiled, spoiled
 from dlmctl.control.prepared import Energy, Prepared
 from dlmctl.diffusion.walks import drawn
 from dlmctl.errors import UserError
@@ -77,7 +77,7 @@ def test_what_is_no_number_is_one_message(monkeypatch, model, member, number, wa
     if not waits:
         monkeypatch.setattr(nan_checks, "AT_ONCE_CPU", False)
     control = Prepares(steering(member, spoils(number)))
-    with pytest.raises(UserError, match=f"control 'own' .*: {member} must give numbers, or -inf") as caught:
+    with pytest.raises(UserError, match=f"control 'own' .*: {member} must return numbers, or -inf") as caught:
         texts(model, control & Prepares(steering("restrict", spoils(0.0))))
     assert len(str(caught.value)) < 300
 
@@ -94,7 +94,7 @@ def test_texts_are_the_same_whether_numbers_are_looked_at_or_noted(monkeypatch, 
 def test_logits_that_are_changed_in_their_place_are_looked_at(model):
     change = spoils(math.nan)
     own = type("Own", (Prepared,), {"restrict": lambda self, logits: change(logits)})()
-    with pytest.raises(UserError, match=r"control 'own' .*: restrict must give numbers"):
+    with pytest.raises(UserError, match=r"control 'own' .*: restrict must return numbers"):
         texts(model, Prepares(own))
 
 

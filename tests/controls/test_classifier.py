@@ -213,7 +213,7 @@ def test_a_field_that_holds_no_labels_is_named_with_its_values():
     texts = [[str(at)] for at in range(600)]
     data = LabelledText(texts, [{"one": "a", "many": f"n{at}"} for at in range(600)])
     for field, count in (("one", "1 value"), ("many", "600 values")):
-        with pytest.raises(DataError, match=f"--label: the field '{field}' has {count}, and labels are 2 to 500."):
+        with pytest.raises(DataError, match=f"--label: the field '{field}' has {count}, but labels need 2 to 500."):
             JudgedLabels.from_data(replace(data, label=field))
     with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
         JudgedLabels.from_data(replace(data, label="other"))
