@@ -62,8 +62,8 @@ def test_a_statement_is_found_again_among_the_words():
 
 def test_a_judge_of_words_names_those_that_told_it():
     judge = NgramJudge([0.0, 0.0], {"warm": [1.0, -1.0], "warm bread": [2.0, 0.0], "old": [-1.0, 0.5]})
-    assert judge.telling(WORDS, 0) == [(4, 4), (4, 5)]
-    assert judge.telling(WORDS, 1) == [(1, 1)]
+    assert judge.spans_for(WORDS, 0) == [(4, 4), (4, 5)]
+    assert judge.spans_for(WORDS, 1) == [(1, 1)]
 
 
 def test_where_stands_in_for_marks_that_a_control_does_not_give():

@@ -160,7 +160,7 @@ def halved(monkeypatch, guide, judge):
 )
 def test_labels_of_one_half_alone_are_said(monkeypatch, guide, judge):
     words = WordTokenizer.from_corpus([["guide", "judge", "w0", "w1", "w2"]], 1)
-    with pytest.raises(DataError, match="need different texts of two labels or more, and there are too few"):
+    with pytest.raises(DataError, match="need different texts of two labels or more, but there are too few"):
         JudgedLabels.counted(halved(monkeypatch, guide, judge), words)
 
 
@@ -218,7 +218,7 @@ def test_a_field_that_holds_no_labels_is_named_with_its_values():
     with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
         JudgedLabels.from_data(replace(data, label="other"))
     two = [{**row, "two": at % 2} for at, row in enumerate(data.fields)]
-    with pytest.raises(DataError, match=r"labels are 2 to 500. Fields that have: two."):
+    with pytest.raises(DataError, match=r"labels need 2 to 500. Fields that have: two."):
         JudgedLabels.from_data(replace(data, fields=two, label="one"))
 
 
@@ -396,7 +396,7 @@ def test_a_bridged_classifier_reads_the_text_as_its_own_tokens(trained, pieces, 
     text = "The Lantern is a café in the old town."
     certain = probabilities_of(tokenizer, text, 400.0)
     shown = tokenizer.decode(tokenizer.encode_text(text))
-    wanted = network.chances([shown])
+    wanted = network.label_probabilities([shown])
     torch.testing.assert_close(network(certain.float()).softmax(-1), wanted, rtol=1e-4, atol=1e-5)
     # Undecided, it reads the same hard tokens, but for a part that is soft.
     assert 0 < float(entropy_share(probabilities_of(tokenizer, text, 8.0)).mean()) < 1
@@ -431,7 +431,7 @@ def test_a_bridged_classifier_reads_up_to_the_end_of_a_turn(decided, tmp_path):
         ids = torch.tensor([[tokenizer.start_id, *red, end, *more]])
         certain = torch.nn.functional.one_hot(ids, len(tokenizer)).float()
         found = network(certain).softmax(-1)
-        torch.testing.assert_close(found, network.chances(["red boat"]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, network.label_probabilities(["red boat"]), rtol=1e-4, atol=1e-5)
 
 
 def test_a_classifier_of_others_checks_the_text_as_it_is_written(decided, tmp_path):
@@ -440,7 +440,7 @@ def test_a_classifier_of_others_checks_the_text_as_it_is_written(decided, tmp_pa
     sampler = SamplerSettings(new_tokens=12, precision="fp32")
     result = generate(control, model=model, samples=4, sampler=sampler, guidance=Guidance(scale=0.0))
     assert any(model.tokenizer.text(sample.words) != sample.text for sample in result)
-    wanted = load_outside(decided, model.tokenizer).chances(result.texts)[:, 1].tolist()
+    wanted = load_outside(decided, model.tokenizer).label_probabilities(result.texts)[:, 1].tolist()
     assert [sample.checks["classifier"].score for sample in result] == pytest.approx(wanted, abs=1e-4)
 
 
@@ -482,7 +482,7 @@ def test_a_classifier_that_reads_the_last_token_reads_each_text_to_its_end(train
     texts = [tokenizer.decode(row) for row in rows]
     theirs = [network.theirs(text, return_tensors="pt")["input_ids"] for text in texts]
     expected = torch.cat([network.network(input_ids=ids).logits.softmax(-1) for ids in theirs])
-    torch.testing.assert_close(network.chances(texts), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(network.label_probabilities(texts), expected, rtol=1e-4, atol=1e-6)
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[tokenizer.pad_id] * (width - len(row))] for row in rows])
     certain = torch.nn.functional.one_hot(ids, len(tokenizer)).float()

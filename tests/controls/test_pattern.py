@@ -36,7 +36,7 @@ def test_each_sample_its_own_pattern_beside_a_length(pretrained):
 
 @pytest.mark.parametrize("match", ["^The <any>+ .", "The <any>+ .$", "^The <any>+$"])
 def test_anchors_of_other_regular_expressions_are_said_to_be_needless(match):
-    with pytest.raises(UserError, match=r"the whole text is to match as it is, so leave out \^ and \$"):
+    with pytest.raises(UserError, match=r"the pattern always matches the whole text, so leave out \^ and \$"):
         Pattern(match)
     for plain in (r"\^The", "^ <any>+", "5 $", r"The .\$"):
         Pattern(plain)
