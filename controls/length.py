@@ -50,8 +50,7 @@ def log_p_of_counts(state: ControlState) -> Tensor:
 
 
 class Length(WordControl[LengthParams]):
-    """Fixes the number of words before sampling; within a tolerance it is drawn with the frequencies of the training
-    text.
+    """Fixes the number of words before sampling; within a tolerance it is drawn as often as in the training text.
 
     This is the method of the paper, with END pinned to its position (Li et al. 2022, section 5), done exactly. Under
     ``not`` another number is fixed. The energy is used only if a model of whole words chooses the length itself.

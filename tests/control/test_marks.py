@@ -1,4 +1,4 @@
-"""What each shipped control says that it saw in a text."""
+"""The marks that each bundled control sets in a text."""
 
 from __future__ import annotations
 

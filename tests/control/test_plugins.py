@@ -1,4 +1,4 @@
-"""Where controls are found, what is said of them, and packages that are not as they should be."""
+"""Discovery and description of controls, and faulty packages."""
 
 import logging
 from typing import Any, Literal
@@ -28,7 +28,7 @@ class Params(ControlParams):
     places: list[Place] | None = Field(None, description="where")
 
 class Plain(Control[Params]):
-    """A control of the tests."""
+    """A control for the tests."""
     name = "{name}"
     Params = Params
 '''
@@ -36,7 +36,7 @@ class Plain(Control[Params]):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Puts a distribution of one module into the environment, as pip would."""
+    """Install a distribution with one module, as pip would."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def install(package: str, control: str, code: str, attribute: str = "Plain", version: str = "1.0") -> None:

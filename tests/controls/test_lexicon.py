@@ -42,7 +42,7 @@ def norms(tmp_path):
 
 @pytest.fixture
 def tagged(pretrained, tmp_path):
-    """The tiny model with counts of its words, and of their tags, beside it."""
+    """The tiny model with counts of its words and of their tags in its folder."""
     folder = tmp_path / "tagged"
     save_pretrained(pretrained.model, pretrained.tokenizer, folder)
     vocabulary = pretrained.tokenizer
@@ -109,9 +109,9 @@ def test_commas_mean_the_same_in_all_of_a_column(tmp_path, cells, numbers):
 
 def test_bounds_from_the_cells_of_a_spreadsheet_are_numbers_or_names():
     def bounds(value, **row):
-        found = read_params(LexiconParams, fill_params(LexiconParams, {"table": "norms.csv", **value}, row))
-        assert isinstance(found, LexiconParams)
-        return found.bounds
+        params = read_params(LexiconParams, fill_params(LexiconParams, {"table": "norms.csv", **value}, row))
+        assert isinstance(params, LexiconParams)
+        return params.bounds
 
     assert bounds({"letters": ["{lo}", "{hi}"]}, lo="3", hi="5") == {"letters": (3.0, 5.0)}
     assert bounds({"letters": "{len}", "Conc": ["{lo}", None]}, len="4", lo="2.5") == {
@@ -329,7 +329,7 @@ def test_parameters_that_make_no_sense_are_refused(params, said):
 
 
 def test_a_file_that_is_missing_says_where_it_was_looked_for(pretrained):
-    with pytest.raises(DataError, match=r"nowhere.txt: is missing. A path in a recipe is seen from"):
+    with pytest.raises(DataError, match=r"nowhere.txt: is missing. A path in a recipe is relative to"):
         generate(Lexicon(file="nowhere.txt"), model=pretrained, samples=1)
 
 

@@ -74,7 +74,7 @@ def test_targets_from_sentences():
 
 @pytest.fixture
 def batch(pretrained):
-    """Two rows: one of seven words, one whose number of words is the model's to choose."""
+    """Two rows: one of seven words, and one for which the model chooses the number of words."""
     rows = [Draw(0, sample, 0) for sample in range(2)]
     layouts = [Layout(12, 7), Layout(12, None)]
     return BatchContext(pretrained.model, pretrained.tokenizer, pretrained.folder, rows, layouts)

@@ -213,7 +213,7 @@ def test_guided_generation_runs_and_checks(trained):
 
 
 def knowing(**params):
-    """The control as it is beside a model that was trained on such fields."""
+    """The control attached to a model that was trained on such fields."""
     control = Semantic(**params)
     values = {
         "food": ["French", "Indian"],

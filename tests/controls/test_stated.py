@@ -1,4 +1,4 @@
-"""The words that state a value stand side by side, whatever the classifier makes of them."""
+"""The words of a phrase that states a value stay together, whatever the classifier prefers."""
 
 import pytest
 

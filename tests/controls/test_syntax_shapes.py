@@ -1,4 +1,4 @@
-"""Shapes of sentences: which have given spans, how long those are, and their file."""
+"""Shapes of sentences: those with given spans, their lengths, and their file."""
 
 import json
 
