@@ -57,7 +57,7 @@ def plain(name: str, field: str = "start") -> str:
 def test_a_package_is_found_and_named(install):
     install("acme", "plain_one", plain("plain_one"), version="4.2")
     plugin = find_plugin("plain_one")
-    assert (plugin.origin, plugin.summary) == ("acme 4.2", "A control of the tests.")
+    assert (plugin.origin, plugin.summary) == ("acme 4.2", "A control for the tests.")
     assert plugin in installed()[0]
 
 
