@@ -1,6 +1,6 @@
-"""The controls that come with dlmctl, registered through the same entry points as anybody's.
+"""The controls that come with dlmctl, registered through the same entry points as third-party ones.
 
-Each is imported when it is first asked for, as most texts are drawn under one or two.
+Each is imported on first access, because most runs use one or two.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Words and phrases that a text must not have."""
+"""Words and phrases that a text must not contain."""
 
 from __future__ import annotations
 
@@ -11,63 +11,75 @@ from pydantic import Field
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Alphabet, Automaton, Requirement, avoiding, exact_control
 
-from .phrases import ANY_NUMBER, MOST_PHRASES, Phrases, Split, WordControl, listed, occurrences, split_phrases, standing
+from .phrases import (
+    ANY_NUMBER,
+    MAX_PHRASES,
+    Phrases,
+    Split,
+    WordControl,
+    check_rank,
+    occurrences,
+    phrase_list,
+    split_phrases,
+)
 
 
 class AvoidParams(ControlParams):
-    """What a recipe says of unwanted words."""
+    """The unwanted words and phrases."""
 
     words: Phrases = Field(
-        max_length=MOST_PHRASES,
-        description="words or phrases, none of which may occur; matched as whole words, upper and lower case as "
-        "written, so list both where both are unwanted",
+        max_length=MAX_PHRASES,
+        description="words or phrases, none of which may occur; matched as whole words and case-sensitively, so list "
+        "both spellings if both are unwanted",
         examples=[["pub", "city centre"]],
     )
 
 
 class Avoid(WordControl[AvoidParams]):
-    """Keeps every text free of the phrases, exactly."""
+    """Excludes the phrases from every text, exactly."""
 
     name = "avoid"
     Params = AvoidParams
 
     def __init__(self, *phrases: str | Sequence[str], **params: Any) -> None:
-        """One phrase or several, or a list of them."""
-        super().__init__(**({"words": listed(phrases)} if phrases else {}), **params)
+        """One or several phrases, or a list of them."""
+        super().__init__(**({"words": phrase_list(phrases)} if phrases else {}), **params)
 
     def word_range(self, params: AvoidParams) -> tuple[int, int]:
-        """Any number, but a settled one: no START or PAD among the words, which would break a phrase up unseen."""
+        """Any number of words, but a fixed one: a START or PAD among the words would hide a phrase by splitting it."""
         return 1, ANY_NUMBER
 
     def prepare(self, batch: BatchContext[AvoidParams]) -> Prepared:
-        return exact_control(batch, [self.asked(params) for params in batch.params])
+        return exact_control(batch, [self._requirement(params) for params in batch.params])
 
-    def asked(self, params: AvoidParams) -> Requirement:
-        phrases = tuple(dict.fromkeys(tuple(one) for form in self.forms for one in split_phrases(params.words, form)))
+    def _requirement(self, params: AvoidParams) -> Requirement:
+        phrases = tuple(
+            dict.fromkeys(tuple(phrase) for form in self.forms for phrase in split_phrases(params.words, form))
+        )
 
         def language(alphabet: Alphabet) -> Automaton | None:
-            # A word outside the vocabulary cannot occur, nor can a phrase with one.
-            found = [ids for phrase in phrases if (ids := alphabet.numbers(phrase)) is not None]
-            return avoiding(alphabet, found) if found else None
+            # A phrase with a word outside the vocabulary cannot occur.
+            known = [ids for phrase in phrases if (ids := alphabet.numbers(phrase)) is not None]
+            return avoiding(alphabet, known) if known else None
 
         return Requirement(self.name, phrases, tuple(itertools.chain(*phrases)), language, needs_words=False)
 
     def check(self, params: AvoidParams, words: Sequence[str]) -> Check:
         """Passed if none of the phrases occurs; the score is the share of those that do not."""
-        return min((_verdict(params.words, split, words) for split in self.forms), key=standing)
+        return min((_verdict(params.words, split, words) for split in self.forms), key=check_rank)
 
     @classmethod
     def from_target(cls, record: Any) -> AvoidParams:
-        """The parameters that a line of a file of targets holds."""
+        """The parameters in a line of a file of targets."""
         return AvoidParams.model_validate(record)
 
 
 def _verdict(phrases: Sequence[str], split: Split, words: Sequence[str]) -> Check:
-    each = split_phrases(phrases, split)
-    places = [occurrences(words, phrase) for phrase in each]
-    found = [text for text, at in zip(phrases, places, strict=True) if at]
-    spans = [(start, len(phrase)) for at, phrase in zip(places, each, strict=True) for start in at]
-    where = {place for start, size in spans for place in range(start, start + size)}
-    why = f"with {', '.join(map(repr, found))}" if found else "none there"
+    phrase_words = split_phrases(phrases, split)
+    starts = [occurrences(words, phrase) for phrase in phrase_words]
+    present = [text for text, at in zip(phrases, starts, strict=True) if at]
+    spans = [(start, len(phrase)) for at, phrase in zip(starts, phrase_words, strict=True) for start in at]
+    where = {position for start, size in spans for position in range(start, start + size)}
+    why = f"with {', '.join(map(repr, present))}" if present else "none there"
     marks = tuple(Mark(start, start + size - 1, met=False) for start, size in spans)
-    return Check(1 - len(found) / len(phrases), not found, why, tuple(sorted(where)), marks)
+    return Check(1 - len(present) / len(phrases), not present, why, tuple(sorted(where)), marks)

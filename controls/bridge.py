@@ -1,4 +1,4 @@
-"""A Hugging Face sequence classifier with a vocabulary of its own, guided by what another model's tokens are to it."""
+"""Guidance by a Hugging Face sequence classifier whose vocabulary differs from the model's."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 
 class BridgedClassifier(nn.Module):
-    """Token probabilities ``[B, L, V]`` of a model to logits ``[B, labels]`` of a classifier of texts.
+    """Maps token probabilities ``[B, L, V]`` of a model to logits ``[B, labels]`` of a text classifier.
 
-    The likeliest text is tokenised as the classifier wants it, so it reads real tokens, each of which belongs to a
-    place of the model's text. To its embedding comes what the model's other choices for that place would change: the
-    expectation of their embeddings, each the mean over the tokens that the choice is to the classifier, less that of
-    the likeliest one. That soft embedding carries the gradient. Where a place is undecided, a mean of many embeddings
-    is like none of them, so the value moves to the hard one: e = soft + stop_gradient(w (hard - soft)), w the entropy
-    of the place over that of a uniform choice (EntRGi, arXiv 2602.05000).
+    The likeliest text is tokenised by the classifier's tokenizer, so that it reads real tokens, each of which belongs
+    to a position of the model's text. To the embedding of each is added what the model's other choices for that
+    position would change: their expected embedding, where each choice has the mean embedding of its classifier tokens,
+    minus that of the likeliest choice. This soft embedding carries the gradient. At an undecided position the mean of
+    many embeddings resembles none of them, so the value moves to the hard one: e = soft + stop_gradient(w (hard -
+    soft)), with w the entropy of the position over that of a uniform choice (EntRGi, arXiv 2602.05000).
 
     Args:
         network, theirs: the classifier and its tokenizer.
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
     """
 
     table: Tensor
@@ -36,7 +36,7 @@ class BridgedClassifier(nn.Module):
     def __init__(self, network: Any, theirs: Any, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.network, self.theirs, self.tokenizer = network, theirs, tokenizer
-        if theirs.pad_token is None:  # what fills up is never read, so any token will do
+        if theirs.pad_token is None:  # padding is never read, so any token will do
             theirs.pad_token = theirs.eos_token or theirs.convert_ids_to_tokens(0)
         theirs.padding_side = "right"
         self.reads_last = reads_last(network)
@@ -46,73 +46,76 @@ class BridgedClassifier(nn.Module):
 
     @torch.no_grad()
     def _means(self) -> Tensor:
-        """The mean embedding ``[V, H]`` of the tokens that each token of the model is to the classifier; 0 of those
-        that are no text."""
+        """For each token of the model the mean embedding ``[V, H]`` of its classifier tokens; 0 for tokens without
+        text."""
         embeddings = self.network.get_input_embeddings().weight.float()
-        texts = _texts(self.tokenizer)
+        texts = _token_texts(self.tokenizer)
         rows = self.theirs([text or "" for text in texts], add_special_tokens=False)["input_ids"]
         owner = torch.tensor([at for at, row in enumerate(rows) for _ in row], dtype=torch.long)
-        flat = torch.tensor([index for row in rows for index in row], dtype=torch.long)
+        flat = torch.tensor([token for row in rows for token in row], dtype=torch.long)
         sums = torch.zeros(len(texts), embeddings.shape[1]).index_add(0, owner, embeddings[flat])
         counts = torch.bincount(owner, minlength=len(texts)).clamp(min=1)
         return sums / counts[:, None]
 
     def forward(self, probabilities: Tensor) -> Tensor:
         likeliest = probabilities.argmax(-1)
-        texts, places = zip(*(self._text(row) for row in likeliest.tolist()), strict=True)
-        read = self._read(texts, return_offsets_mapping=True)
-        offsets = read.pop("offset_mapping").tolist()
-        at = torch.tensor(
-            [[_place(owners, *span) for span in row] for owners, row in zip(places, offsets, strict=True)],
+        texts, owners = zip(*(self._text(row) for row in likeliest.tolist()), strict=True)
+        encoded = self._encode(texts, return_offsets_mapping=True)
+        offsets = encoded.pop("offset_mapping").tolist()
+        positions = torch.tensor(
+            [
+                [_position_of(row_owners, *span) for span in row]
+                for row_owners, row in zip(owners, offsets, strict=True)
+            ],
             device=probabilities.device,
         )
-        ids, mask = read["input_ids"], read["attention_mask"]
-        return self._logits(self._mixed(probabilities, likeliest, ids, at), mask)
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
+        return self._logits(self._embeddings(probabilities, likeliest, ids, positions), mask)
 
     def _logits(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        """Logits ``[B, labels]`` of embeddings ``[B, N, H]``, of which those with ``mask [B, N]`` 0 are none."""
+        """Logits ``[B, labels]`` for embeddings ``[B, N, H]`` with the attention mask ``mask [B, N]``."""
         if not self.reads_last:
             return self.network(inputs_embeds=embeddings, attention_mask=mask).logits
-        # Such a network takes the last position for the end of each text: every text is read alone, without the rest.
-        places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-        sizes = (mask * places).amax(1).clamp(min=1).tolist()
+        # Such a network takes the last position as the end of each text, so each text is read alone, without padding.
+        numbers = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        sizes = (mask * numbers).amax(1).clamp(min=1).tolist()
         rows = [
             self.network(inputs_embeds=embeddings[row : row + 1, :size], attention_mask=mask[row : row + 1, :size])
             for row, size in enumerate(sizes)
         ]
         return torch.cat([row.logits for row in rows])
 
-    def _read(self, texts: Sequence[str], **more: Any) -> Any:
-        """The texts as the classifier's tokens, filled up to one length, on its device; one filling token where none of
-        them has any, as a draft of spaces has none."""
+    def _encode(self, texts: Sequence[str], **more: Any) -> Any:
+        """The texts as the classifier's tokens, padded to one length, on its device; a single padding token if no text
+        has any tokens, such as drafts of spaces."""
         options = {"padding": True, "truncation": True, "max_length": self.longest, "return_tensors": "pt", **more}
-        read = self.theirs(list(texts), **options)
-        if not read["input_ids"].shape[1]:
-            read = self.theirs(list(texts), **{**options, "padding": "max_length", "max_length": 1})
-        return read.to(self.table.device)
+        encoded = self.theirs(list(texts), **options)
+        if not encoded["input_ids"].shape[1]:
+            encoded = self.theirs(list(texts), **{**options, "padding": "max_length", "max_length": 1})
+        return encoded.to(self.table.device)
 
-    def _mixed(self, probabilities: Tensor, likeliest: Tensor, ids: Tensor, at: Tensor) -> Tensor:
-        """Embeddings ``[B, N, H]`` of the classifier's tokens ``ids [B, N]``, which belong to the places ``at`` of the
+    def _embeddings(self, probabilities: Tensor, likeliest: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """Embeddings ``[B, N, H]`` of the classifier's tokens ``ids [B, N]``, which belong to the ``positions`` of the
         model's text; -1 for none."""
         hard = self.network.get_input_embeddings()(ids).float()
-        other = probabilities.float() @ self.table - self.table[likeliest]
-        index = at.clamp(min=0)
-        moved = other.gather(1, index[..., None].expand(-1, -1, other.shape[2]))
-        soft = hard + moved * (at >= 0)[..., None]
-        undecided = entropy_share(probabilities.detach()).gather(1, index)[..., None]
-        return soft + (undecided * (hard - soft)).detach()
+        shift = probabilities.float() @ self.table - self.table[likeliest]
+        index = positions.clamp(min=0)
+        token_shift = shift.gather(1, index[..., None].expand(-1, -1, shift.shape[2]))
+        soft = hard + token_shift * (positions >= 0)[..., None]
+        entropy = entropy_share(probabilities.detach()).gather(1, index)[..., None]
+        return soft + (entropy * (hard - soft)).detach()
 
     def _text(self, ids: Sequence[int]) -> tuple[str, list[int]]:
-        """The text of a row, and of each of its characters the place that it comes from."""
+        """The text of a row, and for each of its characters the position that it comes from."""
         if isinstance(self.tokenizer, HuggingFaceTokenizer):
             return _text_of_tokens(self.tokenizer, ids)
         return _text_of_words(self.tokenizer, ids)
 
     @torch.no_grad()
-    def chances(self, texts: Sequence[str]) -> Tensor:
-        """Probabilities ``[N, labels]`` of finished texts, by real tokens only."""
-        read = self._read(texts)
-        ids, mask = read["input_ids"], read["attention_mask"]
+    def label_probabilities(self, texts: Sequence[str]) -> Tensor:
+        """Probabilities ``[N, labels]`` for finished texts, from real tokens only."""
+        encoded = self._encode(texts)
+        ids, mask = encoded["input_ids"], encoded["attention_mask"]
         if self.reads_last:
             logits = self._logits(self.network.get_input_embeddings()(ids), mask)
         else:
@@ -122,28 +125,28 @@ class BridgedClassifier(nn.Module):
 
 @torch.no_grad()
 def reads_last(network: Any) -> bool:
-    """Whether a sequence classifier judges by what stands at the last position, filled up or not, as those made of
-    GPT-2 and Llama do where they are given embeddings. Such a network is told that nothing is filled up."""
+    """Whether a sequence classifier reads the last position, padding or not, as those based on GPT-2 and Llama do when
+    they are passed embeddings. For such a network ``pad_token_id`` is set to None."""
     table = network.get_input_embeddings().weight
     embeddings = table[torch.arange(3, device=table.device) % len(table)][None]
     mask = torch.ones(1, 3, dtype=torch.long, device=table.device)
-    own, network.config.pad_token_id = network.config.pad_token_id, None
-    short = network(inputs_embeds=embeddings[:, :2], attention_mask=mask[:, :2]).logits
+    pad_token_id, network.config.pad_token_id = network.config.pad_token_id, None
+    unpadded = network(inputs_embeds=embeddings[:, :2], attention_mask=mask[:, :2]).logits
     mask[:, 2] = 0
-    filled = network(inputs_embeds=embeddings, attention_mask=mask).logits
-    if torch.allclose(widened(short), widened(filled), rtol=1e-3, atol=1e-5):
-        network.config.pad_token_id = own
+    padded = network(inputs_embeds=embeddings, attention_mask=mask).logits
+    if torch.allclose(widened(unpadded), widened(padded), rtol=1e-3, atol=1e-5):
+        network.config.pad_token_id = pad_token_id
         return False
     return True
 
 
 def entropy_share(probabilities: Tensor) -> Tensor:
-    """Entropies ``[...]`` of distributions ``[..., V]``, as shares of that of a uniform one."""
+    """Entropies ``[...]`` of distributions ``[..., V]``, as a share of that of a uniform distribution."""
     return torch.special.entr(probabilities).sum(-1) / math.log(probabilities.shape[-1])
 
 
-def _texts(tokenizer: Tokenizer) -> list[str | None]:
-    """What each token of a model is in a text; None for those that are nothing there."""
+def _token_texts(tokenizer: Tokenizer) -> list[str | None]:
+    """The text of each token of a model; None for tokens without text."""
     if isinstance(tokenizer, HuggingFaceTokenizer):
         return [None if string is None else string.decode("utf-8", "ignore") for string in tokenizer.strings]
     structure = {tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id, tokenizer.unk_id}
@@ -151,41 +154,41 @@ def _texts(tokenizer: Tokenizer) -> list[str | None]:
 
 
 def end_ids(tokenizer: Tokenizer) -> set[int]:
-    """The tokens that end a text, wherever they stand behind its first place."""
+    """The tokens that end a text, at any position after the first."""
     return tokenizer.stop_ids if isinstance(tokenizer, CheckpointTokenizer) else {tokenizer.end_id}
 
 
 def _text_of_tokens(tokenizer: HuggingFaceTokenizer, ids: Sequence[int]) -> tuple[str, list[int]]:
-    whole, owners, ends = b"", list[int](), end_ids(tokenizer)
-    for place, index in enumerate(ids):
-        if index in ends and place:
+    data, byte_owners, ends = b"", list[int](), end_ids(tokenizer)
+    for position, token in enumerate(ids):
+        if token in ends and position:
             break
-        string = tokenizer.strings[index] or b""
-        whole += string
-        owners += [place] * len(string)
-    text = whole.decode("utf-8", "replace")
-    starts, byte = list[int](), 0
-    for sign in text:
-        starts.append(owners[min(byte, len(owners) - 1)])
-        byte += len(sign.encode()) if sign != "\ufffd" else 1
-    return text, starts
+        string = tokenizer.strings[token] or b""
+        data += string
+        byte_owners += [position] * len(string)
+    text = data.decode("utf-8", "replace")
+    owners, byte = list[int](), 0
+    for character in text:
+        owners.append(byte_owners[min(byte, len(byte_owners) - 1)])
+        byte += len(character.encode()) if character != "\ufffd" else 1
+    return text, owners
 
 
 def _text_of_words(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, list[int]]:
     text, owners, at = tokenizer.decode(ids), list[int](), 0
-    ends = [place for place, index in enumerate(ids) if index == tokenizer.end_id]
-    places = range(1, ends[0] if ends else len(ids))
-    shown = [place for place in places if ids[place] not in (tokenizer.pad_id, tokenizer.start_id)]
-    for place in shown:
-        word = plain(tokenizer.token(ids[place]))
-        found = re.compile(re.escape(word)).search(text, at)
-        end = found.end() if found is not None else at
-        owners += [place] * (end - at)
+    ends = [position for position, token in enumerate(ids) if token == tokenizer.end_id]
+    positions = range(1, ends[0] if ends else len(ids))
+    shown = [position for position in positions if ids[position] not in (tokenizer.pad_id, tokenizer.start_id)]
+    for position in shown:
+        word = plain(tokenizer.token(ids[position]))
+        match = re.compile(re.escape(word)).search(text, at)
+        end = match.end() if match is not None else at
+        owners += [position] * (end - at)
         at = end
     return text, owners + [shown[-1] if shown else 0] * (len(text) - len(owners))
 
 
-def _place(owners: Sequence[int], start: int, end: int) -> int:
-    """The place that most of some characters come from; -1 of none, as for a special token."""
-    found = owners[start:end]
-    return max(found, key=found.count) if found else -1
+def _position_of(owners: Sequence[int], start: int, end: int) -> int:
+    """The position that most characters of a span come from; -1 for an empty span, such as a special token."""
+    span = owners[start:end]
+    return max(span, key=span.count) if span else -1

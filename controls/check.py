@@ -1,4 +1,4 @@
-"""Any test of a finished text that can be written as a function: nothing steers, texts that fail are drawn again."""
+"""Any test of a finished text, given as a function: nothing steers, and texts that fail are redrawn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, PlainSerializer, WithJsonSchema, field_validator
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
-from dlmctl.control.user_files import load_named, named_in
+from dlmctl.control.user_files import load_reference, named_in
 from dlmctl.errors import UserError
 from dlmctl.text.spelling import detokenize
 
@@ -22,71 +22,71 @@ def _name_of(function: Any) -> str:
     return function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
 
 
-# In a recipe the name of a function, in Python perhaps the function itself.
+# The name of a function, or in Python also the function itself.
 Function = Annotated[
     Any, WithJsonSchema({"type": "string"}), PlainSerializer(_name_of, return_type=str, when_used="json")
 ]
 
 
 class PredicateParams(ControlParams):
-    """Which function tests the texts."""
+    """The function that tests the texts."""
 
     function: Function = Field(
-        description="file.py:name of a function that is called with a text and returns whether it passes, or that and "
-        "the reason; the file is imported",
+        description="file.py:name of a function that takes a text and returns whether it passes, optionally with the "
+        "reason; the file is imported",
         examples=["mine.py:is_polite"],
     )
 
     @field_validator("function")
     @classmethod
-    def _is_one(cls, function: Any) -> Any:
+    def _is_function(cls, function: Any) -> Any:
         if callable(function) or (isinstance(function, str) and named_in(function)):
             return function
         raise ValueError(f"a function is named as file.py:name, not {_name_of(function)[:80]!r}")
 
 
 class Predicate(Control[PredicateParams]):
-    """A test of one's own, met by rejection: texts that fail are drawn again, up to ``until.max_rounds`` rounds.
+    """Your own test, satisfied by rejection: texts that fail are redrawn, up to ``until.max_rounds`` rounds.
 
-    The function gets the text as a reader sees it. It returns True or False, either with the reason in words, or a
-    ``Check``; whatever else it returns is an error, as a text would else pass by accident.
+    The function receives the text as a reader sees it. It returns True or False, optionally with the reason as a
+    string, or a ``Check``; anything else is an error, so that no text passes by accident.
     """
 
     name = "check"
     Params = PredicateParams
     by_rejection = True
 
-    def __init__(self, *first: Any, **params: Any) -> None:
-        super().__init__(*first, **params)
-        self.spelled: Callable[[Sequence[str]], str] = detokenize
+    def __init__(self, *args: Any, **params: Any) -> None:
+        super().__init__(*args, **params)
+        self.detokenize: Callable[[Sequence[str]], str] = detokenize
 
     def attach(self, model: Pretrained) -> None:
-        self.spelled = model.tokenizer.text
+        self.detokenize = model.tokenizer.text
         for params in self.sets:
-            _function(params)  # a file that cannot be read is found before anything is drawn
+            _function(params)  # report an unreadable file before anything is drawn
 
     def check(self, params: PredicateParams, words: Sequence[str]) -> Check:
-        """What the function says; the score is 1 or 0 where it gives no ``Check``.
+        """The function's verdict; the score is 1 or 0 unless it returns a ``Check``.
 
         Raises:
-            UserError: it returns no verdict.
+            UserError: it does not return a verdict.
         """
-        return self._verdict(params, self.spelled(words))
+        return self._verdict(params, self.detokenize(words))
 
     def check_written(
         self, params: Sequence[PredicateParams], texts: Sequence[Sequence[str]], written: Sequence[str]
     ) -> list[Check]:
-        """``check`` of the texts with the spaces and lines that they have."""
-        return [self._verdict(one, text) for one, text in zip(params, written, strict=True)]
+        """``check`` for the texts with their original spaces and lines."""
+        return [self._verdict(target, text) for target, text in zip(params, written, strict=True)]
 
     def _verdict(self, params: PredicateParams, text: str) -> Check:
-        found = _function(params)(text)
-        if isinstance(found, Check):
-            return found
-        passed, why = found if isinstance(found, tuple) and len(found) == 2 else (found, "")
+        returned = _function(params)(text)
+        if isinstance(returned, Check):
+            return returned
+        passed, why = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, "")
         name = _name_of(params.function)
         if not isinstance(passed, bool | np.bool_) or not isinstance(why, str):
-            what = f"{name} must return True or False, either with the reason as a text, or a Check, not {found!r}."
+            what = f"{name} must return True or False, optionally with a reason, or a Check, not {returned!r}."
             raise UserError(what, where=f"control {self.name!r}", remedy='E.g. `return False, "too long"`.')
         label = name.rpartition(":")[2]
         return Check(float(passed), bool(passed), why or f"{label} says {'yes' if passed else 'no'}")
@@ -95,9 +95,9 @@ class Predicate(Control[PredicateParams]):
 def _function(params: PredicateParams) -> Callable[[str], Verdict]:
     if callable(params.function):
         return params.function
-    named = named_in(params.function)
-    assert named is not None
-    found = load_named(named)
-    if not callable(found):
-        raise UserError(f"{named.attribute!r} is no function.", where=str(named.path))
-    return found
+    reference = named_in(params.function)
+    assert reference is not None
+    function = load_reference(reference)
+    if not callable(function):
+        raise UserError(f"{reference.attribute!r} is not a function.", where=str(reference.path))
+    return function

@@ -1,4 +1,4 @@
-"""Any label that one has text for: a classifier of one's own, or one of Hugging Face."""
+"""Any label for which there is labelled text, by a classifier trained here or one from Hugging Face."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
 
 from .huggingface import guided_by, load_outside
-from .judged_labels import SURE, JudgedLabels, verdict_of
+from .judged_labels import LIKELIER_THAN_NOT, JudgedLabels, verdict_of
 
 
 class ClassifierParams(ControlParams):
-    """The label that a text is to have."""
+    """The label that a text should have."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"label": "positive", "name": "sentiment"}]})
 
-    label: Value = Field(description="the label, as the labelled text has it", examples=["positive"])
+    label: Value = Field(description="the label, as in the labelled text", examples=["positive"])
     name: str | None = Field(
-        default=None, max_length=100, description="which classifier, where they were trained under names (--name)"
+        default=None, max_length=100, description="name of the classifier, if it was trained under one (--name)"
     )
     huggingface: str | None = Field(
         default=None,
         max_length=1000,
-        description="folder or hub name of a sequence classifier that guides in place of the one trained here",
+        description="folder or hub name of a sequence classifier that guides instead of the one trained here",
     )
     model: str | None = Field(
         default=None,
@@ -47,13 +47,13 @@ class ClassifierParams(ControlParams):
         default=None,
         ge=0,
         le=1,
-        description="least probability of the label that passes; if not given, the likeliest label passes, and where "
-        "the judge knows texts without a label one that is likelier than not",
+        description="least probability of the label that passes; if not given, the label must be the likeliest, or if "
+        "the judge knows texts without a label, likelier than not",
     )
 
     @property
     def judge(self) -> str | None:
-        """Which classifier says whether a text passes; None for the one without a name."""
+        """The classifier that decides whether a text passes; None for the one without a name."""
         return self.model or self.name
 
     reads: ClassVar[Sequence[str]] = ("huggingface", "model")
@@ -68,12 +68,12 @@ class ClassifierParams(ControlParams):
 class Classifier(Control[ClassifierParams]):
     """Steers by a noise-aware classifier trained on labelled text.
 
-    Texts of masked models are steered by weights of words; all by a Hugging Face classifier that reads the expected
-    words, where one is named.
+    Texts of masked models are steered by word weights instead. If a Hugging Face classifier is named, it steers the
+    texts of any model, by reading the expected words.
 
-    The check is a linear model of the words, word pairs and rare words, fitted to the same labelled text
-    (``controls.ngrams``). It is kept beside the weights, so a Hugging Face classifier too is checked by what ``dlmctl
-    train control`` made.
+    The check is a linear model of words, word pairs and rare words, fitted to the same labelled text
+    (``controls.ngrams``). It is stored with the weights, so texts guided by a Hugging Face classifier are also checked
+    by what ``dlmctl train control`` made.
     """
 
     name = "classifier"
@@ -94,38 +94,39 @@ class Classifier(Control[ClassifierParams]):
 
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
         model = attached(self.model, self.name)
-        found, words = load_labels(JudgedLabels, type(self), model, params.name), model.tokenizer
-        ranks = words.vocabulary if isinstance(words, WordTokenizer) else {}
-        return replace(found, judge=replace(found.judge, ranks=ranks))
+        labels, tokenizer = load_labels(JudgedLabels, type(self), model, params.name), model.tokenizer
+        ranks = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else {}
+        return replace(labels, judge=replace(labels.judge, ranks=ranks))
 
     def lengths(self, params: ClassifierParams, most: int) -> Sequence[float]:
-        """Those of texts that have the label."""
+        """The lengths of texts that have the label."""
         if params.model is not None:
             return ()
         model = attached(self.model, self.name)
         return self._labels(params).lengths_of(params.label, model.model.config.sentence_lengths, most)
 
     def clash(self, params: ClassifierParams, other: ClassifierParams) -> str | None:
-        """Of one classifier only one label is the likeliest, or likelier than not; a low ``pass_at`` asks for less."""
-        labels = [value_words(one.label) for one in (params, other)]
-        bounds = [one.pass_at for one in (params, other) if one.pass_at is not None]
-        at_once = bool(bounds) and sum(bounds) + SURE * (2 - len(bounds)) <= 1
-        if at_once or params.judge != other.judge or labels[0].lower() == labels[1].lower():
+        """Two labels of one classifier, of which only one can be the likeliest, or likelier than not; a low ``pass_at``
+        requires less."""
+        labels = [value_words(target.label) for target in (params, other)]
+        bounds = [target.pass_at for target in (params, other) if target.pass_at is not None]
+        can_both_pass = bool(bounds) and sum(bounds) + LIKELIER_THAN_NOT * (2 - len(bounds)) <= 1
+        if can_both_pass or params.judge != other.judge or labels[0].lower() == labels[1].lower():
             return None
         named = f" {params.judge!r}" if params.judge else ""
-        return f"the classifier{named} gives a text one label, and both {labels[0]!r} and {labels[1]!r} are asked for"
+        return f"the classifier{named} gives a text one label, but both {labels[0]!r} and {labels[1]!r} are wanted"
 
     def prepare(self, batch: BatchContext[ClassifierParams]) -> Prepared:
-        guides = [(params.name, params.model or params.huggingface) for params in batch.params]
-        return grouped(batch, guides, self._guided)
+        sources = [(params.name, params.model or params.huggingface) for params in batch.params]
+        return grouped(batch, sources, self._guidance)
 
-    def _guided(self, batch: BatchContext[ClassifierParams], by: tuple[str | None, str | None]) -> Prepared:
-        (name, source), wanted = by, [params.label for params in batch.params]
+    def _guidance(self, batch: BatchContext[ClassifierParams], key: tuple[str | None, str | None]) -> Prepared:
+        (name, source), wanted = key, [params.label for params in batch.params]
         return guide(self, batch, wanted, name) if source is None else guided_by(source, batch, wanted)
 
     def check(self, params: ClassifierParams, words: Sequence[str]) -> Check:
-        """The judge's probability of the label, see ``judged_labels.verdict_of``. Of a classifier of others (``model``)
-        its own verdict on the finished text."""
+        """The judge's probability of the label (see ``judged_labels.verdict_of``), or with ``model`` that classifier's
+        own verdict on the finished text."""
         if params.model is None:
             return self._labels(params).verdict(params.label, words, params.pass_at)
         return self._outside(params, detokenize(words))
@@ -133,12 +134,15 @@ class Classifier(Control[ClassifierParams]):
     def check_written(
         self, params: Sequence[ClassifierParams], texts: Sequence[Sequence[str]], written: Sequence[str]
     ) -> list[Check]:
-        """``check``; a classifier of others reads the texts as they were written."""
+        """``check``; a third-party classifier reads the texts as they were written."""
         rows = zip(params, texts, written, strict=True)
-        return [self.check(one, words) if one.model is None else self._outside(one, text) for one, words, text in rows]
+        return [
+            self.check(target, words) if target.model is None else self._outside(target, text)
+            for target, words, text in rows
+        ]
 
     def _outside(self, params: ClassifierParams, text: str) -> Check:
         assert params.model is not None
         network = load_outside(params.model, attached(self.model, self.name).tokenizer)
-        (chances,) = network.chances([text]).tolist()
-        return verdict_of(params.label, network.labels, chances, "the classifier that guided", params.pass_at)
+        (probabilities,) = network.label_probabilities([text]).tolist()
+        return verdict_of(params.label, network.labels, probabilities, "the classifier that guided", params.pass_at)

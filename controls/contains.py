@@ -1,4 +1,4 @@
-"""Words and phrases that a text must have, anywhere in it."""
+"""Words and phrases that a text must contain."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.automata import Requirement, exact_control
 from dlmctl.text.spelling import plain
 
-from .phrases import ANY_NUMBER, Phrases, Split, WordControl, listed, occurrences, split_phrases, standing
+from .phrases import ANY_NUMBER, Phrases, Split, WordControl, check_rank, occurrences, phrase_list, split_phrases
 
 
 class ContainsParams(ControlParams):
-    """What a recipe says of required words."""
+    """The required words and phrases."""
 
     words: Phrases = Field(
         max_length=100,
-        description="words or phrases, each at least once, in any order; matched as whole words, upper and lower case "
-        "as written",
+        description="words or phrases that must each occur, in any order; matched as whole words and case-sensitively",
         examples=[["children", "river"]],
     )
 
 
 class Contains(WordControl[ContainsParams]):
-    """Holds every text to the phrases, exactly, whatever else is asked for."""
+    """Guarantees that every text contains the phrases, also in combination with other controls."""
 
     name = "contains"
     Params = ContainsParams
 
     def __init__(self, *phrases: str | Sequence[str], **params: Any) -> None:
-        """One phrase or several, or a list of them."""
-        super().__init__(**({"words": listed(phrases)} if phrases else {}), **params)
+        """One or several phrases, or a list of them."""
+        super().__init__(**({"words": phrase_list(phrases)} if phrases else {}), **params)
 
     def phrases(self, params: ContainsParams, split: Split) -> list[list[str]]:
-        """Words of each phrase, longest first; a phrase that another one holds is met by that one."""
+        """The words of each phrase, longest phrase first, without phrases that are part of another."""
         phrases = sorted(split_phrases(list(dict.fromkeys(params.words)), split), key=len, reverse=True)
         return [p for at, p in enumerate(phrases) if not any(occurrences(other, p) for other in phrases[:at])]
 
@@ -52,7 +51,7 @@ class Contains(WordControl[ContainsParams]):
 
     def check(self, params: ContainsParams, words: Sequence[str]) -> Check:
         """The share of the phrases that occur."""
-        return max((_verdict(self.phrases(params, split), words) for split in self.forms), key=standing)
+        return max((_verdict(self.phrases(params, split), words) for split in self.forms), key=check_rank)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[ContainsParams]:
@@ -61,17 +60,18 @@ class Contains(WordControl[ContainsParams]):
 
 
 def _fewest_words(phrases: Sequence[Sequence[str]]) -> int:
-    """Words that a text with phrases has at least: one may begin with the words that another one ends with, as in "the
-    old man" for `the old` and `old man`. Never too many, though at times not all of these can overlap at once."""
+    """Lower bound on the number of words of a text with these phrases. A phrase may begin with the words that another
+    ends with, as in "the old man" for `the old` and `old man`; the bound counts every overlap, even if not all of them
+    are possible at once."""
     shared = [max((_overlap(other, p) for other in phrases if other is not p), default=0) for p in phrases]
-    return sum(map(len, phrases)) - sum(shared) + min(shared)  # the first one has none before it
+    return sum(map(len, phrases)) - sum(shared) + min(shared)  # nothing precedes the first phrase
 
 
 def _overlap(before: Sequence[str], after: Sequence[str]) -> int:
-    """The most words that the end of one phrase and the beginning of another have in common, neither of them whole."""
-    one, other = [plain(word) for word in before], [plain(word) for word in after]
-    most = min(len(one), len(other)) - 1
-    return next((size for size in range(most, 0, -1) if one[-size:] == other[:size]), 0)
+    """The most words shared by the end of one phrase and the beginning of another, short of a whole phrase."""
+    first, second = [plain(word) for word in before], [plain(word) for word in after]
+    longest = min(len(first), len(second)) - 1
+    return next((size for size in range(longest, 0, -1) if first[-size:] == second[:size]), 0)
 
 
 def _verdict(phrases: Sequence[Sequence[str]], words: Sequence[str]) -> Check:

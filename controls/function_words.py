@@ -1,4 +1,4 @@
-"""English function words: the closed classes, which texts of any vocabulary need.
+"""English function words: the closed word classes, which texts of any vocabulary need.
 
 Determiners, pronouns, prepositions, conjunctions, auxiliaries in all their forms, particles, question words, and the
 pieces into which contractions are split.
@@ -25,7 +25,7 @@ am is are was were be been being have has had having do does did doing done can 
 must ought
 """
 _PARTICLES = "not there here then too also very just only even again ever never yes"
-# As tokenisers leave them: do n't or don 't, she 's, wo n't, ca n't, let 's, gon na.
+# As tokenisers split them: do n't or don 't, she 's, wo n't, ca n't, let 's, gon na.
 _PIECES = "n't 't 's 're 've 'll 'd 'm ' wo ca sha ai don isn aren wasn weren hasn haven hadn doesn didn couldn wouldn"
 _MORE_PIECES = "shouldn won cannot na ta"
 
@@ -47,21 +47,22 @@ FUNCTION_WORDS = frozenset(
 )
 
 
-# Names as they are written: a person, a month, a canton. Where a sentence begins they are the function word.
+# Names with the spelling of a function word: a person, a month, a canton. At the start of a sentence they count as the
+# function word.
 _NAMES = frozenset(["Ai", "Don", "May", "Us", "Will"])
-# What a sentence begins behind.
+# The words after which a sentence begins.
 _OPENING = frozenset(["", ".", "!", "?", "...", ":", '"', "'", "“", "‘", "(", "-", "–", "—"])  # noqa: RUF001
 
 
 def is_function_word(word: str, before: str | None = None) -> bool:
     """Whether a word is a function word or a punctuation mark.
 
-    How it is written counts: AI, IT and the US are none, nor are Will and May within a sentence.
+    Capitals matter: AI, IT and the US are not function words, nor are Will and May within a sentence.
 
     Args:
-        before: the word before it, empty for none; not given where it is not known, and may be any.
+        before: the word before it, empty for none; None if unknown.
     """
     if not any(char.isalnum() for char in word):
         return True
-    other = (len(word) > 1 and word.isupper()) or (word in _NAMES and before not in _OPENING)
-    return word.casefold() in FUNCTION_WORDS and not other
+    is_name = (len(word) > 1 and word.isupper()) or (word in _NAMES and before not in _OPENING)
+    return word.casefold() in FUNCTION_WORDS and not is_name

@@ -1,4 +1,4 @@
-"""A Hugging Face sequence classifier that reads a diffusion model's expected words instead of text."""
+"""Guidance by a Hugging Face sequence classifier that reads a diffusion model's expected words instead of text."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from .bridge import BridgedClassifier, end_ids
 
 @lru_cache(maxsize=4)
 def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedClassifier:
-    """A sequence classifier of others, ready to read the probabilities of a model's tokens; loaded once for each.
+    """Load a third-party sequence classifier that reads the probabilities of a model's tokens; cached.
 
     Args:
         source: a folder or hub name.
-        tokenizer: the model's; where each of its tokens is one of the classifier's, that reads expected embeddings
-            directly, else by ``BridgedClassifier``.
+        tokenizer: the model's. If each of its tokens is a token of the classifier too, the classifier reads expected
+            embeddings directly, otherwise through ``BridgedClassifier``.
 
     Raises:
-        ModelError: there is no such model, it cannot be loaded, or is none.
+        ModelError: there is no such model, it cannot be loaded, or it is not a sequence classifier.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    found = resolve_outside(source)
+    folder = resolve_outside(source)
     try:
         with without_progress_bars():
-            network = AutoModelForSequenceClassification.from_pretrained(found, trust_remote_code=False)
-        theirs = AutoTokenizer.from_pretrained(found, trust_remote_code=False)
-    except Exception as error:  # whatever the hub, a file or the library may raise
+            network = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False)
+        theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the hub, a file or the library may raise anything
         raise ModelError(f"no sequence classifier could be loaded: {loading_fault(error)}.", where=source) from None
     if not theirs.is_fast:
-        raise ModelError("its tokenizer says not where its tokens stand in a text.", where=source)
+        raise ModelError("its tokenizer does not report the offsets of its tokens in a text.", where=source)
     network = network.eval().requires_grad_(False)
-    ids = token_ids(tokenizer, theirs)
+    ids = classifier_token_ids(tokenizer, theirs)
     try:
         if ids is None:
             return BridgedClassifier(network, theirs, tokenizer)
         return WordClassifier(network, theirs, tokenizer, ids)
-    except Exception as error:  # as those made of T5 raise
-        raise ModelError(f"the classifier cannot be given embeddings of words: {brief(error)}.", where=source) from None
+    except Exception as error:  # for instance classifiers based on T5
+        raise ModelError(f"the classifier does not accept embeddings of words: {brief(error)}.", where=source) from None
 
 
 def guided_by(source: str, batch: BatchContext[Any], wanted: Sequence[Value]) -> Prepared:
-    """Guidance of a batch towards wanted labels by a sequence classifier of others.
+    """Guidance of a batch towards wanted labels by a third-party sequence classifier.
 
     Raises:
-        ModelError: as of ``load_outside``.
-        RecipeError: it has no such label.
+        ModelError: as ``load_outside``.
+        RecipeError: the classifier has no such label.
     """
     network = load_outside(source, batch.vocabulary).to(batch.device)
     classes = torch.tensor([find_label(label, network.labels) for label in wanted], device=batch.device)
@@ -73,12 +73,12 @@ def guided_by(source: str, batch: BatchContext[Any], wanted: Sequence[Value]) ->
 
 
 class WordClassifier(BridgedClassifier):
-    """As its base, where every word of the model is one token of the classifier.
+    """A ``BridgedClassifier`` for models in which every word is one token of the classifier.
 
-    It receives the expectation of its own embeddings, p(word) E_classifier, in place of a word's.
+    It receives the expectation of its own embeddings, p(word) E_classifier, in place of a word's embedding.
 
     Args:
-        ids: of every word of the model the token of the classifier ``[V]``.
+        ids: the token of the classifier for every word of the model ``[V]``.
     """
 
     def __init__(self, network: Any, theirs: Any, tokenizer: Tokenizer, ids: Tensor) -> None:
@@ -93,16 +93,16 @@ class WordClassifier(BridgedClassifier):
         likeliest = probabilities.argmax(-1)
         ends = torch.isin(likeliest, torch.tensor(self.ends, device=likeliest.device))
         ends[:, 0] = False
-        behind = ends.cumsum(1) > ends.long()  # what stands behind the first END is no part of the text
-        inside = (likeliest != self.pad_id) & ~behind
-        inside[:, 0] = True
-        return self._logits(probabilities @ self.table, inside.long())
+        is_after_end = ends.cumsum(1) > ends.long()  # positions after the first END are not part of the text
+        in_text = (likeliest != self.pad_id) & ~is_after_end
+        in_text[:, 0] = True
+        return self._logits(probabilities @ self.table, in_text.long())
 
 
-def token_ids(tokenizer: Tokenizer, theirs: Any) -> Tensor | None:
-    """Of every word of the model the token of the classifier's tokenizer ``theirs``: ``[V]``; None where one lacks.
+def classifier_token_ids(tokenizer: Tokenizer, theirs: Any) -> Tensor | None:
+    """The token of the classifier's tokenizer ``theirs`` for every word of the model ``[V]``; None if one is missing.
 
-    START and END become the classifier's own tokens for the ends of a text, PAD and UNK theirs.
+    START and END map to the classifier's own tokens for the ends of a text, PAD and UNK to its own.
     """
     vocabulary: dict[str, int] = theirs.get_vocab()
     roles = {
@@ -111,13 +111,13 @@ def token_ids(tokenizer: Tokenizer, theirs: Any) -> Tensor | None:
         tokenizer.unk_id: ("unk_token_id",),
         tokenizer.pad_id: ("pad_token_id", "eos_token_id"),
     }
-    found = []
+    ids = []
     for index in range(len(tokenizer)):
         if index in roles:
-            ids = [getattr(theirs, role) for role in roles[index]]
-            found.append(next((at for at in ids if at is not None), 0))
+            candidates = [getattr(theirs, role) for role in roles[index]]
+            ids.append(next((candidate for candidate in candidates if candidate is not None), 0))
         elif (word := tokenizer.token(index)) in vocabulary:
-            found.append(vocabulary[word])
+            ids.append(vocabulary[word])
         else:
             return None
-    return torch.tensor(found)
+    return torch.tensor(ids)

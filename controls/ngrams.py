@@ -1,4 +1,4 @@
-"""A judge of labelled text that shares nothing with what guides: a linear model of words, word pairs and rare words."""
+"""A judge of labelled text that shares nothing with the guide: a linear model of words, word pairs and rare words."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-# Fewer texts than this have too little to say about a feature.
+# Features of fewer texts are left out.
 MIN_TEXTS = 3
 STEPS, LEARNING_RATE, L2 = 200, 0.05, 2e-4
-# Words and pairs that are named as what a text was told by.
-TELLING = 3
-MOST_BLAMED = 3
-# Words of a text that are told by how rare they are: the rarest, the second rarest and the third.
+# How many words and pairs are marked as evidence for a class, and how many words as evidence against it.
+MAX_SPANS_FOR, MAX_WORDS_AGAINST = 3, 3
+# The rarest words of a text, whose rarity is a feature.
 RAREST = 3
 NO_RANKS: Mapping[str, int] = {}
 
 
 def features(words: Sequence[str], ranks: Mapping[str, int] = NO_RANKS) -> set[str]:
-    """The words and the pairs of neighbours of a text, in lower case, each once, and how rare its rarest words are.
+    """The distinct words and pairs of neighbours of a text, in lower case, and the rarity of its rarest words.
 
     Args:
-        ranks: of each word of a vocabulary how many are more frequent, about; a word is as rare as the number of digits
-            of that in base 2 says, in the more frequent of its spelling here and in lower case. Without it nothing is
-            said of rare words.
+        ranks: for each word of a vocabulary, about how many words are more frequent. The rarity of a word is the number
+            of binary digits of its rank, as written or in lower case, whichever is more frequent. Without ranks there
+            are no features of rarity.
     """
     lower = [word.lower() for word in words]
     rare = {name for name, _ in rarest(words, ranks)}
@@ -34,16 +33,16 @@ def features(words: Sequence[str], ranks: Mapping[str, int] = NO_RANKS) -> set[s
 
 
 def rarest(words: Sequence[str], ranks: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The features of the rarest words of a text, each with the place of its word."""
+    """The rarity features of the rarest words of a text, each with the position of its word."""
     if not ranks:
         return []
     unknown = len(ranks)
-    found = [
+    ranked = [
         (min(ranks.get(word, unknown), ranks.get(word.lower(), unknown)), at)
         for at, word in enumerate(words)
         if word[:1].isalpha()
     ]
-    order = sorted(found, key=lambda one: (-one[0], one[1]))[:RAREST]
+    order = sorted(ranked, key=lambda pair: (-pair[0], pair[1]))[:RAREST]
     return [(f"rarest {number} {rank.bit_length()}", at) for number, (rank, at) in enumerate(order)]
 
 
@@ -52,9 +51,9 @@ class NgramJudge:
     """Multinomial logistic regression on the presence of ``features``.
 
     Attributes:
-        weights: of each feature one a class; ``bias``: one a class.
-        ranks: as of ``features``: the numbers of a model's words, whose vocabulary begins with the most frequent ones.
-            Not saved.
+        bias: a number for each class.
+        weights: for each feature a weight for each class.
+        ranks: as in ``features``: the ids of a model's words, whose vocabulary is sorted by frequency. Not saved.
     """
 
     bias: list[float]
@@ -69,7 +68,7 @@ class NgramJudge:
         count: int,
         ranks: Mapping[str, int] = NO_RANKS,
     ) -> NgramJudge:
-        """Learn from clean texts and the class, 0 to ``count`` - 1, of each."""
+        """Learn from clean texts and their classes, 0 to ``count`` - 1."""
         import torch
         import torch.nn.functional as F
 
@@ -95,57 +94,57 @@ class NgramJudge:
         )
 
     def probabilities(self, words: Sequence[str]) -> list[float]:
-        """Of each class, given the words of a text."""
-        found = [self.weights[name] for name in sorted(features(words, self.ranks)) if name in self.weights]
-        scores = [sum(column) for column in zip(self.bias, *found, strict=True)]
+        """The probability of each class, given the words of a text."""
+        rows = [self.weights[name] for name in sorted(features(words, self.ranks)) if name in self.weights]
+        scores = [sum(column) for column in zip(self.bias, *rows, strict=True)]
         top = max(scores)
         exponentials = [math.exp(score - top) for score in scores]
         return [value / sum(exponentials) for value in exponentials]
 
-    def telling(self, words: Sequence[str], label: int) -> list[tuple[int, int]]:
-        """First and last word, from 0, of the ``TELLING`` words and pairs that speak most for a class."""
+    def spans_for(self, words: Sequence[str], label: int) -> list[tuple[int, int]]:
+        """First and last word, from 0, of the words and pairs that are the strongest evidence for a class, at most
+        ``MAX_SPANS_FOR``."""
         lower = [word.lower() for word in words]
         spans = [(at, at) for at in range(len(words))] + [(at, at + 1) for at in range(len(words) - 1)]
-        found = []
+        margins = []
         for start, end in spans:
             row = self.weights.get(" ".join(lower[start : end + 1]), ())
             others = [weight for at, weight in enumerate(row) if at != label]
             if others and row[label] > max(others):
-                found.append((max(others) - row[label], start, end))
-        return sorted((start, end) for _, start, end in sorted(found)[:TELLING])
+                margins.append((max(others) - row[label], start, end))
+        return sorted((start, end) for _, start, end in sorted(margins)[:MAX_SPANS_FOR])
 
-    def against(self, words: Sequence[str], wanted: int, other: int) -> tuple[int, ...]:
-        """The words, at most ``MOST_BLAMED``, that speak most for the class ``other`` and against ``wanted``.
-
-        A word counts with the pairs that it is in, and with how rare it is.
-        """
+    def words_against(self, words: Sequence[str], wanted: int, other: int) -> tuple[int, ...]:
+        """The words that are the strongest evidence for the class ``other`` and against ``wanted``, at most
+        ``MAX_WORDS_AGAINST``. The pairs and the rarity of a word count as well."""
         lower = [word.lower() for word in words]
-        none = [0.0] * len(self.bias)
+        zeros = [0.0] * len(self.bias)
         cost = [0.0] * len(words)
         for at, word in enumerate(lower):
-            found = self.weights.get(word, none)
-            cost[at] += found[other] - found[wanted]
+            single = self.weights.get(word, zeros)
+            cost[at] += single[other] - single[wanted]
             if at:
-                pair = self.weights.get(f"{lower[at - 1]} {word}", none)
+                pair = self.weights.get(f"{lower[at - 1]} {word}", zeros)
                 cost[at - 1] += pair[other] - pair[wanted]
                 cost[at] += pair[other] - pair[wanted]
         for name, at in rarest(words, self.ranks):
-            rare = self.weights.get(name, none)
+            rare = self.weights.get(name, zeros)
             cost[at] += rare[other] - rare[wanted]
         worst = sorted((at for at in range(len(words)) if cost[at] > 0), key=lambda at: -cost[at])
-        return tuple(sorted(worst[:MOST_BLAMED]))
+        return tuple(sorted(worst[:MAX_WORDS_AGAINST]))
 
     def accuracy(self, rows: Iterable[tuple[Sequence[str], int]], classes: int | None = None) -> float:
-        """Share of the rows (a text and its class) whose likeliest class, or of the first ``classes``, is right.
+        """Share of the rows (a text and its class) whose likeliest class is right.
 
         Args:
-            rows: one at least.
+            rows: at least one.
+            classes: consider only this many of the first classes.
         """
-        right = []
+        correct = []
         for words, wanted in rows:
-            chances = self.probabilities(words)[:classes]
-            right.append(chances.index(max(chances)) == wanted)
-        return sum(right) / len(right)
+            probabilities = self.probabilities(words)[:classes]
+            correct.append(probabilities.index(max(probabilities)) == wanted)
+        return sum(correct) / len(correct)
 
     def to_json(self) -> Any:
         return {"bias": self.bias, "weights": self.weights}

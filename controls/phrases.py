@@ -1,4 +1,4 @@
-"""Words and phrases as controls name them: what ``contains``, ``avoid``, ``infill`` and ``pattern`` share."""
+"""Words and phrases in parameters: shared code of ``contains``, ``avoid``, ``infill``, ``pattern`` and others."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dlmctl.control.automata import exact_control, pattern_requirement
 from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
 from dlmctl.control.check import Check
-from dlmctl.control.prepared import Lacking, Prepared
+from dlmctl.control.prepared import MissingMember, Prepared
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import plain, split_inside, split_words
 from dlmctl.text.tokenizer import SPLITS
 
-# Of words; the model's own limit is below it.
+# Upper bound on words where there is none; the model's own limit is lower.
 ANY_NUMBER = 1_000_000
-# Words or phrases that one control may name, and characters of one.
-MOST_PHRASES, MOST_CHARACTERS = 1000, 500
+# The most phrases of a control, and characters of a phrase.
+MAX_PHRASES, MAX_CHARACTERS = 1000, 500
 
 Split = Callable[[str], list[str]]
 
 
-def _with_words(phrases: list[str]) -> list[str]:
+def _require_words(phrases: list[str]) -> list[str]:
     try:
         split_phrases(phrases)
     except RecipeError as error:
@@ -36,32 +36,32 @@ def _with_words(phrases: list[str]) -> list[str]:
 
 
 def _one_or_list(value: Any, info: ValidationInfo) -> Any:
-    """A single phrase as a list of it, but not from a cell of a table, whose text may be a list itself."""
-    cells = (info.context or {}).get("cells", False)
-    return [value] if isinstance(value, str) and not cells else value
+    """Wrap a single phrase in a list, but not the cell of a table, whose text may be a list itself."""
+    is_cell = (info.context or {}).get("cells", False)
+    return [value] if isinstance(value, str) and not is_cell else value
 
 
-# What a recipe gives of words and phrases.
-Phrases = Annotated[list[str], Field(min_length=1), BeforeValidator(_one_or_list), AfterValidator(_with_words)]
+# Type of a parameter with words and phrases.
+Phrases = Annotated[list[str], Field(min_length=1), BeforeValidator(_one_or_list), AfterValidator(_require_words)]
 
 
-def listed(phrases: Sequence[str | Sequence[str]]) -> list[Any]:
-    """Phrases as they are given in Python, one by one or in a list."""
-    alone = phrases[0] if len(phrases) == 1 else ""
-    return list(phrases) if isinstance(alone, str) or not isinstance(alone, Sequence) else list(alone)
+def phrase_list(phrases: Sequence[str | Sequence[str]]) -> list[Any]:
+    """Positional arguments as a list of phrases: several phrases, or one list of them."""
+    single = phrases[0] if len(phrases) == 1 else ""
+    return list(phrases) if isinstance(single, str) or not isinstance(single, Sequence) else list(single)
 
 
 def split_phrases(phrases: Sequence[str], split: Split = split_words) -> list[list[str]]:
     """The words of each phrase, split as a tokeniser splits raw text.
 
     Raises:
-        RecipeError: a phrase has no words, as one of the control tokens of a model, or so many that it is none.
+        RecipeError: a phrase has no words, such as a control token of a model, or too many characters.
     """
     for phrase in phrases:
-        if len(phrase) > MOST_CHARACTERS:
-            raise RecipeError(f"a phrase has {len(phrase)} characters, and at most {MOST_CHARACTERS} are read.")
+        if len(phrase) > MAX_CHARACTERS:
+            raise RecipeError(f"a phrase has {len(phrase)} characters, but at most {MAX_CHARACTERS} are allowed.")
         if not split(phrase):
-            raise RecipeError(f"{phrase!r} holds no word.")
+            raise RecipeError(f"{phrase!r} has no word.")
     return [split(phrase) for phrase in phrases]
 
 
@@ -69,17 +69,17 @@ Item = TypeVar("Item", str, int)
 
 
 def occurrences(words: Sequence[Item], phrase: Sequence[Item]) -> list[int]:
-    """Where a phrase starts in a text, counted from 0; both as words, or both as ids."""
-    found, wanted = ([plain(one) if isinstance(one, str) else one for one in some] for some in (words, phrase))
-    return [at for at in range(len(found) - len(wanted) + 1) if found[at : at + len(wanted)] == wanted]
+    """The positions at which a phrase starts in a text, from 0; both as words, or both as ids."""
+    text, wanted = ([plain(item) if isinstance(item, str) else item for item in items] for items in (words, phrase))
+    return [at for at in range(len(text) - len(wanted) + 1) if text[at : at + len(wanted)] == wanted]
 
 
 class WordControl(Control[P]):
-    """Base of controls that speak of words: the model's must be whole ones, and text is split as its own is.
+    """Base of controls about words: the model must have whole words, and parameters are split into words like its text.
 
     Attributes:
-        splits: how what is asked may be split into words: as by the model that it was attached to. Where it was not,
-            the words to be judged may be those of any model, so that each way counts.
+        splits: the ways to split parameters into words: that of the attached model. Without one, the words to be
+            checked may come from any model, so that all ways are tried.
     """
 
     splits: tuple[Split, ...] = tuple(SPLITS.values())
@@ -100,17 +100,17 @@ class WordControl(Control[P]):
         self.splits = (model.tokenizer.split,)
 
 
-def standing(check: Check) -> tuple[bool, float]:
-    """How well a text stands by a verdict, to compare those of several ways to split what is asked."""
+def check_rank(check: Check) -> tuple[bool, float]:
+    """Sort key of verdicts, to compare those of several ways to split the parameters."""
     return check.passed, check.score
 
 
 class TreeControl(WordControl[P]):
-    """Base of controls that hold the whole text to a pattern, exactly."""
+    """Base of controls that make the whole text match a pattern, exactly."""
 
     def tree(self, params: P, split: Split) -> Node:
-        """The pattern, its words split so."""
-        raise Lacking
+        """The pattern, with its words split by ``split``."""
+        raise MissingMember
 
     def word_range(self, params: P) -> tuple[int, int]:
         least, most = word_range(self.tree(params, self.split))

@@ -1,4 +1,4 @@
-"""A part-of-speech sequence: each word of the text has the tag, or one of the tags, asked for at its place."""
+"""A part-of-speech sequence: each word of the text has the wanted tag, or one of the wanted tags, at its position."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dlmctl.errors import nearest
 from .phrases import WordControl
 
 ANY = "*"
-# A tag with its alternatives, as it stands in a recipe or among others in a cell of a table.
+# A tag with its alternatives, in a recipe or among others in a cell of a table.
 _TAG = re.compile(r'[^\s,;"\[\]]+')
 
 
 class PosParams(ControlParams):
-    """What a recipe says of a POS sequence."""
+    """The sequence of part-of-speech tags."""
 
     tags: list[str] = Field(
         min_length=1,
@@ -35,8 +35,8 @@ class PosParams(ControlParams):
     judge: str | None = Field(
         default=None,
         max_length=1000,
-        description="what checks, in place of the bundled tagger: the folder of one made by `dlmctl train tagger`, "
-        "stanza:LANGUAGE or spacy:MODEL",
+        description="the tagger that checks, instead of the bundled one: the folder of one made by `dlmctl train "
+        "tagger`, stanza:LANGUAGE or spacy:MODEL",
     )
 
     reads: ClassVar[Sequence[str]] = ("judge",)
@@ -44,11 +44,11 @@ class PosParams(ControlParams):
     @field_validator("tags", mode="before")
     @classmethod
     def _separated(cls, tags: Any) -> Any:
-        """Tags in one text, with spaces, commas or semicolons between them or as a list in JSON, as the tags."""
-        listed = [tags] if isinstance(tags, str) else tags
-        if not isinstance(listed, list) or not all(isinstance(tag, str) for tag in listed):
+        """Split a string of tags, separated by spaces, commas or semicolons or written as a JSON list."""
+        strings = [tags] if isinstance(tags, str) else tags
+        if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
             return tags
-        return [part for tag in listed for part in _TAG.findall(tag) or [tag]]
+        return [part for string in strings for part in _TAG.findall(string) or [string]]
 
     @field_validator("tags")
     @classmethod
@@ -61,7 +61,7 @@ class PosParams(ControlParams):
 
 
 class TagLabels(WordLabels):
-    """UPOS tags: the data's own (its field ``upos``), else a tagger's."""
+    """UPOS tags: those of the data (its field ``upos``), or else those of a tagger."""
 
     takes = ("judge",)
     names = UPOS_TAGS
@@ -71,42 +71,43 @@ class TagLabels(WordLabels):
 
 
 class Pos(WordControl[PosParams]):
-    """Steers by word evidence and a noise-aware tag classifier (Li et al. 2022), checks by an outside tagger."""
+    """Steers by word evidence and a noise-aware tag classifier (Li et al. 2022), checks with an independent tagger."""
 
     name = "pos"
     Params = PosParams
     Labels = TagLabels
-    every_word = False
+    tags_every_word = False
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
-        require_judges((one.judge for one in self.sets), upos_tagger)
-        self.every_word = not any(ANY in one.tags for one in self.sets)
+        require_judges((params.judge for params in self.sets), upos_tagger)
+        self.tags_every_word = not any(ANY in params.tags for params in self.sets)
 
     def word_range(self, params: PosParams) -> tuple[int, int]:
         return len(params.tags), len(params.tags)
 
     def prepare(self, batch: BatchContext[PosParams]) -> Prepared:
-        found = guide(self, batch, [params.tags for params in batch.params])
-        found.one_update = self.every_word
-        return found
+        prepared = guide(self, batch, [params.tags for params in batch.params])
+        prepared.one_update = self.tags_every_word
+        return prepared
 
     def checks_aside(self) -> bool:
-        return not any(is_outside(one.judge) for one in self.sets)
+        return not any(is_outside(params.judge) for params in self.sets)
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
-        """Share of tags met at their place by the outside tagger; a word too many or too few misses its tag."""
-        found = by_judges(texts, [one.judge for one in params], upos_tagger)
-        return [_compare(one.tags, tags, one.pass_at) for one, tags in zip(params, found, strict=True)]
+        """Share of tags that the independent tagger finds at their position; extra and missing words count as
+        misses."""
+        tagged = by_judges(texts, [target.judge for target in params], upos_tagger)
+        return [_compare(target.tags, tags, target.pass_at) for target, tags in zip(params, tagged, strict=True)]
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[PosParams]:
-        """For each sentence the parameters that it satisfies itself, by the outside tagger."""
+        """The tags of each sentence according to the independent tagger."""
         return [PosParams(tags=tags) for tags in upos_tagger()([list(words) for words in sentences])]
 
     @classmethod
     def from_target(cls, record: Any) -> PosParams:
-        """Of an object with ``words``, tagged by the object's ``judge`` if it names one, or of parameters."""
+        """From an object with ``words``, tagged by the object's ``judge`` if it names one, or from parameters."""
         judge = record.get("judge") if isinstance(record, dict) else None
         if judge is None or "tags" in record or "words" not in record:
             return super().from_target(record)
@@ -115,23 +116,23 @@ class Pos(WordControl[PosParams]):
 
 def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Check:
     misses = {
-        place: f"word {place + 1} is {tag}, not {choice}"
-        for place, (choice, tag) in enumerate(zip(wanted, found, strict=False))
+        position: f"word {position + 1} is {tag}, not {choice}"
+        for position, (choice, tag) in enumerate(zip(wanted, found, strict=False))
         if ANY not in choice.split("|") and tag not in choice.split("|")
     }
-    many = f"there are {len(found)} words, not {len(wanted)}"
-    misses |= dict.fromkeys(range(len(wanted), len(found)), many)
-    misses |= {place: f"word {place + 1} is missing" for place in range(len(found), len(wanted))}
+    wrong_count = f"there are {len(found)} words, not {len(wanted)}"
+    misses |= dict.fromkeys(range(len(wanted), len(found)), wrong_count)
+    misses |= {position: f"word {position + 1} is missing" for position in range(len(found), len(wanted))}
     score = 1 - len(misses) / max(len(wanted), len(found))
     why = misses[min(misses)] if misses else "all tags met"
-    where = tuple(place for place in sorted(misses) if place < len(found))
+    where = tuple(position for position in sorted(misses) if position < len(found))
     return Check(score, score >= pass_at, why, where, tuple(_marks(wanted, found, misses)))
 
 
 def _marks(wanted: Sequence[str], found: Sequence[str], misses: Collection[int]) -> Iterator[Mark]:
-    """The tag of each word, and those that the text has no words for."""
-    for place, tag in enumerate(found):
-        missed = place in misses
-        yield Mark(place, place, tag, not missed, wanted[place] if missed and place < len(wanted) else "")
+    """The tag of each word, and the wanted tags beyond the end of the text."""
+    for position, tag in enumerate(found):
+        missed = position in misses
+        yield Mark(position, position, tag, not missed, wanted[position] if missed and position < len(wanted) else "")
     for tag in wanted[len(found) :]:
         yield Mark(None, None, met=False, wanted=tag)

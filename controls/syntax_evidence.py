@@ -1,4 +1,4 @@
-"""Syntax by word evidence: how well each word fits its place in a tree, or its parts in the spans asked for."""
+"""Guidance of syntax by word evidence: how well each word fits its leaf of a tree, or its parts of wanted spans."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from .syntax_shapes import shapes_of
 
 LEAVES_FILE, SPANS_FILE, UPOS_FILE = "leaves.safetensors", "spans.safetensors", "upos.safetensors"
 SHAPES_FILE = "shapes.safetensors"
-# Of words between the tags of their neighbours, as trees have them.
+# Counts of words between the tags of their neighbours, with the tags of trees.
 PENN_FILE = "tags.safetensors"
-# Of the evidence, and of that of trees where the model is told the parts of speech; chosen on validation text.
+# Weights of the evidence, and of that of trees if the model reads the parts of speech; chosen on validation text.
 WEIGHT, WITH_TAGS = 2.0, 1.0
-# Beside a classifier, which sees whole texts: of trees and of spans; of tags, and of those beside them.
+# Weights next to a classifier, which sees whole texts: of trees, of spans, and of tags and their neighbours.
 BESIDE_TREES, BESIDE_SPANS, BESIDE_TAGS = 1.0, 0.5, (0.5, 0.375)
-# Of what the network is told of spans, beyond what it learned to be told, and of the table beside that; chosen on
-# validation text. Of trees more than 1 brings nothing.
-TOLD_SPANS, WITH_HINTS = 1.8, 1.5
-# Parts of spans seen less often with a word are left out: two thirds of the table, and next to nothing of what it says.
-LEAST_COUNT = 2
-# The parts of constituents that a whole tree is told by; what is inside follows.
+# The factor of the hints of spans, relative to training, and the weight of the table next to hints; chosen on
+# validation text. For hints of trees factors above 1 do not help.
+SPAN_HINTS, WITH_HINTS = 1.8, 1.5
+# Parts of spans seen less often with a word are left out: two thirds of the table, but next to none of its information.
+MIN_COUNT = 2
+# The parts of constituents in the features of a whole tree; those inside follow from them.
 ENDS = ("only", "first", "last")
 
 
@@ -55,35 +55,37 @@ def count_syntax(
     tags: Sequence[Sequence[str]],
     vocabulary: WordTokenizer,
 ) -> Counted:
-    """The tables of leaves, parts of spans and tags, and of parts of speech by leaves, for models that are told such.
+    """The tables of leaves, parts of spans and tags, and of parts of speech by leaves, for models that read these.
 
     Args:
-        trees, tags: of each sentence its tree and its UPOS tags.
+        trees, tags: the tree and the UPOS tags of each sentence.
     """
-    rows = [known_or_negative(words, vocabulary) for words in sentences]
+    token_ids = [known_or_negative(words, vocabulary) for words in sentences]
     leaves = [leaf_classes(tree) for tree in trees]
-    penn = [[tag for tag, _, _ in row] for row in leaves]
-    spans = ((ids, found, labelled_spans(tree)) for ids, found, tree in zip(rows, penn, trees, strict=True))
-    names = {tag: at for at, tag in enumerate(sorted({tag for row in penn for tag in row}))}
-    tagged = zip(rows, [[names[tag] for tag in row] for row in penn], strict=True)
+    penn_tags = [[tag for tag, _, _ in row] for row in leaves]
+    spans = (
+        (ids, row_tags, labelled_spans(tree)) for ids, row_tags, tree in zip(token_ids, penn_tags, trees, strict=True)
+    )
+    penn_ids = {tag: at for at, tag in enumerate(sorted({tag for row in penn_tags for tag in row}))}
+    tagged = zip(token_ids, [[penn_ids[tag] for tag in row] for row in penn_tags], strict=True)
     size, words = len(vocabulary), fingerprint_of(vocabulary)
-    number = {tag: at for at, tag in enumerate(UPOS_TAGS)}
-    upos = zip([[number[tag] for tag in row] for row in tags], leaves, strict=True)
+    upos_ids = {tag: at for at, tag in enumerate(UPOS_TAGS)}
+    upos = zip([[upos_ids[tag] for tag in row] for row in tags], leaves, strict=True)
     return {
-        LEAVES_FILE: count_leaves(zip(rows, leaves, strict=True), size, words),
-        PENN_FILE: count_tags(tagged, list(names), size, words),
-        SPANS_FILE: pruned(count_spans(spans, size, words), LEAST_COUNT),
+        LEAVES_FILE: count_leaves(zip(token_ids, leaves, strict=True), size, words),
+        PENN_FILE: count_tags(tagged, list(penn_ids), size, words),
+        SPANS_FILE: pruned(count_spans(spans, size, words), MIN_COUNT),
         SHAPES_FILE: shapes_of(trees),
-        UPOS_FILE: pruned(count_leaves(upos, len(UPOS_TAGS), fingerprint(UPOS_TAGS)), LEAST_COUNT),
+        UPOS_FILE: pruned(count_leaves(upos, len(UPOS_TAGS), fingerprint(UPOS_TAGS)), MIN_COUNT),
     }
 
 
 def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams], whole: bool) -> Prepared:
-    """Guidance by the table of leaves where ``whole`` trees are asked for, by that of parts of spans elsewhere.
+    """Guidance by the table of leaves for ``whole`` trees, or by that of parts of spans.
 
     Args:
-        folder: of the tables.
-        alone: False where a classifier guides as well.
+        folder: the folder of the tables.
+        alone: False if a classifier guides as well.
 
     Raises:
         RecipeError: a label was never counted.
@@ -95,46 +97,47 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
     if not whole:
         sizes = [layout.positions - SPECIAL if layout.words is None else layout.words for layout in batch.layouts]
         texts = [(size, params.wanted) for size, params in zip(sizes, batch.params, strict=True)]
-        told = _told(folder, batch, [None] * len(batch))
-        weight = BESIDE_SPANS if not alone else WEIGHT if told is None else WITH_HINTS
+        hints = _hints(folder, batch, [None] * len(batch))
+        weight = BESIDE_SPANS if not alone else WEIGHT if hints is None else WITH_HINTS
         evidence = _span_evidence(table).evidence(texts, batch.length).scaled(weight)
-        found = PreparedEvidence(evidence, counts, batch)
-        found.hints = None if told is None else TOLD_SPANS * told
-        return found
+        prepared = PreparedEvidence(evidence, counts, batch)
+        prepared.hints = None if hints is None else SPAN_HINTS * hints
+        return prepared
     trees = [read_tree(params.tree or "") for params in batch.params]
     weight = BESIDE_TREES if not alone else WITH_TAGS if batch.reads else WEIGHT
     evidence = _leaf_evidence(table).evidence(trees, batch.length).scaled(weight)
-    found = PreparedEvidence(evidence, counts, batch, [_upos(folder / UPOS_FILE, tree) for tree in trees])
+    prepared = PreparedEvidence(evidence, counts, batch, [_upos(folder / UPOS_FILE, tree) for tree in trees])
     if not alone:
-        tags = count_table_of(folder / PENN_FILE, fingerprint_of(batch.vocabulary))
-        of_trees = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
-        beside = tag_evidence(tags, *BESIDE_TAGS).evidence(of_trees, batch.length)
-        found.evidence = found.evidence + PreparedEvidence(beside, counts, batch).evidence
-    found.hints = _told(folder, batch, trees)
-    return found
+        tag_table = count_table_of(folder / PENN_FILE, fingerprint_of(batch.vocabulary))
+        tags = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
+        tags_evidence = tag_evidence(tag_table, *BESIDE_TAGS).evidence(tags, batch.length)
+        prepared.evidence = prepared.evidence + PreparedEvidence(tags_evidence, counts, batch).evidence
+    prepared.hints = _hints(folder, batch, trees)
+    return prepared
 
 
-def _told(folder: Path, batch: BatchContext[SyntaxTreeParams], trees: Sequence[Tree | None]) -> Tensor | None:
-    """What the network is told of each tree or, where there is none, of the spans."""
+def _hints(folder: Path, batch: BatchContext[SyntaxTreeParams], trees: Sequence[Tree | None]) -> Tensor | None:
+    """The hints for each tree, or for the spans if it is None."""
     pairs = zip(batch.params, trees, strict=True)
-    return hints_for(folder, batch, [features_of(one.words, one.wanted, tree) for one, tree in pairs])
+    return hints_for(folder, batch, [features_of(params.words, params.wanted, tree) for params, tree in pairs])
 
 
 def features_of(words: int, spans: Sequence[Span], tree: Tree | None) -> list[list[str]]:
-    """What a tree or some spans ask of each word: its leaf, and where constituents begin and end.
+    """The features of each word according to a tree or some spans: its leaf, and where constituents begin and end.
 
     Args:
-        tree: all of the text; None where the spans are only some of its constituents.
+        words: the number of words.
+        tree: the tree of the whole text; None if the spans are only some of its constituents.
     """
-    found: list[list[str]] = [[] for _ in range(words)]
+    features: list[list[str]] = [[] for _ in range(words)]
     if tree is not None:
-        for place, leaf in zip(found, leaf_classes(tree), strict=True):
-            place += [f"{axis} {name}" for axis, name in zip(("tag", "parent", "next"), leaf, strict=True)]
+        for names, leaf in zip(features, leaf_classes(tree), strict=True):
+            names += [f"{axis} {name}" for axis, name in zip(("tag", "parent", "next"), leaf, strict=True)]
     kind = "span" if tree is None else "tree"
     for at, (part, label, width) in span_parts(spans, words):
         if tree is None or part in ENDS:
-            found[at] += [f"{kind} {part} {label}", f"{kind} {part} {width}"]
-    return found
+            features[at] += [f"{kind} {part} {label}", f"{kind} {part} {width}"]
+    return features
 
 
 def _upos(path: Path, tree: Tree) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a recipe says of syntax: a bracketed tree, or labelled spans."""
+"""Parameters of ``syntax_tree``: a bracketed tree, or labelled spans."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dlmctl import ControlParams
 from dlmctl.annotators.trees import TAGS, Span, labelled_spans, read_tree
 from dlmctl.errors import RecipeError, nearest
 
-# More than any model holds, and than any sentence needs.
-MOST_WORDS, MOST_DEPTH = 100_000, 100
+# More than any model holds, and more than any sentence needs.
+MAX_WORDS, MAX_DEPTH = 100_000, 100
 
 
 def _depth(tree: str) -> int:
-    """How deep brackets stand in each other."""
+    """The nesting depth of the brackets."""
     steps = ({"(": 1, ")": -1}.get(char, 0) for char in tree)
     return max(itertools.accumulate(steps, initial=0))
 
@@ -28,9 +28,9 @@ class SpanParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    label: str = Field(description="of the constituent; a unary chain is joined by ::, as S::NP", examples=["PP"])
-    start: StrictInt = Field(ge=0, le=MOST_WORDS, description="first word, counted from 0", examples=[3])
-    end: StrictInt = Field(ge=0, le=MOST_WORDS, description="last word, counted from 0", examples=[5])
+    label: str = Field(description="label of the constituent; unary chains are joined by ::, as S::NP", examples=["PP"])
+    start: StrictInt = Field(ge=0, le=MAX_WORDS, description="first word, counted from 0", examples=[3])
+    end: StrictInt = Field(ge=0, le=MAX_WORDS, description="last word, counted from 0", examples=[5])
 
     @model_validator(mode="after")
     def _forward(self) -> SpanParams:
@@ -40,12 +40,12 @@ class SpanParams(BaseModel):
 
 
 class SyntaxTreeParams(ControlParams):
-    """What a recipe says of syntax: ``tree`` or ``spans``."""
+    """The syntax of a text: ``tree`` or ``spans``."""
 
     tree: str | None = Field(
         default=None,
         max_length=20_000,
-        description="a bracketed tree; its leaves, (PRP It) or just PRP, say how many words there are, not which",
+        description="a bracketed tree; its leaves, (PRP It) or just PRP, set the number of words, not the words",
         examples=["(S (NP (PRP It)) (VP (VBZ is) (NP (DT a) (NN pub))) (. .))"],
     )
     spans: list[SpanParams] | None = Field(
@@ -64,8 +64,8 @@ class SyntaxTreeParams(ControlParams):
     judge: str | None = Field(
         default=None,
         max_length=1000,
-        description="what checks, in place of the bundled parser: the folder of one made by `dlmctl train parser`, or "
-        "stanza:LANGUAGE",
+        description="the parser that checks, instead of the bundled one: the folder of one made by `dlmctl train "
+        "parser`, or stanza:LANGUAGE",
     )
 
     reads: ClassVar[Sequence[str]] = ("judge",)
@@ -73,8 +73,8 @@ class SyntaxTreeParams(ControlParams):
     @field_validator("tree")
     @classmethod
     def _bracketed(cls, tree: str | None) -> str | None:
-        if tree is not None and _depth(tree) > MOST_DEPTH:
-            raise ValueError(f"brackets stand more than {MOST_DEPTH} deep in each other")
+        if tree is not None and _depth(tree) > MAX_DEPTH:
+            raise ValueError(f"the brackets are nested more than {MAX_DEPTH} deep")
         if tree is not None and not labelled_spans(read_tree(tree)):
             raise ValueError("the tree has no phrase, only words")
         return tree
@@ -83,37 +83,39 @@ class SyntaxTreeParams(ControlParams):
     def _one_of_both(self) -> SyntaxTreeParams:
         if (self.tree is None) == (self.spans is None):
             raise ValueError("give either tree or spans")
-        found = sorted(self.wanted)
-        for at, one in enumerate(found):
-            for other in found[at + 1 :]:
-                if one.start < other.start <= one.end < other.end:
+        spans = sorted(self.wanted)
+        for at, first in enumerate(spans):
+            for second in spans[at + 1 :]:
+                if first.start < second.start <= first.end < second.end:
                     raise ValueError(
-                        f"the spans {tuple(one)} and {tuple(other)} cross; in a tree they nest or lie apart"
+                        f"the spans {tuple(first)} and {tuple(second)} cross; in a tree they nest or lie apart"
                     )
-                if one[:2] == other[:2] and one.label != other.label:
-                    raise ValueError(f"the words {one.start} to {one.end} have two labels; join a unary chain as S::NP")
+                if first[:2] == second[:2] and first.label != second.label:
+                    raise ValueError(
+                        f"the words {first.start} to {first.end} have two labels; join a unary chain as S::NP"
+                    )
         return self
 
     @property
     def wanted(self) -> list[Span]:
-        """The constituents asked for."""
+        """The wanted constituents."""
         if self.tree is not None:
             return list(sizes_of(self.tree)[0])
         return [Span(span.start, span.end, span.label) for span in self.spans or ()]
 
     @property
     def words(self) -> int:
-        """How many words there are, or, of spans, must at least be."""
+        """The number of words of the tree, or for spans the least number of words."""
         if self.tree is not None:
             return sizes_of(self.tree)[1]
         return 1 + max(span.end for span in self.wanted)
 
 
 def require_labels(labels: Iterable[str], known: Collection[str]) -> None:
-    """Refuse a label of a constituent that a model was never shown.
+    """Check that the labels are among the constituent labels of a model.
 
     Raises:
-        RecipeError: there is one; the message names the nearest one that is known.
+        RecipeError: one is not; the message names the nearest known label.
     """
     for label in labels:
         if label not in known:
@@ -122,23 +124,24 @@ def require_labels(labels: Iterable[str], known: Collection[str]) -> None:
 
 
 def require_tags(trees: Iterable[str], known: Collection[str]) -> None:
-    """Refuse a tag of a leaf that neither the judge nor any treebank of English has.
+    """Check that the tags of all leaves are known to the judge or used in treebanks of English.
 
     Args:
-        trees: bracketed; known: the tags of the judge.
+        trees: bracketed trees.
+        known: the tags of the judge.
 
     Raises:
-        RecipeError: there is one; the message names the nearest one that is known.
+        RecipeError: one is not; the message names the nearest known tag.
     """
-    wanted = {*known, *TAGS}
+    accepted = {*known, *TAGS}
     for tag in (leaf.label for tree in trees for leaf in read_tree(tree).leaves()):
-        if tag not in wanted:
+        if tag not in accepted:
             what = f"the tag {tag!r} of a leaf is not among those that the judge of trees knows."
-            raise RecipeError(what, remedy=nearest(tag, sorted(wanted)))
+            raise RecipeError(what, remedy=nearest(tag, sorted(accepted)))
 
 
 @lru_cache(maxsize=4096)
 def sizes_of(tree: str) -> tuple[tuple[Span, ...], int]:
-    """Constituents and number of words of a bracketed tree; a batch is laid out anew as texts leave it."""
-    found = read_tree(tree)
-    return tuple(labelled_spans(found)), len(list(found.leaves()))
+    """Constituents and number of words of a bracketed tree; cached, as batches are laid out anew when texts leave."""
+    root = read_tree(tree)
+    return tuple(labelled_spans(root)), len(list(root.leaves()))

@@ -1,8 +1,8 @@
-"""Shapes of sentences: constituency trees without words and tags, which say how long texts are that have some spans.
+"""Shapes of sentences: constituency trees without words and tags, for the lengths of texts with given spans.
 
-A few spans leave open how many words a text has. A constituent asked to end at some word is closed there by what stands
-behind it: in most texts that have it by the end of the sentence. So lengths are drawn like those of the training text
-that has the spans.
+A few spans do not determine the number of words of a text. A constituent that should end at some word is closed there
+by what follows it: in most texts that have it, by the end of the sentence. So lengths are drawn with the frequencies of
+the training texts that have the spans.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ from dlmctl.control.evidence.table import AGAIN, FORMAT, Ints, read_arrays
 from dlmctl.errors import ModelError, brief
 from dlmctl.text.files import require_file
 
-# Shapes that are kept, the most frequent ones; the symbols of a closing bracket and of a word, those of phrases follow;
+# How many of the most frequent shapes are kept; the symbols of a closing bracket, of a word, and of the first phrase;
 # and the most bytes that a file may unpack to.
-MOST_SHAPES, CLOSE, WORD, FIRST_PHRASE, MOST_BYTES = 20_000, 0, 1, 2, 1 << 26
+MAX_SHAPES, CLOSE, WORD, FIRST_PHRASE, MAX_BYTES = 20_000, 0, 1, 2, 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
-    """Trees as symbols one after the other: ``WORD``, a phrase that opens, and ``CLOSE``.
+    """Trees as a sequence of symbols: ``WORD``, an opening phrase, and ``CLOSE``.
 
     Args:
         phrases: names of the symbols from ``FIRST_PHRASE`` on.
-        symbols: of all trees ``[N]``; counts: how often each tree was seen ``[trees]``.
+        symbols: the symbols of all trees ``[N]``.
+        counts: how often each tree was seen ``[trees]``.
     """
 
     phrases: tuple[str, ...]
@@ -49,51 +50,51 @@ class Shapes:
 
     @cached_property
     def depth(self) -> Ints:
-        """How many phrases are open behind each symbol ``[N]``."""
+        """The number of open phrases after each symbol ``[N]``."""
         opened = (self.symbols >= FIRST_PHRASE).astype(np.int64)
         return np.cumsum(opened - (self.symbols == CLOSE))
 
     @cached_property
     def starts(self) -> Ints:
-        """Where each tree starts, and the end of the last ``[trees + 1]``."""
+        """The start of each tree, and the end of the last ``[trees + 1]``."""
         return np.concatenate([[0], np.flatnonzero(self.depth == 0) + 1])
 
     @cached_property
     def lengths(self) -> Ints:
-        """Words of each tree ``[trees]``."""
+        """The number of words of each tree ``[trees]``."""
         words = np.concatenate([[0], np.cumsum(self.symbols == WORD)])
         return np.diff(words[self.starts])
 
     @cached_property
     def constituents(self) -> Ints:
         """Tree, first word, last word and phrase of every constituent ``[M, 4]``, outer ones before inner ones."""
-        closed = self.symbols == CLOSE
-        at = np.flatnonzero(self.symbols != WORD)
-        # On each level brackets open and close in turn.
-        pairs = at[np.argsort((self.depth + closed)[at], kind="stable")].reshape(-1, 2)
+        is_close = self.symbols == CLOSE
+        brackets = np.flatnonzero(self.symbols != WORD)
+        # At each depth brackets open and close alternately.
+        pairs = brackets[np.argsort((self.depth + is_close)[brackets], kind="stable")].reshape(-1, 2)
         pairs = pairs[np.argsort(pairs[:, 0])]
         tree = np.searchsorted(self.starts, pairs[:, 0], side="right") - 1
-        words = np.concatenate([[0], np.cumsum(self.symbols == WORD)])
-        first, behind = (words[pairs[:, end]] - words[self.starts[tree]] for end in (0, 1))
-        return np.stack([tree, first, behind - 1, self.symbols[pairs[:, 0]].astype(np.int64) - FIRST_PHRASE], -1)
+        words_before = np.concatenate([[0], np.cumsum(self.symbols == WORD)])
+        start, stop = (words_before[pairs[:, end]] - words_before[self.starts[tree]] for end in (0, 1))
+        return np.stack([tree, start, stop - 1, self.symbols[pairs[:, 0]].astype(np.int64) - FIRST_PHRASE], -1)
 
-    def having(self, spans: Sequence[Span]) -> Ints:
+    def with_spans(self, spans: Sequence[Span]) -> Ints:
         """The trees that have all these spans."""
-        found, cells = np.arange(len(self.counts)), self.constituents
+        trees, constituents = np.arange(len(self.counts)), self.constituents
         for start, end, label in spans:
-            here = cells[(cells[:, 1] == start) & (cells[:, 2] == end)]
-            chains = groupby(zip(here[:, 0].tolist(), here[:, 3].tolist(), strict=True), key=itemgetter(0))
-            met = [tree for tree, chain in chains if JOIN.join(self.phrases[phrase] for _, phrase in chain) == label]
-            found = np.intersect1d(found, np.array(met, np.int64))
-        return found
+            matching = constituents[(constituents[:, 1] == start) & (constituents[:, 2] == end)]
+            chains = groupby(zip(matching[:, 0].tolist(), matching[:, 3].tolist(), strict=True), key=itemgetter(0))
+            having = [tree for tree, chain in chains if JOIN.join(self.phrases[phrase] for _, phrase in chain) == label]
+            trees = np.intersect1d(trees, np.array(having, np.int64))
+        return trees
 
-    def lengths_having(self, spans: Sequence[Span], most: int) -> tuple[float, ...]:
-        """How often trees of 0 to ``most`` words that have all these spans were seen."""
-        found = self.having(spans)
-        return tuple(np.bincount(self.lengths[found], self.counts[found], most + 1)[: most + 1].tolist())
+    def lengths_with_spans(self, spans: Sequence[Span], most: int) -> tuple[float, ...]:
+        """How often trees of 0 to ``most`` words with all these spans were seen."""
+        trees = self.with_spans(spans)
+        return tuple(np.bincount(self.lengths[trees], self.counts[trees], most + 1)[: most + 1].tolist())
 
     def save(self, path: Path) -> None:
-        """Write them as safetensors, packed by LZMA."""
+        """Write the shapes as safetensors, compressed by LZMA."""
         arrays = {"symbols": _packed(self.symbols), "counts": _packed(self.counts.astype("<u4"))}
         about = {"format": FORMAT, "phrases": self.phrases}
         path.write_bytes(save(arrays, {"evidence": json.dumps(about, ensure_ascii=False)}))
@@ -104,21 +105,21 @@ def _packed(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _unpacked(packed: NDArray[np.uint8], kind: str) -> NDArray[Any]:
-    unpacker = lzma.LZMADecompressor(memlimit=MOST_BYTES)
-    return np.frombuffer(unpacker.decompress(packed.tobytes(), MOST_BYTES), kind)
+    unpacker = lzma.LZMADecompressor(memlimit=MAX_BYTES)
+    return np.frombuffer(unpacker.decompress(packed.tobytes(), MAX_BYTES), kind)
 
 
 def shapes_of(trees: Iterable[Tree]) -> Shapes:
-    """The most frequent shapes of these trees, like ones beside each other, so that they take little room."""
-    seen = Counter(tuple(_symbols(tree)) for tree in trees)
-    # A word alone is no shape, nor are several phrases side by side at the root.
-    kept = [(shape, count) for shape, count in seen.most_common() if shape[:1] not in ((), (WORD,))][:MOST_SHAPES]
+    """The most frequent shapes of these trees, sorted so that similar ones are adjacent and compress well."""
+    counted = Counter(tuple(_symbols(tree)) for tree in trees)
+    # A single word is not a shape, nor are several phrases at the root.
+    kept = [(shape, count) for shape, count in counted.most_common() if shape[:1] not in ((), (WORD,))][:MAX_SHAPES]
     phrases = sorted({symbol for shape, _ in kept for symbol in shape if isinstance(symbol, str)})
-    number = {name: at for at, name in enumerate(phrases[: 256 - FIRST_PHRASE], start=FIRST_PHRASE)}
-    kept = [(shape, count) for shape, count in kept if all(isinstance(one, int) or one in number for one in shape)]
-    rows = sorted(([one if isinstance(one, int) else number[one] for one in shape], count) for shape, count in kept)
-    symbols = np.array([one for shape, _ in rows for one in shape], np.uint8)
-    return Shapes(tuple(number), symbols, np.array([count for _, count in rows], np.int64))
+    ids = {name: at for at, name in enumerate(phrases[: 256 - FIRST_PHRASE], start=FIRST_PHRASE)}
+    kept = [(shape, count) for shape, count in kept if all(isinstance(item, int) or item in ids for item in shape)]
+    rows = sorted(([item if isinstance(item, int) else ids[item] for item in shape], count) for shape, count in kept)
+    symbols = np.array([symbol for shape, _ in rows for symbol in shape], np.uint8)
+    return Shapes(tuple(ids), symbols, np.array([count for _, count in rows], np.int64))
 
 
 def _symbols(tree: Tree) -> Iterator[int | str]:
@@ -134,11 +135,11 @@ def _symbols(tree: Tree) -> Iterator[int | str]:
         yield CLOSE
 
 
-def shapes_beside(path: Path | None) -> Shapes | None:
-    """The shapes in a file, read once; None where there is none.
+def load_shapes(path: Path | None) -> Shapes | None:
+    """The shapes in a file, read once; None if there is no file.
 
     Raises:
-        ModelError: it is damaged.
+        ModelError: the file is damaged.
     """
     return None if path is None else _shapes(path, path.stat().st_mtime_ns)
 

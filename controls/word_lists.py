@@ -1,4 +1,4 @@
-"""A user's words: lists of them, and tables of their properties as spreadsheets save them."""
+"""A user's word lists, and tables of word properties as saved by spreadsheets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dlmctl.datasets.tables import Row, separator_of, table_rows
 from dlmctl.errors import DataError, RecipeError, nearest
 from dlmctl.text.files import require_file
 
-# Of a file; the largest published norms have some 10 MB. Words that one list or table may hold.
-MOST_BYTES, MOST_ROWS = 64 * 2**20, 1_000_000
-# What spreadsheets and programs of statistics write for a value that is missing.
+# The most bytes of a file (the largest published norms have some 10 MB), and words of a list or table.
+MAX_BYTES, MAX_ROWS = 64 * 2**20, 1_000_000
+# What spreadsheets and statistics programs write for a missing value.
 _MISSING = frozenset(["", "na", "n/a", "#n/a", "nan", "null", "none", "-", "."])
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -27,7 +27,7 @@ Bound = tuple[float | None, float | None] | frozenset[str]
 
 @dataclass(frozen=True)
 class WordTable:
-    """Properties of words: ``rows`` by the word in lower case, None where a cell is empty. ``name`` is the file's."""
+    """Properties of words: ``rows`` by the word in lower case, with None for empty cells; ``name`` is the file name."""
 
     name: str
     columns: tuple[str, ...]
@@ -35,7 +35,7 @@ class WordTable:
 
 
 class _Stamp(NamedTuple):
-    """A file as it is now: one that changed is read again."""
+    """Cache key of a file, so that a changed file is read again."""
 
     path: Path
     changed: int
@@ -43,8 +43,8 @@ class _Stamp(NamedTuple):
 
 
 def read_list(path: str) -> Mapping[str, str]:
-    """The words of a file with one on each line, by what they are in lower case; blank lines and those that begin with
-    # are left out.
+    """The words of a file with one on each line, by their lower case; blank lines and those that begin with # are
+    ignored.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, is too large, or has no words.
@@ -53,18 +53,18 @@ def read_list(path: str) -> Mapping[str, str]:
 
 
 def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str]) -> WordTable:
-    """A CSV or TSV file with a header and one row a word; of several rows for a word the first counts.
+    """Read a CSV or TSV file with a header and one row per word; of several rows for a word the first is used.
 
-    Numbers may have decimal points or commas. Commas are decimal where semicolons separate the cells, and in the whole
-    column where one of its cells can be read in no other way, as 3,5 and 0,125; else they stand between thousands, as
-    in 4,125.
+    Numbers may have decimal points or commas. Commas are decimal if semicolons separate the cells, and in a whole
+    column if one of its cells cannot be read otherwise, such as 3,5 and 0,125; else they separate thousands, as in
+    4,125.
 
     Args:
         word: the column with the word.
-        numbers, names: columns whose cells are numbers, and such whose cells are names.
+        numbers, names: columns whose cells are numbers, and columns whose cells are names.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, is too large, is no table, or has words where numbers belong.
+        DataError: the file cannot be read, is not UTF-8, is too large, is not a table, or has words instead of numbers.
         RecipeError: it lacks a column.
     """
     return _table(_stamp(path), word, tuple(numbers), tuple(names))
@@ -72,10 +72,12 @@ def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str
 
 def _stamp(name: str) -> _Stamp:
     path = Path(name)
-    remedy = "A path in a recipe is seen from the recipe's folder, else and any other from where dlmctl was started."
-    require_file(path, MOST_BYTES, error=DataError, remedy=remedy)
-    found = path.stat()
-    return _Stamp(path, found.st_mtime_ns, found.st_size)
+    remedy = (
+        "A path in a recipe is relative to the recipe's folder, or else, like any other, to where dlmctl was started."
+    )
+    require_file(path, MAX_BYTES, error=DataError, remedy=remedy)
+    status = path.stat()
+    return _Stamp(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=8)
@@ -84,7 +86,7 @@ def _list(stamp: _Stamp) -> Mapping[str, str]:
     for line in filled_lines(stamp.path):
         if not line.text.startswith("#"):
             words.setdefault(line.text.casefold(), line.text)
-            _bounded(len(words), stamp.path)
+            _require_size(len(words), stamp.path)
     if not words:
         raise DataError("has no words.", where=str(stamp.path), remedy="Write one word on each line.")
     return words
@@ -107,9 +109,11 @@ def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str,
             lines[written] = number
             for name in numbers:
                 cells[name][written] = _cell(row, name)
-            _bounded(len(rows), stamp.path)
+            _require_size(len(rows), stamp.path)
     if not rows:
-        raise DataError("has no rows with a word.", where=str(stamp.path), remedy="It needs a header and a row a word.")
+        raise DataError(
+            "has no rows with a word.", where=str(stamp.path), remedy="It needs a header and one row per word."
+        )
     for name, column in cells.items():
         decimal = semicolons or any(_has_decimal_comma(cell) for cell in column.values())
         for written, cell in column.items():
@@ -121,9 +125,9 @@ def _cell(row: Row, name: str) -> str:
     return str(row.get(name) or "").strip()
 
 
-def _bounded(count: int, path: Path) -> None:
-    if count > MOST_ROWS:
-        raise DataError(f"has more than {MOST_ROWS:,} words.", where=str(path))
+def _require_size(count: int, path: Path) -> None:
+    if count > MAX_ROWS:
+        raise DataError(f"has more than {MAX_ROWS:,} words.", where=str(path))
 
 
 def _require_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
@@ -131,24 +135,24 @@ def _require_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) 
         if name not in columns:
             remedy = nearest(name, [column[:40] for column in columns])
             if name == "word":
-                remedy += " `word: COLUMN` says which column has the words."
+                remedy += " Name the column of the words by `word: COLUMN`."
             raise RecipeError(f"{path.name} has no column {name!r}.", where="lexicon", remedy=remedy)
 
 
 def _has_decimal_comma(cell: str) -> bool:
-    """Whether the comma of a cell cannot stand between thousands."""
+    """Whether the comma of a cell cannot be a thousands separator."""
     thousands = _THOUSANDS.fullmatch(cell) and not cell.startswith(("0", "-0", "+0"))
     return not thousands and _DECIMAL_COMMA.fullmatch(cell) is not None
 
 
 def _number(cell: str, decimal: bool, name: str, where: str) -> float | None:
-    """The number in a cell of a column; None where it is empty.
+    """The number in a cell of a column; None if it is empty.
 
     Args:
         decimal: whether commas of the column are decimal.
 
     Raises:
-        DataError: something else stands there.
+        DataError: the cell is not a number.
     """
     if cell.casefold() in _MISSING:
         return None
@@ -157,8 +161,8 @@ def _number(cell: str, decimal: bool, name: str, where: str) -> float | None:
     else:
         plain = cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell
     try:
-        found = float(plain)
+        number = float(plain)
     except ValueError:
         remedy = "Names are given as a list: `level: [A1, A2]`."
-        raise DataError(f"{cell[:40]!r} in the column {name!r} is no number.", where=where, remedy=remedy) from None
-    return found if found == found else None
+        raise DataError(f"{cell[:40]!r} in the column {name!r} is not a number.", where=where, remedy=remedy) from None
+    return number if number == number else None

@@ -1,1 +1,1 @@
-"""What a control is, how controls combine, and where they are found."""
+"""Controls: their base classes, how they combine, and how they are found."""

@@ -1,4 +1,4 @@
-"""The words that may stand at each place of a text, held to exactly."""
+"""Exact restriction of each position of a text to its allowed words."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.text.vocabulary import known_ids
 
-# Nats of a place where no word that may stand there has any probability.
+# Energy, in nats, of a position where no allowed word has any probability.
 IMPOSSIBLE = 1e4
 
 
 class Allowed(Prepared):
-    """No other words than those that may stand where they are.
+    """Restricts every position to its allowed words.
 
     Args:
-        banned: the words that may not, ``[B, L, V]``, or ``[B, 1, V]`` where all places are alike.
+        banned: the words that are not allowed, ``[B, L, V]``, or ``[B, 1, V]`` if all positions are alike.
     """
 
     exact = True
@@ -29,7 +29,7 @@ class Allowed(Prepared):
         self.banned = banned
 
     def energy(self, state: ControlState) -> Tensor:
-        """-log p(only words that may stand where they are), the places taken as independent."""
+        """-log p(only allowed words), with the positions taken as independent."""
         allowed = state.word_log_probs.masked_fill(self.banned, -torch.inf)
         return -allowed.logsumexp(-1).clamp(min=-IMPOSSIBLE).sum(-1)
 
@@ -38,20 +38,20 @@ class Allowed(Prepared):
 
 
 def only_words(batch: BatchContext[Any], texts: Sequence[Sequence[str | None]], control: str) -> Allowed:
-    """The words that stand in each text of a batch, from its first on; any word where there is None.
+    """Fix the words of each text of a batch, from its first word on; None allows any word.
 
     Args:
-        control: whose words these are, for messages.
+        control: name of the control that the words come from, for messages.
 
     Raises:
         RecipeError: a word is outside the model's vocabulary.
     """
     ids = torch.full((len(batch), batch.length), -1)
     for row, words in enumerate(texts):
-        places = [place for place, word in enumerate(words, start=1) if word is not None]
-        known = known_ids([word for word in words if word is not None], batch.vocabulary, control)
-        room = sum(place < batch.layouts[row].positions for place in places)
-        ids[row, places[:room]] = torch.tensor(known[:room], dtype=torch.long)
+        positions = [position for position, word in enumerate(words, start=1) if word is not None]
+        word_ids = known_ids([word for word in words if word is not None], batch.vocabulary, control)
+        room = sum(position < batch.layouts[row].positions for position in positions)
+        ids[row, positions[:room]] = torch.tensor(word_ids[:room], dtype=torch.long)
     ids = ids.to(batch.device)
-    other = torch.arange(len(batch.vocabulary), device=batch.device) != ids[..., None]
-    return Allowed(other & (ids >= 0)[..., None])
+    is_other = torch.arange(len(batch.vocabulary), device=batch.device) != ids[..., None]
+    return Allowed(is_other & (ids >= 0)[..., None])

@@ -1,4 +1,4 @@
-"""Controls that judge by what lies beside a model."""
+"""Access to what a control's ``attach`` loads from a model's folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ T = TypeVar("T")
 
 
 def attached(loaded: T | None, control: str) -> T:
-    """What ``attach`` loads for the check of a control.
+    """What ``attach`` has loaded for the check of a control.
 
     Raises:
-        UserError: it was not called yet.
+        UserError: ``attach`` was not called yet.
     """
     if loaded is None:
-        what = "judges by what was learned for a model, and was given none."
+        what = "judges by what was learned for a model, but no model is attached."
         raise UserError(what, where=f"control {control!r}", remedy='First call its `attach(dlmctl.load("MODEL"))`.')
     return loaded

@@ -1,8 +1,7 @@
 """What a control is, and how controls combine.
 
-A control is written for one text: how many words it may have, and whether finished words are what was asked for, judged
-by other means than what guided. ``prepare`` lays the controls of a batch out for the sampler; see
-``dlmctl.control.prepared``.
+A control is written for a single text: how many words it may have, and whether the finished words satisfy the control,
+judged by other means than those that guided it. ``prepare`` prepares a batch of texts (``dlmctl.control.prepared``).
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from dlmctl.control import argument_checks
-from dlmctl.control.authored import Written
-from dlmctl.control.check import Check, joined, settled, turned_round
+from dlmctl.control.authored import ControlInterface
+from dlmctl.control.check import Check, merge_checks, negated_check, normalised_check
 from dlmctl.control.clashes import refuse_clashes
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, asked, lacks_energy
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, call_author_code, lacks_energy
 from dlmctl.control.state import BatchContext, P
 from dlmctl.control.warn_once import warn_once
 from dlmctl.errors import Unknown, UserError
@@ -35,43 +34,44 @@ class ControlParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Control(Written[P]):
+class Control(ControlInterface[P]):
     """Base class of controls.
 
-    A subclass sets ``name`` and ``Params`` and gives ``check`` and ``prepare``; the rest is optional. In Python it is
-    made from its parameters, by name or in their order (``Length(14, tolerance=1)``), or by ``each`` from many sets.
+    A subclass sets ``name`` and ``Params`` and defines ``check`` and ``prepare``; the rest is optional. In Python a
+    control is constructed from its parameters, by keyword or in order (``Length(14, tolerance=1)``), or with ``each``
+    from several sets of parameters.
 
     Attributes:
-        Labels: of a control with a classifier to train, what the classifier learns (``dlmctl.control.labels``).
-        weight: a share of the guidance; a class may bring its own, which a recipe's ``weight`` multiplies.
-        by_rejection: whether texts that fail are to be drawn again where nothing is said, as nothing guides them.
-        by_length: whether ``word_range`` is all that is asked, so that under ``not`` a text has any other number.
-        places: of samples that are not dealt a set in turn, which one they have.
+        Labels: what the classifier of the control learns, if it has one to train (``dlmctl.control.labels``).
+        weight: share of the guidance; a class may set a default, which a recipe's ``weight`` multiplies.
+        by_rejection: whether failed texts are redrawn by default, because nothing guides them.
+        by_length: whether ``word_range`` is the whole condition, so that ``not`` requires any other number of words.
+        places: index of the set of parameters, for samples to which the sets are not dealt out in turn.
     """
 
     weight: float = 1.0
     places: Mapping[int, int] = {}
 
-    def __init__(self, *first: Any, **params: Any) -> None:
-        self.sets: tuple[P, ...] = (cast("P", argument_checks.params_from(type(self), first, params)),)
+    def __init__(self, *args: Any, **params: Any) -> None:
+        self.sets: tuple[P, ...] = (cast("P", argument_checks.params_from(type(self), args, params)),)
 
     @classmethod
     def each(cls, params: Sequence[P | Mapping[str, Any]]) -> Control[P]:
-        """One control whose sample i has ``params[i]``; they are dealt out in turn where there are more samples.
+        """Return one control with ``params[i]`` for sample i; further samples take them in turn again.
 
         Raises:
-            UserError: there are none, or a mapping does not validate.
+            UserError: ``params`` is empty, or a mapping does not validate.
         """
         sets = argument_checks.sets_from(cls, params)
-        made = cls(**sets[0].model_dump(exclude_unset=True))
-        made.sets = cast("tuple[P, ...]", sets)
-        return made
+        control = cls(**sets[0].model_dump(exclude_unset=True))
+        control.sets = cast("tuple[P, ...]", sets)
+        return control
 
     def under_not(self) -> Control[P]:
-        """The control whose check ``not`` turns round: itself, unless its check asks for more than what is unwanted."""
+        """The control whose check ``not`` negates: itself, unless its check requires more than what is unwanted."""
         return self
 
-    # What the toolkit asks: for samples by their number. Faults of an author's code become one message.
+    # Called by the toolkit, with the number of a sample. Errors in an author's code become one message.
 
     def dealt(self, sample: int) -> P:
         """The parameters of a sample: the sets are dealt out to the samples in turn, or by ``places``."""
@@ -81,47 +81,47 @@ class Control(Written[P]):
         """Fewest and most words of a sample.
 
         Raises:
-            UserError: the control's code fails, or gives something else.
+            UserError: the control's code fails, or returns anything else.
         """
-        found = self._asked("word_range", lambda: self.word_range(self.dealt(sample)))
-        sound = self._sound(found, argument_checks.range_fault(found))
-        return sound and (max(1, sound[0]), sound[1])  # no text has 0 words
+        returned = self._call("word_range", lambda: self.word_range(self.dealt(sample)))
+        span = self._validated(returned, argument_checks.range_fault(returned))
+        return span and (max(1, span[0]), span[1])  # no text has 0 words
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
-        """The ``lengths`` of a sample; None to go by the model's own numbers. Raises as ``range_of``."""
-        found = self._asked("lengths", lambda: [float(one) for one in self.lengths(self.dealt(sample), most)])
-        return self._sound(found, argument_checks.lengths_fault(found)) if any(found) else None
+        """The ``lengths`` of a sample; None to use the model's own frequencies. Raises as ``range_of``."""
+        counts = self._call("lengths", lambda: [float(count) for count in self.lengths(self.dealt(sample), most)])
+        return self._validated(counts, argument_checks.lengths_fault(counts)) if any(counts) else None
 
     def clash_of(self, other: Control[P], sample: int) -> str | None:
-        """``clash`` with another control of this kind, of a sample.
+        """``clash`` with another control of the same class, for a sample.
 
         Raises:
-            UserError: the control's code fails, or gives something else.
+            UserError: the control's code fails, or returns anything else.
         """
-        found = self._asked("clash", lambda: self.clash(self.dealt(sample), other.dealt(sample)))
-        fault = None if found is None or isinstance(found, str) else "clash must give a text or None."
-        return self._sound(found, fault)
+        reason = self._call("clash", lambda: self.clash(self.dealt(sample), other.dealt(sample)))
+        fault = None if reason is None or isinstance(reason, str) else "clash must return a string or None."
+        return self._validated(reason, fault)
 
     def load_from(self, model: Pretrained) -> None:
-        """``attach``, of which a fault of the author's code is a UserError too."""
-        self._asked("attach", lambda: self.attach(model))
+        """Call ``attach``; errors in the author's code become a UserError."""
+        self._call("attach", lambda: self.attach(model))
 
     def for_model(self, model: Pretrained) -> Control[P]:
-        """A copy that ``attach`` is called on, so that what is loaded from beside one model stays out of the verdicts
-        on the texts of another, drawn later or at the same time. Raises as ``load_from``."""
-        found = copy.copy(self)
-        found.load_from(model)
-        return found
+        """A copy with ``attach`` called on it, so that what is loaded for one model does not affect the verdicts on the
+        texts of another, drawn later or at the same time. Raises as ``load_from``."""
+        attached = copy.copy(self)
+        attached.load_from(model)
+        return attached
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:
-        """The control laid out for the samples of a batch.
+        """The control prepared for the samples of a batch.
 
         Raises:
             UserError: as ``prepare``, or its code fails.
         """
         own = replace(batch, params=[self.dealt(draw.sample) for draw in batch.draws])
-        found = self._asked("prepare", lambda: self.prepare(own))
-        return self._sound(found, argument_checks.prepared_fault(found, own))
+        prepared = self._call("prepare", lambda: self.prepare(own))
+        return self._validated(prepared, argument_checks.prepared_fault(prepared, own))
 
     def verdicts(
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
@@ -129,54 +129,55 @@ class Control(Written[P]):
         """The verdict on the text of each sample.
 
         Args:
-            texts: the words of each.
-            written: each as it was written, where that is known; else judges of text spell the words out.
+            texts: the words of each text.
+            written: each text as it was written, if known; otherwise judges of text spell the words out.
 
         Raises:
-            UserError: the control's check fails, or gives something else than a ``Check`` with a score from 0 to 1.
+            UserError: the control's check fails, or returns anything but a ``Check`` with a score from 0 to 1.
         """
         params = [self.dealt(sample) for sample in samples]
-        own = [list(words) for words in texts]  # a check that changes its words changes no text
-        judged = self._asked("check", lambda: list(self._judged(params, own, written)))
-        self._sound(judged, argument_checks.check_many_fault(judged, texts))
-        found = self._asked("check", lambda: [settled(one, len(text)) for one, text in zip(judged, texts, strict=True)])
-        return cast("list[Check]", self._sound(found, argument_checks.verdicts_fault(found, judged)))
+        own = [list(words) for words in texts]  # copies, in case a check changes its words
+        returned = self._call("check", lambda: list(self._run_checks(params, own, written)))
+        self._validated(returned, argument_checks.check_many_fault(returned, texts))
+        pairs = list(zip(returned, texts, strict=True))
+        checks = self._call("check", lambda: [normalised_check(check, len(words)) for check, words in pairs])
+        return cast("list[Check]", self._validated(checks, argument_checks.verdicts_fault(checks, returned)))
 
-    def _judged(
+    def _run_checks(
         self, params: Sequence[P], texts: Sequence[Sequence[str]], written: Sequence[str] | None
     ) -> Sequence[Check]:
         return self.check_many(params, texts) if written is None else self.check_written(params, texts, written)
 
     def loose(self) -> Control[P]:
-        """What ``not`` turns round.
+        """The control that ``not`` negates.
 
         Raises:
-            UserError: as of ``under_not``.
+            UserError: ``under_not`` fails, or returns anything else.
         """
-        found = self._asked("under_not", self.under_not)
-        if not isinstance(found, Control):
-            raise UserError(f"under_not must give a control, not {type(found).__name__}.", where=self._whose())
-        return found
+        loose = self._call("under_not", self.under_not)
+        if not isinstance(loose, Control):
+            raise UserError(f"under_not must return a control, not {type(loose).__name__}.", where=self._location())
+        return loose
 
     def __call__(self, words: Sequence[str]) -> Check:
-        """The verdict on one text, given as words, by the first set of parameters.
+        """The verdict on one text, a list of words, under the first set of parameters.
 
         Raises:
             UserError: as ``verdicts``, or the text is not split into words.
         """
         return self.verdicts([0], [argument_checks.words_from(self.name, words)])[0]
 
-    def _whose(self) -> str:
+    def _location(self) -> str:
         return f"control {self.name!r} ({type(self).__module__})"
 
-    def _asked(self, member: str, call: Callable[[], T]) -> T:
-        return asked(member, call, lambda what: UserError(what, where=self._whose()), f"has no {member}.")
+    def _call(self, member: str, call: Callable[[], T]) -> T:
+        return call_author_code(member, call, lambda what: UserError(what, where=self._location()), f"has no {member}.")
 
-    def _sound(self, found: T, fault: str | None) -> T:
-        """What the author's code gave, unless there is a fault in it."""
+    def _validated(self, returned: T, fault: str | None) -> T:
+        """What the author's code returned, unless it has a fault."""
         if fault is not None:
-            raise UserError(fault, where=self._whose())
-        return found
+            raise UserError(fault, where=self._location())
+        return returned
 
     # How controls combine.
 
@@ -193,22 +194,21 @@ class Control(Written[P]):
         """``0.5 * control``: the same control with its weight scaled.
 
         Raises:
-            UserError: it is no number from 0 to 1e6.
+            UserError: ``weight`` is not a number from 0 to 1e6.
         """
         return self.scaled(argument_checks.weight_from(self.name, weight))
 
     __rmul__ = __mul__
 
     def scaled(self, weight: float) -> Control[P]:
-        """The same control with its weight scaled by any number; a rare branch of `any` has a share that nobody asks
-        for."""
-        found = copy.copy(self)
-        found.weight = self.weight * weight
-        return found
+        """As ``*``, but by any number: a rare branch of `any` may need a factor beyond the bounds of recipes."""
+        scaled = copy.copy(self)
+        scaled.weight = self.weight * weight
+        return scaled
 
     @property
     def share(self) -> float:
-        """The weight that it was given, without what its class brings."""
+        """The weight set by the user, without the default of its class."""
         return self.weight / type(self).weight if type(self).weight else self.weight
 
     def __repr__(self) -> str:
@@ -219,7 +219,7 @@ class Composite(Control[ControlParams]):
     """Base of the combinations: passes every call on to its ``parts``.
 
     Raises:
-        UserError: there are no parts, or one is no control.
+        UserError: there are no parts, or one of them is not a control.
     """
 
     Params = ControlParams
@@ -238,9 +238,9 @@ class Composite(Control[ControlParams]):
             part.load_from(model)
 
     def for_model(self, model: Pretrained) -> Control[ControlParams]:
-        found = copy.copy(self)
-        found.parts = [part.for_model(model) for part in self.parts]
-        return found
+        attached = copy.copy(self)
+        attached.parts = [part.for_model(model) for part in self.parts]
+        return attached
 
     def checks_aside(self) -> bool:
         return all(part.checks_aside() for part in self.parts)
@@ -263,27 +263,27 @@ class Composite(Control[ControlParams]):
 
 
 class All(Composite):
-    """Every part is to hold."""
+    """All parts must hold."""
 
     name = "all"
 
     def __init__(self, parts: Sequence[Control[Any]]) -> None:
         flat: list[Control[Any]] = []
         for part in parts:
-            flat.extend([part.weight * one for one in part.parts] if isinstance(part, All) else [part])
+            flat.extend([part.weight * inner for inner in part.parts] if isinstance(part, All) else [part])
         super().__init__(flat)
 
     def range_of(self, sample: int) -> tuple[int, int] | None:
-        """The overlap of the parts' ranges; fewest above most means that no length serves them all."""
-        ranges = [found for part in self.parts if (found := part.range_of(sample)) is not None]
+        """The overlap of the parts' ranges; fewest above most means that no length suits them all."""
+        ranges = [span for part in self.parts if (span := part.range_of(sample)) is not None]
         return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
 
     def lengths_of(self, sample: int, most: int) -> Sequence[float] | None:
         """Those of the first part that has any."""
-        return next((found for part in self.parts if (found := part.lengths_of(sample, most)) is not None), None)
+        return next((counts for part in self.parts if (counts := part.lengths_of(sample, most)) is not None), None)
 
     def ready(self, batch: BatchContext[Any]) -> PreparedAll:
-        """All parts. Raises as of a control, and Unmet where two of them clash."""
+        """All parts, prepared. Raises as ``Control.ready``, and Unmet where two of them clash."""
         refuse_clashes(self.parts, [draw.sample for draw in batch.draws])
         return PreparedAll(self._ready(batch))
 
@@ -291,14 +291,14 @@ class All(Composite):
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
     ) -> list[Check]:
         """Passed if all parts passed; the score is their mean."""
-        return [joined(row) for row in self._verdicts(samples, texts, written)]
+        return [merge_checks(row) for row in self._verdicts(samples, texts, written)]
 
 
 class AnyOf(Composite):
-    """At least one part is to hold. A text is led to one, by their weights (``dlmctl.control.branches``).
+    """At least one part must hold. Each text is guided to one, drawn by weight (``dlmctl.control.branches``).
 
     Raises:
-        UserError: as of ``Composite``, or no part has a weight above 0.
+        UserError: as ``Composite``, or no part has a weight above 0.
     """
 
     name = "any"
@@ -309,19 +309,19 @@ class AnyOf(Composite):
             raise UserError("`any` needs a control whose weight is above 0.")
 
     def ready(self, batch: BatchContext[Any]) -> Prepared:
-        """Never laid out as a whole: the branch that a draw settles on is, in its place."""
-        raise NotImplementedError("`any` is laid out by its branches")
+        """Never called: the branch that a draw settles on is prepared in place of the whole."""
+        raise NotImplementedError("`any` is prepared by its branches")
 
     def verdicts(
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
     ) -> list[Check]:
-        """The best part decides."""
+        """The verdict of the best part."""
         rows = self._verdicts(samples, texts, written)
         return [max(row, key=lambda check: (check.passed, check.score)) for row in rows]
 
 
 class Not(Composite):
-    """One part is not to hold."""
+    """Its part must not hold."""
 
     name = "not"
 
@@ -332,19 +332,19 @@ class Not(Composite):
         (part,) = self.parts
         try:
             prepared = part.ready(batch)
-        except Unknown as error:  # no text has such a word, but it may be misspelt
+        except Unknown as error:  # no text can contain such a word, but it may be misspelt
             warn_once(f"not: {error}")
             prepared = part.ready(replace(batch, unwanted=True))
         exact = prepared.negated()
         if exact is not None or lacks_energy(prepared):
-            return exact or Prepared()  # what has no contrary that guides is left to the check
-        found = PreparedNot(Part(part.name, part.share, prepared))
-        # Numbers of words that are settled need no guidance.
-        found.exact = part.by_length and all(layout.words is not None for layout in batch.layouts)
-        return found
+            return exact or Prepared()  # without a negation that guides, the check alone decides
+        negation = PreparedNot(Part(part.name, part.share, prepared))
+        # Fixed numbers of words need no guidance.
+        negation.exact = part.by_length and all(layout.words is not None for layout in batch.layouts)
+        return negation
 
     def verdicts(
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
     ) -> list[Check]:
         rows = self.parts[0].loose().verdicts(samples, texts, written)
-        return [turned_round(check) for check in rows]
+        return [negated_check(check) for check in rows]

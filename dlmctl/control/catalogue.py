@@ -1,7 +1,7 @@
-"""The installed controls, described: where each comes from, what it takes, an example that is valid.
+"""Descriptions of the installed controls: the origin of each, its parameters, and a valid example.
 
-A description needs the control's class, so its module is imported: only that tells whether it works at all. A
-control that fails keeps its place in the list, with the reason.
+A description needs the control's class, so its module is imported; only that shows whether the control works at all. A
+control that fails stays in the list, with the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dlmctl.errors import UserError, first_line
 
 
 class Parameter(NamedTuple):
-    """A parameter as people read of it; ``default`` is None where it is required, or made up afresh each time."""
+    """A parameter as shown to users; ``default`` is None if it is required, or computed anew each time."""
 
     name: str
     type: str
@@ -35,7 +35,7 @@ class Parameter(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """A control that cannot be used, where it comes from, and why."""
+    """A control that cannot be used, its origin, and the reason."""
 
     name: str
     origin: str
@@ -47,9 +47,9 @@ class Plugin:
     """A control that works.
 
     Attributes:
-        name: what recipes call it.
+        name: its name in recipes.
         origin: package and version, or a user's file.
-        module, attribute: where its class stands, as one imports it.
+        module, attribute: where its class is imported from.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Plugin:
 
     @property
     def description(self) -> str:
-        """The docstring of the class, empty if it has none; code stands between single backticks."""
+        """The docstring of the class, empty if it has none, with code in single backticks."""
         return inspect.cleandoc(self.kind.__doc__ or "").replace("``", "`")
 
     @property
@@ -74,7 +74,8 @@ class Plugin:
         return self.kind.Labels is not None
 
     def weights(self, model: str) -> str:
-        """Whether its classifier's weights lie beside a model: present, missing or none needed; their names if any.
+        """Whether a model's folder has the weights of its classifier: present, missing or none needed; their names if
+        any.
 
         Raises:
             ModelError: there is no such model.
@@ -88,27 +89,27 @@ class Plugin:
         return f"present: {', '.join(named)}" if named else "present"
 
     def training_notes(self, model: str | None) -> list[str]:
-        """In words: whether it needs weights, whether they are there, and the command that trains them."""
+        """Lines of text: whether it needs weights, whether they are present, and the command that trains them."""
         if not self.trainable:
             return ["none needed: it has no classifier to train"]
-        known = f"{self.weights(model)} for the model {model}" if model else "of each model its own (ask with --model)"
+        status = f"{self.weights(model)} for the model {model}" if model else "each model has its own (see --model)"
         data = "DATA is a data set made by `dlmctl data prepare`."
         if model and comes_with_weights(model, self.name):
             command = training_command(self.kind, "COPY", out=f"runs/{self.name}")
-            return [known, f"They came with the model and stay. To train others copy its folder: {command}", data]
+            return [status, f"They came with the model and stay. To train others copy its folder: {command}", data]
         command = training_command(self.kind, model or "MODEL", out=f"runs/{self.name}")
-        return [known, f"Train them with: {command}", data]
+        return [status, f"Train them with: {command}", data]
 
     def schema(self, ref_template: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:
         """JSON schema of its parameters."""
         return self.kind.Params.model_json_schema(ref_template=ref_template)
 
     def parameters(self) -> list[Parameter]:
-        """Its parameters, in order; last, where it takes names of the user's choice, one for those."""
+        """Its parameters, in order; if it takes names of the user's choice, a last entry describes those."""
         schema = self.schema()
         fields = dict(schema.get("properties", {}))
-        if isinstance(others := schema.get("additionalProperties"), dict):
-            fields["any other name"] = {"description": "as many as you like", **others}
+        if isinstance(extra := schema.get("additionalProperties"), dict):
+            fields["any other name"] = {"description": "as many as you like", **extra}
         return [
             Parameter(
                 name,
@@ -123,17 +124,17 @@ class Plugin:
 
     @cached_property
     def example(self) -> dict[str, Any] | None:
-        """Parameters that are valid, made of the examples that its author gave, or None if those are not enough."""
+        """Valid parameters, built from its author's examples, or None if those are not enough."""
         schema = self.schema()
         properties = schema.get("properties", {}).items()
         fields = {key: field["examples"][0] for key, field in properties if field.get("examples")}
-        needed = {key: value for key, value in fields.items() if key in schema.get("required", [])}
-        # Parameters may exclude each other, so after all of them together each has its turn.
-        turns = [{**needed, key: value} for key, value in fields.items()]
-        for candidate in [*schema.get("examples", []), fields, *turns, needed]:
+        required = {key: value for key, value in fields.items() if key in schema.get("required", [])}
+        # Parameters may exclude each other, so after all of them together each is tried alone.
+        single = [{**required, key: value} for key, value in fields.items()]
+        for candidate in [*schema.get("examples", []), fields, *single, required]:
             try:
                 self.kind.Params.model_validate(candidate)
-            except Exception:  # it is not valid, or a validator of its author fails
+            except Exception:  # it is invalid, or a validator of its author fails
                 continue
             return dict(candidate)
         return None
@@ -146,7 +147,7 @@ class Plugin:
         return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
 
     def python_example(self, model: str) -> str | None:
-        """The same in Python."""
+        """The recipe of ``recipe_example`` as Python code."""
         if self.example is None:
             return None
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.example.items())
@@ -160,27 +161,28 @@ class Plugin:
 
 
 def installed() -> tuple[list[Plugin], list[Broken]]:
-    """Every control that an installed package offers, by name: those that work and those that do not."""
+    """All controls that installed packages offer, by name: those that work and those that do not."""
     plugins, broken = [], []
-    for name, (taken, *_) in offers().items():
+    for name, (chosen, *_) in offers().items():
         try:
             plugins.append(find_plugin(name))
         except UserError as error:
-            broken.append(Broken(name, origin(taken), error.what))
+            broken.append(Broken(name, origin(chosen), error.what))
     return plugins, broken
 
 
 def catalogue(model: str | None = None) -> list[dict[str, Any]]:
-    """The same as records: ``name``, ``summary``, ``origin``, ``trainable`` and, of those that do not work, ``fault``.
+    """The ``installed`` controls as records: ``name``, ``summary``, ``origin`` and ``trainable``, or for those that do
+    not work, ``name``, ``origin`` and ``fault``.
 
     Args:
-        model: with one, ``weights`` says whether a control's weights lie beside it.
+        model: if given, ``weights`` says whether its folder has the weights of each control.
 
     Raises:
         ModelError: there is no such model.
     """
     plugins, broken = installed()
-    records: list[dict[str, Any]] = [{"name": one.name, "origin": one.origin, "fault": one.fault} for one in broken]
+    records: list[dict[str, Any]] = [{"name": item.name, "origin": item.origin, "fault": item.fault} for item in broken]
     for plugin in plugins:
         record = {"name": plugin.name, "summary": plugin.summary, "origin": plugin.origin}
         weights = {} if model is None else {"weights": plugin.weights(model)}
@@ -189,21 +191,21 @@ def catalogue(model: str | None = None) -> list[dict[str, Any]]:
 
 
 def find_plugin(name: str) -> Plugin:
-    """The control ``name``, of a package or of a user's file (``mine.py:Formal``).
+    """The control ``name``, from a package or a user's file (``mine.py:Formal``).
 
     Raises:
         RecipeError: no installed package offers it.
         UserError: it cannot be used.
     """
-    kind, named = find_control(name), named_in(name)
-    if named is not None:
-        plugin = Plugin(name, str(named.path), named.path.stem, named.attribute, kind)
+    kind, reference = find_control(name), named_in(name)
+    if reference is not None:
+        plugin = Plugin(name, str(reference.path), reference.path.stem, reference.attribute, kind)
     else:
         point = offers()[name][0]
         plugin = Plugin(name, origin(point), point.module, point.attr, kind)
     try:
         plugin.schema()
-    except Exception as error:  # pydantic's errors over types that JSON does not know have no common base
+    except Exception as error:  # pydantic's errors for types without a JSON schema have no common base class
         raise UserError(
             f"has Params without a JSON schema: {first_line(error)}.", where=f"control {name!r} of {plugin.origin}"
         ) from error
@@ -211,7 +213,7 @@ def find_plugin(name: str) -> Plugin:
 
 
 def in_yaml(value: Any) -> str:
-    """A value as one writes it in a recipe, on one line."""
+    """A value as YAML on one line, as in a recipe."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
     return text.removesuffix("\n...\n").strip()
 
@@ -231,21 +233,21 @@ def type_name(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     """The type of a JSON schema in words: ``list of string``, ``number from 0 to 1``, ``ADJ or NOUN``."""
     if "$ref" in field:
         name = field["$ref"].rsplit("/", 1)[-1]
-        # A type inside itself is named, not taken apart again.
+        # A recursive type is named, not expanded again.
         others = {key: value for key, value in definitions.items() if key != name}
         return type_name(definitions[name], others) if name in definitions else name
     if "enum" in field or "const" in field:
         return " or ".join(in_yaml(value) for value in field.get("enum", [field.get("const")]))
     for alternatives in ("anyOf", "oneOf"):
         if alternatives in field:
-            return " or ".join(dict.fromkeys(type_name(one, definitions) for one in field[alternatives]))
+            return " or ".join(dict.fromkeys(type_name(choice, definitions) for choice in field[alternatives]))
     kind = field.get("type", "anything")
     if kind == "array":
         kind = f"list of {type_name(field.get('items', {}), definitions)}"
     elif kind == "object" and "properties" in field:
-        inner = ", ".join(f"{key}: {type_name(one, definitions)}" for key, one in field["properties"].items())
+        inner = ", ".join(f"{key}: {type_name(value, definitions)}" for key, value in field["properties"].items())
         kind = f"{{{inner}}}"
     elif kind == "object" and isinstance(field.get("additionalProperties"), dict):
         kind = f"mapping to {type_name(field['additionalProperties'], definitions)}"
-    bounds = [words.format(field[key]) for key, words in _BOUNDS.items() if key in field]
+    bounds = [template.format(field[key]) for key, template in _BOUNDS.items() if key in field]
     return " ".join([kind, *bounds])

@@ -1,4 +1,4 @@
-"""The verdict on a text, what its judge saw there, and what of an author's code can be taken as one."""
+"""The verdict on a text, the marks that its judge leaves there, and the validation of what an author's code returns."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
-# The score of a text that is what it is not to be, at most, though it be so with a score of 0.
-MOST_FAILED = 0.99
+# The highest score of a text that fails under `not`, even if it satisfies the control with a score of 0.
+MAX_FAILED_SCORE = 0.99
 
 
 class Mark(NamedTuple):
-    """What a judge read at some words of a text, for those who look at it.
+    """What a judge found at some words of a text, for display.
 
     Attributes:
         start, end: the first and last word, from 0; None for what the text lacks.
-        label: what was found there, such as a tag; empty where the words themselves are it.
+        label: what was found there, such as a tag; empty if it is the words themselves.
         met: whether it is as wanted, or nothing is wanted there.
-        wanted: what should have been found, where that is not.
+        wanted: what should have been found, if something else was.
     """
 
     start: int | None
@@ -27,7 +27,7 @@ class Mark(NamedTuple):
     wanted: str = ""
 
     def to_list(self) -> list[Any]:
-        """As it stands in JSON: the fields in order, without those at the end that are as by default."""
+        """The mark as JSON: the fields in order, without trailing ones that have their default."""
         fields, defaults = list(self), self._field_defaults
         for name in reversed(defaults):
             if fields[-1] != defaults[name]:
@@ -45,9 +45,9 @@ class Check(NamedTuple):
     Attributes:
         score: in [0, 1].
         why: the reason in a few words.
-        where: the words at fault, counted from 0, where single words can be named.
-        marks: what the judge saw, word by word or span by span; see ``seen``. Places outside of the text are left out,
-            here and of ``where``.
+        where: the words at fault, counted from 0, if single words can be named.
+        marks: what the judge found, word by word or span by span; see ``seen``. Positions outside of the text are
+            dropped, here and from ``where``.
     """
 
     score: float
@@ -58,11 +58,11 @@ class Check(NamedTuple):
 
     @property
     def seen(self) -> tuple[Mark, ...]:
-        """The marks, or where a control gives none, one on each word at fault."""
-        return self.marks or tuple(Mark(place, place, met=False) for place in self.where)
+        """The marks, or if there are none, one on each word at fault."""
+        return self.marks or tuple(Mark(position, position, met=False) for position in self.where)
 
     def __repr__(self) -> str:
-        """The verdict without its marks, of which there may be many."""
+        """The verdict without its marks, which may be many."""
         return f"Check(score={self.score!r}, passed={self.passed!r}, why={self.why!r}, where={self.where!r})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,73 +76,74 @@ class Check(NamedTuple):
         }
 
 
-def settled(found: Any, length: int) -> Check | None:
-    """A verdict in Python's own numbers, which can be written as JSON, on a text of ``length`` words; None for what is
-    none. Places that the text does not have are left out."""
-    if not isinstance(found, Check) or not isinstance(found.score, Real) or not 0 <= found.score <= 1:
+def normalised_check(check: Any, length: int) -> Check | None:
+    """A verdict on a text of ``length`` words with plain Python values, which can be written as JSON; None if ``check``
+    is not a valid verdict. Positions outside of the text are dropped."""
+    if not isinstance(check, Check) or not isinstance(check.score, Real) or not 0 <= check.score <= 1:
         return None
-    if found.passed not in (True, False):  # NumPy's truth values are equal to these, and no instances of bool
+    if check.passed not in (True, False):  # NumPy's truth values equal these, but are not instances of bool
         return None
-    if not all(isinstance(mark, Mark) and (mark.start is None) == (mark.end is None) for mark in found.marks):
+    if not all(isinstance(mark, Mark) and (mark.start is None) == (mark.end is None) for mark in check.marks):
         return None
-    where = tuple(place for place in map(int, found.where) if 0 <= place < length)
-    marks = tuple(mark for mark in map(_plain, found.marks) if _is_inside(mark, length))
-    return Check(float(found.score), bool(found.passed), str(found.why), where, marks)
+    where = tuple(position for position in map(int, check.where) if 0 <= position < length)
+    marks = tuple(mark for mark in map(_plain, check.marks) if _is_inside(mark, length))
+    return Check(float(check.score), bool(check.passed), str(check.why), where, marks)
 
 
 def _is_inside(mark: Mark, length: int) -> bool:
-    """Whether a mark is of words that a text has, or of what it lacks."""
+    """Whether a mark is on words of the text, or for something that the text lacks."""
     return mark.start is None or mark.end is None or 0 <= mark.start <= mark.end < length
 
 
 def _plain(mark: Mark) -> Mark:
     if tuple(map(type, mark)) == _PLAIN:
         return mark
-    start, end = (None if end is None else int(end) for end in mark[:2])
+    start, end = (None if bound is None else int(bound) for bound in mark[:2])
     return Mark(start, end, str(mark.label), bool(mark.met), str(mark.wanted))
 
 
-def is_range(found: Any) -> bool:
-    """Whether this is a pair of whole numbers."""
-    return isinstance(found, tuple | list) and len(found) == 2 and all(type(number) is int for number in found)
+def is_range(value: Any) -> bool:
+    """Whether a value is a pair of whole numbers."""
+    return isinstance(value, tuple | list) and len(value) == 2 and all(type(number) is int for number in value)
 
 
 def numbered(names: Sequence[str]) -> list[str]:
-    """The names of controls that stand side by side, those of one kind told apart: contains, contains 2.
+    """The names of several controls as unique labels: contains, contains 2.
 
-    A number that another control has for its name is left out, so that no two labels are the same.
+    A label that is the name of another control is skipped, so that no two labels are the same.
     """
-    found: list[str] = []
+    labels: list[str] = []
     taken = set(names)
     for at, name in enumerate(names):
         number, label = names[:at].count(name) + 1, name
         while number > 1 and (label := f"{name} {number}") in taken:
             number += 1
         taken.add(label)
-        found.append(label)
-    return found
+        labels.append(label)
+    return labels
 
 
 def mean_score(checks: Mapping[str, Check]) -> float:
-    """Mean score of the checks of a text, by control; 1 where there are none."""
+    """Mean score of the checks of a text, by control; 1 if there are none."""
     return sum(check.score for check in checks.values()) / len(checks) if checks else 1.0
 
 
-def joined(row: Sequence[Check]) -> Check:
-    """One verdict of several that are all to hold: passed if all are; the score is their mean."""
-    where = sorted({place for check in row for place in check.where})
-    score = sum(check.score for check in row) / len(row)
-    marks = tuple(mark for check in row for mark in check.seen)
-    return Check(score, all(check.passed for check in row), "; ".join(check.why for check in row), tuple(where), marks)
+def merge_checks(checks: Sequence[Check]) -> Check:
+    """One verdict for several that must all hold: passed if all are; the score is their mean."""
+    where = sorted({position for check in checks for position in check.where})
+    score = sum(check.score for check in checks) / len(checks)
+    marks = tuple(mark for check in checks for mark in check.seen)
+    why = "; ".join(check.why for check in checks)
+    return Check(score, all(check.passed for check in checks), why, tuple(where), marks)
 
 
-def turned_round(check: Check) -> Check:
-    """The verdict of the contrary. What was seen stays, and is at fault where the contrary does not hold.
+def negated_check(check: Check) -> Check:
+    """The verdict under ``not``. The marks stay, and are at fault if the text fails.
 
-    The score is 1 where the contrary holds, however little the check fails by. Else it is what the score of the check
-    leaves of 1, but never 1 itself: a text that is only just what it is not to be is nearer to the contrary.
+    The score is 1 if the text passes, however narrowly it failed the check. Otherwise it is 1 minus the score of the
+    check, but always below 1: the less the check is satisfied, the closer the text is to passing.
     """
     passed = not check.passed
-    score = 1.0 if passed else min(round(1 - check.score, 6), MOST_FAILED)
+    score = 1.0 if passed else min(round(1 - check.score, 6), MAX_FAILED_SCORE)
     marks = tuple(mark._replace(met=passed, wanted="") for mark in check.seen if mark.start is not None)
     return Check(score, passed, f"not: {check.why}", marks=marks)

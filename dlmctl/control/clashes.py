@@ -1,4 +1,4 @@
-"""Controls of one kind that no text can satisfy both, as their author says (``clash``)."""
+"""Detection of two controls of one class that no text can satisfy together, according to their ``clash``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from dlmctl.control.authored import Written
+from dlmctl.control.authored import ControlInterface
 from dlmctl.errors import Unmet
 
 if TYPE_CHECKING:
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def refuse_clashes(controls: Sequence[Control[Any]], samples: Sequence[int]) -> None:
-    """Check that controls which are all to hold ask no sample for what no text can be.
+    """Check that no two controls that must both hold contradict each other for any of the samples.
 
     Raises:
         Unmet: two do.
         UserError: an author's ``clash`` fails.
     """
-    for one, other in combinations(controls, 2):
-        if type(one) is not type(other) or type(one).clash is Written.clash:
+    for first, second in combinations(controls, 2):
+        if type(first) is not type(second) or type(first).clash is ControlInterface.clash:
             continue
         for sample in samples:
-            if (why := one.clash_of(other, sample)) is not None:
+            if (why := first.clash_of(second, sample)) is not None:
                 what = f"the controls contradict each other: {why}."
-                raise Unmet(what, where=one.name, remedy="Put them under `any` if either will do.")
+                raise Unmet(what, where=first.name, remedy="Put them under `any` if either will do.")

@@ -1,4 +1,4 @@
-"""What an author's class lacks to be a control, found before it is used; in the registry and where it is made."""
+"""Checks that an author's class can be a control, made by the registry and by the constructor."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pydantic import BaseModel
 
 from dlmctl.errors import UserError
 
-# What stands where a control's name stands in a recipe, and so cannot be one.
+# Keys that a recipe allows in place of a control's name, and that so cannot be one.
 RESERVED = ("all", "any", "not", "weight")
-# Where the classes are that have the first three; those of authors lie elsewhere.
+# The package of the classes that have the first three of these names; authors' classes are elsewhere.
 OWN = "dlmctl.control."
 
 
 def name_fault(kind: type) -> str | None:
-    """What is wrong with a class's ``name``, which stands in recipes, results and the names of folders."""
+    """What is wrong with a class's ``name``, which is used in recipes, results and the names of folders."""
     name = getattr(kind, "name", None)
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         return f"has name = {name!r}, and a name is a line of text" if hasattr(kind, "name") else "has no name"
     if name in RESERVED and not kind.__module__.startswith(OWN):
-        return f"has a name that recipes use themselves ({', '.join(RESERVED)})"
+        return f"has a name that is reserved in recipes ({', '.join(RESERVED)})"
     return None
 
 
@@ -36,17 +36,17 @@ def weight_fault(kind: type) -> str | None:
     weight = getattr(kind, "weight", 1.0)
     if isinstance(weight, int | float) and 0 <= weight < math.inf:
         return None
-    return f"has weight = {str(weight)[:40]}, which is no number from 0"
+    return f"has weight = {str(weight)[:40]}, which is not a finite number from 0"
 
 
-def sound(kind: type) -> tuple[str, type[BaseModel]]:
-    """The name and the parameters of a class that can be a control.
+def name_and_params(kind: type) -> tuple[str, type[BaseModel]]:
+    """The name and the ``Params`` of a class that can be a control.
 
     Raises:
-        UserError: it cannot.
+        UserError: the class cannot be a control.
     """
     fault = name_fault(kind) or params_fault(kind) or weight_fault(kind)
     if fault is not None:
         raise UserError(f"{fault}.", where=f"control class {kind.__name__} ({kind.__module__})")
-    found: Any = kind
-    return found.name, found.Params
+    control: Any = kind
+    return control.name, control.Params

@@ -1,4 +1,4 @@
-"""What was learned for a control: finding it beside a model, and guidance by it."""
+"""What was learned for a control: loading it from a model's folder, and guidance by it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from dlmctl.text.tokenizer import WordTokenizer
 
 LABELS_FILE = "labels.json"
 
-# What a checkpoint over tokens offers where the weights of a control are asked for.
-INSTEAD = "Guide by `classifier: {model: FOLDER}`, hold words by `contains` or `pattern`, or train a model of your own."
+# The remedy if the weights of a control are requested for a checkpoint over tokens.
+INSTEAD = "Guide by `classifier: {model: FOLDER}`, fix words by `contains` or `pattern`, or train a model of your own."
 
 L = TypeVar("L", bound=Labels)
 
-# Every batch prepares its control anew; labels and weights are looked for and read for the first.
+# Every batch prepares its control anew; labels and weights are located and read only for the first.
 _Key = tuple[type[Control[Any]], str | None]
 _LABELS: WeakKeyDictionary[nn.Module, dict[_Key, Labels]] = WeakKeyDictionary()
 _LOADED: WeakKeyDictionary[nn.Module, dict[_Key, nn.Module]] = WeakKeyDictionary()
 
 
 def forget_classifiers(model: nn.Module) -> None:
-    """Read what was trained for a model from disk again when it is next asked for."""
+    """Drop the cached labels and classifiers of a model, so that the next use reads them from disk again."""
     _LABELS.pop(model, None)
     _LOADED.pop(model, None)
 
@@ -47,7 +47,7 @@ def forget_classifiers(model: nn.Module) -> None:
 def load_labels(
     kind: type[L], control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None = None
 ) -> L:
-    """The labels that a control's classifier was trained on; read once a model.
+    """The labels that a control's classifier was trained on; read once per model.
 
     Raises:
         ModelError: the weights are missing, or their ``labels.json`` is missing or damaged.
@@ -59,8 +59,8 @@ def load_labels(
 
 
 def _read_labels(kind: type[L], path: Path) -> L:
-    needed = path.exists() or kind.to_json is not Labels.to_json
-    saved = read_json(path, remedy="Train the control again.") if needed else None
+    is_needed = path.exists() or kind.to_json is not Labels.to_json
+    saved = read_json(path, remedy="Train the control again.") if is_needed else None
     try:
         return kind.from_json(saved)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -68,10 +68,10 @@ def _read_labels(kind: type[L], path: Path) -> L:
 
 
 def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name: str | None = None) -> nn.Module:
-    """The trained classifier of a control for the model of a batch, in evaluation mode; loaded once a model.
+    """The trained classifier of a control for the model of a batch, in evaluation mode; loaded once per model.
 
     Raises:
-        ModelError: it is missing, damaged or made for other sizes.
+        ModelError: it is missing, damaged or of different sizes.
         UserError: the control has none to train.
     """
     loaded = _LOADED.setdefault(batch.model, {})
@@ -84,26 +84,26 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
         check_control_weights(folder, batch.model)
         loaded[control, name] = classifier.eval().requires_grad_(False)
     classifier = loaded[control, name]
-    there = all(weight.device == batch.device for weight in classifier.parameters())
-    return classifier if there else classifier.to(batch.device)
+    on_device = all(weight.device == batch.device for weight in classifier.parameters())
+    return classifier if on_device else classifier.to(batch.device)
 
 
 def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any], name: str | None = None) -> Prepared:
-    """Guidance by what was learned for a control: by its counts, by its classifier of latents, or by both where there
-    are both beside the model.
+    """Guidance by what was learned for a control: by its counts, by its classifier of latents, or by both if the
+    model's folder has both.
 
     Args:
-        wanted: what each text of the batch is to be, as the control's ``Labels`` take it.
-        name: of the weights, where a model has several of one control.
+        wanted: the target of each text of the batch, in the form that the control's ``Labels`` take.
+        name: name of the weights, if a model has several for one control.
 
     Raises:
         ModelError: nothing was learned for this model, or a file is damaged.
-        UserError: the labels have no such one, or the control has none.
+        UserError: a target is not among the labels, or the control has no labels.
     """
     kind = labels_of(type(control))
     path = None if kind.counts is None else evidence_file(batch, control.name, kind.counts, name)
-    both = path is not None and kind.counts_too and any(path.parent.glob("model*.safetensors"))
-    if path is not None and not both:
+    has_both = path is not None and kind.counts_too and any(path.parent.glob("model*.safetensors"))
+    if path is not None and not has_both:
         return kind.by_counts(path.parent, batch, wanted)
     labels = load_labels(kind, type(control), batch, name)
     guided = labels.by_classifier(load_classifier(type(control), batch, name), batch, wanted)
@@ -113,10 +113,10 @@ def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any]
 
 
 def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> None:
-    """Check that the model is none for which no controls are trained.
+    """Check that controls can be trained for the model.
 
     Raises:
-        ModelError: it is a checkpoint of others over tokens.
+        ModelError: it is a third-party checkpoint over tokens.
     """
     if of.model.family in ("tokens", "canvas"):
         what = (
@@ -126,35 +126,35 @@ def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretr
 
 
 def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None) -> Path:
-    found = find_control_folder(of.folder, of.model, control.name, name)
-    if found is None:
+    trained = find_control_folder(of.folder, of.model, control.name, name)
+    if trained is None:
         require_trainable(control, of)
-        places = control_folders(of.folder, of.model, control.name)
-        others = sorted({path.parent.name for place in places for path in place.glob("*/card.json")} - {name})
+        folders = control_folders(of.folder, of.model, control.name)
+        others = sorted({path.parent.name for folder in folders for path in folder.glob("*/card.json")} - {name})
         what = f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model."
         if others:
-            raise NamedError("name", what, where=str(of.folder), remedy=_others_named(others))
+            raise NamedError("name", what, where=str(of.folder), remedy=_name_remedy(others))
         command = training_command(control, of.folder, name, out="RUN" if _needs_run(control, of) else None)
         raise ModelError(what, where=str(of.folder), remedy=f"Train them with `{command}`.")
-    return found
+    return trained
 
 
-def _others_named(names: Sequence[str]) -> str:
-    return f"There are weights named {', '.join(names)}: say which by `name`, such as `name: {names[0]}`."
+def _name_remedy(names: Sequence[str]) -> str:
+    return f"There are weights named {', '.join(names)}: choose with `name`, such as `name: {names[0]}`."
 
 
 def _needs_run(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> bool:
-    """Whether anything is trained: what is counted and tells the model nothing is not."""
+    """Whether a network is trained, rather than only counts made, without hints for the model."""
     kind, words = labels_of(control), of.tokenizer if isinstance(of, Pretrained) else of.vocabulary
     counted = kind.counts is not None and isinstance(of.model, MaskedLM) and isinstance(words, WordTokenizer)
     return not (counted and kind.asks is Labels.asks)
 
 
 def labels_of(kind: type[Control[Any]]) -> type[Labels]:
-    """What the classifier of a control learns.
+    """The ``Labels`` of a control: what its classifier learns.
 
     Raises:
-        UserError: it has none to train.
+        UserError: it has no classifier to train.
     """
     if kind.Labels is None:
         raise UserError(f"the control {kind.name!r} has no classifier, so there is nothing to train.")

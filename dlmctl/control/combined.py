@@ -1,4 +1,4 @@
-"""A control as a whole: the controls that stand side by side in it, laid out together, each with its own verdict."""
+"""A control as a whole: its parts, prepared together but each with its own verdict."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dlmctl.control.state import BatchContext
 
 
 def parts_of(control: Control[Any]) -> list[Control[Any]]:
-    """The controls that are all to hold: the parts of an ``All``, or the control alone."""
+    """The controls that must all hold: the parts of an ``All``, or the control alone."""
     return control.parts if isinstance(control, All) else [control]
 
 
 def prepare_all(control: Control[Any], batch: BatchContext[Any]) -> PreparedAll:
-    """The controls that are all to hold, laid out for a batch."""
+    """The controls that must all hold, prepared for a batch."""
     return All([control]).ready(batch)
 
 
@@ -27,10 +27,10 @@ def check_all(
     texts: Sequence[Sequence[str]],
     written: Sequence[str] | None = None,
 ) -> list[dict[str, Check]]:
-    """The verdicts on the text of each sample by control label; a composition of all reports each of its parts.
+    """The verdicts on the text of each sample, by control label; an ``All`` reports each of its parts.
 
     Args:
-        texts, written: the words of each text, and it as it was written; see ``Control.verdicts``.
+        texts, written: the words of each text, and the text as written; see ``Control.verdicts``.
     """
     if control is None:
         return [{} for _ in texts]

@@ -1,4 +1,4 @@
-"""What data says of its texts, learned: for each field one of its values, or that it is absent."""
+"""Labels from the fields of a data set: for each field one of its values, or that it is absent."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from dlmctl.text.tokenizer import Tokenizer
 
 # A field with more values than this identifies texts rather than describing them.
 MAX_VALUES = 500
-# A logit of what cannot be, as a finite number: times 0 it is 0.
+# The logit of an impossible class, finite so that 0 times it is 0.
 NEVER = -1e9
 
 
-def _unusable(label: str, values: Collection[str], usable: list[str]) -> DataError:
-    """What to say of a field that the user chose and that holds no labels."""
+def _unusable_field(label: str, values: Collection[str], usable: list[str]) -> DataError:
+    """The error for a field that the user chose but that holds no labels."""
     if not values:
         what = f"the data set has no field {label!r} of words, numbers or truth values."
         return DataError(what, where="--label", remedy=nearest(label, usable))
-    what = f"the field {label!r} has {len(values):,} value{'s' if len(values) > 1 else ''}, and labels are 2 to"
+    what = f"the field {label!r} has {len(values):,} value{'s' if len(values) > 1 else ''}, but labels need 2 to"
     remedy = f"Fields that have: {', '.join(usable[:20])}." if usable else None
     return DataError(f"{what} {MAX_VALUES}.", where="--label", remedy=remedy)
 
@@ -40,8 +40,8 @@ def _unusable(label: str, values: Collection[str], usable: list[str]) -> DataErr
 class FieldLabels(Labels):
     """The fields of a data set with their values, and a classifier with a softmax for each field.
 
-    Classes of a field are its values in order, then ``absent``. What a text is wanted to be is a value for each of some
-    fields.
+    The classes of a field are its values in order, then ``absent``. The target of a text is a mapping from some of the
+    fields to values.
     """
 
     values: dict[str, list[str]]
@@ -50,31 +50,31 @@ class FieldLabels(Labels):
 
     @classmethod
     def fields_of(cls, data: LabelledText) -> Sequence[Mapping[str, Any]]:
-        """The fields of each sentence: those of the data, unless a subclass finds some itself."""
+        """The fields of each sentence: those of the data, unless a subclass derives others."""
         return data.rows
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
-        """Every field whose values are words, numbers or truth values, or the one field that the user chose.
+        """All fields whose values are words, numbers or truth values, or the one field that the user chose.
 
         Raises:
             DataError: there is no such field.
         """
-        found: dict[str, set[str]] = {}
+        values_by_field: dict[str, set[str]] = {}
         for row in cls.fields_of(data):
             for name, value in row.items():
                 if isinstance(value, Value) and (words := value_words(value)):
-                    found.setdefault(name, set()).add(words)
-        usable = {name: sorted(values) for name, values in found.items() if 1 < len(values) <= MAX_VALUES}
+                    values_by_field.setdefault(name, set()).add(words)
+        usable = {name: sorted(values) for name, values in values_by_field.items() if 1 < len(values) <= MAX_VALUES}
         if data.label is None and usable:
             return cls(usable)
-        if data.label is None or (data.label not in found and not usable):
+        if data.label is None or (data.label not in values_by_field and not usable):
             raise DataError(
                 f"the data set has no field of 2 to {MAX_VALUES} values to learn from.",
-                remedy="Prepare it from JSON lines, or from another source that says something of each text.",
+                remedy="Prepare it from JSON lines, or from another source with fields for each text.",
             )
         if data.label not in usable:
-            raise _unusable(data.label, found.get(data.label, ()), list(usable))
+            raise _unusable_field(data.label, values_by_field.get(data.label, ()), list(usable))
         return cls({data.label: usable[data.label]})
 
     def to_json(self) -> Any:
@@ -88,7 +88,7 @@ class FieldLabels(Labels):
         return PooledClassifier(config.embed_dim, config.length, self._sizes)
 
     def labels(self, data: LabelledText) -> list[list[int]]:
-        """For each text the class of every field."""
+        """The class of every field, for each text."""
         classes = {name: {value: at for at, value in enumerate(values)} for name, values in self.values.items()}
         return [
             [known.get(value_words(row.get(name, "")), len(known)) for name, known in classes.items()]
@@ -98,47 +98,47 @@ class FieldLabels(Labels):
     def classifier_loss(
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[list[int]]
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy summed over the fields, and the share of fields told right, both ``[B]``."""
+        """Cross-entropy summed over the fields, and the share of fields predicted correctly, both ``[B]``."""
         target = torch.tensor(labels, device=x.device)
-        losses, right = [], []
+        losses, correct = [], []
         for at, logits in enumerate(classifier(x, t)):
             losses.append(F.cross_entropy(logits.float(), target[:, at], reduction="none"))
-            right.append((logits.argmax(-1) == target[:, at]).float())
-        return torch.stack(losses).sum(0), torch.stack(right).mean(0)
+            correct.append((logits.argmax(-1) == target[:, at]).float())
+        return torch.stack(losses).sum(0), torch.stack(correct).mean(0)
 
     def by_classifier(self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
-        """Guidance by -log p(field = value given the latent), summed over the fields that a text is wanted to have."""
-        places = [(row, self.column(*field)) for row, fields in enumerate(wanted) for field in fields.items()]
+        """Guidance by -log p(field = value given the latent), summed over the wanted fields of a text."""
+        indices = [(row, self.column(*field)) for row, fields in enumerate(wanted) for field in fields.items()]
         chosen = torch.zeros(len(batch), sum(self._sizes) + 1)
-        chosen[torch.tensor(places).unbind(1)] = -1
-        # All fields as rows of one softmax, filled up with a column that is never likely.
+        chosen[torch.tensor(indices).unbind(1)] = -1
+        # All fields as rows of one softmax, padded with a column that is never likely.
         columns = torch.full((len(self._sizes), max(self._sizes)), sum(self._sizes))
-        for row, part in zip(columns, torch.arange(sum(self._sizes)).split(self._sizes), strict=True):
-            row[: len(part)] = part
+        for row, field_columns in zip(columns, torch.arange(sum(self._sizes)).split(self._sizes), strict=True):
+            row[: len(field_columns)] = field_columns
         chosen, columns = chosen[:, columns].to(batch.device), columns.flatten().to(batch.device)
         never = torch.full((len(batch), 1), NEVER, device=batch.device)
 
         def energy(state: ControlState, chosen: Tensor, never: Tensor) -> Tensor:
-            found = classifier(word_latents(state), state.t, state.mask)
-            logits = torch.cat([*found, never], -1).index_select(1, columns)
+            by_field = classifier(word_latents(state), state.t, state.mask)
+            logits = torch.cat([*by_field, never], -1).index_select(1, columns)
             return (logits.view_as(chosen).log_softmax(-1) * chosen).sum((1, 2))
 
         return Energy(energy, looks=looks(batch.vocabulary), asked=(chosen, never))
 
     @property
     def _sizes(self) -> list[int]:
-        """Classes of each field: its values, and that it is absent."""
+        """Number of classes of each field: its values, and absent."""
         return [len(values) + 1 for values in self.values.values()]
 
     def column(self, field: str, value: Value) -> int:
-        """Where the class of ``field = value`` stands among those of all fields, however a recipe spells the two.
+        """Index of the class ``field = value`` among those of all fields, for any spelling of the two in a recipe.
 
         Raises:
-            RecipeError: the data had no such field, or the field never that value.
+            RecipeError: the data had no such field, or the field never had that value.
         """
-        before, key = 0, field_key(field)
+        offset, key = 0, field_key(field)
         for name, values in self.values.items():
             if field_key(name) == key:
-                return before + find_value(value, values, f"the field {name!r} is never {{}}.")
-            before += len(values) + 1
+                return offset + find_value(value, values, f"the field {name!r} is never {{}}.")
+            offset += len(values) + 1
         raise RecipeError(f"the training data had no field {field!r}.", remedy=nearest(field, list(self.values)))

@@ -1,7 +1,8 @@
-"""What a control tells a masked model about each place of a text, and the trained vectors that say it to the network.
+"""Hints: what a control tells a masked model about each position of a text, by trained vectors.
 
-A control describes its target by features of places ("tag NN", "first of an NP"). ``models.hints`` learns from examples
-what to add to the states of the frozen network for them. It costs one small encoder a batch and no pass a step.
+A control describes its target by features of positions ("tag NN", "first of an NP"). ``models.hints`` learns from
+examples what to add to the states of the frozen network for them. The cost is one small encoder per batch, and no pass
+per step.
 """
 
 from __future__ import annotations
@@ -28,60 +29,60 @@ from dlmctl.text.files import read_object
 HINTS, CONFIG = "hints", "hints.json"
 
 Features = Sequence[Sequence[str]]
-"""What is wanted of each word of a text."""
+"""The wanted features of each word of a text."""
 
 
-class _Loaded(NamedTuple):
-    """What was read of a control, when it was written, and the numbers of its features."""
+class _CachedHints(NamedTuple):
+    """The hints of a control: modification time of their file, network, and ids of its features."""
 
     written: int
     network: Hints
-    numbers: dict[str, int]
+    feature_ids: dict[str, int]
 
 
-# Every batch asks for its hints anew; they are read for the first, and go when their model goes.
-_LOADED: WeakKeyDictionary[MaskedLM, dict[Path, _Loaded]] = WeakKeyDictionary()
+# Every batch prepares its hints anew; they are read once and dropped together with their model.
+_CACHE: WeakKeyDictionary[MaskedLM, dict[Path, _CachedHints]] = WeakKeyDictionary()
 
 
 class Ask(NamedTuple):
-    """Something that a text can be asked: features of its words and, where these are told as well, their labels."""
+    """A possible target of a text: features of its words and, if the model is told these as well, their labels."""
 
     features: Features
     tags: Sequence[str] = ()
 
 
 def hints_for(folder: Path, batch: BatchContext[Any], texts: Sequence[Features]) -> Tensor | None:
-    """What the network is told of the words of a batch ``[layers, B, L, H]``; None where nothing was trained for it.
+    """The hints ``[layers, B, L, H]`` for the words of a batch; None if none were trained for its model.
 
     Args:
-        folder: of the control's weights.
-        texts: of each row what is wanted of each word; unknown features say nothing.
+        folder: the folder of the control's weights.
+        texts: for each row the wanted features of each word; unknown features are ignored.
 
     Raises:
         ModelError: the weights are damaged, or of another model.
     """
-    known = load_hints(folder, batch.model) if isinstance(batch.model, MaskedLM) else None
-    if known is None:
+    loaded = load_hints(folder, batch.model) if isinstance(batch.model, MaskedLM) else None
+    if loaded is None:
         return None
-    network, numbers = known
+    network, feature_ids = loaded
     rows = [[[], *text][: layout.positions] for text, layout in zip(texts, batch.layouts, strict=True)]
-    most = max((len(place) for row in rows for place in row), default=0)
+    most = max((len(names) for row in rows for names in row), default=0)
     features = np.zeros((len(batch), batch.length, max(1, most)), np.int64)
     for at, row in enumerate(rows):
-        fill(features[at], row, numbers)
+        fill(features[at], row, feature_ids)
     positions = torch.tensor([layout.positions for layout in batch.layouts])
     mask = torch.arange(batch.length) < positions[:, None]
     with torch.no_grad():
-        found: Tensor = network(torch.from_numpy(features).to(batch.device), mask.to(batch.device))
-    return found
+        hints: Tensor = network(torch.from_numpy(features).to(batch.device), mask.to(batch.device))
+    return hints
 
 
 def load_hints(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]] | None:
-    """What was trained to tell a model what a control asks, on the model's device, and the numbers of its features;
-    None if nothing was.
+    """The network trained to encode a control's targets for a model, on the model's device, and the ids of its
+    features; None if none was trained.
 
     Args:
-        folder: of the control's weights.
+        folder: the folder of the control's weights.
 
     Raises:
         ModelError: the weights are damaged, or of another model.
@@ -89,19 +90,19 @@ def load_hints(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]] | 
     path = folder / CONFIG
     if not path.exists():
         return None
-    loaded, written = _LOADED.setdefault(model, {}), path.stat().st_mtime_ns
-    if folder not in loaded or loaded[folder].written != written:
-        loaded[folder] = _Loaded(written, *_read(folder, model))
-    network, device = loaded[folder].network, model.embeddings.device
-    there = all(weight.device == device for weight in network.parameters())
-    return network if there else network.to(device), loaded[folder].numbers
+    cached, written = _CACHE.setdefault(model, {}), path.stat().st_mtime_ns
+    if folder not in cached or cached[folder].written != written:
+        cached[folder] = _CachedHints(written, *_read(folder, model))
+    network, device = cached[folder].network, model.embeddings.device
+    on_device = all(weight.device == device for weight in network.parameters())
+    return network if on_device else network.to(device), cached[folder].feature_ids
 
 
 def fill(features: NDArray[Any], places: Features, numbers: dict[str, int]) -> None:
-    """Write the numbers of the known features of each place into ``features [L, F]``."""
-    for place, names in enumerate(places):
+    """Write the ids of the known features of each position into ``features [L, F]``; ``numbers`` maps names to ids."""
+    for position, names in enumerate(places):
         known = [numbers[name] for name in names if name in numbers][: features.shape[1]]
-        features[place, : len(known)] = known
+        features[position, : len(known)] = known
 
 
 def _read(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]]:
@@ -113,5 +114,5 @@ def _read(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]]:
     with without_draws():
         network = Hints(config, model.config.denoiser)
     load_into(network, folder, HINTS)
-    numbers = {name: at for at, name in enumerate(config.features, start=1)}
-    return network.eval().requires_grad_(False), numbers
+    feature_ids = {name: at for at, name in enumerate(config.features, start=1)}
+    return network.eval().requires_grad_(False), feature_ids

@@ -1,4 +1,4 @@
-"""Words that are kept at their places while the others are open: what a text is filled anew with."""
+"""A control that keeps words at their positions while the others are open, for refilling parts of a text."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from dlmctl.control.state import BatchContext
 
 
 class KeptParams(ControlParams):
-    """The words of a text, None where one is open."""
+    """The words of a text, with None for an open position."""
 
     words: list[str | None] = Field(min_length=1)
 
     @classmethod
     def around(cls, words: Sequence[str], opened: Collection[int]) -> Self:
-        """The words of a text but those at some places; of a text without words one place, which is open."""
-        return cls(words=[None if place in opened else word for place, word in enumerate(words)] or [None])
+        """The words of a text with the ``opened`` positions open; for a text without words one open position."""
+        return cls(words=[None if position in opened else word for position, word in enumerate(words)] or [None])
 
 
 class KeptWords(Control[KeptParams]):
-    """Holds each text to words as a tokeniser has them, exactly; unlike a template it does not split them again."""
+    """Fixes words exactly, as entries of the tokeniser; unlike a template it does not split them again."""
 
     name = "frame"
     Params = KeptParams
 
     @classmethod
     def by_sample(cls, kept: Mapping[int, KeptParams]) -> KeptWords:
-        """The words of some samples by their numbers; no other ones may be drawn."""
-        made = cls(words=[None])
-        made.sets, made.places = tuple(kept.values()), {sample: at for at, sample in enumerate(kept)}
-        return made
+        """A control with the parameters of each sample, by sample number; no other samples may be drawn."""
+        control = cls(words=[None])
+        control.sets, control.places = tuple(kept.values()), {sample: at for at, sample in enumerate(kept)}
+        return control
 
     def word_range(self, params: KeptParams) -> tuple[int, int]:
         return len(params.words), len(params.words)
@@ -45,9 +45,9 @@ class KeptWords(Control[KeptParams]):
         return only_words(batch, [params.words for params in batch.params], self.name)
 
     def check(self, params: KeptParams, words: Sequence[str]) -> Check:
-        """Passed if every word that was to stay is at its place; the score is the share of those that are."""
+        """Passed if every kept word is at its position; the score is the share of those that are."""
         if len(words) != len(params.words):
-            return Check(0.0, False, f"{len(words)} words in place of {len(params.words)}")
+            return Check(0.0, False, f"{len(words)} words instead of {len(params.words)}")
         pairs = list(enumerate(zip(params.words, words, strict=True)))
         where = tuple(at for at, (kept, word) in pairs if kept is not None and kept != word)
         score = 1 - len(where) / max(1, sum(word is not None for word in params.words))

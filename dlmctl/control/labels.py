@@ -1,4 +1,4 @@
-"""What a control learns from labelled text: the contract of ``Labels``."""
+"""What a control learns from labelled text: the interface ``Labels``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class LabelledText:
     """Text to learn from.
 
     Attributes:
-        sentences: each as its words.
-        fields: what the data says beside each, None where it says nothing.
+        sentences: the words of each sentence.
+        fields: the other fields of each sentence in the data, None if there are none.
         label: the field that the user chose to learn (``--label``).
-        judge: the tagger or parser that the user chose in place of the bundled one (``--judge``).
+        judge: the tagger or parser that the user chose instead of the bundled one (``--judge``).
     """
 
     sentences: Sequence[Sequence[str]]
@@ -38,41 +38,42 @@ class LabelledText:
 
     @property
     def rows(self) -> Sequence[Mapping[str, Any]]:
-        """The fields of each sentence, empty where the data says nothing."""
+        """The fields of each sentence, empty if the data has none."""
         return [{}] * len(self.sentences) if self.fields is None else self.fields
 
     def halves(self) -> tuple[LabelledText, LabelledText]:
-        """Two parts with no sentence in common, the same every time: what guides and what checks must not learn from
-        the same texts."""
+        """Two parts with no sentence in common, the same every time: the guide and the check must not learn from the
+        same texts."""
         sides = [guides(words) for words in self.sentences]
-        first, second = (self.some([at for at, side in enumerate(sides) if side == wanted]) for wanted in (True, False))
-        return first, second
+        guide, check = (self.some([at for at, side in enumerate(sides) if side == wanted]) for wanted in (True, False))
+        return guide, check
 
     def some(self, places: Sequence[int]) -> LabelledText:
-        """The sentences at some places."""
+        """The sentences with the given indices."""
         rows = self.rows
         fields = None if self.fields is None else [rows[at] for at in places]
         return replace(self, sentences=[self.sentences[at] for at in places], fields=fields)
 
 
 def guides(words: Sequence[str]) -> bool:
-    """Whether a text is of the half that what guides learns from, see ``LabelledText.halves``."""
+    """Whether a text belongs to the half that the guide learns from; see ``LabelledText.halves``."""
     return not zlib.crc32(" ".join(words).encode()) & 1
 
 
 class Labels(ABC):
-    """What a control learns, how, and how that guides. A control names its class of them as ``Labels``.
+    """What a control learns, how, and how that guides. A control sets its class attribute ``Labels`` to a subclass.
 
-    Some are known beforehand. Others only from the data, such as the fields and values of a corpus: these are made from
-    the training rows and saved as ``labels.json`` beside the weights, which have no meaning without them.
+    Some labels are known beforehand. Others, such as the fields and values of a corpus, are known only from the data:
+    these are built from the training rows and saved as ``labels.json`` next to the weights, which have no meaning
+    without them.
 
-    Two kinds are there to be used: ``TextLabels``, one label for each text, and ``WordLabels``, one for each word.
+    Two subclasses are ready to use: ``TextLabels``, one label for each text, and ``WordLabels``, one for each word.
 
     Attributes:
-        takes: which choices of ``LabelledText`` these labels heed, of ``label`` and ``judge``.
-        counts: the file that ``counted`` makes, by which it is known to be there; None if it makes none.
-        counts_too: whether it guides beside a classifier, too, and not masked models only.
-        hints: width and blocks of the encoder of ``asks``, see ``models.hints``.
+        takes: which options of ``LabelledText`` these labels use, of ``label`` and ``judge``.
+        counts: the file that ``counted`` makes, whose presence shows that it was made; None if it makes none.
+        counts_too: whether the counts also guide next to a classifier, rather than masked models only.
+        hints: width and blocks of the encoder of ``asks``; see ``models.hints``.
     """
 
     takes: ClassVar[Collection[str]] = ()
@@ -82,12 +83,12 @@ class Labels(ABC):
 
     @classmethod
     def needs_label(cls) -> bool:
-        """Whether training text is of no use where nobody says which field holds the labels."""
+        """Whether the user must choose the field that holds the labels (``--label``)."""
         return False
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
-        """The labels that there are in training text.
+        """The labels in the training text.
 
         Raises:
             UserError: the text has no such labels.
@@ -95,7 +96,7 @@ class Labels(ABC):
         return cls()
 
     def to_json(self) -> Any:
-        """What ``from_json`` makes them from again; None for labels that are known beforehand."""
+        """The labels as JSON, for ``from_json``; None for labels that are known beforehand."""
         return None
 
     @classmethod
@@ -104,7 +105,7 @@ class Labels(ABC):
 
     @abstractmethod
     def labels(self, data: LabelledText) -> list[Any]:
-        """What is to be predicted for each sentence."""
+        """The prediction target of each sentence."""
 
     @abstractmethod
     def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
@@ -115,16 +116,16 @@ class Labels(ABC):
         """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
 
     def by_classifier(self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
-        """Guidance by the trained classifier towards what each text of a batch is ``wanted`` to be.
+        """Guidance by the trained classifier, towards the ``wanted`` target of each text of a batch.
 
         Raises:
-            UserError: these labels have no such one.
+            UserError: a target is not among these labels.
         """
         raise NotImplementedError(f"{type(self).__name__} has no by_classifier")
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
-        """These labels and, by file, what is counted for them: masked models have no latents to classify.
+        """The labels and, by file name, counts for them: masked models have no latents to classify.
 
         Raises:
             UserError: as ``from_data``.
@@ -132,40 +133,40 @@ class Labels(ABC):
         raise NotImplementedError(f"{cls.__name__} has no counted")
 
     def counted_texts(self, data: LabelledText) -> int:
-        """Of how many of these sentences ``counted`` takes something, for the card."""
+        """How many of these sentences ``counted`` uses, for the card."""
         return len(data.sentences)
 
     @classmethod
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
-        """As ``by_classifier``, by what was ``counted`` into a folder.
+        """As ``by_classifier``, but by the files of ``counted`` in a folder.
 
         Raises:
-            UserError: as there.
+            UserError: as ``by_classifier``.
             ModelError: a file is damaged, or of another vocabulary.
         """
         raise NotImplementedError(f"{cls.__name__} has no by_counts")
 
     @classmethod
     def beside(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Any]) -> tuple[Tensor, Sequence[float]]:
-        """Where ``counts_too``: evidence ``[B, L, V]`` of what was counted, as much as helps where a classifier guides
-        as well, and the share of the classifier's energy that is left of each text."""
+        """If ``counts_too``: evidence ``[B, L, V]`` from the counts, weighted for use next to a classifier, and for
+        each text the factor to apply to the classifier's energy."""
         raise NotImplementedError(f"{cls.__name__} has no beside")
 
     def asks(self, data: LabelledText) -> list[list[Ask]]:
-        """What each sentence is an example of, in as many ways as any other or in none: that is what a masked model
-        can be told, see ``control.hints``. By default nothing."""
+        """The targets that each sentence is an example of, from which hints for a masked model are learned (see
+        ``control.hints``). Every sentence has the same number of them, or none. By default none."""
         return [[] for _ in data.sentences]
 
     def held_out(self, data: LabelledText) -> dict[str, Any]:
-        """Figures for the card about anything else that was learned, on validation rows, as JSON values."""
+        """Validation figures for the card about anything else that was learned, as JSON values."""
         return {}
 
 
 def require_heeded(kind: type[Labels], data: LabelledText) -> None:
-    """Refuse a choice that labels do not heed.
+    """Check that the labels use all options that the user set.
 
     Raises:
-        UserError: there is one.
+        UserError: they do not use ``label`` or ``judge``, but it is set.
     """
     if data.label is not None and "label" not in kind.takes:
         raise UserError("this control has labels of its own, so it takes none.", where="--label")

@@ -1,7 +1,7 @@
-"""What authors' code gives at every step, as numbers: word logits that are none, and whose they are.
+"""Checks of what authors' code returns at every step for NaN and infinity, and which control is at fault.
 
-On a CPU they are looked at as soon as a control gives them. A GPU would have to be waited for at every step: there it
-is noted down on the device, and looked at when the texts are drawn.
+On a CPU the logits are checked as soon as a control returns them. On a GPU that would wait for the device at every
+step: there faults are recorded on the device, and looked up once the texts are drawn.
 """
 
 from __future__ import annotations
@@ -15,60 +15,60 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Whether a CPU looks as soon as it can.
+# Whether a CPU checks the logits at once.
 AT_ONCE_CPU = True
 
 
-def is_tensor(found: Any) -> TypeGuard[Tensor]:
-    """Whether an author's code gave a tensor, and no array of NumPy."""
+def is_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether an author's code returned a tensor, rather than a NumPy array."""
     import torch
 
-    return isinstance(found, torch.Tensor)
+    return isinstance(value, torch.Tensor)
 
 
-def narrowed(found: Tensor, like: Tensor) -> Tensor:
-    """``found`` in single precision if it is in double and ``like`` is not, as what comes of NumPy's numbers."""
-    return found.float() if found.element_size() == 8 > like.element_size() else found
+def narrowed(tensor: Tensor, like: Tensor) -> Tensor:
+    """``tensor`` in single precision if it is in double and ``like`` is not, as happens with NumPy's numbers."""
+    return tensor.float() if tensor.element_size() == 8 > like.element_size() else tensor
 
 
 def spoiled(logits: Tensor, *before: Tensor) -> Tensor:
-    """Whether one of the ``logits [B, L, V]`` is infinite or not a number, and none was ``before``, a bool ``[]``. -inf
-    is what rules a word out."""
-    # The most of them is not a number where any is not. Few calls, as this is asked at every step.
-    sound, *sound_before = (one.amax() < math.inf for one in (logits, *before))
-    return sound_before[0] > sound if sound_before else ~sound
+    """Whether any of the ``logits [B, L, V]`` is NaN or +inf while none was ``before``, a bool ``[]``. -inf is allowed:
+    it rules a word out."""
+    # The maximum is NaN if any element is. Few calls, because this runs at every step.
+    is_sound, *was_sound = (tensor.amax() < math.inf for tensor in (logits, *before))
+    return was_sound[0] > is_sound if was_sound else ~is_sound
 
 
 def may_be_spoiled(logits: Tensor) -> bool:
-    """Whether ``spoiled`` may be true: a quicker look, a thirtieth of a softmax on a CPU."""
-    # Of -inf and numbers the sum is less, unless it overflows.
+    """Whether ``spoiled`` may be true: a quicker test, a thirtieth of the time of a softmax on a CPU."""
+    # A sum of finite numbers and -inf is below infinity, unless it overflows.
     return not logits.sum() < math.inf
 
 
-class Noted:
-    """Faults that were found on a device, each with whether it was there at any step."""
+class FaultLog:
+    """Faults on a device, each with whether it occurred at any step."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, str | None], Tensor] = {}
+        self.occurred: dict[tuple[str, str | None], Tensor] = {}
 
-    def note(self, fault: UserError, there: Tensor) -> None:
-        """Note whether a fault is ``there``, a bool ``[]``; nothing waits for it."""
+    def note(self, fault: UserError, occurs: Tensor) -> None:
+        """Record whether a fault ``occurs``, a bool ``[]``, without waiting for it."""
         key = fault.what, fault.where
-        if key not in self.found:  # made before any step is recorded: the first one of a kind is not
-            self.found[key] = there.clone()
-        self.found[key].logical_or_(there)
+        if key not in self.occurred:  # allocated before any step is recorded: the first of its kind never is
+            self.occurred[key] = occurs.clone()
+        self.occurred[key].logical_or_(occurs)
 
     def look(self) -> None:
-        """Wait for the device.
+        """Wait for the device and raise the first fault.
 
         Raises:
-            UserError: a fault was there, the first by the order in which controls are asked.
+            UserError: a fault occurred, the first in the order in which the controls are called.
         """
-        for (what, where), there in self.found.items():
-            if there:
+        for (what, where), occurred in self.occurred.items():
+            if occurred:
                 raise UserError(what, where=where)
 
 
-def noted_on(device: torch.device) -> Noted | None:
-    """Where faults are noted of texts that are drawn on a device; None where they are looked at."""
-    return None if AT_ONCE_CPU and device.type == "cpu" else Noted()
+def noted_on(device: torch.device) -> FaultLog | None:
+    """A log for the faults of texts that are drawn on a device; None if logits are checked at once."""
+    return None if AT_ONCE_CPU and device.type == "cpu" else FaultLog()

@@ -1,4 +1,4 @@
-"""A control laid out for one batch: what the sampler asks at every step."""
+"""A control prepared for one batch: what the sampler calls at every step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dlmctl.control.nan_checks import Noted, is_tensor, may_be_spoiled, narrowed, spoiled
+from dlmctl.control.nan_checks import FaultLog, is_tensor, may_be_spoiled, narrowed, spoiled
 from dlmctl.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -16,49 +16,52 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# -log p of a control that is all but satisfied; below it the negation goes on as a straight line, because -log(1 - p)
+# -log p of a control that is all but satisfied. Below it the negation continues as a straight line, because -log(1 - p)
 # grows without bound.
-SMALLEST_ENERGY = 1e-5
-# Nats of a word or span asked for beyond the positions of its text, which can only be so under `any` and `not`.
+MIN_ENERGY = 1e-5
+# Energy, in nats, of a word or span wanted beyond the positions of its text, which happens only under `any` and `not`.
 NO_ROOM = 10.0
 
 
-class Lacking(NotImplementedError):
-    """An author's class has not written a member; what is raised inside a written one is another error."""
+class MissingMember(NotImplementedError):
+    """A member that an author's class does not define, as opposed to an error raised inside one that it does."""
 
 
-def asked(member: str, call: Callable[[], T], fault: Callable[[str], UserError], lacking: str) -> T:
-    """What a ``member`` of an author's class gives. Faults of its code become one message.
+def call_author_code(member: str, call: Callable[[], T], fault: Callable[[str], UserError], missing: str) -> T:
+    """What a ``member`` of an author's class returns. Errors in its code become one message.
 
     Raises:
-        UserError: by ``fault``, of the message; ``lacking`` where the class has no such member.
+        UserError: made by ``fault`` from the message; the message is ``missing`` if the class has no such member.
     """
     try:
         return call()
     except UserError:
         raise
-    except Lacking:
-        raise fault(lacking) from None
-    except (Exception, SystemExit) as error:  # whatever an author's code may do
+    except MissingMember:
+        raise fault(missing) from None
+    except (Exception, SystemExit) as error:  # an author's code may raise anything
         raise fault(f"{member} failed: {first_line(error)}.") from error
 
 
 class Prepared:
-    """Base of prepared controls. Each method is optional, but one of them must steer; with none of them, as this class
-    is, a control only checks.
+    """Base of prepared controls. Each method is optional, but at least one must steer; with none of them, as in this
+    class itself, a control only checks.
 
     Attributes:
-        exact: whether ``restrict`` and ``constrain`` alone hold the words to the control. Its energy then serves only
+        exact: whether ``restrict`` and ``constrain`` alone hold the words to the control. Its energy is then used only
             where there are no word logits, and under ``any`` and ``not``.
-        evidence: ``[B, L, V]``, for each word how much likelier it makes what is wanted, in nats, where that is known
-            for every word at once. It is added to the word logits at every step, in place of a gradient of the energy.
-        gradient_too: whether the energy's gradient guides beside ``evidence``, because it sees more than single words.
-        one_update: whether beside ``evidence``, because that is about every word, one update by the gradient is enough.
-        weighs: whether ``evidence_given`` says the same anew at every step, because it depends on the other words.
-        looks: whether it looks at numbers in tensors, as by ``.tolist()``, so that it has to be called at every step.
-        tags: of each text the label of each of its words, empty for none; models that read labels are told them.
-        hints: what a masked network is told of each place, added to the input of each of its blocks
-            ``[layers, B, L, H]``, see ``control.hints``.
+        evidence: ``[B, L, V]``, for each word how much likelier it makes the wanted property, in nats, if that is known
+            for all words at once. It is added to the word logits at every step, in place of a gradient of the energy.
+        gradient_too: whether the energy's gradient guides in addition to ``evidence``, because it sees more than single
+            words.
+        one_update: whether one update by the gradient is enough next to ``evidence``, which covers every word.
+        weighs: whether ``evidence_given`` computes the evidence anew at every step, because it depends on the other
+            words.
+        looks: whether it reads numbers out of tensors, for instance by ``.tolist()``, so that it must be called at
+            every step.
+        tags: for each text the labels of its words, empty for none; passed to models that read labels.
+        hints: what a masked network is told about each position, added to the input of each of its blocks
+            ``[layers, B, L, H]``; see ``control.hints``.
     """
 
     exact = False
@@ -72,80 +75,81 @@ class Prepared:
 
     @property
     def home(self) -> str:
-        """The module of its author, for messages."""
+        """The module of the author's code, for messages."""
         return type(self).__module__
 
     def energy(self, state: ControlState) -> Tensor:
         """How far each text is from what is wanted: ``[B]``, in nats, lower is better, differentiable."""
-        raise Lacking
+        raise MissingMember
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
         """``evidence [B, L, V]`` of each word given the ``probabilities [B, L, V]`` of the others, if it ``weighs``."""
-        raise Lacking
+        raise MissingMember
 
     def restrict(self, logits: Tensor) -> Tensor:
-        """Word logits ``[B, L, V]`` with -inf where a word is out of the question. Asked at every step."""
+        """Word logits ``[B, L, V]`` with -inf for excluded words. Called at every step."""
         return logits
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
-        """Word logits ``[B, L, V]`` given that the constraint holds, where that can be said exactly.
+        """Word logits ``[B, L, V]`` conditioned on the constraint, if that can be computed exactly.
 
-        For constraints that no single position decides. Asked at every step, after ``restrict`` of every control and
+        For constraints that no single position decides. Called at every step, after ``restrict`` of every control and
         after guidance; with t = 0 for the finished text, whose words are the likeliest ones. The times ``t [B]`` are
-        on the CPU, where the logits may not be, so that a look at them waits for nothing.
+        on the CPU, even if the logits are not, so that reading them causes no wait.
         """
         return logits
 
     def phase(self, t: float) -> Hashable:
-        """What the time decides: at times of the same phase the methods here make the same calls. By default any two
-        differ if it ``looks`` or if there is a ``constrain``.
+        """A key for the time: at times with the same phase the methods of this object make the same calls. By default
+        any two times differ if it ``looks`` or defines ``constrain``.
 
-        Steps whose phase is the same may be recorded once and replayed on a GPU, without a call of any method here.
+        Steps with the same phase may be recorded once and replayed on a GPU, without calling any of these methods.
         """
         return t if self.looks or has_own(self, "constrain") else None
 
     def verify(self, logits: Tensor) -> None:
-        """Asked before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
+        """Called before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
 
         Raises:
             RecipeError: nothing that is left can satisfy this control.
         """
 
     def of_rows(self, rows: Tensor, length: int) -> Prepared | None:
-        """The same for some texts ``rows [R]`` of the batch on their first ``length`` places, as all others are done.
+        """The same for the texts ``rows [R]`` of the batch on their first ``length`` positions, once the others are
+        done.
 
-        None where that has to be prepared anew, which takes as long as a step or more.
+        None if it must be prepared anew, which takes as long as a step or more.
         """
         return self if type(self) is Prepared else None
 
     def negated(self) -> Prepared | None:
-        """What holds the words to the contrary, where that can be done exactly."""
+        """What holds the words to the negation of the control, if that can be done exactly; else None."""
         return None
 
 
 def has_own(prepared: Prepared, *members: str) -> bool:
-    """Whether a prepared control has a method of its own in place of one of those that do nothing."""
+    """Whether the class of a prepared control overrides one of these methods."""
     return any(getattr(type(prepared), member) is not getattr(Prepared, member) for member in members)
 
 
 def lacks_energy(prepared: Prepared) -> bool:
-    """Whether there is no energy, and need be none: nothing steers at all, or something else does."""
+    """Whether there is no energy and none is needed: nothing steers at all, or something else does."""
     if has_own(prepared, "energy"):
         return False
-    others = prepared.evidence is not None or prepared.weighs or has_own(prepared, "restrict", "constrain")
-    return others or type(prepared) is Prepared
+    steers_otherwise = prepared.evidence is not None or prepared.weighs or has_own(prepared, "restrict", "constrain")
+    return steers_otherwise or type(prepared) is Prepared
 
 
 class Energy(Prepared):
     """Guidance by an energy, given as a function of the state; see ``Prepared.energy``.
 
     Args:
-        exact, looks: as of ``Prepared``.
-        asked: what the texts are asked, tensors of a row for each text, which the function is given behind the state.
-            With these the energy of some of the texts needs no preparing.
+        exact, looks: as in ``Prepared``.
+        asked: tensors with a row for each text, passed to the function after the state: the targets of the texts. With
+            these the energy of a part of the texts needs no new preparation.
 
     Raises:
-        TypeError: it is no function.
+        TypeError: ``function`` is not callable.
     """
 
     def __init__(
@@ -170,50 +174,50 @@ class Energy(Prepared):
     def of_rows(self, rows: Tensor, length: int) -> Prepared | None:
         if not self.asked:
             return None
-        some = [one.index_select(0, rows) for one in self.asked]
-        return Energy(self.function, exact=self.exact, looks=self.looks, asked=some)
+        selected = [target.index_select(0, rows) for target in self.asked]
+        return Energy(self.function, exact=self.exact, looks=self.looks, asked=selected)
 
 
-# Where the toolkit's own code is.
+# The packages of the toolkit's own code.
 OWN_PACKAGES = ("dlmctl", "controls")
 
 
 class Part(NamedTuple):
-    """One of several controls that are to hold: its name, its share of the guidance, and itself.
+    """One of several controls that must hold: its name, its share of the guidance, and the prepared control.
 
-    Faults of its author's code become one message that names it, a ``UserError``.
+    Errors in its author's code become one message that names it, a ``UserError``.
 
     Attributes:
-        noted: where it is noted that logits of authors' code are no numbers; if not given, all are looked at, and a GPU
-            is waited for.
+        fault_log: records NaN or infinity in the logits of authors' code; if None, all logits are checked at once,
+            which waits for a GPU.
     """
 
     name: str
     weight: float
     prepared: Prepared
-    noted: Noted | None = None
+    fault_log: FaultLog | None = None
 
     def energy(self, state: ControlState) -> Tensor:
         """Its energy ``[B]``, not weighted.
 
         Raises:
-            UserError: the control gives none, or something else.
+            UserError: the control has no energy, or returns anything else.
         """
-        energy = self._asked("energy", lambda: self.prepared.energy(state))
+        energy = self._call("energy", lambda: self.prepared.energy(state))
         if not is_tensor(energy) or tuple(energy.shape) != (len(state.x),):
-            what = list(energy.shape) if is_tensor(energy) else type(energy).__name__
-            raise self._fault(f"its energy must have the shape [{len(state.x)}], one number a text, not {what}.")
+            shown = list(energy.shape) if is_tensor(energy) else type(energy).__name__
+            raise self._fault(f"its energy must have the shape [{len(state.x)}], one number a text, not {shown}.")
         if not energy.is_floating_point():
             raise self._fault(f"its energy must be real numbers, not {energy.dtype}.")
         if state.x.requires_grad and not energy.requires_grad:
-            raise self._fault("its energy has no gradient: compute it from the state by torch, without detach.")
+            raise self._fault("its energy has no gradient: compute it from the state with torch, without detach.")
         return narrowed(energy, state.x)
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
         """Its evidence ``[B, L, V]`` given the other words, weighted.
 
         Raises:
-            UserError: the control gives none, or something else.
+            UserError: the control has no such evidence, or returns anything else.
         """
         return self.weight * self._logits(
             "evidence_given", "numbers", probabilities, lambda: self.prepared.evidence_given(probabilities)
@@ -226,55 +230,56 @@ class Part(NamedTuple):
         return self._logits("constrain", "word logits", logits, lambda: self.prepared.constrain(logits, t))
 
     def _logits(self, member: str, wanted: str, given: Tensor, call: Callable[[], Tensor]) -> Tensor:
-        """What a ``member`` makes of what it is ``given [B, L, V]``, of the same shape and precision."""
-        found = self._asked(member, call)
-        if found is given and not has_own(self.prepared, member):
+        """What a ``member`` returns for a tensor ``given [B, L, V]``, checked for the same shape and cast to its
+        precision."""
+        logits = self._call(member, call)
+        if logits is given and not has_own(self.prepared, member):
             return given
-        if not is_tensor(found) or found.shape != given.shape or not found.is_floating_point():
-            shown: object = type(found).__name__
-            if is_tensor(found):
-                shown = list(found.shape) if found.shape != given.shape else found.dtype
-            raise self._fault(f"{member} must give {wanted} of the shape {list(given.shape)}, not {shown}.")
-        found = found.to(given.dtype)
-        fault = self._fault(f"{member} must give numbers, or -inf for some of the words, and gave NaN or infinity.")
-        # What was spoiled before is the fault of who did it; what is changed in its place cannot be told from before.
-        before = [] if found is given else [given]
-        if self.noted is not None:
-            # What comes with the toolkit is tested, and each look would be some calls of every step.
+        if not is_tensor(logits) or logits.shape != given.shape or not logits.is_floating_point():
+            shown: object = type(logits).__name__
+            if is_tensor(logits):
+                shown = list(logits.shape) if logits.shape != given.shape else logits.dtype
+            raise self._fault(f"{member} must return {wanted} of the shape {list(given.shape)}, not {shown}.")
+        logits = logits.to(given.dtype)
+        fault = self._fault(f"{member} must return numbers, or -inf for some words, but returned NaN or infinity.")
+        # NaN that was there before is the fault of an earlier control. After a change in place the two look the same.
+        before = [] if logits is given else [given]
+        if self.fault_log is not None:
+            # The toolkit's own controls are tested, and each look would add some calls to every step.
             if self.prepared.home.partition(".")[0] not in OWN_PACKAGES:
-                self.noted.note(fault, spoiled(found, *before))
-        elif may_be_spoiled(found) and spoiled(found, *before):
+                self.fault_log.note(fault, spoiled(logits, *before))
+        elif may_be_spoiled(logits) and spoiled(logits, *before):
             raise fault
-        return found
+        return logits
 
     def phase(self, t: float) -> Hashable:
-        return self._asked("phase", lambda: self.prepared.phase(t))
+        return self._call("phase", lambda: self.prepared.phase(t))
 
     def verify(self, logits: Tensor) -> None:
-        self._asked("verify", lambda: self.prepared.verify(logits))
+        self._call("verify", lambda: self.prepared.verify(logits))
 
     def _fault(self, what: str) -> UserError:
         return UserError(what, where=f"control {self.name!r} ({self.prepared.home})")
 
-    def _asked(self, member: str, call: Callable[[], T]) -> T:
-        lacking = f"what its prepare returns has no {member}, and nothing else that steers."
-        return asked(member, call, self._fault, lacking)
+    def _call(self, member: str, call: Callable[[], T]) -> T:
+        missing = f"what its prepare returns has no {member}, and nothing else that steers."
+        return call_author_code(member, call, self._fault, missing)
 
 
 class PreparedAll(Prepared):
-    """Every part: the weighted sum of the energies, all exact constraints in turn."""
+    """All parts: the weighted sum of the energies, and all exact constraints in turn."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
 
     @property
     def guides(self) -> list[Part]:
-        """The parts that do more than check."""
+        """The parts that steer, rather than only check."""
         return [part for part in self.parts if type(part.prepared) is not Prepared]
 
-    def noting(self, noted: Noted) -> PreparedAll:
-        """The same, whose faults are ``noted`` and nothing waits for the device."""
-        return PreparedAll([part._replace(noted=noted) for part in self.parts])
+    def noting(self, fault_log: FaultLog) -> PreparedAll:
+        """The same, with faults recorded in ``fault_log``, so that nothing waits for the device."""
+        return PreparedAll([part._replace(fault_log=fault_log) for part in self.parts])
 
     def energy(self, state: ControlState) -> Tensor:
         first, *others = (part.weight * part.energy(state) for part in self.parts)
@@ -286,7 +291,7 @@ class PreparedAll(Prepared):
         return logits
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
-        # What holds exactly comes last, so that nothing undoes it.
+        # Exact constraints come last, so that nothing undoes them.
         for part in sorted(self.parts, key=lambda part: part.prepared.exact):
             logits = part.constrain(logits, t)
         return logits
@@ -295,9 +300,9 @@ class PreparedAll(Prepared):
         return tuple(part.phase(t) for part in self.parts)
 
     def of_rows(self, rows: Tensor, length: int) -> PreparedAll | None:
-        found = [(part, part.prepared.of_rows(rows, length)) for part in self.parts]
-        some = [part._replace(prepared=prepared) for part, prepared in found if prepared is not None]
-        return PreparedAll(some) if len(some) == len(found) else None
+        pairs = [(part, part.prepared.of_rows(rows, length)) for part in self.parts]
+        parts = [part._replace(prepared=prepared) for part, prepared in pairs if prepared is not None]
+        return PreparedAll(parts) if len(parts) == len(pairs) else None
 
     def verify(self, logits: Tensor) -> None:
         for part in self.parts:
@@ -305,11 +310,11 @@ class PreparedAll(Prepared):
 
 
 class PreparedNot(Prepared):
-    """The contrary of one control: for an energy -log p, -log(1 - p), and its tangent where p is all but 1; all of it
-    by the weight of the control.
+    """The negation of one control: for an energy -log p, -log(1 - p), or its tangent where p is all but 1; all of it
+    scaled by the weight of the control.
 
     The tangent keeps a gradient where it is needed most: on a text that is certain to have what is unwanted, and where
-    an energy falls below 0 by rounding or because it is no -log p.
+    an energy falls below 0 by rounding or because it is not a -log p.
     """
 
     def __init__(self, part: Part) -> None:
@@ -320,6 +325,6 @@ class PreparedNot(Prepared):
 
     def energy(self, state: ControlState) -> Tensor:
         energy = self.part.energy(state)
-        curve = -(-(-energy.clamp(min=SMALLEST_ENERGY)).expm1()).log()
-        tangent = (SMALLEST_ENERGY - energy).clamp(min=0) / math.expm1(SMALLEST_ENERGY)
+        curve = -(-(-energy.clamp(min=MIN_ENERGY)).expm1()).log()
+        tangent = (MIN_ENERGY - energy).clamp(min=0) / math.expm1(MIN_ENERGY)
         return self.part.weight * (curve + tangent)

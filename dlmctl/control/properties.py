@@ -1,4 +1,4 @@
-"""What controls know of single words, such as how concrete they are."""
+"""What controls know about single words, such as how concrete they are."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ class KnowsWords(Protocol):
     """A control that looks words up."""
 
     def properties_of(self, params: Any, word: str) -> Mapping[str, float | str | None]:
-        """The properties of a word by name, None where one is not known."""
+        """The properties of a word by name; None for an unknown one."""
 
 
 class Exchanged(NamedTuple):
-    """A word that stands in place of another one.
+    """A word that replaces another.
 
     Attributes:
-        place: where it stands, from 0; length: how many words its text has.
-        tags: of the words to be exchanged; none where they are named by their places.
+        place: its position, from 0.
+        length: number of words of its text.
+        tags: the tags of the words to be exchanged; empty if these are named by position.
     """
 
     word: str
@@ -33,36 +34,36 @@ class Exchanged(NamedTuple):
 
 @runtime_checkable
 class JudgesWords(Protocol):
-    """A control that can tell of a single word whether it fits."""
+    """A control that can judge a single word."""
 
     def fault_of(self, params: Any, exchanged: Exchanged) -> str | None:
-        """Why a word that was exchanged does not fit; None if it does, or if nothing is asked of it."""
+        """Why an exchanged word does not fit; None if it does, or if the control does not apply to it."""
 
 
 @runtime_checkable
 class HoldsExchanged(Protocol):
-    """A control that names words by their tags, and can hold the places exchanged to what it asks."""
+    """A control that names words by their tags, and can be applied to exchanged positions instead."""
 
     def hold_exchanged(self, places: Mapping[int, Sequence[int]], tags: frozenset[str]) -> None:
-        """Take the places, from 0, of some samples for words with these tags, from now on."""
+        """From now on treat the positions ``places``, from 0, of each sample as words with these tags."""
 
 
 def hold_exchanged(control: Control[Any] | None, places: Mapping[int, Sequence[int]], tags: frozenset[str]) -> None:
-    """Let a control, with all that hold beside it, take the places exchanged for words with these tags."""
+    """Make all parts of a control treat the exchanged positions ``places`` as words with these tags."""
     for part in [] if control is None else parts_of(control):
         if isinstance(part, HoldsExchanged):
             part.hold_exchanged(places, tags)
 
 
 def faults_of(control: Control[Any] | None, sample: int, exchanged: Exchanged) -> list[str]:
-    """Why a word does not fit what a control, with all that hold beside it, asks of a sample."""
+    """The reasons why a word does not satisfy the parts of a control for a sample."""
     parts = [] if control is None else parts_of(control)
-    found = [part.fault_of(part.dealt(sample), exchanged) for part in parts if isinstance(part, JudgesWords)]
-    return [fault for fault in found if fault is not None]
+    faults = [part.fault_of(part.dealt(sample), exchanged) for part in parts if isinstance(part, JudgesWords)]
+    return [fault for fault in faults if fault is not None]
 
 
 def properties_of(control: Control[Any] | None, sample: int, word: str) -> dict[str, float | str | None]:
-    """All that a control and its parts know of a word, with the parameters of a sample."""
+    """The properties of a word according to a control and its parts, with the parameters of a sample."""
     if isinstance(control, Composite):
         parts = [properties_of(part, sample, word) for part in control.parts]
         return {name: value for part in parts for name, value in part.items()}

@@ -1,4 +1,4 @@
-"""Where controls are found: what installed packages register under the entry point ``dlmctl.controls``."""
+"""Discovery of controls: those that installed packages register under the entry point ``dlmctl.controls``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any, cast
 from dlmctl.control import own_controls
 from dlmctl.control.base import Control
 from dlmctl.control.class_faults import name_fault, params_fault, weight_fault
-from dlmctl.control.user_files import load_named, named_in
+from dlmctl.control.user_files import load_reference, named_in
 from dlmctl.errors import RecipeError, UserError, first_line, nearest
 
 ENTRY_POINTS = "dlmctl.controls"
 
 
-# Members of the contract of version 0.1, which moved to what `prepare` returns or to `Labels`.
-FORMER = ("energy", "restrict", "condition", "project", "verify", "word_count", "build_classifier")
+# Members of the interface of version 0.1, which have moved to what `prepare` returns or to `Labels`.
+OLD_MEMBERS = ("energy", "restrict", "condition", "project", "verify", "word_count", "build_classifier")
 GUIDE = "docs/controls.md, From 0.1, says what to change"
 
 
@@ -30,15 +30,15 @@ log = logging.getLogger("dlmctl")
 
 
 def offers() -> dict[str, list[EntryPoint]]:
-    """Every control that an installed package offers, by name, without importing any.
+    """The entry points of all controls that installed packages offer, by name; none is imported.
 
-    Where packages offer controls of one name the first of the list is taken: dlmctl's own, else the first by
-    package name, so that what a recipe means does not hang on the order of installation.
+    If several packages offer a control of the same name, the first of the list is used: dlmctl's own, else the first by
+    package name, so that the meaning of a recipe does not depend on the order of installation.
     """
-    found: dict[str, list[EntryPoint]] = {}
+    points: dict[str, list[EntryPoint]] = {}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, _rank(point), point.value)):
-        found.setdefault(point.name, []).append(point)
-    return found
+        points.setdefault(point.name, []).append(point)
+    return points
 
 
 def _rank(point: EntryPoint) -> tuple[bool, str]:
@@ -52,69 +52,70 @@ def origin(point: EntryPoint) -> str:
 
 
 def find_control(name: str) -> type[Control[Any]]:
-    """The control class registered as ``name``, or that of a user's file (``mine.py:Formal``). Warns, once, where
-    several packages offer one.
+    """The control class registered as ``name``, or defined in a user's file (``mine.py:Formal``). Warns, once, if
+    several packages offer it.
 
     Raises:
         RecipeError: no installed package registers it.
-        UserError: it fails to import or is no control; ``where`` is the control and its package, ``what`` the reason.
+        UserError: it fails to import or is not a control; ``where`` is the control and its package, ``what`` the
+            reason.
     """
-    named = named_in(name)
-    if named is not None:
-        made = load_named(named)
-        if fault := _fault(str(getattr(made, "name", None)), made):
-            raise UserError(f"cannot be used: {named.attribute} {fault}.", where=str(named.path))
-        return cast("type[Control[Any]]", made)
+    reference = named_in(name)
+    if reference is not None:
+        loaded = load_reference(reference)
+        if fault := _fault(str(getattr(loaded, "name", None)), loaded):
+            raise UserError(f"cannot be used: {reference.attribute} {fault}.", where=str(reference.path))
+        return cast("type[Control[Any]]", loaded)
     known = offers()
     if name not in known:
         raise RecipeError(f"there is no control {name!r}.", remedy=nearest(name, list(known)))
-    taken, *ignored = known[name]
+    chosen, *ignored = known[name]
     if ignored:
-        _warn_of_rivals(name, origin(taken), ", ".join(map(origin, ignored)))
-    where = f"control {name!r} of {origin(taken)}"
+        _warn_of_rivals(name, origin(chosen), ", ".join(map(origin, ignored)))
+    where = f"control {name!r} of {origin(chosen)}"
     try:
-        with redirect_stdout(sys.stderr):  # what it prints at import is no part of what a command prints
-            found = _loaded(taken)
-    except (Exception, SystemExit) as error:  # whatever the code of others may do
+        with redirect_stdout(sys.stderr):  # prints at import must not mix with a command's output
+            loaded = _load(chosen)
+    except (Exception, SystemExit) as error:  # other people's code may raise anything
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "dlmctl":
-            what = f"was written for another version of dlmctl (it needs something of {error.name} that is not there)"
+            what = f"was written for another version of dlmctl (it needs something from {error.name} that is missing)"
             raise UserError(f"{what}; {GUIDE}.", where=where) from error
         raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
-    if fault := _fault(name, found):
-        raise UserError(f"cannot be used: {taken.value} {fault}.", where=where)
-    return cast("type[Control[Any]]", found)
+    if fault := _fault(name, loaded):
+        raise UserError(f"cannot be used: {chosen.value} {fault}.", where=where)
+    return cast("type[Control[Any]]", loaded)
 
 
-def _loaded(point: EntryPoint) -> Any:
-    """What an entry point names; of dlmctl's own also where something of the user's has the name ``controls``."""
-    if point.dist is None or point.dist.name != "dlmctl" or _is_ours():
+def _load(point: EntryPoint) -> Any:
+    """Load an entry point; dlmctl's own also if a module of the user's has the name ``controls``."""
+    if point.dist is None or point.dist.name != "dlmctl" or _is_own_package():
         return point.load()
     return getattr(import_module(point.module.replace("controls", own_controls.__name__, 1)), point.attr)
 
 
-def _is_ours() -> bool:
-    """Whether the name ``controls`` leads to the package beside this one."""
-    there = sys.modules.get("controls")
-    spec = find_spec("controls") if there is None else None
-    places = getattr(there, "__path__", None) if there is not None else spec and spec.submodule_search_locations
-    ours = Path(own_controls.__path__[0])
-    return any(Path(place).resolve() == ours for place in places or ())
+def _is_own_package() -> bool:
+    """Whether the name ``controls`` resolves to the package installed with this one."""
+    imported = sys.modules.get("controls")
+    spec = find_spec("controls") if imported is None else None
+    folders = getattr(imported, "__path__", None) if imported is not None else spec and spec.submodule_search_locations
+    own_folder = Path(own_controls.__path__[0])
+    return any(Path(folder).resolve() == own_folder for folder in folders or ())
 
 
-def _fault(name: str, found: Any) -> str | None:
-    """What keeps a registered object from being the control ``name``."""
-    if not (isinstance(found, type) and issubclass(found, Control)):
+def _fault(name: str, loaded: Any) -> str | None:
+    """Why a registered object cannot be the control ``name``; None if it can."""
+    if not (isinstance(loaded, type) and issubclass(loaded, Control)):
         return "is not a subclass of dlmctl.control.base.Control"
-    if fault := name_fault(found):
+    if fault := name_fault(loaded):
         return fault
-    if old := [member for member in FORMER if hasattr(found, member)]:
+    if old := [member for member in OLD_MEMBERS if hasattr(loaded, member)]:
         return f"was written for dlmctl 0.1 (it has {', '.join(old)}); {GUIDE}"
     # Weights and verdicts are filed under the class's own name.
-    if getattr(found, "name", None) != name:
-        return f"has name = {getattr(found, 'name', None)!r}, and is registered as {name!r}"
-    return weight_fault(found) or params_fault(found)
+    if getattr(loaded, "name", None) != name:
+        return f"has name = {getattr(loaded, 'name', None)!r}, but is registered as {name!r}"
+    return weight_fault(loaded) or params_fault(loaded)
 
 
 @cache
-def _warn_of_rivals(name: str, taken: str, ignored: str) -> None:
-    log.warning("dlmctl: several packages offer a control %r: that of %s is taken, not %s.", name, taken, ignored)
+def _warn_of_rivals(name: str, chosen: str, ignored: str) -> None:
+    log.warning("dlmctl: several packages offer a control %r: that of %s is used, not %s.", name, chosen, ignored)

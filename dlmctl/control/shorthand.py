@@ -1,4 +1,4 @@
-"""Parameters without their names: in their order, as ``Length(8)`` and ``- length: 8`` have them."""
+"""Parameters without their names, in order, as in ``Length(8)`` and ``- length: 8``."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pydantic import BaseModel
 PLAIN = (str, int, float, bool)
 
 
-def by_name(kind: type[BaseModel], first: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by name, those of ``first`` in the order of the fields of ``kind``.
+def params_by_name(kind: type[BaseModel], args: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name; the positional ``args`` follow the order of the fields of ``kind``.
 
     Raises:
-        TypeError: there are more than fields, or one is named as well, as of any call in Python.
+        TypeError: there are more arguments than fields, or one is passed by keyword as well, as in any Python call.
     """
     names = list(kind.model_fields)
-    if len(first) > len(names):
-        raise TypeError(f"{kind.__name__} takes at most {len(names)} parameters, not {len(first)}")
-    given = dict(zip(names, first, strict=False))
-    if twice := sorted(given.keys() & params.keys()):
-        raise TypeError(f"{kind.__name__} has {twice[0]!r} twice: by its place and by its name")
-    return {**given, **params}
+    if len(args) > len(names):
+        raise TypeError(f"{kind.__name__} takes at most {len(names)} parameters, not {len(args)}")
+    positional = dict(zip(names, args, strict=False))
+    if twice := sorted(positional.keys() & params.keys()):
+        raise TypeError(f"{kind.__name__} has {twice[0]!r} twice: by position and by name")
+    return {**positional, **params}
 
 
 def is_short(value: Any) -> bool:
-    """Whether a recipe writes a value, or a list of them, where parameters with their names may stand.
+    """Whether a recipe has a plain value, or a list of them, in place of named parameters.
 
-    In a list nothing (``~``) is a value, too: one that its parameter refuses, or takes.
+    In a list a null (``~``) counts as a value: the parameter may accept or refuse it.
     """
     if isinstance(value, list):
-        return bool(value) and all(one is None or isinstance(one, PLAIN) for one in value)
+        return bool(value) and all(item is None or isinstance(item, PLAIN) for item in value)
     return isinstance(value, PLAIN)
 
 
 def written_out(kind: type[BaseModel], value: Any) -> list[dict[str, Any]]:
     """The sets of parameters that a short value stands for: the first parameter, by its name.
 
-    A list is one set where that parameter is a list itself, and else a set for each item.
+    A list is one set if that parameter is itself a list, and otherwise one set for each item.
     """
     name, field = next(iter(kind.model_fields.items()), ("value", None))
     annotation = None if field is None else field.annotation
@@ -47,4 +47,4 @@ def written_out(kind: type[BaseModel], value: Any) -> list[dict[str, Any]]:
         return [{name: value if isinstance(value, list) else [value]}]
     optional = field is None or not field.is_required()
     sets = value if isinstance(value, list) else [value]
-    return [{} if one is None and optional else {name: one} for one in sets]
+    return [{} if item is None and optional else {name: item} for item in sets]

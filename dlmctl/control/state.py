@@ -1,4 +1,4 @@
-"""What a control sees: of a batch before it is drawn, and of the text in the making at every step."""
+"""What a control sees: the batch before it is drawn, and the unfinished texts at every step."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class BatchContext(Generic[P]):
     """The texts of a batch, before the first step.
 
     Attributes:
-        model, vocabulary, folder: the model, its words, and where its weights and those of its controls lie.
-        draws: which sample, and which attempt at it, each row is.
-        layouts: of each row its positions, and the settled number of words or None where the model chooses.
-        params: what is asked of each row.
-        least_length: of a part of a batch the length of the whole.
-        unwanted: whether the texts must not be what is asked, so that a word which the model lacks is no fault.
+        model, vocabulary, folder: the model, its words, and the folder of its weights and those of its controls.
+        draws: the sample that each row belongs to, and which attempt at it the row is.
+        layouts: the positions of each row, and its number of words, None if the model chooses it.
+        params: the control's parameters for each row.
+        least_length: for a part of a batch, the length of the whole batch.
+        unwanted: whether the control is negated, so that a word that the model lacks is not an error.
     """
 
     model: DiffusionLM | MaskedModel
@@ -51,35 +51,36 @@ class BatchContext(Generic[P]):
 
     @cached_property
     def words(self) -> list[str]:
-        """The word of each id of the vocabulary; nothing for START, END and PAD."""
+        """The word of each id of the vocabulary; empty for START, END and PAD."""
         return ["".join(self.vocabulary.words([index])) for index in range(len(self.vocabulary))]
 
     @property
     def length(self) -> int:
-        """Positions of the batch: those of its longest text."""
+        """Positions of the batch: as many as its longest text has."""
         return max(self.least_length, *(layout.positions for layout in self.layouts))
 
     @property
     def reads(self) -> Sequence[str]:
-        """The labels of words, such as parts of speech, that the model itself reads; none for most models."""
+        """The word labels, such as parts of speech, that the model itself reads; empty for most models."""
         return getattr(self.model.config, "tags", ())
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the tensors of the batch are."""
+        """Device of the tensors of the batch."""
         return self.model.embeddings.device
 
 
 class ControlState:
-    """What an energy judges: the latent, and what the model makes of it.
+    """The input of an energy: the latent, and what the model predicts from it.
 
     Attributes:
         x: the latent, ``[B, L, D]``; gradients flow to it.
         t: its noise level, ``[B]`` in [0, 1]; 0 where ``x`` is itself an x_0 estimate.
-        x0: the x_0 estimate ``[B, L, D]``, computed when first asked for.
-        word_log_probs: log-probabilities of the words ``[B, L, V]``, computed when first asked for.
-        mask: the attention mask ``[B, L]``, true on each row's own positions; None where all rows are as long as the
-            batch. Elsewhere ``x`` and ``x0`` have no meaning, and ``word_log_probs`` is PAD for certain.
+        x0: the x_0 estimate ``[B, L, D]``, computed on first access.
+        word_log_probs: log-probabilities of the words ``[B, L, V]``, computed on first access.
+        mask: the attention mask ``[B, L]``, true on each row's own positions; None if all rows are as long as the
+            batch. Where it is false, ``x`` and ``x0`` have no meaning, and ``word_log_probs`` puts all probability on
+            PAD.
         embeddings: of the words, ``[V, D]``.
         vocabulary: words and ids.
     """
@@ -99,7 +100,7 @@ class ControlState:
         self._x0, self._word_log_probs = x0, word_log_probs
 
     def part(self, rows: Tensor) -> ControlState:
-        """The state of some rows ``[R]``."""
+        """The state of the given rows ``[R]``."""
         return ControlState(
             self.x[rows],
             self.t[rows],

@@ -1,4 +1,4 @@
-"""One label for every text, such as its sentiment: learned, and guidance towards wanted ones."""
+"""One learned label for every text, such as its sentiment, and guidance towards it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from dlmctl.text.fields import Value, find_value
 from dlmctl.text.tokenizer import WordTokenizer
 
 BAG_FILE = "bag.safetensors"
-# The field that says where a text is from.
+# The field with the source of a text.
 SOURCE_FIELD = "source"
-# Of the evidence of words, chosen on other texts than those reported. The more it weighs the more often labels are met,
-# and the more texts repeat the words that say them.
+# Weight of the evidence of words, chosen on other texts than those reported. With a larger weight more texts have their
+# label, but more also repeat the words that express it.
 BAG_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
 class TextLabels(FieldLabels):
-    """The values of one field: that which the user chose, or one that ``fields_of`` finds.
+    """The values of one field: the one that the user chose, or one that ``fields_of`` derives.
 
-    What a text is wanted to be is a value. A model with latents is guided by a classifier of the whole latent; a masked
-    one by weights of words, which say how much likelier each makes a label, and by being told the label.
+    The target of a text is a value. A model with latents is guided by a classifier of the whole latent; a masked model
+    by word weights, which say how much likelier each word makes a label, and by hints of the label.
     """
 
     counts = BAG_FILE
-    # A label is the same at every place, so nothing has to be worked out from places.
+    # A label is the same at every position, so the encoder needs no blocks to combine positions.
     hints: ClassVar[Mapping[str, int]] = {"width": 8, "blocks": 0}
 
     @classmethod
@@ -47,11 +47,11 @@ class TextLabels(FieldLabels):
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
-        found = super().from_data(data)
+        labels = super().from_data(data)
         if data.label is None and cls.needs_label():
-            known = ", ".join(found.values)
+            known = ", ".join(labels.values)
             raise DataError("which field holds the labels?", where="--label", remedy=f"Known: {known}.")
-        return found
+        return labels
 
     @property
     def known(self) -> list[str]:
@@ -79,40 +79,43 @@ class TextLabels(FieldLabels):
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
-        own = cls.from_data(data)
-        return own, {BAG_FILE: own.bag(data, vocabulary)}
+        labels = cls.from_data(data)
+        return labels, {BAG_FILE: labels.bag(data, vocabulary)}
 
     def counted_texts(self, data: LabelledText) -> int:
-        """Those that have a label."""
+        """The number of texts that have a label."""
         return len(self._labelled(data))
 
     def bag(self, data: LabelledText, vocabulary: WordTokenizer) -> Bag:
-        """Weights of words, learned from the texts that have a label; those of each label and source weigh the same."""
-        places, classes = zip(*self._labelled(data), strict=True)
-        ids = [[number for number in known_or_negative(data.sentences[at], vocabulary) if number >= 0] for at in places]
-        numbers: dict[str, int] = {}
-        sources = [numbers.setdefault(str(data.rows[at].get(SOURCE_FIELD, "")), len(numbers)) for at in places]
-        size, words = len(vocabulary), fingerprint_of(vocabulary)
-        return fit_bag(ids, classes, self.known, size, weights=balanced(classes, sources), vocabulary=words)
+        """Word weights learned from the labelled texts; each pair of label and source has the same total weight."""
+        indices, classes = zip(*self._labelled(data), strict=True)
+        token_ids = [
+            [word_id for word_id in known_or_negative(data.sentences[at], vocabulary) if word_id >= 0] for at in indices
+        ]
+        source_ids: dict[str, int] = {}
+        sources = [source_ids.setdefault(str(data.rows[at].get(SOURCE_FIELD, "")), len(source_ids)) for at in indices]
+        size, fingerprint = len(vocabulary), fingerprint_of(vocabulary)
+        weights = balanced(classes, sources)
+        return fit_bag(token_ids, classes, self.known, size, weights=weights, vocabulary=fingerprint)
 
     @classmethod
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Value]) -> Prepared:
         bag = bag_of(folder / BAG_FILE, fingerprint_of(batch.vocabulary))
         numbers = [find_label(label, bag.labels) for label in wanted]
-        found = PreparedBag(bag, numbers, BAG_WEIGHT, batch)
-        found.hints = hints_for(folder, batch, [[[bag.labels[number]]] * batch.length for number in numbers])
-        return found
+        prepared = PreparedBag(bag, numbers, BAG_WEIGHT, batch)
+        prepared.hints = hints_for(folder, batch, [[[bag.labels[number]]] * batch.length for number in numbers])
+        return prepared
 
     def asks(self, data: LabelledText) -> list[list[Ask]]:
         """The label at every word."""
-        found: list[list[Ask]] = [[] for _ in data.sentences]
+        asks: list[list[Ask]] = [[] for _ in data.sentences]
         for at, number in self._labelled(data):
-            found[at].append(Ask([[self.known[number]]] * len(data.sentences[at])))
-        return found
+            asks[at].append(Ask([[self.known[number]]] * len(data.sentences[at])))
+        return asks
 
 
 def find_label(label: Value, known: Sequence[str]) -> int:
-    """Where a label stands among those known, in upper or lower case.
+    """Index of a label among those known, in upper or lower case.
 
     Raises:
         RecipeError: there is no such label.

@@ -1,4 +1,4 @@
-"""What the weights of a control know, for a model on this machine."""
+"""The labels that the weights of a control were trained on, for a local model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dlmctl.text.files import read_json
 
 
 def trained_values(kind: type[Control[Any]], model: str) -> dict[str, dict[str, list[str]]]:
-    """What the weights of a control for a model tell apart: by the name of the weights, the values of each field.
+    """The values of each field that the weights of a control for a model distinguish, by the name of the weights.
 
-    Empty where no weights are there, or their labels are known beforehand.
+    Empty if there are no weights, or if their labels are known beforehand.
 
     Raises:
         ModelError: there is no such model, or the labels cannot be read.
@@ -23,13 +23,13 @@ def trained_values(kind: type[Control[Any]], model: str) -> dict[str, dict[str, 
     if kind.Labels is None:
         return {}
     pretrained = from_pretrained(model)
-    found: dict[str, dict[str, list[str]]] = {}
+    values_by_name: dict[str, dict[str, list[str]]] = {}
     for folder in control_folders(pretrained.folder, pretrained.model, kind.name):
         for path in sorted([*folder.glob(LABELS_FILE), *folder.glob(f"*/{LABELS_FILE}")]):
             saved = read_json(path, remedy="Train the control again.")
             values = saved.get("values") if isinstance(saved, dict) else {"label": saved}
-            if not isinstance(values, dict) or not all(isinstance(one, list) for one in values.values()):
+            if not isinstance(values, dict) or not all(isinstance(labels, list) for labels in values.values()):
                 raise ModelError("holds no labels.", where=str(path), remedy="Train the control again.")
             name = "" if path.parent == folder else path.parent.name
-            found.setdefault(name, {str(key): list(map(str, one)) for key, one in values.items()})
-    return found
+            values_by_name.setdefault(name, {str(key): list(map(str, labels)) for key, labels in values.items()})
+    return values_by_name

@@ -1,4 +1,4 @@
-"""The command that trains what a control needs, for messages: one that can be run as it is said."""
+"""The command that trains the weights of a control, for messages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dlmctl.control.base import Control
 def training_command(
     control: type[Control[Any]], model: str | Path, name: str | None = None, *, out: str | None = "RUN"
 ) -> str:
-    """The command, with all that it does not go without.
+    """The training command with all options that it requires.
 
     Args:
-        control: one with ``Labels``.
-        name: of the weights, where they have one.
-        out: the folder of the run, None where nothing runs.
+        control: a control with ``Labels``.
+        name: name of the weights, if they have one.
+        out: folder of the run, None if the command needs no run.
     """
     words = [f"dlmctl train control {control.name} --model {model} --data DATA"]
-    # Which field of the data has the label nothing else says.
+    # Nothing else tells which field of the data holds the label.
     words += ["--label FIELD"] if control.Labels is not None and control.Labels.needs_label() else []
     words += [f"--name {name}"] if name else []
     words += [f"--out {out}"] if out else []

@@ -1,7 +1,8 @@
-"""Controls and functions in a user's own file, as ``mine.py:Formal``.
+"""Controls and functions in a user's own file, referred to as ``mine.py:Formal``.
 
-A file is imported only where a recipe, a command or a caller names it, with the rights of whoever started dlmctl. It
-stands alone: files beside it are not imported, as a run follows from the file that is named, whose digest is kept.
+A file is imported only if a recipe, a command or a caller names it, with the rights of whoever started dlmctl. It must
+be self-contained: other files in its folder are not importable, because a run is identified by the digest of the named
+file alone.
 """
 
 from __future__ import annotations
@@ -17,59 +18,61 @@ from typing import Any, NamedTuple
 
 from dlmctl.errors import UserError, first_line, nearest
 
-_NAMED = re.compile(r"(.{1,900}\.py):([A-Za-z_][A-Za-z0-9_]{0,99})", re.DOTALL)
+_REFERENCE = re.compile(r"(.{1,900}\.py):([A-Za-z_][A-Za-z0-9_]{0,99})", re.DOTALL)
 
 
-class Named(NamedTuple):
-    """Something in a file: ``mine.py:Formal``."""
+class FileReference(NamedTuple):
+    """A class or function in a file: ``mine.py:Formal``."""
 
     path: Path
     attribute: str
 
 
-def named_in(text: str) -> Named | None:
-    """What ``file.py:name`` names, None where a text has another form."""
-    found = _NAMED.fullmatch(text)
-    return Named(Path(found[1]), found[2]) if found else None
+def named_in(text: str) -> FileReference | None:
+    """Parse ``file.py:name``; None if the text has another form."""
+    match = _REFERENCE.fullmatch(text)
+    return FileReference(Path(match[1]), match[2]) if match else None
 
 
 def seen_from(folder: Path, path: str, *, named: bool = False) -> str:
-    """A path as seen from a folder, or as it is where only the current folder has it.
+    """A path relative to a folder, or unchanged if only the current folder has it.
 
     Args:
-        named: it may be a name instead, of the hub for example, and so stays as it is where neither has it.
+        named: whether ``path`` may be a name instead, such as one of the hub; it is then unchanged if it exists in
+            neither folder.
     """
-    there = folder / path
-    kept = not os.path.lexists(there) and (named or os.path.lexists(path))
-    return path if kept else str(there)
+    in_folder = folder / path
+    is_unchanged = not os.path.lexists(in_folder) and (named or os.path.lexists(path))
+    return path if is_unchanged else str(in_folder)
 
 
 def beside(text: str, folder: Path) -> str:
-    """``file.py:name`` with its path as ``seen_from`` a folder; any other text as it is."""
-    named = named_in(text)
-    return text if named is None else f"{seen_from(folder, str(named.path))}:{named.attribute}"
+    """``file.py:name`` with its path as ``seen_from`` a folder; any other text unchanged."""
+    reference = named_in(text)
+    return text if reference is None else f"{seen_from(folder, str(reference.path))}:{reference.attribute}"
 
 
-def load_named(named: Named) -> Any:
-    """The class or function that is named.
+def load_reference(reference: FileReference) -> Any:
+    """Load the class or function that a reference names.
 
     Raises:
-        UserError: there is no such file, it fails to import, or has nothing of that name.
+        UserError: there is no such file, it fails to import, or it has nothing of that name.
     """
+    path, attribute = reference
     try:
-        module = _imported(named.path.resolve())
+        module = _import_file(path.resolve())
     except (OSError, ValueError):  # a name that no file can have
-        raise UserError("there is no such file.", where=str(named.path)) from None
-    if named.attribute not in module:
+        raise UserError("there is no such file.", where=str(path)) from None
+    if attribute not in module:
         known = [name for name, value in module.items() if callable(value) and not name.startswith("_")]
-        remedy = nearest(named.attribute, known) if known else None
-        raise UserError(f"has no {named.attribute!r}.", where=str(named.path), remedy=remedy)
-    return module[named.attribute]
+        remedy = nearest(attribute, known) if known else None
+        raise UserError(f"has no {attribute!r}.", where=str(path), remedy=remedy)
+    return module[attribute]
 
 
 @cache
-def _imported(path: Path) -> dict[str, Any]:
-    """What a file defines; it is imported once a process."""
+def _import_file(path: Path) -> dict[str, Any]:
+    """The names that a file defines; it is imported once per process."""
     if not path.is_file():
         raise UserError("there is no such file.", where=str(path), remedy="Write it as file.py:name.")
     name = f"dlmctl_file_{abs(hash(path))}"
@@ -77,19 +80,19 @@ def _imported(path: Path) -> dict[str, Any]:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[name] = module  # pydantic and dataclasses look the names of types up there
+    sys.modules[name] = module  # where pydantic and dataclasses look up the names of types
     try:
-        with redirect_stdout(sys.stderr):  # what it prints at import is no part of what a command prints
+        with redirect_stdout(sys.stderr):  # prints at import must not mix with a command's output
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever the user's code may do
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         del sys.modules[name]
         raise UserError(
-            f"fails to import: {first_line(error)}.", where=str(path), remedy=_stands_alone(error)
+            f"fails to import: {first_line(error)}.", where=str(path), remedy=_import_remedy(error)
         ) from error
     return vars(module)
 
 
-def _stands_alone(error: BaseException) -> str | None:
-    """What to say where a file asks for one that is not installed, such as its neighbour."""
-    lacking = isinstance(error, ModuleNotFoundError)
-    return "A file stands alone: it imports what is installed, and no file beside it." if lacking else None
+def _import_remedy(error: BaseException) -> str | None:
+    """Advice for a file that imports a module that is not installed, such as another file of its folder."""
+    is_missing = isinstance(error, ModuleNotFoundError)
+    return "Such a file can import installed packages only, no other files of its folder." if is_missing else None

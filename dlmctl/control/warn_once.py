@@ -1,4 +1,4 @@
-"""What is worth a line on stderr though the run goes on."""
+"""Warnings that are logged once."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ log = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1000)
 def warn_once(what: str) -> None:
-    """Log a warning, once a process: controls are prepared for every batch anew."""
+    """Log a warning once per process, because controls are prepared anew for every batch."""
     log.warning("dlmctl: %s", readable(what))

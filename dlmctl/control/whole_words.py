@@ -1,4 +1,4 @@
-"""What is about words needs a model whose entries are words, not pieces of them."""
+"""The requirement that a model's vocabulary consists of whole words."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _OF_WORDS = "Take a model with a vocabulary of words (`dlmctl data prepare` with
 
 
 def needs_words(model: Pretrained, what: str, remedy: str = _OF_WORDS) -> None:
-    """Check that a model's vocabulary is one of whole words.
+    """Check that a model's vocabulary consists of whole words.
 
-    What each word was seen as, or whether it may stand, says nothing of the pieces of a Hugging Face tokenizer.
+    Counts and restrictions of words do not apply to the pieces of a Hugging Face tokenizer.
 
     Args:
-        what: needs them, such as ``what the control 'pos' counts``.
+        what: what needs whole words, such as ``what the control 'pos' counts``.
 
     Raises:
-        ModelError: it is not.
+        ModelError: the vocabulary consists of pieces of words.
     """
     if isinstance(model.tokenizer, HuggingFaceTokenizer):
         raise ModelError(

@@ -1,4 +1,4 @@
-"""One label for every word of a text, such as its part of speech: learned, and guidance towards wanted ones."""
+"""One learned label for every word of a text, such as its part of speech, and guidance towards it."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from dlmctl.models.numerics import widened
 from dlmctl.models.positions import PositionClassifier
 from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
 
-# Weights of a word's label and of its neighbours' for models that are told the labels: chosen on validation text.
+# Weights of a word's label and of its neighbours' labels for models that read the labels; chosen on validation text.
 WITH_TAGS = (1.0, 0.5)
-# The same beside a classifier, which sees whole texts.
+# The same next to a classifier, which sees whole texts.
 BESIDE_CLASSIFIER = (1.0, 1.0)
 
 
 class WordLabels(Labels):
     """One of ``names`` for each word.
 
-    What a text is wanted to be is a list with the label of each word: alternatives as ``ADJ|NOUN``, ``*`` for any. A
-    model with latents is guided by a classifier of every position; it and a masked one by counts of each word with its
-    label between those of its neighbours.
+    The target of a text is a list with the label of each word: alternatives as ``ADJ|NOUN``, ``*`` for any. A model
+    with latents is guided by a classifier of every position; both it and a masked model are guided by counts of each
+    word with its label between those of its neighbours.
     """
 
     counts, counts_too = TAGS_FILE, True
@@ -56,13 +56,13 @@ class WordLabels(Labels):
 
     @classmethod
     def classes(cls) -> list[str]:
-        """What the classifier tells apart: the special tokens, then ``names``."""
+        """The classes of the classifier: the special tokens, then ``names``."""
         return [START, END, UNK, PAD, *cls.names]
 
     def labels(self, data: LabelledText) -> list[list[int]]:
         """The class of every position, START and END included."""
-        number = {name: at for at, name in enumerate(self.classes())}
-        return [[number[name] for name in (START, *names, END)] for names in self.of_words(data)]
+        class_ids = {name: at for at, name in enumerate(self.classes())}
+        return [[class_ids[name] for name in (START, *names, END)] for names in self.of_words(data)]
 
     def build_classifier(self, config: ModelConfig, vocabulary: Tokenizer) -> nn.Module:
         return PositionClassifier(config.embed_dim, config.length, len(self.classes()))
@@ -86,56 +86,56 @@ class WordLabels(Labels):
         """Guidance by -log p(labels given the latent), summed over the words."""
         _require_known(self.names, wanted)
         allowed = torch.zeros(len(batch), batch.length, len(self.classes()), dtype=torch.bool)
-        places = [
-            (row, place, number)
+        indices = [
+            (row, position, class_id)
             for row, (names, layout) in enumerate(zip(wanted, batch.layouts, strict=True))
-            for place, name in enumerate(names[: layout.positions - SPECIAL], start=1)
-            for number in _numbers(type(self), name)
+            for position, name in enumerate(names[: layout.positions - SPECIAL], start=1)
+            for class_id in _class_ids(type(self), name)
         ]
-        if places:
-            allowed[torch.tensor(places).unbind(1)] = True
-        allowed, missed = allowed.to(batch.device), beyond(list(map(len, wanted)), batch)
-        words = allowed.any(-1)
-        # A place without wanted labels would be log 0; it is masked out of the sum.
-        others = ~allowed & words[..., None]
+        if indices:
+            allowed[torch.tensor(indices).unbind(1)] = True
+        allowed, no_room = allowed.to(batch.device), beyond(list(map(len, wanted)), batch)
+        has_target = allowed.any(-1)
+        # A position without a wanted label would give log 0; it is masked out of the sum.
+        excluded = ~allowed & has_target[..., None]
 
-        def energy(state: ControlState, others: Tensor, words: Tensor, missed: Tensor) -> Tensor:
+        def energy(state: ControlState, excluded: Tensor, has_target: Tensor, no_room: Tensor) -> Tensor:
             log_probs = widened(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
             length = log_probs.shape[1]
-            found = log_probs.masked_fill(others[:, :length], -torch.inf).logsumexp(-1)
-            return missed - (found * words[:, :length]).sum(-1)
+            wanted_log_probs = log_probs.masked_fill(excluded[:, :length], -torch.inf).logsumexp(-1)
+            return no_room - (wanted_log_probs * has_target[:, :length]).sum(-1)
 
-        return Energy(energy, looks=looks(batch.vocabulary), asked=(others, words, missed))
+        return Energy(energy, looks=looks(batch.vocabulary), asked=(excluded, has_target, no_room))
 
     @classmethod
     def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
         """Counts of (left label, label, right label) for each word; UNK is a neighbour only."""
-        own = cls.from_data(data)
-        number = {name: at for at, name in enumerate(cls.names)}
-        ids = (known_or_negative(words, vocabulary) for words in data.sentences)
-        rows = zip(ids, ([number[name] for name in names] for names in own.of_words(data)), strict=True)
-        return own, {TAGS_FILE: count_tags(rows, cls.names, len(vocabulary), fingerprint_of(vocabulary))}
+        labels = cls.from_data(data)
+        tag_ids = {name: at for at, name in enumerate(cls.names)}
+        token_ids = (known_or_negative(words, vocabulary) for words in data.sentences)
+        rows = zip(token_ids, ([tag_ids[name] for name in names] for names in labels.of_words(data)), strict=True)
+        return labels, {TAGS_FILE: count_tags(rows, cls.names, len(vocabulary), fingerprint_of(vocabulary))}
 
     @classmethod
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]) -> Prepared:
         """Guidance by how often each word was seen with each label between those of its neighbours, and by the model
-        itself where it reads the labels.
+        itself if it reads the labels.
 
         Raises:
-            UserError: a label that is wanted is none of ``names``.
+            UserError: a wanted label is not one of ``names``.
             ModelError: the file is damaged, or of another vocabulary.
         """
         weights = WITH_TAGS if set(batch.reads) & set(cls.names) else (WEIGHT_TAG, WEIGHT_NEIGHBOURS)
-        return cls._weighed(weights, folder, batch, wanted)
+        return cls._weighted_evidence(weights, folder, batch, wanted)
 
     @classmethod
     def beside(
         cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]
     ) -> tuple[Tensor, Sequence[float]]:
-        return cls._weighed(BESIDE_CLASSIFIER, folder, batch, wanted).evidence, [1.0] * len(wanted)
+        return cls._weighted_evidence(BESIDE_CLASSIFIER, folder, batch, wanted).evidence, [1.0] * len(wanted)
 
     @classmethod
-    def _weighed(
+    def _weighted_evidence(
         cls, weights: tuple[float, float], folder: Path, batch: BatchContext[Any], wanted: Sequence[Sequence[str]]
     ) -> PreparedEvidence:
         _require_known(cls.names, wanted)
@@ -146,14 +146,14 @@ class WordLabels(Labels):
 
 
 def _require_known(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> None:
-    """Raise UserError where a label that is wanted, or one of alternatives, is none of ``names``."""
+    """Raise UserError if a wanted label, or one of its alternatives, is not one of ``names``."""
     choices = {choice for labels in wanted for label in labels for choice in label.split("|")}
     for choice in sorted(choices - {ANY, *names}):
         raise UserError(f"there is no label {choice!r}.", remedy=nearest(choice, list(names)))
 
 
 @cache
-def _numbers(kind: type[WordLabels], wanted: str) -> list[int]:
-    """The classes that a label, or alternatives as ADJ|NOUN, allow."""
+def _class_ids(kind: type[WordLabels], wanted: str) -> list[int]:
+    """The classes that a label, or alternatives such as ADJ|NOUN, allow."""
     choices = kind.names if ANY in wanted.split("|") else wanted.split("|")
     return [kind.classes().index(choice) for choice in choices]

@@ -1,4 +1,4 @@
-"""Latents of words, for controls that judge word by word, of models whose tokens are parts of words."""
+"""Latents of whole words, for controls that judge word by word on models whose tokens are parts of words."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from dlmctl.text.tokens import word_spans
 
 
 def looks(vocabulary: Tokenizer) -> bool:
-    """Whether ``word_latents`` looks at the words of the text; as of ``Prepared``."""
+    """Whether ``word_latents`` reads the words of the text, for ``Prepared.looks``."""
     return isinstance(vocabulary, HuggingFaceTokenizer)
 
 
 def word_latents(state: ControlState) -> Tensor:
-    """The latents ``[B, L, D]`` of a state, those of each word in one place: as they are where tokens are words, else
-    pooled over the tokens of the words that are likeliest now, whose bounds are read anew whenever this is asked."""
+    """The latents ``[B, L, D]`` of a state with one position per word: unchanged if tokens are words, else pooled over
+    the tokens of the currently likeliest words, whose boundaries are read anew at every call."""
     if not isinstance(state.vocabulary, HuggingFaceTokenizer):
         return state.x
     return pooled(state.x, state.word_log_probs.detach().argmax(-1), state.vocabulary, state.embeddings)
 
 
 def pooled(x: Tensor, ids: Tensor, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
-    """Latents ``[B, L, D]`` of tokens to those of START, the words, END, and PAD in as many places; words are left.
+    """Pool latents ``[B, L, D]`` of tokens to those of START, the words, END, and PAD for the remaining positions.
 
-    Each word has the mean over its tokens; a token with parts of two words counts in both.
+    Each word has the mean over its tokens; a token with parts of two words counts in both. Latents are unchanged if
+    tokens are words.
 
     Args:
-        ids: of the tokens ``[B, L]``, which say where words begin.
+        ids: token ids ``[B, L]``, which determine where words begin.
         embeddings: ``[V, D]``.
     """
     if not isinstance(tokenizer, HuggingFaceTokenizer):
@@ -41,11 +42,11 @@ def pooled(x: Tensor, ids: Tensor, tokenizer: Tokenizer, embeddings: Tensor) -> 
         strings = [None, *(tokenizer.strings[token] for token in tokens[1:end])]
         spans = word_spans(strings)[: length - 1]
         weights[row, 0, 0] = 1.0
-        for word, (first, behind) in enumerate(spans, start=1):
-            weights[row, word, first:behind] = 1 / (behind - first)
+        for word, (start, stop) in enumerate(spans, start=1):
+            weights[row, word, start:stop] = 1 / (stop - start)
         is_pad[row, : len(spans) + 2] = False
         is_end[row, len(spans) + 1 : len(spans) + 2] = True
-    found = weights.to(x) @ x
-    for place, token in ((is_end, tokenizer.end_id), (is_pad, tokenizer.pad_id)):
-        found = torch.where(place[..., None].to(x.device), embeddings[token].to(x), found)
-    return found
+    latents = weights.to(x) @ x
+    for mask, token in ((is_end, tokenizer.end_id), (is_pad, tokenizer.pad_id)):
+        latents = torch.where(mask[..., None].to(x.device), embeddings[token].to(x), latents)
+    return latents

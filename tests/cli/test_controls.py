@@ -128,7 +128,7 @@ def test_a_file_stands_alone(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     done = dlmctl("controls", "show", "../beside.py:Caps", cwd=tmp_path / "elsewhere")
     assert done.returncode == 2
-    assert "No module named 'own'. A file stands alone: it imports what is installed" in done.stderr
+    assert "No module named 'own'. Such a file can import installed packages only" in done.stderr
 
 
 def test_show_json_is_the_schema_of_the_parameters(site):
@@ -168,7 +168,7 @@ def test_of_two_packages_with_one_name_the_first_is_taken_and_the_other_named(si
     done = dlmctl("controls", "show", "lipogram", "--json", PYTHONPATH=f"{tmp_path}{os.pathsep}{site}")
     assert json.loads(done.stdout)["required"] == ["letter"]
     assert done.stderr.splitlines() == [
-        "dlmctl: several packages offer a control 'lipogram': that of wordplay-controls 1.2.0 is taken, not zebra 2.0."
+        "dlmctl: several packages offer a control 'lipogram': that of wordplay-controls 1.2.0 is used, not zebra 2.0."
     ]
 
 

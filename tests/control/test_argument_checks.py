@@ -1,4 +1,4 @@
-"""What callers in Python and authors of controls give wrongly is one message that says whose control it is."""
+"""Wrong arguments of callers and wrong results of authors' code give one message that names the control."""
 
 import math
 
@@ -21,14 +21,14 @@ QUICK = SamplerSettings(steps=2, canvas="full")
 
 
 class Known(Prepared):
-    """Evidence as an author works it out."""
+    """Evidence as computed by an author."""
 
     def __init__(self, evidence):
         self.evidence = evidence
 
 
 class Hints(Control[ControlParams]):
-    """Does as an author would, and faults are put in its place."""
+    """A correct control, into which the tests patch faults."""
 
     name = "hints"
     Params = ControlParams
@@ -40,18 +40,18 @@ class Hints(Control[ControlParams]):
         return Check(1.0, True, "")
 
 
-def said(call):
+def message_of(call):
     with pytest.raises(UserError) as caught:
         call()
     return str(caught.value)
 
 
-# By callers.
+# Arguments of callers.
 
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, -1, 1e7, "x", None, True, [1]], ids=str)
 def test_a_weight_is_a_number_that_recipes_take_too(weight):
-    assert f"control 'length': a weight must be a number from 0 to 1000000, not {weight!r}" in said(
+    assert f"control 'length': a weight must be a number from 0 to 1000000, not {weight!r}" in message_of(
         lambda: Length(4) * weight
     )
     assert (np.float32(0.5) * Length(4)).weight == (0 * Length(4)).weight + 0.5
@@ -72,16 +72,16 @@ def test_a_weight_is_a_number_that_recipes_take_too(weight):
     ],
 )
 def test_a_wrong_call_is_one_message(call, message):
-    found = said(call)
-    assert message in found
-    assert "?." not in found
+    shown = message_of(call)
+    assert message in shown
+    assert "?." not in shown
 
 
 def test_phrases_may_stand_in_a_list_and_sets_as_dicts():
     for kind in (Contains, Avoid):
         assert kind(["window", "door"]).sets == kind("window", "door").sets == kind(words=["window", "door"]).sets
         assert kind(words="window").sets == kind("window").sets
-    assert [one.words for one in Length.each([{"words": 5}, {"words": 6}]).sets] == [5, 6]
+    assert [params.words for params in Length.each([{"words": 5}, {"words": 6}]).sets] == [5, 6]
 
 
 def test_a_message_about_too_many_phrases_names_the_control(pretrained):
@@ -91,37 +91,38 @@ def test_a_message_about_too_many_phrases_names_the_control(pretrained):
         (~Contains(words)).ready(batch)
 
 
-# By authors.
+# Results of authors' code.
 
 
 @pytest.mark.parametrize(
     ("evidence", "message"),
     [
-        (lambda shape: torch.full(shape, math.nan), "must be finite numbers, or -inf for some of the words of a place"),
+        (
+            lambda shape: torch.full(shape, math.nan),
+            "must be finite numbers, or -inf for some of the words at a position",
+        ),
         (lambda shape: torch.full(shape, -math.inf), "must be finite numbers, or -inf for some"),
         (lambda shape: torch.full(shape, math.inf), "must be finite numbers, or -inf for some"),
         (lambda shape: torch.zeros(1, *shape[1:]), "must have the shape [2, 32, "),
-        (lambda shape: torch.zeros(shape[:2]), "a number for each word at each place, not [2, 32]."),
-        (lambda shape: 3.0, "a number for each word at each place, not float."),
+        (lambda shape: torch.zeros(shape[:2]), "a number for each word at each position, not [2, 32]."),
+        (lambda shape: 3.0, "a number for each word at each position, not float."),
     ],
 )
 def test_evidence_is_a_number_for_every_word(pretrained, monkeypatch, evidence, message):
     monkeypatch.setattr(
         Hints, "prepare", lambda self, batch: Known(evidence((len(batch), batch.length, batch.model.config.vocab_size)))
     )
-    found = said(lambda: generate(Hints(), model=pretrained, samples=2, sampler=QUICK))
-    assert found.startswith(f"control 'hints' ({__name__}): its evidence ")
-    assert message in found
+    shown = message_of(lambda: generate(Hints(), model=pretrained, samples=2, sampler=QUICK))
+    assert shown.startswith(f"control 'hints' ({__name__}): its evidence ")
+    assert message in shown
 
 
 @pytest.mark.parametrize("number", [math.inf, math.nan, -1.0])
 def test_lengths_are_weights(monkeypatch, number):
     monkeypatch.setattr(Hints, "lengths", lambda self, params, most: [0, 1, number])
-    found = said(lambda: Hints().lengths_of(0, 3))
-    assert (
-        found
-        == f"control 'hints' ({__name__}): lengths must give numbers from 0 on, all of them finite, and gave "
-        + (f"{number}.")
+    shown = message_of(lambda: Hints().lengths_of(0, 3))
+    assert shown == f"control 'hints' ({__name__}): lengths must return finite numbers, 0 or above, but returned " + (
+        f"{number}."
     )
 
 
@@ -129,17 +130,17 @@ def test_evidence_given_is_that_of_every_text():
     prepared = Prepared()
     prepared.evidence_given = lambda probabilities: torch.zeros(1, 3, 4)
     with pytest.raises(
-        UserError, match=r"'hints' .*evidence_given must give numbers of the shape \[2, 3, 4\], not \[1"
+        UserError, match=r"'hints' .*evidence_given must return numbers of the shape \[2, 3, 4\], not \[1"
     ):
         Part("hints", 1.0, prepared).evidence_given(torch.zeros(2, 3, 4))
 
 
-@pytest.mark.parametrize("of", [lambda part: PreparedAll([part]), PreparedNot])
-def test_a_phase_that_fails_is_one_message(of):
+@pytest.mark.parametrize("combine", [lambda part: PreparedAll([part]), PreparedNot])
+def test_a_phase_that_fails_is_one_message(combine):
     prepared = Prepared()
     prepared.phase = lambda t: 1 / 0
     with pytest.raises(UserError, match=r"control 'hints' .*: phase failed: ZeroDivisionError"):
-        of(Part("hints", 1.0, prepared)).phase(0.5)
+        combine(Part("hints", 1.0, prepared)).phase(0.5)
 
 
 def test_what_a_written_check_raises_is_not_taken_for_its_lack(monkeypatch):
@@ -147,9 +148,9 @@ def test_what_a_written_check_raises_is_not_taken_for_its_lack(monkeypatch):
         raise NotImplementedError("only for questions")
 
     monkeypatch.setattr(Hints, "check", check)
-    assert said(lambda: Hints()(["a"])).endswith("check failed: NotImplementedError: only for questions.")
+    assert message_of(lambda: Hints()(["a"])).endswith("check failed: NotImplementedError: only for questions.")
     monkeypatch.delattr(Hints, "check")
-    assert said(lambda: Hints()(["a"])).endswith("has no check.")
+    assert message_of(lambda: Hints()(["a"])).endswith("has no check.")
 
 
 def test_places_outside_of_a_text_are_left_out(monkeypatch):
@@ -164,6 +165,6 @@ def test_places_outside_of_a_text_are_left_out(monkeypatch):
 
 def test_labels_that_are_none_are_refused_where_words_are_counted(pretrained):
     batch = batch_of(pretrained, 1, Layout(8, 2))
-    for found in (TagLabels.by_counts, TagLabels.beside):
+    for guidance in (TagLabels.by_counts, TagLabels.beside):
         with pytest.raises(UserError, match=r"there is no label 'VERBS'\. Did you mean 'VERB'"):
-            found(pretrained.folder, batch, [["DET", "*|NOUN|VERBS"]])
+            guidance(pretrained.folder, batch, [["DET", "*|NOUN|VERBS"]])

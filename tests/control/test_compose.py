@@ -21,7 +21,7 @@ class HasParams(ControlParams):
 
 
 class PreparedHas(Prepared):
-    """Its energy is read off ``state.x``."""
+    """Its energy is an element of ``state.x``."""
 
     def __init__(self, words):
         self.places = torch.tensor([len(word) for word in words])
@@ -31,7 +31,7 @@ class PreparedHas(Prepared):
 
 
 class Has(Control[HasParams]):
-    """Holds one word."""
+    """Requires one word."""
 
     name = "has"
     Params = HasParams
@@ -97,9 +97,9 @@ def test_a_weight_within_not_counts():
 
 def test_not_is_finite_where_the_control_is_certain():
     certain = State(torch.zeros(1, 2, 4, requires_grad=True))
-    found = energy(~A, certain)
-    found.sum().backward()
-    assert bool(torch.isfinite(found).all())
+    energies = energy(~A, certain)
+    energies.sum().backward()
+    assert bool(torch.isfinite(energies).all())
     assert bool(torch.isfinite(certain.x.grad).all())
 
 
@@ -166,10 +166,10 @@ def test_a_name_that_looks_like_a_number_of_another_keeps_its_verdict(names, lab
 
 @pytest.mark.parametrize("least", [1e-4, 1e-6, 1e-8, 0.0, -2.0])
 def test_not_steers_where_the_control_is_certain(least):
-    """Also where an energy is 0 or less, which a clamp would leave without a gradient."""
+    """Also if an energy is 0 or less, where a clamp would give no gradient."""
     leaf = torch.full((1,), least, dtype=torch.float64, requires_grad=True)
     Fixed = type("Fixed", (Prepared,), {"energy": lambda self, state: leaf})
-    found = PreparedNot(Part("fixed", 1.0, Fixed())).energy(State(torch.zeros(1, 2, 4)))
-    (slope,) = torch.autograd.grad(found.sum(), leaf)
-    assert bool(torch.isfinite(found).all())
+    energies = PreparedNot(Part("fixed", 1.0, Fixed())).energy(State(torch.zeros(1, 2, 4)))
+    (slope,) = torch.autograd.grad(energies.sum(), leaf)
+    assert bool(torch.isfinite(energies).all())
     assert -1e6 < float(slope) < -100

@@ -1,4 +1,4 @@
-"""What an author of a control may rely on, and what is said where the code of one is at fault."""
+"""What authors of controls can rely on, and the messages for faults in their code."""
 
 import json
 import math
@@ -35,7 +35,7 @@ class PreparedLetters(Prepared):
 
 
 class Letters(Control[LettersParams]):
-    """Does as an author would, and faults are put in its place."""
+    """A correct control, into which the tests patch faults."""
 
     name = "letters"
     Params = LettersParams
@@ -62,7 +62,7 @@ def test_init_runs_however_a_control_is_made(pretrained, count):
     assert generate(control, model=pretrained, samples=2, sampler=QUICK).success == 1.0
 
 
-def said(caught):
+def message_of(caught):
     message = str(caught.value)
     assert message.startswith(f"control 'letters' ({__name__}): "), message
     assert "\n" not in message
@@ -79,7 +79,7 @@ def refuses(*arguments):
 
 
 BATCH = BatchContext(None, None, None, [Draw(0, 0)], [Layout(8, None)])
-ASKED = {
+CALLS = {
     "attach": lambda control: (control & Letters()).load_from(None),
     "word_range": lambda control: control.range_of(0),
     "lengths": lambda control: control.lengths_of(0, 3),
@@ -88,23 +88,23 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("member", ASKED)
+@pytest.mark.parametrize("member", CALLS)
 def test_what_an_author_raises_is_one_message(monkeypatch, member):
     monkeypatch.setattr(Letters, member, fails)
     with pytest.raises(UserError) as caught:
-        ASKED[member](Letters())
-    assert said(caught).endswith(f"{member} failed: KeyError: 'nowhere'.")
+        CALLS[member](Letters())
+    assert message_of(caught).endswith(f"{member} failed: KeyError: 'nowhere'.")
     assert isinstance(caught.value.__cause__, KeyError)
     monkeypatch.setattr(Letters, member, refuses)
     with pytest.raises(UserError, match=r"^letters: this model has no letters"):
-        ASKED[member](Letters())
+        CALLS[member](Letters())
 
 
 def test_a_control_without_a_check_says_so(monkeypatch):
     monkeypatch.delattr(Letters, "check")
     with pytest.raises(UserError) as caught:
         Letters()(["a"])
-    assert said(caught).endswith("has no check.")
+    assert message_of(caught).endswith("has no check.")
 
 
 @pytest.mark.parametrize(
@@ -121,16 +121,16 @@ def test_a_control_without_a_check_says_so(monkeypatch):
 )
 def test_what_is_no_verdict_is_refused(monkeypatch, verdict):
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
-    with pytest.raises(UserError, match="check must give a Check with a score from 0 to 1") as caught:
+    with pytest.raises(UserError, match="check must return a Check with a score from 0 to 1") as caught:
         Letters()(["a"])
-    assert str(verdict)[:20] in said(caught)
+    assert str(verdict)[:20] in message_of(caught)
 
 
 def test_a_control_does_not_end_the_program(monkeypatch):
     monkeypatch.setattr(Letters, "check", lambda self, params, words: sys.exit(0))
     with pytest.raises(UserError, match="check failed: SystemExit: 0") as caught:
         Letters()(["a"])
-    said(caught)
+    message_of(caught)
 
 
 def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
@@ -143,17 +143,17 @@ def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
 @pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])
 def test_a_range_is_two_whole_numbers(monkeypatch, found):
     monkeypatch.setattr(Letters, "word_range", lambda self, params: found)
-    with pytest.raises(UserError, match="word_range must give two whole numbers or None, and gave") as caught:
+    with pytest.raises(UserError, match="word_range must return two whole numbers or None, but returned") as caught:
         Letters().range_of(0)
-    said(caught)
+    message_of(caught)
 
 
 @pytest.mark.parametrize("found", [(0, 0), (-5, -3), (-1, 4)])
 def test_a_text_has_a_word_at_least(monkeypatch, found):
     monkeypatch.setattr(Letters, "word_range", lambda self, params: found)
-    with pytest.raises(UserError, match="word_range must give the fewest and the most words") as caught:
+    with pytest.raises(UserError, match="word_range must return the fewest words, 0 or more") as caught:
         Letters().range_of(0)
-    said(caught)
+    message_of(caught)
     monkeypatch.setattr(Letters, "word_range", lambda self, params: (0, 4))
     assert Letters().range_of(0) == (1, 4)
 
@@ -161,7 +161,9 @@ def test_a_text_has_a_word_at_least(monkeypatch, found):
 @pytest.mark.parametrize("weight", ["x", None, -2, math.nan])
 def test_the_weight_of_a_class_is_a_number(monkeypatch, weight):
     monkeypatch.setattr(Letters, "weight", weight)
-    with pytest.raises(UserError, match=rf"control class Letters .*: has weight = {weight}, which is no number from 0"):
+    with pytest.raises(
+        UserError, match=rf"control class Letters .*: has weight = {weight}, which is not a finite number from 0"
+    ):
         Letters()
 
 
@@ -169,7 +171,7 @@ def test_an_energy_is_a_function(monkeypatch):
     monkeypatch.setattr(Letters, "prepare", lambda self, batch: Energy(3))
     with pytest.raises(UserError, match="prepare failed: TypeError: Energy takes a function of the state") as caught:
         Letters().ready(BATCH)
-    said(caught)
+    message_of(caught)
 
 
 def test_a_check_cannot_change_the_words_of_a_text(pretrained, monkeypatch):
@@ -186,9 +188,9 @@ def test_what_not_turns_round_is_a_control(monkeypatch):
     monkeypatch.setattr(Letters, "under_not", lambda self: 1 / 0)
     with pytest.raises(UserError, match="under_not failed: ZeroDivisionError") as caught:
         (~Letters()).verdicts([0], [["a"]])
-    said(caught)
+    message_of(caught)
     monkeypatch.setattr(Letters, "under_not", lambda self: None)
-    with pytest.raises(UserError, match="under_not must give a control, not NoneType"):
+    with pytest.raises(UserError, match="under_not must return a control, not NoneType"):
         (~Letters()).verdicts([0], [["a"]])
 
 
@@ -200,7 +202,7 @@ def test_word_logits_stay_word_logits(monkeypatch, member, found):
     part = Part("letters", 1.0, PreparedLetters())
     monkeypatch.setattr(PreparedLetters, member, lambda self, *_: found, raising=False)
     logits = torch.zeros(2, 3, 4)
-    with pytest.raises(UserError, match=rf"'letters' .*{member} must give word logits of the shape \[2, 3, 4\]"):
+    with pytest.raises(UserError, match=rf"'letters' .*{member} must return word logits of the shape \[2, 3, 4\]"):
         part.restrict(logits) if member == "restrict" else part.constrain(logits, torch.zeros(2))
 
 
@@ -215,16 +217,16 @@ def test_a_control_that_fails_in_a_recipe_is_named_with_its_line(monkeypatch, pr
 
 def test_a_verdict_is_given_for_every_text(monkeypatch):
     monkeypatch.setattr(Letters, "check_many", lambda self, params, texts: [Check(1.0, True, "")])
-    with pytest.raises(UserError, match="check_many gave 1 verdicts for 2 texts") as caught:
+    with pytest.raises(UserError, match="check_many returned 1 verdicts for 2 texts") as caught:
         Letters().verdicts([0, 1], [["a"], ["b"]])
-    said(caught)
+    message_of(caught)
 
 
 def test_prepare_gives_something_prepared(monkeypatch):
     monkeypatch.setattr(Letters, "prepare", lambda self, batch: None)
     with pytest.raises(UserError, match="prepare must return a Prepared, not NoneType") as caught:
         Letters().ready(BATCH)
-    said(caught)
+    message_of(caught)
 
 
 ENERGIES = {
@@ -244,11 +246,11 @@ ENERGIES = {
 def test_a_faulty_energy_is_named_wherever_it_stands(pretrained, monkeypatch, fault, way):
     energy, expected = ENERGIES[fault]
     monkeypatch.setattr(PreparedLetters, "energy", energy)
-    one = Letters()
-    control = {"alone": one, "any": one | one, "not": ~one}[way]
+    letters = Letters()
+    control = {"alone": letters, "any": letters | letters, "not": ~letters}[way]
     with pytest.raises(UserError, match=expected) as caught:
         generate(control, model=pretrained, samples=2, sampler=QUICK.model_copy(update={"canvas": "full"}))
-    said(caught)
+    message_of(caught)
 
 
 @pytest.mark.parametrize("method", ["restrict", "constrain", "verify"])
@@ -256,7 +258,7 @@ def test_exact_constraints_that_fail_are_one_message(pretrained, monkeypatch, me
     monkeypatch.setattr(PreparedLetters, method, fails)
     with pytest.raises(UserError, match=f"{method} failed: KeyError: 'nowhere'") as caught:
         generate(Letters(), model=pretrained, samples=1, sampler=QUICK)
-    said(caught)
+    message_of(caught)
 
 
 def test_without_a_prepare_a_control_only_checks(pretrained, monkeypatch):

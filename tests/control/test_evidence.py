@@ -1,4 +1,4 @@
-"""Evidence tables against their formulas written out, one word and one class at a time."""
+"""Evidence tables against their formulas, computed one word and one class at a time."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SIZE = 9
 
 @pytest.fixture(scope="module")
 def sentences() -> list[tuple[list[int], list[int]]]:
-    """Random words that lean to one tag each; word 8 never occurs, -1 is no word of the vocabulary."""
+    """Random words that each prefer one tag; word 8 never occurs, -1 is not in the vocabulary."""
     rng = np.random.default_rng(0)
     made = []
     for length in rng.integers(1, 7, 80):
         words = rng.integers(-1, SIZE - 1, length)
-        found = np.where(rng.random(length) < 0.7, words % 3, rng.integers(0, 3, length))
-        made.append((words.tolist(), found.tolist()))
+        tags_of_words = np.where(rng.random(length) < 0.7, words % 3, rng.integers(0, 3, length))
+        made.append((words.tolist(), tags_of_words.tolist()))
     return made
 
 
@@ -81,19 +81,19 @@ def tag_formula(
 def test_tag_evidence_is_its_formula(
     table: CountTable, seen: Counter[tuple[int, str, str, str]], text: list[str]
 ) -> None:
-    found = tags.TagEvidence(table).evidence([text], len(text) + 2).at()
+    evidence = tags.TagEvidence(table).evidence([text], len(text) + 2).at()
     everything = {*TAGS, tags.EDGE}
     asked = [{tags.EDGE}, *(everything if "*" in tag else set(tag.split("|")) for tag in text), {tags.EDGE}]
     for place in range(len(text)):
         wanted = [tag_formula(seen, word, *asked[place : place + 3]) for word in range(SIZE)]
-        assert found[0, place + 1].tolist() == pytest.approx(wanted, abs=1e-4)
-    assert not found[:, [0, -1]].any()
+        assert evidence[0, place + 1].tolist() == pytest.approx(wanted, abs=1e-4)
+    assert not evidence[:, [0, -1]].any()
 
 
 def test_a_word_with_neither_tag_nor_neighbours_wanted_has_no_evidence(table: CountTable) -> None:
-    found = tags.TagEvidence(table).evidence([["A", "*", "*", "*", "A"]], 7).at()
-    assert found[0, 3].abs().max() < 1e-6
-    assert found[0, 2].abs().max() > 0.01
+    evidence = tags.TagEvidence(table).evidence([["A", "*", "*", "*", "A"]], 7).at()
+    assert evidence[0, 3].abs().max() < 1e-6
+    assert evidence[0, 2].abs().max() > 0.01
 
 
 def test_alternatives_sum_the_counts_of_their_classes(table: CountTable) -> None:
@@ -144,7 +144,7 @@ def ids_of(tree: str) -> list[int]:
 
 def test_leaf_evidence_is_its_formula() -> None:
     parsed = [(ids_of(tree), spans.leaf_classes(read_tree(tree))) for tree in TREES]
-    found = spans.LeafEvidence(spans.count_leaves(parsed, len(WORDS))).evidence([read_tree(TREES[0])], 8).at()[0]
+    evidence = spans.LeafEvidence(spans.count_leaves(parsed, len(WORDS))).evidence([read_tree(TREES[0])], 8).at()[0]
     seen = Counter((word, leaf) for ids, leaves in parsed for word, leaf in zip(ids, leaves, strict=True))
     every_tag = Counter[str]()
     for (_, leaf), count in seen.items():
@@ -156,7 +156,7 @@ def test_leaf_evidence_is_its_formula() -> None:
             with_tag = sum(count for other, count in mine.items() if other[0] == leaf[0])
             tag = (with_tag + 0.5 * every_tag[leaf[0]] / every_tag.total()) / (mine.total() + 0.5)
             share = (mine[leaf] + 2 * tag * in_class / every_tag[leaf[0]]) / (mine.total() + 2)
-            assert found[place, word].item() == pytest.approx(math.log(max(share, 1e-7)), abs=1e-4)
+            assert evidence[place, word].item() == pytest.approx(math.log(max(share, 1e-7)), abs=1e-4)
 
 
 def test_of_an_unseen_leaf_count_the_values_that_were_seen_together() -> None:
@@ -176,12 +176,12 @@ def test_span_evidence_prefers_words_seen_in_that_part_of_a_span() -> None:
         tree = read_tree(text)
         parsed.append((ids_of(text), [leaf.label for leaf in tree.leaves()], labelled_spans(tree)))
     table = spans.count_spans(parsed, len(WORDS))
-    found = spans.SpanEvidence(table).evidence([(5, [(2, 4, "NP")]), (3, [])], 7).at()
-    assert found[0, 3].argmax() == WORDS.index("the")
-    assert found[0, 5].argmax() == WORDS.index("house")
-    assert not found[0, 1].any()  # neither within the span nor beside it
-    assert found[0, 2].any()
-    assert not found[1].any()
+    evidence = spans.SpanEvidence(table).evidence([(5, [(2, 4, "NP")]), (3, [])], 7).at()
+    assert evidence[0, 3].argmax() == WORDS.index("the")
+    assert evidence[0, 5].argmax() == WORDS.index("house")
+    assert not evidence[0, 1].any()  # neither within the span nor beside it
+    assert evidence[0, 2].any()
+    assert not evidence[1].any()
     # "the" began a noun phrase of three words in two of its three places; its smoothed tags take a little of it.
     first = spans.SpanEvidence(table).rows([(("first", "NP", "3"),)])[0]
     assert math.exp(first[WORDS.index("the")]) == pytest.approx(2 / 3, abs=0.1)
@@ -193,20 +193,20 @@ def test_a_span_that_does_not_lie_in_the_text_says_nothing_of_its_words() -> Non
     assert list(spans.span_parts(outside, 4)) == []
     assert list(spans.span_parts([*outside, (1, 1, "NP")], 4)) == list(spans.span_parts([(1, 1, "NP")], 4))
     parsed = [(ids_of(TREES[0]), [leaf.label for leaf in read_tree(TREES[0]).leaves()], [])]
-    found = spans.SpanEvidence(spans.count_spans(parsed, len(WORDS))).evidence([(4, outside)], 7).at()
-    assert not found.any()
+    evidence = spans.SpanEvidence(spans.count_spans(parsed, len(WORDS))).evidence([(4, outside)], 7).at()
+    assert not evidence.any()
 
 
 def test_the_bag_is_exact_for_every_word() -> None:
     generator = torch.Generator().manual_seed(0)
     bag = bags.Bag(("x", "y", "z"), 3 * torch.randn(5, 3, generator=generator), torch.randn(3, generator=generator))
     ids = torch.tensor([[0, 3, 1, 4], [2, 2, 0, 1]])
-    found = bags.evidence(bag, bag.weights[ids], torch.tensor([0, 2]))
+    evidence = bags.evidence(bag, bag.weights[ids], torch.tensor([0, 2]))
     for row, place, word in itertools.product(range(2), range(4), range(5)):
         text = ids[row].clone()
         text[place] = word
         right = (bag.weights[text].sum(0) + bag.bias).log_softmax(0)[2 * row]
-        assert found[row, place, word].item() == pytest.approx(right.item(), abs=1e-4)
+        assert evidence[row, place, word].item() == pytest.approx(right.item(), abs=1e-4)
 
 
 def test_open_places_count_with_their_expected_weights() -> None:
@@ -214,17 +214,17 @@ def test_open_places_count_with_their_expected_weights() -> None:
     open_place = torch.tensor([[[0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]])
     scores = bag.expected(open_place)
     assert scores.tolist() == [[[0.5, 0.5], [2.0, 0.0]]]
-    found = bags.evidence(bag, scores, torch.tensor([0]))
+    evidence = bags.evidence(bag, scores, torch.tensor([0]))
     sigmoid = torch.nn.functional.logsigmoid(torch.tensor([4.0, 0.0, 2.0]))  # the other place gives x two nats more
-    assert torch.allclose(found[0, 0], sigmoid, atol=1e-5)
+    assert torch.allclose(evidence[0, 0], sigmoid, atol=1e-5)
 
 
 def test_far_apart_scores_neither_overflow_nor_vanish() -> None:
     bag = bags.Bag(("x", "y"), torch.tensor([[60.0, 0.0], [0.0, 0.0]]), torch.zeros(2))
     scores = torch.tensor([[[0.0, 0.0], [0.0, 400.0]]])
-    found = bags.evidence(bag, scores, torch.tensor([0]))[0]
-    assert found[0].tolist() == pytest.approx([-340.0, -400.0], abs=1e-3)
-    assert found[1].tolist() == pytest.approx([0.0, math.log(0.5)], abs=1e-5)
+    evidence = bags.evidence(bag, scores, torch.tensor([0]))[0]
+    assert evidence[0].tolist() == pytest.approx([-340.0, -400.0], abs=1e-3)
+    assert evidence[1].tolist() == pytest.approx([0.0, math.log(0.5)], abs=1e-5)
 
 
 def test_a_fitted_bag_knows_its_labels() -> None:

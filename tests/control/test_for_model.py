@@ -1,4 +1,4 @@
-"""A control answers from the model that it is asked with, whatever other model it was asked with before."""
+"""A control judges by the model that it is used with, whatever other model it was used with before."""
 
 import pickle
 
@@ -66,7 +66,7 @@ def test_a_control_that_was_given_a_model_goes_by_it(models):
 
 
 class Remembers(Control[ControlParams]):
-    """Passes where it was given a model."""
+    """Passes if a model was attached."""
 
     name = "remembers"
     Params = ControlParams

@@ -1,4 +1,4 @@
-"""What each shipped control says that it saw in a text."""
+"""The marks that each bundled control sets in a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from controls import Avoid, Contains, Infill, Lexicon, Pattern, Pos, SyntaxTree
 from controls.ngrams import NgramJudge
 from controls.wordings import span_of
 from dlmctl.control.base import Control
-from dlmctl.control.check import Check, Mark, turned_round
+from dlmctl.control.check import Check, Mark, negated_check
 
 WORDS = "the old baker sells warm bread .".split()
 
@@ -62,8 +62,8 @@ def test_a_statement_is_found_again_among_the_words():
 
 def test_a_judge_of_words_names_those_that_told_it():
     judge = NgramJudge([0.0, 0.0], {"warm": [1.0, -1.0], "warm bread": [2.0, 0.0], "old": [-1.0, 0.5]})
-    assert judge.telling(WORDS, 0) == [(4, 4), (4, 5)]
-    assert judge.telling(WORDS, 1) == [(1, 1)]
+    assert judge.spans_for(WORDS, 0) == [(4, 4), (4, 5)]
+    assert judge.spans_for(WORDS, 1) == [(1, 1)]
 
 
 def test_where_stands_in_for_marks_that_a_control_does_not_give():
@@ -73,7 +73,7 @@ def test_where_stands_in_for_marks_that_a_control_does_not_give():
 
 
 def test_a_contrary_that_holds_scores_1_and_one_that_does_not_less():
-    assert turned_round(Check(0.9, False, "9 of 10")).score == 1.0
-    assert turned_round(Check(1.0, True, "all")).score == 0.0
-    assert turned_round(Check(0.9, True, "9 of 10")).score == 0.1  # without a tail of digits
-    assert turned_round(Check(0.0, True, "none, which is enough")).score < 1
+    assert negated_check(Check(0.9, False, "9 of 10")).score == 1.0
+    assert negated_check(Check(1.0, True, "all")).score == 0.0
+    assert negated_check(Check(0.9, True, "9 of 10")).score == 0.1  # without a tail of digits
+    assert negated_check(Check(0.0, True, "none, which is enough")).score < 1

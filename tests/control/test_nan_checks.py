@@ -1,4 +1,4 @@
-"""Numbers that are none: one message that names the control, on the way of a CPU and on that of a GPU."""
+"""NaN and infinity in logits give one message that names the control, on the CPU's and on the GPU's code path."""
 
 import math
 
@@ -21,7 +21,7 @@ MEMBERS = ("restrict", "constrain", "evidence_given")
 
 
 class Prepares(Control[ControlParams]):
-    """Returns what it is made with."""
+    """Returns the prepared control that it is constructed with."""
 
     name = "own"
     Params = ControlParams
@@ -38,24 +38,23 @@ class Prepares(Control[ControlParams]):
 
 
 def steering(member, change):
-    """What steers by one member, which changes the logits, or evidence of nothing, in one place."""
+    """A prepared control with one member, which applies ``change`` to the logits, or to evidence of zeros."""
 
-    def written(self, given, *_):
-        found = torch.zeros_like(given) if member == "evidence_given" else given.clone()
-        return change(found)
+    def method(self, logits, *_):
+        return change(torch.zeros_like(logits) if member == "evidence_given" else logits.clone())
 
-    return type("Own", (Prepared,), {member: written, "weighs": member == "evidence_given"})()
+    return type("Own", (Prepared,), {member: method, "weighs": member == "evidence_given"})()
 
 
 def spoils(number, since=3):
-    """Puts a number in one place of what it is given, from the ``since``th time on."""
-    times = []
+    """A function that writes a number into one element of a tensor, from the ``since``th call on."""
+    calls = []
 
-    def change(found):
-        times.append(None)
-        if len(times) >= since:
-            found[0, 1, 5] = number
-        return found
+    def change(logits):
+        calls.append(None)
+        if len(calls) >= since:
+            logits[0, 1, 5] = number
+        return logits
 
     return change
 
@@ -66,8 +65,8 @@ def model(request, tmp_path, pretrained):
 
 
 def texts(model, control, **settings):
-    given = SamplerSettings(steps=6, **settings)
-    return [one.words for one in generate(control, model=model, samples=2, sampler=given, device="cpu")]
+    sampler = SamplerSettings(steps=6, **settings)
+    return [sample.words for sample in generate(control, model=model, samples=2, sampler=sampler, device="cpu")]
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["cpu", "gpu"])
@@ -77,7 +76,7 @@ def test_what_is_no_number_is_one_message(monkeypatch, model, member, number, wa
     if not waits:
         monkeypatch.setattr(nan_checks, "AT_ONCE_CPU", False)
     control = Prepares(steering(member, spoils(number)))
-    with pytest.raises(UserError, match=f"control 'own' .*: {member} must give numbers, or -inf") as caught:
+    with pytest.raises(UserError, match=f"control 'own' .*: {member} must return numbers, or -inf") as caught:
         texts(model, control & Prepares(steering("restrict", spoils(0.0))))
     assert len(str(caught.value)) < 300
 
@@ -94,7 +93,7 @@ def test_texts_are_the_same_whether_numbers_are_looked_at_or_noted(monkeypatch, 
 def test_logits_that_are_changed_in_their_place_are_looked_at(model):
     change = spoils(math.nan)
     own = type("Own", (Prepared,), {"restrict": lambda self, logits: change(logits)})()
-    with pytest.raises(UserError, match=r"control 'own' .*: restrict must give numbers"):
+    with pytest.raises(UserError, match=r"control 'own' .*: restrict must return numbers"):
         texts(model, Prepares(own))
 
 
@@ -117,9 +116,9 @@ class WithEvidence(Prepares):
         super().__init__(None)
 
     def prepare(self, batch):
-        found = type("Own", (Prepared,), {})()
-        found.evidence = torch.zeros(len(batch), batch.length, len(batch.vocabulary), dtype=torch.float64)
-        return found
+        prepared = type("Own", (Prepared,), {})()
+        prepared.evidence = torch.zeros(len(batch), batch.length, len(batch.vocabulary), dtype=torch.float64)
+        return prepared
 
 
 def test_a_weight_of_0_leaves_evidence_that_rules_words_out_alone(model):

@@ -1,4 +1,4 @@
-"""The bundled controls beside a module or folder of the user's own that is called controls, too."""
+"""The bundled controls when the user has a module or folder that is also called controls."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Where controls are found, what is said of them, and packages that are not as they should be."""
+"""Discovery and description of controls, and faulty packages."""
 
 import logging
 from typing import Any, Literal
@@ -28,7 +28,7 @@ class Params(ControlParams):
     places: list[Place] | None = Field(None, description="where")
 
 class Plain(Control[Params]):
-    """A control of the tests."""
+    """A control for the tests."""
     name = "{name}"
     Params = Params
 '''
@@ -36,7 +36,7 @@ class Plain(Control[Params]):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Puts a distribution of one module into the environment, as pip would."""
+    """Install a distribution with one module, as pip would."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def install(package: str, control: str, code: str, attribute: str = "Plain", version: str = "1.0") -> None:
@@ -57,7 +57,7 @@ def plain(name: str, field: str = "start") -> str:
 def test_a_package_is_found_and_named(install):
     install("acme", "plain_one", plain("plain_one"), version="4.2")
     plugin = find_plugin("plain_one")
-    assert (plugin.origin, plugin.summary) == ("acme 4.2", "A control of the tests.")
+    assert (plugin.origin, plugin.summary) == ("acme 4.2", "A control for the tests.")
     assert plugin in installed()[0]
 
 
@@ -89,8 +89,8 @@ FAULTS = {
         "Plain = dict",
         "cannot be used: faulty_no_control:Plain is not a subclass of dlmctl.control.base.Control.",
     ),
-    "renamed": (plain("other"), "cannot be used: faulty_renamed:Plain has name = 'other', and is registered as"),
-    "weight": (plain("weight"), "cannot be used: faulty_weight:Plain has a name that recipes use themselves"),
+    "renamed": (plain("other"), "cannot be used: faulty_renamed:Plain has name = 'other', but is registered as"),
+    "weight": (plain("weight"), "cannot be used: faulty_weight:Plain has a name that is reserved in recipes"),
     "former": (
         plain("former") + "    def word_count(self, sample):\n        return 3, 3\n"
         "    def energy(self, state):\n        return state.x\n",
@@ -99,12 +99,12 @@ FAULTS = {
     ),
     "moved": (
         "from dlmctl.control import Check, Control, Setting",
-        "was written for another version of dlmctl (it needs something of dlmctl.control that is not there); "
+        "was written for another version of dlmctl (it needs something from dlmctl.control that is missing); "
         "docs/controls.md, From 0.1, says what to change.",
     ),
     "gone": (
         "from dlmctl.tokenizer import Tokenizer",
-        "was written for another version of dlmctl (it needs something of dlmctl.tokenizer that is not there); ",
+        "was written for another version of dlmctl (it needs something from dlmctl.tokenizer that is missing); ",
     ),
     "no_params": (
         "from dlmctl.control.base import Control\nclass Plain(Control):\n    name = 'no_params'",
@@ -151,7 +151,7 @@ def test_a_faulty_package_is_named_and_does_not_break_the_others(install, caplog
         ({"name": None, "Params": ControlParams}, "has name = None, and a name is a line of text."),
         ({"name": "", "Params": ControlParams}, "has name = '', and a name is a line of text."),
         ({"name": "a\x1b[31m\n", "Params": ControlParams}, "has name = 'a\\x1b[31m\\n', and a name is a line of text."),
-        ({"name": "not", "Params": ControlParams}, "has a name that recipes use themselves (all, any, not, weight)."),
+        ({"name": "not", "Params": ControlParams}, "has a name that is reserved in recipes (all, any, not, weight)."),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""A batch that shrinks goes on with what was prepared for it, as if that had been prepared for the texts that stay."""
+"""Controls prepared for a batch that shrinks act as if they had been prepared for the remaining texts."""
 
 import pytest
 import torch
@@ -33,9 +33,9 @@ def batch_of(model, rows):
 def test_some_texts_are_guided_as_if_prepared_alone(e2e, control):
     control.load_from(e2e)
     rows = [1, 2]
-    found = prepare_all(control, batch_of(e2e, range(3))).of_rows(torch.tensor(rows), 8)
+    prepared = prepare_all(control, batch_of(e2e, range(3))).of_rows(torch.tensor(rows), 8)
     wanted = prepare_all(control, batch_of(e2e, rows))
-    assert found is not None
+    assert prepared is not None
     x = torch.randn(2, 8, e2e.model.config.embed_dim)
     state = ControlState(
         x,
@@ -46,8 +46,8 @@ def test_some_texts_are_guided_as_if_prepared_alone(e2e, control):
         word_log_probs=lambda: e2e.model.rounding_logits(x).log_softmax(-1),
         mask=stacked([Layout(8, 2), Layout(8, 4)], x.device).mask,
     )
-    torch.testing.assert_close(found.energy(state), wanted.energy(state))
-    ((one,), (other,)) = found.parts, wanted.parts
+    torch.testing.assert_close(prepared.energy(state), wanted.energy(state))
+    ((one,), (other,)) = prepared.parts, wanted.parts
     torch.testing.assert_close(one.prepared.evidence, other.prepared.evidence)
 
 

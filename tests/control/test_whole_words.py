@@ -1,4 +1,4 @@
-"""Ids of two tokenizers mean the same only if all that they do is the same."""
+"""Ids of two tokenizers have the same meaning only if all of their settings are the same."""
 
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, same_words
 from tests.test_tokenizer import byte_pieces, word_pieces

@@ -18,7 +18,7 @@ QUICK = SamplerSettings(steps=4)
 
 
 def common(pretrained, size):
-    """The most frequent phrase of so many words in the free texts of the tiny model."""
+    """The most frequent phrase of ``size`` words in unguided texts of the tiny model."""
     counts = Counter(
         tuple(sample.words[at : at + size])
         for sample in generate(model=pretrained, samples=30, sampler=QUICK)

@@ -1,4 +1,4 @@
-"""Tests of one's own: what a function may return, and that nothing else lets a text pass."""
+"""The control ``check``: what a function may return, and that nothing else lets a text pass."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ WORDS = ["a", "b"]
 
 
 def returning(found):
-    """A function that judges every text alike."""
+    """A function that returns the same for every text."""
 
     def judge(text):
         return found
@@ -48,7 +48,7 @@ def test_what_is_no_verdict_passes_no_text(found):
 
 
 class AsWritten(Predicate):
-    """A check that is never to be given words alone."""
+    """A check that must never be called with words alone."""
 
     def check(self, params, words):
         raise AssertionError("the words do not say what stood between them")
@@ -61,7 +61,7 @@ def llada(tmp_path_factory):
 
 @pytest.fixture
 def reader():
-    """A function that passes a text by what it does not have, and the texts that it was given."""
+    """A function that passes texts without a line break, and the list of texts that it was called with."""
 
     def judge(text):
         seen.append(text)

@@ -34,7 +34,7 @@ CORPUS = Path(__file__).resolve().parents[2] / "data" / "restaurants" / "corpus.
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Pretrained:
-    """A tiny model with two classifiers: of the sentiment, without a name, and of the type, under its name."""
+    """A tiny model with two classifiers: one of the sentiment, without a name, and one of the type, with a name."""
     folder = tmp_path_factory.mktemp("models") / "restaurants"
     data = tmp_path_factory.mktemp("data") / "restaurants"
     prepare(CORPUS, None, data, length=32)
@@ -72,7 +72,7 @@ def test_classifiers_coexist_under_names(trained):
 
 @pytest.mark.parametrize("source", ["clsf", "no/where/clsf"])
 def test_a_folder_that_is_not_there_is_said_without_the_network(trained, tmp_path, source, monkeypatch):
-    """Left to transformers, a misspelled folder is asked of the hub, for minutes where there is no network."""
+    """transformers would look up a misspelled folder on the hub, for minutes if there is no network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: pytest.fail("was asked for"))
     network = "transformers.AutoModelForSequenceClassification.from_pretrained"
@@ -147,7 +147,7 @@ def test_the_check_is_the_judge(trained):
 
 
 def halved(monkeypatch, guide, judge):
-    """Labelled text of which the first rows guide, the others judge; a label None says nothing of its text."""
+    """Labelled text whose first rows are for the guide and the others for the judge; a label None is no label."""
     monkeypatch.setattr("dlmctl.control.labels.guides", lambda words: words[0] == "guide")
     rows = [("guide", label) for label in guide] + [("judge", label) for label in judge]
     texts = [[half, f"w{at % 3}", str(label)] for at, (half, label) in enumerate(rows)]
@@ -160,7 +160,7 @@ def halved(monkeypatch, guide, judge):
 )
 def test_labels_of_one_half_alone_are_said(monkeypatch, guide, judge):
     words = WordTokenizer.from_corpus([["guide", "judge", "w0", "w1", "w2"]], 1)
-    with pytest.raises(DataError, match="need different texts of two labels or more, and there are too few"):
+    with pytest.raises(DataError, match="need different texts of two labels or more, but there are too few"):
         JudgedLabels.counted(halved(monkeypatch, guide, judge), words)
 
 
@@ -194,7 +194,7 @@ def test_texts_without_a_label_teach_the_judge_what_none_looks_like():
 
 
 def test_how_good_a_judge_is_is_told_of_each_label_and_where_few_texts_say_so(caplog):
-    """Where nearly all texts have one label, a judge that knows no other is nearly always right."""
+    """If nearly all texts have one label, a judge that knows no other is nearly always right."""
     rows = [(["plain", f"w{at}"], "common" if at < 390 else "rare") for at in range(400)]
     data = LabelledText([words for words, _ in rows], [{"kind": label} for _, label in rows], label="kind")
     figures = JudgedLabels.from_data(data).held_out(data)
@@ -213,12 +213,12 @@ def test_a_field_that_holds_no_labels_is_named_with_its_values():
     texts = [[str(at)] for at in range(600)]
     data = LabelledText(texts, [{"one": "a", "many": f"n{at}"} for at in range(600)])
     for field, count in (("one", "1 value"), ("many", "600 values")):
-        with pytest.raises(DataError, match=f"--label: the field '{field}' has {count}, and labels are 2 to 500."):
+        with pytest.raises(DataError, match=f"--label: the field '{field}' has {count}, but labels need 2 to 500."):
             JudgedLabels.from_data(replace(data, label=field))
     with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
         JudgedLabels.from_data(replace(data, label="other"))
     two = [{**row, "two": at % 2} for at, row in enumerate(data.fields)]
-    with pytest.raises(DataError, match=r"labels are 2 to 500. Fields that have: two."):
+    with pytest.raises(DataError, match=r"labels need 2 to 500. Fields that have: two."):
         JudgedLabels.from_data(replace(data, fields=two, label="one"))
 
 
@@ -226,9 +226,9 @@ def test_texts_without_a_label_are_no_more_than_those_of_the_commonest():
     data = LabelledText(
         [[str(at)] for at in range(100)], [{"n": "ab"[at % 2]} if at < 9 else {} for at in range(100)], "n"
     )
-    found = JudgedLabels.from_data(data).without_label(data, 5)
-    assert len(found) == 5
-    assert {number for _, number in found} == {2}
+    unlabelled = JudgedLabels.from_data(data).without_label(data, 5)
+    assert len(unlabelled) == 5
+    assert {number for _, number in unlabelled} == {2}
     assert len(JudgedLabels.from_data(data).without_label(data, 80)) == 80  # of 91, and not every second one
 
 
@@ -288,10 +288,10 @@ def test_the_judge_learns_how_rare_the_rarest_words_are():
     [((0.6, 0.4), None, True), ((0.6, 0.4), 0.7, False), ((0.3, 0.7), 0.3, True), ((0.45, 0.3, 0.25), None, False)],
 )
 def test_a_label_passes_where_it_is_likely_enough(chances, least, passed):
-    found = verdict_of("glad", ["glad", "sad"], chances, "a judge", least)
-    assert found.passed is passed
+    check = verdict_of("glad", ["glad", "sad"], chances, "a judge", least)
+    assert check.passed is passed
     if least == 0.7:
-        assert "at least 0.7, it is 0.60" in found.why
+        assert "at least 0.7, it is 0.60" in check.why
     near = verdict_of("glad", ["glad", "sad"], (0.94962, 0.05038), "a judge", 0.95)
     assert near.why.endswith("at least 0.95, it is 0.9496")
 
@@ -363,7 +363,7 @@ def test_other_vocabularies_are_bridged_and_other_folders_refused(trained, forei
 
 
 def bert(folder, kind):
-    """A tiny BERT with random weights and the tokenizer of a kind."""
+    """A tiny BERT with random weights and a tokenizer of the given kind."""
     from transformers import BertConfig, BertForSequenceClassification
 
     theirs = tokenizer_of(kind).inner
@@ -396,7 +396,7 @@ def test_a_bridged_classifier_reads_the_text_as_its_own_tokens(trained, pieces, 
     text = "The Lantern is a café in the old town."
     certain = probabilities_of(tokenizer, text, 400.0)
     shown = tokenizer.decode(tokenizer.encode_text(text))
-    wanted = network.chances([shown])
+    wanted = network.label_probabilities([shown])
     torch.testing.assert_close(network(certain.float()).softmax(-1), wanted, rtol=1e-4, atol=1e-5)
     # Undecided, it reads the same hard tokens, but for a part that is soft.
     assert 0 < float(entropy_share(probabilities_of(tokenizer, text, 8.0)).mean()) < 1
@@ -418,8 +418,8 @@ def test_the_gradient_of_a_classifier_of_others_is_that_of_differences(trained, 
         towards = torch.randn(p.shape, generator=stream)
         towards /= towards.norm()
         with torch.no_grad():
-            found = float(energy(p + step * towards) - energy(p - step * towards)) / (2 * step)
-        assert found == pytest.approx(float((gradient * towards).sum()), abs=2e-4, rel=2e-2)
+            slope = float(energy(p + step * towards) - energy(p - step * towards)) / (2 * step)
+        assert slope == pytest.approx(float((gradient * towards).sum()), abs=2e-4, rel=2e-2)
 
 
 def test_a_bridged_classifier_reads_up_to_the_end_of_a_turn(decided, tmp_path):
@@ -430,8 +430,8 @@ def test_a_bridged_classifier_reads_up_to_the_end_of_a_turn(decided, tmp_path):
     for end in (turn, tokenizer.end_id):
         ids = torch.tensor([[tokenizer.start_id, *red, end, *more]])
         certain = torch.nn.functional.one_hot(ids, len(tokenizer)).float()
-        found = network(certain).softmax(-1)
-        torch.testing.assert_close(found, network.chances(["red boat"]), rtol=1e-4, atol=1e-5)
+        probabilities = network(certain).softmax(-1)
+        torch.testing.assert_close(probabilities, network.label_probabilities(["red boat"]), rtol=1e-4, atol=1e-5)
 
 
 def test_a_classifier_of_others_checks_the_text_as_it_is_written(decided, tmp_path):
@@ -440,7 +440,7 @@ def test_a_classifier_of_others_checks_the_text_as_it_is_written(decided, tmp_pa
     sampler = SamplerSettings(new_tokens=12, precision="fp32")
     result = generate(control, model=model, samples=4, sampler=sampler, guidance=Guidance(scale=0.0))
     assert any(model.tokenizer.text(sample.words) != sample.text for sample in result)
-    wanted = load_outside(decided, model.tokenizer).chances(result.texts)[:, 1].tolist()
+    wanted = load_outside(decided, model.tokenizer).label_probabilities(result.texts)[:, 1].tolist()
     assert [sample.checks["classifier"].score for sample in result] == pytest.approx(wanted, abs=1e-4)
 
 
@@ -457,7 +457,7 @@ def test_a_classifier_of_others_guides_and_checks_alone(pretrained, pieces):
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory):
-    """A tiny GPT-2 as a classifier, without a token to fill up with, as most are published."""
+    """A tiny GPT-2 as a classifier without a padding token, as most are published."""
     from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
     folder, inner = tmp_path_factory.mktemp("gpt2"), tokenizer_of("bytes").inner
@@ -482,18 +482,18 @@ def test_a_classifier_that_reads_the_last_token_reads_each_text_to_its_end(train
     texts = [tokenizer.decode(row) for row in rows]
     theirs = [network.theirs(text, return_tensors="pt")["input_ids"] for text in texts]
     expected = torch.cat([network.network(input_ids=ids).logits.softmax(-1) for ids in theirs])
-    torch.testing.assert_close(network.chances(texts), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(network.label_probabilities(texts), expected, rtol=1e-4, atol=1e-6)
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[tokenizer.pad_id] * (width - len(row))] for row in rows])
     certain = torch.nn.functional.one_hot(ids, len(tokenizer)).float()
     torch.testing.assert_close(network(certain).softmax(-1), expected, rtol=1e-4, atol=1e-6)
-    found = generate(Classifier(label="positive", model=gpt2), model=model_of("word pieces", 24), samples=2)
-    assert all("by the classifier that guided" in sample.checks["classifier"].why for sample in found)
+    result = generate(Classifier(label="positive", model=gpt2), model=model_of("word pieces", 24), samples=2)
+    assert all("by the classifier that guided" in sample.checks["classifier"].why for sample in result)
 
 
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory):
-    """A tiny BERT whose random weights are large, so that texts differ in what it makes of them."""
+    """A tiny BERT with large random weights, so that its verdicts differ between texts."""
     from transformers import BertForSequenceClassification
 
     folder = bert(tmp_path_factory.mktemp("decided"), "word pieces")
@@ -506,7 +506,7 @@ def decided(tmp_path_factory):
 
 @pytest.mark.parametrize("reward", ["energy", "score"])
 def test_a_classifier_of_others_is_a_reward_for_particles_without_any_gradient(decided, reward, monkeypatch):
-    """Guidance is off, and the classifier of others is one that no gradient goes through."""
+    """Guidance is off, and the third-party classifier supports no gradients."""
     forward = BridgedClassifier.forward
     monkeypatch.setattr(BridgedClassifier, "forward", lambda self, at: forward(self, at.detach()).detach())
     chances = []

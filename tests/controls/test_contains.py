@@ -134,14 +134,14 @@ def energy(pretrained, control, probs):
 
 
 def test_the_energy_is_minus_log_p_that_the_word_occurs(pretrained):
-    """Of several phrases together it is held to enumeration in tests/automata."""
+    """For several phrases together, tests/automata compares it with enumeration."""
     probs = (3 * torch.randn(2, 8, len(pretrained.tokenizer))).softmax(-1)
-    found = energy(pretrained, Contains("river"), probs)
+    energies = energy(pretrained, Contains("river"), probs)
     (river,) = pretrained.tokenizer.encode(["river"])[1:-1]
     for row in range(2):
         words = [probs[row, place, 4:].sum().item() for place in range(1, 7)]
         others = [mass - probs[row, place, river].item() for place, mass in enumerate(words, start=1)]
-        assert found[row].item() == pytest.approx(-math.log(math.prod(words) - math.prod(others)), rel=1e-3)
+        assert energies[row].item() == pytest.approx(-math.log(math.prod(words) - math.prod(others)), rel=1e-3)
 
 
 @pytest.mark.parametrize("p", [0.0, 1e-20, 1e-4, 1.0])
@@ -171,7 +171,7 @@ def test_early_on_a_word_is_spread_over_the_places_it_can_stand_at(pretrained):
 
 
 def test_thirty_words_take_no_longer_than_they_must(pretrained):
-    """A set of so many words in any order has two to the power of thirty states; some order of them is enough."""
+    """A set of thirty words in any order has two to the power of thirty states; one order of them is enough."""
     words = pretrained.tokenizer.words(range(4, len(pretrained.tokenizer)))
     result = generate(Contains(*words) & Length(26), model=pretrained, samples=2, sampler=QUICK)
     assert result.success == 1.0

@@ -23,7 +23,7 @@ CASES = [
 
 
 def gradient(pretrained, prepared, text, sureness):
-    """Of the energy by the logits of a text whose words are all but certain."""
+    """Gradient of the energy with respect to the logits of a text whose words are all but certain."""
     ids = pretrained.tokenizer.encode(text.split())
     ids += [pretrained.tokenizer.pad_id] * (LAYOUT.positions - len(ids))
     logits = torch.zeros(1, LAYOUT.positions, len(pretrained.tokenizer))
@@ -48,7 +48,7 @@ def test_a_certain_text_that_is_wrong_is_steered(pretrained, control, right, wro
 @pytest.mark.parametrize(("control", "right", "wrong"), CASES)
 @pytest.mark.parametrize("sureness", [8.0, 14.0])
 def test_a_certain_text_that_is_unwanted_is_steered(pretrained, control, right, wrong, sureness):
-    """14: beyond 99.999 %; of another length two words would have to change."""
+    """14: beyond 99.999 %; for another length two words would have to change."""
     sureness = sureness / 2 if isinstance(control, Length) else sureness
     prepared = PreparedNot(Part(control.name, 1.0, control.ready(batch_of(pretrained, 1, LAYOUT))))
     energy, norm = gradient(pretrained, prepared, right, sureness)

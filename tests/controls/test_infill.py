@@ -24,8 +24,8 @@ def test_words_and_blanks_of_a_template():
     ("template", "message"),
     [
         ("no blanks here", "has no blank"),
-        ("a __ bridge", "'__' is no blank"),
-        ("a ___{x} bridge", "is no blank"),
+        ("a __ bridge", "'__' is not a blank"),
+        ("a ___{x} bridge", "is not a blank"),
         ("a ___{3,1} bridge", "'___{3,1}' goes from 3 down to 1 words"),
         ("a ___{0} bridge", "'___{0}' holds no words"),
     ],

@@ -31,9 +31,9 @@ def test_the_length_is_exact_whatever_samples(pretrained, name, method):
 def test_within_a_tolerance_lengths_are_drawn_as_in_training(pretrained):
     """The tiny model's training sentences have 5 to 8 words, 6 and 7 four times as often as 5."""
     result = generate(Length(5, tolerance=2), model=pretrained, samples=60, sampler=QUICK)
-    found = lengths(result)
-    assert set(found) == {5, 6, 7}
-    assert found.count(5) < found.count(6)
+    counts = lengths(result)
+    assert set(counts) == {5, 6, 7}
+    assert counts.count(5) < counts.count(6)
     assert result.success == 1.0
 
 
@@ -74,7 +74,7 @@ def test_the_check_counts_words_and_says_how_many():
 
 
 def test_the_energy_is_the_log_probability_of_the_range(pretrained):
-    """Against a sum over all 3 ** 5 sequences of word, END and PAD behind START."""
+    """Against a sum over all 3 ** 5 sequences of word, END and PAD after START."""
     tokenizer, length = pretrained.tokenizer, 6
     probs = torch.rand(2, length, len(tokenizer), dtype=torch.float64).softmax(-1)
     control = Length.each([LengthParams(words=1), LengthParams(words=2, tolerance=1)])

@@ -42,7 +42,7 @@ def norms(tmp_path):
 
 @pytest.fixture
 def tagged(pretrained, tmp_path):
-    """The tiny model with counts of its words, and of their tags, beside it."""
+    """The tiny model with counts of its words and of their tags in its folder."""
     folder = tmp_path / "tagged"
     save_pretrained(pretrained.model, pretrained.tokenizer, folder)
     vocabulary = pretrained.tokenizer
@@ -109,9 +109,9 @@ def test_commas_mean_the_same_in_all_of_a_column(tmp_path, cells, numbers):
 
 def test_bounds_from_the_cells_of_a_spreadsheet_are_numbers_or_names():
     def bounds(value, **row):
-        found = read_params(LexiconParams, fill_params(LexiconParams, {"table": "norms.csv", **value}, row))
-        assert isinstance(found, LexiconParams)
-        return found.bounds
+        params = read_params(LexiconParams, fill_params(LexiconParams, {"table": "norms.csv", **value}, row))
+        assert isinstance(params, LexiconParams)
+        return params.bounds
 
     assert bounds({"letters": ["{lo}", "{hi}"]}, lo="3", hi="5") == {"letters": (3.0, 5.0)}
     assert bounds({"letters": "{len}", "Conc": ["{lo}", None]}, len="4", lo="2.5") == {
@@ -291,11 +291,11 @@ def test_what_of_a_list_can_stand_nowhere_is_said_once(pretrained, caplog):
     [
         (b"lemma,concreteness\ndog,4\n", "norms.csv has no column 'word'"),
         (b"word,concretness\ndog,4\n", "Did you mean 'concretness'"),
-        (b"word,concreteness\ndog,four\n", r"norms.csv:2: 'four' in the column 'concreteness' is no number"),
+        (b"word,concreteness\ndog,four\n", r"norms.csv:2: 'four' in the column 'concreteness' is not a number"),
         ("word,concreteness\ncafé,4\n".encode("latin1"), "is not UTF-8"),
         ("word\tconcreteness\ndog\t4\n".encode("utf-16"), "is UTF-16"),
         (b"word,concreteness\n", "has no rows with a word"),
-        (b'word,concreteness\n"dog,4\n', "A quote may be left open"),
+        (b'word,concreteness\n"dog,4\n', "A closing quote may be missing"),
     ],
 )
 def test_tables_that_cannot_be_read_are_one_message(pretrained, tmp_path, text, said):
@@ -311,9 +311,9 @@ def test_tables_that_cannot_be_read_are_one_message(pretrained, tmp_path, text, 
         ({}, "give `words`, a `file`, or bounds"),
         ({"leters": [3, 4]}, "Did you mean 'letters'"),
         ({"letters": [5, 3]}, "go from 5 down to 3"),
-        ({"letters": [None, None]}, "is given bounds as"),
-        ({"letters": True}, "is given bounds as"),
-        ({"letters": [3, float("inf")]}, "is given bounds as"),
+        ({"letters": [None, None]}, "the bounds of 'letters' are given as"),
+        ({"letters": True}, "the bounds of 'letters' are given as"),
+        ({"letters": [3, float("inf")]}, "the bounds of 'letters' are given as"),
         ({"letters": ["3", "5"]}, "'letters' is a number"),
         ({"frequency": "high"}, "'frequency' is a number"),
         ({"words": ["dog"], "file": "list.txt"}, "both list words"),
@@ -329,7 +329,7 @@ def test_parameters_that_make_no_sense_are_refused(params, said):
 
 
 def test_a_file_that_is_missing_says_where_it_was_looked_for(pretrained):
-    with pytest.raises(DataError, match=r"nowhere.txt: is missing. A path in a recipe is seen from"):
+    with pytest.raises(DataError, match=r"nowhere.txt: is missing. A path in a recipe is relative to"):
         generate(Lexicon(file="nowhere.txt"), model=pretrained, samples=1)
 
 

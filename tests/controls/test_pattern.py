@@ -38,7 +38,7 @@ def test_each_sample_its_own_pattern_beside_a_length(pretrained):
 
 @pytest.mark.parametrize("match", ["^The <any>+ .", "The <any>+ .$", "^The <any>+$"])
 def test_anchors_of_other_regular_expressions_are_said_to_be_needless(match):
-    with pytest.raises(UserError, match=r"the whole text is to match as it is, so leave out \^ and \$"):
+    with pytest.raises(UserError, match=r"the pattern always matches the whole text, so leave out \^ and \$"):
         Pattern(match)
     for plain in (r"\^The", "^ <any>+", "5 $", r"The .\$"):
         Pattern(plain)
@@ -76,7 +76,7 @@ def test_targets_from_sentences():
 
 @pytest.fixture
 def batch(pretrained):
-    """Two rows: one of seven words, one whose number of words is the model's to choose."""
+    """Two rows: one of seven words, and one for which the model chooses the number of words."""
     rows = [Draw(0, sample, 0) for sample in range(2)]
     layouts = [Layout(12, 7), Layout(12, None)]
     return BatchContext(pretrained.model, pretrained.tokenizer, pretrained.folder, rows, layouts)
@@ -144,7 +144,7 @@ def test_an_abbreviation_to_be_written_is_one_word(pretrained):
         for control in (contains, avoid, pattern):
             control.attach(pretrained)
         assert contains.word_range(contains.sets[0]) == (1, ANY_NUMBER)
-        assert avoid.asked(avoid.sets[0]).key == (("Mr.",), ("Mr", "."))
+        assert avoid._requirement(avoid.sets[0]).key == (("Mr.",), ("Mr", "."))
         assert pattern.word_range(pattern.sets[0])[0] == 2
     finally:
         pretrained.tokenizer.splitting = splitting

@@ -137,7 +137,7 @@ def test_another_judge_checks_and_reads_targets(tmp_path):
 
 
 def one_tag_tagger(folder):
-    """A tagger to which every word is X."""
+    """A tagger that tags every word X."""
     saved = {"format": 1, "tags": ["X", "ADJ"], "transitions": {a: {"X": 9.0, "ADJ": -9.0} for a in ("X", "ADJ")}}
     (folder / "tagger.json").write_text(json.dumps({**saved, "features": {}}))
     return str(folder)
@@ -146,6 +146,6 @@ def one_tag_tagger(folder):
 @pytest.mark.parametrize("tags", ["DET;NOUN|X;*", "DET, NOUN|X,*", "DET NOUN|X  *", '["DET", "NOUN|X", "*"]'])
 def test_tags_of_a_cell_are_separated_as_other_lists_are(tags):
     for params in ({"tags": "{t}"}, {"tags": ["{t}"]}):  # `pos: "{t}"` is the latter
-        found = read_params(PosParams, filled(params, {"t": tags}))
-        assert found is not None
-        assert found.tags == ["DET", "NOUN|X", "*"]
+        parsed = read_params(PosParams, filled(params, {"t": tags}))
+        assert parsed is not None
+        assert parsed.tags == ["DET", "NOUN|X", "*"]

@@ -172,7 +172,9 @@ def test_the_check_reads_the_words():
     "control", [Semantic(food="Thai"), ~Semantic(food="Thai"), Classifier("good"), Classifier("good", model="mine")]
 )
 def test_without_a_model_there_is_no_verdict(control):
-    with pytest.raises(UserError, match=r"judges by what was learned for a model, and was given none\. First call"):
+    with pytest.raises(
+        UserError, match=r"judges by what was learned for a model, but no model is attached\. First call"
+    ):
         control("A Thai bar .".split())
 
 
@@ -211,7 +213,7 @@ def test_guided_generation_runs_and_checks(trained):
 
 
 def knowing(**params):
-    """The control as it is beside a model that was trained on such fields."""
+    """The control attached to a model that was trained on such fields."""
     control = Semantic(**params)
     values = {
         "food": ["French", "Indian"],

@@ -1,4 +1,4 @@
-"""The words that state a value stand side by side, whatever the classifier makes of them."""
+"""The words of a phrase that states a value stay together, whatever the classifier prefers."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from controls.contains import Contains
 from controls.infill import Infill
 from controls.pos import Pos
 from controls.semantic import Semantic, SemanticParams
-from controls.stated import Book
+from controls.stated import PhraseBook
 from controls.wordings import Wordings, read_wordings
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.generation.generate import generate
@@ -22,7 +22,7 @@ def e2e():
 
 def said(e2e, field, value, *, natural=True):
     wordings = read_wordings(e2e.folder / "controls" / "semantic")
-    phrases = Book(wordings, e2e.tokenizer, {}).phrases(field, value, natural=natural)
+    phrases = PhraseBook(wordings, e2e.tokenizer, {}).phrases(field, value, natural=natural)
     return [" ".join(e2e.tokenizer.words(ids)) for ids in phrases]
 
 
@@ -45,7 +45,7 @@ def test_word_for_word_it_is_the_value_itself(e2e):
 
 def test_what_denies_a_value_may_have_the_words_that_state_it(e2e):
     wordings = read_wordings(e2e.folder / "controls" / "semantic")
-    book = Book(wordings, e2e.tokenizer, {"family friendly": ["yes", "no"], "price": ["cheap", "high"]})
+    book = PhraseBook(wordings, e2e.tokenizer, {"family friendly": ["yes", "no"], "price": ["cheap", "high"]})
 
     def alone(field, value, text):
         params = SemanticParams.model_validate({field: value})
@@ -57,7 +57,7 @@ def test_what_denies_a_value_may_have_the_words_that_state_it(e2e):
 
 
 def test_without_a_corpus_a_value_is_stated_by_its_own_words(tokenizer):
-    book = Book(Wordings(), tokenizer, {})
+    book = PhraseBook(Wordings(), tokenizer, {})
     assert [tokenizer.words(ids) for ids in book.phrases("kind", "old bridge", natural=True)] == [["old", "bridge"]]
     assert book.phrases("open", "yes", natural=True) == ()
 

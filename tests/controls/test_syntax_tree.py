@@ -24,7 +24,7 @@ LABELS = SpanLabels([NONE, "NP", "PP", "S", "VP"])
 
 @pytest.fixture(autouse=True)
 def parser(monkeypatch):
-    """An outside parser that knows one sentence; any other text is a noun phrase."""
+    """A stub parser that knows one sentence; any other text is a noun phrase."""
 
     def parse(texts):
         return [
@@ -42,7 +42,7 @@ def parser(monkeypatch):
 
 @pytest.fixture
 def batch(pretrained, tmp_path):
-    """The tiny model in a folder of its own, with an untrained span classifier."""
+    """The tiny model in a separate folder, with an untrained span classifier."""
     folder = tmp_path / "controls" / "syntax_tree"
     folder.mkdir(parents=True)
     torch.manual_seed(0)
@@ -185,8 +185,8 @@ def test_labels_are_those_the_parser_gives_often_enough():
     assert labels.names == [NONE, "NP", "S", "VP"]
     assert SpanLabels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
     (chart,) = labels.labels(LabelledText([WORDS]))
-    found = {(start, end): labels.names[chart[start, end]] for start, end in chart.nonzero().tolist()}
-    assert found == {(0, 5): "S", (0, 0): "NP", (1, 4): "VP", (2, 4): "NP"}
+    constituents = {(start, end): labels.names[chart[start, end]] for start, end in chart.nonzero().tolist()}
+    assert constituents == {(0, 5): "S", (0, 0): "NP", (1, 4): "VP", (2, 4): "NP"}
     with pytest.raises(UserError, match="labels of its own"):
         require_heeded(SpanLabels, LabelledText([WORDS], label="sentiment"))
 

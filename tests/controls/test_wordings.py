@@ -1,4 +1,4 @@
-"""How texts say things: sentences made up for this test, with hyphens and currency signs as words of their own."""
+"""Wordings of values, on sentences made up for this test, with hyphens and currency signs as separate words."""
 
 import json
 from functools import partial
@@ -121,7 +121,7 @@ def test_wordings_are_those_beside_the_weights(tmp_path):
     [
         ("{", "cannot be read"),
         ('{"valeus": {}}', "valeus"),
-        ('{"values": {"size": {"small": "tiny("}}}', "no regular expression"),
+        ('{"values": {"size": {"small": "tiny("}}}', "not a regular expression"),
         (json.dumps({"yes": {"open": "<a>"}, "parts": dict.fromkeys("abcdefghijklmnop", "<a><a>")}), "have more than"),
     ],
 )

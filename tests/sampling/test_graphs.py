@@ -123,7 +123,7 @@ def test_what_stops_being_a_number_in_a_recorded_step_is_found(e2e, as_if_record
             control.number.fill_(math.nan)
         made.append(Taped.made)
 
-    with pytest.raises(UserError, match=r"control 'adds' .*: restrict must give numbers"):
+    with pytest.raises(UserError, match=r"control 'adds' .*: restrict must return numbers"):
         list(draw_texts(Plan(e2e, control, sampler, chosen.guidance, 3), [Draw(0, 0)], on_step=spoil))
     assert made[4] == made[-1] > 0  # the steps that went wrong were replayed
     assert len(made) == 8

@@ -37,7 +37,7 @@ def test_repair():
 
 
 def test_a_phrase_that_is_no_word_to_the_model():
-    with pytest.raises(RecipeError, match=r"^'</s>' holds no word\.$"):
+    with pytest.raises(RecipeError, match=r"^'</s>' has no word\.$"):
         generate(Contains("</s>"), model=model_of("bytes"), samples=1)
 
 

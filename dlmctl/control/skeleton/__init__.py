@@ -1,7 +1,7 @@
-"""A package with a control of one's own, to start from: ``dlmctl controls new NAME``.
+"""Template of a package with a new control: ``dlmctl controls new NAME``.
 
-The files beside this one are its templates. The control that they hold works as it stands, so that its author
-changes something that runs.
+The other files of this folder are the templates. Their control works unchanged, so that its author starts from
+something that runs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dlmctl.control.class_faults import RESERVED
 from dlmctl.control.registry import offers, origin
 from dlmctl.errors import UserError
 
-# Of a control, which is the name of a file too.
-MOST_NAME = 60
+# The most characters of a control's name, which is also the name of a file.
+MAX_NAME = 60
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-# Template to the file it becomes; $module is filled in.
+# Each template with the path of its file; $module is substituted.
 _FILES = {
     "pyproject.toml.template": "pyproject.toml",
     "README.md.template": "README.md",
@@ -29,7 +29,7 @@ _FILES = {
 
 
 def distribution_name(name: str) -> str:
-    """What the package of a control is called."""
+    """The name of a control's package."""
     return f"dlmctl-{name.replace('_', '-')}"
 
 
@@ -40,12 +40,12 @@ def write_skeleton(name: str, out: Path) -> list[Path]:
         The files, relative to ``out``.
 
     Raises:
-        UserError: the name cannot be a control's or is taken, or the folder exists or cannot be written.
+        UserError: the name is invalid or taken, or the folder exists or cannot be written.
     """
     _require_free(name)
     if out.exists():
         raise UserError("already exists.", where=str(out), remedy="Give another folder with --out.")
-    filled = {
+    substitutions = {
         "name": name,
         "module": f"dlmctl_{name}",
         "distribution": distribution_name(name),
@@ -54,8 +54,8 @@ def write_skeleton(name: str, out: Path) -> list[Path]:
     templates = resources.files(__name__)
     files = []
     for template, target in _FILES.items():
-        path = out / Template(target).substitute(filled)
-        text = Template((templates / template).read_text("utf-8")).substitute(filled)
+        path = out / Template(target).substitute(substitutions)
+        text = Template((templates / template).read_text("utf-8")).substitute(substitutions)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
@@ -66,7 +66,7 @@ def write_skeleton(name: str, out: Path) -> list[Path]:
 
 
 def _require_free(name: str) -> None:
-    if not _NAME.fullmatch(name) or len(name) > MOST_NAME:
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise UserError(
             f"{name!r} cannot be the name of a control.",
             remedy="Use lower-case letters, digits and single underscores, starting with a letter, e.g. word_order.",
