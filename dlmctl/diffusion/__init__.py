@@ -1,1 +1,1 @@
-"""Diffusion language models: the processes, their objectives, bounds and samplers."""
+"""Diffusion language models: forward processes, objectives, bounds and samplers."""

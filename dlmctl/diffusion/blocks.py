@@ -1,4 +1,4 @@
-"""Texts written block by block from left to right, each block by a walk of its own: LLaDA's semi-autoregressive way."""
+"""LLaDA's semi-autoregressive sampling: blocks from left to right, a full walk for each."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dlmctl.diffusion.walks import Stride, strides
 
 
 class Stretch(NamedTuple):
-    """A reverse step on the places from ``first`` up to, not with, ``behind``."""
+    """A reverse step on the places from ``first`` up to but excluding ``end``."""
 
     first: int
-    behind: int
+    end: int
     stride: Stride
 
 
 def in_blocks(steps: int, places: int, block: int | None = None) -> list[Stretch]:
-    """The steps of a walk over ``places`` behind START, block after block (Nie et al. 2025, section 2.4).
+    """The steps of a walk over the ``places`` after START, block by block (Nie et al. 2025, section 2.4).
 
-    Every block has steps by its share of the places, and in it a time of its own that runs from 1 to 0. So as many
-    steps as places write one token each.
+    Each block gets steps in proportion to its places, and its time runs from 1 to 0. With as many steps as places,
+    each step writes one token.
 
     Args:
-        block: places of a block, the last one perhaps shorter; None for one block of all.
+        block: places per block, the last block may be shorter; None for a single block.
 
     Raises:
         ValueError: there are fewer steps than blocks.
@@ -34,9 +34,9 @@ def in_blocks(steps: int, places: int, block: int | None = None) -> list[Stretch
         raise ValueError(f"{count} blocks need at least as many steps, and there are {steps}")
     ends = [min(number * size, places) for number in range(count + 1)]
     return [
-        # Of m open places ceil(m / left) are written, which never grows from one step to the next.
-        Stretch(1 + start, 1 + end, stride._replace(most=-(-(end - start) // share)))
+        # A step writes ceil(m / left) of m open places, a number that never grows from one step to the next.
+        Stretch(1 + start, 1 + end, stride._replace(most=-(-(end - start) // block_steps)))
         for start, end in pairwise(ends)
-        for share in (end * steps // places - start * steps // places,)
-        for stride in strides(share)
+        for block_steps in (end * steps // places - start * steps // places,)
+        for stride in strides(block_steps)
     ]

@@ -1,7 +1,7 @@
-"""DiffusionGemma: a canvas of random tokens, of which the surest are accepted at every step and the rest drawn anew.
+"""DiffusionGemma: a canvas of random tokens; each step accepts the most certain ones and redraws the rest.
 
-Uniform noise in place of a mask: any token may still change, and the text is what the network finds likeliest at the
-end. The prompt is read once by an encoder; the network is also told its last prediction (self-conditioning).
+The noise is uniform, not a mask: any token may still change, and the text is the network's likeliest one at the end.
+The prompt is encoded once; the network also receives its previous prediction (self-conditioning).
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
 
 class CanvasSettings(NamedTuple):
-    """How a canvas is refined, as its authors have it.
+    """How a canvas is refined; the defaults are the authors'.
 
     Attributes:
-        positions: of a canvas.
-        steps: at most so many.
+        positions: number of positions of a canvas.
+        steps: most steps.
         coldest, warmest: temperatures of the last and the first step.
-        entropy_bound: places are accepted, those of least entropy first, while the entropies of those before them sum
-            to no more, in nats (Ben-Hamu et al. 2025).
-        confidence: a text is done when its likeliest tokens stay the same for a step and its mean entropy is below.
+        entropy_bound: positions are accepted in order of increasing entropy, while the entropies of those before them
+            sum to at most this, in nats (Ben-Hamu et al. 2025).
+        confidence: a text is done when a step leaves its likeliest tokens unchanged and its mean entropy, in nats, is
+            below this.
     """
 
     positions: int = 256
@@ -44,7 +45,7 @@ class CanvasSettings(NamedTuple):
 
 
 class CanvasLM(MaskedModel):
-    """A DiffusionGemma with the weights of a checkpoint. It has no MASK: ``mask_id`` is the id of no token."""
+    """A DiffusionGemma checkpoint. It has no MASK: ``mask_id`` is not the id of any token."""
 
     family: ClassVar[MaskedFamily] = "canvas"
     config: TokenConfig
@@ -55,21 +56,21 @@ class CanvasLM(MaskedModel):
 
     @property
     def mask_id(self) -> int:
-        """An id that no token has."""
+        """An id outside the vocabulary."""
         return self.config.mask_id
 
     @property
     def embeddings(self) -> Tensor:
-        """The embedding of every token ``[V, H]``, not scaled."""
+        """The unscaled embeddings ``[V, H]`` of all tokens."""
         table: Tensor = self.network.model.decoder.embed_tokens.weight
         return table[: self.config.vocab_size]
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The embeddings of ids of any shape: ``[..., H]``."""
+        """The embeddings ``[..., H]`` of ids of any shape."""
         return self.embeddings[ids]
 
     def read(self, prompt: Tensor) -> Any:
-        """What the encoder makes of ``prompt [B, P]``: the keys and values that the canvas attends to."""
+        """Encode ``prompt [B, P]`` into the key-value cache that the canvas attends to."""
         from transformers import DynamicCache
 
         network = self.network
@@ -85,10 +86,12 @@ class CanvasLM(MaskedModel):
         return network.model.encoder(input_ids=prompt, attention_mask=masks, cache=cache, position_ids=positions).cache
 
     def refined(self, canvas: Tensor, cache: Any, last: Tensor | None, before: int) -> Tensor:
-        """Logits ``[B, C, V]`` of ``canvas [B, C]``, float32; ``last`` are those of the step before, as drawn from.
+        """Logits ``[B, C, V]`` for ``canvas [B, C]``, float32.
 
         Args:
-            before: positions of the prompt.
+            cache: of the prompt, from ``read``.
+            last: the tempered logits of the step before, for self-conditioning.
+            before: number of positions of the prompt.
         """
         positions = torch.arange(before, before + canvas.shape[1], device=canvas.device)[None]
         logits: Tensor = self.network(
@@ -98,11 +101,11 @@ class CanvasLM(MaskedModel):
 
 
 class Uniform:
-    """A ``Family`` whose states are token ids ``[B, 1 + C]``, the prompt's last token at place 0.
+    """A ``Family`` whose states are token ids ``[B, 1 + C]``, with the prompt's last token at position 0.
 
     Args:
         prompt: ids ``[B, P]``.
-        steps: how many there will be.
+        steps: total number of steps.
     """
 
     def __init__(self, model: CanvasLM, prompt: Tensor, start_id: int, steps: int) -> None:
@@ -120,7 +123,7 @@ class Uniform:
         return self._noised(x, noise.uniform(1, x)[0])
 
     def _noised(self, x: Tensor, uniform: Tensor) -> Tensor:
-        """``x`` with a token drawn from all at every place behind the first."""
+        """``x`` with a uniformly random token at every position after the first."""
         random = (uniform * self.model.config.vocab_size).long().clamp(max=self.model.config.vocab_size - 1)
         return torch.cat([x[:, :1], random[:, 1:]], 1)
 
@@ -140,14 +143,14 @@ class Uniform:
         uniform = noise.uniform(2, x)
         share = self.left / self.steps
         logits = estimate.logits[:, 1:] / (settings.coldest + (settings.warmest - settings.coldest) * share)
-        logs = logits.log_softmax(-1)
-        chances = logs.exp()
-        entropy = -(chances * logs.clamp(min=-1e4)).sum(-1)
-        accepted = torch.where(_surest(entropy, settings.entropy_bound), drawn(chances, uniform[0][:, 1:]), -1)
+        log_probs = logits.log_softmax(-1)
+        probs = log_probs.exp()
+        entropy = -(probs * log_probs.clamp(min=-1e4)).sum(-1)
+        accepted = torch.where(_most_certain(entropy, settings.entropy_bound), drawn(probs, uniform[0][:, 1:]), -1)
         likeliest = logits.argmax(-1)
         new = self._noised(x, uniform[1])
         new = torch.cat([x[:, :1], torch.where(accepted >= 0, accepted, new[:, 1:])], 1)
-        if self.likeliest is not None and self.last is not None:  # what is done stays
+        if self.likeliest is not None and self.last is not None:  # finished texts stay unchanged
             likeliest = torch.where(done, self.likeliest, likeliest)
             new = torch.where(done, x, new)
             logits = torch.where(done[..., None], self.last.to(logits), logits)
@@ -166,8 +169,8 @@ class Uniform:
         return self.model.soft(probabilities)
 
 
-def _surest(entropy: Tensor, bound: float) -> Tensor:
-    """The places ``[B, C]`` of least ``entropy [B, C]`` while the entropies before each sum to at most ``bound``."""
+def _most_certain(entropy: Tensor, bound: float) -> Tensor:
+    """Select positions ``[B, C]`` by increasing ``entropy [B, C]``, while those before sum to at most ``bound``."""
     ranked, places = entropy.sort(dim=-1, stable=True)
-    kept = ranked.cumsum(-1) - ranked <= bound
-    return torch.zeros_like(kept).scatter(-1, places, kept)
+    is_certain = ranked.cumsum(-1) - ranked <= bound
+    return torch.zeros_like(is_certain).scatter(-1, places, is_certain)

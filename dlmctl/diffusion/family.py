@@ -1,8 +1,8 @@
-"""The seam between diffusion families: what the walk from noise to text asks of one.
+"""The interface between the sampling loop and a diffusion family.
 
-A family knows its states and how one becomes the next; it knows nothing of words, controls or recipes. ``gaussian`` has
-latents over word embeddings (Li et al. 2022), ``masked`` ids with a mask among them (Sahoo et al. 2024). Guidance on
-logits and every exact control need token logits only, and so serve each of them.
+A family defines the states and the reverse step between them; it knows nothing of words, controls or recipes. The
+states of ``gaussian`` are latents over word embeddings (Li et al. 2022), those of ``masked`` token ids, MASK included
+(Sahoo et al. 2024). Guidance on logits and every exact control need only token logits, so they work for every family.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.noise import SampleNoise
 
 Parts = Callable[[Tensor, int], Iterator[Tensor]]
-"""The logits of ``Prediction.parts``."""
+"""Computes the logits for ``Prediction.parts``."""
 
 
 class Prediction:
-    """What a model makes of x_t: token ``logits [B, L, V]``, None where it predicts latents, and the x_0 estimate
-    ``x0 [B, L, D]``, computed when first asked for where it is a mean of word embeddings; of a guided estimate
-    ``unguided [B, L, V]``, the logits before the controls moved them, where they are asked for.
+    """A model's prediction from x_t.
 
-    Where logits are known for some places alone, ``parts`` gives those, and all are computed when first asked for.
+    Attributes:
+        x0: the x_0 estimate ``[B, L, D]``, computed on first access.
+        logits: token logits ``[B, L, V]``; None for a model that predicts latents. If passed as a function, they are
+            computed on first access.
+        unguided: the logits ``[B, L, V]`` of a guided prediction before guidance, where they were requested.
     """
 
     def __init__(
@@ -47,27 +49,33 @@ class Prediction:
         return self._logits() if callable(self._logits) else self._logits
 
     def parts(self, places: Tensor, rows: int) -> Iterator[Tensor]:
-        """Logits at ``places [B, M]`` of each text: ``[rows, M, V]``, of so many texts after so many."""
+        """Yield the logits at ``places [B, M]``, for ``rows`` texts at a time: ``[rows, M, V]``.
+
+        With a ``parts`` function the logits at other positions need not be computed.
+        """
         if self._parts is not None:
             yield from self._parts(places, rows)
             return
         assert self.logits is not None
-        for some, logits in zip(places.split(rows), self.logits.split(rows), strict=True):
-            yield logits[torch.arange(len(some), device=some.device)[:, None], some]
+        for chunk, logits in zip(places.split(rows), self.logits.split(rows), strict=True):
+            yield logits[torch.arange(len(chunk), device=chunk.device)[:, None], chunk]
 
     def take(self, rows: Tensor) -> Prediction:
-        """The same of the texts ``rows``."""
+        """The prediction for the texts ``rows``."""
         logits, unguided = (
-            None if part is None else part.index_select(0, rows) for part in (self.logits, self.unguided)
+            None if scores is None else scores.index_select(0, rows) for scores in (self.logits, self.unguided)
         )
         return Prediction(lambda: self.x0.index_select(0, rows), logits, unguided)
 
 
 class Moved(NamedTuple):
-    """A reverse step's draw ``x`` and, where it was drawn around a ``mean`` with a ``variance``, those.
+    """The result of a reverse step.
 
-    ``log_ratio [B]`` is log p(x_s) - log q(x_s): how much likelier than the guided model the unguided one is to draw
-    it. None where that is not asked for, or not known.
+    Attributes:
+        x: the sampled x_s.
+        mean, variance: of the Gaussian that x_s was drawn from; for discrete states x itself and zeros.
+        log_ratio: log p(x_s) - log q(x_s) ``[B]``, with p the unguided and q the guided model; None where it was not
+            requested or is not known.
     """
 
     x: Tensor
@@ -77,22 +85,28 @@ class Moved(NamedTuple):
 
 
 class Family(Protocol):
-    """One diffusion family, with the sampler chosen. States ``x`` are ``[B, L, ...]``, times ``[B]`` in [0, 1].
+    """A diffusion family with its sampler. States ``x`` are ``[B, L, ...]``, times ``[B]`` in [0, 1].
 
-    Times best lie on the CPU, wherever the states are: a family may look at them, and a GPU would keep it waiting.
+    Times are best kept on the CPU, wherever the states are: a family may read their values, which on a GPU forces a
+    synchronisation.
     """
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
-        """The states at t = 1."""
+        """Sample the states at t = 1."""
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
-        """What the network makes of x_t; ``previous`` is its last x_0 estimate, ``mask [B, L]`` the attention mask."""
+        """The network's prediction from x_t.
+
+        Args:
+            previous: the x_0 estimate of the step before.
+            mask: the attention mask ``[B, L]``.
+        """
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
-        """x_s, for s < t, given the guided estimate."""
+        """Sample x_s, for s < t, given the guided estimate."""
 
     def take(self, rows: Tensor) -> None:
-        """Go on with the texts ``rows`` in place of those so far, as many."""
+        """Continue with the texts ``rows`` of the batch, as many as before."""
 
     def soft(self, probabilities: Tensor) -> Tensor:
-        """Word probabilities ``[B, L, V]`` to the expected embedding ``[B, L, D]``: what a classifier reads."""
+        """Expected embeddings ``[B, L, D]`` of word probabilities ``[B, L, V]``: the input of a classifier."""

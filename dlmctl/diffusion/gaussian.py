@@ -18,8 +18,8 @@ class Gaussian:
     """A ``Family`` whose states are latents ``[B, L, D]``.
 
     Args:
-        rule: the sampler's, made for this walk.
-        conditioning: what the texts of the batch are about.
+        rule: the sampler's rule, created for this walk.
+        conditioning: labels or sources of the batch.
     """
 
     def __init__(self, model: DiffusionLM, rule: Rule, conditioning: Conditioning | None = None) -> None:
@@ -40,7 +40,7 @@ class Gaussian:
         return Moved(mean + moved_to(variance.sqrt(), x) * noise(mean), mean, moved_to(variance, x))
 
     def take(self, rows: Tensor) -> None:
-        """Nothing to do: texts that change places have the same label and source."""
+        """Nothing to do: texts that replace each other have the same label and source."""
 
     def soft(self, probabilities: Tensor) -> Tensor:
         return probabilities @ self.embeddings

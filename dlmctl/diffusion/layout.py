@@ -1,4 +1,4 @@
-"""The layout of a text: on how many positions it is drawn, and where its special tokens stand."""
+"""The layout of a text: the number of its positions, and where its special tokens are."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 # START and END.
 SPECIAL = 2
-# Texts are laid out on multiples of so many positions, as in training, so that those of like length share a batch.
+# The number of positions is a multiple of this, as in training, so that texts of similar length share a batch.
 MULTIPLE = 8
 
 
 class Sizes(Protocol):
-    """What a model's configuration says of its texts: most positions, and training sentences by length in words."""
+    """The part of a model's configuration that limits lengths: most positions, training sentences by word count."""
 
     @property
     def length(self) -> int: ...
@@ -34,13 +34,13 @@ class Sizes(Protocol):
 
 
 class Layout(NamedTuple):
-    """How a text is laid out.
+    """The layout of a text.
 
     Attributes:
-        positions: on how many positions it is drawn.
-        words: how many words it has; None where that is the model's to choose.
-        sizes_open: whether the model chooses how many of the words each blank of a template gets, because none fit as
-            they were drawn.
+        positions: its number of positions.
+        words: its number of words; None if the model chooses it.
+        sizes_open: whether the model chooses the number of words in each blank of a template, because no words fitted
+            the sizes that were drawn.
     """
 
     positions: int
@@ -49,29 +49,29 @@ class Layout(NamedTuple):
 
     @property
     def open(self) -> int:
-        """The positions that words may take."""
+        """The number of positions available to words."""
         return self.positions - 1 if self.words is None else self.words
 
 
 def positions_for(words: int, length: int) -> int:
-    """The fewest positions, at most ``length``, that hold so many words."""
+    """The number of positions, at most ``length``, for a text of ``words`` words."""
     return min(-(-(words + SPECIAL) // MULTIPLE) * MULTIPLE, length)
 
 
 def lay_out(
     config: Sizes, wanted: tuple[int, int] | None, draw: Draw, lengths: Sequence[float] | None = None
 ) -> Layout:
-    """The layout of one text, its length drawn like those of the training sentences.
+    """Lay out one text, with its length drawn from the distribution of the training sentences.
+
+    If a control wants a number of words, or a range, the number is settled before the first step: the samples have
+    exactly that many words, and all parts of a composition agree on it.
 
     Args:
-        wanted: fewest and most words that its controls allow; None for any number.
-        lengths: the weights of each number of words from 0, where more is known of this text.
-
-    A control that wants a number of words, or a range, settles the number before the first step: the samples keep to
-    it exactly, and every part of a composition agrees on it.
+        wanted: fewest and most words that the controls allow; None for any number.
+        lengths: weights of the word counts from 0, if known for this text; else those of the training sentences.
 
     Raises:
-        Unmet: the controls ask for more words than the model can hold, or for no possible number.
+        Unmet: the controls require more words than the model can hold, or contradict each other.
     """
     low, high = wanted or (0, config.length)
     most = config.length - SPECIAL
@@ -90,14 +90,14 @@ def lay_out(
     weights = _weights(tuple(lengths or config.sentence_lengths), low, high) if low < high else None
     if weights is not None:
         words = int(torch.multinomial(weights, 1, generator=draw.generator(LAYOUT)))
-    else:  # there is no choice, or no training sentence is so long or so short
+    else:  # there is no choice, or no training sentence has a length in the range
         words = high if wanted is None or low == high else (low + high) // 2
     return Layout(positions_for(words, config.length), None if wanted is None else words)
 
 
 @lru_cache(maxsize=64)
 def _weights(lengths: Sequence[float], low: int, high: int) -> Tensor | None:
-    """The weights of each number of words from 0 to ``high``, those below ``low`` being 0; None where all are."""
+    """Weights of the word counts from 0 to ``high``, 0 below ``low``; None if all weights are 0."""
     weights = torch.tensor(lengths[: high + 1], dtype=torch.float64)
     weights[:low] = 0
     return weights if weights.sum() > 0 else None
@@ -105,19 +105,19 @@ def _weights(lengths: Sequence[float], low: int, high: int) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Layouts:
-    """The layouts of a batch: ``positions [B]``, and ``words [B]`` with -1 where the model decides."""
+    """The layouts of a batch: ``positions [B]``, and ``words [B]``, the word counts, -1 where the model decides."""
 
     positions: Tensor
     words: Tensor
 
     @cached_property
     def length(self) -> int:
-        """Positions of the batch: those of its longest text."""
+        """The number of positions of the batch: that of its longest text."""
         return int(self.positions.max())
 
     @cached_property
     def mask(self) -> Tensor | None:
-        """The attention mask ``[B, L]``, true on each row's own positions; None where all rows fill the batch."""
+        """The attention mask ``[B, L]``, true on each row's own positions; None if all rows have full length."""
         place = torch.arange(self.length, device=self.positions.device)
         mask = place < self.positions[:, None]
         return None if mask.all() else mask
@@ -131,27 +131,27 @@ def stacked(layouts: Sequence[Layout], device: torch.device) -> Layouts:
 
 
 def special_bans(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
-    """The words ``[B, L, V]`` that cannot stand where they are: all but the token that is settled for a place, and,
-    among a settled number of words, the special tokens.
+    """The banned tokens ``[B, L, V]`` implied by the layout.
 
-    START stands first, END after the words and PAD behind it where their number is settled, and PAD off each row's own
-    positions.
+    At the positions of special tokens, all other tokens are banned: START is first, END follows the words and PAD
+    follows END if the number of words is settled, and PAD fills positions beyond a row's own. At the positions of a
+    settled number of words, the special tokens are banned.
     """
-    places = _special(layouts, tokenizer)
-    # What cannot stand: nothing, among a settled number of words the special tokens, at their places all but they.
-    kinds = torch.zeros(2 + len(places), vocabulary, dtype=torch.bool)
-    kinds[1, [number for number, _ in places]] = True
-    kinds[2:] = True
-    kind = (layouts.words[:, None] >= 0).long().expand(-1, layouts.length)
-    for at, (number, where) in enumerate(places, start=2):
-        kinds[at, number] = False
-        kind = torch.where(where, at, kind)
-    # Taken from a table, row by row: masks of all words at all places would be gone through once for each token.
-    return kinds.to(kind.device)[kind]
+    special = _special(layouts, tokenizer)
+    # Rows of the table: nothing banned; special tokens banned; all but START, END or PAD banned.
+    table = torch.zeros(2 + len(special), vocabulary, dtype=torch.bool)
+    table[1, [token_id for token_id, _ in special]] = True
+    table[2:] = True
+    row = (layouts.words[:, None] >= 0).long().expand(-1, layouts.length)
+    for index, (token_id, is_there) in enumerate(special, start=2):
+        table[index, token_id] = False
+        row = torch.where(is_there, index, row)
+    # A look-up in a table writes the result once; masks over [B, L, V] would pass over it once for each token.
+    return table.to(row.device)[row]
 
 
 def banned_tokens(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
-    """``special_bans``, and UNK everywhere: it stands for words the vocabulary lacks, and a text has no use for it."""
+    """``special_bans``, plus UNK everywhere: it stands for words outside the vocabulary and has no use in a text."""
     banned = special_bans(layouts, tokenizer, vocabulary)
     if tokenizer.unk_id < vocabulary:
         banned[..., tokenizer.unk_id] = True
@@ -159,16 +159,16 @@ def banned_tokens(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Te
 
 
 def even_logits(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
-    """Word logits ``[B, L, V]`` by which every token is as likely as any other, -inf for those of ``banned_tokens``."""
+    """Uniform logits ``[B, L, V]``: 0 for every token, -inf for ``banned_tokens``."""
     banned = banned_tokens(layouts, tokenizer, vocabulary)
     return torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)
 
 
 def _special(layouts: Layouts, tokenizer: Tokenizer) -> list[tuple[int, Tensor]]:
-    """START, END and PAD, each with the places ``[B, L]`` it is settled for."""
-    positions, words = layouts.positions, layouts.words
-    place = torch.arange(layouts.length, device=words.device)
-    end, settled = words[:, None] + 1, words[:, None] >= 0
+    """The ids of START, END and PAD, each with the positions ``[B, L]`` where it must be."""
+    positions, word_counts = layouts.positions, layouts.words
+    place = torch.arange(layouts.length, device=word_counts.device)
+    end, settled = word_counts[:, None] + 1, word_counts[:, None] >= 0
     return [
         (tokenizer.start_id, settled & (place == 0)),
         (tokenizer.end_id, settled & (place == end)),

@@ -1,8 +1,8 @@
 """Masked (absorbing state) diffusion: the model, its forward process, its objective and its bound.
 
 A text is a canvas of word ids ``[B, L]``; noise replaces words by MASK, whose id is the size of the vocabulary. The
-network predicts the words behind the masks and sees no time: how many masks there are says it (Ou et al. 2024; Zheng
-et al. 2024). MASK itself is never predicted, and a word that stands is never changed (Sahoo et al. 2024, "SUBS").
+network predicts the words behind the masks. It receives no time, which the number of masks implies (Ou et al. 2024;
+Zheng et al. 2024). MASK itself is never predicted, and an unmasked word never changes (Sahoo et al. 2024, "SUBS").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dlmctl.text.tokenizer import Tokenizer
 
 
 class MaskedSettings(BaseModel):
-    """What one chooses of a masked model."""
+    """The user's settings for a masked model."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,8 +30,8 @@ class MaskedSettings(BaseModel):
     denoiser: LlamaConfig = Field(default_factory=lambda: LlamaConfig(), description="sizes of the network")
     lengths: Literal["data", "model"] = Field(
         default="data",
-        description="data: a text's number of words is drawn like those of the training texts, or set by a control; "
-        "model: END and the PADs behind it are masked and predicted like words",
+        description="data: the number of words is drawn from the lengths of the training texts, or set by a control; "
+        "model: END and the PADs after it are masked and predicted like words",
     )
     objective: Literal["count", "time"] = Field(
         default="count",
@@ -49,19 +49,19 @@ class MaskedSettings(BaseModel):
 
 
 class MaskedConfig(MaskedSettings):
-    """Everything that fixes the shape and meaning of a masked model's weights: the settings, and what the data adds."""
+    """Everything that determines the shape and meaning of a masked model's weights: settings and data statistics."""
 
-    vocab_size: int = Field(gt=4, le=10_000_000, description="number of words, special tokens included, MASK not")
+    vocab_size: int = Field(gt=4, le=10_000_000, description="number of words, with special tokens but without MASK")
     sentence_lengths: list[NonNegativeInt] = Field(
         default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
     )
     tags: list[str] = Field(
-        default_factory=list, description="names of the labels that a position can be given, from number 1"
+        default_factory=list, description="names of the labels that a position can have, numbered from 1"
     )
 
     @property
     def mask_id(self) -> int:
-        """The id of MASK: the one after the words."""
+        """The id of MASK: the first id after the vocabulary."""
         return self.vocab_size
 
     @property
@@ -71,13 +71,12 @@ class MaskedConfig(MaskedSettings):
 
 
 class MaskedLM(MaskedModel):
-    """A masked model that was trained here.
+    """A masked model trained with dlmctl.
 
     Weights are saved under the names of ``LlamaForCausalLM``; MASK is the last row of its embeddings.
     """
 
     family: ClassVar[MaskedFamily] = "masked"
-    # How many words a text has the network is told.
     counts_words = True
     config: MaskedConfig
 
@@ -94,14 +93,16 @@ class MaskedLM(MaskedModel):
         return self.config.mask_id
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """torch.compile the blocks, which is where the time goes; as they are alike, that takes the time of one."""
+        """Compile the blocks, which take most of the time; they are identical, so only the first one costs."""
         for block in self.denoiser.model.layers:
             block.compile(*args, **kwargs)
 
     @property
     def tied_weights(self) -> int:
-        """Weights of the embeddings that a position of training text meets in the output layer, on average: half of the
-        places are scored, as the number of those that are masked is drawn evenly."""
+        """The embedding weights that the output layer uses per training position, on average.
+
+        Half of all weights: the number of masked positions is uniform, so half of the positions are scored.
+        """
         return self.embedding_table.numel() // 2
 
     @property
@@ -111,23 +112,23 @@ class MaskedLM(MaskedModel):
 
     @property
     def embeddings(self) -> Tensor:
-        """The embedding of every word ``[V, H]``, MASK left out."""
+        """The embeddings ``[V, H]`` of all words, without MASK."""
         return self.embedding_table[: self.config.vocab_size]
 
     @property
     def embedding_table(self) -> Tensor:
-        """The embeddings as they are saved, MASK in the last row."""
+        """The embeddings as saved, MASK in the last row."""
         return self.denoiser.model.embed_tokens.weight
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
+        """The embeddings ``[..., H]`` of ids of any shape, MASK allowed."""
         return self.denoiser.model.embed_tokens(ids)
 
     def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
         """As ``MaskedModel.scores_of``.
 
         Raises:
-            ValueError: a context is given, which such a model does not take.
+            ValueError: a context is given; these models take none.
         """
         if read.pop("context", None) is not None:
             raise ValueError("this model takes no context")
@@ -135,11 +136,11 @@ class MaskedLM(MaskedModel):
         return lambda positions: self.denoiser.scores(hidden, positions)[..., : self.config.vocab_size]
 
     def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
-        """As ``MaskedModel.nats``; the scores of all words stand for a few positions at a time."""
+        """As ``MaskedModel.nats``, with the scores of all words in memory for only a few positions at a time."""
         return self.nats_after(self.denoiser(canvas, **read), positions, targets)
 
     def nats_after(self, hidden: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
-        """As ``nats``, of the states ``[B, L, H]`` that the network ends with."""
+        """As ``nats``, from the network's last hidden states ``[B, L, H]``."""
         head = WordHead(self.embedding_table, words=self.config.vocab_size)
         return token_nats(hidden.flatten(0, 1).index_select(0, positions), head, targets)
 
@@ -156,10 +157,10 @@ def _with_denoiser(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: obj
 
 
 def word_places(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"] = "data") -> Tensor:
-    """The places ``[B, L]`` of ``ids`` that can be masked.
+    """The positions of ``ids [B, L]`` that can be masked: bool ``[B, L]``.
 
-    START never, and UNK never: it is context, as no text is to contain it. END and PAD only where the model chooses
-    the length.
+    START is never masked, nor is UNK: it only serves as context, since no generated text should contain it. END and
+    PAD can be masked only if the model chooses the length.
     """
     fixed = [tokenizer.start_id, tokenizer.unk_id]
     if lengths == "data":
@@ -171,27 +172,29 @@ def word_places(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "mod
 
 
 def attended(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"] = "data") -> Tensor | None:
-    """The places ``[B, L]`` that the network reads: all, unless PAD only fills rows of another length up."""
+    """The attention mask ``[B, L]`` of ``ids``: false on PAD; None, for all positions, if the model predicts PAD."""
     return ids != tokenizer.pad_id if lengths == "data" else None
 
 
 class Noise(NamedTuple):
-    """What the forward process draws: ``offset``, a uniform scalar, and ``order [B, L]``, uniform."""
+    """The random numbers of the forward process: ``offset``, a uniform scalar, and ``order [B, L]``, uniform."""
 
     offset: Tensor
     order: Tensor
 
     @classmethod
     def drawn(cls, ids: Tensor, generator: torch.Generator | None = None) -> Noise:
-        """Noise for ``ids [B, L]``, from a generator on their device; without one the offset, of which follows how many
-        words are masked, is drawn on the CPU."""
-        where = torch.device("cpu") if generator is None else ids.device
-        offset = torch.rand((), generator=generator, device=where, dtype=torch.float64)
+        """Draw the noise for ``ids [B, L]``, from a generator on the device of ``ids``.
+
+        Without a generator, the offset, which determines how many words are masked, is drawn on the CPU.
+        """
+        offset_device = torch.device("cpu") if generator is None else ids.device
+        offset = torch.rand((), generator=generator, device=offset_device, dtype=torch.float64)
         return cls(offset, torch.rand(ids.shape, generator=generator, device=ids.device, dtype=torch.float64))
 
 
 def length_nats(config: TextSettings, words: Tensor) -> Tensor:
-    """-log p of numbers of words of any shape: what the length of a text adds to its bound; infinite if never seen.
+    """-log p(length) for word counts ``words`` of any shape: the length's term of the bound, inf for unseen lengths.
 
     Raises:
         ValueError: the configuration has no ``sentence_lengths``.

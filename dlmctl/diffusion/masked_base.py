@@ -1,4 +1,4 @@
-"""What a walk, a control and a bound ask of a masked model, whoever trained it."""
+"""The interface of masked models, trained here or elsewhere, for samplers, controls and bounds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from dlmctl.diffusion.masking import mask_by_count
 from dlmctl.models.numerics import widened
 
-# By their names the presets and the ways to draw are found.
+# Presets and drawing functions are looked up by these names.
 MaskedFamily = Literal["masked", "tokens", "canvas", "uniform"]
 
 Scores = Callable[[Tensor | None], Tensor]
-"""Scores of the tokens at positions of a canvas that the network has read, in the precision of its products; positions
-as of ``MaskedModel.logits``."""
+"""Computes the token scores at given positions of a canvas that the network has already read, in the precision of its
+matrix products; positions as in ``MaskedModel.logits``, None for all."""
 
 
 class Context(NamedTuple):
-    """The tokens of a prompt before each row of a batch, at the right end of ``ids [B, P]``.
+    """The prompt tokens before each row of a batch, right-aligned in ``ids [B, P]``.
 
-    The last of them takes the place of START. ``mask [B, P]`` is true where they are, false on what fills up.
+    The last one replaces START. ``mask [B, P]`` is true on prompt tokens and false on padding.
     """
 
     ids: Tensor
@@ -31,13 +31,13 @@ class Context(NamedTuple):
 
 
 class Read(TypedDict, total=False):
-    """What a network reads beside a canvas ``[B, L]``.
+    """Inputs of a network in addition to the canvas ``[B, L]``.
 
     Attributes:
         attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
-        aligned: the label of each position ``[B, L]``, of models that take them.
-        context: a prompt before each row, of models that take one.
-        hints: what is added to the input of each block ``[layers, B, L, H]``, of models that take such.
+        aligned: the label of each position ``[B, L]``, for models that take labels.
+        context: a prompt before each row, for models that take one.
+        hints: added to the input of each block, ``[layers, B, L, H]``, for models that take them.
     """
 
     attention_mask: Tensor | None
@@ -47,7 +47,7 @@ class Read(TypedDict, total=False):
 
 
 class TextSettings(Protocol):
-    """What a configuration says of the texts of a masked model."""
+    """The part of a masked model's configuration that describes its texts."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -69,7 +69,7 @@ class TextSettings(Protocol):
 
 
 class Predictor(Protocol):
-    """What ``masked_nats`` asks of a model; see ``MaskedModel``."""
+    """A model that ``masked_nats`` can score with; see ``MaskedModel``."""
 
     @property
     def mask_id(self) -> int: ...
@@ -78,12 +78,12 @@ class Predictor(Protocol):
 
 
 class MaskedModel(nn.Module):
-    """A network that predicts the tokens behind the masks of a canvas, and the vocabulary it speaks."""
+    """A network that predicts the tokens behind the masks of a canvas."""
 
     family: ClassVar[MaskedFamily]
     # Texts of different lengths may share a batch.
     takes_mask = True
-    # Whether the network is told how many words a text has.
+    # Whether the network receives the number of words of a text.
     counts_words = False
     config: TextSettings
 
@@ -99,16 +99,16 @@ class MaskedModel(nn.Module):
 
     @property
     def embeddings(self) -> Tensor:
-        """The embedding of every token ``[V, H]`` that a text can have."""
+        """The embeddings ``[V, H]`` of all tokens that a text can contain."""
         raise NotImplementedError
 
     @property
     def embedding_table(self) -> Tensor:
-        """The embeddings as they are saved, with MASK where it is a row of its own."""
+        """The embeddings as saved, including MASK if it has a row."""
         return self.embeddings
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The embeddings of ids of any shape, MASK among them: ``[..., H]``."""
+        """The embeddings ``[..., H]`` of ids of any shape, MASK allowed."""
         raise NotImplementedError
 
     def soft(self, probabilities: Tensor) -> Tensor:
@@ -116,30 +116,31 @@ class MaskedModel(nn.Module):
         return probabilities.to(self.embeddings.dtype) @ self.embeddings
 
     def logits(self, canvas: Tensor, positions: Tensor | None = None, **read: Unpack[Read]) -> Tensor:
-        """Scores of the tokens ``[B, L, V]`` behind the masks of ``canvas [B, L]``, at least float32.
+        """Scores ``[B, L, V]`` of the tokens behind the masks of ``canvas [B, L]``, at least float32.
 
         Args:
-            positions: numbers of the positions to score, of any shape, counted through the batch (row x L + place);
-                the result is ``[*their shape, V]``.
+            positions: indices of the positions to score, of any shape, into the flattened batch (row x L + place); the
+                result is then ``[*positions.shape, V]``.
         """
         return widened(self.scores_of(canvas, **read)(positions))
 
     def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
-        """Run the network on ``canvas [B, L]``; over a large vocabulary it pays to ask for few of the scores."""
+        """Run the network on ``canvas [B, L]``; with a large vocabulary, scoring few positions saves time."""
         raise NotImplementedError
 
     def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
-        """Cross-entropy in nats of the tokens ``targets [N]`` at ``positions [N]`` of ``canvas [B, L]``: ``[N]``."""
+        """Cross-entropy ``[N]``, in nats, of the tokens ``targets [N]`` at ``positions [N]`` of ``canvas [B, L]``."""
         return F.cross_entropy(self.logits(canvas, positions, **read), targets, reduction="none")
 
     def bound_nats(self, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[Read]) -> Tensor:
-        """One draw of a bound on -log p(words at ``places`` given the rest) of each row ``[B]``, in nats.
+        """A one-sample estimate ``[B]``, in nats, of a bound on -log p(words at ``places`` given the rest) of each row.
 
-        Of masked models that of ``mask_by_count``.
+        For masked models, the bound of ``mask_by_count``.
 
         Args:
-            ids, places: ``[B, L]``; share: ``[B]``, uniform in [0, 1), how much is noise; order: ``[B, L]``, uniform:
-                where it is.
+            ids, places: ``[B, L]``.
+            share: ``[B]``, uniform in [0, 1): how much is noise.
+            order: ``[B, L]``, uniform: which positions are noise.
         """
         return masked_nats(self, ids, *mask_by_count(places, share, order), **read)
 
@@ -150,20 +151,23 @@ def masked_nats(
     """Weighted cross-entropy of the masked words of each row ``[B]``, in nats.
 
     Args:
-        ids: ``[B, L]``; masked: ``[B, L]``, true where MASK stands instead; weights: ``[B]``.
-        most: at least as many places as are masked in all; with it all shapes are known beforehand, as a compiled
-            function likes, and a GPU need not wait. Counted if not given.
+        ids: ``[B, L]``.
+        masked: ``[B, L]``, true for the positions to replace by MASK.
+        weights: ``[B]``.
+        most: an upper bound on the number of masked positions in the batch. With it all shapes are known in advance,
+            as ``torch.compile`` needs, and a GPU is not synchronised. Counted if not given.
     """
     flat = masked.flatten()
-    found = flat.nonzero() if most is None else torch.nonzero_static(flat, size=most, fill_value=-1)
-    at = found.flatten()
-    real, at = at >= 0, at.clamp(min=0)
-    nats = model.nats(noised(ids, masked, model.mask_id), at, ids.flatten().index_select(0, at), **read)
-    rows = at // ids.shape[1]
-    weighted = nats * torch.where(real, weights.index_select(0, rows), 0.0).to(nats)
+    indices = flat.nonzero() if most is None else torch.nonzero_static(flat, size=most, fill_value=-1)
+    positions = indices.flatten()
+    is_masked, positions = positions >= 0, positions.clamp(min=0)
+    targets = ids.flatten().index_select(0, positions)
+    nats = model.nats(noised(ids, masked, model.mask_id), positions, targets, **read)
+    rows = positions // ids.shape[1]
+    weighted = nats * torch.where(is_masked, weights.index_select(0, rows), 0.0).to(nats)
     return torch.zeros(len(ids), dtype=nats.dtype, device=nats.device).index_add(0, rows, weighted)
 
 
 def noised(ids: Tensor, masked: Tensor, mask_id: int) -> Tensor:
-    """``ids [B, L]`` with MASK at the places ``masked [B, L]``: a draw from q(x_t given x_0)."""
+    """``ids [B, L]`` with MASK where ``masked [B, L]`` is true: a sample of q(x_t | x_0)."""
     return ids.masked_fill(masked, mask_id)

@@ -1,4 +1,4 @@
-"""The diffusion language model: forward process, x_0 prediction, training objectives, likelihood bound.
+"""The Gaussian diffusion language model: its configuration, embeddings, x_0 prediction and rounding.
 
 Latents are ``[batch, length, embed_dim]``, word ids ``[batch, length]``, times ``[batch]`` in [0, 1].
 """
@@ -52,7 +52,7 @@ class SourceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     fields: list[str] = Field(
-        default_factory=list, description="the fields of the data that make the source, in this order; all by default"
+        default_factory=list, description="the fields of the data that form the source, in this order; all by default"
     )
     length: int = Field(
         default=96,
@@ -67,7 +67,7 @@ class SourceSettings(BaseModel):
 
 
 class ModelSettings(BaseModel):
-    """What one chooses of a model."""
+    """The user's settings for a model."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,7 +77,7 @@ class ModelSettings(BaseModel):
     embed_dim: int = Field(default=16, gt=0, le=MAX_WIDTH, description="width of the word embeddings and of the latent")
     architecture: Architecture = "transformer"
     denoiser: DenoiserConfig = Field(
-        default={}, validate_default=True, description="sizes; which there are, the architecture says"
+        default={}, validate_default=True, description="sizes of the network, depending on the architecture"
     )
     schedule: ScheduleName = "sqrt"
     schedule_steps: int | None = Field(
@@ -90,8 +90,8 @@ class ModelSettings(BaseModel):
     prediction: PredictionTarget = Field(default="x0", description="what the denoiser of the paper objective predicts")
     rounding: Rounding = Field(default="dot", description="how a latent becomes words: dot product, L2 or cosine")
     self_conditioning: bool = Field(default=True, description="the denoiser also receives its previous x_0 estimate")
-    label: LabelSettings | None = Field(default=None, description="the texts have labels; a label chooses among them")
-    source: SourceSettings | None = Field(default=None, description="the texts are written from a source")
+    label: LabelSettings | None = Field(default=None, description="the texts have labels, to condition generation on")
+    source: SourceSettings | None = Field(default=None, description="the texts are generated from a source")
 
     @field_validator("denoiser", mode="before")
     @classmethod
@@ -104,12 +104,12 @@ class ModelSettings(BaseModel):
         if self.length > longest:
             raise ValueError(f"length is {self.length}, but the denoiser has max_length {longest}")
         if self.schedule_steps is not None:
-            betas(self.schedule, self.schedule_steps)  # has a message of its own for too few steps
+            betas(self.schedule, self.schedule_steps)  # raises if there are too few steps
         return self
 
 
 class ModelConfig(ModelSettings):
-    """Everything that fixes the shape and meaning of a model's weights: the settings, and what the data adds."""
+    """Everything that determines the shape and meaning of a model's weights: settings and data statistics."""
 
     vocab_size: int = Field(gt=4, le=MAX_VOCABULARY, description="number of words, special tokens included")
     labels: list[str] = Field(default_factory=list, description="names of the labels, in the order of their numbers")
@@ -117,7 +117,7 @@ class ModelConfig(ModelSettings):
         default=0, ge=0, le=MAX_VOCABULARY, description="number of words of the sources, special tokens included"
     )
     source_closed: list[str] = Field(
-        default_factory=list, description="fields of the sources with few values, of which new words are refused"
+        default_factory=list, description="source fields with few values, in which unknown words are rejected"
     )
     sentence_lengths: list[NonNegativeInt] = Field(
         default_factory=list, description="training sentences by length in words; index 0 counts empty ones"
@@ -135,13 +135,13 @@ class ModelConfig(ModelSettings):
 class DiffusionLM(nn.Module):
     """Word embeddings, a denoiser over them, and a rounding head.
 
-    With the ``cross_entropy`` objective the embeddings have fixed norm sqrt(embed_dim), the denoiser gives
+    With the ``cross_entropy`` objective the embeddings have fixed norm sqrt(embed_dim), the denoiser returns
     logits over words, and x_0 = softmax(logits) E (Dieleman et al. 2022). With ``paper`` the denoiser
     predicts in the latent space and a rounding head maps x_0 to words (Li et al. 2022).
     """
 
     family: ClassVar[Literal["gaussian"]] = "gaussian"
-    # Whether the words of a text are counted before the first step, where no control says how many there are.
+    # Whether the number of words is settled before the first step even if no control determines it.
     counts_words = False
     # Whether PAD behind a text is hidden from the network, as it was in training.
     hides_padding = False
@@ -152,7 +152,7 @@ class DiffusionLM(nn.Module):
         self.schedule = Schedule(config.schedule, config.schedule_steps)
         self.embedding = nn.Embedding(config.vocab_size, config.embed_dim)
         self.predicts_words = config.objective == "cross_entropy"
-        # Whether it can leave out positions, so that texts of different lengths may share a batch.
+        # Whether it takes an attention mask, so that texts of different lengths may share a batch.
         self.takes_mask = config.architecture == "transformer"
         in_dim = config.embed_dim * (2 if config.self_conditioning else 1)
         out_dim = config.vocab_size if self.predicts_words else config.embed_dim
@@ -166,7 +166,7 @@ class DiffusionLM(nn.Module):
 
     @property
     def embeddings(self) -> Tensor:
-        """The word embeddings E ``[V, D]`` as the latent space sees them."""
+        """The word embeddings E ``[V, D]`` used in the latent space."""
         weight = self.embedding.weight
         if self.predicts_words:
             return F.normalize(weight, dim=-1) * math.sqrt(self.config.embed_dim)
@@ -174,41 +174,41 @@ class DiffusionLM(nn.Module):
 
     @property
     def embedding_table(self) -> Tensor:
-        """The word embeddings as they are saved, before they are given a norm."""
+        """The word embeddings as saved, before normalisation."""
         return self.embedding.weight
 
     @property
     def tied_weights(self) -> int:
-        """Weights of the embeddings that a position of training text meets in the output layer."""
+        """The embedding weights that the output layer uses per training position."""
         return 0 if self.predicts_words else self.embedding_table.numel()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """torch.compile the blocks of a transformer, which are alike and take the time of one; or another denoiser."""
+        """Compile the blocks of a transformer, identical so that only the first costs; else the whole denoiser."""
         whole = [self.denoiser]
-        for part in self.denoiser.encoder.blocks if isinstance(self.denoiser, TransformerDenoiser) else whole:
-            part.compile(*args, **kwargs)
+        for module in self.denoiser.encoder.blocks if isinstance(self.denoiser, TransformerDenoiser) else whole:
+            module.compile(*args, **kwargs)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Clean latents ``[B, L, D]`` of word ids ``[B, L]``."""
         return F.embedding(ids, self.embeddings)
 
     def rounding_logits(self, x: Tensor, rounding: Rounding | None = None) -> Tensor:
-        """Scores of every word for latents ``x [B, L, D]``: ``[B, L, V]``, higher is nearer."""
-        how = rounding or self.config.rounding
+        """Scores ``[B, L, V]`` of all words for latents ``x [B, L, D]``; higher is nearer."""
+        method = rounding or self.config.rounding
         table = self.embeddings
-        if how == "dot":
+        if method == "dot":
             bias = None if self.predicts_words else self.rounding_bias
             return F.linear(x, table, bias)
-        if how == "cosine":
+        if method == "cosine":
             return F.linear(F.normalize(x, dim=-1), F.normalize(table, dim=-1))
         return -torch.cdist(x, table.expand(x.shape[0], -1, -1), compute_mode="donot_use_mm_for_euclid_dist")
 
     def clamp(self, x0: Tensor) -> Tensor:
-        """Each position of ``x0 [B, L, D]`` replaced by its nearest word embedding (L2)."""
+        """Replace each position of ``x0 [B, L, D]`` by the nearest word embedding (L2)."""
         return self.embed(self.rounding_logits(x0, "l2").argmax(-1))
 
     def condition(self, labels: Tensor | None, sources: Tensor | None) -> Conditioning | None:
-        """What the denoiser receives for numbers of labels ``[B]`` and padded ids of sources ``[B, S]``."""
+        """The denoiser's conditioning for label indices ``[B]`` and padded source ids ``[B, S]``."""
         return None if self.conditioner is None else self.conditioner(labels, sources)
 
     def predict(
@@ -219,12 +219,13 @@ class DiffusionLM(nn.Module):
         conditioning: Conditioning | None = None,
         mask: Tensor | None = None,
     ) -> Prediction:
-        """The x_0 estimate for ``x_t [B, L, D]`` at times ``t [B]``.
+        """Predict x_0 from ``x_t [B, L, D]`` at times ``t [B]``.
 
-        ``previous_x0`` is the self-conditioning input (Chen, Zhang and Hinton 2023); zeros when absent.
-        ``conditioning`` is what the text is about; nothing in particular when absent. ``mask [B, L]`` is true for the
-        positions that count, all of them when absent; what stands at the others is of no meaning. Only the transformer
-        takes it.
+        Args:
+            previous_x0: the self-conditioning input (Chen, Zhang and Hinton 2023); zeros if not given.
+            conditioning: label or source; unconditional if not given.
+            mask: ``[B, L]``, true for the positions to attend to, all if not given; the output at the others is
+                meaningless. Only for the transformer.
         """
         output = widened(self._denoised(x_t, t, previous_x0, conditioning, mask=mask))
         if self.predicts_words:
@@ -236,7 +237,7 @@ class DiffusionLM(nn.Module):
     def _denoised(
         self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None, conditioning: Conditioning | None, **more: Any
     ) -> Tensor:
-        """What the denoiser makes of the arguments of ``predict``; ``more`` goes to it, but for what is None."""
+        """The denoiser's output for the arguments of ``predict``; ``more`` is passed on, except values of None."""
         inputs = x_t
         if self.config.self_conditioning:
             inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous_x0 is None else previous_x0], dim=-1)
@@ -249,9 +250,9 @@ class DiffusionLM(nn.Module):
     def word_features(
         self, x_t: Tensor, t: Tensor, previous_x0: Tensor | None = None, conditioning: Conditioning | None = None
     ) -> tuple[Tensor, WordHead] | None:
-        """What the last layer makes word logits of, ``[B, L, H]``, and that layer; None where it is not linear.
+        """The input ``[B, L, H]`` of the output layer, and that layer; None if it is not a linear layer to word logits.
 
-        For training, where logits of all words at all positions are too much at once. Arguments as of ``predict``.
+        For training, where the logits of all words at all positions take too much memory. Arguments as for ``predict``.
         """
         last = self.denoiser.output[-1] if isinstance(self.denoiser.output, nn.Sequential) else None
         if not (self.predicts_words and isinstance(last, nn.Linear)):
@@ -259,13 +260,13 @@ class DiffusionLM(nn.Module):
         return self._denoised(x_t, t, previous_x0, conditioning, features=True), WordHead(last.weight, last.bias)
 
     def prediction_of_words(self, logits: Tensor) -> Prediction:
-        """``logits [B, L, V]`` over words with the x_0 that they stand for, softmax(logits) E."""
+        """The prediction with word ``logits [B, L, V]`` and x_0 = softmax(logits) E."""
         return Prediction(lambda: logits.softmax(-1) @ self.embeddings, logits)
 
     def token_ids(self, x0: Tensor, logits: Tensor | None = None, rounding: Rounding | None = None) -> Tensor:
-        """Word ids ``[B, L]`` of final estimates: by the denoiser's logits if given, else by rounding."""
+        """Word ids ``[B, L]`` of x_0 estimates: from ``logits`` if given without a ``rounding``, else by rounding."""
         scores = logits if logits is not None and rounding is None else self.rounding_logits(x0, rounding)
-        return scores.max(-1).indices  # the first of equals, as argmax, at less than half its time on a CPU
+        return scores.max(-1).indices  # breaks ties like argmax, in less than half its time on a CPU
 
 
 def _conditioner(config: ModelConfig) -> Conditioner | None:

@@ -1,4 +1,4 @@
-"""What training minimises: the objective of the paper, and cross-entropy of the words."""
+"""Training objectives: that of Diffusion-LM (Li et al. 2022), and the cross-entropy of the words."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def paper_loss(
     """The end-to-end objective of Li et al. 2022 (eq. 2), per example.
 
     Args:
-        ids: ``[B, L]``; t: ``[B]``; noise, noise_x0: ``[B, L, D]`` standard normal, for x_t and for x_0;
-            conditioning: what the texts are about.
+        ids: ``[B, L]``.
+        t: ``[B]``.
+        noise, noise_x0: ``[B, L, D]``, standard normal, for x_t and for x_0.
+        conditioning: labels or sources of the texts.
 
     Returns:
         ``loss`` and ``mse``, each ``[B]``, in squared latent units plus nats per position.
     """
     schedule = model.schedule
     clean = model.embed(ids)
-    first = torch.full_like(t, one_step(schedule))
-    x0 = clean + _wide((1 - schedule.alphabar(first)).sqrt(), clean) * noise_x0
+    first_t = torch.full_like(t, one_step(schedule))
+    x0 = clean + _wide((1 - schedule.alphabar(first_t)).sqrt(), clean) * noise_x0
     x_t = q_sample(schedule, x0, t, noise)
     prediction = model.predict(x_t, t, _self_condition(model, x_t, t, conditioning), conditioning)
     target, estimate = x0, prediction.x0
@@ -41,7 +43,7 @@ def paper_loss(
         target = noise
         estimate = (x_t - _wide(alphabar.sqrt(), x_t) * prediction.x0) / _wide((1 - alphabar).sqrt(), x_t)
     mse = (target - estimate).square().mean((1, 2))
-    mse = torch.where(t < 1.5 * first, (clean - prediction.x0).square().mean((1, 2)), mse)
+    mse = torch.where(t < 1.5 * first_t, (clean - prediction.x0).square().mean((1, 2)), mse)
     prior = (_wide(schedule.alphabar(torch.ones_like(t)).sqrt(), x0) * x0).square().mean((1, 2))
     return {"loss": mse + prior + _rounding_nats(model, x0, ids).mean(1), "mse": mse}
 
@@ -52,24 +54,27 @@ def cross_entropy_loss(
     """Cross-entropy of the words given x_t (Dieleman et al. 2022, section 3.1), per example.
 
     Args:
-        ids: ``[B, L]``; t: ``[B]``; noise: ``[B, L, D]`` standard normal; conditioning: what the texts are about.
+        ids: ``[B, L]``.
+        t: ``[B]``.
+        noise: ``[B, L, D]``, standard normal.
+        conditioning: labels or sources of the texts.
 
     Returns:
         ``loss [B]``, nats per position.
     """
     x_t = q_sample(model.schedule, model.embed(ids), t, noise)
-    first = _self_condition(model, x_t, t, conditioning)
-    found = model.word_features(x_t, t, first, conditioning)
-    if found is not None:
-        features, head = found
+    previous_x0 = _self_condition(model, x_t, t, conditioning)
+    features_and_head = model.word_features(x_t, t, previous_x0, conditioning)
+    if features_and_head is not None:
+        features, head = features_and_head
         return {"loss": token_nats(features.flatten(0, 1), head, ids.flatten()).view(ids.shape).mean(1)}
-    logits = model.predict(x_t, t, first, conditioning).logits
+    logits = model.predict(x_t, t, previous_x0, conditioning).logits
     assert logits is not None
     return {"loss": F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape).mean(1)}
 
 
 def _rounding_nats(model: DiffusionLM, x0: Tensor, ids: Tensor) -> Tensor:
-    """-log p(words given x_0) ``[B, L]``."""
+    """-log p(words | x_0) ``[B, L]``."""
     if model.config.rounding == "dot":
         head = WordHead(model.embeddings, model.rounding_bias)
         return token_nats(x0.flatten(0, 1), head, ids.flatten()).view(ids.shape)
@@ -77,11 +82,11 @@ def _rounding_nats(model: DiffusionLM, x0: Tensor, ids: Tensor) -> Tensor:
 
 
 def _self_condition(model: DiffusionLM, x_t: Tensor, t: Tensor, conditioning: Conditioning | None) -> Tensor | None:
-    """In training, for every second batch, a first estimate to condition on (Chen et al. 2023, algorithm 1)."""
+    """In training, an x_0 estimate to condition on, for half of the batches (Chen et al. 2023, algorithm 1)."""
     if not (model.config.self_conditioning and model.training) or torch.rand(()).item() < 0.5:
         return None
     with torch.no_grad():
-        found = model.word_features(x_t, t, None, conditioning)
-        if found is not None:
-            return expected_embeddings(*found, model.embeddings)
+        features_and_head = model.word_features(x_t, t, None, conditioning)
+        if features_and_head is not None:
+            return expected_embeddings(*features_and_head, model.embeddings)
         return model.predict(x_t, t, None, conditioning).x0

@@ -11,12 +11,12 @@ from dlmctl.diffusion.schedule import Schedule
 
 
 def moved_to(values: Tensor, like: Tensor) -> Tensor:
-    """``values`` where ``like`` is and of its type, without waiting for the device."""
+    """``values`` with the device and dtype of ``like``, transferred asynchronously."""
     return values.to(like.device, like.dtype, non_blocking=True)
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:
-    """``[B]`` coefficients shaped and typed to scale a latent ``[B, L, D]``."""
+    """Coefficients ``[B]`` with the shape, device and dtype to scale a latent ``like [B, L, D]``."""
     return moved_to(values, like).reshape(-1, 1, 1)
 
 
@@ -32,8 +32,10 @@ def q_sample(schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor
 
 
 def posterior(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of q(x_s given x_t, x_0) for s < t (Ho et al. 2020, eq. 7); variance ``[B, 1, 1]``
-    in float64, where the times are."""
+    """Mean and variance of q(x_s | x_t, x_0) for s < t (Ho et al. 2020, eq. 7).
+
+    The variance is ``[B, 1, 1]``, float64, on the device of the times.
+    """
     a_t, a_s = schedule.alphabar(t), schedule.alphabar(s)
     alpha = a_t / a_s
     mean = _wide(a_s.sqrt() * (1 - alpha) / (1 - a_t), x0) * x0 + _wide(alpha.sqrt() * (1 - a_s) / (1 - a_t), x0) * x_t
@@ -41,6 +43,6 @@ def posterior(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor)
 
 
 def x0_from_noise(schedule: Schedule, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """x_0 from an estimate of the noise in x_t."""
+    """x_0 = (x_t - sqrt(1 - alphabar) noise) / sqrt(alphabar), from an estimate of the noise."""
     alphabar = schedule.alphabar(t)
     return (x_t - _wide((1 - alphabar).sqrt(), x_t) * noise) / _wide(alphabar.sqrt(), x_t)

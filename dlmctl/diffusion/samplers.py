@@ -1,8 +1,8 @@
-"""Samplers of the Gaussian family: the mean and variance of each reverse step, one function each.
+"""Samplers of the Gaussian family: one function each, for the mean and variance of a reverse step.
 
-A sampler knows nothing of words or controls. Its rule takes x_t and the x_0 estimate ``[B, L, D]``, guided or not, and
-the times t and s ``[B]``, to the mean ``[B, L, D]`` and the variance ``[B, 1, 1]`` of x_s. The variance, in float64,
-stays where the times are, which is best the CPU: whether there is any can then be asked without waiting for a GPU.
+A sampler knows nothing of words or controls. Its rule maps x_t and the x_0 estimate ``[B, L, D]``, guided or not, and
+the times t and s ``[B]`` to the mean ``[B, L, D]`` and the variance ``[B, 1, 1]`` of x_s. The variance, in float64, is
+on the device of the times, ideally the CPU: testing whether it is 0 then needs no GPU synchronisation.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Moments]
 
 
 def ancestral_moments(schedule: Schedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> Moments:
-    """Mean ``[B, L, D]`` and variance ``[B, 1, 1]`` of p(x_s given x_t) (Ho et al. 2020, section 3.2).
+    """Mean ``[B, L, D]`` and variance ``[B, 1, 1]`` of p(x_s | x_t) (Ho et al. 2020, section 3.2).
 
-    The variance is the larger one, beta of the step; of the last step it is the posterior variance of the step before
-    it (Nichol and Dhariwal 2021).
+    The variance is the larger of the two choices, beta of the step; in the last step it is the posterior variance of
+    the step before it (Nichol and Dhariwal 2021).
     """
     mean, _ = posterior(schedule, x0, x_t, t, s)
     stride = one_step(schedule)
-    _, second = posterior(schedule, x0, x_t, torch.full_like(t, 2 * stride), torch.full_like(t, stride))
+    _, last_variance = posterior(schedule, x0, x_t, torch.full_like(t, 2 * stride), torch.full_like(t, stride))
     beta = (1 - schedule.alphabar(t) / schedule.alphabar(s)).reshape(-1, 1, 1)
-    return mean, torch.where((s <= 0).reshape(-1, 1, 1), second, beta)
+    return mean, torch.where((s <= 0).reshape(-1, 1, 1), last_variance, beta)
 
 
 def ancestral(schedule: Schedule, eta: float = 1.0) -> Rule:
-    """DDPM sampling (Ho et al. 2020, algorithm 2). ``eta`` scales the standard deviation of each draw."""
+    """DDPM sampling (Ho et al. 2020, algorithm 2). ``eta`` scales the standard deviation of each step."""
 
     def rule(x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Moments:
         mean, variance = ancestral_moments(schedule, x0, x_t, t, s)
@@ -49,39 +49,40 @@ def ddim(schedule: Schedule, eta: float = 0.0) -> Rule:
     def rule(x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Moments:
         a_t, a_s = (schedule.alphabar(time).reshape(-1, 1, 1) for time in (t, s))
         variance = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
-        shares = torch.stack([a_t.sqrt(), (1 - a_t).sqrt(), a_s.sqrt(), (1 - a_s - variance).clamp(min=0).sqrt()])
-        signal, spread, signal_s, spread_s = moved_to(shares, x_t)
-        return signal_s * x0 + spread_s * ((x_t - signal * x0) / spread), variance
+        scales = torch.stack([a_t.sqrt(), (1 - a_t).sqrt(), a_s.sqrt(), (1 - a_s - variance).clamp(min=0).sqrt()])
+        signal_t, noise_t, signal_s, noise_s = moved_to(scales, x_t)
+        return signal_s * x0 + noise_s * ((x_t - signal_t * x0) / noise_t), variance
 
     return rule
 
 
 def dpmpp_2m(schedule: Schedule, eta: float = 0.0) -> Rule:
-    """DPM-Solver++(2M) on the data prediction (Lu et al. 2022, algorithm 2), deterministic.
+    """DPM-Solver++(2M) with data prediction (Lu et al. 2022, algorithm 2), deterministic.
 
-    Each step extrapolates x_0 from this and the previous estimate in lambda = log(alpha / sigma). The first step and
-    the last, where lambda is infinite, are of first order. The rule keeps the last estimate: it serves one walk.
+    Each step extrapolates x_0 linearly in lambda = log(alpha / sigma) from the current and the previous estimate. The
+    first step and the last, where lambda is infinite, are first order. The rule stores the previous estimate, so it
+    serves a single walk.
 
     Raises:
         ValueError: ``eta`` is not 0.
     """
     if eta:
         raise ValueError("dpmpp_2m is deterministic; eta must be 0")
-    before: list[tuple[Tensor, Tensor]] = []
+    history: list[tuple[Tensor, Tensor]] = []
 
     def rule(x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Moments:
         a_t, a_s = (schedule.alphabar(time).reshape(-1, 1, 1) for time in (t, s))
-        none = torch.zeros(len(x_t), 1, 1, device=t.device, dtype=torch.float64)
+        no_variance = torch.zeros(len(x_t), 1, 1, device=t.device, dtype=torch.float64)
         if float(s.max()) <= 0:
-            return x0, none
+            return x0, no_variance
         h = 0.5 * (torch.logit(a_s) - torch.logit(a_t))
         estimate = x0
-        if before:
-            last_x0, last_h = before[0]
+        if history:
+            last_x0, last_h = history[0]
             estimate = x0 + moved_to(h / (2 * last_h), x0) * (x0 - last_x0)
-        before[:] = [(x0, h)]
+        history[:] = [(x0, h)]
         ratio = moved_to(((1 - a_s) / (1 - a_t)).sqrt(), x_t)
-        return ratio * x_t - moved_to(a_s.sqrt() * torch.expm1(-h), x_t) * estimate, none
+        return ratio * x_t - moved_to(a_s.sqrt() * torch.expm1(-h), x_t) * estimate, no_variance
 
     return rule
 

@@ -1,8 +1,8 @@
-"""Noise schedules: how much of the signal is left at time t.
+"""Noise schedules: how much signal is left at time t.
 
 Time is continuous in [0, 1]: ``alphabar(0) = 1`` is clean text and ``alphabar(1)`` is almost pure noise
 (x_t = sqrt(alphabar) x_0 + sqrt(1 - alphabar) noise). The discrete betas of Diffusion-LM (Li et al. 2022)
-and of improved DDPM (Nichol and Dhariwal 2021) exist only here: a schedule with ``steps`` reproduces the
+and of improved DDPM (Nichol and Dhariwal 2021) appear only here: a schedule with ``steps`` reproduces the
 T-step process of an original checkpoint on the grid t = (k + 1) / T, k = 0 .. T - 1.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 ScheduleName = Literal["linear", "cosine", "sqrt", "trunc_cos", "trunc_lin", "pw_lin"]
 
-# The level that continuous schedules approach; it keeps divisions by sqrt(alphabar) finite.
+# Lower limit of continuous schedules; it keeps divisions by sqrt(alphabar) finite.
 ALPHABAR_FLOOR = 1e-5
 MAX_BETA = 0.999
 # The additive 0.01 of trunc_lin and pw_lin does not scale with T, so they have no continuous limit.
@@ -39,8 +39,8 @@ def _trunc_cos(t: float) -> float:
 def betas(name: ScheduleName, steps: int) -> np.ndarray:
     """The discrete variances beta_k, k = 0 .. steps - 1, as float64.
 
-    Sources: ``linear`` Ho et al. 2020, ``cosine`` Nichol and Dhariwal 2021, ``sqrt`` Li et al. 2022
-    (section 4.2 and appendix A); ``trunc_cos``, ``trunc_lin`` and ``pw_lin`` the code of Diffusion-LM.
+    Sources: ``linear``: Ho et al. 2020; ``cosine``: Nichol and Dhariwal 2021; ``sqrt``: Li et al. 2022
+    (section 4.2 and appendix A); ``trunc_cos``, ``trunc_lin`` and ``pw_lin``: the code of Diffusion-LM.
 
     Raises:
         ValueError: the name is unknown or ``steps`` is too small for the schedule.
@@ -59,11 +59,11 @@ def betas(name: ScheduleName, steps: int) -> np.ndarray:
     if signal is None:
         raise ValueError(f"unknown schedule {name!r}; known: {', '.join(get_args(ScheduleName))}")
     levels = np.array([signal(k / steps) for k in range(steps + 1)])
-    if name == "trunc_cos":  # starts from the noise already present at t = 0
+    if name == "trunc_cos":  # includes the noise already present at t = 0
         levels = np.concatenate([[1.0], levels[:-1]])
-    # The sqrt schedule runs out of signal just before t = 1; the cap takes over there.
-    ratios = 1.0 - levels[1:] / np.maximum(levels[:-1], 1e-12)
-    return np.minimum(ratios, MAX_BETA)
+    # The sqrt schedule runs out of signal just before t = 1, where the cap applies.
+    uncapped = 1.0 - levels[1:] / np.maximum(levels[:-1], 1e-12)
+    return np.minimum(uncapped, MAX_BETA)
 
 
 class Schedule:
@@ -81,55 +81,55 @@ class Schedule:
             grid = STEPS_WITHOUT_LIMIT if name in ("trunc_lin", "pw_lin") else 20_000
         log_signal = np.concatenate([[0.0], np.cumsum(np.log1p(-betas(name, grid)))])
         if steps is None:
-            # Not a maximum: where alphabar stands still, a reverse step has no posterior and DPM-Solver++ no stride.
+            # Not a maximum: where alphabar is constant, a reverse step has no posterior and DPM-Solver++ a step of 0.
             log_signal = np.logaddexp(math.log(ALPHABAR_FLOOR), math.log1p(-ALPHABAR_FLOOR) + log_signal)
         self._log_alphabar = {torch.device("cpu"): torch.from_numpy(log_signal)}
 
     def alphabar(self, t: Tensor | float) -> Tensor:
-        """Share of signal variance left at ``t`` (any shape, in [0, 1]), as float64 of the same shape.
+        """Fraction of signal variance left at ``t`` (any shape, in [0, 1]), as float64 of the same shape.
 
         Between grid points log alphabar is interpolated linearly.
         """
-        at = torch.as_tensor(t, dtype=torch.float64)
-        if at.device not in self._log_alphabar:
-            self._log_alphabar[at.device] = self._log_alphabar[torch.device("cpu")].to(at.device)
-        table = self._log_alphabar[at.device]
-        position = at.clamp(0, 1) * (len(table) - 1)
-        # A grid point such as 7/2000 must hit its own entry in spite of rounding.
+        times = torch.as_tensor(t, dtype=torch.float64)
+        if times.device not in self._log_alphabar:
+            self._log_alphabar[times.device] = self._log_alphabar[torch.device("cpu")].to(times.device)
+        table = self._log_alphabar[times.device]
+        position = times.clamp(0, 1) * (len(table) - 1)
+        # A grid point such as 7/2000 must hit its own entry despite rounding.
         position = torch.where((position - position.round()).abs() < 1e-4, position.round(), position)
         low = position.floor().clamp(max=len(table) - 2).long()
         return torch.lerp(table[low], table[1:][low], position - low).exp()
 
     def network_time(self, t: Tensor | float) -> Tensor:
         """``t`` on the 0..1000 scale that denoisers receive (Li et al. 2022: k * 1000 / T), float32."""
-        at = torch.as_tensor(t, dtype=torch.float64)
+        times = torch.as_tensor(t, dtype=torch.float64)
         offset = 1.0 / self.steps if self.steps else 0.0
-        return ((at - offset).clamp(min=0) * 1000.0).float()
+        return ((times - offset).clamp(min=0) * 1000.0).float()
 
     def times(self, steps: int, *, first: float = 1.0, last: float = 0.0, spacing: float = 1.0) -> Tensor:
         """``steps + 1`` descending times from ``first`` to ``last``, then 0, as float64.
 
-        With ``last > 0`` the final stride jumps from ``last`` straight to clean text: in the low-noise region the
-        words no longer change, so steps spent there are wasted. After a share u of the strides, u to the power of
-        ``spacing`` of the way is done: 1 makes them equal, and above 1 they are shorter where there is most noise,
-        which is where most of the words are decided (Dieleman et al. 2022, section 3.3, warp time for that reason).
+        With ``last > 0`` the final stride goes from ``last`` straight to clean text: at low noise the words no longer
+        change, so steps there are wasted. A fraction u of the strides covers a fraction u^``spacing`` of the way: 1
+        makes strides equal; above 1 they are shorter at high noise, where most words are decided (for which reason
+        Dieleman et al. 2022, section 3.3, warp time).
         """
         if steps < 1:
             raise ValueError(f"at least one step is needed, got {steps}")
         strides = steps if last <= 0 else max(1, steps - 1)
-        done = torch.linspace(0.0, 1.0, strides + 1, dtype=torch.float64) ** spacing
-        times = first + (max(last, 0.0) - first) * done
+        progress = torch.linspace(0.0, 1.0, strides + 1, dtype=torch.float64) ** spacing
+        times = first + (max(last, 0.0) - first) * progress
         return times if last <= 0 else torch.cat([times[:steps], torch.zeros(1, dtype=torch.float64)])
 
     def respaced_times(self, steps: int) -> Tensor:
-        """The times that the original's respacing to ``steps`` visits, descending and ending in 0, float64.
+        """The times that Diffusion-LM's respacing to ``steps`` visits, descending and ending in 0, float64.
 
-        The kept k are spread evenly from 0 to T - 1 and rounded (Nichol and Dhariwal 2021, section 4).
+        The selected k are evenly spaced from 0 to T - 1 and rounded (Nichol and Dhariwal 2021, section 4).
 
         Raises:
             ValueError: the schedule is continuous.
         """
         if self.steps is None:
             raise ValueError("respacing needs a discrete schedule; use times()")
-        kept = [round(k) for k in np.linspace(self.steps - 1, 0, steps)]
-        return torch.tensor([*((k + 1) / self.steps for k in kept), 0.0], dtype=torch.float64)
+        selected = [round(k) for k in np.linspace(self.steps - 1, 0, steps)]
+        return torch.tensor([*((k + 1) / self.steps for k in selected), 0.0], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Masked models that others trained, over tokens of any tokenizer: LLaDA, Dream, MDLM."""
+"""Third-party masked models over the tokens of any tokenizer: LLaDA, Dream, MDLM."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class TokenConfig(BaseModel):
 
     family: Literal["masked"] = "masked"
     kind: str = Field(description="name of the family, such as LLaDA")
-    vocab_size: int = Field(gt=4, le=10_000_000, description="ids that the tokenizer has")
+    vocab_size: int = Field(gt=4, le=10_000_000, description="number of ids of the tokenizer")
     length: int = Field(gt=2, le=10_000_000, description="most positions, prompt and text together")
     embed_dim: int = Field(gt=0, description="width of the embeddings")
     mask_id: NonNegativeInt = Field(description="the id of MASK")
-    predicts: Literal["same", "next"] = Field(description="whose token a position's scores are: its own or the next")
-    sampler: str = Field(description="the walk of its authors")
+    predicts: Literal["same", "next"] = Field(description="which token a position scores: its own or the next")
+    sampler: str = Field(description="its authors' sampler")
     block: int | None = Field(
-        default=None, gt=0, description="positions written before those behind them; None for no blocks"
+        default=None, gt=0, description="positions per block, written before the next block; None for no blocks"
     )
     sentence_lengths: list[NonNegativeInt] = []
     tags: list[str] = []
-    # Of the bound: how many tokens a text has is given.
+    # For the bound: the number of tokens of a text is given.
     lengths: ClassVar[Literal["data", "model"]] = "data"
 
 
 class Network(Protocol):
-    """What is asked of the network of a checkpoint."""
+    """The interface of a checkpoint's network."""
 
     @property
     def table(self) -> Tensor: ...
@@ -45,12 +45,12 @@ class Network(Protocol):
 
 
 class TokenLM(MaskedModel):
-    """A masked model over tokens, with the weights of a checkpoint in the precision that they are stored in.
+    """A masked model over tokens, with the weights of a checkpoint in their stored precision.
 
-    Rows of its table beyond the ids of the tokenizer stand for nothing and are left out.
+    Rows of the embedding table beyond the tokenizer's ids are unused and left out.
 
     Args:
-        network: a module that is a ``Network``.
+        network: a module that implements ``Network``.
     """
 
     family: ClassVar[MaskedFamily] = "tokens"
@@ -63,7 +63,7 @@ class TokenLM(MaskedModel):
 
     @property
     def _reader(self) -> Network:
-        network: Network = self.network  # type: ignore[assignment]  # a module cannot be told to be one
+        network: Network = self.network  # type: ignore[assignment]  # a module cannot be typed as a protocol
         return network
 
     @property
@@ -73,24 +73,24 @@ class TokenLM(MaskedModel):
 
     @property
     def embeddings(self) -> Tensor:
-        """The embedding of every token ``[V, H]``."""
+        """The embeddings ``[V, H]`` of all tokens."""
         return self._reader.table[: self.config.vocab_size]
 
     def embed(self, ids: Tensor) -> Tensor:
-        """The embeddings of ids of any shape: ``[..., H]``."""
+        """The embeddings ``[..., H]`` of ids of any shape."""
         return self._reader.table[ids]
 
     def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
         """As ``MaskedModel.scores_of``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
 
-        Where scores are those of the next position, they are moved to the one that they are of; the first has none
-        before it and takes its own, as Dream's authors do.
+        If the network scores the next token, its outputs are shifted right by one; the first position has no
+        predecessor and uses its own output, as Dream's authors do.
         """
         ids, mask, first = canvas, read.get("attention_mask"), 0
         if (context := read.get("context")) is not None:
-            own = torch.ones_like(canvas, dtype=torch.bool) if mask is None else mask
+            canvas_mask = torch.ones_like(canvas, dtype=torch.bool) if mask is None else mask
             ids = torch.cat([context.ids, canvas[:, 1:]], 1)
-            mask = torch.cat([context.mask, own[:, 1:]], 1)
+            mask = torch.cat([context.mask, canvas_mask[:, 1:]], 1)
             first = context.ids.shape[1] - 1
         hidden = self._reader.hidden(ids, mask)
         if self.config.predicts == "next":
@@ -99,7 +99,7 @@ class TokenLM(MaskedModel):
         return lambda positions: self._scores(hidden, positions).to(canvas.device)
 
     def _scores(self, hidden: Tensor, positions: Tensor | None) -> Tensor:
-        """As ``Scores``, on the device of ``hidden [B, L, H]``: of a network on several devices that of the last."""
+        """As ``Scores``, on the device of ``hidden [B, L, H]``: if the network spans several devices, the last one."""
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions.to(hidden.device)]
         scores = self._reader.head(hidden)[..., : self.config.vocab_size]

@@ -1,9 +1,9 @@
-"""Denoisers: one architecture per file, one small interface.
+"""Denoisers: one architecture per file, with a small common interface.
 
 A denoiser maps a noisy latent ``[batch, length, in_dim]`` and times ``[batch]`` on the 0..1000 scale to
-``[batch, length, out_dim]``, whatever the length; another inner shape is its own affair. A ``Conditioning`` may come as
-``conditioning``; the transformer also takes which positions of each row count, as ``mask``. The last layers are called
-``output``, and the last of those gives ``out_dim``; where it is linear, ``features=True`` asks for its input.
+``[batch, length, out_dim]``, for any length. It takes an optional ``Conditioning`` as ``conditioning``; the transformer
+also takes an attention mask ``mask``. Its last layers are called ``output``, of which the last returns ``out_dim``; if
+that layer is linear, ``features=True`` returns its input instead.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ ARCHITECTURES: dict[Architecture, Kind] = {
 
 
 def denoiser_config(architecture: Architecture, settings: Any) -> Any:
-    """The settings of a denoiser, validated by the architecture that they are for.
+    """Validate the settings of a denoiser for its architecture.
 
     Args:
-        settings: a mapping, or settings that are validated already.
+        settings: a mapping, or settings that are already validated.
 
     Raises:
-        ValueError: they do not fit, or are those of another architecture.
+        ValueError: they are invalid, or belong to another architecture.
     """
     config = ARCHITECTURES[architecture].config
-    given = set(settings) if isinstance(settings, dict) else set()
-    others = {name for other in ARCHITECTURES.values() for name in other.config.model_fields}
-    strange = sorted(given & (others - set(config.model_fields)))
-    if strange:
-        raise ValueError(f"{architecture} has no {strange[0]}; its settings are {', '.join(config.model_fields)}")
+    names = set(settings) if isinstance(settings, dict) else set()
+    known = {name for kind in ARCHITECTURES.values() for name in kind.config.model_fields}
+    foreign = sorted(names & (known - set(config.model_fields)))
+    if foreign:
+        raise ValueError(f"{architecture} has no {foreign[0]}; its settings are {', '.join(config.model_fields)}")
     return config.model_validate(settings)
 
 
 def build_denoiser(
     architecture: Architecture, config: DenoiserConfig, in_dim: int, out_dim: int, *, cross_attention: bool = False
 ) -> nn.Module:
-    """The denoiser named by ``architecture``; with ``cross_attention`` it reads the memory of a ``Conditioning``.
+    """Build the denoiser named by ``architecture``; with ``cross_attention`` it attends to a ``Conditioning``'s memory.
 
     Raises:
         ValueError: no such architecture.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}")
-    # Only the transformer can read a memory; a configuration that asks it of another is refused where it is read.
-    reading = {"cross_attention": True} if cross_attention else {}
-    return ARCHITECTURES[architecture].module(config, in_dim, out_dim, **reading)
+    # Only the transformer supports this; validation rejects it for other architectures.
+    options = {"cross_attention": True} if cross_attention else {}
+    return ARCHITECTURES[architecture].module(config, in_dim, out_dim, **options)

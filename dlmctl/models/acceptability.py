@@ -1,4 +1,4 @@
-"""Whether a reader accepts a text: a frozen network with adapters, and a verdict for each place of the text."""
+"""Predicts whether a reader accepts a text: a frozen network with adapters, and a verdict for each position."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch.func import functional_call
 
 from dlmctl.models.adapters import Adapters
 
-# Of the states that the verdicts are read off, in training.
+# Dropout on the states before the verdicts, in training.
 DROPOUT = 0.1
-# The verdict of a place before training: a text of ten words is then as likely sound as not.
-FIRST = 3.0
-# The least that stands against any text, in nats, so that its odds are a number.
-LEAST = 1e-6
-# What is held against a text: its mean nats, those of its worst word, rare words that come again, and its positions.
+# The verdict of a position before training: with it, a text of ten words is about as likely sound as not.
+INITIAL_VERDICT = 3.0
+# The least -log p of a text, in nats, so that its odds are finite.
+LEAST_NATS = 1e-6
+# Features that count against a text: mean nats, nats of its worst word, repeated rare words, number of positions.
 FIGURES = 4
-# One step of an optimiser moves these by so many times what it moves a weight of the adapters: there are few of them,
-# and they are not small.
+# The factor by which an optimiser step moves the feature weights further than those of the adapters: there are few of
+# them, and they are not small.
 STRIDE = 16.0
 
 
 class Acceptability(Adapters):
     """The log-odds that a reader accepts a text.
 
-    A text is sound if each of its places is: with the verdict s_i of place i, p = prod_i sigmoid(s_i). To the log-odds
-    of that comes ``bias``, less ``STRIDE * share`` of each figure by which the text exceeds what is ``typical``: its
-    nats under a scorer, those of its worst word, words that come again, and its positions, each ``[4]``. The network
-    is not part of this module, and its weights stay as they are.
+    A text is sound if each of its positions is: with the verdict s_i of position i, p = prod_i sigmoid(s_i). To the
+    log-odds of p the module adds ``bias``, and subtracts ``STRIDE * share`` times the excess of four figures over
+    ``typical``: nats under a scorer, nats of the worst word, repeated words, and positions; ``share`` and ``typical``
+    are ``[4]``. The network is not part of this module, and its weights do not change.
 
     Args:
-        network: that reads a text both ways, from ids ``[B, L]`` to states ``[B, L, H]``.
+        network: a bidirectional encoder from ids ``[B, L]`` to states ``[B, L, H]``.
         width: H.
-        rank: columns of U and rows of D.
+        rank: columns of U and rows of D, as in ``Adapters``.
     """
 
     def __init__(self, network: nn.Module, width: int, rank: int) -> None:
@@ -45,7 +45,7 @@ class Acceptability(Adapters):
         self.typical: Tensor
         self.register_buffer("typical", torch.zeros(FIGURES))
         nn.init.zeros_(self.head.weight)
-        nn.init.constant_(self.head.bias, FIRST)
+        nn.init.constant_(self.head.bias, INITIAL_VERDICT)
 
     def forward(
         self, network: nn.Module, weights: Mapping[str, Tensor], ids: Tensor, lengths: Tensor, figures: Tensor
@@ -53,14 +53,15 @@ class Acceptability(Adapters):
         """The log-odds ``[B]``.
 
         Args:
-            weights: as ``weights`` gives them; none for a network that has them (``merged``).
-            ids: ``[B, L]``; lengths: how many positions of each row are text, START and END among them ``[B]``.
-            figures: of each text ``[B, 3]``; see ``metrics.fluency.figures_of``.
+            weights: the adapted matrices from ``weights``; empty for a network that includes them (``merged``).
+            ids: ``[B, L]``.
+            lengths: ``[B]``, positions of each text, including START and END.
+            figures: ``[B, 3]``, of each text; see ``metrics.fluency.figures_of``.
         """
-        inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-        states = functional_call(network, dict(weights), (ids,), {"attention_mask": inside})
+        is_text = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        states = functional_call(network, dict(weights), (ids,), {"attention_mask": is_text})
         verdicts = self.head(F.dropout(states.float(), DROPOUT, self.training))[..., 0]
-        log_p = -(F.softplus(-verdicts) * inside).sum(1).clamp(min=LEAST)
-        beyond = torch.cat([figures, lengths[:, None]], 1).float() - self.typical
-        held = (beyond * self.share).sum(1) * STRIDE  # a product of matrices would be in half precision under autocast
-        return log_p - torch.log(-torch.expm1(log_p)) + self.bias - held
+        log_p = -(F.softplus(-verdicts) * is_text).sum(1).clamp(min=LEAST_NATS)
+        excess = torch.cat([figures, lengths[:, None]], 1).float() - self.typical
+        penalty = (excess * self.share).sum(1) * STRIDE  # autocast would run a matrix product in half precision
+        return log_p - torch.log(-torch.expm1(log_p)) + self.bias - penalty

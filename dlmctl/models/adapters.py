@@ -1,6 +1,6 @@
 """Low-rank adapters for the matrices of a frozen network (LoRA, Hu et al. 2021).
 
-Beside each matrix W of a linear layer stands a product of two narrow ones, and the layer computes with W + U D.
+Each matrix W of a linear layer gets a product of two narrow ones, and the layer computes with W + U D.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-# More than any adapter needs.
+# Upper limit; no adapter needs as much.
 MOST_RANK = 1024
 
 
 class Adapters(nn.Module):
-    """U and D for each matrix of a network, which is not part of this module and keeps its weights.
+    """U and D for each matrix of a network, which is not part of this module and stays frozen.
 
     Args:
-        network: whose linear layers are adapted.
+        network: the network whose linear layers are adapted.
         rank: columns of U and rows of D.
     """
 
@@ -27,27 +27,27 @@ class Adapters(nn.Module):
         super().__init__()
         matrices = adapted(network)
         self.names = list(matrices)
-        self.up = nn.ParameterList(torch.zeros(len(one), rank) for one in matrices.values())
+        self.up = nn.ParameterList(torch.zeros(len(matrix), rank) for matrix in matrices.values())
         self.down = nn.ParameterList(
-            torch.randn(rank, one.shape[1]) / math.sqrt(one.shape[1]) for one in matrices.values()
+            torch.randn(rank, matrix.shape[1]) / math.sqrt(matrix.shape[1]) for matrix in matrices.values()
         )
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
-        """The matrices that the network computes with, by name."""
+        """The adapted matrices W + U D, by name."""
         matrices = adapted(network)
         return {name: matrices[name] + up @ down for name, up, down in zip(self.names, self.up, self.down, strict=True)}
 
 
 def merged(network: nn.Module, adapters: Adapters) -> nn.Module:
-    """A copy of a network that computes with adapted matrices; all other weights are those of the network.
+    """A copy of a network with the adapted matrices; all other weights are shared with the network.
 
-    To lend a network other weights for a moment would disturb who reads with it in another thread.
+    Swapping the weights of the network temporarily would affect other threads that use it.
     """
-    weights = {name: nn.Parameter(one.detach(), False) for name, one in adapters.weights(network).items()}
-    kept = {id(one): weights.get(name, one) for name, one in network.named_parameters()}
-    return copy.deepcopy(network, kept | {id(one): one for one in network.buffers()})
+    weights = {name: nn.Parameter(matrix.detach(), False) for name, matrix in adapters.weights(network).items()}
+    memo = {id(parameter): weights.get(name, parameter) for name, parameter in network.named_parameters()}
+    return copy.deepcopy(network, memo | {id(buffer): buffer for buffer in network.buffers()})
 
 
 def adapted(network: nn.Module) -> dict[str, Tensor]:
-    """The matrices that have adapters, by name: those of all linear layers ``[out, in]``."""
-    return {f"{name}.weight": one.weight for name, one in network.named_modules() if isinstance(one, nn.Linear)}
+    """The matrices to adapt, by name: the weights ``[out, in]`` of all linear layers."""
+    return {f"{name}.weight": layer.weight for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}

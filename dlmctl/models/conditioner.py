@@ -1,4 +1,4 @@
-"""What conditions a denoiser: a label beside the time, a source to attend to, and how long a text they call for."""
+"""Conditioning of a denoiser: a label added to the time, a source to attend to, and the text length they imply."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dlmctl.models.interface import Conditioning
 from dlmctl.models.transformer import Block, TransformerConfig
 from dlmctl.models.ushape import UShapeConfig
 
-# Ids of the special tokens of sources, as WordTokenizer.from_corpus gives them.
+# Ids of the special tokens of sources, as WordTokenizer.from_corpus assigns them.
 START, END, PAD = 0, 1, 3
 
 
 def pad_sources(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Source ids as one ``[B, S]`` tensor."""
+    """Source ids as a tensor ``[B, S]``, padded with PAD."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
 
 
 class SourceEncoder(nn.Module):
-    """A transformer over the words of the source: ids ``[B, S]`` and their mask to ``[B, S, hidden]``."""
+    """A transformer over the words of the source, from ids ``[B, S]`` and their mask to ``[B, S, hidden]``."""
 
     def __init__(self, config: TransformerConfig, vocab_size: int, length: int) -> None:
         super().__init__()
@@ -42,16 +42,17 @@ class SourceEncoder(nn.Module):
 
 
 class Conditioner(nn.Module):
-    """From numbers of labels and ids of sources to what the denoiser receives, and to the lengths they call for.
+    """Maps label indices and source ids to the denoiser's ``Conditioning``, and to logits of the text length.
 
-    A new label shifts nothing, so that a model may start from the weights of one without labels. The number after
-    the last label stands for none (Ho and Salimans 2022); a source of START and END alone stands for no source.
+    Label embeddings are initialised to zero, so that a model can start from the weights of one without labels. The
+    index after the last label means no label (Ho and Salimans 2022); a source of only START and END means no source.
 
     Args:
-        config: sizes of the denoiser; the source encoder has ``source_layers`` of the same blocks.
-        labels: how many labels there are; 0 for a model without.
-        source_vocab: words of the sources; 0 for a model without.
+        config: sizes of the denoiser; the source encoder has ``source_layers`` blocks of the same sizes.
+        labels: number of labels; 0 for a model without labels.
+        source_vocab: number of words of the sources; 0 for a model without sources.
         source_length: most words of a source.
+        source_layers: blocks of the source encoder.
         length: most positions of a text.
     """
 
@@ -81,7 +82,7 @@ class Conditioner(nn.Module):
             self.source_lengths = nn.Linear(config.hidden, length)
 
     def nothing(self, batch: int) -> tuple[Tensor | None, Tensor | None]:
-        """Labels ``[B]`` and sources ``[B, 2]`` that say nothing."""
+        """Labels ``[B]`` and sources ``[B, 2]`` that mean no label and no source."""
         device = next(self.parameters()).device
         labels = sources = None
         if self.label is not None:
@@ -92,7 +93,7 @@ class Conditioner(nn.Module):
         return labels, sources
 
     def forward(self, labels: Tensor | None, sources: Tensor | None) -> Conditioning:
-        """Numbers of labels ``[B]``, ids of sources ``[B, S]`` padded with ``PAD``."""
+        """The conditioning for label indices ``[B]`` and source ids ``[B, S]``, padded with ``PAD``."""
         shift = memory = mask = None
         if self.label is not None and labels is not None:
             shift = self.label(labels)
@@ -104,13 +105,13 @@ class Conditioner(nn.Module):
     def length_logits(self, labels: Tensor | None, conditioning: Conditioning) -> Tensor:
         """Logits ``[B, length]`` of the number of words of the text.
 
-        A text is laid out before it is drawn, so its length has to come from somewhere (compare Ghazvininejad et al.
-        2019, section 3.3). The encoder does not learn from it.
+        The layout of a text is fixed before sampling, so its length must be predicted (compare Ghazvininejad et al.
+        2019, section 3.3). No gradient flows into the encoder.
         """
-        total = torch.zeros((), device=next(self.parameters()).device)
+        logits = torch.zeros((), device=next(self.parameters()).device)
         if self.label_lengths is not None and labels is not None:
-            total = total + self.label_lengths(labels)
+            logits = logits + self.label_lengths(labels)
         if self.source_lengths is not None and conditioning.memory is not None and conditioning.mask is not None:
             weights = conditioning.mask / conditioning.mask.sum(1, keepdim=True)
-            total = total + self.source_lengths((conditioning.memory.detach() * weights[..., None]).sum(1))
-        return total
+            logits = logits + self.source_lengths((conditioning.memory.detach() * weights[..., None]).sum(1))
+        return logits

@@ -1,7 +1,7 @@
-"""The diffusion transformer of MDLM (Sahoo et al. 2024; Peebles and Xie 2023), under the names of its checkpoints.
+"""The diffusion transformer of MDLM (Sahoo et al. 2024; Peebles and Xie 2023), with the names of its checkpoints.
 
 Blocks of attention and MLP, each shifted, scaled and gated by an embedding of the noise level. The published models
-take no time, which is a noise level of 0.
+are not conditioned on time: their noise level is always 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dlmctl.models.attention import attention
 from dlmctl.models.llama import rotated, turns
 from dlmctl.models.numerics import widened
 
-# Sines and cosines of a noise level; the base of the rotary frequencies.
+# Number of sinusoidal features of a noise level; base of the rotary frequencies.
 TIME_CHANNELS, ROPE_BASE = 256, 1e4
 
 
@@ -26,7 +26,7 @@ class DiTConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rows: int = Field(gt=4, description="rows of the table of embeddings, MASK among them")
+    rows: int = Field(gt=4, description="rows of the embedding table, MASK included")
     hidden: int = Field(gt=0, description="width of the residual stream")
     layers: int = Field(gt=0, description="number of blocks")
     heads: int = Field(gt=0, description="attention heads")
@@ -34,7 +34,7 @@ class DiTConfig(BaseModel):
 
 
 class ScaleNorm(nn.Module):
-    """LayerNorm with a scale and no bias, computed in float32 at least."""
+    """LayerNorm with a scale but no bias, computed in at least float32."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ScaleNorm(nn.Module):
 
 
 class NoiseLevel(nn.Module):
-    """The embedding of noise levels ``[B]``: ``[B, condition]``."""
+    """Embedding of noise levels: ``[B]`` to ``[B, condition]``."""
 
     def __init__(self, condition: int) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ class NoiseLevel(nn.Module):
 
     def forward(self, sigma: Tensor) -> Tensor:
         half = TIME_CHANNELS // 2
-        steps = torch.arange(half, device=sigma.device, dtype=torch.float32)
-        angles = sigma[:, None] * torch.exp(-math.log(1e4) / half * steps)
+        exponents = torch.arange(half, device=sigma.device, dtype=torch.float32)
+        angles = sigma[:, None] * torch.exp(-math.log(1e4) / half * exponents)
         embedded: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(next(self.mlp.parameters()).dtype))
         return embedded
 
@@ -74,20 +74,20 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = nn.Linear(config.condition, 6 * hidden)
 
     def forward(self, x: Tensor, level: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """``x [B, L, H]``; ``level [B, condition]``; ``rotation`` as of ``rotated``; ``mask [B, 1, 1, L]``."""
+        """``x [B, L, H]``; ``level [B, condition]``; ``rotation`` as for ``rotated``; ``mask [B, 1, 1, L]``."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(level)[:, None].chunk(6, -1)
         batch, length, hidden = x.shape
-        apart = self.attn_qkv(self.norm1(x) * (1 + scale) + shift)
-        apart = apart.view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = rotated(apart[:2], *rotation)
-        mixed = attention(q, k, apart[2], mask)
-        x = x + gate * self.attn_out(mixed.transpose(1, 2).reshape(batch, length, hidden))
-        moved: Tensor = x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
-        return moved
+        qkv = self.attn_qkv(self.norm1(x) * (1 + scale) + shift)
+        qkv = qkv.view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = rotated(qkv[:2], *rotation)
+        attended = attention(q, k, qkv[2], mask)
+        x = x + gate * self.attn_out(attended.transpose(1, 2).reshape(batch, length, hidden))
+        out: Tensor = x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
+        return out
 
 
 class OutputLayer(nn.Module):
-    """Scores of the tokens."""
+    """The output layer: hidden states to token scores."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class OutputLayer(nn.Module):
         self.adaLN_modulation = nn.Linear(config.condition, 2 * config.hidden)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """``x [..., H]`` and one ``level [1, condition]``: ``[..., rows]``."""
+        """Scores ``[..., rows]`` of ``x [..., H]`` at one ``level [1, condition]``."""
         shift, scale = self.adaLN_modulation(level)[0].chunk(2, -1)
         scores: Tensor = self.linear(self.norm_final(x) * (1 + scale) + shift)
         return scores
@@ -114,7 +114,7 @@ class DiT(nn.Module):
     """The network of MDLM: hidden states of tokens, and their scores.
 
     Raises:
-        ValueError: the heads do not divide the width into even parts.
+        ValueError: the number of heads does not divide the width into even parts.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -140,9 +140,9 @@ class DiT(nn.Module):
         """
         x, level = self.table[ids], self._level(ids.device)
         rotation = turns(self.config.hidden // self.config.heads, ids.shape[1], ROPE_BASE, ids.device)
-        attended = None if mask is None else mask[:, None, None]
+        attention_mask = None if mask is None else mask[:, None, None]
         for block in self.blocks:
-            x = block(x, level, rotation, attended)
+            x = block(x, level, rotation, attention_mask)
         return x
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Causal networks of transformers as diffusion models use them: every position attends to every other."""
+"""Causal networks of ``transformers`` with full attention, as diffusion models use them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class FullAttention(nn.Module):
-    """A ``...ForCausalLM`` read without its causal mask (Nie et al. 2025; Ye et al. 2025).
+    """A ``...ForCausalLM`` without its causal mask (Nie et al. 2025; Ye et al. 2025).
 
     Args:
-        network: with ``model`` and ``lm_head``, such as ``LlamaForCausalLM`` and ``Qwen2ForCausalLM``.
+        network: has ``model`` and ``lm_head``, like ``LlamaForCausalLM`` and ``Qwen2ForCausalLM``.
     """
 
     def __init__(self, network: PreTrainedModel) -> None:
@@ -33,18 +33,18 @@ class FullAttention(nn.Module):
         """Hidden states ``[B, S, H]`` of ``ids [B, S]``.
 
         Args:
-            mask: bool ``[B, S]``, true for the positions that are attended to; all if not given. Positions count from a
-                row's first attended one, so that what fills a row up at its left end changes nothing.
+            mask: bool ``[B, S]``, true for the positions that are attended to; all if not given. Positions are counted
+                from the first attended one of each row, so padding on the left has no effect.
         """
         attended = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        # Of four dimensions it is taken as it is; without one these networks would make a causal one.
-        full = attended[:, None, None].expand(-1, -1, ids.shape[1], -1)
+        # A mask with four dimensions is used unchanged; without one, these networks would build a causal mask.
+        full_mask = attended[:, None, None].expand(-1, -1, ids.shape[1], -1)
         positions = (attended.cumsum(1) - 1).clamp(min=0)
         embedded = F.embedding(ids.to(self.table.device), self.table)
-        found: Tensor = self.network.model(
-            inputs_embeds=embedded, attention_mask=full, position_ids=positions, use_cache=False
+        hidden: Tensor = self.network.model(
+            inputs_embeds=embedded, attention_mask=full_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
-        return found
+        return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
         """Scores ``[..., rows]`` of hidden states ``[..., H]``."""

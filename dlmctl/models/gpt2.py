@@ -1,7 +1,7 @@
-"""The GPT-2 architecture (Radford et al. 2019), to score texts: from ids to logits, no more.
+"""The GPT-2 architecture (Radford et al. 2019) for scoring texts: from ids to logits, nothing else.
 
-``transformers`` has it too, and trains it (``dlmctl.training.scorer``); but to import it takes twice as long as torch
-itself, whenever texts of a model with a scorer are drawn. The weights have its names, so a folder serves both.
+``transformers`` has it too, and training uses that (``dlmctl.training.scorer``); but importing it takes twice as long
+as torch itself, at every generation with a scorer. The weights have the same names, so both can read a folder.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Of the norms, as in every published GPT-2.
+# Epsilon of the norms, as in every published GPT-2.
 EPSILON = 1e-5
 
 
 class GPT2Sizes(NamedTuple):
-    """Sizes under their names in ``config.json``."""
+    """Sizes, named as in ``config.json``."""
 
     vocab_size: int
     n_positions: int
@@ -34,7 +34,7 @@ class Scores(NamedTuple):
 
 
 class Projection(nn.Module):
-    """x W + b, the weight stored as ``[in, out]``, as OpenAI did."""
+    """x W + b, with the weight stored as ``[in, out]``, as in OpenAI's code."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and beside a shortcut."""
+    """Attention and MLP, each after a LayerNorm and with a residual connection."""
 
     def __init__(self, sizes: GPT2Sizes) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Block(nn.Module):
 
 
 class GPT2(nn.Module):
-    """A GPT-2 whose head is its word embeddings."""
+    """A GPT-2 with its output layer tied to the word embeddings."""
 
     def __init__(self, sizes: GPT2Sizes) -> None:
         super().__init__()
@@ -110,15 +110,15 @@ class GPT2(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def forward(self, input_ids: Tensor, use_cache: bool = False) -> Scores:
-        """``input_ids [B, L]`` to the logits of the token after each. Nothing is kept for a further call."""
-        place = torch.arange(input_ids.shape[1], device=input_ids.device)
-        x = self.transformer["wte"](input_ids) + self.transformer["wpe"](place)
+        """The logits of the token after each of ``input_ids [B, L]``. ``use_cache`` is ignored; there is no cache."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        x = self.transformer["wte"](input_ids) + self.transformer["wpe"](positions)
         for block in self.transformer["h"].children():
             x = block(x)
-        words = self.transformer["wte"]
-        assert isinstance(words, nn.Embedding)
-        return Scores(F.linear(self.transformer["ln_f"](x), words.weight))
+        embedding = self.transformer["wte"]
+        assert isinstance(embedding, nn.Embedding)
+        return Scores(F.linear(self.transformer["ln_f"](x), embedding.weight))

@@ -1,7 +1,7 @@
-"""Hints: what is wanted at each place of a text, as vectors that are added to the states of a frozen network.
+"""Hints: the target features of each position of a text, as vectors that are added to the states of a frozen network.
 
-A small encoder reads the features of all places once a text, before the first step, and says for each block of the
-network what to add to its input: an adapter (Houlsby et al. 2019) whose input is the condition, not the text.
+A small encoder reads the features of all positions once per text, before the first step, and returns for each block of
+the network a vector to add to its input: an adapter (Houlsby et al. 2019) that reads the condition, not the text.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class HintsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    features: list[str] = Field(max_length=60_000, description="what can be wanted of a place, from number 1")
+    features: list[str] = Field(max_length=60_000, description="features that a position can have, numbered from 1")
     width: int = Field(default=64, gt=0, le=4096, multiple_of=2, description="width of the encoder")
     blocks: int = Field(
-        default=2, ge=0, le=64, description="its blocks; with none each place is told its own features alone"
+        default=2, ge=0, le=64, description="its blocks; with 0, each position only receives its own features"
     )
 
 
 class Hints(nn.Module):
-    """Features of places to vectors for the blocks of a network.
+    """Maps the features of positions to vectors for the blocks of a network.
 
     Args:
         model: sizes of the network.
@@ -50,20 +50,20 @@ class Hints(nn.Module):
         self.norm = nn.RMSNorm(config.width, sizes.norm_eps)
         self.out = nn.Linear(config.width, self.layers * self.hidden, bias=False)
         self.sizes = sizes
-        # So that training begins with the network as it is.
+        # So that training starts from the unchanged network.
         nn.init.zeros_(self.out.weight)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What to add to the input of each block ``[layers, B, L, H]``.
+        """The vectors to add to the input of each block: ``[layers, B, L, H]``.
 
         Args:
-            features: numbers of what is wanted of each place ``[B, L, F]``, 0 fills up.
-            mask: bool ``[B, L]``, true for the places of each text; all if not given.
+            features: indices of the features of each position ``[B, L, F]``, padded with 0.
+            mask: bool ``[B, L]``, true for the positions of each text; all if not given.
         """
         h = self.embed(features).sum(2)
         batch, length, _ = h.shape
         cosines, sines = (table[:length].to(h.device) for table in rotations(self.sizes))
         for block in self.blocks:
             h = block(h, (cosines, sines), None if mask is None else mask[:, None, None])
-        found: Tensor = self.out(self.norm(h))
-        return found.view(batch, length, self.layers, self.hidden).permute(2, 0, 1, 3)
+        hints: Tensor = self.out(self.norm(h))
+        return hints.view(batch, length, self.layers, self.hidden).permute(2, 0, 1, 3)

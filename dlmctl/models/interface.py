@@ -1,4 +1,4 @@
-"""What passes between a denoiser and those that ask it."""
+"""The conditioning input of denoisers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class Conditioning(NamedTuple):
-    """What a denoiser is given beside latent and time, each None where the model has no such thing.
+    """The inputs of a denoiser besides latent and time; each is None if the model does not use it.
 
     Attributes:
         shift: ``[B, time_width]``, added to the time embedding.
-        memory: ``[B, S, hidden]``, the encoded source that cross-attention reads.
-        mask: ``[B, S]``, true where the source has a word.
+        memory: ``[B, S, hidden]``, the encoded source for cross-attention.
+        mask: ``[B, S]``, true for the words of the source, false for padding.
     """
 
     shift: Tensor | None = None

@@ -1,8 +1,8 @@
 """Llama blocks with full attention: the denoiser of masked diffusion (Touvron et al. 2023; Nie et al. 2025).
 
 RMSNorm before each sublayer, rotary positions, SwiGLU, no biases, the output layer tied to the word embeddings, and no
-time input: how many words are masked says it. Weights are saved under the names of ``LlamaForCausalLM``, so either side
-reads the other's files; inside, the query, key and value matrices are one, and so are gate and up.
+time input: the number of masked words implies the time. Weights are saved under the names of ``LlamaForCausalLM``, so
+either side reads the other's files; in memory, the query, key and value matrices are fused, and so are gate and up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dlmctl.models.attention import attention
 from dlmctl.models.numerics import widened
 from dlmctl.models.packing import Packing
 
-# Standard deviation of the first weights (Radford et al. 2019).
+# Standard deviation of the initial weights (Radford et al. 2019).
 INIT_STD = 0.02
 
 
@@ -55,7 +55,7 @@ class FusedLinear(nn.Linear):
     """Several linear layers over one input as one matrix ``[sum of parts, width]``.
 
     Args:
-        parts: the output width of each layer, which optimisers that see matrices have to know.
+        parts: the output width of each layer; optimisers that treat weights as matrices need it.
     """
 
     def __init__(self, width: int, parts: tuple[int, ...]) -> None:
@@ -64,8 +64,8 @@ class FusedLinear(nn.Linear):
 
 
 @dataclass(eq=False)
-class _Split:
-    """Takes a fused matrix apart where it is saved. A class, as functions made on the spot cannot be pickled."""
+class _SplitOnSave:
+    """Hook that splits a fused matrix when it is saved. A class, because local functions cannot be pickled."""
 
     name: str
     parts: dict[str, int]
@@ -76,8 +76,8 @@ class _Split:
 
 
 @dataclass(eq=False)
-class _Joined:
-    """Puts a fused matrix together where its parts are loaded."""
+class _FuseOnLoad:
+    """Hook that fuses a matrix when its parts are loaded."""
 
     name: str
     parts: dict[str, int]
@@ -89,14 +89,15 @@ class _Joined:
 
 
 def fused(holder: nn.Module, name: str, width: int, parts: dict[str, int]) -> FusedLinear:
-    """Several linear layers over one input as one matrix, layer ``name`` of ``holder``; saved under their own names.
+    """Fuse several linear layers over one input into layer ``name`` of ``holder``; they are saved under separate names.
 
     Args:
-        width: of the input; parts: the output width of each layer, by the name that its weight is saved under.
+        width: width of the input.
+        parts: the output width of each layer, by the name that its weight is saved under.
     """
 
-    holder.register_state_dict_post_hook(_Split(name, parts))
-    holder.register_load_state_dict_pre_hook(_Joined(name, parts))
+    holder.register_state_dict_post_hook(_SplitOnSave(name, parts))
+    holder.register_load_state_dict_pre_hook(_FuseOnLoad(name, parts))
     return FusedLinear(width, tuple(parts.values()))
 
 
@@ -110,23 +111,24 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden, config.hidden, bias=False)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """``x [B, L, H]``; ``rotation``: cosines and sines as of ``rotated``; ``mask [B, 1, 1, L]``."""
+        """``x [B, L, H]``; ``rotation``: cosines and sines as for ``rotated``; ``mask [B, 1, 1, L]``."""
         batch, length, hidden = x.shape
-        apart = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        turned, (v,) = apart.split((2, 1))  # one copy in the backward pass, where slices would take three
-        q, k = rotated(turned, *rotation)
-        mixed = attention(q, k, v, mask)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, hidden))
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        qk, (v,) = qkv.split((2, 1))  # one copy in the backward pass, where slices would take three
+        q, k = rotated(qk, *rotation)
+        attended = attention(q, k, v, mask)
+        return self.o_proj(attended.transpose(1, 2).reshape(batch, length, hidden))
 
 
 def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """``x [..., L, d]`` turned by its position: component i and i + d / 2 are a pair (Su et al. 2021, eq. 34).
+    """``x [..., L, d]`` rotated by position: components i and i + d / 2 form a pair (Su et al. 2021, eq. 34).
 
     Args:
-        cosines: of each component ``[L, d]``; sines: ``[L, d]``, those of first components negative.
+        cosines: ``[L, d]``, of each component.
+        sines: ``[L, d]``, negated for the first half of the components.
     """
     first, second = x.chunk(2, -1)
-    # Whole components at once: halves are too narrow for a CPU's loops.
+    # All components at once: halves are too narrow for a CPU's loops.
     return torch.addcmul(x * cosines.to(x.dtype), torch.cat([second, first], -1), sines.to(x.dtype))
 
 
@@ -134,11 +136,11 @@ def turns(width: int, length: int, base: float, device: torch.device | str) -> t
     """Cosines and sines ``[length, width]`` of the rotary positions, as ``rotated`` takes them.
 
     Args:
-        width: of a head.
-        base: of the frequencies.
+        width: width of a head.
+        base: base of the frequencies.
     """
-    halves = torch.arange(0, width, 2, dtype=torch.float32, device=device)
-    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None] * base ** (-halves / width)
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device)
+    angles = torch.arange(length, dtype=torch.float32, device=device)[:, None] * base ** (-exponents / width)
     cosines, sines = angles.cos(), angles.sin()
     return torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)
 
@@ -168,13 +170,13 @@ class LlamaBlock(nn.Module):
         self.mlp = SwiGLU(config)
 
     def forward(self, h: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """As ``SelfAttention``."""
+        """Arguments as for ``SelfAttention``."""
         h = h + F.dropout(self.self_attn(self.input_layernorm(h), rotation, mask), self.dropout, self.training)
         return h + F.dropout(self.mlp(self.post_attention_layernorm(h)), self.dropout, self.training)
 
 
 class LlamaTrunk(nn.Module):
-    """Word embeddings, blocks and the last norm: what ``LlamaForCausalLM`` calls its model."""
+    """Word embeddings, blocks and the final norm: the ``model`` of a ``LlamaForCausalLM``."""
 
     def __init__(self, config: LlamaConfig, vocabulary: int) -> None:
         super().__init__()
@@ -189,38 +191,40 @@ class LlamaTrunk(nn.Module):
         self.refill()
 
     def refill(self) -> None:
-        """Make the tensors that are no weights."""
+        """Compute the tensors that are not weights."""
         device = self.embed_tokens.weight.device
         self.cosines, self.sines = (table.to(device) for table in rotations(self.config))
 
     def forward(self, h: Tensor, mask: Tensor | None, hints: Tensor | None = None) -> Tensor:
-        """``h [B, L, H]``, the embedded input, and ``mask [B, 1, 1, L]``, to hidden states ``[B, L, H]``; ``hints``
-        as of ``LlamaDenoiser``."""
+        """Hidden states ``[B, L, H]`` for the embedded input ``h [B, L, H]`` and ``mask [B, 1, 1, L]``.
+
+        ``hints`` as for ``LlamaDenoiser``.
+        """
         length = h.shape[1]
         rotation = self.cosines[:length], self.sines[:length]
         packing = Packing.of(self, h) if mask is None and hints is None else None
         if packing is not None:
             h, mask = packing.pack(h), packing.mask(h)
             rotation = rotation[0].repeat(packing.together, 1), rotation[1].repeat(packing.together, 1)
-        for number, block in enumerate(self.layers):
-            h = block(h if hints is None else h + hints[number].to(h.dtype), rotation, mask)
+        for index, block in enumerate(self.layers):
+            h = block(h if hints is None else h + hints[index].to(h.dtype), rotation, mask)
         return self.norm(h if packing is None else packing.unpack(h))
 
 
 def rotations(config: LlamaConfig) -> tuple[Tensor, Tensor]:
     """The ``turns`` of all positions ``[max_length, hidden / heads]``."""
-    # On the CPU even where a model is built without memory: an arange on the meta device imports sympy, half a second.
+    # On the CPU even if the model is built on the meta device, where arange imports sympy, which takes half a second.
     return turns(config.hidden // config.heads, config.max_length, config.rope_base, "cpu")
 
 
 class LlamaDenoiser(nn.Module):
-    """The words of a text from the words that are left of it.
+    """Predicts the words of a text from its unmasked words.
 
     Args:
         config: sizes.
         vocabulary: rows of the embedding table, MASK included.
-        tags: kinds of labels that a position can be given, such as parts of speech; 0 for a model that takes none.
-            Label 0 stands for "not given", and its row stays zero.
+        tags: number of labels that a position can have, such as parts of speech; 0 for a model that takes none.
+            Label 0 means "not given", and its embedding stays zero.
     """
 
     def __init__(self, config: LlamaConfig, vocabulary: int, tags: int = 0) -> None:
@@ -233,8 +237,8 @@ class LlamaDenoiser(nn.Module):
     def _init_weights(self) -> None:
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
-                closing = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(weight, std=INIT_STD / (math.sqrt(2 * self.config.layers) if closing else 1.0))
+                is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(weight, std=INIT_STD / (math.sqrt(2 * self.config.layers) if is_residual else 1.0))
         if self.tag_embed is not None:
             nn.init.zeros_(self.tag_embed.weight[0])
 
@@ -254,11 +258,11 @@ class LlamaDenoiser(nn.Module):
             inputs_embeds: ``[B, L, H]`` in place of ``ids``, such as expected embeddings.
             attention_mask: bool ``[B, L]``, true for the positions that are attended to; all if not given.
             aligned: the label of each position ``[B, L]``, 0 where none is given.
-            hints: what is added to the input of each block ``[layers, B, L, H]``, see ``models.hints``.
+            hints: added to the input of each block, ``[layers, B, L, H]``; see ``models.hints``.
 
         Raises:
-            ValueError: neither or both of ids and embeddings, a sequence beyond ``max_length``, or labels for a model
-                that takes none.
+            ValueError: neither or both of ids and embeddings are given, the sequence is longer than ``max_length``, or
+                labels are given to a model that takes none.
         """
         if (ids is None) == (inputs_embeds is None):
             raise ValueError("give either ids or inputs_embeds")
@@ -272,17 +276,17 @@ class LlamaDenoiser(nn.Module):
         return self.model(h, None if attention_mask is None else attention_mask[:, None, None], hints)
 
     def logits(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
-        """``scores`` in float32 at least."""
+        """``scores`` in at least float32."""
         return widened(self.scores(hidden, positions))
 
     def scores(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Scores of the words for hidden states ``[B, L, H]``: ``[B, L, vocabulary]``.
+        """Word scores ``[B, L, vocabulary]`` of hidden states ``[B, L, H]``.
 
-        The output layer over a large vocabulary is much of the cost, so what is not needed should not be asked for.
+        With a large vocabulary the output layer is a large part of the cost, so score only the positions needed.
 
         Args:
-            positions: numbers of the positions to score, of any shape, counted through the batch (row x L + place).
-                The result is ``[*positions.shape, vocabulary]``.
+            positions: indices of the positions to score, of any shape, into the flattened batch (row x L + place). The
+                result is then ``[*positions.shape, vocabulary]``.
         """
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions]

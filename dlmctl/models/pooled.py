@@ -1,4 +1,4 @@
-"""A classifier of whole latents: several labels at once, each with an attention pooling of its own."""
+"""A classifier of whole latents: several labels at once, each with its own attention pooling."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 
 
 class PooledClassifier(nn.Module):
-    """A ``LatentEncoder``; for each label a learned weighting of the positions and a linear layer.
+    """A ``LatentEncoder``, and for each label a learned weighting of the positions and a linear layer.
 
     Args:
         embed_dim: width of the latent.
-        length: its most positions.
-        classes: how many classes each label has.
+        length: most positions.
+        classes: number of classes of each label.
     """
 
     def __init__(self, embed_dim: int, length: int, classes: Sequence[int]) -> None:
@@ -28,9 +28,9 @@ class PooledClassifier(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(sizes.hidden, count) for count in classes)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, classes]``, one tensor a label.
+        """Logits ``[B, classes]``, a tensor per label, for latents ``[B, L, D]`` at times ``[B]`` in [0, 1].
 
-        ``mask [B, L]`` is true for the positions that count; all of them where it is None.
+        ``mask [B, L]`` is true for the positions to attend to; None for all.
         """
         h = self.encoder(x, 1000 * t.float(), mask=mask)
         scores = widened(self.attention(h))
@@ -38,4 +38,4 @@ class PooledClassifier(nn.Module):
             scores = scores.masked_fill(~mask[..., None], -torch.inf)
         weights = scores.softmax(1).to(h)
         pooled = torch.einsum("blf,blh->fbh", weights, h)
-        return [head(part) for head, part in zip(self.heads, pooled, strict=True)]
+        return [head(states) for head, states in zip(self.heads, pooled, strict=True)]

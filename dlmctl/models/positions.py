@@ -12,8 +12,8 @@ class PositionClassifier(nn.Module):
 
     Args:
         embed_dim: width of the latent.
-        length: its most positions.
-        classes: how many there are.
+        length: most positions.
+        classes: number of classes.
     """
 
     def __init__(self, embed_dim: int, length: int, classes: int) -> None:
@@ -23,8 +23,8 @@ class PositionClassifier(nn.Module):
         self.head = nn.Linear(sizes.hidden, classes)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Latents ``[B, L, D]`` at times ``[B]`` in [0, 1] to logits ``[B, L, classes]``.
+        """Logits ``[B, L, classes]`` for latents ``[B, L, D]`` at times ``[B]`` in [0, 1].
 
-        ``mask [B, L]`` is true for the positions that count; all of them where it is None.
+        ``mask [B, L]`` is true for the positions to attend to; None for all.
         """
         return self.head(self.encoder(x, 1000 * t.float(), mask=mask))

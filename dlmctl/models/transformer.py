@@ -19,7 +19,7 @@ from dlmctl.models.attention import attention
 from dlmctl.models.interface import Conditioning
 from dlmctl.models.packing import Packing
 
-# Beyond every model there is: a size above these is a mistake, or asks for more memory than any machine has.
+# Larger than in any existing model: a size above these is a mistake, or needs more memory than any machine has.
 MAX_WIDTH = 65_536
 MAX_LAYERS = 512
 MAX_LENGTH = 65_536
@@ -50,7 +50,7 @@ class TransformerConfig(BaseModel):
 
     @property
     def time_width(self) -> int:
-        """Width of the time embedding, which a label shifts."""
+        """Width of the time embedding, to which the embedding of a label is added."""
         return self.hidden
 
     def summary(self) -> str:
@@ -68,21 +68,21 @@ def sinusoid(t: Tensor, channels: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Sequential):
-    """The time as the denoisers receive it: sinusoid, Linear, SiLU, Linear (Li et al. 2022), shifted by a label."""
+    """The time embedding of the denoisers: sinusoid, Linear, SiLU, Linear (Li et al. 2022), plus that of a label."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, width))
         self.channels = channels
 
     def forward(self, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """``t [B]`` in 0..1000 to ``[B, width]``."""
+        """The embedding ``[B, width]`` of ``t [B]`` in 0..1000."""
         time = sinusoid(t, self.channels).to(next(self.parameters()).dtype)
         time = self[2](self[1](self[0](time)))
         return time if conditioning is None or conditioning.shift is None else time + conditioning.shift
 
 
 class CrossAttention(nn.Module):
-    """What each position reads in a memory ``[B, S, hidden]``. It begins as zero: as if there were no memory."""
+    """Attention of each position to a memory ``[B, S, hidden]``; its output is initially zero."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -95,19 +95,19 @@ class CrossAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, h: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """``h [B, L, hidden]``; ``mask [B, S]`` is true where the memory counts."""
+        """``h [B, L, hidden]``; ``mask [B, S]`` is true for the memory positions to attend to."""
         batch, length, hidden = h.shape
         q = self.q(self.norm(h)).view(batch, length, self.heads, hidden // self.heads).transpose(1, 2)
         k, v = self.kv(memory).view(batch, -1, 2, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        mixed = attention(q, k, v, mask[:, None, None], dropout)
-        return F.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, hidden)), self.dropout, self.training)
+        attended = attention(q, k, v, mask[:, None, None], dropout)
+        return F.dropout(self.out(attended.transpose(1, 2).reshape(batch, length, hidden)), self.dropout, self.training)
 
 
 class Block(nn.Module):
     """Self-attention and an MLP, each with a residual connection and a LayerNorm.
 
-    With ``cross_attention`` also attention to a memory between the two, of pre-norm form in either order of norms.
+    With ``cross_attention`` there is attention to a memory between the two, always in pre-norm form.
     """
 
     def __init__(self, config: TransformerConfig, *, cross_attention: bool = False) -> None:
@@ -125,9 +125,9 @@ class Block(nn.Module):
     def attend(self, h: Tensor, mask: Tensor | None) -> Tensor:
         batch, length, hidden = h.shape
         q, k, v = self.qkv(h).view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        wide = mask[:, None, None] if mask is not None and mask.ndim == 2 else mask
-        mixed = attention(q, k, v, wide, self.dropout if self.training else 0.0)
-        return self.drop(self.attention_out(mixed.transpose(1, 2).reshape(batch, length, hidden)))
+        broadcast_mask = mask[:, None, None] if mask is not None and mask.ndim == 2 else mask
+        attended = attention(q, k, v, broadcast_mask, self.dropout if self.training else 0.0)
+        return self.drop(self.attention_out(attended.transpose(1, 2).reshape(batch, length, hidden)))
 
     def feed_forward(self, h: Tensor) -> Tensor:
         return self.drop(self.mlp_out(F.gelu(self.mlp_in(h))))
@@ -143,9 +143,9 @@ class Block(nn.Module):
     def forward(
         self, h: Tensor, mask: Tensor | None = None, memory: Tensor | None = None, memory_mask: Tensor | None = None
     ) -> Tensor:
-        """``h [B, L, hidden]``; of ``mask [B, L]`` and ``memory_mask [B, S]`` only true places are attended to.
+        """``h [B, L, hidden]``; ``mask [B, L]`` and ``memory_mask [B, S]`` are true for the positions to attend to.
 
-        A mask may also be ``[1, 1, L, L]``, as ``attention`` takes it.
+        ``mask`` may also be ``[1, 1, L, L]``, as for ``attention``.
         """
         if self.norm_first:
             h = self.read(h + self.attend(self.attention_norm(h), mask), memory, memory_mask)
@@ -155,9 +155,9 @@ class Block(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """Blocks over a latent: ``[batch, length, in_dim]`` and times ``[batch]`` to ``[batch, length, hidden]``.
+    """Blocks over a latent: from ``[batch, length, in_dim]`` and times ``[batch]`` to ``[batch, length, hidden]``.
 
-    The trunk of the denoiser, and of the control classifiers.
+    The trunk of the denoiser and of the control classifiers.
     """
 
     def __init__(self, config: TransformerConfig, in_dim: int, *, cross_attention: bool = False) -> None:
@@ -174,7 +174,7 @@ class LatentEncoder(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """``mask [B, L]`` is true for the positions that count, where texts of different lengths share a batch."""
+        """``mask [B, L]`` is true for the positions to attend to, if texts of different lengths share a batch."""
         memory, memory_mask = (None, None) if conditioning is None else (conditioning.memory, conditioning.mask)
         h = self.input(x) + self.time(t, conditioning)[:, None] + self.positions.weight[: x.shape[1]]
         h = F.dropout(self.input_norm(h), self.config.dropout, self.training)
@@ -207,9 +207,9 @@ class TransformerDenoiser(nn.Module):
         mask: Tensor | None = None,
         features: bool = False,
     ) -> Tensor:
-        """``x [batch, length, in_dim]``, ``t [batch]`` in 0..1000, to ``[batch, length, out_dim]``.
+        """From ``x [batch, length, in_dim]`` and ``t [batch]`` in 0..1000 to ``[batch, length, out_dim]``.
 
-        With ``features`` to what the last layer, which is linear, makes that of: ``[batch, length, hidden]``.
+        With ``features``, the input of the last layer, which is linear: ``[batch, length, hidden]``.
         """
         output = self.output[:-1] if features else self.output
         return output(self.encoder(x, t, conditioning, mask))

@@ -1,7 +1,7 @@
 """``trans-unet``: transformer blocks in the shape of a U along the sequence.
 
-Attention at full resolution sees words, at the coarser levels phrases, at a fraction of the cost. The original names
-this architecture and means it of attention alone, but cannot build it; here a block is the whole one of the
+Attention at full resolution sees words, at the coarser levels phrases, at a fraction of the cost. The original code
+names this architecture, intended with attention only, but cannot build it; here a block is a full block of the
 ``transformer``.
 """
 
@@ -35,9 +35,9 @@ class TransUNetConfig(UShapeConfig):
 
 
 class TimedBlock(nn.Module):
-    """A transformer block (pre-norm) in front of which the state is normed and the time embedding added.
+    """A transformer block (pre-norm) after a LayerNorm of the state and the addition of the time embedding.
 
-    The norm keeps states that were joined from two levels from drowning what the block adds.
+    Without the norm, states concatenated from two levels would drown out the block's own contribution.
     """
 
     def __init__(self, inside: int, outside: int, time: int, config: TransUNetConfig) -> None:
@@ -50,12 +50,12 @@ class TimedBlock(nn.Module):
         self.block = Block(sizes)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """``h [B, L, inside]`` and ``time [B, T]`` to ``[B, L, outside]``."""
+        """From ``h [B, L, inside]`` and ``time [B, T]`` to ``[B, L, outside]``."""
         return self.block(self.norm(self.fit(h)) + self.time(F.silu(time))[:, None])
 
 
-class Halve(nn.Module):
-    """A convolution of stride 2 along the sequence: ``[B, L, D]`` to ``[B, L / 2, D]``."""
+class Downsample(nn.Module):
+    """A convolution of stride 2 along the sequence, from ``[B, L, D]`` to ``[B, L / 2, D]``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,15 +65,15 @@ class Halve(nn.Module):
         return self.convolution(h.transpose(1, 2)).transpose(1, 2)
 
 
-class Double(nn.Module):
-    """Every position twice: ``[B, L, D]`` to ``[B, 2 L, D]``."""
+class Upsample(nn.Module):
+    """Repeats every position, from ``[B, L, D]`` to ``[B, 2 L, D]``."""
 
     def forward(self, h: Tensor) -> Tensor:
         return h.repeat_interleave(2, dim=1)
 
 
 class TransUNetDenoiser(nn.Module):
-    """A U of transformer blocks. Lengths that the levels cannot halve are filled up with zeros, and cropped again."""
+    """A U of transformer blocks. Lengths that the levels cannot halve are padded with zeros, and cropped afterwards."""
 
     def __init__(self, config: TransUNetConfig, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -87,9 +87,9 @@ class TransUNetDenoiser(nn.Module):
             config,
             width,
             block=lambda inside, outside, _: TimedBlock(inside, outside, time, config),
-            shrink=Halve,
-            grow=lambda _: Double(),
-            attends=(),  # every block does
+            shrink=Downsample,
+            grow=lambda _: Upsample(),
+            attends=(),  # not needed: every block attends
             axis=-1,
         )
         self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, out_dim))

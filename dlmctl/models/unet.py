@@ -1,7 +1,7 @@
 """The convolutional U-Net of improved diffusion (Nichol and Dhariwal 2021), over grids of one or two dimensions.
 
-Residual blocks whose group norms are scaled and shifted by the time embedding; self-attention at chosen levels and in
-the middle. Weight for weight the network that Diffusion-LM offers as ``1d-unet`` and ``conv-unet``.
+Residual blocks whose group norms are scaled and shifted by the time embedding; self-attention at selected levels and in
+the middle. Weight for weight, these are the networks ``1d-unet`` and ``conv-unet`` of Diffusion-LM.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class UNetConfig(UShapeConfig):
     """Sizes of a convolutional U-Net."""
 
     attention_levels: list[NonNegativeInt] = Field(
-        default=[0], description="levels that attend, the finest is 0; the middle does"
+        default=[0], description="levels with attention, the finest is 0; the middle always has it"
     )
     heads: PositiveInt = Field(
-        default=4, le=MAX_WIDTH, description="attention heads; must divide the widths of the levels that attend"
+        default=4, le=MAX_WIDTH, description="attention heads; must divide the widths of the levels with attention"
     )
 
     @model_validator(mode="after")
@@ -42,65 +42,65 @@ class UNetConfig(UShapeConfig):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups where the width allows it; else as many as leave each group more than one channel."""
+    """GroupNorm with 32 groups if the width allows it, else with the most that leave several channels in a group."""
     groups = next((groups for groups in (32, 16, 8, 4, 2) if channels % groups == 0 and channels > groups), 1)
     return nn.GroupNorm(groups, channels)
 
 
 def convolution(dims: int, inside: int, outside: int, *, stride: int = 1, zero: bool = False) -> nn.Module:
-    """A convolution of width 3 that keeps the sides, or halves them with ``stride`` 2; ``zero`` starts it at zero."""
-    made = CONVOLUTIONS[dims](inside, outside, 3, stride=stride, padding=1)
+    """A convolution of width 3 that keeps the grid, or halves its sides with ``stride`` 2; ``zero``: zero weights."""
+    layer = CONVOLUTIONS[dims](inside, outside, 3, stride=stride, padding=1)
     if zero:
-        for parameter in made.parameters():
+        for parameter in layer.parameters():
             nn.init.zeros_(parameter)
-    return made
+    return layer
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with the time between them, and self-attention after them if ``attends``."""
+    """Two convolutions, modulated by the time in between, and self-attention after them if ``attends``."""
 
     def __init__(self, dims: int, inside: int, outside: int, time: int, config: UNetConfig, attends: bool) -> None:
         super().__init__()
         self.dropout = config.dropout
         self.first_norm, self.first = group_norm(inside), convolution(dims, inside, outside)
         self.time = nn.Linear(time, 2 * outside)
-        # A block starts as its shortcut.
+        # Initially the block is only its shortcut.
         self.second_norm, self.second = group_norm(outside), convolution(dims, outside, outside, zero=True)
         self.shortcut = nn.Identity() if inside == outside else CONVOLUTIONS[dims](inside, outside, 1)
         self.attention = GridAttention(outside, config.heads) if attends else nn.Identity()
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """``h [B, inside, *grid]`` and ``time [B, T]`` to ``[B, outside, *grid]``."""
-        change = self.first(F.silu(self.first_norm(h)))
-        everywhere = (len(h), -1, *[1] * (h.dim() - 2))
-        scale, shift = self.time(F.silu(time)).reshape(everywhere).chunk(2, dim=1)
-        change = F.silu(self.second_norm(change) * (1 + scale) + shift)
-        change = self.second(F.dropout(change, self.dropout, self.training))
-        return self.attention(self.shortcut(h) + change)
+        """From ``h [B, inside, *grid]`` and ``time [B, T]`` to ``[B, outside, *grid]``."""
+        residual = self.first(F.silu(self.first_norm(h)))
+        broadcast_shape = (len(h), -1, *[1] * (h.dim() - 2))
+        scale, shift = self.time(F.silu(time)).reshape(broadcast_shape).chunk(2, dim=1)
+        residual = F.silu(self.second_norm(residual) * (1 + scale) + shift)
+        residual = self.second(F.dropout(residual, self.dropout, self.training))
+        return self.attention(self.shortcut(h) + residual)
 
 
 class GridAttention(nn.Module):
-    """Self-attention among all places of a grid, with a residual connection."""
+    """Self-attention among all cells of a grid, with a residual connection."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm = group_norm(channels)
         self.qkv, self.output = nn.Conv1d(channels, 3 * channels, 1), nn.Conv1d(channels, channels, 1)
-        for parameter in self.output.parameters():  # attention starts as nothing
+        for parameter in self.output.parameters():  # initially attention adds nothing
             nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor) -> Tensor:
         batch, channels = h.shape[:2]
-        # Each head has its q, k and v side by side.
-        parts = self.qkv(self.norm(h).flatten(2)).view(batch, self.heads, 3, channels // self.heads, -1)
-        q, k, v = parts.transpose(3, 4).unbind(2)
-        mixed = attention(q, k, v).transpose(2, 3).reshape(batch, channels, -1)
-        return h + self.output(mixed).reshape(h.shape)
+        # The q, k and v of each head are adjacent.
+        qkv = self.qkv(self.norm(h).flatten(2)).view(batch, self.heads, 3, channels // self.heads, -1)
+        q, k, v = qkv.transpose(3, 4).unbind(2)
+        attended = attention(q, k, v).transpose(2, 3).reshape(batch, channels, -1)
+        return h + self.output(attended).reshape(h.shape)
 
 
-class Grow(nn.Module):
-    """Every place doubled in every direction, then a convolution."""
+class Upsample(nn.Module):
+    """Nearest-neighbour upsampling by 2 in every dimension, then a convolution."""
 
     def __init__(self, dims: int, channels: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class UNet(nn.Module):
             config.channels,
             block=lambda inside, outside, attends: ResidualBlock(dims, inside, outside, time, config, attends),
             shrink=lambda width: convolution(dims, width, width, stride=2),
-            grow=lambda width: Grow(dims, width),
+            grow=lambda width: Upsample(dims, width),
             attends=config.attention_levels,
             axis=1,
         )
@@ -132,5 +132,5 @@ class UNet(nn.Module):
         self.output = nn.Sequential(group_norm(last), nn.SiLU(), convolution(dims, last, out_dim, zero=True))
 
     def over_grid(self, x: Tensor, t: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """``x [B, in_dim, *grid]``, ``t [B]`` in 0..1000, to ``[B, out_dim, *grid]``."""
+        """From ``x [B, in_dim, *grid]`` and ``t [B]`` in 0..1000 to ``[B, out_dim, *grid]``."""
         return self.output(self.body(self.input(x), self.time(t, conditioning)))

@@ -1,5 +1,7 @@
-"""The shape of a U (Ronneberger et al. 2015): down through coarser and coarser levels and up again, with every state of
-the way down joined in on the way up. What a block is, the architectures say."""
+"""The U shape (Ronneberger et al. 2015): down through coarser and coarser levels and up again, with skip connections.
+
+Every state on the way down is concatenated on the way up. The architectures define the blocks.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +20,33 @@ class UShapeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     channels: PositiveInt = Field(
-        default=128, le=16_384, description="width of the time features, and unit of the levels' widths"
+        default=128, le=16_384, description="width of the time features, and unit of the level widths"
     )
     multipliers: list[Annotated[int, Field(gt=0, le=1024)]] = Field(
         default=[1, 2, 2, 2],
         min_length=1,
         max_length=12,
-        description="width of each level in channels; a level has half the last one's positions",
+        description="width of each level in channels; each level has half the positions of the one before",
     )
     residual_blocks: PositiveInt = Field(
-        default=2, le=16, description="blocks of a level on the way down; up again it has one more"
+        default=2, le=16, description="blocks per level on the way down; one more on the way up"
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout probability, in training only")
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
 
     @property
     def widths(self) -> list[int]:
-        """Channels of each level, the finest first."""
+        """The width of each level, finest first."""
         return [self.channels * multiplier for multiplier in self.multipliers]
 
     @property
     def factor(self) -> int:
-        """How much coarser the last level is than the first: what each side must be a multiple of."""
+        """The ratio of resolutions of the first and the last level, of which each side must be a multiple."""
         return 2 ** (len(self.multipliers) - 1)
 
     @property
     def time_width(self) -> int:
-        """Width of the time embedding, which a label shifts."""
+        """Width of the time embedding, to which the embedding of a label is added."""
         return 4 * self.channels
 
     def summary(self) -> str:
@@ -53,15 +55,15 @@ class UShapeConfig(BaseModel):
 
 
 class UShape(nn.Module):
-    """The wiring of a U over blocks that are called with the state and the time embedding.
+    """The wiring of a U; its blocks are called with the state and the time embedding.
 
     Args:
         config: widths of the levels and number of blocks.
-        start: width of the state that comes in; ``config.widths[0]`` goes out.
-        block: makes a block from its width in, its width out and whether it attends.
-        shrink, grow: make the layer that halves or doubles the resolution of a state, from its width.
-        attends: levels whose blocks attend; in the middle the first of the two blocks does.
-        axis: of a state's channels.
+        start: width of the input state; the output has ``config.widths[0]``.
+        block: builds a block from its input width, its output width and whether it has attention.
+        shrink, grow: build the layer that halves or doubles the resolution of a state, from its width.
+        attends: levels whose blocks have attention; the first of the two middle blocks always has it.
+        axis: the channel dimension of a state.
     """
 
     def __init__(
@@ -78,43 +80,43 @@ class UShape(nn.Module):
         self.axis, self.checkpointing = axis, config.checkpointing
         self.down, self.middle, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
-        width, kept = start, [start]
+        width, skip_widths = start, [start]
         last = len(config.widths) - 1
         for level, outside in enumerate(config.widths):
             stage = nn.ModuleList()
             for _ in range(config.residual_blocks):
                 stage.append(block(width, outside, level in attends))
                 width = outside
-                kept.append(width)
+                skip_widths.append(width)
             self.down.append(stage)
             if level < last:
                 self.shrink.append(shrink(width))
-                kept.append(width)
+                skip_widths.append(width)
         self.middle.extend([block(width, width, True), block(width, width, False)])
         for level, outside in reversed(list(enumerate(config.widths))):
             stage = nn.ModuleList()
             for _ in range(config.residual_blocks + 1):
-                stage.append(block(width + kept.pop(), outside, level in attends))
+                stage.append(block(width + skip_widths.pop(), outside, level in attends))
                 width = outside
             self.up.append(stage)
             if level > 0:
                 self.grow.append(grow(width))
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """A state and the time embedding ``[batch, width]`` to a state of the same resolution."""
-        kept = [h]
+        """From a state and the time embedding ``[batch, width]`` to a state of the same resolution."""
+        skips = [h]
         for level, stage in enumerate(self.down):
             for block in _blocks(stage):
                 h = self._run(block, h, time)
-                kept.append(h)
+                skips.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
-                kept.append(h)
+                skips.append(h)
         for block in self.middle:
             h = self._run(block, h, time)
         for level, stage in enumerate(self.up):
             for block in _blocks(stage):
-                h = self._run(block, torch.cat([h, kept.pop()], self.axis), time)
+                h = self._run(block, torch.cat([h, skips.pop()], self.axis), time)
             if level < len(self.grow):
                 h = self.grow[level](h)
         return h

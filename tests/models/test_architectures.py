@@ -89,7 +89,7 @@ def test_checkpointing_changes_memory_not_gradients(architecture):
     [
         ("1d-unet", {"heads": 3}, r"heads \(3\) must divide the width of level 0 \(16\)"),
         ("1d-unet", {"attention_levels": [2]}, "attention_levels names level 2, but the last level is 1"),
-        ("conv-unet", {"row": 5}, "2 levels need a row of a multiple of 2, not 5"),
+        ("conv-unet", {"row": 5}, "with 2 levels, row must be a multiple of 2, not 5"),
         ("trans-unet", {"head_width": 7}, r"head_width \(7\) must divide the width of level 0 \(32\)"),
         ("trans-unet", {"multipliers": []}, "multipliers"),
         ("1d-unet", {"chanels": 32}, "chanels"),

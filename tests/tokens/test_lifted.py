@@ -194,7 +194,7 @@ def test_a_word_of_one_token_and_of_ten():
     assert automaton.accepts([pieces[4], *pieces])  # sriverside
 
 
-@pytest.mark.parametrize(("words", "message"), [("see me@mill.uk", "cannot be held"), ("漢", "cannot write '漢'")])
+@pytest.mark.parametrize(("words", "message"), [("see me@mill.uk", "cannot be enforced"), ("漢", "cannot spell '漢'")])
 def test_words_that_cannot_be_written_are_named(words, message):
     with pytest.raises(RecipeError, match=message):
         token_language(tokenizer_of("word pieces"), [contains(words)])

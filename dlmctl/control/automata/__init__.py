@@ -1,4 +1,4 @@
-"""Exact constraints as one automaton over words: patterns, phrases, word lists, lengths, and their product."""
+"""Exact constraints as automata over words: patterns, phrases, word lists, lengths, and their products."""
 
 from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.exact_control import exact_control

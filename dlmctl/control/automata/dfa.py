@@ -1,6 +1,6 @@
-"""Deterministic automata over the words of a vocabulary: what they are, and how they are made small.
+"""Deterministic finite automata over the words of a vocabulary, and their minimisation.
 
-Words that no transition tells apart share a class, so that the cost does not grow with the vocabulary.
+Words that no transition distinguishes share a class, so that the cost does not grow with the vocabulary.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dlmctl.errors import RecipeError
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-# No way on from here.
+# In a table: there is no transition.
 DEAD = -1
-# The class of tokens that are no words (START, END, PAD, UNK): they lead nowhere.
+# The class of tokens that are not words (START, END, PAD, UNK): they have no transitions.
 OUTSIDE = 0
-# Bounds on an automaton, and on its table, of which a step of inference holds one copy a row.
+# Limits on an automaton, and on its table, of which a step of inference holds a copy per row.
 MAX_STATES = 4096
 MAX_CELLS = 1 << 18
 
@@ -31,15 +31,14 @@ class TooLarge(RecipeError):
 
 
 def require_size(states: int, classes: int, most: int = MAX_STATES) -> None:
-    """Bounds an automaton while it is built.
+    """Limit the size of an automaton while it is built.
 
     Raises:
         TooLarge: it has more than ``most`` states or MAX_CELLS cells.
     """
     if states > most or states * classes > MAX_CELLS:
         raise TooLarge(
-            f"what the controls ask for together needs an automaton of more than {min(most, MAX_CELLS // classes)} "
-            "states.",
+            f"the controls together need an automaton of more than {min(most, MAX_CELLS // classes)} states.",
             remedy="Ask for fewer phrases, shorter repeats or a simpler pattern.",
         )
 
@@ -49,9 +48,10 @@ class Automaton:
     """A language of texts: those whose words lead from state 0 to an accepting state.
 
     Attributes:
-        classes: ``[V]``, the class of each token id; 0 for what is no word.
-        table: ``[S, C]``, the state that a state and a class lead to, or DEAD. Class 0 always leads there.
-        accepting: ``[S]``. No state accepts where the language is empty; else each state leads to one that does.
+        classes: ``[V]``, the class of each token id; OUTSIDE for tokens that are not words.
+        table: ``[S, C]``, the next state for each state and class, or DEAD; always DEAD for class OUTSIDE.
+        accepting: ``[S]``. If the language is empty, no state accepts; else an accepting state can be reached from
+            every state.
     """
 
     classes: Ints
@@ -74,9 +74,10 @@ class Automaton:
 
 
 def partition(is_word: Bools, sets: Mapping[str, Bools], singles: Sequence[int]) -> tuple[Ints, dict[str | int, Ints]]:
-    """Classes ``[V]`` of words that no set tells apart, each of the ``singles`` (token ids) in a class of its own.
+    """Partition the words into classes ``[V]`` that no set distinguishes; each of the ``singles`` (token ids) is alone.
 
-    Also the classes that make up each set and each single; ``sets`` holds ``[V]`` booleans, at most 60 of them.
+    Also returns the classes that make up each set and each single. ``sets`` maps names to booleans ``[V]``, at most 60
+    of them.
     """
     keys = np.zeros(len(is_word), dtype=np.int64)
     for bit, members in enumerate(sets.values()):
@@ -85,82 +86,83 @@ def partition(is_word: Bools, sets: Mapping[str, Bools], singles: Sequence[int])
     keys[distinct] = (1 << len(sets)) + np.arange(len(distinct))
     classes = np.full(len(is_word), OUTSIDE, dtype=np.int64)
     classes[is_word] = np.unique(keys[is_word], return_inverse=True)[1] + 1
-    found: dict[str | int, Ints] = {name: np.unique(classes[members & is_word]) for name, members in sets.items()}
-    found.update({int(token): classes[token : token + 1] for token in distinct})
-    return classes, found
+    classes_of: dict[str | int, Ints] = {name: np.unique(classes[members & is_word]) for name, members in sets.items()}
+    classes_of.update({int(token): classes[token : token + 1] for token in distinct})
+    return classes, classes_of
 
 
 def shortest(automaton: Automaton) -> Ints:
-    """Words from each state to an accepting one, at least; -1 where none is reached. ``[S]``."""
+    """The fewest words ``[S]`` from each state to an accepting one; -1 if none can be reached."""
     distance = np.where(automaton.accepting, 0, -1)
     step = 0
     while True:
-        near = np.append(distance >= 0, False)[automaton.table].any(1) & (distance < 0)
-        if not near.any():
+        is_next = np.append(distance >= 0, False)[automaton.table].any(1) & (distance < 0)
+        if not is_next.any():
             return distance
         step += 1
-        distance[near] = step
+        distance[is_next] = step
 
 
 def reduced(automaton: Automaton) -> Automaton:
-    """The same language with the fewest states and classes.
+    """The minimal automaton of the same language: fewest states and classes.
 
-    Trimmed to states that are reached and lead to acceptance; then Moore's partition refinement; then classes that
-    every state treats alike are merged.
+    States that are unreachable or cannot reach acceptance are trimmed; then Moore's partition refinement; then classes
+    that no state distinguishes are merged.
     """
     small = trimmed(automaton)
     if small.empty:
         return small
-    part = _blocks(small)
-    count = int(part.max()) + 1
-    first = np.full(count, len(part))
-    np.minimum.at(first, part, np.arange(len(part)))
-    # The start's block comes first, whatever its number.
-    order = np.argsort(first)
-    number = np.empty(count, dtype=np.int64)
-    number[order] = np.arange(count)
-    to = np.append(number[part], DEAD)
-    return merged_classes(Automaton(small.classes, to[small.table[first[order]]], small.accepting[first[order]]))
+    block = _blocks(small)
+    count = int(block.max()) + 1
+    first_state = np.full(count, len(block))
+    np.minimum.at(first_state, block, np.arange(len(block)))
+    # Ordered by first state, so that the block of the start state becomes state 0.
+    order = np.argsort(first_state)
+    new_state = np.empty(count, dtype=np.int64)
+    new_state[order] = np.arange(count)
+    renumbered = np.append(new_state[block], DEAD)
+    states = first_state[order]
+    return merged_classes(Automaton(small.classes, renumbered[small.table[states]], small.accepting[states]))
 
 
 def trimmed(automaton: Automaton) -> Automaton:
-    """The same language without states that are not reached or lead nowhere; one state where it is empty."""
-    lead = shortest(automaton) >= 0
-    reached = np.zeros(len(lead), dtype=bool)
+    """The same language without states that are unreachable or cannot reach acceptance; one state if it is empty."""
+    can_accept = shortest(automaton) >= 0
+    is_reached = np.zeros(len(can_accept), dtype=bool)
     frontier = np.array([0])
     while len(frontier):
-        reached[frontier] = True
-        after = np.unique(automaton.table[frontier])
-        after = after[after != DEAD]
-        frontier = after[lead[after] & ~reached[after]]
-    kept = reached & lead
-    if not kept[0]:
+        is_reached[frontier] = True
+        successors = np.unique(automaton.table[frontier])
+        successors = successors[successors != DEAD]
+        frontier = successors[can_accept[successors] & ~is_reached[successors]]
+    keep = is_reached & can_accept
+    if not keep[0]:
         return Automaton(automaton.classes, np.full((1, automaton.table.shape[1]), DEAD), np.zeros(1, dtype=bool))
-    number = np.append(np.where(kept, np.cumsum(kept) - 1, DEAD), DEAD)
-    return Automaton(automaton.classes, number[automaton.table[kept]], automaton.accepting[kept])
+    new_state = np.append(np.where(keep, np.cumsum(keep) - 1, DEAD), DEAD)
+    return Automaton(automaton.classes, new_state[automaton.table[keep]], automaton.accepting[keep])
 
 
 def merged_classes(automaton: Automaton) -> Automaton:
-    """The same automaton with the classes that every state treats alike made one; OUTSIDE stays apart."""
+    """The same automaton with classes merged that no state distinguishes; OUTSIDE stays separate."""
     columns, inverse = np.unique(automaton.table[:, 1:], axis=1, return_inverse=True)
     table = np.concatenate([np.full((len(columns), 1), DEAD), columns], axis=1)
-    number = np.concatenate([[OUTSIDE], inverse.reshape(-1) + 1])
-    return Automaton(number[automaton.classes], table, automaton.accepting)
+    new_class = np.concatenate([[OUTSIDE], inverse.reshape(-1) + 1])
+    return Automaton(new_class[automaton.classes], table, automaton.accepting)
 
 
 def _blocks(automaton: Automaton) -> Ints:
-    """The block ``[S]`` of each state of a trimmed automaton: states of one block accept the same endings."""
-    # Equal states have equally long shortest and longest endings; to begin with these saves a round for each state of
-    # a long chain.
-    part = _numbered(shortest(automaton) * (len(automaton.table) + 2) + _longest(automaton) + 1)
+    """The block ``[S]`` of each state of a trimmed automaton: states in the same block accept the same suffixes."""
+    # Equivalent states have shortest and longest suffixes of equal length. Starting from these saves one round of
+    # refinement for each state of a long chain.
+    block = _numbered(shortest(automaton) * (len(automaton.table) + 2) + _longest(automaton) + 1)
     while True:
-        to = np.append(part, -1)
-        finer = part
+        block_or_dead = np.append(block, -1)
+        finer = block
         for column in automaton.table.T[1:]:
-            finer = _numbered(finer * (len(part) + 1) + to[column] + 1)
-        if finer.max() == part.max():
-            return part
-        part = finer
+            finer = _numbered(finer * (len(block) + 1) + block_or_dead[column] + 1)
+        if finer.max() == block.max():
+            return block
+        block = finer
 
 
 def _numbered(keys: Ints) -> Ints:
@@ -168,12 +170,12 @@ def _numbered(keys: Ints) -> Ints:
 
 
 def _longest(automaton: Automaton) -> Ints:
-    """Words from each state of a trimmed automaton to an accepting one, at most; -1 for without end. ``[S]``."""
+    """The most words ``[S]`` from each state of a trimmed automaton to an accepting one; -1 if unbounded."""
     longest = np.full(len(automaton.table), -1, dtype=np.int64)
     step = 0
     while True:
-        done = np.append(longest >= 0, True)[automaton.table].all(1) & (longest < 0)
-        if not done.any():
+        is_next = np.append(longest >= 0, True)[automaton.table].all(1) & (longest < 0)
+        if not is_next.any():
             return longest
-        longest[done] = step
+        longest[is_next] = step
         step += 1

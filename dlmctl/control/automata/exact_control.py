@@ -1,4 +1,4 @@
-"""Exact controls on any model: what is asked of each row, over the words or the tokens that the model has."""
+"""Exact controls on any model: the requirements of each row, over the model's words or tokens."""
 
 from __future__ import annotations
 
@@ -18,38 +18,44 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.vocabulary import known_ids
 
 
-def exact_control(batch: BatchContext[Any], asked: Sequence[Requirement]) -> Prepared:
-    """Holds each text of a batch to what is asked of it, exactly and whatever other controls ask for.
+def exact_control(batch: BatchContext[Any], requirements: Sequence[Requirement]) -> Prepared:
+    """A control that makes each text of a batch satisfy its requirement exactly, whatever other controls require.
 
     Raises:
-        Unknown: a word that a text needs is none of the model's; not where that is unwanted.
-        RecipeError: no text satisfies what is asked.
+        Unknown: the model does not know a word that a text needs; not raised if the requirement is negated.
+        RecipeError: no text satisfies a requirement.
     """
     if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-        return ExactTokens(batch, [[one] for one in asked])
-    # Rows that ask for the same share one automaton.
-    distinct = {one.key: one for one in asked}.values()
-    made = {one.key: _over_words(one, batch.vocabulary, unwanted=batch.unwanted) for one in distinct}
-    return ExactWords(batch, [[made[one.key]] for one in asked])
+        return ExactTokens(batch, [[requirement] for requirement in requirements])
+    # Rows with the same requirement share one automaton.
+    distinct = {requirement.key: requirement for requirement in requirements}
+    demands = {
+        key: _over_words(requirement, batch.vocabulary, unwanted=batch.unwanted)
+        for key, requirement in distinct.items()
+    }
+    return ExactWords(batch, [[demands[requirement.key]] for requirement in requirements])
 
 
-def _over_words(asked: Requirement, vocabulary: Tokenizer, *, unwanted: bool) -> Demand:
+def _over_words(requirement: Requirement, vocabulary: Tokenizer, *, unwanted: bool) -> Demand:
+    """The demand of a requirement over the words of a vocabulary."""
     alphabet = alphabet_of(vocabulary)
-    if asked.needs_words:
+    if requirement.needs_words:
         try:
-            known_ids(asked.words, vocabulary, asked.name)
+            known_ids(requirement.words, vocabulary, requirement.name)
         except Unknown:
             if not unwanted:
                 raise
-            return Demand(asked.name, _without_unknown(asked, alphabet))
-    phrases = tuple(tuple(vocabulary.encode(phrase)[1:-1]) for phrase in asked.phrases)
-    return Demand(asked.name, asked.language and asked.language(alphabet), phrases)
+            return Demand(requirement.name, _without_unknown(requirement, alphabet))
+    phrases = tuple(tuple(vocabulary.encode(phrase)[1:-1]) for phrase in requirement.phrases)
+    return Demand(requirement.name, requirement.language and requirement.language(alphabet), phrases)
 
 
-def _without_unknown(asked: Requirement, alphabet: Alphabet) -> Automaton | None:
-    """The language of what is asked where some of its words are none of the model's: without phrases of such words
-    there is no text, and a pattern may be met without them."""
+def _without_unknown(requirement: Requirement, alphabet: Alphabet) -> Automaton | None:
+    """The language of a requirement with words that the model does not know.
+
+    It is empty if the requirement consists of phrases; a pattern may match without the unknown words.
+    """
     try:
-        return nothing(alphabet) if asked.language is None else asked.language(alphabet)
+        return nothing(alphabet) if requirement.language is None else requirement.language(alphabet)
     except Unmet:
         return nothing(alphabet)

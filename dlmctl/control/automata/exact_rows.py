@@ -1,4 +1,4 @@
-"""Exact controls as prepared controls: what each asks of a row, joined into one automaton a row."""
+"""Exact controls as prepared controls: the demands of each row, joined into one automaton per row."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ D = TypeVar("D")
 
 
 class ExactRows(Prepared, Generic[D]):
-    """Holds each row to its demands, exactly. The automata are built when first needed, so that several of these can
-    be ``merged`` before.
+    """Makes each row satisfy its demands exactly.
+
+    The automata are built on first use, so that several of these controls can be ``merged`` before.
 
     Args:
-        demands: of each row of the batch.
+        demands: the demands of each row of the batch.
     """
 
     exact = True
@@ -29,49 +30,52 @@ class ExactRows(Prepared, Generic[D]):
         self.batch, self.demands = batch, [list(row) for row in demands]
 
     @cached_property
-    def held(self) -> JointAutomata:
-        """The languages of the rows.
+    def joint(self) -> JointAutomata:
+        """The joint automata of the rows.
 
         Raises:
-            RecipeError: the demands of a row exclude each other, or its number of words.
+            RecipeError: the demands of a row contradict each other, or exclude its number of words.
         """
         raise NotImplementedError
 
     def energy(self, state: ControlState) -> Tensor:
-        """-log p(the text is in the language), the words taken as independent."""
-        return -self.held.log_probability(state.word_log_probs)
+        """-log p(the text is in the language), with words assumed independent."""
+        return -self.joint.log_probability(state.word_log_probs)
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
-        return self.held.constrain(logits, t)
+        return self.joint.constrain(logits, t)
 
     def phase(self, t: float) -> bool:
         return t < SETTLED
 
     def verify(self, logits: Tensor) -> None:
-        self.held.verify(logits)
+        self.joint.verify(logits)
 
     def negated(self) -> Self:
-        """What holds each row to the contrary of its demands, as exactly.
+        """An exact control that makes each row violate its demands.
 
         Raises:
             RecipeError: every text satisfies the demands of a row.
-            TooLarge: a row asks for too many phrases.
+            TooLarge: a row demands too many phrases.
         """
         raise NotImplementedError
 
 
 def merged(parts: Sequence[Part]) -> list[Part]:
-    """The parts with all that are ``ExactRows`` made one, in the place of the first.
+    """The parts, with all ``ExactRows`` merged into one in the place of the first.
 
-    Conditioned one after the other, each undoes a little of the last and none is exact.
+    Conditioning on one after the other, each would partly undo the one before, and none would be exact.
     """
     exact = [part for part in parts if isinstance(part.prepared, ExactRows)]
     if len(exact) < 2:
         return list(parts)
-    held = [part.prepared for part in parts if isinstance(part.prepared, ExactRows)]
-    rows = [[demand for row in same for demand in row] for same in zip(*(one.demands for one in held), strict=True)]
+    controls = [part.prepared for part in parts if isinstance(part.prepared, ExactRows)]
+    rows = [
+        [demand for demands in row for demand in demands]
+        for row in zip(*(control.demands for control in controls), strict=True)
+    ]
     name = " and ".join(part.name for part in exact)
     weight = sum(part.weight for part in exact) / len(exact)
-    # All of words or all of tokens, as the model's vocabulary is.
-    whole = Part(name, weight, type(held[0])(held[0].batch, rows))
-    return [whole if part is exact[0] else part for part in parts if part is exact[0] or part not in exact]
+    # All are of one type, over words or over tokens, depending on the model's vocabulary.
+    merged_part = Part(name, weight, type(controls[0])(controls[0].batch, rows))
+    return [merged_part if part is exact[0] else part for part in parts if part is exact[0] or part not in exact]

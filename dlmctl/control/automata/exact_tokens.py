@@ -1,4 +1,4 @@
-"""Exact controls on models whose tokens are parts of words: what each asks of a row's words, as one automaton a row."""
+"""Exact controls on models whose tokens are parts of words: one automaton over tokens per row."""
 
 from __future__ import annotations
 
@@ -22,90 +22,90 @@ from dlmctl.text.tokens import plain_words
 
 
 class ExactTokens(ExactRows[Requirement]):
-    """Holds the text of each row to what is asked of its words, on models of tokens."""
+    """Makes the text of each row satisfy the requirements on its words exactly, on models of tokens."""
 
     @cached_property
     def languages(self) -> list[Automaton]:
-        """Of each row, over tokens, whatever their number.
+        """The language of each row over tokens, for any number of tokens.
 
         Raises:
-            RecipeError: no text satisfies all that is asked of a row.
+            RecipeError: no text satisfies all requirements of a row.
         """
         tokenizer = self.batch.vocabulary
         assert isinstance(tokenizer, HuggingFaceTokenizer)
         return [token_language(tokenizer, row) for row in self.demands]
 
     @cached_property
-    def held(self) -> JointAutomata:
+    def joint(self) -> JointAutomata:
         vocabulary, layouts = self.batch.vocabulary, self.batch.layouts
-        # Rows that ask for the same share one automaton.
-        open_ended = {id(one): _ended(one, vocabulary) for one in self.languages}
+        # Rows with the same requirements share one automaton.
+        open_ended = {id(language): _ended(language, vocabulary) for language in self.languages}
         automata = [
-            open_ended[id(one)] if layout.words is None else one
-            for one, layout in zip(self.languages, layouts, strict=True)
+            open_ended[id(language)] if layout.words is None else language
+            for language, layout in zip(self.languages, layouts, strict=True)
         ]
         return JointAutomata(
             [Language(automaton) for automaton in automata],
             [layout.open for layout in layouts],
             alphabet=alphabet_for([]),
             longest=self.batch.model.config.length - 2,
-            names=[_names(row) for row in self.demands],
-            sharpness=[SHARPNESS if any(one.phrases for one in row) else 1.0 for row in self.demands],
+            names=[_joined_names(row) for row in self.demands],
+            sharpness=[SHARPNESS if any(required.phrases for required in row) else 1.0 for row in self.demands],
             unit="token",
             device=self.batch.device,
         )
 
     def negated(self) -> ExactTokens:
-        rows = [[_contrary(row)] if row else [] for row in self.demands]
+        rows = [[_negation(row)] if row else [] for row in self.demands]
         return ExactTokens(self.batch, rows)
 
 
 def _ended(language: Automaton, vocabulary: Tokenizer) -> Automaton:
-    """A language with what stands behind a text whose number of tokens is not settled."""
+    """A language with the tokens that follow a text whose number of tokens is not settled."""
     if isinstance(vocabulary, CheckpointTokenizer):
         return stopped(language, vocabulary.stop_ids)
     return ended(language, vocabulary.end_id, vocabulary.pad_id)
 
 
-_kept: dict[tuple[Hashable, ...], Automaton] = {}
-_MOST_KEPT = 64
+_cache: dict[tuple[Hashable, ...], Automaton] = {}
+_CACHE_SIZE = 64
 
 
-def token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Requirement]) -> Automaton:
-    """The texts, as tokens, that satisfy all that is asked; made once for each tokenizer.
+def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """The language, over tokens, of the texts that satisfy all requirements; cached.
 
     Raises:
-        RecipeError: there is no such text, or the tokenizer cannot write a word that must be in it.
+        RecipeError: there is no such text, or the tokenizer cannot spell a word that the text needs.
         TooLarge: its automaton would be too large.
     """
-    key = (tokenizer, *((one.name, one.key) for one in asked))
-    if key not in _kept:
-        if len(_kept) >= _MOST_KEPT:
-            _kept.pop(next(iter(_kept)))
-        _kept[key] = _token_language(tokenizer, asked)
-    return _kept[key]
+    key = (tokenizer, *((required.name, required.key) for required in requirements))
+    if key not in _cache:
+        if len(_cache) >= _CACHE_SIZE:
+            _cache.pop(next(iter(_cache)))
+        _cache[key] = _token_language(tokenizer, requirements)
+    return _cache[key]
 
 
-def _token_language(tokenizer: HuggingFaceTokenizer, asked: Sequence[Requirement]) -> Automaton:
-    units = _units(tokenizer)
-    for one in asked:
-        if one.needs_words:
-            _require_written(one.words, units, one.name)
-    alphabet = alphabet_for(sorted({word for one in asked for word in one.words}))
-    characters, fault = characters_for(units), TooLarge("")
+def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    units, name = _units(tokenizer), _joined_names(requirements)
+    for required in requirements:
+        if required.needs_words:
+            _require_spellable(required.words, units, required.name)
+    alphabet = alphabet_for(sorted({word for required in requirements for word in required.words}))
+    characters, size_error = characters_for(units), TooLarge("")
     for language in (_in_any_order, _in_given_order):
         try:
-            made = lifted(Spelled(language(asked, alphabet), alphabet, characters), units)
+            automaton = lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
             break
         except TooLarge as error:
-            fault = error
+            size_error = error
         except RecipeError as error:
-            raise type(error)(error.what, where=error.where or _names(asked), remedy=error.remedy) from None
+            raise type(error)(error.what, where=error.where or name, remedy=error.remedy) from None
     else:
-        raise RecipeError(fault.what, where=_names(asked), remedy=fault.remedy)
-    if made.empty:
-        raise Unmet("no text that this model's tokens can write satisfies it.", where=_names(asked))
-    return made
+        raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
+    if automaton.empty:
+        raise Unmet("no text that this model's tokens can spell satisfies it.", where=name)
+    return automaton
 
 
 @lru_cache(maxsize=2)
@@ -113,61 +113,62 @@ def _units(tokenizer: HuggingFaceTokenizer) -> Units:
     return units_of(tokenizer.strings)
 
 
-def _names(asked: Sequence[Requirement]) -> str:
-    return " and ".join(dict.fromkeys(one.name for one in asked))
+def _joined_names(requirements: Sequence[Requirement]) -> str:
+    return " and ".join(dict.fromkeys(required.name for required in requirements))
 
 
-def _in_any_order(asked: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
-    """The language over words, its phrases in any order.
+def _in_any_order(requirements: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
+    """The language over words, with the phrases in any order.
 
     Raises:
-        TooLarge: there are too many.
+        TooLarge: there are too many phrases.
     """
-    whole = with_phrases(_beside_phrases(asked, alphabet), _phrases(asked, alphabet), alphabet)
-    if whole.phrases:
+    language = with_phrases(_without_phrases(requirements, alphabet), _phrases(requirements, alphabet), alphabet)
+    if language.phrases:
         raise TooLarge("these are too many phrases for any order.")
-    return whole.automaton
+    return language.automaton
 
 
-def _in_given_order(asked: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
-    """The language over words, its phrases in the order in which they are asked for, which is smaller."""
-    phrases = _phrases(asked, alphabet)
-    base = _beside_phrases(asked, alphabet)
+def _in_given_order(requirements: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
+    """The language over words, with the phrases in the order of the requirements; a smaller automaton."""
+    phrases = _phrases(requirements, alphabet)
+    base = _without_phrases(requirements, alphabet)
     return intersection(base, in_order(alphabet, phrases)) if phrases else base
 
 
-def _beside_phrases(asked: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
-    made = [(one.name, one.language(alphabet)) for one in asked if one.language is not None]
-    parts = [(name, language) for name, language in made if language is not None]
+def _without_phrases(requirements: Sequence[Requirement], alphabet: Alphabet) -> Automaton:
+    """The language over words of all requirements except phrases."""
+    languages = [(required.name, required.language(alphabet)) for required in requirements if required.language]
+    parts = [(name, language) for name, language in languages if language is not None]
     return joined(parts) if parts else everything(alphabet)
 
 
-def _phrases(asked: Sequence[Requirement], alphabet: Alphabet) -> list[tuple[int, ...]]:
-    return [tuple(alphabet.ids[word] for word in phrase) for one in asked for phrase in one.phrases]
+def _phrases(requirements: Sequence[Requirement], alphabet: Alphabet) -> list[tuple[int, ...]]:
+    return [tuple(alphabet.ids[word] for word in phrase) for required in requirements for phrase in required.phrases]
 
 
-def _contrary(row: Sequence[Requirement]) -> Requirement:
-    """What is asked where the text must not satisfy all of a row."""
-    name = f"not {_names(row)}"
-    words = tuple(word for one in row for word in one.words)
-    key = ("not", *((one.name, one.key) for one in row))
+def _negation(row: Sequence[Requirement]) -> Requirement:
+    """The requirement that a text does not satisfy all of ``row``."""
+    name = f"not {_joined_names(row)}"
+    words = tuple(word for required in row for word in required.words)
+    key = ("not", *((required.name, required.key) for required in row))
     return Requirement(name, key, words, lambda alphabet: complement(_in_any_order(row, alphabet)), needs_words=False)
 
 
-def _require_written(words: Sequence[str], units: Units, control: str) -> None:
+def _require_spellable(words: Sequence[str], units: Units, control: str) -> None:
     known = frozenset(units.characters)
     for word in words:
-        strange = next((one for one in word if kind(one) == FORBIDDEN), None)
-        if strange is not None or "://" in word or plain_words(word) != [word] or _is_address(word):
+        has_forbidden = any(kind(character) == FORBIDDEN for character in word)
+        if has_forbidden or "://" in word or plain_words(word) != [word] or _is_address(word):
             raise RecipeError(
-                f"{word!r} cannot be held exactly on a model of tokens.",
+                f"{word!r} cannot be enforced exactly on a model of tokens.",
                 where=control,
                 remedy="Leave out web and mail addresses, opening quotation marks like \u2018, and accents apart from "
                 "their letters.",
             )
-        unknown = [one for one in word if one not in known and not units.has_parts]
+        unknown = [character for character in word if character not in known and not units.has_partial_characters]
         if unknown:
-            raise RecipeError(f"the model's tokens cannot write {unknown[0]!r} of {word!r}.", where=control)
+            raise RecipeError(f"the model's tokens cannot spell {unknown[0]!r} of {word!r}.", where=control)
 
 
 def _is_address(word: str) -> bool:

@@ -17,35 +17,35 @@ from dlmctl.text.tokenizer import Tokenizer
 
 @lru_cache(maxsize=2)
 def alphabet_of(vocabulary: Tokenizer) -> Alphabet:
-    """The words that texts are made of: those of a vocabulary without START, END, PAD and UNK."""
+    """The words of a vocabulary, without START, END, PAD and UNK."""
     special = {vocabulary.start_id, vocabulary.end_id, vocabulary.pad_id, vocabulary.unk_id}
     return Alphabet([None if token in special else vocabulary.words([token])[0] for token in range(len(vocabulary))])
 
 
 class ExactWords(ExactRows[Demand]):
-    """Holds the words of each row to its demands, on models of whole words."""
+    """Makes the words of each row satisfy its demands exactly, on models of whole words."""
 
     @cached_property
-    def held(self) -> JointAutomata:
+    def joint(self) -> JointAutomata:
         vocabulary, layouts = self.batch.vocabulary, self.batch.layouts
         alphabet = alphabet_of(vocabulary)
-        made: dict[tuple[object, ...], Language] = {}
+        by_key: dict[tuple[object, ...], Language] = {}
         languages = []
         for demands, layout in zip(self.demands, layouts, strict=True):
-            # Rows that ask for the same share one automaton.
+            # Rows with the same demands share one automaton.
             key = (layout.words is None, *((id(demand.automaton), demand.phrases) for demand in demands))
-            if key not in made:
-                made[key] = self._language(demands, alphabet)
+            if key not in by_key:
+                by_key[key] = self._language(demands, alphabet)
                 if layout.words is None:
-                    whole = _whole(made[key], _named(demands))
-                    made[key] = Language(ended(whole, vocabulary.end_id, vocabulary.pad_id))
-            languages.append(made[key])
+                    complete = _complete_automaton(by_key[key], _joined_names(demands))
+                    by_key[key] = Language(ended(complete, vocabulary.end_id, vocabulary.pad_id))
+            languages.append(by_key[key])
         return JointAutomata(
             languages,
             [layout.open for layout in layouts],
             alphabet=alphabet,
             longest=self.batch.model.config.length - 2,
-            names=[_named(row) for row in self.demands],
+            names=[_joined_names(row) for row in self.demands],
             sharpness=[SHARPNESS if any(demand.phrases for demand in row) else 1.0 for row in self.demands],
             device=self.batch.device,
         )
@@ -55,27 +55,31 @@ class ExactWords(ExactRows[Demand]):
         try:
             return language_of(demands, alphabet)
         except RecipeError as error:
-            raise type(error)(error.what, where=error.where or _named(demands), remedy=error.remedy) from None
+            raise type(error)(error.what, where=error.where or _joined_names(demands), remedy=error.remedy) from None
 
     def negated(self) -> ExactWords:
         alphabet = alphabet_of(self.batch.vocabulary)
         rows = []
         for demands in self.demands:
             name = f"not {' and '.join(demand.name for demand in demands)}"
-            rows.append([Demand(name, complement(_whole(language_of(demands, alphabet), name)))])
+            rows.append([Demand(name, complement(_complete_automaton(language_of(demands, alphabet), name)))])
         return ExactWords(self.batch, rows)
 
 
-def _named(demands: Sequence[Demand]) -> str:
+def _joined_names(demands: Sequence[Demand]) -> str:
     return " and ".join(dict.fromkeys(demand.name for demand in demands))
 
 
-def _whole(language: Language, name: str) -> Automaton:
-    """The automaton of a language; ``name`` is for the message."""
+def _complete_automaton(language: Language, name: str) -> Automaton:
+    """The automaton of a language, which must include its phrases; ``name`` is for the message.
+
+    Raises:
+        TooLarge: it has too many phrases for that.
+    """
     if language.phrases:
         raise TooLarge(
             f"{len(language.phrases)} phrases in any order are too many here.",
             where=name,
-            remedy="Ask for fewer, and not under `any` or `not`.",
+            remedy="Ask for fewer phrases, and not under `any` or `not`.",
         )
     return language.automaton

@@ -1,4 +1,4 @@
-"""Texts of a batch held to what several controls ask of their words together, each by one automaton."""
+"""Joint exact inference on a batch: what several controls demand of the words of a text, in one automaton per row."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from dlmctl.control.automata.product import joined, lengths, require_length
 from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError, Unfit
 
-# From this time on words are held to the likeliest way to be in the language; before, to all ways by their probability.
+# Below this time words are restricted to the likeliest path of the automaton (arg max); before, they are conditioned on
+# all paths by their probability.
 SETTLED = 0.7
-# Power of the probabilities by which phrases are spread over their places: 1 is Bayes' rule for independent words, but
-# words are not independent, and texts with required phrases were more fluent with 2 (1.98 against 2.06 nats a word).
+# Power of the probabilities that distribute phrases over positions: 1 is Bayes' rule for independent words, but words
+# are not independent, and texts with required phrases were more fluent with 2 (1.98 against 2.06 nats per word).
 SHARPNESS = 2.0
 
 
 class Demand(NamedTuple):
-    """What one control asks of the words of one text.
+    """The demand of one control on the words of one text.
 
     Attributes:
-        name: of the control, for messages.
-        automaton: the language the text is to be in; None for any.
-        phrases: token ids of phrases that are all to occur, in any order.
+        name: name of the control, for messages.
+        automaton: the language that the text must be in; None for any.
+        phrases: token ids of phrases that must all occur, in any order.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Demand(NamedTuple):
 
 
 def language_of(demands: Sequence[Demand], alphabet: Alphabet) -> Language:
-    """The language of the texts that satisfy every demand.
+    """The language of the texts that satisfy all demands.
 
     Raises:
         RecipeError: there is no such text.
@@ -51,23 +52,26 @@ def language_of(demands: Sequence[Demand], alphabet: Alphabet) -> Language:
 
 
 def possible_lengths(language: Language, longest: int) -> Bools:
-    """Whether texts of 0 to ``longest`` words can be in a language; with phrases to be ordered, no more than may be."""
+    """Whether a language can have texts of n words, for n from 0 to ``longest``.
+
+    If the language has phrases whose order is open, a length that is reported as possible may still be impossible.
+    """
     return lengths(language.automaton, longest) & (np.arange(longest + 1) >= language.least_words)
 
 
 class JointAutomata:
-    """The languages of a batch, one for each row; word logits in, word logits out.
+    """The languages of a batch, one for each row; maps word logits to word logits.
 
     Args:
-        languages: of each row; rows may share one.
-        words: how many words each row has; they stand behind START.
-        longest: the most words a text of the model can have, for the message.
-        names: what each row's language is of, such as ``pattern and contains``.
+        languages: the language of each row; rows may share one.
+        words: the number of words of each row, after START.
+        longest: the most words that a text of the model can have, for the message.
+        names: the controls of each row, such as ``pattern and contains``.
         sharpness: of each row (``posterior.condition``).
-        unit: what the languages are over: words or tokens.
+        unit: what the languages are over, words or tokens.
 
     Raises:
-        Unfit: a row has no text of so many words.
+        Unfit: the language of a row has no text with that number of words.
     """
 
     def __init__(
@@ -88,18 +92,18 @@ class JointAutomata:
         self.unit = unit
         self.words, self.most = torch.tensor(words, device=device), max(words)
         self.sharpness = torch.tensor(sharpness, device=device)[:, None, None]
-        # Automata whose order of phrases equal words settled: if the words of the model lead to none, these serve.
-        self.possible: dict[int, Automaton] = {}
-        self._begin()
+        # Automata with an order of phrases found for uniform logits: used if none is found for the model's logits.
+        self.fallbacks: dict[int, Automaton] = {}
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.rows = [language.automaton for language in self.languages]
-        # Rows whose phrases have no order yet, so that `rows` leaves the phrases out.
+        # Rows whose phrases have no order yet; their automata in `rows` do not include the phrases.
         self.unordered = [row for row, language in enumerate(self.languages) if language.phrases]
         self.automata = stacked(self.rows, self.words.device)
 
     def log_probability(self, log_probs: Tensor) -> Tensor:
-        """``[B]``: log-probability of the language under independent words ``[B, L, V]``; its negative is an energy."""
+        """Log-probability ``[B]`` of the language for independent words ``[B, L, V]``; its negative is an energy."""
         self._settle_order(log_probs.detach())
         return posterior.log_probability(log_probs, self.automata, self.words, most=self.most)
 
@@ -111,23 +115,26 @@ class JointAutomata:
         return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness, most=self.most)
 
     def verify(self, logits: Tensor) -> None:
-        """Asked before the first step, with -inf in ``logits [B, L, V]`` for what else excludes a word.
+        """Check before the first step that every row has a text that satisfies it.
 
         An order of phrases that was settled before is forgotten.
+
+        Args:
+            logits: ``[B, L, V]``, -inf for words that are excluded elsewhere, as by other controls.
 
         Raises:
             Unfit: a row has no text left.
         """
-        self.possible.clear()
-        self._begin()
+        self.fallbacks.clear()
+        self._reset()
         for row in self.unordered:
-            self.possible[row] = self._order(row, logits)
-        left = torch.isfinite(posterior.log_probability(logits, self.automata, self.words))
-        for row in (~left).nonzero().flatten().tolist():
+            self.fallbacks[row] = self._order(row, logits)
+        is_possible = torch.isfinite(posterior.log_probability(logits, self.automata, self.words))
+        for row in (~is_possible).nonzero().flatten().tolist():
             raise Unfit(
                 f"no text of {int(self.words[row])} {self.unit}s is left that satisfies it.",
                 where=self.names[row],
-                remedy="Another control forbids its words or wants others in their places.",
+                remedy="Another control forbids its words, or wants other words in their place.",
             )
 
     def _order(self, row: int, logits: Tensor) -> Automaton:
@@ -135,12 +142,12 @@ class JointAutomata:
         try:
             return in_likely_order(self.languages[row], scores, self.alphabet)
         except RecipeError as error:
-            if row in self.possible:
-                return self.possible[row]
+            if row in self.fallbacks:
+                return self.fallbacks[row]
             raise type(error)(error.what, where=self.names[row], remedy=error.remedy) from None
 
     def _settle_order(self, logits: Tensor) -> None:
-        """Fixes the order of phrases that are too many for any order, by the first distribution that is seen."""
+        """Fix the order of phrases that are too many for any order, by the first ``logits [B, L, V]`` seen."""
         if not self.unordered:
             return
         for row in self.unordered:

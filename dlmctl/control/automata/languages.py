@@ -1,4 +1,4 @@
-"""The automata of exact controls: a pattern, phrases that must or must not occur, a number of words, a word list."""
+"""The automata of exact controls: patterns, phrases that must or must not occur, numbers of words, word lists."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Alphabet:
     """The words of a vocabulary.
 
     Args:
-        words: the word of each token id; None for START, END, PAD and UNK, which no language holds.
+        words: the word of each token id; None for START, END, PAD and UNK, which are in no language.
 
     Attributes:
-        words: as given.
+        words: as passed.
         ids: the id of each word.
-        is_word: ``[V]``.
+        is_word: ``[V]``, whether each token id is a word.
     """
 
     def __init__(self, words: Sequence[str | None]) -> None:
@@ -36,15 +36,15 @@ class Alphabet:
         self.is_word: Bools = np.array([word is not None for word in words], dtype=bool)
 
     def numbers(self, words: Sequence[str]) -> list[int] | None:
-        """The ids of words, of a sign that without marks of spacing if need be; None if a word has none."""
+        """The ids of words, of punctuation marks without their spacing marks if need be; None if a word has no id."""
         ids = [self.ids.get(word, self.ids.get(plain(word))) for word in words]
-        return None if None in ids else [index for index in ids if index is not None]
+        return None if None in ids else [token_id for token_id in ids if token_id is not None]
 
 
 def pattern(node: Node, alphabet: Alphabet) -> Automaton:
-    """The texts that match a pattern; also of a template, whose blanks are repeats of ``<any>``.
+    """The texts that match a pattern, or a template, whose blanks are repeats of ``<any>``.
 
-    A word outside the vocabulary is in none.
+    No text contains a word outside the vocabulary.
 
     Raises:
         Unmet: no text over this vocabulary matches.
@@ -64,10 +64,10 @@ def pattern(node: Node, alphabet: Alphabet) -> Automaton:
         return members[alphabet.ids.get(label.word, UNKNOWN) if isinstance(label, Literal) else label.name]
 
     table, accepting = determinised(node, classes_of, classes)
-    made = reduced(Automaton(classes, table, accepting))
-    if made.empty:
+    automaton = reduced(Automaton(classes, table, accepting))
+    if automaton.empty:
         raise Unmet("no text of words that the model knows matches the pattern.")
-    return made
+    return automaton
 
 
 def everything(alphabet: Alphabet) -> Automaton:
@@ -82,22 +82,22 @@ def nothing(alphabet: Alphabet) -> Automaton:
 
 
 def only(alphabet: Alphabet, allowed: Bools) -> Automaton:
-    """The texts whose words are all among ``allowed [V]``."""
+    """The texts whose words are all ``allowed [V]``."""
     classes = np.where(alphabet.is_word, np.where(allowed, 1, 2), OUTSIDE)
     return Automaton(classes, np.array([[DEAD, 0, DEAD]]), np.ones(1, dtype=bool))
 
 
 def length(alphabet: Alphabet, least: int, most: int | None = None) -> Automaton:
-    """The texts of ``least`` to ``most`` words; None is without end."""
+    """The texts of ``least`` to ``most`` words; None for no maximum."""
     last = most if most is not None else max(least, 1)
     require_size(last + 1, 2)
-    after = np.append(np.arange(1, last + 1), DEAD if most is not None else last)
-    table = np.stack([np.full(last + 1, DEAD), after], axis=1)
+    next_state = np.append(np.arange(1, last + 1), DEAD if most is not None else last)
+    table = np.stack([np.full(last + 1, DEAD), next_state], axis=1)
     return Automaton(alphabet.is_word.astype(np.int64), table, np.arange(last + 1) >= least)
 
 
 def ended(automaton: Automaton, end: int, pad: int) -> Automaton:
-    """The texts of a language followed by END and any number of PAD: for texts whose number of words is not settled.
+    """The texts of a language followed by END and any number of PADs: for texts whose number of words is not settled.
 
     Args:
         end, pad: token ids of END and PAD.
@@ -113,11 +113,10 @@ def ended(automaton: Automaton, end: int, pad: int) -> Automaton:
 
 
 def stopped(automaton: Automaton, stops: Collection[int]) -> Automaton:
-    """The texts of a language followed by any number of tokens that end a text: for texts that need not fill their
-    positions.
+    """The texts of a language followed by any number of stop tokens: for texts that need not fill their positions.
 
     Args:
-        stops: ids of those tokens.
+        stops: ids of the stop tokens.
     """
     states, width = automaton.table.shape
     table = np.full((states + 1, width + 1), DEAD, dtype=np.int64)
@@ -130,14 +129,14 @@ def stopped(automaton: Automaton, stops: Collection[int]) -> Automaton:
 
 
 def containing(alphabet: Alphabet, phrase: Sequence[int]) -> Automaton:
-    """The texts with a phrase (token ids) anywhere in them."""
+    """The texts that contain a phrase (token ids)."""
     return in_order(alphabet, [phrase])
 
 
 def in_order(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
-    """The texts with all the phrases (token ids) one behind the other, with anything between; as many states as words.
+    """The texts that contain all phrases (token ids) in this order, with anything between; one state per word.
 
-    Knuth, Morris & Pratt (1977) for each phrase; where one is found, the search for the next begins.
+    The automaton of Knuth, Morris & Pratt (1977) for each phrase; after one is found, the search for the next begins.
     """
     classes, members = partition(alphabet.is_word, {}, [token for phrase in phrases for token in phrase])
     states, width = sum(map(len, phrases)) + 1, int(classes.max()) + 1
@@ -153,19 +152,19 @@ def in_order(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
 
 
 def _search(symbols: Sequence[int], width: int) -> Ints:
-    """``[n, width]``: how much of a phrase is read after each of its n beginnings and one more symbol."""
+    """The KMP table ``[n, width]`` of a phrase of n symbols: how many are matched after each prefix and a symbol."""
     table = np.zeros((len(symbols), width), dtype=np.int64)
-    fallback = 0  # what the text read since its second symbol is a beginning of
-    for at, symbol in enumerate(symbols):
-        if at:
-            table[at] = table[fallback]
+    fallback = 0  # length of the longest prefix that is also a proper suffix of the symbols so far
+    for length_read, symbol in enumerate(symbols):
+        if length_read:
+            table[length_read] = table[fallback]
             fallback = int(table[fallback, symbol])
-        table[at, symbol] = at + 1
+        table[length_read, symbol] = length_read + 1
     return table
 
 
 def avoiding(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
-    """The texts in which none of the phrases (token ids) occurs (the automaton of Aho & Corasick 1975, turned round).
+    """The texts that contain none of the phrases (token ids): the complement of Aho & Corasick's automaton (1975).
 
     Raises:
         TooLarge: the phrases have too many words.
@@ -173,7 +172,7 @@ def avoiding(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
     classes, members = partition(alphabet.is_word, {}, [token for phrase in phrases for token in phrase])
     width = int(classes.max()) + 1
     children: list[dict[int, int]] = [{}]
-    ends: set[int] = set()
+    matching: set[int] = set()  # nodes at which a phrase ends
     for phrase in phrases:
         node = 0
         for token in phrase:
@@ -183,19 +182,19 @@ def avoiding(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
                 children[node][symbol] = len(children)
                 children.append({})
             node = children[node][symbol]
-        ends.add(node)
+        matching.add(node)
     table = np.zeros((len(children), width), dtype=np.int64)
-    waiting: deque[tuple[int, int]] = deque([(0, 0)])  # a node, and the node of its longest proper ending
-    while waiting:
-        node, fallback = waiting.popleft()
-        if fallback in ends:
-            ends.add(node)
+    queue: deque[tuple[int, int]] = deque([(0, 0)])  # a node, and the node of its longest proper suffix
+    while queue:
+        node, fallback = queue.popleft()
+        if fallback in matching:
+            matching.add(node)
         if node:
             table[node] = table[fallback]
         for symbol, child in children[node].items():
-            waiting.append((child, int(table[fallback, symbol]) if node else 0))
+            queue.append((child, int(table[fallback, symbol]) if node else 0))
             table[node, symbol] = child
     table[:, OUTSIDE] = DEAD
-    bad = np.isin(np.arange(len(children)), sorted(ends))
-    table[bad[table] & (table != DEAD)] = DEAD
-    return reduced(Automaton(classes, table, ~bad))
+    is_match = np.isin(np.arange(len(children)), sorted(matching))
+    table[is_match[table] & (table != DEAD)] = DEAD
+    return reduced(Automaton(classes, table, ~is_match))

@@ -1,4 +1,4 @@
-"""Languages joined and turned round: intersection, complement, and which numbers of words a language has."""
+"""Operations on languages: intersection, complement, and the possible lengths of texts."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ from dlmctl.errors import Unfit, Unmet
 
 
 def intersection(one: Automaton, other: Automaton, most: int = MAX_STATES) -> Automaton:
-    """The texts of both; only pairs of states that are reached are ever made.
+    """The texts of both languages; only reachable pairs of states are built.
 
     Raises:
         TooLarge: more than ``most`` states are reached, or the table would have more than MAX_CELLS cells.
     """
     classes, pairs = _common_classes(one, other)
     left, right = one.table[:, pairs[:, 0]], other.table[:, pairs[:, 1]]
+    # A pair of states is a * width + b.
     width = len(other.table)
-    number = np.full(len(one.table) * width, DEAD, dtype=np.int64)
-    number[0], count = 0, 1
-    frontier, rows, keys = np.array([0]), [], [np.array([0])]
+    new_state = np.full(len(one.table) * width, DEAD, dtype=np.int64)
+    new_state[0], count = 0, 1
+    frontier, rows, state_pairs = np.array([0]), [], [np.array([0])]
     while len(frontier):
         a, b = left[frontier // width], right[frontier % width]
-        to = np.where((a == DEAD) | (b == DEAD), DEAD, a * width + b)
-        found = np.unique(to)
-        found = found[found != DEAD]
-        fresh = found[number[found] == DEAD]
-        number[fresh] = count + np.arange(len(fresh))
-        count += len(fresh)
+        successors = np.where((a == DEAD) | (b == DEAD), DEAD, a * width + b)
+        reached = np.unique(successors)
+        reached = reached[reached != DEAD]
+        unseen = reached[new_state[reached] == DEAD]
+        new_state[unseen] = count + np.arange(len(unseen))
+        count += len(unseen)
         require_size(count, len(pairs), most)
-        rows.append(np.where(to == DEAD, DEAD, number[to]))
-        keys.append(fresh)
-        frontier = fresh
-    made = np.concatenate(keys)
+        rows.append(np.where(successors == DEAD, DEAD, new_state[successors]))
+        state_pairs.append(unseen)
+        frontier = unseen
+    states = np.concatenate(state_pairs)
     return trimmed(
-        Automaton(classes, np.concatenate(rows), one.accepting[made // width] & other.accepting[made % width])
+        Automaton(classes, np.concatenate(rows), one.accepting[states // width] & other.accepting[states % width])
     )
 
 
@@ -60,53 +61,56 @@ def complement(automaton: Automaton) -> Automaton:
 
 
 def joined(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
-    """The texts that are in the language of every part; parts are given with their names, for the messages.
+    """The texts that are in the languages of all parts.
+
+    Args:
+        parts: automata, each with its name for messages.
 
     Raises:
-        Unmet: there is no such text; the message names two parts that exclude each other, or those up to the
-            first at which nothing is left.
-        TooLarge: too many states.
+        Unmet: there is no such text; the message names two parts that exclude each other, or else all parts up to the
+            first that leaves no text.
+        TooLarge: the automaton would have too many states.
     """
-    whole = parts[0][1]
-    for done, (name, part) in enumerate(parts[1:], start=1):
-        whole = reduced(intersection(whole, part))
-        if whole.empty:
-            others = [other for other, automaton in parts[:done] if intersection(automaton, part).empty]
-            names = others[:1] or [other for other, _ in parts[:done]]
+    joint = parts[0][1]
+    for index, (name, part) in enumerate(parts[1:], start=1):
+        joint = reduced(intersection(joint, part))
+        if joint.empty:
+            conflicting = [other for other, automaton in parts[:index] if intersection(automaton, part).empty]
+            names = conflicting[:1] or [other for other, _ in parts[:index]]
             raise Unmet(
                 f"no text satisfies {', '.join(dict.fromkeys(names))} and {name} together.",
                 remedy="Leave one out, or loosen it.",
             )
-    return whole
+    return joint
 
 
 def lengths(automaton: Automaton, longest: int) -> Bools:
-    """Whether the language has a text of so many words, for 0 to ``longest`` words."""
-    found = np.zeros(longest + 1, dtype=bool)
+    """Whether the language has a text of n words, for n from 0 to ``longest``."""
+    is_possible = np.zeros(longest + 1, dtype=bool)
     states = np.array([0])
     for count in range(longest + 1):
-        found[count] = automaton.accepting[states].any()
+        is_possible[count] = automaton.accepting[states].any()
         states = np.unique(automaton.table[states])
         states = states[states != DEAD]
-    return found
+    return is_possible
 
 
 def require_length(automaton: Automaton, words: int, longest: int, name: str, unit: str = "word") -> None:
-    """Refuses a number of words, or whatever else the ``unit`` of the language is, that the language does not have.
+    """Check that the language has a text of ``words`` words, or of whatever the ``unit`` of the language is.
 
     Raises:
-        Unfit: no text of ``words`` words is in it; the message lists those of up to ``longest`` that are.
+        Unfit: it has none; the message lists the possible lengths up to ``longest``.
     """
-    found = lengths(automaton, max(words, longest))
-    if found[words]:
+    is_possible = lengths(automaton, max(words, longest))
+    if is_possible[words]:
         return
-    possible = np.flatnonzero(found[: longest + 1]).tolist()
-    have = f"possible are {_ranges(possible)} {unit}s" if possible else f"nor one of any length up to {longest}"
-    raise Unfit(f"no text of {words} {unit}s satisfies it; {have}.", where=name)
+    possible = np.flatnonzero(is_possible[: longest + 1]).tolist()
+    rest = f"possible are {_ranges(possible)} {unit}s" if possible else f"nor does any text of up to {longest} {unit}s"
+    raise Unfit(f"no text of {words} {unit}s satisfies it; {rest}.", where=name)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers in rising order as ranges, e.g. ``3, 5 to 9``; at most eight of them."""
+    """Format increasing numbers as ranges, e.g. ``3, 5 to 9``; at most eight of them."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][1] == number - 1:
@@ -118,12 +122,12 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _common_classes(one: Automaton, other: Automaton) -> tuple[Ints, Ints]:
-    """Classes ``[V]`` that tell apart what either does, and for each of them its class in both, ``[C, 2]``."""
+    """Common refinement of the classes of both ``[V]``, and the pair of original classes for each: ``[C, 2]``."""
     if len(one.classes) != len(other.classes):
         raise ValueError(f"automata over vocabularies of {len(one.classes)} and {len(other.classes)} tokens")
     width = other.table.shape[1]
     outside = (one.classes == OUTSIDE) | (other.classes == OUTSIDE)
     keys = np.where(outside, OUTSIDE, one.classes * width + other.classes)
-    # Class 0 is there even in a vocabulary of words only.
-    found, inverse = np.unique(np.append(keys, OUTSIDE), return_inverse=True)
-    return inverse[:-1].astype(np.int64), np.stack([found // width, found % width], axis=1)
+    # Class OUTSIDE exists even if all tokens are words.
+    distinct, inverse = np.unique(np.append(keys, OUTSIDE), return_inverse=True)
+    return inverse[:-1].astype(np.int64), np.stack([distinct // width, distinct % width], axis=1)

@@ -1,4 +1,4 @@
-"""The pattern language over words, e.g. ``The <any>{1,2} (is|was) (a|an) <any>* (pub|restaurant) .``, to a tree."""
+"""Parser of the pattern language over words, e.g. ``The <any>{1,2} (is|was) (a|an) <any>* (pub|restaurant) .``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ADVICE = {
     "}": "no repeat is open; for the character itself write \\}",
     "<": f"a class is one of {', '.join(f'<{name}>' for name in CLASSES)}; for the character itself write \\<",
     ">": "no class is open; for the character itself write \\>",
-    "\\": "a backslash stands before a special character, ( ) | < > * + ? { } or \\, to mean the character itself",
+    "\\": "a backslash goes before a special character, ( ) | < > * + ? { } or \\, to mean the character itself",
 }
 _SIMPLE = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
@@ -46,7 +46,7 @@ class _Token(NamedTuple):
 
 
 class _Group:
-    """An open group: its finished alternatives, the items of the present one, and what a repeat may follow."""
+    """An open group: its position, its finished alternatives, and the items of the current one."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -55,15 +55,15 @@ class _Group:
 
 
 def parse(pattern: str, split: Callable[[str], list[str]]) -> Node:
-    """The tree of a pattern.
+    """Parse a pattern into its tree.
 
     Words are separated by spaces and split further by ``split``, as the tokeniser splits raw text: ``pub.`` is two
     words. ``|`` separates alternatives, ``( )`` group, ``* + ? {2} {1,3} {2,}`` repeat the word, class or group right
-    before them; ``<any>`` and the other names of ``CLASSES`` stand for one word each; a backslash takes a special
-    character literally (``\\?`` is a question mark). A full stop is a full stop.
+    before them; ``<any>`` and the other names of ``CLASSES`` match one word each; a backslash makes a special
+    character literal (``\\?`` is a question mark). A full stop is a full stop.
 
     Raises:
-        ValueError: the pattern is malformed or asks for too much; the message says where and what would be right.
+        ValueError: the pattern is malformed or exceeds a limit; the message says where and what would be right.
     """
     if len(pattern) > MAX_CHARACTERS:
         raise ValueError(f"the pattern has {len(pattern)} characters; at most {MAX_CHARACTERS} are allowed")
@@ -71,23 +71,23 @@ def parse(pattern: str, split: Callable[[str], list[str]]) -> Node:
 
 
 def escaped(word: str) -> str:
-    """A word as it is written in a pattern."""
+    """A word with its special characters escaped for a pattern."""
     return re.sub(r"[()|<>*+?{}\\]", r"\\\g<0>", word)
 
 
 class _Parser:
-    """Reads tokens one by one onto a stack of open groups, without recursion."""
+    """Reads tokens one by one onto a stack of open groups, without recursion; one method for each kind of token."""
 
     def __init__(self, pattern: str, split: Callable[[str], list[str]]) -> None:
         self.pattern, self.split = pattern, split
         self.groups = [_Group(0)]
-        self.before = _Token("start", "", 0)
+        self.previous = _Token("start", "", 0)
 
     def tree(self) -> Node:
         for match in _TOKEN.finditer(self.pattern):
             token = _Token(match.lastgroup or "", match[0], match.start())
             getattr(self, f"_{token.kind}")(token)
-            self.before = token
+            self.previous = token
         if len(self.groups) > 1:
             raise self._error(self.groups[-1].at, "this group is not closed: a `)` is missing")
         tree = self._finished(len(self.pattern))
@@ -95,21 +95,21 @@ class _Parser:
             raise ValueError("the pattern matches no words")
         if size(tree) > MAX_WORDS:
             raise ValueError(
-                f"the pattern has {size(tree):.3g} words with its repeats written out; at most {MAX_WORDS} may be. "
-                "Use smaller repeats, or * and +"
+                f"the pattern has {size(tree):.3g} words with its repeats written out; at most {MAX_WORDS} are "
+                "allowed. Use smaller repeats, or * and +"
             )
         return tree
 
-    def _error(self, at: int, what: str) -> ValueError:
-        here = self.pattern[at : at + 12]
-        return ValueError(f"at character {at + 1}{f', {here!r}' if here else ', the end'}: {what}")
+    def _error(self, at: int, message: str) -> ValueError:
+        excerpt = self.pattern[at : at + 12]
+        return ValueError(f"at character {at + 1}{f', {excerpt!r}' if excerpt else ', the end'}: {message}")
 
     def _space(self, token: _Token) -> None:
         pass
 
     def _open(self, token: _Token) -> None:
         if len(self.groups) > MAX_DEPTH:
-            raise self._error(token.at, f"groups stand in one another more than {MAX_DEPTH} deep")
+            raise self._error(token.at, f"groups are nested more than {MAX_DEPTH} deep")
         self.groups.append(_Group(token.at))
 
     def _bar(self, token: _Token) -> None:
@@ -134,21 +134,21 @@ class _Parser:
         text, at_end = re.sub(r"\\(.)", r"\1", token.text), token.at + len(token.text) == len(self.pattern.rstrip())
         words = self.split(text) if at_end else split_inside(text, self.split)
         if not words:
-            raise self._error(token.at, "this is no word")
+            raise self._error(token.at, "this is not a word")
         self.groups[-1].items.extend(map(Literal, words))
         self.words = words
 
     def _repeat(self, token: _Token) -> None:
-        if self.before.kind == "repeat":
+        if self.previous.kind == "repeat":
             raise self._error(token.at, "a repeat of a repeat; put the first into a group: (a+){2}")
-        if self.before.kind not in ("text", "name", "close"):
-            what = "a repeat stands right behind a word, class or group, without a space"
-            raise self._error(token.at, f"{what}; for the character itself write \\{token.text[0]}")
-        if self.before.kind == "text" and len(self.words) > 1:
+        if self.previous.kind not in ("text", "name", "close"):
+            rule = "a repeat follows a word, class or group directly, without a space"
+            raise self._error(token.at, f"{rule}; for the character itself write \\{token.text[0]}")
+        if self.previous.kind == "text" and len(self.words) > 1:
             raise self._error(
-                self.before.at,
-                f"these are {len(self.words)} words, {' '.join(self.words)}; write spaces between them, or put what is "
-                "to be repeated into a group",
+                self.previous.at,
+                f"these are {len(self.words)} words, {' '.join(self.words)}; write spaces between them, or put the "
+                "words to repeat into a group",
             )
         least, most = self._bounds(token)
         items = self.groups[-1].items
@@ -161,9 +161,9 @@ class _Parser:
         least = int(first)
         most = least if not comma else int(last) if last.strip() else None
         if max(least, most or 0) > MAX_REPEATS:
-            raise self._error(token.at, f"a repeat counts to {MAX_REPEATS} at most; {{2,}} has no upper bound")
+            raise self._error(token.at, f"a repeat count is at most {MAX_REPEATS}; {{2,}} has no upper bound")
         if most is not None and most < max(1, least):
-            raise self._error(token.at, "the most must be at least 1 and no fewer than the least")
+            raise self._error(token.at, "the maximum must be at least 1 and not less than the minimum")
         return least, most
 
     def _stray(self, token: _Token) -> None:
@@ -172,7 +172,7 @@ class _Parser:
     def _alternative(self, at: int) -> Node:
         items = self.groups[-1].items
         if not items:
-            raise self._error(at, "words are missing before this; what may be left out is written (a|b)?")
+            raise self._error(at, "words are missing before this; write (a|b)? for optional words")
         return items[0] if len(items) == 1 else Chain(tuple(items))
 
     def _finished(self, at: int) -> Node:

@@ -1,4 +1,4 @@
-"""What a control asks of the words of a text, whatever the tokens of the model."""
+"""The requirement of a control on the words of a text, independent of the model's tokens."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dlmctl.control.automata.syntax import Literal, Node, labels
 
 
 class Requirement(NamedTuple):
-    """What one control asks of the words of one text.
+    """The requirement of one control on the words of one text.
 
     Attributes:
-        name: of the control, for messages.
-        key: tells it apart from all others, with the name.
-        words: that it names.
-        language: makes the automaton over an alphabet; None where all is asked by ``phrases``. It may give None where
-            nothing is asked of texts over that alphabet.
-        phrases: words of phrases that are all to occur, in any order.
-        needs_words: whether no text can be had without each of the words.
+        name: name of the control, for messages.
+        key: together with the name, identifies the requirement.
+        words: the words that it names.
+        language: builds the automaton over an alphabet; None if ``phrases`` are the only requirement. It may return
+            None if texts over that alphabet always satisfy it.
+        phrases: words of phrases that must all occur, in any order.
+        needs_words: whether a text needs each of ``words``.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Requirement(NamedTuple):
 
 
 def pattern_requirement(name: str, tree: Node) -> Requirement:
-    """A pattern that the whole text matches."""
+    """The requirement that the whole text matches a pattern."""
     words = tuple(dict.fromkeys(label.word for label in labels(tree) if isinstance(label, Literal)))
     return Requirement(name, tree, words, lambda alphabet: pattern(tree, alphabet))
 
 
 def required_length(least: int, most: int) -> Requirement:
-    """A number of words."""
+    """The requirement of ``least`` to ``most`` words."""
     return Requirement("length", (least, most), language=lambda alphabet: length(alphabet, least, most))

@@ -1,9 +1,9 @@
-"""An automaton over words spelled out: the same language over characters, for models whose tokens are parts of words.
+"""Spell out an automaton over words as one over characters, for models whose tokens are parts of words.
 
-The words that controls name are told apart, and all others by what ``syntax.CLASSES`` says of them. A text is in the
-language exactly if the words that ``split_words`` finds in it are, but for the few texts that ``text.boundaries``
-leaves out. Which of the guesses for a text is the right one shows some characters later, so the automaton follows them
-all (subset construction, Rabin & Scott 1959).
+Words that controls name are distinguished individually, all others only by their classes in ``syntax.CLASSES``. A text
+is in the language if and only if its words, as found by ``split_words``, are, except for the few texts that
+``text.boundaries`` excludes. Where words begin and end becomes clear only some characters later, so the automaton
+follows all possible readings (subset construction, Rabin & Scott 1959).
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ from dlmctl.control.automata.syntax import CLASSES
 from dlmctl.text.boundaries import START, Place, moves
 from dlmctl.text.characters import FORBIDDEN, kind
 
-# A word for each of what the classes of patterns tell apart; every word that no control names is as one of them.
+# One word for each combination of word classes; every word that no control names is equivalent to one of them.
 SHAPES = ("!", "0", "A", "a", "aA", "Ⓐ", "ⓐ")
 
-# Of a word so far: whether its first letter is a capital, whether it has a letter or figure, whether its letters are
-# none, all small or not, and how much of a number it is.
+# The shape of a word so far: whether its first character is upper case; whether it has a letter or digit; whether it
+# has no cased letters (0), only lower-case ones (1) or others (2); and how far it is a number.
 Shape = tuple[bool, bool, int, int]
 _NO_SHAPE: Shape = (False, False, 0, 0)
 _NUMBER, _AFTER_SIGN, _NO_NUMBER = 1, 2, 3
 
 
 class Reading(NamedTuple):
-    """A guess: the place between two characters, the state of the automaton over words, and the word so far, as a node
-    of the tree of named words (-1: none begins so) with its shape; None between words."""
+    """One possible reading of the text so far.
+
+    Attributes:
+        place: the place between two characters, as of ``text.boundaries``.
+        state: the state of the automaton over words.
+        word: the word so far, as a node of the trie of named words (-1: no named word begins like this), and its shape;
+            None between words.
+    """
 
     place: Place
     state: int
@@ -39,7 +45,13 @@ class Reading(NamedTuple):
 
 
 class Symbol(NamedTuple):
-    """What one character is: its kind, itself where a named word has it, and what it makes of a word's shape."""
+    """What the language distinguishes about a character.
+
+    Attributes:
+        kind: its kind, as of ``text.characters``.
+        character: the character itself if a named word contains it, else empty.
+        shape: its contribution to the shape of a word.
+    """
 
     kind: str
     character: str
@@ -47,21 +59,22 @@ class Symbol(NamedTuple):
 
 
 def alphabet_for(words: Sequence[str]) -> Alphabet:
-    """The words that controls name, and one of each shape for all others."""
+    """An alphabet of the words that controls name, and one word of each shape for all others."""
     return Alphabet([*SHAPES, *dict.fromkeys(words)])
 
 
 class Spelled:
-    """The characters of a language of words.
+    """The automaton over characters of a language of words.
 
     Args:
-        language: over ``alphabet``.
+        language: an automaton over ``alphabet``.
         alphabet: as of ``alphabet_for``.
-        characters: those that texts may have.
+        characters: the characters that texts may contain.
 
     Attributes:
-        symbols: the number of each character; 0 for those that no text has.
-        table: ``[S, symbols]``; accepting: ``[S]``.
+        named: the characters of named words.
+        table: ``[S, C]``, the next state for each state and class of characters (``class_of``).
+        accepting: ``[S]``.
 
     Raises:
         TooLarge: the automaton would be too large.
@@ -69,108 +82,116 @@ class Spelled:
 
     def __init__(self, language: Automaton, alphabet: Alphabet, characters: Sequence[str]) -> None:
         self.language, self.alphabet = language, alphabet
-        # Of each state and word the state that follows; lists, which are quicker one by one.
-        self.to: list[list[int]] = language.table[:, language.classes].tolist()
-        self.any_word = [any(to != DEAD for to in row[: len(SHAPES)]) for row in self.to]
-        shapes = {int(language.classes[at]) for at in range(len(SHAPES))}
-        self.shaped = len(shapes) > 1
-        self._children, self._ends, self._below = _tree_of(alphabet.words)
+        # The next state for each state and word; lists are faster than arrays for single look-ups.
+        self.next_state: list[list[int]] = language.table[:, language.classes].tolist()
+        self.allows_unnamed = [any(target != DEAD for target in row[: len(SHAPES)]) for row in self.next_state]
+        shape_classes = {int(language.classes[index]) for index in range(len(SHAPES))}
+        self.uses_shapes = len(shape_classes) > 1
+        self._children, self._word_at, self._words_below = _trie(alphabet.words)
         self.named = frozenset(character for word in alphabet.words[len(SHAPES) :] for character in word or "")
-        found = [self.symbol(character) for character in (*characters, *sorted(self.named))]
-        distinct = list(dict.fromkeys(one for one in found if one.kind != FORBIDDEN))
-        self.numbers = {one: number for number, one in enumerate(distinct, start=1)}
+        symbols = [self.symbol(character) for character in (*characters, *sorted(self.named))]
+        distinct = list(dict.fromkeys(symbol for symbol in symbols if symbol.kind != FORBIDDEN))
+        self.numbers = {symbol: number for number, symbol in enumerate(distinct, start=1)}
         self.table, self.accepting = self._determinised(distinct)
-        small = reduced(Automaton(np.arange(len(distinct) + 1), self.table, self.accepting))
-        self.classes, self.table, self.accepting = small.classes, small.table, small.accepting
+        minimal = reduced(Automaton(np.arange(len(distinct) + 1), self.table, self.accepting))
+        self.classes, self.table, self.accepting = minimal.classes, minimal.table, minimal.accepting
 
     def symbol(self, character: str) -> Symbol:
-        """What a character is to this language."""
-        same = "'" if character == "’" else character  # noqa: RUF001 (the sign itself)
+        """The symbol of a character in this language."""
+        plain = "'" if character == "’" else character  # noqa: RUF001 (the sign itself)
         shape = _NO_SHAPE
-        if self.shaped:
-            case = 1 if same.islower() else 2 if same.isupper() or same.istitle() else 0
-            number = _NUMBER if same.isdecimal() else _AFTER_SIGN if same in ".,:/" else _NO_NUMBER
-            shape = (same.isupper(), same.isalnum(), case, number)
-        return Symbol(kind(character), same if same in self.named else "", shape)
+        if self.uses_shapes:
+            case = 1 if plain.islower() else 2 if plain.isupper() or plain.istitle() else 0
+            number = _NUMBER if plain.isdecimal() else _AFTER_SIGN if plain in ".,:/" else _NO_NUMBER
+            shape = (plain.isupper(), plain.isalnum(), case, number)
+        return Symbol(kind(character), plain if plain in self.named else "", shape)
 
     def class_of(self, character: str) -> int:
-        """The column of a character in the table; 0 if no text has it."""
+        """The column of a character in the table; 0 if no text contains it."""
         return int(self.classes[self.numbers.get(self.symbol(character), 0)])
 
     def _determinised(self, symbols: Sequence[Symbol]) -> tuple[Ints, Bools]:
-        first = frozenset([Reading(START, 0, None)])
-        number, sets, rows = {first: 0}, [first], list[list[int]]()
+        """The table and accepting states over sets of readings; column 0 is OUTSIDE."""
+        start = frozenset([Reading(START, 0, None)])
+        number, subsets, rows = {start: 0}, [start], list[list[int]]()
         steps: dict[tuple[Reading, int], list[Reading]] = {}
-        while len(rows) < len(sets):
-            here, row = sets[len(rows)], [DEAD]
-            for at, symbol in enumerate(symbols):
-                after = set[Reading]()
-                for reading in here:
-                    if (reading, at) not in steps:
-                        steps[reading, at] = self._read(reading, symbol)
-                    after.update(steps[reading, at])
-                found = frozenset(after)
-                if found and found not in number:
-                    number[found] = len(sets)
-                    sets.append(found)
-                    require_size(len(sets), len(symbols) + 1)
-                row.append(number[found] if found else DEAD)
+        while len(rows) < len(subsets):
+            readings, row = subsets[len(rows)], [DEAD]
+            for index, symbol in enumerate(symbols):
+                successors = set[Reading]()
+                for reading in readings:
+                    if (reading, index) not in steps:
+                        steps[reading, index] = self._read(reading, symbol)
+                    successors.update(steps[reading, index])
+                subset = frozenset(successors)
+                if subset and subset not in number:
+                    number[subset] = len(subsets)
+                    subsets.append(subset)
+                    require_size(len(subsets), len(symbols) + 1)
+                row.append(number[subset] if subset else DEAD)
             rows.append(row)
-        accepting = [any(self._accepts(reading) for reading in one) for one in sets]
+        accepting = [any(self._accepts(reading) for reading in subset) for subset in subsets]
         return np.array(rows, dtype=np.int64), np.array(accepting, dtype=bool)
 
     def _read(self, reading: Reading, symbol: Symbol) -> list[Reading]:
-        found = []
+        """The possible readings after one more symbol."""
+        readings = []
         for tag, place in moves(reading.place, symbol.kind):
             state, word = reading.state, reading.word
             if tag != "inside" and word is not None:
-                state, word = self._finished(state, word), None
+                state, word = self._state_after(state, word), None
             if tag != "outside" and state != DEAD:
-                word = self._grown(word, symbol)
-                if not self._leads_on(state, word[0]):
+                word = self._extended(word, symbol)
+                if not self._can_continue(state, word[0]):
                     continue
             if state != DEAD:
-                found.append(Reading(place, state, word))
-        return found
+                readings.append(Reading(place, state, word))
+        return readings
 
     def _accepts(self, reading: Reading) -> bool:
-        state = reading.state if reading.word is None else self._finished(reading.state, reading.word)
+        state = reading.state if reading.word is None else self._state_after(reading.state, reading.word)
         return reading.place.may_end and state != DEAD and bool(self.language.accepting[state])
 
-    def _finished(self, state: int, word: tuple[int, Shape]) -> int:
+    def _state_after(self, state: int, word: tuple[int, Shape]) -> int:
+        """The state of the automaton over words after a finished word."""
         node, shape = word
-        index = self._ends.get(node)
+        index = self._word_at.get(node)
         if index is None:
-            index = _shape_number(shape) if self.shaped else 0
-        return self.to[state][index]
+            index = _shape_index(shape) if self.uses_shapes else 0
+        return self.next_state[state][index]
 
-    def _grown(self, word: tuple[int, Shape] | None, symbol: Symbol) -> tuple[int, Shape]:
+    def _extended(self, word: tuple[int, Shape] | None, symbol: Symbol) -> tuple[int, Shape]:
+        """A word, or the beginning of one (None), with one more symbol."""
         node, shape = word if word is not None else (0, None)
         child = self._children.get((node, symbol.character), -1)
-        if not self.shaped:
+        if not self.uses_shapes:
             return child, _NO_SHAPE
         if shape is None:
             number = _NUMBER if symbol.shape[3] == _NUMBER else _NO_NUMBER
             return child, (*symbol.shape[:3], number)
-        capital, letters, case, number = shape
-        before, here = number, symbol.shape[3]
-        number = here if here == _NUMBER and before != _NO_NUMBER else _NO_NUMBER
-        if here == _AFTER_SIGN and before == _NUMBER:
+        is_capital, is_alphanumeric, case, previous = shape
+        current = symbol.shape[3]
+        number = current if current == _NUMBER and previous != _NO_NUMBER else _NO_NUMBER
+        if current == _AFTER_SIGN and previous == _NUMBER:
             number = _AFTER_SIGN
-        return child, (capital, letters or symbol.shape[1], max(case, symbol.shape[2]), number)
+        return child, (is_capital, is_alphanumeric or symbol.shape[1], max(case, symbol.shape[2]), number)
 
-    def _leads_on(self, state: int, node: int) -> bool:
-        """Whether some word that begins so can follow."""
-        if self.any_word[state]:
+    def _can_continue(self, state: int, node: int) -> bool:
+        """Whether the language allows a word with this beginning after ``state``."""
+        if self.allows_unnamed[state]:
             return True
-        return node >= 0 and any(self.to[state][index] != DEAD for index in self._below[node])
+        return node >= 0 and any(self.next_state[state][index] != DEAD for index in self._words_below[node])
 
 
-def _tree_of(words: Sequence[str | None]) -> tuple[dict[tuple[int, str], int], dict[int, int], list[list[int]]]:
-    """The tree of the named words: the node behind each node and character, the word that ends at a node, and the words
-    below each node. Words are numbers in the alphabet; node 0 is the root."""
+def _trie(words: Sequence[str | None]) -> tuple[dict[tuple[int, str], int], dict[int, int], list[list[int]]]:
+    """The trie of the named words; node 0 is the root.
+
+    Returns:
+        The child of each node and character; the index in ``words`` of the word that ends at a node; and the indices of
+        the words below each node.
+    """
     children: dict[tuple[int, str], int] = {}
-    ends: dict[int, int] = {}
+    word_at: dict[int, int] = {}
     below: list[list[int]] = [[]]
     for index, word in enumerate(words[len(SHAPES) :], start=len(SHAPES)):
         node = 0
@@ -180,21 +201,23 @@ def _tree_of(words: Sequence[str | None]) -> tuple[dict[tuple[int, str], int], d
                 below.append([])
             node = children[node, character]
             below[node].append(index)
-        ends[node] = index
-    return children, ends, below
+        word_at[node] = index
+    return children, word_at, below
 
 
-def _shape_number(shape: Shape) -> int:
-    capital, letters, case, number = shape
-    is_number, small = number == _NUMBER, case == 1
-    return _SHAPES[(letters, is_number, capital, small)]
+def _shape_index(shape: Shape) -> int:
+    """The index in ``SHAPES`` of the word that is equivalent to a word of this shape."""
+    is_capital, is_alphanumeric, case, number = shape
+    return _SHAPE_INDICES[(is_alphanumeric, number == _NUMBER, is_capital, case == 1)]
 
 
 def _signature(word: str) -> tuple[bool, bool, bool, bool]:
-    of = (CLASSES[name](word) for name in ("word", "number", "capitalised", "lowercase"))
-    word_, number, capital, small = of
-    return word_, number, capital, small
+    """The classes that a word is in."""
+    is_word, is_number, is_capitalised, is_lowercase = (
+        CLASSES[name](word) for name in ("word", "number", "capitalised", "lowercase")
+    )
+    return is_word, is_number, is_capitalised, is_lowercase
 
 
-_SHAPES = {_signature(shape): number for number, shape in enumerate(SHAPES)}
+_SHAPE_INDICES = {_signature(shape): index for index, shape in enumerate(SHAPES)}
 assert OUTSIDE == 0

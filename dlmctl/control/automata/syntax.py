@@ -1,4 +1,4 @@
-"""The tree of a pattern over words, how many words it may have, and which words its named classes hold."""
+"""The tree of a pattern over words: its nodes and word classes, possible lengths, and matching without automata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from dlmctl.text.spelling import plain
 
-# Bounds on what a pattern may ask for, checked before anything is built.
+# Limits on a pattern, checked before anything is built.
 MAX_CHARACTERS = 4_000
 MAX_DEPTH = 50
 MAX_REPEATS = 1_000
@@ -26,7 +26,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class WordClass:
-    """Any one word of a class of ``CLASSES``."""
+    """Any one word of a class in ``CLASSES``."""
 
     name: str
 
@@ -47,7 +47,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """An item ``least`` to ``most`` times in a row; None is without end."""
+    """An item ``least`` to ``most`` times in a row; None for no maximum."""
 
     item: Node
     least: int
@@ -61,7 +61,7 @@ def _is_word(word: str) -> bool:
     return any(map(str.isalnum, word))
 
 
-# The classes that a word itself decides. Parts of speech do not belong here: they depend on the sentence.
+# The classes that depend on the word alone. Parts of speech are not among them: they depend on the sentence.
 CLASSES: dict[str, Callable[[str], bool]] = {
     "any": lambda word: True,
     "word": _is_word,
@@ -73,12 +73,12 @@ CLASSES: dict[str, Callable[[str], bool]] = {
 
 
 def matches(label: Literal | WordClass, word: str) -> bool:
-    """Whether one word may stand where the label does, marks of spacing aside."""
+    """Whether a word matches a label, ignoring spacing marks."""
     return plain(label.word) == plain(word) if isinstance(label, Literal) else CLASSES[label.name](word)
 
 
 def labels(node: Node) -> Iterator[Literal | WordClass]:
-    """The words and classes of a pattern in the order they are written."""
+    """The words and classes of a pattern in written order."""
     if isinstance(node, Literal | WordClass):
         yield node
     elif isinstance(node, Repeat):
@@ -89,21 +89,21 @@ def labels(node: Node) -> Iterator[Literal | WordClass]:
 
 
 def word_range(node: Node) -> tuple[int, int | None]:
-    """The fewest and the most words of a text that matches; None where there is no most."""
+    """The fewest and the most words of a matching text; None for no maximum."""
     if isinstance(node, Literal | WordClass):
         return 1, 1
     if isinstance(node, Repeat):
         least, most = word_range(node.item)
         return least * node.least, None if most is None or node.most is None else most * node.most
     ranges = [word_range(item) for item in node.items]
-    ends = [most for _, most in ranges]
+    maxima = [most for _, most in ranges]
     if isinstance(node, Chain):
-        return sum(least for least, _ in ranges), None if None in ends else sum(most or 0 for most in ends)
-    return min(least for least, _ in ranges), None if None in ends else max(most or 0 for most in ends)
+        return sum(least for least, _ in ranges), None if None in maxima else sum(most or 0 for most in maxima)
+    return min(least for least, _ in ranges), None if None in maxima else max(most or 0 for most in maxima)
 
 
 def size(node: Node) -> int:
-    """How many words the pattern has with its repeats written out."""
+    """The number of words of a pattern with its repeats written out."""
     if isinstance(node, Literal | WordClass):
         return 1
     if isinstance(node, Repeat):
@@ -114,8 +114,8 @@ def size(node: Node) -> int:
 def match(node: Node, words: tuple[str, ...]) -> tuple[bool, int]:
     """Whether the whole text matches, and how many of its first words can begin a match.
 
-    By sets of places, so in polynomial time whatever the pattern: a backtracking matcher needs exponential time for
-    ``(<any>+)+ .`` on a text without a full stop. Uses no automaton, so that it can judge what one made.
+    It tracks sets of positions, so it takes polynomial time for every pattern: a backtracking matcher takes exponential
+    time for ``(<any>+)+ .`` on a text without a full stop. It uses no automaton, so that it can check automata.
     """
     reached = {0}
     ends = _ends(node, words, frozenset({0}), reached)
@@ -123,14 +123,18 @@ def match(node: Node, words: tuple[str, ...]) -> tuple[bool, int]:
 
 
 def aligned(items: Sequence[Node], words: tuple[str, ...]) -> tuple[int, list[int] | None]:
-    """How many of some items, one after the other, the beginning of a text matches, and at which word each starts; the
-    latest where there is a choice. None in place of these where the whole text does not match. As ``match``."""
+    """Align a text with a sequence of items, in the way of ``match``.
+
+    Returns:
+        How many of the items match the beginning of the text; and the index of the word at which each item starts, the
+        latest if there is a choice, or None if the whole text does not match.
+    """
     ends = [frozenset({0})]
     for item in items:
-        found = _ends(item, words, ends[-1], set())
-        if not found:
+        item_ends = _ends(item, words, ends[-1], set())
+        if not item_ends:
             return len(ends) - 1, None
-        ends.append(found)
+        ends.append(item_ends)
     if len(words) not in ends.pop():
         return len(items), None
     starts = [len(words)]
@@ -140,11 +144,11 @@ def aligned(items: Sequence[Node], words: tuple[str, ...]) -> tuple[int, list[in
 
 
 def _ends(node: Node, words: tuple[str, ...], starts: frozenset[int], reached: set[int]) -> frozenset[int]:
-    """Where a match that begins at one of ``starts`` may end; every place on the way is added to ``reached``."""
+    """Where a match that begins at one of ``starts`` can end; all positions on the way are added to ``reached``."""
     if isinstance(node, Literal | WordClass):
-        found = frozenset(at + 1 for at in starts if at < len(words) and matches(node, words[at]))
-        reached.update(found)
-        return found
+        ends = frozenset(at + 1 for at in starts if at < len(words) and matches(node, words[at]))
+        reached.update(ends)
+        return ends
     if isinstance(node, Chain):
         for item in node.items:
             starts = _ends(item, words, starts, reached)
@@ -153,9 +157,9 @@ def _ends(node: Node, words: tuple[str, ...], starts: frozenset[int], reached: s
         return frozenset().union(*(_ends(item, words, starts, reached) for item in node.items))
     for _ in range(node.least):
         starts = _ends(node.item, words, starts, reached)
-    found, fresh, left = starts, starts, node.most if node.most is None else node.most - node.least
-    # A place that was reached with fewer repeats has nothing new to give with more.
-    while fresh and left != 0:
-        fresh = _ends(node.item, words, fresh, reached) - found
-        found, left = found | fresh, left if left is None else left - 1
-    return found
+    ends, new, repeats_left = starts, starts, node.most if node.most is None else node.most - node.least
+    # A position that was reached with fewer repeats leads to nothing new with more.
+    while new and repeats_left != 0:
+        new = _ends(node.item, words, new, reached) - ends
+        ends, repeats_left = ends | new, repeats_left if repeats_left is None else repeats_left - 1
+    return ends

@@ -1,8 +1,8 @@
-"""The automata of a batch as tensors, and the steps of inference over one word or token: with a table, or with edges.
+"""The automata of a batch as tensors, and the steps of inference over one word or token: with tables or with edges.
 
-A table ``[S, C]`` is quick while it is small. An automaton over tokens has thousands of states and hundreds of classes,
-but from each state few states are reached, and the same sets of classes lead from state to state all over it: then the
-classes are summed once for each set, at all positions together, and a step looks at the edges only.
+A table ``[S, C]`` is fast while it is small. An automaton over tokens has thousands of states and hundreds of classes,
+but each state has few successors, and the same sets of classes label many edges: then the classes are summed once for
+each set, at all positions together, and a step only visits the edges.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
 from dlmctl.control.automata.scan import MOST_STATES, Sets
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
 
-# Cells of a table from which on edges are quicker.
+# Number of cells of a table from which edges are faster.
 LARGE = 1 << 16
 
 
 class Tables(NamedTuple):
-    """The automata of a batch.
+    """The automata of a batch as transition tables.
 
     Attributes:
         classes: ``[B, V]``, the class of each token.
-        table: ``[B, S, C]``, where each state and class leads; what leads nowhere leads to the last state, and back.
+        table: ``[B, S, C]``, the next state for each state and class; the last state is a sink for missing transitions.
         ends: ``[B, S]``, 0 where a text may end, else -inf.
-        sets: for inference over all words at once; None of many states.
+        sets: for inference over all words at once; None if there are too many states.
     """
 
     classes: Tensor
@@ -40,57 +40,65 @@ class Tables(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many classes there are."""
+        """The number of classes C."""
         return self.table.shape[2]
 
-    def summed(self, scores: Tensor, best: bool = False) -> Tensor:
-        """What the steps take of the scores of classes ``[B, N, C]``: of the sum of ways, or of the best."""
+    def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
+        """The scores that steps take, from class scores ``[B, N, C]``: for sums over classes, or for the best class."""
         return scores
 
-    def back(self, scores: Tensor, rest: Tensor, best: bool) -> Tensor:
-        """``[B, S]``: from what each state is worth after a word, what it is worth before; ``scores [B, ...]``."""
-        ways = scores[:, None] + rest.gather(1, self.table.flatten(1)).view_as(self.table)
-        return ways.amax(2) if best else log_sum(ways, 2)
+    def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
+        """Backward log-probabilities ``[B, S]`` before a word with ``step_scores [B, ...]``, from those after it."""
+        terms = scores[:, None] + backward.gather(1, self.table.flatten(1)).view_as(self.table)
+        return terms.amax(2) if best else log_sum(terms, 2)
 
-    def on(self, scores: Tensor, reached: Tensor) -> Tensor:
-        """``[B, S]``: log-probability to be in each state after a word, from that before it."""
-        ways = (reached[:, :, None] + scores[:, None]).flatten(1)
-        return scatter_log_sum(ways, self.table.flatten(1), reached.shape[1])
+    def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
+        """Forward log-probabilities ``[B, S]`` after a word with ``step_scores [B, ...]``, from those before it."""
+        terms = (forward[:, :, None] + scores[:, None]).flatten(1)
+        return scatter_log_sum(terms, self.table.flatten(1), forward.shape[1])
 
-    def between(self, reached: Tensor, after: Tensor) -> Tensor:
-        """Log-probability of everything but each of some words, by what ``of_classes`` takes, of what is before them
-        and after them ``[B, N, S]``."""
-        index = self.table.flatten(1)[:, None].expand(-1, after.shape[1], -1)
-        ways = after.gather(2, index).unflatten(2, self.table.shape[1:])
-        return log_sum(reached[..., None] + ways, 2)
+    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
+        """Log-probability of the text except for each word, ``[B, N, ...]``; ``per_class`` maps it to classes.
 
-    def of_classes(self, values: Tensor) -> Tensor:
-        """What ``between`` gave for every word ``[B, N, ...]``, for each class ``[B, N, C]``."""
+        Args:
+            forward, backward: ``[B, N, S]``, before and after each word.
+        """
+        index = self.table.flatten(1)[:, None].expand(-1, backward.shape[1], -1)
+        after = backward.gather(2, index).unflatten(2, self.table.shape[1:])
+        return log_sum(forward[..., None] + after, 2)
+
+    def per_class(self, values: Tensor) -> Tensor:
+        """The result of ``without_word``, ``[B, N, ...]``, for each class: ``[B, N, C]``."""
         return values
 
-    def step(self, state: Tensor, scores: Tensor, summed: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """The best class ``[B]`` to follow the states ``[B]``, by its score ``[B, C]`` and what is after it, and the
-        state it leads to."""
-        ways = self.table.gather(1, state[:, None, None].expand(-1, 1, self.width))[:, 0]
-        chosen = (scores + after.gather(1, ways)).argmax(1)
-        return chosen, ways.gather(1, chosen[:, None])[:, 0]
+    def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
+        """The best class ``[B]`` after the states ``[B]``, and the state ``[B]`` it leads to.
 
-    def along(self, states: Tensor, scores: Tensor) -> Tensor:
-        """The best class ``[B, N]`` from each state to the next of ``states [B, N + 1]``, by ``scores [B, N, C]``."""
-        ways = self.table.gather(1, states[:, :-1, None].expand(-1, -1, self.width))
-        return scores.masked_fill(ways != states[:, 1:, None], -torch.inf).argmax(2)
+        Args:
+            scores: ``[B, C]``, of the classes.
+            step_scores: ``[B, ...]``, with ``best``.
+            backward: ``[B, S]``, after the word.
+        """
+        successors = self.table.gather(1, state[:, None, None].expand(-1, 1, self.width))[:, 0]
+        best_class = (scores + backward.gather(1, successors)).argmax(1)
+        return best_class, successors.gather(1, best_class[:, None])[:, 0]
+
+    def best_classes(self, states: Tensor, scores: Tensor) -> Tensor:
+        """The best classes ``[B, N]`` along the path ``states [B, N + 1]``, by ``scores [B, N, C]``."""
+        successors = self.table.gather(1, states[:, :-1, None].expand(-1, -1, self.width))
+        return scores.masked_fill(successors != states[:, 1:, None], -torch.inf).argmax(2)
 
 
 class Edges(NamedTuple):
-    """The automata of a batch by their edges; as ``Tables``, but that a step costs the number of edges.
+    """The automata of a batch as edge lists; as ``Tables``, but a step costs the number of edges.
 
     Attributes:
-        classes: ``[B, V]``.
-        ends: ``[B, S]``.
-        source, target, group: ``[B, E]``, the states of each edge and the set of the classes that lead along it.
-        member, of: ``[B, M]``, a class and a set that it is in.
-        groups: how many sets there are, the last of them empty, for rows with fewer edges than others.
-        width: how many classes.
+        classes: ``[B, V]``, the class of each token.
+        ends: ``[B, S]``, 0 where a text may end, else -inf.
+        source, target, group: ``[B, E]``, the states of each edge, and the group (set) of classes that label it.
+        member, of: ``[B, M]``, the memberships: a class, and a group that it is in.
+        groups: the number of groups; the last one is empty, for rows with fewer edges than others.
+        width: the number of classes C.
     """
 
     classes: Tensor
@@ -103,37 +111,37 @@ class Edges(NamedTuple):
     groups: int
     width: int
 
-    def summed(self, scores: Tensor, best: bool = False) -> Tensor:
+    def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         index = self.of[:, None].expand(-1, scores.shape[1], -1)
         values = scores.gather(2, self.member[:, None].expand_as(index))
-        found = scatter_top(values, index, self.groups) if best else scatter_log_sum(values, index, self.groups)
-        # What a row is filled up with leads nowhere.
-        return torch.cat([found[..., :-1], torch.full_like(found[..., -1:], -torch.inf)], -1)
+        by_group = scatter_top(values, index, self.groups) if best else scatter_log_sum(values, index, self.groups)
+        # The last group belongs to the padding of the edges, which must have probability 0.
+        return torch.cat([by_group[..., :-1], torch.full_like(by_group[..., -1:], -torch.inf)], -1)
 
-    def back(self, scores: Tensor, rest: Tensor, best: bool) -> Tensor:
-        ways = scores.gather(1, self.group) + rest.gather(1, self.target)
-        states = rest.shape[1]
-        return scatter_top(ways, self.source, states) if best else scatter_log_sum(ways, self.source, states)
+    def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
+        terms = scores.gather(1, self.group) + backward.gather(1, self.target)
+        states = backward.shape[1]
+        return scatter_top(terms, self.source, states) if best else scatter_log_sum(terms, self.source, states)
 
-    def on(self, scores: Tensor, reached: Tensor) -> Tensor:
-        ways = reached.gather(1, self.source) + scores.gather(1, self.group)
-        return scatter_log_sum(ways, self.target, reached.shape[1])
+    def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
+        terms = forward.gather(1, self.source) + scores.gather(1, self.group)
+        return scatter_log_sum(terms, self.target, forward.shape[1])
 
-    def between(self, reached: Tensor, after: Tensor) -> Tensor:
+    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
         source, target, group = (
-            part[:, None].expand(-1, after.shape[1], -1) for part in (self.source, self.target, self.group)
+            index[:, None].expand(-1, backward.shape[1], -1) for index in (self.source, self.target, self.group)
         )
-        return scatter_log_sum(reached.gather(2, source) + after.gather(2, target), group, self.groups)
+        return scatter_log_sum(forward.gather(2, source) + backward.gather(2, target), group, self.groups)
 
-    def of_classes(self, values: Tensor) -> Tensor:
+    def per_class(self, values: Tensor) -> Tensor:
         index = self.member[:, None].expand(-1, values.shape[1], -1)
         return scatter_log_sum(values.gather(2, self.of[:, None].expand_as(index)), index, self.width)
 
-    def step(self, state: Tensor, scores: Tensor, summed: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        ways = summed.gather(1, self.group) + after.gather(1, self.target)
-        edge = ways.masked_fill(self.source != state[:, None], -torch.inf).argmax(1, keepdim=True)
-        within = self.of == self.group.gather(1, edge)
-        member = scores.gather(1, self.member).masked_fill(~within, -torch.inf).argmax(1, keepdim=True)
+    def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
+        terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)
+        edge = terms.masked_fill(self.source != state[:, None], -torch.inf).argmax(1, keepdim=True)
+        in_group = self.of == self.group.gather(1, edge)
+        member = scores.gather(1, self.member).masked_fill(~in_group, -torch.inf).argmax(1, keepdim=True)
         return self.member.gather(1, member)[:, 0], self.target.gather(1, edge)[:, 0]
 
 
@@ -141,78 +149,82 @@ Automata = Tables | Edges
 
 
 def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -> Automata:
-    """One automaton for each row, as tensors padded to the largest."""
+    """Batch one automaton per row as tensors, padded to the largest."""
     distinct = list({id(automaton): automaton for automaton in automata}.values())
     states = max(len(automaton.table) for automaton in distinct) + 1
     width = max(automaton.table.shape[1] for automaton in distinct)
-    numbers = {id(automaton): number for number, automaton in enumerate(distinct)}
-    rows = [numbers[id(automaton)] for automaton in automata]
+    indices = {id(automaton): index for index, automaton in enumerate(distinct)}
+    rows = [indices[id(automaton)] for automaton in automata]
     if states * width < LARGE:
-        classes, table, ends = _rows([_padded(one, states, width) for one in distinct], rows, device)
+        classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
         return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
-    found = [_edges(one.table) for one in distinct]
-    edges, members, groups = _most(found)
-    parts = list[tuple[npt.NDArray[Any], ...]]()
-    for one, edged in zip(distinct, found, strict=True):
-        token_classes, _, may_end = _padded(one, states, 1)
-        # States beyond those of an automaton are reached by no edge, and the last set of classes is empty.
-        source, target = (_filled(part, edges, states - 1) for part in (edged.source, edged.target))
-        group, of = _filled(edged.group, edges, groups), _filled(edged.of, members, groups)
-        parts.append((token_classes, may_end, source, target, group, _filled(edged.member, members, 0), of))
-    classes, may_ends, sources, targets, sets, member, sets_of = _rows(parts, rows, device)
-    return Edges(classes, may_ends, sources, targets, sets, member, sets_of, groups + 1, width)
+    edge_lists = [_edges(automaton.table) for automaton in distinct]
+    edges, members, groups = _largest_sizes(edge_lists)
+    arrays = list[tuple[npt.NDArray[Any], ...]]()
+    for automaton, edge_list in zip(distinct, edge_lists, strict=True):
+        classes_, _, ends_ = _padded(automaton, states, 1)
+        # No edge reaches the padding states, and the last group is empty.
+        source_, target_ = (_filled(ids, edges, states - 1) for ids in (edge_list.source, edge_list.target))
+        group_, of_ = _filled(edge_list.group, edges, groups), _filled(edge_list.of, members, groups)
+        arrays.append((classes_, ends_, source_, target_, group_, _filled(edge_list.member, members, 0), of_))
+    classes, ends, source, target, group, member, of = _batched(arrays, rows, device)
+    return Edges(classes, ends, source, target, group, member, of, groups + 1, width)
 
 
 def _sets(
     automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
 ) -> Sets | None:
-    """The sets of classes that lead from state to state, each padded to the largest; None of many."""
+    """The sets of classes that lead from state to state, padded to the largest; None if there are too many."""
     if states > MOST_STATES:
         return None
-    found = [_edges(one.table) for one in automata]
-    groups = _most(found)[2]
-    most = max(int(np.bincount(one.of).max(initial=1)) for one in found)
-    if (groups + 1) * most > LARGE:
+    edge_lists = [_edges(automaton.table) for automaton in automata]
+    groups = _largest_sizes(edge_lists)[2]
+    set_size = max(int(np.bincount(edge_list.of).max(initial=1)) for edge_list in edge_lists)
+    if (groups + 1) * set_size > LARGE:
         return None
-    parts = list[tuple[npt.NDArray[Any], ...]]()
-    for one in found:
-        members, leading = np.full((groups + 1, most), width), np.full((states, states), groups)
-        order, sizes = np.argsort(one.of, kind="stable"), np.bincount(one.of)
-        place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        members[one.of[order], place] = one.member[order]
-        leading[one.source, one.target] = one.group
-        parts.append((members, leading.reshape(-1)))
-    unchanged = torch.full((states, states), -torch.inf, device=device).fill_diagonal_(0.0)
-    member, leading_sets = _rows(parts, rows, device)
-    return Sets(member, leading_sets, unchanged)
+    arrays = list[tuple[npt.NDArray[Any], ...]]()
+    for edge_list in edge_lists:
+        members, set_between_ = np.full((groups + 1, set_size), width), np.full((states, states), groups)
+        order, sizes = np.argsort(edge_list.of, kind="stable"), np.bincount(edge_list.of)
+        rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        members[edge_list.of[order], rank] = edge_list.member[order]
+        set_between_[edge_list.source, edge_list.target] = edge_list.group
+        arrays.append((members, set_between_.reshape(-1)))
+    identity = torch.full((states, states), -torch.inf, device=device).fill_diagonal_(0.0)
+    member, set_between = _batched(arrays, rows, device)
+    return Sets(member, set_between, identity)
 
 
-def _most(found: Sequence[_Edges]) -> tuple[int, int, int]:
-    """The most edges, memberships and sets of several automata."""
-    edges, members, groups = (max(sizes) for sizes in zip(*(one.sizes for one in found), strict=True))
+def _largest_sizes(edge_lists: Sequence[_Edges]) -> tuple[int, int, int]:
+    """The most edges, memberships and groups of several automata."""
+    edges, members, groups = (max(sizes) for sizes in zip(*(edges.sizes for edges in edge_lists), strict=True))
     return edges, members, groups
 
 
-def _rows(
-    parts: Sequence[tuple[npt.NDArray[Any], ...]], rows: Sequence[int], device: torch.device | str
+def _batched(
+    arrays: Sequence[tuple[npt.NDArray[Any], ...]], rows: Sequence[int], device: torch.device | str
 ) -> list[Tensor]:
-    columns = [[torch.from_numpy(part).to(device) for part in one] for one in zip(*parts, strict=True)]
-    if len(parts) == 1:  # one copy is enough
-        return [one[0].expand(len(rows), *one[0].shape) for one in columns]
-    return [torch.stack([one[row] for row in rows]) for one in columns]
+    """Stack the arrays of distinct automata, one tensor for each kind of array; ``rows`` index the automata."""
+    kinds = [[torch.from_numpy(array).to(device) for array in kind] for kind in zip(*arrays, strict=True)]
+    if len(arrays) == 1:  # a single automaton is not copied
+        return [kind[0].expand(len(rows), *kind[0].shape) for kind in kinds]
+    return [torch.stack([kind[row] for row in rows]) for kind in kinds]
 
 
 def _padded(automaton: Automaton, states: int, width: int) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
+    """The classes, table and ends of an automaton, padded to ``states`` and ``width``; the last state is the sink."""
     table = np.full((states, width), states - 1)
     rows, columns = automaton.table.shape[0], min(width, automaton.table.shape[1])
-    found = automaton.table[:, :columns]
-    table[:rows, :columns] = np.where(found == DEAD, states - 1, found)
+    successors = automaton.table[:, :columns]
+    table[:rows, :columns] = np.where(successors == DEAD, states - 1, successors)
     ends = np.full(states, -np.inf, dtype=np.float32)
     ends[:rows][automaton.accepting] = 0.0
     return automaton.classes, table, ends
 
 
 class _Edges(NamedTuple):
+    """The edges of one automaton; attributes as in ``Edges``."""
+
     source: Ints
     target: Ints
     group: Ints
@@ -221,23 +233,24 @@ class _Edges(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Edges, memberships, sets."""
+        """The numbers of edges, memberships and groups."""
         return len(self.source), len(self.member), int(self.of.max(initial=-1)) + 1
 
 
 def _edges(table: Ints) -> _Edges:
-    """The edges of a table, and the sets of classes that lead along them, each set once."""
+    """The edges of a table, and the distinct groups of classes that label them."""
     source, symbol = np.nonzero(table != DEAD)
     pairs, edge = np.unique(source * len(table) + table[source, symbol], return_inverse=True)
-    # Sets are told apart by a sum of random numbers, one for each class: among 2^63 two are hardly alike by chance.
+    # Groups are identified by a sum of random numbers, one for each class: a collision among 2^63 is very unlikely.
     weights = np.random.default_rng(0).integers(0, 1 << 62, size=(table.shape[1],))
-    sums: Ints = np.zeros(len(pairs), dtype=np.int64)
-    np.add.at(sums, edge, weights[symbol])
-    _, first, group = np.unique(sums, return_index=True, return_inverse=True)
-    of_first: Ints = np.full(len(pairs), -1)
-    of_first[first] = np.arange(len(first))
-    member = of_first[edge] >= 0
-    return _Edges(pairs // len(table), pairs % len(table), group, symbol[member], of_first[edge][member])
+    hashes: Ints = np.zeros(len(pairs), dtype=np.int64)
+    np.add.at(hashes, edge, weights[symbol])
+    _, first_edge, group = np.unique(hashes, return_index=True, return_inverse=True)
+    # The members of a group are listed by its first edge.
+    group_listed: Ints = np.full(len(pairs), -1)
+    group_listed[first_edge] = np.arange(len(first_edge))
+    is_listed = group_listed[edge] >= 0
+    return _Edges(pairs // len(table), pairs % len(table), group, symbol[is_listed], group_listed[edge][is_listed])
 
 
 def _filled(values: Ints, size: int, value: int) -> Ints:
