@@ -27,7 +27,7 @@ FAULTS = [
     ),
     (
         "controls:\n  - avoid: {words: [bread]}\n  - all:\n      - contains: {words: [bread]}\n",
-        "mine.yaml:4: avoid and contains: no text with 'bread'",
+        "mine.yaml:4: avoid and contains: no text that contains 'bread'",
     ),
     (
         "controls:\n  - length: {words: 5}\n  - any:\n      - length: {words: 4}\n      - semantic: {food: x}\n",
