@@ -10,7 +10,7 @@ import torch
 from dlmctl.control.automata import languages
 from dlmctl.control.automata.dfa import MAX_STATES, TooLarge, reduced
 from dlmctl.control.automata.phrases import EXACT_STATES, in_likely_order, likely_order, with_phrases
-from dlmctl.control.automata.product import complement, intersection, joined, lengths, require_length
+from dlmctl.control.automata.product import complement, intersect_all, intersection, lengths, require_length
 from dlmctl.control.automata.regex import parse
 from dlmctl.errors import RecipeError
 
@@ -76,8 +76,8 @@ def test_a_language_whose_number_of_words_is_open():
     end, pad = 4, 0
     automaton = languages.ended(pattern("a b?"), end, pad)
     rows = itertools.product(range(5), repeat=4)
-    found = {row for row in rows if automaton.accepts(row)}
-    assert found == {(1, end, pad, pad), (1, 2, end, pad)}
+    accepted = {row for row in rows if automaton.accepts(row)}
+    assert accepted == {(1, end, pad, pad), (1, 2, end, pad)}
 
 
 def test_impossible_lengths_are_refused_with_the_possible_ones():
@@ -95,23 +95,23 @@ def test_controls_that_exclude_each_other_are_named():
         ("avoid", languages.avoiding(ALPHABET, [(1, 2)])),
     ]
     with pytest.raises(RecipeError, match="no text satisfies pattern and avoid together"):
-        joined(parts)
+        intersect_all(parts)
     with pytest.raises(RecipeError, match="no text that contains 'c c'"):
         with_phrases(pattern("a <any> b"), [(3, 3)], ALPHABET)
-    assert len(joined(parts[:2]).table) > 1
+    assert len(intersect_all(parts[:2]).table) > 1
 
 
-def test_a_product_is_bounded_while_it_is_made():
+def test_a_product_is_limited_while_it_is_built():
     parts = [(str(size), pattern(f"(<any>{{{size}}})*")) for size in (7, 11, 13, 17)]
-    assert len(joined(parts[:3]).table) == 7 * 11 * 13
+    assert len(intersect_all(parts[:3]).table) == 7 * 11 * 13
     with pytest.raises(TooLarge, match=f"{MAX_STATES} states"):
-        joined(parts)
+        intersect_all(parts)
 
 
 MANY = languages.Alphabet([None, *(f"w{index}" for index in range(80)), "."])
 
 
-def test_few_phrases_come_in_any_order_and_many_in_one_that_fits():
+def test_few_phrases_are_allowed_in_any_order_and_many_in_one_that_fits():
     few = with_phrases(languages.everything(MANY), [(index,) for index in range(1, 9)], MANY)
     assert not few.phrases
     assert len(few.automaton.table) == 2**8
@@ -127,15 +127,15 @@ def test_few_phrases_come_in_any_order_and_many_in_one_that_fits():
         in_likely_order(many, torch.zeros(59, 82), MANY)
 
 
-def test_the_order_follows_the_likely_places_and_what_else_is_asked_for():
+def test_the_order_follows_the_likely_places_and_other_requirements():
     phrases = [(index,) for index in range(1, 13)]
     log_probs = torch.full((20, 82), -8.0)
     places = random.Random(1).sample(range(20), 12)
     for phrase, place in zip(phrases, places, strict=True):
         log_probs[place, phrase[0]] = -0.1
-    wanted = sorted(range(12), key=lambda phrase: places[phrase])
-    assert likely_order(languages.everything(MANY), phrases, log_probs) == wanted
-    # A template says that w11 (token 12) comes first and no phrase stands behind a full stop.
+    expected = sorted(range(12), key=lambda phrase: places[phrase])
+    assert likely_order(languages.everything(MANY), phrases, log_probs) == expected
+    # The template requires w11 (token 12) first and a full stop at the end.
     base = languages.pattern(parse("w11 <word>{18} .", str.split), MANY)
     order = likely_order(base, phrases, log_probs)
     assert order is not None
@@ -144,7 +144,7 @@ def test_the_order_follows_the_likely_places_and_what_else_is_asked_for():
     assert lengths(automaton, 20).nonzero()[0].tolist() == [20]
 
 
-def test_a_phrase_that_another_holds_needs_no_place_of_its_own():
+def test_a_phrase_contained_in_another_needs_no_place_of_its_own():
     phrases = [(1, 2, 3), (2, 3), (3,), *((index,) for index in range(10, 30))]
     assert with_phrases(languages.everything(MANY), phrases, MANY).least_words == 23
 

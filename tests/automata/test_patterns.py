@@ -1,4 +1,4 @@
-"""Patterns over words: what they match, held to ``re.fullmatch``, and what is refused."""
+"""Patterns over words: matches, compared with ``re.fullmatch``, and errors."""
 
 import itertools
 import random
@@ -16,7 +16,7 @@ from dlmctl.text.spelling import split_words
 
 WORDS = ["Anna", "pub", "river", ".", "£", "7:30"]
 ALPHABET = Alphabet([None, None, *WORDS])
-# What each class holds of WORDS, by hand.
+# The members of each class among WORDS, by hand.
 MEMBERS = {
     "any": WORDS,
     "word": ["Anna", "pub", "river", "7:30"],
@@ -37,7 +37,7 @@ def accepts(automaton, words):
 
 
 def accepted(automaton, token_ids):
-    """Which rows of ``[T, n]`` token ids are texts of the language."""
+    """Whether each row of token ids ``[T, n]`` is a text of the language."""
     table = np.append(automaton.table, np.full((1, automaton.table.shape[1]), -1), axis=0)
     state = np.zeros(len(token_ids), dtype=int)
     for column in token_ids.T:
@@ -46,7 +46,7 @@ def accepted(automaton, token_ids):
 
 
 def random_pattern(rng, depth):
-    """A pattern, and the same as a regular expression over one letter for each word."""
+    """A pattern, and the equivalent regular expression over one letter per word."""
     kind = rng.choice(["word", "class"] if depth == 0 else ["word", "class", "chain", "choice", "repeat"])
     if kind == "word":
         word = rng.choice(WORDS)
@@ -66,17 +66,19 @@ def random_pattern(rng, depth):
 def test_patterns_match_what_re_fullmatch_matches():
     rng = random.Random(5)
     texts = [list(itertools.product(WORDS, repeat=count)) for count in range(5)]
-    letters_of = [["".join(LETTER[word] for word in text) for text in same] for same in texts]
-    token_ids = [np.array([[ALPHABET.ids[word] for word in text] for text in same], dtype=int) for same in texts]
+    letters_of = [["".join(LETTER[word] for word in text) for text in same_length] for same_length in texts]
+    token_ids = [
+        np.array([[ALPHABET.ids[word] for word in text] for text in same_length], dtype=int) for same_length in texts
+    ]
     matched = 0
     for _ in range(200):
         source, letters = random_pattern(rng, 3)
         node, compiled = parse(source, split_words), re.compile(letters)
         automaton = pattern(node, ALPHABET)
-        for same, rows in zip(letters_of, token_ids, strict=True):
-            wanted = [compiled.fullmatch(text) is not None for text in same]
-            assert accepted(automaton, rows).tolist() == wanted, source
-            matched += sum(wanted)
+        for same_length, rows in zip(letters_of, token_ids, strict=True):
+            expected = [compiled.fullmatch(text) is not None for text in same_length]
+            assert accepted(automaton, rows).tolist() == expected, source
+            matched += sum(expected)
         for text in rng.sample(texts[3], 20):
             assert match(node, text)[0] == accepts(automaton, text), (source, text)
     assert matched > 1000
@@ -93,7 +95,7 @@ def test_the_tree_of_a_pattern():
     assert word_range(parse("(a|b c){2,3} d?", split_words)) == (2, 7)
 
 
-def test_special_characters_are_literal_behind_a_backslash():
+def test_special_characters_are_literal_after_a_backslash():
     assert parse(r"\( \) \| \< \> \* \+ \? \{ \} \\", split_words) == Chain(tuple(map(Literal, r"()|<>*+?{}" + "\\")))
     assert parse(r"\??", split_words) == Repeat(Literal("?"), 0, 1)
 
@@ -133,7 +135,7 @@ def test_malformed_patterns_are_refused_with_their_place(text, message):
     assert "\x1b" not in str(error.value)
 
 
-def test_words_and_classes_that_the_vocabulary_lacks():
+def test_words_and_classes_outside_the_vocabulary():
     with pytest.raises(RecipeError, match="no text of words"):
         dfa("The castle".replace("The", "Anna"))
     assert dfa("Anna | castle").accepts([ALPHABET.ids["Anna"]])
@@ -147,14 +149,14 @@ def test_a_pattern_that_needs_too_many_states_is_refused():
         dfa("<any>* pub <any>{12}")
 
 
-def test_several_blanks_take_states_for_their_places_not_for_every_choice_of_them():
+def test_states_grow_with_the_places_of_blanks_not_with_their_combinations():
     assert len(dfa("Anna <any>{0,12} pub <any>{0,12} river <any>{0,12} .").table) < MAX_STATES / 2
     rng, blanks = random.Random(3), parse("Anna (<any>{0,4} pub){2} <any>{1,3} .", split_words)
     automaton = pattern(blanks, ALPHABET)
     texts = [["Anna", *rng.choices(["pub", "river", "."], k=rng.randint(3, 13)), "."] for _ in range(500)]
-    found = [accepts(automaton, text) for text in texts]
-    assert found == [match(blanks, tuple(text))[0] for text in texts]
-    assert 50 < sum(found) < 450
+    is_accepted = [accepts(automaton, text) for text in texts]
+    assert is_accepted == [match(blanks, tuple(text))[0] for text in texts]
+    assert 50 < sum(is_accepted) < 450
 
 
 def test_automata_are_minimal():
@@ -164,7 +166,7 @@ def test_automata_are_minimal():
     assert dfa("(pub|river) .").table.shape == (3, 4)  # "pub" and "river" are one class; OUTSIDE, "." and the rest
 
 
-def test_matching_takes_no_exponential_time():
+def test_matching_takes_polynomial_time():
     node = parse("((<any>+)+)+ .", split_words)
     assert match(node, ("pub",) * 60) == (False, 60)
     assert match(node, (*("pub",) * 60, ".")) == (True, 61)

@@ -11,7 +11,7 @@ from dlmctl.control.automata import languages, scan
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.phrases import in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability
-from dlmctl.control.automata.product import complement, joined, lengths
+from dlmctl.control.automata.product import complement, intersect_all, lengths
 from dlmctl.control.automata.regex import parse
 from dlmctl.control.automata.transitions import stacked
 
@@ -24,7 +24,7 @@ def pattern(text):
 
 
 def random_automaton(seed):
-    """A random language with a text of each length up to 5 in it, of up to 6 states."""
+    """A random automaton of up to 6 states whose language has a text of every length from 1 to 5."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(100):
         states = int(torch.randint(2, 7, (), generator=generator))
@@ -43,26 +43,26 @@ def random_log_probs(rows, length, seed, dtype=torch.float64):
     return (3 * torch.randn(rows, length, SIZE, generator=generator, dtype=dtype)).log_softmax(-1)
 
 
-def close(found, wanted, atol):
-    return bool((found - wanted).abs().max() <= atol)
+def close(actual, expected, atol):
+    return bool((actual - expected).abs().max() <= atol)
 
 
 def enumerated(automaton, log_probs, words):
-    """log p of every text of so many words in the language, for log-probabilities ``[L, V]`` with START first."""
-    found = {}
+    """log p of every text of ``words`` words in the language, for log-probabilities ``[L, V]`` with START first."""
+    log_probs_of = {}
     for text in itertools.product(range(SIZE), repeat=words):
         if automaton.accepts(text):
-            found[text] = float(sum(log_probs[at + 1, token] for at, token in enumerate(text)))
-    return found
+            log_probs_of[text] = float(sum(log_probs[at + 1, token] for at, token in enumerate(text)))
+    return log_probs_of
 
 
 @pytest.fixture(params=["at once", "word by word"])
-def way(request, monkeypatch):
-    """Both ways of inference, whatever would be chosen."""
+def method(request, monkeypatch):
+    """Both methods of inference, whichever would be chosen."""
     monkeypatch.setattr(scan, "MOST_CPU", scan.MOST if request.param == "at once" else 0)
 
 
-both_ways = pytest.mark.usefixtures("way")
+both_methods = pytest.mark.usefixtures("method")
 
 
 @pytest.fixture(scope="module")
@@ -73,38 +73,38 @@ def batch():
     return automata, words, random_log_probs(len(automata), 8, seed=1)
 
 
-@both_ways
+@both_methods
 def test_the_posterior_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
-    found = condition(log_probs, stacked(automata), words)
+    conditioned = condition(log_probs, stacked(automata), words)
     log_p = log_probability(log_probs, stacked(automata), words)
     for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
         texts = enumerated(automaton, log_probs[row], count)
         total = math.log(sum(map(math.exp, texts.values())))
         assert float(log_p[row]) == pytest.approx(total, abs=1e-9)
-        wanted = torch.zeros(count, SIZE, dtype=torch.float64)
+        expected = torch.zeros(count, SIZE, dtype=torch.float64)
         for text, value in texts.items():
-            wanted[range(count), text] += math.exp(value - total)
-        assert close(found[row, 1 : count + 1].exp(), wanted, 1e-9)
-        assert torch.equal(found[row, count + 1 :], log_probs[row, count + 1 :])
-        assert torch.equal(found[row, 0], log_probs[row, 0])
+            expected[range(count), text] += math.exp(value - total)
+        assert close(conditioned[row, 1 : count + 1].exp(), expected, 1e-9)
+        assert torch.equal(conditioned[row, count + 1 :], log_probs[row, count + 1 :])
+        assert torch.equal(conditioned[row, 0], log_probs[row, 0])
 
 
-@both_ways
+@both_methods
 def test_the_likeliest_text_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
-    held = likeliest(log_probs, stacked(automata), words)
+    restricted = likeliest(log_probs, stacked(automata), words)
     for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
         texts = enumerated(automaton, log_probs[row], count)
         best = max(texts, key=texts.__getitem__)
-        assert tuple(held[row, 1 : count + 1].argmax(-1).tolist()) == best
-        # Whatever is left at each position, the text stays in the language.
-        left = [(~torch.isneginf(held[row, at + 1])).nonzero().flatten().tolist() for at in range(count)]
-        assert all(automaton.accepts(text) for text in itertools.product(*left))
+        assert tuple(restricted[row, 1 : count + 1].argmax(-1).tolist()) == best
+        # Any choice of the remaining words is in the language.
+        remaining = [(~torch.isneginf(restricted[row, at + 1])).nonzero().flatten().tolist() for at in range(count)]
+        assert all(automaton.accepts(text) for text in itertools.product(*remaining))
 
 
-@both_ways
-def test_rows_do_not_depend_on_their_company(batch):
+@both_methods
+def test_rows_do_not_depend_on_their_batch(batch):
     automata, words, log_probs = batch
     together = condition(log_probs, stacked(automata), words)
     for row in range(len(automata)):
@@ -113,62 +113,62 @@ def test_rows_do_not_depend_on_their_company(batch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_long_texts_read_at_once_are_those_read_word_by_word(monkeypatch, dtype):
+def test_inference_at_once_agrees_with_word_by_word_on_long_texts(monkeypatch, dtype):
     automata = stacked([random_automaton(seed) for seed in range(8)])
     words = torch.tensor([64, 63, 33, 32, 17, 5, 2, 1])
     log_probs = random_log_probs(8, 66, seed=5, dtype=dtype)
     log_probs[:, ::3, 3] = -torch.inf
-    found = []
+    results = []
     for most in (scan.MOST, 0):
         monkeypatch.setattr(scan, "MOST_CPU", most)
         log_p = log_probability(log_probs, automata, words)
-        found.append((log_p, condition(log_probs, automata, words).exp(), likeliest(log_probs, automata, words)))
+        results.append((log_p, condition(log_probs, automata, words).exp(), likeliest(log_probs, automata, words)))
     atol = 1e-4 if dtype == torch.float32 else 1e-12
-    assert torch.allclose(found[0][0], found[1][0], rtol=1e-6)
-    assert close(found[0][1], found[1][1], atol)
-    assert torch.equal(found[0][2], found[1][2])
+    assert torch.allclose(results[0][0], results[1][0], rtol=1e-6)
+    assert close(results[0][1], results[1][1], atol)
+    assert torch.equal(results[0][2], results[1][2])
 
 
-@both_ways
-def test_of_texts_that_are_all_as_likely_one_of_the_language_is_taken(batch):
-    """Where sums are equal, no half of one text is joined to half of another."""
+@both_methods
+def test_ties_are_broken_within_the_language(batch):
+    """If all texts are equally likely, the result is not half of one text joined to half of another."""
     automata, words, log_probs = batch
-    held = likeliest(torch.zeros_like(log_probs), stacked(automata), words).argmax(-1)
+    texts = likeliest(torch.zeros_like(log_probs), stacked(automata), words).argmax(-1)
     for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
-        assert automaton.accepts(held[row, 1 : count + 1].tolist())
+        assert automaton.accepts(texts[row, 1 : count + 1].tolist())
 
 
-def test_one_automaton_for_all_rows_is_held_once():
+def test_one_automaton_for_all_rows_is_stored_once():
     automaton = pattern("a <any>* b")
     assert stacked([automaton] * 64).classes.stride(0) == 0
     assert stacked([automaton, pattern("a b")]).table.shape[0] == 2
 
 
-@both_ways
-def test_pinned_words_are_kept_and_impossible_rows_left_alone():
+@both_methods
+def test_pinned_words_are_kept_and_impossible_rows_unchanged():
     log_probs = random_log_probs(2, 6, seed=2)
     log_probs[:, 2] = log_probs[:, 2].masked_fill(torch.arange(SIZE) != 2, -torch.inf)  # the second word is "b"
     automata, words = stacked([pattern("a <any> c d"), pattern("a (c|d) c d")]), torch.tensor([4, 4])
-    found = condition(log_probs, automata, words)
-    assert found[0, 1:5].argmax(-1).tolist() == [1, 2, 3, 4]
-    assert torch.equal(found[1], log_probs[1])
+    conditioned = condition(log_probs, automata, words)
+    assert conditioned[0, 1:5].argmax(-1).tolist() == [1, 2, 3, 4]
+    assert torch.equal(conditioned[1], log_probs[1])
     assert torch.equal(likeliest(log_probs, automata, words)[1], log_probs[1])
     assert torch.isneginf(log_probability(log_probs, automata, words)).tolist() == [False, True]
 
 
-@both_ways
-def test_float32_keeps_what_is_very_unlikely():
+@both_methods
+def test_float32_handles_very_unlikely_texts():
     log_probs = random_log_probs(1, 32, seed=3) * 40
     log_probs = log_probs.log_softmax(-1)
     automata, words = stacked([pattern("(a b c)+")]), torch.tensor([30])
     exact = log_probability(log_probs, automata, words)
-    assert exact < -500  # exp of it is 0 in float32, and in part in float64
-    found = log_probability(log_probs.float(), automata, words)
-    assert float(found) == pytest.approx(float(exact), rel=1e-5)
+    assert exact < -500  # its exponential underflows in float32, and partly in float64
+    log_p = log_probability(log_probs.float(), automata, words)
+    assert float(log_p) == pytest.approx(float(exact), rel=1e-5)
     assert condition(log_probs.float(), automata, words)[0, 1:31].argmax(-1).tolist() == [1, 2, 3] * 10
 
 
-@both_ways
+@both_methods
 def test_the_gradient_is_that_of_finite_differences():
     automata = stacked([random_automaton(0), pattern("<any>* a b <any>*")])
     words = torch.tensor([3, 4])
@@ -180,13 +180,13 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(energy, (logits,), atol=1e-7)
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("sure", [12.0, 30.0, 80.0])
-def test_the_gradient_lives_at_the_extremes(sure):
+def test_the_gradient_does_not_vanish_at_the_extremes(sure):
     language = languages.containing(ALPHABET, [1])
     words = torch.tensor([4])
     certain = torch.zeros(1, 6, SIZE)
-    certain[:, :, 1] = sure  # "a" everywhere; what lacks it has a probability of about exp(-4 sure)
+    certain[:, :, 1] = sure  # "a" everywhere; texts without it have a probability of about exp(-4 sure)
     for logits, automaton in ((-certain, language), (certain, complement(language))):
         leaf = logits.clone().requires_grad_()
         log_p = log_probability(leaf.log_softmax(-1), stacked([automaton]), words)
@@ -197,7 +197,7 @@ def test_the_gradient_lives_at_the_extremes(sure):
         assert leaf.grad[:, 1:5].norm() > 0.5
 
 
-def test_sharpness_keeps_to_likelier_places():
+def test_sharpness_favours_likelier_places():
     log_probs = torch.full((1, 6, SIZE), 1e-3, dtype=torch.float64)
     log_probs[..., 3] = 1.0
     log_probs[:, 2, 1], log_probs[:, 3, 1] = 0.02, 0.01
@@ -205,14 +205,14 @@ def test_sharpness_keeps_to_likelier_places():
     automata, words = stacked([languages.containing(ALPHABET, [1])]), torch.tensor([4])
     odds = []
     for sharpness in (1.0, 2.0):
-        found = condition(log_probs, automata, words, sharpness=sharpness)[0, :, 1].exp()
-        odds.append(float(found[2] / found[3]))
+        probability = condition(log_probs, automata, words, sharpness=sharpness)[0, :, 1].exp()
+        odds.append(float(probability[2] / probability[3]))
     assert odds[0] == pytest.approx(2, rel=0.05)
     assert odds[1] == pytest.approx(4, rel=0.05)
 
 
 WALKS = [
-    joined(
+    intersect_all(
         [
             ("pattern", pattern("a? <any>{2,} (c|d) <any>*")),
             ("contains", languages.containing(ALPHABET, [2, 3])),
@@ -233,10 +233,10 @@ def test_a_walk_that_commits_word_by_word_ends_in_the_language(seed):
     for place in rng.sample(range(1, 7), 6):
         token = torch.multinomial(condition(log_probs, automata, words)[:, place].exp(), 1, generator=generator)
         committed[:, place : place + 1] = torch.where(place <= words[:, None], token, -1)
-        # The model thinks anew after each commit.
+        # After each commit the model makes a new prediction.
         log_probs = random_log_probs(2, 8, seed * 100 + place)
-        open_ = (committed < 0)[..., None] | (torch.arange(SIZE) == committed[..., None])
-        log_probs = log_probs.masked_fill(~open_, -torch.inf)
+        is_allowed = (committed < 0)[..., None] | (torch.arange(SIZE) == committed[..., None])
+        log_probs = log_probs.masked_fill(~is_allowed, -torch.inf)
     for row, automaton in enumerate(WALKS):
         assert automaton.accepts(committed[row, 1 : words[row] + 1].tolist())
 
@@ -244,7 +244,7 @@ def test_a_walk_that_commits_word_by_word_ends_in_the_language(seed):
 def test_thirty_phrases_are_all_in_the_likeliest_text_and_in_every_other():
     alphabet = languages.Alphabet([None, *(f"w{index}" for index in range(80)), "."])
     phrases = [(index, index + 30) if index % 2 else (index,) for index in range(1, 31)]
-    base = joined(
+    base = intersect_all(
         [
             ("pattern", languages.pattern(parse("<word>+ .", str.split), alphabet)),
             ("avoid", languages.avoiding(alphabet, [(70,), (1, 2)])),

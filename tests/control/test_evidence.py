@@ -1,4 +1,4 @@
-"""Evidence tables against their formulas, computed one word and one class at a time."""
+"""Evidence tables against their formulas written out, one word and one class at a time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SIZE = 9
 
 @pytest.fixture(scope="module")
 def sentences() -> list[tuple[list[int], list[int]]]:
-    """Random words that each prefer one tag; word 8 never occurs, -1 is not in the vocabulary."""
+    """Random words that mostly have one tag each; word 8 never occurs, -1 is outside the vocabulary."""
     rng = np.random.default_rng(0)
-    made = []
+    rows = []
     for length in rng.integers(1, 7, 80):
         words = rng.integers(-1, SIZE - 1, length)
-        tags_of_words = np.where(rng.random(length) < 0.7, words % 3, rng.integers(0, 3, length))
-        made.append((words.tolist(), tags_of_words.tolist()))
-    return made
+        tag_indices = np.where(rng.random(length) < 0.7, words % 3, rng.integers(0, 3, length))
+        rows.append((words.tolist(), tag_indices.tolist()))
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def table(sentences: list[tuple[list[int], list[int]]]) -> CountTable:
 @pytest.fixture(scope="module")
 def seen(sentences: list[tuple[list[int], list[int]]]) -> Counter[tuple[int, str, str, str]]:
     """The same counts by plain iteration: (word, left, tag, right)."""
-    found: Counter[tuple[int, str, str, str]] = Counter()
-    for words, numbers in sentences:
-        names = [tags.EDGE, *(TAGS[number] for number in numbers), tags.EDGE]
+    counts: Counter[tuple[int, str, str, str]] = Counter()
+    for words, tag_indices in sentences:
+        names = [tags.EDGE, *(TAGS[number] for number in tag_indices), tags.EDGE]
         for at, word in enumerate(words):
             if word >= 0:
-                found[word, names[at], names[at + 1], names[at + 2]] += 1
-    return found
+                counts[word, names[at], names[at + 1], names[at + 2]] += 1
+    return counts
 
 
 def tag_formula(
@@ -59,21 +59,21 @@ def tag_formula(
     of_tag: Counter[str] = Counter()
     of_word: Counter[str] = Counter()
     context: Counter[str] = Counter()
-    around = wanted = 0
+    in_context = wanted = 0
     for (w, a, y, b), count in seen.items():
         of_tag[y] += count
         of_word[y] += count * (w == word)
         inside = a in left and b in right
         context[y] += count * inside
-        around += count * (inside and w == word)
+        in_context += count * (inside and w == word)
         wanted += count * (inside and w == word and y in tag)
     total, occurrences = of_tag.total(), of_word.total()
     by_word = {y: (of_word[y] + 0.5 * of_tag[y] / total) / (occurrences + 0.5) for y in TAGS}
     expected = {y: by_word[y] * context[y] / of_tag[y] for y in TAGS}
     everything = sum(expected.values())
     prior = sum(expected[y] for y in TAGS if y in tag) / everything if everything else 0.0
-    right_tag = (wanted + 2 * prior) / (around + 2)
-    neighbours = max((around + 10 * everything) / (occurrences + 10), 1e-4)
+    right_tag = (wanted + 2 * prior) / (in_context + 2)
+    neighbours = max((in_context + 10 * everything) / (occurrences + 10), 1e-4)
     return 2 * math.log(right_tag if right_tag >= 0.5 else 1e-6) + 1.5 * math.log(neighbours)
 
 
@@ -83,10 +83,10 @@ def test_tag_evidence_is_its_formula(
 ) -> None:
     evidence = tags.TagEvidence(table).evidence([text], len(text) + 2).at()
     everything = {*TAGS, tags.EDGE}
-    asked = [{tags.EDGE}, *(everything if "*" in tag else set(tag.split("|")) for tag in text), {tags.EDGE}]
+    allowed = [{tags.EDGE}, *(everything if "*" in tag else set(tag.split("|")) for tag in text), {tags.EDGE}]
     for place in range(len(text)):
-        wanted = [tag_formula(seen, word, *asked[place : place + 3]) for word in range(SIZE)]
-        assert evidence[0, place + 1].tolist() == pytest.approx(wanted, abs=1e-4)
+        expected = [tag_formula(seen, word, *allowed[place : place + 3]) for word in range(SIZE)]
+        assert evidence[0, place + 1].tolist() == pytest.approx(expected, abs=1e-4)
     assert not evidence[:, [0, -1]].any()
 
 
@@ -98,8 +98,8 @@ def test_a_word_with_neither_tag_nor_neighbours_wanted_has_no_evidence(table: Co
 
 def test_alternatives_sum_the_counts_of_their_classes(table: CountTable) -> None:
     both = table.allowed(1, ["A", "N"]) & table.allowed(0, ["V"])
-    apart = [table.allowed(1, [tag]) & table.allowed(0, ["V"]) for tag in ("A", "N")]
-    summed, *parts = table.sums(np.stack([both, *apart]))
+    separate = [table.allowed(1, [tag]) & table.allowed(0, ["V"]) for tag in ("A", "N")]
+    summed, *parts = table.sums(np.stack([both, *separate]))
     assert np.array_equal(summed, parts[0] + parts[1])
     assert summed.sum() > 0
     assert np.array_equal(table.sums(np.ones((1, len(table.combinations)), bool))[0], table.word_totals)
@@ -123,7 +123,7 @@ TREES = [
 WORDS = ["They", "saw", "the", "old", "house", ".", "fell", "?", "yes", "never"]
 
 
-def test_leaves_are_told_by_parent_and_next_sister() -> None:
+def test_leaf_classes_are_tag_parent_and_next_sister() -> None:
     assert spans.leaf_classes(read_tree(TREES[0])) == [
         ("PRP", "NP", "-"),
         ("VBD", "VP", "NP"),
@@ -152,18 +152,18 @@ def test_leaf_evidence_is_its_formula() -> None:
     for place, leaf in enumerate(spans.leaf_classes(read_tree(TREES[0])), start=1):
         in_class = sum(count for (_, other), count in seen.items() if other == leaf)
         for word in range(len(WORDS)):
-            mine = Counter({other: count for (w, other), count in seen.items() if w == word})
-            with_tag = sum(count for other, count in mine.items() if other[0] == leaf[0])
-            tag = (with_tag + 0.5 * every_tag[leaf[0]] / every_tag.total()) / (mine.total() + 0.5)
-            share = (mine[leaf] + 2 * tag * in_class / every_tag[leaf[0]]) / (mine.total() + 2)
+            word_counts = Counter({other: count for (w, other), count in seen.items() if w == word})
+            with_tag = sum(count for other, count in word_counts.items() if other[0] == leaf[0])
+            tag = (with_tag + 0.5 * every_tag[leaf[0]] / every_tag.total()) / (word_counts.total() + 0.5)
+            share = (word_counts[leaf] + 2 * tag * in_class / every_tag[leaf[0]]) / (word_counts.total() + 2)
             assert evidence[place, word].item() == pytest.approx(math.log(max(share, 1e-7)), abs=1e-4)
 
 
-def test_of_an_unseen_leaf_count_the_values_that_were_seen_together() -> None:
+def test_for_an_unseen_leaf_the_values_that_were_seen_together_count() -> None:
     parsed = [(ids_of(tree), spans.leaf_classes(read_tree(tree))) for tree in TREES]
     maker = spans.LeafEvidence(spans.count_leaves(parsed, len(WORDS)))
     unseen, known = maker.rows([("DT", "PP", "XX"), ("DT", "NP", "XX")])
-    assert np.array_equal(unseen, known)  # every determiner stands in a noun phrase here
+    assert np.array_equal(unseen, known)  # every determiner is in a noun phrase here
     assert unseen.argmax() == WORDS.index("the")
     (new,) = maker.rows([("NEW", "NP", "-")])
     assert new.argmax() in (WORDS.index("They"), WORDS.index("house"))  # which end noun phrases
@@ -179,16 +179,16 @@ def test_span_evidence_prefers_words_seen_in_that_part_of_a_span() -> None:
     evidence = spans.SpanEvidence(table).evidence([(5, [(2, 4, "NP")]), (3, [])], 7).at()
     assert evidence[0, 3].argmax() == WORDS.index("the")
     assert evidence[0, 5].argmax() == WORDS.index("house")
-    assert not evidence[0, 1].any()  # neither within the span nor beside it
+    assert not evidence[0, 1].any()  # neither in the span nor adjacent to it
     assert evidence[0, 2].any()
     assert not evidence[1].any()
-    # "the" began a noun phrase of three words in two of its three places; its smoothed tags take a little of it.
+    # "the" began a noun phrase of three words in two of its three occurrences; smoothing shifts this slightly.
     first = spans.SpanEvidence(table).rows([(("first", "NP", "3"),)])[0]
     assert math.exp(first[WORDS.index("the")]) == pytest.approx(2 / 3, abs=0.1)
 
 
-def test_a_span_that_does_not_lie_in_the_text_says_nothing_of_its_words() -> None:
-    # As under `not`, whose texts are as long as they like.
+def test_a_span_outside_the_text_gives_no_evidence() -> None:
+    # As under `not`, where texts can have any length.
     outside = [(5, 9, "NP"), (3, 5, "NP"), (4, 4, "NP")]
     assert list(spans.span_parts(outside, 4)) == []
     assert list(spans.span_parts([*outside, (1, 1, "NP")], 4)) == list(spans.span_parts([(1, 1, "NP")], 4))
@@ -205,8 +205,8 @@ def test_the_bag_is_exact_for_every_word() -> None:
     for row, place, word in itertools.product(range(2), range(4), range(5)):
         text = ids[row].clone()
         text[place] = word
-        right = (bag.weights[text].sum(0) + bag.bias).log_softmax(0)[2 * row]
-        assert evidence[row, place, word].item() == pytest.approx(right.item(), abs=1e-4)
+        expected = (bag.weights[text].sum(0) + bag.bias).log_softmax(0)[2 * row]
+        assert evidence[row, place, word].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
 def test_open_places_count_with_their_expected_weights() -> None:
@@ -227,13 +227,13 @@ def test_far_apart_scores_neither_overflow_nor_vanish() -> None:
     assert evidence[1].tolist() == pytest.approx([0.0, math.log(0.5)], abs=1e-5)
 
 
-def test_a_fitted_bag_knows_its_labels() -> None:
+def test_a_fitted_bag_predicts_its_labels() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 400).tolist()
     texts = [[int(label), *rng.integers(2, 8, 4).tolist()] for label in labels]
     bag = bags.fit_bag(texts, labels, ["no", "yes"], 8, steps=60, lr=0.1)
-    guessed = (bag.weights[torch.tensor(texts)].sum(1) + bag.bias).argmax(1)
-    assert guessed.tolist() == labels
+    predicted = (bag.weights[torch.tensor(texts)].sum(1) + bag.bias).argmax(1)
+    assert predicted.tolist() == labels
     again = bags.fit_bag(texts, labels, ["no", "yes"], 8, steps=60, lr=0.1)
     assert torch.equal(bag.weights, again.weights)
 
@@ -246,50 +246,50 @@ def test_texts_are_balanced_over_labels_and_sources() -> None:
         total[label, source] += weight
     assert total[0, 0] == pytest.approx(total[1, 0]) == pytest.approx(total[0, 1]) == pytest.approx(total[1, 1])
     assert total[1, 2] == 0  # a source of one label
-    # Three texts and one of label 0 count as three and one once two or three are too few to be lifted further.
+    # With ``least`` 3, three texts and one text of label 0 count as three and one.
     few = bags.balanced(labels, sources, least=3)
     assert few[4] == pytest.approx(few[0])
     assert few[labels.index(0) : 3].sum() == pytest.approx(3 * few[4])
 
 
-def test_a_label_that_no_source_tells_from_another_is_learned_all_the_same() -> None:
-    # Every source has one label, as where the source is the label.
+def test_a_label_without_sources_of_several_labels_is_still_learned() -> None:
+    # Every source has one label, as if the source were the label.
     share = bags.balanced([0, 0, 1, 1, 1], [0, 1, 2, 2, 3], least=1)
     assert share.min() > 0
     assert share[:2].sum() == pytest.approx(share[2:].sum())
-    # Label 2 has a source of its own alone; label 1 is learned from where it stands beside label 0.
+    # Label 2 only has a source of its own; label 1 is learned from the source that it shares with label 0.
     share = bags.balanced([0, 1, 1, 2], [0, 0, 1, 2], least=1)
     assert share[2] == 0
     assert share[0] == pytest.approx(share[1]) == pytest.approx(share[3])
 
 
-def test_a_table_comes_back_as_it_was_saved(table: CountTable, tmp_path: Path) -> None:
+def test_a_table_round_trips(table: CountTable, tmp_path: Path) -> None:
     path = tmp_path / "tags.safetensors"
     many = count_table([["a"], ["b", "c"]], np.repeat([0, 2], [70_000, 3]), np.zeros((70_003, 2), np.int64), 3, "other")
-    for one in (table, many, pruned(table, 10**6)):
-        save_table(one, path)
-        again = load_table(path, one.vocabulary)
-        assert again.axes == one.axes
+    for saved in (table, many, pruned(table, 10**6)):
+        save_table(saved, path)
+        loaded = load_table(path, saved.vocabulary)
+        assert loaded.axes == saved.axes
         for name in ("combinations", "starts", "classes", "counts"):
-            assert np.array_equal(getattr(again, name), getattr(one, name)), name
+            assert np.array_equal(getattr(loaded, name), getattr(saved, name)), name
     assert many.word_totals.tolist() == [70_000, 0, 3]
 
 
-def test_pruning_leaves_out_rare_cells_only(table: CountTable) -> None:
-    kept = pruned(table, 3)
-    assert kept.counts.min() == 3
-    assert kept.counts.sum() == table.counts[table.counts >= 3].sum()
-    rare = table.word_totals - kept.word_totals
+def test_pruning_removes_only_rare_cells(table: CountTable) -> None:
+    pruned_table = pruned(table, 3)
+    assert pruned_table.counts.min() == 3
+    assert pruned_table.counts.sum() == table.counts[table.counts >= 3].sum()
+    rare = table.word_totals - pruned_table.word_totals
     assert rare.sum() == table.counts[table.counts < 3].sum()
 
 
-def test_a_bag_comes_back_in_half_precision(tmp_path: Path) -> None:
+def test_a_bag_round_trips_in_half_precision(tmp_path: Path) -> None:
     bag = bags.Bag(("x", "y"), torch.randn(4, 2).half().float(), torch.randn(2), "words")
     bags.save_bag(bag, tmp_path / "kind.safetensors")
-    again = bags.load_bag(tmp_path / "kind.safetensors", "words")
-    assert again.labels == bag.labels
-    assert torch.equal(again.weights, bag.weights)
-    assert torch.equal(again.bias, bag.bias)
+    loaded = bags.load_bag(tmp_path / "kind.safetensors", "words")
+    assert loaded.labels == bag.labels
+    assert torch.equal(loaded.weights, bag.weights)
+    assert torch.equal(loaded.bias, bag.bias)
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "other", "class", "sizes", "axes", "large"])
@@ -297,7 +297,7 @@ def test_a_damaged_table_is_one_model_error(table: CountTable, tmp_path: Path, f
     path = tmp_path / "tags.safetensors"
     save_table(table, path)
     arrays = load_file(path)
-    about = {"format": 1, "axes": table.axes, "vocabulary": "", "words": SIZE}
+    metadata = {"format": 1, "axes": table.axes, "vocabulary": "", "words": SIZE}
     if fault == "missing":
         path.unlink()
     elif fault == "cut":
@@ -306,17 +306,17 @@ def test_a_damaged_table_is_one_model_error(table: CountTable, tmp_path: Path, f
         save_file(arrays, path, {"format": "pt"})
     else:
         if fault == "axes":
-            about["axes"] = [["A"]]
+            metadata["axes"] = [["A"]]
         elif fault == "class":
             arrays["classes"] = arrays["classes"] + 60_000
         elif fault == "sizes":
             arrays["sizes"] = arrays["sizes"][:-1]
         elif fault == "large":
             arrays["large"] = np.array([300], np.uint32)
-        save_file(arrays, path, {"evidence": json.dumps(about)})
-    with pytest.raises(ModelError, match=r"missing|damaged") as caught:
+        save_file(arrays, path, {"evidence": json.dumps(metadata)})
+    with pytest.raises(ModelError, match=r"missing|damaged") as error:
         load_table(path)
-    assert len(str(caught.value)) < 500
+    assert len(str(error.value)) < 500
 
 
 def test_evidence_of_other_words_is_refused(table: CountTable, tmp_path: Path) -> None:

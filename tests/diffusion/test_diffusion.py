@@ -1,4 +1,4 @@
-"""The model's arithmetic against closed forms, and both objectives on a handful of sentences."""
+"""The Gaussian model against closed forms, and both objectives on a handful of sentences."""
 
 import math
 from itertools import pairwise
@@ -68,7 +68,7 @@ def overfit_paper():
 
 @torch.no_grad()
 def restored(model, t):
-    """Share of words that the model restores from x_t."""
+    """The share of words that the model restores from x_t."""
     times = torch.full((len(IDS),), t, dtype=torch.float64)
     x_t = q_sample(model.schedule, model.embed(IDS), times, normal(*IDS.shape, DIM))
     predicted = model.predict(x_t, times)
@@ -92,10 +92,10 @@ def test_the_reverse_process_of_a_trained_model_ends_in_its_sentences(name, requ
     family = Unsteered(model, ancestral(model.schedule))
     with torch.no_grad():
         x = walk(family, family, layouts, model.schedule.times(50), noise)
-    known = {tuple(row) for row in IDS.tolist()}
-    found = [tuple(row) for row in model.rounding_logits(x, "l2").argmax(-1).tolist()]
-    assert sum(row in known for row in found) >= 8
-    assert len(set(found) & known) >= 2  # and not in one of them only
+    sentences = {tuple(row) for row in IDS.tolist()}
+    texts = [tuple(row) for row in model.rounding_logits(x, "l2").argmax(-1).tolist()]
+    assert sum(row in sentences for row in texts) >= 8
+    assert len(set(texts) & sentences) >= 2  # not always the same one
 
 
 def test_q_sample_has_the_mean_and_variance_of_its_time():
@@ -131,7 +131,7 @@ def test_x0_comes_back_from_noise(name, steps):
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "sqrt", "trunc_cos", "trunc_lin", "pw_lin"])
-def test_the_inverse_is_finite_where_the_signal_has_gone(name):
+def test_the_inverse_is_finite_where_no_signal_is_left(name):
     schedule, t, x = Schedule(name), torch.ones(1, dtype=torch.float64), normal(1, 4, 5)
     assert x0_from_noise(schedule, x, t, x).isfinite().all()
 
@@ -146,7 +146,7 @@ def test_the_paper_loss_is_zero_mse_for_a_perfect_network(prediction, monkeypatc
     answer = {"x0": x0, "epsilon": noise}[prediction]
     monkeypatch.setattr(model.denoiser, "forward", lambda x, time: answer)
     mse = paper_loss(model, IDS, t, noise, noise_x0)["mse"]
-    # At the first step the target is the embedding itself, which x_0 is a noisy copy of.
+    # At the first step the target is the embedding itself, of which x_0 is a noisy copy.
     assert mse[0].item() == pytest.approx(((x0 - model.embed(IDS))[0].square().mean()).item(), rel=1e-3)
     torch.testing.assert_close(mse[1:], torch.zeros(3), atol=1e-5, rtol=0)
 
@@ -171,13 +171,13 @@ def test_embeddings_of_the_word_objective_have_one_norm():
 def test_every_rounding_finds_the_word_of_its_own_embedding():
     for model in (untrained(), untrained(objective="paper")):
         clean = model.embed(IDS)
-        for how in ("l2", "cosine"):
-            assert torch.equal(model.token_ids(clean, rounding=how), IDS)
+        for rounding in ("l2", "cosine"):
+            assert torch.equal(model.token_ids(clean, rounding=rounding), IDS)
         assert torch.equal(model.clamp(clean + 1e-3), clean)
     assert torch.equal(untrained().token_ids(untrained().embed(IDS), rounding="dot"), IDS)
 
 
-def test_self_conditioning_reads_the_estimate_before():
+def test_self_conditioning_uses_the_previous_estimate():
     x, t = normal(4, LENGTH, DIM), torch.full((4,), 0.5)
     model = untrained(self_conditioning=True)
     without, with_zeros = model.predict(x, t).x0, model.predict(x, t, torch.zeros_like(x)).x0
@@ -185,32 +185,32 @@ def test_self_conditioning_reads_the_estimate_before():
     assert not torch.allclose(model.predict(x, t, x).x0, without)
 
 
-def drawn(seed):
-    """Noise like a latent, from one stream."""
-    source = torch.Generator().manual_seed(seed)
-    return lambda like: torch.randn(like.shape, generator=source)
+def noise_source(seed):
+    """A function that returns noise shaped like a latent, from one stream."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda like: torch.randn(like.shape, generator=generator)
 
 
 def test_the_bound_of_a_trained_model_is_smaller(overfit, overfit_paper):
     for model in (overfit, overfit_paper):
         fresh = untrained(**{**model.config.model_dump(), "denoiser": model.config.denoiser}).eval()
-        bounds = [likelihood_bound(m, IDS, 20, drawn(0)) for m in (fresh, model)]
+        bounds = [likelihood_bound(m, IDS, 20, noise_source(0)) for m in (fresh, model)]
         assert all(bound.total.isfinite().all() for bound in bounds)
         assert bounds[1].total.mean() < 0.5 * bounds[0].total.mean()
         assert bounds[1].diffusion.shape == (19, 4, LENGTH)
-    assert bounds[1].rounding_nats.mean() < math.log(11)  # better than knowing nothing
+    assert bounds[1].rounding_nats.mean() < math.log(11)  # better than uniform
 
 
 def test_the_bound_is_above_the_entropy_of_the_data(overfit):
     """Four equally likely sentences cost log 4 on average, whatever the model."""
-    totals = [likelihood_bound(overfit, IDS, 100, drawn(seed)).total for seed in range(8)]
+    totals = [likelihood_bound(overfit, IDS, 100, noise_source(seed)).total for seed in range(8)]
     assert torch.stack(totals).mean() > math.log(4)
 
 
 def test_the_bound_agrees_with_its_terms_computed_from_gaussians(overfit):
-    """The prior and each step as KL of explicit normal distributions, on the same latents."""
+    """The prior and each step as the KL of explicit normal distributions, on the same latents."""
     steps = 5
-    bound = likelihood_bound(overfit, IDS, steps, drawn(4))
+    bound = likelihood_bound(overfit, IDS, steps, noise_source(4))
     source, schedule = torch.Generator().manual_seed(4), overfit.schedule
     clean, times = overfit.embed(IDS).detach(), schedule.times(steps).tolist()
 
@@ -223,31 +223,31 @@ def test_the_bound_agrees_with_its_terms_computed_from_gaussians(overfit):
     end = schedule.alphabar(1.0).float()
     prior = kl(gaussian(end.sqrt() * clean, 1 - end), gaussian(torch.zeros_like(clean), torch.ones(())))
     torch.testing.assert_close(bound.prior.sum(1), prior, rtol=1e-3, atol=1e-3)
-    for number, (t_value, s_value) in enumerate(pairwise(times[:-1])):
+    for step, (t_value, s_value) in enumerate(pairwise(times[:-1])):
         t, s = (torch.full((4,), value, dtype=torch.float64) for value in (t_value, s_value))
         x_t = q_sample(schedule, clean, t, torch.randn(clean.shape, generator=source))
         with torch.no_grad():
             estimate = overfit.predict(x_t, t, overfit.predict(x_t, t).x0).x0
         (q_mean, variance), (p_mean, _) = (posterior(schedule, x0, x_t, t, s) for x0 in (clean, estimate))
         expected = kl(gaussian(q_mean, variance), gaussian(p_mean, variance)).to(clean)
-        torch.testing.assert_close(bound.diffusion[number].sum(1), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(bound.diffusion[step].sum(1), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_picked_steps_are_those_of_the_whole_process(overfit):
     """With the same noise for every step, a step costs the same whether others are computed or not."""
-    still = normal(*IDS.shape, DIM)
-    whole = likelihood_bound(overfit, IDS, 6, lambda like: still)
+    fixed_noise = normal(*IDS.shape, DIM)
+    whole = likelihood_bound(overfit, IDS, 6, lambda like: fixed_noise)
     picked = torch.tensor([[4, 0, 1, 2], [3, 3, 0, 4]])
-    some = likelihood_bound(overfit, IDS, 6, lambda like: still, picked)
+    partial = likelihood_bound(overfit, IDS, 6, lambda like: fixed_noise, picked)
     for k, row in enumerate(picked.tolist()):
-        for b, number in enumerate(row):
-            torch.testing.assert_close(some.diffusion[k, b], whole.diffusion[number, b], rtol=1e-4, atol=1e-5)
-            assert some.times[k, b] == pytest.approx(1 - number / 6)
-    torch.testing.assert_close(some.rounding_nats, whole.rounding_nats)
+        for b, step in enumerate(row):
+            torch.testing.assert_close(partial.diffusion[k, b], whole.diffusion[step, b], rtol=1e-4, atol=1e-5)
+            assert partial.times[k, b] == pytest.approx(1 - step / 6)
+    torch.testing.assert_close(partial.rounding_nats, whole.rounding_nats)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"length": 64}, "length is 64, but the denoiser has max_length 6"),
         ({"schedule": "linear", "schedule_steps": 10}, "more than 20 steps"),
@@ -257,6 +257,6 @@ def test_picked_steps_are_those_of_the_whole_process(overfit):
         ({"embed": 8}, "Extra inputs"),
     ],
 )
-def test_impossible_configurations_are_refused(changes, said):
-    with pytest.raises(ValidationError, match=said):
+def test_impossible_configurations_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
         config(**changes)

@@ -44,7 +44,7 @@ def test_a_range_is_settled_like_the_training_sentences(config):
         (0, 3, Layout(8, 1)),
     ],
 )
-def test_lengths_that_training_never_saw(config, low, high, expected):
+def test_lengths_unseen_in_training(config, low, high, expected):
     assert lay_out(config, (low, high), Draw(0, 0)) == expected
 
 
@@ -53,31 +53,31 @@ def test_a_model_that_knows_no_lengths_uses_all_its_positions(config):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "message"),
     [(31, 31, "the target has 31 words, but the model holds at most 30. Shorten"), (9, 8, "contradict each other")],
 )
-def test_what_no_text_can_be_is_said(config, low, high, said):
-    with pytest.raises(RecipeError, match=said) as caught:
+def test_impossible_lengths_are_reported(config, low, high, message):
+    with pytest.raises(RecipeError, match=message) as error:
         lay_out(config, (low, high), Draw(0, 4))
-    assert "sample 4" in str(caught.value)
+    assert "sample 4" in str(error.value)
 
 
-def test_special_tokens_stand_where_the_count_says(pretrained):
+def test_special_tokens_are_placed_by_the_word_count(pretrained):
     tokenizer = pretrained.tokenizer
     layouts = stacked([Layout(8, 2), Layout(8, 6), Layout(8, None)], torch.device("cpu"))
     assert layouts.mask is None
     allowed = ~special_bans(layouts, tokenizer, len(tokenizer))
     start, end, pad = tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id
-    for row, stands in ((0, {0: start, 3: end, 4: pad, 7: pad}), (1, {0: start, 7: end})):
-        assert {at: allowed[row, at].nonzero().flatten().tolist() for at in stands} == {
-            at: [token] for at, token in stands.items()
+    for row, expected in ((0, {0: start, 3: end, 4: pad, 7: pad}), (1, {0: start, 7: end})):
+        assert {at: allowed[row, at].nonzero().flatten().tolist() for at in expected} == {
+            at: [token] for at, token in expected.items()
         }
     assert not allowed[0, 1, [tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id]].any()
     assert allowed[0, 1].sum() == len(tokenizer) - 3
     assert allowed[2].all()
 
 
-def test_off_a_shorter_texts_positions_stands_padding(pretrained):
+def test_positions_beyond_a_shorter_text_are_padding(pretrained):
     tokenizer = pretrained.tokenizer
     layouts = stacked([Layout(8, None), Layout(16, None)], torch.device("cpu"))
     assert layouts.mask is not None

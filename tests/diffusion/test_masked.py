@@ -25,9 +25,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def bound(model):
-    """The any-order bound of ``TEXT`` by its definition: mean over all orders of the nats word by word."""
+    """The any-order bound of ``TEXT`` by definition: the nats word by word, averaged over all orders."""
     tiny = Enumerated(model)
-    # The table leaves special tokens out, as sampling does; the bound does not.
+    # The table excludes special tokens, as sampling does; the bound does not.
     with torch.no_grad():
         tiny.log_probs = model.logits(tiny.canvases).log_softmax(-1)
     total = 0.0
@@ -47,20 +47,20 @@ def test_the_objective_is_the_bound_of_any_order_models(model, bound):
     masked = torch.tensor([[place in chosen for place in PLACES] for chosen in subsets()])
     counts = masked.sum(1)
     nats = masked_nats(model, ids, masked, 3 / counts)
-    # Each count has probability 1/3, each of its subsets an equal part of that.
+    # Each count has probability 1/3, divided equally among its subsets.
     probability = 1 / 3 / torch.tensor([3.0, 3.0, 1.0]).double()[counts - 1]
     assert float((nats * probability).sum()) == pytest.approx(bound, abs=1e-9)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("masking", [mask_by_count, mask_by_time])
-def test_both_maskings_estimate_it(model, bound, masking):
+def test_both_maskings_estimate_the_bound(model, bound, masking):
     rows = 12_000
     ids = torch.tensor([TEXT] * rows)
     offset, order = Noise.drawn(ids, torch.Generator().manual_seed(0))
     masked, weights = masking(torch.ones_like(ids, dtype=torch.bool), shares(rows, offset), order)
     nats = masked_nats(model, ids, masked, weights)
-    # 1/t has the higher variance, and the estimate must lie within five standard errors of the truth.
+    # Within five standard errors; the weights 1/t have the higher variance.
     assert abs(float(nats.mean()) - bound) < 5 * float(nats.std()) / rows**0.5
 
 
@@ -73,9 +73,9 @@ def test_the_bound_is_above_the_likelihood_and_near_its_definition(model, bound)
     ids = torch.tensor([[0, *TEXT, 1]] * 1200)[:, 1:-1]
     offset, order = Noise.drawn(ids, torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = model.bound_nats(ids, torch.ones(1200, 3, dtype=torch.bool), shares(1200, offset), order)
-    assert found.shape == (1200,)
-    assert abs(float(found.mean()) - bound) < 5 * float(found.std()) / 1200**0.5
+        nats = model.bound_nats(ids, torch.ones(1200, 3, dtype=torch.bool), shares(1200, offset), order)
+    assert nats.shape == (1200,)
+    assert abs(float(nats.mean()) - bound) < 5 * float(nats.std()) / 1200**0.5
 
 
 def test_the_bound_spreads_counts_over_the_rows():
@@ -121,10 +121,10 @@ def test_noise_writes_mask():
 def test_a_known_count_of_places_changes_nothing(model):
     ids = torch.tensor([[0, 4, 5, 6, 1], [0, 6, 5, 1, 3]])
     masked = torch.tensor([[False, True, False, True, False], [False, False, True, False, False]])
-    given = {"attention_mask": attended(ids, TOKENIZER)}
+    inputs = {"attention_mask": attended(ids, TOKENIZER)}
     weights = torch.tensor([1.5, 2.0])
-    exact = masked_nats(model, ids, masked, weights, **given)
-    torch.testing.assert_close(masked_nats(model, ids, masked, weights, most=7, **given), exact)
+    exact = masked_nats(model, ids, masked, weights, **inputs)
+    torch.testing.assert_close(masked_nats(model, ids, masked, weights, most=7, **inputs), exact)
 
 
 @torch.no_grad()
@@ -132,23 +132,23 @@ def test_padding_changes_no_bound(model):
     ids = torch.tensor([[0, 4, 5, 6, 1]])
     padded = torch.cat([ids, torch.full((1, 3), TOKENIZER.pad_id)], 1)
     masked = torch.tensor([[False, True, False, True, False]])
-    one = masked_nats(model, ids, masked, torch.ones(1))
-    other = masked_nats(
+    unpadded_nats = masked_nats(model, ids, masked, torch.ones(1))
+    padded_nats = masked_nats(
         model,
         padded,
         torch.cat([masked, torch.zeros(1, 3, dtype=torch.bool)], 1),
         torch.ones(1),
         attention_mask=attended(padded, TOKENIZER),
     )
-    torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+    torch.testing.assert_close(unpadded_nats, padded_nats, atol=1e-12, rtol=0)
 
 
-def test_mask_is_no_word_and_its_row_is_no_embedding():
+def test_mask_is_not_a_word_and_has_no_embedding():
     model = tiny_masked()
     assert model.logits(torch.tensor([[0, MASK, 1]])).shape == (1, 3, MASK)
     assert model.embeddings.shape == (MASK, 16)
-    certain = torch.eye(MASK)[[4, 6]]
-    torch.testing.assert_close(model.soft(certain), model.embed(torch.tensor([4, 6])))
+    one_hot = torch.eye(MASK)[[4, 6]]
+    torch.testing.assert_close(model.soft(one_hot), model.embed(torch.tensor([4, 6])))
 
 
 def test_weights_have_the_names_of_llama():
@@ -167,26 +167,26 @@ def test_weights_have_the_names_of_llama():
 def test_labels_of_positions_count():
     model = tiny_masked(tags=["NOUN", "VERB"])
     canvas = torch.tensor([[0, MASK, MASK, 1]])
-    given = model.logits(canvas, aligned=torch.tensor([[0, 1, 2, 0]]))
-    assert not torch.allclose(given, model.logits(canvas))
+    labelled = model.logits(canvas, aligned=torch.tensor([[0, 1, 2, 0]]))
+    assert not torch.allclose(labelled, model.logits(canvas))
 
 
 def test_training_on_the_objective_lowers_it():
     model = tiny_masked().train()
     ids = torch.tensor([[0, *TEXT, 1]] * 6)
     places, generator = word_places(ids, TOKENIZER), torch.Generator().manual_seed(0)
-    optimizer, seen = torch.optim.AdamW(model.parameters(), lr=0.02), []
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=0.02), []
     for _ in range(40):
         offset, order = Noise.drawn(ids, generator)
         nats = masked_nats(model, ids, *mask_by_count(places, shares(6, offset), order)).mean()
         optimizer.zero_grad()
         nats.backward()
         optimizer.step()
-        seen.append(float(nats.detach()))
-    assert sum(seen[-5:]) < 0.3 * sum(seen[:5])
+        losses.append(float(nats.detach()))
+    assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
 
 
-def test_what_the_length_adds():
+def test_nats_of_the_length():
     config = MaskedConfig(vocab_size=MASK, sentence_lengths=[0, 1, 3])
     assert length_nats(config, torch.tensor([1, 2])).exp().tolist() == pytest.approx([4, 4 / 3])
     assert length_nats(config, torch.tensor([7])).tolist() == [float("inf")]
@@ -194,14 +194,14 @@ def test_what_the_length_adds():
         length_nats(MaskedConfig(vocab_size=MASK), torch.tensor([1]))
 
 
-@pytest.mark.parametrize("wrong", [{"length": 65}, {"vocab_size": 4}, {"lengths": "any"}, {"steps": 3}])
-def test_settings_that_do_not_fit_are_refused(wrong):
+@pytest.mark.parametrize("changes", [{"length": 65}, {"vocab_size": 4}, {"lengths": "any"}, {"steps": 3}])
+def test_settings_that_do_not_fit_are_refused(changes):
     with pytest.raises(ValidationError):
-        MaskedConfig.model_validate({"vocab_size": MASK, **wrong})
+        MaskedConfig.model_validate({"vocab_size": MASK, **changes})
 
 
 @pytest.mark.parametrize("objective", ["count", "time"])
-def test_how_many_places_are_masked_at_most_is_known_beforehand(objective):
+def test_the_number_of_masked_places_is_bounded_in_advance(objective):
     generator = torch.Generator().manual_seed(0)
     places = torch.rand(40, 12, generator=generator) < 0.7
     words = places.sum(1).numpy()

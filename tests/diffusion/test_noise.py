@@ -6,7 +6,7 @@ from dlmctl.diffusion.noise import CONTROL, LAYOUT, NOISE, Draw, SampleNoise
 LIKE = torch.empty(3, 50, 40)
 
 
-def test_a_rows_noise_follows_from_its_draw_alone():
+def test_the_noise_of_a_row_depends_only_on_its_draw():
     draws = [Draw(7, sample) for sample in (0, 1, 2)]
     noise = SampleNoise(draws)
     first, second = noise(LIKE), noise(LIKE)
@@ -16,7 +16,7 @@ def test_a_rows_noise_follows_from_its_draw_alone():
     assert not torch.equal(first, second)
 
 
-def test_every_number_of_a_draw_makes_another_stream():
+def test_every_number_of_a_draw_changes_the_stream():
     draws = [Draw(0, 0), Draw(1, 0), Draw(0, 1), Draw(0, 0, 1)]
     starts = {
         float(torch.randn((), generator=draw.generator(use))) for draw in draws for use in (NOISE, LAYOUT, CONTROL)
@@ -24,7 +24,7 @@ def test_every_number_of_a_draw_makes_another_stream():
     assert len(starts) == 12
 
 
-def test_noise_is_standard_normal_of_the_type_asked_for():
+def test_noise_is_standard_normal_of_the_requested_type():
     noise = SampleNoise([Draw(0, sample) for sample in range(3)])(LIKE.double())
     assert noise.dtype == torch.float64
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
@@ -33,14 +33,14 @@ def test_noise_is_standard_normal_of_the_type_asked_for():
     assert correlation.abs().max() < 0.08
 
 
-def test_top_p_redraws_what_lies_outside():
-    cut = SampleNoise([Draw(0, sample) for sample in range(3)], top_p=1.0)(LIKE)
-    assert cut.abs().max() <= 1
-    # The standard deviation of a normal distribution cut at one standard deviation.
-    assert cut.std().item() == pytest.approx(0.5396, abs=0.02)
+def test_top_p_truncates_the_distribution():
+    truncated = SampleNoise([Draw(0, sample) for sample in range(3)], top_p=1.0)(LIKE)
+    assert truncated.abs().max() <= 1
+    # The standard deviation of a normal distribution truncated at one standard deviation.
+    assert truncated.std().item() == pytest.approx(0.5396, abs=0.02)
 
 
 @pytest.mark.parametrize("top_p", [0.0, -1.0])
-def test_a_top_p_that_nothing_satisfies_is_refused(top_p):
+def test_a_top_p_that_is_not_positive_is_refused(top_p):
     with pytest.raises(ValueError, match="must be positive"):
         SampleNoise([Draw(0, 0)], top_p)

@@ -1,4 +1,4 @@
-"""Philox against the known answers of its authors' library (Random123), and what is made of its words."""
+"""Philox against the known answers of its authors' library (Random123), and the distributions made from its words."""
 
 import math
 
@@ -21,17 +21,17 @@ KNOWN = [
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
 def test_known_answers(counter, key, words):
-    found = philox(tuple(torch.tensor([word]) for word in counter), torch.tensor(key).reshape(2, 1))
-    assert tuple(found[:, 0].tolist()) == words
+    random_words = philox(tuple(torch.tensor([word]) for word in counter), torch.tensor(key).reshape(2, 1))
+    assert tuple(random_words[:, 0].tolist()) == words
 
 
 def test_counters_and_keys_broadcast():
     at, zero = torch.arange(5), torch.zeros((), dtype=torch.long)
     keys = torch.tensor([[1, 2, 3], [4, 5, 6]])[:, :, None]
-    found = philox((at, zero, zero, zero), keys)
-    assert found.shape == (4, 3, 5)
+    random_words = philox((at, zero, zero, zero), keys)
+    assert random_words.shape == (4, 3, 5)
     alone = philox((at[2:3], zero, zero, zero), keys[:, 1:2])
-    assert torch.equal(found[:, 1:2, 2:3], alone)
+    assert torch.equal(random_words[:, 1:2, 2:3], alone)
 
 
 def words_of(count):
@@ -40,26 +40,26 @@ def words_of(count):
 
 
 def test_uniform_numbers_are_spread_evenly_and_below_one():
-    found = uniform(words_of(20_000))
-    assert 0 <= found.min() < found.max() < 1
-    shares = torch.histc(found, 10, 0, 1) / found.numel()
+    numbers = uniform(words_of(20_000))
+    assert 0 <= numbers.min() < numbers.max() < 1
+    shares = torch.histc(numbers, 10, 0, 1) / numbers.numel()
     assert bool(((shares - 0.1).abs() < 0.005).all())
     assert uniform(torch.tensor([WORD])) < 1
 
 
 def test_normal_numbers_have_the_moments_of_their_distribution():
-    found = normal(words_of(50_000)).double()
-    moments = [float(found.pow(power).mean()) for power in (1, 2, 3, 4)]
+    numbers = normal(words_of(50_000)).double()
+    moments = [float(numbers.pow(power).mean()) for power in (1, 2, 3, 4)]
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.06)
-    # Two numbers come of one pair of words, and must not show it.
-    assert abs(float((found[0] * found[2]).mean())) < 0.02
-    assert abs(float((found[0].square() * found[2].square()).mean()) - 1) < 0.05
+    # Each pair of words yields two numbers, which must be independent.
+    assert abs(float((numbers[0] * numbers[2]).mean())) < 0.02
+    assert abs(float((numbers[0].square() * numbers[2].square()).mean()) - 1) < 0.05
     assert bool(torch.isfinite(normal(torch.tensor([[0], [0]]))).all())
 
 
-def test_what_is_cut_is_the_normal_distribution_within_its_bounds():
-    found = cut_normal(words_of(20_000), 1.0)
-    assert found.abs().max() <= 1
-    inside = math.erf(math.sqrt(0.5))
-    share = math.erf(0.5 * math.sqrt(0.5)) / inside
-    assert float((found.abs() < 0.5).float().mean()) == pytest.approx(share, abs=0.01)
+def test_the_truncated_normal_is_the_normal_distribution_within_its_bounds():
+    numbers = cut_normal(words_of(20_000), 1.0)
+    assert numbers.abs().max() <= 1
+    mass = math.erf(math.sqrt(0.5))
+    share = math.erf(0.5 * math.sqrt(0.5)) / mass
+    assert float((numbers.abs() < 0.5).float().mean()) == pytest.approx(share, abs=0.01)

@@ -15,8 +15,10 @@ SCHEDULE = Schedule("linear")
 
 
 class Known(Gaussian):
-    """The Gaussian family from a state of one's own, and what steers it: the exact x_0 estimate for data from
-    N(0, variance), of which every sampler must reproduce the variance."""
+    """The Gaussian family from a given state, steered by the exact x_0 estimate for data from N(0, variance).
+
+    Every sampler must reproduce this variance.
+    """
 
     def __init__(self, rule, x, variance):
         self.rule, self.x, self.variance = rule, x, variance
@@ -61,7 +63,7 @@ def test_order_of_convergence(sampler, order):
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
-def test_every_step_is_seen_and_can_move_the_latent(name):
+def test_on_step_sees_every_step_and_can_change_the_latent(name):
     seen: list[Step] = []
 
     def move(step):
@@ -79,13 +81,13 @@ def test_every_step_is_seen_and_can_move_the_latent(name):
     assert bool((out == 7.0).all())
 
 
-def test_dpmpp_refuses_fresh_noise():
+def test_dpmpp_refuses_noise():
     with pytest.raises(ValueError, match="deterministic"):
         dpmpp_2m(SCHEDULE, 1.0)
 
 
 def test_a_rule_of_dpmpp_serves_one_walk():
-    """It keeps the last estimate, so each walk is given one of its own."""
+    """It stores the previous estimate, so each walk needs a new rule."""
     x, times = torch.randn(2, 5, 4, dtype=torch.float64), SCHEDULE.times(6)
     runs = [walked(dpmpp_2m(SCHEDULE), x, times, torch.zeros_like) for _ in range(2)]
     assert torch.equal(*runs)
@@ -102,5 +104,5 @@ def test_a_sample_draws_the_same_noise_in_any_batch():
 def test_top_p_bounds_the_noise():
     noise = SampleNoise([Draw(0, i) for i in range(4)], top_p=0.5)(torch.empty(4, 200, 4))
     assert noise.abs().max().item() <= 0.5
-    # A standard normal cut at 0.5 has this variance; redrawing, unlike clipping, leaves no mass at the bound.
+    # The variance of a standard normal truncated at 0.5; clipping would leave mass at the bound.
     assert noise.std().item() == pytest.approx(math.sqrt(0.0806), rel=0.05)

@@ -56,7 +56,7 @@ def test_a_continuous_schedule_is_the_limit_of_the_discrete_ones():
         )
 
 
-def test_network_time_of_a_discrete_schedule_is_the_originals():
+def test_network_time_of_a_discrete_schedule_matches_the_original():
     discrete = Schedule("sqrt", 200)
     k = torch.tensor([0, 7, 199])
     torch.testing.assert_close(discrete.network_time((k.double() + 1) / 200), k * 1000.0 / 200)

@@ -60,18 +60,18 @@ def test_texts_have_the_distribution_of_the_model(tiny, walk, steps, groups):
     expected = tiny.drawn_in(groups)
     assert float(expected.sum()) == pytest.approx(1)
     rows = 60_000
-    off = (frequencies(written(tiny, walk, steps, rows)) - expected).abs()
-    assert (off < 5 * (expected * (1 - expected) / rows).sqrt() + 1e-4).all()
+    error = (frequencies(written(tiny, walk, steps, rows)) - expected).abs()
+    assert (error < 5 * (expected * (1 - expected) / rows).sqrt() + 1e-4).all()
 
 
 def test_the_test_can_tell_distributions_apart(tiny):
-    apart = (tiny.drawn_in(one_by_one()) - tiny.drawn_in([((0, 1, 2),)])).abs()
-    assert apart.max() > 0.02
+    difference = (tiny.drawn_in(one_by_one()) - tiny.drawn_in([((0, 1, 2),)])).abs()
+    assert difference.max() > 0.02
 
 
-def test_many_ancestral_strides_come_to_the_any_order_model(tiny):
-    off = (frequencies(written(tiny, ancestral, 40, 10_000)) - tiny.drawn_in(one_by_one())).abs()
-    assert off.max() < 0.03
+def test_many_ancestral_strides_converge_to_the_any_order_model(tiny):
+    error = (frequencies(written(tiny, ancestral, 40, 10_000)) - tiny.drawn_in(one_by_one())).abs()
+    assert error.max() < 0.03
 
 
 @pytest.mark.parametrize("name", WALKS)
@@ -94,14 +94,14 @@ def test_places_are_shared_out_over_the_steps(name):
     generator = torch.Generator().manual_seed(0)
     canvas, free = torch.full((2, 7), MASK), torch.ones(2, 7, dtype=torch.bool)
     free[1, 3:], canvas[1, 3:] = False, 4
-    left = []
+    open_counts = []
     for stride in strides(3):
-        left.append((canvas == MASK).sum(1).tolist())
+        open_counts.append((canvas == MASK).sum(1).tolist())
         canvas = WALKS[name](
             canvas, torch.randn(2, 7, MASK, generator=generator), free, stride, step_noise(2, 7, generator), PLAIN
         )
-    # 7 = 3 + 2 + 2, as LLaDA shares them out, and 3 = 1 + 1 + 1.
-    assert left == [[7, 3], [4, 2], [2, 1]]
+    # 7 = 3 + 2 + 2, as LLaDA divides them, and 3 = 1 + 1 + 1.
+    assert open_counts == [[7, 3], [4, 2], [2, 1]]
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -114,8 +114,8 @@ def test_only_open_places_need_logits(name):
     whole = WALKS[name](canvas, logits, free, stride, noise, PLAIN)
     places = (canvas == MASK).to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :5]
     rows = torch.arange(3)[:, None]
-    some = StepNoise(noise.words[rows, places], noise.places[rows, places])
-    part = WALKS[name](canvas[rows, places], logits[rows, places], free[rows, places], stride, some, PLAIN)
+    gathered_noise = StepNoise(noise.words[rows, places], noise.places[rows, places])
+    part = WALKS[name](canvas[rows, places], logits[rows, places], free[rows, places], stride, gathered_noise, PLAIN)
     assert torch.equal(canvas.scatter(1, places, part), whole)
 
 
@@ -212,23 +212,23 @@ def test_what_a_step_wrote_is_scored():
 @torch.no_grad()
 @pytest.mark.parametrize("walk", [entropy, low_confidence, random_order, ancestral])
 def test_a_text_does_not_depend_on_its_batch(walk):
-    # Not so sure of its words that their probabilities differ by rounding alone.
+    # Uncertain enough that probabilities differ by more than rounding.
     model, counts, steps = tiny_masked(scale=6.0).double(), [3, 9, 5], 9
     generators = [torch.Generator().manual_seed(7 + row) for row in range(3)]
     uniforms = [torch.rand(steps, 2, count, generator=g).double() for count, g in zip(counts, generators, strict=True)]
 
     def texts(rows: list[int]) -> list[list[int]]:
         length = max(counts[row] for row in rows)
-        read = torch.arange(length) < torch.tensor([counts[row] for row in rows])[:, None]
-        # START stands: among nothing but masks every place is like every other, and rounding chooses.
-        free = read & (torch.arange(length) > 0)
+        is_text = torch.arange(length) < torch.tensor([counts[row] for row in rows])[:, None]
+        # START is fixed: with masks only, all places would be equivalent, and rounding would choose among them.
+        free = is_text & (torch.arange(length) > 0)
         noise = torch.zeros(steps, 2, len(rows), length, dtype=torch.float64)
         for at, row in enumerate(rows):
             noise[:, :, at, : counts[row]] = uniforms[row]
-        canvas = torch.where(free, MASK, torch.where(read, 0, 3))
-        for number, stride in enumerate(strides(steps)):
-            logits = model.logits(canvas, attention_mask=read)
-            canvas = walk(canvas, logits, free, stride, StepNoise(*noise[number]), WalkSettings(MASK, min_p=0.01))
+        canvas = torch.where(free, MASK, torch.where(is_text, 0, 3))
+        for step, stride in enumerate(strides(steps)):
+            logits = model.logits(canvas, attention_mask=is_text)
+            canvas = walk(canvas, logits, free, stride, StepNoise(*noise[step]), WalkSettings(MASK, min_p=0.01))
         return [canvas[at, : counts[row]].tolist() for at, row in enumerate(rows)]
 
     assert texts([0, 1, 2]) == [texts([row])[0] for row in range(3)]

@@ -1,4 +1,4 @@
-"""A masked model so small that everything about it can be enumerated: three words, sequences of three."""
+"""A masked model small enough to enumerate everything: three words, sequences of three."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS = list(product(WORDS, repeat=3))
 
 
 def tiny_masked(scale: float = 15.0, **changes: object) -> MaskedLM:
-    """A model of random weights, large ones, so that its words depend on each other."""
+    """A model with large random weights, so that its words depend on each other."""
     torch.manual_seed(0)
     sizes = LlamaConfig(hidden=16, layers=2, heads=2, inner=24, max_length=16)
     config = MaskedConfig.model_validate({"vocab_size": MASK, "length": 16, "denoiser": sizes, **changes})
@@ -33,10 +33,10 @@ def tiny_masked(scale: float = 15.0, **changes: object) -> MaskedLM:
 
 
 class Enumerated:
-    """The model's distributions of words at every canvas of three places, as a table.
+    """A table of the model's word distributions at every canvas of three places.
 
     Args:
-        framed: START stands before the three places and END behind them, as where users draw texts.
+        framed: put START before the three places and END after them, as in generation.
     """
 
     def __init__(self, model: MaskedLM, *, framed: bool = False) -> None:
@@ -55,24 +55,24 @@ class Enumerated:
         return self.logits[((canvases - WORDS[0]) * torch.tensor([16, 4, 1])).sum(1)]
 
     def nats(self, text: tuple[int, ...], seen: tuple[int, ...], place: int) -> float:
-        """-log p of the word of ``text`` at a place, given its words at the places that are seen."""
+        """-log p of the word of ``text`` at a place, given its words at the ``seen`` places."""
         canvas = torch.tensor([[word if at in seen else MASK for at, word in enumerate(text)]])
-        number = int(((canvas - WORDS[0]) * torch.tensor([16, 4, 1])).sum())
-        return -float(self.log_probs[number, place, text[place]])
+        index = int(((canvas - WORDS[0]) * torch.tensor([16, 4, 1])).sum())
+        return -float(self.log_probs[index, place, text[place]])
 
     def drawn_in(self, groups: list[tuple[tuple[int, ...], ...]]) -> Tensor:
-        """Probabilities of ``TEXTS`` when places are written group by group, ways of grouping equally likely."""
-        found = []
+        """Probabilities of ``TEXTS`` if places are written group by group, all groupings being equally likely."""
+        probabilities = []
         for text in TEXTS:
             total = 0.0
-            for way in groups:
+            for grouping in groups:
                 nats, seen = 0.0, ()
-                for group in way:
+                for group in grouping:
                     nats += sum(self.nats(text, seen, place) for place in group)
                     seen += group
                 total += float(torch.exp(torch.tensor(-nats, dtype=torch.float64)))
-            found.append(total / len(groups))
-        return torch.tensor(found, dtype=torch.float64)
+            probabilities.append(total / len(groups))
+        return torch.tensor(probabilities, dtype=torch.float64)
 
 
 def one_by_one() -> list[tuple[tuple[int, ...], ...]]:
@@ -81,6 +81,6 @@ def one_by_one() -> list[tuple[tuple[int, ...], ...]]:
 
 
 def first_then_rest(*sizes: int) -> list[tuple[tuple[int, ...], ...]]:
-    """Every first group of these sizes, and the rest after it."""
-    chosen = [group for size in sizes for group in combinations(PLACES, size)]
-    return [(group, tuple(place for place in PLACES if place not in group)) for group in chosen]
+    """Every first group of one of these sizes, followed by the rest."""
+    first_groups = [group for size in sizes for group in combinations(PLACES, size)]
+    return [(group, tuple(place for place in PLACES if place not in group)) for group in first_groups]

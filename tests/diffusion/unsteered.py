@@ -1,4 +1,4 @@
-"""The Gaussian family walked as it is: no controls, and from a given state if there is one."""
+"""The Gaussian family without controls, from a given initial state if there is one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlmctl.diffusion.samplers import Rule
 
 
 class Unsteered(Gaussian):
-    """A family that is its own steering."""
+    """A family that is also its own steering."""
 
     def __init__(self, model: DiffusionLM, rule: Rule, x: Tensor | None = None, *, clamp: bool = False) -> None:
         super().__init__(model, rule)

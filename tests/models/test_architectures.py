@@ -1,4 +1,4 @@
-"""What holds for every architecture: the interface, training, saving, and text under controls."""
+"""Common tests of all architectures: the interface, training, saving, and generation under controls."""
 
 import pytest
 import torch
@@ -26,14 +26,14 @@ every_architecture = pytest.mark.parametrize("architecture", list(ARCHITECTURES)
 
 
 def denoiser(architecture, in_dim=5, out_dim=9, **changes):
-    """With random weights everywhere, also where training starts at zero."""
+    """A denoiser with random weights everywhere, also where the initial weights are zero."""
     torch.manual_seed(0)
-    made = build_denoiser(
+    model = build_denoiser(
         architecture, denoiser_config(architecture, {**TINY[architecture], **changes}), in_dim, out_dim
     )
-    for parameter in made.parameters():
+    for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return made
+    return model
 
 
 def inputs(length):
@@ -55,7 +55,7 @@ def test_outputs_depend_on_other_positions_and_on_time_and_on_no_other_sample(ar
     moved = x.clone()
     moved[0, 3] += 1
     changed = (model(moved, t) - out).abs().amax(-1) > 1e-6
-    assert changed[0].all()  # attention and group norms look everywhere
+    assert changed[0].all()  # attention and group norms see all positions
     assert not changed[1].any()
     assert ((model(x, t + 100) - out).abs() > 1e-6).any(-1).all()
     torch.testing.assert_close(model(x[1:], t[1:]), out[1:])
@@ -85,7 +85,7 @@ def test_checkpointing_changes_memory_not_gradients(architecture):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changes", "said"),
+    ("architecture", "changes", "message"),
     [
         ("1d-unet", {"heads": 3}, r"heads \(3\) must divide the width of level 0 \(16\)"),
         ("1d-unet", {"attention_levels": [2]}, "attention_levels names level 2, but the last level is 1"),
@@ -95,8 +95,8 @@ def test_checkpointing_changes_memory_not_gradients(architecture):
         ("1d-unet", {"chanels": 32}, "chanels"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(architecture, changes, said):
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_sizes_are_refused(architecture, changes, message):
+    with pytest.raises(ValidationError, match=message):
         denoiser_config(architecture, {**TINY[architecture], **changes})
 
 
@@ -135,7 +135,7 @@ def data(tmp_path_factory):
     return folder
 
 
-# Convolutions know what is near; attention has to learn it.
+# Convolutions are local by design; attention has to learn locality.
 STEPS = {"transformer": 150, "1d-unet": 100, "conv-unet": 80, "trans-unet": 150}
 
 
@@ -153,12 +153,12 @@ def settings(architecture, **changes):
 
 
 @every_architecture
-def test_a_tiny_one_learns_32_sentences_by_heart(architecture, data, tmp_path):
+def test_a_tiny_model_memorises_32_sentences(architecture, data, tmp_path):
     assert len(SENTENCES) == 32
     train_lm(settings(architecture), data, tmp_path / "run")
     texts = generate(model=str(tmp_path / "run" / "model"), samples=64, sampler=SamplerSettings(steps=20))
     learned = sum(list(text.words) in SENTENCES for text in texts)
-    # Words right for their places but chosen without regard to each other would make 16 of 64; these get 49 and more.
+    # Words that fit their places but are chosen independently would give 16 of 64; the models reach at least 49.
     assert learned >= 32, [text.text for text in texts]
 
 
@@ -183,7 +183,7 @@ def test_the_papers_objective_trains(architecture, data):
 @every_architecture
 @pytest.mark.parametrize("method", ["logits", "denoiser"])
 def test_controls_guide_it(architecture, method, tokenizer, model_folder, tmp_path):
-    """Untrained, with the untrained tag classifier of the tiny model, which reads the same latents."""
+    """An untrained model, with the untrained tag classifier of the tiny model, which reads the same latents."""
     torch.manual_seed(0)
     config = from_pretrained(model_folder).model.config.model_dump()
     model = DiffusionLM(

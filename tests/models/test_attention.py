@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from dlmctl.models.attention import SHORT, attention
 
 
-@pytest.mark.parametrize("read", [5, SHORT + 1])
+@pytest.mark.parametrize("length", [5, SHORT + 1])
 @pytest.mark.parametrize("masked", [False, True])
-def test_spelled_out_or_fused_it_is_the_same(read, masked):
+def test_attention_agrees_with_the_fused_kernel(length, masked):
     torch.manual_seed(0)
-    q, k, v = torch.randn(2, 3, 4, 8), torch.randn(2, 3, read, 8), torch.randn(2, 3, read, 8)
-    mask = (torch.arange(read) < 3).expand(2, 1, 1, read) if masked else None
+    q, k, v = torch.randn(2, 3, 4, 8), torch.randn(2, 3, length, 8), torch.randn(2, 3, length, 8)
+    mask = (torch.arange(length) < 3).expand(2, 1, 1, length) if masked else None
     torch.testing.assert_close(attention(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, mask))
 
 

@@ -26,7 +26,7 @@ def hub_model() -> LlamaForCausalLM:
         initializer_range=0.4,
     )
     model = LlamaForCausalLM(config).eval()
-    for parameter in model.parameters():  # norms that are all 1 would hide a mistake
+    for parameter in model.parameters():  # norms of 1 would hide errors
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return model
 
@@ -56,15 +56,15 @@ def test_logits_are_those_of_transformers_with_full_attention():
 def test_logits_are_those_of_transformers_with_padding():
     hub, ids = hub_model(), torch.randint(WORDS, (2, 8))
     native = from_hub(hub)
-    counts = torch.arange(8) < torch.tensor([[8], [5]])
-    additive = torch.zeros(2, 1, 8, 8).masked_fill(~counts[:, None, None], -torch.inf)
+    is_text = torch.arange(8) < torch.tensor([[8], [5]])
+    additive = torch.zeros(2, 1, 8, 8).masked_fill(~is_text[:, None, None], -torch.inf)
     expected = hub(input_ids=ids, attention_mask=additive, use_cache=False).logits
-    found = native.logits(native(ids, attention_mask=counts))
-    torch.testing.assert_close(found[counts], expected[counts], atol=1e-5, rtol=1e-5)
+    logits = native.logits(native(ids, attention_mask=is_text))
+    torch.testing.assert_close(logits[is_text], expected[is_text], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_transformers_reads_what_is_saved_here():
+def test_transformers_reads_our_state_dict():
     native, hub = denoiser(), hub_model()
     hub.load_state_dict({**native.state_dict(), "lm_head.weight": native.model.embed_tokens.weight})
     ids = torch.randint(WORDS, (2, 7))
@@ -72,15 +72,15 @@ def test_transformers_reads_what_is_saved_here():
     torch.testing.assert_close(native.logits(native(ids)), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_its_own_state_goes_round_and_a_missing_part_is_named():
-    one, other = denoiser(tags=4), LlamaDenoiser(SIZES, WORDS, 4).eval()
-    state = one.state_dict()
-    other.load_state_dict(state)
+def test_the_state_dict_round_trips_and_a_missing_part_is_named():
+    saved, loaded = denoiser(tags=4), LlamaDenoiser(SIZES, WORDS, 4).eval()
+    state = saved.state_dict()
+    loaded.load_state_dict(state)
     ids = torch.randint(WORDS, (2, 5))
-    assert torch.equal(one(ids), other(ids))
+    assert torch.equal(saved(ids), loaded(ids))
     del state["model.layers.1.self_attn.k_proj.weight"]
     with pytest.raises(RuntimeError, match=r"layers\.1\.self_attn"):
-        other.load_state_dict(state)
+        loaded.load_state_dict(state)
 
 
 @torch.no_grad()
@@ -88,8 +88,8 @@ def test_padding_changes_nothing():
     model = denoiser().double()
     ids = torch.randint(WORDS, (3, 5))
     padded = torch.cat([ids, torch.full((3, 4), 3)], 1)
-    counts = (torch.arange(9) < 5).expand(3, 9)
-    torch.testing.assert_close(model(padded, attention_mask=counts)[:, :5], model(ids), atol=1e-12, rtol=0)
+    is_text = (torch.arange(9) < 5).expand(3, 9)
+    torch.testing.assert_close(model(padded, attention_mask=is_text)[:, :5], model(ids), atol=1e-12, rtol=0)
 
 
 @torch.no_grad()
@@ -109,16 +109,16 @@ def test_logits_of_some_positions():
 
 
 @torch.no_grad()
-def test_a_label_counts_where_it_is_given():
+def test_a_label_changes_the_output_where_it_is_given():
     model, ids = denoiser(tags=4), torch.randint(WORDS, (1, 6))
-    none = torch.zeros(1, 6, dtype=torch.long)
-    assert torch.equal(model(ids), model(ids, aligned=none))
-    given = none.clone()
-    given[0, 2] = 3
-    assert not torch.allclose(model(ids), model(ids, aligned=given))
+    no_labels = torch.zeros(1, 6, dtype=torch.long)
+    assert torch.equal(model(ids), model(ids, aligned=no_labels))
+    labels = no_labels.clone()
+    labels[0, 2] = 3
+    assert not torch.allclose(model(ids), model(ids, aligned=labels))
 
 
-def test_the_row_of_no_label_stays_zero():
+def test_the_embedding_of_no_label_stays_zero():
     model = denoiser(tags=4).train()
     labels = torch.tensor([[0, 1, 2]])
     model.logits(model(torch.tensor([[1, 2, 3]]), aligned=labels)).square().sum().backward()
@@ -126,7 +126,7 @@ def test_the_row_of_no_label_stays_zero():
     assert model.tag_embed.weight.grad[1].any()
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="max_length 12"):
         denoiser()(torch.zeros(1, 13, dtype=torch.long))
     with pytest.raises(ValueError, match="no labels"):

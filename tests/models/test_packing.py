@@ -1,4 +1,4 @@
-"""Several texts in a row are computed as if each had its own."""
+"""Texts packed into one row are computed as if each had its own row."""
 
 import pytest
 import torch
@@ -22,18 +22,18 @@ def transformer():
     return LatentEncoder(sizes, 5).double(), lambda network, ids: network(latents[ids], times)
 
 
-@pytest.mark.parametrize("made", [llama, transformer])
-def test_packed_texts_and_their_gradients_are_those_of_texts_alone(made, monkeypatch):
+@pytest.mark.parametrize("build", [llama, transformer])
+def test_packed_texts_and_their_gradients_are_those_of_texts_alone(build, monkeypatch):
     torch.manual_seed(0)
-    network, run = made()
+    network, run = build()
     ids = torch.randint(30, (9, LENGTH))  # four in a row, and one left over
-    found = []
+    results = []
     for packed in (False, True):
         if packed:  # as on a GPU
             monkeypatch.setattr(Packing, "of", lambda network, h: Packing(*h.shape[:2], 4))
         states = run(network, ids)
-        found.append([states, *torch.autograd.grad((states**3).sum(), network.parameters(), allow_unused=True)])
-    torch.testing.assert_close(found[1], found[0])
+        results.append([states, *torch.autograd.grad((states**3).sum(), network.parameters(), allow_unused=True)])
+    torch.testing.assert_close(results[1], results[0])
 
 
 def test_only_short_texts_in_training_on_a_gpu_share_a_row():

@@ -23,18 +23,18 @@ def test_every_output_depends_on_every_position_and_on_time(norm_first):
     moved = X.clone()
     moved[0, 3] += 1
     changed = (model(moved, T) - out).abs().amax(-1) > 1e-7
-    assert changed[0].all()  # attention looks both ways
-    assert not changed[1].any()  # and never at another sample
+    assert changed[0].all()  # attention is bidirectional
+    assert not changed[1].any()  # and never crosses samples
     assert ((model(X, T + 100) - out).abs() > 1e-7).any()
 
 
-def test_norms_stand_where_the_setting_says():
-    first, after = (denoiser(norm_first=where).eval().encoder(X, T) for where in (True, False))
+def test_norms_are_where_the_setting_says():
+    pre_norm, post_norm = (denoiser(norm_first=first).eval().encoder(X, T) for first in (True, False))
     # Both end in a LayerNorm with untrained scale and shift.
-    for h in (first, after):
+    for h in (pre_norm, post_norm):
         torch.testing.assert_close(h.mean(-1), torch.zeros(2, 10), atol=1e-5, rtol=0)
         torch.testing.assert_close(h.var(-1, correction=0), torch.ones(2, 10), atol=1e-3, rtol=0)
-    assert not torch.allclose(first, after, atol=1e-2)
+    assert not torch.allclose(pre_norm, post_norm, atol=1e-2)
     assert "final_norm.weight" not in denoiser(norm_first=False).encoder.state_dict()
 
 
@@ -47,7 +47,7 @@ def test_gradient_checkpointing_changes_memory_not_gradients(norm_first, dropout
         torch.manual_seed(2)
         model(X, T).square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
-    # Rows of positions beyond the text get no gradient; everything else does.
+    # Every parameter gets a gradient.
     assert all(grad is not None and grad.abs().sum() > 0 for grad in gradients[0].values())
     for name, grad in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], grad)

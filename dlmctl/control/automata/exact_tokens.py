@@ -11,7 +11,7 @@ from dlmctl.control.automata.joint import SHARPNESS, JointAutomata
 from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, stopped
 from dlmctl.control.automata.lifted import Units, characters_for, lifted, units_of
 from dlmctl.control.automata.phrases import Language, with_phrases
-from dlmctl.control.automata.product import complement, intersection, joined
+from dlmctl.control.automata.product import complement, intersect_all, intersection
 from dlmctl.control.automata.requirement import Requirement
 from dlmctl.control.automata.spelled import Spelled, alphabet_for
 from dlmctl.errors import RecipeError, Unmet
@@ -140,7 +140,7 @@ def _without_phrases(requirements: Sequence[Requirement], alphabet: Alphabet) ->
     """The language over words of all requirements except phrases."""
     languages = [(required.name, required.language(alphabet)) for required in requirements if required.language]
     parts = [(name, language) for name, language in languages if language is not None]
-    return joined(parts) if parts else everything(alphabet)
+    return intersect_all(parts) if parts else everything(alphabet)
 
 
 def _phrases(requirements: Sequence[Requirement], alphabet: Alphabet) -> list[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from dlmctl.control.automata import posterior
 from dlmctl.control.automata.dfa import Automaton, Bools
 from dlmctl.control.automata.languages import Alphabet, everything
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
-from dlmctl.control.automata.product import joined, lengths, require_length
+from dlmctl.control.automata.product import intersect_all, lengths, require_length
 from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError, Unfit
 
@@ -47,7 +47,7 @@ def language_of(demands: Sequence[Demand], alphabet: Alphabet) -> Language:
         TooLarge: its automaton would be too large.
     """
     parts = [(demand.name, demand.automaton) for demand in demands if demand.automaton is not None]
-    base = joined(parts) if parts else everything(alphabet)
+    base = intersect_all(parts) if parts else everything(alphabet)
     return with_phrases(base, [phrase for demand in demands for phrase in demand.phrases], alphabet)
 
 

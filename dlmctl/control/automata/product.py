@@ -60,7 +60,7 @@ def complement(automaton: Automaton) -> Automaton:
     return reduced(Automaton(automaton.classes, table, ~np.append(automaton.accepting, False)))
 
 
-def joined(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
+def intersect_all(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
     """The texts that are in the languages of all parts.
 
     Args:

@@ -1,1 +1,1 @@
-"""Evidence tables: what single words say about tags, trees and labels, counted from text and added to word logits."""
+"""Evidence of single words for tags, trees and labels, counted from text and added to word logits."""

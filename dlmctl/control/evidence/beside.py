@@ -1,4 +1,4 @@
-"""Evidence beside a model: where its files lie, and that they are those that were counted for it."""
+"""Evidence files of a model: where they are, and whether they belong to its vocabulary."""
 
 from __future__ import annotations
 
@@ -16,57 +16,60 @@ from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 
 class Writes(Protocol):
-    """Evidence of another form, which writes itself."""
+    """Evidence of another type, which saves itself."""
 
     def save(self, path: Path) -> None: ...
 
 
 Counted = Mapping[str, CountTable | Bag | Writes]
-"""Evidence by the names of its files."""
+"""Evidence by file name."""
 
 
-def evidence_file(of: BatchContext[Any] | Pretrained, control: str, file: str, name: str | None = None) -> Path | None:
-    """A file of evidence that a control has for a model, None where there is none.
+def evidence_file(
+    source: BatchContext[Any] | Pretrained, control: str, file: str, name: str | None = None
+) -> Path | None:
+    """The path of a control's evidence file for a model; None if there is none.
 
     Args:
-        name: of the weights, where a model has several of one control.
+        source: the model, or a batch drawn from it.
+        name: name of the weights, if the model has several for the control.
     """
-    folder = find_control_folder(of.folder, of.model, control, name)
+    folder = find_control_folder(source.folder, source.model, control, name)
     return folder / file if folder is not None and (folder / file).exists() else None
 
 
 def count_table_of(path: Path, vocabulary: str) -> CountTable:
-    """The counts of a model's words in a file, read once.
+    """Load the counts of a model's words from a file; cached.
 
     Args:
-        vocabulary: as of ``fingerprint_of``.
+        vocabulary: fingerprint from ``fingerprint_of``.
 
     Raises:
-        ModelError: the file is damaged, or about another vocabulary.
+        ModelError: the file is damaged, or for another vocabulary.
     """
     return _count_table(path, path.stat().st_mtime_ns, vocabulary)
 
 
 def bag_of(path: Path, vocabulary: str) -> Bag:
-    """The weights of a model's words in a file, read once. Arguments and errors as ``count_table_of``."""
+    """Load the weights of a model's words from a file; cached. Arguments and errors as for ``count_table_of``."""
     return _bag(path, path.stat().st_mtime_ns, vocabulary)
 
 
-# A file that was written anew meanwhile is read again.
+# The modification time is part of the key, so that a file is loaded again after it was rewritten.
 @lru_cache(maxsize=16)
-def _count_table(path: Path, _written: int, vocabulary: str) -> CountTable:
+def _count_table(path: Path, _mtime_ns: int, vocabulary: str) -> CountTable:
     check_control_files(path.parent)
     return load_table(path, vocabulary)
 
 
 @lru_cache(maxsize=16)
-def _bag(path: Path, _written: int, vocabulary: str) -> Bag:
+def _bag(path: Path, _mtime_ns: int, vocabulary: str) -> Bag:
     check_control_files(path.parent)
     return load_bag(path, vocabulary)
 
 
 def fingerprint_of(vocabulary: Tokenizer) -> str:
-    """The fingerprint of a model's words; of a model of pieces one that no table has."""
+    """The fingerprint of a model's words; for a model of word pieces it is empty, and matches no table."""
     return _fingerprint_of(vocabulary) if isinstance(vocabulary, WordTokenizer) else ""
 
 
@@ -76,17 +79,17 @@ def _fingerprint_of(vocabulary: WordTokenizer) -> str:
 
 
 def known_or_negative(words: Sequence[str], vocabulary: WordTokenizer) -> list[int]:
-    """Ids of words, -1 for those that are not counted because the vocabulary does not have them."""
+    """The ids of words, -1 for words outside the vocabulary, which are not counted."""
     ids = vocabulary.encode(words)[1:-1]
-    return [-1 if number == vocabulary.unk_id else number for number in ids]
+    return [-1 if word_id == vocabulary.unk_id else word_id for word_id in ids]
 
 
 def save_evidence(counted: Counted, folder: Path) -> None:
     """Write evidence into a folder."""
-    for file, found in counted.items():
-        if isinstance(found, Bag):
-            save_bag(found, folder / file)
-        elif isinstance(found, CountTable):
-            save_table(found, folder / file)
+    for file, evidence in counted.items():
+        if isinstance(evidence, Bag):
+            save_bag(evidence, folder / file)
+        elif isinstance(evidence, CountTable):
+            save_table(evidence, folder / file)
         else:
-            found.save(folder / file)
+            evidence.save(folder / file)

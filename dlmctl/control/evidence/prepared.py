@@ -1,4 +1,4 @@
-"""Evidence ready for a batch: one row for each different target, and which row each place takes; what steers by it."""
+"""Evidence prepared for a batch, with a row for each distinct target, and the controls that guide by it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dlmctl.control.prepared import NO_ROOM, Prepared
 from dlmctl.control.state import BatchContext, ControlState
 from dlmctl.diffusion.layout import SPECIAL, Layout
 
-# Most targets worked out at once, which bounds memory while rows are made.
+# Most targets computed at once, to limit memory.
 CHUNK = 64
 
 Target = TypeVar("Target", bound=Hashable)
@@ -26,26 +26,26 @@ Target = TypeVar("Target", bound=Hashable)
 
 @dataclass(frozen=True)
 class Evidence:
-    """Log-evidence of every word at every place of a batch, in two factors.
+    """Log-evidence of every word at every position of a batch, as two factors.
 
     Args:
-        rows: nats ``[U, V]``, the first row zero: no evidence.
-        index: the row of each place ``[B, L]``.
+        rows: nats ``[U, V]``; the first row is zero, for no evidence.
+        index: the row of each position ``[B, L]``.
     """
 
     rows: Tensor
     index: Tensor
 
     def at(self, device: torch.device | str = "cpu") -> Tensor:
-        """Nats ``[B, L, V]`` on a device, to which the factors travel."""
+        """Nats ``[B, L, V]`` on a device; only the factors are transferred."""
         return self.rows.to(device)[self.index.to(device)]
 
     def scaled(self, weight: float) -> Evidence:
-        """The same evidence, ``weight`` times as strong."""
+        """The evidence multiplied by ``weight``."""
         return Evidence(weight * self.rows, self.index)
 
     def inside(self, layouts: Sequence[Layout]) -> Evidence:
-        """The same evidence, none at places beyond the words that the texts may have."""
+        """The evidence without positions beyond the most words that the texts may have."""
         last = torch.tensor([layout.positions - SPECIAL for layout in layouts])[:, None]
         return Evidence(self.rows, torch.where(torch.arange(self.index.shape[1]) > last, 0, self.index))
 
@@ -56,34 +56,34 @@ def prepare(
     size: int,
     rows_of: Callable[[Sequence[Target]], NDArray[np.float32]],
 ) -> Evidence:
-    """Rows for the different targets of a batch.
+    """Compute the rows for the distinct targets of a batch.
 
     Args:
-        texts: for each text a target for each word, None for a word without one.
-        length: places L of the batch; the first word stands behind START.
-        size: words V of the vocabulary.
-        rows_of: targets to nats ``[targets, V]``.
+        texts: for each text, a target for each word, or None for a word without one.
+        length: number of positions L of the batch; the first word is after START.
+        size: number of words V of the vocabulary.
+        rows_of: maps targets to nats ``[targets, V]``.
     """
-    different = list(dict.fromkeys(target for text in texts for target in text if target is not None))
-    numbers = {target: at for at, target in enumerate(different, start=1)}
-    rows = torch.zeros(1 + len(different), size)
-    for start in range(0, len(different), CHUNK):
-        part = different[start : start + CHUNK]
-        rows[1 + start : 1 + start + len(part)] = torch.from_numpy(rows_of(part))
+    distinct = list(dict.fromkeys(target for text in texts for target in text if target is not None))
+    row_of = {target: row for row, target in enumerate(distinct, start=1)}
+    rows = torch.zeros(1 + len(distinct), size)
+    for start in range(0, len(distinct), CHUNK):
+        chunk = distinct[start : start + CHUNK]
+        rows[1 + start : 1 + start + len(chunk)] = torch.from_numpy(rows_of(chunk))
     index = np.zeros((len(texts), length), dtype=np.int64)
-    for row, text in enumerate(texts):
-        found = [0 if target is None else numbers[target] for target in text][: length - 1]
-        index[row, 1 : 1 + len(found)] = found
+    for text_index, text in enumerate(texts):
+        text_rows = [0 if target is None else row_of[target] for target in text][: length - 1]
+        index[text_index, 1 : 1 + len(text_rows)] = text_rows
     return Evidence(rows, torch.from_numpy(index))
 
 
 class PreparedEvidence(Prepared):
-    """Guidance by what is known of every word at every place.
+    """Guidance by the evidence of every word at every position.
 
     Args:
         evidence: of the batch.
-        counts: how many words each text was asked something about, from its first on.
-        tags: as of ``Prepared``.
+        counts: for how many words of each text something is wanted, from the first on.
+        tags: as in ``Prepared``.
     """
 
     def __init__(
@@ -99,17 +99,17 @@ class PreparedEvidence(Prepared):
         self.beyond, self.tags = beyond(counts, batch), tags
 
     def energy(self, state: ControlState) -> Tensor:
-        """-log of the expected evidence, summed over the words; ``NO_ROOM`` for each word beyond the text."""
+        """-log of the expected evidence, summed over the words, plus ``NO_ROOM`` for each word beyond the text."""
         return self.beyond - ((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
 
 
 class Beside(Prepared):
-    """A classifier's guidance, with evidence of single words beside it.
+    """Guidance by a classifier, combined with the evidence of single words.
 
     Args:
-        guided: by the classifier.
+        guided: the classifier's guidance.
         evidence: ``[B, L, V]``.
-        shares: what is left of each text's energy.
+        shares: factor on the classifier's energy, for each text.
     """
 
     gradient_too = True
@@ -126,18 +126,18 @@ class Beside(Prepared):
         guided = self.guided.of_rows(rows, length)
         if guided is None:
             return None
-        found = Beside(guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows))
-        found.one_update = self.one_update
-        return found
+        selected = Beside(guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows))
+        selected.one_update = self.one_update
+        return selected
 
 
 class PreparedBag(Prepared):
-    """Guidance by linear weights of words, exact for each word given what the others are or are expected to be.
+    """Guidance by linear weights of words, exact for each word given the others, known or expected.
 
     Args:
         bag: the weights.
-        wanted: the number of the label that each text is to have.
-        weight: of the evidence.
+        wanted: the index of the label that each text must have.
+        weight: factor on the evidence.
     """
 
     weighs = True
@@ -150,13 +150,13 @@ class PreparedBag(Prepared):
         return self.weight * bag_evidence(self.bag, self.bag.expected(probabilities), self.wanted).to(probabilities)
 
     def energy(self, state: ControlState) -> Tensor:
-        """-log p(label given the expected words)."""
+        """-log p(label | expected words)."""
         scores = self.bag.expected(state.word_log_probs.exp()).sum(1) + self.bag.bias
         return F.cross_entropy(scores, self.wanted, reduction="none")
 
 
 def beyond(counts: Sequence[int], batch: BatchContext[Any]) -> Tensor:
-    """Nats ``[B]`` of words that were asked for, so many of each text, and that their texts have no positions for."""
+    """``NO_ROOM`` for each of the ``counts`` words wanted in a text that its layout has no position for: ``[B]``."""
     pairs = zip(counts, batch.layouts, strict=True)
-    missed = [max(0, count - (layout.positions - SPECIAL)) for count, layout in pairs]
-    return NO_ROOM * torch.tensor(missed, device=batch.device)
+    missing = [max(0, count - (layout.positions - SPECIAL)) for count, layout in pairs]
+    return NO_ROOM * torch.tensor(missing, device=batch.device)
