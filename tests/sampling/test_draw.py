@@ -140,12 +140,12 @@ def test_a_split_costs_less_than_a_batch_only_beyond_its_own_cost():
 
 def test_what_does_not_fit_into_the_room_is_split_where_that_saves_more_than_a_batch_costs():
     many = [10] * 64
-    split = batches_of(rows(*many), 64, mixed=True, room=639)
+    split = batches_of(rows(*many), 64, mixed=True, cheap_positions=639)
     assert len(split) == 2
     assert max(map(len, split)) < 64
-    assert positions(batches_of(rows(*many), 64, mixed=True, room=640)) == [many]
+    assert positions(batches_of(rows(*many), 64, mixed=True, cheap_positions=640)) == [many]
     few = [10] * (BATCH_COST // 20)
-    assert positions(batches_of(rows(*few), 64, mixed=True, room=5)) == [few]
+    assert positions(batches_of(rows(*few), 64, mixed=True, cheap_positions=5)) == [few]
 
 
 def test_batches_are_no_larger_than_asked_for():

@@ -75,7 +75,7 @@ def as_if_recorded(monkeypatch):
     monkeypatch.setattr(graphs, "_Graph", Taped)
     monkeypatch.setattr(graphs, "_SPARE", [SimpleNamespace(handle=None) for _ in range(50)])
     for module in (latent_draw, masked_draw):
-        monkeypatch.setattr(module, "pays", lambda device, family, steps: True)
+        monkeypatch.setattr(module, "is_faster_recorded", lambda device, family, steps: True)
     monkeypatch.setattr(Taped, "made", 0)
     monkeypatch.setattr(nan_checks, "AT_ONCE_CPU", False)
 
@@ -154,7 +154,7 @@ def test_what_looks_at_numbers_is_called_as_it_is(as_if_recorded):
     with pytest.warns(UserWarning, match="not recorded"):
         found = [recorded(None, looks, x * number)[0].tolist() for number in range(4)]
     assert found == [[0.0, 0.0], [2.0, 2.0], [8.0, 8.0], [18.0, 18.0]]
-    assert not recorded.on
+    assert not recorded.enabled
     spare = len(graphs._SPARE)
     del recorded
     assert len(graphs._SPARE) == spare  # nobody is given memory in which a recording broke off

@@ -13,7 +13,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.walks import WALKS
 from dlmctl.recipe.presets import settings_of
 from dlmctl.sampling.draw import draw_texts, prepared_for
-from dlmctl.sampling.open_places import each_place_alone
+from dlmctl.sampling.open_places import steers_places_independently
 from dlmctl.sampling.plan import Plan
 
 FIVE = Length(5)
@@ -80,11 +80,13 @@ def test_only_open_places_are_scored(model, monkeypatch):
 def test_controls_say_whether_they_look_around(model, name, alone):
     chosen = settings_of("fast", "masked")
     plan = Plan(model, CONTROLS[name], chosen.sampler, chosen.guidance, 1)
-    assert each_place_alone(prepared_for(plan, [Draw(0, 0)])[1]) is alone
+    assert steers_places_independently(prepared_for(plan, [Draw(0, 0)])[1]) is alone
 
 
 def test_so_do_those_that_are_counted_by_word():
     everyday = from_pretrained("everyday")
     pos = Pos(tags=["PRON", "VERB", "PUNCT"])
     chosen = settings_of("fast", "masked")
-    assert each_place_alone(prepared_for(Plan(everyday, pos, chosen.sampler, chosen.guidance, 1), [Draw(0, 0)])[1])
+    assert steers_places_independently(
+        prepared_for(Plan(everyday, pos, chosen.sampler, chosen.guidance, 1), [Draw(0, 0)])[1]
+    )

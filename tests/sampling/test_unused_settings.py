@@ -8,7 +8,7 @@ from dlmctl.generation.diagnose import examine
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.presets import FAMILIES, settings_of
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.sampling.unused import require_used
+from dlmctl.sampling.unused_settings import require_used
 from tests.checkpoint.tiny_vendors import write_llada
 
 # A family, a setting that it does not read, and a family that does.
