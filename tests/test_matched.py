@@ -136,13 +136,13 @@ def test_an_item_that_is_another_one_again_is_drawn_again_and_else_reported(mask
 
 @pytest.mark.parametrize("said", ["unique=true", "quota={attempts: 2}"])
 def test_settings_that_say_nothing_of_items_are_refused(masked, said):
-    with pytest.raises(RecipeError, match="of matched sets no item comes twice"):
+    with pytest.raises(RecipeError, match="matched sets never repeat an item"):
         sets_of(masked, RECIPE, said)
 
 
 @pytest.mark.parametrize("until", ["{worst_word: 6}", "{acceptability: 0.9}", "{repair: true}"])
 def test_what_says_nothing_of_whole_items_is_refused(masked, until):
-    with pytest.raises(RecipeError, match="`satisfied` and `max_rounds` alone"):
+    with pytest.raises(RecipeError, match="only `satisfied` and `max_rounds`"):
         sets_of(masked, RECIPE, f"until={until}")
 
 

@@ -189,5 +189,5 @@ class EarlyExit:
         if self.nan_times is None:
             self.nan_times = torch.full((len(nan_times), self.row_count), NEVER, device=nan_times.device)
         if self.rows:
-            whole = self.row_index is None
-            self.nan_times = nan_times if whole else self.nan_times.index_copy(1, self.row_index, nan_times)
+            index = self.row_index
+            self.nan_times = nan_times if index is None else self.nan_times.index_copy(1, index, nan_times)
