@@ -285,10 +285,8 @@ class _Values:
         return text
 
     def _refuse_tag(self, node: yaml.Node) -> NoReturn:
-        tag = node.tag.replace(_TAG, "!!")
-        self._fault(
-            node, f"the tag {tag!r} has no meaning here.", "Leave it out, or put text with ! in front in quotes."
-        )
+        what = f"the tag {node.tag.replace(_TAG, '!!')!r} has no meaning here."
+        self._fault(node, what, "Leave it out, or put text with ! in front in quotes.")
 
     def _fault(self, node: yaml.Node, what: str, remedy: str | None = None) -> NoReturn:
         raise RecipeError(what, where=f"{self.file.name}:{node.start_mark.line + 1}", remedy=remedy)

@@ -426,7 +426,7 @@ def test_tokenizers_that_are_none(tmp_path, change):
         else:
             content["added_tokens"][0]["id"] = 2**31
         whole.write_text(json.dumps(content))
-        said = "no vocabulary is so large"
+        said = "no vocabulary is that large"
     assert said in fault(folder)
 
 
