@@ -224,7 +224,7 @@ def test_recipes_are_read_and_refused_with_their_line(masked, tmp_path):
             validate_recipe(*read_recipe(text, "mine.yaml"))
         return str(caught.value)
 
-    assert "mine.yaml:10: exchange: words are named by `tag` or by `place`" in fault("{{place: 3}}\n", "{{}}\n")
+    assert "mine.yaml:10: exchange: words are named by either `tag` or `place`" in fault("{{place: 3}}\n", "{{}}\n")
     assert "mine.yaml:9: conditions.long.0.lexicon" in fault("letters: [6, null]", "leters: 6")
     assert "mine.yaml:9: lexicon: no word is left" in fault("letters: [6, null]", "letters: [40, 50]")
     assert "cannot be called 'frame'" in fault("short:", "frame:")
