@@ -1,4 +1,4 @@
-"""Rows whose words no longer change leave: when, with what words, and without a trace in the others."""
+"""Rows whose words no longer change leave: when, with which words, and without effect on the others."""
 
 from types import SimpleNamespace
 

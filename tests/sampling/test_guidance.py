@@ -7,7 +7,7 @@ from dlmctl.sampling.latent_guidance import langevin, shift_latent
 
 
 def gradient_of(energy):
-    """What ``Steered`` hands to the methods, for one energy."""
+    """The gradient function that ``Steered`` passes to the methods, for one energy."""
 
     def gradient(at):
         leaf = at.detach().requires_grad_()
