@@ -101,7 +101,7 @@ def test_what_cannot_be_recorded_is_called_as_it_is_and_spoils_nothing(device):
         with pytest.warns(UserWarning, match="not recorded"):
             found = [broken(None, waits, x * number)[0].tolist() for number in range(4)]
         assert found == [[0.0, 0.0], [2.0, 2.0], [8.0, 8.0], [18.0, 18.0]]
-        assert not broken.on
+        assert not broken.enabled
         again = [sound(None, lambda x: (x + 1,), x * number)[0].tolist() for number in range(4)]
         assert again == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]
         assert len(sound.graphs) == 1

@@ -136,13 +136,13 @@ def test_a_duplicate_item_is_redrawn_and_then_reported(masked):
 
 @pytest.mark.parametrize("setting", ["unique=true", "quota={attempts: 2}"])
 def test_settings_that_do_not_apply_to_items_are_refused(masked, setting):
-    with pytest.raises(RecipeError, match="of matched sets no item comes twice"):
+    with pytest.raises(RecipeError, match="matched sets never repeat an item"):
         sets_of(masked, RECIPE, setting)
 
 
 @pytest.mark.parametrize("until", ["{worst_word: 6}", "{acceptability: 0.9}", "{repair: true}"])
 def test_until_settings_that_do_not_apply_to_items_are_refused(masked, until):
-    with pytest.raises(RecipeError, match="`satisfied` and `max_rounds` alone"):
+    with pytest.raises(RecipeError, match="only `satisfied` and `max_rounds`"):
         sets_of(masked, RECIPE, f"until={until}")
 
 
@@ -224,7 +224,7 @@ def test_faults_of_recipes_are_reported_with_their_line(masked, tmp_path):
             validate_recipe(*read_recipe(text, "mine.yaml"))
         return str(caught.value)
 
-    assert "mine.yaml:10: exchange: words are named by `tag` or by `place`" in fault("{{place: 3}}\n", "{{}}\n")
+    assert "mine.yaml:10: exchange: words are named by either `tag` or `place`" in fault("{{place: 3}}\n", "{{}}\n")
     assert "mine.yaml:9: conditions.long.0.lexicon" in fault("letters: [6, null]", "leters: 6")
     assert "mine.yaml:9: lexicon: no word is left" in fault("letters: [6, null]", "letters: [40, 50]")
     assert "cannot be called 'frame'" in fault("short:", "frame:")

@@ -173,7 +173,7 @@ def test_whole_values_keep_their_type_and_empty_cells_are_left_out():
     assert found.value == {"a": 3, "b": ["cat"], "c": "cat and 3"}
     assert found.cells == {("b", 0)}
     assert found.left_out
-    with pytest.raises(UserError, match="cannot stand within a text"):
+    with pytest.raises(UserError, match="cannot be part of a text"):
         filled("a {x}", {"x": [1]})
 
 
@@ -263,7 +263,7 @@ def test_shards_of_a_table_equal_a_single_run_and_other_tables_are_refused(here,
     ("text", "message"),
     [
         ("controls: [{contains: ['{wrd}']}]", "r.yaml:3: t.csv has no column 'wrd'. Its columns are word, n, off"),
-        ("sampler: {steps: {n}}", "r.yaml:3: sampler.steps: the placeholder {n} cannot stand here."),
+        ("sampler: {steps: {n}}", "r.yaml:3: sampler.steps: the placeholder {n} is not allowed here."),
         ("conditions: {}", "takes no targets"),
     ],
 )
@@ -273,7 +273,7 @@ def test_unfilled_placeholders_are_refused_with_one_message(here, model_folder, 
     with pytest.raises(UserError) as caught:
         run_recipe(*[load_recipe("r.yaml")[0]], origin=load_recipe("r.yaml")[1])
     assert message in str(caught.value)
-    with pytest.raises(UserError, match="is a placeholder, and the recipe has no targets"):
+    with pytest.raises(UserError, match="is a placeholder, but the recipe has no targets"):
         read_recipe("controls: [{contains: ['{word}']}]", "mine.yaml")
 
 

@@ -65,7 +65,7 @@ def test_several_trees_of_a_text():
     [
         ("(S (NP (PRP It))", "not closed"),
         ("(S (NP (PRP It))))", "not opened"),
-        ("(S ())", "nothing"),
+        ("(S ())", "are empty"),
         ("NP", "outside"),
         ("", "one tree"),
         ("(NP (NN a)) (NP (NN b))", "not 2"),

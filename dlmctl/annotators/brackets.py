@@ -13,7 +13,7 @@ PUNCTUATION = (",", ":", "``", "''", ".")
 
 
 class Brackets(NamedTuple):
-    """How many brackets two trees share, and how many each has."""
+    """The number of brackets that two trees share, and of those of each."""
 
     matched: int
     gold: int
@@ -37,10 +37,10 @@ class Brackets(NamedTuple):
 def compare(gold: Tree, found: Tree, ignore: Collection[str] = PUNCTUATION) -> Brackets:
     """The labelled brackets of two trees.
 
-    Every phrase counts once, those of a unary chain each, the root symbol and tags never; ``PRT`` counts as ``ADVP``.
-    As evalb's COLLINS.prm does, words whose tag in ``gold`` is in ``ignore`` are deleted before spans are taken,
-    and phrases left empty with them; ``ignore=()`` counts all words. The trees may differ in length, which evalb
-    refuses: brackets are then compared by their word numbers.
+    Every phrase counts once, including each phrase of a unary chain; the root symbol and tags do not count; ``PRT``
+    counts as ``ADVP``. As with evalb's COLLINS.prm, words whose tag in ``gold`` is in ``ignore`` are deleted before
+    spans are taken, and phrases that become empty with them; ``ignore=()`` counts all words. The trees may differ in
+    length, which evalb refuses: brackets are then compared by their word numbers.
     """
     deleted = {place for place, leaf in enumerate(gold.leaves()) if leaf.label in ignore}
     return compare_spans(labelled_spans(gold), labelled_spans(found), deleted)
@@ -52,21 +52,21 @@ def compare_spans(gold: Iterable[Span], found: Iterable[Span], deleted: Collecti
     Args:
         deleted: words that do not count.
     """
-    wanted, got = _brackets(gold, deleted), _brackets(found, deleted)
-    return Brackets((wanted & got).total(), wanted.total(), got.total())
+    gold_counts, found_counts = _brackets(gold, deleted), _brackets(found, deleted)
+    return Brackets((gold_counts & found_counts).total(), gold_counts.total(), found_counts.total())
 
 
 def corpus_f1(pairs: Iterable[tuple[Tree, Tree]]) -> Brackets:
-    """The brackets of all pairs of a gold and a found tree together."""
+    """The summed brackets of all pairs of a gold and a found tree."""
     counts = [compare(gold, found) for gold, found in pairs]
     return Brackets(*(sum(column) for column in zip(*counts, strict=True))) if counts else Brackets(0, 0, 0)
 
 
 def _brackets(spans: Iterable[Span], deleted: Collection[int]) -> Counter[tuple[int, int, str]]:
-    found: Counter[tuple[int, int, str]] = Counter()
+    counts: Counter[tuple[int, int, str]] = Counter()
     for start, end, chain in spans:
         kept = [start, end] if not deleted else [place for place in range(start, end + 1) if place not in deleted]
         if kept:
             for label in chain.split(JOIN):
-                found[kept[0], kept[-1], "ADVP" if label == "PRT" else label] += 1
-    return found
+                counts[kept[0], kept[-1], "ADVP" if label == "PRT" else label] += 1
+    return counts

@@ -1,4 +1,4 @@
-"""Tags and trees that the data itself gives, and a judge's for the sentences without."""
+"""Gold tags and trees from the data, and a judge's for sentences without them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Sentences = Sequence[Sequence[str]]
 Fields = Sequence[Mapping[str, Any]]
 # Fields of a data set: a list of UPOS tags (as CoNLL-U files give them), and a tree in brackets.
 TAGS_FIELD, TREE_FIELD = "upos", "tree"
-# Of a sentence in a file of targets: the time of parsing grows with the third power.
+# The most words of a sentence in a file of targets: parsing takes cubic time.
 MOST_WORDS = 300
 
 
 def tags_of(sentences: Sentences, fields: Fields | None = None, judge: str | None = None) -> list[list[str]]:
-    """UPOS tags of each sentence: its field ``upos`` where that has one for each word, else the tagger's.
+    """UPOS tags of each sentence: its field ``upos`` if that has one for each word, else the tagger's.
 
     Args:
         judge: see ``upos_tagger``.
@@ -28,11 +28,11 @@ def tags_of(sentences: Sentences, fields: Fields | None = None, judge: str | Non
     Raises:
         UserError: there is no such tagger.
     """
-    return _given_or(sentences, fields, _gold_tags, lambda rest: upos_tagger(judge)(rest))
+    return _gold_or_judged(sentences, fields, _gold_tags, lambda rest: upos_tagger(judge)(rest))
 
 
 def trees_of(sentences: Sentences, fields: Fields | None = None, judge: str | None = None) -> list[Tree]:
-    """A tree of each sentence: its field ``tree`` where that has the same words, else the parser's.
+    """A tree of each sentence: its field ``tree`` if that has the same words, else the parser's.
 
     Args:
         judge: see ``constituency_parser``.
@@ -40,11 +40,11 @@ def trees_of(sentences: Sentences, fields: Fields | None = None, judge: str | No
     Raises:
         UserError: there is no such parser.
     """
-    return _given_or(sentences, fields, _gold_tree, lambda rest: constituency_parser(judge)(rest))
+    return _gold_or_judged(sentences, fields, _gold_tree, lambda rest: constituency_parser(judge)(rest))
 
 
 def is_outside(judge: str | None) -> bool:
-    """Whether a judge is another program's, which may run on a GPU of its own accord."""
+    """Whether a judge is another program, which may choose to run on a GPU."""
     return judge is not None and judge.partition(":")[0] in ("stanza", "spacy")
 
 
@@ -52,7 +52,7 @@ def sentence_of(record: Mapping[str, Any]) -> list[str]:
     """The ``words`` of a target, to be tagged or parsed.
 
     Raises:
-        ValueError: they are no words, or more than are parsed in a moment.
+        ValueError: they are not words, or too many to parse quickly.
     """
     words = record["words"]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -63,11 +63,11 @@ def sentence_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def require_judges(judges: Iterable[str | None], annotator: Callable[[str | None], object]) -> None:
-    """Load the judges that are named, as ``by_judges`` does, to find out before texts are drawn what is missing.
+    """Load the named judges, as ``by_judges`` does, so that a missing one is reported before texts are drawn.
 
     Raises:
         NamedError: there is no such judge.
-        UserError: the program that it is of cannot be used.
+        UserError: the judge's program cannot be used.
     """
     for judge in dict.fromkeys(judges):
         if judge is not None:
@@ -80,28 +80,28 @@ def by_judges(
     judges: Sequence[str | None],
     annotator: Callable[[str | None], Callable[[list[list[str]]], list[T]]],
 ) -> list[T]:
-    """What a judge says of each text, which may be another for each; ``annotator`` gives the judge of a name.
+    """The annotation of each text by its own judge; ``annotator`` returns the judge with a name.
 
     Raises:
         UserError: there is no such judge.
     """
-    found: dict[int, T] = {}
+    annotations: dict[int, T] = {}
     for judge in dict.fromkeys(judges):
-        places = [at for at, name in enumerate(judges) if name == judge]
-        found.update(zip(places, annotator(judge)([list(texts[at]) for at in places]), strict=True))
-    return [found[at] for at in range(len(texts))]
+        rows = [row for row, name in enumerate(judges) if name == judge]
+        annotations.update(zip(rows, annotator(judge)([list(texts[row]) for row in rows]), strict=True))
+    return [annotations[row] for row in range(len(texts))]
 
 
-def _given_or(
+def _gold_or_judged(
     sentences: Sentences,
     fields: Fields | None,
-    given: Callable[[Sequence[str], Mapping[str, Any]], T | None],
+    gold_of: Callable[[Sequence[str], Mapping[str, Any]], T | None],
     annotate: Callable[[Sentences], list[T]],
 ) -> list[T]:
-    found = [given(*pair) for pair in zip(sentences, fields or [{}] * len(sentences), strict=True)]
-    rest = [words for words, gold in zip(sentences, found, strict=True) if gold is None]
+    golds = [gold_of(*pair) for pair in zip(sentences, fields or [{}] * len(sentences), strict=True)]
+    rest = [words for words, gold in zip(sentences, golds, strict=True) if gold is None]
     judged = iter(annotate(rest) if rest else [])
-    return [next(judged) if gold is None else gold for gold in found]
+    return [next(judged) if gold is None else gold for gold in golds]
 
 
 def _gold_tags(words: Sequence[str], row: Mapping[str, Any]) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Judges keep what they have looked up, so that threads take turns at them."""
+"""A lock for annotators, which have caches and so must be used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 def locked(annotate: Callable[[A], T]) -> Callable[[A], T]:
-    """An annotator that one thread at a time is in: checks run beside the drawing, which may ask it too."""
+    """An annotator that only one thread uses at a time: checks run in parallel with drawing, which may use it too."""
     lock = Lock()
 
-    def waiting(given: A) -> T:
+    def annotate_locked(argument: A) -> T:
         with lock:
-            return annotate(given)
+            return annotate(argument)
 
-    return waiting
+    return annotate_locked

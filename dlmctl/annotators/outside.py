@@ -1,4 +1,4 @@
-"""Taggers and parsers of other programs: Stanza (Qi et al. 2020) and spaCy, over words that are split already."""
+"""Taggers and parsers of other programs: Stanza (Qi et al. 2020) and spaCy, on words that are already split."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ def stanza_tagger(language: str) -> Tagger:
         UserError: its models are not on disk and cannot be downloaded.
     """
     pipeline = _stanza_pipeline(language, "tokenize,pos", "tagger")
-    return lambda sentences: _filled(
-        sentences, lambda full: [[word.upos for word in one.words] for one in pipeline(full).sentences], list
-    )
+
+    def tag(sentences: list[list[str]]) -> list[list[str]]:
+        return [[word.upos for word in sentence.words] for sentence in pipeline(sentences).sentences]
+
+    return lambda sentences: _annotate_nonempty(sentences, tag, list)
 
 
 def stanza_parser(language: str) -> Callable[[Sentences], list[Tree]]:
@@ -38,9 +40,10 @@ def stanza_parser(language: str) -> Callable[[Sentences], list[Tree]]:
             return Tree(node.label, word=node.children[0].label)
         return Tree(node.label, tuple(map(convert, node.children)))
 
-    return lambda sentences: _filled(
-        sentences, lambda full: [convert(one.constituency) for one in pipeline(full).sentences], lambda: Tree("ROOT")
-    )
+    def parse(sentences: list[list[str]]) -> list[Tree]:
+        return [convert(sentence.constituency) for sentence in pipeline(sentences).sentences]
+
+    return lambda sentences: _annotate_nonempty(sentences, parse, lambda: Tree("ROOT"))
 
 
 def spacy_tagger(name: str) -> Tagger:
@@ -56,7 +59,7 @@ def spacy_tagger(name: str) -> Tagger:
         raise UserError(
             "spaCy is not installed.", where=where, remedy='Install it with `pip install "dlmctl[spacy]"`.'
         ) from None
-    if not spacy.util.is_package(name):  # a folder could name components of its own to run
+    if not spacy.util.is_package(name):  # a folder could name its own components to run
         installed = sorted(spacy.util.get_installed_models())
         remedy = (
             f"Installed: {', '.join(installed)}." if installed else f"Get it with `python -m spacy download {name}`."
@@ -69,19 +72,21 @@ def spacy_tagger(name: str) -> Tagger:
         return [[token.pos_ or "X" for token in doc] for doc in docs]
 
     if tag([["word"]]) == [["X"]]:
-        raise UserError("the model gives words no UPOS tags.", where=where, remedy="Take one with a tagger.")
-    return lambda sentences: _filled(sentences, tag, list)
+        raise UserError("the model does not assign UPOS tags.", where=where, remedy="Use one with a tagger.")
+    return lambda sentences: _annotate_nonempty(sentences, tag, list)
 
 
-def _filled(sentences: Sentences, annotate: Callable[[list[list[str]]], list[T]], nothing: Callable[[], T]) -> list[T]:
-    """What ``annotate`` gives for the sentences that have words: programs drop empty ones and shift the rest."""
-    full = [list(words) for words in sentences if words]
-    found = iter(annotate(full) if full else [])
-    return [next(found) if words else nothing() for words in sentences]
+def _annotate_nonempty(
+    sentences: Sentences, annotate: Callable[[list[list[str]]], list[T]], empty: Callable[[], T]
+) -> list[T]:
+    """The annotations of the sentences, computed without empty ones: programs drop those and shift the rest."""
+    nonempty = [list(words) for words in sentences if words]
+    annotations = iter(annotate(nonempty) if nonempty else [])
+    return [next(annotations) if words else empty() for words in sentences]
 
 
 def _stanza_pipeline(language: str, processors: str, bundled: str) -> Any:
-    """A Stanza pipeline; ``bundled`` names what can take its place."""
+    """A Stanza pipeline; ``bundled`` names the bundled annotator that can replace it."""
     import stanza
 
     try:
@@ -93,9 +98,9 @@ def _stanza_pipeline(language: str, processors: str, bundled: str) -> Any:
             verbose=False,
         )
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"Stanza's {language!r} models are not on disk and could not be downloaded: {first}",
+            f"Stanza's {language!r} models are not on disk and could not be downloaded: {reason}",
             where=f"stanza:{language}",
             remedy=f"Use the bundled {bundled}, or run `stanza.download` where there is a network.",
         ) from None

@@ -1,7 +1,7 @@
-"""Words to constituency trees, by the parser that comes with the toolkit or by Stanza.
+"""Constituency parsing with the bundled parser, the user's own, or Stanza.
 
-The bundled parser scores every span with every label from the difference of a bidirectional LSTM's states at its
-ends (Stern et al. 2017) and finds the best tree with CKY. ``dlmctl.training.parser`` makes its weights.
+The bundled parser scores every label of every span from the difference of a bidirectional LSTM's states at its ends
+(Stern et al. 2017) and finds the best tree with CKY. ``dlmctl.training.parser`` trains it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from dlmctl.errors import ModelError, UserError
 
 PARSER_FILE = "parser.json"
 PARSER_FORMAT = 1
-# Entries of every vocabulary: beyond the sentence, its ends, and what training has not seen.
+# Entries of every vocabulary: padding, the ends of a sentence, and values not seen in training.
 PAD, EDGE, UNSEEN = range(3)
-# The label of a span that is no constituent.
+# The label of a span that is not a constituent.
 NONE = "-"
-# What ends a sentence, unless a bracket or quote is closed right after it.
+# Words that end a sentence, unless a bracket or quote is closed right after them.
 STOPS = (".", "!", "?")
 CLOSING = ("''", '"', "'", ")", "]", "”", *STOPS)
 # Most spans in one batch, which bounds memory.
@@ -61,7 +61,7 @@ class ParserConfig(BaseModel):
 
 
 def features(words: Sequence[str], tags: Sequence[str]) -> list[tuple[str, ...]]:
-    """What the parser sees of each word: its form in small letters, affixes, shape and UPOS tag."""
+    """The features of each word: its lower-case form, affixes, shape and UPOS tag."""
     forms = [_DIGIT.sub("0", word.lower()) for word in words]
     return [
         (form, form[:3], form[-3:], form[-2:], shape(word), tag)
@@ -70,7 +70,7 @@ def features(words: Sequence[str], tags: Sequence[str]) -> list[tuple[str, ...]]
 
 
 def feature_ids(config: ParserConfig, words: Sequence[str], tags: Sequence[str]) -> NDArray[np.int64]:
-    """Rows of the embeddings ``[words + 2, features]``, an edge before the first word and after the last."""
+    """Rows of the embeddings ``[words + 2, features]``, with an edge before the first word and after the last."""
     ids = np.full((len(words) + 2, len(config.vocabularies)), EDGE, np.int64)
     ids[1:-1] = [word_ids(config, values) for values in features(words, tags)]
     return ids
@@ -96,7 +96,7 @@ class ChartParser(nn.Module):
     def __init__(self, config: ParserConfig) -> None:
         super().__init__()
         self.config = config
-        # Rows of the embeddings for words with their tags, as far as ``parse`` has met them.
+        # Cached rows of the embeddings for words with their tags.
         self.known: dict[tuple[str, str], list[int]] = {}
         sizes = zip(config.vocabularies, config.widths, strict=True)
         self.embeddings = nn.ModuleList(
@@ -111,27 +111,27 @@ class ChartParser(nn.Module):
         self.tag_out = nn.Linear(2 * config.hidden, len(config.tags))
 
     def forward(self, ids: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """``ids [B, n + 2, features]`` of sentences of ``counts [B]`` words to label and tag scores.
+        """Label and tag scores for ``ids [B, n + 2, features]`` of sentences of ``counts [B]`` words.
 
         Returns:
             Label scores ``[B, n (n + 1) / 2, labels]`` in the order of ``all_spans(n)``; tag scores ``[B, n, tags]``.
         """
         h = torch.cat([table(ids[..., at]) for at, table in enumerate(self.embeddings)], -1)
-        # Each sentence from its last position to its first; the padding behind it stays where it is.
+        # Reverses each sentence and leaves the padding after it in place.
         place = torch.arange(h.shape[1], device=h.device).expand(len(h), -1)
         last = counts[:, None].to(h.device) + 1
-        back = torch.where(place <= last, last - place, place)[..., None]
+        reversal = torch.where(place <= last, last - place, place)[..., None]
         for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
             h = self._drop(h)
-            there = forwards(h)[0]
-            reverse = backwards(h.gather(1, back.expand_as(h)))[0]
-            h = torch.cat([there, reverse.gather(1, back.expand_as(reverse))], -1)
+            left_to_right = forwards(h)[0]
+            right_to_left = backwards(h.gather(1, reversal.expand_as(h)))[0]
+            h = torch.cat([left_to_right, right_to_left.gather(1, reversal.expand_as(right_to_left))], -1)
         h = self._drop(h)
-        there, reverse = h.chunk(2, -1)
-        # Between words i - 1 and i stands what was read up to it from the left, and from the right.
-        posts = self.ends(torch.cat([there[:, :-1], -reverse[:, 1:]], -1))
-        starts, ends = (one.to(h.device) for one in all_spans(posts.shape[1] - 1))
-        spans = self.span_norm(posts.index_select(1, ends + 1) - posts.index_select(1, starts))
+        left_to_right, right_to_left = h.chunk(2, -1)
+        # The boundary between words i - 1 and i has the states up to it from the left and from the right.
+        boundaries = self.ends(torch.cat([left_to_right[:, :-1], -right_to_left[:, 1:]], -1))
+        starts, ends = (index.to(h.device) for index in all_spans(boundaries.shape[1] - 1))
+        spans = self.span_norm(boundaries.index_select(1, ends + 1) - boundaries.index_select(1, starts))
         return self.span_out(F.relu(spans)), self.tag_out(h[:, 1:-1])
 
     def _drop(self, h: Tensor) -> Tensor:
@@ -143,19 +143,19 @@ class ChartParser(nn.Module):
 
 @cache
 def all_spans(count: int) -> tuple[Tensor, Tensor]:
-    """First and last words of all spans over ``count`` words, by first word, then by last."""
+    """First and last words of all spans of ``count`` words, ordered by first word, then by last."""
     starts, ends = torch.triu_indices(count, count)
     return starts, ends
 
 
 def best_splits(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """CKY: where the best binary tree splits each span.
+    """Find where the best binary tree splits each span (CKY).
 
     Args:
         scores: of every span from word i to word j ``[B, i, j]``, both included.
 
     Returns:
-        ``[B, i, width - 1]``: how many words the left part of the span of this width from word i has.
+        ``[B, i, width - 1]``: the number of words in the left part of the span of this width from word i.
     """
     batch, count, _ = scores.shape
     # The best score of a subtree by first word and width, and by last word and width.
@@ -176,30 +176,30 @@ def best_splits(scores: NDArray[np.float32]) -> NDArray[np.int64]:
 def best_spans(label_scores: Tensor, counts: Sequence[int], labels: Sequence[str]) -> list[list[Span]]:
     """The constituents of each sentence's best tree, from label scores ``[B, spans, labels]``.
 
-    A tree's score is the sum over its spans; a span without label scores 0 and gives no constituent, so that trees
-    with more than two children need no binarisation of their own.
+    A tree's score is the sum over its spans; a span without a label scores 0 and is not a constituent, so nodes with
+    more than two children need no explicit binarisation.
     """
     relative = label_scores - label_scores[..., :1]
     best, label = relative.max(-1)
-    batch, most = len(counts), max(counts)
-    # As arrays: NumPy would take a tensor of one element, of texts of one word, for a number.
-    starts, ends = (one.numpy() for one in all_spans(most))
-    chart, chosen = np.zeros((batch, most, most), np.float32), np.zeros((batch, most, most), np.int64)
-    chart[:, starts, ends], chosen[:, starts, ends] = best.numpy(), label.numpy()
+    batch, longest = len(counts), max(counts)
+    # As arrays: NumPy would treat a tensor of one element, for texts of one word, as a number.
+    starts, ends = (index.numpy() for index in all_spans(longest))
+    chart, best_labels = np.zeros((batch, longest, longest), np.float32), np.zeros((batch, longest, longest), np.int64)
+    chart[:, starts, ends], best_labels[:, starts, ends] = best.numpy(), label.numpy()
     splits = best_splits(chart)
-    found = []
-    # As lists, of which Python reads single entries much faster than of arrays.
-    for count, label_of, split_of in zip(counts, chosen.tolist(), splits.tolist(), strict=True):
-        spans, todo = [], [(0, count - 1)]
-        while todo:
-            start, end = todo.pop()
+    sentence_spans = []
+    # As lists, whose single entries Python reads much faster than those of arrays.
+    for count, label_of, split_of in zip(counts, best_labels.tolist(), splits.tolist(), strict=True):
+        spans, pending = [], [(0, count - 1)]
+        while pending:
+            start, end = pending.pop()
             if label_of[start][end]:
                 spans.append(Span(start, end, labels[label_of[start][end]]))
             if end > start:
                 left = split_of[start][end - start]
-                todo += [(start + left, end), (start, start + left - 1)]
-        found.append(spans)
-    return found
+                pending += [(start + left, end), (start, start + left - 1)]
+        sentence_spans.append(spans)
+    return sentence_spans
 
 
 @torch.no_grad()
@@ -213,18 +213,18 @@ def parse(model: ChartParser, sentences: Sequence[Sequence[str]], tags: Sequence
         size = max(1, BATCH_SPANS // len(sentences[order[-1]]) ** 2)
         batch, order = order[-size:], order[:-size]
         ids, counts = stack_ids([rows[at] for at in batch])
-        labels, tagged = model(ids, counts)
-        found = best_spans(labels, counts.tolist(), config.labels)
-        for at, spans, places in zip(batch, found, tagged.argmax(-1).tolist(), strict=True):
+        label_scores, tag_scores = model(ids, counts)
+        sentence_spans = best_spans(label_scores, counts.tolist(), config.labels)
+        for at, spans, tag_ids in zip(batch, sentence_spans, tag_scores.argmax(-1).tolist(), strict=True):
             words = sentences[at]
-            trees[at] = from_spans(words, [config.tags[place] for place in places[: len(words)]], spans)
+            trees[at] = from_spans(words, [config.tags[tag] for tag in tag_ids[: len(words)]], spans)
     return trees
 
 
 def _known_ids(
     model: ChartParser, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
 ) -> list[NDArray[np.int64]]:
-    """``feature_ids`` of each sentence, of which a word with its tag is looked at once."""
+    """``feature_ids`` of each sentence, computed once for each word with its tag."""
     known = model.known
     pairs = [list(zip(words, upos, strict=True)) for words, upos in zip(sentences, tags, strict=True)]
     new = list({pair for row in pairs for pair in row if pair not in known})
@@ -238,7 +238,7 @@ def _known_ids(
 
 
 def split_sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """The sentences of a text, split behind full stops, question marks and exclamation marks."""
+    """The sentences of a text, split after full stops, question marks and exclamation marks."""
     sentences: list[list[str]] = [[]]
     for word, following in zip(words, [*words[1:], None], strict=False):
         sentences[-1].append(word)
@@ -248,30 +248,32 @@ def split_sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def by_sentence(parser: Parser) -> Parser:
-    """A parser of texts that parses each different sentence once, and puts a text's trees under one root."""
+    """A parser of texts that parses each distinct sentence once, and puts a text's trees under one root."""
 
-    def parsed(texts: Sequence[Sequence[str]]) -> list[Tree]:
+    def parse_texts(texts: Sequence[Sequence[str]]) -> list[Tree]:
         split = [split_sentences(words) for words in texts]
-        different = list(dict.fromkeys(sentence for sentences in split for sentence in sentences))
-        trees = dict(zip(different, parser(different), strict=True))
-        return [Tree("ROOT", tuple(child for one in sentences for child in trees[one].children)) for sentences in split]
+        distinct = list(dict.fromkeys(sentence for sentences in split for sentence in sentences))
+        trees = dict(zip(distinct, parser(distinct), strict=True))
+        return [
+            Tree("ROOT", tuple(child for sentence in sentences for child in trees[sentence].children))
+            for sentences in split
+        ]
 
-    return parsed
+    return parse_texts
 
 
 @cache
 def constituency_parser(source: str | None = None) -> Parser:
-    """A parser: texts, given as words, to one tree for each. Loaded once a process.
+    """A parser: texts, as lists of words, to one tree for each. Loaded once per process.
 
-    The sentences of a text are parsed one by one, and all stand under its ``ROOT``.
+    The sentences of a text are parsed one by one, and are all children of its ``ROOT``.
 
     Args:
-        source: None for the bundled parser, the folder of one made by ``dlmctl train parser``, or ``stanza`` or
-            ``stanza:LANGUAGE`` for Stanza's default models (English unless said), downloaded where they are
-            not on disk.
+        source: None for the bundled parser, the folder of one trained by ``dlmctl train parser``, or ``stanza`` or
+            ``stanza:LANGUAGE`` for Stanza's default models (English by default), downloaded if they are not on disk.
 
     Raises:
-        UserError: there is no such parser, it is damaged, or Stanza's models cannot be had.
+        UserError: there is no such parser, it is damaged, or Stanza's models are not available.
     """
     if source is None:
         folder = bundled_path("annotators", "constituency")
@@ -285,17 +287,17 @@ def constituency_parser(source: str | None = None) -> Parser:
         return by_sentence(locked(stanza_parser(model or "en")))
     if program == "spacy":
         raise UserError(
-            "spaCy's models have no constituency parser.", where=source, remedy="Give a folder, or stanza:LANGUAGE."
+            "spaCy's models have no constituency parser.", where=source, remedy="Use a folder, or stanza:LANGUAGE."
         )
     return by_sentence(locked(load_parser(Path(source))))
 
 
 @cache
 def parser_tags(source: str | None = None) -> frozenset[str] | None:
-    """The tags of words that a parser knows; None for another program's, whose are not known. Read once a process.
+    """The tags of words that a parser knows; None for other programs, whose tags are unknown. Read once per process.
 
     Args:
-        source: as of ``constituency_parser``.
+        source: as for ``constituency_parser``.
 
     Raises:
         ModelError: there is no such parser, or it is damaged.
@@ -308,7 +310,7 @@ def parser_tags(source: str | None = None) -> frozenset[str] | None:
 
 
 def load_parser(folder: Path) -> Parser:
-    """The parser of sentences that is saved in ``folder``; their words are tagged by the bundled tagger.
+    """The sentence parser saved in ``folder``; the bundled tagger tags its words.
 
     Raises:
         ModelError: it is missing or damaged.

@@ -1,7 +1,7 @@
-"""Words to UPOS tags, by the tagger that comes with the toolkit, one of the user's own, Stanza or spaCy.
+"""UPOS tagging with the bundled tagger, the user's own, Stanza or spaCy.
 
-The bundled tagger is a conditional random field (``dlmctl.annotators.field``), its weights read from JSON;
-``dlmctl.training.tagger`` makes them.
+The bundled tagger is a conditional random field (``dlmctl.annotators.field``) with weights read from JSON;
+``dlmctl.training.tagger`` trains it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ TAGGER_FORMAT = 1
 
 @cache
 def upos_tagger(source: str | None = None) -> Tagger:
-    """A tagger: sentences, given as words, to one UPOS tag for each word. Loaded once a process and source.
+    """A tagger: sentences, as lists of words, to one UPOS tag for each word. Loaded once per process and source.
 
     Args:
-        source: None for the bundled tagger; the folder of one made by ``dlmctl train tagger``; ``stanza`` or
-            ``stanza:LANGUAGE`` for Stanza's default models (English unless said), downloaded where they are not on
-            disk; ``spacy:MODEL`` for an installed model of spaCy.
+        source: None for the bundled tagger; the folder of one trained by ``dlmctl train tagger``; ``stanza`` or
+            ``stanza:LANGUAGE`` for Stanza's default models (English by default), downloaded if they are not on disk;
+            ``spacy:MODEL`` for an installed model of spaCy.
 
     Raises:
         UserError: there is no such tagger, it is damaged, or the program that it needs is missing.
@@ -57,13 +57,13 @@ def load_tagger(folder: Path) -> Tagger:
     """
     with reading(folder / TAGGER_FILE, "tagger", TAGGER_FORMAT) as saved:
         tags: list[str] = saved["tags"]
-        place = {tag: at for at, tag in enumerate(tags)}
+        column = {tag: at for at, tag in enumerate(tags)}
         transitions = np.array([[saved["transitions"][a][b] for b in tags] for a in tags], np.float64)
-        # The last row stands for every feature that was not seen in training.
+        # The last row is for all features that were not seen in training.
         weights = np.zeros((len(saved["features"]) + 1, len(tags)))
         rows: dict[str, int] = {}
         for row, (name, by_tag) in enumerate(saved["features"].items()):
             rows[name] = row
             for tag, weight in by_tag.items():
-                weights[row, place[tag]] = weight
+                weights[row, column[tag]] = weight
     return FieldTagger(tags, rows, weights, transitions)

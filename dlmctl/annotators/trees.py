@@ -1,7 +1,7 @@
-"""Constituency trees: bracketed text, labelled spans, and from one to the other.
+"""Constituency trees: bracketed text, labelled spans, and conversions between them.
 
-A span runs over words, from 0, both ends included. A unary chain is one span whose label joins the chain's from the
-top by ``::``, as ``S::NP``. The root symbol (``ROOT``, ``TOP``) is no span.
+A span is over words, from 0, with both ends included. A unary chain is one span; its label joins those of the chain
+from the top by ``::``, as ``S::NP``. The root symbol (``ROOT``, ``TOP``) is not a span.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PHRASES = tuple(
     "ADJP ADVP CONJP FRAG INTJ LST NAC NML NP NX PP PRN PRT QP RRC S SBAR SBARQ SINV SQ UCP VP WHADJP WHADVP WHNP"
     " WHPP X".split()
 )
-# Of words in treebanks of English, also those that are too rare for a parser to have learned them.
+# Tags of words in treebanks of English, including those too rare for a parser to have learned them.
 TAGS = tuple(
     "# $ '' , -LRB- -RRB- . : `` ADD AFX CC CD DT EX FW GW HYPH IN JJ JJR JJS LS MD NFP NN NNP NNPS NNS PDT POS PRP"
     " PRP$ RB RBR RBS RP SYM TO UH VB VBD VBG VBN VBP VBZ WDT WP WP$ WRB XX".split()
@@ -47,7 +47,7 @@ class Tree:
     word: str = ""
 
     def leaves(self) -> Iterator[Tree]:
-        """The words from left to right."""
+        """Yield the words from left to right."""
         if not self.children:
             yield self
         for child in self.children:
@@ -65,15 +65,15 @@ class Tree:
 def read_trees(text: str) -> list[Tree]:
     """All bracketed trees of a text.
 
-    A leaf is ``(PRP It)``, or its tag alone as in ``(NP DT NN)`` and ``(NP PRP)``: in brackets that hold a single
-    atom, a label of ``PHRASES`` is a phrase over that tag, any other a tag over that word.
+    A leaf is ``(PRP It)``, or its tag alone as in ``(NP DT NN)`` and ``(NP PRP)``: in brackets with a single atom, a
+    label in ``PHRASES`` is a phrase over that tag, any other label a tag of that word.
 
     Raises:
-        ValueError: the brackets do not match, or hold nothing.
+        ValueError: the brackets do not match, or are empty.
     """
-    # Each open bracket's label and what it holds so far: trees and bare atoms.
+    # The label of each open bracket and its children so far: trees and bare atoms.
     stack: list[tuple[str, list[Tree | str]]] = []
-    found: list[Tree] = []
+    trees: list[Tree] = []
     tokens = [*_TOKEN.findall(text)]
     for at, token in enumerate(tokens):
         if token == "(":
@@ -86,21 +86,21 @@ def read_trees(text: str) -> list[Tree]:
             if stack:
                 stack[-1][1].append(node)
             else:
-                found.append(node)
+                trees.append(node)
         elif not stack:
-            raise ValueError(f"{token!r} stands outside all brackets")
+            raise ValueError(f"{token!r} is outside all brackets")
         elif tokens[at - 1] != "(":
             stack[-1][1].append(token)
     if stack:
         raise ValueError(f"{len(stack)} brackets are not closed" if len(stack) > 1 else "a bracket is not closed")
-    return found
+    return trees
 
 
 def read_tree(text: str) -> Tree:
-    """The one tree of a text; see ``read_trees``.
+    """The single tree of a text; see ``read_trees``.
 
     Raises:
-        ValueError: it holds none, several, or is not well bracketed.
+        ValueError: it has no tree or several, or is not well bracketed.
     """
     trees = read_trees(text)
     if len(trees) != 1:
@@ -108,16 +108,16 @@ def read_tree(text: str) -> Tree:
     return trees[0]
 
 
-def _node(label: str, held: list[Tree | str]) -> Tree:
-    if not held:
-        raise ValueError(f"the brackets of {label or 'a node without a label'!r} hold nothing")
-    if len(held) == 1 and isinstance(held[0], str) and label not in PHRASES and label not in ROOTS:
-        return Tree(label, word=_UNESCAPES.get(held[0], held[0]))
-    return Tree(label, tuple(Tree(part) if isinstance(part, str) else part for part in held))
+def _node(label: str, children: list[Tree | str]) -> Tree:
+    if not children:
+        raise ValueError(f"the brackets of {label or 'a node without a label'!r} are empty")
+    if len(children) == 1 and isinstance(children[0], str) and label not in PHRASES and label not in ROOTS:
+        return Tree(label, word=_UNESCAPES.get(children[0], children[0]))
+    return Tree(label, tuple(Tree(child) if isinstance(child, str) else child for child in children))
 
 
 def simplify(tree: Tree) -> Tree | None:
-    """The tree without function tags (``NP-SBJ`` becomes ``NP``) and traces; None if nothing else is in it."""
+    """The tree without function tags (``NP-SBJ`` becomes ``NP``) and traces; None if nothing is left."""
     if tree.label == "-NONE-":
         return None
     if not tree.children:
@@ -128,7 +128,7 @@ def simplify(tree: Tree) -> Tree | None:
 
 def labelled_spans(tree: Tree) -> list[Span]:
     """Every constituent with its chain of labels, outer before inner."""
-    found: list[Span] = []
+    spans: list[Span] = []
 
     def walk(node: Tree, start: int, chain: tuple[str, ...]) -> int:
         if not node.children and not chain:
@@ -137,15 +137,15 @@ def labelled_spans(tree: Tree) -> list[Span]:
             chain = (*chain, node.label)
         if len(node.children) == 1:
             return walk(node.children[0], start, chain)
-        place, end = len(found), start if node.children else start + 1
+        index, end = len(spans), start if node.children else start + 1
         for child in node.children:
             end = walk(child, end, ())
         if chain:
-            found.insert(place, Span(start, end - 1, JOIN.join(chain)))
+            spans.insert(index, Span(start, end - 1, JOIN.join(chain)))
         return end
 
     walk(tree, 0, ())
-    return found
+    return spans
 
 
 def from_spans(words: Sequence[str], tags: Sequence[str], spans: Iterable[Span]) -> Tree:
@@ -154,7 +154,7 @@ def from_spans(words: Sequence[str], tags: Sequence[str], spans: Iterable[Span])
     Args:
         spans: at most one for each pair of ends; chains as ``S::NP``.
     """
-    # The nodes that are in no other yet, and the first word of each.
+    # The topmost nodes so far, and the first word of each.
     nodes = [Tree(tag, word=word) for word, tag in zip(words, tags, strict=True)]
     starts = list(range(len(nodes)))
     for span in sorted(spans, key=lambda span: (span.end - span.start, span.start)):

@@ -1,4 +1,4 @@
-"""Which words of a text are meant: those at given places, or those with given tags."""
+"""Select words of a text by their places or by their tags."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, m
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.errors import nearest
 
-# More than any model holds.
+# Larger than the length of any model.
 MOST_PLACE, MOST_PLACES = 1000, 100
 
 
 class Where(BaseModel):
-    """Words by their tag or by their place; one of the two."""
+    """A selection of words, either by tag or by place."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,16 +28,16 @@ class Where(BaseModel):
 
     @field_validator("tag")
     @classmethod
-    def _known(cls, tag: str | None) -> str | None:
+    def _tag_is_known(cls, tag: str | None) -> str | None:
         for choice in tag.split("|") if tag is not None else []:
             if choice not in UPOS_TAGS:
                 raise ValueError(f"there is no UPOS tag {choice!r}. {nearest(choice, list(UPOS_TAGS))}")
         return tag
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _tag_or_place(self) -> Self:
         if (self.tag is None) == (self.place is None):
-            raise ValueError("words are named by `tag` or by `place`, one of the two")
+            raise ValueError("words are named by either `tag` or `place`")
         if self.place is not None and not 1 <= len(self.places) <= MOST_PLACES:
             raise ValueError(f"there must be 1 to {MOST_PLACES} places")
         if any(place == 0 or abs(place) > MOST_PLACE for place in self.places):
@@ -46,32 +46,36 @@ class Where(BaseModel):
 
     @property
     def tags(self) -> frozenset[str]:
-        """The tags, none where places are given."""
+        """The tags; none if the selection is by place."""
         return frozenset(self.tag.split("|")) if self.tag is not None else frozenset()
 
     @property
     def places(self) -> tuple[int, ...]:
-        """The places as written, none where a tag is given."""
+        """The places as written; none if the selection is by tag."""
         if self.place is None:
             return ()
         return tuple(self.place) if isinstance(self.place, list) else (self.place,)
 
     @property
     def fewest(self) -> int:
-        """The fewest words of a text that has these places."""
+        """The fewest words that a text with these places has."""
         return max(map(abs, self.places), default=0)
 
     def at(self, count: int) -> list[int]:
-        """The places of a text of so many words, from 0 and in order; those beyond its ends are left out."""
-        found = {place - 1 if place > 0 else count + place for place in self.places}
-        return sorted(place for place in found if 0 <= place < count)
+        """The sorted places, from 0, in a text of ``count`` words; those beyond its ends are left out."""
+        indices = {place - 1 if place > 0 else count + place for place in self.places}
+        return sorted(index for index in indices if 0 <= index < count)
 
 
-def found_in(where: Sequence[Where], texts: Sequence[Sequence[str]]) -> list[list[int]]:
-    """The places, from 0, of the words that are meant in each text; tags are those of the bundled tagger."""
-    tagged = [row for row, one in enumerate(where) if one.tag is not None]
-    tags = dict(zip(tagged, upos_tagger()([list(texts[row]) for row in tagged]), strict=True)) if tagged else {}
+def found_in(selections: Sequence[Where], texts: Sequence[Sequence[str]]) -> list[list[int]]:
+    """The places, from 0, of the words selected in each text; tags are those of the bundled tagger."""
+    rows_by_tag = [row for row, selection in enumerate(selections) if selection.tag is not None]
+    tags: dict[int, list[str]] = {}
+    if rows_by_tag:
+        tags = dict(zip(rows_by_tag, upos_tagger()([list(texts[row]) for row in rows_by_tag]), strict=True))
     return [
-        [at for at, tag in enumerate(tags[row]) if tag in one.tags] if row in tags else one.at(len(texts[row]))
-        for row, one in enumerate(where)
+        [place for place, tag in enumerate(tags[row]) if tag in selection.tags]
+        if row in tags
+        else selection.at(len(texts[row]))
+        for row, selection in enumerate(selections)
     ]

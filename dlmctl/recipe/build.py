@@ -1,4 +1,4 @@
-"""The controls that a recipe names, as objects."""
+"""Build the control objects of a recipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
     """The control that a recipe's entries describe, or None if there are none.
 
     Raises:
-        Misplaced: the code of one fails.
+        Misplaced: a control's own code fails.
     """
     controls = [_build(spec) for spec in specs]
     if not controls:
@@ -29,31 +29,32 @@ def _build(spec: ControlSpec) -> Control[Any]:
     if spec.made is not None:
         return spec.made
     if spec.name in COMBINATIONS:
-        made = combined(spec.name, [_build(part) for part in spec.parts])
+        control = combined(spec.name, [_build(part) for part in spec.parts])
     else:
-        kind = find_control(spec.name)
-        made = made_of(kind, spec, [kind.Params.model_validate(params) for params in spec.params])
-    made.weight *= spec.weight  # a control may bring a weight of its own
-    return made
+        control_class = find_control(spec.name)
+        sets = [control_class.Params.model_validate(params) for params in spec.params]
+        control = made_of(control_class, spec, sets)
+    control.weight *= spec.weight  # a control class may have its own weight
+    return control
 
 
-def made_of(kind: type[Control[Any]], spec: ControlSpec, sets: Sequence[BaseModel]) -> Control[Any]:
-    """The control of an entry, from its sets of parameters.
+def made_of(control_class: type[Control[Any]], spec: ControlSpec, sets: Sequence[BaseModel]) -> Control[Any]:
+    """The control of an entry, from its parameter sets.
 
     Raises:
-        Misplaced: its author's code fails.
+        Misplaced: the control's own code fails.
     """
     try:
-        return kind.each(sets)
+        return control_class.each(sets)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever an author's code may do
-        what = f"control {spec.name!r} ({kind.__module__}) cannot be made: {first_line(error)}."
+    except (Exception, SystemExit) as error:  # third-party code may raise anything
+        what = f"control {spec.name!r} ({control_class.__module__}) cannot be created: {first_line(error)}."
         raise Misplaced(spec.place, what) from error
 
 
 def combined(name: str, parts: Sequence[Control[Any]]) -> Control[Any]:
-    """The combination of controls that has this name in a recipe: all, any or not."""
+    """The combination of controls with this name in a recipe: all, any or not."""
     if name == "not":
         return Not(parts[0])
     return All(parts) if name == "all" else AnyOf(parts)

@@ -1,4 +1,4 @@
-"""Cells of a table as the parameters of a control: text of a spreadsheet read as what stands there by the control."""
+"""Cells of a table as parameters of a control: spreadsheet text is read as the type that the parameter needs."""
 
 from __future__ import annotations
 
@@ -15,41 +15,45 @@ from dlmctl.recipe.yaml_file import Place
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
-_TRUTHS = {"true": True, "false": False, "yes": True, "no": False}
-# What separates the items of a list in a cell: the first of these that is there.
+_BOOLEANS = {"true": True, "false": False, "yes": True, "no": False}
+# Separators of list items in a cell; the first that occurs is used.
 _SEPARATORS = (";", ",", " ")
 
 
-def fill_params(kind: type[BaseModel], params: Any, cells: Mapping[str, Any]) -> Filled:
-    """Parameters with the cells of a row in them; an empty cell in a list of bounds is an end that is open."""
-    beyond = getattr(kind, "numbers_beyond_fields", False)
-    return filled(params, cells, lambda place: beyond and len(place) == 1 and place[0] not in kind.model_fields)
+def fill_params(params_type: type[BaseModel], params: Any, cells: Mapping[str, Any]) -> Filled:
+    """Parameters with the cells of a row filled in; an empty cell in a list of bounds leaves that end open."""
+    has_extra = getattr(params_type, "numbers_beyond_fields", False)
+
+    def is_bounds(place: Place) -> bool:
+        return has_extra and len(place) == 1 and place[0] not in params_type.model_fields
+
+    return filled(params, cells, is_bounds)
 
 
-def read_params(kind: type[BaseModel], found: Filled, *, decimal_comma: bool = False) -> BaseModel | None:
-    """Parameters from a row, each cell read as what its place takes; None where a control is to be left out.
+def read_params(params_type: type[BaseModel], row: Filled, *, decimal_comma: bool = False) -> BaseModel | None:
+    """Parameters from a row, each cell read as the type that its place needs; None if the control is left out.
 
-    Of a cell of text a number, true or false, or a list is made where nothing else is taken there: items of a list are
-    separated by semicolons, commas or spaces, or stand as JSON. Parameters that have a true ``numbers_beyond_fields``
-    take numbers and names alike under keys of any name: there a cell is a number where it can be read as one. A control
-    is left out where an empty cell took away what it cannot do without.
+    A cell of text becomes a number, a boolean or a list if its place accepts nothing else. List items are separated by
+    semicolons, commas or spaces, or the cell is JSON. Parameters with a true ``numbers_beyond_fields`` accept both
+    numbers and names under any key: there a cell is a number if it can be read as one. A control is left out if an
+    empty cell removed something that it requires.
 
     Args:
-        found: see ``fill_params``.
+        row: see ``fill_params``.
         decimal_comma: whether the table has numbers such as 2,5.
 
     Raises:
         ValidationError: they do not validate.
     """
-    if found.value is None:
+    if row.value is None:
         return None
-    params, cells = found.value, set(found.cells)
-    told = {"cells": bool(cells)}  # for who takes text where a list may stand
-    if getattr(kind, "numbers_beyond_fields", False):
-        _read_open(kind, params, cells, decimal_comma)
+    params, cells = row.value, set(row.cells)
+    context = {"cells": bool(cells)}  # for validators that accept text in place of a list
+    if getattr(params_type, "numbers_beyond_fields", False):
+        _read_extra(params_type, params, cells, decimal_comma)
     while True:
         try:
-            return kind.model_validate(params, context=told)
+            return params_type.model_validate(params, context=context)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False)
             read = [
@@ -59,34 +63,34 @@ def read_params(kind: type[BaseModel], found: Filled, *, decimal_comma: bool = F
                 and _read(params, place, fault["type"], cells, decimal_comma)
             ]
             if not read:
-                if found.left_out and _faults_of(faults) <= _without_cells(kind, found):
+                if row.left_out and _fault_keys(faults) <= _faults_without_cells(params_type, row):
                     return None
                 raise
 
 
-def _faults_of(faults: Iterable[Any]) -> set[tuple[Any, ...]]:
+def _fault_keys(faults: Iterable[Any]) -> set[tuple[Any, ...]]:
     return {(fault["type"], fault["loc"], fault["msg"]) for fault in faults}
 
 
-def _without_cells(kind: type[BaseModel], found: Filled) -> set[tuple[Any, ...]]:
-    """What is wrong with parameters all of whose cells are empty: there a control lacks what it cannot do without.
+def _faults_without_cells(params_type: type[BaseModel], row: Filled) -> set[tuple[Any, ...]]:
+    """The faults of the parameters with all cells empty: those of a control that lacks something it requires.
 
-    Any other fault is one of what a row says, and not of what it leaves open.
+    Any other fault is due to the cells that a row has, not to those that it leaves empty.
     """
     try:
-        kind.model_validate(filled(found.written, {}).value or {})
+        params_type.model_validate(filled(row.written, {}).value or {})
     except ValidationError as error:
-        lacking = [one for one in error.errors(include_url=False) if one["type"] == "missing" or not one["loc"]]
-        return _faults_of(lacking)
+        lacking = [fault for fault in error.errors(include_url=False) if fault["type"] == "missing" or not fault["loc"]]
+        return _fault_keys(lacking)
     return set()
 
 
 def _read(params: Any, place: Place, fault: str, cells: set[Place], decimal_comma: bool) -> bool:
-    """Put what a cell of text means in its place, if it means what is missing there; each cell is read once."""
+    """Replace a cell of text by a value of the type that pydantic misses there, if possible; each cell is read once."""
     inner = params
     for step in place[:-1]:
         inner = inner[step]
-    value = _meant(inner[place[-1]], fault, decimal_comma)
+    value = _convert(inner[place[-1]], fault, decimal_comma)
     if value is None:
         return False
     inner[place[-1]] = value
@@ -96,36 +100,36 @@ def _read(params: Any, place: Place, fault: str, cells: set[Place], decimal_comm
     return True
 
 
-def _read_open(kind: type[BaseModel], params: Any, cells: set[Place], decimal_comma: bool) -> None:
-    """Put numbers, and lists with semicolons or as JSON, in the places of cells under keys that are no fields."""
-    read = [one for one in cells if one and one[0] not in kind.model_fields]
-    for place in read:
+def _read_extra(params_type: type[BaseModel], params: Any, cells: set[Place], decimal_comma: bool) -> None:
+    """Replace cells under keys that are not fields by numbers, or by lists if they have semicolons or are JSON."""
+    places = [place for place in cells if place and place[0] not in params_type.model_fields]
+    for place in places:
         inner = params
         for step in place[:-1]:
             inner = inner[step]
         text = inner[place[-1]]
-        several = _list(text) if ";" in text or _json(text) is not None else None
-        if several is None:
+        items = _list(text) if ";" in text or _json(text) is not None else None
+        if items is None:
             number = _number(text, decimal_comma)
             inner[place[-1]] = text if number is None else number
         elif len(place) == 1:
-            numbers = [_number(one, decimal_comma) if isinstance(one, str) else None for one in several]
-            inner[place[-1]] = [one if number is None else number for one, number in zip(several, numbers, strict=True)]
-    for name in {place[0] for place in read}:
-        bound = params[name]
-        if isinstance(bound, list) and any(isinstance(one, str) for one in bound):
-            params[name] = [one for one in bound if one is not None]  # of names an empty cell is no end
+            numbers = [_number(item, decimal_comma) if isinstance(item, str) else None for item in items]
+            inner[place[-1]] = [item if number is None else number for item, number in zip(items, numbers, strict=True)]
+    for name in {place[0] for place in places}:
+        value = params[name]
+        if isinstance(value, list) and any(isinstance(item, str) for item in value):
+            params[name] = [item for item in value if item is not None]  # in a list of names, None is not an open end
 
 
-def _meant(text: str, fault: str, decimal_comma: bool) -> Any:
-    """What a text means where pydantic reports ``fault``, None for nothing else."""
+def _convert(text: str, fault: str, decimal_comma: bool) -> Any:
+    """The value of a text for a place where pydantic reports ``fault``; None if it has none."""
     if fault.startswith("int_"):
         number = _number(text, decimal_comma)
-        return number if isinstance(number, int) else _number(text)  # 3,5 may be two places
+        return number if isinstance(number, int) else _number(text)  # 3,5 may be a list of two places
     if fault.startswith(("float_", "decimal_")):
         return _number(text, decimal_comma)
     if fault.startswith("bool_"):
-        return _TRUTHS.get(text.strip().lower())
+        return _BOOLEANS.get(text.strip().lower())
     if fault.startswith(("list_", "tuple_", "set_")):
         return _list(text)
     return _json(text) if fault.startswith(("dict_", "model_")) else None
@@ -144,17 +148,17 @@ def _number(text: str, decimal_comma: bool = False) -> int | float | None:
 
 
 def _list(text: str) -> list[Any]:
-    found = _json(text)
-    if isinstance(found, list):
-        return found
-    mark = next((mark for mark in _SEPARATORS if mark in text), None)
-    parts: Iterable[str] = [text] if mark is None else text.split(None if mark == " " else mark)
-    return [part.strip() for part in parts if part.strip()]
+    value = _json(text)
+    if isinstance(value, list):
+        return value
+    separator = next((separator for separator in _SEPARATORS if separator in text), None)
+    items: Iterable[str] = [text] if separator is None else text.split(None if separator == " " else separator)
+    return [item.strip() for item in items if item.strip()]
 
 
 def _json(text: str) -> Any:
     try:
-        found = json.loads(text) if text.lstrip()[:1] in ("[", "{") else None
+        value = json.loads(text) if text.lstrip()[:1] in ("[", "{") else None
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, list | dict) else None
+    return value if isinstance(value, list | dict) else None

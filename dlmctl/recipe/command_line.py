@@ -1,4 +1,4 @@
-"""What a command line adds to a recipe, and files that a recipe names, which lie beside it."""
+"""Controls that a command line adds to a recipe, and paths in a recipe, which are relative to its folder."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ STANDARD_INPUT = "-"
 
 
 def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> None:
-    """Put an entry, written as YAML, behind the controls of a recipe as read.
+    """Append an entry, written as YAML, to the controls of a recipe as read.
 
     Raises:
-        RecipeError: it is no entry, or the recipe's controls are no list.
+        RecipeError: it is not a valid entry, or the recipe's controls are not a list.
     """
     try:
-        value, given = parse(entry, "value")
+        value, origin = parse(entry, "value")
     except RecipeError as error:
         raise RecipeError(f"{entry!r} is not YAML.", where="--control", remedy=error.remedy) from None
     if not isinstance(value, dict):
@@ -33,35 +33,35 @@ def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> Non
     if not isinstance(controls, list):
         what = "controls should be a list."
         if ("controls",) in {place[:1] for place in file.overridden}:
-            what = "--set cannot reach the controls of --control, which come behind those that it changes."
-            raise file.error(("controls",), what, "Say it in --control itself.")
+            what = "--set cannot change the controls of --control, which are added after it."
+            raise file.error(("controls",), what, "Write the change in --control itself.")
         raise file.error(("controls",), what)
     place = ("controls", len(controls))
     controls.append(value)
     file.overridden.append(place)
-    file.spelled.update({(*place, *inner): written for inner, written in given.spelled.items()})
+    file.spelled.update({(*place, *inner): written for inner, written in origin.spelled.items()})
 
 
 def anchored(settings: Any, folder: Path) -> Any:
-    """Settings as read, with every relative path that they name seen from the recipe's ``folder``.
+    """Settings as read, with every relative path in them resolved against the recipe's ``folder``.
 
-    Where nothing lies there it stays as it is, seen from the current folder: a name of the hub is no path, nor is that
-    of a bundled model.
+    Names that do not exist there are left unchanged, relative to the current folder: they may be names of the hub or of
+    bundled models.
     """
     if not isinstance(settings, dict):
         return settings
-    made = dict(settings)
+    anchored_settings = dict(settings)
     for name in ("model", "second_scorer", "targets", "source"):
         if isinstance(value := settings.get(name), str):
-            made[name] = _setting(name, value, folder)
+            anchored_settings[name] = _setting(name, value, folder)
     for name in ("controls", "conditions"):
         if name in settings:
-            made[name] = _entries(settings[name], folder)
-    return made
+            anchored_settings[name] = _entries(settings[name], folder)
+    return anchored_settings
 
 
 def _setting(name: str, value: str, folder: Path) -> str:
-    if name == "source":  # a file of them, or the one itself
+    if name == "source":  # a file of sources, or a source itself
         return "@" + seen_from(folder, value[1:]) if value.startswith("@") else value
     if (name == "targets" and value == STANDARD_INPUT) or (name == "model" and bundled_path("models", value)):
         return value
@@ -70,48 +70,48 @@ def _setting(name: str, value: str, folder: Path) -> str:
 
 def _entries(value: Any, folder: Path) -> Any:
     if isinstance(value, list):
-        return [_entries(one, folder) for one in value]
+        return [_entries(item, folder) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {}
+    entries = {}
     for key, inner in value.items():
         name = beside(key, folder) if isinstance(key, str) else key
         if key == "check":
-            found[name] = _function(inner, folder)
-        elif paths := _paths_of(name):
-            found[name] = _files(inner, paths, folder)
+            entries[name] = _function(inner, folder)
+        elif path_params := _path_params_of(name):
+            entries[name] = _with_paths(inner, path_params, folder)
         else:
-            found[name] = _entries(inner, folder)
-    return found
+            entries[name] = _entries(inner, folder)
+    return entries
 
 
-def _paths_of(name: Any) -> Collection[str]:
-    """The parameters of a control that name files or folders, none where there is no such control."""
+def _path_params_of(name: Any) -> Collection[str]:
+    """The parameters of a control that are paths; none if there is no such control."""
     if not isinstance(name, str) or not (name in offers() or named_in(name)):
         return ()
     try:
         return tuple(getattr(find_control(name).Params, "reads", ()))
-    except UserError:  # said, with its line, when the recipe is checked
+    except UserError:  # reported, with its line, when the recipe is checked
         return ()
 
 
-def _files(value: Any, names: Collection[str], folder: Path) -> Any:
-    """The parameters of a control, of which some are paths; one that a table gives stays as it is."""
+def _with_paths(value: Any, path_params: Collection[str], folder: Path) -> Any:
+    """The parameters of a control, with its path parameters resolved; paths from a table are left unchanged."""
     if isinstance(value, list):
-        return [_files(one, names, folder) for one in value]
+        return [_with_paths(item, path_params, folder) for item in value]
     if not isinstance(value, dict):
         return value
-    found = dict(value)
-    for key in names:
+    params = dict(value)
+    for key in path_params:
         if isinstance(path := value.get(key), str) and not PLACEHOLDER.match(path):
-            found[key] = seen_from(folder, path, named=True)
-    return found
+            params[key] = seen_from(folder, path, named=True)
+    return params
 
 
 def _function(value: Any, folder: Path) -> Any:
-    """What stands under ``check``, whose function is named as file.py:name."""
+    """The value under ``check``, whose function is named as file.py:name."""
     if isinstance(value, str):
         return beside(value, folder)
     if isinstance(value, list):
-        return [_function(one, folder) for one in value]
+        return [_function(item, folder) for item in value]
     return {key: _function(inner, folder) for key, inner in value.items()} if isinstance(value, dict) else value

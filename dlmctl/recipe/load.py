@@ -1,4 +1,5 @@
-"""Recipes from files: found by name, read, brought up to date, and checked down to each control's parameters."""
+"""Load recipes: find the file by name, read it, update old settings, and check everything down to each control's
+parameters."""
 
 from __future__ import annotations
 
@@ -18,18 +19,18 @@ from dlmctl.datasets.readers import read_sources
 from dlmctl.errors import ModelError, RecipeError, UserError, first_line
 from dlmctl.recipe.command_line import STANDARD_INPUT, add_control, anchored
 from dlmctl.recipe.explain import explain
-from dlmctl.recipe.legacy import renew
+from dlmctl.recipe.legacy import update_legacy
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, weakens
 from dlmctl.recipe.stray_placeholders import refuse_stray, with_placeholders
-from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_some, read_yaml
+from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_limited, read_yaml
 
-# What may stand empty, as if it were left out.
+# Sections that may be empty, which is the same as leaving them out.
 SECTIONS = ("controls", "sampler", "guidance")
 # See ``free_recipe``.
-FREE = "candidates: 6\nrank_by: [satisfaction, fluency]\n"
+FREE_RECIPE = "candidates: 6\nrank_by: [satisfaction, fluency]\n"
 
 
 def find_recipe(name: str) -> Path:
@@ -43,50 +44,49 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
     except (OSError, ValueError):  # a name that no file can have
-        raise RecipeError("is no name of a file.", where=name) from None
-    found = bundled_path("recipes", path.name.removesuffix(".yaml"))
-    if found is not None and path.parent == Path("."):
-        return found
-    known = bundled_names("recipes")
-    if found is not None:
+        raise RecipeError("is not a valid file name.", where=name) from None
+    bundled = bundled_path("recipes", path.name.removesuffix(".yaml"))
+    if bundled is not None and path.parent == Path("."):
+        return bundled
+    if bundled is not None:
         raise RecipeError("there is no such file.", where=name, remedy=f"The bundled recipe is named {path.stem!r}.")
-    raise RecipeError(
-        "there is no such recipe file.", where=name or "''", remedy=f"Bundled recipes: {', '.join(known)}."
-    )
+    remedy = f"Bundled recipes: {', '.join(bundled_names('recipes'))}."
+    raise RecipeError("there is no such recipe file.", where=name or "''", remedy=remedy)
 
 
 def load_recipe(
     name: str, overrides: Sequence[str] = (), *, controls: Sequence[str] = (), targets: Any = None
 ) -> tuple[Recipe, SettingsFile]:
-    """Read and validate a recipe, controls' parameters included; one with ``conditions`` is a ``MatchedRecipe``.
+    """Read and validate a recipe, including the parameters of its controls; with ``conditions`` it is a
+    ``MatchedRecipe``.
 
     Args:
         name: a path or the name of a bundled recipe; ``-`` for standard input.
-        overrides: ``key=value`` settings laid over it, keys dotted (``sampler.steps=20``), values YAML.
-        controls: entries of the list of controls as YAML, put behind those of the recipe.
-        targets: in place of the recipe's.
+        overrides: ``key=value`` settings that override it, keys dotted (``sampler.steps=20``), values YAML.
+        controls: entries for the list of controls as YAML, appended to those of the recipe.
+        targets: replaces the recipe's targets.
 
     Raises:
         RecipeError: it cannot be read, is empty, or does not validate; the message names file and line.
     """
     path = None if name == STANDARD_INPUT else find_recipe(name)
     where = "standard input" if path is None else str(path)
-    text = read_some(sys.stdin, where) if path is None else read_yaml(path)
+    text = read_limited(sys.stdin, where) if path is None else read_yaml(path)
     value, place = parse(text, where)
     if value is None:
         raise RecipeError("the recipe is empty.", where=where, remedy="See `dlmctl recipe show pos` for one.")
     if path is not None and path.parent != Path("."):
         value = anchored(value, path.parent)
-    return _checked(value, place, Laid(overrides, controls, targets))
+    return _checked(value, place, Overrides(overrides, controls, targets))
 
 
 def free_recipe(model: str | None) -> str:
-    """What is drawn where no recipe is given: of several texts the most fluent, where a scorer tells which."""
+    """The recipe used if none is given: it keeps the most fluent of several texts if the model has a scorer."""
     try:
-        scored = (resolve(model or DEFAULT_MODEL) / "scorer").is_dir()
-    except ModelError:  # whoever loads it says what is wrong
-        scored = False
-    return FREE if scored else ""
+        has_scorer = (resolve(model or DEFAULT_MODEL) / "scorer").is_dir()
+    except ModelError:  # reported when the model is loaded
+        has_scorer = False
+    return FREE_RECIPE if has_scorer else ""
 
 
 def load_matched(name: str, overrides: Sequence[str] = ()) -> tuple[MatchedRecipe, SettingsFile]:
@@ -97,43 +97,43 @@ def load_matched(name: str, overrides: Sequence[str] = ()) -> tuple[MatchedRecip
     """
     recipe, file = load_recipe(name, overrides)
     if not isinstance(recipe, MatchedRecipe):
-        raise file.error((), "the recipe has no `conditions`.", "See `dlmctl recipe show matched` for one that has.")
+        raise file.error((), "the recipe has no `conditions`.", "See `dlmctl recipe show matched` for an example.")
     return recipe, file
 
 
 def read_recipe(
     text: str, name: str, overrides: Sequence[str] = (), *, controls: Sequence[str] = ()
 ) -> tuple[Recipe, SettingsFile]:
-    """``load_recipe`` for a YAML text at hand, which may be empty; ``name`` stands for the file in messages."""
+    """``load_recipe`` for a YAML text, which may be empty; messages use ``name`` in place of a file."""
     value, file = parse(text, name)
-    return _checked({} if value is None else value, file, Laid(overrides, controls))
+    return _checked({} if value is None else value, file, Overrides(overrides, controls))
 
 
 def validated(settings: dict[str, Any], *, targets: Any = None) -> tuple[Recipe, SettingsFile]:
-    """``load_recipe`` for settings as Python values; messages name the setting where they have no line to name.
+    """``load_recipe`` for settings as Python values; messages name the setting instead of a line.
 
     Raises:
         RecipeError: they do not validate.
     """
-    return _checked(deepcopy(settings), InPython("recipe"), Laid(targets=targets))
+    return _checked(deepcopy(settings), PythonSettings("recipe"), Overrides(targets=targets))
 
 
-class InPython(SettingsFile):
-    """Settings that stand in no file: the place in messages is the setting itself."""
+class PythonSettings(SettingsFile):
+    """Settings that are not from a file: messages name the setting itself."""
 
     def where(self, place: Place) -> str:
         return ".".join(map(str, place)) or self.name
 
 
-class Laid(NamedTuple):
-    """What is laid over a recipe before it is checked; see ``load_recipe``."""
+class Overrides(NamedTuple):
+    """Changes made to a recipe before it is checked; see ``load_recipe``."""
 
     overrides: Sequence[str] = ()
     controls: Sequence[str] = ()
     targets: Any = None
 
-    def over(self, settings: dict[str, Any], file: SettingsFile) -> None:
-        """Put it there, and note in ``file`` what comes from the command line."""
+    def apply(self, settings: dict[str, Any], file: SettingsFile) -> None:
+        """Change ``settings``, and note in ``file`` what comes from the command line."""
         overlay(settings, self.overrides, file)
         for entry in self.controls:
             add_control(settings, entry, file)
@@ -141,19 +141,19 @@ class Laid(NamedTuple):
             settings["targets"] = self.targets
 
 
-def _checked(value: Any, file: SettingsFile, laid: Laid) -> tuple[Recipe, SettingsFile]:
+def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Recipe, SettingsFile]:
     if not isinstance(value, dict):
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
-    # Their entries may all be commented out.
-    value = {name: part for name, part in value.items() if part is not None or name not in SECTIONS}
-    laid.over(value, file)
-    renew(value, file)
+    # All entries of a section may be commented out.
+    value = {name: section for name, section in value.items() if section is not None or name not in SECTIONS}
+    overrides.apply(value, file)
+    update_legacy(value, file)
     _read_source(value, file)
-    kind = MatchedRecipe if "conditions" in value else Recipe
+    recipe_type = MatchedRecipe if "conditions" in value else Recipe
     if value.get("targets") is not None:
         value = with_placeholders(value, file)
     try:
-        recipe = kind.model_validate(value)
+        recipe = recipe_type.model_validate(value)
         refuse_stray(recipe, file)
         require_passing(recipe, file)
         for specs in recipe.spec_sets():
@@ -162,24 +162,24 @@ def _checked(value: Any, file: SettingsFile, laid: Laid) -> tuple[Recipe, Settin
             if recipe.targets is None:
                 _refuse_contradictions(specs, file)
     except ValidationError as error:
-        raise explain(error, kind, (), file, value) from None
+        raise explain(error, recipe_type, (), file, value) from None
     except Misplaced as misplaced:
         raise file.error(misplaced.place, misplaced.what, misplaced.remedy) from None
     return recipe, file
 
 
 def require_passing(recipe: Recipe, file: SettingsFile) -> None:
-    """Check that a quota is not met by texts that do not pass.
+    """Check that a quota counts only texts that pass.
 
     Raises:
-        RecipeError: ``until`` is content with such.
+        RecipeError: ``until`` accepts texts that do not.
     """
     if weakens(recipe.until, recipe.quota):
         raise file.error(("until", "satisfied"), f"until.satisfied: {QUOTA_PASSES}", QUOTA_ALONE)
 
 
 def _read_source(settings: dict[str, Any], file: SettingsFile) -> None:
-    """Put the rows of a file in place of ``source: "@FILE"``, and a sample for each where no number is given."""
+    """Replace ``source: "@FILE"`` by the rows of the file; by default there is one sample for each."""
     source = settings.get("source")
     if not isinstance(source, str) or not source.startswith("@"):
         return
@@ -202,32 +202,32 @@ def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:
         raise Misplaced(spec.place, str(error)) from None
     for number, params in enumerate(spec.params):
         if any(placeholders_in(params)):
-            continue  # each row of the targets is checked when its turn comes
+            continue  # checked for each row of the targets when it is drawn
         try:
             control.Params.model_validate(params)
         except ValidationError as error:
             raise explain(error, control.Params, spec.place_of(number), file, params) from None
         except UserError:
             raise
-        except Exception as error:  # of a plug-in's own validators
+        except Exception as error:  # from a plug-in's own validators
             what = f"the control {spec.name!r} fails on these parameters: {first_line(error)}."
             raise Misplaced(spec.place_of(number), what) from error
 
 
 def _refuse_contradictions(specs: Sequence[ControlSpec], file: SettingsFile) -> None:
-    """Refuse a control that is asked for and, with the same parameters, forbidden by ``not``."""
-    wanted = list(_conjuncts(specs))
-    for negation in wanted:
-        for forbidden in _refused_by(negation):
-            for spec in wanted:
-                if spec.name == forbidden.name and _meet(_params(spec), _params(forbidden)):
+    """Refuse a control that is both required and, with the same parameters, forbidden by ``not``."""
+    required = list(_conjuncts(specs))
+    for negation in required:
+        for forbidden in _forbidden_by(negation):
+            for spec in required:
+                if spec.name == forbidden.name and _coincide(_params(spec), _params(forbidden)):
                     line = file.where(spec.place)
-                    what = f"the controls contradict each other: this `{spec.name}` is asked for at {line}."
+                    what = f"the controls contradict each other: this `{spec.name}` is required at {line}."
                     raise Misplaced(forbidden.place, what)
 
 
 def _conjuncts(specs: Sequence[ControlSpec]) -> Iterator[ControlSpec]:
-    """What must hold of every text."""
+    """The entries that every text must satisfy."""
     for spec in specs:
         if spec.name == "all":
             yield from _conjuncts(spec.parts)
@@ -235,8 +235,8 @@ def _conjuncts(specs: Sequence[ControlSpec]) -> Iterator[ControlSpec]:
             yield spec
 
 
-def _refused_by(spec: ControlSpec) -> Iterator[ControlSpec]:
-    """The controls of which none may hold."""
+def _forbidden_by(spec: ControlSpec) -> Iterator[ControlSpec]:
+    """The entries that no text may satisfy."""
     if spec.name == "not":
         (part,) = spec.parts
         yield from part.parts if part.name == "any" else [part]
@@ -245,13 +245,13 @@ def _refused_by(spec: ControlSpec) -> Iterator[ControlSpec]:
 def _params(spec: ControlSpec) -> list[BaseModel]:
     if spec.made is not None:
         return list(spec.made.sets)
-    kind = find_control(spec.name).Params if spec.params else None
-    return [kind.model_validate(params) for params in spec.params] if kind is not None else []
+    params_type = find_control(spec.name).Params if spec.params else None
+    return [params_type.model_validate(params) for params in spec.params] if params_type is not None else []
 
 
-def _meet(one: Sequence[BaseModel], other: Sequence[BaseModel]) -> bool:
-    """Whether both ask the same of some sample, their sets of parameters dealt out in turn."""
-    if not one or not other:
+def _coincide(sets: Sequence[BaseModel], other_sets: Sequence[BaseModel]) -> bool:
+    """Whether the parameter sets, assigned to samples in turn, are equal for some sample."""
+    if not sets or not other_sets:
         return False
-    samples = islice(range(len(one) * len(other)), 10_000)
-    return any(one[sample % len(one)] == other[sample % len(other)] for sample in samples)
+    samples = islice(range(len(sets) * len(other_sets)), 10_000)
+    return any(sets[sample % len(sets)] == other_sets[sample % len(other_sets)] for sample in samples)

@@ -1,4 +1,4 @@
-"""The recipe of matched sets: the same frame filled under two or more conditions."""
+"""The recipe of matched sets: one frame, filled under two or more conditions."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from dlmctl.recipe.recipe import ControlSpec, Recipe, specs_at
 from dlmctl.recipe.settings import Quota, Until
 
 MOST_CONDITIONS = 20
-# What is a column of its own in the table of items.
+# Columns of the table of items, so names that no condition may have.
 COLUMNS = ("item", "passed", "frame", "drawn", "rounds", "why")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
 class MatchedRecipe(Recipe):
-    """A recipe whose samples are items: each a text for every condition, alike but for the words exchanged.
+    """A recipe whose samples are items: one text per condition, identical except for the exchanged words.
 
-    ``controls`` hold in every condition.
+    ``controls`` apply in every condition.
     """
 
     conditions: dict[str, list[dict[str, Any]]] = Field(
         min_length=2,
         max_length=MOST_CONDITIONS,
-        description="of matched sets: the conditions by name, each with the controls that hold in it beside `controls`",
+        description="for matched sets: the conditions by name, each with the controls that it adds to `controls`",
     )
     exchange: Where = Field(
-        description="of matched sets: the words that differ between the conditions, by place or tag; others are kept"
+        description="for matched sets: the words that differ between conditions, by place or tag; others are kept"
     )
 
     @model_validator(mode="after")
-    def _names_make_columns(self) -> Self:
+    def _names_are_valid_columns(self) -> Self:
         for name in self.conditions:
             if not _NAME.fullmatch(name) or name in COLUMNS:
                 raise ValueError(
-                    f"a condition cannot be called {name[:40]!r}; take letters, figures, - and _, and none of "
+                    f"a condition cannot be called {name[:40]!r}; use letters, digits, - and _, and none of "
                     f"{', '.join(COLUMNS)}"
                 )
             if any(name.startswith(f"{other}_") for other in self.conditions):
@@ -46,29 +46,29 @@ class MatchedRecipe(Recipe):
 
     @field_validator("until")
     @classmethod
-    def _until_is_of_whole_items(cls, until: Until | None) -> Until | None:
+    def _until_applies_to_items(cls, until: Until | None) -> Until | None:
         if until is not None and (until.bounds_fluency or until.repair):
             raise ValueError(
-                "of matched sets `satisfied` and `max_rounds` alone say when an item is done; it is drawn again as a "
+                "for matched sets only `satisfied` and `max_rounds` decide when an item is done; it is redrawn as a "
                 "whole, and its texts are chosen by `rank_by`"
             )
         return until
 
     @field_validator("unique", "quota")
     @classmethod
-    def _items_are_counted_by_themselves(cls, value: bool | Quota | None) -> bool | Quota | None:
+    def _not_for_matched_sets(cls, value: bool | Quota | None) -> bool | Quota | None:
         if value:
             raise ValueError(
-                "of matched sets no item comes twice as it is, and `samples` says how many are drawn, of which those "
-                "that fail are drawn again, up to `until.max_rounds` rounds; leave it out"
+                "matched sets never repeat an item, and `samples` sets how many items are drawn; those that fail are "
+                "redrawn, up to `until.max_rounds` rounds; leave it out"
             )
         return value
 
     def specs_of(self, condition: str) -> list[ControlSpec]:
-        """The entries that hold in a condition, taken apart.
+        """The parsed entries that apply in a condition.
 
         Raises:
-            RecipeError: an entry has not exactly one control.
+            RecipeError: an entry does not have exactly one control.
         """
         return [*self.control_specs(), *specs_at(self.conditions[condition], ("conditions", condition))]
 

@@ -1,7 +1,7 @@
 """Presets: settings of sampling and guidance chosen together, by measurement (see benchmarks/speed.md).
 
-``balanced`` is what the settings' own defaults say. ``paper`` is the procedure of Li et al. 2022: 200 DDIM steps on
-the full length, the x_0 estimate rounded to words at each of them, three Adagrad updates of the latent after each.
+``balanced`` consists of the settings' own defaults. ``paper`` is the procedure of Li et al. 2022: 200 DDIM steps on the
+full length, with the x_0 estimate rounded to words at each step and three Adagrad updates of the latent after it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ PRESETS: Settings = {
             "canvas": "full",
             "precision": "fp32",
         },
-        # None for the last 10 of the 200 steps. The paper's fluency weights go from 0.0001 (POS) to 0.1 (spans).
+        # No updates for the last 10 of the 200 steps. The paper's fluency weights range from 0.0001 (POS) to 0.1
+        # (spans).
         "guidance": {"method": "langevin", "updates": 3, "step_size": 0.1, "fluency": 0.01, "until": 0.05},
     },
 }
 
 
-# One word a step. The paper's procedure is about latents; of masked models it is the model as trained, words in random
-# order.
+# One word per step. The paper's procedure is for latents; for masked models, `paper` is the model as trained, with
+# words in random order.
 MASKED: Settings = {
     "fast": {"sampler": {"steps": None, "temperature": 1.0, "min_p": 0.02}, "guidance": {}},
     "balanced": {"sampler": {"steps": None, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
@@ -48,22 +49,22 @@ MASKED: Settings = {
         "guidance": {},
     },
 }
-# Checkpoints of others over tokens: one token a step unless it is to be fast, in the order of their authors; `paper`
-# draws from the model's own distribution. Not measured on checkpoints of billions of weights.
+# Third-party checkpoints over tokens: one token per step except in `fast`, in the authors' order; `paper` draws from
+# the model's own distribution. Not measured on checkpoints with billions of weights.
 TOKENS: Settings = {
     "fast": {"sampler": {"steps": 64, "temperature": 0.5, "min_p": 0.02}, "guidance": {}},
     "balanced": {"sampler": {"steps": None, "temperature": 0.5, "min_p": 0.02}, "guidance": {}},
     "quality": {"sampler": {"steps": None, "temperature": 0.3, "min_p": 0.02, "block": 32}, "guidance": {}},
     "paper": {"sampler": {"steps": None, "temperature": 1.0, "min_p": 0.0}, "guidance": {}},
 }
-# DiffusionGemma: as many steps as its authors have, and half as many.
+# DiffusionGemma: the authors' number of steps, or half of it.
 CANVAS: Settings = {
     "fast": {"sampler": {"steps": 24}, "guidance": {}},
     "balanced": {"sampler": {"steps": None}, "guidance": {}},
     "quality": {"sampler": {"steps": None}, "guidance": {}},
     "paper": {"sampler": {"steps": None, "precision": "fp32"}, "guidance": {}},
 }
-# Uniform noise: every step may change every word, so the steps do not follow from the words.
+# Uniform noise: every step may change every word, so the number of steps does not depend on the number of words.
 UNIFORM: Settings = {
     "fast": {"sampler": {"steps": 32, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
     "balanced": {"sampler": {"steps": 64, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
@@ -80,7 +81,7 @@ FAMILIES: Mapping[FamilyName, Settings] = {
 
 
 class Chosen(NamedTuple):
-    """The settings that a preset stands for."""
+    """The settings of a preset."""
 
     sampler: SamplerSettings
     guidance: Guidance
@@ -96,15 +97,15 @@ def settings_of(name: Preset, family: FamilyName = "gaussian") -> Chosen:
     return Chosen(SamplerSettings(**settings["sampler"]), Guidance(**settings["guidance"]))
 
 
-def filled(recipe: Any, default_model: str) -> Any:
-    """A recipe as read from YAML, with the settings of its preset, for its model's family, where it says nothing."""
+def with_preset(recipe: Any, default_model: str) -> Any:
+    """A recipe as read from YAML, with missing settings filled in from its preset for its model's family."""
     if not isinstance(recipe, dict) or not isinstance(recipe.get("preset", "balanced"), str):
         return recipe
     preset, model = recipe.get("preset", "balanced"), recipe.get("model", default_model)
     settings = FAMILIES[family_of(model) if isinstance(model, str) else "gaussian"].get(preset, {})
     merged = dict(recipe)
-    for part, values in settings.items():
-        given = recipe.get(part, {})
-        if isinstance(given, dict) and values:
-            merged[part] = {**values, **given}
+    for section, preset_values in settings.items():
+        values = recipe.get(section, {})
+        if isinstance(values, dict) and preset_values:
+            merged[section] = {**preset_values, **values}
     return merged

@@ -1,4 +1,4 @@
-"""Settings that a caller in Python gives as an object or as a dict."""
+"""Settings passed from Python as an object or a dict."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ S = TypeVar("S", bound=BaseModel)
 Given = Mapping[str, Any] | None
 
 
-def settings_from(given: S | Given, base: S, name: str) -> S:
-    """Settings of the kind of ``base``: as given, ``base`` where nothing is, or with a mapping laid over it.
+def settings_from(value: S | Given, base: S, name: str) -> S:
+    """Settings of the type of ``base``: ``value`` if it is one, ``base`` for None, or ``base`` updated by a mapping.
 
     Raises:
         UserError: they do not validate; the message names the setting.
     """
-    kind = type(base)
-    if given is None:
+    settings_type = type(base)
+    if value is None:
         return base
-    if isinstance(given, kind):
-        return given
-    if not isinstance(given, Mapping):
-        what = f"must be {kind.__name__} or a dict of its settings, not {given!r}."
-        raise UserError(what, where=name, remedy=f"Its settings are {', '.join(kind.model_fields)}.")
-    for key in given:
-        if key not in kind.model_fields:
-            remedy = nearest(str(key), list(kind.model_fields))
+    if isinstance(value, settings_type):
+        return value
+    if not isinstance(value, Mapping):
+        what = f"must be {settings_type.__name__} or a dict of its settings, not {value!r}."
+        raise UserError(what, where=name, remedy=f"Its settings are {', '.join(settings_type.model_fields)}.")
+    for key in value:
+        if key not in settings_type.model_fields:
+            remedy = nearest(str(key), list(settings_type.model_fields))
             raise RecipeError(f"unknown key {key!r}.", where=f"{name}.{key}", remedy=remedy)
     try:
-        return kind.model_validate({**base.model_dump(), **given})
+        return settings_type.model_validate({**base.model_dump(), **value})
     except ValidationError as error:
         raise RecipeError(first_fault(error), where=name) from None

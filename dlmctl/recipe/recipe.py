@@ -1,14 +1,14 @@
 """The recipe: what to generate, with which model, controls and sampler, as YAML or as Python objects.
 
-A control stands in the list ``controls`` under its name, ``- pos: {tags: [...]}``, with an optional ``weight``
-beside it; ``all``, ``any`` and ``not`` nest controls. A list of parameter sets (``- pos: [{...}, {...}]``) gives
-each sample its own, in turn. ``- length: 8`` is short for the first parameter.
+An entry of the list ``controls`` is a control under its name, ``- pos: {tags: [...]}``, with an optional ``weight``;
+``all``, ``any`` and ``not`` nest controls. A list of parameter sets (``- pos: [{...}, {...}]``) gives each sample its
+own, in turn. ``- length: 8`` is shorthand for the first parameter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -28,21 +28,21 @@ from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.recipe.presets import Preset, filled
+from dlmctl.recipe.presets import Preset, with_preset
 from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Given, Value
 
 COMBINATIONS = ("all", "any", "not")
-# Of one recipe, nested ones counted; of one control.
+# Controls in one recipe, nested ones included; parameter sets of one control.
 MOST_CONTROLS, MOST_SETS = 100, 10_000
-# Rows of a table inside a recipe; a file of them may have more.
+# Rows of a table inside a recipe; files may have more.
 MOST_TARGETS = 100_000
 
 Item = TypeVar("Item")
-Some = Annotated[list[Item], Field(min_length=1)]
+NonEmpty = Annotated[list[Item], Field(min_length=1)]
 
-# Said of a ``second_scorer`` that nothing would ask.
+# The error for a ``second_scorer`` that would not be used.
 SECOND_IDLE = "is asked by the criterion `fluency` alone, and nothing ranks by it."
 RANK_BY_FLUENCY = "Write `rank_by: [satisfaction, fluency]`, with some `candidates`."
 # The bundled model of everyday English.
@@ -50,10 +50,10 @@ DEFAULT_MODEL = "everyday"
 
 
 class ControlSpec(BaseModel):
-    """One entry under ``controls``, taken apart.
+    """One parsed entry under ``controls``.
 
     Attributes:
-        made: the control, where the entry is one already; it has no ``params`` then.
+        made: the control, if the entry is a control object; ``params`` is then empty.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -66,12 +66,12 @@ class ControlSpec(BaseModel):
     made: Control[Any] | None = Field(default=None, exclude=True)
 
     def place_of(self, number: int) -> Place:
-        """Where the set of parameters with this number stands: in a list of several, or alone."""
+        """The place of the parameter set with this number: in a list if there are several, or alone."""
         return (*self.place, number) if len(self.params) > 1 else self.place
 
 
 class _Entry:
-    """How pydantic reads an entry under ``controls``: a mapping as in YAML, or a control, which is written as one."""
+    """The pydantic type of an entry under ``controls``: a mapping as in YAML, or a control, serialised as one."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -87,22 +87,22 @@ class _Entry:
 Entry = Annotated[dict[str, Any] | Control[Any], _Entry()]
 
 
-def _or_one(schema: dict[str, Any]) -> None:
-    """To the JSON schema of a list: or one of its items alone."""
-    one = schema["items"]
-    several = {key: schema.pop(key) for key in ("type", "items", "minItems", "maxItems") if key in schema}
-    schema["anyOf"] = [several, one]
+def _allow_single_item(schema: dict[str, Any]) -> None:
+    """Let the JSON schema of a list also accept a single item."""
+    item_schema = schema["items"]
+    list_schema = {key: schema.pop(key) for key in ("type", "items", "minItems", "maxItems") if key in schema}
+    schema["anyOf"] = [list_schema, item_schema]
 
 
-def _or_yes_or_no(schema: dict[str, Any]) -> None:
-    """To the JSON schema of settings: or whether they hold at all."""
+def _allow_boolean(schema: dict[str, Any]) -> None:
+    """Let the JSON schema of settings also accept a boolean, which turns them on or off."""
     schema["anyOf"].append({"type": "boolean"})
 
 
 class Recipe(BaseModel):
     """Everything that a run of ``dlmctl generate`` depends on.
 
-    In Python ``controls`` may hold control objects, too: ``Recipe(controls=[Length(words=7)])``.
+    In Python, ``controls`` may also hold control objects: ``Recipe(controls=[Length(words=7)])``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -113,7 +113,7 @@ class Recipe(BaseModel):
     )
     samples: StrictInt = Field(default=8, ge=1, le=10**9, description="how many texts")
     seed: StrictInt = Field(
-        default=0, ge=0, le=MOST_NUMBER, description="same seed, same texts, but for the rounding of a batch"
+        default=0, ge=0, le=MOST_NUMBER, description="same seed, same texts, up to the rounding in a batch"
     )
     targets: str | list[dict[str, Any]] | None = Field(
         default=None,
@@ -122,34 +122,32 @@ class Recipe(BaseModel):
         description="a table whose rows fill the placeholders {column} of controls, label and source, `samples` texts "
         "each: a file (.csv, .tsv, .jsonl, .txt), - for standard input, or a list of rows",
     )
-    label: Value | Some[Value] | None = Field(
-        default=None, description="of a model with labels: the label of the texts, or a list dealt out to them in turn"
+    label: Value | NonEmpty[Value] | None = Field(
+        default=None, description="for models with labels: the label of the texts, or a list assigned to them in turn"
     )
-    source: Given | Some[Given] | None = Field(
+    source: Given | NonEmpty[Given] | None = Field(
         default=None,
-        description="of a model with a source: a text, or fields and values, to write from, or a list of such",
+        description="for models with a source: a text, or fields and values, to write from, or a list of them",
     )
-    prompt: str | TextPrompt | Some[str | TextPrompt] | None = Field(
-        default=None, description="of a model over tokens: what the texts answer, or go on from, or a list of such"
+    prompt: str | TextPrompt | NonEmpty[str | TextPrompt] | None = Field(
+        default=None, description="for models over tokens: the prompt that the texts answer or continue, or a list"
     )
     controls: list[Entry] = Field(default_factory=list, description="what the texts must satisfy")
     preset: Preset = Field(
-        default="balanced", description="settings of sampler and guidance where the recipe says nothing"
+        default="balanced", description="settings of sampler and guidance that the recipe does not set"
     )
     sampler: SamplerSettings = SamplerSettings()
     guidance: Guidance = Guidance()
     quota: Quota | None = Field(
         default=None,
-        description="draw until `samples` texts (of each row of targets) pass and differ, within a bound; true for 20 "
-        "attempts a text",
-        json_schema_extra=_or_yes_or_no,
+        description="draw until `samples` texts (for each row of targets) pass and differ, within a bound; true: 20 "
+        "attempts per text",
+        json_schema_extra=_allow_boolean,
     )
     unique: StrictBool = Field(
-        default=False, description="no text twice, and none of the model's training text where it is known"
+        default=False, description="no text twice, and none from the model's training text, if that is known"
     )
-    until: Until | None = Field(
-        default=None, description="draw texts again that are not good enough; the best are kept"
-    )
+    until: Until | None = Field(default=None, description="redraw texts that are not good enough; the best are kept")
     candidates: StrictInt = Field(
         default=1, ge=1, le=1000, description="texts drawn for each sample in each round; the best is kept"
     )
@@ -157,33 +155,33 @@ class Recipe(BaseModel):
         default=["satisfaction"],
         min_length=1,
         max_length=10,
-        description="what makes a text the best: satisfaction of the controls, acceptability, fluency, lm_score, "
+        description="criteria for the best text: satisfaction of the controls, acceptability, fluency, lm_score, "
         "worst_word, mbr",
-        json_schema_extra=_or_one,
+        json_schema_extra=_allow_single_item,
     )
     second_scorer: str | None = Field(
         default=None,
         min_length=1,
         max_length=1000,
-        description="a causal language model of Hugging Face, by folder or hub name, that `fluency` in rank_by asks "
-        "beside the model's own scorer",
+        description="a causal language model of Hugging Face, by folder or hub name, that `fluency` in rank_by uses "
+        "in addition to the model's own scorer",
     )
     batch_size: StrictInt = Field(default=64, ge=1, le=65_536, description="most samples in one batch")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
 
     @model_validator(mode="before")
     @classmethod
-    def _preset(cls, value: Any) -> Any:
-        return filled(value, DEFAULT_MODEL)
+    def _fill_in_preset(cls, value: Any) -> Any:
+        return with_preset(value, DEFAULT_MODEL)
 
     @field_validator("rank_by", mode="before")
     @classmethod
-    def _one_criterion(cls, value: Any) -> Any:
+    def _wrap_single_criterion(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("quota", mode="before")
     @classmethod
-    def _with_a_quota_or_without(cls, value: Any) -> Any:
+    def _read_boolean_quota(cls, value: Any) -> Any:
         return (Quota() if value else None) if isinstance(value, bool) else value
 
     @field_validator("device")
@@ -194,21 +192,21 @@ class Recipe(BaseModel):
         return device
 
     @model_validator(mode="after")
-    def _second_scorer_is_asked(self) -> Self:
+    def _second_scorer_is_used(self) -> Self:
         if self.second_scorer is not None and "fluency" not in self.rank_by:
             raise ValueError(f"second_scorer {SECOND_IDLE} {RANK_BY_FLUENCY}")
         return self
 
     def control_specs(self) -> list[ControlSpec]:
-        """The entries of ``controls`` taken apart.
+        """The parsed entries of ``controls``.
 
         Raises:
-            RecipeError: an entry has not exactly one control.
+            RecipeError: an entry does not have exactly one control.
         """
         return specs_at(self.controls, ("controls",))
 
     def spec_sets(self) -> list[list[ControlSpec]]:
-        """The entries that hold together, of each kind of text that the recipe asks for: here of the only one.
+        """The entries that apply together, for each kind of text that the recipe asks for: here the only kind.
 
         Raises:
             RecipeError: as ``control_specs``.
@@ -217,7 +215,7 @@ class Recipe(BaseModel):
 
 
 class Misplaced(RecipeError):
-    """A fault of a recipe, its place a path; whoever knows the file makes it a line."""
+    """A fault of a recipe at a path in its settings; code that knows the file turns the path into a line."""
 
     def __init__(self, place: Place, what: str, remedy: str | None = None) -> None:
         super().__init__(what, where=".".join(map(str, place)), remedy=remedy)
@@ -225,10 +223,10 @@ class Misplaced(RecipeError):
 
 
 def specs_at(entries: Sequence[Any], place: Place) -> list[ControlSpec]:
-    """The entries of a list of controls, which stands at ``place``, taken apart.
+    """The parsed entries of a list of controls at ``place``.
 
     Raises:
-        RecipeError: an entry has not exactly one control, or there are too many.
+        RecipeError: an entry does not have exactly one control, or there are too many controls.
     """
     specs = [_spec(entry, (*place, index)) for index, entry in enumerate(entries)]
     if sum(1 for _ in every(specs)) > MOST_CONTROLS:
@@ -237,7 +235,7 @@ def specs_at(entries: Sequence[Any], place: Place) -> list[ControlSpec]:
 
 
 def every(specs: list[ControlSpec]) -> Iterator[ControlSpec]:
-    """The entries and all that they hold."""
+    """Yield the entries and all entries nested in them."""
     for spec in specs:
         yield spec
         yield from every(spec.parts)
@@ -251,8 +249,8 @@ def entry_of(control: Control[Any]) -> dict[str, Any]:
     else:
         sets = [params.model_dump(mode="json", exclude_unset=True) for params in control.sets]
         entry = {control.name: sets[0] if len(sets) == 1 else sets}
-    own = type(control).weight
-    return entry if control.weight == own else {**entry, "weight": control.weight / own if own else control.weight}
+    base = type(control).weight
+    return entry if control.weight == base else {**entry, "weight": control.weight / base if base else control.weight}
 
 
 def _spec(entry: Any, place: Place) -> ControlSpec:
@@ -268,18 +266,20 @@ def _spec(entry: Any, place: Place) -> ControlSpec:
     name, value, weight = names[0], entry[names[0]], entry.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= MOST_WEIGHT:
         raise Misplaced((*place, "weight"), f"weight must be a number from 0 to {MOST_WEIGHT:.0f}, not {weight!r}.")
-    inside = (*place, name)
+    value_place = (*place, name)
     if name in COMBINATIONS:
-        return _combination(name, value, weight, inside)
+        return _combination(name, value, weight, value_place)
     sets = value if isinstance(value, list) else [value]
     if is_short(value):
-        sets = _written_out(name, value, inside)
+        sets = _expand_shorthand(name, value, value_place)
     if not sets:
-        raise Misplaced(inside, f"`{name}` has an empty list of parameter sets.")
+        raise Misplaced(value_place, f"`{name}` has an empty list of parameter sets.")
     if len(sets) > MOST_SETS:
-        raise Misplaced(inside, f"`{name}` has more than {MOST_SETS:,} sets of parameters.")
-    params = [item if isinstance(item, dict) else {} if item is None else _not_params(inside, item) for item in sets]
-    return ControlSpec(name=name, params=params, weight=weight, place=inside)
+        raise Misplaced(value_place, f"`{name}` has more than {MOST_SETS:,} sets of parameters.")
+    params = [
+        item if isinstance(item, dict) else {} if item is None else _refuse_params(value_place, item) for item in sets
+    ]
+    return ControlSpec(name=name, params=params, weight=weight, place=value_place)
 
 
 def _combination(name: str, value: Any, weight: float, place: Place) -> ControlSpec:
@@ -288,9 +288,9 @@ def _combination(name: str, value: Any, weight: float, place: Place) -> ControlS
         raise Misplaced(place, "`not` takes one control.")
     if not children:
         raise Misplaced(place, f"`{name}` needs controls inside.")
-    nested = isinstance(value, list)
-    parts = [_spec(child, (*place, index) if nested else place) for index, child in enumerate(children)]
-    if name == "not" and parts[0].name == "not":  # what is not not so is so, and exactly where that can be had
+    is_list = isinstance(value, list)
+    parts = [_spec(child, (*place, index) if is_list else place) for index, child in enumerate(children)]
+    if name == "not" and parts[0].name == "not":  # a double negation is dropped, so that the control can be exact
         (inner,) = parts[0].parts
         return inner.model_copy(update={"weight": weight * parts[0].weight * inner.weight})
     if name == "any" and not any(part.weight for part in parts):
@@ -298,14 +298,14 @@ def _combination(name: str, value: Any, weight: float, place: Place) -> ControlS
     return ControlSpec(name=name, parts=parts, weight=weight, place=place)
 
 
-def _written_out(name: str, value: Any, place: Place) -> list[dict[str, Any]]:
+def _expand_shorthand(name: str, value: Any, place: Place) -> list[dict[str, Any]]:
     try:
         return written_out(find_control(name).Params, value)
     except UserError as error:
         raise Misplaced(place, str(error)) from None
 
 
-def _not_params(place: Place, item: Any) -> dict[str, Any]:
+def _refuse_params(place: Place, item: Any) -> NoReturn:
     name = place[-1]
     raise Misplaced(
         place, f"parameters are written as a mapping, not {item!r}.", f"`dlmctl controls show {name}` has an example."

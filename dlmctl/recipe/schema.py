@@ -9,12 +9,12 @@ from dlmctl.control.registry import log
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 
-# The first parameter alone.
+# Shorthand: the first parameter alone.
 SHORT = {"type": ["string", "number", "boolean"]}
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON schema of a recipe, with the parameters of every installed control that works."""
+    """The JSON schema of a recipe, with the parameters of every installed control that works."""
     schema = MatchedRecipe.model_json_schema()
     schema["title"] = Recipe.__name__
     schema.pop("required")  # most recipes have no conditions
@@ -24,14 +24,14 @@ def recipe_schema() -> dict[str, Any]:
     for name, source, fault in broken:
         log.warning("dlmctl: the schema is without control %r of %s: it %s", name, source, fault)
     for plugin in plugins:
-        # Two controls may each have a nested model of one name, so each has a corner of its own.
-        corner = f"control_{plugin.name}"
-        params = plugin.schema(ref_template=f"#/$defs/{corner}.{{model}}")
-        definitions.update({f"{corner}.{key}": value for key, value in params.pop("$defs", {}).items()})
-        definitions[corner] = params
-        one = {"$ref": f"#/$defs/{corner}"}
+        # Nested models of two controls may have the same name, so each control has its own prefix.
+        prefix = f"control_{plugin.name}"
+        params = plugin.schema(ref_template=f"#/$defs/{prefix}.{{model}}")
+        definitions.update({f"{prefix}.{key}": value for key, value in params.pop("$defs", {}).items()})
+        definitions[prefix] = params
+        params_ref = {"$ref": f"#/$defs/{prefix}"}
         entries[plugin.name] = {
-            "anyOf": [one, {"type": "array", "items": one}, SHORT, {"type": "array", "items": SHORT}]
+            "anyOf": [params_ref, {"type": "array", "items": params_ref}, SHORT, {"type": "array", "items": SHORT}]
         }
     control = {"$ref": "#/$defs/control"}
     for name in ("all", "any"):

@@ -1,4 +1,4 @@
-"""Settings of sampling and guidance: what a recipe may say of them."""
+"""The settings of sampling, guidance, selection and quotas in a recipe."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Sampler = Literal[
 Reward = Literal["energy", "score", "lm_score"]
 Method = Literal["logits", "latent", "denoiser", "langevin"]
 
-# What a device may be called, whether or not it is there.
+# The valid names of devices, whether or not they are present.
 DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
-# Numbers are numbers: no text, no true and false, no infinity.
+# Numbers must be numbers: no text, no booleans, no infinity.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SamplerSettings(BaseModel):
-    """How the reverse process runs."""
+    """Settings of the reverse process."""
 
     model_config = STRICT
 
     name: Sampler = Field(
         default="auto",
-        description="of latents ancestral, ddim or dpmpp_2m; of masked models ancestral, remasking, or what they write "
-        "first: entropy, confidence, margin, low_confidence, random; auto: ddim, entropy, or confidence where "
+        description="for latents: ancestral, ddim or dpmpp_2m; for masked models: ancestral, remasking, or the order "
+        "of writing: entropy, confidence, margin, low_confidence, random; auto: ddim, entropy, or confidence where "
         "controls guide the word at each place",
     )
     steps: int | None = Field(
-        default=50, ge=1, le=100_000, description="reverse steps; of masked models null: one a word"
+        default=50, ge=1, le=100_000, description="reverse steps; null, for masked models: one per word"
     )
     eta: float = Field(default=1.0, ge=0, le=1, description="share of fresh noise at each step; dpmpp_2m has none")
     last: float = Field(
@@ -56,18 +56,18 @@ class SamplerSettings(BaseModel):
         description="share of the steps after which a text whose words stay the same is done; 1: never",
     )
     canvas: Literal["fitted", "full"] = Field(
-        default="fitted", description="positions of a text: as many as its length needs, or all that the model has"
+        default="fitted", description="positions of a text: as many as its length needs, or all of the model's"
     )
     precision: Precision = Field(
-        default="auto", description="of the networks: fp32, bf16, or auto: bf16 where the device is faster at it"
+        default="auto", description="of the networks: fp32, bf16, or auto: bf16 if the device is faster at it"
     )
     deterministic: bool = Field(
         default=False,
-        description="each text alone, on one thread of the CPU, in fp32 unless `precision` says otherwise: slower, and "
-        "to the last bit the same at any batch size",
+        description="each text alone, on one thread of the CPU, in fp32 unless `precision` says otherwise: slower, but "
+        "bit-identical at any batch size",
     )
     compile: bool = Field(
-        default=True, description="on a GPU record the steps and replay them, where that is quicker; false: never"
+        default=True, description="on a GPU, record the steps and replay them if that is faster; false: never"
     )
     min_p: float = Field(
         default=0.0,
@@ -76,23 +76,23 @@ class SamplerSettings(BaseModel):
         description="masked models: words below this share of the likeliest one's probability are left out",
     )
     remask: float = Field(
-        default=0.0, ge=0, le=1, description="remasking: the most that a word may be masked again with in a step"
+        default=0.0, ge=0, le=1, description="remasking: largest probability that a word is masked again in a step"
     )
     particles: int = Field(
         default=1,
         ge=1,
         le=512,
-        description="walks of each text, resampled by the reward on their way; 1: no resampling",
+        description="walks of each text, resampled by their rewards; 1: no resampling",
     )
     reward: Reward = Field(
         default="energy",
-        description="what particles are resampled by: energy of the controls, score of their checks, or lm_score",
+        description="by which particles are resampled: energy of the controls, score of their checks, or lm_score",
     )
     reward_scale: float | None = Field(
         default=None,
         ge=0,
         le=1e6,
-        description="nats that a reward of 1 counts; null: 1 for energy, 20 for score, 4 for lm_score",
+        description="nats that a reward of 1 is worth; null: 1 for energy, 20 for score, 4 for lm_score",
     )
     resample_every: int = Field(
         default=2, ge=1, le=100_000, description="steps from one look at the reward to the next"
@@ -101,14 +101,14 @@ class SamplerSettings(BaseModel):
         default=128,
         ge=1,
         le=65_536,
-        description="models over tokens, such as LLaDA: most tokens of a text, behind its prompt; not of "
-        "DiffusionGemma, a text of which is one canvas",
+        description="models over tokens, such as LLaDA: most tokens of a text, after its prompt; not for "
+        "DiffusionGemma, where a text is one canvas",
     )
     block: int | None = Field(
         default=None,
         ge=1,
         le=65_536,
-        description="masked models: places that are written before those behind them; null: all at once",
+        description="masked models: places that are written before those after them; null: all at once",
     )
     clamp: bool = Field(default=False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(
@@ -126,20 +126,20 @@ class SamplerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _deterministic_is_in_one_precision(self) -> Self:
-        if self.deterministic and self.precision == "auto":  # which would differ from one processor to the next
+        if self.deterministic and self.precision == "auto":  # auto differs between processors
             self.precision = "fp32"
         return self
 
 
 class TextPrompt(BaseModel):
-    """What a text over tokens is to answer or go on from."""
+    """The prompt that a text over tokens answers or continues."""
 
     model_config = STRICT
 
-    text: str = Field(min_length=1, max_length=1_000_000, description="the user's turn, or the text to go on from")
-    system: str | None = Field(default=None, max_length=1_000_000, description="a turn of the system before it")
+    text: str = Field(min_length=1, max_length=1_000_000, description="the user's turn, or the text to continue")
+    system: str | None = Field(default=None, max_length=1_000_000, description="a system turn before it")
     chat: bool | None = Field(
-        default=None, description="by the chat template of the model, or as plain text; by default as the model has one"
+        default=None, description="with the model's chat template, or as plain text; by default with it if there is one"
     )
 
 
@@ -152,28 +152,28 @@ class Guidance(BaseModel):
         default=None,
         description="logits: shift the word logits of the x_0 estimate; latent: shift the x_0 estimate by the gradient "
         "at x_t; denoiser: the same by the gradient of the estimate's energy through the denoiser; "
-        "langevin: Adagrad updates of x_s after each step (Li et al. 2022). If not given, logits where the model "
+        "langevin: Adagrad updates of x_s after each step (Li et al. 2022). By default logits if the model "
         "predicts words, else langevin",
     )
     scale: float = Field(
         default=4.0,
         ge=0,
         le=1e6,
-        description="strength of the gradient; 1 is Bayes' rule to first order, 0 turns all guidance off, which is the "
-        "only value that langevin knows",
+        description="strength of the gradient; 1 is Bayes' rule to first order, 0 turns all guidance off; langevin "
+        "ignores all other values",
     )
     clip: float = Field(
         default=400.0,
         gt=0,
         le=1e6,
-        description="largest norm of one control's gradient in a sample, so that none drowns the others",
+        description="largest norm of one control's gradient in a sample, so that none outweighs the others",
     )
     updates: int | None = Field(
         default=None,
         ge=1,
         le=1000,
-        description="gradient updates at each step; null: 3, and 1 where every control that guides by a gradient has "
-        "counts beside it that are about every word",
+        description="gradient updates at each step; null: 3, or 1 if every control that guides by a gradient also has "
+        "counts for every word",
     )
     step_size: float = Field(default=0.1, gt=0, le=1e3, description="Adagrad learning rate of langevin")
     fluency: float = Field(
@@ -183,7 +183,7 @@ class Guidance(BaseModel):
     until: float = Field(default=0.05, ge=0, le=1, description="no gradient at times below this")
 
     @model_validator(mode="after")
-    def _some_time(self) -> Guidance:
+    def _interval_is_not_empty(self) -> Guidance:
         if self.until > self.since:
             raise ValueError(f"it ends at time {self.until} (until), before it begins at {self.since} (since)")
         return self
@@ -196,32 +196,32 @@ class Until(BaseModel):
 
     satisfied: Literal["all", "any"] | Annotated[float, Field(ge=0, le=1)] = Field(
         default="all",
-        description="all or any of the checks passed, or the least mean score of the checks, a passed one being 1",
+        description="all or any of the checks passed, or the least mean score of the checks (1 if passed)",
     )
     lm_score: float | None = Field(
-        default=None, ge=0, le=100, description="most nats per token under the scorer beside the model"
+        default=None, ge=0, le=100, description="most nats per token under the model's scorer"
     )
     worst_word: float | None = Field(
         default=None, ge=0, le=100, description="most nats of the word that the scorer finds least likely"
     )
     acceptability: float | None = Field(
-        default=None, ge=0, le=1, description="least probability that a reader takes the text for a sound sentence"
+        default=None, ge=0, le=1, description="least probability that a reader finds the text a sound sentence"
     )
     max_rounds: int = Field(default=4, ge=1, le=1000, description="rounds of drawing, the first included")
     repair: bool = Field(
         default=False,
-        description="from the second round on, draw only the words that a check blames, or that the scorer finds "
-        "unlikely where fluency is bounded, and their neighbours again; the others stay",
+        description="from the second round on, redraw only the words that a check blames (or, if fluency is bounded, "
+        "that the scorer finds unlikely) and their neighbours; the others stay",
     )
 
     @property
     def bounds_fluency(self) -> bool:
-        """Whether the scorer says when a text is good enough."""
+        """Whether the scorer decides when a text is good enough."""
         return not (self.lm_score is self.worst_word is self.acceptability is None)
 
 
 class Quota(BaseModel):
-    """How hard to try for as many texts as are asked for that pass and differ."""
+    """How hard to try for the requested number of texts that pass and differ."""
 
     model_config = STRICT
 
@@ -229,15 +229,15 @@ class Quota(BaseModel):
         default=20,
         ge=1,
         le=100_000,
-        description="texts drawn for each that is wanted, at most, counted over a row's together",
+        description="most texts drawn for each requested one, counted over all texts of a row",
     )
 
 
-# Said of a quota beside an ``until`` that is content with less.
+# The error for a quota together with a weaker ``until``.
 QUOTA_PASSES = "a quota draws until all texts pass, so `satisfied` can only be `all`."
 QUOTA_ALONE = "Leave until.satisfied out, or the quota."
 
 
 def weakens(until: Until | None, quota: Quota | None) -> bool:
-    """Whether texts would end the drawing for a quota without having passed."""
+    """Whether ``until`` would accept texts for a quota that have not passed."""
     return quota is not None and until is not None and until.satisfied != "all"

@@ -1,4 +1,4 @@
-"""A recipe to start from: what is asked for, with a comment on every setting and, behind #, those left as they are."""
+"""Write a recipe to start from: the requested settings, each with a comment, and the others commented out."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dlmctl.recipe.yaml_file import parse
 
 SCHEMA_FILE = "recipe.schema.json"
 WIDTH = 100
-# Settings that a new recipe shows; of the rest `dlmctl recipe show` tells.
+# Settings that a new recipe always shows, and those that it shows commented out; `dlmctl recipe show` lists the rest.
 SHOWN = ("model", "samples", "seed")
-LEFT = ("preset", "candidates", "rank_by", "until", "batch_size", "device")
+COMMENTED_OUT = ("preset", "candidates", "rank_by", "until", "batch_size", "device")
 
 
 def read_entry(text: str) -> dict[str, Any]:
-    """An entry under ``controls`` as written on a command line: ``pos`` stands for its example.
+    """An entry under ``controls`` as written on a command line; a name such as ``pos`` is replaced by its example.
 
     Raises:
-        RecipeError: it is neither a name nor a mapping of one, or the control gives no valid example.
+        RecipeError: it is neither a name nor a mapping of one, or the control has no valid example.
     """
     value, _ = parse(text, "--control")
     if not isinstance(value, str):
@@ -38,7 +38,7 @@ def read_entry(text: str) -> dict[str, Any]:
     example = find_plugin(value).example
     if example is None:
         remedy = f"Write its parameters: `dlmctl controls show {value}`."
-        raise RecipeError(f"the author of {value!r} gives no examples.", where="--control", remedy=remedy)
+        raise RecipeError(f"{value!r} has no example.", where="--control", remedy=remedy)
     return {value: example}
 
 
@@ -46,38 +46,38 @@ def starter(settings: dict[str, Any], file: str, schema: str | None) -> str:
     """A commented recipe as YAML.
 
     Args:
-        settings: those of a recipe that are not to be the defaults.
-        file: what the recipe will be named, for the comment on how to run it.
-        schema: where its JSON schema lies, as editors with the YAML language server are told; None for none.
+        settings: the settings of the recipe that are not defaults.
+        file: the name of the recipe file, for the comment on how to run it.
+        schema: the path of its JSON schema, for editors with the YAML language server; None for none.
 
     Raises:
         RecipeError: the settings do not validate.
     """
-    given = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    recipe, _ = read_recipe(given, "the new recipe")
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    recipe, _ = read_recipe(text, "the new recipe")
     lines = [] if schema is None else [f"# yaml-language-server: $schema={schema}"]
     lines += [f"# dlmctl generate --recipe {file}", ""]
-    described = settings.get("description")
-    lines += [f"description: {in_yaml(described)}", ""] if described else []
+    description = settings.get("description")
+    lines += [f"description: {in_yaml(description)}", ""] if description else []
     for name in dict.fromkeys([*SHOWN, *(key for key in settings if key not in ("controls", "description"))]):
-        lines += [*_comment(Recipe.model_fields[name].description or ""), _line(name, _shown(recipe, name))]
-    lines += ["", "# What the texts must satisfy. `dlmctl controls list` names all, `dlmctl controls show NAME` one."]
+        lines += [*_comment(Recipe.model_fields[name].description or ""), _line(name, _plain_value(recipe, name))]
+    lines += ["", "# What the texts must satisfy. See `dlmctl controls list` and `dlmctl controls show NAME`."]
     if recipe.controls:
         lines += ["controls:", *(line for entry in settings["controls"] for line in _entry(entry))]
     else:
         lines += ["# controls:", "#   - length: {words: 12, tolerance: 2}"]
-    lines += ["", "# Settings that have their defaults; `dlmctl recipe show " + file + "` writes out all others."]
-    for name in LEFT:
+    lines += ["", "# Settings that have their defaults; `dlmctl recipe show " + file + "` lists all settings."]
+    for name in COMMENTED_OUT:
         if name not in settings:
             lines += [
                 *_comment(Recipe.model_fields[name].description or ""),
-                f"# {_line(name, _shown(recipe, name))}",
+                f"# {_line(name, _plain_value(recipe, name))}",
             ]
     return "\n".join(lines) + "\n"
 
 
 def write_schema(path: Path) -> None:
-    """Write the JSON schema of recipes, with the parameters of every control that is installed now.
+    """Write the JSON schema of recipes, with the parameters of every installed control.
 
     Raises:
         OSError: it cannot be written.
@@ -85,8 +85,8 @@ def write_schema(path: Path) -> None:
     path.write_text(json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _shown(recipe: Recipe, name: str) -> Any:
-    """A setting as plain values."""
+def _plain_value(recipe: Recipe, name: str) -> Any:
+    """A setting as JSON values."""
     return recipe.model_dump(mode="json")[name]
 
 
@@ -99,22 +99,23 @@ def _entry(entry: dict[str, Any]) -> list[str]:
         block = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, default_flow_style=None, width=WIDTH)
         return [f"  {line}" for line in block.splitlines()]
     lines = [*_comment(f"{name}: {plugin.summary}", "  "), f"  - {name}:"]
-    for one in plugin.parameters():
-        lines += _parameter(one, params)
-    taken = {one.name for one in plugin.parameters()}
-    lines += [f"      {_line(key, value)}" for key, value in params.items() if key not in taken]
+    for parameter in plugin.parameters():
+        lines += _parameter(parameter, params)
+    declared = {parameter.name for parameter in plugin.parameters()}
+    lines += [f"      {_line(key, value)}" for key, value in params.items() if key not in declared]
     return lines + ([f"    weight: {in_yaml(entry['weight'])}"] if "weight" in entry else [])
 
 
-def _parameter(one: Parameter, params: dict[str, Any]) -> list[str]:
-    """One parameter: as given, or behind # with its default."""
-    if one.name in params:
-        shown = f"      {_line(one.name, params[one.name])}"
-    elif one.default not in (None, "null"):
-        shown = f"      # {one.name}: {one.default}"
+def _parameter(parameter: Parameter, params: dict[str, Any]) -> list[str]:
+    """A parameter with its value, or commented out with its default."""
+    if parameter.name in params:
+        line = f"      {_line(parameter.name, params[parameter.name])}"
+    elif parameter.default not in (None, "null"):
+        line = f"      # {parameter.name}: {parameter.default}"
     else:
         return []
-    return [*_comment(f"{one.description} ({one.type})" if one.description else one.type, "      "), shown]
+    description = f"{parameter.description} ({parameter.type})" if parameter.description else parameter.type
+    return [*_comment(description, "      "), line]
 
 
 def _comment(text: str, indent: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""Where placeholders may stand: in controls, label, source and prompt of a recipe that has targets."""
+"""Where placeholders are allowed: in controls, label, source and prompt of a recipe with targets."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ FILLED = ("controls", "label", "source", "prompt")
 
 
 def with_placeholders(settings: dict[str, Any], file: SettingsFile) -> dict[str, Any]:
-    """Settings as read of a recipe with targets, its placeholders as texts; see ``placeholders.quoted``.
+    """The settings of a recipe with targets as read, with its placeholders as text; see ``placeholders.quoted``.
 
     Raises:
-        RecipeError: it is a recipe of matched sets, or a placeholder stands where none can.
+        RecipeError: it is a recipe of matched sets, or a placeholder is where none is allowed.
     """
     if "conditions" in settings:
         what, remedy = "this is a recipe of matched sets, which takes no targets.", "Run it with `dlmctl matched`."
         raise file.error(("conditions",), what, remedy)
-    made = dict(settings)
+    quoted_settings = dict(settings)
     for name in FILLED[1:]:
         if name in settings:
-            made[name] = quoted(settings[name])
+            quoted_settings[name] = quoted(settings[name])
     if isinstance(settings.get("controls"), list):
-        made["controls"] = [_entry(entry) for entry in settings["controls"]]
+        quoted_settings["controls"] = [_entry(entry) for entry in settings["controls"]]
     others = {key: quoted(value) for key, value in settings.items() if key not in (*FILLED, "targets", "description")}
     for column, place in placeholders_in(others):
-        what = f"{'.'.join(map(str, place))}: the placeholder {{{readable(column, 60)}}} cannot stand here."
-        raise file.error(place, what, "Placeholders stand in controls, label, source and prompt.")
-    return made
+        what = f"{'.'.join(map(str, place))}: the placeholder {{{readable(column, 60)}}} is not allowed here."
+        raise file.error(place, what, "Placeholders are allowed in controls, label, source and prompt.")
+    return quoted_settings
 
 
 def _entry(entry: Any) -> Any:
-    """An entry of the list of controls, whose own name and parameters are no placeholders."""
+    """An entry of the list of controls with its values quoted; its name and parameter names are not placeholders."""
     if isinstance(entry, Control) or not isinstance(entry, dict):
         return entry
     return {name: _parameters(name, value) for name, value in entry.items()}
@@ -45,21 +45,21 @@ def _entry(entry: Any) -> Any:
 
 def _parameters(name: str, value: Any) -> Any:
     if name in ("all", "any", "not"):
-        return [_entry(one) for one in value] if isinstance(value, list) else _entry(value)
+        return [_entry(item) for item in value] if isinstance(value, list) else _entry(value)
     if isinstance(value, list):
-        return [_parameters(name, one) for one in value]
+        return [_parameters(name, item) for item in value]
     return {key: quoted(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def refuse_stray(recipe: Recipe, file: SettingsFile) -> None:
-    """Refuse placeholders that nothing fills.
+    """Refuse placeholders in a recipe without targets.
 
     Raises:
-        RecipeError: there are some, and no targets.
+        RecipeError: there are some.
     """
     if recipe.targets is not None or isinstance(recipe, MatchedRecipe):
         return
     values = {name: getattr(recipe, name) for name in FILLED}
     for column, place in placeholders_in(values):
-        what = f"{{{readable(column, 60)}}} is a placeholder, and the recipe has no targets to fill it from."
-        raise file.error(place, what, "Give a table with --targets FILE.csv, or name it under `targets:`.")
+        what = f"{{{readable(column, 60)}}} is a placeholder, but the recipe has no targets to fill it from."
+        raise file.error(place, what, "Pass a table with --targets FILE.csv, or name it under `targets:`.")

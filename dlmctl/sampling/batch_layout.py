@@ -1,4 +1,4 @@
-"""Draws laid out for the sampler: how many positions each text has, and the controls ready for a batch of them."""
+"""The layout of draws: how many positions each text has, and the controls prepared for a batch."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from dlmctl.diffusion.layout import SPECIAL, Layout, lay_out
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch
-from dlmctl.sampling.branches import numbers_of_words
+from dlmctl.sampling.branches import word_counts
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.particles import require_guidance
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.token_layout import counted, lay_out_tokens
+from dlmctl.sampling.token_layout import lay_out_tokens, word_count_parts
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 
 def layout_of(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) -> Layout:
-    """The positions of a text, and its number of words where that is settled before the first step.
+    """The positions of a text, and its number of words if that is fixed before the first step.
 
     Args:
-        lengths: weights of each number of words, from 0, in place of the controls' own or the model's.
+        lengths: the weight of each number of words, from 0, in place of those of the controls or the model.
 
     Raises:
-        RecipeError: no text of the model has so many.
+        RecipeError: the text would be longer than the model allows.
     """
     model = plan.pretrained.model
     if isinstance(plan.pretrained.tokenizer, CheckpointTokenizer):
         return _token_layout(plan, draw, model.config.length)
     if isinstance(plan.pretrained.tokenizer, HuggingFaceTokenizer):
         return on_positions(plan, _layout_in_tokens(plan, draw, lengths))
-    wanted = plan.guide.range_of(draw.sample) if plan.guide is not None else None
-    if wanted is None and model.counts_words:
-        wanted = 1, model.config.length - SPECIAL
+    count_range = plan.guide.range_of(draw.sample) if plan.guide is not None else None
+    if count_range is None and model.counts_words:
+        count_range = 1, model.config.length - SPECIAL
     if lengths is None and plan.guide is not None:
         lengths = plan.guide.lengths_of(draw.sample, model.config.length - SPECIAL)
-    wanted, lengths = numbers_of_words(plan, draw.sample, wanted, lengths)
-    return on_positions(plan, lay_out(model.config, wanted, draw, lengths))
+    count_range, lengths = word_counts(plan, draw.sample, count_range, lengths)
+    return on_positions(plan, lay_out(model.config, count_range, draw, lengths))
 
 
 def on_positions(plan: Plan, layout: Layout) -> Layout:
-    """The layout on as many positions as the plan's sampler and model want for it."""
+    """The layout with the number of positions that the plan's sampler and model need for it."""
     model = plan.pretrained.model
     if plan.sampler.canvas == "full":
         return layout._replace(positions=model.config.length)
@@ -57,16 +57,16 @@ def on_positions(plan: Plan, layout: Layout) -> Layout:
     return layout
 
 
-def _token_layout(plan: Plan, draw: Draw, longest: int) -> Layout:
-    """START, or the last token of the prompt, and the tokens behind it; the model says where the text ends."""
-    before = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
+def _token_layout(plan: Plan, draw: Draw, max_tokens: int) -> Layout:
+    """START, or the last token of the prompt, and the tokens after it; the model decides where the text ends."""
+    prompt_tokens = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
     canvas = plan.pretrained.model.canvas if isinstance(plan.pretrained.model, CanvasLM) else None
-    new = plan.sampler.new_tokens if canvas is None else canvas.positions
-    if max(1, before) + new <= longest:
-        return Layout(1 + new, None)
-    given = f"a prompt of {before} tokens" if before else "START"
-    what = f"{given} and {new} new ones are more than the model's {longest}."
-    remedies = ["shorten the prompt"] * (before > 1) + ["set sampler.new_tokens"] * (canvas is None)
+    new_tokens = plan.sampler.new_tokens if canvas is None else canvas.positions
+    if max(1, prompt_tokens) + new_tokens <= max_tokens:
+        return Layout(1 + new_tokens, None)
+    context = f"a prompt of {prompt_tokens} tokens" if prompt_tokens else "START"
+    what = f"{context} and {new_tokens} new ones are more than the model's {max_tokens}."
+    remedies = ["shorten the prompt"] * (prompt_tokens > 1) + ["set sampler.new_tokens"] * (canvas is None)
     remedy = f"{' or '.join(remedies).capitalize()}." if remedies else None
     raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
 
@@ -78,12 +78,12 @@ def _layout_in_tokens(plan: Plan, draw: Draw, lengths: Sequence[float] | None) -
         parts = _parts(plan.guide, batch)
         if any(isinstance(part.prepared, ExactTokens) for part in parts):
             return lay_out_tokens(batch, parts)
-    settled = (1, config.length - SPECIAL) if plan.pretrained.model.counts_words else None
-    return lay_out(config, settled, draw, lengths)
+    count_range = (1, config.length - SPECIAL) if plan.pretrained.model.counts_words else None
+    return lay_out(config, count_range, draw, lengths)
 
 
 def feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
-    """The controls for the samples of one batch, ready and known to be satisfiable."""
+    """The controls, prepared for the samples of one batch and checked to be satisfiable."""
     control = prepared_on(plan, batch)
     if control is not None:
         require_guidance(plan, control)
@@ -92,18 +92,18 @@ def feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
 
 
 def prepared_on(plan: Plan, batch: Batch) -> PreparedAll | None:
-    """The controls for the samples of one batch, ready."""
+    """The controls, prepared for the samples of one batch."""
     return None if plan.guide is None else PreparedAll(_parts(plan.guide, batch_context(plan, batch)))
 
 
 def _parts(control: Control[Any], batch: BatchContext[Any]) -> list[Part]:
     parts = prepare_all(control, batch).parts
     if isinstance(batch.vocabulary, HuggingFaceTokenizer):
-        parts = [*parts, *counted(control, batch, parts)]
+        parts = [*parts, *word_count_parts(control, batch, parts)]
     return merged(parts)
 
 
 def batch_context(plan: Plan, batch: Batch) -> BatchContext[Any]:
-    """What the controls are told of a batch."""
+    """The context that the controls receive for a batch."""
     draws, layouts = zip(*batch, strict=True)
     return BatchContext(plan.pretrained.model, plan.pretrained.tokenizer, plan.pretrained.folder, draws, layouts)

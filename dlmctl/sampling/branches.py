@@ -1,4 +1,4 @@
-"""Draws by the ways that they go: those of one way are guided by the same controls, and so can share a batch."""
+"""The branches that draws take: draws in the same branch are guided by the same controls and can share a batch."""
 
 from __future__ import annotations
 
@@ -16,71 +16,71 @@ T = TypeVar("T")
 
 
 def plans_for(plan: Plan, draw: Draw) -> Iterator[Plan]:
-    """The plan on each way of a draw, the one that it goes first."""
-    if plan.control is None or plan.way is not None or not leaves_open(plan.control):
+    """Yield the plan with each branch open to a draw, its first choice first."""
+    if plan.control is None or plan.branch is not None or not leaves_open(plan.control):
         yield plan
         return
-    for way in ways(plan.control, draw, _most(plan)):
-        yield plan._replace(way=way)
+    for branch in ways(plan.control, draw, _max_words(plan)):
+        yield plan._replace(branch=branch)
 
 
 def first_possible(plan: Plan, draw: Draw, use: Callable[[Plan], T]) -> T:
-    """What ``use`` gives for the first way of a draw on which it raises no RecipeError.
+    """The result of ``use`` for the first branch of a draw for which it raises no RecipeError.
 
     Raises:
-        RecipeError: of the way that the draw goes first, if none is possible.
+        RecipeError: that of the draw's first branch, if no branch is possible.
     """
-    first: RecipeError | None = None
-    for own in plans_for(plan, draw):
+    first_error: RecipeError | None = None
+    for branch_plan in plans_for(plan, draw):
         try:
-            return use(own)
+            return use(branch_plan)
         except RecipeError as error:
-            first = first or error
-    assert first is not None
-    raise first
+            first_error = first_error or error
+    assert first_error is not None
+    raise first_error
 
 
-def by_way(pairs: Sequence[tuple[Plan, T]]) -> list[tuple[Plan, list[T]]]:
-    """What goes the same way, such as draws, with the plan on it."""
+def group_by_branch(pairs: Sequence[tuple[Plan, T]]) -> list[tuple[Plan, list[T]]]:
+    """Items such as draws, grouped by the branch of their plans."""
     plans: dict[tuple[int, ...], Plan] = {}
-    found: dict[tuple[int, ...], list[T]] = defaultdict(list)
-    for plan, one in pairs:
-        picks = () if plan.way is None else plan.way.picks
+    groups: dict[tuple[int, ...], list[T]] = defaultdict(list)
+    for plan, item in pairs:
+        picks = () if plan.branch is None else plan.branch.picks
         plans.setdefault(picks, plan)
-        found[picks].append(one)
-    return [(plans[picks], those) for picks, those in found.items()]
+        groups[picks].append(item)
+    return [(plans[picks], items) for picks, items in groups.items()]
 
 
 def plans_of_branches(plan: Plan) -> list[Plan]:
-    """The plan for each branch alone, whichever the draws choose: a fault of one is told, not left to chance."""
-    alone = branches(plan.control) if plan.control is not None else ()
-    return [plan._replace(way=Branch((), branch, (branch,))) for branch in alone]
+    """The plan with each branch alone, whichever the draws choose, so that a fault in one is always reported."""
+    controls = branches(plan.control) if plan.control is not None else ()
+    return [plan._replace(branch=Branch((), control, (control,))) for control in controls]
 
 
-def numbers_of_words(
-    plan: Plan, sample: int, wanted: tuple[int, int] | None, weights: Sequence[float] | None
+def word_counts(
+    plan: Plan, sample: int, count_range: tuple[int, int] | None, weights: Sequence[float] | None
 ) -> tuple[tuple[int, int] | None, Sequence[float] | None]:
-    """Fewest and most words of a sample and the weights of each number of words, without those that `not` shuts out.
+    """The fewest and most words of a sample and the weight of each word count, without those that `not` excludes.
 
     Raises:
-        Unmet: it leaves none.
+        Unmet: no word count is left.
     """
     if plan.guide is None or not shuts_out(plan.guide):
-        return wanted, weights
-    most = _most(plan)
-    low, high = wanted or (1, most)
-    if low > min(high, most):
-        return wanted, weights  # which the layout refuses
-    left = lengths_left(plan.guide, sample, most)
-    kept = [number for number in range(max(low, 1), min(high, most) + 1) if left[number]]
-    if not kept:
+        return count_range, weights
+    max_words = _max_words(plan)
+    low, high = count_range or (1, max_words)
+    if low > min(high, max_words):
+        return count_range, weights  # the layout refuses it
+    is_possible = lengths_left(plan.guide, sample, max_words)
+    counts = [count for count in range(max(low, 1), min(high, max_words) + 1) if is_possible[count]]
+    if not counts:
         what = "the controls contradict each other: they leave no number of words."
         raise Unmet(what, where=f"sample {sample}")
     usual = dict(enumerate(weights or plan.pretrained.model.config.sentence_lengths))
-    known = any(usual.get(number, 0) for number in kept)
-    found = [float(usual.get(number, 0) if known else 1) * bool(left[number]) for number in range(kept[-1] + 1)]
-    return (kept[0], kept[-1]), found
+    known = any(usual.get(count, 0) for count in counts)
+    left = [float(usual.get(count, 0) if known else 1) * bool(is_possible[count]) for count in range(counts[-1] + 1)]
+    return (counts[0], counts[-1]), left
 
 
-def _most(plan: Plan) -> int:
+def _max_words(plan: Plan) -> int:
     return int(plan.pretrained.model.config.length) - SPECIAL

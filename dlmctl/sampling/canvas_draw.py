@@ -1,4 +1,4 @@
-"""A batch of texts of DiffusionGemma, each on a canvas of its own."""
+"""Draw a batch of texts with DiffusionGemma, one canvas per text."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dlmctl.sampling.walk import walk
 
 @torch.no_grad()
 def draw_canvas(job: Job) -> Finished:
-    """The token ids of a batch, whose prompts are of one length, so that nothing has to be filled up.
+    """Draw the token ids of a batch, whose prompts all have the same length and need no padding.
 
     Raises:
-        RecipeError: a sampler or particles are asked for, which a canvas has not.
+        RecipeError: a sampler, particles or blocks are requested, which a canvas does not support.
     """
     plan, batch, control, _, watch, recorder = job
     model, tokenizer = plan.pretrained.model, plan.pretrained.tokenizer
     assert isinstance(model, CanvasLM)
-    require_own(plan.sampler)
+    require_canvas_sampler(plan.sampler)
     layouts = stacked([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
     rows = [list(plan.prompt.text(draw.sample)) if plan.prompt is not None else [] for draw, _ in batch]
@@ -33,7 +33,7 @@ def draw_canvas(job: Job) -> Finished:
     steps = plan.sampler.steps or model.canvas.steps
     family = Uniform(model, prompt, tokenizer.start_id, steps)
     settings = plan.guidance, plan.sampler
-    # The text is what is likeliest at every place at once.
+    # The text consists of the likeliest token at every place at once.
     steered = Steered(family, model.embeddings, tokenizer, control, *settings, layouts, whole_until=1.0)
     steered.recorder = recorder
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
@@ -42,11 +42,11 @@ def draw_canvas(job: Job) -> Finished:
     return Finished(x, steered.problems, [None] * len(batch))
 
 
-def require_own(sampler: SamplerSettings) -> None:
-    """Check that no sampler is asked for but that of DiffusionGemma.
+def require_canvas_sampler(sampler: SamplerSettings) -> None:
+    """Check that no sampler other than DiffusionGemma's own is requested.
 
     Raises:
-        RecipeError: there is.
+        RecipeError: another one is.
     """
     if sampler.name != "auto" or sampler.particles > 1 or sampler.block is not None:
         what = "a DiffusionGemma has one sampler, without blocks and particles."

@@ -1,4 +1,4 @@
-"""On which device texts are drawn, and in which precision the networks compute there."""
+"""The device on which texts are drawn, and the precision in which the networks compute there."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dlmctl.recipe.settings import DEVICES, Precision
 
 
 def networks_in(precision: Precision, device: torch.device) -> torch.autocast:
-    """A context in which the denoiser's matrix products are of this precision; sums, softmax and latents stay float32.
+    """A context in which the denoiser's matrix products have this precision; sums, softmax and latents stay float32.
 
-    Entered once around a whole batch: the weights are cast on first use and kept until it is left.
+    Entered once around a whole batch: the weights are cast on first use and cached until it exits.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(precision, device) == "bf16")
 
 
 def computed_in(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """The precision that ``auto`` comes to on the device."""
+    """The precision used on the device, with ``auto`` resolved."""
     if precision != "auto":
         return precision
     return "bf16" if fast_bfloat16(device) else "fp32"
@@ -29,23 +29,23 @@ def computed_in(precision: Precision, device: torch.device) -> Literal["fp32", "
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices faster than float32 ones.
 
-    So does a CPU with AMX or AVX-512 BF16, and a GPU of Ampere or later.
+    True for CPUs with AMX or AVX-512 BF16, and for GPUs from Ampere on.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return any(able.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))
+    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(features.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))
 
 
 def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
-    """``auto`` is the GPU if there is one; of several processes on a machine each has its own.
+    """The device with this name; ``auto`` is the GPU if there is one, and each of several processes gets its own.
 
-    Deterministic texts are for the CPU: kernels of a GPU may add up in another order each time.
+    Deterministic texts need the CPU: GPU kernels may sum in a different order each time.
 
     Raises:
-        UserError: there is no such device here, or it is none for deterministic texts.
+        UserError: there is no such device here, or it cannot draw deterministic texts.
     """
-    name = str(name)  # whatever a caller in Python gives
+    name = str(name)  # callers in Python may pass anything
     if not DEVICES.fullmatch(name):
         raise UserError(f"device {name!r} cannot be used.", remedy="Use auto, cpu, cuda, cuda:1 or mps.")
     if deterministic and name not in ("auto", "cpu"):

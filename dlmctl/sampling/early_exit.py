@@ -1,7 +1,7 @@
-"""Early exit: texts whose words no longer change leave their batch, and the steps that are left take less time.
+"""Early exit: texts whose words no longer change leave their batch, so the remaining steps take less time.
 
-Long before its last step a text mostly has the words that it ends with. Steps it sits out change neither its words nor
-those of the others: every row has noise of its own.
+A text mostly has its final words long before its last step. The steps that it skips change neither its words nor those
+of the others: every row has its own noise.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.batches import batch_size_for
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_steering import LatentSteered
-from dlmctl.sampling.steering import WHOLE, problems_of
+from dlmctl.sampling.steering import NEVER, problems_of
 
-# Steps from one look at the device to the next.
+# Steps between two reads from the device.
 READ_EVERY = 4
-# What a batch that is made anew costs a GPU, whose steps are then recorded anew too, in positions of a step: on an H100
-# with a network of 7 M weights.
-ANEW = 500_000
+# The cost of rebuilding a batch on a GPU, where its steps are then also recorded anew, in positions of a step; measured
+# on an H100 with a network of 7 M weights.
+REBUILD_COST = 500_000
 
 
 def exit_from(guidance: Guidance, times: Sequence[float]) -> float:
-    """The time from which on guidance does not get stronger: words that it has yet to move may still change."""
+    """The time from which guidance no longer gets stronger; before it, guidance may still change words."""
     strengths = [strength(guidance, t) for t in times]
     return times[strengths.index(max(strengths))]
 
 
 class EarlyExit:
-    """A ``Steer`` for a batch, from which rows leave.
+    """A ``Steer`` for a batch that rows may leave early.
 
     A row leaves when its words have been the same for ``patience`` steps and are those that it would end with now. Its
-    x_0 estimate stands from then on. All of that is kept on the device; every few steps it is asked, in one small
-    tensor, which rows have left. How often changes the time it takes, and no text.
+    x_0 estimate is then fixed. All of this is kept on the device; every few steps one small tensor is read back that
+    says which rows have left. How often that happens changes the time taken, but no text.
 
     Args:
-        steer: makes a ``LatentSteered`` for the rows of the batch with these numbers.
-        rows: of the batch.
+        make_steered: makes a ``LatentSteered`` for the rows of the batch with these numbers.
+        row_count: rows of the batch.
         patience: in steps.
-        since: steps at times above this one do not count.
-        every: steps from one question to the next; by default 1 on a CPU, and ``READ_EVERY`` on a device that would
-            have to be waited for.
+        since: steps at times above this do not count.
+        read_every: steps between two reads; by default 1 on a CPU, and ``READ_EVERY`` on other devices, where a read
+            has to wait.
         steps: of the walk.
 
     Attributes:
@@ -53,138 +53,141 @@ class EarlyExit:
 
     def __init__(
         self,
-        steer: Callable[[Sequence[int]], LatentSteered],
-        rows: int,
+        make_steered: Callable[[Sequence[int]], LatentSteered],
+        row_count: int,
         patience: int,
         since: float,
-        every: int | None = None,
+        read_every: int | None = None,
         *,
         steps: int,
     ) -> None:
-        self.steer, self.patience, self.since, self.every = steer, patience, since, every
-        self.steps_left = steps
-        self.rows = list(range(rows))
-        self.all = rows
-        self.now = steer(self.rows)
+        self.make_steered, self.patience, self.since, self.read_every = make_steered, patience, since, read_every
+        self.remaining_steps = steps
+        self.row_count = row_count
+        # The rows that are still computed, and their indices once that is not the whole batch.
+        self.rows = list(range(row_count))
+        self.row_index: Tensor | None = None
+        self.steered = make_steered(self.rows)
         self.left: set[int] = set()
-        # Steps that counted, and those since the last question.
-        self.counted = self.unasked = 0
-        self.at: Tensor | None = None
-        self.broke: Tensor | None = None
+        self.counted_steps = self.steps_since_read = 0
+        self.nan_times: Tensor | None = None
         self.x0: Tensor | None = None
         self.ids: Tensor | None = None
-        self.gone: Tensor | None = None
-        self.unchanged: Tensor | None = None
+        self.finished: Tensor | None = None
+        self.unchanged_steps: Tensor | None = None
 
     @property
     def problems(self) -> dict[int, str]:
-        """As of ``Steered``, by row of the whole batch. Waits for the device."""
-        self._keep_broke()
-        assert self.broke is not None
-        return problems_of([part.name for part in self.now.parts], self.broke)
+        """As for ``Steered``, by row of the whole batch. Waits for the device."""
+        self._save_nan_times()
+        assert self.nan_times is not None
+        return problems_of([part.name for part in self.steered.parts], self.nan_times)
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
         self._shrink()
-        self.steps_left -= 1
+        self.remaining_steps -= 1
         if self.rows:
-            (here,) = self._here(x_t)
-            estimate = self.now(here, t[: len(self.rows)])
-            self._note(estimate.x0, self.now.model.token_ids(estimate.x0, estimate.logits), float(t[0]), x_t)
+            (x_t_here,) = self._select(x_t)
+            estimate = self.steered(x_t_here, t[: len(self.rows)])
+            self._update(estimate.x0, self.steered.model.token_ids(estimate.x0, estimate.logits), float(t[0]), x_t)
         assert self.x0 is not None
         x0 = self.x0
         return Prediction(lambda: x0)
 
     def after(self, moved: Moved, s: float) -> Tensor:
-        """As of ``Steered``; rows that have left stay where they are."""
+        """As for ``Steered``; rows that have left are not moved."""
         if not self.rows:
             return moved.x
-        here = Moved(*self._here(moved.x, moved.mean, moved.variance))
-        x = self.now.after(here, s)
-        return moved.x if x is here.x else self._put(moved.x, x)
+        here = Moved(*self._select(moved.x, moved.mean, moved.variance))
+        x = self.steered.after(here, s)
+        return moved.x if x is here.x else self._merge(moved.x, x)
 
     @torch.no_grad()
     def token_ids(self, x: Tensor) -> Tensor:
         """Word ids ``[B, L]`` of the finished latent."""
         assert self.ids is not None
-        assert self.gone is not None
+        assert self.finished is not None
         if not self.rows:
             return self.ids
-        found = self._put(self.ids, self.now.token_ids(*self._here(x)))
-        return torch.where(self.gone[:, None], self.ids, found)
+        ids = self._merge(self.ids, self.steered.token_ids(*self._select(x)))
+        return torch.where(self.finished[:, None], self.ids, ids)
 
-    def _here(self, *whole: Tensor) -> list[Tensor]:
-        """The rows that are still in the batch, and of latents the positions."""
-        length = self.now.layouts.length
-        rows = whole if self.at is None else [tensor.index_select(0, self.at) for tensor in whole]
+    def _select(self, *tensors: Tensor) -> list[Tensor]:
+        """The rows and positions of ``tensors [B, L, ...]`` that are still computed."""
+        length = self.steered.layouts.length
+        rows = tensors if self.row_index is None else [tensor.index_select(0, self.row_index) for tensor in tensors]
         return [tensor[:, :length] for tensor in rows]
 
-    def _put(self, whole: Tensor, here: Tensor) -> Tensor:
-        """``whole [B, L, ...]`` with the rows that are still in the batch as ``here``."""
-        if self.at is None and here.shape[1] == whole.shape[1]:
+    def _merge(self, whole: Tensor, here: Tensor) -> Tensor:
+        """``whole [B, L, ...]`` with ``here`` in the rows and positions that are still computed."""
+        if self.row_index is None and here.shape[1] == whole.shape[1]:
             return here
-        made = whole.clone()
-        if self.at is None:
-            made[:, : here.shape[1]] = here
+        merged = whole.clone()
+        if self.row_index is None:
+            merged[:, : here.shape[1]] = here
         else:
-            made[:, : here.shape[1]].index_copy_(0, self.at, here)
-        return made
+            merged[:, : here.shape[1]].index_copy_(0, self.row_index, here)
+        return merged
 
-    def _note(self, x0: Tensor, token_ids: Tensor, t: float, like: Tensor) -> None:
-        """Keep the estimates of a step, but of rows that have left, and see which leave."""
-        if self.x0 is None or self.ids is None or self.gone is None or self.unchanged is None:
-            self.unchanged = torch.zeros(len(like), dtype=torch.long, device=like.device)
-            self.gone = self.unchanged > 0
-            self.x0 = self._put(torch.zeros_like(like), x0)
-            self.ids = self._put(like.new_zeros(like.shape[:2], dtype=torch.long), token_ids)
+    def _update(self, x0: Tensor, token_ids: Tensor, t: float, like: Tensor) -> None:
+        """Store the estimates of a step for rows that have not left, and determine which rows leave."""
+        if self.x0 is None or self.ids is None or self.finished is None or self.unchanged_steps is None:
+            self.unchanged_steps = torch.zeros(len(like), dtype=torch.long, device=like.device)
+            self.finished = self.unchanged_steps > 0
+            self.x0 = self._merge(torch.zeros_like(like), x0)
+            self.ids = self._merge(like.new_zeros(like.shape[:2], dtype=torch.long), token_ids)
             return
-        before = self.ids
-        self.x0 = torch.where(self.gone[:, None, None], self.x0, self._put(self.x0, x0))
-        self.ids = torch.where(self.gone[:, None], self.ids, self._put(self.ids, token_ids))
+        previous_ids = self.ids
+        self.x0 = torch.where(self.finished[:, None, None], self.x0, self._merge(self.x0, x0))
+        self.ids = torch.where(self.finished[:, None], self.ids, self._merge(self.ids, token_ids))
         if t > self.since:
             return
-        self.unchanged = (self.unchanged + 1) * (self.ids == before).all(1)
-        self.counted += 1
-        if self.counted >= self.patience:
-            # What is exact only in the end, as words that must occur, may still have to move the others.
-            same = (self.now.token_ids(x0) == token_ids).all(1)
-            ends = same if self.at is None else torch.zeros_like(self.gone).index_copy_(0, self.at, same)
-            self.gone = self.gone | (ends & (self.unchanged >= self.patience))
+        self.unchanged_steps = (self.unchanged_steps + 1) * (self.ids == previous_ids).all(1)
+        self.counted_steps += 1
+        if self.counted_steps >= self.patience:
+            # Constraints that are exact only at the end, such as required words, may still move the others.
+            same = (self.steered.token_ids(x0) == token_ids).all(1)
+            if self.row_index is not None:
+                same = torch.zeros_like(self.finished).index_copy_(0, self.row_index, same)
+            self.finished = self.finished | (same & (self.unchanged_steps >= self.patience))
 
     def _shrink(self) -> None:
-        """Make the batch anew without those that have left, but for some that fill it up to a size in use."""
-        if self.gone is None or self.counted < self.patience or not self.rows:
+        """Rebuild the batch without the rows that have left, except for some that pad it to a size in use."""
+        if self.finished is None or self.counted_steps < self.patience or not self.rows:
             return
-        self.unasked += 1
-        if self.unasked < (self.every or (1 if self.gone.device.type == "cpu" else READ_EVERY)):
+        self.steps_since_read += 1
+        if self.steps_since_read < (self.read_every or (1 if self.finished.device.type == "cpu" else READ_EVERY)):
             return
-        self.unasked = 0
-        self.left = {row for row, gone in enumerate(self.gone.tolist()) if gone}
-        stay = [row for row in self.rows if row not in self.left]
-        size = batch_size_for(len(stay)) if stay else 0
-        if size >= len(self.rows) or not self._pays(size):
+        self.steps_since_read = 0
+        self.left = {row for row, finished in enumerate(self.finished.tolist()) if finished}
+        remaining = [row for row in self.rows if row not in self.left]
+        size = batch_size_for(len(remaining)) if remaining else 0
+        if size >= len(self.rows) or not self._saves_time(size):
             return
-        spare = [row for row in self.rows if row in self.left]
-        self._keep_broke()
-        self.rows = sorted(stay + spare[: size - len(stay)])
+        padding = [row for row in self.rows if row in self.left]
+        self._save_nan_times()
+        self.rows = sorted(remaining + padding[: size - len(remaining)])
         if not self.rows:
             return
-        self.at = torch.tensor(self.rows, device=self.gone.device)
-        self.now = self.steer(self.rows)
+        self.row_index = torch.tensor(self.rows, device=self.finished.device)
+        self.steered = self.make_steered(self.rows)
         assert self.x0 is not None
-        assert self.broke is not None
-        (self.now.previous,) = self._here(self.x0)
-        self.now.broke = self.broke.index_select(1, self.at)
+        assert self.nan_times is not None
+        (self.steered.previous,) = self._select(self.x0)
+        self.steered.nan_times = self.nan_times.index_select(1, self.row_index)
 
-    def _pays(self, size: int) -> bool:
-        """Whether a batch of so many rows takes less time in all than to go on with those that there are."""
-        assert self.gone is not None
-        saved = (len(self.rows) - size) * self.now.layouts.length * self.steps_left
-        return size == 0 or self.gone.device.type == "cpu" or saved > ANEW
+    def _saves_time(self, size: int) -> bool:
+        """Whether it is faster to rebuild the batch with ``size`` rows than to continue with the present one."""
+        assert self.finished is not None
+        saved = (len(self.rows) - size) * self.steered.layouts.length * self.remaining_steps
+        return size == 0 or self.finished.device.type == "cpu" or saved > REBUILD_COST
 
-    def _keep_broke(self) -> None:
-        """Keep of the rows in the batch when their energies stopped being numbers."""
-        if self.broke is None:
-            self.broke = torch.full((len(self.now.broke), self.all), WHOLE, device=self.now.broke.device)
+    def _save_nan_times(self) -> None:
+        """Store the NaN times of the rows that are still computed."""
+        nan_times = self.steered.nan_times
+        if self.nan_times is None:
+            self.nan_times = torch.full((len(nan_times), self.row_count), NEVER, device=nan_times.device)
         if self.rows:
-            self.broke = self.now.broke if self.at is None else self.broke.index_copy(1, self.at, self.now.broke)
+            index = self.row_index
+            self.nan_times = nan_times if index is None else self.nan_times.index_copy(1, index, nan_times)

@@ -1,4 +1,4 @@
-"""What the bits of a text depend on beside the recipe: what computed it, and in what company."""
+"""What the bits of a text depend on besides the recipe: hardware, software, precision, batch size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dlmctl import __version__, processes
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.device import computed_in
 
-# By these a user chooses the kernels of torch's own loops, of oneDNN and of MKL.
-CHOOSE_KERNELS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+# Environment variables by which a user chooses the kernels of torch's own loops, of oneDNN and of MKL.
+KERNEL_VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
 
 
 def environment(sampler: SamplerSettings, device: torch.device, batch_size: int) -> dict[str, Any]:
-    """All that must be the same for the same recipe to give the same bits, as JSON values."""
+    """Everything that must be equal for a recipe to give the same bits, as JSON values."""
     cuda = device.type == "cuda"
     features = torch.cpu.get_capabilities()
     return {
@@ -27,7 +27,7 @@ def environment(sampler: SamplerSettings, device: torch.device, batch_size: int)
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "processor": torch.backends.cpu.get_cpu_capability(),
         "processor_features": sorted(name for name, has in features.items() if has is True),
-        "kernels": {name: os.environ[name] for name in CHOOSE_KERNELS if name in os.environ},
+        "kernels": {name: os.environ[name] for name in KERNEL_VARIABLES if name in os.environ},
         "precision": computed_in(sampler.precision, device),
         "deterministic": sampler.deterministic,
         "batch_size": 1 if sampler.deterministic else batch_size,
@@ -38,7 +38,7 @@ def environment(sampler: SamplerSettings, device: torch.device, batch_size: int)
 
 @contextmanager
 def one_thread(wanted: bool = True) -> Iterator[None]:
-    """Sums are not split among threads meanwhile, so their order does not depend on how many there are."""
+    """Use a single thread meanwhile, so that the order of sums does not depend on the number of threads."""
     threads = torch.get_num_threads()
     if wanted:
         torch.set_num_threads(1)
@@ -51,7 +51,7 @@ def one_thread(wanted: bool = True) -> Iterator[None]:
 
 @contextmanager
 def own_modes() -> Iterator[None]:
-    """Gradients and precisions are those of the sampler meanwhile, whatever a caller has around it."""
+    """Ignore the caller's inference mode and autocast meanwhile, so that the sampler sets its own."""
     with (
         torch.inference_mode(mode=False),
         torch.autocast("cpu", enabled=False),

@@ -1,4 +1,4 @@
-"""Controls that contradict each other: found before the first step, and explained."""
+"""Find and explain controls that contradict each other, before the first step."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dlmctl.diffusion.layout import even_logits, stacked
 from dlmctl.errors import Unfit
 from dlmctl.text.tokenizer import Tokenizer
 
-# What a prepared control has of its own where it can leave no text at all.
-SHUTS_OUT = ("restrict", "constrain", "verify")
+# Methods by which a prepared control may exclude every text.
+EXCLUDING_METHODS = ("restrict", "constrain", "verify")
 
 
 @torch.no_grad()
 def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
-    """Try prepared controls on a distribution that holds every word possible.
+    """Try prepared controls on a distribution in which every word is possible.
 
     Raises:
-        Unfit: the controls leave no word for some place, or no place for what must be in the text.
+        Unfit: the controls leave no word for some place, or no place for required words.
     """
-    if not any(has_own(part.prepared, *SHUTS_OUT) for part in control.parts):
+    if not any(has_own(part.prepared, *EXCLUDING_METHODS) for part in control.parts):
         return
     vocabulary = batch.vocabulary
     logits = even_logits(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
@@ -40,22 +40,22 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
             where=f"sample {batch.draws[row].sample}",
         )
     control.verify(left)
-    # Once more where each part has what it requires: that may be what another one excludes.
+    # Again, with the requirements of each part satisfied: another part may exclude them.
     control.verify(control.constrain(left, torch.zeros(len(batch))))
 
 
 def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: int, place: int) -> Iterator[str]:
-    """What each part that limits a place does to it."""
-    wanted: list[int] = []
+    """Describe how each part limits a place."""
+    required: list[int] = []
     parts, names = control.parts, numbered([part.name for part in control.parts])
-    kept = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
-    for name, words in zip(names, kept, strict=True):
-        if words.sum() == 1:
-            wanted = words.nonzero()[0].tolist()
-            yield f"{name} wants {vocabulary.token(wanted[0])!r} there"
-    before = ~torch.isneginf(logits[row, place])
-    for name, words in zip(names, kept, strict=True):
-        if words.sum() != 1 and not words[wanted].all():
+    masks = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
+    for name, allowed in zip(names, masks, strict=True):
+        if allowed.sum() == 1:
+            required = allowed.nonzero()[0].tolist()
+            yield f"{name} wants {vocabulary.token(required[0])!r} there"
+    possible = ~torch.isneginf(logits[row, place])
+    for name, allowed in zip(names, masks, strict=True):
+        if allowed.sum() != 1 and not allowed[required].all():
             yield f"{name} forbids it"
-        elif words.sum() != 1 and not wanted and (before & ~words).any():
-            yield f"{name} leaves {int(words.sum())} of the {int(before.sum())} words"
+        elif allowed.sum() != 1 and not required and (possible & ~allowed).any():
+            yield f"{name} leaves {int(allowed.sum())} of the {int(possible.sum())} words"

@@ -1,8 +1,9 @@
 """Functions of tensors, recorded as CUDA graphs and replayed: the hundreds of launches of a step become one.
 
-A step of few texts takes a GPU a fraction of the time in which Python launches it. So what a batch asks at every step,
-the network, the controls' gradients and all that lies between, is recorded when it is first asked a second time (Nguyen
-et al. 2021, "Accelerating PyTorch with CUDA graphs"). Recording takes about as long as a step, so no text comes later.
+For few texts, the GPU runs a step in a fraction of the time that Python takes to launch it. So the computation that a
+batch repeats at every step - the network, the controls' gradients and all in between - is recorded at its second call
+(Nguyen et al. 2021, "Accelerating PyTorch with CUDA graphs"). Recording takes about as long as a step, so no text is
+delayed.
 """
 
 from __future__ import annotations
@@ -17,62 +18,65 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# With fewer steps than this the step that is spent on recording is not won back.
-LEAST_STEPS = 5
-# Families whose networks are the toolkit's own; what others call for may look at its numbers, and is large enough.
-RECORDED = ("gaussian", "masked")
+# With fewer steps than this, replays do not make up for the time spent on recording.
+MIN_STEPS = 5
+# Families whose networks are the toolkit's own; the networks of others may read values back, and are large enough to
+# keep a GPU busy.
+RECORDED_FAMILIES = ("gaussian", "masked")
 
 Outputs = tuple[Tensor | None, ...]
 
 
-def pays(device: torch.device, family: str, steps: int) -> bool:
-    """Whether a walk of so many steps is quicker when its steps are recorded."""
-    return device.type == "cuda" and family in RECORDED and steps >= LEAST_STEPS
+def is_faster_recorded(device: torch.device, family: str, steps: int) -> bool:
+    """Whether a walk of this many steps is faster with recorded steps."""
+    return device.type == "cuda" and family in RECORDED_FAMILIES and steps >= MIN_STEPS
 
 
 class Recorded:
-    """What is asked at every step of a batch, from the third time on by one launch.
+    """Calls a function at every step of a batch, from the third call on by replaying a CUDA graph.
 
-    It must be a function of the tensors it is given and of some that stay where they are, without a look at what is in
-    them. What it gives is valid until it is asked again. Where it cannot be recorded it is called as it is, with a
+    The function may depend on its input tensors and on other tensors that stay in place, but not read values back to
+    the host. Its outputs are valid until the next call. If it cannot be recorded, it is called directly, with a
     warning.
 
     Args:
-        on: False calls it as it is, always.
+        enabled: False always calls the function directly.
     """
 
-    def __init__(self, on: bool) -> None:
-        self.on = on
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
         self.pool: _Pool | None = None
-        self.left: Any = None
+        # Hands the pool back when this object is gone.
+        self.finalizer: Any = None
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, _Graph] = {}
 
     def __call__(
         self,
-        kind: Hashable,
+        graph_key: Hashable,
         function: Callable[..., Outputs],
         *inputs: Tensor | None,
     ) -> Outputs:
         """``function(*inputs)``.
 
         Args:
-            kind: what else decides which calls it makes; functions of one kind are alike.
+            graph_key: all else that decides which calls the function makes; functions with the same key are
+                interchangeable.
         """
-        if not self.on:
+        if not self.enabled:
             return function(*inputs)
-        key = kind, *(None if one is None else (one.shape, one.dtype) for one in inputs)
+        key = graph_key, *(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs)
         if key not in self.graphs:
-            # The first time as it is: that loads kernels, and what is made once is then made.
+            # The first call is direct: it loads kernels and creates whatever is created only once.
             if key not in self.seen:
                 self.seen.add(key)
                 return function(*inputs)
             try:
                 self.graphs[key] = self._record(function, inputs)
-            except Exception as error:  # called as it is, it works or says what is wrong
-                self.on = False
-                if self.left is not None:  # memory in which a recording broke off takes no other
-                    self.left.detach()
+            except Exception as error:  # called directly, the function works or raises its own error
+                self.enabled = False
+                if self.finalizer is not None:  # memory of a failed recording cannot be reused
+                    self.finalizer.detach()
                 warnings.warn(f"steps are not recorded as CUDA graphs: {error}".splitlines()[0], stacklevel=2)
                 return function(*inputs)
         return self.graphs[key](inputs)
@@ -80,33 +84,32 @@ class Recorded:
     def _record(self, function: Callable[..., Outputs], inputs: Sequence[Tensor | None]) -> _Graph:
         if self.pool is None:
             self.pool = _SPARE.pop() if _SPARE else _Pool()
-            self.left = weakref.finalize(self, _SPARE.append, self.pool)
+            self.finalizer = weakref.finalize(self, _SPARE.append, self.pool)
         return _Graph(function, inputs, self.pool.handle)
 
 
 class _Pool:
-    """The memory of what one ``Recorded`` records; another one's gets it when that is gone.
+    """The memory pool of one ``Recorded``, reused by another when that is gone.
 
-    A recording in it that stays keeps the memory from being given back, which would take time, and more of it with
-    every batch.
+    A permanent recording in it keeps the memory from being released, which would take time, more with every batch.
     """
 
     def __init__(self) -> None:
         self.handle: Any = torch.cuda.graph_pool_handle()
-        self.stays = _Graph(lambda: (torch.zeros(1, device="cuda"),), (), self.handle)
+        self.keep_alive = _Graph(lambda: (torch.zeros(1, device="cuda"),), (), self.handle)
 
 
-# Of recordings that are gone; all of a process are on one device.
+# Free pools; all of a process are on one device.
 _SPARE: list[_Pool] = []
 
 
 class _Graph:
-    """One recording: tensors it reads and writes, and the graph."""
+    """One recording: the graph, with the tensors that it reads and writes."""
 
     def __init__(self, function: Callable[..., Outputs], inputs: Sequence[Tensor | None], pool: Any) -> None:
-        self.inputs = [None if one is None else one.clone() for one in inputs]
+        self.inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads may go on with what is theirs.
+        # Other threads may continue meanwhile.
         self.graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             self.outputs = function(*self.inputs)
@@ -114,25 +117,25 @@ class _Graph:
             self.graph.capture_end()
 
     def __call__(self, inputs: Sequence[Tensor | None]) -> Outputs:
-        for own, given in zip(self.inputs, inputs, strict=True):
-            if own is not None and given is not None:
-                own.copy_(given)
+        for static_input, tensor in zip(self.inputs, inputs, strict=True):
+            if static_input is not None and tensor is not None:
+                static_input.copy_(tensor)
         self.graph.replay()
         return self.outputs
 
 
 @contextmanager
 def recordable(device: torch.device) -> Iterator[None]:
-    """A stream on which graphs can be recorded, as they cannot on the usual one. What was launched before comes first,
-    and what is launched afterwards comes later."""
+    """Switch to a side stream, as graphs cannot be recorded on the default one; ordered after earlier and before later
+    work on the current stream."""
     if device.type != "cuda":
         yield
         return
-    stream, usual = _stream(device), torch.cuda.current_stream(device)
-    stream.wait_stream(usual)
+    stream, outer = _stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(outer)
     with torch.cuda.stream(stream):
         yield
-    usual.wait_stream(stream)
+    outer.wait_stream(stream)
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""Steering in the Gaussian family: latents are guided too, rounded and pinned, and models may predict no logits."""
+"""Steering in the Gaussian family: latents are guided, rounded and pinned, and models may predict no logits."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.graphs import Outputs, Recorded
 from dlmctl.sampling.guidance import strength
 from dlmctl.sampling.latent_guidance import langevin, pinned, rounded, shift_latent
-from dlmctl.sampling.steering import LEAST, StateOf, Steered, by_gradient, evidence_of
-from dlmctl.sampling.trace import Look
+from dlmctl.sampling.steering import MIN_PROBABILITY, StateOf, Steered, evidence_of, needs_gradient
+from dlmctl.sampling.trace import StepView
 from dlmctl.text.tokenizer import Tokenizer
 
 
 def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
-    """The guidance method asked for, or the one that suits the model.
+    """The requested guidance method, or the default of the model.
 
     Raises:
-        RecipeError: ``logits`` is asked for, but the model predicts latents.
+        RecipeError: ``logits`` is requested, but the model predicts latents.
     """
     if guidance.method == "logits" and not model.predicts_words:
         raise RecipeError(
@@ -42,7 +42,7 @@ def method_for(model: DiffusionLM, guidance: Guidance) -> Method:
 
 
 class LatentSteered(Steered):
-    """The guided estimates for one batch of latents. Arguments as of ``Steered``."""
+    """The guided estimates for one batch of latents. Arguments as for ``Steered``."""
 
     def __init__(
         self,
@@ -60,39 +60,40 @@ class LatentSteered(Steered):
         super().__init__(family, embeddings, vocabulary, control, guidance, sampler, layouts, recorded=recorded)
         if control is not None and guidance.scale and not self.model.predicts_words:
             # Without word logits an exact constraint is one more energy.
-            self.guide_by([part for part in control.guides if by_gradient(part)])
+            self.guide_by([part for part in control.guides if needs_gradient(part)])
         self.method = method_for(self.model, guidance) if self.parts else None
         self.guides_logits = self.method == "logits"
         if self.parts and not self.guides_logits and control is not None:
-            # The methods of others move latents by gradients alone.
+            # The other methods move latents by gradients alone.
             self.evidence = evidence_of([part for part in control.guides if not part.prepared.gradient_too])
         self.previous: Tensor | None = None
         self.logits: Tensor | None = None
-        # To ask for the words costs a few calls, but where something must hold exactly.
-        settles = control is not None and control.phase(0.0) != control.phase(1.0)
-        self.ended = Recorded(recorded and settles and not any(part.prepared.looks for part in self.parts))
-        self.pushed = Recorded(recorded)
+        # Reading off the words takes only a few calls, unless constraints must hold exactly.
+        constrains = control is not None and control.phase(0.0) != control.phase(1.0)
+        self.recorded_end = Recorded(recorded and constrains and not any(part.prepared.looks for part in self.parts))
+        self.recorded_langevin = Recorded(recorded)
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        value, at = float(t[0]), t.to(x_t.device, non_blocking=True)
-        if self.previous is None and self.estimated.on:
+        t_value, t_device = float(t[0]), t.to(x_t.device, non_blocking=True)
+        if self.previous is None and self.recorded_estimate.enabled:
             self.previous = torch.zeros_like(x_t)
-        found = self.estimated(self.kind(value), partial(self._estimate, value), x_t, at, self.previous)
-        x0, self.logits, own_x0, own_logits = found
+        x0, self.logits, own_x0, own_logits = self.recorded_estimate(
+            self.graph_key(t_value), partial(self._estimate, t_value), x_t, t_device, self.previous
+        )
         assert x0 is not None
         self.previous = x0
         steered = Prediction(lambda: x0, self.logits)
         if own_x0 is not None:
-            self.note(Look(value, x_t, Prediction(lambda: own_x0, own_logits), steered))
+            self.record(StepView(t_value, x_t, Prediction(lambda: own_x0, own_logits), steered))
         return steered
 
-    def _estimate(self, value: float, x_t: Tensor, t: Tensor, previous: Tensor | None = None) -> Outputs:
-        """x_0 ``[B, L, D]`` and, where it has them, word logits ``[B, L, V]``, guided, and the same of the model's own
-        estimate, for who wants to see it; ``value`` is that of all ``t [B]``."""
+    def _estimate(self, t_value: float, x_t: Tensor, t: Tensor, previous: Tensor | None = None) -> Outputs:
+        """The guided x_0 ``[B, L, D]`` and word logits ``[B, L, V]`` (if the model has them), and both of the model's
+        own estimate for the recorder; all of ``t [B]`` equal ``t_value``."""
         predicted = self.family.predict(x_t, t, previous, self.mask)
         with torch.autocast(x_t.device.type, enabled=False):
-            steered = self._steer(predicted, value, x_t, t, previous)
+            steered = self._steer(predicted, t_value, x_t, t, previous)
         own = (None, None) if self.recorder is None else (predicted.x0, predicted.logits)
         return steered.x0, steered.logits, *own
 
@@ -104,19 +105,19 @@ class LatentSteered(Steered):
             return super().own_words(own, rows)
         x0 = widened(own.x0.index_select(0, rows))
         logits = widened(self.model.rounding_logits(x0))
-        return x0, logits.masked_fill(self.banned.index_select(0, rows), math.log(LEAST)).log_softmax(-1)
+        return x0, logits.masked_fill(self.banned.index_select(0, rows), math.log(MIN_PROBABILITY)).log_softmax(-1)
 
     def _steer(
-        self, predicted: Prediction, value: float, x_t: Tensor, t: Tensor, previous: Tensor | None
+        self, predicted: Prediction, t_value: float, x_t: Tensor, t: Tensor, previous: Tensor | None
     ) -> Prediction:
         logits = predicted.logits
         if logits is None:
             x0 = widened(predicted.x0)
         else:
-            told = torch.full((len(x_t),), value, dtype=torch.float64)
-            logits = self.guided(logits / self.sampler.temperature, value, t, told)
+            constraint_t = torch.full((len(x_t),), t_value, dtype=torch.float64)
+            logits = self.guided(logits / self.sampler.temperature, t_value, t, constraint_t)
             x0 = self.family.soft(logits.softmax(-1))
-        scale = strength(self.guidance, value) if self.parts else 0.0
+        scale = strength(self.guidance, t_value) if self.parts else 0.0
         if scale and self.method in ("latent", "denoiser"):
             alphabar = moved_to(self.model.schedule.alphabar(t), x_t).reshape(-1, 1, 1)
             gradient = self.gradient(self._state_of_latent(t, previous, through=self.method == "denoiser"), t)
@@ -130,11 +131,12 @@ class LatentSteered(Steered):
 
     @torch.no_grad()
     def after(self, moved: Moved, s: float) -> Tensor:
-        """The paper's guidance moves the latent after each draw; the other methods leave it."""
+        """The draw, moved by the paper's guidance; the other methods leave it unchanged."""
         if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
             return moved.x
         times = torch.full((len(moved.x),), s, dtype=torch.float64, device=moved.x.device)
-        (x,) = self.pushed(self.kind(s), self._langevin, moved.x, moved.mean, moved.variance, times, self.previous)
+        inputs = moved.x, moved.mean, moved.variance, times, self.previous
+        (x,) = self.recorded_langevin(self.graph_key(s), self._langevin, *inputs)
         assert x is not None
         return x
 
@@ -150,7 +152,7 @@ class LatentSteered(Steered):
     def take(self, rows: Tensor) -> None:
         super().take(rows)
         self.previous, self.logits = (
-            None if part is None else part.index_select(0, rows) for part in (self.previous, self.logits)
+            None if tensor is None else tensor.index_select(0, rows) for tensor in (self.previous, self.logits)
         )
 
     @torch.no_grad()
@@ -159,7 +161,7 @@ class LatentSteered(Steered):
         scores = self.logits
         if scores is None or self.sampler.rounding is not None:
             scores = self.restrict(self.model.rounding_logits(x, self.sampler.rounding))
-        (ids,) = self.ended(None, self._end, scores)
+        (ids,) = self.recorded_end(None, self._end, scores)
         assert ids is not None
         return ids
 
@@ -169,22 +171,24 @@ class LatentSteered(Steered):
         return (scores.max(-1).indices,)
 
     def _padded(self, log_probs: Tensor) -> Tensor:
-        """Word log-probabilities with PAD for certain off each row's own positions."""
+        """Word log-probabilities in which PAD is certain outside each row's own positions."""
         if self.mask is None:
             return log_probs
-        padding = torch.full_like(log_probs[0, 0], math.log(LEAST))
+        padding = torch.full_like(log_probs[0, 0], math.log(MIN_PROBABILITY))
         padding[self.vocabulary.pad_id] = 0.0
         return torch.where(self.mask[..., None], log_probs, padding)
 
     def _state_of_latent(self, t: Tensor, previous: Tensor | None, *, through: bool = False) -> StateOf:
-        """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate made of it."""
+        """States of x_t for noise-aware energies; with ``through``, of the x_0 estimate computed from it."""
 
         def state_of(x_t: Tensor) -> ControlState:
             @cache
             def predict() -> tuple[Tensor, Tensor]:
-                found = self.family.predict(x_t, t, previous, self.mask)
-                scores = self.model.rounding_logits(found.x0) if found.logits is None else found.logits
-                return widened(found.x0), self._padded(widened(scores).log_softmax(-1))
+                predicted = self.family.predict(x_t, t, previous, self.mask)
+                scores = predicted.logits
+                if scores is None:
+                    scores = self.model.rounding_logits(predicted.x0)
+                return widened(predicted.x0), self._padded(widened(scores).log_softmax(-1))
 
             if through:
                 return self.state(predict()[0], lambda: predict()[1])

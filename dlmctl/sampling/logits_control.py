@@ -1,4 +1,4 @@
-"""The controls inside the samplers of others: token logits in, token logits out."""
+"""Controls inside the samplers of other libraries: token logits in, token logits out."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from dlmctl.recipe.python_settings import settings_from
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import prepared_for
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.steering import LEAST, Steered
+from dlmctl.sampling.steering import MIN_PROBABILITY, Steered
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 
-# The folder of a model that was loaded elsewhere: nothing lies in it, wherever the program runs.
-NOWHERE = Path(os.devnull, "LogitsControl")
-# Positions of a text, START among them, above which nothing is laid out.
-MOST_POSITIONS = 65_536
+# A folder that cannot exist, as a model that was loaded elsewhere has none.
+NO_FOLDER = Path(os.devnull, "LogitsControl")
+# The most positions of a text, START included, that are laid out.
+MAX_POSITIONS = 65_536
 
 
 class LogitsControl:
-    """A control for diffusion models that run in code of others.
+    """A control for diffusion models that run in other libraries.
 
     For ``generate`` of transformers it is a logits processor (DiffusionGemma): it is called with the tokens so far and
-    the logits of the whole canvas. For Dream's ``diffusion_generate`` its ``hook`` is the
-    ``generation_logits_hook_func``. Either way exact controls hold in the text that comes out, however many tokens are
-    written in a step; the energies of the others guide. What must have the latent of a model, or classifiers trained
-    beside it, is for models that dlmctl runs itself. Of controls under ``any`` all rows of a call get the same one.
+    the logits of the whole canvas. For Dream's ``diffusion_generate``, its ``hook`` is the
+    ``generation_logits_hook_func``. Either way, exact controls hold in the final text, however many tokens are written
+    in a step; the energies of other controls guide. Controls that need the latent of a model, or classifiers trained
+    with it, are for models that dlmctl runs itself. For controls under ``any``, all rows of a call get the same branch.
 
     Args:
-        control: what the text must satisfy, e.g. ``Contains("pub")``; its first set of parameters is row 0's.
-        tokenizer: of the model, a fast one of transformers.
-        mask_id: the id of MASK; that of the tokenizer if not given, and none for models without.
+        control: what the text must satisfy, e.g. ``Contains("pub")``; its first set of parameters is for row 0.
+        tokenizer: the model's, a fast tokenizer of transformers.
+        mask_id: the id of MASK; by default the tokenizer's, and none for models without MASK.
         embeddings: the input embeddings ``[V, H]`` of the model, for energies that read them.
         guidance: settings of guidance, as in a recipe.
-        seed: of what a control draws by chance, such as a length.
+        seed: seeds the random choices of a control, such as a length.
 
     Raises:
-        UserError: the control or the guidance is none, or the tokenizer is not a fast one with an end of text.
+        UserError: the control or the guidance is invalid, or the tokenizer is not a fast one with an end of text.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class LogitsControl:
             raise UserError(f"{control!r} is not a control.", where="control", remedy='E.g. Contains("pub").')
         if getattr(tokenizer, "backend_tokenizer", None) is None or getattr(tokenizer, "eos_token_id", None) is None:
             raise UserError("must be a fast tokenizer of transformers that has an eos_token.", where="tokenizer")
-        found = tokenizer.mask_token_id if mask_id is None else mask_id
-        # Where there is no MASK, an id that no token has.
-        no_mask = 1 + max(tokenizer.get_vocab().values())
-        self.tokenizer = CheckpointTokenizer(tokenizer, no_mask if found is None else found)
+        mask_id = tokenizer.mask_token_id if mask_id is None else mask_id
+        # Without MASK, an id that no token has.
+        unused_id = 1 + max(tokenizer.get_vocab().values())
+        self.tokenizer = CheckpointTokenizer(tokenizer, unused_id if mask_id is None else mask_id)
         self.control, self.embeddings, self.seed = control, embeddings, seed
         self.guidance = settings_from(guidance, Guidance(), "guidance")
         self._steered: Steered | None = None
-        # Of the run that it is in: the prompt, where the text begins, how many steps there are, the last step, and
-        # whether the canvas is the text's.
+        # The state of the current run: its prompt, where the text begins, the number of steps, the last step, and
+        # whether the canvas is the controlled one.
         self._prompt: Tensor | None = None
-        self._before = self._steps = self._step = 0
-        self._inside = True
+        self._text_start = self._steps = self._step = 0
+        self._is_controlled = True
 
     def __call__(self, input_ids: Tensor, scores: Tensor, cur_step: int | Tensor) -> Tensor:
         """As a logits processor of a diffusion model: ``scores [B, C, V]`` of a canvas, ``cur_step`` counting down.
 
-        The text stands in the first canvas behind ``input_ids``; canvases behind that one are left as they are. Where a
-        prompt is an earlier one with its whole answer, and the answer has no end, that is such a canvas too: take a new
-        object to control what goes on there.
+        The text is in the first canvas after ``input_ids``; later canvases are left unchanged. A prompt that consists
+        of an earlier prompt and its whole answer, without an end of text, counts as a later canvas too: use a new
+        object to control the continuation.
 
         Raises:
             UserError: the control cannot be satisfied, or the scores are those of a model that writes token by token.
@@ -95,32 +95,32 @@ class LogitsControl:
             what = "the scores are of one position; this control is for models that write all of a text at once."
             raise UserError(what, where="LogitsControl")
         step = int(cur_step)
-        # Steps count down, so a canvas begins where they do not.
+        # Steps count down within a canvas, so a new canvas begins when they do not.
         if self._prompt is None or step >= self._step:
-            self._inside = not (step == self._steps and self._goes_on(input_ids, scores.shape[1]))
-            if self._inside:
+            self._is_controlled = not (step == self._steps and self._is_later_canvas(input_ids, scores.shape[1]))
+            if self._is_controlled:
                 self._begin(scores)
                 self._prompt, self._steps = input_ids.clone(), step
         self._step = step
-        return self._steer(scores, None, step / self._steps) if self._inside else scores
+        return self._steer(scores, None, step / self._steps) if self._is_controlled else scores
 
-    def _goes_on(self, input_ids: Tensor, canvas: int) -> bool:
-        """Whether a canvas comes behind another one of the text that was begun. Where every text has ended there is no
-        other one, so the prompt is a new one that holds the answers."""
+    def _is_later_canvas(self, input_ids: Tensor, canvas_size: int) -> bool:
+        """Whether a canvas follows another one of the same text. If every text has ended, there is no later canvas, so
+        the prompt is a new one that contains the answers."""
         if self._prompt is None or input_ids.shape[0] != self._prompt.shape[0]:
             return False
-        before = self._prompt.shape[1]
-        more = input_ids.shape[1] - before
-        if more <= 0 or more % canvas or not torch.equal(input_ids[:, :before], self._prompt):
+        prompt_length = self._prompt.shape[1]
+        added = input_ids.shape[1] - prompt_length
+        if added <= 0 or added % canvas_size or not torch.equal(input_ids[:, :prompt_length], self._prompt):
             return False
-        stops = torch.tensor(sorted(self.tokenizer.stop_ids), device=input_ids.device)
-        return not bool(torch.isin(input_ids[:, before:], stops).any(1).all())
+        stop_ids = torch.tensor(sorted(self.tokenizer.stop_ids), device=input_ids.device)
+        return not bool(torch.isin(input_ids[:, prompt_length:], stop_ids).any(1).all())
 
     def hook(self, step: int | None, x: Tensor, logits: Tensor) -> Tensor:
         """As ``generation_logits_hook_func`` of Dream: ``x [B, S]``, MASK where tokens will be, ``logits [B, S, V]``.
 
-        The text stands from the first place on that is MASK in any row at step 0: prompts are filled up at their left
-        ends, and a text to be filled in begins with its first gap.
+        The text begins at the first place that is MASK in any row at step 0: prompts are padded on the left, and a text
+        to be filled in begins with its first gap.
 
         Raises:
             UserError: the control cannot be satisfied, or nothing is masked at step 0.
@@ -130,35 +130,37 @@ class LogitsControl:
             places = is_open.any(0).nonzero().flatten()
             if not len(places):
                 raise UserError("no token is MASK, so there is nothing to write.", where="LogitsControl.hook")
-            self._before = int(places[0])
-            self._begin(logits[:, self._before :])
-        share = float(is_open[:, self._before :].float().mean())
-        moved = self._steer(logits[:, self._before :], x[:, self._before :], share)
-        return torch.cat([logits[:, : self._before], moved.to(logits)], 1)
+            self._text_start = int(places[0])
+            self._begin(logits[:, self._text_start :])
+        open_share = float(is_open[:, self._text_start :].float().mean())
+        steered = self._steer(logits[:, self._text_start :], x[:, self._text_start :], open_share)
+        return torch.cat([logits[:, : self._text_start], steered.to(logits)], 1)
 
     def _begin(self, scores: Tensor) -> None:
-        """Lay the texts of a batch out and prepare the control for them."""
+        """Lay out the texts of a batch and prepare the control for them."""
         rows, places, entries = scores.shape
         size = len(self.tokenizer)
-        if entries < size or places >= MOST_POSITIONS:
+        if entries < size or places >= MAX_POSITIONS:
             what = f"the logits are {places} x {entries}; the tokenizer has {size} ids."
-            raise UserError(what, where="LogitsControl", remedy="Give the tokenizer of the model.")
-        model = _Standing(self.tokenizer, places + 1, self.embeddings, scores.device)
-        pretrained = Pretrained(model, self.tokenizer, NOWHERE)
+            raise UserError(what, where="LogitsControl", remedy="Pass the tokenizer of the model.")
+        model = _ExternalModel(self.tokenizer, places + 1, self.embeddings, scores.device)
+        pretrained = Pretrained(model, self.tokenizer, NO_FOLDER)
         settings = SamplerSettings(new_tokens=places)
         try:
             plan = Plan(pretrained, self.control.for_model(pretrained), settings, self.guidance, rows)
             layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)])
         except UserError as error:
-            if not (error.where or "").startswith(str(NOWHERE)):
+            if not (error.where or "").startswith(str(NO_FOLDER)):
                 raise
             raise type(error)(error.what, where="LogitsControl", remedy=error.remedy) from None
         family = Absorbing(model, self.tokenizer, WALKS["entropy"], WalkSettings(model.mask_id), ())
-        steered = Steered if self.embeddings is not None else _WithoutEmbeddings
-        self._steered = steered(family, model.embeddings, self.tokenizer, prepared, self.guidance, settings, layouts)
+        steered_class = Steered if self.embeddings is not None else _WithoutEmbeddings
+        self._steered = steered_class(
+            family, model.embeddings, self.tokenizer, prepared, self.guidance, settings, layouts
+        )
 
     def _steer(self, scores: Tensor, canvas: Tensor | None, t: float) -> Tensor:
-        """``scores [B, C, V]`` as the control wants them; certain where ``canvas [B, C]`` has a token already."""
+        """``scores [B, C, V]``, steered by the control; certain where ``canvas [B, C]`` already has a token."""
         assert self._steered is not None
         size, start = len(self.tokenizer), self.tokenizer.start_id
         logits = torch.nn.functional.pad(widened(scores[..., :size]), (0, 0, 1, 0))
@@ -168,15 +170,15 @@ class LogitsControl:
             x[:, 1:] = canvas
         logits = with_certain(logits, x, self.tokenizer.mask_id)
         times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
-        # Several tokens may be written at once: any choice of those that are left has to do.
-        settled = torch.zeros(len(x), dtype=torch.float64)
+        # Several tokens may be written at once, so every choice among the remaining ones must satisfy the control.
+        constraint_t = torch.zeros(len(x), dtype=torch.float64)
         with torch.no_grad():
-            found = self._steered.guided(logits, t, times, settled)[:, 1:]
-        return torch.nn.functional.pad(found, (0, scores.shape[-1] - size), value=-torch.inf)
+            guided = self._steered.guided(logits, t, times, constraint_t)[:, 1:]
+        return torch.nn.functional.pad(guided, (0, scores.shape[-1] - size), value=-torch.inf)
 
 
-class _Standing(MaskedModel):
-    """What a control may ask of a model that is run elsewhere."""
+class _ExternalModel(MaskedModel):
+    """The attributes that controls need of a model that runs elsewhere."""
 
     family: ClassVar[MaskedFamily] = "tokens"
     config: TokenConfig
@@ -212,8 +214,8 @@ class _WithoutEmbeddings(Steered):
     """Guidance by energies of token probabilities alone."""
 
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
-        def refused() -> Tensor:
-            remedy = "Give LogitsControl(..., embeddings=model.get_input_embeddings().weight)."
+        def refuse() -> Tensor:
+            remedy = "Pass LogitsControl(..., embeddings=model.get_input_embeddings().weight)."
             raise UserError("this control reads the embeddings of the model.", where="LogitsControl", remedy=remedy)
 
         return ControlState(
@@ -221,7 +223,7 @@ class _WithoutEmbeddings(Steered):
             torch.zeros(len(probabilities), device=probabilities.device),
             vocabulary=self.vocabulary,
             embeddings=self.embeddings,
-            x0=refused,
-            word_log_probs=probabilities.clamp(min=LEAST).log,
+            x0=refuse,
+            word_log_probs=probabilities.clamp(min=MIN_PROBABILITY).log,
             mask=self.mask,
         )

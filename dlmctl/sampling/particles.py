@@ -1,10 +1,10 @@
-"""Particles: several walks of each text, resampled by how well they do (sequential Monte Carlo).
+"""Particles: several walks of each text, resampled by their rewards (sequential Monte Carlo).
 
 Feynman-Kac steering (Singhal et al. 2025) with its difference potential, and the importance weights of guided draws as
-in twisted diffusion sampling (Wu et al. 2023): since it was last resampled, a walk has the weight exp(growth of its
-reward), times p/q for each draw of a guided walk q where the family knows it. With minus the energy as the reward the
-texts of a masked model then follow p(text) exp(-energy) as the number of particles grows, whatever guides the draws.
-A reward that asks no control chooses among guided texts instead: p/q would take the guidance back.
+in twisted diffusion sampling (Wu et al. 2023): the weight of a walk since its last resampling is exp(growth of its
+reward), times p/q for each draw of a guided walk q if the family knows it. With minus the energy as the reward, the
+texts of a masked model then follow p(text) exp(-energy) as the number of particles grows, whatever guides the draws. A
+reward that uses no control chooses among guided texts instead: p/q would undo the guidance.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from dlmctl.sampling.steering import Steered
 Reward = Callable[[Tensor], Tensor]
 """Word probabilities ``[B, L, V]`` to rewards ``[B]``, higher is better."""
 
-# What a reward counts where a recipe does not say: nats as they are; a check's whole score as much as 20 nats.
+# The default scale of each reward: nats count unchanged; the full score of a check counts as 20 nats.
 SCALES = {"energy": 1.0, "score": 20.0, "lm_score": 4.0}
 
 
 def expanded(batch: Batch, particles: int) -> Batch:
-    """Each row of a batch as often as there are particles, side by side, alike in all but their noise."""
+    """The batch with each row repeated once per particle, next to each other, differing only in their noise."""
     return [(draw._replace(particle=at), layout) for draw, layout in batch for at in range(particles)]
 
 
 class Particles:
-    """What resamples one expanded batch. Nothing in it waits for the device, but for rewards that judge words.
+    """Resamples one expanded batch. Nothing in it waits for the device, except rewards that judge words.
 
-    Each text keeps as many particles as it began with. They are resampled, systematically (Kitagawa 1996), where the
-    effective number of them has sunk below half.
+    Each text keeps its number of particles. They are resampled systematically (Kitagawa 1996) once their effective
+    number falls below half.
 
     Args:
-        batch: expanded; the numbers that resample a text come from a stream of its draw.
-        steered: what steers the batch; it is told who goes on.
-        reward: of the word probabilities that a walk expects; in the end of the words it wrote.
-        every: steps from one look at the reward to the next.
+        batch: expanded; the random numbers that resample a text come from a stream of its draw.
+        steered: the steering of the batch; it is passed the rows that continue.
+        reward: of the word probabilities that a walk expects; at the end, of the words it wrote.
+        every: steps between two evaluations of the reward.
         ratios: whether p/q of the draws counts.
     """
 
@@ -61,22 +61,22 @@ class Particles:
         self.device = device = steered.embeddings.device
         self.streams = [draw.generator(RESAMPLING) for draw, _ in batch[::particles]]
         texts = len(self.streams)
-        # Of every particle: log weight since it was last resampled, and the reward that this includes.
+        # For every particle: its log weight since its last resampling, and the reward included in it.
         self.weights = torch.zeros(texts, particles, device=device)
         self.rewards = torch.zeros(texts, particles, device=device)
         self.first = torch.arange(texts, device=device)[:, None] * particles
 
     def rows(self, number: int, estimate: Prediction) -> Tensor | None:
-        if number % self.every or number == 0:  # at t = 1 nothing sets them apart
+        if number % self.every or number == 0:  # at t = 1 particles do not differ
             return None
         self._reward(self.steered.expected(estimate))
         shares = self.weights.softmax(-1)
-        low = (shares.square().sum(-1).reciprocal() < self.count / 2)[:, None]
-        start = self._uniform()[:, None]
-        at = (start + torch.arange(self.count, device=self.device)) / self.count
-        drawn = _drawn(shares, at)
-        chosen = torch.where(low, drawn, torch.arange(self.count, device=self.device))
-        self.weights = torch.where(low, 0.0, self.weights)
+        resampled = (shares.square().sum(-1).reciprocal() < self.count / 2)[:, None]
+        offset = self._uniform()[:, None]
+        points = (offset + torch.arange(self.count, device=self.device)) / self.count
+        ancestors = _inverse_cdf(shares, points)
+        chosen = torch.where(resampled, ancestors, torch.arange(self.count, device=self.device))
+        self.weights = torch.where(resampled, 0.0, self.weights)
         self.rewards = self.rewards.gather(1, chosen)
         rows = (self.first + chosen).flatten()
         self.steered.take(rows)
@@ -86,34 +86,34 @@ class Particles:
         if self.ratios and log_ratio is not None:
             self.weights = self.weights + log_ratio.view_as(self.weights)
 
-    def finish(self, found: Finished, words: int) -> Finished:
-        """Of each text one particle, drawn by the weights. ``words`` is the size of the vocabulary."""
-        self._reward(F.one_hot(found.ids, words).to(self.weights))
-        chosen = _drawn(self.weights.softmax(-1), self._uniform()[:, None])
+    def finish(self, finished: Finished, vocab_size: int) -> Finished:
+        """One particle of each text, drawn by the weights."""
+        self._reward(F.one_hot(finished.ids, vocab_size).to(self.weights))
+        chosen = _inverse_cdf(self.weights.softmax(-1), self._uniform()[:, None])
         rows = (self.first + chosen).flatten()
-        numbers = rows.tolist()
-        problems = {at: found.problems[row] for at, row in enumerate(numbers) if row in found.problems}
-        return Finished(found.ids.index_select(0, rows), problems, [found.nats[row] for row in numbers])
+        row_numbers = rows.tolist()
+        problems = {at: finished.problems[row] for at, row in enumerate(row_numbers) if row in finished.problems}
+        return Finished(finished.ids.index_select(0, rows), problems, [finished.nats[row] for row in row_numbers])
 
     def _reward(self, probabilities: Tensor) -> None:
-        now = self.scale * self.reward(probabilities).view_as(self.rewards)
-        # A reward that is no number, as of an energy that broke, is the worst there is.
-        now = torch.nan_to_num(now, nan=-1e4).clamp(-1e4, 1e4)
-        self.weights, self.rewards = self.weights + now - self.rewards, now
+        rewards = self.scale * self.reward(probabilities).view_as(self.rewards)
+        # NaN, such as that of a NaN energy, counts as the worst reward.
+        rewards = torch.nan_to_num(rewards, nan=-1e4).clamp(-1e4, 1e4)
+        self.weights, self.rewards = self.weights + rewards - self.rewards, rewards
 
     def _uniform(self) -> Tensor:
-        numbers = [torch.rand((), generator=stream, dtype=torch.float64) for stream in self.streams]
-        return torch.stack(numbers).to(self.weights)
+        samples = [torch.rand((), generator=stream, dtype=torch.float64) for stream in self.streams]
+        return torch.stack(samples).to(self.weights)
 
 
-def _drawn(shares: Tensor, at: Tensor) -> Tensor:
-    """Indices ``[G, K]`` by the inverse of the summed ``shares [G, N]`` at ``at [G, K]`` in [0, 1)."""
+def _inverse_cdf(shares: Tensor, points: Tensor) -> Tensor:
+    """Indices ``[G, K]``: the inverse of the cumulative ``shares [G, N]`` at ``points [G, K]`` in [0, 1)."""
     sums = shares.cumsum(-1)
-    return torch.searchsorted(sums, at * sums[:, -1:], right=True).clamp(max=shares.shape[1] - 1)
+    return torch.searchsorted(sums, points * sums[:, -1:], right=True).clamp(max=shares.shape[1] - 1)
 
 
 def particles_for(plan: Plan, batch: Batch, steered: Steered) -> Particles | None:
-    """What resamples an expanded batch, None where a text has one particle alone."""
+    """The particles of an expanded batch; None if each text has only one."""
     sampler = plan.sampler
     if sampler.particles == 1:
         return None
@@ -123,18 +123,18 @@ def particles_for(plan: Plan, batch: Batch, steered: Steered) -> Particles | Non
 
 
 def require_noise(sampler: SamplerSettings) -> None:
-    """Check that copies of a walk go apart.
+    """Check that copies of a walk can diverge.
 
     Raises:
-        RecipeError: several particles of a latent sampler that draws no noise.
+        RecipeError: several particles with a latent sampler that draws no noise.
     """
     if sampler.particles > 1 and (sampler.name == "dpmpp_2m" or sampler.eta == 0):
-        what = "copies of a text need fresh noise to become different ones, and this sampler draws none."
+        what = "copies of a text need fresh noise to become different, and this sampler draws none."
         raise RecipeError(what, where="sampler.particles", remedy="Take ddim or ancestral with eta above 0.")
 
 
 def require_reward(sampler: SamplerSettings, *, controlled: bool) -> None:
-    """Check that there is what particles are resampled by.
+    """Check that there is a reward for resampling particles.
 
     Args:
         controlled: whether there is a control.
@@ -148,20 +148,20 @@ def require_reward(sampler: SamplerSettings, *, controlled: bool) -> None:
 
 
 def require_guidance(plan: Plan, control: PreparedAll) -> None:
-    """Check that particles which go by energies have some to go by.
+    """Check that there are controls that guide if particles are rewarded by energies.
 
     Raises:
         RecipeError: the controls only check.
     """
     by_energy = plan.sampler.particles > 1 and plan.sampler.reward == "energy"
-    if by_energy and plan.way is None and not control.guides:  # a way by itself may have none
+    if by_energy and plan.branch is None and not control.guides:  # a single branch may have none
         what = "the reward 'energy' comes from controls that guide, and these only check."
         remedy = "Take score or lm_score, add a control that guides, or leave particles out."
         raise RecipeError(what, where="sampler.reward", remedy=remedy)
 
 
 def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
-    """The reward that a recipe names.
+    """The reward that the recipe names.
 
     Raises:
         RecipeError: as ``require_reward``.
@@ -170,25 +170,30 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     name, control = plan.sampler.reward, plan.control
     if name == "lm_score":
         scorer, tokenizer = load_scorer(plan.pretrained.folder / "scorer")
-        return lambda found: _each([-nats for nats in lm_score(scorer, tokenizer, _texts(plan, found)[0])], found)
+
+        def minus_nats(probabilities: Tensor) -> Tensor:
+            words, _ = _likeliest_texts(plan, probabilities)
+            return _as_tensor([-nats for nats in lm_score(scorer, tokenizer, words)], probabilities)
+
+        return minus_nats
     require_reward(plan.sampler, controlled=control is not None)
     assert control is not None
     if name == "energy":
         return steered.reward
     samples = [draw.sample for draw, _ in batch]
 
-    def score(found: Tensor) -> Tensor:
-        checks = check_all(control, samples, *_texts(plan, found))
-        return _each([mean_score(row) for row in checks], found)
+    def score(probabilities: Tensor) -> Tensor:
+        checks = check_all(control, samples, *_likeliest_texts(plan, probabilities))
+        return _as_tensor([mean_score(row_checks) for row_checks in checks], probabilities)
 
     return score
 
 
-def _texts(plan: Plan, probabilities: Tensor) -> tuple[list[list[str]], list[str]]:
-    """The likeliest texts so far: the words of each, and it as it would be written."""
+def _likeliest_texts(plan: Plan, probabilities: Tensor) -> tuple[list[list[str]], list[str]]:
+    """The likeliest texts so far: the words of each, and its natural text."""
     tokenizer, rows = plan.pretrained.tokenizer, probabilities.argmax(-1).tolist()
     return [tokenizer.words(row) for row in rows], [tokenizer.decode(row) for row in rows]
 
 
-def _each(values: list[float], like: Tensor) -> Tensor:
+def _as_tensor(values: list[float], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""How texts are drawn, and what comes of a batch."""
+"""How texts are drawn, and the result of a batch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from dlmctl.sampling.walk import OnStep
 
 
 class Plan(NamedTuple):
-    """How texts are drawn, apart from which ones.
+    """How texts are drawn, without the draws themselves.
 
     Attributes:
-        traced: the samples whose words and energies are kept of every step; watch: is shown the words as they settle.
-        way: of draws of one way what guides them; None where the control leaves no choice (``control.branches``).
+        traced: the samples whose words and energies are recorded at every step.
+        watch: receives the words as they settle.
+        branch: the branch that guides, once a draw has chosen one; None if the control has only one
+            (``control.branches``).
     """
 
     pretrained: Pretrained
@@ -34,24 +36,24 @@ class Plan(NamedTuple):
     prompt: Prompt | None = None
     traced: Collection[int] = ()
     watch: OnFrames | None = None
-    way: Branch | None = None
+    branch: Branch | None = None
 
     @property
     def guide(self) -> Control[Any] | None:
-        """What guides; the control itself is what checks."""
-        return self.control if self.way is None else self.way.control
+        """The control that guides; ``control`` itself is used for checks."""
+        return self.control if self.branch is None else self.branch.control
 
 
 class Finished(NamedTuple):
-    """A drawn batch: word ids ``[B, L]``, what went wrong with the guidance of a row, if anything, and of each row the
-    nats that the walk found its words to have, None where a family does not know."""
+    """A drawn batch: word ids ``[B, L]``, problems with guidance by row, and for each row the nats of its words
+    according to the walk, None if the family does not know them."""
 
     ids: Tensor
     problems: dict[int, str]
     nats: list[float | None]
 
 
-Preparing = Callable[[Batch], PreparedAll | None]
+PrepareControl = Callable[[Batch], PreparedAll | None]
 """Prepares the controls of a plan for some rows."""
 
 
@@ -59,17 +61,17 @@ class Job(NamedTuple):
     """One batch to draw.
 
     Attributes:
-        control: prepared for the batch; ``prepare`` prepares it for the rows that are left when others are done.
-        watch: sees every step; ``recorder`` notes down some of the rows.
+        control: prepared for the batch; ``prepare`` prepares it for the rows that remain when others are done.
+        watch: receives every step; ``recorder`` records some of the rows.
     """
 
     plan: Plan
     batch: Batch
     control: PreparedAll | None
-    prepare: Preparing
+    prepare: PrepareControl
     watch: OnStep
     recorder: Recorder | None
 
 
 DrawBatch = Callable[[Job], Finished]
-"""Draws a batch as its family does. Raises a RecipeError where the settings of the sampler do not fit the batch."""
+"""Draws a batch of its family. Raises a RecipeError if the sampler settings do not fit the batch."""

@@ -1,4 +1,4 @@
-"""Which draws can be had: found out before the first step, and those that cannot go on as they were drawn settled."""
+"""Find out before the first step which draws are possible, and change the branch or layout of those that are not."""
 
 from __future__ import annotations
 
@@ -19,95 +19,99 @@ from dlmctl.sampling.particles import expanded
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.redraw import fitting_layout
 
-# Scores of tokens in a tensor, of which 6 are held at once and under guidance 14: 512 MiB in float32.
-MOST_SCORES = 1 << 27
-# Texts that are laid out together to see whether they can be drawn.
-MOST_TRIED = 32
+# Token scores per tensor, 512 MiB in float32; 6 such tensors exist at once, under guidance 14.
+MAX_SCORES = 1 << 27
+# Texts that are laid out together to check whether they can be drawn.
+MAX_CHECKED = 32
 
 Lengths = Mapping[int, Sequence[float]]
-"""Of samples the weights of each number of words; see ``layout_of``."""
-OnWay = tuple[Plan, tuple[Draw, Layout]]
-"""A draw as it is laid out, with the plan on its way."""
+"""The weight of each number of words, by sample; see ``layout_of``."""
+BranchRow = tuple[Plan, tuple[Draw, Layout]]
+"""A draw with its layout, and the plan with its branch."""
 
 
-def most_texts(plan: Plan, positions: int) -> int:
-    """Texts of a batch: as many as asked for, but no more than the scores of a large vocabulary leave memory for."""
+def max_texts(plan: Plan, positions: int) -> int:
+    """The most texts in a batch: as many as requested, or as the memory allows for the scores of a large vocabulary."""
     model, rows = plan.pretrained.model, plan.batch_size
     if isinstance(model, TokenLM | CanvasLM):
-        rows = min(rows, MOST_SCORES // (positions * model.config.vocab_size))
+        rows = min(rows, MAX_SCORES // (positions * model.config.vocab_size))
     return max(1, rows // plan.sampler.particles)
 
 
 def check_branches(plan: Plan, draw: Draw) -> None:
     """Try each branch of an `any` alone, before any choice is made and anything is drawn.
 
-    One that no text can be is told, and left out by whoever chooses.
+    Warns of a branch that no text can satisfy; the choice of branches then skips it.
 
     Raises:
-        RecipeError: there is a fault in one, such as a word that the model does not know: that is not left to chance.
+        RecipeError: a branch has a fault, such as a word that the model does not know; always reported, whatever the
+            draws choose.
     """
-    for own in plans_of_branches(plan) if draw.attempt == 0 else ():
+    for branch_plan in plans_of_branches(plan) if draw.attempt == 0 else ():
         try:
-            fitting_layout(own, draw)
+            fitting_layout(branch_plan, draw)
         except Unmet as error:
             warn_once(f"a control under `any` is left out: {error}")
 
 
-def settled(plan: Plan, own: Plan, draws: Sequence[Draw], lengths: Lengths) -> list[OnWay]:
-    """Draws of one way as they can be had: those for which that is impossible another way, or laid out anew.
+def possible_layouts(plan: Plan, branch_plan: Plan, draws: Sequence[Draw], lengths: Lengths) -> list[BranchRow]:
+    """The layouts of draws of one branch; a draw that is impossible there gets another branch or another layout.
 
     Args:
-        own: the plan on their way.
+        branch_plan: the plan with their branch.
 
     Raises:
-        RecipeError: a draw cannot be had at all.
+        RecipeError: a draw is impossible in every branch and layout.
     """
-    faults = _faults(own, draws, lengths)
+    faults = _faults(branch_plan, draws, lengths)
     return [
         _possible(plan, draw, lengths)
         if draw in faults
-        else (own, (draw, layout_of(own, draw, lengths.get(draw.sample))))
+        else (branch_plan, (draw, layout_of(branch_plan, draw, lengths.get(draw.sample))))
         for draw in draws
     ]
 
 
 def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
-    """What stands against each sample that cannot be drawn, by sample; nothing is drawn."""
-    found: dict[int, RecipeError] = {}
-    chooses = plan.control is not None and leaves_open(plan.control)
-    # Where there is a choice, each goes a way of its own.
-    for draw in draws if chooses else sorted(_faults(plan, draws, {})):
+    """The error of each sample that cannot be drawn, by sample; nothing is drawn."""
+    errors: dict[int, RecipeError] = {}
+    has_choice = plan.control is not None and leaves_open(plan.control)
+    # With a choice of branches, each draw has its own.
+    for draw in draws if has_choice else sorted(_faults(plan, draws, {})):
         try:
             check_branches(plan, draw)
             _, (_, layout) = _possible(plan, draw, {})
             require_steps(plan.sampler, layout)
         except RecipeError as error:
-            found[draw.sample] = error
-    return found
+            errors[draw.sample] = error
+    return errors
 
 
-def _possible(plan: Plan, draw: Draw, lengths: Lengths) -> OnWay:
-    """A draw on its first way that is possible as it is laid out first; if none is, on the first that is otherwise.
+def _possible(plan: Plan, draw: Draw, lengths: Lengths) -> BranchRow:
+    """A draw in the first branch that is possible with its first layout; if none is, in the first branch that is
+    possible with another.
 
     Raises:
-        RecipeError: of the way that the draw goes first, if none is possible.
+        RecipeError: that of the draw's first branch, if no branch is possible.
     """
     weights = lengths.get(draw.sample)
 
-    def as_drawn(own: Plan) -> OnWay:
-        row = draw, layout_of(own, draw, weights)
-        feasible(own, expanded([row], own.sampler.particles))
-        return own, row
+    def with_first_layout(branch_plan: Plan) -> BranchRow:
+        row = draw, layout_of(branch_plan, draw, weights)
+        feasible(branch_plan, expanded([row], branch_plan.sampler.particles))
+        return branch_plan, row
 
     try:
-        return first_possible(plan, draw, as_drawn)
+        return first_possible(plan, draw, with_first_layout)
     except RecipeError:
-        return first_possible(plan, draw, lambda own: (own, (draw, fitting_layout(own, draw, weights))))
+        return first_possible(
+            plan, draw, lambda branch_plan: (branch_plan, (draw, fitting_layout(branch_plan, draw, weights)))
+        )
 
 
 def _faults(plan: Plan, draws: Sequence[Draw], lengths: Lengths) -> dict[Draw, RecipeError]:
-    """What stands against each draw as it is laid out first; tried in batches, as most have no fault."""
-    found: dict[Draw, RecipeError] = {}
+    """The error of each draw that is impossible with its first layout; checked in batches, as most are possible."""
+    faults: dict[Draw, RecipeError] = {}
     rows: Batch = []
     for draw in draws:
         try:
@@ -115,14 +119,14 @@ def _faults(plan: Plan, draws: Sequence[Draw], lengths: Lengths) -> dict[Draw, R
             require_steps(plan.sampler, layout)
             rows.append((draw, layout))
         except RecipeError as error:
-            found[draw] = error
+            faults[draw] = error
     rows.sort(key=lambda row: row[1].positions)
-    most = min(MOST_TRIED, most_texts(plan, rows[-1][1].positions)) if rows else 1
-    for some in (rows[at : at + most] for at in range(0, len(rows), most)):
-        if _fault_of(plan, some) is not None:  # somewhere among them
-            alone = {row[0]: _fault_of(plan, [row]) for row in some}
-            found |= {draw: error for draw, error in alone.items() if error is not None}
-    return found
+    batch_size = min(MAX_CHECKED, max_texts(plan, rows[-1][1].positions)) if rows else 1
+    for batch in (rows[start : start + batch_size] for start in range(0, len(rows), batch_size)):
+        if _fault_of(plan, batch) is not None:  # at least one of them has a fault
+            row_faults = {row[0]: _fault_of(plan, [row]) for row in batch}
+            faults |= {draw: error for draw, error in row_faults.items() if error is not None}
+    return faults
 
 
 def _fault_of(plan: Plan, rows: Batch) -> RecipeError | None:

@@ -1,4 +1,4 @@
-"""What texts are written about, and classifier-free guidance by it."""
+"""The labels, sources and prompts of texts, and classifier-free guidance by them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from dlmctl.diffusion.samplers import Rule
 from dlmctl.models.conditioner import pad_sources
 from dlmctl.models.interface import Conditioning
 
-# Rows encoded at once where only the lengths of the texts are asked for.
-ROWS = 256
+# Rows encoded at once when only the lengths of the texts are needed.
+LENGTH_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the samples of a run are given, dealt out to them in turn; empty lists for what there is none of.
+    """The labels, sources and prompts of a run, assigned to its samples in turn; lists that are not used are empty.
 
     Attributes:
-        labels: numbers of labels, their count for none; sources: rows of source ids.
-        texts: tokens that stand before a text, of models over tokens; the last of them in the place of START.
-        places: of samples that are not dealt one in turn, which one they have.
+        labels: label numbers; their count stands for no label.
+        sources: rows of source ids.
+        texts: for models over tokens, the tokens before a text; the last of them takes the place of START.
+        places: the index of the entry for samples that are not assigned one in turn.
     """
 
     labels: Sequence[int] = ()
@@ -47,14 +48,14 @@ class Prompt:
 class ClassifierFree(Gaussian):
     """The Gaussian family for the rows of one batch, each with its own label and source.
 
-    At ``scale`` w the estimate is that without the prompt plus w times what the prompt changes, in word logits where
-    the model has them, else in x_0 (Ho and Salimans 2022, eq. 6, with w - 1 as their weight); both come from one
-    forward pass. 1 is the model as it was trained.
+    At ``scale`` w the estimate is the unconditional one plus w times the change that the prompt makes, in word logits
+    if the model has them, else in x_0 (Ho and Salimans 2022, eq. 6, with w - 1 as their weight); both come from one
+    forward pass. At scale 1 the model is unchanged.
 
     Args:
-        rule: the sampler's, made for this walk.
-        prompt: None for texts about nothing in particular.
-        samples: numbers of the rows' samples.
+        rule: the sampler's update rule, made for this walk.
+        prompt: None for unconditional texts.
+        samples: the sample numbers of the rows.
     """
 
     def __init__(
@@ -67,9 +68,9 @@ class ClassifierFree(Gaussian):
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         if not self.contrasts:
             return super().predict(x, t, previous, mask)
-        twice = None if previous is None else torch.cat([previous, previous])
+        previous_twice = None if previous is None else torch.cat([previous, previous])
         masks = None if mask is None else torch.cat([mask, mask])
-        both = super().predict(torch.cat([x, x]), torch.cat([t, t]), twice, masks)
+        both = super().predict(torch.cat([x, x]), torch.cat([t, t]), previous_twice, masks)
         if both.logits is None:
             return Prediction(lambda: _guided(both.x0, self.scale))
         return self.model.prediction_of_words(_guided(both.logits, self.scale))
@@ -79,42 +80,43 @@ class ClassifierFree(Gaussian):
 def given_to(
     model: DiffusionLM, prompt: Prompt | None, samples: Sequence[int], *, contrast: bool = False
 ) -> Conditioning | None:
-    """What the network receives for each of ``samples``; with ``contrast`` once more for each, about nothing."""
+    """The conditioning of the network for each of ``samples``; with ``contrast`` followed by an unconditional one for
+    each."""
     if model.conditioner is None:
         return None
-    nothing: list[tuple[int | None, Sequence[int] | None]] = [(None, None)] * len(samples)
-    rows = nothing if prompt is None else [(prompt.label(sample), prompt.source(sample)) for sample in samples]
-    return model.condition(*batch_of(model, [*rows, *(nothing if contrast else [])]))
+    unconditional: list[tuple[int | None, Sequence[int] | None]] = [(None, None)] * len(samples)
+    rows = unconditional if prompt is None else [(prompt.label(sample), prompt.source(sample)) for sample in samples]
+    return model.condition(*_condition_tensors(model, [*rows, *(unconditional if contrast else [])]))
 
 
 def _guided(both: Tensor, scale: float) -> Tensor:
-    with_it, without = both.chunk(2)
-    return without + scale * (with_it - without)
+    conditional, unconditional = both.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
 
 
-def batch_of(
+def _condition_tensors(
     model: DiffusionLM, rows: Sequence[tuple[int | None, Sequence[int] | None]]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Labels ``[B]`` and sources ``[B, S]`` for a number and ids a row, None where nothing is given."""
+    """Labels ``[B]`` and sources ``[B, S]`` of rows of a label number and source ids, each None for none."""
     assert model.conditioner is not None
     labels, sources = model.conditioner.nothing(len(rows))
     if labels is not None:
-        none = int(labels[0])
-        labels = torch.tensor([none if label is None else label for label, _ in rows], device=labels.device)
+        no_label = int(labels[0])
+        labels = torch.tensor([no_label if label is None else label for label, _ in rows], device=labels.device)
     if sources is not None:
-        nothing = sources[0].tolist()
-        sources = pad_sources([nothing if ids is None else ids for _, ids in rows]).to(sources.device)
+        no_source = sources[0].tolist()
+        sources = pad_sources([no_source if ids is None else ids for _, ids in rows]).to(sources.device)
     return labels, sources
 
 
 @torch.no_grad()
 def length_weights(model: DiffusionLM, prompt: Prompt, samples: Sequence[int]) -> dict[int, list[float]]:
-    """How likely each number of words, from 0, is for the text of each sample, given its label and source."""
+    """The probability of each number of words, from 0, for the text of each sample, given its label and source."""
     assert model.conditioner is not None
-    found: dict[int, list[float]] = {}
-    for at in range(0, len(samples), ROWS):
-        chosen = samples[at : at + ROWS]
-        labels, sources = batch_of(model, [(prompt.label(sample), prompt.source(sample)) for sample in chosen])
+    weights: dict[int, list[float]] = {}
+    for start in range(0, len(samples), LENGTH_BATCH):
+        batch = samples[start : start + LENGTH_BATCH]
+        labels, sources = _condition_tensors(model, [(prompt.label(sample), prompt.source(sample)) for sample in batch])
         logits = model.conditioner.length_logits(labels, model.conditioner(labels, sources))
-        found.update(zip(chosen, logits.double().softmax(-1).tolist(), strict=True))
-    return found
+        weights.update(zip(batch, logits.double().softmax(-1).tolist(), strict=True))
+    return weights

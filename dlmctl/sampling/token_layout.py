@@ -1,4 +1,4 @@
-"""The layout of texts in tokens, for controls that speak of words: how many tokens the words may take."""
+"""The layout of texts in tokens, for controls about words: how many tokens the words may take."""
 
 from __future__ import annotations
 
@@ -28,57 +28,56 @@ from dlmctl.diffusion.noise import LAYOUT
 from dlmctl.errors import Unmet
 from dlmctl.text.tokenizer import Tokenizer
 
-# Tokens of the text that shows which ones are frequent.
-SHOWN = 32
+# Length of the masked text from which token frequencies are estimated.
+MARGINAL_TOKENS = 32
 _MARGINALS: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
-def counted(control: Control[Any], batch: BatchContext[Any], parts: Sequence[Part]) -> list[Part]:
-    """What holds the texts of a batch to the numbers of words of controls that do not hold them to it themselves."""
-    free = [
-        one for one, part in zip(parts_of(control), parts, strict=True) if not isinstance(part.prepared, ExactTokens)
-    ]
+def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Sequence[Part]) -> list[Part]:
+    """A part that holds the texts of a batch to the word counts of those controls that do not do so themselves."""
+    pairs = zip(parts_of(control), parts, strict=True)
+    inexact = [each for each, part in pairs if not isinstance(part.prepared, ExactTokens)]
     rows: list[list[Requirement]] = []
     for draw in batch.draws:
-        ranges = [found for one in free if (found := one.range_of(draw.sample)) is not None]
-        low, high = max((one[0] for one in ranges), default=0), min((one[1] for one in ranges), default=0)
+        ranges = [count_range for each in inexact if (count_range := each.range_of(draw.sample)) is not None]
+        low, high = max((fewest for fewest, _ in ranges), default=0), min((most for _, most in ranges), default=0)
         if low > high:
             what = f"the controls contradict each other: one needs at least {low} words, another at most {high}."
             raise Unmet(what, where=f"sample {draw.sample}")
-        # No token makes more words than it has characters; a bound beyond that is none.
+        # Bounded by the model's positions, which keeps the automaton small.
         rows.append([required_length(low, min(high, batch.model.config.length))] if ranges else [])
     return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
 
 
 def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
-    """The layout of one text whose ``parts`` hold it to a language.
+    """The layout of one text that ``parts`` restrict to a language.
 
-    A number of tokens n is drawn by p(n) p(language given n): p(n) as in the training text, or any if nothing is known
-    of it, and the other as if tokens were independent, each drawn by how often the model writes it. So 14 words are
-    given about as many tokens as 14 words take.
+    A number of tokens n is drawn by p(n) p(language given n): p(n) is that of the training text, or uniform if that is
+    unknown; p(language given n) treats tokens as independent, each with its marginal probability under the model. So 14
+    words get about as many tokens as 14 words take.
 
     Raises:
-        Unmet: no number of tokens that the model holds serves the language.
+        Unmet: the language has no text within the model's number of tokens.
     """
     (draw,) = batch.draws
-    config, most = batch.model.config, batch.model.config.length - SPECIAL
-    held = [part for part in parts if isinstance(part.prepared, ExactTokens)]
-    languages = [automaton for part in held for automaton in _languages(part)]
-    possible = torch.ones(most + 1, dtype=torch.bool)
-    weights = torch.zeros(most + 1, dtype=torch.float64)
+    config, max_tokens = batch.model.config, batch.model.config.length - SPECIAL
+    exact_parts = [part for part in parts if isinstance(part.prepared, ExactTokens)]
+    languages = [automaton for part in exact_parts for automaton in _languages(part)]
+    possible = torch.ones(max_tokens + 1, dtype=torch.bool)
+    log_likelihoods = torch.zeros(max_tokens + 1, dtype=torch.float64)
     for language in languages:
-        possible &= torch.from_numpy(lengths(language, most))
+        possible &= torch.from_numpy(lengths(language, max_tokens))
         if isinstance(batch.model, MaskedModel):
-            common = _marginals(batch.model, batch.vocabulary).to(torch.float64).cpu()
-            weights += log_probability_by_length(common, stacked([language]), most)
+            marginals = _marginals(batch.model, batch.vocabulary).to(torch.float64).cpu()
+            log_likelihoods += log_probability_by_length(marginals, stacked([language]), max_tokens)
     if not possible.any():
-        what = f"no text of up to {most} tokens, the most that the model holds, satisfies it."
-        raise Unmet(what, where=" and ".join(part.name for part in held))
-    seen = torch.zeros(most + 1, dtype=torch.float64)
-    counts = torch.tensor(list(config.sentence_lengths)[: most + 1], dtype=torch.float64)
-    seen[: len(counts)] = counts
-    seen = seen if (seen * possible).sum() > 0 else torch.ones_like(seen)
-    scores = (seen.log() + weights).masked_fill(~possible, -torch.inf)
+        what = f"no text of up to {max_tokens} tokens, the most that the model holds, satisfies it."
+        raise Unmet(what, where=" and ".join(part.name for part in exact_parts))
+    prior = torch.zeros(max_tokens + 1, dtype=torch.float64)
+    counts = torch.tensor(list(config.sentence_lengths)[: max_tokens + 1], dtype=torch.float64)
+    prior[: len(counts)] = counts
+    prior = prior if (prior * possible).sum() > 0 else torch.ones_like(prior)
+    scores = (prior.log() + log_likelihoods).masked_fill(~possible, -torch.inf)
     scores = scores if torch.isfinite(scores).any() else torch.zeros_like(scores).masked_fill(~possible, -torch.inf)
     count = int(torch.multinomial(scores.softmax(0), 1, generator=draw.generator(LAYOUT)))
     return Layout(positions_for(count, config.length), count)
@@ -91,9 +90,9 @@ def _languages(part: Part) -> list[Automaton]:
 
 @torch.no_grad()
 def _marginals(model: MaskedModel, vocabulary: Tokenizer) -> Tensor:
-    """Log-probability ``[V]`` of each token, by what the model expects of a text of which nothing is known."""
+    """Log-probability ``[V]`` of each token, as the model predicts for a fully masked text."""
     if model not in _MARGINALS:
-        count = min(SHOWN, model.config.length - SPECIAL)
+        count = min(MARGINAL_TOKENS, model.config.length - SPECIAL)
         canvas = [vocabulary.start_id, *[model.mask_id] * count, vocabulary.end_id]
         logits = model.logits(torch.tensor([canvas], device=model.embeddings.device))[0, 1:-1].float()
         _MARGINALS[model] = logits.log_softmax(-1).logsumexp(0) - torch.tensor(float(count)).log()

@@ -1,6 +1,6 @@
-"""How texts come about: the words of some texts of a batch at every step, and how far each control is from its aim.
+"""Traces of texts: the words of some texts of a batch at every step, and how far each control is from its aim.
 
-What is noted down changes no text: it looks at the estimates that are there anyway, and its controls are its own.
+Tracing changes no text: it reads estimates that are computed anyway, and prepares its own controls.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class Frame(NamedTuple):
 
     Attributes:
         t: the time, from 1 (noise, or nothing but masks) to 0.
-        words: those that it would have if it ended now.
-        settled: whether each word stands: is written, in a masked model; with latents, is the same as a step before.
-        energies: of each control that has one, by its label, in nats: how far the model's own estimate is from what
-            the control wants, before the controls move it.
+        words: the words that it would have if it ended now.
+        settled: whether each word is settled: in a masked model, it is written; with latents, it is the same as one
+            step before.
+        energies: the energy of each control that has one, by its label, in nats: how far the model's own estimate,
+            before the controls move it, is from satisfying the control.
     """
 
     t: float
@@ -39,20 +40,20 @@ class Frame(NamedTuple):
 
 
 OnFrames = Callable[[Mapping[Draw, Frame]], None]
-"""Receives the texts of a batch that are followed, at every step and once more when they are done."""
+"""Receives the followed texts of a batch at every step and once more when they are done."""
 
 
 class Steering(Protocol):
-    """What a recorder asks of the steering of a batch."""
+    """What a recorder needs from the steering of a batch."""
 
     def word_ids(self, estimate: Prediction) -> Tensor: ...
 
     def own_words(self, own: Prediction, rows: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class Look(NamedTuple):
-    """One step as the steering of a batch sees it: the state x_t at time t, the model's own estimate, and the one that
-    the controls made of it."""
+class StepView(NamedTuple):
+    """One step as the steering of a batch sees it: the state x_t at time t, the model's own estimate, and the guided
+    one."""
 
     t: float
     x: Tensor
@@ -61,19 +62,19 @@ class Look(NamedTuple):
 
 
 class Recorder:
-    """Notes down some rows of a batch.
+    """Records some rows of a batch.
 
     Args:
-        draws: the rows followed, by their number in the batch.
-        parts: the controls, prepared for these rows alone; none to leave their energies out.
+        draws: the draws of the followed rows, by row number.
+        parts: the controls, prepared for these rows alone; empty to leave out their energies.
         layouts: of these rows.
         embeddings: of the words, ``[V, D]``.
-        particles: rows of each text, side by side; all of those of a text are followed, or none.
-        watch: is shown every step.
+        particles: adjacent rows of each text; either all rows of a text are followed or none.
+        watch: receives every step.
 
     Attributes:
-        gone: says which rows ``[B]`` of the batch are finished, None for none so far.
-        texts: the steps of each text that is finished, by its number in the batch.
+        finished_rows: returns which rows ``[B]`` of the batch are finished, None for none so far.
+        texts: the steps of each finished text, by its number in the batch.
     """
 
     def __init__(
@@ -90,48 +91,50 @@ class Recorder:
         self.rows, self.particles = list(draws), particles
         self.parts = dict(_labelled(parts))
         self.embeddings = embeddings
-        self.gone: Callable[[], Tensor | None] = lambda: None
+        self.finished_rows: Callable[[], Tensor | None] = lambda: None
         self.frames: dict[int, list[Frame]] = {row: [] for row in draws}
         self.texts: dict[int, list[Frame]] = {}
-        # Of the rows followed the last that was seen of each: some leave before the others.
+        # The last estimate of each followed row, as some leave before the others.
         self.x0: Tensor | None = None
         self.log_probs: Tensor | None = None
 
     @torch.no_grad()
-    def see(self, rows: Sequence[int], steering: Steering, look: Look) -> None:
-        """Note down a step of the batch, or of the part of it that consists of these rows."""
-        gone = self.gone()
-        out = set() if gone is None else {row for row, left in enumerate(gone.tolist()) if left}
-        here = [(place, row) for place, row in enumerate(rows) if row in self.draws and row not in out]
-        if not here:
+    def record(self, rows: Sequence[int], steering: Steering, step: StepView) -> None:
+        """Record a step of these rows, which are the whole batch or a part of it."""
+        finished = self.finished_rows()
+        done = set() if finished is None else {row for row, is_done in enumerate(finished.tolist()) if is_done}
+        followed = [(index, row) for index, row in enumerate(rows) if row in self.draws and row not in done]
+        if not followed:
             return
-        places = torch.tensor([place for place, _ in here], device=look.x.device)
-        energies = self._energies([row for _, row in here], *steering.own_words(look.own, places)) if self.parts else {}
-        ids = steering.word_ids(look.guided).index_select(0, places)
-        # Masked texts are ids themselves, and a mask is like no word.
-        written = None if look.x.is_floating_point() else (look.x.index_select(0, places) == ids).tolist()
-        for at, (_, row) in enumerate(here):
-            marks = None if written is None else written[at]
-            self.frames[row].append(self._frame(row, look.t, ids[at].tolist(), marks, energies.get(row, {})))
-        self._show()
+        indices = torch.tensor([index for index, _ in followed], device=step.x.device)
+        energies = {}
+        if self.parts:
+            energies = self._energies([row for _, row in followed], *steering.own_words(step.own, indices))
+        ids = steering.word_ids(step.guided).index_select(0, indices)
+        # The state of a masked text consists of ids, and MASK equals no word.
+        written = None if step.x.is_floating_point() else (step.x.index_select(0, indices) == ids).tolist()
+        for at, (_, row) in enumerate(followed):
+            row_written = None if written is None else written[at]
+            self.frames[row].append(self._frame(row, step.t, ids[at].tolist(), row_written, energies.get(row, {})))
+        self._notify()
 
     def take(self, rows: Sequence[int]) -> None:
-        """Each row goes on from the row of the same text that is named for it: what led there is now its own past."""
+        """Continue each row from row ``rows[row]`` of the same text, and adopt the history of that row."""
         self.frames = {row: list(self.frames[rows[row]]) for row in self.frames}
 
     def finish(self, ids: Sequence[Sequence[int]]) -> None:
-        """Note down the words that the texts of the batch have in the end; of several particles, of the one that is
-        nearest to them."""
+        """Record the final words of the texts of the batch; of several particles, keep the history that ends nearest
+        to them."""
         for row in self.rows[:: self.particles]:
             words = tuple(self.vocabulary.words(ids[row // self.particles]))
-            pasts = [self.frames[row + at] for at in range(self.particles)]
-            past = max(pasts, key=lambda frames: _in_common(frames[-1].words, words) if frames else 0)
-            self.texts[row // self.particles] = [*past, Frame(0.0, words, (True,) * len(words), {})]
+            histories = [self.frames[row + particle] for particle in range(self.particles)]
+            history = max(histories, key=lambda frames: _words_in_common(frames[-1].words, words) if frames else 0)
+            self.texts[row // self.particles] = [*history, Frame(0.0, words, (True,) * len(words), {})]
         if self.watch is not None:
             self.watch({self.draws[text * self.particles]: frames[-1] for text, frames in self.texts.items()})
 
-    def _show(self) -> None:
-        """Let who watches see the texts, of several particles the first."""
+    def _notify(self) -> None:
+        """Pass the texts to ``watch``; of several particles, the first."""
         if self.watch is not None:
             shown = {row: self.frames[row] for row in self.rows[:: self.particles]}
             self.watch({self.draws[row]: frames[-1] for row, frames in shown.items() if frames})
@@ -141,46 +144,48 @@ class Recorder:
     ) -> Frame:
         words = tuple(self.vocabulary.words(ids))
         if written is not None:
-            settled = tuple(written[1 : 1 + len(words)])  # behind START
+            settled = tuple(written[1 : 1 + len(words)])  # after START
         else:
-            before = self.frames[row][-1].words if self.frames[row] else ()
-            settled = tuple(words[at : at + 1] == before[at : at + 1] for at in range(len(words)))
+            previous = self.frames[row][-1].words if self.frames[row] else ()
+            settled = tuple(words[at : at + 1] == previous[at : at + 1] for at in range(len(words)))
         return Frame(t, words, settled, energies)
 
     def _energies(self, rows: Sequence[int], x0: Tensor, log_probs: Tensor) -> dict[int, dict[str, float]]:
-        """The energy of each part that is a number, by row."""
+        """The finite energies of the parts, by row and label."""
         length = min(self.layouts.length, x0.shape[1])
         if self.x0 is None or self.log_probs is None:
             self.x0, self.log_probs = x0[:, :length].clone(), log_probs[:, :length].clone()
-        numbers = [self.rows.index(row) for row in rows]
-        at = torch.tensor(numbers, device=x0.device)
+        indices = [self.rows.index(row) for row in rows]
+        at = torch.tensor(indices, device=x0.device)
         self.x0[at, :length], self.log_probs[at, :length] = x0[:, :length], log_probs[:, :length]
-        now, scores = self.x0, self.log_probs
+        all_x0, all_log_probs = self.x0, self.log_probs
         state = ControlState(
-            now,
-            torch.zeros(len(now), device=now.device),
+            all_x0,
+            torch.zeros(len(all_x0), device=all_x0.device),
             vocabulary=self.vocabulary,
             embeddings=self.embeddings,
-            x0=lambda: now,
-            word_log_probs=lambda: scores,
+            x0=lambda: all_x0,
+            word_log_probs=lambda: all_log_probs,
             mask=self.layouts.mask,
         )
-        found = {name: part.energy(state).tolist() for name, part in self.parts.items()}
+        energies = {label: part.energy(state).tolist() for label, part in self.parts.items()}
         return {
             row: {
-                name: round(values[number], 3) + 0.0 for name, values in found.items() if math.isfinite(values[number])
+                label: round(values[index], 3) + 0.0
+                for label, values in energies.items()
+                if math.isfinite(values[index])
             }
-            for row, number in zip(rows, numbers, strict=True)
+            for row, index in zip(rows, indices, strict=True)
         }
 
 
-def _in_common(some: Sequence[str], others: Sequence[str]) -> int:
-    """At how many places two texts have the same word."""
-    return sum(one == other for one, other in zip(some, others, strict=False))
+def _words_in_common(words: Sequence[str], others: Sequence[str]) -> int:
+    """The number of places at which two texts have the same word."""
+    return sum(word == other for word, other in zip(words, others, strict=False))
 
 
 def _labelled(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
-    """The parts that have an energy, each with its name as ``check_all`` has it."""
+    """The parts that have an energy, each with the label that ``check_all`` gives it."""
     for label, part in zip(numbered([part.name for part in parts]), parts, strict=True):
         if has_own(part.prepared, "energy"):
             yield label, part

@@ -25,21 +25,21 @@ class Step(NamedTuple):
     x: Tensor
     estimate: Prediction
 
-    def kept(self) -> Step:
-        """The same, to keep: where steps are recorded the next one's estimate is written in the place of this one's."""
+    def detached(self) -> Step:
+        """A copy that stays valid: a recorded next step overwrites this step's estimate."""
         if not self.x.is_cuda:
             return self
-        x0, logits = (None if part is None else part.clone() for part in (self.estimate.x0, self.estimate.logits))
+        x0, logits = (None if tensor is None else tensor.clone() for tensor in (self.estimate.x0, self.estimate.logits))
         assert x0 is not None
         return self._replace(estimate=Prediction(lambda: x0, logits))
 
 
 OnStep = Callable[[Step], Tensor | None]
-"""Sees every step; a state it returns takes the place of ``step.x``."""
+"""Receives every step; a state it returns replaces ``step.x``."""
 
 
 class Steer(Protocol):
-    """What gives the guided estimate of a whole batch, and may move each draw. Times ``t [B]`` are on the CPU."""
+    """Computes the guided estimate of a whole batch, and may move each draw. Times ``t [B]`` are on the CPU."""
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction: ...
 
@@ -47,13 +47,13 @@ class Steer(Protocol):
 
 
 class Resampling(Protocol):
-    """What puts some of a batch's texts in the place of others on their way (``sampling.particles``)."""
+    """Replaces some texts of a batch by others during the walk (``sampling.particles``)."""
 
     def rows(self, number: int, estimate: Prediction) -> Tensor | None:
-        """The texts ``[B]`` to go on with at a step, None for all as they are. What steers has been told of them."""
+        """The texts ``[B]`` to continue with at a step, already passed on to the steering; None if all stay."""
 
     def moved(self, log_ratio: Tensor | None) -> None:
-        """Told of every draw, see ``Moved``."""
+        """Receives the log ratio of every draw, see ``Moved``."""
 
 
 def walk(
@@ -70,7 +70,7 @@ def walk(
     steps = len(times) - 1
     for number, (t_value, s_value) in enumerate(pairwise(times.tolist())):
         stop_if_told()
-        # On the CPU: there it costs nothing to look at them, and what is made of them is a few numbers a text.
+        # On the CPU, where reading them costs nothing; only a few numbers per text are computed from them.
         t, s = (torch.full((len(x),), value, dtype=torch.float64) for value in (t_value, s_value))
         estimate = steer(x, t)
         rows = resampling.rows(number, estimate) if resampling is not None else None
@@ -81,6 +81,6 @@ def walk(
         if resampling is not None:
             resampling.moved(moved.log_ratio)
         x = steer.after(moved, s_value)
-        replaced = on_step(Step(number, steps, t_value, s_value, x, estimate)) if on_step is not None else None
-        x = x if replaced is None else replaced
+        replacement = on_step(Step(number, steps, t_value, s_value, x, estimate)) if on_step is not None else None
+        x = x if replacement is None else replacement
     return x

@@ -1,10 +1,10 @@
-"""Where words begin, character by character: ``split_words`` as an automaton over kinds of characters.
+"""Word boundaries, character by character: ``split_words`` as an automaton over kinds of characters.
 
-What a character does depends on what stands before it and on some of what comes after it: the apostrophe of ``isn't``
-begins a word, that of ``o'clock`` does not. So a step guesses whether its character begins a word, goes on with one or
-belongs to none, and leaves promises about the next characters; a guess that breaks a promise is dropped. Of all
-guesses for a text exactly one is left, which is how ``split_words`` splits it, unless the text has what these automata
-leave out: web and mail addresses, ``‘``, and characters that NFC would change (``characters.kind``).
+The role of a character depends on the text before it and partly on the text after it: the apostrophe of ``isn't``
+begins a word, that of ``o'clock`` does not. So each step guesses whether its character begins a word, continues one or
+belongs to none, and makes promises about the next characters; a guess that breaks a promise is dropped. Exactly one
+sequence of guesses survives for a text, which is how ``split_words`` splits it, except for texts that these automata do
+not cover: with web or mail addresses, ``‘``, or characters that NFC would change (``characters.kind``).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _ZERO_WIDTH = ZWJ + ZWNJ
 
 _Rules = tuple[tuple[str, str | None], ...]
 
-# A promise: for the next character the first rule with its kind, which gives the promise that follows, None where it is
-# broken; a kind without a rule keeps it.
+# The rules of each promise: for the next character, the first rule with its kind gives the promise that follows, None
+# if the promise is broken; a kind without a rule fulfils it.
 _PROMISES: dict[str, _Rules] = {
     "no letter": ((WORD_LIKE, None),),
     "no letter or mark": ((_IN_LETTERS, None),),
@@ -53,7 +53,7 @@ _PROMISES: dict[str, _Rules] = {
     "no part of a number": ((SEPARATORS, "no figure"),),
     "no letters joined": ((_ZERO_WIDTH, "no letters joined on"), (JOINER, "no letter or mark"), (APOSTROPHE, "clitic")),
     "no letters joined on": ((_ZERO_WIDTH, "no letters joined on"), (_IN_LETTERS, None)),
-    # Behind the apostrophe after letters: a clitic, or no letters.
+    # After an apostrophe that follows letters: a clitic, or no letters.
     "clitic": (("stmd", "no letter"), ("rv", "clitic e"), ("l", "clitic l"), (_IN_LETTERS, None)),
     "clitic e": (("e", "no letter"), (KINDS, None)),
     "clitic l": (("l", "no letter"), (KINDS, None)),
@@ -61,7 +61,7 @@ _PROMISES: dict[str, _Rules] = {
     "no clitic e": (("e", "a letter"),),
     "no clitic l": (("l", "a letter"),),
     "a letter": (("".join(kind for kind in KINDS if kind not in WORD_LIKE), None),),
-    # Behind one letter, a full stop and a letter: no second full stop.
+    # After one letter, a full stop and a letter: no second full stop.
     "no initials": ((".", "no initials 2"),),
     "no initials 2": ((LETTERS, "no stop"),),
     "no stop": ((".", None),),
@@ -77,14 +77,14 @@ _PROMISES: dict[str, _Rules] = {
     "no www": (("w", "no www 2"),),
     "no www 2": (("w", "no www 3"),),
     "no www 3": ((".", None),),
-    # What NFC would change.
+    # Sequences that NFC would change.
     "no half": ((SECOND_HALF + SECOND_ORDERED, None),),
     **{f"order {level}": ((SECOND_ORDERED + ORDERED[:number], None),) for number, level in enumerate(ORDERED, start=1)},
 }
-# Promises that a text must not end with.
-_UNKEPT = frozenset(["a letter", "clitic e", "clitic l"])
+# Promises that must be fulfilled before a text ends.
+_PENDING = frozenset(["a letter", "clitic e", "clitic l"])
 
-# What a word is so far; upper case where it may end. What its end promises.
+# The states of a word, in upper case if it may end there, and the promises that its end makes.
 _ENDS: dict[str, frozenset[str]] = {
     "START": frozenset(),
     "FIGURES": frozenset(["no letter or mark", "no letters joined", "no part of a number"]),
@@ -99,7 +99,7 @@ _ENDS: dict[str, frozenset[str]] = {
     "FLAG": frozenset(),
 }
 
-# How a word goes on: kinds, what it is then, and what that promises.
+# How a word continues: kinds, the next state, and the promises that it makes.
 _INSIDE: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "FIGURES": ((DIGIT, "FIGURES", ()), (SEPARATORS, "number", ())),
     "INITIAL": ((_IN_LETTERS, "LETTERS", ()), (".", "abbreviation 1", ())),
@@ -148,7 +148,7 @@ _BEGIN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("".join(kind for kind in _SYMBOLS if kind not in MARKS + APOSTROPHE + ".-" + FLAG), "SYMBOL", ()),
 )
 
-# What a character promises wherever it stands.
+# The promises that a character makes in every position.
 _ALWAYS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(WORD_LIKE + ".+-", ("no mail",)),
     ":": ("no web",),
@@ -160,7 +160,7 @@ _ALWAYS[FIRST_HALF] = ("no mail", "no half")
 
 
 class Place(NamedTuple):
-    """Between two characters: what the word is so far, and what is promised of the next."""
+    """A position between two characters: the state of the word so far, and the promises about the next character."""
 
     word: str
     promises: frozenset[str]
@@ -168,7 +168,7 @@ class Place(NamedTuple):
     @property
     def may_end(self) -> bool:
         """Whether a text may end here."""
-        return self.word.isupper() and not (self.promises | _ENDS[self.word]) & _UNKEPT
+        return self.word.isupper() and not (self.promises | _ENDS[self.word]) & _PENDING
 
 
 START = Place("START", frozenset())
@@ -176,38 +176,38 @@ START = Place("START", frozenset())
 
 @cache
 def moves(place: Place, kind: str) -> tuple[tuple[Tag, Place], ...]:
-    """The ways to read a character of a kind: what it is to its word, and where one stands then."""
+    """The ways to read a character of a kind: its tag, and the place after it."""
     return tuple(_moves(place, kind))
 
 
 def _moves(place: Place, kind: str) -> Iterator[tuple[Tag, Place]]:
     if kind == FORBIDDEN:
         return
-    kept = _kept(place.promises, kind)
+    remaining = _remaining(place.promises, kind)
     always = _ALWAYS.get(kind, ())
-    if kept is not None:
+    if remaining is not None:
         for kinds, word, promises in _INSIDE.get(place.word, ()):
             if kind in kinds:
-                yield "inside", Place(word, kept.union(promises, always))
-    after = _kept(place.promises | _ENDS[place.word], kind) if place.word.isupper() else None
-    if after is None:
+                yield "inside", Place(word, remaining.union(promises, always))
+    remaining_after_end = _remaining(place.promises | _ENDS[place.word], kind) if place.word.isupper() else None
+    if remaining_after_end is None:
         return
     if kind in SPACE + _ZERO_WIDTH:
-        yield "outside", Place("START", after.union(always))
+        yield "outside", Place("START", remaining_after_end.union(always))
         return
     for kinds, word, promises in _BEGIN:
         if kind in kinds:
-            yield "begin", Place(word, after.union(promises, always))
+            yield "begin", Place(word, remaining_after_end.union(promises, always))
 
 
-def _kept(promises: frozenset[str], kind: str) -> frozenset[str] | None:
-    """What is still promised after a character of a kind; None if a promise is broken."""
-    left = set()
+def _remaining(promises: frozenset[str], kind: str) -> frozenset[str] | None:
+    """The promises that remain after a character of a kind; None if one is broken."""
+    remaining = set()
     for promise in promises:
-        for kinds, follows in _PROMISES[promise]:
+        for kinds, next_promise in _PROMISES[promise]:
             if kind in kinds:
-                if follows is None:
+                if next_promise is None:
                     return None
-                left.add(follows)
+                remaining.add(next_promise)
                 break
-    return frozenset(left)
+    return frozenset(remaining)

@@ -1,6 +1,6 @@
-"""Kinds of characters, as far as ``split_words`` tells them apart: the alphabet of the automaton that splits texts."""
+"""Kinds of characters that ``split_words`` distinguishes: the alphabet of the automaton that splits texts."""
 
-# Signs of many scripts stand here on purpose.
+# Characters of many scripts are here on purpose.
 # ruff: noqa: RUF001
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from functools import cache
 
 from dlmctl.text.spelling import JOINED, SPACED
 
-# One letter a kind, so that sets of kinds are strings. Letters of clitics ('s, 't, 're, 'll, 'm, 've, 'd) and the w of
-# "www" are themselves.
+# One letter per kind, so that sets of kinds are strings. Letters of clitics ('s, 't, 're, 'll, 'm, 've, 'd) and the w
+# of "www" are kinds of their own.
 SPACE, FORBIDDEN, DIGIT, LETTER, WORD, FIRST_HALF = " ", "X", "0", "a", "Ω", "ω"
 ZWJ, ZWNJ, APOSTROPHE, JOINER, FLAG, TONE, SYMBOL = "Z", "z", "'", "·", "F", "T", "#"
-# Marks: of no order; by the order that NFC puts them in; and second halves of pairs that NFC makes one, of no order and
-# of the first.
+# Combining marks: without an order; by the order in which NFC puts them; and second halves of pairs that NFC composes,
+# without an order and of the first order.
 MARK, MARK_HALF, SECOND_HALF, SECOND_ORDERED, ORDERED = "M", "µ", "Y", "y", "1234567"
 CLITIC_LETTERS = "strelmvd"
 SIGNS = ".,:/-@+"
@@ -25,21 +25,20 @@ MARKS = MARK + MARK_HALF + SECOND_HALF + SECOND_ORDERED + ORDERED
 WORD_LIKE = DIGIT + LETTERS + WORD + FIRST_HALF
 KINDS = SPACE + FORBIDDEN + WORD_LIKE + ZWJ + ZWNJ + APOSTROPHE + JOINER + FLAG + TONE + SYMBOL + MARKS + SIGNS
 
-# The first canonical combining class of each level: NFC puts a mark behind those of lower classes. What scripts put
-# behind each other is on different levels.
+# The first canonical combining class of each level: NFC puts a mark after those of lower classes. Marks that scripts
+# put after each other are on different levels.
 _LEVELS = (7, 9, 21, 23, 33, 107, 122)
 _NAMED = {"\u200d": ZWJ, "\u200c": ZWNJ, "·": JOINER, "״": JOINER, "׳": JOINER, **{sign: sign for sign in SIGNS}}
-# Where Unicode has characters that are two others joined, Korean syllables aside.
+# Code points where Unicode has characters composed of two others, except Korean syllables.
 _COMPOSED = (*range(0xC0, 0x3200), *range(0x11000, 0x12000), *range(0x16000, 0x17000))
 
 
 @cache
 def kind(character: str) -> str:
-    """The kind of a character; FORBIDDEN for what NFC would change, alone or behind another, and for surrogates.
+    """The kind of a character; FORBIDDEN for those that NFC would change, alone or after another, and for surrogates.
 
-    With FORBIDDEN characters left out, and none of the SECOND_HALF right behind a first one, and ORDERED marks in
-    rising order, a text is in NFC as it is. The opening quotation mark ‘ is forbidden too, as ’ means something else
-    where it occurs.
+    A text without FORBIDDEN characters, without a SECOND_HALF right after a first half, and with ORDERED marks in
+    rising order is already in NFC. The opening quotation mark ‘ is forbidden too, as it changes the meaning of ’.
     """
     if character in ("’", "'"):
         return APOSTROPHE
@@ -55,8 +54,8 @@ def kind(character: str) -> str:
     return _mark(character, character in first) or _plain(character, character in first)
 
 
-def _plain(character: str, half: bool) -> str:
-    lower = "s" if character == "ſ" else character.lower()  # as regular expressions take upper for lower case
+def _plain(character: str, is_half: bool) -> str:
+    lower = "s" if character == "ſ" else character.lower()  # like case-insensitive regular expressions
     if lower in CLITIC_LETTERS + "w":
         return lower
     if "a" <= lower <= "z":
@@ -64,7 +63,7 @@ def _plain(character: str, half: bool) -> str:
     if character.isdecimal():
         return DIGIT
     if character.isalnum() or character == "_":
-        return FIRST_HALF if half else WORD
+        return FIRST_HALF if is_half else WORD
     if character in _NAMED:
         return _NAMED[character]
     if "\U0001f1e6" <= character <= "\U0001f1ff":
@@ -72,13 +71,13 @@ def _plain(character: str, half: bool) -> str:
     return TONE if "\U0001f3fb" <= character <= "\U0001f3ff" else SYMBOL
 
 
-def _mark(character: str, half: bool) -> str | None:
+def _mark(character: str, is_half: bool) -> str | None:
     if not _is_mark(character):
         return None
     order = unicodedata.combining(character)
     if order == 0:
-        return MARK_HALF if half else MARK
-    if order < 7:  # may stand between two halves
+        return MARK_HALF if is_half else MARK
+    if order < 7:  # may be between two halves
         return FORBIDDEN
     return ORDERED[sum(order >= first for first in _LEVELS) - 1]
 
@@ -89,8 +88,8 @@ def _is_mark(character: str) -> bool:
 
 @cache
 def _halves() -> tuple[frozenset[str], dict[str, bool]]:
-    """Characters that NFC joins with one behind them; and those behind, true for the vowel signs and dots of Indic
-    scripts. The others are accents and parts of Korean syllables, and what they join is written as one character."""
+    """Characters that NFC composes with the next one, and those next ones: true for vowel signs and dots of Indic
+    scripts; the others are accents and parts of Korean syllables, whose compositions are written as one character."""
     firsts: dict[str, set[str]] = {}
     for code in _COMPOSED:
         parts = unicodedata.decomposition(chr(code))
@@ -100,4 +99,4 @@ def _halves() -> tuple[frozenset[str], dict[str, bool]]:
                 firsts.setdefault(second, set()).add(first)
     allowed = {second: _is_mark(second) and unicodedata.combining(second) in (0, 7) for second in firsts}
     allowed |= {chr(code): False for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
-    return frozenset(one for second, some in firsts.items() if allowed[second] for one in some), allowed
+    return frozenset(first for second, group in firsts.items() if allowed[second] for first in group), allowed

@@ -1,4 +1,4 @@
-"""Tokenizers of checkpoints of others, read from their files. No code that lies beside them is read."""
+"""Tokenisers of third-party checkpoints, read from their files. Code that comes with them is never read."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-# The largest tokenizers have some 40 MB.
+# The largest tokenisers have about 40 MB.
 MAX_TOKENIZER = 128 * 2**20
 MOST_IDS, MOST_ADDED, MOST_TOKEN = 4_000_000, 100_000, 1000
 _ID = re.compile(r"[0-9]{1,7}")
 ROLES = ("bos", "eos", "unk", "pad", "mask")
-# How Qwen2 splits text before its merges (its tokenizer.json); GPT-2's way is that of ``ByteLevel``.
+# How Qwen2 splits text before its merges (from its tokenizer.json); GPT-2's splitting is that of ``ByteLevel``.
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
 class CheckpointTokenizer(HuggingFaceTokenizer):
-    """The tokenizer of a checkpoint, with the tokens that it has: roles may share one, as END and PAD do in LLaDA.
+    """The tokeniser of a checkpoint with its own special tokens: roles may share one, as END and PAD do in LLaDA.
 
     Args:
-        inner: as read.
+        inner: the tokeniser as read.
         mask_id: the id of MASK.
 
     Attributes:
         stop_ids: tokens that end a text: END and every other control token, such as the end of a turn.
-        unk_id: no text contains MASK, so it stands for what no text contains.
+        unk_id: the id of MASK, since no text contains it.
     """
 
     def __init__(self, inner: PreTrainedTokenizerFast, mask_id: int) -> None:
@@ -62,24 +62,24 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
         return self._size
 
     def inside(self, ids: Iterable[int]) -> list[int]:
-        """The tokens of one sequence: what stands behind START, up to the first token that ends a text."""
-        found: list[int] = []
+        """The tokens of one sequence: those after START, up to the first token that ends a text."""
+        tokens: list[int] = []
         for place, index in enumerate(map(int, ids)):
             if place == 0 and index == self.start_id:
                 continue
             if index in self.stop_ids or index == self.mask_id:
                 break
-            found.append(index)
-        return found
+            tokens.append(index)
+        return tokens
 
     def prompt_ids(self, text: str) -> list[int]:
-        """START and the tokens of a text that another is to go on from."""
+        """START and the tokens of a text to be continued."""
         ids: list[int] = self.inner.encode(text, add_special_tokens=False)
         return [self.start_id, *ids]
 
     @property
     def chats(self) -> bool:
-        """Whether it says how turns of a conversation are written."""
+        """Whether it has a template for the turns of a conversation."""
         return self.inner.chat_template is not None
 
     def turn_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
@@ -89,24 +89,24 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
             ModelError: the template of the checkpoint fails on it.
         """
         try:
-            said = self.inner.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        except Exception as error:  # whatever a template may do
-            raise ModelError(f"its chat template fails: {brief(error)}.", remedy="Give `chat: false`.") from None
-        ids: list[int] = self.inner.encode(str(said), add_special_tokens=False)
+            text = self.inner.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # a template may raise anything
+            raise ModelError(f"its chat template fails: {brief(error)}.", remedy="Set `chat: false`.") from None
+        ids: list[int] = self.inner.encode(str(text), add_special_tokens=False)
         return ids or [self.start_id]
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds the files of a tokenizer."""
+    """Whether a folder contains the files of a tokeniser."""
     return any(os.path.lexists(folder / name) for name in ("tokenizer.json", "vocab.json"))
 
 
 def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: int | None) -> CheckpointTokenizer:
-    """The tokenizer in a folder: ``tokenizer.json``, else ``vocab.json`` with ``merges.txt``.
+    """The tokeniser in a folder: from ``tokenizer.json``, or else from ``vocab.json`` with ``merges.txt``.
 
     Args:
         splitting: how text is split before the merges of the latter.
-        mask_id: the id of MASK where the configuration of the model says it.
+        mask_id: the id of MASK, if the configuration of the model has it.
 
     Raises:
         ModelError: a file is missing or damaged, or there is no END or no MASK.
@@ -115,8 +115,8 @@ def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: i
 
     path = folder / "tokenizer_config.json"
     settings = read_object(path) if os.path.lexists(path) else {}
-    more = folder / "special_tokens_map.json"
-    special = read_object(more) if os.path.lexists(more) else {}
+    special_path = folder / "special_tokens_map.json"
+    special = read_object(special_path) if os.path.lexists(special_path) else {}
     try:
         core = _core(folder, splitting, settings)
         roles = {role: _content(settings.get(f"{role}_token", special.get(f"{role}_token"))) for role in ROLES}
@@ -131,7 +131,7 @@ def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: i
     except ModelError:
         raise
     except BaseException as error:
-        # A panic of the tokenizers library is no Exception.
+        # A panic of the tokenizers library is not an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise ModelError(f"no tokenizer could be read: {brief(error)}.", where=str(folder)) from None
@@ -144,25 +144,25 @@ def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: i
 
 
 def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str, Any]) -> Tokenizer:
-    whole = folder / "tokenizer.json"
-    if os.path.lexists(whole):
-        content = read_object(whole, limit=MAX_TOKENIZER)
+    tokenizer_path = folder / "tokenizer.json"
+    if os.path.lexists(tokenizer_path):
+        content = read_object(tokenizer_path, limit=MAX_TOKENIZER)
         model = content.get("model")
-        _check_ids(model.get("vocab") if isinstance(model, dict) else None, whole)
-        _check_ids(content.get("added_tokens"), whole)
-        return Tokenizer.from_file(str(whole))
-    pieces, merges = folder / "vocab.json", folder / "merges.txt"
-    if not os.path.lexists(pieces):
+        _check_ids(model.get("vocab") if isinstance(model, dict) else None, tokenizer_path)
+        _check_ids(content.get("added_tokens"), tokenizer_path)
+        return Tokenizer.from_file(str(tokenizer_path))
+    vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
+    if not os.path.lexists(vocab_path):
         raise ModelError("has no tokenizer: tokenizer.json is missing.", where=str(folder))
-    require_file(merges, MAX_TOKENIZER)
-    _check_ids(read_object(pieces, limit=MAX_TOKENIZER), pieces)
-    core = Tokenizer(models.BPE.from_file(str(pieces), str(merges)))
+    require_file(merges_path, MAX_TOKENIZER)
+    _check_ids(read_object(vocab_path, limit=MAX_TOKENIZER), vocab_path)
+    core = Tokenizer(models.BPE.from_file(str(vocab_path), str(merges_path)))
     core.decoder = decoders.ByteLevel()
     if splitting == "qwen2":
         core.normalizer = normalizers.NFC()
-        words = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
-        letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        core.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
+        split_words = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
+        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        core.pre_tokenizer = pre_tokenizers.Sequence([split_words, to_bytes])
     else:
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     _add(core, settings.get("added_tokens_decoder"), folder / "tokenizer_config.json")
@@ -170,16 +170,16 @@ def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str,
 
 
 def _check_ids(entries: Any, path: Path) -> None:
-    """Check that ids are those of a vocabulary: the library that reads them makes room up to the largest."""
-    found = entries.values() if isinstance(entries, dict) else entries if isinstance(entries, list) else []
-    for entry in found:
-        index = entry.get("id", 0) if isinstance(entry, dict) else entry
+    """Check that ids are within the size of a vocabulary: the library allocates memory up to the largest."""
+    items = entries.values() if isinstance(entries, dict) else entries if isinstance(entries, list) else []
+    for item in items:
+        index = item.get("id", 0) if isinstance(item, dict) else item
         if isinstance(index, int) and not 0 <= index < MOST_IDS:
-            raise ModelError(f"has the id {index}, and no vocabulary is so large.", where=str(path))
+            raise ModelError(f"has the id {index}, but no vocabulary is that large.", where=str(path))
 
 
 def _add(core: Tokenizer, added: Any, path: Path) -> None:
-    """Add tokens ``{"id": {"content": ...}}``, which must get the ids that they are to have."""
+    """Add tokens ``{"id": {"content": ...}}``, and check that they get these ids."""
     if added is None:
         return
     if not isinstance(added, dict) or len(added) > MOST_ADDED or not all(map(_ID.fullmatch, added)):
@@ -201,14 +201,14 @@ def _content(token: Any) -> str | None:
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str | None:
-    """How turns are written: a file of its own, or an entry of the settings; of several the one named ``default``."""
+    """The chat template: a file of its own, or an entry of the settings; of several, the one named ``default``."""
     path = folder / "chat_template.jinja"
     if os.path.lexists(path):
         return read_text(path)
-    other = folder / "chat_template.json"
-    found = read_json(other) if os.path.lexists(other) else settings
-    found = found.get("chat_template") if isinstance(found, dict) else None
-    if isinstance(found, list):
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
-    return found if isinstance(found, str) else None
+    json_path = folder / "chat_template.json"
+    content = read_json(json_path) if os.path.lexists(json_path) else settings
+    template = content.get("chat_template") if isinstance(content, dict) else None
+    if isinstance(template, list):
+        templates = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = templates.get("default")
+    return template if isinstance(template, str) else None

@@ -1,4 +1,4 @@
-"""What data sets say of their texts: fields and values, however they are spelled."""
+"""Fields and values of data sets, independent of their spelling."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from dlmctl.text.spelling import plain, split_words
 
 Value = str | bool | int | float
 Given = str | dict[str, Value]
-"""A source as recipes and callers write it: a text, or fields and values."""
+"""A source in recipes and in Python: a text, or fields and values."""
 
 # The released E2E files, their tokenised form and everyday English name the same fields differently.
 _SAME_FIELD = {"eat type": "type", "price range": "price", "customer rating": "rating"}
 
 
 def field_key(name: str) -> str:
-    """What spellings of one field have in common: ``priceRange``, ``price_range`` and ``Price`` are all ``price``."""
+    """A key common to all spellings of a field: ``priceRange``, ``price_range`` and ``Price`` are all ``price``."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]", " ", name)
     key = " ".join(spaced.lower().split())
     return _SAME_FIELD.get(key, key)
 
 
 def value_words(value: Value) -> str:
-    """A value as words in the spelling of texts, ``£20-25`` and ``£ 20 - 25`` alike; true and false are yes and no."""
+    """A value as words, spelled as in texts: ``£20-25`` equals ``£ 20 - 25``; true and false are yes and no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(plain(word) for word in split_words(str(value)))
 
 
 def find_value(value: Value, known: Sequence[str], fault: str) -> int:
-    """Where a value stands among those known, in upper or lower case.
+    """The index of a value among those known, regardless of case.
 
     Args:
-        fault: what the message says of one that does not, with ``{}`` in its place.
+        fault: the message for an unknown value, with ``{}`` in its place.
 
     Raises:
-        RecipeError: it is none of them; the message names the nearest one.
+        RecipeError: it is unknown; the message names the nearest known value.
     """
     words = value_words(value)
     for at, other in enumerate(known):
@@ -48,7 +48,7 @@ def find_value(value: Value, known: Sequence[str], fault: str) -> int:
 
 
 def nearest_value(words: str, values: Sequence[str]) -> str:
-    """``nearest`` whatever the case: a hint at the value that was perhaps meant."""
+    """A hint at the value that was perhaps meant, regardless of case."""
     by_lower = {value.lower(): value for value in values}
     close = difflib.get_close_matches(words.lower(), list(by_lower), n=1, cutoff=0.5)
     return f"Did you mean {by_lower[close[0]]!r}?" if close else f"Known: {', '.join(values)}."

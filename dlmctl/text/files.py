@@ -1,4 +1,4 @@
-"""Files from anywhere, read within bounds: a pipe, a device, a huge file or JSON without end is refused unread."""
+"""Read untrusted files within limits: pipes, devices, huge files and too deeply nested JSON are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from dlmctl.errors import ModelError, UserError, brief
 
-# A word-level vocabulary of a million entries has this size; model cards and configurations are far below.
+# The size of a word-level vocabulary of a million entries; model cards and configurations are far smaller.
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
 
@@ -29,20 +29,20 @@ def require_file(
         error: the class of the error, such as ``DataError`` for a file of data.
 
     Raises:
-        UserError: of the class ``error``: it is missing, a folder, a pipe, a device, or larger.
+        UserError: of the class ``error``: it is missing, a folder, a pipe, a device, or too large.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         raise error("is missing.", where=str(path), remedy=remedy) from None
     except (OSError, ValueError) as fault:  # ValueError: a name with a NUL
         raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise error("cannot be read: it is a folder, not a file.", where=str(path), remedy=remedy)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise error("cannot be read: it is a pipe or a device, not a file.", where=str(path), remedy=remedy)
-    if limit is not None and found.st_size > limit:
-        what = f"cannot be read: it has {found.st_size / 2**20:,.0f} MiB, and at most {limit / 2**20:,.0f} are read."
+    if limit is not None and status.st_size > limit:
+        what = f"cannot be read: it has {status.st_size / 2**20:,.0f} MiB, and at most {limit / 2**20:,.0f} are read."
         raise error(what, where=str(path), remedy=remedy)
 
 
@@ -70,18 +70,18 @@ def read_json(
     """The value in a JSON file.
 
     Raises:
-        UserError: as ``read_text``, or it is no JSON, is nested deeper than ``MAX_DEPTH``, or names a key twice.
+        UserError: as ``read_text``, or it is not JSON, is nested deeper than ``MAX_DEPTH``, or has a duplicate key.
     """
     text = read_text(path, limit=limit, error=error, remedy=remedy)
     try:
-        value = json.loads(text, object_pairs_hook=_each_key_once)
-        deep = _is_deep(value)
+        value = json.loads(text, object_pairs_hook=_refuse_duplicate_keys)
+        is_too_deep = _is_too_deep(value)
     except RecursionError:
-        deep = True
+        is_too_deep = True
     except ValueError as fault:
         raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
-    if deep:
-        what = f"cannot be read: its lists and objects lie more than {MAX_DEPTH} deep in each other."
+    if is_too_deep:
+        what = f"cannot be read: its lists and objects are nested more than {MAX_DEPTH} deep."
         raise error(what, where=str(path), remedy=remedy)
     return value
 
@@ -100,22 +100,22 @@ def read_object(
     return value
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise ValueError(f"the key {counts.most_common(1)[0][0][:40]!r} stands there twice")
-    return made
+        raise ValueError(f"the key {counts.most_common(1)[0][0][:40]!r} appears twice")
+    return mapping
 
 
-def _is_deep(value: Any) -> bool:
-    """Whether lists and objects lie more than ``MAX_DEPTH`` deep; level by level, so that no stack can overflow."""
+def _is_too_deep(value: Any) -> bool:
+    """Whether nesting exceeds ``MAX_DEPTH``; checked level by level, so that the stack cannot overflow."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = [child for one in level if isinstance(one, dict | list) for child in _children(one)]
+        level = [child for item in level if isinstance(item, dict | list) for child in _children(item)]
         if not level:
             return False
-    return any(isinstance(one, dict | list) for one in level)
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:

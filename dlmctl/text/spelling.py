@@ -1,11 +1,12 @@
-"""Raw text to words, and words to natural spelling.
+"""Split raw text into words, and join words in natural spelling.
 
 Words are joined by conventions of spelling: no space before a comma, inside a hyphenated word, around a slash. Where a
-text departs from them, its punctuation carries the marks of OpenNMT's tokenizer: ``￭`` on a side where no space
-belongs although one would be set (``London ￭–￭ Paris``), ``▁`` on a side where one belongs (``great ▁-▁ really``).
+text departs from them, its punctuation has the spacing marks of OpenNMT's tokeniser: ``￭`` on a side without a space
+where the conventions have one (``London ￭–￭ Paris``), ``▁`` on a side with a space where they have none
+(``great ▁-▁ really``).
 """
 
-# Signs of many scripts stand here on purpose.
+# Characters of many scripts are here on purpose.
 # ruff: noqa: RUF001
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from functools import cache
 from itertools import groupby, pairwise
 
 JOINED, SPACED = "￭", "▁"
-_MARKS_OF_SPACING = JOINED + SPACED
+_SPACING_MARKS = JOINED + SPACED
 
 _CLITICS = ("s", "t", "re", "ll", "m", "ve", "d")
 _CLITIC = rf"'(?:{'|'.join(_CLITICS)})\b"
 
 
-# Where Unicode has combining marks (blocks without any are left out).
+# Ranges of code points with Unicode's combining marks.
 _BLOCKS = [(0x300, 0x3100), (0xA600, 0xAC00), (0xFB00, 0xFE30), (0x10000, 0x12000), (0x16A00, 0x17000)]
 _BLOCKS += [(0x1BC00, 0x1BD00), (0x1CF00, 0x1E950), (0xE0100, 0xE01F0)]
 
 
 @cache
-def _word() -> re.Pattern[str]:
-    """What a word is."""
+def _word_pattern() -> re.Pattern[str]:
+    """The pattern of a word."""
     codes = (code for start, end in _BLOCKS for code in range(start, end))
     marks = (code for code in codes if unicodedata.category(chr(code))[0] == "M")
     runs = (list(run) for _, run in groupby(enumerate(marks), lambda pair: pair[1] - pair[0]))
     mark = "".join(f"{chr(run[0][1])}-{chr(run[-1][1])}" for run in runs)
-    # Letters, figures and their marks; a zero-width joiner or non-joiner between them is part of the spelling.
+    # Letters, digits and their marks; a zero-width joiner or non-joiner between them is part of the spelling.
     letters = rf"[\w{mark}]+(?:[\u200c\u200d]+[\w{mark}]+)*"
-    symbol = rf"[^\w\s\u200c\u200d][{mark}\U0001f3fb-\U0001f3ff]*"  # with accents or a colour of skin
+    symbol = rf"[^\w\s\u200c\u200d][{mark}\U0001f3fb-\U0001f3ff]*"  # with accents or a skin tone
     return re.compile(
         "|".join(
             [
@@ -46,11 +47,11 @@ def _word() -> re.Pattern[str]:
                 r"\d+(?:[.,:/]\d+)+",  # 10.50, 1,000, 7:30
                 _CLITIC,
                 r"(?:[a-z]\.){2,}",  # p.m.
-                # o'clock in one, isn't as isn 't; the middle dot and the Hebrew marks join letters, too
+                # o'clock as one word, isn't as isn 't; the middle dot and the Hebrew marks also join letters
                 rf"{letters}(?:(?!{_CLITIC})['·״׳]{letters})*",
                 r"\.{2,}|-{2,}",
                 "[\U0001f1e6-\U0001f1ff]{2}",  # a flag
-                rf"{symbol}(?:\u200d{symbol})*",  # emoji joined into one
+                rf"{symbol}(?:\u200d{symbol})*",  # a sequence of joined emoji
             ]
         ),
         re.IGNORECASE,
@@ -75,32 +76,33 @@ _RULES = [
     (re.compile(f"\\s*[\0{JOINED}]\\s*"), ""),
     (re.compile(SPACED), ""),
 ]
-# Before these an apostrophe stands for letters or figures left out: 'tis, get 'em, the '90s.
+# Before these an apostrophe replaces letters or digits: 'tis, get 'em, the '90s.
 _SHORTENED = re.compile(r"tis|twas|em|cause|til|\d0s", re.IGNORECASE)
-# Signs that may stand with spaces or without; any other is as often set apart by a tokenizer as by a writer.
-_EITHER_WAY = frozenset("-–—/&+=*~")
-_ROUNDS = 3
+# Symbols that writers set with or without spaces; spaces around others often come from a tokeniser.
+_OPTIONAL_SPACES = frozenset("-–—/&+=*~")
+_MARKING_ROUNDS = 3
 
 
 def split_words(text: str) -> list[str]:
-    """Raw text to words as the E2E corpus has them: punctuation and hyphens stand alone, ``isn't`` is ``isn 't``.
+    """Split raw text into words like the E2E corpus: punctuation and hyphens are words, ``isn't`` becomes ``isn 't``.
 
-    A letter keeps its combining marks. Composed and decomposed accents become one, and so do straight and typographic
-    apostrophes. ``detokenize`` gives the text back, so spelled, but for spaces before full stops and the like.
+    A letter keeps its combining marks. Composed and decomposed accents become the same, and so do straight and
+    typographic apostrophes. ``detokenize`` restores the text in this spelling, except for spaces before full stops and
+    the like.
 
     >>> split_words("London–Paris, isn't it?")
     ['London', '￭–￭', 'Paris', ',', 'isn', "'t", 'it', '?']
     """
     text = unicodedata.normalize("NFC", text)
-    # With ‘ in the text, ’ may be a quotation mark, too.
+    # If ‘ is in the text, ’ may be a quotation mark.
     text = re.sub(r"(?<=\w)’(?=\w)", "'", text) if "‘" in text else text.replace("’", "'")
-    text = text.translate(dict.fromkeys(map(ord, _MARKS_OF_SPACING + "\0"), " "))
-    places = [match.span() for match in _word().finditer(text)]
-    words = [text[start:end] for start, end in places]
-    apart = [before[1] < after[0] for before, after in pairwise(places)]
-    for _ in range(_ROUNDS):  # a mark at one place may change what happens at the next
-        wrong = [at for at, spaced in enumerate(_spaces(words)) if spaced != apart[at]]
-        marked = [_mark(words, at, apart[at]) for at in wrong]
+    text = text.translate(dict.fromkeys(map(ord, _SPACING_MARKS + "\0"), " "))
+    spans = [match.span() for match in _word_pattern().finditer(text)]
+    words = [text[start:end] for start, end in spans]
+    has_space = [left[1] < right[0] for left, right in pairwise(spans)]
+    for _ in range(_MARKING_ROUNDS):  # a mark may change the spacing next to it
+        wrong = [at for at, spaced in enumerate(_spaces(words)) if spaced != has_space[at]]
+        marked = [_mark(words, at, has_space[at]) for at in wrong]
         if not any(marked):
             break
     return words
@@ -122,37 +124,37 @@ def split_inside(text: str, split: Callable[[str], list[str]]) -> list[str]:
 
 
 def plain(word: str) -> str:
-    """A word without its marks of spacing."""
-    return word.strip(_MARKS_OF_SPACING) if len(word) > 1 else word
+    """A word without its spacing marks."""
+    return word.strip(_SPACING_MARKS) if len(word) > 1 else word
 
 
 def letters(word: str) -> float:
-    """How many letters a word has; hyphens, apostrophes and figures are none."""
+    """The number of letters in a word, without hyphens, apostrophes and digits."""
     return float(sum(char.isalpha() for char in word))
 
 
 def _spaces(words: Sequence[str]) -> list[bool]:
-    """Whether ``detokenize`` sets a space behind each word but the last."""
-    text, at, found = detokenize(words), 0, list[bool]()
+    """Whether ``detokenize`` sets a space after each word except the last."""
+    text, at, spaces = detokenize(words), 0, list[bool]()
     for word in words:
         start = text.index(plain(word), at)
-        found.append(start > at)
+        spaces.append(start > at)
         at = start + len(plain(word))
-    return found[1:]
+    return spaces[1:]
 
 
-def _mark(words: list[str], at: int, spaced: bool) -> bool:
-    """Mark the sign on one side of the gap behind word ``at``; whether there was one to mark."""
+def _mark(words: list[str], at: int, has_space: bool) -> bool:
+    """Mark the punctuation on one side of the gap after word ``at``; returns whether there was any to mark."""
     left, right = words[at], words[at + 1]
-    if not spaced:
+    if not has_space:
         if not plain(left)[-1].isalnum() and plain(right)[0].isalnum():
             words[at] = left + JOINED
         else:
             words[at + 1] = JOINED + right
         return True
-    if plain(right) in _EITHER_WAY and not right.startswith(SPACED):
+    if plain(right) in _OPTIONAL_SPACES and not right.startswith(SPACED):
         words[at + 1] = SPACED + right
-    elif (plain(left) in _EITHER_WAY or left.startswith(JOINED)) and not left.endswith(SPACED):
+    elif (plain(left) in _OPTIONAL_SPACES or left.startswith(JOINED)) and not left.endswith(SPACED):
         words[at] = left + SPACED
     else:
         return False
@@ -168,7 +170,7 @@ def detokenize(words: Sequence[str]) -> str:
 
 
 def _with_quotes_glued(words: Sequence[str]) -> list[str]:
-    """Quotation marks with a NUL on the side where no space belongs: a lone mark does not say which side that is."""
+    """The words with a NUL at each quotation mark on the side without a space, which the mark alone does not tell."""
     glued, inside = list(words), {'"': False, "'": False}
     for at, word in enumerate(words):
         if word not in inside:
@@ -178,7 +180,7 @@ def _with_quotes_glued(words: Sequence[str]) -> list[str]:
             continue
         opens = not inside[word]
         if word == "'":
-            # "the kids ' menu" has an apostrophe; a quotation has its closing mark further on.
+            # "the kids ' menu" has an apostrophe; a quotation has a closing mark further on.
             after_s = at > 0 and words[at - 1].endswith(("s", "S"))
             opens = opens and not after_s and any(later.endswith("'") for later in words[at + 1 :])
         glued[at] = f"{word}\0" if opens else f"\0{word}"

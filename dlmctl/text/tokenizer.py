@@ -1,4 +1,4 @@
-"""Words and ids: a word-level vocabulary with four special tokens, and natural detokenisation."""
+"""Tokenisers: a word-level vocabulary with four special tokens, and Hugging Face tokenisers with the same interface."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, plain, split_words
 from dlmctl.text.tokens import joined, plain_words, token_strings
 
-# Ways to split raw text into words; a vocabulary of another than the first says so in a file beside it.
+# Ways to split raw text into words; a vocabulary that uses another than the first says so in a file next to it.
 SPLITS = {"e2e": split_words, "penn": split_penn}
 SPLIT_FILE = "words.json"
-# All that a Hugging Face tokenizer does, without code.
+# The complete definition of a Hugging Face tokeniser, without code.
 CORE_FILE = "tokenizer.json"
 
 START, END, UNK, PAD = "START", "END", "UNK", "PAD"
@@ -28,9 +28,9 @@ SPECIALS = (START, END, UNK, PAD)
 
 
 class Tokenizer(Protocol):
-    """What the toolkit asks of a tokeniser; ids of the special tokens are attributes.
+    """The interface of tokenisers; ids of the special tokens are attributes.
 
-    Texts are words to people and controls, and tokens to models. Of a ``WordTokenizer`` the two are one.
+    Texts consist of words for people and controls, and of tokens for models. For a ``WordTokenizer`` they are the same.
     """
 
     start_id: int
@@ -60,7 +60,7 @@ class WordTokenizer:
         splitting: how raw text becomes words, a name in ``SPLITS``.
 
     Raises:
-        DataError: a special token is missing or ids do not run from 0 without a gap.
+        DataError: a special token is missing, or the ids do not run from 0 without gaps.
     """
 
     def __init__(self, vocabulary: dict[str, int], splitting: str = "e2e") -> None:
@@ -72,7 +72,7 @@ class WordTokenizer:
             raise DataError(f"vocabulary ids must be 0 to {len(vocabulary) - 1}, each once.")
         self.vocabulary = vocabulary
         self._by_id = [word for word, _ in sorted(vocabulary.items(), key=lambda item: item[1])]
-        # A text that says "END" means the word, not the end.
+        # "END" in a text is a word, not the special token.
         self._words = {word: index for word, index in vocabulary.items() if word not in SPECIALS}
         self.start_id, self.end_id, self.unk_id, self.pad_id = (vocabulary[token] for token in SPECIALS)
 
@@ -97,24 +97,24 @@ class WordTokenizer:
     def encode(self, words: Sequence[str]) -> list[int]:
         """Ids of START, the words (UNK for those outside the vocabulary), END.
 
-        A sign whose marks of spacing the vocabulary does not have is the sign without them.
+        If punctuation with spacing marks is not in the vocabulary, it is encoded without them.
         """
         known, unknown = self._words, self.unk_id
         inner = [known[word] if word in known else known.get(plain(word), unknown) for word in words]
         return [self.start_id, *inner, self.end_id]
 
     def words(self, ids: Iterable[int]) -> list[str]:
-        """The words of one sequence: what stands between START and the first END, without PAD."""
-        found: list[str] = []
+        """The words of one sequence: those between START and the first END, without PAD."""
+        words: list[str] = []
         for index in ids:
             if index == self.end_id:
                 break
             if index not in (self.start_id, self.pad_id):
-                found.append(self._by_id[index])
-        return found
+                words.append(self._by_id[index])
+        return words
 
     def split(self, text: str) -> list[str]:
-        """Raw text to words; see ``split_words`` and ``split_penn``."""
+        """Split raw text into words; see ``split_words`` and ``split_penn``."""
         return SPLITS[self.splitting](text)
 
     def token(self, index: int) -> str:
@@ -134,7 +134,7 @@ class WordTokenizer:
         return detokenize(words)
 
     def save(self, folder: Path) -> None:
-        """Write ``vocab.json`` into ``folder``, and ``words.json`` where words are split in another way than E2E's."""
+        """Write ``vocab.json`` into ``folder``, and ``words.json`` if words are not split like E2E's."""
         (folder / "vocab.json").write_text(json.dumps(self.vocabulary, ensure_ascii=False, indent=0) + "\n", "utf-8")
         if self.splitting != "e2e":
             (folder / SPLIT_FILE).write_text(json.dumps({"split": self.splitting}) + "\n", "utf-8")
@@ -155,7 +155,7 @@ class WordTokenizer:
         try:
             "".join(vocabulary).encode()
         except UnicodeEncodeError:
-            raise ModelError("has a word that is no Unicode text.", where=str(path)) from None
+            raise ModelError("has a word that is not valid Unicode.", where=str(path)) from None
         return cls(vocabulary, _splitting(folder / SPLIT_FILE))
 
 
@@ -169,9 +169,9 @@ def _splitting(path: Path) -> str:
 
 
 class HuggingFaceTokenizer:
-    """A Hugging Face tokenizer behind the same interface: its tokens are parts of words.
+    """A Hugging Face tokeniser behind the same interface: its tokens are parts of words.
 
-    Words are those that ``split_words`` finds in the text of the tokens, without marks of spacing.
+    Words are those that ``split_words`` finds in the text of the tokens, without spacing marks.
 
     Args:
         name: a folder or hub name that ``transformers.AutoTokenizer`` understands.
@@ -185,7 +185,7 @@ class HuggingFaceTokenizer:
 
         for path in Path(name).glob("*"):
             if not path.is_dir():
-                require_file(path)  # a pipe among them would be waited for
+                require_file(path)  # reading a pipe would block
         try:
             self.inner = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:
@@ -200,7 +200,7 @@ class HuggingFaceTokenizer:
         self.pad_id = int(self.inner.pad_token_id)
 
     def _separate_special_tokens(self) -> None:
-        """Give each of the four roles a token of its own: some tokenizers lack one, GPT-2 has one for three."""
+        """Give each of the four roles its own token: some tokenisers lack one, and GPT-2 has one for three."""
         taken: set[str] = set()
         for role, fallback in (("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>"), ("pad", "<pad>")):
             token = getattr(self.inner, f"{role}_token")
@@ -218,29 +218,29 @@ class HuggingFaceTokenizer:
         return token_strings(self.inner, len(self))
 
     def inside(self, ids: Iterable[int]) -> list[int]:
-        """The tokens of one sequence: what stands between START and the first END behind it, without PAD."""
-        found: list[int] = []
+        """The tokens of one sequence: those between START and the first END after them, without PAD."""
+        tokens: list[int] = []
         for index in ids:
-            if index == self.end_id and found:
+            if index == self.end_id and tokens:
                 break
             if index not in (self.start_id, self.pad_id, self.end_id):
-                found.append(int(index))
-        return found
+                tokens.append(int(index))
+        return tokens
 
     @cached_property
     def digest(self) -> str:
-        """What this tokenizer does, all of it: its tokens, how it splits and joins them, and the roles of some."""
+        """A hash of all that this tokeniser does: its tokens, how it splits and joins them, and its special tokens."""
         settings = json.loads(self.inner.backend_tokenizer.to_str())
-        whole = {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
-        whole["roles"] = [self.start_id, self.end_id, self.unk_id, self.pad_id]
-        return sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+        content = {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
+        content["roles"] = [self.start_id, self.end_id, self.unk_id, self.pad_id]
+        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def encode(self, words: Sequence[str]) -> list[int]:
         """Ids of START, the tokens of the words in natural spelling, END."""
         return self.encode_text(self.text(words))
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of START, the tokens of a text as it is, END."""
+        """Ids of START, the tokens of the unchanged text, END."""
         return [self.start_id, *self.inner.encode(text, add_special_tokens=False), self.end_id]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -251,8 +251,8 @@ class HuggingFaceTokenizer:
         return plain_words(self.decode(ids))
 
     def split(self, text: str) -> list[str]:
-        """Raw text to words as the tokens spell them: an uncased tokenizer has no capitals, and BERT's sets spaces
-        around an apostrophe. Text that it cannot write is only normalised."""
+        """Split raw text into words as the tokens spell them: an uncased tokeniser has no capitals, and BERT's sets
+        spaces around an apostrophe. Text with unknown tokens is only normalised."""
         ids = self.inner.encode(text, add_special_tokens=False)
         if self.unk_id not in ids:
             return plain_words(joined(self.strings[index] for index in ids))
@@ -270,13 +270,13 @@ class HuggingFaceTokenizer:
 
 
 def unit_of(tokenizer: Tokenizer) -> Literal["word", "token"]:
-    """What each entry of a vocabulary is."""
+    """The unit of a vocabulary's entries."""
     return "token" if isinstance(tokenizer, HuggingFaceTokenizer) else "word"
 
 
-def same_words(one: Tokenizer, other: Tokenizer) -> bool:
-    """Whether the ids of two tokenisers stand for the same, and each makes the same of a text."""
-    return _contents(one) == _contents(other)
+def same_words(tokenizer: Tokenizer, other: Tokenizer) -> bool:
+    """Whether the ids of two tokenisers mean the same, and both encode texts alike."""
+    return _contents(tokenizer) == _contents(other)
 
 
 def _contents(tokenizer: Tokenizer) -> Mapping[str, int] | str:
@@ -287,9 +287,9 @@ def _contents(tokenizer: Tokenizer) -> Mapping[str, int] | str:
 
 
 def loading_fault(error: Exception) -> str:
-    """Why transformers could not load something, in words that do not advise to run the code that came with it."""
+    """Why transformers could not load something, without its advice to run the code that comes with it."""
     if "trust_remote_code" in str(error):
-        return "it comes with code of its own, and such code is never run"
+        return "it comes with its own code, and such code is never run"
     return brief(error)
 
 

@@ -1,8 +1,8 @@
-"""The characters behind the tokens of a Hugging Face tokenizer, and which tokens make which word.
+"""The bytes of the tokens of a Hugging Face tokeniser, and which tokens make up which word.
 
-Every token stands for a string of bytes that its neighbours do not change, so that a text is these strings in a row,
-as UTF-8: of byte-level BPE (GPT-2, LLaDA, Dream) its bytes, of WordPiece (BERT) its letters, with a space before them
-where it begins a word, of SentencePiece (Llama, Gemma) its letters with ``▁`` as a space, or one byte.
+Every token has a string of bytes that does not depend on its neighbours, so a text is the concatenation of these
+strings, as UTF-8: for byte-level BPE (GPT-2, LLaDA, Dream) the token's bytes; for WordPiece (BERT) its letters, after a
+space if it begins a word; for SentencePiece (Llama, Gemma) its letters with ``▁`` as a space, or one byte.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 from dlmctl.text.spelling import plain, split_words
 
-# What the decoder of WordPiece makes of a token when it is told to clean up.
+# The replacements of the WordPiece decoder when cleaning up.
 _CLEANED = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m"}
 _CLEANED |= {" 's": "'s", " 've": "'ve", " 're": "'re"}
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def token_strings(inner: Any, size: int) -> list[bytes | None]:
-    """The bytes of every token; None for special tokens, which no text has.
+    """The bytes of every token; None for special tokens, which texts do not contain.
 
     Args:
-        size: how many ids there are; some may have no token.
-        inner: a tokenizer of ``transformers`` with a backend of ``tokenizers``.
+        inner: a tokeniser of ``transformers`` with a backend of ``tokenizers``.
+        size: the number of ids; some may have no token.
     """
     steps = _steps(_settings(inner.backend_tokenizer.decoder))
     special, added = set(inner.all_special_ids), inner.added_tokens_decoder
@@ -43,21 +43,21 @@ def _settings(decoder: Any) -> dict[str, Any] | None:
 
 
 def _steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The steps of a decoder one by one; without one, tokens are words."""
+    """The flat list of a decoder's steps; without a decoder, tokens are words."""
     if decoder is None:
         return [{"type": "WordPiece", "prefix": "", "cleanup": False}]
-    return [step for one in decoder["decoders"] for step in _steps(one)] if "decoders" in decoder else [decoder]
+    return [step for part in decoder["decoders"] for step in _steps(part)] if "decoders" in decoder else [decoder]
 
 
 def _decoded(token: str, steps: Sequence[dict[str, Any]]) -> bytes:
     for step in steps:
         kind = step["type"]
         if kind == "ByteLevel":
-            return _of_byte_signs(token)
-        if kind == "ByteFallback" and (found := _BYTE.fullmatch(token)):
-            return bytes([int(found[1], 16)])
+            return _decode_byte_level(token)
+        if kind == "ByteFallback" and (match := _BYTE.fullmatch(token)):
+            return bytes([int(match[1], 16)])
         if kind == "WordPiece":
-            token = _of_word_piece(token, step["prefix"], step["cleanup"])
+            token = _decode_word_piece(token, step["prefix"], step["cleanup"])
         elif kind == "Metaspace":
             token = token.replace(step["replacement"], " ")
         elif kind == "BPEDecoder":
@@ -67,62 +67,62 @@ def _decoded(token: str, steps: Sequence[dict[str, Any]]) -> bytes:
     return token.encode()
 
 
-def _of_word_piece(token: str, prefix: str, cleanup: bool) -> str:
+def _decode_word_piece(token: str, prefix: str, cleanup: bool) -> str:
     if prefix and token.startswith(prefix):
         return token.removeprefix(prefix)
     token = f" {token}"
-    for spaced, together in _CLEANED.items() if cleanup else ():
-        token = token.replace(spaced, together)
+    for spaced, cleaned in _CLEANED.items() if cleanup else ():
+        token = token.replace(spaced, cleaned)
     return token
 
 
-def _of_byte_signs(token: str) -> bytes:
-    signs = _byte_signs()
-    return bytes(signs[sign] for sign in token) if all(sign in signs for sign in token) else token.encode()
+def _decode_byte_level(token: str) -> bytes:
+    byte_of = _byte_characters()
+    return bytes(byte_of[char] for char in token) if all(char in byte_of for char in token) else token.encode()
 
 
 @cache
-def _byte_signs() -> dict[str, int]:
-    """The byte behind each sign of byte-level BPE (Radford et al. 2019): printable ones are themselves, the others are
-    the signs from U+0100 on."""
+def _byte_characters() -> dict[str, int]:
+    """The byte of each character of byte-level BPE (Radford et al. 2019): printable bytes are themselves, the others
+    are the characters from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {**{chr(byte): byte for byte in printable}, **{chr(256 + at): byte for at, byte in enumerate(others)}}
 
 
 def joined(strings: Iterable[bytes | None]) -> str:
-    """The text of tokens, without a space before the first word; bytes that are no UTF-8 are ``�``."""
+    """The text of tokens, without a space before the first word; invalid UTF-8 becomes ``�``."""
     return b"".join(string for string in strings if string is not None).decode("utf-8", "replace").removeprefix(" ")
 
 
 def plain_words(text: str) -> list[str]:
-    """The words of a text as written, without marks of spacing: the text keeps its own spaces."""
+    """The words of a text as written, without spacing marks: the text keeps its own spaces."""
     return [plain(word) for word in split_words(text)]
 
 
 def word_spans(strings: Sequence[bytes | None]) -> list[tuple[int, int]]:
-    """For each word of a text its first token and the one behind its last.
+    """The first token of each word of a text, and the token after its last.
 
-    A token that has parts of two words belongs to both. A text whose words cannot be found in it as they are written,
-    such as one with accents apart from their letters, is searched as far as they can.
+    A token that has parts of two words belongs to both. Words that do not occur in the text as written, for example
+    because accents are separate from their letters, are skipped.
     """
-    whole = b"".join(string or b"" for string in strings)
-    text = whole.decode("utf-8", "surrogateescape")
-    owner = [number for number, string in enumerate(strings) for _ in string or b""]
+    data = b"".join(string or b"" for string in strings)
+    text = data.decode("utf-8", "surrogateescape")
+    token_of_byte = [number for number, string in enumerate(strings) for _ in string or b""]
     spans, at, byte = list[tuple[int, int]](), 0, 0
-    for word in plain_words(whole.decode("utf-8", "replace")):
+    for word in plain_words(data.decode("utf-8", "replace")):
         start = _find(text, word, at)
         if start is None:
             continue
         byte += len(text[at:start].encode("utf-8", "surrogateescape"))
         at = start + len(word)
         end = byte + len(text[start:at].encode("utf-8", "surrogateescape"))
-        spans.append((owner[byte], owner[end - 1] + 1))
+        spans.append((token_of_byte[byte], token_of_byte[end - 1] + 1))
         byte = end
     return spans
 
 
 def _find(text: str, word: str, at: int) -> int | None:
-    """Where a word is in a text from a place on; typographic apostrophes are straight in words."""
-    found = re.compile(re.escape(word).replace("'", "['’]")).search(text, at)  # noqa: RUF001 (the sign itself)
-    return None if found is None else found.start()
+    """The position of a word in a text from ``at`` on; words have straight apostrophes, texts typographic ones too."""
+    match = re.compile(re.escape(word).replace("'", "['’]")).search(text, at)  # noqa: RUF001 (the character itself)
+    return None if match is None else match.start()

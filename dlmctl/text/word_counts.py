@@ -1,6 +1,7 @@
-"""How often words occur in a model's training text: ``frequencies.json`` in the model's folder.
+"""Word counts of a model's training text: ``frequencies.json`` in the model's folder.
 
-It holds a number for each entry of ``vocab.json`` beside it, in their order. Format 1 had the words again.
+The file holds a count for each entry of ``vocab.json`` in the same folder, in the order of their ids. Format 1 repeated
+the words.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import SPECIALS, WordTokenizer
 
 FILE = "frequencies.json"
-FORMAT, NAMED = 2, 1
+FORMAT, FORMAT_WITH_WORDS = 2, 1
 AGAIN = "Count the training text again, or leave the file out."
 MILLION = 1_000_000
 
@@ -31,8 +32,8 @@ class WordCounts:
     """Counts of words as written.
 
     Args:
-        tokens: words of the text in all, unknown ones and punctuation marks among them.
-        counts: how often each word stands there.
+        tokens: the number of words in the text, including unknown ones and punctuation marks.
+        counts: how often each word occurs.
     """
 
     tokens: int
@@ -40,33 +41,34 @@ class WordCounts:
 
     @cached_property
     def _by_fold(self) -> Counter[str]:
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for word, count in self.counts.items():
-            found[word.casefold()] += count
-        return found
+            counts[word.casefold()] += count
+        return counts
 
     def per_million(self, word: str) -> float:
-        """How often a word occurs in a million, its spellings in upper and lower case taken together."""
+        """The frequency of a word per million words, regardless of case."""
         return self._by_fold[word.casefold()] * MILLION / max(1, self.tokens)
 
 
 def count_words(ids: NDArray[np.integer[Any]], vocabulary: WordTokenizer) -> WordCounts:
-    """The counts of a text, given as word ids; unknown words count as tokens only."""
-    found = np.bincount(ids, minlength=len(vocabulary)).tolist()
-    frame = (vocabulary.start_id, vocabulary.end_id, vocabulary.pad_id)
-    counts = {word: found[index] for word, index in vocabulary.vocabulary.items() if word not in SPECIALS}
-    return WordCounts(sum(found) - sum(found[index] for index in frame), {word: n for word, n in counts.items() if n})
+    """The counts of a text of word ids; unknown words count only towards ``tokens``."""
+    by_id = np.bincount(ids, minlength=len(vocabulary)).tolist()
+    special_ids = (vocabulary.start_id, vocabulary.end_id, vocabulary.pad_id)
+    counts = {word: by_id[index] for word, index in vocabulary.vocabulary.items() if word not in SPECIALS}
+    tokens = sum(by_id) - sum(by_id[index] for index in special_ids)
+    return WordCounts(tokens, {word: count for word, count in counts.items() if count})
 
 
 def save_counts(counts: WordCounts, vocabulary: WordTokenizer, folder: Path) -> None:
-    """Write ``frequencies.json`` beside the ``vocab.json`` of ``vocabulary``."""
-    found = [counts.counts.get(word, 0) for word in _in_order(vocabulary.vocabulary)]
-    value = {"format": FORMAT, "tokens": counts.tokens, "counts": found}
+    """Write ``frequencies.json`` into the folder with the ``vocab.json`` of ``vocabulary``."""
+    in_order = [counts.counts.get(word, 0) for word in _words_by_id(vocabulary.vocabulary)]
+    value = {"format": FORMAT, "tokens": counts.tokens, "counts": in_order}
     (folder / FILE).write_text(json.dumps(value, separators=(",", ":")) + "\n", "utf-8")
 
 
 def load_counts(folder: Path) -> WordCounts | None:
-    """The counts beside a model, None where it has none.
+    """The counts in a model's folder; None if there are none.
 
     Raises:
         ModelError: the file is damaged, or too new.
@@ -75,11 +77,11 @@ def load_counts(folder: Path) -> WordCounts | None:
     if not path.exists():
         return None
     value = read_object(path, remedy=AGAIN)
-    if value.get("format") not in (NAMED, FORMAT):
+    if value.get("format") not in (FORMAT_WITH_WORDS, FORMAT):
         raise ModelError(f"format {value.get('format')!r} is not the known {FORMAT}.", where=str(path), remedy=AGAIN)
     tokens, counts = value.get("tokens"), value.get("counts")
     if value["format"] == FORMAT:
-        words = _in_order(read_object(folder / "vocab.json"))
+        words = _words_by_id(read_object(folder / "vocab.json"))
         if not isinstance(counts, list) or len(counts) != len(words):
             what = f"is damaged: it must have {len(words)} counts, one for each word."
             raise ModelError(what, where=str(path), remedy=AGAIN)
@@ -89,7 +91,7 @@ def load_counts(folder: Path) -> WordCounts | None:
     return WordCounts(value["tokens"], {word: count for word, count in counts.items() if count})
 
 
-def _in_order(vocabulary: Mapping[str, int]) -> list[str]:
+def _words_by_id(vocabulary: Mapping[str, int]) -> list[str]:
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 

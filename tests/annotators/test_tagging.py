@@ -138,7 +138,7 @@ def test_a_missing_or_damaged_tagger_is_said(tmp_path):
 
 
 def test_a_name_of_no_tagger_is_told_the_forms_there_are():
-    with pytest.raises(ModelError, match="or give `stanza:en` or `spacy:MODEL`"):
+    with pytest.raises(ModelError, match="or use `stanza:en` or `spacy:MODEL`"):
         upos_tagger("spcy:en")
 
 

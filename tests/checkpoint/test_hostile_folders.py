@@ -75,9 +75,12 @@ KINDS = {
     "a huge file": (lambda path: path.touch() or os.truncate(path, 2**40), "1,048,576 MiB"),
 }
 JSON_KINDS = KINDS | {
-    "nested deep": (lambda path: path.write_text(DEEP), "deep in each other"),
-    "nested 100 deep": (lambda path: path.write_text('{"a":' + "[" * 100 + "]" * 100 + "}"), "deep in each other"),
-    "a key twice": (lambda path: path.write_text('{"a": 1, "a": 2}'), "the key 'a' stands there twice"),
+    "nested deep": (lambda path: path.write_text(DEEP), "nested more than 64 deep"),
+    "nested 100 deep": (
+        lambda path: path.write_text('{"a":' + "[" * 100 + "]" * 100 + "}"),
+        "nested more than 64 deep",
+    ),
+    "a key twice": (lambda path: path.write_text('{"a": 1, "a": 2}'), "the key 'a' appears twice"),
     "a number without end": (lambda path: path.write_text('{"a": ' + "9" * 5000 + "}"), "cannot be read"),
 }
 

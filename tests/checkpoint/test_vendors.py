@@ -428,7 +428,7 @@ def test_tokenizers_that_are_none(tmp_path, change):
         else:
             content["added_tokens"][0]["id"] = 2**31
         whole.write_text(json.dumps(content))
-        message = "no vocabulary is so large"
+        message = "no vocabulary is that large"
     assert message in fault(folder)
 
 

@@ -55,7 +55,7 @@ def error_message(*arguments):
     [
         ("--recipe nope.yaml", "nope.yaml: there is no such recipe file. Bundled recipes: "),
         ("--recipe empty", "empty: there is no such recipe file."),
-        ("--recipe " + "x" * 5000, "is no name of a file."),
+        ("--recipe " + "x" * 5000, "is not a valid file name."),
         ("-n 1000000000", "command line: samples: more than 100,000 texts"),
         ("--recipe binary.yaml", "binary.yaml: cannot be read"),
         ("--recipe void.yaml", "void.yaml: the recipe is empty. See `dlmctl recipe show pos` for one."),
@@ -72,9 +72,9 @@ def error_message(*arguments):
         ("--set sampler.steps=[1", "--set sampler.steps: '[1' is not a YAML value."),
         (
             "--set controls.7.pos=1",
-            "--set controls.7.pos: 'controls' holds a list of 1, numbered from 0, and has no item '7'.",
+            "--set controls.7.pos: 'controls' is a list of 1, numbered from 0, and has no item '7'.",
         ),
-        ("--set controls.0.pos.tags.0.x=1", "--set controls.0.pos.tags.0.x: '0' holds a value, not settings."),
+        ("--set controls.0.pos.tags.0.x=1", "--set controls.0.pos.tags.0.x: '0' is a value, not settings."),
         ("--set controls.0.pos.tags=[DTE]", "there is no UPOS tag 'DTE'. Did you mean 'DET'?"),
         ("--set controls.0.weight=.inf", "command line: weight must be a number from 0 to 1000000, not inf."),
         ("-n 0", "command line: samples: input should be greater than or equal to 1, not 0."),

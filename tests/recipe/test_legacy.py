@@ -35,4 +35,4 @@ def test_the_schedule_of_guidance_is_gone(caplog, text, overrides, where):
         recipe, _ = read_recipe(text, "old.yaml", overrides)
     assert "schedule" not in recipe.guidance.model_dump()
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"dlmctl: {where}: `guidance.schedule` is gone and changes nothing")
+    assert record.getMessage().startswith(f"dlmctl: {where}: `guidance.schedule` was removed and has no effect")

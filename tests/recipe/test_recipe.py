@@ -58,7 +58,7 @@ controls:
         ),
         ("controls:\n  - {pos: {tags: [DET]}, weight: heavy}\n", "mine.yaml:2: weight must be a number"),
         ("controls:\n  - weight: 1\n", "mine.yaml:2: each list item holds one control"),
-        ("samples: 3\nsamples: 4\n", "mine.yaml:2: 'samples' stands twice."),
+        ("samples: 3\nsamples: 4\n", "mine.yaml:2: 'samples' appears twice."),
         ("samples: [3\n", "mine.yaml:2: not valid YAML"),
         ("- 3\n", "mine.yaml:1: a recipe is a mapping"),
         ("model: []\n", "mine.yaml:1: model: input should be a valid string, not []."),
@@ -66,7 +66,7 @@ controls:
         ("sampler: {name: {}}\n", "mine.yaml:1: sampler.name: input should be "),
         ("unique: 'yes'\n", "mine.yaml:1: unique: input should be a valid boolean, not 'yes'."),
         ("unique: 0\n", "mine.yaml:1: unique: input should be a valid boolean, not 0."),
-        ('label: "\\UFFFFFFFF"\n', "mine.yaml:1: not valid YAML: an escape in double quotes stands for no character."),
+        ('label: "\\UFFFFFFFF"\n', "mine.yaml:1: not valid YAML: an escape in double quotes is not a character."),
         ("samples: true\n", "mine.yaml:1: samples: input should be a valid integer, not True."),
         ("samples: '3'\n", "mine.yaml:1: samples: input should be a valid integer, not '3'."),
         ("samples: 3.0\n", "mine.yaml:1: samples: input should be a valid integer, not 3.0."),
@@ -113,7 +113,7 @@ controls:
         ),
         (
             "controls:\n  - contains: {words: [pub]}\n  - not: {contains: {words: [pub]}}\n",
-            "mine.yaml:3: the controls contradict each other: this `contains` is asked for at mine.yaml:2.",
+            "mine.yaml:3: the controls contradict each other: this `contains` is required at mine.yaml:2.",
         ),
         (
             "controls:\n  - all:\n    - length: [{words: 3}, {words: 4}]\n    - not: {any: [{length: {words: 4}}]}\n",
@@ -129,16 +129,16 @@ def test_faults_name_file_and_line(text, said):
 @pytest.mark.parametrize(
     ("control", "said"),
     [
-        ("contains: [no]", "as true or false; as a word it goes in quotes: 'no'."),
-        ("contains: no", "as true or false; as a word it goes in quotes: 'no'."),
-        ("contains: [house, ~]", "YAML reads ~ as nothing; as a word it goes in quotes: '~'."),
-        ("contains: [~]", "YAML reads ~ as nothing; as a word it goes in quotes: '~'."),
+        ("contains: [no]", "as true or false; for the word, write it in quotes: 'no'."),
+        ("contains: no", "as true or false; for the word, write it in quotes: 'no'."),
+        ("contains: [house, ~]", "YAML reads ~ as nothing; for the word, write it in quotes: '~'."),
+        ("contains: [~]", "YAML reads ~ as nothing; for the word, write it in quotes: '~'."),
         ("infill: yes", "input should be a valid string, not True."),  # nor is it a template in quotes
-        ("lexicon: no", "as true or false; as a word it goes in quotes: 'no'."),
-        ("pattern: no", "as true or false; as a word it goes in quotes: 'no'."),
-        ("pattern: [no]", "as true or false; as a word it goes in quotes: 'no'."),
-        ("pattern: [a, no]", "as true or false; as a word it goes in quotes: 'no'."),
-        ("pos: [NO, NOUN]", "as true or false; as a word it goes in quotes: 'NO'."),
+        ("lexicon: no", "as true or false; for the word, write it in quotes: 'no'."),
+        ("pattern: no", "as true or false; for the word, write it in quotes: 'no'."),
+        ("pattern: [no]", "as true or false; for the word, write it in quotes: 'no'."),
+        ("pattern: [a, no]", "as true or false; for the word, write it in quotes: 'no'."),
+        ("pos: [NO, NOUN]", "as true or false; for the word, write it in quotes: 'NO'."),
         ("length: [5, ~]", "input should be a valid integer, not None."),
     ],
 )
@@ -159,9 +159,9 @@ def test_sections_may_stand_empty():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("[no]", "YAML reads no as true or false; as a word it goes in quotes: 'no'."),
-        ("[pub, 20]", "YAML reads 20 as a number; as a word it goes in quotes: '20'."),
-        ("[null]", "YAML reads null as nothing; as a word it goes in quotes: 'null'."),
+        ("[no]", "YAML reads no as true or false; for the word, write it in quotes: 'no'."),
+        ("[pub, 20]", "YAML reads 20 as a number; for the word, write it in quotes: '20'."),
+        ("[null]", "YAML reads null as nothing; for the word, write it in quotes: 'null'."),
     ],
 )
 def test_words_that_yaml_reads_otherwise_are_explained(words, said):
@@ -220,17 +220,17 @@ def test_what_python_takes_short_a_recipe_takes_short():
     [
         (
             "controls.0.contains.words=[door]",
-            "--set controls.0.contains.words: 'contains' holds a list of 1, numbered from 0, and has no item "
-            "'words'. Set the whole of it: --set controls.0.contains=...",
+            "--set controls.0.contains.words: 'contains' is a list of 1, numbered from 0, and has no item "
+            "'words'. Set all of it: --set controls.0.contains=...",
         ),
         (
             "controls.1.length.words=5",
-            "--set controls.1.length.words: 'length' holds a value, not settings. Set the whole of it: "
+            "--set controls.1.length.words: 'length' is a value, not settings. Set all of it: "
             "--set controls.1.length=...",
         ),
         (
             "controls.7.length=5",
-            "--set controls.7.length: 'controls' holds a list of 2, numbered from 0, and has no item '7'.",
+            "--set controls.7.length: 'controls' is a list of 2, numbered from 0, and has no item '7'.",
         ),
     ],
 )
@@ -239,7 +239,9 @@ def test_an_override_of_a_short_form_says_what_can_be_set(override, said):
 
 
 def test_settings_do_not_reach_controls_of_the_command_line():
-    with pytest.raises(RecipeError, match=r"cannot reach the controls of --control, .* Say it in --control itself"):
+    with pytest.raises(
+        RecipeError, match=r"cannot change the controls of --control, .* Write the change in --control itself"
+    ):
         read_recipe("", "command line", ["controls.0.length.words=5"], controls=["length: 4"])
 
 

@@ -83,15 +83,15 @@ def test_a_long_text_does_not_multiply_either():
 
 def test_aliases_do_not_hide_depth():
     levels = [f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, MOST_DEPTH + 2)]
-    assert "deep in each other" in fault("\n".join(["a0: &a0 [x]", *levels]))
+    assert "nested more than" in fault("\n".join(["a0: &a0 [x]", *levels]))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("a: 1\nb: [1\n", "mine.yaml:3: not valid YAML"),
-        ("a: 1\na: 2\n", "mine.yaml:2: 'a' stands twice."),
-        ("a:\n  b: 1\n  b: 1\n", "mine.yaml:3: 'b' stands twice."),
+        ("a: 1\na: 2\n", "mine.yaml:2: 'a' appears twice."),
+        ("a:\n  b: 1\n  b: 1\n", "mine.yaml:3: 'b' appears twice."),
         ("a: \t1\n", "mine.yaml:1: not valid YAML"),
         ("a: 1\nb: @x\n", "mine.yaml:2: not valid YAML"),
         ("a: 1\nb: x\0y\n", "mine.yaml:2: not valid YAML: the character '\\x00' is not allowed."),
@@ -104,29 +104,29 @@ def test_aliases_do_not_hide_depth():
         ("a: !!set {x, y}\n", "mine.yaml:1: the tag '!!set' has no meaning here."),
         ("a: !!pairs [x: 1]\n", "mine.yaml:1: the tag '!!pairs' has no meaning here."),
         ("a: !!map x\n", "mine.yaml:1: the tag '!!map' has no meaning here."),
-        ("a: !x y\n", "mine.yaml:1: the tag '!x' has no meaning here. Leave it out; text with ! in front"),
-        ('a: !!int ""\n', "mine.yaml:1: '' is no int."),
-        ("a: !!int x\n", "mine.yaml:1: 'x' is no int."),
-        ("a: !!float x\n", "mine.yaml:1: 'x' is no float."),
-        ("a: !!bool x\n", "mine.yaml:1: 'x' is no bool."),
+        ("a: !x y\n", "mine.yaml:1: the tag '!x' has no meaning here. Leave it out, or put text with ! in front"),
+        ('a: !!int ""\n', "mine.yaml:1: '' is not a valid int."),
+        ("a: !!int x\n", "mine.yaml:1: 'x' is not a valid int."),
+        ("a: !!float x\n", "mine.yaml:1: 'x' is not a valid float."),
+        ("a: !!bool x\n", "mine.yaml:1: 'x' is not a valid bool."),
         ("a: " + "1" * 5000, "mine.yaml:1: '1111"),
         ("a: 0x" + "f" * 5000, "mine.yaml:1: a whole number of more than 64 bits."),
-        ("[" * 1500, "mine.yaml:1: not valid YAML: lists and mappings stand more than 40 deep in each other."),
-        ("- " * 1500, "mine.yaml:1: not valid YAML: lists and mappings stand more than 40 deep in each other."),
+        ("[" * 1500, "mine.yaml:1: not valid YAML: lists and mappings are nested more than 40 deep."),
+        ("- " * 1500, "mine.yaml:1: not valid YAML: lists and mappings are nested more than 40 deep."),
         ("x" * (MOST_CHARACTERS + 1), "mine.yaml: holds more than 1,000,000 characters."),
         ("? [a]\n: 1\n", "mine.yaml:1: a key is text, not a list or a mapping."),
-        ("a: 1\nb: &b [*b]\n", "mine.yaml:2: an anchor holds itself."),
-        ("a: &a {<<: *a}\n", "mine.yaml:1: an anchor holds itself."),
-        ("a: &a {x: 1}\nb: {<<: *a, <<: {x: 2}}\n", "mine.yaml:2: '<<' stands twice."),
+        ("a: 1\nb: &b [*b]\n", "mine.yaml:2: an anchor contains itself."),
+        ("a: &a {<<: *a}\n", "mine.yaml:1: an anchor contains itself."),
+        ("a: &a {x: 1}\nb: {<<: *a, <<: {x: 2}}\n", "mine.yaml:2: '<<' appears twice."),
         ("a: {<<: 3}\n", "mine.yaml:1: `<<` takes a mapping, or a list of mappings."),
         (
             "b: *nothing\n",
-            "mine.yaml:1: not valid YAML: found undefined alias 'nothing'. A word with *",
+            "mine.yaml:1: not valid YAML: found undefined alias 'nothing'. Put a word that begins with *",
         ),
         ("tags: [DET, *, AUX]\n", "mine.yaml:1: not valid YAML: expected alphabetic"),
         (
             "a: b: c\n",
-            "mine.yaml:1: not valid YAML: mapping values are not allowed here. Text with a colon",
+            "mine.yaml:1: not valid YAML: mapping values are not allowed here. Put text that contains a colon",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_faults_are_one_line_with_their_place(text, said):
 
 
 def test_a_lone_asterisk_is_explained():
-    assert fault("tags: [DET, *, AUX]\n").endswith("A word with * in front goes in quotes: '*'.")
+    assert fault("tags: [DET, *, AUX]\n").endswith("Put a word that begins with * in quotes: '*'.")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where `any` leaves a choice each text goes one way, with all that guides on it."""
+"""Under `any` each text takes one branch, guided by all the controls in it."""
 
 from collections import Counter
 
@@ -32,7 +32,7 @@ def first(control, sample, **draw):
 
 
 def asked(control, sample=0):
-    """What is asked of a sample on its way."""
+    """The controls of a sample's branch."""
     return [repr(part) for part in first(control, sample).control.parts]
 
 
@@ -42,18 +42,18 @@ def test_any_of_one_control_is_that_control(pretrained):
         assert words(AnyOf([AnyOf([3 * control])]), pretrained) == words(control, pretrained)
 
 
-def test_any_around_a_choice_uses_up_no_chance():
+def test_any_around_a_choice_draws_no_random_number():
     assert all(asked(AnyOf([A | B]) & (C | D), sample) == asked((A | B) & (C | D), sample) for sample in range(40))
 
 
-def test_weights_say_how_often_a_branch_is_taken():
+def test_branches_are_chosen_by_weight():
     found = Counter(first(4 * A | B, sample).picks for sample in range(500))
     assert 360 < found[0,] < 440
     assert {first(1e6 * A | 0 * B, sample).picks for sample in range(50)} == {(0,)}
     assert {first(0 * A | B, sample).picks for sample in range(50)} == {(1,)}
 
 
-def test_the_weight_of_a_branch_is_no_share_of_the_guidance():
+def test_the_weight_of_a_branch_does_not_scale_guidance():
     strong = type("Strong", (Contains,), {"weight": 8.0})("bread")
     (guide,) = first(AnyOf([3 * strong]), 0).control.parts
     assert guide.weight == pytest.approx(8.0)
@@ -61,21 +61,21 @@ def test_the_weight_of_a_branch_is_no_share_of_the_guidance():
     assert [part.weight for part in guide.parts] == pytest.approx([1.0, 0.0])
 
 
-def test_a_draw_goes_one_way_whatever_its_particle_and_tries_others_later():
+def test_particles_of_a_draw_share_a_branch_and_attempts_do_not():
     assert len({first(A | B | C | D, 3, particle=particle).picks for particle in range(8)}) == 1
     assert len({first(A | B | C | D, 3, attempt=attempt).picks for attempt in range(40)}) == 4
     found = [way.picks for way in ways((A | B) & (C | 1e-9 * D), Draw(0, 1), MOST)]
     assert sorted(found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def test_not_goes_inwards():
+def test_not_is_pushed_inwards():
     assert asked(~(A | B)) == [repr(~A), repr(~B)]
     assert {tuple(asked(~(A & B), sample)) for sample in range(20)} == {(repr(~A),), (repr(~B),)}
     assert asked(Not(Not(A & ~(B | C)))) == [repr(A), repr(~B), repr(~C)]
 
 
-def test_numbers_of_words_agree_on_a_way():
-    """Also of choices beside each other, of which the second could find that nothing is left."""
+def test_word_counts_agree_within_a_branch():
+    """Also for independent choices, where the second could otherwise find none left."""
     control = (Length(5) | Length(9)) & (Length(6) | Length(9) | Length(12))
     assert {tuple(asked(control, sample)) for sample in range(20)} == {(repr(Length(9)), repr(Length(9)))}
 
@@ -93,21 +93,21 @@ def test_numbers_of_words_agree_on_a_way():
     ids=["any", "lengths", "two", "not", "one left", "each"],
 )
 @pytest.mark.parametrize("particles", [1, 2])
-def test_what_is_exact_is_so_on_every_way(pretrained, control, particles):
+def test_exact_controls_hold_in_every_branch(pretrained, control, particles):
     sampler = SamplerSettings(steps=2, particles=particles)
     drawn = generate(control, model=pretrained, samples=12, sampler=sampler)
     assert drawn.success == 1.0
     assert len({tuple(sample.words) for sample in drawn}) > 1
 
 
-def test_the_batch_makes_no_difference(pretrained):
+def test_texts_do_not_depend_on_the_batch(pretrained):
     control = (A | Infill("the ___ old bridge .") | ~C) & ~D
     settings = {"deterministic": True, "samples": 6}
     alone, among = (words(control, pretrained, batch_size=size, **settings) for size in (1, 6))
     assert alone == among
 
 
-def test_a_branch_that_can_never_be_is_refused_whatever_is_drawn(pretrained):
+def test_a_faulty_branch_is_refused_whatever_is_drawn(pretrained):
     for sample in range(4):
         with pytest.raises(RecipeError, match="xyzzy"):
             words(1e6 * A | Contains("xyzzy"), pretrained, samples=1, seed=sample)
@@ -115,7 +115,7 @@ def test_a_branch_that_can_never_be_is_refused_whatever_is_drawn(pretrained):
         words((A | B) & Avoid("river", "bread"), pretrained)
 
 
-def test_a_branch_that_no_text_can_be_is_told_and_left_out(pretrained, caplog):
+def test_an_impossible_branch_is_left_out_with_a_warning(pretrained, caplog):
     drawn = words(Length(50) | Length(7), pretrained)
     assert {len(text) for text in drawn} == {7}
     assert "under `any` is left out: sample 0: the target has 50 words" in caplog.text
@@ -135,8 +135,8 @@ def test_a_branch_that_no_text_can_be_is_told_and_left_out(pretrained, caplog):
         (Pattern(r"(old|xyzze) <any>*") | Pattern("<any>* old <any>*"), False),
     ],
 )
-def test_a_word_that_no_text_has_is_no_fault_under_not(pretrained, control, can_be, caplog):
-    """Whatever else is asked still counts."""
+def test_an_unknown_word_under_not_is_not_a_fault(pretrained, control, can_be, caplog):
+    """The other controls still count."""
     for beside in (None, A):
         drawn = generate(~control if beside is None else ~control & beside, model=pretrained, samples=6, sampler=QUICK)
         assert drawn.success == 1.0
@@ -151,7 +151,7 @@ def test_words_under_not_that_some_samples_know(pretrained):
 
 
 class Colour(Contains):
-    """A text has one."""
+    """A text can have only one."""
 
     name = "colour"
 
@@ -159,7 +159,7 @@ class Colour(Contains):
         return None if params == other else f"{params.words[0]} is not {other.words[0]}"
 
 
-def test_what_no_text_can_be_at_once_is_refused(pretrained):
+def test_clashing_controls_are_refused(pretrained):
     old, river = Colour("old"), Colour("river")
     with pytest.raises(RecipeError, match="colour: the controls contradict each other: old is not river"):
         words(old & A & river, pretrained)
@@ -175,7 +175,7 @@ def test_any_needs_a_weight_above_0():
 
 
 class Restricts(Prepared):
-    """Only some words, by no energy."""
+    """Allows only some words, without an energy."""
 
     def restrict(self, logits):
         return logits.index_fill(-1, torch.arange(8, 12), -torch.inf)
@@ -210,14 +210,14 @@ def test_one_way_of_steering_is_enough(pretrained, exact, method):
     assert words(~control, pretrained, **options) == words(None, pretrained, **options)
 
 
-def test_particles_are_weighed_by_what_has_an_energy(pretrained):
+def test_particles_are_weighted_by_controls_with_an_energy(pretrained):
     found = generate(
         OnlySome() & Pos(tags=["DET", "*"]), model=pretrained, samples=2, sampler=SamplerSettings(particles=2)
     )
     assert len(found) == 2
 
 
-def test_steps_show_the_energy_of_the_way_by_the_name_of_the_control(pretrained):
+def test_traces_show_the_energy_of_the_branch_under_the_name_of_the_control(pretrained):
     control = (Pos(tags=["DET", "NOUN"]) | (A & B & Length(9)) | OnlySome()) & ~C
     drawn = generate(control, model=pretrained, samples=8, sampler=QUICK, trace=8)
     shown = {tuple(sample.trace.energies) for sample in drawn}

@@ -1,4 +1,4 @@
-"""What a step asks of the device: as much for many texts as for few, and nothing back."""
+"""Calls of a step on the device: as many for many texts as for few, and nothing is read back."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def e2e():
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """As much at once as on a GPU, of noise and of words."""
+    """Noise and words in pieces as large as on a GPU."""
     for way in ON_A_GPU:
         monkeypatch.setattr(*way)
 
@@ -71,7 +71,7 @@ def test_long_texts_take_the_calls_of_short_ones(e2e):
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("sampler", ["entropy", "confidence", "remasking", "random"])
-def test_so_it_is_with_masked_models(tokenizer, sampler):
+def test_the_same_for_masked_models(tokenizer, sampler):
     sizes = {"hidden": 16, "layers": 1, "heads": 2, "inner": 16, "max_length": 16}
     config = MaskedConfig(vocab_size=len(tokenizer), length=16, denoiser=sizes, sentence_lengths=[0] * 8 + [1])
     torch.manual_seed(0)
@@ -81,14 +81,14 @@ def test_so_it_is_with_masked_models(tokenizer, sampler):
     assert many.waits == many.made == 0
 
 
-def test_early_exit_asks_for_one_small_tensor(e2e):
+def test_early_exit_reads_one_small_tensor(e2e):
     """On a CPU at every step; ``READ_EVERY`` steps apart on a GPU."""
     calls = counted(e2e, NINE, 4, STEPS, patience=0.25)
     assert calls.names["waits: tolist"] > 0
     assert calls.waits == calls.names["waits: tolist"] <= STEPS
 
 
-def test_what_waits_and_what_is_made_is_counted(e2e):
+def test_reads_and_allocations_are_counted(e2e):
     counter = CallCounter()
     with counter.counting() as calls:
         x = torch.tensor([1.0, 2.0])
@@ -100,7 +100,7 @@ def test_what_waits_and_what_is_made_is_counted(e2e):
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_batch_of_many_is_prepared_with_the_calls_of_few(e2e):
-    """Early exit prepares what is left of a batch anew."""
+    """Early exit prepares the rest of a batch anew."""
     for name in ("pos", "tree", "semantic"):
         found = []
         for texts in (2, 16):

@@ -1,4 +1,5 @@
-"""Networks spread over devices: no block divided, the same logits. Several devices are not at hand; hooks are."""
+"""Networks spread over devices: no block is divided, and the logits are the same. Tests hooks, without several
+devices."""
 
 from __future__ import annotations
 
@@ -26,5 +27,5 @@ def test_logits_are_the_same_through_the_hooks(tmp_path):
     parts = ["model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head"]
     spread(model.network, dict.fromkeys(parts, "cpu"))
     assert torch.equal(model.logits(ids), before)
-    put_on(model, torch.device("cpu"))  # which leaves it where it is
+    put_on(model, torch.device("cpu"))  # leaves it in place
     assert torch.equal(model.logits(ids), before)

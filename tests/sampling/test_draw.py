@@ -1,6 +1,6 @@
-"""Texts of different lengths share a batch, masked where they are shorter, and come out as they would alone.
+"""Texts of different lengths share a batch, the shorter ones masked, and are the same as alone, up to rounding.
 
-But for rounding: kernels are chosen by shape, so the last bits are a batch's own, and guidance makes them grow.
+Kernels are chosen by shape, so the last bits depend on the batch, and guidance amplifies them.
 """
 
 import pytest
@@ -69,7 +69,7 @@ def walked(model, control, size, **settings):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CONTROLS)
 @pytest.mark.parametrize("method", ["logits", "latent"])
-def test_a_text_does_not_depend_on_longer_ones_beside_it(name, method):
+def test_a_text_does_not_depend_on_longer_ones_in_its_batch(name, method):
     control, guidance = CONTROLS[name], settings_of("balanced").guidance.model_copy(update={"method": method})
     sampler = SamplerSettings(steps=STEPS, patience=PATIENCE, precision="fp32")
     model = from_pretrained("e2e")
@@ -86,7 +86,7 @@ def test_a_text_does_not_depend_on_longer_ones_beside_it(name, method):
 
 
 @pytest.mark.parametrize("name", ["free", "tree"])
-def test_deterministic_texts_are_the_same_to_the_last_bit_at_any_batch_size(e2e, name):
+def test_deterministic_texts_are_bit_identical_at_any_batch_size(e2e, name):
     threads, runs = torch.get_num_threads(), {}
     for size, others in ((1, 1), (64, 2)):
         torch.set_num_threads(others)
@@ -138,23 +138,23 @@ def test_a_split_costs_less_than_a_batch_only_beyond_its_own_cost():
         assert len(batches_of(rows(*[8] * count, 16), count + 1, mixed=True)) == batches
 
 
-def test_what_does_not_fit_into_the_room_is_split_where_that_saves_more_than_a_batch_costs():
+def test_large_batches_are_split_if_that_saves_more_than_a_batch_costs():
     many = [10] * 64
-    split = batches_of(rows(*many), 64, mixed=True, room=639)
+    split = batches_of(rows(*many), 64, mixed=True, cheap_positions=639)
     assert len(split) == 2
     assert max(map(len, split)) < 64
-    assert positions(batches_of(rows(*many), 64, mixed=True, room=640)) == [many]
+    assert positions(batches_of(rows(*many), 64, mixed=True, cheap_positions=640)) == [many]
     few = [10] * (BATCH_COST // 20)
-    assert positions(batches_of(rows(*few), 64, mixed=True, room=5)) == [few]
+    assert positions(batches_of(rows(*few), 64, mixed=True, cheap_positions=5)) == [few]
 
 
-def test_batches_are_no_larger_than_asked_for():
+def test_batches_are_no_larger_than_requested():
     assert positions(batches_of(rows(8, 8, 8, 8, 8), 2, mixed=True)) in ([[8], [8, 8], [8, 8]], [[8, 8], [8, 8], [8]])
     assert batches_of([], 4, mixed=True) == []
 
 
 def test_many_texts_make_batches_of_few_sizes():
-    """Each new shape costs memory for good, and a long run goes on and on."""
+    """Each new shape takes memory permanently, which adds up in a long run."""
     sizes = set()
     for seed in range(20):
         numbers = torch.randint(1, 5, (200,), generator=torch.Generator().manual_seed(seed))
@@ -170,7 +170,7 @@ def test_without_masks_each_length_has_batches_of_its_own():
 
 
 class Lengths(Control):
-    """A third party's control that has never heard of masks. Notes the lengths of the batches that it sees."""
+    """A third-party control that ignores masks; records the lengths of the batches that it sees."""
 
     name = "lengths"
     Params = ControlParams

@@ -14,7 +14,7 @@ QUICK = SamplerSettings(steps=2)
 
 
 class Only(Control):
-    """One place holds one of some words."""
+    """Restricts one place to some words."""
 
     name = "only"
     Params = ControlParams

@@ -1,4 +1,4 @@
-"""Recorded steps: the same texts, by recordings into which everything is baked that Python decided meanwhile."""
+"""Recorded steps give the same texts; a recording fixes everything that Python decided during it."""
 
 import math
 import warnings
@@ -33,7 +33,7 @@ CONTROLS = {
 
 
 class Taped(TorchDispatchMode):
-    """In place of a CUDA graph: the calls of one run, with the numbers and the addresses that they had."""
+    """A fake CUDA graph: the calls of one run, with their numbers and addresses."""
 
     made = 0
 
@@ -75,7 +75,7 @@ def as_if_recorded(monkeypatch):
     monkeypatch.setattr(graphs, "_Graph", Taped)
     monkeypatch.setattr(graphs, "_SPARE", [SimpleNamespace(handle=None) for _ in range(50)])
     for module in (latent_draw, masked_draw):
-        monkeypatch.setattr(module, "pays", lambda device, family, steps: True)
+        monkeypatch.setattr(module, "is_faster_recorded", lambda device, family, steps: True)
     monkeypatch.setattr(Taped, "made", 0)
     monkeypatch.setattr(nan_checks, "AT_ONCE_CPU", False)
 
@@ -95,7 +95,7 @@ def drawn(pretrained, control, preset="fast", family="gaussian", **changes):
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_texts_are_those_of_steps_called_one_by_one(e2e, as_if_recorded, name):
+def test_recorded_steps_give_the_same_texts(e2e, as_if_recorded, name):
     found = drawn(e2e, CONTROLS[name], steps=6)
     assert Taped.made > 0
     made = Taped.made
@@ -113,7 +113,7 @@ class Adds(Control[ControlParams]):
         return type("Own", (Prepared,), {"restrict": lambda _, logits: logits + self.number})()
 
 
-def test_what_stops_being_a_number_in_a_recorded_step_is_found(e2e, as_if_recorded):
+def test_nan_in_a_recorded_step_is_found(e2e, as_if_recorded):
     control, chosen = Adds(), settings_of("fast", "gaussian")
     sampler = chosen.sampler.model_copy(update={"precision": "fp32", "steps": 8, "patience": 1.0})
     control.number, made = torch.zeros(()), []
@@ -129,13 +129,13 @@ def test_what_stops_being_a_number_in_a_recorded_step_is_found(e2e, as_if_record
     assert len(made) == 8
 
 
-def test_so_it_is_with_the_paper_s_procedure(e2e, as_if_recorded):
+def test_the_same_for_the_papers_procedure(e2e, as_if_recorded):
     assert drawn(e2e, CONTROLS["pos"], "paper", steps=6) == drawn(e2e, CONTROLS["pos"], "paper", steps=6, compile=False)
     assert Taped.made == 2  # the estimate, and the push after it
 
 
 @pytest.mark.parametrize("control", [None, NINE])
-def test_so_it_is_with_masked_models(tokenizer, as_if_recorded, control):
+def test_the_same_for_masked_models(tokenizer, as_if_recorded, control):
     sizes = {"hidden": 16, "layers": 1, "heads": 2, "inner": 16, "max_length": 16}
     config = MaskedConfig(vocab_size=len(tokenizer), length=16, denoiser=sizes, sentence_lengths=[0] * 8 + [1])
     torch.manual_seed(0)
@@ -145,7 +145,7 @@ def test_so_it_is_with_masked_models(tokenizer, as_if_recorded, control):
     assert drawn(model, control, family="masked", compile=False) == found
 
 
-def test_what_looks_at_numbers_is_called_as_it_is(as_if_recorded):
+def test_functions_that_read_values_back_are_called_directly(as_if_recorded):
     def looks(x):
         return (x * float(x.sum()),)
 
@@ -154,13 +154,13 @@ def test_what_looks_at_numbers_is_called_as_it_is(as_if_recorded):
     with pytest.warns(UserWarning, match="not recorded"):
         found = [recorded(None, looks, x * number)[0].tolist() for number in range(4)]
     assert found == [[0.0, 0.0], [2.0, 2.0], [8.0, 8.0], [18.0, 18.0]]
-    assert not recorded.on
+    assert not recorded.enabled
     spare = len(graphs._SPARE)
     del recorded
-    assert len(graphs._SPARE) == spare  # nobody is given memory in which a recording broke off
+    assert len(graphs._SPARE) == spare  # memory of a failed recording is not reused
 
 
-def test_memory_is_handed_on(as_if_recorded):
+def test_memory_pools_are_reused(as_if_recorded):
     recorded, spare = Recorded(True), len(graphs._SPARE)
     for _ in range(3):
         recorded(None, lambda x: (x,), torch.ones(1))
@@ -169,7 +169,7 @@ def test_memory_is_handed_on(as_if_recorded):
     assert len(graphs._SPARE) == spare
 
 
-def test_what_says_that_it_looks_is_called_at_every_step(e2e, as_if_recorded):
+def test_a_control_that_declares_looks_is_called_at_every_step(e2e, as_if_recorded):
     class Looking(Pos):
         calls = 0
 
@@ -190,7 +190,7 @@ def test_what_says_that_it_looks_is_called_at_every_step(e2e, as_if_recorded):
     assert drawn(e2e, looking, **never, compile=False) == found
 
 
-def test_kinds_are_recorded_apart(as_if_recorded):
+def test_graph_keys_are_recorded_separately(as_if_recorded):
     recorded = Recorded(True)
     for number in range(4):
         for times in (2, 3):

@@ -7,7 +7,7 @@ from dlmctl.sampling.latent_guidance import langevin, shift_latent
 
 
 def gradient_of(energy):
-    """What ``Steered`` hands to the methods, for one energy."""
+    """The gradient function that ``Steered`` passes to the methods, for one energy."""
 
     def gradient(at):
         leaf = at.detach().requires_grad_()
@@ -74,6 +74,8 @@ def test_strength_over_time():
     assert strength(Guidance(scale=2.0, until=0.1), 0.05) == 0.0
 
 
-@pytest.mark.parametrize(("asked", "beside", "found"), [(None, True, 1), (None, False, 3), (5, True, 5), (1, False, 1)])
-def test_beside_evidence_of_words_one_update_does(asked, beside, found):
-    assert updates_of(Guidance(updates=asked), beside_evidence=beside) == found
+@pytest.mark.parametrize(
+    ("requested", "with_evidence", "expected"), [(None, True, 1), (None, False, 3), (5, True, 5), (1, False, 1)]
+)
+def test_with_evidence_of_words_one_update_is_enough(requested, with_evidence, expected):
+    assert updates_of(Guidance(updates=requested), with_evidence=with_evidence) == expected

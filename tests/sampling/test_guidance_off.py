@@ -1,4 +1,4 @@
-"""`guidance.scale: 0` turns off all that leads the words, in whatever way a control does it; what holds them stays."""
+"""`guidance.scale: 0` turns off all guidance, of whatever kind; exact constraints remain."""
 
 import pytest
 import torch
@@ -107,7 +107,7 @@ def texts(model, control, name="auto", **guidance):
 
 
 @pytest.mark.parametrize("by", [ByEvidence, ByTheOtherWords, ByGradient, ByHints, ByTags])
-def test_of_masked_models(masked, by):
+def test_masked_models(masked, by):
     held = texts(masked, led(None))
     assert texts(masked, led(by), scale=0.0) == held
     assert texts(masked, led(by)) != held
@@ -119,7 +119,7 @@ def test_a_weight_of_0_turns_one_control_off(masked, by):
 
 
 @pytest.mark.parametrize("by", [ByEvidence, ByTheOtherWords, ByGradient])
-def test_of_latents(gaussian, by):
+def test_latents(gaussian, by):
     # Where there are no word logits, what is exact guides by an energy, too.
     held = texts(gaussian, led(None), scale=0.0)
     assert texts(gaussian, led(by), scale=0.0) == held

@@ -1,4 +1,4 @@
-"""Controls inside the samplers of others: Dream's loop with its hook, and generate of transformers."""
+"""Controls inside other samplers: Dream's loop with its hook, and generate of transformers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def dream(tmp_path_factory):
 
 
 def diffused(dream, prompt, new, steps, hook=None):
-    """Dream's loop: shifted logits, the hook, then the surest places, a share of them a step (temperature 0)."""
+    """Dream's loop: shifted logits, the hook, then the surest places, a share of them per step (temperature 0)."""
     mask = dream.model.mask_id
     x = torch.cat([prompt, torch.full((len(prompt), new), mask)], 1)
     for step in range(steps):
@@ -35,7 +35,7 @@ def diffused(dream, prompt, new, steps, hook=None):
     return x[:, prompt.shape[1] :]
 
 
-def test_dream_with_a_hook_keeps_to_an_exact_control(dream):
+def test_dream_with_a_hook_satisfies_an_exact_control(dream):
     prompt = torch.tensor([[dream.tokenizer.start_id, 5, 6], [dream.tokenizer.start_id, 7, 8]])
     free = diffused(dream, prompt, 8, 4)
     assert not set(free.flatten().tolist()) <= {20, 21, 22}
@@ -57,7 +57,7 @@ def test_an_energy_guides_dream(dream):
     assert torch.equal(diffused(dream, prompt, 8, 8, off.hook), free)
 
 
-def test_tokens_that_stand_and_the_prompt_stay(dream):
+def test_written_tokens_and_the_prompt_stay(dream):
     hook = LogitsControl(Only(tokens=[20, 21]), dream.tokenizer.inner).hook
     mask = dream.model.mask_id
     x = torch.tensor([[5, 6, mask, mask, mask]])
@@ -69,7 +69,7 @@ def test_tokens_that_stand_and_the_prompt_stay(dream):
 
 
 @pytest.mark.parametrize("canvases", [1, 2])
-def test_diffusion_gemma_keeps_to_an_exact_control(canvases):
+def test_diffusion_gemma_satisfies_an_exact_control(canvases):
     gemma, tokenizer = tiny_gemma()
     prompt = torch.tensor([[tokenizer.bos_token_id, 5, 6], [tokenizer.bos_token_id, 7, 8]])
     control = LogitsControl(Only(tokens=[20, 21, 22]), tokenizer)
@@ -83,7 +83,7 @@ def test_diffusion_gemma_keeps_to_an_exact_control(canvases):
             assert not set(found[:, 3 + size :].flatten().tolist()) <= {20, 21, 22}
 
 
-def test_a_prompt_that_holds_an_answer_with_its_end_is_a_new_one():
+def test_a_prompt_with_a_finished_answer_is_a_new_one():
     _, tokenizer = tiny_gemma()
     prompt, scores = torch.tensor([[tokenizer.bos_token_id, 5, 6]]), torch.zeros(1, 8, len(tokenizer))
     answer = torch.tensor([[20, 21, 22, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * 4]])
@@ -118,7 +118,7 @@ def test_an_energy_guides_diffusion_gemma():
     assert counts[1] > counts[0]
 
 
-def test_what_cannot_be(dream):
+def test_impossible_arguments(dream):
     inner = dream.tokenizer.inner
     with pytest.raises(UserError, match="not a control"):
         LogitsControl("contains", inner)
@@ -138,6 +138,6 @@ def test_what_cannot_be(dream):
 
 
 @pytest.mark.parametrize("guidance", [{"scal": 1}, {"scale": "x"}, 3])
-def test_guidance_that_is_none_is_one_message(dream, guidance):
+def test_invalid_guidance_is_one_message(dream, guidance):
     with pytest.raises(UserError, match="guidance"):
         LogitsControl(Only(tokens=[20]), dream.tokenizer.inner, guidance=guidance)

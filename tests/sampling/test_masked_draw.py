@@ -1,4 +1,4 @@
-"""Texts of a masked model under controls, through the code that users run."""
+"""Texts of a masked model under controls, through the public API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import SENTENCES
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A saved masked model of random weights, with a table for `pos` counted from three sentences."""
+    """A saved masked model with random weights, and a table for `pos` counted from three sentences."""
     folder = tmp_path_factory.mktemp("masked")
     torch.manual_seed(0)
     words = WordTokenizer.from_corpus(SENTENCES, min_count=1, splitting="penn")
@@ -116,15 +116,15 @@ def test_tags_steer_by_their_table_and_reach_the_network(model):
     assert score(1.0) > score(0.0) + 4
 
 
-def test_what_is_of_latents_is_refused(model):
+def test_settings_for_latents_are_refused(model):
     with pytest.raises(RecipeError, match="sampler of latents"):
         texts(model, sampler={"name": "ddim"})
     with pytest.raises(UserError, match="takes no label"):
         texts(model, label="cheap")
 
 
-def test_nothing_that_guides_is_lost_in_combinations(model):
-    """Words by their counts, tags that the network reads."""
+def test_combinations_keep_all_guidance(model):
+    """Evidence from word counts, and tags that the network reads."""
     one = Pos(tags=["DET", "ADJ", "NOUN", "VERB", "ADJ", "NOUN", "PUNCT"])
     plain = [sample.words for sample in texts(model, one & Avoid("river") & Avoid("cats"))]
     for control in ((1 * (one & Avoid("river"))) & Avoid("cats"), AnyOf([one & Avoid("river")]) & Avoid("cats")):
@@ -134,7 +134,7 @@ def test_nothing_that_guides_is_lost_in_combinations(model):
 
 
 def test_guidance_by_a_gradient_works_as_for_latents(model):
-    """Of a control that has an energy only."""
+    """For a control that has only an energy."""
 
     class Soft(Contains):
         def prepare(self, batch):
@@ -147,8 +147,8 @@ def test_guidance_by_a_gradient_works_as_for_latents(model):
 
 
 @pytest.mark.parametrize("canvas", ["fitted", "full"])
-def test_the_network_reads_a_text_as_it_was_trained_on_it_without_padding(model, canvas):
-    """In training PAD is not attended to, so a network that attends to it when it draws reads what it never saw."""
+def test_the_network_reads_texts_without_padding_as_in_training(model, canvas):
+    """PAD is not attended to in training, so it must not be attended to in sampling."""
     steps = []
     texts(model, Length(words=5), samples=2, sampler={"canvas": canvas, "steps": None}, on_step=steps.append)
     masked = torch.tensor([[model.tokenizer.start_id, *[model.model.mask_id] * 5, model.tokenizer.end_id]])
@@ -161,7 +161,7 @@ def test_the_network_reads_a_text_as_it_was_trained_on_it_without_padding(model,
 
 @pytest.mark.parametrize("block", [2, 3, 4])
 def test_the_last_block_has_steps_by_its_places(model, block):
-    """A step more for it would be one less for the others, which would then write two words at once."""
+    """One more step for it would be one less for the others, which would then write two words at once."""
     seen = []
     texts(model, Length(words=5), sampler={"block": block}, on_step=lambda step: seen.append(step.x.clone()))
     open_places = [int((x[0] == model.model.mask_id).sum()) for x in seen]
@@ -169,7 +169,7 @@ def test_the_last_block_has_steps_by_its_places(model, block):
 
 
 @pytest.mark.parametrize("sampler", [{"name": "ancestral"}, {"name": "remasking", "remask": 0.2}, {"block": 2}])
-def test_steps_that_follow_from_the_words_do_not_follow_from_company(model, sampler):
+def test_steps_by_word_count_do_not_depend_on_the_batch(model, sampler):
     together = [sample.words for sample in texts(model, samples=12, sampler=sampler, batch_size=12)]
     assert len({len(words) for words in together}) > 1
     assert [sample.words for sample in texts(model, samples=12, sampler=sampler, batch_size=1)] == together

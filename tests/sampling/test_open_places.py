@@ -1,4 +1,4 @@
-"""Open places alone, a few texts at a time: the same texts as by all places at once, from fewer scores."""
+"""Scoring only open places, a few texts at a time, gives the same texts as scoring all places at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.walks import WALKS
 from dlmctl.recipe.presets import settings_of
 from dlmctl.sampling.draw import draw_texts, prepared_for
-from dlmctl.sampling.open_places import each_place_alone
+from dlmctl.sampling.open_places import steers_places_independently
 from dlmctl.sampling.plan import Plan
 
 FIVE = Length(5)
@@ -44,7 +44,7 @@ def drawn(model, control, **changes):
 
 @pytest.mark.parametrize("piece", [1, 2**18])
 @pytest.mark.parametrize("name", CONTROLS)
-def test_texts_are_those_of_all_places_at_once(model, monkeypatch, name, piece):
+def test_texts_are_the_same_as_with_all_places_at_once(model, monkeypatch, name, piece):
     monkeypatch.setattr(absorbing, "PIECE_CPU", piece)
     found = drawn(model, CONTROLS[name])
     monkeypatch.setattr(absorbing, "PIECE_CPU", None)
@@ -53,7 +53,7 @@ def test_texts_are_those_of_all_places_at_once(model, monkeypatch, name, piece):
 
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("more", [{}, {"steps": 2}, {"block": 2, "steps": 6}])
-def test_so_it_is_with_every_walk(model, monkeypatch, walk, more):
+def test_the_same_for_every_walk(model, monkeypatch, walk, more):
     asked = {"name": walk, "remask": 0.3, **more}
     found = drawn(model, FIVE, **asked)
     monkeypatch.setattr(absorbing, "PIECE_CPU", None)
@@ -77,14 +77,16 @@ def test_only_open_places_are_scored(model, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "alone"), {"length": True, "avoid": False, "contains": False, "any": False}.items())
-def test_controls_say_whether_they_look_around(model, name, alone):
+def test_which_controls_steer_places_independently(model, name, alone):
     chosen = settings_of("fast", "masked")
     plan = Plan(model, CONTROLS[name], chosen.sampler, chosen.guidance, 1)
-    assert each_place_alone(prepared_for(plan, [Draw(0, 0)])[1]) is alone
+    assert steers_places_independently(prepared_for(plan, [Draw(0, 0)])[1]) is alone
 
 
-def test_so_do_those_that_are_counted_by_word():
+def test_counted_evidence_steers_places_independently():
     everyday = from_pretrained("everyday")
     pos = Pos(tags=["PRON", "VERB", "PUNCT"])
     chosen = settings_of("fast", "masked")
-    assert each_place_alone(prepared_for(Plan(everyday, pos, chosen.sampler, chosen.guidance, 1), [Draw(0, 0)])[1])
+    assert steers_places_independently(
+        prepared_for(Plan(everyday, pos, chosen.sampler, chosen.guidance, 1), [Draw(0, 0)])[1]
+    )

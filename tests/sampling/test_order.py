@@ -1,4 +1,4 @@
-"""What a masked model writes first when the sampler is ``auto``."""
+"""The order in which a masked model writes if the sampler is ``auto``."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Guide(Prepared):
         ([Guide(weighs=True), Prepared()], "entropy"),
     ],
 )
-def test_what_guides_single_places_writes_the_surest_word_first(guides, name) -> None:
+def test_guidance_of_single_places_writes_the_surest_word_first(guides, name) -> None:
     control = PreparedAll([Part(f"part {at}", 1.0, guide) for at, guide in enumerate(guides)])
     assert sampler_name(SamplerSettings(), control, SimpleNamespace(family="masked")) == name
 
 
-def test_particles_are_weighed_by_draws_of_known_probability() -> None:
+def test_particles_need_draws_of_known_probability() -> None:
     control, model = PreparedAll([Part("part", 1.0, Guide())]), SimpleNamespace(family="masked")
     assert sampler_name(SamplerSettings(particles=2), control, model) == "entropy"
     for name in ("confidence", "low_confidence"):

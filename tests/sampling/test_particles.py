@@ -1,4 +1,4 @@
-"""Particles, through the code that users run."""
+"""Particles, through the public API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wanted():
-    """p(text) exp(-energy) of every text of three words, each written in an order of its own."""
+    """p(text) exp(-energy) of every text of three words, each written in its own order."""
     free = Enumerated(tiny_masked(), framed=True).drawn_in(one_by_one())
     held = torch.tensor([0.0 if text[0] == text[2] else -STRENGTH for text in TEXTS], dtype=torch.float64).exp() * free
     return free / free.sum(), held / held.sum()
@@ -112,7 +112,7 @@ def test_particles_satisfy_more(model, reward):
     assert satisfied[1] > satisfied[0] + 20
 
 
-def test_a_text_is_the_same_whatever_is_beside_it(model):
+def test_a_text_does_not_depend_on_its_batch(model):
     few = drawn(model, Alike(), 6, particles=4)
     assert drawn(model, Alike(), 12, particles=4)[:6] == few
 
@@ -138,7 +138,7 @@ def test_a_reward_of_controls_needs_one(model):
 
 
 def test_a_scorer_chooses_among_guided_texts(model, monkeypatch):
-    """Ratios of the model's own draws to guided ones would take the guidance back."""
+    """Ratios of the model's own draws to guided ones would undo the guidance."""
     monkeypatch.setattr(particles, "load_scorer", lambda folder: (None, None))
     monkeypatch.setattr(particles, "lm_score", lambda scorer, tokenizer, texts: [1.0] * len(texts))
     alone, chosen = (
@@ -157,7 +157,7 @@ def test_a_reward_of_energies_needs_a_control_that_guides(model):
     assert generate(only_checks & Alike(), sampler={"particles": 2}, **options)
 
 
-def test_a_recipe_whose_controls_only_check_says_so_with_its_line(model, tmp_path):
+def test_a_recipe_whose_controls_only_check_is_refused_with_its_line(model, tmp_path):
     (tmp_path / "own.py").write_text("def passes(text):\n    return True\n")
     given = f"controls:\n  - check: {tmp_path}/own.py:passes\nsampler:\n  particles: 2\n"
     recipe, file = read_recipe(given, "own.yaml")

@@ -1,4 +1,4 @@
-"""Models that are given a label or a source: what they learn, what recipes may say, controls on top."""
+"""Models with a label or a source: what they learn, their recipes, and controls."""
 
 import json
 
@@ -33,7 +33,7 @@ SHARP = SamplerSettings(steps=8, temperature=0.3)
 
 
 def trained(folder, rows, steps, **model):
-    """A tiny model of a few texts, by the way users train theirs."""
+    """A tiny model of a few texts, trained like a user's model."""
     source = folder / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     prepare(source, source, folder / "data", min_count=1, length=16)
@@ -94,8 +94,8 @@ def test_lengths_follow_the_source(sourced):
     assert sum(found == len(text.split()) for found, (_, text) in zip(likeliest, PAIRS, strict=True)) >= 12
 
 
-def test_without_contrast_the_model_is_used_as_it_is(labelled, sourced):
-    """Scale 1 is the conditional model exactly, 0 the unconditional one, and between and beyond lie on one line."""
+def test_condition_scale_1_leaves_the_model_unchanged(labelled, sourced):
+    """Scale 1 is exactly the conditional model, 0 the unconditional one, and all scales lie on one line."""
     torch.manual_seed(0)
     x, t = torch.randn(3, 16, 16), torch.full((3,), 0.6, dtype=torch.float64)
     for pretrained, prompt in (
@@ -138,7 +138,7 @@ def test_same_seed_same_texts_at_any_batch_size(sourced):
     assert runs[0] == runs[1]
 
 
-def test_shards_deal_sources_out_by_sample_number(sourced, tmp_path):
+def test_shards_assign_sources_by_sample_number(sourced, tmp_path):
     sources = [record for record, _ in PAIRS[:5]]
     recipe = Recipe(
         model=str(sourced.folder), samples=8, source=sources, sampler={**SHARP.model_dump(), "deterministic": True}
@@ -184,7 +184,7 @@ def test_a_length_holds_on_a_source_model(sourced):
 
 
 def test_a_pos_pattern_guides_a_source_model(sourced, tmp_path):
-    """An untrained classifier, but its energy has to fall on the words of a source model, too."""
+    """The classifier is untrained, but its energy must also fall on the words of a source model."""
     folder = tmp_path / "model"
     save_pretrained(sourced.model, sourced.tokenizer, folder, source_tokenizer=sourced.source_tokenizer)
     torch.manual_seed(0)
@@ -226,7 +226,7 @@ def test_a_model_begins_as_the_one_without_label_and_source(pretrained):
         ({"source": {"length": 3}}, "model.source.length: a source has 4 words, field names counted; 1 fit."),
     ],
 )
-def test_data_that_does_not_fit_is_said(tmp_path, model, said):
+def test_unsuitable_data_is_reported(tmp_path, model, said):
     rows = [{"text": f"a lamp glows {at} .", "mood": "warm", "id": at} for at in range(501)]
     with pytest.raises(DataError) as caught:
         trained(tmp_path, rows, 1, **model)
@@ -247,7 +247,7 @@ def fault(text):
 
 @pytest.fixture
 def faulty(labelled, sourced, pretrained, monkeypatch):
-    """Recipes name the model; here the three at hand answer."""
+    """The models that recipes name are replaced by the three fixtures."""
     models = {"labelled": labelled, "sourced": sourced, "free": pretrained}
     monkeypatch.setattr("dlmctl.generation.diagnose.from_pretrained", models.__getitem__)
 
@@ -275,7 +275,7 @@ def test_faults_name_the_line(text, said):
     assert fault(text).startswith(said)
 
 
-def test_a_recipe_deals_out_its_sources():
+def test_a_recipe_assigns_its_sources_in_turn():
     text = "samples: 4\nlabel: [yes, no]\nsource:\n  - {name: Ada, stars: 3}\n  - a text\n"
     recipe, _ = read_recipe(text, "mine.yaml")
     assert recipe.label == [True, False]

@@ -1,4 +1,4 @@
-"""Layouts drawn anew where the first one fits no text that is all that is asked for."""
+"""Other layouts for draws whose first layout fits no text."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def plan_of(control, pretrained, **sampler):
     ids=["infill", "pattern", "sizes and place", "sizes alone", "two templates", "any"],
 )
 @pytest.mark.parametrize("particles", [1, 2])
-def test_what_can_be_had_is_had_whatever_the_seed(pretrained, control, particles):
+def test_possible_texts_are_drawn_whatever_the_seed(pretrained, control, particles):
     sampler = SamplerSettings(steps=2, particles=particles)
     drawn = generate(control, model=pretrained, samples=24, sampler=sampler, batch_size=8)
     assert drawn.success == 1.0
@@ -57,14 +57,14 @@ def test_a_draw_whose_layout_fits_keeps_it(pretrained):
     assert 0 < kept < 24
 
 
-def test_nothing_is_laid_out_anew_where_all_fits(pretrained, monkeypatch):
+def test_no_new_layout_if_all_fit(pretrained, monkeypatch):
     from dlmctl.sampling import possible_draws
 
     monkeypatch.setattr(possible_draws, "fitting_layout", None)
     assert generate(Infill("Anna ___{1,9} .") & Contains("river"), model=pretrained, samples=8, sampler=QUICK)
 
 
-def test_what_no_layout_has_is_refused(pretrained):
+def test_controls_that_no_layout_fits_are_refused(pretrained):
     control = Infill("Anna ___{1,9} .") & Lexicon(where={"place": -1}, words=["old"])
     with pytest.raises(RecipeError, match=r"no word is left .* No other number of words has one either\."):
         generate(control, model=pretrained, samples=2, sampler=QUICK)
@@ -73,7 +73,7 @@ def test_what_no_layout_has_is_refused(pretrained):
     assert "No other number" not in str(error.value)
 
 
-def test_a_number_that_not_shuts_out_is_not_taken(pretrained):
+def test_a_word_count_excluded_by_not_is_not_used(pretrained):
     control = All([Infill("Anna ___{1,9} ."), Contains(PHRASE), ~Length(6), ~Length(8, tolerance=1)])
     drawn = generate(control, model=pretrained, samples=12, sampler=QUICK)
     assert {len(one.words) for one in drawn} <= {10, 11}
@@ -95,11 +95,11 @@ def test_every_row_of_a_table_is_drawn(model_folder):
     assert all("could" in one.unmet or "words" in one.unmet for one in drawn[12:])
 
 
-def test_what_is_impossible_is_told_of_each_sample(pretrained):
+def test_impossible_draws_are_reported_for_each_sample(pretrained):
     control = Infill.each([Infill.Params(template=t) for t in ("Anna ___{1,9} .", "Anna ___ .")]) & Contains(PHRASE)
     assert list(impossible(plan_of(control, pretrained), [Draw(0, sample) for sample in range(8)])) == [1, 3, 5, 7]
 
 
-def test_a_word_that_is_not_known_is_no_matter_of_lengths(pretrained):
+def test_an_unknown_word_is_not_a_question_of_length(pretrained):
     with pytest.raises(UserError, match="xyzzy"):
         generate(Infill("Anna ___{1,9} .") & Contains("xyzzy"), model=pretrained, samples=2, sampler=QUICK)

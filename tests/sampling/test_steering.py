@@ -19,7 +19,7 @@ QUICK = SamplerSettings(steps=4)
 
 
 class Wish(Control):
-    """Wants one word everywhere; rows in ``broken`` have an energy that is not a number."""
+    """Wants one word everywhere; rows in ``broken`` have a NaN energy."""
 
     name = "wish"
     Params = ControlParams
@@ -110,7 +110,7 @@ def test_what_the_energy_sees(pretrained, method, at_estimate):
 
 
 @pytest.mark.usefixtures("float64")
-def test_an_energy_that_is_not_a_number_stops_its_own_guidance_only(pretrained):
+def test_a_nan_energy_stops_only_its_own_guidance(pretrained):
     free = generate(model=pretrained, samples=3, sampler=QUICK)
     whole = generate(Wish("river"), model=pretrained, samples=3, sampler=QUICK)
     result = generate(Wish("river", broken=[1]), model=pretrained, samples=3, sampler=QUICK)
@@ -120,7 +120,7 @@ def test_an_energy_that_is_not_a_number_stops_its_own_guidance_only(pretrained):
     assert [result.samples[i].words for i in (0, 2)] == [whole.samples[i].words for i in (0, 2)]
 
 
-def test_clip_keeps_a_steep_control_from_drowning_another(pretrained):
+def test_clip_keeps_a_steep_control_from_outweighing_another(pretrained):
     both = Wish("river") & Wish("bread", sharpness=1000.0)
     drowned = generate(both, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(clip=1e6))
     balanced = generate(both, model=pretrained, samples=8, sampler=QUICK, guidance=Guidance(clip=0.5))

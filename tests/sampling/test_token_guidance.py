@@ -1,4 +1,4 @@
-"""Guidance of models over tokens: by the logits alone, the network never with a gradient."""
+"""Guidance of models over tokens: through the logits alone, without a gradient of the network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_energy_guides_and_the_network_sees_no_gradient(model, monkeypatch):
     assert not any(graphs)
 
 
-def test_what_a_control_excludes_is_never_written(model):
+def test_excluded_tokens_are_never_written(model):
     wanted = torch.tensor([20, 21, 22])
     assert torch.isin(ids_of(model, control=Only(tokens=wanted.tolist()), prompt="a river"), wanted).all()
     few = ids_of(model, control=Only(tokens=wanted.tolist()), preset="fast")

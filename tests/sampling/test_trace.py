@@ -1,4 +1,4 @@
-"""How texts come about: what is noted down, that it changes nothing, and that nothing is where nobody asks."""
+"""Traces: their content, that they change no text, and that nothing is recorded unless requested."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_trace_ends_with_the_text_and_changes_none(name, request):
 
 
 @pytest.mark.parametrize("name", ["latents", "masked"])
-def test_of_several_particles_the_trace_is_that_of_the_one_that_was_kept(name, request):
+def test_with_particles_the_trace_is_that_of_the_kept_one(name, request):
     sampler = {"steps": 6, "eta": 1.0, "particles": 3, "resample_every": 1, "reward": "score"}
     options = {"model": family(name, request), "samples": 3, "sampler": sampler, "device": "cpu"}
     control = Length(5) & (Contains("bread") | Contains("cats"))
@@ -88,7 +88,7 @@ def test_a_masked_text_settles_word_by_word(masked):
     for before, after in pairwise(trace):
         kept = [word for word, stands in zip(before.words, before.settled, strict=True) if stands]
         assert kept == [word for word, stands in zip(after.words, before.settled, strict=True) if stands]
-    # What is held exactly has its energy, too: none where the words of the template stand.
+    # Exact controls have an energy too: 0 here, as the words of the template are written.
     assert trace.energies["infill"][0] == 0
 
 
@@ -99,7 +99,7 @@ def test_texts_that_left_early_are_traced_up_to_there(pretrained):
 
 
 class Silent(Prepared):
-    """Holds words by ruling out what they may not be, here nothing, and has no energy."""
+    """A restriction, here of nothing, without an energy."""
 
     exact = True
 
@@ -126,7 +126,7 @@ def test_several_controls_of_a_kind_are_told_apart(masked):
     assert list(result.trace[0].energies) == list(result[0].checks) == ["contains", "contains 2"]
 
 
-def test_nothing_is_noted_where_nobody_asks(masked, monkeypatch):
+def test_nothing_is_recorded_unless_requested(masked, monkeypatch):
     monkeypatch.setattr(drawing, "Recorder", None)
     assert generate(model=masked, samples=2, device="cpu").trace == {}
     assert generate(model=masked, samples=2, trace=[7], device="cpu").trace == {}
@@ -134,7 +134,7 @@ def test_nothing_is_noted_where_nobody_asks(masked, monkeypatch):
         generate(model=masked, samples=2, trace=True, device="cpu")
 
 
-def test_who_watches_sees_every_step_of_every_text(masked):
+def test_watch_receives_every_step_of_every_text(masked):
     seen = []
     result = generate(Length(5), model=masked, samples=3, watch=seen.append, device="cpu")
     assert len(seen) == 6

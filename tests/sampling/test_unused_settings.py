@@ -1,4 +1,4 @@
-"""A setting that a model does not read is refused where it is given."""
+"""Settings that a model does not use are refused."""
 
 import pytest
 
@@ -28,7 +28,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("family", "name", "value", "reads"), CASES)
-def test_what_a_family_does_not_read(family, name, value, reads):
+def test_settings_that_a_family_does_not_use(family, name, value, reads):
     with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning for a .*model"):
         require_used(SamplerSettings(**{name: value}), family)
     require_used(SamplerSettings(**{name: value}), reads)
@@ -43,24 +43,24 @@ def test_what_a_family_does_not_read(family, name, value, reads):
         ("resample_every", 5, {"particles": 2}),
     ],
 )
-def test_what_nothing_reads_beside_the_other_settings(name, value, beside):
+def test_settings_without_effect_next_to_the_others(name, value, beside):
     with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning without .* Leave sampler\.{name} out"):
         require_used(SamplerSettings(**{name: value}), "masked")
     require_used(SamplerSettings(**{name: value}, **beside), "masked")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_defaults_that_are_written_out_are_not_refused(family):
+def test_explicit_defaults_are_not_refused(family):
     require_used(SamplerSettings(**SamplerSettings().model_dump()), family)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_presets_say_is_read(family):
+def test_settings_of_presets_are_used(family):
     for preset in FAMILIES[family]:
         require_used(settings_of(preset, family).sampler, family)
 
 
-def test_it_is_said_before_anything_is_drawn_and_with_its_line(tmp_path):
+def test_the_error_comes_before_drawing_and_has_a_line(tmp_path):
     model = dlmctl.load(write_llada(tmp_path / "m"))
     with pytest.raises(RecipeError, match=r"^sampler\.condition_scale: has no meaning"):
         model.generate(samples=1, sampler={"condition_scale": 2.0, "new_tokens": 4})

@@ -1,4 +1,4 @@
-"""Controls that speak of words, on checkpoints and in samplers of others, however many tokens a step writes."""
+"""Controls about words, on checkpoints and in other samplers, however many tokens a step writes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_words_hold(model, control, steps):
 
 
 @pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
-def test_words_hold_in_samplers_of_others(control, tmp_path):
+def test_words_hold_in_other_samplers(control, tmp_path):
     dream = dlmctl.load(write_dream(tmp_path / "m"))
     start = dream.tokenizer.start_id
     prompt = torch.tensor([[start, 5, 6], [start, 7, 8]])

@@ -12,7 +12,7 @@ class OnlyParams(ControlParams):
 
 
 class Only(Control[OnlyParams]):
-    """Every token of the text is one of a list: held exactly."""
+    """Every token of the text is one of a list; an exact constraint."""
 
     name = "only"
     Params = OnlyParams
@@ -35,7 +35,7 @@ class Only(Control[OnlyParams]):
 
 
 class Likes(Only):
-    """As many as can be of a list of tokens: guided by an energy of the token probabilities."""
+    """As many tokens of a list as possible; guided by an energy of the token probabilities."""
 
     name = "likes"
 
