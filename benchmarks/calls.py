@@ -52,7 +52,7 @@ MASKED = {name: control for name, control in CONTROLS.items() if name != "semant
 
 # Where the code differs: on a GPU the number of calls matters, on a CPU cache sizes and the amount of computation. For
 # each module, the name of the CPU constant and its value on a GPU.
-ON_A_GPU: list[tuple[ModuleType, str, int | None]] = [
+GPU_CONSTANTS: list[tuple[ModuleType, str, int | None]] = [
     (noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD),
     (scan, "MOST_CPU", scan.MOST),
     (absorbing, "PIECE_CPU", None),
@@ -60,7 +60,7 @@ ON_A_GPU: list[tuple[ModuleType, str, int | None]] = [
 ]
 
 
-def counted(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int, **changes: Any) -> Calls:
+def count_calls(pretrained: Pretrained, control: Control[Any] | None, texts: int, steps: int, **changes: Any) -> Calls:
     """The calls of the steps of one batch without early exit, and without its preparation.
 
     Args:
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.ways == "gpu":
-        for module, name, value in ON_A_GPU:
+        for module, name, value in GPU_CONSTANTS:
             setattr(module, name, value)
     models = {"e2e": CONTROLS} | ({arguments.masked: MASKED} if arguments.masked else {})
     rows = []
@@ -113,7 +113,7 @@ def main() -> None:
         pretrained = from_pretrained(name)
         for kind, control in controls.items():
             for texts in arguments.texts:
-                calls = counted(pretrained, control, texts, arguments.steps)
+                calls = count_calls(pretrained, control, texts, arguments.steps)
                 per_step = calls.a_step()
                 rows.append({"model": Path(name).name, "text": kind, "texts": texts, **per_step})
                 print(

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from controls.function_words import FUNCTION_WORDS
 from controls.ngrams import NgramJudge
-from dlmctl.control.labels import guides
+from dlmctl.control.labels import is_guide_half
 from dlmctl.text.penn import split_penn
 
 # Most texts of each label, and the allowed numbers of words of a text.
@@ -109,12 +109,12 @@ def propagate(
     rows: list[tuple[str, str, str]], sentences: list[tuple[str, list[str]]]
 ) -> Iterator[tuple[str, str, str]]:
     """Everyday sentences of the guiding half, labelled by a model of the labelled texts of that half."""
-    labelled = [(words, label) for text, label, _ in rows if guides(words := split_penn(text))]
+    labelled = [(words, label) for text, label, _ in rows if is_guide_half(words := split_penn(text))]
     labels = sorted({label for _, label in labelled})
     label_ids = [labels.index(label) for _, label in labelled]
     judge = NgramJudge.fit([content_words(words) for words, _ in labelled], label_ids, len(labels))
     for text, words in sentences:
-        if guides(words) and not NEGATIONS & {word.lower() for word in words}:
+        if is_guide_half(words) and not NEGATIONS & {word.lower() for word in words}:
             probs = judge.probabilities(content_words(words))
             label = labels[probs.index(max(probs))]
             if max(probs) > CONFIDENCE and label != NEUTRAL:

@@ -20,7 +20,7 @@ from rivals.writing import Source, free_texts, rejection
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.evaluation.control_success import possible_targets, read_targets
-from dlmctl.evaluation.speed import Case, Speed, against_paper, compare
+from dlmctl.evaluation.speed import Case, Speed, compare, speedup_over_paper
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer
 from dlmctl.recipe.presets import PRESETS, settings_of
@@ -119,7 +119,7 @@ def table(rows: list[Speed], rejection_figures: dict[str, tuple[float, float | N
     for row in rows:
         spread = f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})"
         lines.append(
-            f"| {row.case} | `{row.preset}` | {spread} | {against_paper(rows, row):.1f} "
+            f"| {row.case} | `{row.preset}` | {spread} | {speedup_over_paper(rows, row):.1f} "
             f"| {percent(row.success)} | {row.lm_score:.2f} |"
         )
         if row.preset == "paper":

@@ -5,7 +5,7 @@ Each is imported on first access, because most runs use one or two.
 
 from typing import TYPE_CHECKING
 
-from dlmctl.checkpoint.on_demand import on_demand
+from dlmctl.checkpoint.on_demand import lazy_getattr
 
 if TYPE_CHECKING:  # the same for type checkers
     from .avoid import Avoid as Avoid
@@ -35,7 +35,7 @@ _HOMES = {
 }
 __all__ = [*_HOMES]
 
-__getattr__ = on_demand(__name__, _HOMES)
+__getattr__ = lazy_getattr(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.spelling import plain
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
@@ -120,7 +120,7 @@ class BridgedClassifier(nn.Module):
             logits = self._logits(self.network.get_input_embeddings()(ids), mask)
         else:
             logits = self.network(input_ids=ids, attention_mask=mask).logits
-        return widened(logits).softmax(-1).cpu()
+        return at_least_float32(logits).softmax(-1).cpu()
 
 
 @torch.no_grad()
@@ -134,7 +134,7 @@ def reads_last(network: Any) -> bool:
     unpadded = network(inputs_embeds=embeddings[:, :2], attention_mask=mask[:, :2]).logits
     mask[:, 2] = 0
     padded = network(inputs_embeds=embeddings, attention_mask=mask).logits
-    if torch.allclose(widened(unpadded), widened(padded), rtol=1e-3, atol=1e-5):
+    if torch.allclose(at_least_float32(unpadded), at_least_float32(padded), rtol=1e-3, atol=1e-5):
         network.config.pad_token_id = pad_token_id
         return False
     return True

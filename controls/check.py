@@ -11,7 +11,7 @@ from pydantic import Field, PlainSerializer, WithJsonSchema, field_validator
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
-from dlmctl.control.user_files import load_reference, named_in
+from dlmctl.control.user_files import load_reference, parse_reference
 from dlmctl.errors import UserError
 from dlmctl.text.spelling import detokenize
 
@@ -40,7 +40,7 @@ class PredicateParams(ControlParams):
     @field_validator("function")
     @classmethod
     def _is_function(cls, function: Any) -> Any:
-        if callable(function) or (isinstance(function, str) and named_in(function)):
+        if callable(function) or (isinstance(function, str) and parse_reference(function)):
             return function
         raise ValueError(f"a function is named as file.py:name, not {_name_of(function)[:80]!r}")
 
@@ -95,7 +95,7 @@ class Predicate(Control[PredicateParams]):
 def _function(params: PredicateParams) -> Callable[[str], Verdict]:
     if callable(params.function):
         return params.function
-    reference = named_in(params.function)
+    reference = parse_reference(params.function)
     assert reference is not None
     function = load_reference(reference)
     if not callable(function):

@@ -13,7 +13,7 @@ from dlmctl.control.attached import attached
 from dlmctl.control.classifier import load_labels
 from dlmctl.control.row_groups import grouped
 from dlmctl.control.text_labels import find_label
-from dlmctl.errors import named_by
+from dlmctl.errors import setting_errors
 from dlmctl.text.fields import Value, value_words
 from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
@@ -88,7 +88,7 @@ class Classifier(Control[ClassifierParams]):
             if params.model is None:
                 self._labels(params).number(params.label)
             if (source := params.model or params.huggingface) is not None:
-                with named_by("huggingface" if params.model is None else "model"):
+                with setting_errors("huggingface" if params.model is None else "model"):
                     network = load_outside(source, model.tokenizer)
                 find_label(params.label, network.labels)
 

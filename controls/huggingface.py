@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dlmctl import BatchContext, ControlState, Energy, Prepared
 from dlmctl.checkpoint.quiet_transformers import without_progress_bars
-from dlmctl.checkpoint.resolve import resolve_outside
+from dlmctl.checkpoint.resolve import resolve_for_transformers
 from dlmctl.control.text_labels import find_label
-from dlmctl.errors import ModelError, brief
-from dlmctl.models.numerics import widened
+from dlmctl.errors import ModelError, short_message
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import Tokenizer, loading_fault
 
@@ -36,7 +36,7 @@ def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedC
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = resolve_outside(source)
+    folder = resolve_for_transformers(source)
     try:
         with without_progress_bars():
             network = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False)
@@ -52,7 +52,9 @@ def load_outside(source: str, tokenizer: Tokenizer) -> WordClassifier | BridgedC
             return BridgedClassifier(network, theirs, tokenizer)
         return WordClassifier(network, theirs, tokenizer, ids)
     except Exception as error:  # for instance classifiers based on T5
-        raise ModelError(f"the classifier does not accept embeddings of words: {brief(error)}.", where=source) from None
+        raise ModelError(
+            f"the classifier does not accept embeddings of words: {short_message(error)}.", where=source
+        ) from None
 
 
 def guided_by(source: str, batch: BatchContext[Any], wanted: Sequence[Value]) -> Prepared:
@@ -67,7 +69,7 @@ def guided_by(source: str, batch: BatchContext[Any], wanted: Sequence[Value]) ->
 
     def energy(state: ControlState) -> Tensor:
         """-log p(label given the expected words)."""
-        return F.cross_entropy(widened(network(state.word_log_probs.exp())), classes, reduction="none")
+        return F.cross_entropy(at_least_float32(network(state.word_log_probs.exp())), classes, reduction="none")
 
     return Energy(energy, looks=True)
 

@@ -10,9 +10,9 @@ from itertools import zip_longest
 from typing import Any, Self
 
 from dlmctl import Check, DataError, LabelledText, Mark, TextLabels
-from dlmctl.control.evidence.beside import Counted
-from dlmctl.control.hints import Ask
-from dlmctl.control.labels import guides
+from dlmctl.control.evidence.beside import EvidenceFiles
+from dlmctl.control.hints import HintRequest
+from dlmctl.control.labels import is_guide_half
 from dlmctl.control.text_labels import BAG_FILE, find_label
 from dlmctl.text.fields import Value
 from dlmctl.text.tokenizer import WordTokenizer
@@ -107,7 +107,7 @@ class JudgedLabels(TextLabels):
         return {label: [seen[number, count] for count in range(most + 1)] for number, label in enumerate(self.known)}
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
+    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
         """Word weights from one half of the texts; the judge learns from the other half.
 
         A label without texts in one of the halves could not be guided to, or not be judged, and is left out.
@@ -130,10 +130,10 @@ class JudgedLabels(TextLabels):
         """The number of labelled texts in the half for the guide."""
         return super().counted_texts(data.halves()[0])
 
-    def asks(self, data: LabelledText) -> list[list[Ask]]:
+    def asks(self, data: LabelledText) -> list[list[HintRequest]]:
         """The label at every word, for texts in the half for the guide."""
         pairs = zip(data.sentences, super().asks(data), strict=True)
-        return [asks if guides(words) else [] for words, asks in pairs]
+        return [asks if is_guide_half(words) else [] for words, asks in pairs]
 
     def held_out(self, data: LabelledText) -> dict[str, Any]:
         # In the other half labels may come from the texts that the guide learned from.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained, RecipeError
-from dlmctl.annotators.word_selection import Where, found_in
+from dlmctl.annotators.word_selection import Where, selected_places
 from dlmctl.control.allowed import Allowed
 from dlmctl.control.automata import alphabet_of
 from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
@@ -20,7 +20,7 @@ from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.control.properties import Exchanged
 from dlmctl.control.warn_once import warn_once
 from dlmctl.control.whole_words import needs_words
-from dlmctl.errors import nearest
+from dlmctl.errors import did_you_mean
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -82,7 +82,9 @@ class LexiconParams(ControlParams):
         unknown = [name for name in bounds if self.table is None and name not in BUILT_IN]
         if unknown:
             known = [*BUILT_IN, *type(self).model_fields]
-            raise ValueError(f"without a table there is no property {unknown[0][:40]!r}. {nearest(unknown[0], known)}")
+            raise ValueError(
+                f"without a table there is no property {unknown[0][:40]!r}. {did_you_mean(unknown[0], known)}"
+            )
         return self
 
     @property
@@ -182,7 +184,7 @@ class Lexicon(Control[LexiconParams]):
         """The share of the selected words that fit; tags are those of an independent tagger."""
         selecting = [row for row, target in enumerate(params) if target.where is not None]
         wheres = [target.where for target in params if target.where is not None]
-        selected = dict(zip(selecting, found_in(wheres, [texts[row] for row in selecting]), strict=True))
+        selected = dict(zip(selecting, selected_places(wheres, [texts[row] for row in selecting]), strict=True))
         checks = []
         for row, (target, words) in enumerate(zip(params, texts, strict=True)):
             checks.append(self._verdict(target, words, selected.get(row, list(range(len(words))))))

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from pydantic import Field, StrictFloat, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, Pretrained, WordLabels, guide
-from dlmctl.annotators.gold import by_judges, is_outside, require_judges, sentence_of, tags_of
+from dlmctl.annotators.gold import annotate_by_judges, is_external_judge, require_judges, sentence_of, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.errors import nearest
+from dlmctl.errors import did_you_mean
 
 from .phrases import WordControl
 
@@ -56,7 +56,7 @@ class PosParams(ControlParams):
         for tag in tags:
             for choice in tag.split("|"):
                 if choice != ANY and choice not in UPOS_TAGS:
-                    raise ValueError(f"there is no UPOS tag {choice!r}. {nearest(choice, list(UPOS_TAGS))}")
+                    raise ValueError(f"there is no UPOS tag {choice!r}. {did_you_mean(choice, list(UPOS_TAGS))}")
         return tags
 
 
@@ -92,12 +92,12 @@ class Pos(WordControl[PosParams]):
         return prepared
 
     def checks_aside(self) -> bool:
-        return not any(is_outside(params.judge) for params in self.sets)
+        return not any(is_external_judge(params.judge) for params in self.sets)
 
     def check_many(self, params: Sequence[PosParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Share of tags that the independent tagger finds at their position; extra and missing words count as
         misses."""
-        tagged = by_judges(texts, [target.judge for target in params], upos_tagger)
+        tagged = annotate_by_judges(texts, [target.judge for target in params], upos_tagger)
         return [_compare(target.tags, tags, target.pass_at) for target, tags in zip(params, tagged, strict=True)]
 
     @classmethod

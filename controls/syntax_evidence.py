@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlmctl.annotators.tagging import UPOS_TAGS
 from dlmctl.annotators.trees import JOIN, Span, Tree, labelled_spans, read_tree
-from dlmctl.control.evidence.beside import Counted, count_table_of, fingerprint_of, known_or_negative
+from dlmctl.control.evidence.beside import EvidenceFiles, count_table_of, fingerprint_of, ids_or_negative
 from dlmctl.control.evidence.prepared import PreparedEvidence
 from dlmctl.control.evidence.spans import (
     LeafEvidence,
@@ -54,13 +54,13 @@ def count_syntax(
     trees: Sequence[Tree],
     tags: Sequence[Sequence[str]],
     vocabulary: WordTokenizer,
-) -> Counted:
+) -> EvidenceFiles:
     """The tables of leaves, parts of spans and tags, and of parts of speech by leaves, for models that read these.
 
     Args:
         trees, tags: the tree and the UPOS tags of each sentence.
     """
-    token_ids = [known_or_negative(words, vocabulary) for words in sentences]
+    token_ids = [ids_or_negative(words, vocabulary) for words in sentences]
     leaves = [leaf_classes(tree) for tree in trees]
     penn_tags = [[tag for tag, _, _ in row] for row in leaves]
     spans = (

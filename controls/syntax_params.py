@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field
 
 from dlmctl import ControlParams
 from dlmctl.annotators.trees import TAGS, Span, labelled_spans, read_tree
-from dlmctl.errors import RecipeError, nearest
+from dlmctl.errors import RecipeError, did_you_mean
 
 # More than any model holds, and more than any sentence needs.
 MAX_WORDS, MAX_DEPTH = 100_000, 100
@@ -120,7 +120,7 @@ def require_labels(labels: Iterable[str], known: Collection[str]) -> None:
     for label in labels:
         if label not in known:
             what = f"the label {label!r} is not among those of this model's constituents."
-            raise RecipeError(what, remedy=nearest(label, sorted(known)))
+            raise RecipeError(what, remedy=did_you_mean(label, sorted(known)))
 
 
 def require_tags(trees: Iterable[str], known: Collection[str]) -> None:
@@ -137,7 +137,7 @@ def require_tags(trees: Iterable[str], known: Collection[str]) -> None:
     for tag in (leaf.label for tree in trees for leaf in read_tree(tree).leaves()):
         if tag not in accepted:
             what = f"the tag {tag!r} of a leaf is not among those that the judge of trees knows."
-            raise RecipeError(what, remedy=nearest(tag, sorted(accepted)))
+            raise RecipeError(what, remedy=did_you_mean(tag, sorted(accepted)))
 
 
 @lru_cache(maxsize=4096)

@@ -25,8 +25,8 @@ from safetensors.numpy import save
 
 from dlmctl.annotators.trees import JOIN, ROOTS, Span, Tree
 from dlmctl.checkpoint.control_weights import check_control_files
-from dlmctl.control.evidence.table import AGAIN, FORMAT, Ints, read_arrays
-from dlmctl.errors import ModelError, brief
+from dlmctl.control.evidence.table import FORMAT, RECOUNT_REMEDY, Ints, read_arrays
+from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import require_file
 
 # How many of the most frequent shapes are kept; the symbols of a closing bracket, of a word, and of the first phrase;
@@ -147,7 +147,7 @@ def load_shapes(path: Path | None) -> Shapes | None:
 @lru_cache(maxsize=4)
 def _shapes(path: Path, _written: int) -> Shapes:
     check_control_files(path.parent)
-    require_file(path, remedy=AGAIN)
+    require_file(path, remedy=RECOUNT_REMEDY)
     try:
         return _restored(*read_arrays(path))
     except (
@@ -160,7 +160,9 @@ def _shapes(path: Path, _written: int) -> Shapes:
         IndexError,
         lzma.LZMAError,
     ) as error:
-        raise ModelError(f"the shapes are damaged: {brief(error)!r}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(
+            f"the shapes are damaged: {short_message(error)!r}.", where=str(path), remedy=RECOUNT_REMEDY
+        ) from None
 
 
 def _restored(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Shapes:

@@ -28,18 +28,26 @@ from dlmctl import (
     guide,
 )
 from dlmctl.annotators.brackets import compare_spans
-from dlmctl.annotators.gold import TREE_FIELD, by_judges, is_outside, require_judges, sentence_of, tags_of, trees_of
+from dlmctl.annotators.gold import (
+    TREE_FIELD,
+    annotate_by_judges,
+    is_external_judge,
+    require_judges,
+    sentence_of,
+    tags_of,
+    trees_of,
+)
 from dlmctl.annotators.parsing import NONE, all_spans, constituency_parser, parser_tags
 from dlmctl.annotators.trees import Span, Tree, labelled_spans, read_tree
-from dlmctl.control.evidence.beside import Counted, evidence_file
+from dlmctl.control.evidence.beside import EvidenceFiles, evidence_file
 from dlmctl.control.evidence.spans import Leaf, leaf_classes
-from dlmctl.control.hints import Ask
+from dlmctl.control.hints import HintRequest
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.control.row_groups import grouped
-from dlmctl.control.word_latents import looks, word_latents
+from dlmctl.control.word_latents import reads_words, word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.spans import SpanClassifier
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
@@ -77,7 +85,7 @@ class SpanLabels(Labels):
         return cls([NONE, *sorted(name for name, count in counts.items() if count >= MIN_COUNT)])
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
+    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
         tags = tags_of(data.sentences, data.fields)
         return cls.from_data(data), count_syntax(data.sentences, parsed(data), tags, vocabulary)
 
@@ -94,7 +102,7 @@ class SpanLabels(Labels):
         assert evidence is not None
         return evidence, [TREE_BESIDE_COUNTS if tree else 1.0 for tree in is_tree]
 
-    def asks(self, data: LabelledText) -> list[list[Ask]]:
+    def asks(self, data: LabelledText) -> list[list[HintRequest]]:
         """The whole tree of each sentence, with its tags and without, and two samples of its spans."""
         random = np.random.default_rng(0)
         pairs = zip(parsed(data), tags_of(data.sentences, data.fields), strict=True)
@@ -144,12 +152,12 @@ class SpanLabels(Labels):
         ) -> Tensor:
             """-log p(labels given the latent), summed over all spans of a tree, including those without a label, or
             over the wanted spans, ``SPAN_WEIGHT`` times each, and those that cross them, ``CROSSING`` times each."""
-            logits = widened(classifier(word_latents(state), state.t, starts, ends, state.mask))
+            logits = at_least_float32(classifier(word_latents(state), state.t, starts, ends, state.mask))
             # One row per span: over a transposed tensor the sums of a text would depend on the other texts.
             nats = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none")
             return (nats.view_as(weights) * weights).sum(-1) + no_room
 
-        return Energy(energy, looks=looks(batch.vocabulary), asked=targets)
+        return Energy(energy, looks=reads_words(batch.vocabulary), asked=targets)
 
     def classifier_loss(
         self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Tensor]
@@ -171,13 +179,13 @@ class SpanLabels(Labels):
         return nats.sum(1) / counts.to(x.device), accuracy
 
 
-def _asks(words: int, tree: Tree, tags: Sequence[str], random: np.random.Generator) -> list[Ask]:
+def _asks(words: int, tree: Tree, tags: Sequence[str], random: np.random.Generator) -> list[HintRequest]:
     spans = labelled_spans(tree)
     features = features_of(words, spans, tree)
     inner = [span for span in spans if 1 < span.end - span.start + 1 < words] or spans
     samples = [random.permutation(len(inner))[: random.integers(1, MAX_SPANS + 1)] for _ in range(2)]
-    span_asks = [Ask(features_of(words, [inner[at] for at in sorted(sample)], None)) for sample in samples]
-    return [Ask(features, tags), Ask(features), *span_asks]
+    span_asks = [HintRequest(features_of(words, [inner[at] for at in sorted(sample)], None)) for sample in samples]
+    return [HintRequest(features, tags), HintRequest(features), *span_asks]
 
 
 def parsed(data: LabelledText) -> list[Tree]:
@@ -254,11 +262,11 @@ class SyntaxTree(WordControl[SyntaxTreeParams]):
         return prepared
 
     def checks_aside(self) -> bool:
-        return not any(is_outside(params.judge) for params in self.sets)
+        return not any(is_external_judge(params.judge) for params in self.sets)
 
     def check_many(self, params: Sequence[SyntaxTreeParams], texts: Sequence[Sequence[str]]) -> list[Check]:
         """Labelled F1 against the independent parser's tree, over all words, or the share of spans that are in it."""
-        trees = by_judges(texts, [target.judge for target in params], constituency_parser)
+        trees = annotate_by_judges(texts, [target.judge for target in params], constituency_parser)
         return [_verdict(*row) for row in zip(params, texts, trees, strict=True)]
 
     @classmethod

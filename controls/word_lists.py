@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dlmctl.datasets.lines import filled_lines
 from dlmctl.datasets.tables import Row, separator_of, table_rows
-from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.errors import DataError, RecipeError, did_you_mean
 from dlmctl.text.files import require_file
 
 # The most bytes of a file (the largest published norms have some 10 MB), and words of a list or table.
@@ -133,7 +133,7 @@ def _require_size(count: int, path: Path) -> None:
 def _require_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in columns:
-            remedy = nearest(name, [column[:40] for column in columns])
+            remedy = did_you_mean(name, [column[:40] for column in columns])
             if name == "word":
                 remedy += " Name the column of the words by `word: COLUMN`."
             raise RecipeError(f"{path.name} has no column {name!r}.", where="lexicon", remedy=remedy)

@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dlmctl import ModelError
-from dlmctl.errors import first_fault
+from dlmctl.errors import first_validation_error
 from dlmctl.text.fields import Value, field_key, value_words
 from dlmctl.text.files import read_object
 
@@ -105,7 +105,7 @@ def read_wordings(folder: Path | None) -> Wordings:
     try:
         return Wordings.model_validate(read_object(folder / FILE))
     except ValidationError as error:
-        raise ModelError(first_fault(error), where=str(folder / FILE)) from None
+        raise ModelError(first_validation_error(error), where=str(folder / FILE)) from None
 
 
 def plain(words: Sequence[str]) -> str:

@@ -59,15 +59,15 @@ class RecipeError(UserError):
     """A recipe that cannot be read, validated or satisfied."""
 
 
-class Unknown(RecipeError):
+class UnknownWordError(RecipeError):
     """A recipe names a word that is not in the model's vocabulary."""
 
 
-class Unmet(RecipeError):
+class UnsatisfiableError(RecipeError):
     """No text of the model can satisfy all requirements. Under `any`, a control that raises this is left out."""
 
 
-class Unfit(Unmet):
+class LayoutError(UnsatisfiableError):
     """No text of the current layout can; another number of words, or other sizes of blanks, may work."""
 
 
@@ -75,7 +75,7 @@ class ModelError(UserError):
     """A model folder that is missing, damaged or of the wrong kind."""
 
 
-class NamedError(ModelError):
+class SettingError(ModelError):
     """A control's parameter names a model, such as its judge, that cannot be loaded; another name may work.
 
     Args:
@@ -88,23 +88,23 @@ class NamedError(ModelError):
 
 
 @contextmanager
-def named_by(setting: str) -> Iterator[None]:
+def setting_errors(setting: str) -> Iterator[None]:
     """Attribute each ModelError inside to the parameter ``setting``, which names the model being loaded.
 
     Raises:
-        NamedError: in place of the ModelError.
+        SettingError: in place of the ModelError.
     """
     try:
         yield
     except ModelError as error:
-        raise NamedError(setting, error.what, where=error.where, remedy=error.remedy) from error
+        raise SettingError(setting, error.what, where=error.where, remedy=error.remedy) from error
 
 
 class DataError(UserError):
     """A data file or prepared data set that cannot be used."""
 
 
-def first_fault(error: ValidationError) -> str:
+def first_validation_error(error: ValidationError) -> str:
     """The first error of a pydantic validation, as a sentence with its place."""
     first = error.errors()[0]
     place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
@@ -112,13 +112,13 @@ def first_fault(error: ValidationError) -> str:
     return readable(f"{place}: {message}{ending}" if place else f"{message}{ending}")
 
 
-def brief(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     """The first line of an error's message, at most 200 characters, printable, without its full stop."""
     message = str(error).strip().split("\n")[0] or type(error).__name__
     return readable(message, 200).rstrip(".")
 
 
-def nearest(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
     """A ``Did you mean`` hint for ``word`` among ``known``, or the list itself if nothing is close; ignores case."""
     by_lowercase = {name.lower(): name for name in reversed(known)}
     matches = difflib.get_close_matches(word.lower(), by_lowercase, n=1, cutoff=0.5) if len(word) <= MAX_NAME else []
@@ -127,6 +127,6 @@ def nearest(word: str, known: list[str]) -> str:
     return f"Did you mean {suggestions[0]!r}?" if suggestions else f"Known: {', '.join(listed)}."
 
 
-def first_line(error: BaseException) -> str:
+def typed_message(error: BaseException) -> str:
     """The type and the first line of an error, without its full stop."""
     return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].rstrip(".: ")

@@ -125,7 +125,7 @@ class Team:
         return result
 
 
-def leave() -> None:
+def leave_team() -> None:
     """Leave the process group, if there is one, before the process exits: its threads could otherwise abort the
     process although its work is done. Messages that are still pending are lost."""
     torch = sys.modules.get("torch")  # if torch was never imported, there is no process group
@@ -141,7 +141,7 @@ def _result_or_error(action: Callable[[], Any]) -> tuple[Any, UserError | None]:
 
 
 @contextmanager
-def held(lock: Path, what: str, where: Path, *, keep: bool = True, patience: float = 0) -> Iterator[None]:
+def run_lock(lock: Path, what: str, where: Path, *, keep: bool = True, patience: float = 0) -> Iterator[None]:
     """Hold a lock against other commands; the system releases it however this process ends.
 
     Args:
@@ -186,7 +186,7 @@ class Terminated(KeyboardInterrupt):
 _RECEIVED: list[type[KeyboardInterrupt]] = []
 
 
-def stop_if_told() -> None:
+def raise_pending_signal() -> None:
     """Raise the exception of a received signal again, for loops that still run: C code may have swallowed it."""
     if _RECEIVED:
         raise _RECEIVED[-1]

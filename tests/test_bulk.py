@@ -16,10 +16,10 @@ from dlmctl.cli import app
 from dlmctl.errors import UserError
 from dlmctl.generation import bulk
 from dlmctl.generation.bulk import generate_bulk, generate_shards
-from dlmctl.generation.destination import Target, target_of
+from dlmctl.generation.destination import Destination, read_destination
 from dlmctl.generation.part import Part
 from dlmctl.generation.run import RecipeSampler, run_recipe
-from dlmctl.processes import Terminated, held
+from dlmctl.processes import Terminated, run_lock
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 
@@ -57,13 +57,13 @@ def test_shards_together_equal_a_single_run(model_folder, tmp_path, whole):
 def test_independent_parts_fill_one_folder(model_folder, tmp_path, whole):
     recipe, folder = recipe_for(model_folder), tmp_path / "run"
     # The first command determines the size of the shards, as if each part were a process of one command.
-    second = generate_bulk(recipe, Target(folder, None), part=Part(2, 3))
+    second = generate_bulk(recipe, Destination(folder, None), part=Part(2, 3))
     assert (second.drawn, second.tally.rows) == (7, 7)
     assert [row["index"] for row in rows(folder)] == list(range(7, 14))
-    with held(folder / ".part-1.lock", "part", folder), pytest.raises(UserError, match=r"part \(1\) of a run"):
+    with run_lock(folder / ".part-1.lock", "part", folder), pytest.raises(UserError, match=r"part \(1\) of a run"):
         generate_shards(recipe, folder, part=Part(1, 3))
     assert generate_shards(recipe, folder, part=Part(3, 3)).drawn == 6
-    assert generate_bulk(recipe, Target(folder, None), part=Part(1, 3)).tally.rows == 20
+    assert generate_bulk(recipe, Destination(folder, None), part=Part(1, 3)).tally.rows == 20
     assert generate_shards(recipe, folder, part=Part(1, 3)).drawn == 0
     assert rows(folder) == whole
     assert json.loads((folder / "manifest.json").read_text())["shards_done"] == 3
@@ -450,7 +450,7 @@ def test_a_file_merged_from_shards_equals_one_written_directly(model_folder, tmp
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
 def test_an_interruption_says_what_is_kept_and_the_same_command_continues(model_folder, tmp_path, monkeypatch, kind):
-    recipe, target = recipe_for(model_folder), Target(tmp_path / "x.jsonl.partial", tmp_path / "x.jsonl")
+    recipe, target = recipe_for(model_folder), Destination(tmp_path / "x.jsonl.partial", tmp_path / "x.jsonl")
     calls, draw = [], RecipeSampler.draw
 
     def stop_at_the_third(work, numbers, **options):
@@ -490,40 +490,40 @@ def test_the_command_prints_totals_not_texts(model_folder, tmp_path):
 
 
 def test_texts_for_a_file_are_kept_in_a_folder_next_to_it(tmp_path):
-    assert target_of(None) is None
-    assert target_of(str(tmp_path / "x.txt")) == Target(tmp_path / "x.txt.partial", tmp_path / "x.txt")
-    assert target_of(f"{tmp_path}/new/") == Target(tmp_path / "new", None)
-    assert target_of(str(tmp_path)) == Target(tmp_path, None)
+    assert read_destination(None) is None
+    assert read_destination(str(tmp_path / "x.txt")) == Destination(tmp_path / "x.txt.partial", tmp_path / "x.txt")
+    assert read_destination(f"{tmp_path}/new/") == Destination(tmp_path / "new", None)
+    assert read_destination(str(tmp_path)) == Destination(tmp_path, None)
     with pytest.raises(UserError, match=r"--out: is empty\. Name a folder"):
-        target_of("")
+        read_destination("")
 
 
 def test_an_existing_file_is_replaced_only_with_force(tmp_path):
     (tmp_path / "x.txt").write_text("mine")
     with pytest.raises(UserError, match=r"already exists\. Name another file, or give --force"):
-        target_of(str(tmp_path / "x.txt"))
+        read_destination(str(tmp_path / "x.txt"))
     assert (tmp_path / "x.txt").read_text() == "mine"
-    assert target_of(str(tmp_path / "x.txt"), force=True).file == tmp_path / "x.txt"
+    assert read_destination(str(tmp_path / "x.txt"), force=True).file == tmp_path / "x.txt"
 
 
 def test_a_file_that_another_command_wrote_meanwhile_is_kept(model_folder, tmp_path):
-    target = target_of(str(tmp_path / "x.txt"))
+    target = read_destination(str(tmp_path / "x.txt"))
     target.file.write_text("theirs")
     with pytest.raises(UserError, match=r"x\.txt: already exists"):
         generate_bulk(recipe_for(model_folder), target)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.txt", "theirs")]
-    generate_bulk(recipe_for(model_folder), target_of(str(target.file), force=True))
+    generate_bulk(recipe_for(model_folder), read_destination(str(target.file), force=True))
     assert len(target.file.read_text().splitlines()) == 20
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
 def test_the_folder_is_locked_while_a_run_is_merged(model_folder, tmp_path, monkeypatch):
-    target, seen, merge = target_of(str(tmp_path / "x.txt")), [], bulk.merge
+    target, seen, merge = read_destination(str(tmp_path / "x.txt")), [], bulk.merge
 
     def looked_at(*arguments, **options):
         with (
             pytest.raises(UserError, match="another process is at work"),
-            held(target.folder / ".lock", "run", tmp_path),
+            run_lock(target.folder / ".lock", "run", tmp_path),
         ):
             pass
         seen.append(merge(*arguments, **options))
@@ -534,7 +534,7 @@ def test_the_folder_is_locked_while_a_run_is_merged(model_folder, tmp_path, monk
 
 
 def test_a_small_run_for_a_file_is_kept_batch_by_batch(model_folder, tmp_path, monkeypatch):
-    recipe, target = recipe_for(model_folder, batch_size=8), target_of(str(tmp_path / "x.txt"))
+    recipe, target = recipe_for(model_folder, batch_size=8), read_destination(str(tmp_path / "x.txt"))
     draw = RecipeSampler.draw
 
     def stop_after_one(work, numbers, **options):

@@ -27,9 +27,9 @@ def test_there_is_a_recipe_for_every_control_that_has_weights_or_needs_none():
     import yaml
 
     from dlmctl.checkpoint.bundled import bundled_path
-    from dlmctl.control.registry import offers
+    from dlmctl.control.registry import offered_controls
 
     texts = [bundled_path("recipes", name).read_text("utf-8") for name in bundled_names("recipes")]
     used = {key for text in texts for entry in yaml.safe_load(text).get("controls", []) for key in entry}
     # A function is the user's own.
-    assert set(offers()) - used == {"check"}
+    assert set(offered_controls()) - used == {"check"}

@@ -23,7 +23,7 @@ from dlmctl.datasets.target_table import open_table, plain_cells, table_of
 from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import load_recipe, read_recipe
-from dlmctl.recipe.placeholders import filled, placeholders_in, quoted
+from dlmctl.recipe.placeholders import fill_placeholders, placeholders_in, quote_placeholders
 from dlmctl.sampling import draw
 
 ALONE = "sampler: {steps: 2, deterministic: true}\n"
@@ -164,17 +164,17 @@ def test_a_full_temporary_folder_is_named(monkeypatch):
 def test_placeholders_are_distinguished_from_blanks_and_patterns():
     value = {"template": "The {food} ___{1,3} .", "match": "<any>{2}", "n": ["{n}"]}
     assert list(placeholders_in(value)) == [("food", ("template",)), ("n", ("n", 0))]
-    assert quoted({"words": {"n": None}, "other": {}}) == {"words": "{n}", "other": {}}
+    assert quote_placeholders({"words": {"n": None}, "other": {}}) == {"words": "{n}", "other": {}}
 
 
 def test_whole_values_keep_their_type_and_empty_cells_are_left_out():
     value = {"a": "{n}", "b": ["{x}", "{y}"], "c": "{x} and {n}", "d": "{x} or {y}"}
-    found = filled(value, {"n": 3, "x": "cat"})
+    found = fill_placeholders(value, {"n": 3, "x": "cat"})
     assert found.value == {"a": 3, "b": ["cat"], "c": "cat and 3"}
     assert found.cells == {("b", 0)}
     assert found.left_out
     with pytest.raises(UserError, match="cannot be part of a text"):
-        filled("a {x}", {"x": [1]})
+        fill_placeholders("a {x}", {"x": [1]})
 
 
 # Runs.

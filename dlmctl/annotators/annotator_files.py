@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlmctl.errors import ModelError, first_line
+from dlmctl.errors import ModelError, typed_message
 from dlmctl.text.files import require_file
 
 
 @contextmanager
-def reading(path: Path, kind: str, known_version: int) -> Iterator[dict[str, Any]]:
+def read_annotator(path: Path, kind: str, known_version: int) -> Iterator[dict[str, Any]]:
     """The saved content of an annotator; errors in the ``with`` block, which builds it, count as damage of the file.
 
     Args:
@@ -39,4 +39,4 @@ def reading(path: Path, kind: str, known_version: int) -> Iterator[dict[str, Any
             remedy=f"Train one with `dlmctl train {kind}`, or use {others}.",
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"the {kind} is damaged: {first_line(error)}.", where=str(path)) from None
+        raise ModelError(f"the {kind} is damaged: {typed_message(error)}.", where=str(path)) from None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from dlmctl.annotators.parsing import constituency_parser
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
 from dlmctl.annotators.trees import Tree, read_tree
-from dlmctl.errors import named_by
+from dlmctl.errors import setting_errors
 
 T = TypeVar("T")
 Sentences = Sequence[Sequence[str]]
@@ -43,7 +43,7 @@ def trees_of(sentences: Sentences, fields: Fields | None = None, judge: str | No
     return _gold_or_judged(sentences, fields, _gold_tree, lambda rest: constituency_parser(judge)(rest))
 
 
-def is_outside(judge: str | None) -> bool:
+def is_external_judge(judge: str | None) -> bool:
     """Whether a judge is another program, which may choose to run on a GPU."""
     return judge is not None and judge.partition(":")[0] in ("stanza", "spacy")
 
@@ -63,19 +63,19 @@ def sentence_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def require_judges(judges: Iterable[str | None], annotator: Callable[[str | None], object]) -> None:
-    """Load the named judges, as ``by_judges`` does, so that a missing one is reported before texts are drawn.
+    """Load the named judges, as ``annotate_by_judges`` does, so that a missing one is reported before texts are drawn.
 
     Raises:
-        NamedError: there is no such judge.
+        SettingError: there is no such judge.
         UserError: the judge's program cannot be used.
     """
     for judge in dict.fromkeys(judges):
         if judge is not None:
-            with named_by("judge"):
+            with setting_errors("judge"):
                 annotator(judge)
 
 
-def by_judges(
+def annotate_by_judges(
     texts: Sentences,
     judges: Sequence[str | None],
     annotator: Callable[[str | None], Callable[[list[list[str]]], list[T]]],

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dlmctl.annotators.annotator_files import reading
+from dlmctl.annotators.annotator_files import read_annotator
 from dlmctl.annotators.field import KNOWN_WORDS, shape
 from dlmctl.annotators.locking import locked
 from dlmctl.annotators.outside import stanza_parser
@@ -305,7 +305,7 @@ def parser_tags(source: str | None = None) -> frozenset[str] | None:
     folder = bundled_path("annotators", "constituency") if source is None else Path(source)
     if folder is None or (source or "").partition(":")[0] in ("stanza", "spacy"):
         return None
-    with reading(folder / PARSER_FILE, "parser", PARSER_FORMAT) as saved:
+    with read_annotator(folder / PARSER_FILE, "parser", PARSER_FORMAT) as saved:
         return frozenset(ParserConfig.model_validate(saved).tags)
 
 
@@ -315,7 +315,7 @@ def load_parser(folder: Path) -> Parser:
     Raises:
         ModelError: it is missing or damaged.
     """
-    with reading(folder / PARSER_FILE, "parser", PARSER_FORMAT) as saved:
+    with read_annotator(folder / PARSER_FILE, "parser", PARSER_FORMAT) as saved:
         model = ChartParser(ParserConfig.model_validate(saved))
     load_into(model, folder)
     model.eval()

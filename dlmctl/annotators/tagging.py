@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlmctl.annotators.annotator_files import reading
+from dlmctl.annotators.annotator_files import read_annotator
 from dlmctl.annotators.field import FieldTagger, Tagger
 from dlmctl.annotators.locking import locked
 from dlmctl.annotators.outside import spacy_tagger, stanza_tagger
@@ -55,7 +55,7 @@ def load_tagger(folder: Path) -> Tagger:
     Raises:
         ModelError: it is missing or damaged.
     """
-    with reading(folder / TAGGER_FILE, "tagger", TAGGER_FORMAT) as saved:
+    with read_annotator(folder / TAGGER_FILE, "tagger", TAGGER_FORMAT) as saved:
         tags: list[str] = saved["tags"]
         column = {tag: at for at, tag in enumerate(tags)}
         transitions = np.array([[saved["transitions"][a][b] for b in tags] for a in tags], np.float64)

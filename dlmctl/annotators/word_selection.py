@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.errors import nearest
+from dlmctl.errors import did_you_mean
 
 # Larger than the length of any model.
 MOST_PLACE, MOST_PLACES = 1000, 100
@@ -31,7 +31,7 @@ class Where(BaseModel):
     def _tag_is_known(cls, tag: str | None) -> str | None:
         for choice in tag.split("|") if tag is not None else []:
             if choice not in UPOS_TAGS:
-                raise ValueError(f"there is no UPOS tag {choice!r}. {nearest(choice, list(UPOS_TAGS))}")
+                raise ValueError(f"there is no UPOS tag {choice!r}. {did_you_mean(choice, list(UPOS_TAGS))}")
         return tag
 
     @model_validator(mode="after")
@@ -67,7 +67,7 @@ class Where(BaseModel):
         return sorted(index for index in indices if 0 <= index < count)
 
 
-def found_in(selections: Sequence[Where], texts: Sequence[Sequence[str]]) -> list[list[int]]:
+def selected_places(selections: Sequence[Where], texts: Sequence[Sequence[str]]) -> list[list[int]]:
     """The places, from 0, of the words selected in each text; tags are those of the bundled tagger."""
     rows_by_tag = [row for row, selection in enumerate(selections) if selection.tag is not None]
     tags: dict[int, list[str]] = {}

@@ -18,10 +18,10 @@ import torch
 
 from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
-from dlmctl.checkpoint.user_weights import users_controls
+from dlmctl.checkpoint.user_weights import user_controls_folder
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.errors import ModelError, UserError
-from dlmctl.models.adapters import adapted
+from dlmctl.models.adapters import adapted_matrices
 from dlmctl.text.files import read_object
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CARD = "card.json"
 # The remedy where weights in a model's folder cannot be replaced.
-COPY = "Copy the model's folder and give the copy."
+COPY_REMEDY = "Copy the model's folder and give the copy."
 # Stored like a control's weights: the model of which texts readers accept.
 ACCEPTABILITY = "acceptability"
 log = logging.getLogger("dlmctl")
@@ -52,7 +52,7 @@ def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
 def network_digest(network: nn.Module) -> str:
     """The SHA-256 of the last matrix that has adapters, in half precision too. It changes when the network is trained
     further, though the word embeddings may not."""
-    return _half_precision_digest(list(adapted(network).values())[-1])
+    return _half_precision_digest(list(adapted_matrices(network).values())[-1])
 
 
 def _half_precision_digest(tensor: Tensor) -> str:
@@ -106,7 +106,7 @@ def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: 
     return in_model if _belongs_to_user(folder) else in_user_folder
 
 
-def check_found(
+def check_will_be_found(
     new: Path, folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None
 ) -> None:
     """Refuse to train weights that would never be used, because those in the model's folder take precedence.
@@ -119,10 +119,10 @@ def check_found(
     """
     if find_control_folder(folder, model, control, name) not in (None, new):
         what = f"the weights of {control!r} in this folder take precedence, and they cannot be replaced."
-        raise UserError(what, where=str(folder), remedy=COPY)
+        raise UserError(what, where=str(folder), remedy=COPY_REMEDY)
 
 
-def tell_of_weights(folder: Path, *, resume: bool) -> None:
+def warn_of_replaced_weights(folder: Path, *, resume: bool) -> None:
     """Warn before training that weights will be replaced; a resumed run replaces only its own."""
     if not resume and any(folder.glob("*.safetensors")):
         log.warning("dlmctl: %s: the weights in this folder will be replaced.", folder)
@@ -137,7 +137,7 @@ def _subfolder(control: str, name: str | None) -> Path:
 
 
 def _user_folder(folder: Path, model: DiffusionLM | MaskedModel) -> Path:
-    return users_controls() / f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
+    return user_controls_folder() / f"{folder.resolve().name}-{embedding_digest(model)[:16]}"
 
 
 def _belongs_to_user(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 
-def on_demand(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """A ``__getattr__`` for a package (PEP 562) that imports the module of a name when the name is first used.
 
     Args:

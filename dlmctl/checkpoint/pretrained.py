@@ -19,12 +19,12 @@ from pydantic import ValidationError
 from dlmctl.checkpoint import original, vendors
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.checkpoint.weights import AGAIN, MAX_SHARD_BYTES, load_into, staged, without_memory, write_shards
+from dlmctl.checkpoint.weights import MAX_SHARD_BYTES, SAVE_AGAIN, load_into, staged, without_memory, write_shards
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.diffusion.uniform import UniformConfig, UniformLM
-from dlmctl.errors import DataError, ModelError, first_fault
+from dlmctl.errors import DataError, ModelError, first_validation_error
 from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -88,7 +88,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
     if not os.path.lexists(folder / "config.json"):
         original_model, vocabulary = original.load_original(folder)
         return Pretrained(original_model.to(device), vocabulary, folder)
-    settings = read_object(folder / "config.json", remedy=AGAIN)
+    settings = read_object(folder / "config.json", remedy=SAVE_AGAIN)
     if FORMAT_KEY not in settings and vendors.is_vendor(settings):
         vendor_model, vendor_tokenizer = vendors.load_vendor(folder, settings)
         return Pretrained(vendor_model.to(device), vendor_tokenizer, folder)
@@ -113,10 +113,12 @@ def _read_tokenizer(folder: Path, size: int) -> Tokenizer:
     try:
         tokenizer = load_tokenizer(folder)
     except DataError as error:
-        raise ModelError(error.what, where=str(folder / "vocab.json"), remedy=AGAIN) from None
+        raise ModelError(error.what, where=str(folder / "vocab.json"), remedy=SAVE_AGAIN) from None
     if len(tokenizer) != size:
         raise ModelError(
-            f"the tokeniser has {len(tokenizer)} entries, config.json says {size}.", where=str(folder), remedy=AGAIN
+            f"the tokeniser has {len(tokenizer)} entries, config.json says {size}.",
+            where=str(folder),
+            remedy=SAVE_AGAIN,
         )
     return tokenizer
 
@@ -137,7 +139,7 @@ def _read_config(path: Path, settings: dict[str, Any]) -> tuple[ModelConfig | Ma
         kind = CONFIGS.get(str(settings.get("family")), ModelConfig)
         return kind.model_validate(settings), digests
     except ValidationError as error:
-        raise ModelError(first_fault(error), where=str(path), remedy=AGAIN) from None
+        raise ModelError(first_validation_error(error), where=str(path), remedy=SAVE_AGAIN) from None
 
 
 def save_pretrained(

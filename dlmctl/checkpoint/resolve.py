@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
-from dlmctl.errors import ModelError, brief, nearest
+from dlmctl.errors import ModelError, did_you_mean, short_message
 from dlmctl.text.files import read_object
 
 # Seconds to wait for the hub's answer; without a network some name servers never answer.
@@ -93,7 +93,7 @@ def _known(path: Path) -> str:
     """A hint at the models that may be meant: the bundled ones and those in the same folder."""
     siblings = [path.parent / config.parent.name for config in path.parent.glob("*/config.json")]
     known = [*bundled_names("models"), *(str(sibling) for sibling in siblings if sibling != path)]
-    return nearest(str(path), known) if known else "Give the folder of a saved model."
+    return did_you_mean(str(path), known) if known else "Give the folder of a saved model."
 
 
 def _from_hub(name: str) -> Path:
@@ -115,7 +115,7 @@ def hub_files(name: str, files: Sequence[str]) -> Path:
     return folder if folder is not None and _exists(folder / files[0]) else _download(name, files)
 
 
-def resolve_outside(source: str) -> str:
+def resolve_for_transformers(source: str) -> str:
     """The name from which transformers can load another network, given as a folder or hub name: a folder if it is on
     disk, else the hub name, once the hub has confirmed it.
 
@@ -133,7 +133,7 @@ def resolve_outside(source: str) -> str:
         return str(folder)
     if not _HUB_NAME.fullmatch(source):
         siblings = [str(path.parent / config.parent.name) for config in path.parent.glob("*/config.json")]
-        remedy = nearest(source, siblings) if siblings else "Give a folder, or a hub name as OWNER/NAME."
+        remedy = did_you_mean(source, siblings) if siblings else "Give a folder, or a hub name as OWNER/NAME."
         raise ModelError("there is no such model.", where=source, remedy=remedy)
     with _hub_errors(source):
         _require_on_hub(source)
@@ -185,7 +185,7 @@ def _hub_errors(name: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # the network, the proxy and the hub's client raise many kinds
         raise ModelError(
-            f"there is no such folder, and the hub cannot be reached: {brief(error)}.",
+            f"there is no such folder, and the hub cannot be reached: {short_message(error)}.",
             where=name,
             remedy=f"Download it with a network (`hf download {name} --local-dir FOLDER`) and give the folder.",
         ) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.weights import load_weights, require_fit, take_over, without_memory
-from dlmctl.errors import ModelError, brief
+from dlmctl.errors import ModelError, short_message
 from dlmctl.models.gpt2 import EPSILON, GPT2, GPT2Sizes
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH
 from dlmctl.text.files import read_object
@@ -59,12 +59,12 @@ def scorer_sizes(folder: Path) -> dict[str, Any]:
         if size is None and name == "n_inner":
             continue
         if type(size) is not int or not 0 < size <= maximum:
-            value = brief(ValueError(repr(size)))
+            value = short_message(ValueError(repr(size)))
             what = f"{name} is {value}; it must be a number from 1 to {maximum:,}."
             raise ModelError(what, where=str(path), remedy=_REMEDY)
     for name, required in _FIXED.items():
         if config.get(name, required) != required:
-            value = brief(ValueError(repr(config[name])))
+            value = short_message(ValueError(repr(config[name])))
             raise ModelError(f"{name} is {value}; a scorer has {required!r}.", where=str(path), remedy=_REMEDY)
     return config
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dlmctl.errors import ModelError, brief
+from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import require_file
 
 
@@ -32,7 +32,7 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
         what = "is damaged, or holds more than weights; files that would run code on loading are never read."
         raise ModelError(what, where=str(path), remedy=remedy) from None
     except Exception as error:  # torch raises its own and zip's errors for damaged files
-        what = f"is damaged, or holds more than weights: {brief(error)}."
+        what = f"is damaged, or holds more than weights: {short_message(error)}."
         raise ModelError(what, where=str(path), remedy=remedy) from None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()

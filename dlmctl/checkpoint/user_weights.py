@@ -9,22 +9,22 @@ import platformdirs
 from dlmctl.checkpoint.bundled import bundled_path
 
 
-def users_controls() -> Path:
+def user_controls_folder() -> Path:
     """The folder of the user's own control weights."""
     return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls"
 
 
-def comes_with_weights(model: str, control: str) -> bool:
+def has_bundled_weights(model: str, control: str) -> bool:
     """Whether a bundled model has unnamed weights of a control; these take precedence and are never overwritten."""
     folder = bundled_path("models", model)
     return folder is not None and any((folder / "controls" / control).glob("*.safetensors"))
 
 
-def weights_beside(folder: Path, control: str) -> tuple[bool, list[str]]:
+def available_weights(folder: Path, control: str) -> tuple[bool, list[str]]:
     """Whether a model has unnamed weights of a control, and the names of the others, without loading the model.
 
     In the user's data folder, the weights of every model of this name count, as only the embeddings tell them apart.
     """
-    folders = [folder / "controls" / control, *users_controls().glob(f"{folder.resolve().name}-*/{control}")]
+    folders = [folder / "controls" / control, *user_controls_folder().glob(f"{folder.resolve().name}-*/{control}")]
     names = sorted({path.parent.name for parent in folders for path in parent.glob("*/*.safetensors")})
     return any(True for parent in folders for _ in parent.glob("*.safetensors")), names

@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dlmctl.errors import ModelError, UserError, brief
+from dlmctl.errors import ModelError, UserError, short_message
 from dlmctl.text.files import read_object, require_file
 
 # Leaves room for the header within the 16 MiB that git hosts and slow links can handle.
 MAX_SHARD_BYTES = 15 * 2**20
-AGAIN = "Save or download the model again."
+SAVE_AGAIN = "Save or download the model again."
 QUANTISED, UNQUANTISED = "quantised weights cannot be read.", "Use the model in bfloat16, float16 or float32."
 
 _STAGING = ".partial"
@@ -165,7 +165,7 @@ def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = Fals
     saves = set()
     files, expected_names = _weight_files(folder, stem)
     for path in files:
-        require_file(path, remedy=AGAIN)
+        require_file(path, remedy=SAVE_AGAIN)
         try:
             with safe_open(path, framework="pt") as file:
                 saves.add((file.metadata() or {}).get("save"))
@@ -174,13 +174,15 @@ def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = Fals
                     converts = tensor.is_floating_point() and not stored
                     state[name] = tensor.to(torch.float32, copy=True) if converts else tensor
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"is damaged or cut short: {brief(error)}.", where=str(path), remedy=AGAIN) from None
+            raise ModelError(
+                f"is damaged or cut short: {short_message(error)}.", where=str(path), remedy=SAVE_AGAIN
+            ) from None
     if len(saves) > 1:
-        raise ModelError("the shards come from different saves.", where=str(folder), remedy=AGAIN)
+        raise ModelError("the shards come from different saves.", where=str(folder), remedy=SAVE_AGAIN)
     missing = [name for name in expected_names if name not in state]
     if missing:
         where = str(folder / f"{stem}.safetensors.index.json")
-        raise ModelError(f"names {missing[0]!r}, which its file does not hold.", where=where, remedy=AGAIN)
+        raise ModelError(f"names {missing[0]!r}, which its file does not hold.", where=where, remedy=SAVE_AGAIN)
     require_numbers(state, folder / f"{stem}.safetensors")
     return state
 
@@ -191,15 +193,15 @@ def _weight_files(folder: Path, stem: str) -> tuple[list[Path], list[str]]:
     if not os.path.lexists(index):
         if not os.path.lexists(single):
             what = f"the weights are missing: {single.name} or {index.name}."
-            raise ModelError(what, where=str(folder), remedy=AGAIN)
+            raise ModelError(what, where=str(folder), remedy=SAVE_AGAIN)
         return [single], []
-    weight_map = read_object(index, remedy=AGAIN).get("weight_map")
+    weight_map = read_object(index, remedy=SAVE_AGAIN).get("weight_map")
     if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):
-        raise ModelError("weight_map must name the file of each tensor.", where=str(index), remedy=AGAIN)
+        raise ModelError("weight_map must name the file of each tensor.", where=str(index), remedy=SAVE_AGAIN)
     files = [folder / name for name in sorted(set(weight_map.values()))]
     for path in files:
         if not path.exists():
-            raise ModelError(f"is missing, though {index.name} names it.", where=str(path), remedy=AGAIN)
+            raise ModelError(f"is missing, though {index.name} names it.", where=str(path), remedy=SAVE_AGAIN)
     return files, list(weight_map)
 
 
@@ -219,7 +221,7 @@ def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
     sums = []
     for name, tensor in state.items():
         if tensor.is_complex():
-            raise ModelError(f"the tensor {name!r} is complex; weights are real.", where=str(where), remedy=AGAIN)
+            raise ModelError(f"the tensor {name!r} is complex; weights are real.", where=str(where), remedy=SAVE_AGAIN)
         if tensor.is_floating_point() and tensor.element_size() < 2:  # float8 and smaller support no arithmetic
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(where), remedy=UNQUANTISED)
@@ -228,9 +230,9 @@ def require_numbers(state: Mapping[str, Tensor], where: Path) -> None:
         sums.append(float(tensor.sum()))
         if not math.isfinite(sums[-1]) and not torch.isfinite(tensor).all():
             what = f"the tensor {name!r} holds values that are not finite (NaN or infinity)."
-            raise ModelError(what, where=str(where), remedy=AGAIN)
+            raise ModelError(what, where=str(where), remedy=SAVE_AGAIN)
     if state and not any(sums) and not any(tensor.any() for tensor in state.values()):
-        raise ModelError("every weight is zero.", where=str(where), remedy=AGAIN)
+        raise ModelError("every weight is zero.", where=str(where), remedy=SAVE_AGAIN)
 
 
 class _WithoutFilling(TorchFunctionMode):
@@ -255,7 +257,7 @@ def without_memory() -> Iterator[None]:
         yield
 
 
-def without_draws() -> AbstractContextManager[None]:
+def without_rng_effects() -> AbstractContextManager[None]:
     """Context in which the initial weights of new modules, which are loaded later, do not advance the caller's RNG."""
     return torch.random.fork_rng(devices=[])
 
@@ -312,7 +314,7 @@ def require_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
     Raises:
         ModelError: they do not; the message names the first tensor that does not fit.
     """
-    where, remedy = str(path), f"The weights belong to another configuration or version. {AGAIN}"
+    where, remedy = str(path), f"The weights belong to another configuration or version. {SAVE_AGAIN}"
     for name, tensor in expected.items():
         if name not in state:
             raise ModelError(f"the tensor {name!r} is missing.", where=where, remedy=remedy)

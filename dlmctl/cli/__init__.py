@@ -30,7 +30,7 @@ from dlmctl.cli import (
     train,
 )
 from dlmctl.errors import UserError, readable
-from dlmctl.processes import Terminated, is_main, leave, rank
+from dlmctl.processes import Terminated, is_main, leave_team, rank
 
 # The base class of usage errors. Newer releases of typer vendor click, so it is looked up through a class that every
 # release exports.
@@ -166,5 +166,5 @@ def main() -> None:
         app(prog_name="dlmctl")  # the same name under `python -m dlmctl`
     except SystemExit as system_exit:
         if system_exit.code in (0, 1, 2):  # otherwise it was interrupted, perhaps while it sent to other processes
-            leave()
+            leave_team()
         raise

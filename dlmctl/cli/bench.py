@@ -23,21 +23,23 @@ def bench(
     """Time the presets on this machine, for free text and for controls with targets the model itself can write."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import print_table, working
-    from dlmctl.evaluation.speed import against_paper, compare, own_cases
+    from dlmctl.evaluation.speed import compare, self_generated_cases, speedup_over_paper
     from dlmctl.recipe.presets import PRESETS
 
     with working(quiet=json) as watch:
         pretrained = from_pretrained(model)
-        cases = own_cases(pretrained, samples, seed=seed)
+        cases = self_generated_cases(pretrained, samples, seed=seed)
         rows = list(compare(pretrained, cases, list(PRESETS), repeats=repeats, seed=seed, scorer=scorer, watch=watch))
     if json:
         import json as encoder
 
-        records = [{**row._asdict(), "times_paper": against_paper(rows, row)} for row in rows]
+        records = [{**row._asdict(), "times_paper": speedup_over_paper(rows, row)} for row in rows]
         typer.echo(encoder.dumps(records, indent=2))
     else:
         headings = ("text", "preset", "s a sample", "times paper", "success", "lm-score")
-        print_table(headings, [_cells(row, against_paper(rows, row)) for row in rows], texts=2, section=len(PRESETS))
+        print_table(
+            headings, [_cells(row, speedup_over_paper(rows, row)) for row in rows], texts=2, section=len(PRESETS)
+        )
 
 
 def _cells(row: Speed, times_paper: float) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ def models(incomplete: str) -> list[str]:
 
 def controls(incomplete: str) -> list[str]:
     """Controls of installed packages."""
-    from dlmctl.control.registry import offers
+    from dlmctl.control.registry import offered_controls
 
-    return _with_prefix(incomplete, offers())
+    return _with_prefix(incomplete, offered_controls())
 
 
 def configurations(incomplete: str) -> list[str]:

@@ -33,7 +33,7 @@ from dlmctl.cli.start import importing
 from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
-    from dlmctl.generation.destination import Target
+    from dlmctl.generation.destination import Destination
     from dlmctl.recipe.recipe import Recipe
     from dlmctl.recipe.yaml_file import SettingsFile
 
@@ -126,11 +126,11 @@ def generate(
         return
 
     with importing():
-        from dlmctl.generation.destination import target_of
+        from dlmctl.generation.destination import read_destination
 
     traced = trace if trace is not None else TRACED if report is not None else 0
     display = Display(quiet, json, strict, report, traced, watch)
-    target = target_of(out, force=force, part=part)
+    target = read_destination(out, force=force, part=part)
     division = Division(shard_rows, part)
     _check_options(display, out, division, force=force)
     if target is not None:
@@ -177,7 +177,9 @@ class Display(NamedTuple):
         return self.quiet or self.json
 
 
-def _draw_to_files(recipe: Recipe, origin: SettingsFile, target: Target, division: Division, display: Display) -> None:
+def _draw_to_files(
+    recipe: Recipe, origin: SettingsFile, target: Destination, division: Division, display: Display
+) -> None:
     """Draw texts into shards or a file, and print totals."""
     import json
 
@@ -222,9 +224,9 @@ def _draw_to_screen(recipe: Recipe, origin: SettingsFile, display: Display) -> N
         result = run_recipe(recipe, origin=origin, strict=display.strict, trace=display.trace, **callbacks)
     if display.report is not None:
         from dlmctl.generation.page.report import write_report
-        from dlmctl.generation.page.source import of_run
+        from dlmctl.generation.page.source import results_of_run
 
-        write_report(of_run(result, recipe.model_dump()), display.report)
+        write_report(results_of_run(result, recipe.model_dump()), display.report)
     if display.json:
         typer.echo(as_json(result, recipe))
     elif display.quiet:

@@ -37,7 +37,7 @@ def new(
     In a terminal, without options, it prompts for the settings.
     """
     from dlmctl.errors import UserError
-    from dlmctl.generation.output import replacing
+    from dlmctl.generation.output import atomic_write
     from dlmctl.recipe.starter import SCHEMA_FILE, read_entry, starter, write_schema
 
     if file.exists() and not force:
@@ -52,9 +52,9 @@ def new(
     elif not settings and sys.stdin.isatty():
         settings = _prompt_for_settings()
     text = starter(settings, file.name, SCHEMA_FILE)
-    with replacing(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(text, "utf-8")
-    with replacing(file.with_name(SCHEMA_FILE)) as partial:
+    with atomic_write(file.with_name(SCHEMA_FILE)) as partial:
         write_schema(partial)
     typer.echo(f"{file} written, and {file.with_name(SCHEMA_FILE)} for editors. Draw from it with:")
     typer.echo(f"dlmctl generate --recipe {file}")
@@ -69,10 +69,10 @@ def _print_obstacles(file: Path) -> None:
     from dlmctl.errors import UserError
     from dlmctl.generation.diagnose import validate_recipe
     from dlmctl.recipe.load import load_recipe
-    from dlmctl.recipe.recipe import COMBINATIONS, every
+    from dlmctl.recipe.recipe import COMBINATIONS, nested_specs
 
     recipe, origin = load_recipe(str(file))
-    names = sorted({spec.name for spec in every(recipe.control_specs())} - set(COMBINATIONS))
+    names = sorted({spec.name for spec in nested_specs(recipe.control_specs())} - set(COMBINATIONS))
     trained = [name for name in names if find_control(name).Labels is not None]
     if not trained or recipe.targets is not None:
         return
@@ -117,7 +117,7 @@ def _prompt_for_parameters(plugin: Plugin) -> dict[str, Any]:
     from pydantic import ValidationError
 
     from dlmctl.control.catalogue import in_yaml
-    from dlmctl.errors import UserError, first_fault
+    from dlmctl.errors import UserError, first_validation_error
     from dlmctl.recipe.yaml_file import parse
 
     parameters = {parameter.name: parameter for parameter in plugin.parameters()}
@@ -135,7 +135,7 @@ def _prompt_for_parameters(plugin: Plugin) -> dict[str, Any]:
         except UserError as error:
             typer.echo(f"  {error}")
         except ValidationError as error:
-            typer.echo(f"  {first_fault(error)}")
+            typer.echo(f"  {first_validation_error(error)}")
 
 
 @app.command()

@@ -14,13 +14,13 @@ from dlmctl.control.class_faults import name_and_params
 from dlmctl.control.nan_checks import is_tensor
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.shorthand import params_by_name
-from dlmctl.errors import UserError, first_fault, nearest
+from dlmctl.errors import UserError, did_you_mean, first_validation_error
 
 if TYPE_CHECKING:
     from dlmctl.control.state import BatchContext
 
 # The largest weight; as a factor float32 can still multiply by it.
-MOST_WEIGHT = 1e6
+MAX_WEIGHT = 1e6
 
 
 # Arguments of callers.
@@ -57,9 +57,9 @@ def _validated(name: str, model: type[BaseModel], params: Any) -> BaseModel:
         known = list(model.model_fields)
         # A misspelt name also leaves the right one missing, but saying that would help less.
         if unknown := [str(extra) for extra in names if extra not in known]:
-            what, remedy = f"there is no parameter {unknown[0]!r}.", nearest(unknown[0], known)
+            what, remedy = f"there is no parameter {unknown[0]!r}.", did_you_mean(unknown[0], known)
             raise UserError(what, where=f"control {name!r}", remedy=remedy) from None
-        raise UserError(first_fault(error), where=f"control {name!r}") from None
+        raise UserError(first_validation_error(error), where=f"control {name!r}") from None
 
 
 def weight_from(name: str, weight: Any) -> float:
@@ -68,8 +68,8 @@ def weight_from(name: str, weight: Any) -> float:
     Raises:
         UserError: it is not a number within them.
     """
-    if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 <= float(weight) <= MOST_WEIGHT:
-        what = f"a weight must be a number from 0 to {MOST_WEIGHT:.0f}, not {weight!r}."
+    if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 <= float(weight) <= MAX_WEIGHT:
+        what = f"a weight must be a number from 0 to {MAX_WEIGHT:.0f}, not {weight!r}."
         raise UserError(what, where=f"control {name!r}")
     return float(weight)
 

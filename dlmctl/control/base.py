@@ -20,7 +20,7 @@ from dlmctl.control.clashes import refuse_clashes
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, call_author_code, lacks_energy
 from dlmctl.control.state import BatchContext, P
 from dlmctl.control.warn_once import warn_once
-from dlmctl.errors import Unknown, UserError
+from dlmctl.errors import UnknownWordError, UserError
 
 if TYPE_CHECKING:
     from dlmctl.checkpoint.pretrained import Pretrained
@@ -283,7 +283,7 @@ class All(Composite):
         return next((counts for part in self.parts if (counts := part.lengths_of(sample, most)) is not None), None)
 
     def ready(self, batch: BatchContext[Any]) -> PreparedAll:
-        """All parts, prepared. Raises as ``Control.ready``, and Unmet where two of them clash."""
+        """All parts, prepared. Raises as ``Control.ready``, and UnsatisfiableError where two of them clash."""
         refuse_clashes(self.parts, [draw.sample for draw in batch.draws])
         return PreparedAll(self._ready(batch))
 
@@ -332,7 +332,7 @@ class Not(Composite):
         (part,) = self.parts
         try:
             prepared = part.ready(batch)
-        except Unknown as error:  # no text can contain such a word, but it may be misspelt
+        except UnknownWordError as error:  # no text can contain such a word, but it may be misspelt
             warn_once(f"not: {error}")
             prepared = part.ready(replace(batch, unwanted=True))
         exact = prepared.negated()

@@ -42,7 +42,7 @@ class Branch(NamedTuple):
     beside: tuple[Control[Any], ...]
 
 
-def leaves_open(control: Control[Any]) -> bool:
+def has_choices(control: Control[Any]) -> bool:
     """Whether the control may contain a choice, so that texts can be guided in different ways."""
     return any(
         isinstance(part, AnyOf | All) or (isinstance(part, Not) and isinstance(part.parts[0], AnyOf | All | Not))
@@ -50,7 +50,7 @@ def leaves_open(control: Control[Any]) -> bool:
     )
 
 
-def ways(control: Control[Any], draw: Draw, most: int) -> Iterator[Branch]:
+def candidate_branches(control: Control[Any], draw: Draw, most: int) -> Iterator[Branch]:
     """The branches for a draw: first the one that it uses, then others to try if that is impossible.
 
     The same for all particles of a draw. Branches whose numbers of words do not fit the others are skipped.
@@ -69,29 +69,29 @@ def ways(control: Control[Any], draw: Draw, most: int) -> Iterator[Branch]:
             yield Branch(picks, All(chosen), chosen)
 
 
-def branches(control: Control[Any], *, inside: bool = False) -> Iterator[Control[Any]]:
+def any_branches(control: Control[Any], *, inside: bool = False) -> Iterator[Control[Any]]:
     """The controls in the branches of every `any`, one by one, except those under `not`."""
     if isinstance(control, AnyOf):
         for _, part, _ in _options(control, negated=False):
-            yield from branches(part, inside=True)
+            yield from any_branches(part, inside=True)
     elif isinstance(control, All):
         for part in control.parts:
-            yield from branches(part, inside=inside)
+            yield from any_branches(part, inside=inside)
     elif inside and not isinstance(control, Not):
         yield control
 
 
-def lengths_left(control: Control[Any], sample: int, most: int, *, negated: bool = False) -> PossibleCounts:
+def possible_word_counts(control: Control[Any], sample: int, most: int, *, negated: bool = False) -> PossibleCounts:
     """The numbers of words ``[most + 1]`` with which a sample can satisfy a control, or its negation."""
     if isinstance(control, Not):
-        return lengths_left(control.parts[0], sample, most, negated=not negated)
+        return possible_word_counts(control.parts[0], sample, most, negated=not negated)
     if isinstance(control, All | AnyOf):
         parts = (
             [part for _, part, _ in _options(control, negated=negated)]
             if _is_choice(control, negated=negated)
             else control.parts
         )
-        by_part = [lengths_left(part, sample, most, negated=negated) for part in parts]
+        by_part = [possible_word_counts(part, sample, most, negated=negated) for part in parts]
         return np.any(by_part, 0) if _is_choice(control, negated=negated) else np.all(by_part, 0)
     span = control.range_of(sample)
     counts = np.arange(most + 1)
@@ -101,7 +101,7 @@ def lengths_left(control: Control[Any], sample: int, most: int, *, negated: bool
     return ~within if negated else within
 
 
-def shuts_out(control: Control[Any]) -> bool:
+def excludes_lengths(control: Control[Any]) -> bool:
     """Whether ``not`` excludes particular numbers of words."""
     return any(isinstance(part, Not) and part.parts[0].by_length for part in parts_of(control))
 
@@ -117,14 +117,15 @@ class _BranchChooser:
         self, control: Control[Any], sample: int, most: int, stream: torch.Generator, *, uniform: bool
     ) -> None:
         self.sample, self.most, self.stream, self.uniform = sample, most, stream, uniform
-        self.possible = lengths_left(control, sample, most)
+        self.possible = possible_word_counts(control, sample, most)
         self.picks: list[int] = []
 
     def __call__(self, control: All | AnyOf, *, negated: bool) -> tuple[Control[Any], float]:
         """Draw a branch; return it and its share, which is a probability here rather than a share of the guidance."""
         options = _options(control, negated=negated)
         possible = [
-            self.possible & lengths_left(part, self.sample, self.most, negated=negated) for _, part, _ in options
+            self.possible & possible_word_counts(part, self.sample, self.most, negated=negated)
+            for _, part, _ in options
         ]
         # If none fits, laying out the text raises the error.
         fitting = [at for at, counts in enumerate(possible) if counts.any()] or list(range(len(options)))

@@ -15,12 +15,12 @@ import yaml
 from pydantic.json_schema import DEFAULT_REF_TEMPLATE
 
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.checkpoint.user_weights import comes_with_weights, weights_beside
+from dlmctl.checkpoint.user_weights import available_weights, has_bundled_weights
 from dlmctl.control.base import Control
-from dlmctl.control.registry import find_control, offers, origin
+from dlmctl.control.registry import find_control, offered_controls, origin
 from dlmctl.control.training_command import training_command
-from dlmctl.control.user_files import named_in
-from dlmctl.errors import UserError, first_line
+from dlmctl.control.user_files import parse_reference
+from dlmctl.errors import UserError, typed_message
 
 
 class Parameter(NamedTuple):
@@ -83,7 +83,7 @@ class Plugin:
         folder = resolve(model)
         if not self.trainable:
             return "none needed"
-        unnamed, named = weights_beside(folder, self.kind.name)
+        unnamed, named = available_weights(folder, self.kind.name)
         if not named and not unnamed:
             return "missing"
         return f"present: {', '.join(named)}" if named else "present"
@@ -94,7 +94,7 @@ class Plugin:
             return ["none needed: it has no classifier to train"]
         status = f"{self.weights(model)} for the model {model}" if model else "each model has its own (see --model)"
         data = "DATA is a data set made by `dlmctl data prepare`."
-        if model and comes_with_weights(model, self.name):
+        if model and has_bundled_weights(model, self.name):
             command = training_command(self.kind, "COPY", out=f"runs/{self.name}")
             return [status, f"They came with the model and stay. To train others copy its folder: {command}", data]
         command = training_command(self.kind, model or "MODEL", out=f"runs/{self.name}")
@@ -163,7 +163,7 @@ class Plugin:
 def installed() -> tuple[list[Plugin], list[Broken]]:
     """All controls that installed packages offer, by name: those that work and those that do not."""
     plugins, broken = [], []
-    for name, (chosen, *_) in offers().items():
+    for name, (chosen, *_) in offered_controls().items():
         try:
             plugins.append(find_plugin(name))
         except UserError as error:
@@ -197,17 +197,17 @@ def find_plugin(name: str) -> Plugin:
         RecipeError: no installed package offers it.
         UserError: it cannot be used.
     """
-    kind, reference = find_control(name), named_in(name)
+    kind, reference = find_control(name), parse_reference(name)
     if reference is not None:
         plugin = Plugin(name, str(reference.path), reference.path.stem, reference.attribute, kind)
     else:
-        point = offers()[name][0]
+        point = offered_controls()[name][0]
         plugin = Plugin(name, origin(point), point.module, point.attr, kind)
     try:
         plugin.schema()
     except Exception as error:  # pydantic's errors for types without a JSON schema have no common base class
         raise UserError(
-            f"has Params without a JSON schema: {first_line(error)}.", where=f"control {name!r} of {plugin.origin}"
+            f"has Params without a JSON schema: {typed_message(error)}.", where=f"control {name!r} of {plugin.origin}"
         ) from error
     return plugin
 

@@ -107,7 +107,7 @@ def is_range(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(type(number) is int for number in value)
 
 
-def numbered(names: Sequence[str]) -> list[str]:
+def unique_labels(names: Sequence[str]) -> list[str]:
     """The names of several controls as unique labels: contains, contains 2.
 
     A label that is the name of another control is skipped, so that no two labels are the same.

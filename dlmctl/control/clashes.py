@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from dlmctl.control.authored import ControlInterface
-from dlmctl.errors import Unmet
+from dlmctl.errors import UnsatisfiableError
 
 if TYPE_CHECKING:
     from dlmctl.control.base import Control
@@ -17,7 +17,7 @@ def refuse_clashes(controls: Sequence[Control[Any]], samples: Sequence[int]) -> 
     """Check that no two controls that must both hold contradict each other for any of the samples.
 
     Raises:
-        Unmet: two do.
+        UnsatisfiableError: two do.
         UserError: an author's ``clash`` fails.
     """
     for first, second in combinations(controls, 2):
@@ -26,4 +26,4 @@ def refuse_clashes(controls: Sequence[Control[Any]], samples: Sequence[int]) -> 
         for sample in samples:
             if (why := first.clash_of(second, sample)) is not None:
                 what = f"the controls contradict each other: {why}."
-                raise Unmet(what, where=first.name, remedy="Put them under `any` if either will do.")
+                raise UnsatisfiableError(what, where=first.name, remedy="Put them under `any` if either will do.")

@@ -11,17 +11,17 @@ from torch import nn
 
 from dlmctl.checkpoint.control_weights import check_control_weights, control_folders, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.weights import load_into, without_draws
+from dlmctl.checkpoint.weights import load_into, without_rng_effects
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.beside import evidence_file
-from dlmctl.control.evidence.prepared import Beside
+from dlmctl.control.evidence.prepared import ClassifierWithEvidence
 from dlmctl.control.labels import Labels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.control.training_command import training_command
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
-from dlmctl.errors import ModelError, NamedError, UserError
+from dlmctl.errors import ModelError, SettingError, UserError
 from dlmctl.text.files import read_json
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -77,7 +77,7 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
     loaded = _LOADED.setdefault(batch.model, {})
     if (control, name) not in loaded:
         labels = load_labels(labels_of(control), control, batch, name)
-        with without_draws():
+        with without_rng_effects():
             classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
         folder = _trained_folder(control, batch, name)
         load_into(classifier, folder)
@@ -109,7 +109,7 @@ def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any]
     guided = labels.by_classifier(load_classifier(type(control), batch, name), batch, wanted)
     if path is None:
         return guided
-    return Beside(guided, *kind.beside(path.parent, batch, wanted))
+    return ClassifierWithEvidence(guided, *kind.beside(path.parent, batch, wanted))
 
 
 def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> None:
@@ -133,7 +133,7 @@ def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrai
         others = sorted({path.parent.name for folder in folders for path in folder.glob("*/card.json")} - {name})
         what = f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model."
         if others:
-            raise NamedError("name", what, where=str(of.folder), remedy=_name_remedy(others))
+            raise SettingError("name", what, where=str(of.folder), remedy=_name_remedy(others))
         command = training_command(control, of.folder, name, out="RUN" if _needs_run(control, of) else None)
         raise ModelError(what, where=str(of.folder), remedy=f"Train them with `{command}`.")
     return trained

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlmctl.control.base import All, Control
-from dlmctl.control.check import Check, numbered
+from dlmctl.control.check import Check, unique_labels
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import BatchContext
 
@@ -35,6 +35,6 @@ def check_all(
     if control is None:
         return [{} for _ in texts]
     parts = parts_of(control)
-    labels = numbered([part.name for part in parts])
+    labels = unique_labels([part.name for part in parts])
     verdicts = {label: part.verdicts(samples, texts, written) for label, part in zip(labels, parts, strict=True)}
     return [{label: checks[at] for label, checks in verdicts.items()} for at in range(len(texts))]

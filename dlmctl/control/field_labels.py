@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.control.prepared import Energy, Prepared
 from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.word_latents import looks, word_latents
+from dlmctl.control.word_latents import reads_words, word_latents
 from dlmctl.diffusion.model import ModelConfig
-from dlmctl.errors import DataError, RecipeError, nearest
+from dlmctl.errors import DataError, RecipeError, did_you_mean
 from dlmctl.models.pooled import PooledClassifier
 from dlmctl.text.fields import Value, field_key, find_value, value_words
 from dlmctl.text.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ def _unusable_field(label: str, values: Collection[str], usable: list[str]) -> D
     """The error for a field that the user chose but that holds no labels."""
     if not values:
         what = f"the data set has no field {label!r} of words, numbers or truth values."
-        return DataError(what, where="--label", remedy=nearest(label, usable))
+        return DataError(what, where="--label", remedy=did_you_mean(label, usable))
     what = f"the field {label!r} has {len(values):,} value{'s' if len(values) > 1 else ''}, but labels need 2 to"
     remedy = f"Fields that have: {', '.join(usable[:20])}." if usable else None
     return DataError(f"{what} {MAX_VALUES}.", where="--label", remedy=remedy)
@@ -123,7 +123,7 @@ class FieldLabels(Labels):
             logits = torch.cat([*by_field, never], -1).index_select(1, columns)
             return (logits.view_as(chosen).log_softmax(-1) * chosen).sum((1, 2))
 
-        return Energy(energy, looks=looks(batch.vocabulary), asked=(chosen, never))
+        return Energy(energy, looks=reads_words(batch.vocabulary), asked=(chosen, never))
 
     @property
     def _sizes(self) -> list[int]:
@@ -141,4 +141,4 @@ class FieldLabels(Labels):
             if field_key(name) == key:
                 return offset + find_value(value, values, f"the field {name!r} is never {{}}.")
             offset += len(values) + 1
-        raise RecipeError(f"the training data had no field {field!r}.", remedy=nearest(field, list(self.values)))
+        raise RecipeError(f"the training data had no field {field!r}.", remedy=did_you_mean(field, list(self.values)))

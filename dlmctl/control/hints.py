@@ -19,10 +19,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dlmctl.checkpoint.control_weights import check_control_weights
-from dlmctl.checkpoint.weights import load_into, without_draws
+from dlmctl.checkpoint.weights import load_into, without_rng_effects
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.errors import ModelError, first_line
+from dlmctl.errors import ModelError, typed_message
 from dlmctl.models.hints import Hints, HintsConfig
 from dlmctl.text.files import read_object
 
@@ -44,7 +44,7 @@ class _CachedHints(NamedTuple):
 _CACHE: WeakKeyDictionary[MaskedLM, dict[Path, _CachedHints]] = WeakKeyDictionary()
 
 
-class Ask(NamedTuple):
+class HintRequest(NamedTuple):
     """A possible target of a text: features of its words and, if the model is told these as well, their labels."""
 
     features: Features
@@ -110,8 +110,8 @@ def _read(folder: Path, model: MaskedLM) -> tuple[Hints, dict[str, int]]:
     try:
         config = HintsConfig.model_validate(read_object(folder / CONFIG))
     except ValidationError as error:
-        raise ModelError(f"cannot be read: {first_line(error)}.", where=str(folder / CONFIG)) from None
-    with without_draws():
+        raise ModelError(f"cannot be read: {typed_message(error)}.", where=str(folder / CONFIG)) from None
+    with without_rng_effects():
         network = Hints(config, model.config.denoiser)
     load_into(network, folder, HINTS)
     feature_ids = {name: at for at, name in enumerate(config.features, start=1)}

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from dlmctl.control.evidence.beside import Counted
-from dlmctl.control.hints import Ask
+from dlmctl.control.evidence.beside import EvidenceFiles
+from dlmctl.control.hints import HintRequest
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.model import ModelConfig
@@ -44,7 +44,7 @@ class LabelledText:
     def halves(self) -> tuple[LabelledText, LabelledText]:
         """Two parts with no sentence in common, the same every time: the guide and the check must not learn from the
         same texts."""
-        sides = [guides(words) for words in self.sentences]
+        sides = [is_guide_half(words) for words in self.sentences]
         guide, check = (self.some([at for at, side in enumerate(sides) if side == wanted]) for wanted in (True, False))
         return guide, check
 
@@ -55,7 +55,7 @@ class LabelledText:
         return replace(self, sentences=[self.sentences[at] for at in places], fields=fields)
 
 
-def guides(words: Sequence[str]) -> bool:
+def is_guide_half(words: Sequence[str]) -> bool:
     """Whether a text belongs to the half that the guide learns from; see ``LabelledText.halves``."""
     return not zlib.crc32(" ".join(words).encode()) & 1
 
@@ -124,7 +124,7 @@ class Labels(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no by_classifier")
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
+    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
         """The labels and, by file name, counts for them: masked models have no latents to classify.
 
         Raises:
@@ -152,7 +152,7 @@ class Labels(ABC):
         each text the factor to apply to the classifier's energy."""
         raise NotImplementedError(f"{cls.__name__} has no beside")
 
-    def asks(self, data: LabelledText) -> list[list[Ask]]:
+    def asks(self, data: LabelledText) -> list[list[HintRequest]]:
         """The targets that each sentence is an example of, from which hints for a masked model are learned (see
         ``control.hints``). Every sentence has the same number of them, or none. By default none."""
         return [[] for _ in data.sentences]
@@ -162,7 +162,7 @@ class Labels(ABC):
         return {}
 
 
-def require_heeded(kind: type[Labels], data: LabelledText) -> None:
+def refuse_unused_options(kind: type[Labels], data: LabelledText) -> None:
     """Check that the labels use all options that the user set.
 
     Raises:

@@ -69,6 +69,6 @@ class FaultLog:
                 raise UserError(what, where=where)
 
 
-def noted_on(device: torch.device) -> FaultLog | None:
+def fault_log_for(device: torch.device) -> FaultLog | None:
     """A log for the faults of texts that are drawn on a device; None if logits are checked at once."""
     return None if AT_ONCE_CPU and device.type == "cpu" else FaultLog()

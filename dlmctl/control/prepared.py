@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dlmctl.control.nan_checks import FaultLog, is_tensor, may_be_spoiled, narrowed, spoiled
-from dlmctl.errors import UserError, first_line
+from dlmctl.errors import UserError, typed_message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ def call_author_code(member: str, call: Callable[[], T], fault: Callable[[str], 
     except MissingMember:
         raise fault(missing) from None
     except (Exception, SystemExit) as error:  # an author's code may raise anything
-        raise fault(f"{member} failed: {first_line(error)}.") from error
+        raise fault(f"{member} failed: {typed_message(error)}.") from error
 
 
 class Prepared:
@@ -105,7 +105,7 @@ class Prepared:
 
         Steps with the same phase may be recorded once and replayed on a GPU, without calling any of these methods.
         """
-        return t if self.looks or has_own(self, "constrain") else None
+        return t if self.looks or overrides(self, "constrain") else None
 
     def verify(self, logits: Tensor) -> None:
         """Called before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
@@ -127,16 +127,16 @@ class Prepared:
         return None
 
 
-def has_own(prepared: Prepared, *members: str) -> bool:
+def overrides(prepared: Prepared, *members: str) -> bool:
     """Whether the class of a prepared control overrides one of these methods."""
     return any(getattr(type(prepared), member) is not getattr(Prepared, member) for member in members)
 
 
 def lacks_energy(prepared: Prepared) -> bool:
     """Whether there is no energy and none is needed: nothing steers at all, or something else does."""
-    if has_own(prepared, "energy"):
+    if overrides(prepared, "energy"):
         return False
-    steers_otherwise = prepared.evidence is not None or prepared.weighs or has_own(prepared, "restrict", "constrain")
+    steers_otherwise = prepared.evidence is not None or prepared.weighs or overrides(prepared, "restrict", "constrain")
     return steers_otherwise or type(prepared) is Prepared
 
 
@@ -233,7 +233,7 @@ class Part(NamedTuple):
         """What a ``member`` returns for a tensor ``given [B, L, V]``, checked for the same shape and cast to its
         precision."""
         logits = self._call(member, call)
-        if logits is given and not has_own(self.prepared, member):
+        if logits is given and not overrides(self.prepared, member):
             return given
         if not is_tensor(logits) or logits.shape != given.shape or not logits.is_floating_point():
             shown: object = type(logits).__name__

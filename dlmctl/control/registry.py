@@ -15,8 +15,8 @@ from typing import Any, cast
 from dlmctl.control import own_controls
 from dlmctl.control.base import Control
 from dlmctl.control.class_faults import name_fault, params_fault, weight_fault
-from dlmctl.control.user_files import load_reference, named_in
-from dlmctl.errors import RecipeError, UserError, first_line, nearest
+from dlmctl.control.user_files import load_reference, parse_reference
+from dlmctl.errors import RecipeError, UserError, did_you_mean, typed_message
 
 ENTRY_POINTS = "dlmctl.controls"
 
@@ -29,7 +29,7 @@ GUIDE = "docs/controls.md, From 0.1, says what to change"
 log = logging.getLogger("dlmctl")
 
 
-def offers() -> dict[str, list[EntryPoint]]:
+def offered_controls() -> dict[str, list[EntryPoint]]:
     """The entry points of all controls that installed packages offer, by name; none is imported.
 
     If several packages offer a control of the same name, the first of the list is used: dlmctl's own, else the first by
@@ -60,15 +60,15 @@ def find_control(name: str) -> type[Control[Any]]:
         UserError: it fails to import or is not a control; ``where`` is the control and its package, ``what`` the
             reason.
     """
-    reference = named_in(name)
+    reference = parse_reference(name)
     if reference is not None:
         loaded = load_reference(reference)
         if fault := _fault(str(getattr(loaded, "name", None)), loaded):
             raise UserError(f"cannot be used: {reference.attribute} {fault}.", where=str(reference.path))
         return cast("type[Control[Any]]", loaded)
-    known = offers()
+    known = offered_controls()
     if name not in known:
-        raise RecipeError(f"there is no control {name!r}.", remedy=nearest(name, list(known)))
+        raise RecipeError(f"there is no control {name!r}.", remedy=did_you_mean(name, list(known)))
     chosen, *ignored = known[name]
     if ignored:
         _warn_of_rivals(name, origin(chosen), ", ".join(map(origin, ignored)))
@@ -80,7 +80,7 @@ def find_control(name: str) -> type[Control[Any]]:
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "dlmctl":
             what = f"was written for another version of dlmctl (it needs something from {error.name} that is missing)"
             raise UserError(f"{what}; {GUIDE}.", where=where) from error
-        raise UserError(f"fails to import: {first_line(error)}.", where=where) from error
+        raise UserError(f"fails to import: {typed_message(error)}.", where=where) from error
     if fault := _fault(name, loaded):
         raise UserError(f"cannot be used: {chosen.value} {fault}.", where=where)
     return cast("type[Control[Any]]", loaded)

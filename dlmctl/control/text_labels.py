@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 from torch import nn
 
 from dlmctl.control.evidence.bag import Bag, balanced, fit_bag
-from dlmctl.control.evidence.beside import Counted, bag_of, fingerprint_of, known_or_negative
+from dlmctl.control.evidence.beside import EvidenceFiles, bag_of, fingerprint_of, ids_or_negative
 from dlmctl.control.evidence.prepared import PreparedBag
 from dlmctl.control.field_labels import FieldLabels
-from dlmctl.control.hints import Ask, hints_for
+from dlmctl.control.hints import HintRequest, hints_for
 from dlmctl.control.labels import LabelledText
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
@@ -78,7 +78,7 @@ class TextLabels(FieldLabels):
         return super().by_classifier(classifier, batch, [{field: value} for value in wanted])
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
+    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
         labels = cls.from_data(data)
         return labels, {BAG_FILE: labels.bag(data, vocabulary)}
 
@@ -90,7 +90,7 @@ class TextLabels(FieldLabels):
         """Word weights learned from the labelled texts; each pair of label and source has the same total weight."""
         indices, classes = zip(*self._labelled(data), strict=True)
         token_ids = [
-            [word_id for word_id in known_or_negative(data.sentences[at], vocabulary) if word_id >= 0] for at in indices
+            [word_id for word_id in ids_or_negative(data.sentences[at], vocabulary) if word_id >= 0] for at in indices
         ]
         source_ids: dict[str, int] = {}
         sources = [source_ids.setdefault(str(data.rows[at].get(SOURCE_FIELD, "")), len(source_ids)) for at in indices]
@@ -106,11 +106,11 @@ class TextLabels(FieldLabels):
         prepared.hints = hints_for(folder, batch, [[[bag.labels[number]]] * batch.length for number in numbers])
         return prepared
 
-    def asks(self, data: LabelledText) -> list[list[Ask]]:
+    def asks(self, data: LabelledText) -> list[list[HintRequest]]:
         """The label at every word."""
-        asks: list[list[Ask]] = [[] for _ in data.sentences]
+        asks: list[list[HintRequest]] = [[] for _ in data.sentences]
         for at, number in self._labelled(data):
-            asks[at].append(Ask([[self.known[number]]] * len(data.sentences[at])))
+            asks[at].append(HintRequest([[self.known[number]]] * len(data.sentences[at])))
         return asks
 
 

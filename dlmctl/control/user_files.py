@@ -16,7 +16,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dlmctl.errors import UserError, first_line, nearest
+from dlmctl.errors import UserError, did_you_mean, typed_message
 
 _REFERENCE = re.compile(r"(.{1,900}\.py):([A-Za-z_][A-Za-z0-9_]{0,99})", re.DOTALL)
 
@@ -28,7 +28,7 @@ class FileReference(NamedTuple):
     attribute: str
 
 
-def named_in(text: str) -> FileReference | None:
+def parse_reference(text: str) -> FileReference | None:
     """Parse ``file.py:name``; None if the text has another form."""
     match = _REFERENCE.fullmatch(text)
     return FileReference(Path(match[1]), match[2]) if match else None
@@ -48,7 +48,7 @@ def seen_from(folder: Path, path: str, *, named: bool = False) -> str:
 
 def beside(text: str, folder: Path) -> str:
     """``file.py:name`` with its path as ``seen_from`` a folder; any other text unchanged."""
-    reference = named_in(text)
+    reference = parse_reference(text)
     return text if reference is None else f"{seen_from(folder, str(reference.path))}:{reference.attribute}"
 
 
@@ -65,7 +65,7 @@ def load_reference(reference: FileReference) -> Any:
         raise UserError("there is no such file.", where=str(path)) from None
     if attribute not in module:
         known = [name for name, value in module.items() if callable(value) and not name.startswith("_")]
-        remedy = nearest(attribute, known) if known else None
+        remedy = did_you_mean(attribute, known) if known else None
         raise UserError(f"has no {attribute!r}.", where=str(path), remedy=remedy)
     return module[attribute]
 
@@ -87,7 +87,7 @@ def _import_file(path: Path) -> dict[str, Any]:
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         del sys.modules[name]
         raise UserError(
-            f"fails to import: {first_line(error)}.", where=str(path), remedy=_import_remedy(error)
+            f"fails to import: {typed_message(error)}.", where=str(path), remedy=_import_remedy(error)
         ) from error
     return vars(module)
 

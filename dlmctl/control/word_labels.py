@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmctl.control.evidence.beside import Counted, count_table_of, fingerprint_of, known_or_negative
-from dlmctl.control.evidence.prepared import PreparedEvidence, beyond
+from dlmctl.control.evidence.beside import EvidenceFiles, count_table_of, fingerprint_of, ids_or_negative
+from dlmctl.control.evidence.prepared import PreparedEvidence, no_room_nats
 from dlmctl.control.evidence.tags import (
     ANY,
     TAGS_FILE,
@@ -25,11 +25,11 @@ from dlmctl.control.evidence.tags import (
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.control.prepared import Energy, Prepared
 from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.control.word_latents import looks, word_latents
+from dlmctl.control.word_latents import reads_words, word_latents
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
-from dlmctl.errors import UserError, nearest
-from dlmctl.models.numerics import widened
+from dlmctl.errors import UserError, did_you_mean
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.positions import PositionClassifier
 from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
 
@@ -94,25 +94,25 @@ class WordLabels(Labels):
         ]
         if indices:
             allowed[torch.tensor(indices).unbind(1)] = True
-        allowed, no_room = allowed.to(batch.device), beyond(list(map(len, wanted)), batch)
+        allowed, no_room = allowed.to(batch.device), no_room_nats(list(map(len, wanted)), batch)
         has_target = allowed.any(-1)
         # A position without a wanted label would give log 0; it is masked out of the sum.
         excluded = ~allowed & has_target[..., None]
 
         def energy(state: ControlState, excluded: Tensor, has_target: Tensor, no_room: Tensor) -> Tensor:
-            log_probs = widened(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
+            log_probs = at_least_float32(classifier(word_latents(state), state.t, state.mask)).log_softmax(-1)
             length = log_probs.shape[1]
             wanted_log_probs = log_probs.masked_fill(excluded[:, :length], -torch.inf).logsumexp(-1)
             return no_room - (wanted_log_probs * has_target[:, :length]).sum(-1)
 
-        return Energy(energy, looks=looks(batch.vocabulary), asked=(excluded, has_target, no_room))
+        return Energy(energy, looks=reads_words(batch.vocabulary), asked=(excluded, has_target, no_room))
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, Counted]:
+    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
         """Counts of (left label, label, right label) for each word; UNK is a neighbour only."""
         labels = cls.from_data(data)
         tag_ids = {name: at for at, name in enumerate(cls.names)}
-        token_ids = (known_or_negative(words, vocabulary) for words in data.sentences)
+        token_ids = (ids_or_negative(words, vocabulary) for words in data.sentences)
         rows = zip(token_ids, ([tag_ids[name] for name in names] for names in labels.of_words(data)), strict=True)
         return labels, {TAGS_FILE: count_tags(rows, cls.names, len(vocabulary), fingerprint_of(vocabulary))}
 
@@ -149,7 +149,7 @@ def _require_known(names: Sequence[str], wanted: Sequence[Sequence[str]]) -> Non
     """Raise UserError if a wanted label, or one of its alternatives, is not one of ``names``."""
     choices = {choice for labels in wanted for label in labels for choice in label.split("|")}
     for choice in sorted(choices - {ANY, *names}):
-        raise UserError(f"there is no label {choice!r}.", remedy=nearest(choice, list(names)))
+        raise UserError(f"there is no label {choice!r}.", remedy=did_you_mean(choice, list(names)))
 
 
 @cache

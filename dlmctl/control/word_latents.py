@@ -10,8 +10,8 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import word_spans
 
 
-def looks(vocabulary: Tokenizer) -> bool:
-    """Whether ``word_latents`` reads the words of the text, for ``Prepared.looks``."""
+def reads_words(vocabulary: Tokenizer) -> bool:
+    """Whether ``word_latents`` reads the words of the text, for ``Prepared.reads_words``."""
     return isinstance(vocabulary, HuggingFaceTokenizer)
 
 
@@ -20,10 +20,10 @@ def word_latents(state: ControlState) -> Tensor:
     the tokens of the currently likeliest words, whose boundaries are read anew at every call."""
     if not isinstance(state.vocabulary, HuggingFaceTokenizer):
         return state.x
-    return pooled(state.x, state.word_log_probs.detach().argmax(-1), state.vocabulary, state.embeddings)
+    return pool_words(state.x, state.word_log_probs.detach().argmax(-1), state.vocabulary, state.embeddings)
 
 
-def pooled(x: Tensor, ids: Tensor, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
+def pool_words(x: Tensor, ids: Tensor, tokenizer: Tokenizer, embeddings: Tensor) -> Tensor:
     """Pool latents ``[B, L, D]`` of tokens to those of START, the words, END, and PAD for the remaining positions.
 
     Each word has the mean over its tokens; a token with parts of two words counts in both. Latents are unchanged if

@@ -10,7 +10,7 @@ from dlmctl.errors import DataError
 from dlmctl.text.fields import Value, field_key, value_words
 
 
-def pick(fields: Sequence[str], record: Mapping[str, Any]) -> dict[str, Value]:
+def select_fields(fields: Sequence[str], record: Mapping[str, Any]) -> dict[str, Value]:
     """A record's values of ``fields``, in the order and spelling of ``fields``; missing and empty ones are left out."""
     by_key = {field_key(name): value for name, value in record.items()}
     values = {name: by_key.get(field_key(name)) for name in fields}
@@ -40,7 +40,7 @@ def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:
     ['name:', 'Blue', 'Door', 'area:', 'river', 'side']
     """
     words: list[str] = []
-    for name, value in pick(fields, record).items():
+    for name, value in select_fields(fields, record).items():
         words += [f"{name}:", *value_words(value).split()]
     return words
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dlmctl.datasets.lines import json_lines
-from dlmctl.errors import DataError, brief
+from dlmctl.errors import DataError, short_message
 from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -125,7 +125,7 @@ def _integers(path: Path, mode: Literal["r"] | None = None) -> np.ndarray:
     try:
         numbers = np.load(path, mmap_mode=mode)
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
-        raise DataError(f"damaged data set: {brief(error)}.", where=str(path), remedy=_AGAIN) from None
+        raise DataError(f"damaged data set: {short_message(error)}.", where=str(path), remedy=_AGAIN) from None
     if not isinstance(numbers, np.ndarray) or numbers.ndim != 1 or numbers.dtype.kind not in "iu":
         raise DataError("damaged data set: not a list of whole numbers.", where=str(path), remedy=_AGAIN)
     return numbers
@@ -178,7 +178,7 @@ class BatchPlan:
         return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def padded(split: Split, rows: np.ndarray, width: int, pad_id: int) -> np.ndarray:
+def padded_batch(split: Split, rows: np.ndarray, width: int, pad_id: int) -> np.ndarray:
     """The rows as one ``[rows, width]`` int64 array, cut or padded to the width."""
     starts, ends = split.offsets[rows], split.offsets[np.asarray(rows) + 1]
     indices = starts[:, None] + np.arange(width)
@@ -188,7 +188,7 @@ def padded(split: Split, rows: np.ndarray, width: int, pad_id: int) -> np.ndarra
     return batch
 
 
-def stream(
+def batch_stream(
     split: Split, plan: BatchPlan, *, skip: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Endless batches as ``(row numbers, width)``, epoch after epoch, starting after ``skip`` batches.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dlmctl.datasets.dataset import Split
-from dlmctl.errors import ModelError, brief
+from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -71,7 +71,7 @@ def known_texts(folder: Path) -> KnownTexts | None:
             raise ValueError(f"an array of {hashes.dtype}")
     except (OSError, ValueError, EOFError) as error:
         # For unknown files, numpy's own message recommends an option that would run code.
-        reason = brief(error) if isinstance(error, OSError) else "it is damaged, or holds something else"
+        reason = short_message(error) if isinstance(error, OSError) else "it is damaged, or holds something else"
         remedy = "Delete it; texts are then not compared with the training text."
         raise ModelError(f"cannot be read: {reason}.", where=str(path), remedy=remedy) from None
     return KnownTexts(hashes)

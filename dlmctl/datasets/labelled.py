@@ -11,7 +11,7 @@ Annotator = Callable[[Sequence[Sequence[str]]], list[list[str]]]
 """A function from sentences, as lists of words, to a label for each word."""
 
 
-def tagged(records: Sequence[Record], annotate: Annotator) -> list[Record]:
+def with_tags(records: Sequence[Record], annotate: Annotator) -> list[Record]:
     """The records with a label for each of their words; existing labels are kept."""
     untagged = [index for index, record in enumerate(records) if TAGS_FIELD not in (record.fields or {})]
     labels = annotate([records[index].words for index in untagged])

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from dlmctl.errors import DataError, nearest
+from dlmctl.errors import DataError, did_you_mean
 
 # Far longer than any text, but short enough for memory; a compressed file may expand to any size.
 MAX_LINE_BYTES = 2**25
@@ -141,7 +141,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
             yield file
     except FileNotFoundError:
         siblings = [other.name for other in path.parent.glob("[!.]*") if other.is_file()]
-        remedy = nearest(path.name, sorted(siblings)) if siblings else "Check the path."
+        remedy = did_you_mean(path.name, sorted(siblings)) if siblings else "Check the path."
         raise DataError("no such file.", where=str(path), remedy=remedy) from None
     except IsADirectoryError:
         raise DataError("is a folder.", where=str(path), remedy="Give one file of it.") from None

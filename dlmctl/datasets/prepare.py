@@ -18,11 +18,11 @@ import numpy as np
 from dlmctl.datasets.data_warnings import bare_note, field_notes, known_note, prose_note, unknown_note
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.holding_out import hold_out
-from dlmctl.datasets.labelled import Annotator, tagged
+from dlmctl.datasets.labelled import Annotator, with_tags
 from dlmctl.datasets.prose import files_of, split_off_empty
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
-from dlmctl.datasets.staging import staged
-from dlmctl.errors import DataError, UserError, nearest
+from dlmctl.datasets.staging import staged_folder
+from dlmctl.errors import DataError, UserError, did_you_mean
 from dlmctl.text.tokenizer import (
     SPECIALS,
     SPLITS,
@@ -149,13 +149,13 @@ def prepare(
     _check_whole_words(tagger, tokenizer, packing)
     _check_target(out, overwrite)
     splitting = _splitting(tokenizer, splitting)
-    with staged(out, "data set", lambda: _check_target(out, overwrite)) as staging:
+    with staged_folder(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         texts = {"train": read(train)}
         texts["valid"] = read(valid) if valid else _move_held_out(texts["train"], valid_share, seed)
         if tagger is not None:
             for split in texts.values():
-                split.records = tagged(split.records, tagger)
+                split.records = with_tags(split.records, tagger)
         notes = _notes(texts["train"], texts["valid"])
         vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(texts["train"], min_count, splitting)
         vocabulary.save(staging)
@@ -207,7 +207,7 @@ def _splitting(tokenizer: Tokenizer | None, requested: str | None) -> str:
         raise UserError(what, where="--splitting", remedy="Leave it out.")
     if requested is not None and requested not in SPLITS:
         what = f"there is no splitting {requested!r}."
-        raise UserError(what, where="--splitting", remedy=nearest(requested, list(SPLITS)))
+        raise UserError(what, where="--splitting", remedy=did_you_mean(requested, list(SPLITS)))
     return requested or own or "e2e"
 
 

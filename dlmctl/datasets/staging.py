@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dlmctl.errors import UserError
-from dlmctl.processes import held
+from dlmctl.processes import run_lock
 
 _KINDS = ("partial", "replaced")
 
 
 @contextmanager
-def staged(out: Path, what: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def staged_folder(out: Path, what: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A new folder next to ``out`` that replaces it on success and is removed on failure.
 
     Readers of ``out`` see the old contents until then, and a killed process leaves them too. Only one process at a
@@ -30,7 +30,7 @@ def staged(out: Path, what: str, check: Callable[[], None] = lambda: None) -> It
         UserError: the folder cannot be written, or another process is writing it.
     """
     out = out.resolve()
-    with held(out.parent / f".{out.name}.lock", what, out, keep=False):
+    with run_lock(out.parent / f".{out.name}.lock", what, out, keep=False):
         _clean_up(out)
         staging, old = (out.parent / f".{out.name}.{kind}" for kind in _KINDS)
         try:

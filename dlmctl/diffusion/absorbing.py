@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.blocks import Stretch
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.blocks import BlockStep
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked import attended as attention_mask
 from dlmctl.diffusion.masked_base import Context, MaskedModel, Scores
@@ -23,14 +23,14 @@ from dlmctl.diffusion.walks import (
     committed_nats,
     remasking,
 )
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.text.tokenizer import Tokenizer
 
 # Scores that each CPU thread processes at a time: as many as fit its cache, so that only the first pass is slow.
 PIECE_CPU: int | None = 2**18
 
 
-def in_pieces(device: torch.device) -> bool:
+def processes_in_chunks(device: torch.device) -> bool:
     """Whether a walk processes only the open places, a few at a time: not on a GPU, where finding them would wait."""
     return PIECE_CPU is not None and device.type == "cpu"
 
@@ -58,7 +58,7 @@ class Absorbing:
         vocabulary: Tokenizer,
         walk: Walk,
         settings: WalkSettings,
-        schedule: Sequence[Stretch],
+        schedule: Sequence[BlockStep],
         tags: Tensor | None = None,
         context: Context | None = None,
         given: Tensor | None = None,
@@ -102,9 +102,9 @@ class Absorbing:
 
     def logits_of(self, x: Tensor, scores: Scores) -> Tensor:
         """Logits ``[B, L, V]`` from the ``scores_of`` canvas ``x``; unmasked words have probability 1."""
-        return with_certain(widened(scores(None)), x, self.model.mask_id)
+        return with_fixed_words(at_least_float32(scores(None)), x, self.model.mask_id)
 
-    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
+    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         assert self.free is not None
         assert self.nats is not None
         uniform = noise.uniform(2, x)
@@ -117,14 +117,14 @@ class Absorbing:
         if places is not None:
             new, nats = self._in_pieces(x, places, estimate, free, stride, uniform, most)
             self.nats = self.nats + nats
-            return Moved(new, new, torch.zeros(len(x)))
+            return StepResult(new, new, torch.zeros(len(x)))
         assert estimate.logits is not None
         new = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
         self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
         ratio = None
         if estimate.unguided is not None:
             ratio = committed_log_ratio(x, new, estimate.unguided, estimate.logits, self.settings, most)
-        return Moved(new, new, torch.zeros(len(x)), ratio)
+        return StepResult(new, new, torch.zeros(len(x)), ratio)
 
     def whole_until(self, times: Tensor, *, alone: bool) -> float:
         """The time at and below which exact controls are applied to the likeliest text as a whole.
@@ -142,7 +142,7 @@ class Absorbing:
 
         None for all places: on a GPU, and for walks that may mask written words again.
         """
-        if not in_pieces(x.device) or self.walk is remasking:
+        if not processes_in_chunks(x.device) or self.walk is remasking:
             return None
         is_open = free & (x == self.model.mask_id)
         most = max(1, int(is_open.sum(1).max()))
@@ -181,7 +181,7 @@ class Absorbing:
         return self.model.soft(probabilities)
 
 
-def with_certain(logits: Tensor, x: Tensor, mask_id: int) -> Tensor:
+def with_fixed_words(logits: Tensor, x: Tensor, mask_id: int) -> Tensor:
     """``logits [B, L, V]`` in which every token of the canvas ``x [B, L]`` except MASK has probability 1."""
     unmasked = (x != mask_id)[..., None]
     words = x[..., None].clamp(max=logits.shape[-1] - 1)

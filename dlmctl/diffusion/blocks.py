@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dlmctl.diffusion.walks import Stride, strides
 
 
-class Stretch(NamedTuple):
+class BlockStep(NamedTuple):
     """A reverse step on the places from ``first`` up to but excluding ``end``."""
 
     first: int
@@ -16,7 +16,7 @@ class Stretch(NamedTuple):
     stride: Stride
 
 
-def in_blocks(steps: int, places: int, block: int | None = None) -> list[Stretch]:
+def block_schedule(steps: int, places: int, block: int | None = None) -> list[BlockStep]:
     """The steps of a walk over the ``places`` after START, block by block (Nie et al. 2025, section 2.4).
 
     Each block gets steps in proportion to its places, and its time runs from 1 to 0. With as many steps as places,
@@ -35,7 +35,7 @@ def in_blocks(steps: int, places: int, block: int | None = None) -> list[Stretch
     ends = [min(number * size, places) for number in range(count + 1)]
     return [
         # A step writes ceil(m / left) of m open places, a number that never grows from one step to the next.
-        Stretch(1 + start, 1 + end, stride._replace(most=-(-(end - start) // block_steps)))
+        BlockStep(1 + start, 1 + end, stride._replace(most=-(-(end - start) // block_steps)))
         for start, end in pairwise(ends)
         for block_steps in (end * steps // places - start * steps // places,)
         for stride in strides(block_steps)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
 from dlmctl.diffusion.noise import SampleNoise
@@ -136,7 +136,7 @@ class Uniform:
             self.estimate = Prediction(lambda: self.soft(logits.softmax(-1)), logits)
         return self.estimate
 
-    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
+    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         assert estimate.logits is not None
         assert self.done is not None
         settings, done = self.model.canvas, self.done[:, None]
@@ -160,7 +160,7 @@ class Uniform:
         self.left -= 1
         if not self.left:
             new = torch.cat([x[:, :1], likeliest], 1)
-        return Moved(new, new, torch.zeros(len(x)))
+        return StepResult(new, new, torch.zeros(len(x)))
 
     def take(self, rows: Tensor) -> None:
         raise NotImplementedError("a canvas has no particles")

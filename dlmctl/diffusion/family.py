@@ -68,7 +68,7 @@ class Prediction:
         return Prediction(lambda: self.x0.index_select(0, rows), logits, unguided)
 
 
-class Moved(NamedTuple):
+class StepResult(NamedTuple):
     """The result of a reverse step.
 
     Attributes:
@@ -102,7 +102,7 @@ class Family(Protocol):
             mask: the attention mask ``[B, L]``.
         """
 
-    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
+    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         """Sample x_s, for s < t, given the guided estimate."""
 
     def take(self, rows: Tensor) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
-from dlmctl.diffusion.process import moved_to
+from dlmctl.diffusion.process import to_like
 from dlmctl.diffusion.samplers import Rule
 from dlmctl.models.interface import Conditioning
 
@@ -33,11 +33,11 @@ class Gaussian:
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         return self.model.predict(x, t, previous, self.conditioning, mask)
 
-    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
+    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         mean, variance = self.rule(x, estimate.x0, t, s)
         if float(s[0]) == 0 or float(variance.max()) == 0:
-            return Moved(mean, mean, moved_to(variance, x))
-        return Moved(mean + moved_to(variance.sqrt(), x) * noise(mean), mean, moved_to(variance, x))
+            return StepResult(mean, mean, to_like(variance, x))
+        return StepResult(mean + to_like(variance.sqrt(), x) * noise(mean), mean, to_like(variance, x))
 
     def take(self, rows: Tensor) -> None:
         """Nothing to do: texts that replace each other have the same label and source."""

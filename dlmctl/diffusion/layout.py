@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 from dlmctl.diffusion.noise import LAYOUT, Draw
-from dlmctl.errors import Unmet
+from dlmctl.errors import UnsatisfiableError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,17 +71,17 @@ def lay_out(
         lengths: weights of the word counts from 0, if known for this text; else those of the training sentences.
 
     Raises:
-        Unmet: the controls require more words than the model can hold, or contradict each other.
+        UnsatisfiableError: the controls require more words than the model can hold, or contradict each other.
     """
     low, high = wanted or (0, config.length)
     most = config.length - SPECIAL
     if low > high:
-        raise Unmet(
+        raise UnsatisfiableError(
             f"the controls contradict each other: one needs at least {low} words, another at most {high}.",
             where=f"sample {draw.sample}",
         )
     if low > most:
-        raise Unmet(
+        raise UnsatisfiableError(
             f"the target has {low} words, but the model holds at most {most}.",
             where=f"sample {draw.sample}",
             remedy="Shorten the target or choose a model with a greater length.",
@@ -123,7 +123,7 @@ class Layouts:
         return None if mask.all() else mask
 
 
-def stacked(layouts: Sequence[Layout], device: torch.device) -> Layouts:
+def batch_layouts(layouts: Sequence[Layout], device: torch.device) -> Layouts:
     """The layouts of a batch as tensors."""
     words = [-1 if layout.words is None else layout.words for layout in layouts]
     positions = [layout.positions for layout in layouts]
@@ -158,7 +158,7 @@ def banned_tokens(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Te
     return banned
 
 
-def even_logits(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
+def uniform_logits(layouts: Layouts, tokenizer: Tokenizer, vocabulary: int) -> Tensor:
     """Uniform logits ``[B, L, V]``: 0 for every token, -inf for ``banned_tokens``."""
     banned = banned_tokens(layouts, tokenizer, vocabulary)
     return torch.zeros(banned.shape, device=banned.device).masked_fill(banned, -torch.inf)

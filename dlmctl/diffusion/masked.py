@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, Read, Scores, TextSettings
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, NetworkInputs, Scores, TextSettings
 from dlmctl.models.llama import LlamaConfig, LlamaDenoiser
 from dlmctl.models.word_head import WordHead, token_nats
 from dlmctl.text.tokenizer import Tokenizer
@@ -124,7 +124,7 @@ class MaskedLM(MaskedModel):
         """The embeddings ``[..., H]`` of ids of any shape, MASK allowed."""
         return self.denoiser.model.embed_tokens(ids)
 
-    def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
+    def scores_of(self, canvas: Tensor, **read: Unpack[NetworkInputs]) -> Scores:
         """As ``MaskedModel.scores_of``.
 
         Raises:
@@ -135,7 +135,7 @@ class MaskedLM(MaskedModel):
         hidden = self.denoiser(canvas, **read)
         return lambda positions: self.denoiser.scores(hidden, positions)[..., : self.config.vocab_size]
 
-    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
+    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[NetworkInputs]) -> Tensor:
         """As ``MaskedModel.nats``, with the scores of all words in memory for only a few positions at a time."""
         return self.nats_after(self.denoiser(canvas, **read), positions, targets)
 
@@ -156,7 +156,7 @@ def _with_denoiser(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: obj
         state[f"{prefix}denoiser.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
-def word_places(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"] = "data") -> Tensor:
+def maskable_places(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"] = "data") -> Tensor:
     """The positions of ``ids [B, L]`` that can be masked: bool ``[B, L]``.
 
     START is never masked, nor is UNK: it only serves as context, since no generated text should contain it. END and

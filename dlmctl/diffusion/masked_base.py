@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlmctl.diffusion.masking import mask_by_count
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 
 # Presets and drawing functions are looked up by these names.
 MaskedFamily = Literal["masked", "tokens", "canvas", "uniform"]
@@ -30,7 +30,7 @@ class Context(NamedTuple):
     mask: Tensor
 
 
-class Read(TypedDict, total=False):
+class NetworkInputs(TypedDict, total=False):
     """Inputs of a network in addition to the canvas ``[B, L]``.
 
     Attributes:
@@ -74,7 +74,7 @@ class Predictor(Protocol):
     @property
     def mask_id(self) -> int: ...
 
-    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor: ...
+    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[NetworkInputs]) -> Tensor: ...
 
 
 class MaskedModel(nn.Module):
@@ -115,24 +115,26 @@ class MaskedModel(nn.Module):
         """Expected embeddings ``[..., H]`` of token probabilities ``[..., V]``."""
         return probabilities.to(self.embeddings.dtype) @ self.embeddings
 
-    def logits(self, canvas: Tensor, positions: Tensor | None = None, **read: Unpack[Read]) -> Tensor:
+    def logits(self, canvas: Tensor, positions: Tensor | None = None, **read: Unpack[NetworkInputs]) -> Tensor:
         """Scores ``[B, L, V]`` of the tokens behind the masks of ``canvas [B, L]``, at least float32.
 
         Args:
             positions: indices of the positions to score, of any shape, into the flattened batch (row x L + place); the
                 result is then ``[*positions.shape, V]``.
         """
-        return widened(self.scores_of(canvas, **read)(positions))
+        return at_least_float32(self.scores_of(canvas, **read)(positions))
 
-    def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
+    def scores_of(self, canvas: Tensor, **read: Unpack[NetworkInputs]) -> Scores:
         """Run the network on ``canvas [B, L]``; with a large vocabulary, scoring few positions saves time."""
         raise NotImplementedError
 
-    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
+    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[NetworkInputs]) -> Tensor:
         """Cross-entropy ``[N]``, in nats, of the tokens ``targets [N]`` at ``positions [N]`` of ``canvas [B, L]``."""
         return F.cross_entropy(self.logits(canvas, positions, **read), targets, reduction="none")
 
-    def bound_nats(self, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[Read]) -> Tensor:
+    def bound_nats(
+        self, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[NetworkInputs]
+    ) -> Tensor:
         """A one-sample estimate ``[B]``, in nats, of a bound on -log p(words at ``places`` given the rest) of each row.
 
         For masked models, the bound of ``mask_by_count``.
@@ -146,7 +148,12 @@ class MaskedModel(nn.Module):
 
 
 def masked_nats(
-    model: Predictor, ids: Tensor, masked: Tensor, weights: Tensor, most: int | None = None, **read: Unpack[Read]
+    model: Predictor,
+    ids: Tensor,
+    masked: Tensor,
+    weights: Tensor,
+    most: int | None = None,
+    **read: Unpack[NetworkInputs],
 ) -> Tensor:
     """Weighted cross-entropy of the masked words of each row ``[B]``, in nats.
 

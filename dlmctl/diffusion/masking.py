@@ -47,7 +47,7 @@ def mask_by_time(places: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, 
     return places & (order < t[:, None]), 1 / t
 
 
-def most_masked(words: np.ndarray, shares: np.ndarray, objective: str) -> int:
+def max_masked_count(words: np.ndarray, shares: np.ndarray, objective: str) -> int:
     """An upper bound on the number of masked positions in a batch with ``words [B]`` maskable positions per row.
 
     For the objective ``count`` it is exact; for ``time`` it is exceeded with a probability of at most 1e-15

@@ -27,7 +27,7 @@ from dlmctl.diffusion.schedule import Schedule, ScheduleName, betas
 from dlmctl.models import Architecture, DenoiserConfig, build_denoiser, denoiser_config
 from dlmctl.models.conditioner import Conditioner
 from dlmctl.models.interface import Conditioning
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.transformer import MAX_LAYERS, MAX_LENGTH, MAX_WIDTH, TransformerDenoiser
 from dlmctl.models.word_head import WordHead
 
@@ -227,7 +227,7 @@ class DiffusionLM(nn.Module):
             mask: ``[B, L]``, true for the positions to attend to, all if not given; the output at the others is
                 meaningless. Only for the transformer.
         """
-        output = widened(self._denoised(x_t, t, previous_x0, conditioning, mask=mask))
+        output = at_least_float32(self._denoised(x_t, t, previous_x0, conditioning, mask=mask))
         if self.predicts_words:
             return self.prediction_of_words(output)
         if self.config.prediction == "epsilon":

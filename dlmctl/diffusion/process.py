@@ -10,14 +10,14 @@ from torch import Tensor
 from dlmctl.diffusion.schedule import Schedule
 
 
-def moved_to(values: Tensor, like: Tensor) -> Tensor:
+def to_like(values: Tensor, like: Tensor) -> Tensor:
     """``values`` with the device and dtype of ``like``, transferred asynchronously."""
     return values.to(like.device, like.dtype, non_blocking=True)
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:
     """Coefficients ``[B]`` with the shape, device and dtype to scale a latent ``like [B, L, D]``."""
-    return moved_to(values, like).reshape(-1, 1, 1)
+    return to_like(values, like).reshape(-1, 1, 1)
 
 
 def one_step(schedule: Schedule) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.process import moved_to, one_step, posterior
+from dlmctl.diffusion.process import one_step, posterior, to_like
 from dlmctl.diffusion.schedule import Schedule
 
 Moments = tuple[Tensor, Tensor]
@@ -50,7 +50,7 @@ def ddim(schedule: Schedule, eta: float = 0.0) -> Rule:
         a_t, a_s = (schedule.alphabar(time).reshape(-1, 1, 1) for time in (t, s))
         variance = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
         scales = torch.stack([a_t.sqrt(), (1 - a_t).sqrt(), a_s.sqrt(), (1 - a_s - variance).clamp(min=0).sqrt()])
-        signal_t, noise_t, signal_s, noise_s = moved_to(scales, x_t)
+        signal_t, noise_t, signal_s, noise_s = to_like(scales, x_t)
         return signal_s * x0 + noise_s * ((x_t - signal_t * x0) / noise_t), variance
 
     return rule
@@ -79,10 +79,10 @@ def dpmpp_2m(schedule: Schedule, eta: float = 0.0) -> Rule:
         estimate = x0
         if history:
             last_x0, last_h = history[0]
-            estimate = x0 + moved_to(h / (2 * last_h), x0) * (x0 - last_x0)
+            estimate = x0 + to_like(h / (2 * last_h), x0) * (x0 - last_x0)
         history[:] = [(x0, h)]
-        ratio = moved_to(((1 - a_s) / (1 - a_t)).sqrt(), x_t)
-        return ratio * x_t - moved_to(a_s.sqrt() * torch.expm1(-h), x_t) * estimate, no_variance
+        ratio = to_like(((1 - a_s) / (1 - a_t)).sqrt(), x_t)
+        return ratio * x_t - to_like(a_s.sqrt() * torch.expm1(-h), x_t) * estimate, no_variance
 
     return rule
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, Read, Scores
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, NetworkInputs, Scores
 
 
 class TokenConfig(BaseModel):
@@ -80,7 +80,7 @@ class TokenLM(MaskedModel):
         """The embeddings ``[..., H]`` of ids of any shape."""
         return self._reader.table[ids]
 
-    def scores_of(self, canvas: Tensor, **read: Unpack[Read]) -> Scores:
+    def scores_of(self, canvas: Tensor, **read: Unpack[NetworkInputs]) -> Scores:
         """As ``MaskedModel.scores_of``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
 
         If the network scores the next token, its outputs are shifted right by one; the first position has no

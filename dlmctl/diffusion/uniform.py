@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from dlmctl.diffusion.absorbing import Absorbing, with_certain
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.absorbing import Absorbing, with_fixed_words
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
-from dlmctl.diffusion.masked_base import MaskedFamily, Read
+from dlmctl.diffusion.masked_base import MaskedFamily, NetworkInputs
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import drawn, word_weights
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.transformer import TimeEmbedding
 
 # Width of the sinusoidal time features.
@@ -60,7 +60,7 @@ class UniformLM(MaskedLM):
         """As in ``MaskedLM``, but every position is scored."""
         return self.embedding_table.numel()
 
-    def logits_at(self, canvas: Tensor, t: Tensor, **read: Unpack[Read]) -> Tensor:
+    def logits_at(self, canvas: Tensor, t: Tensor, **read: Unpack[NetworkInputs]) -> Tensor:
         """Scores ``[B, L, V]`` of the clean text's words, for a canvas at times ``t [B]``; -inf for special tokens.
 
         They are the prediction for a position from the other words of the canvas. The word at the position itself
@@ -105,7 +105,9 @@ class UniformLM(MaskedLM):
         """
         return torch.where(places & (order < t), self.random_words(order / t.clamp(min=MARGIN)), ids)
 
-    def bound_nats(self, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[Read]) -> Tensor:
+    def bound_nats(
+        self, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[NetworkInputs]
+    ) -> Tensor:
         """As in ``MaskedModel``; ``share`` holds the times, and ``order`` also selects the random words.
 
         The continuous-time bound (Schiff et al. 2024, eq. 18) with alpha = 1 - t. With q = alpha x + (1 - alpha) / N,
@@ -130,7 +132,7 @@ class UniformLM(MaskedLM):
 
 
 def denoising_nats(
-    model: UniformLM, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[Read]
+    model: UniformLM, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[NetworkInputs]
 ) -> Tensor:
     """Cross-entropy of the words at ``places`` given a noisy text, summed over each row: ``[B]``.
 
@@ -157,12 +159,12 @@ class UniformWalk(Absorbing):
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         assert self.free is not None
-        logits = widened(self.model.logits_at(x, t, attention_mask=self.attended, aligned=self.tags))
+        logits = at_least_float32(self.model.logits_at(x, t, attention_mask=self.attended, aligned=self.tags))
         fixed_only, mask_id = x.masked_fill(self.free, self.model.mask_id), self.model.mask_id
-        logits = with_certain(self.model.seen(logits, x, t), fixed_only, mask_id)
+        logits = with_fixed_words(self.model.seen(logits, x, t), fixed_only, mask_id)
         return Prediction(lambda: self.soft(logits.softmax(-1)), logits)
 
-    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> Moved:
+    def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         """Sample x_s from the posterior q(x_s | x_t, x_0), with the estimate for x_0 (Schiff et al. 2024, eq. 13)."""
         assert estimate.logits is not None
         assert self.free is not None
@@ -175,7 +177,7 @@ class UniformWalk(Absorbing):
             # Between s and t a word is replaced with probability (t - s) / (1 - s).
             new = drawn(model.seen(prior.log(), x, (t - s) / (1 - s)).exp(), noise.uniform(1, x)[0])
         new = torch.where(self.free, new, x)
-        return Moved(new, new, torch.zeros(len(x)))
+        return StepResult(new, new, torch.zeros(len(x)))
 
     def whole_until(self, times: Tensor, *, alone: bool) -> float:
         """The time of the last step, which ends with the likeliest text."""

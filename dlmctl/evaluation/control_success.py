@@ -22,7 +22,7 @@ from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible_draws import impossible
+from dlmctl.sampling.possible_draws import impossible_draws
 
 
 def evaluate_control(
@@ -99,7 +99,7 @@ def possible_targets(
         RecipeError: no target is possible; the message explains the first.
     """
     plan = Plan(pretrained, control, sampler or SamplerSettings(), Guidance(), 1)
-    refused = impossible(plan, [Draw(seed, target) for target in range(targets)])
+    refused = impossible_draws(plan, [Draw(seed, target) for target in range(targets)])
     if len(refused) == targets:
         raise next(iter(refused.values()))
     return [target for target in range(targets) if target not in refused]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.diffusion.layout import SPECIAL, positions_for
-from dlmctl.diffusion.masked import attended, length_nats, word_places
+from dlmctl.diffusion.masked import attended, length_nats, maskable_places
 from dlmctl.diffusion.masked_base import MaskedModel, TextSettings
 from dlmctl.diffusion.noise import NOISE, Draw
 from dlmctl.diffusion.tokens import TokenConfig
@@ -150,12 +150,12 @@ def masked_likelihood(
     positions = [_positions(row, config) for row in rows]
     for numbers, ids in length_batches(rows, positions, tokenizer.pad_id, BATCH_POSITIONS):
         ids = ids.to(device)
-        places = word_places(ids, tokenizer, config.lengths)
+        places = maskable_places(ids, tokenizer, config.lengths)
         mask = attended(ids, tokenizer) if model.hides_padding else None
         mask = None if mask is None or bool(mask.all()) else mask
         share, nats = _estimates(model, ids, places, [Draw(seed, number) for number in numbers], repeats, mask)
         sums[numbers] = nats.mean(0)
-        counts[numbers] = word_places(ids, tokenizer).sum(1).cpu().numpy()
+        counts[numbers] = maskable_places(ids, tokenizer).sum(1).cpu().numpy()
         parts += np.bincount((share * BINS).astype(int).flatten(), nats.flatten() / repeats, BINS)
         done += len(numbers)
         if progress is not None:

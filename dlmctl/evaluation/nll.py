@@ -27,8 +27,8 @@ from dlmctl.diffusion.schedule import Schedule
 from dlmctl.errors import DataError
 from dlmctl.generation.prompts import prompt_of
 from dlmctl.sampling.draw import Progress
-from dlmctl.sampling.prompted import Prompt, given_to
-from dlmctl.text.tokenizer import Tokenizer, same_words, unit_of
+from dlmctl.sampling.prompted import Prompt, conditioning_for
+from dlmctl.text.tokenizer import Tokenizer, same_encoding, unit_of
 
 STEPS, BINS = 2000, 20
 BATCH_POSITIONS = 4096
@@ -121,7 +121,7 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
     tokenizer = pretrained.tokenizer
     if data.is_dir():
         load_split(data, split)  # its message is the clearest if this is not a data set
-        if not same_words(load_vocabulary(data), tokenizer):
+        if not same_encoding(load_vocabulary(data), tokenizer):
             remedy = "Prepare it with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`)."
             raise DataError("has a vocabulary other than the model's.", where=str(data), remedy=remedy)
         data_split = load_split(data, split, tokenizer)
@@ -186,7 +186,7 @@ def likelihood(
         ids = ids.to(model.embeddings.device)
         draws_of = [Draw(seed, number) for number in numbers]
         sampled_steps = torch.from_numpy(np.stack([_sampled_steps(strata, draw) for draw in draws_of], axis=1))
-        conditioning = given_to(model, texts.prompt, numbers)
+        conditioning = conditioning_for(model, texts.prompt, numbers)
         bound = likelihood_bound(model, ids, steps, SampleNoise(draws_of), sampled_steps, conditioning)
         diffusion = bound.diffusion.double().cpu() * sizes
         prior_nats, rounding_nats = bound.prior.double().cpu(), bound.rounding_nats.double().cpu()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlmctl.errors import UserError
-from dlmctl.generation.output import replacing
+from dlmctl.generation.output import atomic_write
 
 if TYPE_CHECKING:
     from dlmctl.evaluation.nll import PlotData
@@ -48,5 +48,5 @@ def plot_parts(data: PlotData, path: Path) -> None:
     axes.set_xlabel(data.xlabel)
     axes.set_ylabel(data.ylabel)
     axes.set_title(data.title, fontsize="medium")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.datasets.conditions import pick
+from dlmctl.datasets.conditions import select_fields
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.lines import parse_json, plain_suffix, raw_lines
 from dlmctl.datasets.readers import read_meanings
@@ -62,12 +62,12 @@ def read_tasks(data: Path, split: str, fields: Sequence[str]) -> list[Task]:
         vocabulary, groups = load_vocabulary(data), dict[str, Task]()
         rows = load_split(data, split, vocabulary)
         for number, record in enumerate(rows.read_fields()):
-            source = pick(fields, record)
+            source = select_fields(fields, record)
             task = groups.setdefault(json.dumps(source), Task(source, []))
             task.references.append(vocabulary.text(vocabulary.words(rows.row(number).tolist())))
         tasks = list(groups.values())
     for task in tasks:
-        if not pick(fields, task.source):
+        if not select_fields(fields, task.source):
             raise DataError(f"a row has none of the fields {', '.join(fields)}.", where=str(data))
     return tasks
 
@@ -129,7 +129,7 @@ def evaluate_source(
         require_encoder(encoder)  # fails before anything is drawn
     result = generate(
         model=pretrained,
-        given=read_prompt(pretrained, None, [pick(fields, task.source) for task in tasks], strict=False),
+        given=read_prompt(pretrained, None, [select_fields(fields, task.source) for task in tasks], strict=False),
         samples=len(tasks),
         seed=seed,
         sampler=sampler,

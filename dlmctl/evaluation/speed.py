@@ -15,7 +15,7 @@ from dlmctl.generation.generate import generate
 from dlmctl.generation.results import Generation
 from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.nats import Nats, nats_of
-from dlmctl.recipe.presets import Chosen, FamilyName, Preset, settings_of
+from dlmctl.recipe.presets import FamilyName, Preset, PresetSettings, settings_of
 
 # The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for controls that are not in the paper.
 PAPER_FLUENCY = {"semantic": 0.01, "length": 0.01, "pos": 1e-4, "syntax_tree": 5e-4, "spans": 0.1}
@@ -50,7 +50,7 @@ class Speed(NamedTuple):
     lm_score: float | None
 
 
-def settings_for(preset: Preset, case: str, family: FamilyName = "gaussian") -> Chosen:
+def settings_for(preset: Preset, case: str, family: FamilyName = "gaussian") -> PresetSettings:
     """The settings of a preset for a family; ``paper`` of latent models has a fluency weight for each control."""
     chosen = settings_of(preset, family)
     if preset != "paper" or family != "gaussian":
@@ -107,7 +107,7 @@ def _speed(nats: Nats | None, case: Case, preset: Preset, runs: list[Generation]
     return Speed(case.name, preset, statistics.median(seconds), min(seconds), max(seconds), success, fluency)
 
 
-def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Case]:
+def self_generated_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Case]:
     """Free text, and each control with weights for the model that can read targets from a text.
 
     The targets are read from texts that the model draws, so that no data is needed and the model can write them all.
@@ -125,7 +125,7 @@ def own_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Ca
     return cases
 
 
-def against_paper(rows: Sequence[Speed], row: Speed) -> float:
+def speedup_over_paper(rows: Sequence[Speed], row: Speed) -> float:
     """How many times as fast as the preset ``paper`` on the same case."""
     (paper,) = (other for other in rows if (other.case, other.preset) == (row.case, "paper"))
     return paper.seconds / row.seconds

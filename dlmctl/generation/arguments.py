@@ -14,18 +14,18 @@ import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.errors import UserError, nearest
+from dlmctl.errors import UserError, did_you_mean
 from dlmctl.generation.rounds import Rounds
-from dlmctl.recipe.presets import PRESETS, Chosen
-from dlmctl.recipe.python_settings import Given, settings_from
-from dlmctl.recipe.recipe import RANK_BY_FLUENCY, SECOND_IDLE
+from dlmctl.recipe.presets import PRESETS, PresetSettings
+from dlmctl.recipe.python_settings import SettingsMapping, settings_from
+from dlmctl.recipe.recipe import RANK_BY_FLUENCY, UNUSED_SECOND_SCORER
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 
 
 def read_rounds(
     samples: Any,
     seed: Any,
-    until: Until | Given,
+    until: Until | SettingsMapping,
     candidates: Any,
     rank_by: Criterion | Sequence[Criterion],
     second_scorer: Any,
@@ -38,7 +38,7 @@ def read_rounds(
     until_settings = Until(max_rounds=1) if until is None else settings_from(until, Until(), "until")
     criteria = read_criteria(rank_by)
     if second_scorer is not None and "fluency" not in criteria:
-        raise UserError(SECOND_IDLE, where="second_scorer", remedy=RANK_BY_FLUENCY)
+        raise UserError(UNUSED_SECOND_SCORER, where="second_scorer", remedy=RANK_BY_FLUENCY)
     return Rounds(
         sample_numbers(samples),
         whole("seed", seed, least=0),
@@ -86,7 +86,7 @@ def _listed_numbers(name: str, value: Any) -> list[int] | None:
     return [whole(name, number, least=0) for number in value]
 
 
-def read_extent(quota: Quota | Given | bool, unique: Any) -> tuple[Quota | None, bool]:
+def read_extent(quota: Quota | SettingsMapping | bool, unique: Any) -> tuple[Quota | None, bool]:
     """Read the quota, None without one, and whether texts must be unique.
 
     Raises:
@@ -135,7 +135,7 @@ def read_criteria(rank_by: Any) -> list[Criterion]:
         )
     for name in criteria:
         if name not in known:
-            raise UserError(f"there is no criterion {name!r}.", where="rank_by", remedy=nearest(str(name), known))
+            raise UserError(f"there is no criterion {name!r}.", where="rank_by", remedy=did_you_mean(str(name), known))
     return criteria
 
 
@@ -146,7 +146,9 @@ def check_arguments(control: Any, model: Any, preset: Any) -> None:
         remedy = 'Give a name, a folder, or what dlmctl.load("e2e") returns.'
         raise UserError(f"{type(model).__name__!r} is not a model.", where="model", remedy=remedy)
     if preset not in list(PRESETS):
-        raise UserError(f"there is no preset {preset!r}.", where="preset", remedy=nearest(str(preset), list(PRESETS)))
+        raise UserError(
+            f"there is no preset {preset!r}.", where="preset", remedy=did_you_mean(str(preset), list(PRESETS))
+        )
 
 
 def _check_control(control: Any) -> None:
@@ -161,8 +163,12 @@ def _check_control(control: Any) -> None:
 
 
 def read_settings(
-    preset_settings: Chosen, sampler: SamplerSettings | Given, guidance: Guidance | Given, *, deterministic: Any = False
-) -> Chosen:
+    preset_settings: PresetSettings,
+    sampler: SamplerSettings | SettingsMapping,
+    guidance: Guidance | SettingsMapping,
+    *,
+    deterministic: Any = False,
+) -> PresetSettings:
     """Read the settings of the sampler and the guidance; the preset's are the defaults.
 
     Args:
@@ -176,4 +182,4 @@ def read_settings(
     sampler_settings = settings_from(sampler, preset_settings.sampler, "sampler")
     if yes_or_no("deterministic", deterministic):
         sampler_settings = SamplerSettings.model_validate({**sampler_settings.model_dump(), "deterministic": True})
-    return Chosen(sampler_settings, settings_from(guidance, preset_settings.guidance, "guidance"))
+    return PresetSettings(sampler_settings, settings_from(guidance, preset_settings.guidance, "guidance"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dlmctl import processes
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import UserError
-from dlmctl.generation.destination import Target, spare_targets
+from dlmctl.generation.destination import Destination, spare_targets
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.identity import NEUTRAL, identity
 from dlmctl.generation.part import Part
@@ -281,7 +281,7 @@ def _confirm_place(run: Run, shard: range) -> Iterator[None]:
 
 def generate_bulk(
     recipe: Recipe,
-    target: Target,
+    target: Destination,
     *,
     shard_rows: int | None = None,
     strict: bool = False,
@@ -325,7 +325,7 @@ def generate_bulk(
     return outcomes[0] if outcomes else None
 
 
-def _outcome_of(bulk: Bulk, recipe: Recipe, target: Target, part: Part | None) -> Outcome:
+def _outcome_of(bulk: Bulk, recipe: Recipe, target: Destination, part: Part | None) -> Outcome:
     """The outcome of a run; its shards are merged if the target is a file."""
     run, drawn, seconds = bulk
     records = run.records() if part is None else run.records_so_far()

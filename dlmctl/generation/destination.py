@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dlmctl.recipe.recipe import Recipe
 
 
-class Target(NamedTuple):
+class Destination(NamedTuple):
     """The destination of a long run: the folder of its shards, and the file they are merged into, if any; ``force``
     replaces an existing file."""
 
@@ -27,7 +27,7 @@ class Target(NamedTuple):
             require_new(self.file, force=self.force)
 
 
-def target_of(out: str | None, *, force: bool = False, part: str | None = None) -> Target | None:
+def read_destination(out: str | None, *, force: bool = False, part: str | None = None) -> Destination | None:
     """Read the destination of a run; None if the texts are kept in memory and printed.
 
     A path that ends in / or is a folder receives the shards. For a file, the shards are merged at the end, so that an
@@ -55,14 +55,14 @@ def target_of(out: str | None, *, force: bool = False, part: str | None = None) 
         return None
     path = Path(out)
     if is_folder:
-        return Target(path, None)
+        return Destination(path, None)
     check_target(path)
-    target = Target(path.with_name(f"{path.name}.partial"), path, force)
+    target = Destination(path.with_name(f"{path.name}.partial"), path, force)
     target.require_free()
     return target
 
 
-def spare_targets(recipe: Recipe, target: Target) -> None:
+def spare_targets(recipe: Recipe, target: Destination) -> None:
     """Raise UserError if the texts would overwrite the table that they are drawn for."""
     if target.file is None or not isinstance(recipe.targets, str) or not target.file.exists():
         return

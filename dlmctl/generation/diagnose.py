@@ -21,14 +21,14 @@ from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.metrics.nats import load_causal
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
-from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, every
+from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, nested_specs
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.device_map import put_on
+from dlmctl.sampling.device_map import move_to_device
 from dlmctl.sampling.draw import check_settings
 from dlmctl.sampling.latent_steering import method_for
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible_draws import impossible
+from dlmctl.sampling.possible_draws import impossible_draws
 from dlmctl.sampling.prompted import Prompt
 
 # Fewest samples that are laid out to see whether they can be drawn; more if there are more parameter sets.
@@ -75,7 +75,7 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
             that the model does not support, controls that contradict each other or that its texts are too short for,
             or matched sets in which no item can be complete.
     """
-    put_on(pretrained.model, find_device(recipe, file))
+    move_to_device(pretrained.model, find_device(recipe, file))
     prompt = None
     if recipe.targets is None:
         prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt, make_error=file.error)
@@ -152,7 +152,7 @@ def _try_controls(dry_run: _DryRun, control: Control[Any], specs: list[ControlSp
 def _try_free(plan: Plan, recipe: Recipe, file: SettingsFile) -> None:
     """Check that the first texts without controls fit the model and the settings."""
     samples = range(min(MIN_TRIED, recipe.samples))
-    for error in impossible(plan, [Draw(recipe.seed, sample, 0) for sample in samples]).values():
+    for error in impossible_draws(plan, [Draw(recipe.seed, sample, 0) for sample in samples]).values():
         at_setting = with_setting_line(error, file)
         raise at_setting if at_setting is not error else _with_line(error, (), file)
 
@@ -177,7 +177,7 @@ class _DryRun:
         try:
             model_control = control.for_model(self.pretrained)
             plan = Plan(self.pretrained, model_control, recipe.sampler, recipe.guidance, recipe.batch_size, self.prompt)
-            errors = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in range(count)])
+            errors = impossible_draws(plan, [Draw(recipe.seed, sample, 0) for sample in range(count)])
         except UserError as error:
             return _Fault(error, None)
         return next((_Fault(error, sample) for sample, error in errors.items()), None)
@@ -200,7 +200,7 @@ class _DryRun:
                     return spec.place_of(number)
             return spec.place
         # No control fails alone, so their combination is at fault: point at the control that raised the error.
-        places = [spec.place for spec in every(list(specs)) if spec.name in (error.where or "").split(" and ")]
+        places = [spec.place for spec in nested_specs(list(specs)) if spec.name in (error.where or "").split(" and ")]
         return places[-1] if places else ("controls",)
 
 

@@ -22,14 +22,14 @@ from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.device import choose_device
-from dlmctl.sampling.device_map import put_on
+from dlmctl.sampling.device_map import move_to_device
 from dlmctl.sampling.draw import Progress, check_settings
 from dlmctl.sampling.environment import environment, one_thread
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
-from dlmctl.text.fields import Given
+from dlmctl.text.fields import Source
 
 
 def require_plain(recipe: Recipe, origin: SettingsFile | None) -> None:
@@ -81,7 +81,7 @@ def generate(
     *,
     model: str | Path | Pretrained = DEFAULT_MODEL,
     label: Label | Sequence[Label] | None = None,
-    source: Given | Sequence[Given] | None = None,
+    source: Source | Sequence[Source] | None = None,
     prompt: PromptLike | Sequence[PromptLike] | None = None,
     given: Prompt | None = None,
     samples: int | Sequence[int] = 8,
@@ -142,7 +142,7 @@ def _draw(plan: Plan, rounds: Rounds, device: str, callbacks: Callbacks) -> Gene
     start = time.perf_counter()
     check_settings(plan.pretrained, plan.sampler, plan.guidance, controlled=plan.control is not None)
     run_device = choose_device(device, deterministic=plan.sampler.deterministic)
-    put_on(plan.pretrained.model, run_device)
+    move_to_device(plan.pretrained.model, run_device)
     if plan.control is not None:
         plan = plan._replace(control=plan.control.for_model(plan.pretrained))
     with one_thread(plan.sampler.deterministic):

@@ -16,11 +16,11 @@ from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.base import Composite, Control
-from dlmctl.control.registry import find_control, offers, origin
-from dlmctl.control.user_files import named_in
+from dlmctl.control.registry import find_control, offered_controls, origin
+from dlmctl.control.user_files import parse_reference
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
 from dlmctl.generation.ranking import needs_acceptability, ranks_by_scorer
-from dlmctl.recipe.recipe import ControlSpec, Recipe, every
+from dlmctl.recipe.recipe import ControlSpec, Recipe, nested_specs
 
 # Files that a control or a scorer reads; its card only says how it was made.
 READ_SUFFIXES = (".safetensors", "labels.json", "config.json", "vocab.json")
@@ -58,8 +58,8 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
         ``unique`` the excluded ``training_texts``; the versions of ``packages`` of third-party controls; and the user's
         ``files`` and folders.
     """
-    names = sorted({spec.name for spec in every(recipe.control_specs())} & offers().keys())
-    packages = {name: origin(offers()[name][0]) for name in names}
+    names = sorted({spec.name for spec in nested_specs(recipe.control_specs())} & offered_controls().keys())
+    packages = {name: origin(offered_controls()[name][0]) for name in names}
     return {
         "weights": weights_digest(pretrained),
         "control_weights": {
@@ -77,11 +77,11 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
 def files_of(recipe: Recipe) -> dict[str, Path]:
     """The user's files and folders that a recipe names, by the name it uses: as file.py:name, and in parameters that a
     control ``reads``."""
-    specs = list(every(recipe.control_specs()))
+    specs = list(nested_specs(recipe.control_specs()))
     params_of_kinds = [(kind, params) for spec in specs for kind, sets in [_control_params(spec)] for params in sets]
     names = [spec.name for spec in specs]
     names += [value for _, params in params_of_kinds for value in params.values() if isinstance(value, str)]
-    paths = {name: named.path for name in names if (named := named_in(name)) is not None}
+    paths = {name: named.path for name in names if (named := parse_reference(name)) is not None}
     for kind, params in params_of_kinds:
         read_fields = [params.get(field) for field in getattr(kind.Params, "reads", ())]
         paths |= {name: Path(name) for name in read_fields if isinstance(name, str)}

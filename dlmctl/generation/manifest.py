@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlmctl.errors import ModelError, UserError, brief
-from dlmctl.generation.output import replacing
+from dlmctl.errors import ModelError, UserError, short_message
+from dlmctl.generation.output import atomic_write
 from dlmctl.text.files import read_object
 
 FORMAT = 1
@@ -46,7 +46,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         except ModelError as error:
             faults.append(error.what.rstrip("."))
         except (ValueError, KeyError, TypeError) as error:
-            faults.append(brief(error))
+            faults.append(short_message(error))
     raise UserError(
         f"is no manifest of a run ({faults[0]}).", where=str(folder / MANIFEST), remedy="Name a new folder."
     )
@@ -95,5 +95,5 @@ def _abbreviated(value: Any) -> str:
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")

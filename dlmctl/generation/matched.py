@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dlmctl.annotators.word_selection import found_in
+from dlmctl.annotators.word_selection import selected_places
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All, Control
 from dlmctl.control.kept_words import KeptParams, KeptWords
@@ -29,7 +29,7 @@ from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, SettingsFile
-from dlmctl.sampling.device_map import put_on
+from dlmctl.sampling.device_map import move_to_device
 from dlmctl.text.spelling import letters
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -147,7 +147,7 @@ def run_matched(
     pretrained = model or load_model(recipe, origin)
     if origin is not None:
         examine(recipe, pretrained, origin)
-    put_on(pretrained.model, find_device(recipe, origin))
+    move_to_device(pretrained.model, find_device(recipe, origin))
     run = _Run(recipe, pretrained)
     best: dict[int, Item] = {}
     owners: dict[Texts, int] = {}
@@ -191,7 +191,7 @@ class _Run:
             ):
                 texts[sample.index][name] = sample
         selections = [self.recipe.exchange] * len(indices)
-        selected = found_in(selections, [texts[index][self.drawing_condition(index)].words for index in indices])
+        selected = selected_places(selections, [texts[index][self.drawing_condition(index)].words for index in indices])
         places = dict(zip(indices, map(tuple, selected), strict=True))
         kept = {
             index: KeptParams.around(texts[index][self.drawing_condition(index)].words, places[index])

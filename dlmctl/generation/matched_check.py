@@ -16,14 +16,14 @@ from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.branches import leaves_open
-from dlmctl.diffusion.layout import SPECIAL, Layout, even_logits, positions_for, stacked
+from dlmctl.control.branches import has_choices
+from dlmctl.diffusion.layout import SPECIAL, Layout, batch_layouts, positions_for, uniform_logits
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
-from dlmctl.recipe.recipe import Misplaced, every
-from dlmctl.sampling.batch_layout import prepared_on
+from dlmctl.recipe.recipe import Misplaced, nested_specs
+from dlmctl.sampling.batch_layout import prepare_batch
 from dlmctl.sampling.plan import Plan
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
@@ -46,7 +46,7 @@ def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan]) -> None:
     tokenizer = next((plan.pretrained.tokenizer for plan in plans.values()), None)
     if tokenizer is None or isinstance(tokenizer, HuggingFaceTokenizer) or len(items) > MAX_ITEMS:
         return
-    if any(plan.control is not None and leaves_open(plan.control) for plan in plans.values()):
+    if any(plan.control is not None and has_choices(plan.control) for plan in plans.values()):
         return
     word_counts = [_word_counts(plans, sample) for sample in items]
     longest = max((counts[-1] for counts in word_counts if counts), default=None)
@@ -77,7 +77,7 @@ def controls_of(recipe: MatchedRecipe, pretrained: Pretrained) -> dict[str, Cont
 
 def _items_to_try(recipe: MatchedRecipe) -> range:
     """The items to try: after them the combinations of parameters repeat."""
-    set_count = math.lcm(*(len(spec.params) or 1 for specs in recipe.spec_sets() for spec in every(specs)))
+    set_count = math.lcm(*(len(spec.params) or 1 for specs in recipe.spec_sets() for spec in nested_specs(specs)))
     return range(min(recipe.samples, max(MIN_ITEMS, set_count)))
 
 
@@ -115,8 +115,8 @@ def _allowed_words(plan: Plan, draw: Draw, word_count: int) -> Tensor:
     """
     model, vocabulary = plan.pretrained.model, plan.pretrained.tokenizer
     layout = Layout(positions_for(word_count, model.config.length), word_count)
-    control = prepared_on(plan, [(draw, layout)])
-    logits = even_logits(stacked([layout], model.embeddings.device), vocabulary, model.config.vocab_size)
+    control = prepare_batch(plan, [(draw, layout)])
+    logits = uniform_logits(batch_layouts([layout], model.embeddings.device), vocabulary, model.config.vocab_size)
     logits = logits if control is None else control.restrict(logits)
     return ~torch.isneginf(logits[0, 1 : word_count + 1])
 

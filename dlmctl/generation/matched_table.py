@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmctl.generation.matched import Item, MatchedSets
-from dlmctl.generation.output import replacing
+from dlmctl.generation.output import atomic_write
 from dlmctl.generation.tabular import row_writer
 
 FORMATS = (".csv", ".tsv", ".jsonl")
@@ -72,7 +72,7 @@ def write_table(sets: MatchedSets, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in objects_of(sets))
         else:

@@ -12,7 +12,7 @@ from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, 
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
-from dlmctl.text.fields import Given
+from dlmctl.text.fields import Source
 
 
 class TraceOptions(TypedDict, total=False):
@@ -33,7 +33,7 @@ class Options(TraceOptions, total=False):
     """The options of ``dlmctl.generation.generate.generate``, which documents each with its default."""
 
     label: Label | Sequence[Label] | None
-    source: Given | Sequence[Given] | None
+    source: Source | Sequence[Source] | None
     prompt: PromptLike | Sequence[PromptLike] | None
     seed: int
     preset: Preset

@@ -90,7 +90,7 @@ def write(result: Generation, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".npz":
             with partial.open("wb") as file:
                 write_arrays(file, lambda: [_chunk(result)])
@@ -141,7 +141,7 @@ def _partial(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces ``path`` at the end, and is deleted if anything fails.
 
     Raises:

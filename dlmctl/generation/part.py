@@ -30,7 +30,7 @@ class Part(NamedTuple):
         Raises:
             UserError: another process is working on it.
         """
-        return processes.held(folder / f".part-{self.number}.lock", f"part ({self.number}) of a run", folder)
+        return processes.run_lock(folder / f".part-{self.number}.lock", f"part ({self.number}) of a run", folder)
 
 
 def read_part(text: str) -> Part:

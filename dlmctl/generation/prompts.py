@@ -15,11 +15,11 @@ from dlmctl.datasets.conditions import label_numbers, label_values, source_rows,
 from dlmctl.datasets.readers import parse_mr
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import SourceSettings
-from dlmctl.errors import DataError, ModelError, RecipeError, first_fault, nearest
+from dlmctl.errors import DataError, ModelError, RecipeError, did_you_mean, first_validation_error
 from dlmctl.recipe.settings import TextPrompt
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
-from dlmctl.text.fields import Given, Value, field_key, nearest_value, value_words
+from dlmctl.text.fields import Source, Value, field_key, nearest_value, value_words
 from dlmctl.text.vocabulary import known_ids
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def prompt_of(pretrained: Pretrained, records: Sequence[Mapping[str, Any]]) -> P
 def read_prompt(
     pretrained: Pretrained,
     label: Label | Sequence[Label] | None,
-    source: Given | Sequence[Given] | None,
+    source: Source | Sequence[Source] | None,
     prompt: PromptLike | Sequence[PromptLike] | None = None,
     *,
     strict: bool = True,
@@ -124,7 +124,7 @@ def _prompt_ids(
     try:
         text_prompt = value if isinstance(value, TextPrompt) else TextPrompt.model_validate(_as_mapping(value))
     except ValidationError as error:
-        raise make_error(place, first_fault(error), "Give a text, or `text`, `system` and `chat`.") from None
+        raise make_error(place, first_validation_error(error), "Give a text, or `text`, `system` and `chat`.") from None
     if not tokenizer.chats if text_prompt.chat is None else not text_prompt.chat:
         if text_prompt.system is not None:
             raise make_error(place, "a system turn needs a chat template.", "Leave `system` out.")
@@ -179,7 +179,7 @@ class _AcceptedSources(NamedTuple):
 
 
 def _source_ids(
-    accepted: _AcceptedSources, path: tuple[str | int, ...], value: Given, make_error: ErrorFactory
+    accepted: _AcceptedSources, path: tuple[str | int, ...], value: Source, make_error: ErrorFactory
 ) -> list[int]:
     place, settings = ("source", *path), accepted.settings
     record = value if isinstance(value, dict) else _record(settings.fields, value, place, make_error)
@@ -187,7 +187,7 @@ def _source_ids(
     for name in record:
         if field_key(name) not in known:
             raise make_error(
-                (*place, name), f"the model's sources have no field {name!r}.", nearest(name, settings.fields)
+                (*place, name), f"the model's sources have no field {name!r}.", did_you_mean(name, settings.fields)
             )
     words = source_words(settings.fields, record)
     if not words:

@@ -11,7 +11,7 @@ from dlmctl.datasets.known_texts import known_texts
 from dlmctl.errors import UserError
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.rounds import Rounds
-from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, Quota, Until, weakens
+from dlmctl.recipe.settings import QUOTA_NEEDS_ALL, QUOTA_REMEDY, Quota, Until, accepts_failures
 
 
 class SampleGroups(NamedTuple):
@@ -66,8 +66,8 @@ def require_passing(quota: Quota | None, until: Until) -> None:
     Raises:
         UserError: ``until`` accepts texts that do not pass.
     """
-    if weakens(until, quota):
-        raise UserError(QUOTA_PASSES, where="until.satisfied", remedy=QUOTA_ALONE)
+    if accepts_failures(until, quota):
+        raise UserError(QUOTA_NEEDS_ALL, where="until.satisfied", remedy=QUOTA_REMEDY)
 
 
 def distinct_of(

@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from dlmctl import __version__, processes
-from dlmctl.errors import UserError, brief
+from dlmctl.errors import UserError, short_message
 from dlmctl.generation.manifest import (
     COPY,
     FORMAT,
@@ -31,7 +31,7 @@ from dlmctl.generation.manifest import (
     shards_of,
     write_manifest,
 )
-from dlmctl.generation.output import Chunk, as_lines, replacing, write_arrays, write_records
+from dlmctl.generation.output import Chunk, as_lines, atomic_write, write_arrays, write_records
 from dlmctl.text.files import require_file
 
 LOCK = ".lock"
@@ -91,10 +91,10 @@ class Run:
         """
         path = self.path(shard)
         if self.latents:
-            with replacing(path.with_suffix(".npz")) as partial, partial.open("wb") as file:
+            with atomic_write(path.with_suffix(".npz")) as partial, partial.open("wb") as file:
                 offsets = np.cumsum([0, *map(len, latents)])
                 np.savez_compressed(file, latents=np.concatenate(latents), offsets=offsets)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("".join(as_lines(records, ".jsonl")), "utf-8")
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -123,7 +123,7 @@ class Run:
             with path.open(encoding="utf-8", newline="\n") as file:
                 rows = [json.loads(line) for line in file]
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"cannot be read: {brief(error)}.", where=str(path), remedy=_RERUN) from None
+            raise UserError(f"cannot be read: {short_message(error)}.", where=str(path), remedy=_RERUN) from None
         if not all(map(_is_row, rows)) or [row["index"] for row in rows] != list(shard):
             message = f"does not hold the rows {shard.start} to {shard.stop - 1}."
             raise UserError(message, where=str(path), remedy=_RERUN)
@@ -174,7 +174,7 @@ def _read_latents(path: Path, rows: int) -> tuple[np.ndarray, np.ndarray]:
         if len(offsets) != rows + 1 or offsets[-1] != len(latents):
             raise ValueError("another number of rows")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        message = f"cannot be read: {brief(error)}."
+        message = f"cannot be read: {short_message(error)}."
         raise UserError(
             message, where=str(path), remedy="Delete it and the .jsonl next to it, then run again."
         ) from None
@@ -296,7 +296,7 @@ def lock_run(folder: Path, *, patience: float = 0) -> AbstractContextManager[Non
     Raises:
         UserError: another process is working there, or the folder cannot be created.
     """
-    return processes.held(folder / LOCK, "run", folder, patience=patience)
+    return processes.run_lock(folder / LOCK, "run", folder, patience=patience)
 
 
 def remove_if_empty(folder: Path) -> bool:
@@ -334,7 +334,7 @@ def merge(run: Run, path: Path, *, passing: bool = False) -> None:
     Raises:
         UserError: a shard is missing or damaged, or the file cannot be written.
     """
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".npz":
             with partial.open("wb") as file:
                 write_arrays(file, run.chunks)

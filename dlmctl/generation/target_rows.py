@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.control.base import All, Control
-from dlmctl.control.check import numbered
+from dlmctl.control.check import unique_labels
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.target_table import Row, Rows
-from dlmctl.errors import RecipeError, UserError, first_line, readable
-from dlmctl.recipe.build import combined, made_of
+from dlmctl.errors import RecipeError, UserError, readable, typed_message
+from dlmctl.recipe.build import combination, control_from_sets
 from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.explain import explain, settings_place
-from dlmctl.recipe.placeholders import filled, placeholders_in
-from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, every
-from dlmctl.recipe.stray_placeholders import FILLED
+from dlmctl.recipe.placeholders import fill_placeholders, placeholders_in
+from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, nested_specs
+from dlmctl.recipe.stray_placeholders import PLACEHOLDER_SETTINGS
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 
 
@@ -70,7 +70,7 @@ class RowReader:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.specs = recipe, recipe.control_specs()
-        places = [place for spec in every(self.specs) for _, place in placeholders_in(spec.params)]
+        places = [place for spec in nested_specs(self.specs) for _, place in placeholders_in(spec.params)]
         self.filled = {step for place in places for step in place if isinstance(step, str)}
         self._fixed: dict[Place, list[BaseModel]] = {}
 
@@ -83,7 +83,7 @@ class RowReader:
         try:
             nodes = tuple(node for spec in self.specs if (node := self._node(spec, row)) is not None)
             conditioning = [
-                filled(getattr(self.recipe, name), row.cells).value for name in ("label", "source", "prompt")
+                fill_placeholders(getattr(self.recipe, name), row.cells).value for name in ("label", "source", "prompt")
             ]
         except UserError as error:
             raise self.with_row(error, row) from None
@@ -100,8 +100,8 @@ class RowReader:
 
     def _columns_of(self, part: str) -> list[str]:
         """The columns that fill the controls with a name, or a setting of the recipe."""
-        values = [spec.params for spec in every(self.specs) if spec.name == part]
-        values += [[getattr(self.recipe, part)]] if part in FILLED else []
+        values = [spec.params for spec in nested_specs(self.specs) if spec.name == part]
+        values += [[getattr(self.recipe, part)]] if part in PLACEHOLDER_SETTINGS else []
         return [name for value in values for name, _ in placeholders_in(value)]
 
     def _node(self, spec: ControlSpec, row: Row) -> Node | None:
@@ -131,7 +131,7 @@ class RowReader:
         except UserError:
             raise
         except Exception as error:  # from a plug-in's validators
-            message = f"the control {spec.name!r} fails on this row: {first_line(error)}."
+            message = f"the control {spec.name!r} fails on this row: {typed_message(error)}."
             raise UserError(message, where=row.where) from error
 
 
@@ -153,7 +153,7 @@ def _column_prefix(names: Sequence[str]) -> str:
 
 def named_columns(recipe: Recipe) -> Iterator[tuple[str, Place]]:
     """The columns that a recipe's placeholders name, each with the place of its placeholder."""
-    return placeholders_in({name: getattr(recipe, name) for name in FILLED})
+    return placeholders_in({name: getattr(recipe, name) for name in PLACEHOLDER_SETTINGS})
 
 
 def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> None:
@@ -172,7 +172,7 @@ def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> N
 
 def labels_of(specs: Sequence[ControlSpec]) -> list[str]:
     """The labels of a text's checks if its row fills every entry; see ``check_all``."""
-    return numbered(list(_control_names(specs)))
+    return unique_labels(list(_control_names(specs)))
 
 
 def _control_names(specs: Sequence[ControlSpec]) -> Iterator[str]:
@@ -203,12 +203,12 @@ def _joint_control(nodes: Sequence[Node], samples: Mapping[int, tuple[int, int]]
         return spec.made
     if spec.name in COMBINATIONS:
         components = [_joint_control([node.parts[at] for node in nodes], samples) for at in range(len(parts))]
-        control = combined(spec.name, components)
+        control = combination(spec.name, components)
     else:
         set_count = len(params)
         is_fixed = all(node.params is params for node in nodes)
         param_sets = params if is_fixed else [param_set for node in nodes for param_set in node.params]
-        control = made_of(find_control(spec.name), spec, param_sets)
+        control = control_from_sets(find_control(spec.name), spec, param_sets)
         control.places = {
             sample: (0 if is_fixed else row * set_count) + text % set_count for sample, (row, text) in samples.items()
         }

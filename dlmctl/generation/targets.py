@@ -13,7 +13,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.datasets.target_table import Row, Rows, TargetTable, open_table, table_of
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import DataError, ModelError, NamedError, RecipeError, UserError
+from dlmctl.errors import DataError, ModelError, RecipeError, SettingError, UserError
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.options import ObserverOptions
@@ -24,7 +24,7 @@ from dlmctl.generation.target_rows import RowReader, Target, check_columns, cont
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible_draws import impossible
+from dlmctl.sampling.possible_draws import impossible_draws
 from dlmctl.sampling.prompted import Prompt
 
 # Most texts of a run, as for a recipe without targets.
@@ -69,7 +69,7 @@ def concerns_all_rows(error: UserError, filled: Collection[str]) -> bool:
     Args:
         filled: the parameters that rows fill; see ``RowReader``.
     """
-    if isinstance(error, NamedError) and error.setting in filled:
+    if isinstance(error, SettingError) and error.setting in filled:
         return False
     return isinstance(error, ModelError) or (error.where or "").startswith(("sampler.", "guidance."))
 
@@ -216,7 +216,7 @@ class TargetRun:
             recipe = self.recipe
             plan = Plan(self.pretrained, control, recipe.sampler, recipe.guidance, recipe.batch_size, prompt)
             row_of_draw = {numbers[0]: at for at, numbers in enumerate(group.numbers)}
-            sample_faults = impossible(plan, [Draw(recipe.seed, sample, 0) for sample in row_of_draw])
+            sample_faults = impossible_draws(plan, [Draw(recipe.seed, sample, 0) for sample in row_of_draw])
         except UserError as error:
             if concerns_all_rows(error, self.reader.filled):
                 raise

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.weights import load_weights, require_fit, without_draws
+from dlmctl.checkpoint.weights import load_weights, require_fit, without_rng_effects
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, figures_of
 from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability
-from dlmctl.models.adapters import MOST_RANK, merged
+from dlmctl.models.adapters import MOST_RANK, merge_adapters
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -103,7 +103,7 @@ class AcceptabilityScorer:
 _LOADED: WeakKeyDictionary[nn.Module, AcceptabilityScorer | ModelError] = WeakKeyDictionary()
 
 
-def forget_reader(model: nn.Module) -> None:
+def forget_acceptability(model: nn.Module) -> None:
     """Drop the cached scorer of a model, so that it is loaded from disk again at the next use."""
     _LOADED.pop(model, None)
 
@@ -154,7 +154,7 @@ def scorer_digest(pretrained: Pretrained) -> str | None:
 def _load_scorer(pretrained: Pretrained, model: MaskedLM) -> AcceptabilityScorer:
     judge = read_judge(pretrained, model).to(model.embeddings.device).eval()
     longest, counts = model.denoiser.config.max_length, load_counts(pretrained.folder)
-    return AcceptabilityScorer(merged(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
+    return AcceptabilityScorer(merge_adapters(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
 
 
 def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = False) -> Acceptability:
@@ -178,7 +178,7 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     state = load_weights(folder)
     if "typical" not in state:
         raise ModelError("is of an earlier version.", where=str(folder / "model.safetensors"), remedy=TRAIN)
-    with without_draws():
+    with without_rng_effects():
         judge = Acceptability(model.denoiser, model.denoiser.config.hidden, _rank_of(state, folder))
     require_fit(state, judge.state_dict(), folder / "model.safetensors")
     judge.load_state_dict(state)

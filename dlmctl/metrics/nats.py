@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.errors import DataError, ModelError, first_line
+from dlmctl.errors import DataError, ModelError, typed_message
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer, scorer_of
 
 PER_TOKEN, PER_WORD = "nats per token", "nats a word"
@@ -114,7 +114,7 @@ def load_causal(source: str) -> CausalLM:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        message = f"is no causal language model that can be read: {first_line(error)}."
+        message = f"is no causal language model that can be read: {typed_message(error)}."
         raise ModelError(message, where=source, remedy="Give a folder or hub name of one in safetensors.") from None
     return CausalLM(model, tokenizer)
 

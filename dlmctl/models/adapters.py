@@ -25,7 +25,7 @@ class Adapters(nn.Module):
 
     def __init__(self, network: nn.Module, rank: int) -> None:
         super().__init__()
-        matrices = adapted(network)
+        matrices = adapted_matrices(network)
         self.names = list(matrices)
         self.up = nn.ParameterList(torch.zeros(len(matrix), rank) for matrix in matrices.values())
         self.down = nn.ParameterList(
@@ -34,11 +34,11 @@ class Adapters(nn.Module):
 
     def weights(self, network: nn.Module) -> dict[str, Tensor]:
         """The adapted matrices W + U D, by name."""
-        matrices = adapted(network)
+        matrices = adapted_matrices(network)
         return {name: matrices[name] + up @ down for name, up, down in zip(self.names, self.up, self.down, strict=True)}
 
 
-def merged(network: nn.Module, adapters: Adapters) -> nn.Module:
+def merge_adapters(network: nn.Module, adapters: Adapters) -> nn.Module:
     """A copy of a network with the adapted matrices; all other weights are shared with the network.
 
     Swapping the weights of the network temporarily would affect other threads that use it.
@@ -48,6 +48,6 @@ def merged(network: nn.Module, adapters: Adapters) -> nn.Module:
     return copy.deepcopy(network, memo | {id(buffer): buffer for buffer in network.buffers()})
 
 
-def adapted(network: nn.Module) -> dict[str, Tensor]:
+def adapted_matrices(network: nn.Module) -> dict[str, Tensor]:
     """The matrices to adapt, by name: the weights ``[out, in]`` of all linear layers."""
     return {f"{name}.weight": layer.weight for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 
 # The backward pass of fused kernels processes blocks designed for long sequences. For sentences, two plain matrix
 # products are faster on a CPU, in bfloat16 three times. On a GPU the kernel with the smallest blocks is faster, and it
@@ -49,7 +49,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropo
     if mask is not None:
         lowest = torch.finfo(scores.dtype).min
         scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
-    weights = _softmax(widened(scores)).to(scores.dtype)
+    weights = _softmax(at_least_float32(scores)).to(scores.dtype)
     if dropout > 0:  # inside the call, torch.compile would not treat it as a constant
         weights = F.dropout(weights, dropout)
     return weights @ v

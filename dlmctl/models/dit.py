@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
 from dlmctl.models.llama import rotated, turns
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 
 # Number of sinusoidal features of a noise level; base of the rotary frequencies.
 TIME_CHANNELS, ROPE_BASE = 256, 1e4
@@ -41,7 +41,7 @@ class ScaleNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = widened(x)
+        wide = at_least_float32(x)
         return (F.layer_norm(wide, wide.shape[-1:]) * self.weight).to(dtype=x.dtype)
 
 

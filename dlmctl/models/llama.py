@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.packing import Packing
 
 # Standard deviation of the initial weights (Radford et al. 2019).
@@ -277,7 +277,7 @@ class LlamaDenoiser(nn.Module):
 
     def logits(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
         """``scores`` in at least float32."""
-        return widened(self.scores(hidden, positions))
+        return at_least_float32(self.scores(hidden, positions))
 
     def scores(self, hidden: Tensor, positions: Tensor | None = None) -> Tensor:
         """Word scores ``[B, L, vocabulary]`` of hidden states ``[B, L, H]``.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.transformer import LatentEncoder, TransformerConfig
 
 
@@ -33,7 +33,7 @@ class PooledClassifier(nn.Module):
         ``mask [B, L]`` is true for the positions to attend to; None for all.
         """
         h = self.encoder(x, 1000 * t.float(), mask=mask)
-        scores = widened(self.attention(h))
+        scores = at_least_float32(self.attention(h))
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -torch.inf)
         weights = scores.softmax(1).to(h)

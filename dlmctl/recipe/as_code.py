@@ -9,10 +9,10 @@ from typing import Any
 from dlmctl.checkpoint.resolve import family_of
 from dlmctl.control.base import Control
 from dlmctl.control.catalogue import find_plugin
-from dlmctl.control.user_files import named_in
+from dlmctl.control.user_files import parse_reference
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.presets import settings_of
-from dlmctl.recipe.recipe import ControlSpec, Recipe, entry_of, every, specs_at
+from dlmctl.recipe.recipe import ControlSpec, Recipe, entry_of, nested_specs, specs_at
 
 _COMBINATION_CLASSES = {"all": "All", "any": "AnyOf"}
 # Always written, as in a new recipe, since users of the program change them first.
@@ -33,7 +33,7 @@ def python_code(recipe: Recipe) -> str:
     entries = [entry_of(entry) if isinstance(entry, Control) else entry for entry in recipe.controls]
     specs = specs_at(entries, ("controls",))
     # Only a recipe can have a table of targets, and only a recipe imports controls from the user's own files.
-    if "targets" in settings or any(named_in(spec.name) for spec in every(specs)):
+    if "targets" in settings or any(parse_reference(spec.name) for spec in nested_specs(specs)):
         lines = _with_recipe({"model": recipe.model, **settings, **({"controls": entries} if entries else {})})
     else:
         lines = _with_controls(recipe.model, specs, settings)

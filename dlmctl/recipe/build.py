@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from dlmctl.control.base import All, AnyOf, Control, Not
 from dlmctl.control.registry import find_control
-from dlmctl.errors import UserError, first_line
+from dlmctl.errors import UserError, typed_message
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Misplaced
 
 
@@ -29,16 +29,16 @@ def _build(spec: ControlSpec) -> Control[Any]:
     if spec.made is not None:
         return spec.made
     if spec.name in COMBINATIONS:
-        control = combined(spec.name, [_build(part) for part in spec.parts])
+        control = combination(spec.name, [_build(part) for part in spec.parts])
     else:
         control_class = find_control(spec.name)
         sets = [control_class.Params.model_validate(params) for params in spec.params]
-        control = made_of(control_class, spec, sets)
+        control = control_from_sets(control_class, spec, sets)
     control.weight *= spec.weight  # a control class may have its own weight
     return control
 
 
-def made_of(control_class: type[Control[Any]], spec: ControlSpec, sets: Sequence[BaseModel]) -> Control[Any]:
+def control_from_sets(control_class: type[Control[Any]], spec: ControlSpec, sets: Sequence[BaseModel]) -> Control[Any]:
     """The control of an entry, from its parameter sets.
 
     Raises:
@@ -49,11 +49,11 @@ def made_of(control_class: type[Control[Any]], spec: ControlSpec, sets: Sequence
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # third-party code may raise anything
-        what = f"control {spec.name!r} ({control_class.__module__}) cannot be created: {first_line(error)}."
+        what = f"control {spec.name!r} ({control_class.__module__}) cannot be created: {typed_message(error)}."
         raise Misplaced(spec.place, what) from error
 
 
-def combined(name: str, parts: Sequence[Control[Any]]) -> Control[Any]:
+def combination(name: str, parts: Sequence[Control[Any]]) -> Control[Any]:
     """The combination of controls with this name in a recipe: all, any or not."""
     if name == "not":
         return Not(parts[0])

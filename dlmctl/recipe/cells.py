@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.recipe.explain import settings_place
-from dlmctl.recipe.placeholders import Filled, filled
+from dlmctl.recipe.placeholders import Filled, fill_placeholders
 from dlmctl.recipe.yaml_file import Place
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
@@ -27,7 +27,7 @@ def fill_params(params_type: type[BaseModel], params: Any, cells: Mapping[str, A
     def is_bounds(place: Place) -> bool:
         return has_extra and len(place) == 1 and place[0] not in params_type.model_fields
 
-    return filled(params, cells, is_bounds)
+    return fill_placeholders(params, cells, is_bounds)
 
 
 def read_params(params_type: type[BaseModel], row: Filled, *, decimal_comma: bool = False) -> BaseModel | None:
@@ -78,7 +78,7 @@ def _faults_without_cells(params_type: type[BaseModel], row: Filled) -> set[tupl
     Any other fault is due to the cells that a row has, not to those that it leaves empty.
     """
     try:
-        params_type.model_validate(filled(row.written, {}).value or {})
+        params_type.model_validate(fill_placeholders(row.written, {}).value or {})
     except ValidationError as error:
         lacking = [fault for fault in error.errors(include_url=False) if fault["type"] == "missing" or not fault["loc"]]
         return _fault_keys(lacking)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dlmctl.checkpoint.bundled import bundled_path
-from dlmctl.control.registry import find_control, offers
-from dlmctl.control.user_files import beside, named_in, seen_from
+from dlmctl.control.registry import find_control, offered_controls
+from dlmctl.control.user_files import beside, parse_reference, seen_from
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.placeholders import PLACEHOLDER
 from dlmctl.recipe.yaml_file import SettingsFile, parse
@@ -87,7 +87,7 @@ def _entries(value: Any, folder: Path) -> Any:
 
 def _path_params_of(name: Any) -> Collection[str]:
     """The parameters of a control that are paths; none if there is no such control."""
-    if not isinstance(name, str) or not (name in offers() or named_in(name)):
+    if not isinstance(name, str) or not (name in offered_controls() or parse_reference(name)):
         return ()
     try:
         return tuple(getattr(find_control(name).Params, "reads", ()))

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from dlmctl.errors import RecipeError, nearest
+from dlmctl.errors import RecipeError, did_you_mean
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 
 # Messages for types that have another name in YAML than in pydantic.
@@ -37,7 +37,7 @@ def explain(
     if first["type"] == "extra_forbidden":
         *outer, key = inner
         known = _keys_at(model, outer)
-        return file.error(where, f"unknown key {key!r}.", nearest(str(key), known) if known else None)
+        return file.error(where, f"unknown key {key!r}.", did_you_mean(str(key), known) if known else None)
     is_named = file.where(where) == dotted  # the message begins with the name already
     if first["type"] == "missing":
         return file.error(where, "is required." if is_named else f"{dotted} is required.")

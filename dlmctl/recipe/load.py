@@ -16,14 +16,14 @@ from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.readers import read_sources
-from dlmctl.errors import ModelError, RecipeError, UserError, first_line
+from dlmctl.errors import ModelError, RecipeError, UserError, typed_message
 from dlmctl.recipe.command_line import STANDARD_INPUT, add_control, anchored
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.legacy import update_legacy
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
-from dlmctl.recipe.settings import QUOTA_ALONE, QUOTA_PASSES, weakens
+from dlmctl.recipe.settings import QUOTA_NEEDS_ALL, QUOTA_REMEDY, accepts_failures
 from dlmctl.recipe.stray_placeholders import refuse_stray, with_placeholders
 from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_limited, read_yaml
 
@@ -174,8 +174,8 @@ def require_passing(recipe: Recipe, file: SettingsFile) -> None:
     Raises:
         RecipeError: ``until`` accepts texts that do not.
     """
-    if weakens(recipe.until, recipe.quota):
-        raise file.error(("until", "satisfied"), f"until.satisfied: {QUOTA_PASSES}", QUOTA_ALONE)
+    if accepts_failures(recipe.until, recipe.quota):
+        raise file.error(("until", "satisfied"), f"until.satisfied: {QUOTA_NEEDS_ALL}", QUOTA_REMEDY)
 
 
 def _read_source(settings: dict[str, Any], file: SettingsFile) -> None:
@@ -210,7 +210,7 @@ def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:
         except UserError:
             raise
         except Exception as error:  # from a plug-in's own validators
-            what = f"the control {spec.name!r} fails on these parameters: {first_line(error)}."
+            what = f"the control {spec.name!r} fails on these parameters: {typed_message(error)}."
             raise Misplaced(spec.place_of(number), what) from error
 
 

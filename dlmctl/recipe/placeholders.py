@@ -45,18 +45,20 @@ def placeholders_in(value: Any, place: Place = ()) -> Iterator[tuple[str, Place]
             yield from placeholders_in(inner, (*place, at))
 
 
-def quoted(value: Any) -> Any:
+def quote_placeholders(value: Any) -> Any:
     """A value with ``{food}``, which YAML reads as a mapping of ``food`` to nothing, turned into a placeholder."""
     if isinstance(value, dict):
         if len(value) == 1 and next(iter(value.values())) is None:
             written = f"{{{next(iter(value))}}}"
             if PLACEHOLDER.fullmatch(written):
                 return written
-        return {key: quoted(inner) for key, inner in value.items()}
-    return [quoted(inner) for inner in value] if isinstance(value, list) else value
+        return {key: quote_placeholders(inner) for key, inner in value.items()}
+    return [quote_placeholders(inner) for inner in value] if isinstance(value, list) else value
 
 
-def filled(value: Any, row: Mapping[str, Any], is_bounds: Callable[[Place], bool] = lambda _: False) -> Filled:
+def fill_placeholders(
+    value: Any, row: Mapping[str, Any], is_bounds: Callable[[Place], bool] = lambda _: False
+) -> Filled:
     """A value with its placeholders replaced by the cells of a row; cells that are None or missing are empty.
 
     Args:

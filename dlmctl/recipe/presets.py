@@ -80,21 +80,21 @@ FAMILIES: Mapping[FamilyName, Settings] = {
 }
 
 
-class Chosen(NamedTuple):
+class PresetSettings(NamedTuple):
     """The settings of a preset."""
 
     sampler: SamplerSettings
     guidance: Guidance
 
 
-def settings_of(name: Preset, family: FamilyName = "gaussian") -> Chosen:
+def settings_of(name: Preset, family: FamilyName = "gaussian") -> PresetSettings:
     """The settings of a preset for models of a family.
 
     Raises:
         KeyError: there is no such preset.
     """
     settings = FAMILIES[family][name]
-    return Chosen(SamplerSettings(**settings["sampler"]), Guidance(**settings["guidance"]))
+    return PresetSettings(SamplerSettings(**settings["sampler"]), Guidance(**settings["guidance"]))
 
 
 def with_preset(recipe: Any, default_model: str) -> Any:

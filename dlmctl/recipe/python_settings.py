@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dlmctl.errors import RecipeError, UserError, first_fault, nearest
+from dlmctl.errors import RecipeError, UserError, did_you_mean, first_validation_error
 
 S = TypeVar("S", bound=BaseModel)
-Given = Mapping[str, Any] | None
+SettingsMapping = Mapping[str, Any] | None
 
 
-def settings_from(value: S | Given, base: S, name: str) -> S:
+def settings_from(value: S | SettingsMapping, base: S, name: str) -> S:
     """Settings of the type of ``base``: ``value`` if it is one, ``base`` for None, or ``base`` updated by a mapping.
 
     Raises:
@@ -29,9 +29,9 @@ def settings_from(value: S | Given, base: S, name: str) -> S:
         raise UserError(what, where=name, remedy=f"Its settings are {', '.join(settings_type.model_fields)}.")
     for key in value:
         if key not in settings_type.model_fields:
-            remedy = nearest(str(key), list(settings_type.model_fields))
+            remedy = did_you_mean(str(key), list(settings_type.model_fields))
             raise RecipeError(f"unknown key {key!r}.", where=f"{name}.{key}", remedy=remedy)
     try:
         return settings_type.model_validate({**base.model_dump(), **value})
     except ValidationError as error:
-        raise RecipeError(first_fault(error), where=name) from None
+        raise RecipeError(first_validation_error(error), where=name) from None

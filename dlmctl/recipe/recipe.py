@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from dlmctl.control.argument_checks import MOST_WEIGHT
+from dlmctl.control.argument_checks import MAX_WEIGHT
 from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
@@ -31,7 +31,7 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.presets import Preset, with_preset
 from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
-from dlmctl.text.fields import Given, Value
+from dlmctl.text.fields import Source, Value
 
 COMBINATIONS = ("all", "any", "not")
 # Controls in one recipe, nested ones included; parameter sets of one control.
@@ -43,7 +43,7 @@ Item = TypeVar("Item")
 NonEmpty = Annotated[list[Item], Field(min_length=1)]
 
 # The error for a ``second_scorer`` that would not be used.
-SECOND_IDLE = "is asked by the criterion `fluency` alone, and nothing ranks by it."
+UNUSED_SECOND_SCORER = "is asked by the criterion `fluency` alone, and nothing ranks by it."
 RANK_BY_FLUENCY = "Write `rank_by: [satisfaction, fluency]`, with some `candidates`."
 # The bundled model of everyday English.
 DEFAULT_MODEL = "everyday"
@@ -125,7 +125,7 @@ class Recipe(BaseModel):
     label: Value | NonEmpty[Value] | None = Field(
         default=None, description="for models with labels: the label of the texts, or a list assigned to them in turn"
     )
-    source: Given | NonEmpty[Given] | None = Field(
+    source: Source | NonEmpty[Source] | None = Field(
         default=None,
         description="for models with a source: a text, or fields and values, to write from, or a list of them",
     )
@@ -194,7 +194,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _second_scorer_is_used(self) -> Self:
         if self.second_scorer is not None and "fluency" not in self.rank_by:
-            raise ValueError(f"second_scorer {SECOND_IDLE} {RANK_BY_FLUENCY}")
+            raise ValueError(f"second_scorer {UNUSED_SECOND_SCORER} {RANK_BY_FLUENCY}")
         return self
 
     def control_specs(self) -> list[ControlSpec]:
@@ -229,16 +229,16 @@ def specs_at(entries: Sequence[Any], place: Place) -> list[ControlSpec]:
         RecipeError: an entry does not have exactly one control, or there are too many controls.
     """
     specs = [_spec(entry, (*place, index)) for index, entry in enumerate(entries)]
-    if sum(1 for _ in every(specs)) > MOST_CONTROLS:
+    if sum(1 for _ in nested_specs(specs)) > MOST_CONTROLS:
         raise Misplaced(place, f"there are more than {MOST_CONTROLS} controls.")
     return specs
 
 
-def every(specs: list[ControlSpec]) -> Iterator[ControlSpec]:
+def nested_specs(specs: list[ControlSpec]) -> Iterator[ControlSpec]:
     """Yield the entries and all entries nested in them."""
     for spec in specs:
         yield spec
-        yield from every(spec.parts)
+        yield from nested_specs(spec.parts)
 
 
 def entry_of(control: Control[Any]) -> dict[str, Any]:
@@ -264,8 +264,8 @@ def _spec(entry: Any, place: Place) -> ControlSpec:
         listed = ", ".join(map(repr, names)) or "none"
         raise Misplaced(place, f"each list item holds one control (and perhaps `weight`), here: {listed}.")
     name, value, weight = names[0], entry[names[0]], entry.get("weight", 1.0)
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= MOST_WEIGHT:
-        raise Misplaced((*place, "weight"), f"weight must be a number from 0 to {MOST_WEIGHT:.0f}, not {weight!r}.")
+    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= MAX_WEIGHT:
+        raise Misplaced((*place, "weight"), f"weight must be a number from 0 to {MAX_WEIGHT:.0f}, not {weight!r}.")
     value_place = (*place, name)
     if name in COMBINATIONS:
         return _combination(name, value, weight, value_place)

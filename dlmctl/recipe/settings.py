@@ -234,10 +234,10 @@ class Quota(BaseModel):
 
 
 # The error for a quota together with a weaker ``until``.
-QUOTA_PASSES = "a quota draws until all texts pass, so `satisfied` can only be `all`."
-QUOTA_ALONE = "Leave until.satisfied out, or the quota."
+QUOTA_NEEDS_ALL = "a quota draws until all texts pass, so `satisfied` can only be `all`."
+QUOTA_REMEDY = "Leave until.satisfied out, or the quota."
 
 
-def weakens(until: Until | None, quota: Quota | None) -> bool:
+def accepts_failures(until: Until | None, quota: Quota | None) -> bool:
     """Whether ``until`` would accept texts for a quota that have not passed."""
     return quota is not None and until is not None and until.satisfied != "all"

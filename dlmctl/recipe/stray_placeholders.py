@@ -7,15 +7,15 @@ from typing import Any
 from dlmctl.control.base import Control
 from dlmctl.errors import readable
 from dlmctl.recipe.matched import MatchedRecipe
-from dlmctl.recipe.placeholders import placeholders_in, quoted
+from dlmctl.recipe.placeholders import placeholders_in, quote_placeholders
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
 
-FILLED = ("controls", "label", "source", "prompt")
+PLACEHOLDER_SETTINGS = ("controls", "label", "source", "prompt")
 
 
 def with_placeholders(settings: dict[str, Any], file: SettingsFile) -> dict[str, Any]:
-    """The settings of a recipe with targets as read, with its placeholders as text; see ``placeholders.quoted``.
+    """The settings of a recipe with targets as read, its placeholders as text; see ``quote_placeholders``.
 
     Raises:
         RecipeError: it is a recipe of matched sets, or a placeholder is where none is allowed.
@@ -24,12 +24,16 @@ def with_placeholders(settings: dict[str, Any], file: SettingsFile) -> dict[str,
         what, remedy = "this is a recipe of matched sets, which takes no targets.", "Run it with `dlmctl matched`."
         raise file.error(("conditions",), what, remedy)
     quoted_settings = dict(settings)
-    for name in FILLED[1:]:
+    for name in PLACEHOLDER_SETTINGS[1:]:
         if name in settings:
-            quoted_settings[name] = quoted(settings[name])
+            quoted_settings[name] = quote_placeholders(settings[name])
     if isinstance(settings.get("controls"), list):
         quoted_settings["controls"] = [_entry(entry) for entry in settings["controls"]]
-    others = {key: quoted(value) for key, value in settings.items() if key not in (*FILLED, "targets", "description")}
+    others = {
+        key: quote_placeholders(value)
+        for key, value in settings.items()
+        if key not in (*PLACEHOLDER_SETTINGS, "targets", "description")
+    }
     for column, place in placeholders_in(others):
         what = f"{'.'.join(map(str, place))}: the placeholder {{{readable(column, 60)}}} is not allowed here."
         raise file.error(place, what, "Placeholders are allowed in controls, label, source and prompt.")
@@ -48,7 +52,7 @@ def _parameters(name: str, value: Any) -> Any:
         return [_entry(item) for item in value] if isinstance(value, list) else _entry(value)
     if isinstance(value, list):
         return [_parameters(name, item) for item in value]
-    return {key: quoted(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+    return {key: quote_placeholders(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def refuse_stray(recipe: Recipe, file: SettingsFile) -> None:
@@ -59,7 +63,7 @@ def refuse_stray(recipe: Recipe, file: SettingsFile) -> None:
     """
     if recipe.targets is not None or isinstance(recipe, MatchedRecipe):
         return
-    values = {name: getattr(recipe, name) for name in FILLED}
+    values = {name: getattr(recipe, name) for name in PLACEHOLDER_SETTINGS}
     for column, place in placeholders_in(values):
         what = f"{{{readable(column, 60)}}} is a placeholder, but the recipe has no targets to fill it from."
         raise file.error(place, what, "Pass a table with --targets FILE.csv, or name it under `targets:`.")

@@ -84,14 +84,14 @@ def _layout_in_tokens(plan: Plan, draw: Draw, lengths: Sequence[float] | None) -
 
 def feasible(plan: Plan, batch: Batch) -> PreparedAll | None:
     """The controls, prepared for the samples of one batch and checked to be satisfiable."""
-    control = prepared_on(plan, batch)
+    control = prepare_batch(plan, batch)
     if control is not None:
         require_guidance(plan, control)
         check_feasible(control, batch_context(plan, batch))
     return control
 
 
-def prepared_on(plan: Plan, batch: Batch) -> PreparedAll | None:
+def prepare_batch(plan: Plan, batch: Batch) -> PreparedAll | None:
     """The controls, prepared for the samples of one batch."""
     return None if plan.guide is None else PreparedAll(_parts(plan.guide, batch_context(plan, batch)))
 

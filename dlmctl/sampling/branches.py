@@ -6,10 +6,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from dlmctl.control.branches import Branch, branches, leaves_open, lengths_left, shuts_out, ways
+from dlmctl.control.branches import (
+    Branch,
+    any_branches,
+    candidate_branches,
+    excludes_lengths,
+    has_choices,
+    possible_word_counts,
+)
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import RecipeError, Unmet
+from dlmctl.errors import RecipeError, UnsatisfiableError
 from dlmctl.sampling.plan import Plan
 
 T = TypeVar("T")
@@ -17,10 +24,10 @@ T = TypeVar("T")
 
 def plans_for(plan: Plan, draw: Draw) -> Iterator[Plan]:
     """Yield the plan with each branch open to a draw, its first choice first."""
-    if plan.control is None or plan.branch is not None or not leaves_open(plan.control):
+    if plan.control is None or plan.branch is not None or not has_choices(plan.control):
         yield plan
         return
-    for branch in ways(plan.control, draw, _max_words(plan)):
+    for branch in candidate_branches(plan.control, draw, _max_words(plan)):
         yield plan._replace(branch=branch)
 
 
@@ -53,7 +60,7 @@ def group_by_branch(pairs: Sequence[tuple[Plan, T]]) -> list[tuple[Plan, list[T]
 
 def plans_of_branches(plan: Plan) -> list[Plan]:
     """The plan with each branch alone, whichever the draws choose, so that a fault in one is always reported."""
-    controls = branches(plan.control) if plan.control is not None else ()
+    controls = any_branches(plan.control) if plan.control is not None else ()
     return [plan._replace(branch=Branch((), control, (control,))) for control in controls]
 
 
@@ -63,19 +70,19 @@ def word_counts(
     """The fewest and most words of a sample and the weight of each word count, without those that `not` excludes.
 
     Raises:
-        Unmet: no word count is left.
+        UnsatisfiableError: no word count is left.
     """
-    if plan.guide is None or not shuts_out(plan.guide):
+    if plan.guide is None or not excludes_lengths(plan.guide):
         return count_range, weights
     max_words = _max_words(plan)
     low, high = count_range or (1, max_words)
     if low > min(high, max_words):
         return count_range, weights  # the layout refuses it
-    is_possible = lengths_left(plan.guide, sample, max_words)
+    is_possible = possible_word_counts(plan.guide, sample, max_words)
     counts = [count for count in range(max(low, 1), min(high, max_words) + 1) if is_possible[count]]
     if not counts:
         what = "the controls contradict each other: they leave no number of words."
-        raise Unmet(what, where=f"sample {sample}")
+        raise UnsatisfiableError(what, where=f"sample {sample}")
     usual = dict(enumerate(weights or plan.pretrained.model.config.sentence_lengths))
     known = any(usual.get(count, 0) for count in counts)
     left = [float(usual.get(count, 0) if known else 1) * bool(is_possible[count]) for count in range(counts[-1] + 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dlmctl.diffusion.canvas import CanvasLM, Uniform
-from dlmctl.diffusion.layout import stacked
+from dlmctl.diffusion.layout import batch_layouts
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
@@ -26,7 +26,7 @@ def draw_canvas(job: Job) -> Finished:
     model, tokenizer = plan.pretrained.model, plan.pretrained.tokenizer
     assert isinstance(model, CanvasLM)
     require_canvas_sampler(plan.sampler)
-    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    layouts = batch_layouts([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
     rows = [list(plan.prompt.text(draw.sample)) if plan.prompt is not None else [] for draw, _ in batch]
     prompt = torch.tensor([row or [tokenizer.start_id] for row in rows], device=model.embeddings.device)

@@ -15,7 +15,7 @@ from dlmctl.models.full_attention import FullAttention
 WEIGHT_SHARE = 0.7
 
 
-def put_on(model: nn.Module, device: torch.device) -> None:
+def move_to_device(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device. A checkpoint that does not fit into the free memory of one GPU is spread over all of
     them, block by block, if this is the only process."""
     if isinstance(model, TokenLM) and isinstance(model.network, FullAttention):

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.combined import parts_of, prepare_all
-from dlmctl.control.nan_checks import noted_on
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, has_own
+from dlmctl.control.nan_checks import fault_log_for
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, overrides
 from dlmctl.control.state import BatchContext
-from dlmctl.diffusion.layout import Layouts, stacked
+from dlmctl.diffusion.layout import Layouts, batch_layouts
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import RecipeError, Unfit
+from dlmctl.errors import LayoutError, RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
-from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, prepared_on
+from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, prepare_batch
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, CHEAP_SCORES, Batch, batches_of
 from dlmctl.sampling.branches import first_possible, group_by_branch, plans_for
 from dlmctl.sampling.canvas_draw import draw_canvas, require_canvas_sampler
@@ -38,7 +38,7 @@ from dlmctl.sampling.unused_settings import require_used
 from dlmctl.sampling.walk import OnStep, Step
 
 # Texts of a batch that are shown as they are drawn: at most as many as a screen has lines.
-MOST_WATCHED = 60
+MAX_WATCHED = 60
 
 Progress = Callable[[int, int], None]
 """Receives the number of reverse steps done and their total."""
@@ -132,7 +132,7 @@ def _ready(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[flo
             rows = [(draw, layout_of(branch_plan, draw, lengths.get(draw.sample))) for draw in group]
             ready = _ready_batches(branch_plan, rows)
         except RecipeError as error:
-            if branch_plan.branch is None and not isinstance(error, Unfit):
+            if branch_plan.branch is None and not isinstance(error, LayoutError):
                 raise
             groups = group_by_branch(possible_layouts(plan, branch_plan, group, lengths))
             ready = [batch for other_plan, rows in groups for batch in _ready_batches(other_plan, rows)]
@@ -181,7 +181,7 @@ def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAl
     def prepared(branch_plan: Plan) -> tuple[Layouts, PreparedAll | None]:
         rows = [(draw, layout_of(branch_plan, draw)._replace(positions=1 + plan.sampler.new_tokens)) for draw in draws]
         device = plan.pretrained.model.embeddings.device
-        return stacked([layout for _, layout in rows], device), feasible(branch_plan, rows)
+        return batch_layouts([layout for _, layout in rows], device), feasible(branch_plan, rows)
 
     return first_possible(plan, draws[0], prepared)
 
@@ -208,13 +208,13 @@ def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: On
     family = FAMILY_SAMPLERS[plan.pretrained.model.family]
     recorder = _recorder(plan, batch)
     device = plan.pretrained.model.embeddings.device
-    noted = noted_on(device)
+    noted = fault_log_for(device)
 
     def noting(control: PreparedAll | None) -> PreparedAll | None:
         return control if control is None or noted is None else control.noting(noted)
 
     with recordable(device):
-        job = Job(plan, batch, noting(control), lambda part: noting(prepared_on(plan, part)), watch, recorder)
+        job = Job(plan, batch, noting(control), lambda part: noting(prepare_batch(plan, part)), watch, recorder)
         ids, problems, nats = family.draw_batch(job)
     if noted is not None:
         noted.look()
@@ -233,7 +233,7 @@ def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: On
 def _recorder(plan: Plan, batch: Batch) -> Recorder | None:
     """The recorder of the rows of a batch that are traced or watched, if there are any."""
     traced = [row for row, (draw, _) in enumerate(batch) if draw.sample in plan.traced]
-    watched = range(len(batch))[: MOST_WATCHED * plan.sampler.particles] if plan.watch is not None else ()
+    watched = range(len(batch))[: MAX_WATCHED * plan.sampler.particles] if plan.watch is not None else ()
     rows = sorted({*traced, *watched})
     if not rows:
         return None
@@ -244,7 +244,7 @@ def _recorder(plan: Plan, batch: Batch) -> Recorder | None:
     return Recorder(
         {row: batch[row][0] for row in rows},
         parts,
-        stacked([layout for _, layout in followed], model.embeddings.device),
+        batch_layouts([layout for _, layout in followed], model.embeddings.device),
         model.embeddings.detach(),
         plan.pretrained.tokenizer,
         plan.sampler.particles,
@@ -258,7 +258,7 @@ def _traced_parts(plan: Plan, batch: BatchContext[Any]) -> list[Part]:
         return [] if plan.control is None else prepare_all(plan.control, batch).parts
     parts = []
     for control, branch_control in zip(parts_of(plan.control), plan.branch.beside, strict=True):
-        guides = [part for part in prepare_all(branch_control, batch).parts if has_own(part.prepared, "energy")]
+        guides = [part for part in prepare_all(branch_control, batch).parts if overrides(part.prepared, "energy")]
         prepared = guides[0].prepared if len(guides) == 1 else PreparedAll(guides) if guides else Prepared()
         parts.append(Part(control.name, control.weight, prepared))
     return parts

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.batches import batch_size_for
 from dlmctl.sampling.guidance import strength
@@ -95,11 +95,11 @@ class EarlyExit:
         x0 = self.x0
         return Prediction(lambda: x0)
 
-    def after(self, moved: Moved, s: float) -> Tensor:
+    def after(self, moved: StepResult, s: float) -> Tensor:
         """As for ``Steered``; rows that have left are not moved."""
         if not self.rows:
             return moved.x
-        here = Moved(*self._select(moved.x, moved.mean, moved.variance))
+        here = StepResult(*self._select(moved.x, moved.mean, moved.variance))
         x = self.steered.after(here, s)
         return moved.x if x is here.x else self._merge(moved.x, x)
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlmctl.control.check import numbered
-from dlmctl.control.prepared import PreparedAll, has_own
+from dlmctl.control.check import unique_labels
+from dlmctl.control.prepared import PreparedAll, overrides
 from dlmctl.control.state import BatchContext
-from dlmctl.diffusion.layout import even_logits, stacked
-from dlmctl.errors import Unfit
+from dlmctl.diffusion.layout import batch_layouts, uniform_logits
+from dlmctl.errors import LayoutError
 from dlmctl.text.tokenizer import Tokenizer
 
 # Methods by which a prepared control may exclude every text.
@@ -24,18 +24,18 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
     """Try prepared controls on a distribution in which every word is possible.
 
     Raises:
-        Unfit: the controls leave no word for some place, or no place for required words.
+        LayoutError: the controls leave no word for some place, or no place for required words.
     """
-    if not any(has_own(part.prepared, *EXCLUDING_METHODS) for part in control.parts):
+    if not any(overrides(part.prepared, *EXCLUDING_METHODS) for part in control.parts):
         return
     vocabulary = batch.vocabulary
-    logits = even_logits(stacked(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
+    logits = uniform_logits(batch_layouts(batch.layouts, batch.device), vocabulary, batch.model.config.vocab_size)
     left = control.restrict(logits)
     empty = torch.isneginf(left).all(-1)
     if empty.any():
         row, place = empty.nonzero()[0].tolist()
         reasons = "; ".join(_limits(control, vocabulary, logits, row, place))
-        raise Unfit(
+        raise LayoutError(
             f"the controls contradict each other: no word is left for word {place}. {reasons}.",
             where=f"sample {batch.draws[row].sample}",
         )
@@ -47,7 +47,7 @@ def check_feasible(control: PreparedAll, batch: BatchContext[Any]) -> None:
 def _limits(control: PreparedAll, vocabulary: Tokenizer, logits: Tensor, row: int, place: int) -> Iterator[str]:
     """Describe how each part limits a place."""
     required: list[int] = []
-    parts, names = control.parts, numbered([part.name for part in control.parts])
+    parts, names = control.parts, unique_labels([part.name for part in control.parts])
     masks = [~torch.isneginf(part.restrict(logits)[row, place]) for part in parts]
     for name, allowed in zip(names, masks, strict=True):
         if allowed.sum() == 1:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.prepared import PreparedAll
-from dlmctl.diffusion.layout import stacked
+from dlmctl.diffusion.layout import batch_layouts
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.samplers import SAMPLERS
 from dlmctl.diffusion.schedule import Schedule
@@ -34,7 +34,7 @@ def draw_latent(job: Job) -> Finished:
     """Draw the word ids of a batch."""
     plan, batch, control, prepare, watch, recorder = job
     sampler, model = plan.sampler, plan.pretrained.latent
-    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    layouts = batch_layouts([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], sampler.top_p, [layout.positions for _, layout in batch])
     steps = sampler.steps or DEFAULT_STEPS
     times = times_of(model.schedule, sampler, steps)
@@ -116,7 +116,7 @@ def latent_sampler(sampler: SamplerSettings) -> str:
 
 def _steered(plan: Plan, batch: Batch, control: PreparedAll | None, steps: int) -> LatentSteered:
     device = plan.pretrained.latent.embeddings.device
-    layouts = stacked([layout for _, layout in batch], device)
+    layouts = batch_layouts([layout for _, layout in batch], device)
     settings = plan.guidance, plan.sampler
     recorded = plan.sampler.compile and is_faster_recorded(device, "gaussian", steps)
     family, tokenizer = _family(plan, batch), plan.pretrained.tokenizer

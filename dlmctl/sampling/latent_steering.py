@@ -10,13 +10,13 @@ from torch import Tensor
 
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import ControlState
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.gaussian import Gaussian
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.diffusion.process import moved_to
+from dlmctl.diffusion.process import to_like
 from dlmctl.errors import RecipeError
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.graphs import Outputs, Recorded
 from dlmctl.sampling.guidance import strength
@@ -103,8 +103,8 @@ class LatentSteered(Steered):
     def own_words(self, own: Prediction, rows: Tensor) -> tuple[Tensor, Tensor]:
         if own.logits is not None:
             return super().own_words(own, rows)
-        x0 = widened(own.x0.index_select(0, rows))
-        logits = widened(self.model.rounding_logits(x0))
+        x0 = at_least_float32(own.x0.index_select(0, rows))
+        logits = at_least_float32(self.model.rounding_logits(x0))
         return x0, logits.masked_fill(self.banned.index_select(0, rows), math.log(MIN_PROBABILITY)).log_softmax(-1)
 
     def _steer(
@@ -112,14 +112,14 @@ class LatentSteered(Steered):
     ) -> Prediction:
         logits = predicted.logits
         if logits is None:
-            x0 = widened(predicted.x0)
+            x0 = at_least_float32(predicted.x0)
         else:
             constraint_t = torch.full((len(x_t),), t_value, dtype=torch.float64)
             logits = self.guided(logits / self.sampler.temperature, t_value, t, constraint_t)
             x0 = self.family.soft(logits.softmax(-1))
         scale = strength(self.guidance, t_value) if self.parts else 0.0
         if scale and self.method in ("latent", "denoiser"):
-            alphabar = moved_to(self.model.schedule.alphabar(t), x_t).reshape(-1, 1, 1)
+            alphabar = to_like(self.model.schedule.alphabar(t), x_t).reshape(-1, 1, 1)
             gradient = self.gradient(self._state_of_latent(t, previous, through=self.method == "denoiser"), t)
             x0, logits = shift_latent(x0, x_t, alphabar, gradient, scale), None
         if self.sampler.clamp:
@@ -130,7 +130,7 @@ class LatentSteered(Steered):
         return Prediction(lambda: x0, logits)
 
     @torch.no_grad()
-    def after(self, moved: Moved, s: float) -> Tensor:
+    def after(self, moved: StepResult, s: float) -> Tensor:
         """The draw, moved by the paper's guidance; the other methods leave it unchanged."""
         if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
             return moved.x
@@ -188,7 +188,7 @@ class LatentSteered(Steered):
                 scores = predicted.logits
                 if scores is None:
                     scores = self.model.rounding_logits(predicted.x0)
-                return widened(predicted.x0), self._padded(widened(scores).log_softmax(-1))
+                return at_least_float32(predicted.x0), self._padded(at_least_float32(scores).log_softmax(-1))
 
             if through:
                 return self.state(predict()[0], lambda: predict()[1])

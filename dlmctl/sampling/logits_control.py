@@ -13,13 +13,13 @@ from torch import Tensor
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.state import ControlState
-from dlmctl.diffusion.absorbing import Absorbing, with_certain
+from dlmctl.diffusion.absorbing import Absorbing, with_fixed_words
 from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import UserError
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.recipe.python_settings import settings_from
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import prepared_for
@@ -163,12 +163,12 @@ class LogitsControl:
         """``scores [B, C, V]``, steered by the control; certain where ``canvas [B, C]`` already has a token."""
         assert self._steered is not None
         size, start = len(self.tokenizer), self.tokenizer.start_id
-        logits = torch.nn.functional.pad(widened(scores[..., :size]), (0, 0, 1, 0))
+        logits = torch.nn.functional.pad(at_least_float32(scores[..., :size]), (0, 0, 1, 0))
         x = torch.full(logits.shape[:2], self.tokenizer.mask_id, device=logits.device)
         x[:, 0] = start
         if canvas is not None:
             x[:, 1:] = canvas
-        logits = with_certain(logits, x, self.tokenizer.mask_id)
+        logits = with_fixed_words(logits, x, self.tokenizer.mask_id)
         times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
         # Several tokens may be written at once, so every choice among the remaining ones must satisfy the control.
         constraint_t = torch.zeros(len(x), dtype=torch.float64)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlmctl.control.prepared import PreparedAll, has_own
-from dlmctl.diffusion.absorbing import Absorbing, in_pieces
-from dlmctl.diffusion.blocks import Stretch, in_blocks
-from dlmctl.diffusion.layout import Layout, Layouts, even_logits, stacked
+from dlmctl.control.prepared import PreparedAll, overrides
+from dlmctl.diffusion.absorbing import Absorbing, processes_in_chunks
+from dlmctl.diffusion.blocks import BlockStep, block_schedule
+from dlmctl.diffusion.layout import Layout, Layouts, batch_layouts, uniform_logits
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
@@ -47,11 +47,11 @@ def draw_masked(job: Job) -> Finished:
     """
     plan, batch, control, _, watch, recorder = job
     model, sampler = plan.pretrained.masked, plan.sampler
-    layouts = stacked([layout for _, layout in batch], model.embeddings.device)
+    layouts = batch_layouts([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
     vocabulary = plan.pretrained.tokenizer
     places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
-    fixed_words = None if control is None else only_words(control, layouts, vocabulary, len(model.embeddings))
+    fixed_words = None if control is None else forced_words(control, layouts, vocabulary, len(model.embeddings))
     # At scale 0 the network gets no hints from the controls either.
     guiding = control if plan.guidance.scale else None
     name = sampler_name(sampler, guiding, model)
@@ -69,7 +69,10 @@ def draw_masked(job: Job) -> Finished:
     whole_until = family.whole_until(times, alone=steps >= max_open and writes_counts)
     recorded = sampler.compile and is_faster_recorded(layouts.words.device, model.family, steps)
     scores_open_places = (
-        in_pieces(layouts.words.device) and not recorded and family_class is Absorbing and sampler.particles == 1
+        processes_in_chunks(layouts.words.device)
+        and not recorded
+        and family_class is Absorbing
+        and sampler.particles == 1
     )
     steered_class = OpenSteered if scores_open_places and steers_places_independently(control) else Steered
     arguments = family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts
@@ -83,12 +86,12 @@ def draw_masked(job: Job) -> Finished:
         return finished if particles is None else particles.finish(finished, len(model.embeddings))
 
 
-def only_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor | None:
+def forced_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor | None:
     """The word ``[B, L]`` at each place where only one of the ``size`` words is allowed, -1 elsewhere; None if no
     control rules words out."""
-    if not any(has_own(part.prepared, "restrict") for part in control.parts):
+    if not any(overrides(part.prepared, "restrict") for part in control.parts):
         return None
-    allowed = ~control.restrict(even_logits(layouts, vocabulary, size)).isneginf()
+    allowed = ~control.restrict(uniform_logits(layouts, vocabulary, size)).isneginf()
     return torch.where(allowed.sum(-1) == 1, allowed.to(torch.uint8).argmax(-1), -1)
 
 
@@ -101,9 +104,9 @@ def _max_open(places: Tensor, fixed_words: Tensor | None) -> int:
     return max(1, int(is_open.sum(1).max()))
 
 
-def _schedule(steps: int, places: int, block: int | None) -> list[Stretch]:
+def _schedule(steps: int, places: int, block: int | None) -> list[BlockStep]:
     try:
-        return in_blocks(steps, places, block)
+        return block_schedule(steps, places, block)
     except ValueError as error:
         raise RecipeError(f"{error}.", where="sampler.block", remedy="Give more steps, or larger blocks.") from None
 

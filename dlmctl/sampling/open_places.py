@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlmctl.control.prepared import Prepared, PreparedAll, has_own
+from dlmctl.control.prepared import Prepared, PreparedAll, overrides
 from dlmctl.diffusion.absorbing import Absorbing
 from dlmctl.diffusion.family import Prediction
 from dlmctl.sampling.steering import Steered, needs_gradient
@@ -29,7 +29,7 @@ def steers_places_independently(control: PreparedAll | None) -> bool:
 
 
 def _depends_on_others(prepared: Prepared, by_gradient: bool) -> bool:
-    return has_own(prepared, "restrict", "constrain") or prepared.weighs or (by_gradient and not prepared.exact)
+    return overrides(prepared, "restrict", "constrain") or prepared.weighs or (by_gradient and not prepared.exact)
 
 
 class OpenSteered(Steered):

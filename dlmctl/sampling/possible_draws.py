@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dlmctl.control.branches import leaves_open
+from dlmctl.control.branches import has_choices
 from dlmctl.control.warn_once import warn_once
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.errors import RecipeError, Unmet
+from dlmctl.errors import RecipeError, UnsatisfiableError
 from dlmctl.sampling.batch_layout import feasible, layout_of
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.branches import first_possible, plans_of_branches
@@ -50,7 +50,7 @@ def check_branches(plan: Plan, draw: Draw) -> None:
     for branch_plan in plans_of_branches(plan) if draw.attempt == 0 else ():
         try:
             fitting_layout(branch_plan, draw)
-        except Unmet as error:
+        except UnsatisfiableError as error:
             warn_once(f"a control under `any` is left out: {error}")
 
 
@@ -72,10 +72,10 @@ def possible_layouts(plan: Plan, branch_plan: Plan, draws: Sequence[Draw], lengt
     ]
 
 
-def impossible(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
+def impossible_draws(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError]:
     """The error of each sample that cannot be drawn, by sample; nothing is drawn."""
     errors: dict[int, RecipeError] = {}
-    has_choice = plan.control is not None and leaves_open(plan.control)
+    has_choice = plan.control is not None and has_choices(plan.control)
     # With a choice of branches, each draw has its own.
     for draw in draws if has_choice else sorted(_faults(plan, draws, {})):
         try:

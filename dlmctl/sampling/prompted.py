@@ -63,7 +63,7 @@ class ClassifierFree(Gaussian):
     ) -> None:
         self.contrasts = prompt is not None and model.conditioner is not None and scale != 1
         self.scale = scale
-        super().__init__(model, rule, given_to(model, prompt, samples, contrast=self.contrasts))
+        super().__init__(model, rule, conditioning_for(model, prompt, samples, contrast=self.contrasts))
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         if not self.contrasts:
@@ -77,7 +77,7 @@ class ClassifierFree(Gaussian):
 
 
 @torch.no_grad()
-def given_to(
+def conditioning_for(
     model: DiffusionLM, prompt: Prompt | None, samples: Sequence[int], *, contrast: bool = False
 ) -> Conditioning | None:
     """The conditioning of the network for each of ``samples``; with ``contrast`` followed by an unconditional one for

@@ -15,12 +15,12 @@ import torch
 
 from dlmctl.control.automata import TooLarge
 from dlmctl.control.base import All
-from dlmctl.control.branches import Branch, lengths_left
+from dlmctl.control.branches import Branch, possible_word_counts
 from dlmctl.control.combined import parts_of, prepare_all
-from dlmctl.control.prepared import has_own
+from dlmctl.control.prepared import overrides
 from dlmctl.diffusion.layout import SPECIAL, Layout, positions_for
 from dlmctl.diffusion.noise import LAYOUT, Draw
-from dlmctl.errors import Unfit, Unmet
+from dlmctl.errors import LayoutError, UnsatisfiableError
 from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, on_positions
 from dlmctl.sampling.feasible import EXCLUDING_METHODS
 from dlmctl.sampling.particles import expanded
@@ -35,7 +35,7 @@ def fitting_layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = Non
         lengths: as for ``layout_of``.
 
     Raises:
-        Unfit: there is none; the error is that of the first layout.
+        LayoutError: there is none; the error is that of the first layout.
         RecipeError: as for ``layout_of``, or the controls are impossible whatever the layout.
     """
     first = layout_of(plan, draw, lengths)
@@ -43,12 +43,12 @@ def fitting_layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = Non
         return first
     others = list(_others(plan, draw, lengths, first))
     excluding_plan = _excluding_plan(plan, draw, first)
-    with suppress(Unmet):  # impossible in any layout
+    with suppress(UnsatisfiableError):  # impossible in any layout
         for layout in (first, *others):
             if (fitting := _with_sizes(excluding_plan, draw, layout)) is not None:
                 return fitting
     remedy = f"{fault.remedy or ''} No other number of words has one either.".strip() if others else fault.remedy
-    raise Unfit(fault.what, where=fault.where, remedy=remedy)
+    raise LayoutError(fault.what, where=fault.where, remedy=remedy)
 
 
 def _excluding_plan(plan: Plan, draw: Draw, layout: Layout) -> Plan:
@@ -56,7 +56,7 @@ def _excluding_plan(plan: Plan, draw: Draw, layout: Layout) -> Plan:
     assert plan.guide is not None  # else the layout had no fault
     prepared = prepare_all(plan.guide, batch_context(plan, [(draw, layout)])).parts
     pairs = zip(parts_of(plan.guide), prepared, strict=True)
-    controls = tuple(control for control, part in pairs if has_own(part.prepared, *EXCLUDING_METHODS))
+    controls = tuple(control for control, part in pairs if overrides(part.prepared, *EXCLUDING_METHODS))
     return plan._replace(branch=Branch((), All(controls), controls))
 
 
@@ -64,7 +64,7 @@ def _with_sizes(plan: Plan, draw: Draw, layout: Layout) -> Layout | None:
     """The layout with the drawn sizes of blanks, or else with open ones; None if no text fits either.
 
     Raises:
-        Unmet: no text fits, whatever the layout.
+        UnsatisfiableError: no text fits, whatever the layout.
     """
     try:
         # A text that fits drawn sizes also fits open ones.
@@ -75,11 +75,11 @@ def _with_sizes(plan: Plan, draw: Draw, layout: Layout) -> Layout | None:
     return layout._replace(sizes_open=_fault_of(plan, draw, layout) is not None)
 
 
-def _fault_of(plan: Plan, draw: Draw, layout: Layout) -> Unfit | None:
+def _fault_of(plan: Plan, draw: Draw, layout: Layout) -> LayoutError | None:
     """The reason why no text fits a layout, if so. Raises a RecipeError if no other layout can help."""
     try:
         feasible(plan, expanded([(draw, layout)], plan.sampler.particles))
-    except Unfit as error:
+    except LayoutError as error:
         return error
     return None
 
@@ -94,7 +94,7 @@ def _others(plan: Plan, draw: Draw, lengths: Sequence[float] | None, first: Layo
         return
     max_words = config.length - SPECIAL
     weights = dict(enumerate(lengths or guide.lengths_of(draw.sample, max_words) or config.sentence_lengths))
-    counts = set(np.flatnonzero(lengths_left(guide, draw.sample, max_words)).tolist()) - {0, first_count}
+    counts = set(np.flatnonzero(possible_word_counts(guide, draw.sample, max_words)).tolist()) - {0, first_count}
     weighted = sorted(count for count in counts if weights.get(count, 0) > 0)
     order: list[int] = []
     if weighted:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, lacks_energy
 from dlmctl.control.state import ControlState
-from dlmctl.diffusion.family import Family, Moved, Prediction
+from dlmctl.diffusion.family import Family, Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts, banned_tokens
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.graphs import Outputs, Recorded
@@ -154,7 +154,7 @@ class Steered:
         # The network's precision ends here: exact constraints are exact in float32 only.
         with torch.autocast(x_t.device.type, enabled=False):
             # Exact constraints hold at every step, or for the likeliest text of every step.
-            own = widened(predicted.logits)
+            own = at_least_float32(predicted.logits)
             constraint_t = torch.full((len(x_t),), float(t_value > self.whole_until), dtype=torch.float64)
             logits = self.guided(own, t_value, t, constraint_t)
             unguided = own.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
@@ -174,9 +174,9 @@ class Steered:
         """The expected embeddings ``[R, L, D]`` and the log-probabilities of the words ``[R, L, V]`` for some rows of
         the model's own estimate."""
         assert own.logits is not None
-        logits = widened(own.logits.index_select(0, rows))
+        logits = at_least_float32(own.logits.index_select(0, rows))
         probabilities = logits.masked_fill(self.banned.index_select(0, rows), -torch.inf).softmax(-1)
-        return widened(self.family.soft(probabilities)), probabilities.clamp(min=MIN_PROBABILITY).log()
+        return at_least_float32(self.family.soft(probabilities)), probabilities.clamp(min=MIN_PROBABILITY).log()
 
     def guided(self, logits: Tensor, t_value: float, t: Tensor, constraint_t: Tensor) -> Tensor:
         """Steer the network's word logits ``[B, L, V]`` by the controls, at times ``t [B]`` that all equal ``t_value``.
@@ -194,7 +194,7 @@ class Steered:
             logits = moved_logits(logits, self.gradient(self._state_of_words, t), scale, self.updates)
         return logits if self.control is None else self.control.constrain(logits, constraint_t)
 
-    def after(self, moved: Moved, s: float) -> Tensor:
+    def after(self, moved: StepResult, s: float) -> Tensor:
         """The draw, unchanged: guidance of logits does not move it."""
         return moved.x
 
@@ -283,5 +283,5 @@ class Steered:
 
     def _state_of_words(self, probabilities: Tensor) -> ControlState:
         return self.state(
-            widened(self.family.soft(probabilities)), lambda: probabilities.clamp(min=MIN_PROBABILITY).log()
+            at_least_float32(self.family.soft(probabilities)), lambda: probabilities.clamp(min=MIN_PROBABILITY).log()
         )

@@ -25,7 +25,7 @@ from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import SPECIAL, Layout, positions_for
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.noise import LAYOUT
-from dlmctl.errors import Unmet
+from dlmctl.errors import UnsatisfiableError
 from dlmctl.text.tokenizer import Tokenizer
 
 # Length of the masked text from which token frequencies are estimated.
@@ -43,7 +43,7 @@ def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Seq
         low, high = max((fewest for fewest, _ in ranges), default=0), min((most for _, most in ranges), default=0)
         if low > high:
             what = f"the controls contradict each other: one needs at least {low} words, another at most {high}."
-            raise Unmet(what, where=f"sample {draw.sample}")
+            raise UnsatisfiableError(what, where=f"sample {draw.sample}")
         # Bounded by the model's positions, which keeps the automaton small.
         rows.append([required_length(low, min(high, batch.model.config.length))] if ranges else [])
     return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
@@ -57,7 +57,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
     words get about as many tokens as 14 words take.
 
     Raises:
-        Unmet: the language has no text within the model's number of tokens.
+        UnsatisfiableError: the language has no text within the model's number of tokens.
     """
     (draw,) = batch.draws
     config, max_tokens = batch.model.config, batch.model.config.length - SPECIAL
@@ -72,7 +72,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
             log_likelihoods += log_probability_by_length(marginals, stacked([language]), max_tokens)
     if not possible.any():
         what = f"no text of up to {max_tokens} tokens, the most that the model holds, satisfies it."
-        raise Unmet(what, where=" and ".join(part.name for part in exact_parts))
+        raise UnsatisfiableError(what, where=" and ".join(part.name for part in exact_parts))
     prior = torch.zeros(max_tokens + 1, dtype=torch.float64)
     counts = torch.tensor(list(config.sentence_lengths)[: max_tokens + 1], dtype=torch.float64)
     prior[: len(counts)] = counts

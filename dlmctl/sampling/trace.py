@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dlmctl.control.check import numbered
-from dlmctl.control.prepared import Part, has_own
+from dlmctl.control.check import unique_labels
+from dlmctl.control.prepared import Part, overrides
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.layout import Layouts
@@ -186,6 +186,6 @@ def _words_in_common(words: Sequence[str], others: Sequence[str]) -> int:
 
 def _labelled(parts: Sequence[Part]) -> Iterator[tuple[str, Part]]:
     """The parts that have an energy, each with the label that ``check_all`` gives it."""
-    for label, part in zip(numbered([part.name for part in parts]), parts, strict=True):
-        if has_own(part.prepared, "energy"):
+    for label, part in zip(unique_labels([part.name for part in parts]), parts, strict=True):
+        if overrides(part.prepared, "energy"):
             yield label, part

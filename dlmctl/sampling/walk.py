@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.family import Family, Moved, Prediction
+from dlmctl.diffusion.family import Family, Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.noise import SampleNoise
-from dlmctl.processes import stop_if_told
+from dlmctl.processes import raise_pending_signal
 
 
 class Step(NamedTuple):
@@ -43,7 +43,7 @@ class Steer(Protocol):
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction: ...
 
-    def after(self, moved: Moved, s: float) -> Tensor: ...
+    def after(self, moved: StepResult, s: float) -> Tensor: ...
 
 
 class Resampling(Protocol):
@@ -53,7 +53,7 @@ class Resampling(Protocol):
         """The texts ``[B]`` to continue with at a step, already passed on to the steering; None if all stay."""
 
     def moved(self, log_ratio: Tensor | None) -> None:
-        """Receives the log ratio of every draw, see ``Moved``."""
+        """Receives the log ratio of every draw, see ``StepResult``."""
 
 
 def walk(
@@ -69,7 +69,7 @@ def walk(
     x = family.start(layouts, noise)
     steps = len(times) - 1
     for number, (t_value, s_value) in enumerate(pairwise(times.tolist())):
-        stop_if_told()
+        raise_pending_signal()
         # On the CPU, where reading them costs nothing; only a few numbers per text are computed from them.
         t, s = (torch.full((len(x),), value, dtype=torch.float64) for value in (t_value, s_value))
         estimate = steer(x, t)

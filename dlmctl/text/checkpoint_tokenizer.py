@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from dlmctl.errors import ModelError, brief
+from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import read_json, read_object, read_text, require_file
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
@@ -91,7 +91,7 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
         try:
             text = self.inner.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         except Exception as error:  # a template may raise anything
-            raise ModelError(f"its chat template fails: {brief(error)}.", remedy="Set `chat: false`.") from None
+            raise ModelError(f"its chat template fails: {short_message(error)}.", remedy="Set `chat: false`.") from None
         ids: list[int] = self.inner.encode(str(text), add_special_tokens=False)
         return ids or [self.start_id]
 
@@ -134,7 +134,7 @@ def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: i
         # A panic of the tokenizers library is not an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ModelError(f"no tokenizer could be read: {brief(error)}.", where=str(folder)) from None
+        raise ModelError(f"no tokenizer could be read: {short_message(error)}.", where=str(folder)) from None
     if mask_id is None:
         mask_id = inner.mask_token_id
     if mask_id is None or inner.eos_token_id is None:

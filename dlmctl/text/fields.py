@@ -10,7 +10,7 @@ from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import plain, split_words
 
 Value = str | bool | int | float
-Given = str | dict[str, Value]
+Source = str | dict[str, Value]
 """A source in recipes and in Python: a text, or fields and values."""
 
 # The released E2E files, their tokenised form and everyday English name the same fields differently.

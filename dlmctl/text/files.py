@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dlmctl.errors import ModelError, UserError, brief
+from dlmctl.errors import ModelError, UserError, short_message
 
 # The size of a word-level vocabulary of a million entries; model cards and configurations are far smaller.
 MAX_BYTES = 16 * 2**20
@@ -36,7 +36,7 @@ def require_file(
     except FileNotFoundError:
         raise error("is missing.", where=str(path), remedy=remedy) from None
     except (OSError, ValueError) as fault:  # ValueError: a name with a NUL
-        raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
+        raise error(f"cannot be read: {short_message(fault)}.", where=str(path), remedy=remedy) from None
     if stat.S_ISDIR(status.st_mode):
         raise error("cannot be read: it is a folder, not a file.", where=str(path), remedy=remedy)
     if not stat.S_ISREG(status.st_mode):
@@ -61,7 +61,7 @@ def read_text(
         what = f"cannot be read: it is not UTF-8 (byte {fault.start})."
         raise error(what, where=str(path), remedy=remedy) from None
     except OSError as fault:
-        raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
+        raise error(f"cannot be read: {short_message(fault)}.", where=str(path), remedy=remedy) from None
 
 
 def read_json(
@@ -79,7 +79,7 @@ def read_json(
     except RecursionError:
         is_too_deep = True
     except ValueError as fault:
-        raise error(f"cannot be read: {brief(fault)}.", where=str(path), remedy=remedy) from None
+        raise error(f"cannot be read: {short_message(fault)}.", where=str(path), remedy=remedy) from None
     if is_too_deep:
         what = f"cannot be read: its lists and objects are nested more than {MAX_DEPTH} deep."
         raise error(what, where=str(path), remedy=remedy)

@@ -11,11 +11,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
-from dlmctl.errors import DataError, ModelError, brief
+from dlmctl.errors import DataError, ModelError, short_message
 from dlmctl.text.files import read_object, require_file
 from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, plain, split_words
-from dlmctl.text.tokens import joined, plain_words, token_strings
+from dlmctl.text.tokens import join_tokens, plain_words, token_strings
 
 # Ways to split raw text into words; a vocabulary that uses another than the first says so in a file next to it.
 SPLITS = {"e2e": split_words, "penn": split_penn}
@@ -245,7 +245,7 @@ class HuggingFaceTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of one sequence; see ``inside``."""
-        return joined(self.strings[index] for index in self.inside(ids))
+        return join_tokens(self.strings[index] for index in self.inside(ids))
 
     def words(self, ids: Iterable[int]) -> list[str]:
         return plain_words(self.decode(ids))
@@ -255,7 +255,7 @@ class HuggingFaceTokenizer:
         spaces around an apostrophe. Text with unknown tokens is only normalised."""
         ids = self.inner.encode(text, add_special_tokens=False)
         if self.unk_id not in ids:
-            return plain_words(joined(self.strings[index] for index in ids))
+            return plain_words(join_tokens(self.strings[index] for index in ids))
         normalizer = self.inner.backend_tokenizer.normalizer
         return plain_words(text if normalizer is None else normalizer.normalize_str(text))
 
@@ -274,7 +274,7 @@ def unit_of(tokenizer: Tokenizer) -> Literal["word", "token"]:
     return "token" if isinstance(tokenizer, HuggingFaceTokenizer) else "word"
 
 
-def same_words(tokenizer: Tokenizer, other: Tokenizer) -> bool:
+def same_encoding(tokenizer: Tokenizer, other: Tokenizer) -> bool:
     """Whether the ids of two tokenisers mean the same, and both encode texts alike."""
     return _contents(tokenizer) == _contents(other)
 
@@ -290,7 +290,7 @@ def loading_fault(error: Exception) -> str:
     """Why transformers could not load something, without its advice to run the code that comes with it."""
     if "trust_remote_code" in str(error):
         return "it comes with its own code, and such code is never run"
-    return brief(error)
+    return short_message(error)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -90,7 +90,7 @@ def _byte_characters() -> dict[str, int]:
     return {**{chr(byte): byte for byte in printable}, **{chr(256 + at): byte for at, byte in enumerate(others)}}
 
 
-def joined(strings: Iterable[bytes | None]) -> str:
+def join_tokens(strings: Iterable[bytes | None]) -> str:
     """The text of tokens, without a space before the first word; invalid UTF-8 becomes ``�``."""
     return b"".join(string for string in strings if string is not None).decode("utf-8", "replace").removeprefix(" ")
 

@@ -6,7 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 
-from dlmctl.errors import Unknown
+from dlmctl.errors import UnknownWordError
 from dlmctl.text.tokenizer import Tokenizer
 
 # The most unknown words that a message names, and the most suggestions for each.
@@ -28,7 +28,7 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, control: str) -> list[
         listed = ", ".join(map(repr, distinct[:MAX_NAMED]))
         listed += f" and {len(distinct) - MAX_NAMED} more" * (len(distinct) > MAX_NAMED)
         what = f"the word {listed} is not" if len(distinct) == 1 else f"the words {listed} are not"
-        raise Unknown(
+        raise UnknownWordError(
             f"{what} among the {len(tokenizer)} that the model knows.",
             where=control,
             remedy=_suggestions(distinct[:MAX_NAMED], tokenizer),

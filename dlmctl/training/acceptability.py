@@ -21,12 +21,12 @@ from dlmctl.checkpoint.control_weights import (
     save_control_weights,
 )
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
+from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream, load_splits
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.errors import DataError, ModelError, nearest
+from dlmctl.errors import DataError, ModelError, did_you_mean
 from dlmctl.generation.identity import weights_digest
-from dlmctl.metrics.acceptability import NETWORK, SCORER, forget_reader, read_judge, scorer_digest
+from dlmctl.metrics.acceptability import NETWORK, SCORER, forget_acceptability, read_judge, scorer_digest
 from dlmctl.metrics.fluency import SHARES, figures_of, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import STRIDE, Acceptability
@@ -130,7 +130,7 @@ class AcceptabilityTask(StatelessTask):
         loop = self.config.loop
         plan = BatchPlan(loop.batch_positions, self.network.config.max_length, loop.bucket, 0.0, loop.seed)
         batch_of = self._batches(self.train)
-        for rows, width in stream(self.train.split, plan, skip=skip, rank=rank, world=world):
+        for rows, width in batch_stream(self.train.split, plan, skip=skip, rank=rank, world=world):
             yield batch_of(rows, width)
 
     def _batches(self, judged: JudgedSplit) -> Callable[[np.ndarray, int], VerdictBatch]:
@@ -234,7 +234,7 @@ def _missing_verdict(split: Split, number: int, label: str, known: list[str]) ->
     if any(label in fields for fields in split.iter_fields()):
         remedy = "Give every text a verdict, or leave such texts out."
         return DataError(f"text {number} has no field {label!r}.", where=str(split.fields), remedy=remedy)
-    remedy = nearest(label, known) if known else "Give each text a verdict in a field, as in docs/training.md."
+    remedy = did_you_mean(label, known) if known else "Give each text a verdict in a field, as in docs/training.md."
     return DataError(f"the data has no field {label!r}.", where="--label", remedy=remedy)
 
 
@@ -277,7 +277,7 @@ def train_acceptability(
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
         card |= {NETWORK: network_digest(task.network), SCORER: scorer_digest(pretrained)}
         save_control_weights(state, folder, pretrained.model, card)
-        forget_reader(pretrained.model)
+        forget_acceptability(pretrained.model)
     return folder
 
 

@@ -12,17 +12,17 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import (
-    check_found,
+    check_will_be_found,
     new_control_folder,
     save_control_weights,
-    tell_of_weights,
+    warn_of_replaced_weights,
 )
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of, require_trainable
-from dlmctl.control.evidence.beside import Counted, save_evidence
-from dlmctl.control.labels import require_heeded
-from dlmctl.datasets.dataset import BatchPlan, load_split, padded, stream
+from dlmctl.control.evidence.beside import EvidenceFiles, save_evidence
+from dlmctl.control.labels import refuse_unused_options
+from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_split, padded_batch
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
@@ -71,7 +71,7 @@ class ControlTask(StatelessTask):
         splits = self.train, self.valid
         self.text, self.valid_text = (text_of(split, self.tokenizer, label, judge) for split in splits)
         self.kind = labels_of(control)
-        require_heeded(self.kind, self.text)
+        refuse_unused_options(self.kind, self.text)
         self.learned = self.kind.from_data(self.text)
         self.train_labels = self.learned.labels(self.text)
         self.valid_labels = self.learned.labels(self.valid_text)
@@ -87,7 +87,7 @@ class ControlTask(StatelessTask):
             self.config.seed,
         )
         texts = Rows(self.train, self.tokenizer.pad_id, next(self.model.parameters()).device)
-        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+        for rows, width in batch_stream(self.train, plan, skip=skip, rank=rank, world=world):
             yield texts.batch(rows, width), [self.train_labels[row] for row in rows]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, list[Any]]) -> tuple[Tensor, int]:
@@ -102,7 +102,7 @@ class ControlTask(StatelessTask):
         """Accuracy at each noise level for each kind of latents, and the mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
         rows = self.valid.spread(VALIDATION_ROWS)  # the split may be sorted by label
-        ids = torch.from_numpy(padded(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
+        ids = torch.from_numpy(padded_batch(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
         losses = []
         for level in NOISE_LEVELS:
@@ -112,7 +112,7 @@ class ControlTask(StatelessTask):
                 losses.append(loss.mean().item())
         return {"loss": sum(losses) / len(losses), **figures}
 
-    def counted(self) -> Counted:
+    def counted(self) -> EvidenceFiles:
         """The word evidence that guides along with the classifier; empty if nothing is counted."""
         if not self.kind.counts_too or not isinstance(self.tokenizer, WordTokenizer):
             return {}
@@ -144,7 +144,7 @@ def _folder_of_classifier(
         message = f"{control.name!r} is not counted for this model: a classifier is trained, on all of the data."
         raise UserError(message, where="--sentences", remedy="Leave it out.")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
-    check_found(folder, pretrained.folder, pretrained.model, control.name, name)
+    check_will_be_found(folder, pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
     return folder
 
@@ -195,7 +195,7 @@ def train_control(
     check_run_folder(out, resume=resume)
     folder = _folder_of_classifier(control, pretrained, name, sentences)
     task = ControlTask(control, pretrained, config, data, label, judge)
-    tell_of_weights(folder, resume=resume)
+    warn_of_replaced_weights(folder, resume=resume)
     # The classifier learns from the model's estimates, so all weights matter and not just the embeddings.
     inputs = {"weights of the model": weights_digest(pretrained), **arguments, **digest(data)}
     classifier = fit(task, config, out, identity={"loop": config.model_dump(), **inputs}, resume=resume)

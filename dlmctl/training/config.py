@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dlmctl.errors import UserError, nearest
+from dlmctl.errors import UserError, did_you_mean
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse, read_yaml
 
@@ -112,5 +112,5 @@ def _config_text(source: str) -> str:
     if not path.is_file() and source in shipped_configs():
         return (resources.files("dlmctl.training") / "configs" / f"{source}.yaml").read_text("utf-8")
     if not path.exists():
-        raise UserError(f"no such configuration {source!r}.", remedy=nearest(source, shipped_configs()))
+        raise UserError(f"no such configuration {source!r}.", remedy=did_you_mean(source, shipped_configs()))
     return read_yaml(path)

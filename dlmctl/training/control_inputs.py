@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.word_latents import pooled
-from dlmctl.diffusion.absorbing import with_certain
-from dlmctl.diffusion.masked import MaskedLM, attended, word_places
+from dlmctl.control.word_latents import pool_words
+from dlmctl.diffusion.absorbing import with_fixed_words
+from dlmctl.diffusion.masked import MaskedLM, attended, maskable_places
 from dlmctl.diffusion.masked_base import noised
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
 from dlmctl.diffusion.uniform import UniformLM
-from dlmctl.models.numerics import widened
+from dlmctl.models.numerics import at_least_float32
 from dlmctl.text.tokenizer import Tokenizer
 
 
@@ -75,7 +75,7 @@ class LatentInputs:
         }
 
     def _pooled(self, x: Tensor, ids: Tensor) -> Tensor:
-        return pooled(x, ids, self.tokenizer, self.model.embeddings.detach())
+        return pool_words(x, ids, self.tokenizer, self.model.embeddings.detach())
 
 
 class WordInputs:
@@ -97,15 +97,15 @@ class WordInputs:
     @torch.no_grad()
     def _estimates(self, ids: Tensor, t: Tensor, order: Tensor) -> Latents:
         model, lengths = self.model, self.model.config.lengths
-        positions, mask = word_places(ids, self.tokenizer, lengths), attended(ids, self.tokenizer, lengths)
+        positions, mask = maskable_places(ids, self.tokenizer, lengths), attended(ids, self.tokenizer, lengths)
         if isinstance(model, UniformLM):
             noisy, masked = model.noised(ids, positions, t[:, None], order), noised(ids, positions, model.mask_id)
             logits = model.seen(model.logits_at(noisy, t, attention_mask=mask), noisy, t)
         else:
             masked = noised(ids, positions & (order < t[:, None]), model.mask_id)
             logits = model.logits(masked, attention_mask=mask)
-        probs = with_certain(widened(logits), masked, model.mask_id).softmax(-1)
-        x = pooled(widened(model.soft(probs)), ids, self.tokenizer, model.embeddings)
+        probs = with_fixed_words(at_least_float32(logits), masked, model.mask_id).softmax(-1)
+        x = pool_words(at_least_float32(model.soft(probs)), ids, self.tokenizer, model.embeddings)
         return Latents(x, torch.zeros_like(t))
 
 

@@ -15,25 +15,25 @@ import torch
 
 from dlmctl.checkpoint.control_weights import (
     EMBEDDINGS,
-    check_found,
+    check_will_be_found,
     embedding_digest,
     new_control_folder,
     save_control_files,
-    tell_of_weights,
+    warn_of_replaced_weights,
 )
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, labels_of
-from dlmctl.control.evidence.beside import Counted, save_evidence
+from dlmctl.control.evidence.beside import EvidenceFiles, save_evidence
 from dlmctl.control.evidence.table import CountTable
 from dlmctl.control.hints import CONFIG, HINTS
-from dlmctl.control.labels import LabelledText, Labels, require_heeded
+from dlmctl.control.labels import LabelledText, Labels, refuse_unused_options
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError
-from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_words
+from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
 from dlmctl.training.hints import HintResult, HintRun, train_hints
 
 
@@ -43,7 +43,7 @@ def require_words_of(pretrained: Pretrained, data: Path) -> None:
     Raises:
         DataError: the vocabularies differ.
     """
-    if not same_words(load_vocabulary(data), pretrained.tokenizer):
+    if not same_encoding(load_vocabulary(data), pretrained.tokenizer):
         raise DataError(
             "was prepared with a vocabulary other than the model's.",
             where=str(data),
@@ -90,15 +90,15 @@ def count_control(
     kind = labels_of(control)
     needs_words(pretrained, f"what the control {control.name!r} counts")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
-    check_found(folder, pretrained.folder, pretrained.model, control.name, name)
+    check_will_be_found(folder, pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
-    tell_of_weights(folder, resume=hints is not None and hints.resume)
+    warn_of_replaced_weights(folder, resume=hints is not None and hints.resume)
     require_words_of(pretrained, data)
     tokenizer = cast("WordTokenizer", pretrained.tokenizer)
     read_text = partial(text_of, tokenizer=tokenizer, label=label, judge=judge)
     full_text = read_text(load_split(data, "train"))
     text = _sampled(full_text, sentences)
-    require_heeded(kind, text)
+    refuse_unused_options(kind, text)
     learned, evidence = kind.counted(text, tokenizer)
     held_out = learned.held_out(read_text(load_split(data, "valid")))
     tables = [table for table in evidence.values() if isinstance(table, CountTable)]
@@ -117,7 +117,9 @@ def count_control(
     return folder
 
 
-def _save(folder: Path, card: dict[str, Any], learned: Labels, evidence: Counted, hints: HintResult | None) -> None:
+def _save(
+    folder: Path, card: dict[str, Any], learned: Labels, evidence: EvidenceFiles, hints: HintResult | None
+) -> None:
     labels = learned.to_json()
     files = {} if labels is None else {LABELS_FILE: labels}
     if hints is not None:

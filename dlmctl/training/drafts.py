@@ -15,13 +15,13 @@ from dlmctl.annotators.gold import tags_of
 from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.classifier import labels_of, load_labels
-from dlmctl.control.hints import Ask, load_hints
+from dlmctl.control.hints import HintRequest, load_hints
 from dlmctl.control.labels import Labels
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.dataset import Split, load_splits
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.errors import DataError, ModelError, nearest
+from dlmctl.errors import DataError, ModelError, did_you_mean
 from dlmctl.models.hints import Hints
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.acceptability import require_both, verdicts_of
@@ -105,10 +105,10 @@ class ExampleBuilder:
         chosen = split.spread(len(split) if max_texts is None else max_texts).tolist()
         with Console(stderr=True).status(f"analysing {len(chosen):,} texts"):
             text = text_of(split, self.pretrained.tokenizer).some(chosen)
-            requests = [[Ask([[] for _ in words])] for words in text.sentences]
+            requests = [[HintRequest([[] for _ in words])] for words in text.sentences]
             if self.takes_tags:
                 for row, tags in zip(requests, tags_of(text.sentences, text.fields), strict=True):
-                    row.append(Ask(row[0].features, tags))
+                    row.append(HintRequest(row[0].features, tags))
             if self.labels is not None:
                 for row, more in zip(requests, self.labels.asks(text), strict=True):
                     row += more[:1] if full_request_only else more
@@ -187,7 +187,7 @@ def _groups(split: Split, fields: Sequence[str]) -> list[tuple[str, ...]]:
     for row in split.iter_fields():
         missing = [field for field in fields if field not in row]
         if missing:
-            remedy = nearest(missing[0], sorted(row))
+            remedy = did_you_mean(missing[0], sorted(row))
             raise DataError(f"the data has no field {missing[0]!r}.", where="groups", remedy=remedy)
         groups.append(tuple(str(row[field]) for field in fields))
     return groups

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.hints import Ask, fill
+from dlmctl.control.hints import HintRequest, fill
 from dlmctl.control.labels import LabelledText, Labels
-from dlmctl.datasets.dataset import BatchPlan, Split, stream
+from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream
 from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.diffusion.masked import MaskedLM, Noise, attended, word_places
-from dlmctl.diffusion.masked_base import Predictor, Read, masked_nats
-from dlmctl.diffusion.masking import mask_by_count, most_masked, shares
+from dlmctl.diffusion.masked import MaskedLM, Noise, attended, maskable_places
+from dlmctl.diffusion.masked_base import NetworkInputs, Predictor, masked_nats
+from dlmctl.diffusion.masking import mask_by_count, max_masked_count, shares
 from dlmctl.errors import DataError
 from dlmctl.generation.identity import weights_digest
 from dlmctl.models.hints import Hints, HintsConfig
@@ -75,7 +75,7 @@ class HintBatch(NamedTuple):
     full: bool
 
 
-def frequent_features(requests: Sequence[Sequence[Ask]]) -> list[str]:
+def frequent_features(requests: Sequence[Sequence[HintRequest]]) -> list[str]:
     """The features that occur often enough to be learned, the most frequent first.
 
     Raises:
@@ -91,7 +91,7 @@ def frequent_features(requests: Sequence[Sequence[Ask]]) -> list[str]:
 
 def encode_examples(
     ids: Sequence[NDArray[np.int64]],
-    requests: Sequence[Sequence[Ask]],
+    requests: Sequence[Sequence[HintRequest]],
     feature_names: Sequence[str],
     tag_names: Sequence[str],
 ) -> Examples:
@@ -136,7 +136,9 @@ def stream_batches(
     examples: Examples, make_batch: MakeBatch, plan: BatchPlan, *, skip: int, rank: int, world: int
 ) -> Iterator[tuple[np.ndarray, HintBatch]]:
     """An endless stream of row numbers and their batches, with a random variant of each row."""
-    for number, (rows, width) in enumerate(stream(examples.rows, plan, skip=skip, rank=rank, world=world), start=skip):
+    for number, (rows, width) in enumerate(
+        batch_stream(examples.rows, plan, skip=skip, rank=rank, world=world), start=skip
+    ):
         # One generator per batch, so that a resumed run draws the same as an uninterrupted one.
         random = np.random.default_rng((plan.seed, number, rank))
         yield rows, make_batch(rows, random.integers(examples.variants, size=len(rows)), width)
@@ -158,16 +160,16 @@ def hinted_nats(
         is_given: places ``[B, L]`` that are never masked.
         max_weight: of one masked word; below the number of words the result is no bound.
     """
-    ids, places = batch.ids, word_places(batch.ids, tokenizer)
+    ids, places = batch.ids, maskable_places(batch.ids, tokenizer)
     mask = None if batch.full else attended(ids, tokenizer)
     share, max_masked = shares(len(ids), noise.offset), None
     if is_given is not None:
         places = places & ~is_given
     elif share.device.type == "cpu":
-        max_masked = most_masked(batch.maskable, share.numpy(), "count")
+        max_masked = max_masked_count(batch.maskable, share.numpy(), "count")
     masked, weights = mask_by_count(places, to_device(share, ids.device), noise.order)
     hint_states = None if hints is None else hints(batch.features, mask)
-    inputs: Read = {"attention_mask": mask, "aligned": batch.tags, "hints": hint_states}
+    inputs: NetworkInputs = {"attention_mask": mask, "aligned": batch.tags, "hints": hint_states}
     return masked_nats(lm, ids, masked, weights.clamp(max=max_weight), most=max_masked, **inputs), places.sum()
 
 

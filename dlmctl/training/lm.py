@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
-from dlmctl.datasets.dataset import BatchPlan, load_splits, stream
+from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits
 from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
 from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
 from dlmctl.diffusion.process import one_step
-from dlmctl.errors import nearest
+from dlmctl.errors import did_you_mean
 from dlmctl.generation.generate import generate
 from dlmctl.models.conditioner import PAD
 from dlmctl.models.interface import Conditioning
@@ -117,7 +117,7 @@ class LanguageModelTask:
         plan = BatchPlan(loop.batch_positions, length, loop.bucket, loop.full_share, loop.seed)
         device = next(self.model.parameters()).device
         texts = Rows(self.train, self.tokenizer.pad_id, device)
-        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+        for rows, width in batch_stream(self.train, plan, skip=skip, rank=rank, world=world):
             yield self._batch("train", texts, rows, width)
 
     def _batch(self, split: str, texts: Rows, rows: np.ndarray, width: int) -> Batch:
@@ -237,7 +237,7 @@ def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:
     family = settings.get("family", "gaussian") if isinstance(settings, dict) else "gaussian"
     if not isinstance(family, str) or family not in FAMILIES:
         message = f"model.family: there is no family {str(family)[:60]!r}."
-        raise file.error(("model", "family"), message, nearest(str(family), list(FAMILIES)))
+        raise file.error(("model", "family"), message, did_you_mean(str(family), list(FAMILIES)))
     if isinstance(settings, dict) and family == "gaussian":
         settings.pop("family", None)  # in model folders, no family means gaussian
     return validate_settings(value, file, FAMILIES[family])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.models.llama import FusedLinear
-from dlmctl.processes import Terminated, check_launch, held
+from dlmctl.processes import Terminated, check_launch, run_lock
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import BestWeights
 from dlmctl.training.config import LoopConfig
@@ -162,7 +162,7 @@ def fit(
     # Without cpu=True, accelerate treats several processes on a CPU as that many runs of one process.
     precision = "no" if config.precision == "fp32" else config.precision
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
-    with held(out / ".lock", "run", out) if accelerator.is_main_process else nullcontext():
+    with run_lock(out / ".lock", "run", out) if accelerator.is_main_process else nullcontext():
         return _TrainingRun(
             task, config, out, accelerator, identity or {"loop": config.model_dump()}, resume, quiet
         ).train()

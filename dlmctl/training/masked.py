@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
-from dlmctl.datasets.dataset import BatchPlan, Split, load_splits, stream
+from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream, load_splits
 from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import (
@@ -23,10 +23,10 @@ from dlmctl.diffusion.masked import (
     Noise,
     attended,
     length_nats,
-    word_places,
+    maskable_places,
 )
 from dlmctl.diffusion.masked_base import masked_nats
-from dlmctl.diffusion.masking import MASKINGS, most_masked, shares
+from dlmctl.diffusion.masking import MASKINGS, max_masked_count, shares
 from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats
 from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
@@ -107,7 +107,7 @@ class MaskedTask(StatelessTask):
         full_share = loop.full_share if settings.lengths == "model" else 0.0
         plan = BatchPlan(loop.batch_positions, settings.length, loop.bucket, full_share, loop.seed)
         batch_of = self._batches("train", self.train)
-        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+        for rows, width in batch_stream(self.train, plan, skip=skip, rank=rank, world=world):
             yield batch_of(rows, width)
 
     def _batches(self, name: str, split: Split) -> Callable[[np.ndarray, int], MaskedBatch]:
@@ -129,14 +129,14 @@ class MaskedTask(StatelessTask):
         """The bound in nats a masked place, with one number of masked words for each row."""
         network, ids, objective = cast("MaskedLM", model), batch.ids, self.config.model.objective
         tags = None if batch.tags is None else drop_tags(batch.tags, self.config.tagged)
-        places = word_places(ids, self.tokenizer, self.config.model.lengths)
+        places = maskable_places(ids, self.tokenizer, self.config.model.lengths)
         noise = Noise.drawn(ids)
         share = shares(len(ids), noise.offset)
         mask, device_share = self._attention_mask(batch), to_device(share, ids.device)
         if isinstance(network, UniformLM):
             nats = denoising_nats(network, ids, places, device_share, noise.order, attention_mask=mask, aligned=tags)
         else:
-            max_masked = None if batch.maskable is None else most_masked(batch.maskable, share.numpy(), objective)
+            max_masked = None if batch.maskable is None else max_masked_count(batch.maskable, share.numpy(), objective)
             masked, weights = MASKINGS[objective](places, device_share, noise.order)
             nats = masked_nats(network, ids, masked, weights, most=max_masked, attention_mask=mask, aligned=tags)
         return nats.sum() / places.sum().clamp(min=1), ids.numel()
@@ -178,12 +178,12 @@ class MaskedTask(StatelessTask):
         for at, width in plan.epoch(self.valid.lengths[chosen], 0):
             batch = batch_of(chosen[at], width)
             ids, mask, tags = batch.ids, self._attention_mask(batch), batch.tags if tagged else None
-            places = word_places(ids, self.tokenizer, settings.lengths)
+            places = maskable_places(ids, self.tokenizer, settings.lengths)
             noise = Noise.drawn(ids, generator)
             share = shares(len(ids), noise.offset)
             row_nats = network.bound_nats(ids, places, share, noise.order, attention_mask=mask, aligned=tags)
             nats += row_nats.sum().item()
-            word_count += word_places(ids, self.tokenizer).sum().item()
+            word_count += maskable_places(ids, self.tokenizer).sum().item()
         return nats / max(1, word_count)
 
     def samples(self, model: nn.Module) -> list[str]:

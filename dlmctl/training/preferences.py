@@ -28,10 +28,10 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.hints import HINTS
 from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.diffusion.masked import MaskedLM, Noise
-from dlmctl.diffusion.masked_base import Read
+from dlmctl.diffusion.masked_base import NetworkInputs
 from dlmctl.errors import ModelError
 from dlmctl.generation.identity import weights_digest
-from dlmctl.models.adapters import MOST_RANK, Adapters, merged
+from dlmctl.models.adapters import MOST_RANK, Adapters, merge_adapters
 from dlmctl.models.hints import Hints
 from dlmctl.models.llama import LlamaDenoiser
 from dlmctl.training.acceptability import ACCEPTED, auc
@@ -99,7 +99,7 @@ class TunedModel(NamedTuple):
     def mask_id(self) -> int:
         return self.lm.mask_id
 
-    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[Read]) -> Tensor:
+    def nats(self, canvas: Tensor, positions: Tensor, targets: Tensor, **read: Unpack[NetworkInputs]) -> Tensor:
         """As ``MaskedModel.nats``."""
         return self.lm.nats_after(
             functional_call(self.lm.denoiser, self.weights, (canvas,), dict(read)), positions, targets
@@ -315,6 +315,6 @@ def train_preferences(
             card = {"training": config.model_dump(), "validation": task.validate(tuned)}
             hints = TrainedHints(tuned.hints.cpu(), hints_folder, card)
         model = MaskedLM(task.lm.config)
-        model.denoiser = cast("LlamaDenoiser", merged(task.lm.cpu().denoiser, tuned.cpu()))
+        model.denoiser = cast("LlamaDenoiser", merge_adapters(task.lm.cpu().denoiser, tuned.cpu()))
         save_tuned(model, pretrained, hints, folder)
     return folder

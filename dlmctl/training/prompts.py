@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.field_labels import MAX_VALUES
-from dlmctl.datasets.conditions import label_numbers, label_values, pick, source_rows
-from dlmctl.datasets.dataset import Split, padded
+from dlmctl.datasets.conditions import label_numbers, label_values, select_fields, source_rows
+from dlmctl.datasets.dataset import Split, padded_batch
 from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
-from dlmctl.errors import DataError, nearest
+from dlmctl.errors import DataError, did_you_mean
 from dlmctl.models.conditioner import PAD
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.fields import Value, field_key
@@ -61,7 +61,7 @@ class Prompts:
             return labels, None
         sources = self._sources[split]
         longest = int((sources.offsets[rows + 1] - sources.offsets[rows]).max())
-        return labels, torch.from_numpy(padded(sources, rows, longest, PAD))
+        return labels, torch.from_numpy(padded_batch(sources, rows, longest, PAD))
 
     def examples(self, count: int) -> Prompt:
         """The labels and sources of ``count`` evenly spaced validation rows."""
@@ -93,7 +93,7 @@ def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> li
 
 def _is_closed(name: str, rows: Records) -> bool:
     """Whether a field takes few distinct values, rather than being free text."""
-    values = [picked[name] for row in rows if (picked := pick([name], row))]
+    values = [picked[name] for row in rows if (picked := select_fields([name], row))]
     distinct = len(set(values))
     return distinct <= MAX_VALUES and 2 * distinct <= len(values)
 
@@ -109,4 +109,4 @@ def _with_fields(settings: SourceSettings, rows: Records) -> SourceSettings:
 
 def _no_field(setting: str, name: str, rows: Records) -> DataError:
     known = sorted({name for row in rows for name in row})
-    return DataError(f"the data has no field {name!r}.", where=f"model.{setting}", remedy=nearest(name, known))
+    return DataError(f"the data has no field {name!r}.", where=f"model.{setting}", remedy=did_you_mean(name, known))

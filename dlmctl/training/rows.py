@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.datasets.dataset import Split, padded
+from dlmctl.datasets.dataset import Split, padded_batch
 
 # The largest share of a GPU's free memory that a data set may take up to be kept there as a whole.
 MAX_MEMORY_SHARE = 1 / 8
@@ -33,7 +33,7 @@ class Rows:
     def batch(self, rows: np.ndarray, width: int) -> Tensor:
         """The given rows ``[B, width]``, cut or padded to the width, int64."""
         if self.flat is None:
-            return to_device(torch.from_numpy(padded(self.split, rows, width, self.fill)), self.device)
+            return to_device(torch.from_numpy(padded_batch(self.split, rows, width, self.fill)), self.device)
         starts, lengths = self.split.offsets[rows], self.split.offsets[rows + 1] - self.split.offsets[rows]
         bounds = to_device(torch.from_numpy(np.stack([starts, lengths])), self.device)
         columns = torch.arange(width, device=self.device)

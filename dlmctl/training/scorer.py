@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from dlmctl.datasets.dataset import BatchPlan, load_splits, padded, stream
+from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits, padded_batch
 from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
@@ -60,7 +60,7 @@ class ScorerTask(StatelessTask):
         loop = self.config.loop
         plan = BatchPlan(loop.batch_positions, self.config.model.length, loop.bucket, loop.full_share, loop.seed)
         texts = Rows(self.train, self.tokenizer.pad_id, next(self.model.parameters()).device)
-        for rows, width in stream(self.train, plan, skip=skip, rank=rank, world=world):
+        for rows, width in batch_stream(self.train, plan, skip=skip, rank=rank, world=world):
             yield texts.batch(rows, width)
 
     def loss(self, model: nn.Module, batch: Tensor) -> tuple[Tensor, int]:
@@ -75,7 +75,7 @@ class ScorerTask(StatelessTask):
         nats, tokens = 0.0, 0
         plan = BatchPlan(8192, self.config.model.length, full_share=0.0)
         for rows, width in plan.epoch(self.valid.lengths, 0):
-            ids = torch.from_numpy(padded(self.valid, rows, width, pad_id)).to(device)
+            ids = torch.from_numpy(padded_batch(self.valid, rows, width, pad_id)).to(device)
             nats += sequence_nats(model, ids, pad_id).double().sum().item()
             tokens += int((ids[:, 1:] != pad_id).sum())
         return {"loss": nats / max(1, tokens)}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dlmctl.errors import UserError, brief
+from dlmctl.errors import UserError, short_message
 from dlmctl.text.files import require_file
 from dlmctl.text.tokenizer import SPLIT_FILE
 from dlmctl.training.averages import Averages
@@ -82,7 +82,7 @@ def save_state(path: Path, state: TrainingState, step: int, identity: dict[str, 
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the checkpoint could not be written: {brief(error)}.",
+            f"the checkpoint could not be written: {short_message(error)}.",
             where=str(path),
             remedy="The checkpoint before it is intact; make room and give --resume."
             if earlier
@@ -189,7 +189,7 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 def _misfit(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"the checkpoint does not fit these settings or is damaged: {brief(error)}.",
+        f"the checkpoint does not fit these settings or is damaged: {short_message(error)}.",
         where=str(path),
         remedy=_RESUME_REMEDY,
     )

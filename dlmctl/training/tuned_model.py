@@ -21,7 +21,7 @@ from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.hints import CONFIG, HINTS
 from dlmctl.datasets.known_texts import FILE as KNOWN_TEXTS
-from dlmctl.datasets.staging import check_writable, staged
+from dlmctl.datasets.staging import check_writable, staged_folder
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import UserError
 from dlmctl.models.hints import Hints
@@ -61,7 +61,7 @@ def save_tuned(model: MaskedLM, pretrained: Pretrained, hints: TrainedHints | No
     Raises:
         UserError: it cannot be written.
     """
-    with staged(out, "model") as staging:
+    with staged_folder(out, "model") as staging:
         save_pretrained(model, pretrained.tokenizer, staging)
         for name in COPIED_FILES:
             source = pretrained.folder / name

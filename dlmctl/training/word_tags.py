@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlmctl.datasets.dataset import Split
 from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.errors import DataError, nearest
+from dlmctl.errors import DataError, did_you_mean
 
 # A field with more distinct labels than this does not hold classes of words.
 MAX_TAGS = 1000
@@ -78,5 +78,5 @@ def _checked(labels: Any, what: str, word_count: int) -> list[str]:
 
 def _no_field(field: str, record: dict[str, Any]) -> DataError:
     remedy = "Prepare the data with labels of words (`dlmctl data prepare --tags`), or leave tags out."
-    suggestion = nearest(field, sorted(record)) if record else ""
+    suggestion = did_you_mean(field, sorted(record)) if record else ""
     return DataError(f"the data has no field {field!r}.", where="tags", remedy=f"{suggestion} {remedy}".strip())

@@ -10,7 +10,7 @@ import torch
 import dlmctl
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.diffusion.canvas import Uniform
-from dlmctl.diffusion.layout import Layout, stacked
+from dlmctl.diffusion.layout import Layout, batch_layouts
 from dlmctl.diffusion.walks import drawn
 from dlmctl.errors import ModelError, RecipeError, UserError
 from tests.checkpoint.tiny_gemma import tiny_gemma
@@ -58,7 +58,7 @@ def test_the_loop_is_that_of_transformers_where_the_noise_is_the_same(model, con
     noise = Numbers()
     family = Uniform(model.model, prompt, model.tokenizer.start_id, steps)
     with torch.no_grad():
-        x = family.start(stacked([Layout(1 + CANVAS, None)] * 2, torch.device("cpu")), noise)
+        x = family.start(batch_layouts([Layout(1 + CANVAS, None)] * 2, torch.device("cpu")), noise)
         for at in range(steps, 0, -1):
             t = torch.full((2,), at / steps)
             x = family.step(x, family.predict(x, t, None, None), t, t, noise).x

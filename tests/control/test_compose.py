@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
-from dlmctl.control.check import Check, numbered
+from dlmctl.control.check import Check, unique_labels
 from dlmctl.control.combined import check_all, prepare_all
 from dlmctl.control.prepared import Part, Prepared, PreparedNot
 from dlmctl.control.state import BatchContext
@@ -161,7 +161,7 @@ def test_controls_of_one_kind_are_numbered():
     ],
 )
 def test_a_name_that_looks_like_a_number_of_another_keeps_its_verdict(names, labels):
-    assert numbered(names) == labels
+    assert unique_labels(names) == labels
 
 
 @pytest.mark.parametrize("least", [1e-4, 1e-6, 1e-8, 0.0, -2.0])

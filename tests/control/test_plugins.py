@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.catalogue import Plugin, find_plugin, in_yaml, installed, type_name
 from dlmctl.control.labels import Labels
-from dlmctl.control.registry import find_control, offers
+from dlmctl.control.registry import find_control, offered_controls
 from dlmctl.control.skeleton import write_skeleton
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.load import read_recipe
@@ -75,7 +75,7 @@ def test_dlmctls_own_control_is_not_displaced(install, caplog):
 def test_of_two_packages_the_first_by_name_is_taken(install):
     for package in ("zulu", "alpha"):  # whichever was installed first
         install(package, "plain_two", plain("plain_two"))
-    assert [point.dist.name for point in offers()["plain_two"] if point.dist] == ["alpha", "zulu"]
+    assert [point.dist.name for point in offered_controls()["plain_two"] if point.dist] == ["alpha", "zulu"]
     assert find_plugin("plain_two").origin == "alpha 1.0"
 
 
@@ -196,7 +196,9 @@ def test_an_unknown_key_inside_a_list_of_models_is_explained(install):
 # What ships is described by the same means.
 
 
-@pytest.mark.parametrize("name", [name for name, points in offers().items() if points[0].dist.name == "dlmctl"])
+@pytest.mark.parametrize(
+    "name", [name for name, points in offered_controls().items() if points[0].dist.name == "dlmctl"]
+)
 def test_the_examples_of_what_ships_are_valid(name):
     plugin = find_plugin(name)
     assert plugin.summary.endswith(".")

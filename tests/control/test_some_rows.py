@@ -9,7 +9,7 @@ from controls.syntax_params import SyntaxTreeParams
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.combined import prepare_all
 from dlmctl.control.state import BatchContext, ControlState
-from dlmctl.diffusion.layout import Layout, stacked
+from dlmctl.diffusion.layout import Layout, batch_layouts
 from dlmctl.diffusion.noise import Draw
 
 TREES = ["(S (NP (NN pubs)) (VP (VBZ open)))", "(S (NP (NNP Cotto)) (VP (VBZ is) (ADJP (JJ cheap))) (. .))"]
@@ -44,7 +44,7 @@ def test_some_texts_are_guided_as_if_prepared_alone(e2e, control):
         embeddings=e2e.model.embeddings.detach(),
         x0=lambda: x,
         word_log_probs=lambda: e2e.model.rounding_logits(x).log_softmax(-1),
-        mask=stacked([Layout(8, 2), Layout(8, 4)], x.device).mask,
+        mask=batch_layouts([Layout(8, 2), Layout(8, 4)], x.device).mask,
     )
     torch.testing.assert_close(prepared.energy(state), wanted.energy(state))
     ((one,), (other,)) = prepared.parts, wanted.parts

@@ -148,7 +148,7 @@ def test_the_check_is_the_judge(trained):
 
 def halved(monkeypatch, guide, judge):
     """Labelled text whose first rows are for the guide and the others for the judge; a label None is no label."""
-    monkeypatch.setattr("dlmctl.control.labels.guides", lambda words: words[0] == "guide")
+    monkeypatch.setattr("dlmctl.control.labels.is_guide_half", lambda words: words[0] == "guide")
     rows = [("guide", label) for label in guide] + [("judge", label) for label in judge]
     texts = [[half, f"w{at % 3}", str(label)] for at, (half, label) in enumerate(rows)]
     return LabelledText(texts, [{"mood": label} if label else {} for _, label in rows], label="mood")

@@ -5,13 +5,13 @@ import torch
 
 from controls.pos import Pos, PosParams, TagLabels
 from dlmctl.annotators.tagging import upos_tagger
-from dlmctl.control.labels import LabelledText, require_heeded
+from dlmctl.control.labels import LabelledText, refuse_unused_options
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import UserError
 from dlmctl.evaluation.control_success import read_targets
 from dlmctl.recipe.cells import read_params
-from dlmctl.recipe.placeholders import filled
+from dlmctl.recipe.placeholders import fill_placeholders
 from tests.conftest import batch_of, state_of
 
 WORDS = "The old baker sells warm bread .".split()
@@ -114,7 +114,7 @@ def test_the_tags_of_the_data_and_of_another_judge_are_labels(tmp_path):
     judge = one_tag_tagger(tmp_path)
     assert [CLASSES[at] for at in TagLabels().labels(LabelledText([WORDS], judge=judge))[0][1:-1]] == given
     with pytest.raises(UserError, match="takes none"):
-        require_heeded(TagLabels, LabelledText([], label="upos", judge=judge))
+        refuse_unused_options(TagLabels, LabelledText([], label="upos", judge=judge))
     with pytest.raises(UserError, match="no tagger here"):
         TagLabels().labels(LabelledText([WORDS], judge=str(tmp_path / "none")))
 
@@ -146,6 +146,6 @@ def one_tag_tagger(folder):
 @pytest.mark.parametrize("tags", ["DET;NOUN|X;*", "DET, NOUN|X,*", "DET NOUN|X  *", '["DET", "NOUN|X", "*"]'])
 def test_tags_of_a_cell_are_separated_as_other_lists_are(tags):
     for params in ({"tags": "{t}"}, {"tags": ["{t}"]}):  # `pos: "{t}"` is the latter
-        parsed = read_params(PosParams, filled(params, {"t": tags}))
+        parsed = read_params(PosParams, fill_placeholders(params, {"t": tags}))
         assert parsed is not None
         assert parsed.tags == ["DET", "NOUN|X", "*"]

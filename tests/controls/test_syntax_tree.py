@@ -12,7 +12,7 @@ from dlmctl.annotators.parsing import NONE, all_spans
 from dlmctl.annotators.trees import Span, from_spans, labelled_spans, read_tree
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.control.classifier import LABELS_FILE, load_classifier
-from dlmctl.control.labels import LabelledText, require_heeded
+from dlmctl.control.labels import LabelledText, refuse_unused_options
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import RecipeError, UserError
 from tests.conftest import batch_of, state_of
@@ -188,7 +188,7 @@ def test_labels_are_those_the_parser_gives_often_enough():
     constituents = {(start, end): labels.names[chart[start, end]] for start, end in chart.nonzero().tolist()}
     assert constituents == {(0, 5): "S", (0, 0): "NP", (1, 4): "VP", (2, 4): "NP"}
     with pytest.raises(UserError, match="labels of its own"):
-        require_heeded(SpanLabels, LabelledText([WORDS], label="sentiment"))
+        refuse_unused_options(SpanLabels, LabelledText([WORDS], label="sentiment"))
 
 
 def test_the_classifier_loss_counts_the_spans_of_the_sentence_only(pretrained):

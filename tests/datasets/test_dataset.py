@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlmctl.datasets.dataset import BatchPlan, Split, load_split, load_splits, pack_rows, padded, stream, write_split
+from dlmctl.datasets.dataset import (
+    BatchPlan,
+    Split,
+    batch_stream,
+    load_split,
+    load_splits,
+    pack_rows,
+    padded_batch,
+    write_split,
+)
 from dlmctl.errors import DataError
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -114,7 +123,7 @@ def test_block_packing_joins_and_cuts() -> None:
 
 def test_padded_cuts_and_fills() -> None:
     split = Split(np.concatenate(ROWS), np.array([0, 4, 7, 13]))
-    assert padded(split, np.array([1, 2]), 5, pad_id=3).tolist() == [[0, 7, 1, 3, 3], [0, 8, 9, 10, 11]]
+    assert padded_batch(split, np.array([1, 2]), 5, pad_id=3).tolist() == [[0, 7, 1, 3, 3], [0, 8, 9, 10, 11]]
 
 
 def test_an_epoch_holds_every_row_once_on_a_canvas_that_fits() -> None:
@@ -145,9 +154,9 @@ def test_full_share_lays_rows_on_the_full_canvas() -> None:
 
 def test_a_stream_resumes_where_it_was() -> None:
     split, plan = many(60), BatchPlan(64, 24)
-    whole = stream(split, plan)
+    whole = batch_stream(split, plan)
     seen = [next(whole) for _ in range(120)]  # several epochs
-    resumed = stream(split, plan, skip=70)
+    resumed = batch_stream(split, plan, skip=70)
     for rows, width in seen[70:]:
         rows_again, width_again = next(resumed)
         assert width == width_again
@@ -157,7 +166,7 @@ def test_a_stream_resumes_where_it_was() -> None:
 def test_processes_share_an_epoch_without_overlap() -> None:
     split, plan = many(64), BatchPlan(96, 24, full_share=0.0)
     batches = len(plan.epoch(split.lengths, 0)) // 2
-    streams = [stream(split, plan, rank=rank, world=2) for rank in (0, 1)]
+    streams = [batch_stream(split, plan, rank=rank, world=2) for rank in (0, 1)]
     rows = [row for one in streams for _ in range(batches) for row in next(one)[0].tolist()]
     assert len(set(rows)) == len(rows)
     assert len(rows) > 64 * 0.8
@@ -165,4 +174,4 @@ def test_processes_share_an_epoch_without_overlap() -> None:
 
 def test_an_empty_split_cannot_be_streamed() -> None:
     with pytest.raises(DataError, match="no rows"):
-        next(stream(Split(np.array([], np.int64), np.array([0])), BatchPlan(64, 24)))
+        next(batch_stream(Split(np.array([], np.int64), np.array([0])), BatchPlan(64, 24)))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from dlmctl.diffusion.bound import likelihood_bound
-from dlmctl.diffusion.layout import Layout, stacked
+from dlmctl.diffusion.layout import Layout, batch_layouts
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.objectives import cross_entropy_loss, paper_loss
@@ -87,7 +87,7 @@ def test_training_restores_the_words(name, request):
 @pytest.mark.parametrize("name", ["overfit", "overfit_paper"])
 def test_the_reverse_process_of_a_trained_model_ends_in_its_sentences(name, request):
     model = request.getfixturevalue(name)
-    layouts = stacked([Layout(LENGTH, None)] * 16, torch.device("cpu"))
+    layouts = batch_layouts([Layout(LENGTH, None)] * 16, torch.device("cpu"))
     noise = SampleNoise([Draw(3, sample) for sample in range(16)])
     family = Unsteered(model, ancestral(model.schedule))
     with torch.no_grad():

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from dlmctl.diffusion.layout import Layout, lay_out, positions_for, special_bans, stacked
+from dlmctl.diffusion.layout import Layout, batch_layouts, lay_out, positions_for, special_bans
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 
@@ -64,7 +64,7 @@ def test_impossible_lengths_are_reported(config, low, high, message):
 
 def test_special_tokens_are_placed_by_the_word_count(pretrained):
     tokenizer = pretrained.tokenizer
-    layouts = stacked([Layout(8, 2), Layout(8, 6), Layout(8, None)], torch.device("cpu"))
+    layouts = batch_layouts([Layout(8, 2), Layout(8, 6), Layout(8, None)], torch.device("cpu"))
     assert layouts.mask is None
     allowed = ~special_bans(layouts, tokenizer, len(tokenizer))
     start, end, pad = tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id
@@ -79,7 +79,7 @@ def test_special_tokens_are_placed_by_the_word_count(pretrained):
 
 def test_positions_beyond_a_shorter_text_are_padding(pretrained):
     tokenizer = pretrained.tokenizer
-    layouts = stacked([Layout(8, None), Layout(16, None)], torch.device("cpu"))
+    layouts = batch_layouts([Layout(8, None), Layout(16, None)], torch.device("cpu"))
     assert layouts.mask is not None
     assert layouts.mask.sum(1).tolist() == [8, 16]
     allowed = ~special_bans(layouts, tokenizer, len(tokenizer))

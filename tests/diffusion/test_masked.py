@@ -9,10 +9,10 @@ from dlmctl.diffusion.masked import (
     Noise,
     attended,
     length_nats,
-    word_places,
+    maskable_places,
 )
 from dlmctl.diffusion.masked_base import masked_nats, noised
-from dlmctl.diffusion.masking import MASKINGS, mask_by_count, mask_by_time, most_masked, shares
+from dlmctl.diffusion.masking import MASKINGS, mask_by_count, mask_by_time, max_masked_count, shares
 from tests.diffusion.tiny_masked import MASK, PLACES, TEXTS, TOKENIZER, Enumerated, one_by_one, tiny_masked
 
 TEXT = (4, 6, 5)
@@ -106,8 +106,8 @@ def test_masking_by_time_never_divides_by_nothing():
 
 def test_which_places_can_be_masked():
     ids = torch.tensor([[0, 4, 2, 5, 1, 3, 3]])
-    assert word_places(ids, TOKENIZER).tolist() == [[False, True, False, True, False, False, False]]
-    assert word_places(ids, TOKENIZER, "model").tolist() == [[False, True, False, True, True, True, True]]
+    assert maskable_places(ids, TOKENIZER).tolist() == [[False, True, False, True, False, False, False]]
+    assert maskable_places(ids, TOKENIZER, "model").tolist() == [[False, True, False, True, True, True, True]]
     assert attended(ids, TOKENIZER).tolist() == [[True] * 5 + [False] * 2]
     assert attended(ids, TOKENIZER, "model") is None
 
@@ -174,7 +174,7 @@ def test_labels_of_positions_count():
 def test_training_on_the_objective_lowers_it():
     model = tiny_masked().train()
     ids = torch.tensor([[0, *TEXT, 1]] * 6)
-    places, generator = word_places(ids, TOKENIZER), torch.Generator().manual_seed(0)
+    places, generator = maskable_places(ids, TOKENIZER), torch.Generator().manual_seed(0)
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=0.02), []
     for _ in range(40):
         offset, order = Noise.drawn(ids, generator)
@@ -209,5 +209,5 @@ def test_the_number_of_masked_places_is_bounded_in_advance(objective):
         offset, order = Noise.drawn(places, generator)
         share = shares(len(places), offset)
         masked, _ = MASKINGS[objective](places, share, order)
-        most = most_masked(words, share.numpy(), objective)
+        most = max_masked_count(words, share.numpy(), objective)
         assert int(masked.sum()) == most if objective == "count" else int(masked.sum()) <= most < places.sum()

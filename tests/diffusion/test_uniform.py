@@ -9,7 +9,7 @@ import torch
 
 from controls import Avoid, Contains, Infill, Length
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
-from dlmctl.diffusion.layout import Layout, stacked
+from dlmctl.diffusion.layout import Layout, batch_layouts
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.uniform import UniformConfig, UniformLM, UniformWalk
 from dlmctl.diffusion.walks import WALKS, WalkSettings
@@ -91,7 +91,7 @@ def weights(clean: torch.Tensor, t: float) -> torch.Tensor:
 
 def test_a_step_draws_from_the_posterior_of_its_estimate(model):
     rows, (t, s) = 12_000, (0.7, 0.4)
-    layouts = stacked([Layout(4, 2)] * rows, torch.device("cpu"))
+    layouts = batch_layouts([Layout(4, 2)] * rows, torch.device("cpu"))
     noise = SampleNoise([Draw(0, row) for row in range(rows)])
     settings = WalkSettings(model.mask_id)
     family = UniformWalk(model, TOKENIZER, WALKS["ancestral"], settings, [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.gaussian import Gaussian
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.model import DiffusionLM
@@ -26,5 +26,5 @@ class Unsteered(Gaussian):
         x0 = self.predict(x_t, t, None, None).x0
         return Prediction(lambda: self.model.clamp(x0) if self.clamp else x0)
 
-    def after(self, moved: Moved, s: float) -> Tensor:
+    def after(self, moved: StepResult, s: float) -> Tensor:
         return moved.x

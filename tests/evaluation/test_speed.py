@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from controls import Length
 from dlmctl.cli.render import working
-from dlmctl.evaluation.speed import Case, against_paper, compare, settings_for
+from dlmctl.evaluation.speed import Case, compare, settings_for, speedup_over_paper
 from dlmctl.recipe.presets import PRESETS, settings_of
 
 
@@ -27,7 +27,7 @@ def test_every_preset_runs_on_every_case(pretrained, quick):
     assert told[:5] == ["free, fast", "free, balanced", "free, quality", "free, paper", "free, fast"]
     assert all(0 < row.least <= row.seconds <= row.most for row in rows)
     assert {row.success for row in rows} == {None, 1.0}
-    assert {against_paper(rows, row) for row in rows if row.preset == "paper"} == {1.0}
+    assert {speedup_over_paper(rows, row) for row in rows if row.preset == "paper"} == {1.0}
 
 
 def test_the_paper_weighs_fluency_by_control():

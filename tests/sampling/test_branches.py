@@ -7,7 +7,7 @@ import torch
 
 from controls import Avoid, Contains, Infill, Length, Pattern, Pos
 from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
-from dlmctl.control.branches import ways
+from dlmctl.control.branches import candidate_branches
 from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.noise import Draw
@@ -15,7 +15,7 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible_draws import impossible
+from dlmctl.sampling.possible_draws import impossible_draws
 
 QUICK = SamplerSettings(steps=2)
 A, B, C, D = Contains("bread"), Contains("river"), Contains("cats"), Contains("old")
@@ -28,7 +28,7 @@ def words(control, pretrained, **options):
 
 
 def first(control, sample, **draw):
-    return next(ways(control, Draw(0, sample, **draw), MOST))
+    return next(candidate_branches(control, Draw(0, sample, **draw), MOST))
 
 
 def asked(control, sample=0):
@@ -64,7 +64,7 @@ def test_the_weight_of_a_branch_does_not_scale_guidance():
 def test_particles_of_a_draw_share_a_branch_and_attempts_do_not():
     assert len({first(A | B | C | D, 3, particle=particle).picks for particle in range(8)}) == 1
     assert len({first(A | B | C | D, 3, attempt=attempt).picks for attempt in range(40)}) == 4
-    found = [way.picks for way in ways((A | B) & (C | 1e-9 * D), Draw(0, 1), MOST)]
+    found = [way.picks for way in candidate_branches((A | B) & (C | 1e-9 * D), Draw(0, 1), MOST)]
     assert sorted(found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
@@ -166,7 +166,7 @@ def test_clashing_controls_are_refused(pretrained):
     assert all("old" in text for text in words((old | river) & old, pretrained))
     each = Colour.each([Colour.Params(words=["old"]), Colour.Params(words=["river"])])
     plan = Plan(pretrained, each & old, QUICK, Guidance(), 8)
-    assert list(impossible(plan, [Draw(0, sample) for sample in range(4)])) == [1, 3]
+    assert list(impossible_draws(plan, [Draw(0, sample) for sample in range(4)])) == [1, 3]
 
 
 def test_any_needs_a_weight_above_0():

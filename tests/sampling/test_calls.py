@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.calls import ON_A_GPU, counted
+from benchmarks.calls import GPU_CONSTANTS, count_calls
 from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
@@ -42,14 +42,14 @@ def e2e():
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Noise and words in pieces as large as on a GPU."""
-    for way in ON_A_GPU:
+    for way in GPU_CONSTANTS:
         monkeypatch.setattr(*way)
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("name", CONTROLS)
 def test_many_texts_take_the_calls_of_few_and_nothing_is_read_back(e2e, name):
-    few, many = (counted(e2e, CONTROLS[name], texts, STEPS) for texts in ((8, 64) if name in HELD else (2, 16)))
+    few, many = (count_calls(e2e, CONTROLS[name], texts, STEPS) for texts in ((8, 64) if name in HELD else (2, 16)))
     assert few.names == many.names
     assert (few.network, few.backward) == (many.network, many.backward)
     assert few.network + few.other > 0
@@ -62,7 +62,7 @@ def test_many_texts_take_the_calls_of_few_and_nothing_is_read_back(e2e, name):
 def test_long_texts_take_the_calls_of_short_ones(e2e):
     """Up to the next power of 2, with which they grow by a dozen."""
     short, longer, longest = (
-        counted(e2e, Contains("riverside", "cheap pub") & Length(n), 8, STEPS) for n in (17, 31, 62)
+        count_calls(e2e, Contains("riverside", "cheap pub") & Length(n), 8, STEPS) for n in (17, 31, 62)
     )
     assert short.names == longer.names
     assert 0 < longest.a_step()["other"] - short.a_step()["other"] <= 12
@@ -76,14 +76,14 @@ def test_the_same_for_masked_models(tokenizer, sampler):
     config = MaskedConfig(vocab_size=len(tokenizer), length=16, denoiser=sizes, sentence_lengths=[0] * 8 + [1])
     torch.manual_seed(0)
     model = Pretrained(MaskedLM(config).eval(), tokenizer, from_pretrained("e2e").folder)
-    few, many = (counted(model, NINE, texts, STEPS, name=sampler) for texts in (2, 16))
+    few, many = (count_calls(model, NINE, texts, STEPS, name=sampler) for texts in (2, 16))
     assert few.names == many.names
     assert many.waits == many.made == 0
 
 
 def test_early_exit_reads_one_small_tensor(e2e):
     """On a CPU at every step; ``READ_EVERY`` steps apart on a GPU."""
-    calls = counted(e2e, NINE, 4, STEPS, patience=0.25)
+    calls = count_calls(e2e, NINE, 4, STEPS, patience=0.25)
     assert calls.names["waits: tolist"] > 0
     assert calls.waits == calls.names["waits: tolist"] <= STEPS
 
@@ -114,9 +114,9 @@ def test_a_batch_of_many_is_prepared_with_the_calls_of_few(e2e):
 
 
 def prepare_only(plan, texts):
-    from dlmctl.sampling.batch_layout import batch_context, layout_of, prepared_on
+    from dlmctl.sampling.batch_layout import batch_context, layout_of, prepare_batch
 
     draws = [Draw(0, sample) for sample in range(texts)]
     layout = layout_of(plan, draws[0])
     assert len(batch_context(plan, [(draw, layout) for draw in draws])) == texts
-    prepared_on(plan, [(draw, layout) for draw in draws])
+    prepare_batch(plan, [(draw, layout) for draw in draws])

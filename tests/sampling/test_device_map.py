@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.sampling.device_map import device_map, put_on, spread
+from dlmctl.sampling.device_map import device_map, move_to_device, spread
 from tests.checkpoint.tiny_vendors import write_dream, write_llada
 
 
@@ -27,5 +27,5 @@ def test_logits_are_the_same_through_the_hooks(tmp_path):
     parts = ["model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head"]
     spread(model.network, dict.fromkeys(parts, "cpu"))
     assert torch.equal(model.logits(ids), before)
-    put_on(model, torch.device("cpu"))  # leaves it in place
+    move_to_device(model, torch.device("cpu"))  # leaves it in place
     assert torch.equal(model.logits(ids), before)

@@ -7,7 +7,7 @@ import torch
 
 from controls.contains import Contains
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.diffusion.family import Moved, Prediction
+from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import Guidance
 from dlmctl.sampling.batches import batch_size_for
@@ -60,7 +60,7 @@ def walk(scripts, patience, ends=None, since=100.0, read_every=1):
 
 
 def moved(x):
-    return Moved(x, x, torch.zeros(len(x), 1, 1))
+    return StepResult(x, x, torch.zeros(len(x), 1, 1))
 
 
 def test_a_row_leaves_after_patience_steps_with_the_same_words():

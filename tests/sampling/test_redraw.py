@@ -13,7 +13,7 @@ from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling import redraw
 from dlmctl.sampling.batch_layout import layout_of
 from dlmctl.sampling.plan import Plan
-from dlmctl.sampling.possible_draws import impossible
+from dlmctl.sampling.possible_draws import impossible_draws
 
 QUICK = SamplerSettings(steps=2)
 PHRASE = "near the old river"
@@ -97,7 +97,12 @@ def test_every_row_of_a_table_is_drawn(model_folder):
 
 def test_impossible_draws_are_reported_for_each_sample(pretrained):
     control = Infill.each([Infill.Params(template=t) for t in ("Anna ___{1,9} .", "Anna ___ .")]) & Contains(PHRASE)
-    assert list(impossible(plan_of(control, pretrained), [Draw(0, sample) for sample in range(8)])) == [1, 3, 5, 7]
+    assert list(impossible_draws(plan_of(control, pretrained), [Draw(0, sample) for sample in range(8)])) == [
+        1,
+        3,
+        5,
+        7,
+    ]
 
 
 def test_an_unknown_word_is_not_a_question_of_length(pretrained):

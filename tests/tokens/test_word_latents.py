@@ -8,7 +8,7 @@ import torch
 from controls import Pos, SyntaxTree
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
-from dlmctl.control.word_latents import pooled
+from dlmctl.control.word_latents import pool_words
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
@@ -31,7 +31,7 @@ def test_words_are_means_over_their_tokens():
     x = torch.randn(1, len(ids) + 3, 4)
     table = torch.randn(len(tokenizer), 4)
     row = torch.tensor([[*ids, *[tokenizer.pad_id] * 3]])
-    found = pooled(x, row, tokenizer, table)[0]
+    found = pool_words(x, row, tokenizer, table)[0]
     texts = [tokenizer.strings[index] or b"" for index in ids]
     of_word = [at for at, text in enumerate(texts) if text.strip() and text.strip() in b"cheapest"]
     torch.testing.assert_close(found[0], x[0, 0])

@@ -202,7 +202,7 @@ def test_a_model_that_has_learned_none_says_so(folder, tmp_path):
 
 
 def test_what_the_user_has_trained_comes_before_what_came_with_the_model(learned, tmp_path, monkeypatch):
-    monkeypatch.setattr("dlmctl.checkpoint.control_weights.users_controls", lambda: tmp_path)
+    monkeypatch.setattr("dlmctl.checkpoint.control_weights.user_controls_folder", lambda: tmp_path)
     _, own = control_folders(learned.folder, learned.model, "acceptability")
     assert acceptability_folder(learned.folder, learned.model) == learned.folder / "controls" / "acceptability"
     shutil.copytree(learned.folder / "controls" / "acceptability", own)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.hints import Ask
-from dlmctl.datasets.dataset import Split, padded, write_split
+from dlmctl.control.hints import HintRequest
+from dlmctl.datasets.dataset import Split, padded_batch, write_split
 from dlmctl.evaluation.calls import CallCounter
 from dlmctl.models.hints import HintsConfig
 from dlmctl.training.hints import HintTask, encode_examples
@@ -52,7 +52,7 @@ def hint_task(data, rows):
     """Hints for a masked model, of two features of words."""
     config, task = task_of("masked", data, rows)
     ids = [task.train.row(at) for at in range(len(task.train))]
-    asks = [[Ask([["a"], ["b"]] * 5), Ask([["a", "b"]])]] * len(ids)
+    asks = [[HintRequest([["a"], ["b"]] * 5), HintRequest([["a", "b"]])]] * len(ids)
     examples = encode_examples(ids, asks, ["a", "b"], [])
     shape = HintsConfig(features=["a", "b"], width=8, blocks=0)
     return config, HintTask(config.loop, shape, Pretrained(task.model, task.tokenizer, data), examples, examples)
@@ -90,7 +90,7 @@ def test_rows_on_a_device_are_those_in_memory():
     split = Split(np.arange(1, 22, dtype=np.uint16), np.array([0, 5, 7, 15, 21]))
     rows, chosen = Rows(split, 9, torch.device("cpu")), np.array([3, 1, 2])
     plain = rows.batch(chosen, 6)
-    assert plain.tolist() == padded(split, chosen, 6, 9).tolist()
+    assert plain.tolist() == padded_batch(split, chosen, 6, 9).tolist()
     rows.flat = torch.from_numpy(split.ids.astype(np.int32))  # as on a GPU
     assert torch.equal(rows.batch(chosen, 6), plain)
 

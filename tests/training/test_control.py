@@ -11,7 +11,7 @@ from torch import nn
 from controls import Pos
 from dlmctl.checkpoint import bundled, control_weights
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.checkpoint.user_weights import weights_beside
+from dlmctl.checkpoint.user_weights import available_weights
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.classifier import labels_of, load_classifier, load_labels
 from dlmctl.control.labels import LabelledText, Labels
@@ -193,13 +193,13 @@ def test_training_for_a_bundled_model_writes_nothing_into_it(model_folder, data,
     before = sorted(tmp_path.glob("checkout/**/*"))
     model = from_pretrained("tiny")
     assert model.folder.samefile(folder)
-    assert weights_beside(folder, "starts_with") == (False, [])
+    assert available_weights(folder, "starts_with") == (False, [])
     saved = train_control(StartsWith, model, config(steps=1), data, tmp_path / "run")
     named = train_control(StartsWith, model, config(steps=1), data, tmp_path / "run2", name="mine")
     assert sorted(tmp_path.glob("checkout/**/*")) == before
     assert saved.is_relative_to(tmp_path / "home")
     assert named == saved / "mine"
-    assert weights_beside(folder, "starts_with") == (True, ["mine"])
+    assert available_weights(folder, "starts_with") == (True, ["mine"])
     for name in (None, "mine"):  # found again by name
         assert not load_classifier(StartsWith, batch(from_pretrained("tiny")), name).training
     with pytest.raises(ModelError, match="There are weights named mine"):

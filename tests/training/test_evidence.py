@@ -11,7 +11,7 @@ from controls import Classifier, Length, Pos, SyntaxTree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.bag import load_bag
-from dlmctl.control.labels import guides
+from dlmctl.control.labels import is_guide_half
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
@@ -120,7 +120,9 @@ def test_the_card_counts_the_texts_that_guide(model, tmp_path) -> None:
     folder = count_control(Classifier, model, tmp_path / "set", label="mood", name="few")
     train = load_split(tmp_path / "set", "train")
     words = [model.tokenizer.words(train.row(at).tolist()) for at in range(len(train))]
-    learned = sum(guides(text) and "mood" in fields for text, fields in zip(words, train.iter_fields(), strict=True))
+    learned = sum(
+        is_guide_half(text) and "mood" in fields for text, fields in zip(words, train.iter_fields(), strict=True)
+    )
     said = (folder / "card.json").read_text("utf-8")
     assert 0 < learned == json.loads(said)["counted"]["texts"] < len(train)
     assert "NaN" not in said

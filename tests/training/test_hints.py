@@ -172,7 +172,7 @@ def test_a_model_learns_to_be_told_labels(model, tmp_path, monkeypatch) -> None:
 def test_data_without_anything_to_be_told_of_is_refused(model, tmp_path, monkeypatch) -> None:
     rows = mood_rows(5)
     data, asked = prepared(tmp_path, model, rows), {"label": "mood", "name": "mood"}
-    monkeypatch.setattr("dlmctl.control.labels.guides", lambda words: True)
+    monkeypatch.setattr("dlmctl.control.labels.is_guide_half", lambda words: True)
     with pytest.raises(DataError, match="a guide and a judge need different texts"):
         train_control(Classifier, model, loop(), data, tmp_path / "run", **asked)
     split_by_length(monkeypatch)

@@ -16,7 +16,7 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.weights import load_weights
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import UserError
-from dlmctl.processes import Terminated, held
+from dlmctl.processes import Terminated, run_lock
 from dlmctl.training import lm, loop
 from dlmctl.training.averages import Averages
 from dlmctl.training.config import LoopConfig
@@ -460,7 +460,7 @@ def test_other_data_is_not_resumed_and_more_steps_are(data, tmp_path):
 
 def test_one_process_at_a_time_trains_in_a_folder(data, tmp_path):
     with (
-        held(tmp_path / "run" / ".lock", "run", tmp_path),
+        run_lock(tmp_path / "run" / ".lock", "run", tmp_path),
         pytest.raises(UserError, match="another process is at work"),
     ):
         train_lm(config(), data, tmp_path / "run")

@@ -7,7 +7,7 @@ the sizes of the BERT encoder, in the subfolder given by ``config_name``. Models
 
 from typing import TYPE_CHECKING
 
-from dlmctl.checkpoint.on_demand import on_demand
+from dlmctl.checkpoint.on_demand import lazy_getattr
 
 if TYPE_CHECKING:  # the same for type checkers
     from dlmctl.checkpoint.original.load import load_original as load_original
@@ -17,4 +17,4 @@ if TYPE_CHECKING:  # the same for type checkers
 _MODULES = {"export_original": ".save", "load_original": ".load"}
 __all__ = [*_MODULES]
 
-__getattr__ = on_demand(__name__, _MODULES)
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -14,7 +14,7 @@ from dlmctl.checkpoint.resolve import ORIGINAL_WEIGHTS
 from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.weights import require_numbers, take_over, without_memory
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.errors import DataError, ModelError, brief, first_fault
+from dlmctl.errors import DataError, ModelError, first_validation_error, short_message
 from dlmctl.text.tokenizer import WordTokenizer
 
 
@@ -42,9 +42,9 @@ def load_original(folder: str | Path) -> tuple[DiffusionLM, WordTokenizer]:
     except KeyError as error:
         raise ModelError(f"the tensor {error} is missing.", where=str(path)) from None
     except ValidationError as error:
-        raise ModelError(f"has impossible sizes: {first_fault(error)}", where=str(folder)) from None
+        raise ModelError(f"has impossible sizes: {first_validation_error(error)}", where=str(folder)) from None
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
-        raise ModelError(f"has impossible sizes: {brief(error)}.", where=str(folder)) from None
+        raise ModelError(f"has impossible sizes: {short_message(error)}.", where=str(folder)) from None
     if len(tokenizer) != config.vocab_size:
         raise ModelError(
             f"vocab.json has {len(tokenizer)} entries, {path.name} {config.vocab_size}.", where=str(folder)

@@ -6,7 +6,7 @@ mapped into memory and not copied. Code in the folder is never read, let alone r
 
 from typing import TYPE_CHECKING
 
-from dlmctl.checkpoint.on_demand import on_demand
+from dlmctl.checkpoint.on_demand import lazy_getattr
 
 if TYPE_CHECKING:  # the same for type checkers
     from dlmctl.checkpoint.vendors.load import is_vendor as is_vendor
@@ -16,4 +16,4 @@ if TYPE_CHECKING:  # the same for type checkers
 _MODULES = {"is_vendor": ".load", "load_vendor": ".load"}
 __all__ = [*_MODULES]
 
-__getattr__ = on_demand(__name__, _MODULES)
+__getattr__ = lazy_getattr(__name__, _MODULES)

@@ -13,7 +13,7 @@ from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.checkpoint.vendors.declared import Epsilon, Heads, Layers, Positions, Rows, Sizes, Width
 from dlmctl.diffusion.canvas import CanvasLM, CanvasSettings
 from dlmctl.diffusion.tokens import TokenConfig
-from dlmctl.errors import ModelError, brief, first_fault
+from dlmctl.errors import ModelError, first_validation_error, short_message
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer, read_tokenizer
 from dlmctl.text.files import read_object, require_file
 
@@ -92,7 +92,7 @@ def _validated(kind: Any, settings: Mapping[str, Any], path: Path) -> Any:
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        raise ModelError(first_fault(error), where=str(path)) from None
+        raise ModelError(first_validation_error(error), where=str(path)) from None
 
 
 def _network(folder: Path) -> Any:
@@ -110,7 +110,7 @@ def _network(folder: Path) -> Any:
                 str(folder), dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
             )
     except Exception as error:  # transformers raises many kinds
-        raise ModelError(f"its weights cannot be read: {brief(error)}.", where=str(folder)) from None
+        raise ModelError(f"its weights cannot be read: {short_message(error)}.", where=str(folder)) from None
     problems = {"is missing": loading_info["missing_keys"], "has another shape": loading_info["mismatched_keys"]}
     for problem, names in problems.items():
         for name in names:

@@ -19,7 +19,7 @@ from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
-from dlmctl.errors import ModelError, brief, first_fault, readable
+from dlmctl.errors import ModelError, first_validation_error, readable, short_message
 from dlmctl.models.full_attention import FullAttention
 from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
 
@@ -57,7 +57,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     try:
         sizes = vendor.sizes.model_validate(settings)
     except ValidationError as error:
-        raise ModelError(first_fault(error), where=where) from None
+        raise ModelError(first_validation_error(error), where=where) from None
     shape = vendor.shape(sizes)
     tokenizer = read_tokenizer(_tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id)
     _check_ids(shape, tokenizer, folder)
@@ -65,7 +65,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         with without_memory():  # the sizes in config.json are not trusted yet
             network = vendor.network(sizes)
     except Exception as error:  # transformers raises many kinds for impossible sizes
-        raise ModelError(f"no network can have these sizes: {brief(error)}.", where=where) from None
+        raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, folder)
     config = TokenConfig(
         kind=vendor.name,

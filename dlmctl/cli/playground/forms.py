@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dlmctl.checkpoint.bundled import bundled_names
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.checkpoint.user_weights import weights_beside
+from dlmctl.checkpoint.user_weights import available_weights
 from dlmctl.control.catalogue import Broken, Plugin, installed
 from dlmctl.errors import ModelError, RecipeError
 from dlmctl.recipe.as_code import python_code
@@ -174,7 +174,7 @@ def _trained_controls(model: str, plugins: Sequence[Plugin]) -> list[str]:
         folder: Path = resolve(model)
     except ModelError:
         return []
-    return [plugin.name for plugin in plugins if plugin.trainable and any(weights_beside(folder, plugin.name))]
+    return [plugin.name for plugin in plugins if plugin.trainable and any(available_weights(folder, plugin.name))]
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.cli.playground.forms import Form, recipe_of
-from dlmctl.errors import UserError, first_line
+from dlmctl.errors import UserError, typed_message
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.results import Sample
 from dlmctl.generation.run import run_recipe
@@ -95,7 +95,7 @@ class Runs:
             send({"error": str(error)})
         except Exception as error:  # every failure must reach the page, or it would wait for ever
             log.exception("a run failed")
-            send({"error": f"the run failed: {first_line(error)}. The terminal of `dlmctl play` has the details."})
+            send({"error": f"the run failed: {typed_message(error)}. The terminal of `dlmctl play` has the details."})
         finally:
             send(None)
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from dlmctl.cli.playground.forms import Form, page_data, recipe_code
 from dlmctl.cli.playground.runs import Runs
-from dlmctl.errors import UserError, first_fault
+from dlmctl.errors import UserError, first_validation_error
 from dlmctl.generation import page
 
 HERE = Path(__file__).parent
@@ -95,6 +95,6 @@ async def _respond(request: Request, handler: Callable[[Any], Response], kind: t
         form = kind.model_validate_json(body)
         return await run_in_threadpool(handler, form)
     except ValidationError as error:
-        return JSONResponse({"error": first_fault(error)}, 400)
+        return JSONResponse({"error": first_validation_error(error)}, 400)
     except UserError as error:
         return JSONResponse({"error": str(error)}, 400)

@@ -13,7 +13,7 @@ from dlmctl.control.automata.languages import Alphabet, nothing
 from dlmctl.control.automata.requirement import Requirement
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
-from dlmctl.errors import Unknown, Unmet
+from dlmctl.errors import UnknownWordError, UnsatisfiableError
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.vocabulary import known_ids
 
@@ -42,7 +42,7 @@ def _over_words(requirement: Requirement, vocabulary: Tokenizer, *, unwanted: bo
     if requirement.needs_words:
         try:
             known_ids(requirement.words, vocabulary, requirement.name)
-        except Unknown:
+        except UnknownWordError:
             if not unwanted:
                 raise
             return Demand(requirement.name, _without_unknown(requirement, alphabet))
@@ -57,5 +57,5 @@ def _without_unknown(requirement: Requirement, alphabet: Alphabet) -> Automaton 
     """
     try:
         return nothing(alphabet) if requirement.language is None else requirement.language(alphabet)
-    except Unmet:
+    except UnsatisfiableError:
         return nothing(alphabet)

@@ -14,7 +14,7 @@ from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersect_all, intersection
 from dlmctl.control.automata.requirement import Requirement
 from dlmctl.control.automata.spelled import Spelled, alphabet_for
-from dlmctl.errors import RecipeError, Unmet
+from dlmctl.errors import RecipeError, UnsatisfiableError
 from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
@@ -104,7 +104,7 @@ def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requ
     else:
         raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
     if automaton.empty:
-        raise Unmet("no text that this model's tokens can spell satisfies it.", where=name)
+        raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
     return automaton
 
 

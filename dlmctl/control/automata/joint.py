@@ -15,7 +15,7 @@ from dlmctl.control.automata.languages import Alphabet, everything
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
 from dlmctl.control.automata.product import intersect_all, lengths, require_length
 from dlmctl.control.automata.transitions import stacked
-from dlmctl.errors import RecipeError, Unfit
+from dlmctl.errors import LayoutError, RecipeError
 
 # Below this time words are restricted to the likeliest path of the automaton (arg max); before, they are conditioned on
 # all paths by their probability.
@@ -71,7 +71,7 @@ class JointAutomata:
         unit: what the languages are over, words or tokens.
 
     Raises:
-        Unfit: the language of a row has no text with that number of words.
+        LayoutError: the language of a row has no text with that number of words.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class JointAutomata:
             logits: ``[B, L, V]``, -inf for words that are excluded elsewhere, as by other controls.
 
         Raises:
-            Unfit: a row has no text left.
+            LayoutError: a row has no text left.
         """
         self.fallbacks.clear()
         self._reset()
@@ -131,7 +131,7 @@ class JointAutomata:
             self.fallbacks[row] = self._order(row, logits)
         is_possible = torch.isfinite(posterior.log_probability(logits, self.automata, self.words))
         for row in (~is_possible).nonzero().flatten().tolist():
-            raise Unfit(
+            raise LayoutError(
                 f"no text of {int(self.words[row])} {self.unit}s is left that satisfies it.",
                 where=self.names[row],
                 remedy="Another control forbids its words, or wants other words in their place.",

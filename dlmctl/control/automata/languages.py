@@ -11,7 +11,7 @@ import numpy as np
 from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Bools, Ints, partition, reduced, require_size
 from dlmctl.control.automata.nfa import determinised
 from dlmctl.control.automata.syntax import Literal, Node, WordClass, labels, matches
-from dlmctl.errors import Unmet
+from dlmctl.errors import UnsatisfiableError
 from dlmctl.text.spelling import plain
 
 # Stands for the id of a word outside the vocabulary.
@@ -47,7 +47,7 @@ def pattern(node: Node, alphabet: Alphabet) -> Automaton:
     No text contains a word outside the vocabulary.
 
     Raises:
-        Unmet: no text over this vocabulary matches.
+        UnsatisfiableError: no text over this vocabulary matches.
         TooLarge: the automaton would be too large.
     """
     sets: dict[str, Bools] = {}
@@ -66,7 +66,7 @@ def pattern(node: Node, alphabet: Alphabet) -> Automaton:
     table, accepting = determinised(node, classes_of, classes)
     automaton = reduced(Automaton(classes, table, accepting))
     if automaton.empty:
-        raise Unmet("no text of words that the model knows matches the pattern.")
+        raise UnsatisfiableError("no text of words that the model knows matches the pattern.")
     return automaton
 
 

@@ -21,7 +21,7 @@ from dlmctl.control.automata.dfa import DEAD, MAX_STATES, Automaton, Ints, TooLa
 from dlmctl.control.automata.languages import Alphabet, containing, in_order
 from dlmctl.control.automata.product import intersection
 from dlmctl.control.automata.sums import scatter_log_sum
-from dlmctl.errors import Unfit, Unmet
+from dlmctl.errors import LayoutError, UnsatisfiableError
 
 # Most states for phrases in any order: enough for ten single words.
 EXACT_STATES = 1024
@@ -67,7 +67,7 @@ def with_phrases(base: Automaton, phrases: Sequence[Sequence[int]], alphabet: Al
     A phrase that is part of another one needs no occurrence of its own.
 
     Raises:
-        Unmet: there is no such text.
+        UnsatisfiableError: there is no such text.
     """
     needed = _needed(phrases)
     automaton = base
@@ -77,7 +77,7 @@ def with_phrases(base: Automaton, phrases: Sequence[Sequence[int]], alphabet: Al
             automaton = reduced(intersection(automaton, containing(alphabet, phrase), most))
             if automaton.empty:
                 words = " ".join(alphabet.words[token] or "" for token in phrase)
-                raise Unmet(f"no text that contains {words!r} satisfies all other requirements.")
+                raise UnsatisfiableError(f"no text that contains {words!r} satisfies all other requirements.")
     except TooLarge:
         return Language(base, needed)
     return Language(automaton)
@@ -89,8 +89,8 @@ def in_likely_order(language: Language, log_probs: Tensor, alphabet: Alphabet) -
     With uniform ``log_probs`` this checks before sampling whether an arrangement exists.
 
     Raises:
-        Unfit: no arrangement in N words was found. If other controls leave few positions for many phrases, the search
-            may miss one that exists.
+        LayoutError: no arrangement in N words was found. If other controls leave few positions for many phrases, the
+            search may miss one that exists.
         TooLarge: the automaton would be too large.
     """
     if not language.phrases:
@@ -98,7 +98,7 @@ def in_likely_order(language: Language, log_probs: Tensor, alphabet: Alphabet) -
     searches = (likely_order(language.automaton, language.phrases, log_probs, beam) for beam in BEAMS)
     order = next((result for result in searches if result is not None), None)
     if order is None:
-        raise Unfit(
+        raise LayoutError(
             f"no arrangement of {len(language.phrases)} phrases in {len(log_probs)} words was found that satisfies all "
             "requirements.",
             remedy="Ask for fewer phrases or a longer text.",

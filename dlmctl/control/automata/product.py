@@ -17,7 +17,7 @@ from dlmctl.control.automata.dfa import (
     require_size,
     trimmed,
 )
-from dlmctl.errors import Unfit, Unmet
+from dlmctl.errors import LayoutError, UnsatisfiableError
 
 
 def intersection(one: Automaton, other: Automaton, most: int = MAX_STATES) -> Automaton:
@@ -67,8 +67,8 @@ def intersect_all(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
         parts: automata, each with its name for messages.
 
     Raises:
-        Unmet: there is no such text; the message names two parts that exclude each other, or else all parts up to the
-            first that leaves no text.
+        UnsatisfiableError: there is no such text; the message names two parts that exclude each other, or else all
+            parts up to the first that leaves no text.
         TooLarge: the automaton would have too many states.
     """
     joint = parts[0][1]
@@ -77,7 +77,7 @@ def intersect_all(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
         if joint.empty:
             conflicting = [other for other, automaton in parts[:index] if intersection(automaton, part).empty]
             names = conflicting[:1] or [other for other, _ in parts[:index]]
-            raise Unmet(
+            raise UnsatisfiableError(
                 f"no text satisfies {', '.join(dict.fromkeys(names))} and {name} together.",
                 remedy="Leave one out, or loosen it.",
             )
@@ -99,14 +99,14 @@ def require_length(automaton: Automaton, words: int, longest: int, name: str, un
     """Check that the language has a text of ``words`` words, or of whatever the ``unit`` of the language is.
 
     Raises:
-        Unfit: it has none; the message lists the possible lengths up to ``longest``.
+        LayoutError: it has none; the message lists the possible lengths up to ``longest``.
     """
     is_possible = lengths(automaton, max(words, longest))
     if is_possible[words]:
         return
     possible = np.flatnonzero(is_possible[: longest + 1]).tolist()
     rest = f"possible are {_ranges(possible)} {unit}s" if possible else f"nor does any text of up to {longest} {unit}s"
-    raise Unfit(f"no text of {words} {unit}s satisfies it; {rest}.", where=name)
+    raise LayoutError(f"no text of {words} {unit}s satisfies it; {rest}.", where=name)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 from torch import Tensor
 
-from dlmctl.control.evidence.table import AGAIN, FORMAT, read_arrays, require_vocabulary
-from dlmctl.errors import ModelError, brief
+from dlmctl.control.evidence.table import FORMAT, RECOUNT_REMEDY, read_arrays, require_vocabulary
+from dlmctl.errors import ModelError, short_message
 
 MAX_CLASSES = 1000
 # Largest difference of the weights of one word, in nats: beyond it float32 would lose terms of the sum over labels.
@@ -176,8 +176,10 @@ def load_bag(path: Path, vocabulary: str | None = None) -> Bag:
         if len(bag.weights) and (bag.weights.amax(1) - bag.weights.amin(1)).max() > MAX_SPREAD:
             raise ValueError(f"the weights of a word differ by more than {MAX_SPREAD:g} nats")
     except FileNotFoundError:
-        raise ModelError("the word weights are missing.", where=str(path), remedy=AGAIN) from None
+        raise ModelError("the word weights are missing.", where=str(path), remedy=RECOUNT_REMEDY) from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"the word weights are damaged: {brief(error)!r}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(
+            f"the word weights are damaged: {short_message(error)!r}.", where=str(path), remedy=RECOUNT_REMEDY
+        ) from None
     require_vocabulary(bag.vocabulary, vocabulary, path)
     return bag

@@ -15,13 +15,13 @@ from dlmctl.control.state import BatchContext
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 
-class Writes(Protocol):
+class SavableEvidence(Protocol):
     """Evidence of another type, which saves itself."""
 
     def save(self, path: Path) -> None: ...
 
 
-Counted = Mapping[str, CountTable | Bag | Writes]
+EvidenceFiles = Mapping[str, CountTable | Bag | SavableEvidence]
 """Evidence by file name."""
 
 
@@ -78,13 +78,13 @@ def _fingerprint_of(vocabulary: WordTokenizer) -> str:
     return fingerprint(sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__))
 
 
-def known_or_negative(words: Sequence[str], vocabulary: WordTokenizer) -> list[int]:
+def ids_or_negative(words: Sequence[str], vocabulary: WordTokenizer) -> list[int]:
     """The ids of words, -1 for words outside the vocabulary, which are not counted."""
     ids = vocabulary.encode(words)[1:-1]
     return [-1 if word_id == vocabulary.unk_id else word_id for word_id in ids]
 
 
-def save_evidence(counted: Counted, folder: Path) -> None:
+def save_evidence(counted: EvidenceFiles, folder: Path) -> None:
     """Write evidence into a folder."""
     for file, evidence in counted.items():
         if isinstance(evidence, Bag):

@@ -96,14 +96,14 @@ class PreparedEvidence(Prepared):
         evidence = evidence.inside(batch.layouts)
         self.evidence: Tensor = evidence.at(batch.device)
         self.words = (evidence.index > 0).to(batch.device)
-        self.beyond, self.tags = beyond(counts, batch), tags
+        self.beyond, self.tags = no_room_nats(counts, batch), tags
 
     def energy(self, state: ControlState) -> Tensor:
         """-log of the expected evidence, summed over the words, plus ``NO_ROOM`` for each word beyond the text."""
         return self.beyond - ((state.word_log_probs + self.evidence).logsumexp(-1) * self.words).sum(-1)
 
 
-class Beside(Prepared):
+class ClassifierWithEvidence(Prepared):
     """Guidance by a classifier, combined with the evidence of single words.
 
     Args:
@@ -126,7 +126,9 @@ class Beside(Prepared):
         guided = self.guided.of_rows(rows, length)
         if guided is None:
             return None
-        selected = Beside(guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows))
+        selected = ClassifierWithEvidence(
+            guided, self.evidence[:, :length].index_select(0, rows), self.shares.index_select(0, rows)
+        )
         selected.one_update = self.one_update
         return selected
 
@@ -155,7 +157,7 @@ class PreparedBag(Prepared):
         return F.cross_entropy(scores, self.wanted, reduction="none")
 
 
-def beyond(counts: Sequence[int], batch: BatchContext[Any]) -> Tensor:
+def no_room_nats(counts: Sequence[int], batch: BatchContext[Any]) -> Tensor:
     """``NO_ROOM`` for each of the ``counts`` words wanted in a text that its layout has no position for: ``[B]``."""
     pairs = zip(counts, batch.layouts, strict=True)
     missing = [max(0, count - (layout.positions - SPECIAL)) for count, layout in pairs]

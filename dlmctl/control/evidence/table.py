@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dlmctl.errors import ModelError, brief
+from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import require_file
 
 FORMAT = 1
@@ -28,7 +28,7 @@ FORMAT = 1
 LARGE = 255
 # Far above any real table; it limits what a damaged file can allocate.
 MAX_CELLS = 50_000_000
-AGAIN = "Count it again, or install dlmctl again."
+RECOUNT_REMEDY = "Count it again, or install dlmctl again."
 
 Ints = NDArray[np.int64]
 
@@ -205,12 +205,14 @@ def load_table(path: Path, vocabulary: str | None = None) -> CountTable:
         metadata, arrays = read_arrays(path)
         table = _restored(metadata, arrays)
     except FileNotFoundError:
-        raise ModelError("the evidence table is missing.", where=str(path), remedy=AGAIN) from None
+        raise ModelError("the evidence table is missing.", where=str(path), remedy=RECOUNT_REMEDY) from None
     except (
         *(OSError, SafetensorError, ValueError, KeyError),
         *(TypeError, AttributeError, IndexError, RecursionError),
     ) as error:
-        raise ModelError(f"the evidence table is damaged: {brief(error)!r}.", where=str(path), remedy=AGAIN) from None
+        raise ModelError(
+            f"the evidence table is damaged: {short_message(error)!r}.", where=str(path), remedy=RECOUNT_REMEDY
+        ) from None
     require_vocabulary(table.vocabulary, vocabulary, path)
     return table
 

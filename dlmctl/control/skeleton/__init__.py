@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 
 from dlmctl.control.class_faults import RESERVED
-from dlmctl.control.registry import offers, origin
+from dlmctl.control.registry import offered_controls, origin
 from dlmctl.errors import UserError
 
 # The most characters of a control's name, which is also the name of a file.
@@ -73,7 +73,7 @@ def _require_free(name: str) -> None:
         )
     if name in RESERVED:
         raise UserError(f"{name!r} means something else in recipes.", remedy="Choose another name.")
-    if name in (taken := offers()):
+    if name in (taken := offered_controls()):
         raise UserError(
             f"there is a control {name!r} already, from {origin(taken[name][0])}.", remedy="Choose another name."
         )

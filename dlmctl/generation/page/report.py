@@ -14,10 +14,10 @@ from markupsafe import Markup
 
 from dlmctl import __version__
 from dlmctl.errors import UserError
-from dlmctl.generation.output import check_file, replacing, require_new
+from dlmctl.generation.output import atomic_write, check_file, require_new
 from dlmctl.generation.page.figures import Distribution
 from dlmctl.generation.page.marked import text_html
-from dlmctl.generation.page.source import Results, Row, Verdict, of_run
+from dlmctl.generation.page.source import Results, Row, Verdict, results_of_run
 from dlmctl.generation.page.steps import steps_html
 from dlmctl.generation.results import Generation
 from dlmctl.recipe.recipe import Recipe
@@ -91,7 +91,7 @@ def write_report(results: Results, path: Path) -> int:
         UserError: the file cannot be written.
     """
     page, rows = report_html(results)
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(page, "utf-8")
     return rows
 
@@ -107,7 +107,7 @@ def report(result: Generation, path: str | Path, recipe: Recipe | None = None) -
         UserError: the result is empty, or the file cannot be written.
     """
     check_page(Path(path), force=True)
-    write_report(of_run(result, None if recipe is None else recipe.model_dump()), Path(path))
+    write_report(results_of_run(result, None if recipe is None else recipe.model_dump()), Path(path))
 
 
 def check_page(path: Path, *, force: bool = False) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from dlmctl.control.check import Mark
-from dlmctl.errors import DataError, UserError, brief, first_fault
+from dlmctl.errors import DataError, UserError, first_validation_error, short_message
 from dlmctl.generation.identity import recipe_digest
 from dlmctl.generation.results import Generation
 from dlmctl.generation.shards import saved_run
@@ -71,7 +71,7 @@ class Row(BaseModel):
         try:
             return None if self.trace is None else Trace.from_dict(self.trace)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"the trace of text {self.index} is damaged: {brief(error)}") from None
+            raise ValueError(f"the trace of text {self.index} is damaged: {short_message(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,15 @@ class Results:
                 row = Row.model_validate(record)
                 row.steps()
             except ValidationError as error:
-                raise DataError(f"is no text of results: {first_fault(error)}", where=f"{self.name}:{number}") from None
+                raise DataError(
+                    f"is no text of results: {first_validation_error(error)}", where=f"{self.name}:{number}"
+                ) from None
             except ValueError as error:
                 raise DataError(f"{error}.", where=f"{self.name}:{number}") from None
             yield row
 
 
-def of_run(result: Generation, recipe: Mapping[str, Any] | None) -> Results:
+def results_of_run(result: Generation, recipe: Mapping[str, Any] | None) -> Results:
     """The results of a run in memory."""
     environments: list[Mapping[str, Any]] = [result.environment] if result.environment else []
     return Results("this run", result.to_dicts, recipe, result.seconds, environments)
@@ -188,6 +190,6 @@ def _lines(path: Path) -> Iterator[Any]:
     except UnicodeDecodeError:
         raise DataError("is not UTF-8.", where=f"{path}:{number + 1}") from None
     except ValueError as error:
-        raise DataError(f"is no line of results: {brief(error)}.", where=f"{path}:{number}") from None
+        raise DataError(f"is no line of results: {short_message(error)}.", where=f"{path}:{number}") from None
     except OSError as error:
-        raise DataError(f"cannot be read: {brief(error)}.", where=str(path)) from None
+        raise DataError(f"cannot be read: {short_message(error)}.", where=str(path)) from None
