@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from dlmctl.diffusion.walks import (
     ancestral,
     committed_log_ratio,
     committed_nats,
+    drawn,
     remasking,
+    word_weights,
 )
 from dlmctl.models.numerics import at_least_float32
 from dlmctl.text.tokenizer import Tokenizer
@@ -47,6 +49,8 @@ class Absorbing:
         context: a prompt before each row; for models that take one.
         given: ids ``[B, L]`` of words that are fixed from the start, -1 at open positions.
         hints: added to the input of each block of the network, ``[layers, B, L, H]``.
+        condition: conditions logits ``[B, L, V]`` on the exact constraints; given if a step may write several words of
+            a text, which are then drawn one after the other, so that together they still have a completion.
 
     Attributes:
         nats: -log p of the words written so far ``[B]``, each at the step that wrote it.
@@ -63,8 +67,10 @@ class Absorbing:
         context: Context | None = None,
         given: Tensor | None = None,
         hints: Tensor | None = None,
+        condition: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.model, self.vocabulary, self.walk, self.settings = model, vocabulary, walk, settings
+        self.condition = condition
         self.schedule, self.tags, self.context, self.given = iter(schedule), tags, context, given
         self.hints = hints
         self.nats: Tensor | None = None
@@ -120,6 +126,8 @@ class Absorbing:
             return StepResult(new, new, torch.zeros(len(x)))
         assert estimate.logits is not None
         new = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
+        if self.condition is not None:
+            new = self._drawn_in_turn(x, new, estimate.logits, uniform[0], most, self.condition)
         self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
         ratio = None
         if estimate.unguided is not None:
@@ -137,12 +145,39 @@ class Absorbing:
         """
         return 0.0 if self.model.family != "tokens" or alone else 1.0
 
+    def _drawn_in_turn(
+        self,
+        x: Tensor,
+        new: Tensor,
+        logits: Tensor,
+        uniform: Tensor,
+        most: int,
+        condition: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """The canvas ``new`` with the words that it wrote on ``x`` drawn anew, each given those before it.
+
+        Drawn independently from ``logits [B, L, V]``, two words that are each possible may exclude each other.
+        """
+        rows = torch.arange(len(x), device=x.device)
+        is_written = (x == self.model.mask_id) & (new != self.model.mask_id)
+        if processes_in_chunks(x.device) or self.walk in (ancestral, remasking):
+            most = int(is_written.sum(1).max())  # waits on a GPU, and saves most of the calls
+        places = is_written.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        canvas, given_words = torch.where(is_written, self.model.mask_id, new), logits
+        for number, place in enumerate(places.unbind(1)):
+            if number:
+                given_words = condition(with_fixed_words(logits, canvas, self.model.mask_id))
+            words = drawn(word_weights(given_words[rows, place], self.settings), uniform[rows, place])
+            words = torch.where(is_written[rows, place], words, canvas[rows, place])
+            canvas = canvas.scatter(1, place[:, None], words[:, None])
+        return canvas
+
     def _open_places(self, x: Tensor, free: Tensor) -> Tensor | None:
         """The open places ``[B, M]``, followed by other places in rows that have fewer than M.
 
-        None for all places: on a GPU, and for walks that may mask written words again.
+        None for all places: on a GPU, for walks that may mask written words again, and for words drawn in turn.
         """
-        if not processes_in_chunks(x.device) or self.walk is remasking:
+        if not processes_in_chunks(x.device) or self.walk is remasking or self.condition is not None:
             return None
         is_open = free & (x == self.model.mask_id)
         most = max(1, int(is_open.sum(1).max()))

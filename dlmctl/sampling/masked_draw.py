@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -64,9 +66,13 @@ def draw_masked(job: Job) -> Finished:
     schedule = _schedule(steps, int(places.max()), sampler.block)
     tags, context = aligned_tags(model, guiding, layouts), context_of(plan, batch, layouts.words.device)
     family_class, hints = WALK_FAMILIES[model.family], hints_of(guiding)
-    family = family_class(model, vocabulary, WALKS[name], settings, schedule, tags, context, fixed_words, hints)
+    one_by_one = steps >= max_open and writes_counts
+    condition = None if one_by_one or model.family != "masked" else exact_condition(control)
+    family = family_class(
+        model, vocabulary, WALKS[name], settings, schedule, tags, context, fixed_words, hints, condition
+    )
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
-    whole_until = family.whole_until(times, alone=steps >= max_open and writes_counts)
+    whole_until = family.whole_until(times, alone=one_by_one)
     recorded = sampler.compile and is_faster_recorded(layouts.words.device, model.family, steps)
     scores_open_places = (
         processes_in_chunks(layouts.words.device)
@@ -169,6 +175,22 @@ def steps_by_words(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -
         return False
     at_random = sampler.name in RANDOM_PLACES or model.family == "uniform"
     return sampler.block is not None or (sampler.steps is None and at_random)
+
+
+def exact_condition(control: PreparedAll | None) -> Callable[[Tensor], Tensor] | None:
+    """Conditions logits ``[B, L, V]`` on the constraints that hold exactly over several places; None without any."""
+    parts = [] if control is None else control.parts
+    exact = [part for part in parts if part.prepared.exact and overrides(part.prepared, "constrain")]
+    if not exact:
+        return None
+
+    def condition(logits: Tensor) -> Tensor:
+        time = torch.ones(len(logits), dtype=torch.float64)
+        for part in exact:
+            logits = part.constrain(logits, time)
+        return logits
+
+    return condition
 
 
 def hints_of(control: PreparedAll | None) -> Tensor | None:

@@ -113,9 +113,12 @@ def satisfiable(draw: st.DrawFn) -> list[dict[str, Any]]:
     derandomize=not LONG,
     suppress_health_check=list(HealthCheck),
 )
-@given(controls=satisfiable())
-def test_what_a_text_satisfies_is_drawn(controls, model):
-    sampler = {"steps": 2} if isinstance(model.model, DiffusionLM) else {}  # a masked model writes a word a step
+@given(
+    controls=satisfiable(), sampler=st.sampled_from([{"steps": 2}, {"name": "ancestral", "steps": 3}, {"steps": None}])
+)
+def test_what_a_text_satisfies_is_drawn(controls, sampler, model):
+    if isinstance(model.model, DiffusionLM):
+        sampler = {"steps": 2}
     result = run({"controls": controls, "samples": 2, "sampler": sampler}, model=model)
     assert result.success == 1.0, [(sample.words, sample.checks) for sample in result if not sample.passed]
     avoided = {word for control in controls for word in control.get("avoid", {}).get("words", [])}
