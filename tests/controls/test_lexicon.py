@@ -319,7 +319,7 @@ def test_tables_that_cannot_be_read_are_one_message(pretrained, tmp_path, text, 
         ({"words": ["dog"], "file": "list.txt"}, "both list words"),
         ({"table": "norms.csv"}, "needs bounds"),
         ({"letters": 3, "where": {"tag": "NUON"}}, "Did you mean 'NOUN'"),
-        ({"letters": 3, "where": {"tag": "NOUN", "place": 1}}, "one of the two"),
+        ({"letters": 3, "where": {"tag": "NOUN", "place": 1}}, "either `tag` or `place`"),
         ({"letters": 3, "where": {"place": 0}}, "counted from 1"),
     ],
 )

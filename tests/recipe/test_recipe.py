@@ -109,7 +109,7 @@ controls:
         ),
         (
             "controls:\n  - syntax_tree: {tree: '" + "(S " * 5000 + "'}\n",
-            "mine.yaml:2: controls.0.syntax_tree.tree: br",
+            "mine.yaml:2: controls.0.syntax_tree.tree: the brackets",
         ),
         (
             "controls:\n  - contains: {words: [pub]}\n  - not: {contains: {words: [pub]}}\n",

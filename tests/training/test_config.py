@@ -113,7 +113,9 @@ def test_faults_of_the_command_line_are_not_blamed_on_the_file(file):
         "command line: unknown key 'stepz'. Did you mean 'steps'?"
     )
     assert fault(path, overrides=["loop"]).startswith("--set: 'loop' is not key=value.")
-    assert fault(path, overrides=["loop.steps.more=5"]).startswith("--set loop.steps.more: 'steps' holds a value")
+    assert fault(path, overrides=["loop.steps.more=5"]).startswith(
+        "--set loop.steps.more: 'steps' is a value, not settings"
+    )
     assert fault(path, overrides=["loop.steps=[1"]).startswith("--set loop.steps: '[1' is not a YAML value.")
 
 

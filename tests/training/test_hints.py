@@ -76,7 +76,7 @@ def loop(**settings):
 def split_by_length(monkeypatch):
     """Texts of an even number of words guide."""
     for module in ("controls.judged_labels", "dlmctl.control.labels"):
-        monkeypatch.setattr(f"{module}.guides", lambda words: len(words) % 2 == 0)
+        monkeypatch.setattr(f"{module}.is_guide_half", lambda words: len(words) % 2 == 0)
 
 
 def test_a_tree_is_told_by_its_leaves_and_where_constituents_begin_and_end() -> None:
@@ -151,7 +151,7 @@ def test_a_model_learns_to_be_told_trees(model, tmp_path) -> None:
     other = from_pretrained(model.folder)
     with torch.no_grad():
         other.model.embeddings[5] += 1
-    with pytest.raises(ModelError, match="other word embeddings"):
+    with pytest.raises(ModelError, match="word embeddings other than"):
         generate(SyntaxTree(tree=TREES[0]), model=other, samples=2, device="cpu")
 
 
