@@ -114,7 +114,7 @@ def main() -> None:
         for kind, control in controls.items():
             for texts in arguments.texts:
                 calls = count_calls(pretrained, control, texts, arguments.steps)
-                per_step = calls.a_step()
+                per_step = calls.per_step()
                 rows.append({"model": Path(name).name, "text": kind, "texts": texts, **per_step})
                 print(
                     f"| {Path(name).name} | {kind} | {texts} | "

@@ -116,7 +116,7 @@ def diffusion_texts(models: Models, case: Case, method: str, seed: int) -> list[
         model=models.pretrained,
         samples=case.targets,
         seed=seed,
-        company=UNSCORED,
+        groups=UNSCORED,
         device=models.device,
         **arguments,
     )
@@ -235,7 +235,7 @@ def main() -> None:
     scorer, tokenizer = load_scorer(pretrained.folder / "scorer")
     source = Source(scorer.to(arguments.device), tokenizer)
     future = None if arguments.rivals is None else load_future(arguments.rivals).to(arguments.device)
-    generate(model=pretrained, samples=1, preset="fast", company=UNSCORED, device=arguments.device)  # warms up
+    generate(model=pretrained, samples=1, preset="fast", groups=UNSCORED, device=arguments.device)  # warms up
     for line in lines(Models(pretrained, source, future, arguments.rivals, arguments.device), arguments):
         print(line, flush=True)
 

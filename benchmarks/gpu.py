@@ -164,7 +164,7 @@ class Bench:
         if self.seconds_left() < 5:
             return
         try:
-            row = {"text": name, "texts": texts, **counted(pretrained, control, texts, 16).a_step()}
+            row = {"text": name, "texts": texts, **counted(pretrained, control, texts, 16).per_step()}
             if self.device.type == "cuda":
                 row["cuda_waits"] = self.waits(pretrained, control, texts)
         except TooSlow:

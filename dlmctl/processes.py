@@ -93,7 +93,7 @@ class Team:
             state = PartialState(cpu=True, timeout=COLLECTIVE_TIMEOUT)
             self.rank, self.size = state.process_index, state.num_processes
 
-    def from_main(self, action: Callable[[], T]) -> T:
+    def run_on_main(self, action: Callable[[], T]) -> T:
         """Run ``action`` in the first process and return its result in all of them.
 
         Raises:
@@ -106,11 +106,11 @@ class Team:
             result, error = broadcast_object_list([result, error])
         return self._return_or_raise(result, error)
 
-    def together(self, action: Callable[[], T]) -> T:
+    def run_on_all(self, action: Callable[[], T]) -> T:
         """Run ``action`` in every process and return its result in this one, once all are done.
 
         Raises:
-            UserError: ``action`` raised it in any process; it is raised as in ``from_main``.
+            UserError: ``action`` raised it in any process; it is raised as in ``run_on_main``.
         """
         result, error = _result_or_error(action)
         if self.size > 1:

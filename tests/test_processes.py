@@ -255,12 +255,12 @@ def test_a_command_takes_its_process_from_the_team_before_it_ends(monkeypatch, c
 
 def test_one_process_alone_is_a_team():
     team = processes.Team()
-    assert (team.from_main(lambda: 3), team.together(lambda: 4)) == (3, 4)
+    assert (team.run_on_main(lambda: 3), team.run_on_all(lambda: 4)) == (3, 4)
 
     def fail():
         raise UserError("no.")
 
-    for ask in (team.from_main, team.together):
+    for ask in (team.run_on_main, team.run_on_all):
         with pytest.raises(UserError, match="no"):
             ask(fail)
 

@@ -279,10 +279,10 @@ def take_over(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 @runtime_checkable
-class Refilled(Protocol):
+class RebuildsBuffers(Protocol):
     """A module with buffers that are not stored and must be computed again after it was built without memory."""
 
-    def refill(self) -> None: ...
+    def rebuild_buffers(self) -> None: ...
 
 
 def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> None:
@@ -301,8 +301,8 @@ def load_into(module: nn.Module, folder: str | Path, stem: str = "model") -> Non
     else:
         module.load_state_dict(state)
     for part in module.modules():
-        if isinstance(part, Refilled):
-            part.refill()
+        if isinstance(part, RebuildsBuffers):
+            part.rebuild_buffers()
 
 
 def require_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -46,7 +46,7 @@ def nll(
         texts = read_texts(data, pretrained, split, limit)
         likelihood = bound_of_texts(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
     if plot is not None:
-        plot_parts(likelihood.picture(), plot)
+        plot_parts(likelihood.plot_data(), plot)
     if json:
         typer.echo(encoder.dumps(_without_nan(likelihood.figures()), indent=2, allow_nan=False))
     else:

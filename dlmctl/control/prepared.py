@@ -277,7 +277,7 @@ class PreparedAll(Prepared):
         """The parts that steer, rather than only check."""
         return [part for part in self.parts if type(part.prepared) is not Prepared]
 
-    def noting(self, fault_log: FaultLog) -> PreparedAll:
+    def with_fault_log(self, fault_log: FaultLog) -> PreparedAll:
         """The same, with faults recorded in ``fault_log``, so that nothing waits for the device."""
         return PreparedAll([part._replace(fault_log=fault_log) for part in self.parts])
 

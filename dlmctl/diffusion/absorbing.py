@@ -134,7 +134,7 @@ class Absorbing:
             ratio = committed_log_ratio(x, new, estimate.unguided, estimate.logits, self.settings, most)
         return StepResult(new, new, torch.zeros(len(x)), ratio)
 
-    def whole_until(self, times: Tensor, *, alone: bool) -> float:
+    def joint_until(self, times: Tensor, *, alone: bool) -> float:
         """The time at and below which exact controls are applied to the likeliest text as a whole.
 
         1 (always) where a step writes several tokens of a large vocabulary, else 0 (never).

@@ -179,6 +179,6 @@ class UniformWalk(Absorbing):
         new = torch.where(self.free, new, x)
         return StepResult(new, new, torch.zeros(len(x)))
 
-    def whole_until(self, times: Tensor, *, alone: bool) -> float:
+    def joint_until(self, times: Tensor, *, alone: bool) -> float:
         """The time of the last step, which ends with the likeliest text."""
         return float(times[-2])

@@ -47,7 +47,7 @@ class Calls:
     made: int = 0
     names: Counter[str] = field(default_factory=Counter)
 
-    def a_step(self) -> dict[str, float]:
+    def per_step(self) -> dict[str, float]:
         """The mean counts per step."""
         names = "network", "backward", "other", "waits", "made"
         return {name: getattr(self, name) / max(1, self.steps) for name in names}

@@ -66,7 +66,7 @@ def evaluate_control(
             candidates=settings.candidates if applied else 1,
             rank_by=settings.rank_by,
             second_scorer=settings.second_scorer,
-            company=UNSCORED,
+            groups=UNSCORED,
             progress=progress,
         )
         texts = [sample.words for sample in result]

@@ -94,7 +94,7 @@ class MaskedLikelihood(NamedTuple):
             "nats_per_word": self.nats_per_word,
         }
 
-    def picture(self) -> PlotData:
+    def plot_data(self) -> PlotData:
         """The parts over the masked share of words, for ``plot_parts``."""
         nats = sum(part.nats for part in self.parts)
         title = f"{nats:.3f} ± {self.standard_error:.3f} nats per {self.unit} over {self.sentences} texts"

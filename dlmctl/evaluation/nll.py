@@ -90,7 +90,7 @@ class Likelihood(NamedTuple):
         parts = [part._asdict() for part in self.diffusion]
         return {**self._asdict(), "diffusion": parts, "nats_per_word": self.nats_per_word, **bits}
 
-    def picture(self) -> PlotData:
+    def plot_data(self) -> PlotData:
         """The parts over t, for ``plot_parts``."""
         title = (
             f"{self.nats:.3f} ± {self.standard_error:.3f} nats per token over {self.sentences} texts; "

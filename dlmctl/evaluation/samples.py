@@ -59,9 +59,7 @@ def evaluate_samples(
     tokenizer = pretrained.tokenizer
     training = sentences_of(load_split(data, "train", tokenizer), tokenizer)
     valid = sentences_of(load_split(data, "valid", tokenizer), tokenizer)
-    result = generate(
-        model=pretrained, samples=samples, seed=seed, sampler=sampler, company=UNSCORED, progress=progress
-    )
+    result = generate(model=pretrained, samples=samples, seed=seed, sampler=sampler, groups=UNSCORED, progress=progress)
     figures: dict[str, float] = {}
     texts = [sample.words for sample in result]
     # Validation rows may be grouped (E2E's by mr), so that neighbours are alike; an even stride samples them fairly.

@@ -135,7 +135,7 @@ def evaluate_source(
         sampler=sampler,
         candidates=candidates,
         rank_by=["mbr"],
-        company=UNSCORED,
+        groups=UNSCORED,
         progress=progress,
     )
     figures = {"sources": len(tasks), "references": sum(len(task.references) for task in tasks) / len(tasks)}

@@ -76,7 +76,7 @@ def compare(
         watch: called with a description of the next run.
     """
     nats = nats_of(pretrained, scorer)
-    generate(model=pretrained, samples=1, preset="fast", company=UNSCORED)  # warms up
+    generate(model=pretrained, samples=1, preset="fast", groups=UNSCORED)  # warms up
     for case in cases:
         runs: dict[Preset, list[Generation]] = {preset: [] for preset in presets}
         for _ in range(repeats):
@@ -92,7 +92,7 @@ def compare(
                         seed=seed,
                         sampler=sampler,
                         guidance=guidance,
-                        company=UNSCORED,
+                        groups=UNSCORED,
                     )
                 )
         for preset, preset_runs in runs.items():
@@ -112,7 +112,7 @@ def self_generated_cases(pretrained: Pretrained, samples: int, *, seed: int = 0)
 
     The targets are read from texts that the model draws, so that no data is needed and the model can write them all.
     """
-    texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1, company=UNSCORED)]
+    texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1, groups=UNSCORED)]
     cases = [Case("free", None, samples)]
     for plugin in installed()[0]:
         if find_control_folder(pretrained.folder, pretrained.model, plugin.name) is None:

@@ -100,14 +100,14 @@ def generate_shards(
         KeyboardInterrupt: with a message that says what is kept; ``Terminated`` for SIGTERM.
     """
     team = processes.Team()
-    pretrained = team.together(lambda: load_model(recipe, origin))
-    table = team.together(lambda: read_targets(recipe, origin))
+    pretrained = team.run_on_all(lambda: load_model(recipe, origin))
+    table = team.run_on_all(lambda: read_targets(recipe, origin))
     process_count = team.size if part is None else part.parts
     if process_count > 1:
         require_independent_texts(recipe, rows=table is not None)
     joining = part is not None and shard_rows is None
     sharding = _Sharding(text_count_of(recipe, table), shard_rows, latents, process_count, joining)
-    team.from_main(lambda: refuse_others(folder))
+    team.run_on_main(lambda: refuse_others(folder))
 
     def open_shards() -> tuple[Run, list[range]]:
         ready()
@@ -117,7 +117,7 @@ def generate_shards(
         sampler = RecipeSampler(recipe, pretrained, table, origin, strict=strict)
         whole = part is None
         drawer = _ShardDrawer(sampler, run, progress, whole, tracks_progress=whole and team.rank == 0, traced=traced)
-        team.together(lambda: drawer.draw_all(shards))
+        team.run_on_all(lambda: drawer.draw_all(shards))
 
     if part is None:
         return _draw_whole_run(team, folder, open_shards, draw, finish)
@@ -136,12 +136,12 @@ def _draw_whole_run(
     """Draw all missing shards of a run: the folder is locked until it is finished, and no process returns earlier."""
     with lock_run(folder) if team.rank == 0 else nullcontext():
         start = time.perf_counter()
-        run, missing = team.from_main(open_shards)
+        run, missing = team.run_on_main(open_shards)
         draw(run, missing[team.rank :: team.size])
         if team.rank == 0:
             run.note_progress()
         bulk = Bulk(run, sum(map(len, missing)), time.perf_counter() - start)
-        team.from_main(lambda: finish(bulk))
+        team.run_on_main(lambda: finish(bulk))
         return bulk
 
 

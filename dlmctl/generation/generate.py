@@ -71,7 +71,7 @@ def draw_recipe(
         second_scorer=recipe.second_scorer,
         batch_size=recipe.batch_size,
         device=recipe.device,
-        company=groups,
+        groups=groups,
         **observers,
     )
 
@@ -98,7 +98,7 @@ def generate(
     batch_size: int = 64,
     deterministic: bool = False,
     device: str = "auto",
-    company: SampleGroups = SINGLE_GROUP,
+    groups: SampleGroups = SINGLE_GROUP,
     progress: Progress | None = None,
     on_step: OnStep | None = None,
     trace: bool | int | Sequence[int] = False,
@@ -120,7 +120,7 @@ def generate(
         second_scorer: a Hugging Face causal language model that ``fluency`` also uses, by folder or hub name.
         deterministic: draw each text alone on one CPU thread, so that it is bit-identical at any batch size.
         device: ``auto`` uses a GPU if there is one, except for deterministic texts.
-        company: what the samples share with other samples of a longer run.
+        groups: what the samples share with other samples of a longer run.
         trace: samples whose words and energies are recorded at every step: all, the first ``trace``, or by number.
         on_step, watch: called at every step of every batch; ``watch`` with the words of up to ``MOST_WATCHED`` texts.
 
@@ -131,7 +131,7 @@ def generate(
     rounds = read_rounds(samples, seed, until, candidates, rank_by, second_scorer)
     traced = read_traced(trace, rounds.numbers)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
-    rounds = in_groups(rounds, control, pretrained, company, read_extent(quota, unique), until is None)
+    rounds = in_groups(rounds, control, pretrained, groups, read_extent(quota, unique), until is None)
     chosen = read_settings(settings_of(preset, pretrained.model.family), sampler, guidance, deterministic=deterministic)
     given = given or read_prompt(pretrained, label, source, prompt)
     plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given, traced, watch)

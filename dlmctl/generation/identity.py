@@ -90,9 +90,9 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
 
 def _control_params(spec: ControlSpec) -> tuple[type[Control[Any]], Sequence[Mapping[str, Any]]]:
     """The control class of an entry, and its parameter sets as given; no sets for a combination."""
-    if spec.made is not None:
-        param_sets = [] if isinstance(spec.made, Composite) else spec.made.sets
-        return type(spec.made), [params.model_dump(exclude_unset=True) for params in param_sets]
+    if spec.control is not None:
+        param_sets = [] if isinstance(spec.control, Composite) else spec.control.sets
+        return type(spec.control), [params.model_dump(exclude_unset=True) for params in param_sets]
     return (find_control(spec.name), spec.params) if spec.params else (Composite, [])
 
 

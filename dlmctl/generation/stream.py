@@ -78,6 +78,6 @@ def _draw_batches(
             control,
             model=pretrained,
             samples=range(start, stop),
-            company=SampleGroups(distinct=distinct_texts),
+            groups=SampleGroups(distinct=distinct_texts),
             **options,
         )

@@ -105,7 +105,7 @@ class RowReader:
         return [name for value in values for name, _ in placeholders_in(value)]
 
     def _node(self, spec: ControlSpec, row: Row) -> Node | None:
-        if spec.made is not None:
+        if spec.control is not None:
             return Node(spec, (), ())
         if spec.name in COMBINATIONS:
             parts = tuple(node for part in spec.parts if (node := self._node(part, row)) is not None)
@@ -199,8 +199,8 @@ def control_of(targets: Sequence[Target], samples: Mapping[int, tuple[int, int]]
 
 def _joint_control(nodes: Sequence[Node], samples: Mapping[int, tuple[int, int]]) -> Control[Any]:
     spec, params, parts = nodes[0]
-    if spec.made is not None:
-        return spec.made
+    if spec.control is not None:
+        return spec.control
     if spec.name in COMBINATIONS:
         components = [_joint_control([node.parts[at] for node in nodes], samples) for at in range(len(parts))]
         control = combination(spec.name, components)

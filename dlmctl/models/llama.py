@@ -188,9 +188,9 @@ class LlamaTrunk(nn.Module):
         self.sines: Tensor
         for name in ("cosines", "sines"):
             self.register_buffer(name, None, persistent=False)
-        self.refill()
+        self.rebuild_buffers()
 
-    def refill(self) -> None:
+    def rebuild_buffers(self) -> None:
         """Compute the tensors that are not weights."""
         device = self.embed_tokens.weight.device
         self.cosines, self.sines = (table.to(device) for table in rotations(self.config))

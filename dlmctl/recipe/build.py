@@ -26,8 +26,8 @@ def build_control(specs: Sequence[ControlSpec]) -> Control[Any] | None:
 
 
 def _build(spec: ControlSpec) -> Control[Any]:
-    if spec.made is not None:
-        return spec.made
+    if spec.control is not None:
+        return spec.control
     if spec.name in COMBINATIONS:
         control = combination(spec.name, [_build(part) for part in spec.parts])
     else:

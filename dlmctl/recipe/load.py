@@ -194,7 +194,7 @@ def _read_source(settings: dict[str, Any], file: SettingsFile) -> None:
 def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:
     for part in spec.parts:
         _validate_params(part, file)
-    if spec.name in COMBINATIONS or spec.made is not None:
+    if spec.name in COMBINATIONS or spec.control is not None:
         return
     try:
         control = find_control(spec.name)
@@ -243,8 +243,8 @@ def _forbidden_by(spec: ControlSpec) -> Iterator[ControlSpec]:
 
 
 def _params(spec: ControlSpec) -> list[BaseModel]:
-    if spec.made is not None:
-        return list(spec.made.sets)
+    if spec.control is not None:
+        return list(spec.control.sets)
     params_type = find_control(spec.name).Params if spec.params else None
     return [params_type.model_validate(params) for params in spec.params] if params_type is not None else []
 

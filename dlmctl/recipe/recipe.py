@@ -53,7 +53,7 @@ class ControlSpec(BaseModel):
     """One parsed entry under ``controls``.
 
     Attributes:
-        made: the control, if the entry is a control object; ``params`` is then empty.
+        control: the control, if the entry is a control object; ``params`` is then empty.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -63,7 +63,7 @@ class ControlSpec(BaseModel):
     parts: list[ControlSpec] = []
     weight: float = Field(default=1.0, ge=0)
     place: tuple[str | int, ...] = Field(default=(), exclude=True)
-    made: Control[Any] | None = Field(default=None, exclude=True)
+    control: Control[Any] | None = Field(default=None, exclude=True)
 
     def place_of(self, number: int) -> Place:
         """The place of the parameter set with this number: in a list if there are several, or alone."""
@@ -256,7 +256,7 @@ def entry_of(control: Control[Any]) -> dict[str, Any]:
 def _spec(entry: Any, place: Place) -> ControlSpec:
     if isinstance(entry, Control):
         parts = [_spec(part, place) for part in entry.parts] if isinstance(entry, Composite) else []
-        return ControlSpec(name=entry.name, parts=parts, place=place, made=entry)
+        return ControlSpec(name=entry.name, parts=parts, place=place, control=entry)
     if not isinstance(entry, dict):
         raise Misplaced(place, f"a control is written `name: {{parameters}}`, not {entry!r}.")
     names = [key for key in entry if key != "weight"]

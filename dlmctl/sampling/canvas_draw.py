@@ -34,7 +34,7 @@ def draw_canvas(job: Job) -> Finished:
     family = Uniform(model, prompt, tokenizer.start_id, steps)
     settings = plan.guidance, plan.sampler
     # The text consists of the likeliest token at every place at once.
-    steered = Steered(family, model.embeddings, tokenizer, control, *settings, layouts, whole_until=1.0)
+    steered = Steered(family, model.embeddings, tokenizer, control, *settings, layouts, joint_until=1.0)
     steered.recorder = recorder
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     with networks_in(plan.sampler.precision, layouts.words.device):

@@ -210,11 +210,18 @@ def _draw_batch(plan: Plan, batch: Batch, control: PreparedAll | None, watch: On
     device = plan.pretrained.model.embeddings.device
     noted = fault_log_for(device)
 
-    def noting(control: PreparedAll | None) -> PreparedAll | None:
-        return control if control is None or noted is None else control.noting(noted)
+    def with_fault_log(control: PreparedAll | None) -> PreparedAll | None:
+        return control if control is None or noted is None else control.with_fault_log(noted)
 
     with recordable(device):
-        job = Job(plan, batch, noting(control), lambda part: noting(prepare_batch(plan, part)), watch, recorder)
+        job = Job(
+            plan,
+            batch,
+            with_fault_log(control),
+            lambda part: with_fault_log(prepare_batch(plan, part)),
+            watch,
+            recorder,
+        )
         ids, problems, nats = family.draw_batch(job)
     if noted is not None:
         noted.look()

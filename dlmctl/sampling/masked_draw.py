@@ -72,7 +72,7 @@ def draw_masked(job: Job) -> Finished:
         model, vocabulary, WALKS[name], settings, schedule, tags, context, fixed_words, hints, condition
     )
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
-    whole_until = family.whole_until(times, alone=one_by_one)
+    joint_until = family.joint_until(times, alone=one_by_one)
     recorded = sampler.compile and is_faster_recorded(layouts.words.device, model.family, steps)
     scores_open_places = (
         processes_in_chunks(layouts.words.device)
@@ -82,7 +82,7 @@ def draw_masked(job: Job) -> Finished:
     )
     steered_class = OpenSteered if scores_open_places and steers_places_independently(control) else Steered
     arguments = family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts
-    steered = steered_class(*arguments, whole_until=whole_until, recorded=recorded)
+    steered = steered_class(*arguments, joint_until=joint_until, recorded=recorded)
     steered.recorder = recorder
     with networks_in(sampler.precision, layouts.words.device):
         particles = particles_for(plan, batch, steered)

@@ -74,7 +74,7 @@ class Steered:
         embeddings: of the words, ``[V, D]``.
         control: prepared for this batch, or None for unguided text.
         layouts: of the rows.
-        whole_until: at times up to this the likeliest text is taken as a whole; before that, words are written given
+        joint_until: at times up to this the likeliest text is taken as a whole; before that, words are written given
             others.
         recorded: record the computation of a step as a CUDA graph and replay it (``sampling.graphs``).
 
@@ -94,7 +94,7 @@ class Steered:
         sampler: SamplerSettings,
         layouts: Layouts,
         *,
-        whole_until: float = 0.0,
+        joint_until: float = 0.0,
         recorded: bool = False,
     ) -> None:
         self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
@@ -109,7 +109,7 @@ class Steered:
         self.guides_logits = bool(self.parts)
         with_evidence = all(part.prepared.gradient_too and part.prepared.one_update for part in self.parts)
         self.updates = updates_of(guidance, with_evidence=with_evidence)
-        self.whole_until = whole_until
+        self.joint_until = joint_until
         # The noise level of an x_0 estimate.
         self.zero_times = torch.zeros(len(layouts.words), device=embeddings.device)
         self.recorded_estimate = Recorded(recorded)
@@ -155,7 +155,7 @@ class Steered:
         with torch.autocast(x_t.device.type, enabled=False):
             # Exact constraints hold at every step, or for the likeliest text of every step.
             own = at_least_float32(predicted.logits)
-            constraint_t = torch.full((len(x_t),), float(t_value > self.whole_until), dtype=torch.float64)
+            constraint_t = torch.full((len(x_t),), float(t_value > self.joint_until), dtype=torch.float64)
             logits = self.guided(own, t_value, t, constraint_t)
             unguided = own.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
         return None if self.recorder is None else own, logits, unguided

@@ -55,7 +55,7 @@ def test_many_texts_take_the_calls_of_few_and_nothing_is_read_back(e2e, name):
     assert few.network + few.other > 0
     assert many.waits == many.made == 0
     if name not in ("any", "not"):  # of several controls, or of one as another
-        assert many.a_step()["other"] <= MOST
+        assert many.per_step()["other"] <= MOST
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
@@ -65,8 +65,8 @@ def test_long_texts_take_the_calls_of_short_ones(e2e):
         count_calls(e2e, Contains("riverside", "cheap pub") & Length(n), 8, STEPS) for n in (17, 31, 62)
     )
     assert short.names == longer.names
-    assert 0 < longest.a_step()["other"] - short.a_step()["other"] <= 12
-    assert longest.a_step()["other"] <= MOST
+    assert 0 < longest.per_step()["other"] - short.per_step()["other"] <= 12
+    assert longest.per_step()["other"] <= MOST
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
