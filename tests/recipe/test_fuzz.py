@@ -66,6 +66,15 @@ blanks = st.sampled_from(
     ["___", "___{2}", "___{1,3}", "___{3,1}", "___{0}", "___{", "__", "___{1000,1000}", "{}", "_____"]
 )
 templates = st.lists(words | blanks, max_size=5).map(" ".join)
+patterns = st.lists(
+    words
+    | st.sampled_from(
+        ["<any>", "<word>*", "<number>?", "(the|a)", "(the a)+", "<any>{1,3}", "<nonsense>", "(", "|", "\\", "*"]
+    ),
+    max_size=6,
+).map(" ".join)
+bounds = mostly(st.lists(st.none() | st.integers(0, 9), min_size=2, max_size=2), counts)
+where = mapping(tag=st.sampled_from(["NOUN", "NOUN|VERB", "nonsense"]), place=counts)
 trees = st.sampled_from(
     ["(S (NP (DT a) (NN pub)))", "(NP (NN pub))", "(S", ")", "()", "(S ())", "x", "(X", "", "(S S)"]
 )
@@ -84,6 +93,8 @@ leaves = st.one_of(
     st.fixed_dictionaries({"contains": several(mapping(words=phrases))}),
     st.fixed_dictionaries({"avoid": several(mapping(words=phrases))}),
     st.fixed_dictionaries({"infill": several(mapping(template=templates))}),
+    st.fixed_dictionaries({"pattern": several(mapping(match=patterns))}),
+    st.fixed_dictionaries({"lexicon": several(mapping(words=phrases, letters=bounds, frequency=bounds, where=where))}),
     st.fixed_dictionaries({"pos": several(mapping(tags=tags, pass_at=shares))}),
     st.fixed_dictionaries({"syntax_tree": several(mapping(tree=trees, spans=spans, pass_at=shares))}),
     mostly(
