@@ -61,7 +61,7 @@ for line in (folder / "commands").read_text().splitlines():
         codes.append(end.code)
     if torch.distributed.is_initialized():  # the next command may read what the first process has yet to write
         torch.distributed.barrier()
-processes.leave()
+processes.leave_team()
 (folder / f"process-{processes.rank()}.json").write_text(json.dumps({"trained": trained, "codes": codes}))
 """
 
