@@ -16,6 +16,7 @@ from dlmctl.control.check import Check
 from dlmctl.control.prepared import MissingMember, Prepared
 from dlmctl.control.state import BatchContext, P
 from dlmctl.errors import RecipeError
+from dlmctl.text.plain_values import plain_value
 from dlmctl.text.spelling import plain, split_inside, split_words
 from dlmctl.text.tokenizer import SPLITS
 
@@ -47,6 +48,7 @@ Phrases = Annotated[list[str], Field(min_length=1), BeforeValidator(_one_or_list
 
 def phrase_list(phrases: Sequence[str | Sequence[str]]) -> list[Any]:
     """Positional arguments as a list of phrases: several phrases, or one list of them."""
+    phrases = plain_value(tuple(phrases))
     single = phrases[0] if len(phrases) == 1 else ""
     return list(phrases) if isinstance(single, str) or not isinstance(single, Sequence) else list(single)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dlmctl
-from controls import Avoid, Contains, Length
+from controls import Avoid, Contains, Length, Pos
 from dlmctl import Check, Control, ControlParams, Recipe, UserError
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.presets import settings_of
@@ -287,3 +287,15 @@ def test_other_wrong_calls_are_one_message(model):
         dlmctl.run(Recipe(), overrides=["seed=3"])
     with pytest.raises(UserError, match="is not a control"):
         dlmctl.All(["pos"])
+
+
+def test_numbers_and_arrays_of_numpy_are_taken_as_pythons():
+    assert Length(np.int64(8), tolerance=np.int32(1)).sets == Length(8, tolerance=1).sets
+    assert Contains(np.array(["old", "river"])).sets == Contains("old", "river").sets
+    assert Pos(tags=np.array(["DET", "NOUN"])).sets == Pos(tags=["DET", "NOUN"]).sets
+    assert Length.each([{"words": np.int64(4)}]).sets[0].words == 4
+    recipe = dlmctl.Recipe(samples=np.int64(2), sampler={"steps": np.int64(3)}, controls=[{"length": np.int64(6)}])
+    assert (recipe.samples, recipe.sampler.steps, recipe.controls) == (2, 3, [{"length": 6}])
+    assert dlmctl.SamplerSettings(temperature=np.float32(0.5), steps=np.int64(7)).steps == 7
+    with pytest.raises(UserError, match="valid integer"):
+        Length(np.float64(7.5))

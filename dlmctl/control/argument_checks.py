@@ -15,6 +15,7 @@ from dlmctl.control.nan_checks import is_tensor
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.shorthand import params_by_name
 from dlmctl.errors import UserError, did_you_mean, first_validation_error
+from dlmctl.text.plain_values import plain_value
 
 if TYPE_CHECKING:
     from dlmctl.control.state import BatchContext
@@ -34,7 +35,7 @@ def params_from(kind: type, args: Sequence[Any], params: Mapping[str, Any]) -> B
         TypeError: as ``params_by_name``.
     """
     name, model = name_and_params(kind)
-    return _validated(name, model, params_by_name(model, args, params))
+    return _validated(name, model, params_by_name(model, plain_value(tuple(args)), params))
 
 
 def sets_from(kind: type, params: Sequence[Any]) -> tuple[BaseModel, ...]:
@@ -51,7 +52,7 @@ def sets_from(kind: type, params: Sequence[Any]) -> tuple[BaseModel, ...]:
 
 def _validated(name: str, model: type[BaseModel], params: Any) -> BaseModel:
     try:
-        return model.model_validate(params)
+        return model.model_validate(plain_value(params))
     except ValidationError as error:
         names = [fault["loc"][0] for fault in error.errors() if fault["type"] == "extra_forbidden"]
         known = list(model.model_fields)

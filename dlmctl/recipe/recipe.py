@@ -32,6 +32,7 @@ from dlmctl.recipe.presets import Preset, with_preset
 from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Source, Value
+from dlmctl.text.plain_values import plain_value
 
 COMBINATIONS = ("all", "any", "not")
 # Controls in one recipe, nested ones included; parameter sets of one control.
@@ -172,7 +173,7 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, value: Any) -> Any:
-        return with_preset(value, DEFAULT_MODEL)
+        return with_preset(plain_value(value), DEFAULT_MODEL)
 
     @field_validator("rank_by", mode="before")
     @classmethod

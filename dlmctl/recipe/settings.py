@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dlmctl.text.plain_values import plain_value
 
 Criterion = Literal["satisfaction", "acceptability", "fluency", "lm_score", "worst_word", "mbr"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -18,14 +20,20 @@ Method = Literal["logits", "latent", "denoiser", "langevin"]
 # The valid names of devices, whether or not they are present.
 DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
-# Numbers must be numbers: no text, no booleans, no infinity.
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+class StrictSettings(BaseModel):
+    """Base of settings: unknown keys are errors, and numbers (also those of NumPy) must be finite numbers, not text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_plain_values(cls, settings: Any) -> Any:
+        return plain_value(settings)
 
 
-class SamplerSettings(BaseModel):
+class SamplerSettings(StrictSettings):
     """Settings of the reverse process."""
-
-    model_config = STRICT
 
     name: Sampler = Field(
         default="auto",
@@ -131,10 +139,8 @@ class SamplerSettings(BaseModel):
         return self
 
 
-class TextPrompt(BaseModel):
+class TextPrompt(StrictSettings):
     """The prompt that a text over tokens answers or continues."""
-
-    model_config = STRICT
 
     text: str = Field(min_length=1, max_length=1_000_000, description="the user's turn, or the text to continue")
     system: str | None = Field(default=None, max_length=1_000_000, description="a system turn before it")
@@ -143,10 +149,8 @@ class TextPrompt(BaseModel):
     )
 
 
-class Guidance(BaseModel):
+class Guidance(StrictSettings):
     """How strongly, when and by which method controls steer."""
-
-    model_config = STRICT
 
     method: Method | None = Field(
         default=None,
@@ -189,10 +193,8 @@ class Guidance(BaseModel):
         return self
 
 
-class Until(BaseModel):
+class Until(StrictSettings):
     """When a sample is good enough, and how often it may be drawn."""
-
-    model_config = STRICT
 
     satisfied: Literal["all", "any"] | Annotated[float, Field(ge=0, le=1)] = Field(
         default="all",
@@ -220,10 +222,8 @@ class Until(BaseModel):
         return not (self.lm_score is self.worst_word is self.acceptability is None)
 
 
-class Quota(BaseModel):
+class Quota(StrictSettings):
     """How hard to try for the requested number of texts that pass and differ."""
-
-    model_config = STRICT
 
     attempts: int = Field(
         default=20,
