@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from calls import CONTROLS, TAGS, counted
+from calls import CONTROLS, TAGS, count_calls
 from pydantic import TypeAdapter
 from torch.profiler import ProfilerActivity, profile
 
@@ -164,7 +164,7 @@ class Bench:
         if self.seconds_left() < 5:
             return
         try:
-            row = {"text": name, "texts": texts, **counted(pretrained, control, texts, 16).per_step()}
+            row = {"text": name, "texts": texts, **count_calls(pretrained, control, texts, 16).per_step()}
             if self.device.type == "cuda":
                 row["cuda_waits"] = self.waits(pretrained, control, texts)
         except TooSlow:
