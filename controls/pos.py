@@ -114,25 +114,25 @@ class Pos(WordControl[PosParams]):
         return PosParams(tags=upos_tagger(judge)([sentence_of(record)])[0], judge=judge)
 
 
-def _compare(wanted: Sequence[str], found: Sequence[str], pass_at: float) -> Check:
+def _compare(wanted: Sequence[str], tags: Sequence[str], pass_at: float) -> Check:
     misses = {
         position: f"word {position + 1} is {tag}, not {choice}"
-        for position, (choice, tag) in enumerate(zip(wanted, found, strict=False))
+        for position, (choice, tag) in enumerate(zip(wanted, tags, strict=False))
         if ANY not in choice.split("|") and tag not in choice.split("|")
     }
-    wrong_count = f"there are {len(found)} words, not {len(wanted)}"
-    misses |= dict.fromkeys(range(len(wanted), len(found)), wrong_count)
-    misses |= {position: f"word {position + 1} is missing" for position in range(len(found), len(wanted))}
-    score = 1 - len(misses) / max(len(wanted), len(found))
+    wrong_count = f"there are {len(tags)} words, not {len(wanted)}"
+    misses |= dict.fromkeys(range(len(wanted), len(tags)), wrong_count)
+    misses |= {position: f"word {position + 1} is missing" for position in range(len(tags), len(wanted))}
+    score = 1 - len(misses) / max(len(wanted), len(tags))
     why = misses[min(misses)] if misses else "all tags met"
-    where = tuple(position for position in sorted(misses) if position < len(found))
-    return Check(score, score >= pass_at, why, where, tuple(_marks(wanted, found, misses)))
+    where = tuple(position for position in sorted(misses) if position < len(tags))
+    return Check(score, score >= pass_at, why, where, tuple(_marks(wanted, tags, misses)))
 
 
-def _marks(wanted: Sequence[str], found: Sequence[str], misses: Collection[int]) -> Iterator[Mark]:
+def _marks(wanted: Sequence[str], tags: Sequence[str], misses: Collection[int]) -> Iterator[Mark]:
     """The tag of each word, and the wanted tags beyond the end of the text."""
-    for position, tag in enumerate(found):
+    for position, tag in enumerate(tags):
         missed = position in misses
         yield Mark(position, position, tag, not missed, wanted[position] if missed and position < len(wanted) else "")
-    for tag in wanted[len(found) :]:
+    for tag in wanted[len(tags) :]:
         yield Mark(None, None, met=False, wanted=tag)

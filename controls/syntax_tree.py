@@ -297,10 +297,10 @@ def _leaves_of(tree: str) -> list[Leaf]:
 
 
 def _verdict(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Check:
-    wanted, found = params.wanted, labelled_spans(tree)
-    missing = [span for span in wanted if span not in found]
-    extra = [span for span in found if span not in wanted] if params.tree is not None else []
-    score = compare_spans(wanted, found).f1 if params.tree is not None else 1 - len(missing) / len(wanted)
+    wanted, parsed = params.wanted, labelled_spans(tree)
+    missing = [span for span in wanted if span not in parsed]
+    extra = [span for span in parsed if span not in wanted] if params.tree is not None else []
+    score = compare_spans(wanted, parsed).f1 if params.tree is not None else 1 - len(missing) / len(wanted)
     why = "all constituents found"
     if missing:
         start, end, label = missing[0]
@@ -310,15 +310,15 @@ def _verdict(params: SyntaxTreeParams, words: Sequence[str], tree: Tree) -> Chec
     where = {position for start, end, _ in (*missing, *extra) for position in (start, end) if position < len(words)}
     if params.tree is not None and score < 1:
         leaves = zip(_leaves_of(params.tree), leaf_classes(tree), strict=False)
-        where |= {at for at, (wanted_leaf, found_leaf) in enumerate(leaves) if wanted_leaf[1:] != found_leaf[1:]}
-    marks = tuple(_marks(params, found, len(words)))
+        where |= {at for at, (wanted_leaf, parsed_leaf) in enumerate(leaves) if wanted_leaf[1:] != parsed_leaf[1:]}
+    marks = tuple(_marks(params, parsed, len(words)))
     return Check(score, score >= params.pass_at, why, tuple(sorted(where)), marks)
 
 
-def _marks(params: SyntaxTreeParams, found: Sequence[Span], count: int) -> Iterator[Mark]:
+def _marks(params: SyntaxTreeParams, parsed: Sequence[Span], count: int) -> Iterator[Mark]:
     """The parser's constituents, all for a tree and otherwise those on wanted spans, and the missing wanted ones."""
     wanted = {(start, end): label for start, end, label in params.wanted}
-    parsed_labels = {(start, end): label for start, end, label in found}
+    parsed_labels = {(start, end): label for start, end, label in parsed}
     for span, label in parsed_labels.items():
         wanted_label = wanted.get(span, "")
         if wanted_label or params.tree is not None:

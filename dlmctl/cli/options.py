@@ -82,7 +82,9 @@ Targets = Annotated[
 QuotaFlag = Annotated[
     bool, typer.Option("--quota", help="Draw until -n different texts (per row) pass, within quota.attempts.")
 ]
-UniqueFlag = Annotated[bool, typer.Option("--unique", help="No duplicates, and no known training text.")]
+UniqueFlag = Annotated[
+    bool, typer.Option("--unique", help="No text twice, and none from the training text, if that is known.")
+]
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Stop at a row that cannot be satisfied; exit with 1 if a text fails its checks."),

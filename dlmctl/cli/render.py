@@ -152,7 +152,7 @@ def print_decoded(decoded: Decoded, out: Path) -> None:
     drawn = drawn_in(decoded.rows, decoded.drawn, decoded.seconds)
     notes.print(f"{drawn}, saved in {out}.", highlight=False, markup=False, soft_wrap=True)
     if "perplexity" not in decoded.samples:
-        notes.print("There is no scorer beside the model, so there is no perplexity.", soft_wrap=True)
+        notes.print("The model has no scorer, so there is no perplexity.", soft_wrap=True)
 
 
 def figure(value: float | None) -> str:

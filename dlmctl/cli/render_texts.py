@@ -26,7 +26,8 @@ MIN_TEXT_WIDTH, SEPARATOR_WIDTH = 30, 3
 def print_generation(result: Generation) -> None:
     """Print texts with each control's score and, if there is a scorer, their fluency; then totals.
 
-    Piped output is one text per line with tab-separated scores, preceded by the row number of its targets.
+    Piped output is one line per text: the text, its row of the targets if there are any, and its scores,
+    tab-separated.
     """
     from dlmctl.generation.run_counts import RunCounts
 

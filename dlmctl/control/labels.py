@@ -72,7 +72,7 @@ class Labels(ABC):
     Attributes:
         takes: which options of ``LabelledText`` these labels use, of ``label`` and ``judge``.
         counts: the file that ``counted`` makes, whose presence shows that it was made; None if it makes none.
-        counts_too: whether the counts also guide next to a classifier, rather than masked models only.
+        counts_too: whether the counts also guide in addition to a classifier, not only masked models.
         hints: width and blocks of the encoder of ``asks``; see ``models.hints``.
     """
 

@@ -206,7 +206,7 @@ class Part(NamedTuple):
         energy = self._call("energy", lambda: self.prepared.energy(state))
         if not is_tensor(energy) or tuple(energy.shape) != (len(state.x),):
             shown = list(energy.shape) if is_tensor(energy) else type(energy).__name__
-            raise self._fault(f"its energy must have the shape [{len(state.x)}], one number a text, not {shown}.")
+            raise self._fault(f"its energy must have the shape [{len(state.x)}], one number per text, not {shown}.")
         if not energy.is_floating_point():
             raise self._fault(f"its energy must be real numbers, not {energy.dtype}.")
         if state.x.requires_grad and not energy.requires_grad:

@@ -11,7 +11,7 @@ from dlmctl.text.tokens import word_spans
 
 
 def reads_words(vocabulary: Tokenizer) -> bool:
-    """Whether ``word_latents`` reads the words of the text, for ``Prepared.reads_words``."""
+    """Whether ``word_latents`` reads the words of the text, for ``Prepared.looks``."""
     return isinstance(vocabulary, HuggingFaceTokenizer)
 
 

@@ -120,7 +120,7 @@ class UniformLM(MaskedLM):
         count, alpha = self.words, (1 - t).to(logits)
         q_other = (1 - alpha) / count
         q_clean = alpha + q_other
-        # At special tokens no logit may be finite; they are excluded from the sum at the end.
+        # At special tokens there may be no finite logit; they are excluded from the sum at the end.
         log_q_theta = (alpha[..., None] * logits.softmax(-1) + q_other[..., None]).log()
         log_q_theta_clean, log_q_theta_z = (log_q_theta.gather(-1, words[..., None])[..., 0] for words in (ids, z))
         log_q_z = torch.where(z == ids, q_clean, q_other).log()

@@ -172,7 +172,7 @@ def read_settings(
     """Read the settings of the sampler and the guidance; the preset's are the defaults.
 
     Args:
-        chosen: the settings of the preset.
+        preset_settings: the settings of the preset.
         sampler, guidance: a mapping overrides settings of the preset, as in a recipe; a settings object replaces them.
         deterministic: overrides the sampler's setting, too.
 

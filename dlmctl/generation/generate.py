@@ -121,8 +121,8 @@ def generate(
         deterministic: draw each text alone on one CPU thread, so that it is bit-identical at any batch size.
         device: ``auto`` uses a GPU if there is one, except for deterministic texts.
         groups: what the samples share with other samples of a longer run.
-        trace: samples whose words and energies are recorded at every step: all, the first ``trace``, or by number.
-        on_step, watch: called at every step of every batch; ``watch`` with the words of up to ``MOST_WATCHED`` texts.
+        trace: samples whose words and energies are recorded at every step: all, the first N, or by number.
+        on_step, watch: called at every step of every batch; ``watch`` with the words of up to ``MAX_WATCHED`` texts.
 
     Raises:
         UserError: a model, weights or device is missing, or the model cannot do or satisfy what is requested.

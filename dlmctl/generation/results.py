@@ -104,7 +104,7 @@ class Generation(Sequence[Sample]):
 
     Attributes:
         seconds: how long sampling and checking took; for a slice, the time of the whole run.
-        environment: what the texts depend on bit by bit in addition to the recipe; see ``environment.environment``.
+        environment: what, besides the recipe, decides the exact bits of the texts; see ``environment.environment``.
         about: facts common to every text: seed and model, and for a recipe's run digests of the weights and the recipe.
         columns: the columns of the target table, if there is one.
     """

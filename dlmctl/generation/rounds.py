@@ -139,7 +139,7 @@ class _Drawing:
         return max(1, min(limit, max(rounds.candidates, batch_fill)))
 
     def round(self, open_samples: Sequence[int], number: int) -> None:
-        """Draw each open sample once more, and keep its best text so far."""
+        """Draw more texts for each open sample, and keep its best text so far."""
         rounds, draw_count = self.rounds, self._draws_per_sample(open_samples)
         kept = {i: self.best[i] for i in open_samples if i in self.best} if rounds.until.repair else {}
         repairable = {i: text for i, text in kept.items() if self._is_repairable(text)}

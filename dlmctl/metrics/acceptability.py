@@ -164,7 +164,7 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
         any_scorer: accept that the model's scorer is not the one whose figures the judge learned to weigh.
 
     Raises:
-        ModelError: as ``load_reader``.
+        ModelError: as ``load_acceptability``.
     """
     folder = acceptability_folder(pretrained.folder, model)
     if folder is None:

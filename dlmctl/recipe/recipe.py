@@ -44,7 +44,7 @@ Item = TypeVar("Item")
 NonEmpty = Annotated[list[Item], Field(min_length=1)]
 
 # The error for a ``second_scorer`` that would not be used.
-UNUSED_SECOND_SCORER = "is asked by the criterion `fluency` alone, and nothing ranks by it."
+UNUSED_SECOND_SCORER = "is used by the criterion `fluency` only, and nothing ranks by it."
 RANK_BY_FLUENCY = "Write `rank_by: [satisfaction, fluency]`, with some `candidates`."
 # The bundled model of everyday English.
 DEFAULT_MODEL = "everyday"

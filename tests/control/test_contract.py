@@ -230,10 +230,10 @@ def test_prepare_gives_something_prepared(monkeypatch):
 
 
 ENERGIES = {
-    "shape": (lambda self, state: state.x.sum(2), r"must have the shape \[2\], one number a text, not \[2, 32\]"),
-    "mean": (lambda self, state: state.x.mean(), r"must have the shape \[2\], one number a text, not \[\]"),
-    "array": (lambda self, state: np.zeros(2), r"must have the shape \[2\], one number a text, not ndarray"),
-    "number": (lambda self, state: 3.0, r"must have the shape \[2\], one number a text, not float"),
+    "shape": (lambda self, state: state.x.sum(2), r"must have the shape \[2\], one number per text, not \[2, 32\]"),
+    "mean": (lambda self, state: state.x.mean(), r"must have the shape \[2\], one number per text, not \[\]"),
+    "array": (lambda self, state: np.zeros(2), r"must have the shape \[2\], one number per text, not ndarray"),
+    "number": (lambda self, state: 3.0, r"must have the shape \[2\], one number per text, not float"),
     "detached": (lambda self, state: state.x.detach().sum((1, 2)), "has no gradient"),
     "constant": (lambda self, state: torch.zeros(len(state.x)), "has no gradient"),
     "exception": (fails, "energy failed: KeyError: 'nowhere'"),

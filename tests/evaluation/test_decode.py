@@ -114,6 +114,6 @@ def test_the_command_prints_one_table(model_folder, scorer, tmp_path):
     assert "6 texts in" in run.stderr
     without = CliRunner().invoke(app, command)
     assert "perplexity" not in without.stdout
-    assert "There is no scorer beside the model" in without.stderr
+    assert "The model has no scorer" in without.stderr
     figures = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert (figures["rows"], figures["drawn"]) == (6, 0)
