@@ -83,9 +83,9 @@ def test_a_second_scorer_chooses_among_the_drafts(outside_model):
 
 
 def test_a_second_scorer_that_nothing_asks_is_refused(outside_model):
-    with pytest.raises(UserError, match=r"second_scorer.*`fluency` alone"):
+    with pytest.raises(UserError, match=r"second_scorer.*`fluency` only"):
         generate(model="e2e", samples=1, second_scorer=outside_model)
-    with pytest.raises(UserError, match=r"mine.yaml.*second_scorer.*`fluency` alone"):
+    with pytest.raises(UserError, match=r"mine.yaml.*second_scorer.*`fluency` only"):
         read_recipe("second_scorer: some/model\n", "mine.yaml")
 
 
