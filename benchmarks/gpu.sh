@@ -1,6 +1,6 @@
 #!/bin/bash
 # Everything that is measured on a GPU, in at most 200 seconds: bash benchmarks/gpu.sh OUT [MASKED_FOLDER [MODEL]]
-# Where pytest is installed the tests for a GPU run first, in about a minute more; what they say stands in OUT/tests.txt.
+# If pytest is installed, the GPU tests run first, for about a minute; their output goes to OUT/tests.txt.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$here:$here/benchmarks${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
