@@ -15,12 +15,10 @@ from .phrases import (
     ANY_NUMBER,
     MAX_PHRASES,
     Phrases,
-    Split,
     WordControl,
     check_rank,
     occurrences,
     phrase_list,
-    split_phrases,
 )
 
 
@@ -53,9 +51,7 @@ class Avoid(WordControl[AvoidParams]):
         return exact_control(batch, [self._requirement(params) for params in batch.params])
 
     def _requirement(self, params: AvoidParams) -> Requirement:
-        phrases = tuple(
-            dict.fromkeys(tuple(phrase) for form in self.forms for phrase in split_phrases(params.words, form))
-        )
+        phrases = tuple(dict.fromkeys(itertools.chain(*self.splittings(params.words))))
 
         def language(alphabet: Alphabet) -> Automaton | None:
             # A phrase with a word outside the vocabulary cannot occur.
@@ -66,7 +62,8 @@ class Avoid(WordControl[AvoidParams]):
 
     def check(self, params: AvoidParams, words: Sequence[str]) -> Check:
         """Passed if none of the phrases occurs; the score is the share of those that do not."""
-        return min((_verdict(params.words, split, words) for split in self.forms), key=check_rank)
+        splittings = self.splittings(params.words)
+        return min((_verdict(params.words, splitting, words) for splitting in splittings), key=check_rank)
 
     @classmethod
     def from_target(cls, record: Any) -> AvoidParams:
@@ -74,8 +71,7 @@ class Avoid(WordControl[AvoidParams]):
         return AvoidParams.model_validate(record)
 
 
-def _verdict(phrases: Sequence[str], split: Split, words: Sequence[str]) -> Check:
-    phrase_words = split_phrases(phrases, split)
+def _verdict(phrases: Sequence[str], phrase_words: Sequence[Sequence[str]], words: Sequence[str]) -> Check:
     starts = [occurrences(words, phrase) for phrase in phrase_words]
     present = [text for text, at in zip(phrases, starts, strict=True) if at]
     spans = [(start, len(phrase)) for at, phrase in zip(starts, phrase_words, strict=True) for start in at]

@@ -13,7 +13,7 @@ from dlmctl.control.allowed import only_words
 from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, aligned, word_range
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import CONTROL, Draw
-from dlmctl.text.spelling import split_inside, split_words
+from dlmctl.text.spelling import split_piece, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 from .phrases import Split, TreeControl, check_rank
@@ -35,8 +35,7 @@ def parse_template(template: str, split: Split = split_words) -> list[Literal | 
         if match["stray"]:
             raise ValueError(f"{match[0]!r} is not a blank. {FORMS}")
         if not match["blank"]:
-            text, at_end = match[0], match.end() == len(template.rstrip())
-            pieces.extend(map(Literal, split(text) if at_end else split_inside(text, split)))
+            pieces.extend(map(Literal, split_piece(match[0], template, match.end(), split)))
             continue
         fewest, most = _size(match[2] or "1"), _size(match[3] or match[2] or "1")
         if most < fewest:

@@ -95,6 +95,10 @@ class WordControl(Control[P]):
         """How phrases may be split: as they are before other words, then as they are at the end of a text."""
         return tuple(form for split in self.splits for form in (partial(split_inside, split=split), split))
 
+    def splittings(self, phrases: Sequence[str]) -> list[tuple[tuple[str, ...], ...]]:
+        """The words of each phrase, by each of ``forms`` that splits them differently."""
+        return list(dict.fromkeys(tuple(map(tuple, split_phrases(phrases, form))) for form in self.forms))
+
     def checks_aside(self) -> bool:
         return True
 

@@ -11,11 +11,11 @@ from pydantic import Field, StrictFloat, field_validator
 from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, Pretrained, WordLabels, guide
 from dlmctl.annotators.gold import annotate_by_judges, is_external_judge, require_judges, sentence_of, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
+from dlmctl.control.evidence.tags import ANY
 from dlmctl.errors import did_you_mean
 
 from .phrases import WordControl
 
-ANY = "*"
 # A tag with its alternatives, in a recipe or among others in a cell of a table.
 _TAG = re.compile(r'[^\s,;"\[\]]+')
 

@@ -35,7 +35,7 @@ def params_from(kind: type, args: Sequence[Any], params: Mapping[str, Any]) -> B
         TypeError: as ``params_by_name``.
     """
     name, model = name_and_params(kind)
-    return _validated(name, model, params_by_name(model, plain_value(tuple(args)), params))
+    return _validated(name, model, params_by_name(model, args, params))
 
 
 def sets_from(kind: type, params: Sequence[Any]) -> tuple[BaseModel, ...]:

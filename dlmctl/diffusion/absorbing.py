@@ -14,11 +14,11 @@ from dlmctl.diffusion.masked import attended as attention_mask
 from dlmctl.diffusion.masked_base import Context, MaskedModel, Scores
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import (
+    RANDOM_PLACES,
     StepNoise,
     Stride,
     Walk,
     WalkSettings,
-    ancestral,
     committed_log_ratio,
     committed_nats,
     drawn,
@@ -117,8 +117,7 @@ class Absorbing:
         first, end, stride = next(self.schedule)
         place = torch.arange(x.shape[1], device=x.device)
         free = self.free & (place >= first) & (place < end)
-        # These two walks write a random number of places.
-        most = end - first if stride.most is None or self.walk in (ancestral, remasking) else stride.most
+        most = end - first if stride.most is None or self.walk in RANDOM_PLACES else stride.most
         places = self._open_places(x, free) if estimate.unguided is None else None
         if places is not None:
             new, nats = self._in_pieces(x, places, estimate, free, stride, uniform, most)
@@ -160,7 +159,7 @@ class Absorbing:
         """
         rows = torch.arange(len(x), device=x.device)
         is_written = (x == self.model.mask_id) & (new != self.model.mask_id)
-        if processes_in_chunks(x.device) or self.walk in (ancestral, remasking):
+        if processes_in_chunks(x.device) or self.walk in RANDOM_PLACES:
             most = int(is_written.sum(1).max())  # waits on a GPU, and saves most of the calls
         places = is_written.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         canvas, given_words = torch.where(is_written, self.model.mask_id, new), logits

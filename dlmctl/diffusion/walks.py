@@ -171,6 +171,9 @@ WALKS: dict[str, Walk] = {
     "entropy": entropy,
 }
 
+# Walks that write each open place at random, rather than a fixed number of places per step.
+RANDOM_PLACES = (ancestral, remasking)
+
 
 def _commit(
     canvas: Tensor,

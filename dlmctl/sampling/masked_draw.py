@@ -16,7 +16,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.diffusion.uniform import UniformWalk
-from dlmctl.diffusion.walks import WALKS, WalkSettings
+from dlmctl.diffusion.walks import RANDOM_PLACES, WALKS, WalkSettings
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
@@ -31,8 +31,6 @@ from dlmctl.text.tokenizer import Tokenizer
 
 WALK_FAMILIES: dict[str, type[Absorbing]] = {"masked": Absorbing, "tokens": Absorbing, "uniform": UniformWalk}
 
-# Samplers that write each open place at random, rather than a fixed number of places per step.
-RANDOM_PLACES = ("ancestral", "remasking")
 # Samplers that draw a word for every open place and keep the likeliest draws, so that the kept words do not follow
 # their probabilities.
 LIKELIEST_DRAWS = ("confidence", "low_confidence")
@@ -57,7 +55,7 @@ def draw_masked(job: Job) -> Finished:
     # At scale 0 the network gets no hints from the controls either.
     guiding = control if plan.guidance.scale else None
     name = sampler_name(sampler, guiding, model)
-    writes_counts = name not in RANDOM_PLACES
+    writes_counts = WALKS[name] not in RANDOM_PLACES
     max_open = _max_open(places, fixed_words) if writes_counts and sampler.block is None else int(places.max())
     # If each step writes a fixed number of places, steps after the last place would write nothing.
     limits_steps = writes_counts and model.family != "uniform"
@@ -173,7 +171,7 @@ def steps_by_words(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -
     batch."""
     if model.family not in WALK_FAMILIES:
         return False
-    at_random = sampler.name in RANDOM_PLACES or model.family == "uniform"
+    at_random = WALKS.get(sampler.name) in RANDOM_PLACES or model.family == "uniform"
     return sampler.block is not None or (sampler.steps is None and at_random)
 
 
@@ -184,13 +182,8 @@ def exact_condition(control: PreparedAll | None) -> Callable[[Tensor], Tensor] |
     if not exact:
         return None
 
-    def condition(logits: Tensor) -> Tensor:
-        time = torch.ones(len(logits), dtype=torch.float64)
-        for part in exact:
-            logits = part.constrain(logits, time)
-        return logits
-
-    return condition
+    together = PreparedAll(exact)
+    return lambda logits: together.constrain(logits, torch.ones(len(logits), dtype=torch.float64))
 
 
 def hints_of(control: PreparedAll | None) -> Tensor | None:

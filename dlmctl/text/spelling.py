@@ -123,6 +123,11 @@ def split_inside(text: str, split: Callable[[str], list[str]]) -> list[str]:
     return abbreviated if split(f"{text} x") == [*abbreviated, "x"] else words
 
 
+def split_piece(text: str, whole: str, end: int, split: Callable[[str], list[str]]) -> list[str]:
+    """The words of a piece of a template or pattern ``whole``, in which it ends at ``end``."""
+    return split(text) if end == len(whole.rstrip()) else split_inside(text, split)
+
+
 def plain(word: str) -> str:
     """A word without its spacing marks."""
     return word.strip(_SPACING_MARKS) if len(word) > 1 else word

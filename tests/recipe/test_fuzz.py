@@ -7,7 +7,6 @@ draws that many recipes at random.
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dlmctl.errors import UserError
@@ -24,8 +23,8 @@ from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 from tests.conftest import SENTENCES
+from tests.recipe.fuzzing import fuzzed
 
-LONG = int(os.environ.get("DLMCTL_FUZZ", "0"))
 # Seconds for one recipe of two steps; far more than any takes on a busy machine.
 DEADLINE = 60
 
@@ -275,13 +274,7 @@ def check(text: str, pretrained: Any) -> None:
         assert len(found) > 0
 
 
-fuzz = settings(
-    max_examples=LONG or 100,
-    deadline=None,
-    database=None,
-    derandomize=not LONG,
-    suppress_health_check=list(HealthCheck),
-)
+fuzz = fuzzed(100)
 needs_alarm = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs POSIX signals")
 
 

@@ -6,12 +6,11 @@ A text of random words comes first, then controls that it meets. So a refusal or
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
@@ -22,8 +21,8 @@ from dlmctl.generation.model import run
 from dlmctl.models.llama import LlamaConfig
 from dlmctl.text.tokenizer import WordTokenizer
 from tests.conftest import tiny_config
+from tests.recipe.fuzzing import fuzzed
 
-LONG = int(os.environ.get("DLMCTL_FUZZ", "0"))
 # Names of word classes, an abbreviation, a clitic, marks, and characters that mean something in a pattern.
 WORDS = "the any word number Mr. do n't 7 cats Anna , . ? ( | *".split()
 UNUSED = "old grey river".split()
@@ -106,13 +105,7 @@ def satisfiable(draw: st.DrawFn) -> list[dict[str, Any]]:
     return [leaf(draw, kind, words) for kind in kinds]
 
 
-@settings(
-    max_examples=LONG or 60,
-    deadline=None,
-    database=None,
-    derandomize=not LONG,
-    suppress_health_check=list(HealthCheck),
-)
+@fuzzed(60)
 @given(
     controls=satisfiable(), sampler=st.sampled_from([{"steps": 2}, {"name": "ancestral", "steps": 3}, {"steps": None}])
 )

@@ -21,7 +21,7 @@ from dlmctl.control.automata.syntax import (
     size,
     word_range,
 )
-from dlmctl.text.spelling import split_inside
+from dlmctl.text.spelling import split_piece
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<open>\()|(?P<close>\))|(?P<bar>\|)|(?P<name><[^<>()|\s]*>)"
@@ -131,8 +131,8 @@ class _Parser:
         self.groups[-1].items.append(WordClass(name))
 
     def _text(self, token: _Token) -> None:
-        text, at_end = re.sub(r"\\(.)", r"\1", token.text), token.at + len(token.text) == len(self.pattern.rstrip())
-        words = self.split(text) if at_end else split_inside(text, self.split)
+        text = re.sub(r"\\(.)", r"\1", token.text)
+        words = split_piece(text, self.pattern, token.at + len(token.text), self.split)
         if not words:
             raise self._error(token.at, "this is not a word")
         self.groups[-1].items.extend(map(Literal, words))
