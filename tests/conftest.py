@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from controls.pos import TagLabels
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.control.state import BatchContext, ControlState
+from dlmctl.diffusion import own_modes
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.diffusion.noise import Draw
@@ -87,9 +89,10 @@ def float64() -> Iterator[None]:
     What a text has in common with the same one in another batch is tested so: in float32 kernels are chosen by the
     shape of a batch, and the last bits, which guidance makes grow, are each processor's own.
     """
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+    with patch.object(own_modes, "DTYPE", torch.float64):
+        torch.set_default_dtype(torch.float64)
+        yield
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

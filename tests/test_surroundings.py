@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import contextmanager
+from threading import Barrier, Thread
 
 import pytest
 import torch
 
 from controls import Classifier, Pos
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.generation.generate import generate
+from dlmctl.generation.generator import Generator
 from dlmctl.recipe.settings import SamplerSettings
 from tests.diffusion.tiny_masked import TOKENIZER, tiny_masked
 
@@ -18,7 +22,18 @@ SHORT = SamplerSettings(steps=4, precision="fp32")
 
 
 def words(model, control=TAGS, sampler=SHORT):
-    return [sample.words for sample in generate(control, model=model, samples=2, seed=1, sampler=sampler, device="cpu")]
+    drawn = generate(control, model=model, samples=2, seed=1, sampler=sampler, device="cpu")
+    return [(sample.words, sample.fluency) for sample in drawn]
+
+
+@contextmanager
+def default_dtype(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +43,53 @@ def wanted():
 
 @pytest.mark.parametrize(
     "mode",
-    [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)],
-    ids=["inference", "no_grad", "autocast"],
+    [
+        torch.inference_mode,
+        torch.no_grad,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: default_dtype(torch.float64),
+        lambda: default_dtype(torch.bfloat16),
+        lambda: torch.device("meta"),
+    ],
+    ids=["inference", "no_grad", "autocast", "float64", "bfloat16", "device"],
 )
 def test_a_mode_around_a_run_changes_no_text(wanted, mode):
     with mode():
         model = from_pretrained("e2e")
         assert words(model) == wanted
     assert words(model) == wanted
+
+
+def test_a_generator_under_another_default_dtype_returns_the_same():
+    recipe = {
+        "model": "everyday",
+        "samples": 1,
+        "sampler": {"precision": "fp32"},
+        "controls": [{"contains": ["{word}"]}],
+    }
+    rows = {"word": ["window"], "index": [0]}
+    with default_dtype(torch.float64):
+        drawn = Generator(recipe)(rows)  # loads the model and its judges
+    assert drawn == Generator(recipe)(rows)
+
+
+def test_the_default_dtype_is_set_back_by_the_last_thread_that_leaves():
+    seen, both_in, one_out = [], Barrier(2), Barrier(2)
+
+    def leave_first():
+        with own_modes():
+            both_in.wait(10)
+        one_out.wait(10)
+
+    with default_dtype(torch.float64):
+        thread = Thread(target=leave_first)
+        thread.start()
+        with own_modes():
+            both_in.wait(10)
+            one_out.wait(10)
+            seen.append(torch.get_default_dtype())
+        thread.join()
+    assert seen == [torch.float32]
 
 
 @pytest.mark.parametrize(

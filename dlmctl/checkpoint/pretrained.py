@@ -23,6 +23,7 @@ from dlmctl.checkpoint.weights import MAX_SHARD_BYTES, SAVE_AGAIN, load_into, st
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.diffusion.uniform import UniformConfig, UniformLM
 from dlmctl.errors import DataError, ModelError, first_validation_error
 from dlmctl.text.files import read_object
@@ -74,7 +75,7 @@ class Pretrained:
         raise ModelError("is a model with latents, and this needs a masked one.", where=str(self.folder))
 
 
-@torch.inference_mode(mode=False)  # tensors created in inference mode could not take part in guidance
+@own_modes()
 def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> Pretrained:
     """Load a model by folder, bundled name or hub name; see ``resolve``.
 

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError
 from dlmctl.generation.arguments import check_arguments, read_extent, read_rounds, read_settings, read_traced, whole
 from dlmctl.generation.options import ObserverOptions
@@ -76,6 +77,7 @@ def draw_recipe(
     )
 
 
+@own_modes()
 def generate(
     control: Control[Any] | None = None,
     *,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import UserError
 from dlmctl.generation.batch_rows import Batch, BatchRows, in_order
 from dlmctl.generation.bulk import require_independent_texts
@@ -77,6 +78,7 @@ class Generator:
         self.index, self.strict = index, strict
         self.named = sorted({column for column, _ in named_columns(self.recipe)})
 
+    @own_modes()  # judges are loaded here, too
     def __call__(self, batch: Batch, indices: Sequence[int] | None = None) -> dict[str, Any]:
         """Draw the texts of a batch of rows.
 

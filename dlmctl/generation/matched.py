@@ -17,6 +17,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All, Control
 from dlmctl.control.kept_words import KeptParams, KeptWords
 from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged, properties_of
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
@@ -123,6 +124,7 @@ def matched(
     return run_matched(resolved, model=model, origin=origin, progress=progress)
 
 
+@own_modes()
 def run_matched(
     recipe: MatchedRecipe,
     *,

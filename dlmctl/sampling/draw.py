@@ -19,13 +19,13 @@ from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layouts, batch_layouts
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import LayoutError, RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, prepare_batch
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, CHEAP_SCORES, Batch, batches_of
 from dlmctl.sampling.branches import first_possible, group_by_branch, plans_for
 from dlmctl.sampling.canvas_draw import draw_canvas, require_canvas_sampler
-from dlmctl.sampling.environment import own_modes
 from dlmctl.sampling.graphs import recordable
 from dlmctl.sampling.latent_draw import check_latent, draw_latent
 from dlmctl.sampling.masked_draw import draw_masked, sampler_name, steps_by_words
@@ -104,7 +104,7 @@ def draw_batches(
         for group in [[sample] for sample in samples] if plan.sampler.deterministic else [samples]:
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, group)
     # All batches are prepared before the first step, so that anything impossible is reported at once.
-    with own_modes():
+    with own_modes(), torch.enable_grad():
         ready = list(_ready(plan, draws, lengths))
     for number, (branch_plan, batch, control) in enumerate(ready):
 
@@ -113,7 +113,7 @@ def draw_batches(
                 progress(number * step.steps + step.number + 1, len(ready) * step.steps)
             return on_step(step.detached()) if on_step is not None else None
 
-        with own_modes():
+        with own_modes(), torch.enable_grad():
             texts = list(_draw_batch(branch_plan, batch, control, watch))
         yield texts
 

@@ -47,14 +47,3 @@ def one_thread(wanted: bool = True) -> Iterator[None]:
     finally:
         if wanted:
             torch.set_num_threads(threads)
-
-
-@contextmanager
-def own_modes() -> Iterator[None]:
-    """Ignore the caller's inference mode and autocast meanwhile, so that the sampler sets its own."""
-    with (
-        torch.inference_mode(mode=False),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
-        yield

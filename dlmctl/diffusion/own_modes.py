@@ -1,0 +1,55 @@
+"""Settings of torch in the host program that would change texts: dlmctl ignores them, and leaves them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Lock
+
+import torch
+
+# What dlmctl computes in, whatever the host program's default dtype is.
+DTYPE = torch.float32
+
+
+class _DefaultDtype:
+    """The default dtype, which all threads share: the first that enters sets it, the last that leaves sets it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = Lock(), 0, DTYPE
+
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        with self.lock:
+            if not self.users:
+                self.before = torch.get_default_dtype()
+                torch.set_default_dtype(DTYPE)
+            self.users += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if not self.users:
+                    torch.set_default_dtype(self.before)
+
+
+_DEFAULT_DTYPE = _DefaultDtype()
+
+
+@contextmanager
+def own_modes() -> Iterator[None]:
+    """Ignore the caller's inference mode, autocast, default dtype and default device meanwhile; also a decorator.
+
+    Whether gradients are recorded stays as it is.
+    """
+    gradients, cpu = torch.is_grad_enabled(), torch.device("cpu")
+    with (
+        torch.inference_mode(mode=False),  # tensors created in inference mode could not take part in guidance
+        torch.set_grad_enabled(gradients),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        nullcontext() if torch.get_default_device() == cpu else cpu,
+        _DEFAULT_DTYPE.own(),
+    ):
+        yield
