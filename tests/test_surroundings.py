@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from contextlib import contextmanager
 from threading import Barrier, Thread
@@ -90,6 +91,21 @@ def test_the_default_dtype_is_set_back_by_the_last_thread_that_leaves():
             seen.append(torch.get_default_dtype())
         thread.join()
     assert seen == [torch.float32]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_process_forked_after_use_computes_with_one_thread():
+    """With more, it would wait forever for OpenMP's threads, which stay behind."""
+    threads = torch.get_num_threads()
+    with own_modes():
+        torch.set_num_threads(2)
+    child = os.fork()
+    if child == 0:
+        with own_modes():
+            os._exit(torch.get_num_threads())
+    torch.set_num_threads(threads)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import Lock
@@ -35,6 +36,17 @@ class _DefaultDtype:
 
 
 _DEFAULT_DTYPE = _DefaultDtype()
+# The process that has computed here.
+_USED_IN: list[int] = []
+
+
+def _use_in_process() -> None:
+    """Compute with one thread in a process that was forked from one that has computed: OpenMP's threads are not forked,
+    and it would wait for them forever."""
+    process = os.getpid()
+    if _USED_IN and _USED_IN[0] != process:
+        torch.set_num_threads(1)
+    _USED_IN[:] = [process]
 
 
 @contextmanager
@@ -43,6 +55,7 @@ def own_modes() -> Iterator[None]:
 
     Whether gradients are recorded stays as it is.
     """
+    _use_in_process()
     gradients, cpu = torch.is_grad_enabled(), torch.device("cpu")
     with (
         torch.inference_mode(mode=False),  # tensors created in inference mode could not take part in guidance
