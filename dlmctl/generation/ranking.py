@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +116,7 @@ def utilities(
     return list(zip(*columns, strict=True))
 
 
-@cache
+@lru_cache(maxsize=8)
 def _word_counts(folder: Path) -> WordCounts | None:
     return load_counts(folder)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,9 +107,9 @@ def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> 
     seal_scorer(folder)
 
 
-@cache
+@lru_cache(maxsize=8)
 def load_scorer(folder: Path) -> Judge:
-    """Load the scorer of ``folder`` in float32, and its tokeniser. Cached per process.
+    """Load the scorer of ``folder`` in float32, and its tokeniser. The last few are cached.
 
     A scorer without a vocabulary uses that of the model whose folder contains it.
 
