@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -39,6 +39,9 @@ from dlmctl.sampling.walk import OnStep, Step
 
 # Texts of a batch that are shown as they are drawn: at most as many as a screen has lines.
 MAX_WATCHED = 60
+# Texts whose controls stay prepared until they are drawn: they take up to a megabyte each. Later ones are prepared
+# twice, to be checked and to be drawn.
+MAX_PREPARED = 2048
 
 Progress = Callable[[int, int], None]
 """Receives the number of reverse steps done and their total."""
@@ -105,21 +108,24 @@ def draw_batches(
             lengths |= length_weights(plan.pretrained.latent, plan.prompt, group)
     # All batches are prepared before the first step, so that anything impossible is reported at once.
     with own_modes(), torch.enable_grad():
-        ready = list(_ready(plan, draws, lengths))
-    for number, (branch_plan, batch, control) in enumerate(ready):
+        ready = deque(_ready(plan, draws, lengths))
+    batch_count = len(ready)
+    for number in range(batch_count):
+        branch_plan, batch, control = ready.popleft()
 
         def watch(step: Step, number: int = number) -> Tensor | None:
             if progress is not None:
-                progress(number * step.steps + step.number + 1, len(ready) * step.steps)
+                progress(number * step.steps + step.number + 1, batch_count * step.steps)
             return on_step(step.detached()) if on_step is not None else None
 
         with own_modes(), torch.enable_grad():
+            control = prepare_batch(branch_plan, batch) if control is None else control
             texts = list(_draw_batch(branch_plan, batch, control, watch))
         yield texts
 
 
 Ready = tuple[Plan, Batch, PreparedAll | None]
-"""A batch that can be drawn: the plan with its branch, its rows, and the controls prepared for them."""
+"""A batch that can be drawn: the plan with its branch, its rows, and the controls, if they stay prepared for them."""
 
 
 def _ready(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[float]]) -> Iterator[Ready]:
@@ -127,22 +133,29 @@ def _ready(plan: Plan, draws: Sequence[Draw], lengths: Mapping[int, Sequence[flo
     is impossible are laid out anew."""
     for draw in draws[:1]:
         check_branches(plan, draw)
+    prepared = 0
     for branch_plan, group in group_by_branch([(next(plans_for(plan, draw)), draw) for draw in draws]):
         try:
             rows = [(draw, layout_of(branch_plan, draw, lengths.get(draw.sample))) for draw in group]
-            ready = _ready_batches(branch_plan, rows)
+            ready = _ready_batches(branch_plan, rows, prepared)
         except RecipeError as error:
             if branch_plan.branch is None and not isinstance(error, LayoutError):
                 raise
             groups = group_by_branch(possible_layouts(plan, branch_plan, group, lengths))
-            ready = [batch for other_plan, rows in groups for batch in _ready_batches(other_plan, rows)]
+            ready = [batch for other_plan, rows in groups for batch in _ready_batches(other_plan, rows, prepared)]
+        prepared += sum(len(batch) for _, batch, _ in ready)
         yield from ready
 
 
-def _ready_batches(plan: Plan, rows: Batch) -> list[Ready]:
+def _ready_batches(plan: Plan, rows: Batch, prepared: int) -> list[Ready]:
+    """The rows in batches; ``prepared`` texts come before them."""
     max_rows = 1 if plan.sampler.deterministic else max_texts(plan, max(layout.positions for _, layout in rows))
     batches = [expanded(batch, plan.sampler.particles) for batch in _batches(plan, rows, max_rows)]
-    return [(plan, batch, feasible(plan, batch)) for batch in batches]
+    ready: list[Ready] = []
+    for batch in batches:
+        control, prepared = feasible(plan, batch), prepared + len(batch)
+        ready.append((plan, batch, control if prepared <= MAX_PREPARED else None))
+    return ready
 
 
 def _batches(plan: Plan, rows: Batch, max_rows: int) -> Iterator[Batch]:

@@ -3,11 +3,14 @@
 Kernels are chosen by shape, so the last bits depend on the batch, and guidance amplifies them.
 """
 
+import weakref
+from pathlib import Path
+
 import pytest
 import torch
 
 from controls import Avoid, Contains, Infill, Length, Pos, Semantic, SyntaxTree
-from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.prepared import Prepared
 from dlmctl.diffusion.layout import Layout
@@ -17,10 +20,12 @@ from dlmctl.errors import UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.presets import settings_of
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling import batch_layout, draw
 from dlmctl.sampling.batches import BATCH_COST, batches_of
 from dlmctl.sampling.device import choose_device, fast_bfloat16
 from dlmctl.sampling.draw import Plan, draw_texts
 from dlmctl.sampling.latent_draw import times_of
+from tests.diffusion.tiny_masked import TOKENIZER, tiny_masked
 
 STEPS, PATIENCE = 6, 0.15
 # What rounding in float64 may grow to on the way; a leak shows at once, and larger.
@@ -210,3 +215,26 @@ def test_the_papers_steps_are_those_of_a_discrete_process():
     assert times_of(Schedule("sqrt"), paper, 4).tolist() == even  # there are none to visit
     assert len(times_of(Schedule("sqrt", 30), paper, 40)) == 41  # nor so many
     assert times_of(Schedule("sqrt", 1000), paper.model_copy(update={"last": 0.5}), 2).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_controls_stay_prepared_for_so_many_texts_only(monkeypatch):
+    model, references, alive = tiny_masked(), [], []
+    control = Length(words=3)
+
+    def feasible(plan, batch):
+        prepared = batch_layout.feasible(plan, batch)
+        references.append(weakref.ref(prepared))
+        return prepared
+
+    def watch(step):
+        alive.append(sum(reference() is not None for reference in references))
+
+    monkeypatch.setattr(draw, "feasible", feasible)
+    pretrained = Pretrained(model, TOKENIZER, Path())
+    wanted = generate(control, model=pretrained, samples=8, batch_size=2, on_step=watch)
+    assert max(alive) == len(references) == 4
+    references.clear(), alive.clear()
+    monkeypatch.setattr(draw, "MAX_PREPARED", 4)
+    drawn = generate(control, model=pretrained, samples=8, batch_size=2, on_step=watch)
+    assert (len(references), max(alive)) == (4, 2)
+    assert drawn.texts == wanted.texts
