@@ -53,7 +53,7 @@ class LexiconParams(ControlParams):
         max_length=1000,
         description="a CSV or TSV file with one row per word; any of its columns can have bounds: "
         "`concreteness: [4, 5]`, `frequency: [10, null]`, `level: [A1, A2]`. Without a table the properties are "
-        f"{' and '.join(BUILT_IN)}",
+        f"{', '.join(BUILT_IN)}",
     )
     word: str = Field(default="word", max_length=1000, description="the table's column with the word")
     where: Where | None = Field(

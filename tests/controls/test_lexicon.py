@@ -238,6 +238,18 @@ def test_frequency_is_that_of_the_training_text(tagged, pretrained):
         generate(Lexicon(frequency=[1, None]), model=pretrained, samples=1)
 
 
+def test_zipf_is_the_logarithm_per_billion_words_with_every_count_raised(tagged, pretrained):
+    counts = WordCounts(999_990, {"the": 99_999, "The": 0, "bread": 9, **dict.fromkeys("abcdefgh", 1)})
+    assert [counts.zipf(word) for word in ("The", "bread", "unseen")] == pytest.approx([8.0, 4.0, 3.0])
+    # `bread` was counted once, `the` is not among the words that were kept.
+    between = sum(load_counts(tagged.folder).zipf(word) for word in ("bread", "the")) / 2
+    sample = generate(Lexicon(zipf=[between, None]), model=tagged, samples=1, sampler=QUICK)[0]
+    assert sample.passed
+    assert not Lexicon(zipf=[between, None], function_words=False).for_model(tagged)(["the"]).passed
+    with pytest.raises(RecipeError, match="from which `zipf` is computed"):
+        generate(Lexicon(zipf=[1, None]), model=pretrained, samples=1)
+
+
 def test_counts_with_the_words_named_are_read_as_before(tagged):
     counts = load_counts(tagged.folder)
     named = {"format": 1, "tokens": counts.tokens, "counts": dict(counts.counts)}
