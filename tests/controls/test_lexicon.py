@@ -197,6 +197,18 @@ def test_places_exchanged_are_held_to_the_list_whatever_tag_a_word_mostly_has(ta
         assert {"bread", "sells"} <= left(2)
 
 
+def test_a_text_with_too_few_words_to_judge_fails_if_some_are_asked_for():
+    nouns = {"where": {"tag": "NOUN"}, "words": ["cats", "garden"]}
+    without, one = "It was very old .".split(), "The old cats are here .".split()
+    assert Lexicon(**nouns)(without).passed
+    asked = [Lexicon(**nouns, min_words=2)(words) for words in (without, one, "The cats like the garden .".split())]
+    assert [(check.score, check.passed) for check in asked] == [(0.0, False), (0.5, False), (1.0, True)]
+    assert asked[1].why == "1 of at least 2 words to judge"
+    assert Lexicon(**nouns, min_words=7).range_of(0)[0] == 7
+    with pytest.raises(UserError, match="min_words"):
+        Lexicon(**nouns, min_words=-1)
+
+
 def test_the_check_asks_the_tagger_and_names_places():
     control = Lexicon(where={"tag": "NOUN"}, letters=[5, 9])
     check = control(["The", "dog", "saw", "the", "garden", "."])
