@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained, RecipeError
 from dlmctl.annotators.word_selection import Where, selected_places
@@ -32,6 +32,8 @@ from .word_lists import MAX_ROWS, Value
 Bools = NDArray[np.bool_]
 # A tag with a smaller share of a word's occurrences is taken for a mistake of the tagger.
 MIN_SHARE = 0.02
+# More than the words of any text.
+MAX_MIN_WORDS = 1000
 
 
 class LexiconParams(ControlParams):
@@ -53,11 +55,17 @@ class LexiconParams(ControlParams):
         max_length=1000,
         description="a CSV or TSV file with one row per word; any of its columns can have bounds: "
         "`concreteness: [4, 5]`, `frequency: [10, null]`, `level: [A1, A2]`. Without a table the properties are "
-        f"{' and '.join(BUILT_IN)}",
+        f"{', '.join(BUILT_IN)}",
     )
     word: str = Field(default="word", max_length=1000, description="the table's column with the word")
     where: Where | None = Field(
         default=None, description="only words with these tags or at these places must fit; if not given, all words"
+    )
+    min_words: StrictInt = Field(
+        default=0,
+        ge=0,
+        le=MAX_MIN_WORDS,
+        description="how many words a text must have that are checked; with 0, a text without any passes",
     )
     function_words: bool | None = Field(
         default=None,
@@ -117,8 +125,8 @@ class Lexicon(Control[LexiconParams]):
         self._exchanged: dict[int, Sequence[int]] = {}
 
     def word_range(self, params: LexiconParams) -> tuple[int, int]:
-        """Any number of words, but a fixed one, with room for the places."""
-        return max(1, params.where.fewest if params.where is not None else 1), ANY_NUMBER
+        """Any number of words, but a fixed one, with room for the places and the words to check."""
+        return max(1, params.min_words, params.where.fewest if params.where is not None else 1), ANY_NUMBER
 
     def attach(self, model: Pretrained) -> None:
         needs_words(model, "what `lexicon` lets pass", "Use `contains`, `avoid` or `pattern` instead.")
@@ -197,6 +205,9 @@ class Lexicon(Control[LexiconParams]):
         judged = [at for at in selected if not (passes and is_function_word(words[at], words[at - 1] if at else ""))]
         faults = {at: fault for at in judged if (fault := self._filter(params).fault(words[at])) is not None}
         marks = tuple(Mark(at, at, self._short_properties(params, words[at]), at not in faults) for at in judged)
+        if not faults and len(judged) < params.min_words:
+            why = f"{len(judged)} of at least {params.min_words} words to judge"
+            return Check(len(judged) / params.min_words, False, why, marks=marks)
         if not faults:
             why = "1 word, and it fits" if len(judged) == 1 else f"{len(judged)} words, and all fit"
             return Check(1.0, True, why if judged else "no word to judge", marks=marks)

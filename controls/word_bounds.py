@@ -14,7 +14,8 @@ from .word_lists import Bound, Value, WordTable, read_list, read_table
 
 # The largest magnitude of a bound; comparisons with it also reject NaN and infinity.
 MAX_BOUND = 1e15
-BUILT_IN = ("letters", "frequency")
+COUNTED = ("frequency", "zipf")
+BUILT_IN = ("letters", *COUNTED)
 # The most words that a message names.
 MAX_NAMED = 3
 
@@ -71,7 +72,7 @@ class WordFilter:
         origin: description of the list, for messages.
         table: properties of words.
         bounds: the bounds of each property.
-        counts: word counts of the model's training text, for ``frequency``.
+        counts: word counts of the model's training text, for frequencies.
     """
 
     listed: Mapping[str, str] | None
@@ -144,7 +145,7 @@ class WordFilter:
         if name == "letters":
             return letters(word)
         assert self.counts is not None
-        return self.counts.per_million(word)
+        return self.counts.zipf(word) if name == "zipf" else self.counts.per_million(word)
 
 
 def _first_few(words: Sequence[str]) -> str:
@@ -172,7 +173,7 @@ def word_filter(
         counts: word counts of the model's training text.
 
     Raises:
-        UserError: a file cannot be read or lacks a column, or the model has no counts for ``frequency``.
+        UserError: a file cannot be read or lacks a column, or the model has no counts for a frequency.
     """
     listed: Mapping[str, str] | None = None
     if words is not None:
@@ -182,9 +183,10 @@ def word_filter(
         listed, origin = read_list(file), file
     path, column = table
     properties = _read(path, column, bounds) if path is not None else None
-    if "frequency" in bounds and counts is None and (properties is None or "frequency" not in properties.columns):
-        what = f"the model has no counts of its training text ({FILE}), from which `frequency` is computed."
-        raise RecipeError(what, where="lexicon", remedy="Give a `table` with a column `frequency`.")
+    for name in COUNTED:
+        if name in bounds and counts is None and (properties is None or name not in properties.columns):
+            what = f"the model has no counts of its training text ({FILE}), from which `{name}` is computed."
+            raise RecipeError(what, where="lexicon", remedy=f"Give a `table` with a column `{name}`.")
     return WordFilter(listed, origin, properties, bounds, counts)
 
 

@@ -228,7 +228,7 @@ def test_faults_of_recipes_are_reported_with_their_line(masked, tmp_path):
     assert "mine.yaml:9: conditions.long.0.lexicon" in fault("letters: [6, null]", "leters: 6")
     assert "mine.yaml:9: lexicon: no word is left" in fault("letters: [6, null]", "letters: [40, 50]")
     assert "cannot be called 'frame'" in fault("short:", "frame:")
-    assert "begins like another one" in fault("short:", "long_word:")
+    assert "begins like other columns" in fault("short:", "long_word:")
     (tmp_path / "plain.yaml").write_text(f"model: {masked.folder}\n")
     with pytest.raises(RecipeError, match="has no `conditions`"):
         load_matched(str(tmp_path / "plain.yaml"))

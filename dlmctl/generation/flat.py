@@ -12,6 +12,8 @@ Record = Mapping[str, Any]
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 # Columns of every row before those of the controls, and of scored rows after them.
 LEADING = ("text", "passed")
+# Which of a list of labels, sources or prompts a text is for.
+PROMPTED = ("label", "source", "prompt")
 FLUENCY_COLUMNS, ACCEPTABILITY_COLUMNS = ("lm_score", "worst_word", "worst_nats"), ("acceptability",)
 # Types of the values of a record; all others are text.
 KINDS: Mapping[str, type] = {
@@ -38,6 +40,7 @@ class Columns:
         # The types of the cells so far, for each column of the user's table.
         self.targets: dict[str, set[type]] = {name: set() for name in targets}
         self.controls: dict[str, None] = {}
+        self.prompted: dict[str, None] = {}
         self.others: dict[str, None] = {}
         self.has_fluency = self.has_acceptability = self.has_rows = False
 
@@ -53,7 +56,9 @@ class Columns:
         self.controls.update(dict.fromkeys(record["checks"]))
         self.has_fluency |= "lm_score" in record
         self.has_acceptability |= "acceptability" in record
-        nested = ("index", "row", "columns", "words", "checks", *LEADING, *FLUENCY_COLUMNS, *ACCEPTABILITY_COLUMNS)
+        self.prompted.update(dict.fromkeys(name for name in PROMPTED if name in record))
+        scores = (*FLUENCY_COLUMNS, *ACCEPTABILITY_COLUMNS)
+        nested = ("index", "row", "columns", "words", "checks", *PROMPTED, *LEADING, *scores)
         self.others.update(dict.fromkeys(name for name in record if name not in nested))
 
     @classmethod
@@ -80,7 +85,7 @@ class Columns:
     @cached_property
     def kinds(self) -> dict[str, type]:
         """All columns in order, each with the type of its values."""
-        first = ("index", *(("row",) if self.has_rows else ()))
+        first = ("index", *(("row",) if self.has_rows else ()), *self.prompted)
         last = (
             *(FLUENCY_COLUMNS if self.has_fluency else ()),
             *(ACCEPTABILITY_COLUMNS if self.has_acceptability else ()),
@@ -100,7 +105,7 @@ class Columns:
         row: dict[str, Any] = dict.fromkeys(self.kinds)
         for name, value in record.items():
             if name in row and name not in self.renamed.values():
-                row[name] = value
+                row[name] = cell_text(value) if name in self.prompted else value
         for name, cell in record.get("columns", {}).items():
             kind = self.kinds[self.renamed[name]]
             row[self.renamed[name]] = cell_text(cell) if kind is str else kind(cell)
@@ -123,6 +128,7 @@ class Columns:
         return {
             "index",
             "row",
+            *self.prompted,
             *LEADING,
             *self._check_columns(),
             *FLUENCY_COLUMNS,

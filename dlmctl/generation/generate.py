@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -149,4 +150,6 @@ def _draw(plan: Plan, rounds: Rounds, device: str, callbacks: Callbacks) -> Gene
         plan = plan._replace(control=plan.control.for_model(plan.pretrained))
     with one_thread(plan.sampler.deterministic):
         best = draw_rounds(plan, rounds, callbacks)
+    if plan.prompt is not None and plan.prompt.listed:
+        best = [replace(sample, prompted=plan.prompt.entries(sample.index)) for sample in best]
     return Generation(best, time.perf_counter() - start, environment(plan.sampler, run_device, plan.batch_size))

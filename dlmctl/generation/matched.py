@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dlmctl.annotators.word_selection import selected_places
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All, Control
+from dlmctl.control.exchanged_words import ExchangedWords
 from dlmctl.control.kept_words import KeptParams, KeptWords
-from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged, properties_of
+from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation.control_for import ControlFor, Place
 from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.matched_check import controls_of
@@ -31,8 +33,6 @@ from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, SettingsFile
 from dlmctl.sampling.device_map import move_to_device
-from dlmctl.text.spelling import letters
-from dlmctl.text.word_counts import WordCounts, load_counts
 
 MAX_ITEMS = 10_000
 # Offset between the seeds of the rounds.
@@ -52,8 +52,10 @@ class Item:
         places: the places of the exchanged words, from 0.
         texts: the text of each condition that could be drawn.
         properties: for each condition, the known properties of each exchanged word.
-        why: what is wrong with it; empty if every condition holds, no two texts are the same, and no other item has
-            the same texts.
+        why: what is wrong with it; empty if every condition holds, no two texts are the same, no other item has the
+            same texts, and ``differences`` are within the tolerances.
+        differences: the largest difference between its conditions in each property of ``control_for``; None if a value
+            is unknown.
     """
 
     index: int
@@ -63,6 +65,7 @@ class Item:
     properties: Mapping[str, Sequence[Mapping[str, float | str | None]]]
     why: str = ""
     rounds: int = 1
+    differences: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -78,12 +81,13 @@ class MatchedSets:
     """The items of a run, in order, and the seconds that they took.
 
     An item has the ``texts`` of its conditions by name, the ``places`` of the exchanged words, and ``passed``, or
-    ``why`` it did not.
+    ``why`` it did not. ``control_for`` are the tolerances of the recipe.
     """
 
     items: list[Item]
     conditions: tuple[str, ...]
     seconds: float
+    control_for: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def success(self) -> float:
@@ -164,7 +168,7 @@ def run_matched(
     # An item that failed took all rounds, whichever round its best attempt is from.
     best_items = [best[index] for index in range(recipe.samples)]
     items = [item if item.passed else replace(item, rounds=run.until.max_rounds) for item in best_items]
-    return MatchedSets(items, tuple(recipe.conditions), time.perf_counter() - start)
+    return MatchedSets(items, tuple(recipe.conditions), time.perf_counter() - start, recipe.control_for)
 
 
 class _Run:
@@ -175,7 +179,7 @@ class _Run:
         self.prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt)
         self.until = recipe.until or Until()
         self.controls = controls_of(recipe, pretrained)
-        self.counts: WordCounts | None = load_counts(pretrained.folder)
+        self.matching = ControlFor(recipe, self.controls, pretrained)
 
     def drawing_condition(self, index: int) -> str:
         """The condition that an item's text is drawn under."""
@@ -188,9 +192,7 @@ class _Run:
         texts: dict[int, dict[str, Sample]] = {index: {} for index in indices}
         faults: dict[int, str] = {}
         for name in self.recipe.conditions:
-            for sample in self._draw(
-                [i for i in indices if self.drawing_condition(i) == name], self.controls[name], seed
-            ):
+            for sample in self._draw_frames(name, [i for i in indices if self.drawing_condition(i) == name], seed):
                 texts[sample.index][name] = sample
         selections = [self.recipe.exchange] * len(indices)
         selected = selected_places(selections, [texts[index][self.drawing_condition(index)].words for index in indices])
@@ -204,12 +206,55 @@ class _Run:
             # The exchanged words must have these tags, rather than the most frequent tag of each word.
             hold_exchanged(control, {index: places[index] for index in to_fill}, self.recipe.exchange.tags)
             # Use different noise from that of the text, or it would yield the same word again.
-            for index, filled in self._fill(to_fill, kept, control, (seed + 1) % (MOST_NUMBER + 1)).items():
+            held: list[Control[Any]] = [KeptWords.by_sample(kept)]
+            if self.recipe.control_for:
+                choices = self._choices(name, to_fill, places, texts)
+                none_left = f"{name}: control_for: no word is within the tolerances"
+                faults = {index: none_left for index in to_fill if index not in choices} | faults
+                held.append(ExchangedWords.by_sample(choices))
+                to_fill = list(choices)
+            for index, filled in self._fill(to_fill, held, control, (seed + 1) % (MOST_NUMBER + 1)).items():
                 if isinstance(filled, Sample):
                     texts[index][name] = filled
                 else:
                     faults.setdefault(index, f"{name}: {filled.what}")
         return [self._item(index, round_number, places[index], texts[index], faults.get(index)) for index in indices]
+
+    def _draw_frames(self, name: str, indices: Sequence[int], seed: int) -> list[Sample]:
+        """Draw the first text of items, with words for which the other conditions have some within the tolerances; if
+        an item has no such text, any of its texts, which then fails."""
+        control = self.controls[name]
+        if not self.recipe.control_for:
+            return self._draw(indices, control, seed)
+        held = [ExchangedWords.by_sample(self.matching.frames(name, indices))]
+        drawn = self._fill(indices, held, control, seed).values() if indices else ()
+        samples = [sample for sample in drawn if isinstance(sample, Sample)]
+        unmet = sorted(set(indices) - {sample.index for sample in samples})
+        return [*samples, *self._draw(unmet, control, seed)]
+
+    def _choices(
+        self,
+        name: str,
+        indices: Sequence[int],
+        places: Mapping[int, Sequence[int]],
+        texts: Mapping[int, Mapping[str, Sample]],
+    ) -> dict[int, dict[int, frozenset[str]]]:
+        """The words by place, from 1, within the tolerances of the texts so far, of each item that has some."""
+        choices = {}
+        for index in indices:
+            length = len(texts[index][self.drawing_condition(index)].words)
+            words = {
+                place + 1: self.matching.choices(
+                    index,
+                    name,
+                    Place(place, length),
+                    {other: sample.words[place] for other, sample in texts[index].items()},
+                )
+                for place in places[index]
+            }
+            if all(words.values()):
+                choices[index] = words
+        return choices
 
     def _draw(self, indices: Sequence[int], control: Control[Any] | None, seed: int) -> list[Sample]:
         if not indices:
@@ -219,18 +264,18 @@ class _Run:
         return draw_recipe(recipe, control, self.pretrained, self.prompt, samples=indices).samples
 
     def _fill(
-        self, indices: Sequence[int], kept: Mapping[int, KeptParams], control: Control[Any] | None, seed: int
+        self, indices: Sequence[int], held: Sequence[Control[Any]], control: Control[Any] | None, seed: int
     ) -> dict[int, Sample | UserError]:
-        """Draw the texts of a condition around the kept words; a text that cannot be drawn is an error instead."""
-        kept_words = KeptWords.by_sample({index: kept[index] for index in indices})
-        combined = kept_words if control is None else All([kept_words, control])
+        """Draw the texts of a condition with words ``held``; a text that cannot be drawn is an error instead."""
+        combined = All([*held, *([] if control is None else [control])])
         try:
-            return {sample.index: sample for sample in self._draw(indices, combined, seed)}
+            samples = self._draw(indices, combined, seed)
+            return {sample.index: _without_tolerances(sample) for sample in samples}
         except RecipeError as error:  # perhaps for one item only: the condition may ban one of its kept words
             if len(indices) == 1:
                 return {indices[0]: error}
             return {
-                index: fill for single in indices for index, fill in self._fill([single], kept, control, seed).items()
+                index: fill for single in indices for index, fill in self._fill([single], held, control, seed).items()
             }
 
     def _item(
@@ -238,11 +283,13 @@ class _Run:
     ) -> Item:
         texts = {name: texts[name] for name in self.controls if name in texts}
         properties = {
-            name: [self._word_properties(index, sample.words[place]) for place in places]
+            name: [self.matching.properties(index, sample.words[place]) for place in places]
             for name, sample in texts.items()
         }
+        differences = self.matching.differences(properties)
         why = fault or ("" if places else "no word to exchange") or self._failures(index, places, texts)
-        return Item(index, self.drawing_condition(index), places, texts, properties, why, round_number + 1)
+        why = why or "; ".join(self.matching.faults(differences))
+        return Item(index, self.drawing_condition(index), places, texts, properties, why, round_number + 1, differences)
 
     def _failures(self, index: int, places: Sequence[int], texts: Mapping[str, Sample]) -> str:
         failed = [
@@ -268,16 +315,10 @@ class _Run:
             for fault in faults_of(self.controls[name], index, Exchanged(word, place, len(sample.words), tags))
         ]
 
-    def _word_properties(self, index: int, word: str) -> dict[str, float | str | None]:
-        properties: dict[str, float | str | None] = {"letters": letters(word)}
-        frequency = None if self.counts is None else self.counts.per_million(word)
-        if frequency is not None:
-            properties["frequency"] = frequency
-        for control in self.controls.values():
-            properties |= properties_of(control, index, word)
-        if frequency is not None and properties["frequency"] == frequency:  # unless a user's table replaced it
-            properties["frequency"] = round(frequency, 2)
-        return properties
+
+def _without_tolerances(sample: Sample) -> Sample:
+    """A text without the check of the words it was limited to: items are checked as a whole."""
+    return replace(sample, checks={name: check for name, check in sample.checks.items() if name != ExchangedWords.name})
 
 
 def _unless_duplicate(item: Item, owners: dict[Texts, int]) -> Item:

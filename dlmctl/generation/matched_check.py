@@ -20,6 +20,7 @@ from dlmctl.control.branches import has_choices
 from dlmctl.diffusion.layout import SPECIAL, Layout, batch_layouts, positions_for, uniform_logits
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
+from dlmctl.generation.control_for import ControlFor
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Misplaced, nested_specs
@@ -39,10 +40,13 @@ def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan]) -> None:
         plans: the plan of each condition, with loaded controls.
 
     Raises:
-        Misplaced: no number of words fits all conditions, no text has a place that is exchanged, or a kept word cannot
-            fit two conditions.
+        Misplaced: no number of words fits all conditions, no text has a place that is exchanged, a kept word cannot
+            fit two conditions, or no exchanged words are within the tolerances of ``control_for``.
     """
     items = _items_to_try(recipe)
+    if recipe.control_for and len(items) <= MAX_ITEMS:
+        controls = {name: plan.control for name, plan in plans.items()}
+        ControlFor(recipe, controls, next(iter(plans.values())).pretrained).require_possible(items)
     tokenizer = next((plan.pretrained.tokenizer for plan in plans.values()), None)
     if tokenizer is None or isinstance(tokenizer, HuggingFaceTokenizer) or len(items) > MAX_ITEMS:
         return

@@ -18,9 +18,11 @@ BLANK = "___"
 
 
 def columns_of(sets: MatchedSets) -> list[str]:
-    """The columns: item, each condition's text, then each condition's words and their properties."""
+    """The columns: item, each condition's text, then each condition's words and their properties, and the largest
+    difference in each property of ``control_for``."""
     word_columns = [f"{name}_{column}" for name in sets.conditions for column in ("word", *_property_names(sets))]
-    return ["item", *sets.conditions, *word_columns, "frame", "drawn", "rounds", "passed", "why"]
+    differences = [f"difference_{name}" for name in sets.control_for]
+    return ["item", *sets.conditions, *word_columns, *differences, "frame", "drawn", "rounds", "passed", "why"]
 
 
 def rows_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
@@ -29,6 +31,7 @@ def rows_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
     for item in sets.items:
         row: dict[str, Any] = {"item": item.index, "frame": frame_of(item), "drawn": item.drawn, "rounds": item.rounds}
         row |= {"passed": int(item.passed), "why": item.why}
+        row |= {f"difference_{name}": _cell(value) for name, value in item.differences.items()}
         for condition in sets.conditions:
             sample = item.texts.get(condition)
             row[condition] = "" if sample is None else sample.text
@@ -63,7 +66,8 @@ def objects_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
             for name, sample in item.texts.items()
         }
         about = {"frame": frame_of(item), "drawn": item.drawn, "rounds": item.rounds, "passed": item.passed}
-        yield {"item": item.index, **about, "why": item.why, "conditions": conditions}
+        differences = {"differences": item.differences} if sets.control_for else {}
+        yield {"item": item.index, **about, "why": item.why, **differences, "conditions": conditions}
 
 
 def write_table(sets: MatchedSets, path: Path) -> None:

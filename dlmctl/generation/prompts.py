@@ -6,7 +6,9 @@ field's name before its value. Both are encoded as ids here, for the network of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
@@ -82,13 +84,17 @@ def read_prompt(
         RecipeError: the model takes no such prompt, or does not know the label, field or value.
     """
     make_error = make_error or _recipe_error
-    prompts = _listed(prompt)
+    prompts, labels, sources = _listed(prompt), _listed(label), _listed(source)
+    listed = {
+        name: [_plain(value) for _, value in values]
+        for name, values in (("label", labels), ("source", sources), ("prompt", prompts))
+        if any(path for path, _ in values)
+    }
     if isinstance(pretrained.tokenizer, CheckpointTokenizer):
         _refuse_prompts(pretrained, [("label", label), ("source", source)], make_error)
         texts = [_prompt_ids(pretrained.tokenizer, path, value, make_error) for path, value in prompts]
-        return Prompt(texts=texts) if texts else None
+        return Prompt(texts=texts, listed=listed) if texts else None
     _refuse_prompts(pretrained, [("prompt", prompt)], make_error)
-    labels, sources = _listed(label), _listed(source)
     for name, values in (("label", labels), ("source", sources)):
         if values and getattr(pretrained.model.config, name, None) is None:
             message = f"the model {str(pretrained.folder)!r} takes no {name}."
@@ -103,7 +109,29 @@ def read_prompt(
     if sources and config.source is not None and pretrained.source_tokenizer is not None:
         accepted = _AcceptedSources(config.source, config.source_closed if strict else [], pretrained.source_tokenizer)
         source_ids = [_source_ids(accepted, path, value, make_error) for path, value in sources]
-    return Prompt(label_ids, source_ids) if label_ids or source_ids else None
+    return Prompt(label_ids, source_ids, listed=listed) if label_ids or source_ids else None
+
+
+def joined(prompts: Sequence[Prompt], samples: Mapping[int, tuple[int, int]]) -> Prompt:
+    """The prompts of rows of a table as one; a row's lists are assigned to its own texts in turn.
+
+    Args:
+        samples: for each sample, the position of its row in ``prompts`` and the number of its text within the row.
+    """
+    turns = [
+        math.lcm(*(len(values) or 1 for values in (row.labels, row.sources, row.texts, *row.listed.values())))
+        for row in prompts
+    ]
+    starts = [0, *accumulate(turns)]
+    rows = [(row, turn) for row, count in zip(prompts, turns, strict=True) for turn in range(count)]
+    entries = [row.entries(turn) for row, turn in rows]
+    return Prompt(
+        [row.labels[turn % len(row.labels)] for row, turn in rows if row.labels],
+        [row.sources[turn % len(row.sources)] for row, turn in rows if row.sources],
+        [row.texts[turn % len(row.texts)] for row, turn in rows if row.texts],
+        {sample: starts[row] + text % turns[row] for sample, (row, text) in samples.items()},
+        {name: [entry.get(name) for entry in entries] for name in dict.fromkeys(chain.from_iterable(entries))},
+    )
 
 
 def _refuse_prompts(pretrained: Pretrained, arguments: Sequence[tuple[str, Any]], make_error: ErrorFactory) -> None:
@@ -138,6 +166,11 @@ def _prompt_ids(
         )
     except ModelError as error:
         raise make_error(place, error.what, error.remedy) from None
+
+
+def _plain(value: Any) -> Any:
+    """An entry of a list as it was written, for results."""
+    return value.model_dump(exclude_none=True) if isinstance(value, TextPrompt) else value
 
 
 def _as_mapping(value: Any) -> Any:

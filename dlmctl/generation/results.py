@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -36,6 +36,7 @@ class Sample:
         fluency: its scores under the model's scorer, if there is one.
         target: the table row that it was drawn for, if there is one.
         unmet: why it could not be drawn at all, if so; it then has no words.
+        prompted: its ``label``, ``source`` and ``prompt``, as far as they are one of a list.
     """
 
     index: int
@@ -50,6 +51,7 @@ class Sample:
     fluency: Fluency | None = None
     target: Row | None = None
     unmet: str | None = None
+    prompted: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -71,6 +73,7 @@ class Sample:
         return {
             "index": self.index,
             **target,
+            **self.prompted,
             "text": self.text,
             "words": self.words,
             "passed": self.passed,

@@ -17,7 +17,7 @@ from dlmctl.errors import DataError, ModelError, RecipeError, SettingError, User
 from dlmctl.generation.distinct import Distinct
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.options import ObserverOptions
-from dlmctl.generation.prompts import read_prompt
+from dlmctl.generation.prompts import joined, read_prompt
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.generation.sample_groups import SampleGroups
 from dlmctl.generation.target_rows import RowReader, Target, check_columns, control_of
@@ -201,10 +201,7 @@ class TargetRun:
         ]
         prompt = None
         if row_prompts[0] is not None:
-            labels = [label for row in row_prompts if row is not None for label in row.labels[:1]]
-            sources = [source for row in row_prompts if row is not None for source in row.sources[:1]]
-            texts = [text for row in row_prompts if row is not None for text in row.texts[:1]]
-            prompt = Prompt(labels, sources, texts, {sample: row for sample, (row, _) in places.items()})
+            prompt = joined([row for row in row_prompts if row is not None], places)
         return control_of(group.targets, places), prompt, places
 
     def _faults(self, group: RowGroup) -> dict[int, UserError]:

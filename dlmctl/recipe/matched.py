@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,7 +13,7 @@ from dlmctl.recipe.settings import Quota, Until
 
 MOST_CONDITIONS = 20
 # Columns of the table of items, so names that no condition may have.
-COLUMNS = ("item", "passed", "frame", "drawn", "rounds", "why")
+COLUMNS = ("item", "passed", "frame", "drawn", "rounds", "why", "difference")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
@@ -32,6 +32,12 @@ class MatchedRecipe(Recipe):
         description="for matched sets: the words that differ between conditions, by place or tag; others are kept"
     )
 
+    control_for: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]] = Field(
+        default_factory=dict,
+        description="for matched sets: the properties of exchanged words in which the conditions of an item may differ "
+        "by so much at most, such as `{letters: 1, zipf: 0.2}`",
+    )
+
     @model_validator(mode="after")
     def _names_are_valid_columns(self) -> Self:
         for name in self.conditions:
@@ -40,8 +46,8 @@ class MatchedRecipe(Recipe):
                     f"a condition cannot be called {name[:40]!r}; use letters, digits, - and _, and none of "
                     f"{', '.join(COLUMNS)}"
                 )
-            if any(name.startswith(f"{other}_") for other in self.conditions):
-                raise ValueError(f"the condition {name!r} begins like another one, so their columns could be mixed up")
+            if any(name.startswith(f"{other}_") for other in (*self.conditions, "difference")):
+                raise ValueError(f"the condition {name!r} begins like other columns, so they could be mixed up")
         return self
 
     @field_validator("until")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,12 +29,20 @@ class Prompt:
         sources: rows of source ids.
         texts: for models over tokens, the tokens before a text; the last of them takes the place of START.
         places: the index of the entry for samples that are not assigned one in turn.
+        listed: the entries of those settings that are lists, as their user wrote them, by the name of the setting.
     """
 
     labels: Sequence[int] = ()
     sources: Sequence[Sequence[int]] = ()
     texts: Sequence[Sequence[int]] = ()
     places: Mapping[int, int] = field(default_factory=dict)
+    listed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def entries(self, sample: int) -> dict[str, Any]:
+        """Which entry of each list a sample is assigned; None entries are left out."""
+        place = self.places.get(sample, sample)
+        entries = {name: values[place % len(values)] for name, values in self.listed.items()}
+        return {name: value for name, value in entries.items() if value is not None}
 
     def label(self, sample: int) -> int | None:
         return self.labels[self.places.get(sample, sample) % len(self.labels)] if self.labels else None

@@ -7,6 +7,7 @@ the words.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from dlmctl.text.tokenizer import SPECIALS, WordTokenizer
 FILE = "frequencies.json"
 FORMAT, FORMAT_WITH_WORDS = 2, 1
 AGAIN = "Count the training text again, or leave the file out."
-MILLION = 1_000_000
+MILLION, BILLION = 1_000_000, 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class WordCounts:
     def per_million(self, word: str) -> float:
         """The frequency of a word per million words, regardless of case."""
         return self._by_fold[word.casefold()] * MILLION / max(1, self.tokens)
+
+    def zipf(self, word: str) -> float:
+        """The frequency of a word on the Zipf scale (van Heuven et al. 2014): the decimal logarithm of its frequency
+        per billion words, with every word counted once more, so that words without a count have a value."""
+        return math.log10((self._by_fold[word.casefold()] + 1) * BILLION / (self.tokens + len(self._by_fold)))
 
 
 def count_words(ids: NDArray[np.integer[Any]], vocabulary: WordTokenizer) -> WordCounts:

@@ -97,6 +97,7 @@ def test_a_row_alone_is_the_row_in_a_batch(folder):
     for number in range(6):
         assert texts(model, prompt=prompts, samples=[number])[0].words == together[number].words
     assert len({sample.text for sample in together}) > 3
+    assert [sample.to_dict()["prompt"] for sample in together] == prompts * 2
 
 
 def test_controls_hold_and_guide(model):

@@ -197,6 +197,18 @@ def test_places_exchanged_are_held_to_the_list_whatever_tag_a_word_mostly_has(ta
         assert {"bread", "sells"} <= left(2)
 
 
+def test_a_text_with_too_few_words_to_judge_fails_if_some_are_asked_for():
+    nouns = {"where": {"tag": "NOUN"}, "words": ["cats", "garden"]}
+    without, one = "It was very old .".split(), "The old cats are here .".split()
+    assert Lexicon(**nouns)(without).passed
+    asked = [Lexicon(**nouns, min_words=2)(words) for words in (without, one, "The cats like the garden .".split())]
+    assert [(check.score, check.passed) for check in asked] == [(0.0, False), (0.5, False), (1.0, True)]
+    assert asked[1].why == "1 of at least 2 words to judge"
+    assert Lexicon(**nouns, min_words=7).range_of(0)[0] == 7
+    with pytest.raises(UserError, match="min_words"):
+        Lexicon(**nouns, min_words=-1)
+
+
 def test_the_check_asks_the_tagger_and_names_places():
     control = Lexicon(where={"tag": "NOUN"}, letters=[5, 9])
     check = control(["The", "dog", "saw", "the", "garden", "."])
@@ -236,6 +248,18 @@ def test_frequency_is_that_of_the_training_text(tagged, pretrained):
     assert generate(Lexicon(frequency=[1, None]), model=tagged, samples=4, sampler=QUICK).success == 1.0
     with pytest.raises(RecipeError, match="the model has no counts of its training text"):
         generate(Lexicon(frequency=[1, None]), model=pretrained, samples=1)
+
+
+def test_zipf_is_the_logarithm_per_billion_words_with_every_count_raised(tagged, pretrained):
+    counts = WordCounts(999_990, {"the": 99_999, "The": 0, "bread": 9, **dict.fromkeys("abcdefgh", 1)})
+    assert [counts.zipf(word) for word in ("The", "bread", "unseen")] == pytest.approx([8.0, 4.0, 3.0])
+    # `bread` was counted once, `the` is not among the words that were kept.
+    between = sum(load_counts(tagged.folder).zipf(word) for word in ("bread", "the")) / 2
+    sample = generate(Lexicon(zipf=[between, None]), model=tagged, samples=1, sampler=QUICK)[0]
+    assert sample.passed
+    assert not Lexicon(zipf=[between, None], function_words=False).for_model(tagged)(["the"]).passed
+    with pytest.raises(RecipeError, match="from which `zipf` is computed"):
+        generate(Lexicon(zipf=[1, None]), model=pretrained, samples=1)
 
 
 def test_counts_with_the_words_named_are_read_as_before(tagged):

@@ -17,7 +17,9 @@ from dlmctl.diffusion.samplers import ddim
 from dlmctl.errors import DataError, RecipeError
 from dlmctl.evaluation.nll import likelihood, read_texts
 from dlmctl.generation.bulk import generate_shards
+from dlmctl.generation.flat import Columns
 from dlmctl.generation.generate import generate
+from dlmctl.generation.model import run
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
@@ -79,6 +81,33 @@ def test_the_label_decides_the_text(labelled):
     assert sum(right) >= 12, [sample.text for sample in result]
     free = {sample.text for sample in generate(model=labelled, samples=16, sampler=SHARP)}
     assert len(free) > 2  # both kinds: nothing was asked for
+
+
+def test_results_name_the_label_of_a_list_that_a_text_is_for(labelled):
+    result = generate(model=labelled, label=["warm", "cold"], samples=3, sampler=SHARP)
+    assert [record["label"] for record in result.to_dicts()] == ["warm", "cold", "warm"]
+    assert list(Columns.of(result.to_dicts()).kinds)[:3] == ["index", "label", "text"]
+    single = generate(model=labelled, label="warm", samples=1, sampler=SHARP)
+    assert "label" not in single.to_dicts()[0]
+
+
+def test_a_list_is_dealt_out_to_the_texts_of_each_row(labelled):
+    settings = {"model": str(labelled.folder), "label": ["{first}", "cold"], "sampler": SHARP.model_dump()}
+    rows = [{"first": "warm"}, {"first": "cold"}]
+    result = run(settings, model=labelled, targets=rows, samples=3)
+    assert [sample.prompted["label"] for sample in result] == ["warm", "cold", "warm", "cold", "cold", "cold"]
+    cold = set(" ".join(COLOURS["cold"]).split())
+    assert set(result[1].words) <= cold
+    assert not set(result[0].words) <= cold
+
+
+def test_rows_of_sources_are_told_in_a_table(sourced):
+    sources = [{"name": "Ada", "place": "park"}, "name[Clara], place[park]"]
+    result = generate(model=sourced, source=sources, samples=2, sampler=SHARP)
+    columns = Columns.of(records := result.to_dicts(), ["source"])
+    assert records[0]["source"] == sources[0]
+    assert [columns.row(record)["source"] for record in records] == [json.dumps(sources[0]), sources[1]]
+    assert "target_source" in columns.kinds  # the user's own column
 
 
 def test_the_source_decides_the_text(sourced):

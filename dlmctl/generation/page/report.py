@@ -214,9 +214,8 @@ def _text_entry(row: Row) -> dict[str, Any]:
         details.append({"name": "rounds", "value": str(row.rounds)})
     if row.row is not None:
         details.append({"name": "row", "value": str(row.row)})
-    details += [
-        {"name": name, "value": _shortened(value)} for name, value in row.columns.items() if value not in (None, "")
-    ]
+    cells = {"label": row.label, "source": row.source, "prompt": row.prompt, **row.columns}
+    details += [{"name": name, "value": _shortened(value)} for name, value in cells.items() if value not in (None, "")]
     if row.problem:
         details.append({"name": row.problem, "faulty": True})
     html = Markup(text_html(row.text, row.words, marks))

@@ -55,6 +55,9 @@ class Row(BaseModel):
     acceptability: float | None = None
     row: int | None = None
     columns: dict[str, Any] = {}
+    label: Any = None
+    source: Any = None
+    prompt: Any = None
     trace: dict[str, Any] | None = None
 
     @property
