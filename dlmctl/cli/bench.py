@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Model = "e2e",
+    model: Model = "everyday",
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Texts drawn for each case.")] = 8,
     repeats: Annotated[int, typer.Option(min=1, help="Timed repetitions of each case.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
