@@ -36,7 +36,7 @@ def bench(
         records = [{**row._asdict(), "times_paper": speedup_over_paper(rows, row)} for row in rows]
         typer.echo(encoder.dumps(records, indent=2))
     else:
-        headings = ("text", "preset", "s a sample", "times paper", "success", "lm-score")
+        headings = ("text", "preset", "seconds per sample", "times paper", "success", "lm-score")
         print_table(
             headings, [_cells(row, speedup_over_paper(rows, row)) for row in rows], texts=2, section=len(PRESETS)
         )
