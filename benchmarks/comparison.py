@@ -198,7 +198,16 @@ def lines(models: Models, arguments: argparse.Namespace) -> Iterator[str]:
     scorers = [None, arguments.scorer] if arguments.scorer else [None]
     judges = [nats for nats in (nats_of(models.pretrained, scorer) for scorer in scorers) if nats is not None]
     heads = [nats.unit for nats in judges]
-    cells = ("control", "method", "success, %", "whole, %", *heads, "distinct-2, %", "s a text", "texts x seeds")
+    cells = (
+        "control",
+        "method",
+        "success, %",
+        "whole, %",
+        *heads,
+        "distinct-2, %",
+        "seconds per text",
+        "texts x seeds",
+    )
     yield f"| {' | '.join(cells)} |"
     yield "|---" * len(cells) + "|"
     for name in arguments.control or CONTROLS:

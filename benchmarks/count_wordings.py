@@ -8,8 +8,8 @@ check, the most frequent first; each occurs at least ``MIN_COUNT`` times, and th
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -38,7 +38,11 @@ def phrases_of(record: Record, wordings: Wordings) -> list[tuple[str, str, tuple
 
 
 def main() -> None:
-    corpus, path = Path(sys.argv[1]), Path(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("wordings", type=Path, help="the wordings.json of a control")
+    arguments = parser.parse_args()
+    corpus, path = arguments.corpus, arguments.wordings
     wordings = read_wordings(path.parent)
     counts: dict[tuple[str, str], Counter[tuple[str, ...]]] = defaultdict(Counter)
     for record in read_corpus(corpus, sniff(corpus)):

@@ -14,9 +14,9 @@ that people found neutral are written without a label, so that the judge learns 
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +132,12 @@ def balanced(rows: list[tuple[str, str, str]], least: int = 0) -> list[tuple[str
     return [row for rows in by_label.values() for row in rows[:count]]
 
 
-def main(labels: Path, sentences: Path, out: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("labels", "sentences", "out"):
+        parser.add_argument(name, type=Path)
+    arguments = parser.parse_args()
+    labels, sentences, out = arguments.labels, arguments.sentences, arguments.out
     out.mkdir(parents=True, exist_ok=True)
     everyday = [(text, words) for text, words, _ in rows_of(sentences)]
     write(out, "kind", balanced([(text, kind, "") for text, words in everyday if (kind := kind_of(words)) is not None]))
@@ -146,4 +151,4 @@ def main(labels: Path, sentences: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main()

@@ -170,12 +170,12 @@ def train_tuned(control: str, texts: list[list[Text]], seconds: float, device: s
             sums = [summed_nats(model, batch, vocab_size) for batch in held_out]
         return sum(float(total) for total, _ in sums) / sum(count for _, count in sums)
 
-    print(f"{control}: {check():.4f} nats a token before", flush=True)
+    print(f"{control}: {check():.4f} nats per token before", flush=True)
     groups = [{"params": model.parameters(), "lr": TUNING_RATE}]
     if control in RATES:
         groups = parameter_groups(model, vocab_size, model.config.n_positions - MAX_PREFIX, *RATES[control])
     best = fit(model, step, check, seconds, groups)
-    print(f"{control}: {best:.4f} nats a token of the validation part, given the control", flush=True)
+    print(f"{control}: {best:.4f} nats per token of the validation part, given the control", flush=True)
     save_tuned(model, control, tokens, out)
 
 
@@ -214,7 +214,7 @@ def train_future(texts: list[list[Text]], seconds: float, device: str, out: Path
         return sum(float(loss(model, valid, part, random.Random(1))) for part in parts) / len(parts)
 
     groups = [{"params": model.parameters(), "lr": RATE}]
-    print(f"future: {fit(model, step, check, seconds, groups):.4f} nats a prefix, all heads", flush=True)
+    print(f"future: {fit(model, step, check, seconds, groups):.4f} nats per prefix, all heads", flush=True)
     save_future(model, out)
 
 

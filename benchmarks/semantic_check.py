@@ -9,7 +9,7 @@ freely, so recall is a property of the corpus as much as of the check.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections import defaultdict
 from pathlib import Path
 
@@ -39,12 +39,15 @@ def measure(records: list[Record], *, natural: bool) -> dict[tuple[str, str], li
 
 
 def main() -> None:
-    path = Path(sys.argv[1])
-    by_value = "--values" in sys.argv[2:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--values", action="store_true", help="a row for each value instead of each field")
+    arguments = parser.parse_args()
+    path = arguments.corpus
     records = list(read_corpus(path, sniff(path)))
     print(f"{len(records)} texts of {path.name}; recall / false alarms in %")
     exact, natural = measure(records, natural=False), measure(records, natural=True)
-    rows = sorted(exact) if by_value else [(field, "") for field in dict.fromkeys(field for field, _ in exact)]
+    rows = sorted(exact) if arguments.values else [(field, "") for field in dict.fromkeys(field for field, _ in exact)]
     print("| field | texts | exact: recall | false alarms | natural: recall | false alarms |")
     print("|---|---|---|---|---|---|")
     for field, value in rows:

@@ -62,11 +62,11 @@ def measure_rejection(pretrained: Pretrained, case: Case) -> tuple[float, float 
 
 
 def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
-    lines = ["| batch | s a sample |", "|---|---|"]
+    lines = ["| batch | seconds per sample |", "|---|---|"]
     for batch in (1, 8, 32, 128, 512):
         result = generate(model=pretrained, samples=batch, preset="fast", batch_size=batch)
         lines.append(f"| {batch} | {result.seconds / batch:.4f} |")
-    lines += ["", "| steps | s a sample |", "|---|---|"]
+    lines += ["", "| steps | seconds per sample |", "|---|---|"]
     for steps in (10, 20, 50, 100, 200):
         sampler = settings_of("balanced").sampler.model_copy(update={"steps": steps})
         result = generate(model=pretrained, samples=32, sampler=sampler)
@@ -76,7 +76,7 @@ def by_batch_and_steps(pretrained: Pretrained) -> list[str]:
 
 def by_length(pretrained: Pretrained) -> list[str]:
     """``fast`` on all positions of models that differ only in length; they are untrained, as weights do not matter."""
-    lines = ["| positions | s a sample |", "|---|---|"]
+    lines = ["| positions | seconds per sample |", "|---|---|"]
     config = pretrained.model.config
     sampler = settings_of("fast").sampler.model_copy(update={"canvas": "full"})
     for length in (16, 32, 64, 128, 256):
@@ -115,7 +115,7 @@ def whole_processes(model: str) -> list[str]:
 
 
 def table(rows: list[Speed], rejection_figures: dict[str, tuple[float, float | None, float]]) -> list[str]:
-    lines = ["| text | preset | s a sample | times paper | success | lm-score |", "|---|---|---|---|---|---|"]
+    lines = ["| text | preset | seconds per sample | times paper | success | lm-score |", "|---|---|---|---|---|---|"]
     for row in rows:
         spread = f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})"
         lines.append(
@@ -148,8 +148,8 @@ def plot(rows: list[Speed], path: Path) -> None:
         if points[0][1].success is not None:
             left.plot(seconds, [100 * (row.success or 0) for _, row in points], "o-", label=name)
         right.plot(seconds, [row.lm_score for _, row in points], "o-", label=name)
-    for axes, label in ((left, "success, %"), (right, "lm-score, nats a token")):
-        axes.set(xscale="log", xlabel="seconds a sample", ylabel=label)
+    for axes, label in ((left, "success, %"), (right, "lm-score, nats per token")):
+        axes.set(xscale="log", xlabel="seconds per sample", ylabel=label)
         axes.grid(alpha=0.3)
     right.legend(fontsize=8)
     figure.tight_layout()
@@ -178,7 +178,7 @@ def main() -> None:
     rejected = {case.name: measure_rejection(pretrained, case) for case in timed}
     where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     text = [
-        f"{arguments.samples} samples a row, median of {arguments.repeats} runs; {where}.",
+        f"{arguments.samples} samples per row, median of {arguments.repeats} runs; {where}.",
         "",
         *table(rows, rejected),
     ]

@@ -167,7 +167,8 @@ def calls_and_waits(config: LmConfig, data: Path) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| family | weights | width | compile | positions a second | MFU | waiting for data | calls a step | waits |",
+        "| family | weights | width | compile | positions per second | MFU | waiting for data | calls per step "
+        "| waits |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

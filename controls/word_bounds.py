@@ -194,7 +194,4 @@ def _read(path: str, column: str, bounds: Mapping[str, Bound]) -> WordTable:
     """A table with the columns that have bounds; built-in properties need not be among them."""
     numbers = [name for name, bound in bounds.items() if not isinstance(bound, frozenset)]
     names = [name for name, bound in bounds.items() if isinstance(bound, frozenset)]
-    needs_column: Callable[[str], bool] = lambda name: name not in BUILT_IN  # noqa: E731
-    columns = read_table(path, column, [], []).columns
-    present = [name for name in numbers if needs_column(name) or name in columns]
-    return read_table(path, column, present, names)
+    return read_table(path, column, numbers, names, optional=BUILT_IN)

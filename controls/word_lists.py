@@ -52,7 +52,9 @@ def read_list(path: str) -> Mapping[str, str]:
     return _list(_stamp(path))
 
 
-def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str]) -> WordTable:
+def read_table(
+    path: str, word: str, numbers: Sequence[str], names: Sequence[str], optional: Sequence[str] = ()
+) -> WordTable:
     """Read a CSV or TSV file with a header and one row per word; of several rows for a word the first is used.
 
     Numbers may have decimal points or commas. Commas are decimal if semicolons separate the cells, and in a whole
@@ -62,12 +64,14 @@ def read_table(path: str, word: str, numbers: Sequence[str], names: Sequence[str
     Args:
         word: the column with the word.
         numbers, names: columns whose cells are numbers, and columns whose cells are names.
+        optional: those of ``numbers`` that the table may lack.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, is too large, is not a table, or has words instead of numbers.
         RecipeError: it lacks a column.
     """
-    return _table(_stamp(path), word, tuple(numbers), tuple(names))
+    needed = [word, *(name for name in numbers if name not in optional), *names]
+    return _table(_stamp(path), word, tuple(numbers), tuple(names), tuple(needed))
 
 
 def _stamp(name: str) -> _Stamp:
@@ -93,7 +97,9 @@ def _list(stamp: _Stamp) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str, ...]) -> WordTable:
+def _table(
+    stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str, ...], needed: tuple[str, ...]
+) -> WordTable:
     rows: dict[str, dict[str, Value]] = {}
     cells: dict[str, dict[str, str]] = {name: {} for name in numbers}
     lines: dict[str, int] = {}
@@ -102,7 +108,7 @@ def _table(stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str,
     for number, row in table_rows(stamp.path, []):
         if not columns and row:
             columns = tuple(name for name in row if name is not None)
-            _require_columns(stamp.path, columns, [word, *numbers, *names])
+            _require_columns(stamp.path, columns, needed)
         written = str(row.get(word) or "").strip().casefold()
         if written and written not in rows:
             rows[written] = {name: _cell(row, name) or None for name in names}

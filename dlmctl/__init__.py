@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from dlmctl.checkpoint.on_demand import lazy_getattr
 
 if TYPE_CHECKING:  # for type checkers; tests/test_api.py keeps it in step with _PUBLIC
     from dlmctl.checkpoint.pretrained import Pretrained as Pretrained
@@ -115,14 +116,14 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
+_homes = {**_PUBLIC, **{name: module for name, (module, _) in _DEPRECATED.items()}}
+_import_on_first_use = lazy_getattr(__name__, {name: f".{module}" for name, module in _homes.items()})
+
+
 def __getattr__(name: str) -> Any:
     if name in _DEPRECATED:
-        module, replacement = _DEPRECATED[name]
+        replacement = _DEPRECATED[name][1]
         warnings.warn(
             f"dlmctl.{name} will be removed in the next version; use {replacement}.", DeprecationWarning, stacklevel=2
         )
-    elif name in _PUBLIC:
-        module = _PUBLIC[name]
-    else:
-        raise AttributeError(f"module 'dlmctl' has no attribute {name!r}")
-    return getattr(import_module(f"dlmctl.{module}"), name)
+    return _import_on_first_use(name)

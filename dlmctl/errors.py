@@ -59,6 +59,10 @@ class RecipeError(UserError):
     """A recipe that cannot be read, validated or satisfied."""
 
 
+class SettingsError(RecipeError, ValueError):
+    """Settings made in Python, such as ``Recipe(...)``, that do not validate."""
+
+
 class UnknownWordError(RecipeError):
     """A recipe names a word that is not in the model's vocabulary."""
 

@@ -299,3 +299,18 @@ def test_numbers_and_arrays_of_numpy_are_taken_as_pythons():
     assert dlmctl.SamplerSettings(temperature=np.float32(0.5), steps=np.int64(7)).steps == 7
     with pytest.raises(UserError, match="valid integer"):
         Length(np.float64(7.5))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(modle="e2e"), "modle: unknown key 'modle'. Did you mean 'model'?"),
+        (lambda: Recipe(sampler={"stps": 3}), "sampler.stps: unknown key 'stps'. Did you mean 'steps'?"),
+        (lambda: dlmctl.Guidance(scale="a"), "scale: input should be a valid number, not 'a'."),
+    ],
+)
+def test_settings_that_do_not_validate_are_one_message_of_ours_and_a_value_error(make, message):
+    for kind in (dlmctl.RecipeError, ValueError):
+        with pytest.raises(kind) as caught:
+            make()
+        assert str(caught.value) == message

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import dlmctl
@@ -235,7 +234,7 @@ def test_faults_of_recipes_are_reported_with_their_line(masked, tmp_path):
     recipe, file = read_recipe(RECIPE.format(model=masked.folder), "mine.yaml")
     with pytest.raises(RecipeError, match=r"mine.yaml:7: .* Run it with `dlmctl matched .*`dlmctl.matched"):
         run_recipe(recipe, origin=file)
-    with pytest.raises(ValidationError, match="at least 2 items"):
+    with pytest.raises(RecipeError, match="at least 2 items"):
         MatchedRecipe(conditions={"one": []}, exchange={"place": 1})
 
 

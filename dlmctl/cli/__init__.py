@@ -49,6 +49,7 @@ class CommandLine(TyperGroup):
         if not standalone:
             return super().main(*args, **extra)
         _open_closed_streams()
+        _ignore_empty_terminal()
         _replace_unencodable_characters()
         try:
             code = super().main(*args, **extra)
@@ -90,6 +91,13 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             # Stays open until the process exits.
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _ignore_empty_terminal() -> None:
+    """Take a size of 0 in the environment as unknown, as Python does; rich would print no column and no line."""
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name) == "0":
+            del os.environ[name]
 
 
 def _replace_unencodable_characters() -> None:

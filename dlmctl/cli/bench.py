@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Model = "e2e",
+    model: Model = "everyday",
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Texts drawn for each case.")] = 8,
     repeats: Annotated[int, typer.Option(min=1, help="Timed repetitions of each case.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
@@ -36,7 +36,7 @@ def bench(
         records = [{**row._asdict(), "times_paper": speedup_over_paper(rows, row)} for row in rows]
         typer.echo(encoder.dumps(records, indent=2))
     else:
-        headings = ("text", "preset", "s a sample", "times paper", "success", "lm-score")
+        headings = ("text", "preset", "seconds per sample", "times paper", "success", "lm-score")
         print_table(
             headings, [_cells(row, speedup_over_paper(rows, row)) for row in rows], texts=2, section=len(PRESETS)
         )

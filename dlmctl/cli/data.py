@@ -145,5 +145,5 @@ def _column(report: PrepareReport, name: str) -> dict[str, str]:
         "left out": f"{sum(split.dropped.values())}",
         f"{unit}s": f"{split.words}",
         f"unknown {unit}s": f"{split.unknown_share:.2%}",
-        f"{unit}s a text": lengths,
+        f"{unit}s per text": lengths,
     }

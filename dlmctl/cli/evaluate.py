@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlmctl.cli.options import FiguresAsJson, Judge, Model
+from dlmctl.cli import complete
+from dlmctl.cli.options import FiguresAsJson, Judge
 
 if TYPE_CHECKING:
     from dlmctl.recipe.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True)
 
+TaskModel = Annotated[
+    str,
+    typer.Option(
+        help="A bundled name, a folder or a hub name. The tasks of the Diffusion-LM paper are for e2e.",
+        autocompletion=complete.models,
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A sampler or guidance setting, as in a recipe.")
 ]
@@ -26,7 +34,7 @@ Tokenize = Annotated[
 @app.command()
 def samples(
     data: Annotated[Path, typer.Option(help="The prepared data set that the model was trained on.")],
-    model: Model = "e2e",
+    model: TaskModel = "e2e",
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Number of free samples.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     scorer: Judge = None,
@@ -56,7 +64,7 @@ def samples(
 def control(
     names: Annotated[list[str], typer.Argument(help="A control, e.g. pos, or several that must all hold.")],
     targets: Annotated[Path, typer.Option(help="JSON lines, each a target: a sentence as `words`, or parameters.")],
-    model: Model = "e2e",
+    model: TaskModel = "e2e",
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of targets, from the first.")] = None,
     params: Annotated[

@@ -92,6 +92,20 @@ def pack_rows(sentences: Sequence[list[int]], packing: Packing, length: int) -> 
     return [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)]
 
 
+def require_split(folder: Path, split: str) -> tuple[Path, Path]:
+    """The files of a split's ids and offsets. Called before the vocabulary is read, as its message is the clearest.
+
+    Raises:
+        DataError: the folder is not a prepared data set, or lacks this split.
+    """
+    ids, offsets = folder / f"{split}.ids.npy", folder / f"{split}.offsets.npy"
+    if not folder.is_dir():
+        raise DataError("no such folder.", where=str(folder), remedy="Make it with `dlmctl data prepare`.")
+    if not (ids.exists() and offsets.exists()):
+        raise DataError(f"holds no {split!r} split.", where=str(folder), remedy="Make it with `dlmctl data prepare`.")
+    return ids, offsets
+
+
 def load_split(folder: Path, split: str, vocabulary: Tokenizer | None = None) -> Split:
     """Memory-map one split.
 
@@ -101,11 +115,7 @@ def load_split(folder: Path, split: str, vocabulary: Tokenizer | None = None) ->
     Raises:
         DataError: the folder is not a prepared data set, lacks this split, or a file of it is damaged.
     """
-    ids, offsets = folder / f"{split}.ids.npy", folder / f"{split}.offsets.npy"
-    if not folder.is_dir():
-        raise DataError("no such folder.", where=str(folder), remedy="Make it with `dlmctl data prepare`.")
-    if not (ids.exists() and offsets.exists()):
-        raise DataError(f"holds no {split!r} split.", where=str(folder), remedy="Make it with `dlmctl data prepare`.")
+    ids, offsets = require_split(folder, split)
     fields = folder / f"{split}.fields.jsonl"
     starts = _integers(offsets)
     rows = _integers(ids, "r")
@@ -137,7 +147,7 @@ def load_splits(folder: Path) -> tuple[Split, Split, Tokenizer]:
     Raises:
         DataError: as ``load_split``.
     """
-    load_split(folder, "train")  # its errors come first if the folder is not a data set at all
+    require_split(folder, "train")
     vocabulary = load_vocabulary(folder)
     return load_split(folder, "train", vocabulary), load_split(folder, "valid", vocabulary), vocabulary
 

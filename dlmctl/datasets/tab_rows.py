@@ -1,7 +1,8 @@
 """Rows of tab-separated values, a format without quoting that many programs nevertheless quote like CSV.
 
 A sentence in quotation marks keeps them, and so does one that only begins with one. A cell is taken as quoted by a
-program only if its row would otherwise not have as many cells as the header: it then holds a tab or a line break.
+program only if its row would otherwise not have as many cells as the header: it then holds a tab or a line break. With
+one column every line is a row.
 """
 
 from __future__ import annotations

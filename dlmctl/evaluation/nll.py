@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.datasets.dataset import load_split, load_vocabulary
+from dlmctl.datasets.dataset import load_split, load_vocabulary, require_split
 from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.diffusion.bound import likelihood_bound
 from dlmctl.diffusion.layout import SPECIAL, positions_for
@@ -120,7 +120,7 @@ def read_texts(data: Path, pretrained: Pretrained, split: str = "valid", limit: 
     """
     tokenizer = pretrained.tokenizer
     if data.is_dir():
-        load_split(data, split)  # its message is the clearest if this is not a data set
+        require_split(data, split)
         if not same_encoding(load_vocabulary(data), tokenizer):
             remedy = "Prepare it with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`)."
             raise DataError("has a vocabulary other than the model's.", where=str(data), remedy=remedy)

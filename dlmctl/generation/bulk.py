@@ -19,7 +19,7 @@ from dlmctl.generation.destination import Destination, spare_targets
 from dlmctl.generation.diagnose import find_device, load_model
 from dlmctl.generation.identity import NEUTRAL, identity
 from dlmctl.generation.part import Part
-from dlmctl.generation.run import RecipeSampler, TextProgress, text_count_of, whole_row_size
+from dlmctl.generation.run import RecipeSampler, TextProgress, combined_progress, text_count_of, whole_row_size
 from dlmctl.generation.run_counts import RunCounts
 from dlmctl.generation.shards import SHARD_ROWS, Run, lock_run, merge, open_run, refuse_others, remove, remove_if_empty
 from dlmctl.generation.targets import read_targets
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dlmctl.datasets.target_table import TargetTable
     from dlmctl.recipe.recipe import Recipe
     from dlmctl.recipe.yaml_file import SettingsFile
-    from dlmctl.sampling.draw import Progress
 
 
 # Seconds that a command waits while another one reads or writes the manifest of their run.
@@ -251,7 +250,9 @@ class _ShardDrawer:
             for record in self.run.records_so_far():
                 distinct.take(record["index"], record["text"])
         for at, shard in enumerate(shards):
-            progress = self._run_progress(len(shard)) if self.progress is not None else None
+            progress = None
+            if self.progress is not None:
+                progress = combined_progress(None, self.progress, self.run.done(), len(shard), self.run.rows)
             result = self.sampler.draw(shard, progress=progress, trace=range(min(shard.stop, self.traced)))
             result = replace(result, about=self.sampler.about)
             # Once a shard is on disk, no command can start another run here.
@@ -259,16 +260,6 @@ class _ShardDrawer:
                 self.run.write(shard, result.to_dicts(), [sample.latent for sample in result])
             if self.tracks_progress:
                 self.run.note_progress()
-
-    def _run_progress(self, size: int) -> Progress:
-        """A callback for the steps of a shard of ``size`` texts that reports the progress over the run."""
-        done_before = self.run.done()
-
-        def advance(done: int, total: int) -> None:
-            if self.progress is not None:
-                self.progress(done_before + size * done / total, self.run.rows)
-
-        return advance
 
 
 @contextmanager

@@ -151,9 +151,10 @@ def run_matched(
         raise RecipeError(message, where=None if origin is None else origin.where(("samples",)))
     start = time.perf_counter()
     pretrained = model or load_model(recipe, origin)
-    if origin is not None:
-        examine(recipe, pretrained, origin)
-    move_to_device(pretrained.model, find_device(recipe, origin))
+    if origin is None:
+        move_to_device(pretrained.model, find_device(recipe, None))
+    else:
+        examine(recipe, pretrained, origin)  # which moves it, too
     run = _Run(recipe, pretrained)
     best: dict[int, Item] = {}
     owners: dict[Texts, int] = {}

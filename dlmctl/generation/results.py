@@ -35,7 +35,7 @@ class Sample:
         trace: its steps, if they were recorded.
         fluency: its scores under the model's scorer, if there is one.
         target: the table row that it was drawn for, if there is one.
-        unmet: why it could not be drawn at all, if so; it then has no words.
+        unmet: why it has no words, if so: it could not be drawn, or the model ended it at once.
         prompted: its ``label``, ``source`` and ``prompt``, as far as they are one of a list.
     """
 
@@ -55,7 +55,7 @@ class Sample:
 
     @property
     def passed(self) -> bool:
-        """Whether every control is satisfied; true without controls, false if nothing could be drawn."""
+        """Whether every control is satisfied; true without controls, false for a text without words."""
         return self.unmet is None and all(check.passed for check in self.checks.values())
 
     def to_dict(self) -> dict[str, Any]:

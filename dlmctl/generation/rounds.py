@@ -210,17 +210,18 @@ class _Drawing:
                 [text.nats for text in texts],
                 [text.fluency for text in texts],
             )
-            best = texts[max(range(len(texts)), key=lambda at: (*is_good[at], *scores[at]))]
+            best = texts[max(range(len(texts)), key=lambda at: (bool(texts[at].words), *is_good[at], *scores[at]))]
         if distinct is not None:
             distinct.take(best.index, best.text)
         return best
 
 
 def good_enough(sample: Sample, until: Until) -> bool:
-    """Whether a text ends the drawing of its sample; a repeated text never does."""
+    """Whether a text ends the drawing of its sample; a repeated or empty text never does."""
     distinct_check = sample.checks.get(LABEL)
     others = {name: check for name, check in sample.checks.items() if name != LABEL}
-    return (distinct_check is None or distinct_check.passed) and satisfied(others, until, sample.fluency)
+    is_distinct = distinct_check is None or distinct_check.passed
+    return is_distinct and sample.unmet is None and satisfied(others, until, sample.fluency)
 
 
 def _sample(drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
@@ -233,6 +234,7 @@ def _sample(drawn: Drawn, checks: Mapping[str, Check]) -> Sample:
         problem=drawn.problem,
         nats=drawn.nats,
         trace=Trace(tuple(drawn.frames)) if drawn.frames else None,
+        unmet=None if drawn.words else "the model ended the text before the first word.",
     )
 
 

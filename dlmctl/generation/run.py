@@ -77,7 +77,7 @@ def run_recipe(
     results: list[Generation] = []
     in_parts = table is not None and len(numbers) > 0
     for part in _chunks(numbers, whole_row_size(recipe, table, CHUNK)) if in_parts else [numbers]:
-        part_progress = _combined_progress(progress, texts, sum(map(len, results)), len(part), len(numbers))
+        part_progress = combined_progress(progress, texts, sum(map(len, results)), len(part), len(numbers))
         results.append(sampler.draw(part, progress=part_progress, on_step=on_step, trace=traced, watch=watch))
     all_samples = [sample for part in results for sample in part]
     return Generation(all_samples, time.perf_counter() - start, results[-1].environment, sampler.about, sampler.columns)
@@ -160,10 +160,10 @@ def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield numbers[at : at + size]
 
 
-def _combined_progress(
+def combined_progress(
     progress: Progress | None, texts: TextProgress | None, done_before: int, size: int, total: int
 ) -> Progress:
-    """A callback for the steps of a part of the run that also reports the progress over all texts."""
+    """A callback for the steps of a part of ``size`` texts that also reports the progress over all texts."""
 
     def advance(done: int, steps: int) -> None:
         if progress is not None:

@@ -66,7 +66,7 @@ class RunCounts:
             f"{name}: mean score {score / self.counts[name]:.1%}, {self.passes[name]} of {self.counts[name]} pass"
             for name, score in self.scores.items()
         ]
-        sentences += [f"lm-score: {self.nats / self.scored:.2f} nats a token"] if self.scored else []
+        sentences += [f"lm-score: {self.nats / self.scored:.2f} nats per token"] if self.scored else []
         sentences += [f"Drawn in {self.rounds} rounds"] if self.rounds > 1 else []
         return [*sentences, *([f"{self.missing} could not be drawn"] if self.missing else [])]
 

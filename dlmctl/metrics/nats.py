@@ -17,7 +17,7 @@ from dlmctl.checkpoint.resolve import resolve
 from dlmctl.errors import DataError, ModelError, typed_message
 from dlmctl.metrics.lm_score import corpus_nats, load_scorer, scorer_of
 
-PER_TOKEN, PER_WORD = "nats per token", "nats a word"
+PER_TOKEN, PER_WORD = "nats per token", "nats per word"
 # Files of a Hugging Face tokeniser, none of which a scorer of ours has.
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "merges.txt", "tokenizer.model")
 # Texts in a batch of a Hugging Face model.

@@ -22,10 +22,11 @@ from dlmctl.recipe.explain import explain
 from dlmctl.recipe.legacy import update_legacy
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.placeholders import placeholders_in
+from dlmctl.recipe.readable import PythonSettings
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.settings import QUOTA_NEEDS_ALL, QUOTA_REMEDY, accepts_failures
 from dlmctl.recipe.stray_placeholders import refuse_stray, with_placeholders
-from dlmctl.recipe.yaml_file import Place, SettingsFile, overlay, parse, read_limited, read_yaml
+from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse, read_limited, read_yaml
 
 # Sections that may be empty, which is the same as leaving them out.
 SECTIONS = ("controls", "sampler", "guidance")
@@ -116,13 +117,6 @@ def validated(settings: dict[str, Any], *, targets: Any = None) -> tuple[Recipe,
         RecipeError: they do not validate.
     """
     return _checked(deepcopy(settings), PythonSettings("recipe"), Overrides(targets=targets))
-
-
-class PythonSettings(SettingsFile):
-    """Settings that are not from a file: messages name the setting itself."""
-
-    def where(self, place: Place) -> str:
-        return ".".join(map(str, place)) or self.name
 
 
 class Overrides(NamedTuple):

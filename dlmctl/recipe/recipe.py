@@ -29,6 +29,7 @@ from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.presets import Preset, with_preset
+from dlmctl.recipe.readable import Readable
 from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Source, Value
@@ -100,10 +101,13 @@ def _allow_boolean(schema: dict[str, Any]) -> None:
     schema["anyOf"].append({"type": "boolean"})
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, metaclass=Readable):
     """Everything that a run of ``dlmctl generate`` depends on.
 
     In Python, ``controls`` may also hold control objects: ``Recipe(controls=[Length(words=7)])``.
+
+    Raises:
+        SettingsError: the settings do not validate; it is both a RecipeError and a ValueError.
     """
 
     model_config = ConfigDict(extra="forbid")

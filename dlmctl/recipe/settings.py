@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dlmctl.recipe.readable import Readable
 from dlmctl.text.plain_values import plain_value
 
 Criterion = Literal["satisfaction", "acceptability", "fluency", "lm_score", "worst_word", "mbr"]
@@ -21,8 +22,12 @@ Method = Literal["logits", "latent", "denoiser", "langevin"]
 DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 
-class StrictSettings(BaseModel):
-    """Base of settings: unknown keys are errors, and numbers (also those of NumPy) must be finite numbers, not text."""
+class StrictSettings(BaseModel, metaclass=Readable):
+    """Base of settings: unknown keys are errors, and numbers (also those of NumPy) must be finite numbers, not text.
+
+    Raises:
+        SettingsError: they do not validate; it is both a RecipeError and a ValueError.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -63,7 +63,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
     config, max_tokens = batch.model.config, batch.model.config.length - SPECIAL
     exact_parts = [part for part in parts if isinstance(part.prepared, ExactTokens)]
     languages = [automaton for part in exact_parts for automaton in _languages(part)]
-    possible = torch.ones(max_tokens + 1, dtype=torch.bool)
+    possible = torch.arange(max_tokens + 1) > 0  # an empty text is none
     log_likelihoods = torch.zeros(max_tokens + 1, dtype=torch.float64)
     for language in languages:
         possible &= torch.from_numpy(lengths(language, max_tokens))

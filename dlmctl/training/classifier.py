@@ -65,7 +65,6 @@ class ControlTask(StatelessTask):
         levels = [f"{level:g}" for level in NOISE_LEVELS]
         rows = {name: [f"accuracy_{kind}_{level}" for level in levels] for kind, name in self.inputs.kinds.items()}
         self.grid = Grid("accuracy at noise level", levels, rows)
-        load_split(data, "train")  # its message is the clearest if this is not a data set
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
         splits = self.train, self.valid

@@ -30,7 +30,7 @@ from dlmctl.control.evidence.table import CountTable
 from dlmctl.control.hints import CONFIG, HINTS
 from dlmctl.control.labels import LabelledText, Labels, refuse_unused_options
 from dlmctl.control.whole_words import needs_words
-from dlmctl.datasets.dataset import Split, load_split, load_vocabulary
+from dlmctl.datasets.dataset import Split, load_split, load_vocabulary, require_split
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
@@ -41,8 +41,9 @@ def require_words_of(pretrained: Pretrained, data: Path) -> None:
     """Refuse a data set whose vocabulary is not the model's.
 
     Raises:
-        DataError: the vocabularies differ.
+        DataError: the folder is not a data set, or the vocabularies differ.
     """
+    require_split(data, "train")
     if not same_encoding(load_vocabulary(data), pretrained.tokenizer):
         raise DataError(
             "was prepared with a vocabulary other than the model's.",

@@ -167,3 +167,8 @@ def test_what_a_package_prints_at_import_is_not_in_the_output(tmp_path, monkeypa
     with pytest.raises(Exception, match="has name = 'length'"):
         find_control("loud")
     assert capsys.readouterr() == ("", "hello from chatty\n")
+
+
+def test_a_terminal_said_to_have_no_columns_is_written_to():
+    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "0"})
+    assert "generate" in result.stdout

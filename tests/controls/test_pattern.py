@@ -137,6 +137,17 @@ def test_an_abbreviation_before_other_words_keeps_its_point():
     assert not Avoid("etc.")(words).passed
 
 
+@pytest.mark.parametrize(
+    ("match", "text"),
+    [("<any>+ (yes .|No.)", "I said No."), ("I said No. (<any>+ .)?", "I said No."), ("(<word> (No.)?)*", "So No.")],
+)
+def test_an_abbreviation_that_may_end_a_text_is_two_words_there(match, text):
+    pattern = Pattern(match)
+    pattern.splits = (split_penn,)
+    assert pattern(split_penn(text)).passed
+    assert not pattern(split_penn(f"{text} ?")).passed
+
+
 def test_an_abbreviation_to_be_written_is_one_word(pretrained):
     pretrained.tokenizer.splitting, splitting = "penn", pretrained.tokenizer.splitting
     try:

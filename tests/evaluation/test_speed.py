@@ -1,12 +1,15 @@
+import inspect
 import json
 
 import pytest
 from typer.testing import CliRunner
 
 from controls import Length
+from dlmctl.cli.bench import bench
 from dlmctl.cli.render import working
 from dlmctl.evaluation.speed import Case, compare, settings_for, speedup_over_paper
 from dlmctl.recipe.presets import PRESETS, settings_of
+from dlmctl.recipe.recipe import DEFAULT_MODEL
 
 
 @pytest.fixture
@@ -38,10 +41,14 @@ def test_the_paper_weighs_fluency_by_control():
         assert settings_for(preset, "pos", "masked") == settings_of(preset, "masked")
 
 
+def test_bench_times_the_default_model_of_recipes():
+    assert inspect.signature(bench).parameters["model"].default == DEFAULT_MODEL
+
+
 def test_bench_reads_its_targets_off_the_models_own_texts(quick):
     from dlmctl.cli import app
 
-    result = CliRunner().invoke(app, ["bench", "-n", "2", "--json"])
+    result = CliRunner().invoke(app, ["bench", "--model", "e2e", "-n", "2", "--json"])
     assert result.exit_code == 0, result.output
     assert not result.stderr
     rows = json.loads(result.stdout)

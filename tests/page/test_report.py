@@ -73,7 +73,7 @@ def test_rows_that_could_not_be_drawn_are_counted_but_not_as_empty_texts():
     assert "row <b>2</b>" in page
     assert "t.csv:3: no such word" in page
     footer = " ".join(page[page.index("How to read this page") :].split())
-    assert "lm-score: nats a token" in footer
+    assert "lm-score: nats per token" in footer
     assert "finds least likely. acceptability: the probability" in footer
 
 

@@ -5,6 +5,7 @@ import torch
 
 from controls import Avoid, Contains, Infill, Length, Pattern
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
 from dlmctl.generation.generate import generate
 from tests.checkpoint.tiny_vendors import write_dream, write_llada
@@ -99,6 +100,26 @@ def test_what_cannot_be_is_said_before_the_first_step(control, message):
 def test_any_of_several_and_a_text_of_nothing_else():
     found = generate(Contains("🎉") | Length(3), model=model_of("bytes", 16), samples=2, seed=0)
     assert all(torch.isfinite(torch.from_numpy(one.latent)).all() for one in found.samples)
+
+
+def test_a_text_has_a_token(monkeypatch):
+    model = model_of("word pieces")
+    mostly_none = model.model.config.model_copy(update={"sentence_lengths": [9, 1]})
+    monkeypatch.setattr(model.model, "config", mostly_none)
+    assert all(sample.words for sample in generate(~Contains("cat"), model=model, samples=2, seed=1))
+
+
+@pytest.mark.parametrize("control", [None, ~Contains("cat")])
+def test_a_text_that_ends_at_once_does_not_pass_and_is_redrawn(tmp_path, monkeypatch, control):
+    model, scores = from_pretrained(write_llada(tmp_path / "m")), TokenLM._scores
+    end = torch.nn.functional.one_hot(torch.tensor(model.tokenizer.end_id), model.model.config.vocab_size)
+    monkeypatch.setattr(TokenLM, "_scores", lambda *arguments: scores(*arguments) + 1e4 * end)
+    until = {"max_rounds": 2}
+    for sample in generate(control, model=model, samples=2, sampler={"new_tokens": 4}, until=until):
+        assert not sample.words
+        assert not sample.passed
+        assert sample.rounds == 2
+        assert "before the first word" in sample.to_dict()["problem"]
 
 
 @pytest.mark.parametrize("write", [write_llada, write_dream])

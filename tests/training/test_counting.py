@@ -83,6 +83,8 @@ def test_what_cannot_be_counted_is_said(model, data, tmp_path):
         train_control(Semantic, model, LOOP, data, None)
     with pytest.raises(UserError, match="--name: the weights of 'pos' cannot be named"):
         train_control(Pos, model, LOOP, data, None, name="mine")
+    with pytest.raises(DataError, match="no such folder"):
+        train_control(Pos, model, LOOP, tmp_path / "nowhere", None)
     shutil.rmtree(data)
     prepare(tmp_path / "train.conllu", tmp_path / "valid.conllu", data, min_count=30, length=8)
     with pytest.raises(DataError, match="a vocabulary other than the model's"):

@@ -75,6 +75,25 @@ def escaped(word: str) -> str:
     return re.sub(r"[()|<>*+?{}\\]", r"\\\g<0>", word)
 
 
+def _at_end(node: Node, split: Callable[[str], list[str]]) -> Node:
+    """The pattern, with each abbreviation that may be the last word of a text also as the two words it is there."""
+    if isinstance(node, Literal):
+        words = split(node.word) if node.word.endswith(".") else []
+        return Choice((node, Chain(tuple(map(Literal, words))))) if len(words) == 2 else node
+    if isinstance(node, Repeat):
+        return Repeat(_at_end(node.item, split), node.least, node.most)
+    if isinstance(node, Choice):
+        return Choice(tuple(_at_end(item, split) for item in node.items))
+    if isinstance(node, Chain):
+        items = list(node.items)
+        for at in reversed(range(len(items))):
+            items[at] = _at_end(items[at], split)
+            if word_range(items[at])[0] > 0:  # what is before it can never be last
+                break
+        return Chain(tuple(items))
+    return node
+
+
 class _Parser:
     """Reads tokens one by one onto a stack of open groups, without recursion; one method for each kind of token."""
 
@@ -90,7 +109,7 @@ class _Parser:
             self.previous = token
         if len(self.groups) > 1:
             raise self._error(self.groups[-1].at, "this group is not closed: a `)` is missing")
-        tree = self._finished(len(self.pattern))
+        tree = _at_end(self._finished(len(self.pattern)), self.split)
         if word_range(tree)[1] == 0:
             raise ValueError("the pattern matches no words")
         if size(tree) > MAX_WORDS:

@@ -41,8 +41,8 @@ class Figures:
     has_acceptability: bool = False
     passes: dict[str, int] = field(default_factory=dict)
     scores: dict[str, Distribution] = field(default_factory=dict)
-    lengths: Distribution = field(default_factory=lambda: Distribution("words a text"))
-    fluency: Distribution = field(default_factory=lambda: Distribution("lm-score, nats a token"))
+    lengths: Distribution = field(default_factory=lambda: Distribution("words per text"))
+    fluency: Distribution = field(default_factory=lambda: Distribution("lm-score, nats per token"))
 
     def add(self, row: Row) -> None:
         self.rows += 1
