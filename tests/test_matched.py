@@ -273,9 +273,10 @@ def test_sets_without_any_possible_item_are_refused_before_drawing(masked, chang
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
-    with pytest.raises(RecipeError) as caught:
-        validate_recipe(*read_recipe(text.format(model=masked.folder), "mine.yaml"))
-    assert message in str(caught.value)
+    for act in (validate_recipe, lambda recipe, file: run_matched(recipe, model=masked, origin=file)):
+        with pytest.raises(RecipeError) as caught:
+            act(*read_recipe(text.format(model=masked.folder), "mine.yaml"))
+        assert message in str(caught.value)
 
 
 def test_sets_with_some_possible_items_are_drawn(masked):
