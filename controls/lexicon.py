@@ -134,7 +134,6 @@ class Lexicon(Control[LexiconParams]):
         self._filters = {}
 
     def prepare(self, batch: BatchContext[LexiconParams]) -> Prepared:
-        self.counts = load_counts(batch.folder) if self.counts is None else self.counts
         names = alphabet_of(batch.vocabulary).words
         is_word = np.array([name is not None for name in names])
         always_pass = _always_pass(batch.vocabulary)

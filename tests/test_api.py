@@ -87,7 +87,7 @@ def test_old_names_work_for_one_more_version(model_folder):
 
 def test_a_loaded_model_generates_is_shown_in_a_line_and_comes_back(model, tmp_path):
     texts = model.generate(samples=3, seed=7, preset="fast").texts
-    assert repr(model).startswith(f"Model({str(model.folder)!r}: gaussian, ")
+    assert repr(model) == f"Model({str(model.folder)!r}: gaussian, 0.03 M parameters, 24 words)"
     assert "\n" not in repr(model)
     model.save(tmp_path / "again")
     assert dlmctl.load(tmp_path / "again").generate(samples=3, seed=7, preset="fast").texts == texts

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 import dlmctl
-from controls import Length, Lexicon
+from controls import Length, Lexicon, Predicate
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.cli import app
 from dlmctl.control.kept_words import KeptWords
@@ -101,6 +101,14 @@ def test_a_failing_item_is_redrawn_and_then_reported(masked):
     wide = text.replace("words: [bread]", "words: [bread, warm]")
     assert max(item.rounds for item in sets_of(masked, wide, "until={max_rounds: 30}").items) > 1
     assert sets_of(masked, wide, "until={max_rounds: 30}").success == 1.0
+
+
+def test_until_says_which_failed_checks_fail_an_item(masked):
+    settings = yaml.safe_load(RECIPE.format(model=masked.folder))
+    settings["controls"].append(Predicate(lambda text: False))
+    for until, share in (({"satisfied": "any"}, 1.0), ({}, 0.0)):
+        recipe = MatchedRecipe.model_validate({**settings, "until": {**until, "max_rounds": 1}})
+        assert run_matched(recipe, model=masked).success == share
 
 
 def test_an_exchanged_word_must_meet_its_condition_whatever_its_tag(masked):
@@ -264,9 +272,10 @@ def test_sets_without_any_possible_item_are_refused_before_drawing(masked, chang
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
-    with pytest.raises(RecipeError) as caught:
-        validate_recipe(*read_recipe(text.format(model=masked.folder), "mine.yaml"))
-    assert message in str(caught.value)
+    for act in (validate_recipe, lambda recipe, file: run_matched(recipe, model=masked, origin=file)):
+        with pytest.raises(RecipeError) as caught:
+            act(*read_recipe(text.format(model=masked.folder), "mine.yaml"))
+        assert message in str(caught.value)
 
 
 def test_sets_with_some_possible_items_are_drawn(masked):

@@ -11,6 +11,7 @@ from dlmctl.generation import output
 from dlmctl.generation.flat import Columns
 from dlmctl.generation.output import as_json, check_target, write
 from dlmctl.generation.results import Generation, Sample
+from dlmctl.generation.run_counts import RunCounts
 from dlmctl.recipe.recipe import Recipe
 
 RESULT = Generation(
@@ -50,6 +51,16 @@ def test_json_summarises_a_run():
     assert whole["recipe"]["seed"] == 5
     assert (whole["success"], whole["seconds"], whole["samples_per_second"]) == (0.5, 2.0, 1.0)
     assert [sample["index"] for sample in whole["samples"]] == [0, 1]
+
+
+def test_texts_with_a_problem_and_texts_that_could_not_be_drawn_are_counted_apart():
+    drawn, other = RESULT.to_dicts()
+    undrawn = {**other, "text": "", "words": [], "checks": {}, "passed": False, "problem": "row 1: no such word"}
+    counts = RunCounts.of([drawn, *[{**other, "problem": "not settled"}] * 2, *[undrawn] * 3])
+    assert counts.unmet == {"row 1: no such word": 3}
+    pos = {"pos": {"mean_score": 2 / 3, "passed": 1 / 3}}
+    assert counts.figures() == {"samples": 6, "success": 1 / 6, "controls": pos, "problems": 2, "not_drawn": 3}
+    assert counts.sentences()[1:] == ["Drawn in 3 rounds", "3 could not be drawn"]
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "npz"])
@@ -103,6 +114,7 @@ def test_every_column_of_a_table_gets_a_unique_name_and_remains_if_empty(tmp_pat
     (saved,) = csv.DictReader((tmp_path / "out.tsv").open(newline="", encoding="utf-8"), delimiter="\t")
     renamed = ["target_target_target_text", "target_text", "target_target_text", "target_row", "note"]
     assert list(saved)[2:7] == renamed
+    assert not {"lm_score", "acceptability"} & set(saved)
     assert [saved[name] for name in renamed] == [*"abcd", ""]
 
 

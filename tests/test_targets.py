@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import dlmctl
 from controls import Contains, Length, Predicate
+from controls.length import LengthParams
 from dlmctl import ModelError, UserError
 from dlmctl.cli import app
 from dlmctl.datasets import target_table
@@ -277,7 +278,7 @@ def test_unfilled_placeholders_are_refused_with_one_message(here, model_folder, 
         read_recipe("controls: [{contains: ['{word}']}]", "mine.yaml")
 
 
-def test_python_takes_rows_and_data_frames(model_folder):
+def test_python_takes_rows_and_data_frames(model_folder, tmp_path):
     recipe = {"model": str(model_folder), "samples": 1, "sampler": {"steps": 2}}
     recipe["controls"] = [{"length": {"words": "{n}"}}, {"not": {"contains": ["{word}"]}}]
     rows = [{"n": 4, "word": "bread"}, {"n": 6.0, "word": float("nan")}]
@@ -292,6 +293,8 @@ def test_python_takes_rows_and_data_frames(model_folder):
             return rows if how == "records" else None
 
     assert dlmctl.run(recipe, targets=Frame()).texts == result.texts
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    assert dlmctl.run(tmp_path / "r.yaml", targets=rows).texts == result.texts
     with pytest.raises(UserError, match="'int' is not a table"):
         dlmctl.run(recipe, targets=5)
 
@@ -381,6 +384,17 @@ def test_a_predicate_is_met_by_redrawing(pretrained):
     assert all(one.passed == one.text.startswith("t") for one in result)
     with pytest.raises(UserError, match="check failed: ZeroDivisionError"):
         model.generate(Predicate(lambda text: 1 / 0), samples=1, sampler={"steps": 2})
+
+
+def test_control_objects_apply_to_every_row_beside_those_that_it_fills(pretrained):
+    recipe = dlmctl.Recipe(
+        model=str(pretrained.folder),
+        samples=1,
+        sampler={"steps": 2},
+        targets=[{"word": "bread"}, {"word": "garden"}],
+        controls=[Length.each([LengthParams(words=5), LengthParams(words=7)]), {"contains": ["{word}"]}],
+    )
+    assert [(len(one.words), one.passed) for one in dlmctl.run(recipe)] == [(5, True), (7, True)]
 
 
 # Quotas, distinct texts, streams.

@@ -143,7 +143,7 @@ def read_targets(
 def _without_structure(target: Any) -> Any:
     """A target without the START, END and line break around the words in files of Diffusion-LM.
 
-    ``words_`` of such a file becomes ``words``. Tags of START and END are removed, too, and spans are shifted.
+    ``words_`` of such a file becomes ``words``, and spans are shifted.
     """
     if not isinstance(target, dict) or not isinstance(target.get("words_"), list):
         return target
@@ -152,8 +152,6 @@ def _without_structure(target: Any) -> Any:
     new_positions = {at: new for new, at in enumerate(kept)}
     cleaned = {**target, "words": [words[at] for at in kept]}
     del cleaned["words_"]
-    if isinstance(target.get("pos"), list):
-        cleaned["pos"] = [tag for tag in target["pos"] if tag not in ("START", "END")]
     if isinstance(target.get("spans"), list):
         cleaned["spans"] = [
             [new_positions[start], new_positions[end], label]

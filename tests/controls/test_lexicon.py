@@ -308,6 +308,8 @@ def test_what_of_a_list_can_stand_nowhere_is_said_once(pretrained, caplog):
         "dlmctl: lexicon: of the 6 words of the list the model knows 1; it does not know 'XQZzy', 'zy', 'zz' "
         "and 1 more; 'ice cream' is more than one word to it."
     )
+    generate(Lexicon(words=["bread", "zy"]), model=pretrained, samples=1, sampler=QUICK)
+    assert caplog.messages[1].endswith("the model knows 1; it does not know 'zy'.")
 
 
 @pytest.mark.parametrize(

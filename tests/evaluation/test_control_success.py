@@ -36,6 +36,16 @@ def test_parameters_can_be_laid_over_every_target(targets):
         read_targets("pos", targets({"words": WORDS}), params={"pass_it": 0.5})
 
 
+def test_files_of_diffusion_lm_have_targets_without_the_tokens_around_their_words(targets):
+    words = ["START", *WORDS, "\n", "END"]
+    spans = [[0, 8, "S"], [1, 3, "NP"], [0, 3, "X"], [4, 8, "Y"], [4, 6, "VP"]]
+    (params,) = read_targets("syntax_tree", targets({"words_": words, "spans": spans}))[0].sets
+    assert params.wanted == [(0, 2, "NP"), (3, 5, "VP")]
+    records = {"words_": words}, {"words": WORDS}
+    with_ends, plain = (read_targets("pos", targets(record))[0].sets for record in records)
+    assert with_ends == plain
+
+
 def test_limit(targets):
     assert read_targets("pos", targets({"tags": ["NOUN"]}, "nonsense"), 1)[1] == 1
 
@@ -75,7 +85,7 @@ def test_a_composition_reports_its_parts(pretrained, scorer):
 def test_a_model_without_a_scorer_is_measured_without_one(pretrained, scorer):
     figures = evaluate_control(Length(6), pretrained, 1, settings=QUICK)
     assert figures["success"] == 1
-    assert not any("lm_score" in name for name in figures)
+    assert not any("lm_score" in name or "success_" in name for name in figures)
     assert "unguided_lm_score" in evaluate_control(Length(6), pretrained, 1, settings=QUICK, scorer=scorer)
 
 

@@ -106,6 +106,7 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert (tmp_path / "parts.png").read_bytes().startswith(b"\x89PNG")
     figures = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert figures["nats_given_length"] == pytest.approx(float(table["per word, given the length"]), abs=1e-4)
+    assert figures["bits_given_length"] == pytest.approx(figures["nats_given_length"] / math.log(2))
     assert figures["nats_per_text"] == pytest.approx(2 * figures["nats_with_length"])
     refused = CliRunner().invoke(app, [*command, "--steps", "9"])
     assert (refused.exit_code, "--steps: the bound of a masked model has no steps" in refused.stderr) == (2, True)

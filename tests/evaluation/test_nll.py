@@ -109,6 +109,8 @@ def test_rows_of_a_file_and_of_a_prepared_set(pretrained, tokenizer, tmp_path, r
     (data / "vocab.json").write_text(json.dumps({"START": 0, "END": 1, "UNK": 2, "PAD": 3, "x": 4}))
     with pytest.raises(DataError, match="a vocabulary other than"):
         read_texts(data, pretrained)
+    (tmp_path / "long.txt").write_text("bread " * 30)
+    assert len(read_texts(tmp_path / "long.txt", pretrained).rows[0]) == 32
     (tmp_path / "long.txt").write_text("bread " * 40)
     with pytest.raises(DataError, match="a text of 40 words; the model holds up to 30"):
         read_texts(tmp_path / "long.txt", pretrained)

@@ -59,6 +59,8 @@ def test_the_page_holds_recipe_totals_texts_reasons_and_steps():
     assert "least likely the end <b>7.0</b>" in page
     assert "1 of 2 pass, mean 95%" in page
     assert "in 20 steps" in page
+    assert page.count('<li class="x"') == 1
+    assert "acceptability:" not in page
     (saved,) = re.findall(r'id="traces">(.*?)</script>', page)
     assert json.loads(saved) == {"1": steps()}
 
@@ -75,6 +77,17 @@ def test_rows_that_could_not_be_drawn_are_counted_but_not_as_empty_texts():
     footer = " ".join(page[page.index("How to read this page") :].split())
     assert "lm-score: nats per token" in footer
     assert "finds least likely. acceptability: the probability" in footer
+
+
+def test_cells_of_the_table_are_on_the_page_long_ones_shortened():
+    page, _ = report_html(results([record(0, columns={"topic": "pub", "note": "x" * 61, "brief": "y" * 60, "no": ""})]))
+    details = re.findall(r"<li>(\w+)(?: <b>(.*?)</b>)?</li>", page)
+    assert [pair for pair in details if pair[0] in ("topic", "note", "brief", "no")] == [
+        ("topic", "pub"),
+        ("note", "x" * 57 + "..."),
+        ("brief", "y" * 60),
+    ]
+    assert "<li>row" not in page
 
 
 def test_the_recipe_on_the_page_has_only_the_settings_that_are_set():
@@ -174,13 +187,13 @@ def test_a_page_that_cannot_be_written_is_detected_before_drawing(tmp_path: Path
 
 
 def test_histograms_cover_all_values_with_few_bars():
-    for values in ([3], [1, 100_000], [0.333, 2.5, 17.25], list(range(300)), [-2.0, -1.5]):
+    for values in ([3], [1, 100_000], [0.333, 2.5, 17.25], list(range(300)), [0, 24], [0, 47], [-2.0, -1.5]):
         one = Distribution("x")
         for value in values:
             one.add(value)
         bars = one.bars()
         assert sum(bar.texts for bar in bars) == len(values)
-        assert len(bars) <= 26
+        assert len(bars) <= 24
         assert bars[0].low <= min(values)
         assert max(values) <= bars[-1].high + 0.01
     share = Distribution("share", share=True)

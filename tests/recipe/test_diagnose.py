@@ -7,11 +7,13 @@ from typer.testing import CliRunner
 from dlmctl.checkpoint.pretrained import save_pretrained
 from dlmctl.cli import app
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
 from dlmctl.generation.diagnose import examine, validate_recipe
 from dlmctl.generation.generate import generate
 from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
+from tests.conftest import tiny_config
 
 FAULTS = [
     ("controls:\n  - length: {words: 99}\n", "mine.yaml:2: sample 0: the target has 99 words, but the model holds"),
@@ -80,6 +82,14 @@ def test_more_blocks_than_steps_are_found_without_drawing(controls, tmp_path, to
         ):
             act(*read_recipe(text.format(steps=2), "mine.yaml"))
     validate_recipe(*read_recipe(text.format(steps=4), "mine.yaml"))
+
+
+def test_guidance_of_logits_is_refused_where_the_model_predicts_latents(tmp_path, tokenizer):
+    model = DiffusionLM(tiny_config(len(tokenizer), objective="paper", self_conditioning=False))
+    save_pretrained(model, tokenizer, tmp_path / "latents")
+    text = f"model: {tmp_path}/latents\ncontrols: [length: 5]\nguidance:\n  method: logits\n"
+    with pytest.raises(UserError, match=r"^mine\.yaml:4: guidance\.method: `logits` needs a model that predicts words"):
+        validate_recipe(*read_recipe(text, "mine.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dlmctl.control.catalogue import installed
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.as_code import python_code
 from dlmctl.recipe.load import load_recipe, read_recipe
-from dlmctl.recipe.starter import read_entry, starter
+from dlmctl.recipe.starter import COMMENTED_OUT, read_entry, starter
 
 # A control in a file of the user's own.
 OWN = '''
@@ -85,6 +85,7 @@ def test_the_settings_left_out_can_be_uncommented(plugin):
         )
     opened = "\n".join(lines)
     assert opened != text
+    assert set(COMMENTED_OUT) <= set(yaml.safe_load(opened))
     (entry,) = yaml.safe_load(opened)["controls"]
     validate = plugin.kind.Params.model_validate
     assert validate(entry[plugin.name]).model_dump() == validate(given["controls"][0][plugin.name]).model_dump()
@@ -130,6 +131,7 @@ def test_a_recipe_as_python_asks_for_the_same(tmp_path):
         ],
     }
     code = python_code(read_recipe(yaml.safe_dump(settings), "r")[0])
+    assert code.count("0.5 * ") == code.count(" * ") == 1
     asked = {}
 
     class Model:

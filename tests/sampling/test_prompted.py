@@ -257,6 +257,7 @@ def test_a_model_begins_as_the_one_without_label_and_source(pretrained):
 )
 def test_unsuitable_data_is_reported(tmp_path, model, said):
     rows = [{"text": f"a lamp glows {at} .", "mood": "warm", "id": at} for at in range(501)]
+    rows[0]["mood"] = ""
     with pytest.raises(DataError) as caught:
         trained(tmp_path, rows, 1, **model)
     assert str(caught.value).startswith(said)
@@ -302,6 +303,11 @@ def faulty(labelled, sourced, pretrained, monkeypatch):
 )
 def test_faults_name_the_line(text, said):
     assert fault(text).startswith(said)
+
+
+def test_labels_are_found_in_any_case(labelled, monkeypatch):
+    monkeypatch.setitem(vars(labelled.model.config), "labels", ["Cold", "warm"])
+    assert [read_prompt(labelled, label, None).labels for label in ("cold", "WARM")] == [[0], [1]]
 
 
 def test_a_recipe_assigns_its_sources_in_turn():

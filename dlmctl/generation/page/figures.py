@@ -52,9 +52,7 @@ class Distribution:
         return f"{value:.1%}" if 0.99 < value < 1 else f"{value:.0%}"
 
     def bars(self) -> list[Bar]:
-        """The bars, of equal width: at least 1 for whole numbers."""
-        if not self.counts:
-            return []
+        """The bars of one or more values, of equal width: at least 1 for whole numbers."""
         low, high = (0.0, 1.0) if self.share else (min(self.counts), max(self.counts))
         is_whole = all(value == int(value) for value in self.counts) and not self.share
         width = _bar_width(high - low, is_whole)
@@ -67,9 +65,9 @@ class Distribution:
 
     def svg(self) -> str:
         """The histogram as SVG; pointing at a bar shows its count."""
-        bars = self.bars()
         if len(self.counts) < 2:  # the caption says everything
             return ""
+        bars = self.bars()
         max_count, step = max(bar.texts for bar in bars), min(WIDTH / len(bars), 22.0)
         rects = []
         for at, bar in enumerate(bars):
