@@ -1,0 +1,52 @@
+"""What other systems do differently, as far as it can be shown on any of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from dlmctl.checkpoint.weights import save_weights
+from dlmctl.generation.output import atomic_write
+from dlmctl.training.state import TrainingState, save_state
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_text(path):
+    with atomic_write(path) as partial:
+        partial.write_text("text")
+
+
+def write_checkpoint(path):
+    part = torch.nn.Linear(1, 1)
+    save_state(path, TrainingState(part, part, [], part, part), 1, {})
+
+
+@pytest.mark.parametrize("write", [write_text, write_checkpoint, lambda path: save_weights({"a": torch.ones(1)}, path)])
+def test_what_is_flushed_to_disk_is_open_for_writing(tmp_path, monkeypatch, write):
+    """As Windows demands; a write of nothing fails with the same error where a file is open for reading only."""
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.write(number, b"")))
+    write(tmp_path / "file")
+    assert flushed == [0]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs Git")
+def test_git_on_windows_leaves_the_files_that_digests_describe_as_they_are(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "core.autocrlf=true", "-C", tmp_path, *arguments], check=True)
+
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    vocabulary = tmp_path / "data" / "e2e" / "vocab.json"
+    vocabulary.parent.mkdir(parents=True)
+    vocabulary.write_bytes(b"[\n]\n")
+    git("init", "-q")
+    git("add", vocabulary)
+    vocabulary.unlink()
+    git("checkout", "-q", "--", vocabulary)
+    assert vocabulary.read_bytes() == b"[\n]\n"
