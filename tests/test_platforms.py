@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.generation.output import atomic_write
+from dlmctl.processes import run_lock
 from dlmctl.training.state import TrainingState, save_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,3 +52,17 @@ def test_git_on_windows_leaves_the_files_that_digests_describe_as_they_are(tmp_p
     vocabulary.unlink()
     git("checkout", "-q", "--", vocabulary)
     assert vocabulary.read_bytes() == b"[\n]\n"
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch):
+    """As Lustre is unless it was mounted otherwise."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):
+        with run_lock(tmp_path / "run" / ".lock", "run", tmp_path):
+            (tmp_path / "run" / "rows").write_text("text")
