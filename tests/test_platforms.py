@@ -6,14 +6,21 @@ import errno
 import os
 import shutil
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 
 from dlmctl.checkpoint.weights import save_weights
+from dlmctl.errors import UserError
+from dlmctl.generation.bulk import generate_bulk
+from dlmctl.generation.destination import Destination
 from dlmctl.generation.output import atomic_write
+from dlmctl.generation.run import RecipeSampler
 from dlmctl.processes import run_lock
+from dlmctl.recipe.recipe import Recipe
 from dlmctl.training.state import TrainingState, save_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,3 +73,33 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch):
     for _ in range(2):
         with run_lock(tmp_path / "run" / ".lock", "run", tmp_path):
             (tmp_path / "run" / "rows").write_text("text")
+
+
+class WindowsLock(filelock.FileLock):
+    """Deletes its file when it is released."""
+
+    def release(self, force=False):
+        super().release(force)
+        os.remove(self.lock_file)
+
+
+@pytest.mark.parametrize("error", [None, UserError("cannot be drawn.")])
+def test_nothing_is_left_beside_a_file_where_open_files_cannot_be_deleted(tmp_path, monkeypatch, model_folder, error):
+    unlink = os.unlink
+
+    def unlink_unless_locked(path, **options):
+        if Path(path).name == ".lock":
+            raise PermissionError(errno.EACCES, "the file is used by another process", str(path))
+        unlink(path, **options)
+
+    def draw(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(filelock, "FileLock", WindowsLock)
+    monkeypatch.setattr(os, "unlink", unlink_unless_locked)
+    recipe = Recipe(model=str(model_folder), samples=2, sampler={"steps": 2})
+    if error is not None:
+        monkeypatch.setattr(RecipeSampler, "draw", draw)
+    with nullcontext() if error is None else pytest.raises(UserError):
+        generate_bulk(recipe, Destination(tmp_path / "x.txt.partial", tmp_path / "x.txt"))
+    assert [path.name for path in tmp_path.iterdir()] == ([] if error else ["x.txt"])
