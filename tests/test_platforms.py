@@ -21,6 +21,7 @@ from dlmctl.generation.output import atomic_write
 from dlmctl.generation.run import RecipeSampler
 from dlmctl.processes import run_lock
 from dlmctl.recipe.recipe import Recipe
+from dlmctl.training import devices
 from dlmctl.training.state import TrainingState, save_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,3 +104,13 @@ def test_nothing_is_left_beside_a_file_where_open_files_cannot_be_deleted(tmp_pa
     with nullcontext() if error is None else pytest.raises(UserError):
         generate_bulk(recipe, Destination(tmp_path / "x.txt.partial", tmp_path / "x.txt"))
     assert [path.name for path in tmp_path.iterdir()] == ([] if error else ["x.txt"])
+
+
+def test_nothing_is_trained_on_a_device_without_float64(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(devices, "Accelerator", lambda **settings: chosen.append(settings["cpu"]))
+    for device in ("mps", "cuda"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.accelerator, "current_accelerator", lambda name=device, **options: torch.device(name))
+            devices.accelerator_for("fp32")
+    assert chosen == [True, False]
