@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -158,13 +159,15 @@ def run_lock(lock: Path, what: str, where: Path, *, keep: bool = True, patience:
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("ab"):  # fails at once where no file can be created; FileLock would wait
+        # Fails at once where no file can be created; FileLock would wait. The lock file itself must not be created: on
+        # file systems without locks, FileLock takes its existence for a lock.
+        with lock.open("ab") if lock.exists() else TemporaryFile(dir=lock.parent):
             pass
         file_lock = FileLock(lock, timeout=patience)
         file_lock.acquire()
     except Timeout:
         raise UserError(f"another process is at work on this {what}.", where=str(where)) from None
-    except NotImplementedError:  # a file system without locks
+    except NotImplementedError:  # older releases of filelock on a file system without locks
         yield
         return
     except OSError as error:

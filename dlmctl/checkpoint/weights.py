@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dlmctl.errors import ModelError, UserError, short_message
-from dlmctl.text.files import read_object, require_file
+from dlmctl.text.files import flush_to_disk, read_object, require_file
 
 # Leaves room for the header within the 16 MiB that git hosts and slow links can handle.
 MAX_SHARD_BYTES = 15 * 2**20
@@ -70,8 +70,7 @@ def staged(folder: Path) -> Iterator[Path]:
         yield staging
         files = [path for path in staging.rglob("*") if path.is_file()]
         for path in files:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            flush_to_disk(path)
         # The index determines which weights are read, so a new one moves last, and an old one is removed first.
         for path in sorted(files, key=lambda path: (path.name.endswith(".index.json"), path.name)):
             target = folder / path.relative_to(staging)

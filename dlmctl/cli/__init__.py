@@ -50,7 +50,7 @@ class CommandLine(TyperGroup):
             return super().main(*args, **extra)
         _open_closed_streams()
         _ignore_empty_terminal()
-        _replace_unencodable_characters()
+        _set_encodings()
         try:
             code = super().main(*args, **extra)
         except USAGE_ERROR as error:
@@ -100,10 +100,13 @@ def _ignore_empty_terminal() -> None:
             del os.environ[name]
 
 
-def _replace_unencodable_characters() -> None:
-    """Make stdout print a ? for each character outside its encoding, rather than fail."""
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+def _set_encodings() -> None:
+    """Make stdout print a ? for each character outside its encoding, rather than fail; read stdin as UTF-8."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdin, TextIOWrapper):
+        with suppress(OSError):  # it was read before
+            sys.stdin.reconfigure(encoding="utf-8")
 
 
 def _exit_with(message: str, code: int) -> None:

@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from dlmctl.models.numerics import in_float64
+
 ROUNDS = 10
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 # Added to the key after each round.
@@ -74,5 +76,5 @@ def normal(words: Tensor) -> Tensor:
 def cut_normal(words: Tensor, most: float) -> Tensor:
     """As ``normal``, truncated to absolute values of at most ``most``, by the inverse of the distribution function."""
     mass = math.erf(most / math.sqrt(2.0))
-    quantile = (2 * words + 1).double().mul_(2.0**-32).sub_(1.0)
-    return quantile.mul_(mass).erfinv_().mul_(math.sqrt(2.0)).clamp_(-most, most).float()
+    quantile = in_float64(2 * words + 1).mul_(2.0**-32).sub_(1.0)
+    return quantile.mul_(mass).erfinv_().mul_(math.sqrt(2.0)).clamp_(-most, most).float().to(words.device)

@@ -313,6 +313,8 @@ def generate_bulk(
         if is_removed and isinstance(error, KeyboardInterrupt):
             raise type(error) from None  # nothing is kept, so drop the message that says what is
         raise
+    if target.file is not None and outcomes:
+        remove_if_empty(target.folder)  # Windows deletes no folder whose lock is held
     return outcomes[0] if outcomes else None
 
 

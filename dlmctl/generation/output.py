@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 from dlmctl.errors import UserError
 from dlmctl.generation.flat import Record
 from dlmctl.generation.tabular import require_parquet, write_parquet, write_table
+from dlmctl.text.files import flush_to_disk
 
 if TYPE_CHECKING:
     from dlmctl.generation.results import Generation
@@ -150,8 +150,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = _partial(path)
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # a power cut could otherwise leave an empty file under the new name
+        flush_to_disk(partial)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}.", where=str(path)) from None

@@ -309,10 +309,12 @@ def remove_if_empty(folder: Path) -> bool:
                 return False
             if (folder / MANIFEST).exists():
                 read_manifest(folder)
-            shutil.rmtree(folder)
+            remove(folder)
     except (UserError, OSError):  # another command works there, or the manifest is not of a run
         return False
-    return True
+    with suppress(OSError):  # Windows: releasing the lock has deleted its file
+        folder.rmdir()
+    return not folder.exists()
 
 
 def remove(folder: Path) -> None:

@@ -26,6 +26,7 @@ from dlmctl.metrics.fluency import Fluency, figures_of
 from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability
 from dlmctl.models.adapters import MOST_RANK, merge_adapters
+from dlmctl.models.numerics import in_float64
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -94,7 +95,7 @@ class AcceptabilityScorer:
             [figures_of(fluency, words, self.counts) for fluency, words in fluency_words], device=device
         )
         log_odds: Tensor = self.judge(self.network, {}, ids, lengths, figures)
-        probabilities: list[float] = log_odds.double().sigmoid().tolist()
+        probabilities: list[float] = in_float64(log_odds).sigmoid().tolist()
         if any(map(math.isnan, probabilities)):
             raise ModelError("the acceptability judge gives no number (NaN).", remedy=TRAIN)
         return probabilities

@@ -62,7 +62,7 @@ def token_nats(
     nats_of_rows: list[list[float]] = [[] for _ in rows]
     for batch in _batches([len(row) for row in rows]):
         ids = stacked([rows[at] for at in batch], tokenizer.pad_id, scorer.device)
-        nats = sequence_nats(scorer, ids, tokenizer.pad_id).double()
+        nats = sequence_nats(scorer, ids, tokenizer.pad_id)
         for at, row in zip(batch, nats.tolist(), strict=True):
             nats_of_rows[at] = row[: len(rows[at]) - 1]
     return nats_of_rows

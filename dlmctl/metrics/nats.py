@@ -93,7 +93,7 @@ class CausalLM(NamedTuple):
                 [[1] * (width - pad_count) + [0] * pad_count for pad_count in padding], device=device
             )
             logits = self.model(input_ids=ids, attention_mask=attention_mask).logits[:, :-1].float()
-            nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double().tolist()
+            nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").tolist()
             for at, row in zip(chosen, nats, strict=True):
                 nats_of_rows[at] = row[: len(rows[at]) - 1]
         return nats_of_rows

@@ -16,7 +16,7 @@ from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import to_like
 from dlmctl.errors import RecipeError
-from dlmctl.models.numerics import at_least_float32
+from dlmctl.models.numerics import at_least_float32, times_on
 from dlmctl.recipe.settings import Guidance, Method, SamplerSettings
 from dlmctl.sampling.graphs import Outputs, Recorded
 from dlmctl.sampling.guidance import strength
@@ -75,7 +75,7 @@ class LatentSteered(Steered):
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        t_value, t_device = float(t[0]), t.to(x_t.device, non_blocking=True)
+        t_value, t_device = float(t[0]), times_on(x_t.device, t)
         if self.previous is None and self.recorded_estimate.enabled:
             self.previous = torch.zeros_like(x_t)
         x0, self.logits, own_x0, own_logits = self.recorded_estimate(
@@ -134,7 +134,7 @@ class LatentSteered(Steered):
         """The draw, moved by the paper's guidance; the other methods leave it unchanged."""
         if not self.parts or self.method != "langevin" or not strength(self.guidance, s):
             return moved.x
-        times = torch.full((len(moved.x),), s, dtype=torch.float64, device=moved.x.device)
+        times = times_on(moved.x.device, torch.full((len(moved.x),), s, dtype=torch.float64))
         inputs = moved.x, moved.mean, moved.variance, times, self.previous
         (x,) = self.recorded_langevin(self.graph_key(s), self._langevin, *inputs)
         assert x is not None

@@ -19,7 +19,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import UserError
-from dlmctl.models.numerics import at_least_float32
+from dlmctl.models.numerics import at_least_float32, times_on
 from dlmctl.recipe.python_settings import settings_from
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import prepared_for
@@ -169,7 +169,7 @@ class LogitsControl:
         if canvas is not None:
             x[:, 1:] = canvas
         logits = with_fixed_words(logits, x, self.tokenizer.mask_id)
-        times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
+        times = times_on(x.device, torch.full((len(x),), t, dtype=torch.float64))
         # Several tokens may be written at once, so every choice among the remaining ones must satisfy the control.
         constraint_t = torch.zeros(len(x), dtype=torch.float64)
         with torch.no_grad():

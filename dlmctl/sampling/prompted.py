@@ -15,6 +15,7 @@ from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.samplers import Rule
 from dlmctl.models.conditioner import pad_sources
 from dlmctl.models.interface import Conditioning
+from dlmctl.models.numerics import in_float64
 
 # Rows encoded at once when only the lengths of the texts are needed.
 LENGTH_BATCH = 256
@@ -127,5 +128,5 @@ def length_weights(model: DiffusionLM, prompt: Prompt, samples: Sequence[int]) -
         batch = samples[start : start + LENGTH_BATCH]
         labels, sources = _condition_tensors(model, [(prompt.label(sample), prompt.source(sample)) for sample in batch])
         logits = model.conditioner.length_logits(labels, model.conditioner(labels, sources))
-        weights.update(zip(batch, logits.double().softmax(-1).tolist(), strict=True))
+        weights.update(zip(batch, in_float64(logits).softmax(-1).tolist(), strict=True))
     return weights

@@ -18,7 +18,7 @@ from dlmctl.control.prepared import Part, Prepared, PreparedAll, lacks_energy
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.family import Family, Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts, banned_tokens
-from dlmctl.models.numerics import at_least_float32
+from dlmctl.models.numerics import at_least_float32, times_on
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.device import networks_in
 from dlmctl.sampling.graphs import Outputs, Recorded
@@ -132,7 +132,7 @@ class Steered:
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
-        t_value, t_device = float(t[0]), t.to(x_t.device, non_blocking=True)
+        t_value, t_device = float(t[0]), times_on(x_t.device, t)
         estimate = partial(self._estimate, t_value)
         own, logits, unguided = self.recorded_estimate(self.graph_key(t_value), estimate, x_t, t_device)
         assert logits is not None

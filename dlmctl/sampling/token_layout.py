@@ -68,7 +68,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
     for language in languages:
         possible &= torch.from_numpy(lengths(language, max_tokens))
         if isinstance(batch.model, MaskedModel):
-            marginals = _marginals(batch.model, batch.vocabulary).to(torch.float64).cpu()
+            marginals = _marginals(batch.model, batch.vocabulary).cpu().double()
             log_likelihoods += log_probability_by_length(marginals, stacked([language]), max_tokens)
     if not possible.any():
         what = f"no text of up to {max_tokens} tokens, the most that the model holds, satisfies it."

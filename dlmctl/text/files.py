@@ -1,8 +1,10 @@
-"""Read untrusted files within limits: pipes, devices, huge files and too deeply nested JSON are refused."""
+"""Read untrusted files within limits: pipes, devices, huge files and too deeply nested JSON are refused. Flush written
+ones."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections import Counter
 from collections.abc import Iterable
@@ -98,6 +100,16 @@ def read_object(
     if not isinstance(value, dict):
         raise error("must hold a JSON object.", where=str(path), remedy=remedy)
     return value
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a written file is on disk: after a power cut it could otherwise be empty under its final name.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    with path.open("r+b") as file:  # Windows flushes only files that are open for writing
+        os.fsync(file.fileno())
 
 
 def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def load_best(best: BestWeights, saved: dict[str, Any], averages: nn.Module) -> 
     """
     if weights := saved["weights"]:
         require_same_shapes("the best weights", weights, averages.state_dict())
-        require_finite("the best weights", [(name, weights[name]) for name, _ in averages.named_parameters()])
+        require_finite("the best weights", weights.items())
     if bool(weights) != (saved["step"] > 0) or math.isnan(saved["loss"]):
         raise ValueError("the best weights belong to no validation")
     best.load_state_dict(saved)

@@ -25,6 +25,7 @@ from dlmctl.processes import Terminated, check_launch, run_lock
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import BestWeights
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.devices import accelerator_for
 from dlmctl.training.finite import not_finite
 from dlmctl.training.interrupts import Interrupts
 from dlmctl.training.muon import Muon
@@ -159,9 +160,7 @@ def fit(
     """
     check_run_folder(out, resume=resume)
     check_launch()
-    # Without cpu=True, accelerate treats several processes on a CPU as that many runs of one process.
-    precision = "no" if config.precision == "fp32" else config.precision
-    accelerator = Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
+    accelerator = accelerator_for(config.precision)
     with run_lock(out / ".lock", "run", out) if accelerator.is_main_process else nullcontext():
         return _TrainingRun(
             task, config, out, accelerator, identity or {"loop": config.model_dump()}, resume, quiet

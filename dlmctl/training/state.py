@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.errors import UserError, short_message
-from dlmctl.text.files import require_file
+from dlmctl.text.files import flush_to_disk, require_file
 from dlmctl.text.tokenizer import SPLIT_FILE
 from dlmctl.training.averages import Averages
 from dlmctl.training.best import BestWeights
@@ -77,8 +76,7 @@ def save_state(path: Path, state: TrainingState, step: int, identity: dict[str, 
     partial, earlier = path.with_suffix(".partial"), path.exists()
     try:
         torch.save(checkpoint, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         raise UserError(

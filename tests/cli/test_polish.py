@@ -7,12 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 
 import pytest
 from typer.testing import CliRunner
 
 from dlmctl import __version__
-from dlmctl.cli import app, complete
+from dlmctl.cli import _set_encodings, app, complete
 from dlmctl.cli.render import figure
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -33,6 +34,22 @@ def test_what_stdout_does_not_have_is_replaced(tmp_path, model_folder):
     done = run("recipe", "show", tmp_path / "mine.yaml", PYTHONIOENCODING="cp932", PYTHONUTF8="0")
     assert done.returncode == 0, done.stderr
     assert b"description: a caf?" in done.stdout
+
+
+def test_what_ascii_does_not_have_is_replaced_in_the_posix_locale_too(monkeypatch):
+    stdout = TextIOWrapper(BytesIO(), "ascii", "surrogateescape")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    _set_encodings()
+    print("a café", flush=True)
+    assert stdout.buffer.getvalue() == b"a caf?" + os.linesep.encode()
+
+
+def test_a_recipe_from_stdin_is_utf_8_as_a_file_is():
+    command = [sys.executable, "-m", "dlmctl", "generate", "--recipe", "-"]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, input="rank_by: [café]".encode(), capture_output=True, env=environment)
+    assert done.returncode == 2
+    assert "café" in done.stderr.decode("cp1252")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")

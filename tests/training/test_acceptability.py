@@ -156,8 +156,9 @@ def test_of_several_drafts_the_one_is_kept_that_readers_accept(learned):
     assert means["acceptability"] > means["satisfaction"]
     row = chosen["acceptability"][0].to_dict()
     assert row["acceptability"] == round(chosen["acceptability"][0].fluency.acceptability, 4)
-    bounded = generate(**asked, until={"acceptability": 0.5, "max_rounds": 12})
-    assert all(text.fluency.acceptability >= 0.5 for text in bounded if text.rounds < 12)
+    bound = float(np.mean([text.fluency.acceptability for text in generate(**asked)]))  # not all of the first meet it
+    bounded = generate(**asked, until={"acceptability": bound, "max_rounds": 12})
+    assert all(text.fluency.acceptability >= bound for text in bounded if text.rounds < 12)
     assert any(text.rounds > 1 for text in bounded)
 
 

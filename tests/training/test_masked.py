@@ -93,7 +93,7 @@ def test_padding_is_not_seen(data, monkeypatch):
 
 def test_a_run_cut_off_resumes_bit_for_bit(data, tmp_path, monkeypatch):
     dropout = {"hidden": 16, "layers": 1, "heads": 2, "inner": 16, "max_length": 16, "dropout": 0.1}
-    settings = config({"denoiser": dropout}, tags="upos", steps=24, accumulate=2, validate_every=24)
+    settings = config({"denoiser": dropout}, tags="upos", steps=24, accumulate=2, validate_every=8)
     train_lm(settings, data, tmp_path / "whole")
     loss, seen = MaskedTask.loss, []
 

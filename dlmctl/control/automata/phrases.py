@@ -22,6 +22,7 @@ from dlmctl.control.automata.languages import Alphabet, containing, in_order
 from dlmctl.control.automata.product import intersection
 from dlmctl.control.automata.sums import scatter_log_sum
 from dlmctl.errors import LayoutError, UnsatisfiableError
+from dlmctl.models.numerics import in_float64
 
 # Most states for phrases in any order: enough for ten single words.
 EXACT_STATES = 1024
@@ -117,8 +118,9 @@ def likely_order(
         beam: the beam width.
     """
     words = len(log_probs)
-    classes = torch.from_numpy(base.classes).expand(log_probs.shape).to(log_probs.device)
-    class_scores = scatter_log_sum(log_probs.double(), classes, base.table.shape[1]).cpu().numpy()
+    wide = in_float64(log_probs)
+    classes = torch.from_numpy(base.classes).expand(wide.shape).to(wide.device)
+    class_scores = scatter_log_sum(wide, classes, base.table.shape[1]).cpu().numpy()
     phrase_scores = np.stack([_phrase_scores(log_probs, phrase) for phrase in phrases])
     # The best score of each phrase from each position on.
     best_ahead = np.maximum.accumulate(phrase_scores[:, ::-1], axis=1)[:, ::-1]
@@ -194,7 +196,7 @@ def _phrase_scores(log_probs: Tensor, phrase: Sequence[int]) -> npt.NDArray[np.f
     starts = words - len(phrase) + 1
     if starts > 0:
         rows = [log_probs[at : at + starts, token] for at, token in enumerate(phrase)]
-        scores[:starts] = torch.stack(rows).sum(0).double().cpu().numpy()
+        scores[:starts] = torch.stack(rows).sum(0).cpu().double().numpy()
     return scores
 
 
