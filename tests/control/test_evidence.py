@@ -335,6 +335,7 @@ def test_a_damaged_bag_is_one_model_error(tmp_path: Path) -> None:
     for broken in (
         bags.Bag(("x",), bag.weights, bag.bias),
         bags.Bag(bag.labels, bag.weights * torch.nan, bag.bias),
+        bags.Bag(bag.labels, bag.weights, bag.bias * torch.nan),
         bags.Bag(bag.labels, bag.weights, torch.zeros(3)),
         bags.Bag(bag.labels, torch.tensor([[500.0, 0.0]]), bag.bias),
     ):

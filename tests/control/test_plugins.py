@@ -277,6 +277,7 @@ class Types(BaseModel):
     share: float = Field(ge=0, lt=1)
     tree: Tree
     costs: dict[str, int]
+    settings: dict[str, Any]
     anything: Any
 
 
@@ -286,6 +287,7 @@ class Types(BaseModel):
         ("share", "number from 0 below 1"),
         ("tree", "{label: NP or VP, children: list of Tree}"),
         ("costs", "mapping to integer"),
+        ("settings", "object"),
         ("anything", "anything"),
     ],
 )

@@ -190,6 +190,8 @@ def test_truncation():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).double().log()
     assert word_weights(logits, PLAIN).tolist() == pytest.approx([1, 0.6, 0.3, 0.1])
     assert word_weights(logits, WalkSettings(MASK, min_p=0.2)).tolist() == pytest.approx([1, 0.6, 0.3, 0])
+    # The largest share allowed is 1 in float32; the likeliest word stays.
+    assert word_weights(logits.float(), WalkSettings(MASK, min_p=1 - 2.0**-53)).tolist() == [1, 0, 0, 0]
     assert word_weights(logits, WalkSettings(MASK, temperature=0.5)).tolist() == pytest.approx([1, 0.36, 0.09, 0.01])
     assert word_weights(logits, WalkSettings(MASK, temperature=0.0)).tolist() == [1, 0, 0, 0]
 

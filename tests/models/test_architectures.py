@@ -11,6 +11,7 @@ from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.generation.generate import generate
 from dlmctl.models import ARCHITECTURES, build_denoiser, denoiser_config
 from dlmctl.models.interface import Conditioning
+from dlmctl.models.unet import group_norm
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.lm import LanguageModelConfig, LanguageModelTask, train_lm
@@ -38,6 +39,11 @@ def denoiser(architecture, in_dim=5, out_dim=9, **changes):
 
 def inputs(length):
     return torch.randn(2, length, 5, generator=torch.Generator().manual_seed(1)), torch.tensor([10.0, 700.0])
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (32, 16), (6, 2), (2, 1), (7, 1)])
+def test_group_norm_takes_any_width(channels, groups):
+    assert group_norm(channels).num_groups == groups
 
 
 @every_architecture

@@ -103,11 +103,12 @@ def test_evidence_alone_is_a_reward(model):
     assert abs(words[1] - words[0]) < 0.2 * words[0]
 
 
-@pytest.mark.parametrize("reward", ["energy", "score"])
-def test_particles_satisfy_more(model, reward):
+# With looks further apart than a text has steps, only the finished texts are rewarded.
+@pytest.mark.parametrize("settings", [{"reward": "energy"}, {"reward": "score"}, {"resample_every": 9}])
+def test_particles_satisfy_more(model, settings):
     satisfied = [
-        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, **settings))
-        for settings in ({}, {"particles": 8, "reward": reward})
+        sum(words[0] == words[-1] for words in drawn(model, Alike(), 200, **some))
+        for some in ({}, {"particles": 8, **settings})
     ]
     assert satisfied[1] > satisfied[0] + 20
 

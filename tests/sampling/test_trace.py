@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from dlmctl.generation.generate import generate
 from dlmctl.generation.trace import Trace
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling import draw as drawing
+from dlmctl.sampling.trace import Frame
 from dlmctl.text.tokenizer import WordTokenizer
 from tests.conftest import SENTENCES
 
@@ -56,6 +57,11 @@ def test_a_trace_ends_with_the_text_and_changes_none(name, request):
         assert set(trace.energies) == {"contains", "length"}
         assert trace.energies["contains"][-1] is None
         assert all(value is not None for value in trace.energies["contains"][:-1])
+        # A word of latents is settled if it was there a step before.
+        steps = [frame for frame in trace[:-1] if name == "latents"]
+        for before, after in pairwise([Frame(1.0, (), (), {}), *steps]):
+            pairs = zip_longest(after.words, before.words[: len(after.words)])
+            assert after.settled == tuple(word == old for word, old in pairs)
         times = [frame.t for frame in trace]
         assert times == sorted(times, reverse=True)
         assert Trace.from_dict(trace.to_dict()).to_dict() == trace.to_dict()
