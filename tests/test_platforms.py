@@ -10,10 +10,16 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import filelock
+import platformdirs
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from dlmctl.checkpoint.control_weights import find_control_folder, new_control_folder
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.user_weights import available_weights
 from dlmctl.checkpoint.weights import save_weights
+from dlmctl.cli import app
 from dlmctl.errors import UserError
 from dlmctl.generation.bulk import generate_bulk
 from dlmctl.generation.destination import Destination
@@ -114,3 +120,24 @@ def test_nothing_is_trained_on_a_device_without_float64(monkeypatch):
             patch.setattr(torch.accelerator, "current_accelerator", lambda name=device, **options: torch.device(name))
             devices.accelerator_for("fp32")
     assert chosen == [True, False]
+
+
+def test_a_bound_is_not_computed_on_a_device_without_float64():
+    done = CliRunner().invoke(app, ["nll", "e2e", "none.txt", "--device", "mps"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("dlmctl: device 'mps' has no float64, in which this is computed. Use auto or cpu.")
+
+
+def test_a_user_without_a_home_can_use_controls_but_not_train_them_for_a_bundled_model(monkeypatch):
+    """As under a number that the system's list of users does not have, in a container."""
+
+    def no_home(*arguments, **options):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(platformdirs, "user_data_path", no_home)
+    model = from_pretrained("e2e")
+    assert find_control_folder(model.folder, model.model, "pos") == model.folder / "controls" / "pos"
+    assert find_control_folder(model.folder, model.model, "pos", "mine") is None
+    assert available_weights(model.folder, "pos") == (True, [])
+    with pytest.raises(UserError, match="there is no home folder"):
+        new_control_folder(model.folder, model.model, "pos")

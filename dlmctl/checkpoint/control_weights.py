@@ -18,7 +18,7 @@ import torch
 
 from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
-from dlmctl.checkpoint.user_weights import user_controls_folder
+from dlmctl.checkpoint.user_weights import NO_FOLDER, user_controls_folder
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.errors import ModelError, UserError
 from dlmctl.models.adapters import adapted_matrices
@@ -101,9 +101,16 @@ def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: 
     """The folder for new weights of a control: in the model's folder, unless that is bundled or not writable.
 
     Arguments and errors as for ``control_folders``.
+
+    Raises:
+        UserError: the user has no home folder, and the model's folder is no place for them.
     """
     in_model, in_user_folder = control_folders(folder, model, control, name)
-    return in_model if _belongs_to_user(folder) else in_user_folder
+    if _belongs_to_user(folder):
+        return in_model
+    if in_user_folder.is_relative_to(NO_FOLDER):
+        raise UserError("there is no home folder to save the weights in.", remedy="Set HOME, or copy the model.")
+    return in_user_folder
 
 
 def check_will_be_found(

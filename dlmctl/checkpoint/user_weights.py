@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
 
 from dlmctl.checkpoint.bundled import bundled_path
 
+# Has no files, and none can be made in it.
+NO_FOLDER = Path(os.devnull)
+
 
 def user_controls_folder() -> Path:
-    """The folder of the user's own control weights."""
-    return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls"
+    """The folder of the user's own control weights; ``NO_FOLDER`` if the user has no home, as in some containers."""
+    try:
+        return platformdirs.user_data_path("dlmctl", appauthor=False) / "controls"
+    except RuntimeError:
+        return NO_FOLDER
 
 
 def has_bundled_weights(model: str, control: str) -> bool:

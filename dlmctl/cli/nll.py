@@ -42,7 +42,7 @@ def nll(
         from dlmctl.evaluation.nll import read_texts
         from dlmctl.sampling.device import choose_device
 
-        pretrained = from_pretrained(model, choose_device(device))
+        pretrained = from_pretrained(model, choose_device(device, needs_float64=True))
         texts = read_texts(data, pretrained, split, limit)
         likelihood = bound_of_texts(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
     if plot is not None:

@@ -37,19 +37,21 @@ def fast_bfloat16(device: torch.device) -> bool:
     return any(features.get(feature, False) for feature in ("amx_bf16", "avx512_bf16"))
 
 
-def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
+def choose_device(name: str, *, deterministic: bool = False, needs_float64: bool = False) -> torch.device:
     """The device with this name; ``auto`` is the GPU if there is one, and each of several processes gets its own.
 
     Deterministic texts need the CPU: GPU kernels may sum in a different order each time.
 
     Raises:
-        UserError: there is no such device here, or it cannot draw deterministic texts.
+        UserError: there is no such device here, it cannot draw deterministic texts, or it has no float64 but needs it.
     """
     name = str(name)  # callers in Python may pass anything
     if not DEVICES.fullmatch(name):
         raise UserError(f"device {name!r} cannot be used.", remedy="Use auto, cpu, cuda, cuda:1 or mps.")
     if deterministic and name not in ("auto", "cpu"):
         raise UserError(f"sampler.deterministic is for the CPU, not {name!r}.", remedy="Use auto or cpu.")
+    if needs_float64 and name.startswith("mps"):
+        raise UserError(f"device {name!r} has no float64, in which this is computed.", remedy="Use auto or cpu.")
     if deterministic:
         name = "cpu"
     if name == "auto":
