@@ -368,6 +368,8 @@ def test_positional_arguments_and_short_values_are_the_first_parameters():
     assert Classifier("good").sets == Classifier(label="good").sets
     with pytest.raises(TypeError, match="'label' twice"):
         Classifier("good", label="bad")
+    with pytest.raises(TypeError, match="at most"):
+        Length(8, 1, 2, 3, 4)
     recipe, _ = read_recipe("controls: [{length: [3, 5]}, {contains: pub}, {pos: DET NOUN}]", "mine.yaml")
     assert [spec.params for spec in recipe.control_specs()] == [
         [{"words": 3}, {"words": 5}],

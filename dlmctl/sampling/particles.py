@@ -164,7 +164,6 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     """The reward that the recipe names.
 
     Raises:
-        RecipeError: as ``require_reward``.
         ModelError: it needs a scorer, and the model has none.
     """
     name, control = plan.sampler.reward, plan.control
@@ -176,8 +175,7 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
             return _as_tensor([-nats for nats in lm_score(scorer, tokenizer, words)], probabilities)
 
         return minus_nats
-    require_reward(plan.sampler, controlled=control is not None)
-    assert control is not None
+    assert control is not None  # by ``require_reward``
     if name == "energy":
         return steered.reward
     samples = [draw.sample for draw, _ in batch]

@@ -47,6 +47,14 @@ def test_rows_with_different_controls_are_all_satisfied():
     assert not any(has(texts[row], phrase) for row in (0, 3) for phrase in ((3,), (5, 6)))
 
 
+def test_until_the_end_every_text_of_the_language_keeps_its_probability():
+    batch, logits = joint_automata([[FEW]], [3]), random_logits(1, 5)
+    texts = torch.tensor([[6, 7, 8], [8, 6, 7]])
+    share = logits[0, torch.arange(1, 4), texts].sum(-1).softmax(0)
+    found = batch.constrain(logits, torch.ones(1)).softmax(-1)
+    torch.testing.assert_close(found[0, 1, texts[:, 0]], share, atol=1e-4, rtol=0)
+
+
 def test_joint_conditioning_differs_from_conditioning_in_turn():
     """Two words in two places: conditioning in turn leaves probability to other words, the product does not."""
     logits = random_logits(1, 4).log_softmax(-1)

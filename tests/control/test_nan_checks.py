@@ -90,6 +90,10 @@ def test_texts_are_the_same_whether_numbers_are_looked_at_or_noted(monkeypatch, 
     assert texts(model, control) == wanted
 
 
+def test_large_numbers_whose_sum_overflows_are_numbers(model):
+    assert len(texts(model, Prepares(steering("restrict", lambda logits: logits.clamp(max=0) + 3e38)))) == 2
+
+
 def test_logits_that_are_changed_in_their_place_are_looked_at(model):
     change = spoils(math.nan)
     own = type("Own", (Prepared,), {"restrict": lambda self, logits: change(logits)})()

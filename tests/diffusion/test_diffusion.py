@@ -67,6 +67,16 @@ def overfit_paper():
 
 
 @torch.no_grad()
+def test_rounding_by_products_adds_a_bias_where_the_model_predicts_latents():
+    model = untrained(objective="paper")
+    x = normal(1, LENGTH, DIM)
+    before = model.rounding_logits(x, "dot")
+    model.rounding_bias[5] = 1e3
+    bias = torch.zeros(11).index_fill(0, torch.tensor(5), 1e3)
+    torch.testing.assert_close(model.rounding_logits(x, "dot"), before + bias)
+
+
+@torch.no_grad()
 def restored(model, t):
     """The share of words that the model restores from x_t."""
     times = torch.full((len(IDS),), t, dtype=torch.float64)

@@ -67,6 +67,12 @@ def test_outputs_depend_on_other_positions_and_on_time_and_on_no_other_sample(ar
     torch.testing.assert_close(model(x[1:], t[1:]), out[1:])
 
 
+@pytest.mark.parametrize("architecture", ["transformer", "trans-unet"])
+def test_features_are_the_input_of_the_last_layer(architecture):
+    model, (x, t) = denoiser(architecture).eval(), inputs(10)
+    torch.testing.assert_close(model.output[-1](model(x, t, features=True)), model(x, t))
+
+
 @every_architecture
 def test_a_label_shifts_the_time_embedding(architecture):
     model, (x, t) = denoiser(architecture).eval(), inputs(10)

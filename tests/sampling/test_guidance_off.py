@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from controls import Length
+from controls import Contains, Length
 from dlmctl import Check, Control, ControlParams, Prepared
 from dlmctl.annotators.tagging import UPOS_TAGS
 from dlmctl.checkpoint.pretrained import Pretrained
@@ -128,6 +128,20 @@ def test_latents(gaussian, by):
 @pytest.mark.parametrize("by", [ByEvidence, ByTheOtherWords, ByHints])
 def test_other_scales_move_the_gradient_alone(masked, by):
     assert texts(masked, led(by), scale=0.1, since=0.5) == texts(masked, led(by), scale=9.0)
+
+
+class ByTheOtherWordsWithEnergy(ByTheOtherWords):
+    def energy(self, state):
+        return -90.0 * state.word_log_probs[..., 8].sum(1)
+
+
+def test_evidence_given_the_other_words_replaces_the_gradient(masked):
+    assert texts(masked, led(ByTheOtherWordsWithEnergy)) == texts(masked, led(ByTheOtherWords))
+
+
+def test_an_exact_control_guides_only_latents_without_word_logits(gaussian):
+    control = Contains("bread") & Length(6)
+    assert (texts(gaussian, control) == texts(gaussian, control, scale=0.0)) is gaussian.model.predicts_words
 
 
 def test_an_exact_control_holds_on_latents_without_word_logits(gaussian):

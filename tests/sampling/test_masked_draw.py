@@ -12,6 +12,7 @@ from dlmctl.control.base import AnyOf
 from dlmctl.control.evidence.table import fingerprint, save_table
 from dlmctl.control.evidence.tags import count_tags
 from dlmctl.control.prepared import Energy
+from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
@@ -74,6 +75,12 @@ def test_free_texts_have_lengths_of_the_training_text_and_no_special_tokens(mode
     known = set(model.tokenizer.vocabulary) - {"START", "END", "UNK", "PAD"}
     assert all(set(sample.words) <= known for sample in found)
     assert all(sample.nats > 0 for sample in found)
+
+
+def test_texts_of_one_batch_have_latents_of_their_own_positions(model):
+    drawn = texts(model, Length(words=5, tolerance=2))
+    assert len({len(sample.words) for sample in drawn}) > 1
+    assert all(len(sample.latent) == len(sample.words) + SPECIAL for sample in drawn)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from controls import Contains, Length, Predicate
-from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
 from dlmctl.control.prepared import Prepared
@@ -69,7 +69,8 @@ class Likes(Alike):
 
 
 def drawn(model, control, texts=1500, *, guided=0.0, **settings):
-    sampler = SamplerSettings(name="random", steps=None, temperature=1.0, precision="fp32", **settings)
+    walk = {"name": "random", "steps": None, "temperature": 1.0, "precision": "fp32"}
+    sampler = SamplerSettings(**{**walk, **settings})
     guidance = Guidance(scale=guided, until=0.0, updates=1)
     options = {"samples": texts, "sampler": sampler, "guidance": guidance, "batch_size": 8192, "device": "cpu"}
     return [sample.words for sample in generate(control & Length(words=3), model=model, seed=4, **options)]
@@ -128,6 +129,12 @@ def test_latents_have_particles_too(model_folder):
     found = {sample.text for sample in generate(control, sampler={"particles": 3, "steps": 6}, **options)}
     assert all("river" in text for text in found)
     assert found != {sample.text for sample in generate(control, sampler={"steps": 6}, **options)}
+    latents = from_pretrained(model_folder)
+    satisfied = [
+        sum(words[0] == words[-1] for words in drawn(latents, Alike(), 40, name="auto", steps=6, **some))
+        for some in ({}, {"particles": 8, "reward": "score"})
+    ]
+    assert satisfied[1] > satisfied[0] + 10
     with pytest.raises(RecipeError, match="draws none"):
         generate(control, sampler={"particles": 3, "name": "dpmpp_2m"}, **options)
 

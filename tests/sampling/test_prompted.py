@@ -145,6 +145,22 @@ def test_condition_scale_1_leaves_the_model_unchanged(labelled, sourced):
         assert not torch.allclose(logits[0.0], logits[1.0], atol=0.1)
 
 
+def test_latents_without_word_logits_are_contrasted_themselves(pretrained):
+    given = {"objective": "paper", "label": {"field": "mood"}, "labels": ["warm", "cold"]}
+    model = DiffusionLM(ModelConfig(**{**pretrained.model.config.model_dump(), **given})).eval()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, t = torch.randn(2, 8, 8), torch.full((2,), 0.5, dtype=torch.float64)
+    with torch.no_grad():
+        none, one, more = (
+            ClassifierFree(model, ddim(model.schedule), Prompt([0, 1]), range(2), scale).predict(x, t, None, None).x0
+            for scale in (0.0, 1.0, 2.5)
+        )
+    assert not torch.allclose(none, one, atol=0.1)
+    torch.testing.assert_close(more, none + 2.5 * (one - none), atol=1e-3, rtol=1e-3)
+
+
 def test_padding_of_a_source_changes_nothing(sourced):
     torch.manual_seed(0)
     x, t = torch.randn(1, 16, 16), torch.full((1,), 0.5, dtype=torch.float64)

@@ -13,6 +13,7 @@ from dlmctl.control.automata import transitions as transitions_of
 from dlmctl.control.automata.dfa import shortest
 from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.control.automata.languages import avoiding
+from dlmctl.control.automata.lifted import units_of
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability, log_probability_by_length
 from dlmctl.control.automata.regex import parse
 from dlmctl.control.automata.requirement import Requirement, pattern_requirement, required_length
@@ -198,6 +199,11 @@ def test_a_word_of_one_token_and_of_ten():
 def test_words_that_cannot_be_written_are_named(words, message):
     with pytest.raises(RecipeError, match=message):
         token_language(tokenizer_of("word pieces"), [contains(words)])
+
+
+def test_bytes_that_are_no_characters_are_units_themselves():
+    units = units_of([bytes([byte]) for byte in range(0x80, 0x100)])
+    assert units.flat.tolist() == list(range(0x80, 0x100))
 
 
 def test_many_phrases_come_in_the_given_order():

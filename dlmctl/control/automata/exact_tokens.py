@@ -172,4 +172,4 @@ def _require_spellable(words: Sequence[str], units: Units, control: str) -> None
 
 
 def _is_address(word: str) -> bool:
-    return ("@" in word[:-1] and len(word) > 1) or word.lower().startswith("www.")
+    return "@" in word[:-1] or word.lower().startswith("www.")

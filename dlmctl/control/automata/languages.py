@@ -156,9 +156,8 @@ def _search(symbols: Sequence[int], width: int) -> Ints:
     table = np.zeros((len(symbols), width), dtype=np.int64)
     fallback = 0  # length of the longest prefix that is also a proper suffix of the symbols so far
     for length_read, symbol in enumerate(symbols):
-        if length_read:
-            table[length_read] = table[fallback]
-            fallback = int(table[fallback, symbol])
+        table[length_read] = table[fallback]
+        fallback = int(table[fallback, symbol])
         table[length_read, symbol] = length_read + 1
     return table
 
