@@ -217,7 +217,7 @@ def test_changed_weights_are_refused(model_folder, tmp_path):
 
 def test_changed_weights_of_a_control_in_use_are_refused_and_named(model_folder, tmp_path):
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load, save_file
 
     folder = shutil.copytree(model_folder, tmp_path / "model")
     guided = recipe_for(folder, samples=2, controls=[{"not": {"pos": {"tags": ["NOUN", "VERB"]}}}])
@@ -225,7 +225,7 @@ def test_changed_weights_of_a_control_in_use_are_refused_and_named(model_folder,
     generate_shards(guided, tmp_path / "guided")
     generate_shards(free, tmp_path / "free")
     weights = folder / "controls" / "pos" / "model.safetensors"
-    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(weights).items()}, weights)
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load(weights.read_bytes()).items()}, weights)
     with pytest.raises(UserError, match=r"other settings: control_weights.pos was \S+ and is \S+\. Give"):
         generate_shards(guided, tmp_path / "guided")
     assert generate_shards(free, tmp_path / "free").drawn == 0  # does not use them

@@ -181,13 +181,16 @@ class HuggingFaceTokenizer:
     """
 
     def __init__(self, name: str) -> None:
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-        for path in Path(name).glob("*"):
-            if not path.is_dir():
-                require_file(path)  # reading a pipe would block
+        files = {path.name: path for path in Path(name).glob("*") if not path.is_dir()}
+        for path in files.values():
+            require_file(path)  # reading a pipe would block
+        # AutoTokenizer of transformers 4 needs a file that names the class.
+        is_bare = CORE_FILE in files and files.keys().isdisjoint({"config.json", "tokenizer_config.json"})
+        kind = PreTrainedTokenizerFast if is_bare else AutoTokenizer
         try:
-            self.inner = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            self.inner = kind.from_pretrained(name, trust_remote_code=False)
         except Exception as error:
             has_core = Path(name, CORE_FILE).is_file()
             remedy = f"Copy its {CORE_FILE} into a folder of its own and name that." if has_core else None

@@ -143,9 +143,9 @@ def test_folders_that_are_damaged(tmp_path, change):
         config["text_config"]["hidden_size"] = 10**9
         message = "hidden_size"
     elif change == "a tensor less":
-        from safetensors.torch import load_file, save_file
+        from safetensors.torch import load, save_file
 
-        state = load_file(folder / "model.safetensors")
+        state = load((folder / "model.safetensors").read_bytes())
         del state[next(name for name in state if name.endswith("norm.weight"))]
         save_file(state, folder / "model.safetensors", {"format": "pt"})
         message = "is missing"

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from typer.testing import CliRunner
 
 from controls.judged_labels import JudgedLabels
@@ -240,9 +240,12 @@ WEIGHTS = {
 @pytest.mark.filterwarnings("ignore:.*complex")
 def test_weights_that_are_no_weights(folder, kind):
     change, message = WEIGHTS[kind]
-    state = load_file(folder / "model.safetensors")
+    state = load((folder / "model.safetensors").read_bytes())
     change(state)
-    save_file(state, folder / "model.safetensors")
+    try:
+        save_file(state, folder / "model.safetensors")
+    except KeyError:
+        pytest.skip("safetensors before 0.7 has no complex numbers")
     edit(folder / "config.json", "digests", value=None)
     assert message in fault(from_pretrained, folder)
 
@@ -386,7 +389,7 @@ def test_a_json_file_of_a_scorer_that_is_none(scorer, name, kind):
 
 @pytest.mark.parametrize("change", ["NaN", "a tensor less", "another file", "other words", "other settings"])
 def test_a_scorer_that_is_not_the_one_saved(scorer, change):
-    state = load_file(scorer / "model.safetensors")
+    state = load((scorer / "model.safetensors").read_bytes())
     if change == "NaN":
         state["transformer.ln_f.weight"][0] = float("nan")
     elif change == "a tensor less":

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from typer.testing import CliRunner
 
 import dlmctl
@@ -107,7 +107,7 @@ def test_weights_stay_as_they_are_stored(tmp_path, name):
 @pytest.mark.parametrize("name", DECODERS)
 def test_tied_embeddings_are_read_once(tmp_path, name):
     folder = WRITERS[name](tmp_path / "tied")
-    whole = load_file(folder / "model.safetensors")
+    whole = load((folder / "model.safetensors").read_bytes())
     config = json.loads((folder / "config.json").read_text())
     head, table, key = (
         ("model.transformer.ff_out.weight", "model.transformer.wte.weight", "weight_tying")
@@ -362,7 +362,7 @@ def test_configurations_that_no_checkpoint_has(tmp_path, key, value, message):
 @pytest.mark.parametrize("name", DECODERS)
 def test_quantised_weights_are_refused(tmp_path, name, dtype):
     folder = WRITERS[name](tmp_path / "m")
-    state = load_file(folder / "model.safetensors")
+    state = load((folder / "model.safetensors").read_bytes())
     key = next(key for key in state if "q_proj" in key)
     save_file({**state, key: state[key].to(dtype)}, folder / "model.safetensors")
     assert f"the tensor {key!r} is {str(dtype)[6:]}, and quantised weights cannot be read" in fault(folder)
@@ -456,7 +456,7 @@ def test_tokenizers_in_two_files_that_are_none(tmp_path, change):
 def test_weights_that_are_none(tmp_path, name, change):
     folder = WRITERS[name](tmp_path / "m")
     path = folder / "model.safetensors"
-    state = load_file(path)
+    state = load(path.read_bytes())
     last = next(key for key in state if key.endswith(("ln_f.weight", "model.norm.weight", "norm_final.weight")))
     if change == "NaN":
         state[last][0] = float("nan")

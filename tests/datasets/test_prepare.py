@@ -222,6 +222,7 @@ def test_the_tokenizer_of_a_checkpoint_of_others_is_had_by_its_file_alone(tmp_pa
             find_tokenizer(vocabulary, tokenizer)
     (tmp_path / "own").mkdir()
     shutil.copy(theirs / "tokenizer.json", tmp_path / "own")
+    (tmp_path / "own" / "README.md").write_text("Theirs.")
     assert find_tokenizer(None, str(tmp_path / "own")).split("the red boat") == ["the", "red", "boat"]
 
 
