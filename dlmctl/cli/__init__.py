@@ -101,9 +101,11 @@ def _ignore_empty_terminal() -> None:
 
 
 def _set_encodings() -> None:
-    """Make stdout print a ? for each character outside its encoding, rather than fail; read stdin as UTF-8."""
+    """Read stdin and write to pipes and files as UTF-8, whatever the locale; make a terminal, or an encoding that the
+    user chose for Python, show a ? for each character that it lacks, rather than fail."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
-        sys.stdout.reconfigure(errors="replace")
+        is_chosen = sys.stdout.isatty() or "PYTHONIOENCODING" in os.environ
+        sys.stdout.reconfigure(encoding=None if is_chosen else "utf-8", errors="replace")
     if isinstance(sys.stdin, TextIOWrapper):
         with suppress(OSError):  # it was read before
             sys.stdin.reconfigure(encoding="utf-8")

@@ -36,12 +36,18 @@ def test_what_stdout_does_not_have_is_replaced(tmp_path, model_folder):
     assert b"description: a caf?" in done.stdout
 
 
-def test_what_ascii_does_not_have_is_replaced_in_the_posix_locale_too(monkeypatch):
-    stdout = TextIOWrapper(BytesIO(), "ascii", "surrogateescape")
+@pytest.mark.parametrize(
+    ("encoding", "is_terminal", "written"),
+    [("cp1252", False, "café"), ("ascii", False, "café"), ("ascii", True, "caf?")],
+)
+def test_pipes_and_files_get_utf_8_whatever_the_locale(monkeypatch, encoding, is_terminal, written):
+    stdout = TextIOWrapper(BytesIO(), encoding, "surrogateescape")
+    monkeypatch.setattr(stdout, "isatty", lambda: is_terminal)
     monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.delenv("PYTHONIOENCODING", raising=False)
     _set_encodings()
-    print("a café", flush=True)
-    assert stdout.buffer.getvalue() == b"a caf?" + os.linesep.encode()
+    print(written.replace("?", "é"), flush=True)
+    assert stdout.buffer.getvalue() == (written + os.linesep).encode()
 
 
 def test_a_recipe_from_stdin_is_utf_8_as_a_file_is():
