@@ -561,17 +561,18 @@ def test_progress_is_written_to_a_log(capsys, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_number_of_texts(model_folder, tmp_path):
-    """Compare the peaks of Python's allocations for 40 and for 400 texts."""
+    """Compare the peaks of Python's allocations for 40 and, twice, for 400 texts: what grows does so both times, and a
+    thread that an earlier test has left adds its own at most once."""
     import tracemalloc
 
     generate_shards(recipe_for(model_folder, samples=40), tmp_path / "warm", shard_rows=20)
     peaks = []
-    for samples in (40, 400):
+    for number, samples in enumerate((40, 400, 400)):
         tracemalloc.start()
         run = generate_shards(
-            recipe_for(model_folder, samples=samples, sampler={"steps": 1}), tmp_path / str(samples), shard_rows=20
+            recipe_for(model_folder, samples=samples, sampler={"steps": 1}), tmp_path / str(number), shard_rows=20
         ).run
         assert sum(1 for _ in run.records()) == samples
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.5 * peaks[0]
+    assert min(peaks[1:]) < 1.5 * peaks[0]
