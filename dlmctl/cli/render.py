@@ -46,7 +46,7 @@ def counting(unit: str, *, quiet: bool, final_step: str | None = None) -> Iterat
         yield _log_progress(unit)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = quiet or not console.is_terminal or not is_main()
+    console.quiet = hidden = quiet or not console.is_terminal or not is_main()  # before 14.3 a hidden bar ends a line
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("loading the model", total=None)
 
