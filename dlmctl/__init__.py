@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # for type checkers; tests/test_api.py keeps it in step with 
     from dlmctl.errors import DataError as DataError
     from dlmctl.errors import ModelError as ModelError
     from dlmctl.errors import RecipeError as RecipeError
+    from dlmctl.errors import SettingsError as SettingsError
     from dlmctl.errors import UserError as UserError
     from dlmctl.generation.generate import generate as generate
     from dlmctl.generation.generator import Generator as Generator
@@ -91,6 +92,7 @@ _PUBLIC = {
     "RecipeError": "errors",
     "Sample": "generation.results",
     "SamplerSettings": "recipe.settings",
+    "SettingsError": "errors",
     "TextLabels": "control.text_labels",
     "Until": "recipe.settings",
     "UserError": "errors",

@@ -118,7 +118,7 @@ def test_rows_that_are_not_a_shard_of_the_run_are_refused(model_folder, tmp_path
         (["--part", "two", "--out", "run/"], "--part: 'two' is not a part of a run."),
         (["--part", "1/3", "--out", "x.csv"], "--part: the parts of a run are drawn into a folder"),
         (["--part", "1/3"], "--part: the parts of a run are drawn into a folder"),
-        (["--part", "1/3", "--out", "run/", "--unique"], "unique: several processes do not see each other's texts."),
+        (["--part", "1/3", "--out", "run/", "--unique"], "each other's texts. Use one process, or set it to false."),
     ],
 )
 def test_invalid_parts_are_refused_with_one_message(model_folder, tmp_path, monkeypatch, options, message):

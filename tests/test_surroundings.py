@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
+import dlmctl
 from controls import Classifier, Pos
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.diffusion.own_modes import own_modes
@@ -72,6 +74,29 @@ def test_a_generator_under_another_default_dtype_returns_the_same():
     with default_dtype(torch.float64):
         drawn = Generator(recipe)(rows)  # loads the model and its judges
     assert drawn == Generator(recipe)(rows)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"controls": [{"pattern": "a b"}, {"contains": ["c"]}]},
+        {"controls": [{"contains": ["{word}"]}], "targets": [{"word": "dog"}, {"word": "qqqzzz"}]},
+    ],
+    ids=["recipe", "table"],
+)
+def test_what_is_impossible_is_said_under_another_default_device(settings, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(json.dumps({"samples": 1, **settings}))
+
+    def reasons():
+        try:
+            return [sample.unmet for sample in dlmctl.run(recipe)]
+        except dlmctl.UserError as error:
+            return str(error)
+
+    with torch.device("meta"):
+        under_another = reasons()
+    assert under_another == reasons()
 
 
 def test_the_default_dtype_is_set_back_by_the_last_thread_that_leaves():

@@ -167,8 +167,11 @@ def require_independent_texts(recipe: Recipe, *, rows: bool) -> None:
         UserError: texts have to differ across the run.
     """
     if recipe.unique or (recipe.quota is not None and not rows):
-        message = f"{'unique' if recipe.unique else 'quota'}: several processes do not see each other's texts."
-        raise UserError(message, remedy="Use one process, or a table: its quota needs distinct texts in each row only.")
+        setting, other = "quota", "a table: its quota needs distinct texts in each row only"
+        if recipe.unique:
+            setting, other = "unique", "set it to false"
+        message = f"{setting}: several processes do not see each other's texts."
+        raise UserError(message, remedy=f"Use one process, or {other}.")
 
 
 class _Sharding(NamedTuple):

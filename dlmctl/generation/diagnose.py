@@ -11,6 +11,7 @@ import torch
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.matched_check import check_matched, controls_of
 from dlmctl.generation.prompts import read_prompt
@@ -67,6 +68,7 @@ def validate_recipe(recipe: Recipe, file: SettingsFile) -> None:
     examine(recipe, load_model(recipe, file), file)
 
 
+@own_modes()
 def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
     """Check that a model can run a recipe.
 

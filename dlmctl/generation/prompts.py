@@ -6,9 +6,8 @@ field's name before its value. Both are encoded as ids here, for the network of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, chain
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
@@ -118,18 +117,13 @@ def joined(prompts: Sequence[Prompt], samples: Mapping[int, tuple[int, int]]) ->
     Args:
         samples: for each sample, the position of its row in ``prompts`` and the number of its text within the row.
     """
-    turns = [
-        math.lcm(*(len(values) or 1 for values in (row.labels, row.sources, row.texts, *row.listed.values())))
-        for row in prompts
-    ]
-    starts = [0, *accumulate(turns)]
-    rows = [(row, turn) for row, count in zip(prompts, turns, strict=True) for turn in range(count)]
-    entries = [row.entries(turn) for row, turn in rows]
+    rows = [(prompts[row], text) for row, text in samples.values()]
+    entries = [row.entries(text) for row, text in rows]
     return Prompt(
-        [row.labels[turn % len(row.labels)] for row, turn in rows if row.labels],
-        [row.sources[turn % len(row.sources)] for row, turn in rows if row.sources],
-        [row.texts[turn % len(row.texts)] for row, turn in rows if row.texts],
-        {sample: starts[row] + text % turns[row] for sample, (row, text) in samples.items()},
+        [row.labels[text % len(row.labels)] for row, text in rows if row.labels],
+        [row.sources[text % len(row.sources)] for row, text in rows if row.sources],
+        [row.texts[text % len(row.texts)] for row, text in rows if row.texts],
+        {sample: at for at, sample in enumerate(samples)},
         {name: [entry.get(name) for entry in entries] for name in dict.fromkeys(chain.from_iterable(entries))},
     )
 

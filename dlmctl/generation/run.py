@@ -9,6 +9,7 @@ from typing import Any, Unpack
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
 from dlmctl.datasets.target_table import TargetTable
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.arguments import check_traced, read_traced
 from dlmctl.generation.diagnose import examine, load_model, with_setting_line
@@ -123,6 +124,7 @@ class RecipeSampler:
         if table is not None:
             self.rows = TargetRun(recipe, table, pretrained, strict=strict, distinct=self.distinct)
 
+    @own_modes()  # also where impossible rows and lines are looked for
     def draw(self, numbers: Sequence[int], **observers: Unpack[ObserverOptions]) -> Generation:
         """Draw the samples with these numbers.
 

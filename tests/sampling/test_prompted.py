@@ -20,7 +20,7 @@ from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.flat import Columns
 from dlmctl.generation.generate import generate
 from dlmctl.generation.model import run
-from dlmctl.generation.prompts import read_prompt
+from dlmctl.generation.prompts import joined, read_prompt
 from dlmctl.generation.run import run_recipe
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
@@ -99,6 +99,17 @@ def test_a_list_is_dealt_out_to_the_texts_of_each_row(labelled):
     cold = set(" ".join(COLOURS["cold"]).split())
     assert set(result[1].words) <= cold
     assert not set(result[0].words) <= cold
+
+
+def test_long_lists_of_rows_take_an_entry_for_each_text():
+    """The combinations of the lists of 64 rows would be 600,000 entries."""
+    labels, sources = list(range(100)), [[word] for word in range(99)]
+    prompt = joined([Prompt(labels, sources, listed={"label": labels})] * 64, {7: (0, 0), 9: (63, 99)})
+    assert [(prompt.label(at), prompt.source(at), prompt.entries(at)) for at in (7, 9)] == [
+        (0, [0], {"label": 0}),
+        (99, [0], {"label": 99}),
+    ]
+    assert len(prompt.labels) == 2
 
 
 def test_rows_of_sources_are_told_in_a_table(sourced):
