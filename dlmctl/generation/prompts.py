@@ -21,6 +21,7 @@ from dlmctl.recipe.settings import TextPrompt
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.fields import Source, Value, field_key, nearest_value, value_words
+from dlmctl.text.plain_values import plain_value
 from dlmctl.text.vocabulary import known_ids
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def _prompt_ids(
 
 def _plain(value: Any) -> Any:
     """An entry of a list as it was written, for results."""
-    return value.model_dump(exclude_none=True) if isinstance(value, TextPrompt) else value
+    return value.model_dump(exclude_none=True) if isinstance(value, TextPrompt) else plain_value(value)
 
 
 def _as_mapping(value: Any) -> Any:

@@ -1,7 +1,9 @@
 """Models with a label or a source: what they learn, their recipes, and controls."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -99,6 +101,13 @@ def test_a_list_is_dealt_out_to_the_texts_of_each_row(labelled):
     cold = set(" ".join(COLOURS["cold"]).split())
     assert set(result[1].words) <= cold
     assert not set(result[0].words) <= cold
+
+
+def test_labels_that_are_numbers_of_numpy_are_written_as_json():
+    network = SimpleNamespace(config=SimpleNamespace(label="stars", labels=["1", "2"], source=None))
+    stars = SimpleNamespace(model=network, tokenizer=None, source_tokenizer=None, folder="stars")
+    prompt = read_prompt(stars, list(np.array([2, 1])), None)
+    assert json.dumps([prompt.entries(sample) for sample in range(2)]) == '[{"label": 2}, {"label": 1}]'
 
 
 def test_long_lists_of_rows_take_an_entry_for_each_text():
