@@ -19,6 +19,7 @@ from dlmctl.diffusion import own_modes
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.diffusion.noise import Draw
+from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.text.tokenizer import WordTokenizer
 
@@ -93,6 +94,7 @@ def float64() -> Iterator[None]:
         torch.set_default_dtype(torch.float64)
         yield
         torch.set_default_dtype(torch.float32)
+    load_scorer.cache_clear()  # those loaded meanwhile are in float64
 
 
 @pytest.fixture
