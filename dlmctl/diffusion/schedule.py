@@ -92,7 +92,7 @@ class Schedule:
 
         Between grid points log alphabar is interpolated linearly.
         """
-        times = in_float64(t) if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        times = in_float64(t)
         if times.device not in self._log_alphabar:
             self._log_alphabar[times.device] = self._log_alphabar[torch.device("cpu")].to(times.device)
         table = self._log_alphabar[times.device]
@@ -104,7 +104,7 @@ class Schedule:
 
     def network_time(self, t: Tensor | float) -> Tensor:
         """``t`` on the 0..1000 scale that denoisers receive (Li et al. 2022: k * 1000 / T), float32."""
-        times = in_float64(t) if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        times = in_float64(t)
         offset = 1.0 / self.steps if self.steps else 0.0
         return ((times - offset).clamp(min=0) * 1000.0).float()
 

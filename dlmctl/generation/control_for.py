@@ -35,15 +35,6 @@ Floats = NDArray[np.float64]
 Properties = Mapping[str, float | str | None]
 
 
-class _Vocabulary(NamedTuple):
-    """The words of a model, the row of each, and their controlled properties ``[V, P]``: numbers, NaN if unknown, and
-    the numbers of names."""
-
-    words: Sequence[str]
-    rows: Mapping[str, int]
-    values: Floats
-
-
 class Place(NamedTuple):
     """A place of a text, from 0, and the number of words of the text."""
 
@@ -71,7 +62,8 @@ class ControlFor:
         if self.tolerances:
             needs_words(pretrained, "what `control_for` compares")
             self.words = [word for word in alphabet_of(pretrained.tokenizer).words if word is not None]
-        self._vocabularies: dict[object, _Vocabulary] = {}
+        self.rows = {word: row for row, word in enumerate(self.words)}
+        self._values: dict[object, Floats] = {}
         self._eligible: dict[object, Bools] = {}
         self._frames: dict[object, frozenset[str]] = {}
 
@@ -141,7 +133,7 @@ class ControlFor:
             beside: the words of other conditions at that place, by condition.
         """
         fits = self._within(index, condition, place, beside.values())
-        values = self._vocabulary(index).values
+        values = self._values_of(index)
         for other in self.controls:
             if other != condition and other not in beside:
                 partners = self._within(index, other, place, beside.values())
@@ -166,7 +158,7 @@ class ControlFor:
 
     def _fault(self, index: int) -> str | None:
         """Why two conditions of an item have no words within the tolerances at some place; None if all have."""
-        values = self._vocabulary(index).values
+        values = self._values_of(index)
         for place in map(_far, self.exchange.places or (1,)):
             for pair in combinations(self.controls, 2):
                 first, second = (values[self._within(index, name, place)] for name in pair)
@@ -188,9 +180,9 @@ class ControlFor:
         single words, and are within the tolerances of the words ``beside``."""
         place = place if self.exchange.tag is None else Place(MOST_PLACE, LONG)  # one that no control names
         key = (self._params(index), condition, place)
-        vocabulary = self._vocabulary(index)
+        values = self._values_of(index)
         if key not in self._eligible:
-            known: Bools = np.asarray(~np.isnan(vocabulary.values).any(1))
+            known: Bools = np.asarray(~np.isnan(values).any(1))
             for row in known.nonzero()[0]:
                 exchanged = Exchanged(self.words[row], *place, self.exchange.tags)
                 known[row] = not faults_of(self.controls[condition], index, exchanged)
@@ -198,19 +190,19 @@ class ControlFor:
         within = self._eligible[key].copy()
         for word in beside:
             near = np.zeros(len(within), bool)
-            if word in vocabulary.rows:
-                near = _near(vocabulary.values, vocabulary.values[vocabulary.rows[word]], self.limits)
+            if word in self.rows:
+                near = _near(values, values[self.rows[word]], self.limits)
             within &= near
         return within
 
-    def _vocabulary(self, index: int) -> _Vocabulary:
+    def _values_of(self, index: int) -> Floats:
+        """The controlled properties ``[V, P]`` of the words in an item: numbers, NaN if unknown, and the numbers of
+        names."""
         key = self._params(index)
-        if key not in self._vocabularies:
+        if key not in self._values:
             properties = [self.properties(index, word) for word in self.words]
-            columns = [self._column(name, properties) for name in self.tolerances]
-            rows = {word: row for row, word in enumerate(self.words)}
-            self._vocabularies[key] = _Vocabulary(self.words, rows, np.stack(columns, 1))
-        return self._vocabularies[key]
+            self._values[key] = np.stack([self._column(name, properties) for name in self.tolerances], 1)
+        return self._values[key]
 
     def _column(self, name: str, properties: Sequence[Properties]) -> Floats:
         if not any(name in row for row in properties):

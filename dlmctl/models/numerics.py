@@ -11,8 +11,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def in_float64(x: Tensor) -> Tensor:
-    """``x`` in float64: on its device, or on the CPU if its device is of Apple (MPS), which has no float64."""
+def in_float64(x: Tensor | float) -> Tensor:
+    """``x`` in float64: on its device, or on the CPU if it is a number or its device is of Apple (MPS), which has no
+    float64."""
+    if not isinstance(x, Tensor):
+        return torch.tensor(x, dtype=torch.float64)
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
