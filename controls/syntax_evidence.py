@@ -37,12 +37,12 @@ SHAPES_FILE = "shapes.safetensors"
 # Counts of words between the tags of their neighbours, with the tags of trees.
 PENN_FILE = "tags.safetensors"
 # Weights of the evidence, and of that of trees if the model reads the parts of speech; chosen on validation text.
-WEIGHT, WITH_TAGS = 2.0, 1.0
+WEIGHT, WITH_TAGS = 2.0, 0.8
 # Weights next to a classifier, which sees whole texts: of trees, of spans, and of tags and their neighbours.
 BESIDE_TREES, BESIDE_SPANS, BESIDE_TAGS = 1.0, 0.5, (0.5, 0.375)
-# The factor of the hints of spans, relative to training, and the weight of the table next to hints; chosen on
-# validation text. For hints of trees factors above 1 do not help.
-SPAN_HINTS, WITH_HINTS = 1.8, 1.5
+# The factors of the hints of trees and of spans, relative to training, and the weight of the table of spans next to
+# hints; chosen on validation text.
+TREE_HINTS, SPAN_HINTS, WITH_HINTS = 1.6, 1.4, 1.5
 # Parts of spans seen less often with a word are left out: two thirds of the table, but next to none of its information.
 MIN_COUNT = 2
 # The parts of constituents in the features of a whole tree; those inside follow from them.
@@ -112,7 +112,8 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
         tags = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
         tags_evidence = tag_evidence(tag_table, *BESIDE_TAGS).evidence(tags, batch.length)
         prepared.evidence = prepared.evidence + PreparedEvidence(tags_evidence, counts, batch).evidence
-    prepared.hints = _hints(folder, batch, trees)
+    hints = _hints(folder, batch, trees)
+    prepared.hints = None if hints is None else TREE_HINTS * hints
     return prepared
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -74,6 +74,8 @@ class SpanLabels(Labels):
 
     takes = ("judge",)
     counts, counts_too = LEAVES_FILE, True
+    # Trees say more than labels.
+    hints: ClassVar[Mapping[str, int]] = {"width": 96, "blocks": 2}
     names: list[str]
 
     @classmethod

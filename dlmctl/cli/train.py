@@ -158,6 +158,7 @@ def parser(
     dev: Annotated[Path, typer.Option(help="Bracketed trees to measure F1 on.")],
     conllu: Annotated[Path, typer.Option(help="CoNLL-U file that the bundled tagger was trained on.")],
     out: Out,
+    silver: Annotated[Path | None, typer.Option(help="Trees of other sentences by a better parser.")] = None,
     config: Config = "parser",
     settings: Settings = None,
     resume: Resume = False,
@@ -167,5 +168,5 @@ def parser(
     from dlmctl.training.parser import ParserTrainingConfig, train_parser
 
     training_config = read_config(config, ParserTrainingConfig, settings or [])
-    f1 = train_parser(training_config, train, dev, conllu, out, resume=resume)
+    f1 = train_parser(training_config, train, dev, conllu, out, silver=silver, resume=resume)
     say(f"parser saved in {out / 'parser'}; F1 on {dev.name}: {f1:.4f}")

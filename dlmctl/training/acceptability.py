@@ -20,6 +20,7 @@ from dlmctl.checkpoint.control_weights import (
     new_control_folder,
     save_control_weights,
 )
+from dlmctl.checkpoint.precision import MAX_BITS, round_matrices
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream, load_splits
 from dlmctl.datasets.staging import check_writable
@@ -42,8 +43,6 @@ from dlmctl.training.state import digest
 
 # A text counts as accepted in figures from this verdict on.
 ACCEPTED = 0.5
-# Significant bits of half precision.
-MAX_BITS = 11
 
 
 class AcceptabilityConfig(BaseModel):
@@ -269,19 +268,10 @@ def train_acceptability(
     inputs = {"label": label, "weights of the model": weights_digest(pretrained), SCORER: scorer_digest(pretrained)}
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **inputs, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
-        state = {
-            name: rounded(weight, config.bits if weight.ndim > 1 else MAX_BITS)
-            for name, weight in judge.state_dict().items()
-        }
+        state = round_matrices(judge.state_dict(), config.bits)
         judge.load_state_dict(state)
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
         card |= {NETWORK: network_digest(task.network), SCORER: scorer_digest(pretrained)}
         save_control_weights(state, folder, pretrained.model, card)
         forget_acceptability(pretrained.model)
     return folder
-
-
-def rounded(weight: Tensor, bits: int) -> Tensor:
-    """A weight in half precision with ``bits`` significant bits; fewer bits compress to a smaller file."""
-    mantissa, exponent = torch.frexp(weight.cpu().float())
-    return torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent).half()

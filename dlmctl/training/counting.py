@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from dlmctl.checkpoint.control_weights import (
     EMBEDDINGS,
@@ -21,6 +20,7 @@ from dlmctl.checkpoint.control_weights import (
     save_control_files,
     warn_of_replaced_weights,
 )
+from dlmctl.checkpoint.precision import round_matrices
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.base import Control
@@ -35,6 +35,9 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
 from dlmctl.training.hints import HintResult, HintRun, train_hints
+
+# Significant bits of the matrices of saved hints; the held-out bound is the same as with all.
+HINT_BITS = 8
 
 
 def require_words_of(pretrained: Pretrained, data: Path) -> None:
@@ -129,7 +132,7 @@ def _save(
     def write(staging: Path) -> None:
         save_evidence(evidence, staging)
         if hints is not None:
-            write_shards(hints.state, staging, HINTS, torch.float16)
+            write_shards(round_matrices(hints.state, HINT_BITS), staging, HINTS)
 
     save_control_files(write, folder, card, files)
 

@@ -4,7 +4,7 @@ import torch
 from dlmctl.annotators.parsing import UNSEEN, constituency_parser
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import labelled_spans
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, UserError
 from dlmctl.training import parser as training
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.parser import (
@@ -61,6 +61,26 @@ def test_a_parser_learns_its_trees_and_its_best_is_kept(treebank, tmp_path, conf
     assert train_parser(config, treebank, treebank, conllu, out) == 1.0
     trees = read_treebank(treebank)
     assert constituency_parser(str(out / "parser"))(list(map(words_of, trees))) == trees
+
+
+def test_a_parser_also_learns_trees_of_another_parser(treebank, tmp_path, config):
+    conllu, gold, silver = tmp_path / "tags.conllu", tmp_path / "gold.ptb", tmp_path / "silver.ptb"
+    conllu.write_text(CONLLU, "utf-8")
+    lines = TREES.strip().splitlines()
+    gold.write_text(lines[0], "utf-8")
+    silver.write_text("\n".join(lines[1:]), "utf-8")
+    config.gold_passes = 2
+    assert train_parser(config, gold, treebank, conllu, tmp_path / "run", silver=silver) == 1.0
+    with pytest.raises(UserError, match="belongs to another run: silver"):
+        train_parser(config, gold, treebank, conllu, tmp_path / "run", resume=True)
+
+
+def test_only_the_most_frequent_values_have_embeddings(treebank, tmp_path, config):
+    config.values = [3, 2, 100, 100, 100, 100]
+    known = task(config, read_treebank(treebank), tmp_path).model.config.vocabularies
+    assert list(known[0]) == [".", "soup", "the"]
+    assert len(known[1]) == 2
+    assert list(known[0].values()) == [UNSEEN + 1, UNSEEN + 2, UNSEEN + 3]
 
 
 def test_function_tags_are_taken_off(treebank):
