@@ -13,7 +13,7 @@ from dlmctl.control.catalogue import installed
 project = "dlmctl"
 author = "The dlmctl developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "benchmarks/*.md", "data/*/README.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "benchmarks/*.md", "data/**/README.md"]
 exclude_patterns = [".*", "dist", "runs", "site", "tests"]
 root_doc = "README"
 html_theme = "furo"
@@ -52,6 +52,7 @@ docs/*
 :caption: Models and data
 
 data/*/README
+data/annotators/*/README
 ```
 
 ```{toctree}
