@@ -13,22 +13,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from dlmctl.annotators.brackets import corpus_f1
-from dlmctl.annotators.parsing import NONE, all_spans, best_spans
-from dlmctl.annotators.trees import JOIN, Tree, from_spans, labelled_spans
+from dlmctl.annotators.parsing import best_spans, span_states
+from dlmctl.annotators.trees import Tree, from_spans
+from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.text.penn import split_penn
-from dlmctl.training.parser import MIN_LABEL, read_treebank, words_of
+from dlmctl.training.parser import TreeTargets, read_treebank, words_of
 
 LSTM, SPAN, WORD, CASES = 256, 256, 400, 16
 DROPOUT, LOWERCASE = 0.3, 0.1
@@ -36,8 +37,8 @@ DROPOUT, LOWERCASE = 0.3, 0.1
 TRAIN_SIZE, PARSE_SIZE = 800, 8000
 LEARNING_RATE, ENCODER_RATE, WARMUP = 2e-3, 2e-4, 150
 MOST_PIECES, MOST_WORDS = 8, 30
-# Treebanks write these in place of brackets and quotes.
-ESCAPED = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "``": '"', "''": '"'}
+# Treebanks write these in place of quotes.
+ESCAPED = {"``": '"', "''": '"'}
 
 
 class Batch(NamedTuple):
@@ -81,10 +82,7 @@ class Teacher(nn.Module):
         h = self._drop(torch.cat([self.words(torch.cat(ends, -1)), self.cases(batch.cases)], -1).float())
         packed = nn.utils.rnn.pack_padded_sequence(h, batch.counts + 2, batch_first=True, enforce_sorted=False)
         h = self._drop(nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0])
-        left, right = h.chunk(2, -1)
-        boundaries = self.ends(torch.cat([left[:, :-1], -right[:, 1:]], -1))
-        starts, stops = all_spans(boundaries.shape[1] - 1)
-        spans = self.norm(boundaries.index_select(1, stops + 1) - boundaries.index_select(1, starts))
+        spans = self.norm(span_states(h, self.ends))
         return self.span_out(F.relu(spans)), self.tag_out(h[:, 1:-1])
 
     def _drop(self, h: Tensor) -> Tensor:
@@ -129,16 +127,10 @@ def _case(word: str, first: bool) -> int:
     return kind + 4 * first
 
 
-def batches(lengths: Sequence[int], size: int, seed: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], size: int, epoch: int = 0) -> list[list[int]]:
     """Indices of sentences of similar length, shuffled."""
-    shuffle = random.Random(seed)
-    made: list[list[int]] = [[]]
-    for at in sorted(range(len(lengths)), key=lambda at: lengths[at] + 3 * shuffle.random()):
-        if made[-1] and (len(made[-1]) + 1) * lengths[at] > size:
-            made.append([])
-        made[-1].append(at)
-    shuffle.shuffle(made)
-    return made
+    plan = BatchPlan(size, max(lengths), bucket=2, full_share=0.0)
+    return [rows.tolist() for rows, _ in plan.epoch(np.array(lengths), epoch)]
 
 
 @torch.no_grad()
@@ -146,7 +138,7 @@ def parse(teacher: Teacher, read: Reader, sentences: Sequence[Sequence[str]]) ->
     """The best tree of each sentence."""
     trees = [Tree("ROOT")] * len(sentences)
     teacher.eval()
-    for rows in batches(list(map(len, sentences)), PARSE_SIZE, 0):
+    for rows in batches(list(map(len, sentences)), PARSE_SIZE):
         batch = read([sentences[at] for at in rows])
         with torch.autocast("cpu", torch.bfloat16):
             label_scores, tag_scores = teacher(batch)
@@ -157,38 +149,12 @@ def parse(teacher: Teacher, read: Reader, sentences: Sequence[Sequence[str]]) ->
     return trees
 
 
-class Targets:
-    """The classes of the spans and tags of a treebank."""
-
-    def __init__(self, trees: Sequence[Tree]) -> None:
-        self.spans = [labelled_spans(tree) for tree in trees]
-        counts = Counter(span.label for spans in self.spans for span in spans)
-        self.labels = [NONE, *sorted(label for label, count in counts.items() if count >= MIN_LABEL)]
-        self.tag_names = [[leaf.label for leaf in tree.leaves()] for tree in trees]
-        self.tags = sorted({tag for names in self.tag_names for tag in names})
-
-    def of(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Classes of spans ``[B, spans]`` and tags ``[B, L]``; -1 for what is beyond a sentence."""
-        label_ids = {label: at for at, label in enumerate(self.labels)}
-        tag_ids = {tag: at for at, tag in enumerate(self.tags)}
-        counts = torch.tensor([len(self.tag_names[at]) for at in rows])
-        longest = int(counts.max())
-        labels = torch.zeros(len(rows), longest, longest, dtype=torch.long)
-        tags = torch.full((len(rows), longest), -1)
-        for row, at in enumerate(rows):
-            for start, end, label in self.spans[at]:
-                labels[row, start, end] = label_ids.get(label) or label_ids.get(label.split(JOIN)[0], 0)
-            tags[row, : counts[row]] = torch.tensor([tag_ids[name] for name in self.tag_names[at]])
-        starts, ends = all_spans(longest)
-        return labels[:, starts, ends].masked_fill(ends >= counts[:, None], -1), tags
-
-
 def train(arguments: argparse.Namespace) -> None:
     """Train a teacher and print its F1 on held-out trees after every third epoch."""
     torch.manual_seed(arguments.seed)
     trees = [tree for path in arguments.trees for tree in read_treebank(path)]
     dev = read_treebank(arguments.dev)
-    sentences, targets = [words_of(tree) for tree in trees], Targets(trees)
+    sentences, targets = [words_of(tree) for tree in trees], TreeTargets(trees)
     teacher = Teacher(arguments.encoder, targets.labels, targets.tags)
     read = Reader(AutoTokenizer.from_pretrained(arguments.encoder))
     own = [weight for name, weight in teacher.named_parameters() if not name.startswith("encoder.")]
@@ -204,13 +170,9 @@ def train(arguments: argparse.Namespace) -> None:
         batch = read([[word.lower() if lower else word for word in sentences[at]] for at in rows])
         with torch.autocast("cpu", torch.bfloat16):
             scores = teacher.train()(batch)
-        pairs = zip(scores, targets.of(rows), strict=True)
-        nats = [
-            F.cross_entropy(out.float().flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
-            for out, wanted in pairs
-        ]
+        nats = targets.nats(*(score.float() for score in scores), rows)
         optimizer.zero_grad()
-        (sum(nats, torch.zeros(())) / batch.counts.sum()).backward()
+        (nats / batch.counts.sum()).backward()
         nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -97,11 +97,11 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
     if not whole:
         sizes = [layout.positions - SPECIAL if layout.words is None else layout.words for layout in batch.layouts]
         texts = [(size, params.wanted) for size, params in zip(sizes, batch.params, strict=True)]
-        hints = _hints(folder, batch, [None] * len(batch))
+        hints = _hints(folder, batch, [None] * len(batch), SPAN_HINTS)
         weight = BESIDE_SPANS if not alone else WEIGHT if hints is None else WITH_HINTS
         evidence = _span_evidence(table).evidence(texts, batch.length).scaled(weight)
         prepared = PreparedEvidence(evidence, counts, batch)
-        prepared.hints = None if hints is None else SPAN_HINTS * hints
+        prepared.hints = hints
         return prepared
     trees = [read_tree(params.tree or "") for params in batch.params]
     weight = BESIDE_TREES if not alone else WITH_TAGS if batch.reads else WEIGHT
@@ -112,15 +112,17 @@ def by_evidence(folder: Path, alone: bool, batch: BatchContext[SyntaxTreeParams]
         tags = [[tag for tag, _, _ in leaf_classes(tree)] for tree in trees]
         tags_evidence = tag_evidence(tag_table, *BESIDE_TAGS).evidence(tags, batch.length)
         prepared.evidence = prepared.evidence + PreparedEvidence(tags_evidence, counts, batch).evidence
-    hints = _hints(folder, batch, trees)
-    prepared.hints = None if hints is None else TREE_HINTS * hints
+    prepared.hints = _hints(folder, batch, trees, TREE_HINTS)
     return prepared
 
 
-def _hints(folder: Path, batch: BatchContext[SyntaxTreeParams], trees: Sequence[Tree | None]) -> Tensor | None:
-    """The hints for each tree, or for the spans if it is None."""
+def _hints(
+    folder: Path, batch: BatchContext[SyntaxTreeParams], trees: Sequence[Tree | None], scale: float
+) -> Tensor | None:
+    """The scaled hints for each tree, or for the spans if it is None."""
     pairs = zip(batch.params, trees, strict=True)
-    return hints_for(folder, batch, [features_of(params.words, params.wanted, tree) for params, tree in pairs])
+    hints = hints_for(folder, batch, [features_of(params.words, params.wanted, tree) for params, tree in pairs])
+    return None if hints is None else scale * hints
 
 
 def features_of(words: int, spans: Sequence[Span], tree: Tree | None) -> list[list[str]]:

@@ -127,11 +127,7 @@ class ChartParser(nn.Module):
             right_to_left = backwards(h.gather(1, reversal.expand_as(h)))[0]
             h = torch.cat([left_to_right, right_to_left.gather(1, reversal.expand_as(right_to_left))], -1)
         h = self._drop(h)
-        left_to_right, right_to_left = h.chunk(2, -1)
-        # The boundary between words i - 1 and i has the states up to it from the left and from the right.
-        boundaries = self.ends(torch.cat([left_to_right[:, :-1], -right_to_left[:, 1:]], -1))
-        starts, ends = (index.to(h.device) for index in all_spans(boundaries.shape[1] - 1))
-        spans = self.span_norm(boundaries.index_select(1, ends + 1) - boundaries.index_select(1, starts))
+        spans = self.span_norm(span_states(h, self.ends))
         return self.span_out(F.relu(spans)), self.tag_out(h[:, 1:-1])
 
     def _drop(self, h: Tensor) -> Tensor:
@@ -139,6 +135,21 @@ class ChartParser(nn.Module):
         if not self.training:
             return h
         return h * F.dropout(torch.ones_like(h[:, :1]), self.config.dropout)
+
+
+def span_states(h: Tensor, project: nn.Module) -> Tensor:
+    """States ``[B, spans, K]`` of all spans in the order of ``all_spans``: the differences between their boundaries.
+
+    Args:
+        h: states of a bidirectional LSTM ``[B, n + 2, 2 H]``, with an edge before the first word and after the last.
+        project: maps the states of a boundary ``[..., 2 H]`` to ``[..., K]``.
+    """
+    left_to_right, right_to_left = h.chunk(2, -1)
+    # The boundary between words i - 1 and i has the states up to it from the left and from the right.
+    boundaries = project(torch.cat([left_to_right[:, :-1], -right_to_left[:, 1:]], -1))
+    starts, ends = (index.to(h.device) for index in all_spans(boundaries.shape[1] - 1))
+    difference: Tensor = boundaries.index_select(1, ends + 1) - boundaries.index_select(1, starts)
+    return difference
 
 
 @cache

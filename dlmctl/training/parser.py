@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,9 @@ class ParserSizes(BaseModel):
     layers: int = Field(default=2, gt=0, description="LSTM layers")
     span_hidden: int = Field(default=250, gt=0, description="width of the layer between a span and its label scores")
     dropout: float = Field(default=0.35, ge=0, lt=1, description="dropout between layers")
-    word_width: int = Field(default=100, gt=0, description="width of the embeddings of words")
+    widths: list[int] = Field(
+        default=[100, 30, 30, 30, 20, 30], min_length=6, max_length=6, description="embedding width of each feature"
+    )
 
 
 class ParserTrainingConfig(BaseModel):
@@ -80,6 +82,51 @@ class ParserTrainingConfig(BaseModel):
         default=1, gt=0, description="passes over the treebank in each pass over the trees of another parser"
     )
     loop: LoopConfig
+
+
+class TreeTargets:
+    """What a parser learns from trees: the classes of the spans and the tags of the words.
+
+    Attributes:
+        labels: of the spans that are frequent enough, the first for none.
+        tags: of the words.
+    """
+
+    def __init__(self, trees: Sequence[Tree]) -> None:
+        spans = [labelled_spans(tree) for tree in trees]
+        self.labels = [NONE, *_frequent(Counter(span.label for tree_spans in spans for span in tree_spans), MIN_LABEL)]
+        self.tags = _frequent(Counter(leaf.label for tree in trees for leaf in tree.leaves()), 1)
+        label_row = {label: row for row, label in enumerate(self.labels)}
+        self._spans = [
+            [
+                (start, end, label_row.get(label) or label_row.get(label.split(JOIN)[0], 0))
+                for start, end, label in tree_spans
+            ]
+            for tree_spans in spans
+        ]
+        tag_row = {tag: row for row, tag in enumerate(self.tags)}
+        self._tags = [torch.tensor([tag_row[leaf.label] for leaf in tree.leaves()]) for tree in trees]
+
+    def nats(self, scores: Tensor, tag_scores: Tensor, batch: Sequence[int]) -> Tensor:
+        """Cross-entropy of all span labels and all tags of some trees, summed, in nats.
+
+        Args:
+            scores: of labels ``[B, spans, labels]``, in the order of ``all_spans``.
+            tag_scores: ``[B, n, tags]``.
+        """
+        counts = torch.tensor([len(self._tags[at]) for at in batch])
+        longest = int(counts.max())
+        labels = torch.zeros(len(batch), longest, longest, dtype=torch.long)
+        tags = torch.full((len(batch), longest), -1)
+        for row, at in enumerate(batch):
+            for start, end, label in self._spans[at]:
+                labels[row, start, end] = label
+            tags[row, : len(self._tags[at])] = self._tags[at]
+        starts, ends = all_spans(longest)
+        labels = labels[:, starts, ends].masked_fill(ends >= counts[:, None], -1)
+        labels, tags = labels.to(scores.device), tags.to(scores.device)
+        nats = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
+        return nats + F.cross_entropy(tag_scores.flatten(0, 1), tags.flatten(), ignore_index=-1, reduction="sum")
 
 
 class ParserTask(StatelessTask):
@@ -101,13 +148,11 @@ class ParserTask(StatelessTask):
         words = [words_of(tree) for tree in train]
         columns = zip(*(row for pair in zip(words, tags[0], strict=True) for row in features(*pair)), strict=True)
         counts = [Counter(column) for column in columns]
-        spans = [labelled_spans(tree) for tree in train]
-        widths = [config.model.word_width, *ParserConfig.model_fields["widths"].default[1:]]
+        self.targets = TreeTargets(train)
         sizes = ParserConfig(
-            **config.model.model_dump(exclude={"word_width"}),
-            widths=widths,
-            labels=[NONE, *_frequent(Counter(span.label for tree_spans in spans for span in tree_spans), MIN_LABEL)],
-            tags=_frequent(Counter(leaf.label for tree in train for leaf in tree.leaves()), 1),
+            **config.model.model_dump(),
+            labels=self.targets.labels,
+            tags=self.targets.tags,
             vocabularies=[
                 {value: row for row, value in enumerate(_frequent(count, MIN_FEATURE, most), UNSEEN + 1)}
                 for count, most in zip(counts, config.values, strict=True)
@@ -121,16 +166,6 @@ class ParserTask(StatelessTask):
         self.ids = [feature_ids(sizes, *pair) for pair in zip(words, tags[0], strict=True)]
         lower = [[word.lower() for word in sentence] for sentence in words]
         self.lower_ids = [feature_ids(sizes, *pair) for pair in zip(lower, tags[0], strict=True)]
-        label_row = {label: row for row, label in enumerate(sizes.labels)}
-        self.labels = [
-            [
-                (start, end, label_row.get(label) or label_row.get(label.split(JOIN)[0], 0))
-                for start, end, label in tree_spans
-            ]
-            for tree_spans in spans
-        ]
-        tag_row = {tag: row for row, tag in enumerate(sizes.tags)}
-        self.tags = [torch.tensor([tag_row[leaf.label] for leaf in tree.leaves()]) for tree in train]
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[list[int]]:
         """Indices of sentences of similar length."""
@@ -153,20 +188,8 @@ class ParserTask(StatelessTask):
             [(self.lower_ids if low else self.ids)[at] for at, low in zip(batch, lower, strict=True)]
         )
         ids[..., 0].masked_fill_(torch.rand(ids.shape[:2]) < self.word_dropout[ids[..., 0]], UNSEEN)
-        longest = int(counts.max())
-        labels = torch.zeros(len(batch), longest, longest, dtype=torch.long)
-        tags = torch.full((len(batch), longest), -1)
-        for row, at in enumerate(batch):
-            for start, end, label in self.labels[at]:
-                labels[row, start, end] = label
-            tags[row, : len(self.tags[at])] = self.tags[at]
-        starts, ends = all_spans(longest)
-        labels = labels[:, starts, ends].masked_fill(ends >= counts[:, None], -1)
-        device = next(model.parameters()).device
-        scores, tag_scores = model(ids.to(device), counts)
-        nats = F.cross_entropy(scores.flatten(0, 1), labels.flatten().to(device), ignore_index=-1, reduction="sum")
-        nats += F.cross_entropy(tag_scores.flatten(0, 1), tags.flatten().to(device), ignore_index=-1, reduction="sum")
-        return nats / counts.sum(), int(counts.sum())
+        scores, tag_scores = model(ids.to(next(model.parameters()).device), counts)
+        return self.targets.nats(scores, tag_scores, batch) / counts.sum(), int(counts.sum())
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Labelled bracket scores as evalb counts them, with punctuation deleted, and the tagging accuracy."""
@@ -260,13 +283,13 @@ def train_parser(
         UserError: python-crfsuite is missing, or ``out`` and ``resume`` do not fit together.
     """
     trees, held_out = read_treebank(train), read_treebank(dev)
-    unseen, known = jackknifed(read_conllu(conllu)), upos_tagger()(list(map(words_of, trees)))
-    tags = [unseen.get(tuple(words_of(tree)), tree_tags) for tree, tree_tags in zip(trees, known, strict=True)]
     files = {"data": train, "dev": dev}
     if silver is not None:
-        more, files["silver"] = read_treebank(silver), silver
-        trees = trees * config.gold_passes + more
-        tags = tags * config.gold_passes + upos_tagger()(list(map(words_of, more)))
+        trees, files["silver"] = trees * config.gold_passes + read_treebank(silver), silver
+    sentences, tags_of = [tuple(words_of(tree)) for tree in trees], jackknifed(read_conllu(conllu))
+    rest = [words for words in dict.fromkeys(sentences) if words not in tags_of]
+    tags_of.update(zip(rest, upos_tagger()(rest), strict=True))
+    tags = [tags_of[words] for words in sentences]
     dev_tags = upos_tagger()([words_of(tree) for tree in held_out])
     task = ParserTask(config, trees, held_out, (tags, dev_tags))
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
