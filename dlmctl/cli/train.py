@@ -144,11 +144,17 @@ def tagger(
     train: Annotated[Path, typer.Option(help="CoNLL-U file with the training sentences.")],
     dev: Annotated[Path, typer.Option(help="CoNLL-U file to measure accuracy on.")],
     out: Annotated[Path, typer.Option(help="Folder for the tagger.")],
+    silver: Annotated[Path | None, typer.Option(help="CoNLL-U file of other sentences, by a better tagger.")] = None,
+    gold_passes: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many times the sentences of --train count beside --silver.")
+    ] = 1,
+    l1: Annotated[float, typer.Option(help="Penalty on the size of weights; a larger one makes a smaller file.")] = 0.2,
+    l2: Annotated[float, typer.Option(help="Penalty on the squares of weights.")] = 0.05,
 ) -> None:
     """Train the UPOS tagger that checks POS controls and tags their training text."""
     from dlmctl.training.tagger import train_tagger
 
-    accuracy = train_tagger(train, dev, out)
+    accuracy = train_tagger(train, dev, out, silver=silver, gold_passes=gold_passes, l1=l1, l2=l2)
     say(f"tagger saved in {out}; accuracy on {dev.name}: {accuracy:.4f}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,9 +15,10 @@ from dlmctl.datasets.conllu import TaggedSentence, conllu_sentences
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, UserError
 
-# Weights of the L1 and L2 penalties, chosen on GUM dev; L1 keeps one feature in ten, so the file is small.
+# Weights of the L1 and L2 penalties, chosen on GUM dev; L1 keeps one feature in ten, so the file is small. The loss is
+# a sum over sentences, so more sentences need larger penalties for as small a file.
 L1, L2 = 0.2, 0.05
-ITERATIONS = 100
+ITERATIONS = 80
 
 
 def read_conllu(path: Path) -> list[TaggedSentence]:
@@ -35,21 +37,39 @@ def read_conllu(path: Path) -> list[TaggedSentence]:
     return sentences
 
 
-def train_tagger(train: Path, dev: Path, out: Path) -> float:
+def train_tagger(
+    train: Path,
+    dev: Path,
+    out: Path,
+    *,
+    silver: Path | None = None,
+    gold_passes: int = 1,
+    l1: float = L1,
+    l2: float = L2,
+) -> float:
     """Train a tagger on one CoNLL-U file, save it in ``out`` and return its accuracy on another.
+
+    Args:
+        silver: further sentences to train on, tagged by another tagger.
+        gold_passes: how many times the sentences of ``train`` count.
+        l1, l2: weights of the penalties on the sum and on the sum of squares of the weights.
 
     Raises:
         DataError: a file cannot be read or is not CoNLL-U.
-        UserError: python-crfsuite is not installed.
+        UserError: a penalty is negative or no number, or python-crfsuite is not installed.
     """
+    for name, penalty in (("l1", l1), ("l2", l2)):
+        if not 0 <= penalty < math.inf:
+            raise UserError(f"{penalty} is no penalty.", where=name, remedy="Give a number from 0 on.")
     held_out = read_conllu(dev)
     check_writable(out)
-    tagger = fit_crf(read_conllu(train))
+    sentences = read_conllu(train) * gold_passes + ([] if silver is None else read_conllu(silver))
+    tagger = fit_crf(sentences, l1, l2)
     (out / TAGGER_FILE).write_text(json.dumps(tagger, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
     return accuracy(load_tagger(out), held_out)
 
 
-def fit_crf(sentences: Iterable[TaggedSentence]) -> dict[str, Any]:
+def fit_crf(sentences: Iterable[TaggedSentence], l1: float = L1, l2: float = L2) -> dict[str, Any]:
     """Train a tagger; returns the JSON object that ``dlmctl.annotators.tagging.load_tagger`` reads."""
     try:
         import pycrfsuite
@@ -59,7 +79,7 @@ def fit_crf(sentences: Iterable[TaggedSentence]) -> dict[str, Any]:
         ) from None
 
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
-    trainer.set_params({"c1": L1, "c2": L2, "max_iterations": ITERATIONS, "feature.possible_transitions": True})
+    trainer.set_params({"c1": l1, "c2": l2, "max_iterations": ITERATIONS, "feature.possible_transitions": True})
     for sentence in sentences:
         trainer.append(features(sentence.words), sentence.tags)
     with tempfile.TemporaryDirectory() as scratch:

@@ -56,6 +56,34 @@ def test_a_tagger_is_trained_saved_and_found_by_its_folder(treebank, tmp_path):
     assert upos_tagger(str(out))([["He", "swim"]]) == [["PRON", "VERB"]]
 
 
+def test_sentences_of_another_tagger_are_learned_from_beside_the_treebank(treebank, tmp_path):
+    silver = tmp_path / "silver.conllu"
+    # Says otherwise than the treebank about a word, and knows another.
+    silver.write_text("1\tStop\t_\tNOUN\n2\tthieves\t_\tNOUN\n\n" * 3, "utf-8")
+    words = [["Stop"], ["thieves"]]
+
+    train_tagger(treebank, treebank, tmp_path / "once", silver=silver, l1=0.01)
+    assert upos_tagger(str(tmp_path / "once"))(words) == [["NOUN"], ["NOUN"]]
+
+    assert train_tagger(treebank, treebank, tmp_path / "often", silver=silver, gold_passes=30, l1=0.01) == 1.0
+    assert upos_tagger(str(tmp_path / "often"))(words) == [["VERB"], ["NOUN"]]
+
+
+def test_a_larger_penalty_keeps_fewer_weights(treebank, tmp_path):
+    def features_with(name, **penalties):
+        train_tagger(treebank, treebank, tmp_path / name, **penalties)
+        return len(json.loads((tmp_path / name / TAGGER_FILE).read_text("utf-8"))["features"])
+
+    assert 0 < features_with("sparse", l1=0.5) < features_with("dense", l1=0.01)
+
+
+@pytest.mark.parametrize("penalty", [-1.0, float("nan"), float("inf")])
+def test_penalties_are_numbers_from_zero_on(treebank, tmp_path, penalty):
+    with pytest.raises(UserError, match="l1"):
+        train_tagger(treebank, treebank, tmp_path / "run", l1=penalty)
+    assert not (tmp_path / "run").exists()
+
+
 def test_decoding_here_agrees_with_crfsuite(treebank, tmp_path, monkeypatch):
     import pycrfsuite
 
