@@ -23,7 +23,7 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.control_for import ControlFor, Place
 from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
-from dlmctl.generation.matched_check import controls_of
+from dlmctl.generation.matched_check import matching_of
 from dlmctl.generation.model import recipe_from
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
@@ -153,9 +153,10 @@ def run_matched(
     pretrained = model or load_model(recipe, origin)
     if origin is None:
         move_to_device(pretrained.model, find_device(recipe, None))
+        matching = None
     else:
-        examine(recipe, pretrained, origin)  # which moves it, too
-    run = _Run(recipe, pretrained)
+        matching = examine(recipe, pretrained, origin)  # which moves it, too
+    run = _Run(recipe, pretrained, matching or matching_of(recipe, pretrained))
     best: dict[int, Item] = {}
     owners: dict[Texts, int] = {}
     for round_number in range(run.until.max_rounds):
@@ -175,12 +176,11 @@ def run_matched(
 class _Run:
     """Draws the items of a run, round by round."""
 
-    def __init__(self, recipe: MatchedRecipe, pretrained: Pretrained) -> None:
+    def __init__(self, recipe: MatchedRecipe, pretrained: Pretrained, matching: ControlFor) -> None:
         self.recipe, self.pretrained = recipe, pretrained
         self.prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt)
         self.until = recipe.until or Until()
-        self.controls = controls_of(recipe, pretrained)
-        self.matching = ControlFor(recipe, self.controls, pretrained)
+        self.controls, self.matching = matching.controls, matching
 
     def drawing_condition(self, index: int) -> str:
         """The condition that an item's text is drawn under."""
