@@ -12,10 +12,11 @@ from dlmctl.control.check import unique_labels
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.target_table import Row, Rows
 from dlmctl.errors import RecipeError, UserError, readable, typed_message
-from dlmctl.recipe.build import combination, control_from_sets
+from dlmctl.recipe.build import combination, control_from_sets, params_of_entry
 from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.explain import explain, settings_place
 from dlmctl.recipe.placeholders import fill_placeholders, placeholders_in
+from dlmctl.recipe.readable import PythonSettings
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, nested_specs
 from dlmctl.recipe.stray_placeholders import PLACEHOLDER_SETTINGS
 from dlmctl.recipe.yaml_file import Place, SettingsFile
@@ -112,7 +113,7 @@ class RowReader:
             return Node(spec, (), parts) if parts else None
         kind = find_control(spec.name)
         if spec.place not in self._fixed and not any(placeholders_in(spec.params)):
-            self._fixed[spec.place] = [kind.Params.model_validate(params) for params in spec.params]
+            self._fixed[spec.place] = params_of_entry(kind, spec, PythonSettings("recipe"))
         if spec.place in self._fixed:
             return Node(spec, self._fixed[spec.place], ())
         row_params = [self._params(kind, spec, params, row) for params in spec.params]
