@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.user_files import one_version
 from dlmctl.errors import UserError
 from dlmctl.generation.destination import Destination, spare_targets
 from dlmctl.generation.diagnose import find_device, load_model
@@ -65,6 +66,7 @@ class Outcome(NamedTuple):
         return {**self.tally.figures(), **drawn, "out": str(self.place), "environments": self.environments}
 
 
+@one_version()
 def generate_shards(
     recipe: Recipe,
     folder: Path,

@@ -18,6 +18,7 @@ from dlmctl.control.base import All, Control
 from dlmctl.control.exchanged_words import ExchangedWords
 from dlmctl.control.kept_words import KeptParams, KeptWords
 from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged
+from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.control_for import ControlFor, Place
@@ -95,6 +96,7 @@ class MatchedSets:
         return sum(item.passed for item in self.items) / max(1, len(self.items))
 
 
+@one_version()
 def matched(
     recipe: str | Path | Recipe | Mapping[str, Any],
     *,
@@ -128,6 +130,7 @@ def matched(
     return run_matched(resolved, model=model, origin=origin, progress=progress)
 
 
+@one_version()
 @own_modes()
 def run_matched(
     recipe: MatchedRecipe,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import find_control
+from dlmctl.control.user_files import one_version
 from dlmctl.datasets.readers import read_sources
 from dlmctl.errors import ModelError, RecipeError, UserError
 from dlmctl.recipe.build import params_of_set
@@ -136,6 +137,7 @@ class Overrides(NamedTuple):
             settings["targets"] = self.targets
 
 
+@one_version()
 def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Recipe, SettingsFile]:
     if not isinstance(value, dict):
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
