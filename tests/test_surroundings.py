@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Barrier, Thread
 
 import pytest
@@ -131,6 +131,37 @@ def test_a_process_forked_after_use_computes_with_one_thread():
             os._exit(torch.get_num_threads())
     torch.set_num_threads(threads)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_a_process_forked_while_a_thread_computes_gets_the_default_dtype_back(is_inside):
+    """The thread stays behind, so it cannot set it back; the one that forks may be inside, too."""
+    inside, done = Barrier(2), Barrier(2)
+
+    def compute():
+        with own_modes():
+            inside.wait(10)
+            done.wait(10)
+
+    with default_dtype(torch.float64):
+        thread = Thread(target=compute)
+        thread.start()
+        inside.wait(10)
+        with own_modes() if is_inside else nullcontext():
+            child = os.fork()
+            if child == 0:
+                during = torch.get_default_dtype()
+                if not is_inside:
+                    with own_modes():
+                        during = torch.get_default_dtype() if during == torch.float64 else None
+                    os._exit((during, torch.get_default_dtype()) != (torch.float32, torch.float64))
+        if child == 0:
+            os._exit((during, torch.get_default_dtype()) != (torch.float32, torch.float64))
+        done.wait(10)
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize(
