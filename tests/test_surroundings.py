@@ -14,9 +14,11 @@ import torch
 import dlmctl
 from controls import Classifier, Pos
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.generation.generate import generate
 from dlmctl.generation.generator import Generator
+from dlmctl.metrics.lm_score import load_scorer, token_nats
 from dlmctl.recipe.settings import SamplerSettings
 from tests.diffusion.tiny_masked import TOKENIZER, tiny_masked
 
@@ -61,6 +63,27 @@ def test_a_mode_around_a_run_changes_no_text(wanted, mode):
         model = from_pretrained("e2e")
         assert words(model) == wanted
     assert words(model) == wanted
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [lambda: default_dtype(torch.float64), lambda: default_dtype(torch.bfloat16), torch.inference_mode,
+     lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["float64", "bfloat16", "inference", "autocast"],
+)  # fmt: skip
+def test_a_scorer_is_loaded_and_asked_in_float32(mode):
+    """What is loaded is kept for later runs, so it must not depend on the modes at that time."""
+
+    def scored():
+        load_scorer.cache_clear()
+        return token_nats(*load_scorer(folder), [["the", "dog", "sleeps", "."]])
+
+    folder = resolve("e2e") / "scorer"
+    wanted = scored()
+    with mode():
+        assert scored() == wanted
+    weights = list(load_scorer(folder)[0].parameters())
+    assert all(weight.dtype == torch.float32 and not weight.is_inference() for weight in weights)
 
 
 def test_a_generator_under_another_default_dtype_returns_the_same():
