@@ -171,7 +171,8 @@ def require_independent_texts(recipe: Recipe, *, rows: bool) -> None:
     if recipe.unique or (recipe.quota is not None and not rows):
         setting, other = "quota", "a table: its quota needs distinct texts in each row only"
         if recipe.unique:
-            setting, other = "unique", "set it to false"
+            written = '`unique: false` (`--set unique=false`, in Python `overrides=["unique=false"]`)'
+            setting, other = "unique", f"write {written}; texts may then repeat"
         message = f"{setting}: several processes do not see each other's texts."
         raise UserError(message, remedy=f"Use one process, or {other}.")
 
