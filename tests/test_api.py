@@ -178,11 +178,11 @@ def test_controls_in_a_recipe_are_written_as_in_yaml():
         ({"candidates": 0}, "candidates: must be a whole number of 1 or more, not 0."),
         ({"batch_size": 0}, "batch_size: must be a whole number of 1 or more, not 0."),
         ({"sampler": {"stpes": 3}}, "sampler.stpes: unknown key 'stpes'. Did you mean 'steps'?"),
-        ({"sampler": {"steps": "many"}}, "sampler: steps: Input should be a valid integer"),
+        ({"sampler": {"steps": "many"}}, "sampler.steps: input should be a valid integer, not 'many'"),
         ({"sampler": 5}, "sampler: must be SamplerSettings or a dict of its settings, not 5. Its settings are name, "),
         ({"guidance": dlmctl.Until()}, "guidance: must be Guidance or a dict of its settings"),
         ({"guidance": {"until": 0.5, "since": 0.2}}, "guidance: it ends at time 0.5"),
-        ({"until": {"satisfied": "most"}}, "until: satisfied"),
+        ({"until": {"satisfied": "most"}}, "until.satisfied: "),
         ({"until": {"satisfied": 0.5}, "quota": True}, "until.satisfied: a quota draws until all texts pass"),
         ({"rank_by": "mbs"}, "rank_by: there is no criterion 'mbs'. Did you mean 'mbr'?"),
         ({"rank_by": ["lm_score", 3]}, "rank_by: there is no criterion 3."),
@@ -289,6 +289,23 @@ def test_other_wrong_calls_are_one_message(model):
         dlmctl.All(["pos"])
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"length": {"wrds": 3}}, "controls.0.length.wrds: unknown key 'wrds'. Did you mean 'words'?"),
+        ({"any": [{"length": [{"words": 3}, {"words": "x"}]}]}, "controls.0.any.0.length.1.words: input should be a "
+         "valid integer, not 'x'."),
+    ],
+)  # fmt: skip
+def test_wrong_parameters_in_a_recipe_made_in_python_are_one_message(model, entry, message):
+    recipe = Recipe(samples=1, controls=[entry])
+    rows = Recipe(samples=1, controls=[entry, {"contains": {"words": ["{word}"]}}], targets=[{"word": "the"}])
+    for run in (lambda: dlmctl.run(recipe, model=model), lambda: dlmctl.run(rows, model=model, strict=True)):
+        with pytest.raises(dlmctl.RecipeError) as caught:
+            run()
+        assert str(caught.value).removeprefix("targets:1: ") == message
+
+
 def test_numbers_and_arrays_of_numpy_are_taken_as_pythons():
     assert Length(np.int64(8), tolerance=np.int32(1)).sets == Length(8, tolerance=1).sets
     assert Contains(np.array(["old", "river"])).sets == Contains("old", "river").sets
@@ -307,6 +324,20 @@ def test_numbers_and_arrays_of_numpy_are_taken_as_pythons():
         (lambda: Recipe(modle="e2e"), "modle: unknown key 'modle'. Did you mean 'model'?"),
         (lambda: Recipe(sampler={"stps": 3}), "sampler.stps: unknown key 'stps'. Did you mean 'steps'?"),
         (lambda: dlmctl.Guidance(scale="a"), "scale: input should be a valid number, not 'a'."),
+        (lambda: Recipe.model_validate({"modle": "e2e"}), "modle: unknown key 'modle'. Did you mean 'model'?"),
+        (lambda: Recipe.model_validate(3), "Recipe: should be a mapping, not 3."),
+        (
+            lambda: Recipe.model_validate_json('{"sampler": {"steps": "a"}}'),
+            "sampler.steps: input should be a valid integer, not 'a'.",
+        ),
+        (
+            lambda: Recipe.model_validate_json('{"samples"'),
+            "Recipe: Invalid JSON: EOF while parsing an object at line 1 column 10.",
+        ),
+        (
+            lambda: dlmctl.Until.model_validate({"max_rounds": 0}),
+            "max_rounds: input should be greater than or equal to 1, not 0.",
+        ),
     ],
 )
 def test_settings_that_do_not_validate_are_one_message_of_ours_and_a_value_error(make, message):

@@ -19,6 +19,7 @@ from dlmctl.generation.bulk import generate_bulk, generate_shards
 from dlmctl.generation.destination import Destination, read_destination
 from dlmctl.generation.part import Part
 from dlmctl.generation.run import RecipeSampler, run_recipe
+from dlmctl.generation.shards import Run, open_run
 from dlmctl.processes import Terminated, run_lock
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
@@ -111,6 +112,15 @@ def test_rows_that_are_not_a_shard_of_the_run_are_refused(model_folder, tmp_path
     assert generate_shards(recipe_for(model_folder), tmp_path).drawn == 0
 
 
+def test_missing_shards_are_told_from_one_listing_of_the_folder(tmp_path, monkeypatch):
+    """Asking for each of 10,000 files after every shard would take as long as drawing them on a GPU."""
+    run = open_run(tmp_path / "run", {}, 9, shard_rows=2)
+    run.path(run.shards[3]).touch()
+    monkeypatch.setattr(Path, "exists", lambda path: pytest.fail(f"{path} is asked for"))
+    assert (run.missing(), run.done()) == ([run.shards[at] for at in (0, 1, 2, 4)], 2)
+    assert Run(tmp_path / "none", run.shards, latents=False).missing() == run.shards
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -118,7 +128,7 @@ def test_rows_that_are_not_a_shard_of_the_run_are_refused(model_folder, tmp_path
         (["--part", "two", "--out", "run/"], "--part: 'two' is not a part of a run."),
         (["--part", "1/3", "--out", "x.csv"], "--part: the parts of a run are drawn into a folder"),
         (["--part", "1/3"], "--part: the parts of a run are drawn into a folder"),
-        (["--part", "1/3", "--out", "run/", "--unique"], "each other's texts. Use one process, or set it to false."),
+        (["--part", "1/3", "--out", "run/", "--unique"], "Use one process, or write `unique: false` (`--set"),
     ],
 )
 def test_invalid_parts_are_refused_with_one_message(model_folder, tmp_path, monkeypatch, options, message):

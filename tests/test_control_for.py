@@ -6,6 +6,7 @@ import json
 import pytest
 
 from dlmctl.errors import RecipeError
+from dlmctl.generation.control_for import ControlFor
 from dlmctl.generation.diagnose import validate_recipe
 from dlmctl.generation.matched_table import columns_of, write_table
 from dlmctl.recipe.load import read_recipe
@@ -83,6 +84,14 @@ def test_an_item_whose_word_has_no_counterpart_is_reported(masked):
         said = "long: control_for: no word is within the tolerances"
         assert item.why == said or item.drawn == "long"
         assert not item.passed
+
+
+def test_words_are_looked_up_once(masked, monkeypatch):
+    """In a large vocabulary that takes seconds, so the run uses what was looked up to check the recipe."""
+    columns, looked_up = ControlFor._column, []
+    monkeypatch.setattr(ControlFor, "_column", lambda self, *args: looked_up.append(args[0]) or columns(self, *args))
+    assert sets_of(masked, MATCHED, "samples=2").items
+    assert looked_up == ["letters", "zipf"]
 
 
 def test_the_table_says_how_far_the_words_differ(masked, tmp_path):

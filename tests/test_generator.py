@@ -132,8 +132,10 @@ def test_recipes_of_matched_sets_and_empty_batches(model_folder):
 
 
 def test_uniqueness_across_workers_is_refused_before_any_starts(model_folder):
-    with pytest.raises(UserError, match="unique: several processes do not see each other's texts"):
+    said = r"unique: several processes do not see each other's texts\. .*`overrides=\[\"unique=false\"\]`"
+    with pytest.raises(UserError, match=said):
         Generator(recipe_of(model_folder, unique=True))
+    assert Generator("infill", overrides=["unique=false"]).recipe.unique is False
     with pytest.raises(UserError, match=r"must be a whole number of 1 or more, not 0"):
         Generator(recipe_of(model_folder), samples=0)
     generator = Generator(recipe_of(model_folder, quota={"attempts": 20}), samples=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Barrier, Thread
 
 import pytest
@@ -14,9 +14,11 @@ import torch
 import dlmctl
 from controls import Classifier, Pos
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.resolve import resolve
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.generation.generate import generate
 from dlmctl.generation.generator import Generator
+from dlmctl.metrics.lm_score import load_scorer, token_nats
 from dlmctl.recipe.settings import SamplerSettings
 from tests.diffusion.tiny_masked import TOKENIZER, tiny_masked
 
@@ -61,6 +63,27 @@ def test_a_mode_around_a_run_changes_no_text(wanted, mode):
         model = from_pretrained("e2e")
         assert words(model) == wanted
     assert words(model) == wanted
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [lambda: default_dtype(torch.float64), lambda: default_dtype(torch.bfloat16), torch.inference_mode,
+     lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["float64", "bfloat16", "inference", "autocast"],
+)  # fmt: skip
+def test_a_scorer_is_loaded_and_asked_in_float32(mode):
+    """What is loaded is kept for later runs, so it must not depend on the modes at that time."""
+
+    def scored():
+        load_scorer.cache_clear()
+        return token_nats(*load_scorer(folder), [["the", "dog", "sleeps", "."]])
+
+    folder = resolve("e2e") / "scorer"
+    wanted = scored()
+    with mode():
+        assert scored() == wanted
+    weights = list(load_scorer(folder)[0].parameters())
+    assert all(weight.dtype == torch.float32 and not weight.is_inference() for weight in weights)
 
 
 def test_a_generator_under_another_default_dtype_returns_the_same():
@@ -131,6 +154,37 @@ def test_a_process_forked_after_use_computes_with_one_thread():
             os._exit(torch.get_num_threads())
     torch.set_num_threads(threads)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_a_process_forked_while_a_thread_computes_gets_the_default_dtype_back(is_inside):
+    """The thread stays behind, so it cannot set it back; the one that forks may be inside, too."""
+    inside, done = Barrier(2), Barrier(2)
+
+    def compute():
+        with own_modes():
+            inside.wait(10)
+            done.wait(10)
+
+    with default_dtype(torch.float64):
+        thread = Thread(target=compute)
+        thread.start()
+        inside.wait(10)
+        with own_modes() if is_inside else nullcontext():
+            child = os.fork()
+            if child == 0:
+                during = torch.get_default_dtype()
+                if not is_inside:
+                    with own_modes():
+                        during = torch.get_default_dtype() if during == torch.float64 else None
+                    os._exit((during, torch.get_default_dtype()) != (torch.float32, torch.float64))
+        if child == 0:
+            os._exit((during, torch.get_default_dtype()) != (torch.float32, torch.float64))
+        done.wait(10)
+        thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize(

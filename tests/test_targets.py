@@ -19,6 +19,8 @@ from controls import Contains, Length, Predicate
 from controls.length import LengthParams
 from dlmctl import ModelError, UserError
 from dlmctl.cli import app
+from dlmctl.control import registry
+from dlmctl.control.registry import offered_controls
 from dlmctl.datasets import target_table
 from dlmctl.datasets.target_table import open_table, plain_cells, table_of
 from dlmctl.generation.bulk import generate_shards
@@ -213,6 +215,19 @@ def test_rows_of_the_same_shape_share_a_batch(here, model_folder, monkeypatch):
     result = run_recipe(recipe)
     assert sizes == [15]
     assert all(one.target.cells["word"] in one.words for one in result)
+
+
+def test_controls_are_not_looked_for_in_each_row(pretrained, monkeypatch):
+    """To find one, the files of all installed packages are read, which takes longer than drawing a short text."""
+    searches = []
+    monkeypatch.setattr(registry, "offered_controls", lambda: searches.append(1) or offered_controls())
+    recipe = {"controls": [{"any": [{"length": "{n}"}, {"contains": "{w}"}]}, {"pos": "DET"}], "sampler": {"steps": 2}}
+    counts = []
+    for rows in (1, 6):
+        dlmctl.run({**recipe, "targets": [{"n": 4, "w": "the"}] * rows, "samples": 1}, model=pretrained)
+        counts.append(len(searches))
+        searches.clear()
+    assert 0 < counts[0] == counts[1]
 
 
 def test_a_row_that_cannot_be_met_is_reported_and_affects_no_other(here, model_folder):

@@ -29,6 +29,7 @@ from dlmctl.cli import (
     report,
     train,
 )
+from dlmctl.control.user_files import one_version
 from dlmctl.errors import UserError, readable
 from dlmctl.processes import Terminated, is_main, leave_team, rank
 
@@ -59,7 +60,8 @@ class CommandLine(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
+            with one_version():
+                result = super().invoke(ctx)
             sys.stdout.flush()  # here rather than at exit, where a failure could not be handled
             return result
         except UserError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from threading import Lock
+from threading import Lock, get_ident
 
 import torch
 
@@ -17,25 +17,37 @@ class _DefaultDtype:
     """The default dtype, which all threads share: the first that enters sets it, the last that leaves sets it back."""
 
     def __init__(self) -> None:
-        self.lock, self.users, self.before = Lock(), 0, DTYPE
+        self.lock, self.before = Lock(), DTYPE
+        # The thread of each use.
+        self.users: list[int] = []
 
     @contextmanager
     def own(self) -> Iterator[None]:
+        user = get_ident()
         with self.lock:
             if not self.users:
                 self.before = torch.get_default_dtype()
                 torch.set_default_dtype(DTYPE)
-            self.users += 1
+            self.users.append(user)
         try:
             yield
         finally:
             with self.lock:
-                self.users -= 1
+                self.users.remove(user)
                 if not self.users:
                     torch.set_default_dtype(self.before)
 
+    def leave_others(self) -> None:
+        """In a forked process, forget the threads that stay behind: they can neither leave nor release the lock."""
+        self.lock, others = Lock(), [user for user in self.users if user != get_ident()]
+        self.users = [user for user in self.users if user == get_ident()]
+        if others and not self.users:
+            torch.set_default_dtype(self.before)
+
 
 _DEFAULT_DTYPE = _DefaultDtype()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_DEFAULT_DTYPE.leave_others)
 # The process that has computed here.
 _USED_IN: list[int] = []
 

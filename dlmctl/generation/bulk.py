@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.user_files import one_version
 from dlmctl.errors import UserError
 from dlmctl.generation.destination import Destination, spare_targets
 from dlmctl.generation.diagnose import find_device, load_model
@@ -65,6 +66,7 @@ class Outcome(NamedTuple):
         return {**self.tally.figures(), **drawn, "out": str(self.place), "environments": self.environments}
 
 
+@one_version()
 def generate_shards(
     recipe: Recipe,
     folder: Path,
@@ -169,7 +171,8 @@ def require_independent_texts(recipe: Recipe, *, rows: bool) -> None:
     if recipe.unique or (recipe.quota is not None and not rows):
         setting, other = "quota", "a table: its quota needs distinct texts in each row only"
         if recipe.unique:
-            setting, other = "unique", "set it to false"
+            written = '`unique: false` (`--set unique=false`, in Python `overrides=["unique=false"]`)'
+            setting, other = "unique", f"write {written}; texts may then repeat"
         message = f"{setting}: several processes do not see each other's texts."
         raise UserError(message, remedy=f"Use one process, or {other}.")
 

@@ -10,10 +10,12 @@ import torch
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.matched_check import check_matched, controls_of
+from dlmctl.generation.control_for import ControlFor
+from dlmctl.generation.matched_check import check_matched, matching_of
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.repair import require_repairable
@@ -68,9 +70,14 @@ def validate_recipe(recipe: Recipe, file: SettingsFile) -> None:
     examine(recipe, load_model(recipe, file), file)
 
 
+@one_version()
 @own_modes()
-def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
+def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> ControlFor | None:
     """Check that a model can run a recipe.
+
+    Returns:
+        For matched sets, the tolerances of the exchanged words; looking the words up takes seconds, so the run goes on
+        with them.
 
     Raises:
         RecipeError: an unknown device, label, field or word, missing weights or scorer, a sampler, method or repair
@@ -91,12 +98,13 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
         fault = TargetRun(recipe, table, pretrained).fault(range(min(MAX_TRIED, len(table))))
         if fault is not None:
             raise fault
-        return
+        return None
     _examine_controls(recipe, pretrained, prompt, file)
+    return _try_matched(recipe, pretrained, prompt, file) if isinstance(recipe, MatchedRecipe) else None
 
 
 def _examine_controls(recipe: Recipe, pretrained: Pretrained, prompt: Prompt | None, file: SettingsFile) -> None:
-    """Try the controls of each set of texts, and for matched sets those of all conditions together."""
+    """Try the controls of each set of texts."""
     for specs in recipe.spec_sets():
         try:
             control = build_control(specs)
@@ -106,17 +114,20 @@ def _examine_controls(recipe: Recipe, pretrained: Pretrained, prompt: Prompt | N
             _try_controls(_DryRun(recipe, pretrained, prompt), control, specs, file)
         else:
             _try_free(Plan(pretrained, None, recipe.sampler, recipe.guidance, recipe.batch_size, prompt), recipe, file)
-    if isinstance(recipe, MatchedRecipe):
-        _try_matched(recipe, pretrained, prompt, file)
 
 
-def _try_matched(recipe: MatchedRecipe, pretrained: Pretrained, prompt: Prompt | None, file: SettingsFile) -> None:
-    controls = controls_of(recipe, pretrained)
+def _try_matched(
+    recipe: MatchedRecipe, pretrained: Pretrained, prompt: Prompt | None, file: SettingsFile
+) -> ControlFor:
+    """Try the controls of all conditions together."""
+    matching = matching_of(recipe, pretrained)
     settings = recipe.sampler, recipe.guidance, recipe.batch_size, prompt
+    plans = {name: Plan(pretrained, control, *settings) for name, control in matching.controls.items()}
     try:
-        check_matched(recipe, {name: Plan(pretrained, control, *settings) for name, control in controls.items()})
+        check_matched(recipe, plans, matching)
     except Misplaced as fault:
         raise file.error(fault.place, fault.what, fault.remedy) from None
+    return matching
 
 
 def _examine_scorers(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError
 from dlmctl.generation.arguments import check_arguments, read_extent, read_rounds, read_settings, read_traced, whole
@@ -78,6 +79,7 @@ def draw_recipe(
     )
 
 
+@one_version()
 @own_modes()
 def generate(
     control: Control[Any] | None = None,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.user_files import Versions, one_version
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import UserError
 from dlmctl.generation.batch_rows import Batch, BatchRows, in_order
@@ -70,8 +71,9 @@ class Generator:
             UserError: the recipe cannot be read, does not validate, or forbids repeated texts across the whole run,
                 which no worker can ensure.
         """
-        # A dummy row, so that placeholders validate.
-        resolved, self.origin = recipe_from(recipe, overrides, targets=[{"": ""}], samples=samples, seed=seed)
+        with one_version(self._files):
+            # A dummy row, so that placeholders validate.
+            resolved, self.origin = recipe_from(recipe, overrides, targets=[{"": ""}], samples=samples, seed=seed)
         require_plain(resolved, self.origin)
         self.recipe = resolved.model_copy(update={"targets": None})
         require_independent_texts(self.recipe, rows=True)
@@ -96,8 +98,11 @@ class Generator:
             RecipeError: with ``strict``, a row cannot be met.
             ModelError: the model cannot be loaded.
         """
+        with one_version(self._files):
+            return self._draw(BatchRows(batch, self.index, indices, self.recipe.samples, self.named))
+
+    def _draw(self, rows: BatchRows) -> dict[str, Any]:
         samples = self.recipe.samples
-        rows = BatchRows(batch, self.index, indices, samples, self.named)
         check_columns(self.recipe, rows, self.origin)
         numbers = [place * samples + text for place in rows.places for text in range(samples)]
         try:
@@ -141,6 +146,11 @@ class Generator:
         return columns
 
     @cached_property
+    def _files(self) -> Versions:
+        """The user's files, in the same version for all batches of a worker."""
+        return {}
+
+    @cached_property
     def _loaded(self) -> _Loaded:
         pretrained = load_model(self.recipe, self.origin)
         has_fluency = scorer_of(pretrained.folder) is not None
@@ -152,8 +162,8 @@ class Generator:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without the model, which each worker loads for itself."""
-        return {name: value for name, value in vars(self).items() if name != "_loaded"}
+        """The state without the model and the user's files, which each worker loads for itself."""
+        return {name: value for name, value in vars(self).items() if name not in ("_loaded", "_files")}
 
 
 def _repeat_cells(column: Any, count: int) -> Any:

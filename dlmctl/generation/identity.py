@@ -17,7 +17,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control, offered_controls, origin
-from dlmctl.control.user_files import parse_reference
+from dlmctl.control.user_files import digest_in_use, parse_reference
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
 from dlmctl.generation.ranking import needs_acceptability, ranks_by_scorer
 from dlmctl.recipe.recipe import ControlSpec, Recipe, nested_specs
@@ -125,9 +125,9 @@ def _folder_digest(folders: list[Path]) -> str | None:
 
 
 def _user_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the files in a model's folder."""
+    """SHA-256 of a file, or of the files in a model's folder; of code, as it was imported."""
     if path.is_file():
-        return file_digest(path)
+        return digest_in_use(path) or file_digest(path)
     files = [file for file in sorted(path.iterdir()) if file.name.endswith(PUBLISHED_SUFFIXES) and file.is_file()]
     return _digest_of([(file.name, file) for file in files])
 

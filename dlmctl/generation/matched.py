@@ -18,12 +18,13 @@ from dlmctl.control.base import All, Control
 from dlmctl.control.exchanged_words import ExchangedWords
 from dlmctl.control.kept_words import KeptParams, KeptWords
 from dlmctl.control.properties import Exchanged, faults_of, hold_exchanged
+from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.control_for import ControlFor, Place
 from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
-from dlmctl.generation.matched_check import controls_of
+from dlmctl.generation.matched_check import matching_of
 from dlmctl.generation.model import recipe_from
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
@@ -95,6 +96,7 @@ class MatchedSets:
         return sum(item.passed for item in self.items) / max(1, len(self.items))
 
 
+@one_version()
 def matched(
     recipe: str | Path | Recipe | Mapping[str, Any],
     *,
@@ -128,6 +130,7 @@ def matched(
     return run_matched(resolved, model=model, origin=origin, progress=progress)
 
 
+@one_version()
 @own_modes()
 def run_matched(
     recipe: MatchedRecipe,
@@ -153,9 +156,10 @@ def run_matched(
     pretrained = model or load_model(recipe, origin)
     if origin is None:
         move_to_device(pretrained.model, find_device(recipe, None))
+        matching = None
     else:
-        examine(recipe, pretrained, origin)  # which moves it, too
-    run = _Run(recipe, pretrained)
+        matching = examine(recipe, pretrained, origin)  # which moves it, too
+    run = _Run(recipe, pretrained, matching or matching_of(recipe, pretrained))
     best: dict[int, Item] = {}
     owners: dict[Texts, int] = {}
     for round_number in range(run.until.max_rounds):
@@ -175,12 +179,11 @@ def run_matched(
 class _Run:
     """Draws the items of a run, round by round."""
 
-    def __init__(self, recipe: MatchedRecipe, pretrained: Pretrained) -> None:
+    def __init__(self, recipe: MatchedRecipe, pretrained: Pretrained, matching: ControlFor) -> None:
         self.recipe, self.pretrained = recipe, pretrained
         self.prompt = read_prompt(pretrained, recipe.label, recipe.source, recipe.prompt)
         self.until = recipe.until or Until()
-        self.controls = controls_of(recipe, pretrained)
-        self.matching = ControlFor(recipe, self.controls, pretrained)
+        self.controls, self.matching = matching.controls, matching
 
     def drawing_condition(self, index: int) -> str:
         """The condition that an item's text is drawn under."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control
 from dlmctl.control.branches import has_choices
 from dlmctl.diffusion.layout import SPECIAL, Layout, batch_layouts, positions_for, uniform_logits
 from dlmctl.diffusion.noise import Draw
@@ -33,11 +31,12 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer
 MIN_ITEMS, MAX_ITEMS, MAX_WORD_COUNTS = 4, 32, 8
 
 
-def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan]) -> None:
+def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan], matching: ControlFor) -> None:
     """Check that an item can be complete.
 
     Args:
         plans: the plan of each condition, with loaded controls.
+        matching: the tolerances, with the same controls.
 
     Raises:
         Misplaced: no number of words fits all conditions, no text has a place that is exchanged, a kept word cannot
@@ -45,8 +44,7 @@ def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan]) -> None:
     """
     items = _items_to_try(recipe)
     if recipe.control_for and len(items) <= MAX_ITEMS:
-        controls = {name: plan.control for name, plan in plans.items()}
-        ControlFor(recipe, controls, next(iter(plans.values())).pretrained).require_possible(items)
+        matching.require_possible(items)
     tokenizer = next((plan.pretrained.tokenizer for plan in plans.values()), None)
     if tokenizer is None or isinstance(tokenizer, HuggingFaceTokenizer) or len(items) > MAX_ITEMS:
         return
@@ -70,13 +68,18 @@ def check_matched(recipe: MatchedRecipe, plans: Mapping[str, Plan]) -> None:
         )
 
 
-def controls_of(recipe: MatchedRecipe, pretrained: Pretrained) -> dict[str, Control[Any] | None]:
-    """The loaded controls of each condition. Each judges the words of every item, also if no item is drawn under it."""
+def matching_of(recipe: MatchedRecipe, pretrained: Pretrained) -> ControlFor:
+    """The tolerances of a recipe, with the loaded controls of each condition. Each judges the words of every item, also
+    if no item is drawn under it.
+
+    Raises:
+        UserError: a control cannot be loaded, or there are tolerances, and the model writes pieces of words.
+    """
     controls = {name: build_control(recipe.specs_of(name)) for name in recipe.conditions}
     for control in controls.values():
         if control is not None:
             control.load_from(pretrained)
-    return controls
+    return ControlFor(recipe, controls, pretrained)
 
 
 def _items_to_try(recipe: MatchedRecipe) -> range:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
@@ -116,6 +117,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
     return Model(**{field.name: getattr(pretrained, field.name) for field in fields(pretrained)})
 
 
+@one_version()
 def run(
     recipe: str | Path | Recipe | Mapping[str, Any],
     *,

@@ -17,6 +17,7 @@ from dlmctl.datasets.readers import parse_mr
 from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import SourceSettings
 from dlmctl.errors import DataError, ModelError, RecipeError, did_you_mean, first_validation_error
+from dlmctl.recipe.explain import parsed
 from dlmctl.recipe.settings import TextPrompt
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
@@ -145,7 +146,7 @@ def _prompt_ids(
     """The tokens of a prompt: a chat turn if the model has a chat template, otherwise plain text."""
     place = ("prompt", *path)
     try:
-        text_prompt = value if isinstance(value, TextPrompt) else TextPrompt.model_validate(_as_mapping(value))
+        text_prompt = value if isinstance(value, TextPrompt) else parsed(TextPrompt, _as_mapping(value))
     except ValidationError as error:
         raise make_error(place, first_validation_error(error), "Give a text, or `text`, `system` and `chat`.") from None
     if not tokenizer.chats if text_prompt.chat is None else not text_prompt.chat:

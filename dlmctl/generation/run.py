@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.user_files import one_version
 from dlmctl.datasets.target_table import TargetTable
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
@@ -35,6 +36,7 @@ TextProgress = Callable[[float, int], None]
 """Receives the texts done, including a share of those being drawn, and the texts in all."""
 
 
+@one_version()
 def run_recipe(
     recipe: Recipe,
     *,

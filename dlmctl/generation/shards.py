@@ -8,6 +8,7 @@ in ``rows-NNNNNNNNN.npz``. A shard that exists is complete: it is moved into pla
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,11 +62,12 @@ class Run:
         return self.shards[-1].stop
 
     def path(self, shard: range) -> Path:
-        return self.folder / f"rows-{shard.start:09}.jsonl"
+        return self.folder / _file_name(shard)
 
     def missing(self) -> list[range]:
-        """The shards still to be written."""
-        return [shard for shard in self.shards if not self.path(shard).exists()]
+        """The shards still to be written, from one listing of the folder: asking for thousands of files takes long."""
+        names = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
+        return [shard for shard in self.shards if _file_name(shard) not in names]
 
     def done(self) -> int:
         """The number of rows on disk."""
@@ -143,6 +145,10 @@ class Run:
         """Record in the manifest how many shards are done; this is for information only."""
         manifest = {**read_manifest(self.folder), "shards_done": len(self.shards) - len(self.missing())}
         write_manifest(self.folder / MANIFEST, manifest)
+
+
+def _file_name(shard: range) -> str:
+    return f"rows-{shard.start:09}.jsonl"
 
 
 def _is_row(row: Any) -> bool:
@@ -267,9 +273,8 @@ def refuse_others(folder: Path) -> None:
 
 
 def _refuse_strays(run: Run, shard_files: Sequence[str]) -> None:
-    """Raise UserError if a folder has rows that are not a shard of its run: they would be taken for a part of it when
-    the files are concatenated."""
-    expected = {run.path(shard).name for shard in run.shards}
+    """Raise UserError if a folder has rows that are no shard of its run; concatenating the files would include them."""
+    expected = set(map(_file_name, run.shards))
     strays = sorted(name for name in shard_files if name.endswith(".jsonl") and name not in expected)
     if strays:
         what = f"is no shard of the run in its folder{f', and {len(strays) - 1} more are none' if strays[1:] else ''}."

@@ -10,6 +10,7 @@ from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.user_files import Versions, one_version
 from dlmctl.generation.arguments import (
     check_arguments,
     check_traced,
@@ -68,16 +69,19 @@ def _draw_batches(
     size, trace = whole("batch_size", options.get("batch_size", 64)), options.get("trace", False)
     quota, unique = read_extent(options.get("quota", False), options.get("unique", False))
     distinct_texts = distinct_of(pretrained, quota, unique=unique)
+    files: Versions = {}
     for start in count(0, size):
         if samples is not None and start >= samples:
             return
         stop = start + size if samples is None else min(start + size, samples)
         if isinstance(trace, Integral) and not isinstance(trace, bool):
             options["trace"] = range(start, min(stop, int(trace)))  # the first samples of the run, not of each batch
-        yield from generate(
-            control,
-            model=pretrained,
-            samples=range(start, stop),
-            groups=SampleGroups(distinct=distinct_texts),
-            **options,
-        )
+        with one_version(files):
+            batch = generate(
+                control,
+                model=pretrained,
+                samples=range(start, stop),
+                groups=SampleGroups(distinct=distinct_texts),
+                **options,
+            )
+        yield from batch

@@ -12,21 +12,23 @@ from dlmctl.control.check import unique_labels
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.target_table import Row, Rows
 from dlmctl.errors import RecipeError, UserError, readable, typed_message
-from dlmctl.recipe.build import combination, control_from_sets
+from dlmctl.recipe.build import combination, control_from_sets, params_of_entry
 from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.explain import explain, settings_place
 from dlmctl.recipe.placeholders import fill_placeholders, placeholders_in
+from dlmctl.recipe.readable import PythonSettings
 from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, nested_specs
 from dlmctl.recipe.stray_placeholders import PLACEHOLDER_SETTINGS
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 
 
 class Node(NamedTuple):
-    """An entry of a recipe's controls, filled with a row's cells."""
+    """An entry of a recipe's controls, filled with a row's cells; ``kind`` is None for combinations and objects."""
 
     spec: ControlSpec
     params: Sequence[BaseModel]
     parts: tuple[Node, ...]
+    kind: type[Control[Any]] | None = None
 
     def shape(self) -> tuple[Any, ...]:
         """What rows must have in common to be drawn together: the same entries, with any parameters."""
@@ -73,6 +75,8 @@ class RowReader:
         places = [place for spec in nested_specs(self.specs) for _, place in placeholders_in(spec.params)]
         self.filled = {step for place in places for step in place if isinstance(step, str)}
         self._fixed: dict[Place, list[BaseModel]] = {}
+        # To find a control, the files of all installed packages are read.
+        self._kinds: dict[str, type[Control[Any]]] = {}
 
     def read(self, row: Row) -> Target:
         """Fill the recipe from a row.
@@ -110,14 +114,16 @@ class RowReader:
         if spec.name in COMBINATIONS:
             parts = tuple(node for part in spec.parts if (node := self._node(part, row)) is not None)
             return Node(spec, (), parts) if parts else None
-        kind = find_control(spec.name)
+        if spec.name not in self._kinds:
+            self._kinds[spec.name] = find_control(spec.name)
+        kind = self._kinds[spec.name]
         if spec.place not in self._fixed and not any(placeholders_in(spec.params)):
-            self._fixed[spec.place] = [kind.Params.model_validate(params) for params in spec.params]
+            self._fixed[spec.place] = params_of_entry(kind, spec, PythonSettings("recipe"))
         if spec.place in self._fixed:
-            return Node(spec, self._fixed[spec.place], ())
+            return Node(spec, self._fixed[spec.place], (), kind)
         row_params = [self._params(kind, spec, params, row) for params in spec.params]
         filled_sets = [params for params in row_params if params is not None]
-        return Node(spec, filled_sets, ()) if filled_sets else None
+        return Node(spec, filled_sets, (), kind) if filled_sets else None
 
     def _params(self, kind: type[Control[Any]], spec: ControlSpec, params: Any, row: Row) -> BaseModel | None:
         filled_params = fill_params(kind.Params, params, row.cells)
@@ -198,17 +204,17 @@ def control_of(targets: Sequence[Target], samples: Mapping[int, tuple[int, int]]
 
 
 def _joint_control(nodes: Sequence[Node], samples: Mapping[int, tuple[int, int]]) -> Control[Any]:
-    spec, params, parts = nodes[0]
+    spec, params, parts, kind = nodes[0]
     if spec.control is not None:
         return spec.control
-    if spec.name in COMBINATIONS:
+    if kind is None:
         components = [_joint_control([node.parts[at] for node in nodes], samples) for at in range(len(parts))]
         control = combination(spec.name, components)
     else:
         set_count = len(params)
         is_fixed = all(node.params is params for node in nodes)
         param_sets = params if is_fixed else [param_set for node in nodes for param_set in node.params]
-        control = control_from_sets(find_control(spec.name), spec, param_sets)
+        control = control_from_sets(kind, spec, param_sets)
         control.places = {
             sample: (0 if is_fixed else row * set_count) + text % set_count for sample, (row, text) in samples.items()
         }

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.quiet_transformers import without_progress_bars
 from dlmctl.checkpoint.scorer import load_scorer_model, seal_scorer
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import DataError, ModelError
 from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
@@ -38,6 +39,7 @@ def sequence_nats(model: nn.Module, ids: Tensor, pad_id: int) -> Tensor:
     return F.cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], ignore_index=pad_id, reduction="none")
 
 
+@own_modes()
 @torch.no_grad()
 def token_nats(
     scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, cut: bool = False
@@ -108,6 +110,7 @@ def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> 
 
 
 @lru_cache(maxsize=8)
+@own_modes()
 def load_scorer(folder: Path) -> Judge:
     """Load the scorer of ``folder`` in float32, and its tokeniser. The last few are cached.
 

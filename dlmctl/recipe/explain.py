@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dlmctl.errors import RecipeError, did_you_mean
 from dlmctl.recipe.yaml_file import Place, SettingsFile
@@ -13,6 +13,17 @@ from dlmctl.recipe.yaml_file import Place, SettingsFile
 # Messages for types that have another name in YAML than in pydantic.
 _MESSAGES = {"model_type": "should be a mapping", "dict_type": "should be a mapping", "list_type": "should be a list"}
 _READ_AS = {bool: "true or false", type(None): "nothing", int: "a number", float: "a number"}
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parsed(model: type[M], settings: Any) -> M:
+    """Validate settings as ``model_validate`` does, but always with pydantic's errors, for ``explain``.
+
+    Raises:
+        ValidationError: they do not validate.
+    """
+    return TypeAdapter(model).validate_python(settings)
 
 
 def explain(
@@ -81,7 +92,7 @@ def _fits(model: type[BaseModel], settings: Any, inner: Place, word: str) -> boo
     """Whether ``settings`` with this word at ``inner`` have no fault there."""
     changed = _with_value(settings, inner, word)
     try:
-        model.model_validate(changed)
+        parsed(model, changed)
     except ValidationError as error:
         places = [settings_place(fault, changed) for fault in error.errors(include_url=False)]
         return all(at[: len(inner)] != inner for at in places)

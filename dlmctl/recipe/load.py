@@ -15,10 +15,12 @@ from pydantic import BaseModel, ValidationError
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.control.registry import find_control
+from dlmctl.control.user_files import one_version
 from dlmctl.datasets.readers import read_sources
-from dlmctl.errors import ModelError, RecipeError, UserError, typed_message
+from dlmctl.errors import ModelError, RecipeError, UserError
+from dlmctl.recipe.build import params_of_set
 from dlmctl.recipe.command_line import STANDARD_INPUT, add_control, anchored
-from dlmctl.recipe.explain import explain
+from dlmctl.recipe.explain import explain, parsed
 from dlmctl.recipe.legacy import update_legacy
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.placeholders import placeholders_in
@@ -135,6 +137,7 @@ class Overrides(NamedTuple):
             settings["targets"] = self.targets
 
 
+@one_version()
 def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Recipe, SettingsFile]:
     if not isinstance(value, dict):
         raise file.error((), "a recipe is a mapping of settings.", "See `dlmctl recipe schema`.")
@@ -147,7 +150,7 @@ def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Reci
     if value.get("targets") is not None:
         value = with_placeholders(value, file)
     try:
-        recipe = recipe_type.model_validate(value)
+        recipe = parsed(recipe_type, value)
         refuse_stray(recipe, file)
         require_passing(recipe, file)
         for specs in recipe.spec_sets():
@@ -197,15 +200,7 @@ def _validate_params(spec: ControlSpec, file: SettingsFile) -> None:
     for number, params in enumerate(spec.params):
         if any(placeholders_in(params)):
             continue  # checked for each row of the targets when it is drawn
-        try:
-            control.Params.model_validate(params)
-        except ValidationError as error:
-            raise explain(error, control.Params, spec.place_of(number), file, params) from None
-        except UserError:
-            raise
-        except Exception as error:  # from a plug-in's own validators
-            what = f"the control {spec.name!r} fails on these parameters: {typed_message(error)}."
-            raise Misplaced(spec.place_of(number), what) from error
+        params_of_set(control, spec, number, file)
 
 
 def _refuse_contradictions(specs: Sequence[ControlSpec], file: SettingsFile) -> None:

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dlmctl.errors import RecipeError, UserError, did_you_mean, first_validation_error
+from dlmctl.errors import RecipeError, UserError, did_you_mean
+from dlmctl.recipe.explain import explain, parsed
+from dlmctl.recipe.readable import PythonSettings
 
 S = TypeVar("S", bound=BaseModel)
 SettingsMapping = Mapping[str, Any] | None
@@ -31,7 +33,8 @@ def settings_from(value: S | SettingsMapping, base: S, name: str) -> S:
         if key not in settings_type.model_fields:
             remedy = did_you_mean(str(key), list(settings_type.model_fields))
             raise RecipeError(f"unknown key {key!r}.", where=f"{name}.{key}", remedy=remedy)
+    settings = {**base.model_dump(), **value}
     try:
-        return settings_type.model_validate({**base.model_dump(), **value})
+        return parsed(settings_type, settings)
     except ValidationError as error:
-        raise RecipeError(first_validation_error(error), where=name) from None
+        raise explain(error, settings_type, (name,), PythonSettings(name), settings) from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import json
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import BaseModel, ValidationError
 
-from dlmctl.errors import SettingsError
+from dlmctl.errors import SettingsError, first_validation_error
 from dlmctl.recipe.explain import explain
 from dlmctl.recipe.yaml_file import Place, SettingsFile
 
@@ -31,5 +32,42 @@ class Readable(ModelMetaclass):
         try:
             return super().__call__(*args, **settings)
         except ValidationError as error:
-            fault = explain(error, cast("type[BaseModel]", cls), (), PythonSettings(cls.__name__), settings)
-            raise SettingsError(fault.what, where=fault.where, remedy=fault.remedy) from None
+            raise _settings_error(error, cls, settings) from None
+
+
+class ReadableSettings(BaseModel, metaclass=Readable):
+    """Base of models that raise ``SettingsError`` however they are made; ``explain.parsed`` raises pydantic's errors,
+    for code that knows the file."""
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Settings from a mapping. Options are pydantic's.
+
+        Raises:
+            SettingsError: they do not validate.
+        """
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise _settings_error(error, cls, obj) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Settings from JSON. Options are pydantic's.
+
+        Raises:
+            SettingsError: it is not JSON, or they do not validate.
+        """
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as error:
+            try:
+                settings = json.loads(json_data)
+            except ValueError:
+                raise SettingsError(first_validation_error(error), where=cls.__name__) from None
+            raise _settings_error(error, cls, settings) from None
+
+
+def _settings_error(error: ValidationError, kind: type, settings: Any) -> SettingsError:
+    fault = explain(error, cast("type[BaseModel]", kind), (), PythonSettings(kind.__name__), settings)
+    return SettingsError(fault.what, where=fault.where, remedy=fault.remedy)

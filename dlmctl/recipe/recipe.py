@@ -29,7 +29,7 @@ from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.presets import Preset, with_preset
-from dlmctl.recipe.readable import Readable
+from dlmctl.recipe.readable import ReadableSettings
 from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
 from dlmctl.text.fields import Source, Value
@@ -101,7 +101,7 @@ def _allow_boolean(schema: dict[str, Any]) -> None:
     schema["anyOf"].append({"type": "boolean"})
 
 
-class Recipe(BaseModel, metaclass=Readable):
+class Recipe(ReadableSettings):
     """Everything that a run of ``dlmctl generate`` depends on.
 
     In Python, ``controls`` may also hold control objects: ``Recipe(controls=[Length(words=7)])``.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from dlmctl.recipe.readable import Readable
+from dlmctl.recipe.readable import ReadableSettings
 from dlmctl.text.plain_values import plain_value
 
 Criterion = Literal["satisfaction", "acceptability", "fluency", "lm_score", "worst_word", "mbr"]
@@ -22,7 +22,7 @@ Method = Literal["logits", "latent", "denoiser", "langevin"]
 DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?", re.ASCII)
 
 
-class StrictSettings(BaseModel, metaclass=Readable):
+class StrictSettings(ReadableSettings):
     """Base of settings: unknown keys are errors, and numbers (also those of NumPy) must be finite numbers, not text.
 
     Raises:

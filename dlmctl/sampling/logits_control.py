@@ -16,6 +16,7 @@ from dlmctl.control.state import ControlState
 from dlmctl.diffusion.absorbing import Absorbing, with_fixed_words
 from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
 from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
 from dlmctl.errors import UserError
@@ -81,6 +82,7 @@ class LogitsControl:
         self._text_start = self._steps = self._step = 0
         self._is_controlled = True
 
+    @own_modes()
     def __call__(self, input_ids: Tensor, scores: Tensor, cur_step: int | Tensor) -> Tensor:
         """As a logits processor of a diffusion model: ``scores [B, C, V]`` of a canvas, ``cur_step`` counting down.
 
@@ -116,6 +118,7 @@ class LogitsControl:
         stop_ids = torch.tensor(sorted(self.tokenizer.stop_ids), device=input_ids.device)
         return not bool(torch.isin(input_ids[:, prompt_length:], stop_ids).any(1).all())
 
+    @own_modes()
     def hook(self, step: int | None, x: Tensor, logits: Tensor) -> Tensor:
         """As ``generation_logits_hook_func`` of Dream: ``x [B, S]``, MASK where tokens will be, ``logits [B, S, V]``.
 

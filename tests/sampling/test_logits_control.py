@@ -118,6 +118,32 @@ def test_an_energy_guides_diffusion_gemma():
     assert counts[1] > counts[0]
 
 
+@pytest.mark.parametrize(
+    "mode",
+    [torch.inference_mode, lambda: torch.device("meta"), lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["inference", "device", "autocast"],
+)
+def test_a_mode_of_the_program_around_it_changes_nothing(dream, mode):
+    """Guidance needs gradients, and its own tensors on the device of the logits."""
+    mask, inner, table = dream.model.mask_id, dream.tokenizer.inner, dream.model.embeddings
+    x, logits = torch.tensor([[5, 6, mask, mask, mask]]), torch.randn(1, 5, 400, generator=torch.manual_seed(0))
+
+    def steered():
+        own = torch.empty_like(logits, device="cpu").copy_(logits)  # made in the mode, as a model's are
+        reads = LogitsControl(Reads(tokens=[]), inner, embeddings=torch.empty_like(table).copy_(table))
+        likes = LogitsControl(Likes(tokens=[20, 21]), inner)
+        outside = [likes(x[:, :2], own[:, 2:], step) for step in (3, 2)]
+        return [torch.cat([logits[:, :2], moved], 1) for moved in outside] + [reads.hook(0, x, own)]
+
+    expected = steered()
+    with mode():
+        found = steered()
+    assert torch.get_default_device() == torch.device("cpu")
+    for tensor, same in zip(found, expected, strict=True):
+        assert torch.equal(tensor, same)
+        assert not torch.equal(tensor[:, 2:], logits[:, 2:])
+
+
 def test_impossible_arguments(dream):
     inner = dream.tokenizer.inner
     with pytest.raises(UserError, match="not a control"):

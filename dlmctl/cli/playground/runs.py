@@ -15,6 +15,7 @@ from typing import Any
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.cli.playground.forms import Form, recipe_of
+from dlmctl.control.user_files import one_version
 from dlmctl.errors import UserError, typed_message
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.results import Sample
@@ -87,7 +88,7 @@ class Runs:
 
     def _run(self, form: Form, send: Callable[[_Event | None], None], stop: threading.Event) -> None:
         try:
-            with self._exclusive(stop):
+            with self._exclusive(stop), one_version({}):
                 send({"result": self._draw(form, send, stop)})
         except Stopped:
             send({"error": "stopped."})

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from dlmctl.cli.playground.forms import Form, page_data, recipe_code
 from dlmctl.cli.playground.runs import Runs
+from dlmctl.control.user_files import one_version
 from dlmctl.errors import UserError, first_validation_error
 from dlmctl.generation import page
 
@@ -93,7 +94,8 @@ async def _respond(request: Request, handler: Callable[[Any], Response], kind: t
             return JSONResponse({"error": "the form is too long."}, 413)
     try:
         form = kind.model_validate_json(body)
-        return await run_in_threadpool(handler, form)
+        with one_version({}):  # controls may have been edited since the playground was started
+            return await run_in_threadpool(handler, form)
     except ValidationError as error:
         return JSONResponse({"error": first_validation_error(error)}, 400)
     except UserError as error:
