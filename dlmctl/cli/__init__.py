@@ -30,7 +30,7 @@ from dlmctl.cli import (
     train,
 )
 from dlmctl.errors import UserError, readable
-from dlmctl.processes import Terminated, is_main, leave_team, rank
+from dlmctl.processes import Terminated, is_main, leave_team, rank, terminable
 
 # The base class of usage errors. Newer releases of typer vendor click, so it is looked up through a class that every
 # release exports.
@@ -59,8 +59,9 @@ class CommandLine(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # here rather than at exit, where a failure could not be handled
+            with terminable():
+                result = super().invoke(ctx)
+                sys.stdout.flush()  # here rather than at exit, where a failure could not be handled
             return result
         except UserError as error:
             return _exit_with(str(error), 2)
