@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dlmctl.datasets.lines import filled_lines
 from dlmctl.datasets.tables import Row, separator_of, table_rows
-from dlmctl.errors import DataError, RecipeError, did_you_mean
+from dlmctl.errors import DataError, RecipeError, UserError, did_you_mean
 from dlmctl.text.files import require_file
 
 # The most bytes of a file (the largest published norms have some 10 MB), and words of a list or table.
@@ -21,6 +21,7 @@ _MISSING = frozenset(["", "na", "n/a", "#n/a", "nan", "null", "none", "-", "."])
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
+T = TypeVar("T")
 Value = float | str | None
 Bound = tuple[float | None, float | None] | frozenset[str]
 
@@ -35,10 +36,10 @@ class WordTable:
 
 
 class _Stamp(NamedTuple):
-    """Cache key of a file, so that a changed file is read again."""
+    """Cache key of a file, so that a file is read again when its contents or its permissions have changed."""
 
     path: Path
-    changed: int
+    changed: tuple[int, int]
     size: int
 
 
@@ -81,10 +82,35 @@ def _stamp(name: str) -> _Stamp:
     )
     require_file(path, MAX_BYTES, error=DataError, remedy=remedy)
     status = path.stat()
-    return _Stamp(path, status.st_mtime_ns, status.st_size)
+    return _Stamp(path, (status.st_mtime_ns, status.st_ctime_ns), status.st_size)
 
 
-@lru_cache(maxsize=8)
+def _cached(read: Callable[..., T]) -> Callable[..., T]:
+    """``read`` that keeps its latest results, and its errors too: a run that fails asks for the same file several
+    times, with a table of targets once for each row, and a file may take seconds to read."""
+
+    @lru_cache(maxsize=8)
+    def outcome(*key: Hashable) -> T | UserError:
+        try:
+            return read(*key)
+        except UserError as error:
+            return _renewed(error)
+
+    def read_once(*key: Hashable) -> T:
+        result = outcome(*key)
+        if isinstance(result, UserError):
+            raise _renewed(result)
+        return result
+
+    return read_once
+
+
+def _renewed(error: UserError) -> UserError:
+    """The same error without its traceback, which would keep everything that was read until then in memory."""
+    return type(error)(error.what, where=error.where, remedy=error.remedy)
+
+
+@_cached
 def _list(stamp: _Stamp) -> Mapping[str, str]:
     words: dict[str, str] = {}
     for line in filled_lines(stamp.path):
@@ -96,7 +122,7 @@ def _list(stamp: _Stamp) -> Mapping[str, str]:
     return words
 
 
-@lru_cache(maxsize=8)
+@_cached
 def _table(
     stamp: _Stamp, word: str, numbers: tuple[str, ...], names: tuple[str, ...], needed: tuple[str, ...]
 ) -> WordTable:

@@ -187,6 +187,10 @@ class Terminated(KeyboardInterrupt):
 
 # Exceptions of the signals received so far that are to end the run, the latest last.
 _RECEIVED: list[type[KeyboardInterrupt]] = []
+# The handlers that ``terminable`` has replaced.
+_REPLACED: dict[signal.Signals, Any] = {}
+# Handlers that it may replace: those of Python and of the system. An ignored signal stays ignored.
+_DEFAULTS = {signal.SIGTERM: (signal.SIG_DFL,), signal.SIGINT: (signal.default_int_handler, signal.SIG_DFL)}
 
 
 def raise_pending_signal() -> None:
@@ -195,38 +199,46 @@ def raise_pending_signal() -> None:
         raise _RECEIVED[-1]
 
 
+def _end_run(number: int, frame: FrameType | None) -> None:
+    """The handler of ``terminable``."""
+    signal.signal(number, _REPLACED[signal.Signals(number)])
+    _RECEIVED.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+    raise _RECEIVED[-1]
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Context in which SIGTERM raises ``Terminated`` and Ctrl-C ``KeyboardInterrupt``, whatever was running; a second
-    SIGTERM ends the process at once.
+    SIGTERM ends the process at once. Contexts may be nested.
 
-    Handlers that others have installed are left in place. With several processes nothing is installed and each ends
-    at once: it may be waiting for another process, where no handler would run.
+    Handlers that others have installed are left in place, and ignored signals are still ignored. With several
+    processes nothing is installed and each ends at once: it may be waiting for another process, where no handler would
+    run.
     """
-    defaults: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-    in_main_thread = threading.current_thread() is threading.main_thread()  # handlers can be set only there
-    has_other_handlers = any(signal.getsignal(number) is not handler for number, handler in defaults.items())
-    if not in_main_thread or count() > 1 or has_other_handlers:
-        yield
-        return
-    received = _RECEIVED
-    received.clear()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, defaults[signal.Signals(number)])
-        received.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-        raise received[-1]
-
-    for number in defaults:
-        signal.signal(number, handle)
+    installed = _install()
     try:
         yield
     except Exception:
         # C code that was interrupted may mistake the handler's exception for an error of its own.
-        if received:
-            raise received[-1] from None
+        raise_pending_signal()
         raise
     finally:
-        received.clear()
-        for number, handler in defaults.items():
-            signal.signal(number, handler)
+        if installed:
+            _RECEIVED.clear()
+            for number in installed:
+                signal.signal(number, _REPLACED[number])
+
+
+def _install() -> list[signal.Signals]:
+    """Install the handler of ``terminable`` and return the signals that now have it; none if it may not be."""
+    if threading.current_thread() is not threading.main_thread() or count() > 1:  # handlers are set in the main thread
+        return []
+    current = {number: signal.getsignal(number) for number in _DEFAULTS}
+    if any(handler not in (*_DEFAULTS[number], signal.SIG_IGN) for number, handler in current.items()):
+        return []
+    _RECEIVED.clear()
+    numbers = [number for number, handler in current.items() if handler != signal.SIG_IGN]
+    for number in numbers:
+        _REPLACED[number] = current[number]
+        signal.signal(number, _end_run)
+    return numbers

@@ -31,7 +31,7 @@ from dlmctl.cli import (
 )
 from dlmctl.control.user_files import one_version
 from dlmctl.errors import UserError, readable
-from dlmctl.processes import Terminated, is_main, leave_team, rank
+from dlmctl.processes import Terminated, is_main, leave_team, rank, terminable
 
 # The base class of usage errors. Newer releases of typer vendor click, so it is looked up through a class that every
 # release exports.
@@ -60,9 +60,9 @@ class CommandLine(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with one_version():
+            with terminable(), one_version():
                 result = super().invoke(ctx)
-            sys.stdout.flush()  # here rather than at exit, where a failure could not be handled
+                sys.stdout.flush()  # here rather than at exit, where a failure could not be handled
             return result
         except UserError as error:
             return _exit_with(str(error), 2)

@@ -62,7 +62,9 @@ def _clean_up(out: Path) -> None:
 
 
 def _unwritable(out: Path, error: OSError) -> UserError:
-    return UserError(f"cannot be written: {error.strerror or error}.", where=str(out))
+    # NumPy says only how many numbers it could write.
+    reason = error.strerror or f"the disk may be full ({error})"
+    return UserError(f"cannot be written: {reason}.", where=str(out))
 
 
 def check_writable(folder: Path) -> None:

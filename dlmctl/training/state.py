@@ -79,8 +79,10 @@ def save_state(path: Path, state: TrainingState, step: int, identity: dict[str, 
         flush_to_disk(partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
+        # torch reports a full disk as a RuntimeError about a position in the file.
+        full = "" if isinstance(error, OSError) else "the disk may be full, "
         raise UserError(
-            f"the checkpoint could not be written: {short_message(error)}.",
+            f"the checkpoint could not be written: {full}{short_message(error)}.",
             where=str(path),
             remedy="The checkpoint before it is intact; make room and give --resume."
             if earlier

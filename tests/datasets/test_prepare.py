@@ -248,3 +248,13 @@ def test_a_row_that_cannot_be_read_is_named_where_too_few_are_left(tmp_path):
     (tmp_path / "cut.jsonl").write_text('{"text": "The inn is shut."}\n{"text": "The bar')
     with pytest.raises(DataError, match=r"too few different texts .*; left out were 1 unreadable \(line 2"):
         run(tmp_path / "cut.jsonl", tmp_path)
+
+
+def test_a_disk_that_gets_full_leaves_nothing_and_is_named(source, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("1901 requested and 1520 written")  # as NumPy says
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UserError, match=r"set: cannot be written: the disk may be full \(1901 requested"):
+        run(source, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]

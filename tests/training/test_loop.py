@@ -244,6 +244,7 @@ def test_where_the_first_checkpoint_does_not_fit_the_run_starts_again(data, tmp_
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError) as caught:
         train_lm(config(), data, tmp_path / "run")
+    assert "the disk may be full, " in str(caught.value)
     assert str(caught.value).endswith("pos 64 vs 0. There is no earlier checkpoint; make room and start the run again.")
     monkeypatch.setattr(torch, "save", save)
     assert train_lm(config(), data, tmp_path / "run").is_dir()
