@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -42,28 +40,12 @@ def test_the_tour_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert "How it came about" in (tmp_path / "tour.html").read_text("utf-8")
 
 
-@pytest.fixture
-def kernel(monkeypatch) -> list[object]:
-    """A notebook as seen from inside; what it is given to show."""
-    shown: list[object] = []
-
-    def display(value: object, display_id: bool) -> SimpleNamespace:
-        assert display_id
-        shown.append(value)
-        return SimpleNamespace(update=shown.append)
-
-    for name in ("IPython", "IPython.display"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    sys.modules["IPython"].get_ipython = lambda: SimpleNamespace(kernel=True)
-    sys.modules["IPython.display"].display = display
-    return shown
-
-
 def test_a_notebook_shows_one_bar_that_goes(kernel, pretrained):
     model = Model(pretrained.model, pretrained.tokenizer, pretrained.folder)
     model.generate(Length(4), samples=2, sampler={"steps": 4}, candidates=2, device="cpu")
     assert "<progress" in kernel[0]._repr_html_()
     assert repr(kernel[1]) == "1 of 4 steps"
+    assert repr(kernel[0]) == "preparing"
     assert kernel[-1]._repr_html_() == repr(kernel[-1]) == ""
     before = len(kernel)
     model.generate(samples=1, sampler={"steps": 2}, device="cpu", progress=False)

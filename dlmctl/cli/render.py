@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dlmctl.evaluation.decode import Decoded
     from dlmctl.generation.bulk import Outcome
-    from dlmctl.generation.matched import MatchedSets
+    from dlmctl.generation.matched_sets import MatchedSets
     from dlmctl.generation.run_counts import RunCounts
 
 # Seconds between two progress lines in a log.
