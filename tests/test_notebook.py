@@ -10,10 +10,14 @@ import ast
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import dlmctl
 from controls import Length
+from dlmctl.control.check import Check, Mark
 from dlmctl.generation.model import Model
+from dlmctl.generation.results import Sample
 
 TOUR = Path(__file__).resolve().parents[1] / "docs" / "notebooks" / "tour.ipynb"
 
@@ -57,3 +61,32 @@ def test_a_bar_goes_where_drawing_fails(kernel, pretrained):
     with pytest.raises(ZeroDivisionError):
         model.generate(samples=1, sampler={"steps": 2}, device="cpu", on_step=lambda step: 1 // 0)
     assert repr(kernel[-1]) == ""
+
+
+def test_a_recipe_as_a_dict_takes_the_function_of_a_cell(pretrained):
+    model = Model(pretrained.model, pretrained.tokenizer, pretrained.folder)
+
+    def is_odd(text: str) -> bool:
+        return len(text) >= 0
+
+    for check in (is_odd, {"function": is_odd}, [is_odd, is_odd]):
+        recipe = {"samples": 2, "sampler": {"steps": 2}, "device": "cpu", "controls": [{"check": check}]}
+        result = dlmctl.run(recipe, model=model)
+        assert [sample.checks["check"].why for sample in result] == ["is_odd says yes"] * 2
+        assert result.about["recipe_digest"]
+
+
+def test_a_placeholder_without_a_table_names_the_argument_of_python():
+    with pytest.raises(dlmctl.RecipeError, match=r"in Python targets=\.\.\."):
+        dlmctl.run({"controls": [{"contains": "{word}"}]})
+
+
+def test_the_text_of_a_notebook_s_table_keeps_its_width_and_its_direction():
+    words = ["هذه", "جملة", "."]
+    marks = (Mark(0, 0, "DET"), Mark(1, 1, "NOUN"))
+    checks = {"pos": Check(1.0, True, "", marks=marks), "length": Check(1.0, True, "")}
+    shown = Sample(0, words, " ".join(words), checks, np.zeros((1, 1)))._repr_html_()
+    assert '<td class="t" dir="auto"' in shown
+    assert "min-width" in shown
+    # The names of controls are no part of the text, whose first letter decides the direction.
+    assert shown.index('<span class="w h" dir="ltr">') < shown.index("هذه")

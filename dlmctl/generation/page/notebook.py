@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dlmctl.sampling.trace import Frame
 
 LEFT_ALIGNED = 'style="text-align: left; vertical-align: top"'
+# Wide enough to read beside many controls, since a notebook's table scrolls; words run in their own direction.
+TEXT_CELL = '<td class="t" dir="auto" style="text-align: start; vertical-align: top; min-width: min(26em, 60vw)">'
 
 
 def verdict(check: Check) -> str:
@@ -64,7 +66,7 @@ def _condition_cell(item: Item, condition: str) -> str:
     if sample is None:
         return "<td></td>"
     marks = {"exchanged": [Mark(place, place) for place in item.places]}
-    return f'<td class="t" {LEFT_ALIGNED}>{text_html(sample.text, sample.words, marks)}</td>'
+    return f"{TEXT_CELL}{text_html(sample.text, sample.words, marks)}</td>"
 
 
 def trace_html(frames: Sequence[Frame], energies: Mapping[str, Sequence[float | None]]) -> str:
@@ -74,9 +76,9 @@ def trace_html(frames: Sequence[Frame], energies: Mapping[str, Sequence[float | 
 
 def _text_cell(sample: Sample) -> str:
     if sample.unmet is not None:
-        return f'<td class="t" {LEFT_ALIGNED}>({escape(readable(sample.unmet))})</td>'
+        return f"{TEXT_CELL}({escape(readable(sample.unmet))})</td>"
     marks = {name: check.seen for name, check in sample.checks.items()}
-    return f'<td class="t" {LEFT_ALIGNED}>{text_html(sample.text, sample.words, marks)}</td>'
+    return f"{TEXT_CELL}{text_html(sample.text, sample.words, marks)}</td>"
 
 
 def _check_cells(checks: Mapping[str, Check]) -> str:
