@@ -80,6 +80,10 @@ class SettingsError(RecipeError, ValueError):
     """Settings made in Python, such as ``Recipe(...)``, that do not validate."""
 
 
+class ArgumentNameError(UserError, TypeError):
+    """A keyword argument that a function does not have."""
+
+
 class UnknownWordError(RecipeError):
     """A recipe names a word that is not in the model's vocabulary."""
 

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from dlmctl.errors import UserError
+from dlmctl.errors import ArgumentNameError
 from dlmctl.generation.model import Model
 
 
@@ -31,5 +31,5 @@ def test_every_option_is_in_the_signature_with_its_default(method):
 def test_an_unknown_option_is_refused(pretrained, name, message):
     model = Model(pretrained.model, pretrained.tokenizer, pretrained.folder)
     for method in (model.generate, model.stream):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ArgumentNameError, match=message):
             method(**{name: 4})

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar
 
 from pydantic import BaseModel
 
-from dlmctl.errors import UserError, did_you_mean
+from dlmctl.errors import ArgumentNameError, did_you_mean
 from dlmctl.generation.prompts import Label, PromptLike
 from dlmctl.recipe.presets import Preset
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
@@ -84,7 +84,7 @@ def check_names(options: Mapping[str, Any]) -> None:
     """Refuse an argument that is no option.
 
     Raises:
-        UserError: the message says where a setting of that name belongs, or which option has a similar name.
+        ArgumentNameError: the message says where a setting of that name belongs, or which option has a similar name.
     """
     known = list(Options.__annotations__)
     for name in options:
@@ -92,4 +92,4 @@ def check_names(options: Mapping[str, Any]) -> None:
             place = next((place for place, kind in _SETTINGS.items() if name in kind.model_fields), None)
             belongs = f'It is a setting: {place}={{"{name}": ...}}.'
             remedy = did_you_mean(name, ["samples", *known]) if place is None else belongs
-            raise UserError(f"there is no argument {name!r}.", remedy=remedy)
+            raise ArgumentNameError(f"there is no argument {name!r}.", remedy=remedy)
