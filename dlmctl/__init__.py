@@ -43,8 +43,8 @@ if TYPE_CHECKING:  # for type checkers; tests/test_api.py keeps it in step with 
     from dlmctl.errors import UserError as UserError
     from dlmctl.generation.generate import generate as generate
     from dlmctl.generation.generator import Generator as Generator
-    from dlmctl.generation.matched import MatchedSets as MatchedSets
     from dlmctl.generation.matched import matched as matched
+    from dlmctl.generation.matched_sets import MatchedSets as MatchedSets
     from dlmctl.generation.model import Model as Model
     from dlmctl.generation.model import load as load
     from dlmctl.generation.model import run as run
@@ -81,7 +81,7 @@ _PUBLIC = {
     "Labels": "control.labels",
     "LogitsControl": "sampling.logits_control",
     "Mark": "control.check",
-    "MatchedSets": "generation.matched",
+    "MatchedSets": "generation.matched_sets",
     "Model": "generation.model",
     "ModelError": "errors",
     "Not": "control.base",

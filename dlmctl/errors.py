@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from pydantic import ValidationError
 
 # Maximum characters of a message, and of its place and its remedy where the whole message would be longer than that.
 MAX_MESSAGE, MAX_WHERE, MAX_REMEDY = 560, 160, 200
 # A longer word cannot be a misspelt name.
 MAX_NAME = 100
+# The packages of the toolkit; and folders of installed packages, with that of Python's own modules.
+_TOOLKIT = ("dlmctl", "controls")
+_INSTALLED = {"site-packages", "dist-packages"}
+_STANDARD_LIBRARY = Path(os.__file__).parent
 
 
 def readable(text: str, max_length: int = MAX_MESSAGE) -> str:
@@ -54,6 +63,14 @@ class UserError(Exception):
         head = f"{where}: {what}" if where else what
         return f"{head} {remedy}" if remedy else head
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show of the error: the user's own lines that led to it, and the message.
+
+        The hundred and more lines of libraries between them would push the message out of sight.
+        """
+        lines = [line for error in (self, self.__cause__) if error is not None for line in _user_lines(error)]
+        return [*lines, f"{type(self).__name__}: {self}"]
+
 
 class RecipeError(UserError):
     """A recipe that cannot be read, validated or satisfied."""
@@ -61,6 +78,10 @@ class RecipeError(UserError):
 
 class SettingsError(RecipeError, ValueError):
     """Settings made in Python, such as ``Recipe(...)``, that do not validate."""
+
+
+class ArgumentNameError(UserError, TypeError):
+    """A keyword argument that a function does not have."""
 
 
 class UnknownWordError(RecipeError):
@@ -89,6 +110,31 @@ class SettingError(ModelError):
     def __init__(self, setting: str, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.setting = setting
+
+
+def _user_lines(error: BaseException) -> list[str]:
+    """The lines of a traceback that are neither the toolkit's nor those of installed packages, from the outermost."""
+    frames = ((frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_user_code(frame))
+    return [
+        f"{_place(entry.filename)}line {entry.lineno}, in {entry.name}: {readable(entry.line or '')}"
+        for entry in traceback.StackSummary.extract(frames)
+    ]
+
+
+def _is_user_code(frame: FrameType) -> bool:
+    path = Path(frame.f_code.co_filename)
+    return (
+        str(frame.f_globals.get("__name__")).partition(".")[0] not in _TOOLKIT
+        and not _INSTALLED.intersection(path.parts)
+        and not path.is_relative_to(_STANDARD_LIBRARY)
+        and not str(path).startswith("<frozen")
+    )
+
+
+def _place(filename: str) -> str:
+    """The file of a line; nothing for a cell, whose file is the kernel's own affair."""
+    is_cell = "ipykernel_" in filename or filename.startswith("<ipython-input")
+    return "" if is_cell else f"{readable(filename, MAX_WHERE)}, "
 
 
 @contextmanager

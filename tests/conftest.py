@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -100,3 +102,20 @@ def float64() -> Iterator[None]:
 @pytest.fixture
 def pretrained(model_folder: Path) -> Pretrained:
     return from_pretrained(model_folder)
+
+
+@pytest.fixture
+def kernel(monkeypatch) -> list[object]:
+    """A notebook as seen from inside; what it is given to show."""
+    shown: list[object] = []
+
+    def display(value: object, display_id: bool) -> SimpleNamespace:
+        assert display_id
+        shown.append(value)
+        return SimpleNamespace(update=shown.append)
+
+    for name in ("IPython", "IPython.display"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["IPython"].get_ipython = lambda: SimpleNamespace(kernel=True)
+    sys.modules["IPython.display"].display = display
+    return shown

@@ -299,3 +299,35 @@ def test_kept_words_are_those_of_the_tokenizer(masked):
     check = control(["the", "old", "bridge", "."])
     assert (check.passed, check.where, round(check.score, 2)) == (False, (2,), 0.67)
     assert not control(["the", "bakery"]).passed
+
+
+def test_sets_are_a_sequence_with_a_table_in_notebooks(masked):
+    sets = sets_of(masked)
+    assert list(sets) == sets.items
+    assert len(sets[:2]) == 2
+    assert sets[1:2][0] is sets[1]
+    first = sets[0]
+    assert repr(first).splitlines()[1:] == [f"  {name}: {first.texts[name].text}" for name in ("short", "long")]
+    assert repr(sets[:1]).startswith(f"{first!r}\n1 item in ")
+    shown = sets._repr_html_()
+    assert shown.count("<tr>") == 1 + len(sets)
+    assert f'<b class="o" title="exchanged">{first.exchanged("long")[0]}</b>' in shown
+    assert "of them complete" in shown
+
+
+def test_sets_become_rows_with_numbers(masked):
+    sets = sets_of(masked)
+    rows = sets.to_dicts()
+    assert list(rows[0]) == columns_of(sets)
+    assert [row["passed"] for row in rows] == [item.passed for item in sets]
+    assert rows[0]["long_letters"] == float(len(sets[0].exchanged("long")[0]))
+
+
+def test_a_notebook_shows_a_bar_of_items(masked, kernel):
+    recipe = {**yaml.safe_load(RECIPE.format(model=masked.folder)), "samples": 1}
+    dlmctl.matched(recipe, model=masked)
+    assert repr(kernel[1]) == "0 of 1 items"
+    assert repr(kernel[-1]) == ""
+    before = len(kernel)
+    dlmctl.matched(recipe, progress=False)
+    assert len(kernel) == before

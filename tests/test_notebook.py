@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
+import dlmctl
 from controls import Length
+from dlmctl.control.check import Check, Mark
 from dlmctl.generation.model import Model
+from dlmctl.generation.results import Sample
 
 TOUR = Path(__file__).resolve().parents[1] / "docs" / "notebooks" / "tour.ipynb"
 
@@ -42,28 +44,12 @@ def test_the_tour_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert "How it came about" in (tmp_path / "tour.html").read_text("utf-8")
 
 
-@pytest.fixture
-def kernel(monkeypatch) -> list[object]:
-    """A notebook as seen from inside; what it is given to show."""
-    shown: list[object] = []
-
-    def display(value: object, display_id: bool) -> SimpleNamespace:
-        assert display_id
-        shown.append(value)
-        return SimpleNamespace(update=shown.append)
-
-    for name in ("IPython", "IPython.display"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    sys.modules["IPython"].get_ipython = lambda: SimpleNamespace(kernel=True)
-    sys.modules["IPython.display"].display = display
-    return shown
-
-
 def test_a_notebook_shows_one_bar_that_goes(kernel, pretrained):
     model = Model(pretrained.model, pretrained.tokenizer, pretrained.folder)
     model.generate(Length(4), samples=2, sampler={"steps": 4}, candidates=2, device="cpu")
     assert "<progress" in kernel[0]._repr_html_()
     assert repr(kernel[1]) == "1 of 4 steps"
+    assert repr(kernel[0]) == "preparing"
     assert kernel[-1]._repr_html_() == repr(kernel[-1]) == ""
     before = len(kernel)
     model.generate(samples=1, sampler={"steps": 2}, device="cpu", progress=False)
@@ -75,3 +61,32 @@ def test_a_bar_goes_where_drawing_fails(kernel, pretrained):
     with pytest.raises(ZeroDivisionError):
         model.generate(samples=1, sampler={"steps": 2}, device="cpu", on_step=lambda step: 1 // 0)
     assert repr(kernel[-1]) == ""
+
+
+def test_a_recipe_as_a_dict_takes_the_function_of_a_cell(pretrained):
+    model = Model(pretrained.model, pretrained.tokenizer, pretrained.folder)
+
+    def is_odd(text: str) -> bool:
+        return len(text) >= 0
+
+    for check in (is_odd, {"function": is_odd}, [is_odd, is_odd]):
+        recipe = {"samples": 2, "sampler": {"steps": 2}, "device": "cpu", "controls": [{"check": check}]}
+        result = dlmctl.run(recipe, model=model)
+        assert [sample.checks["check"].why for sample in result] == ["is_odd says yes"] * 2
+        assert result.about["recipe_digest"]
+
+
+def test_a_placeholder_without_a_table_names_the_argument_of_python():
+    with pytest.raises(dlmctl.RecipeError, match=r"in Python targets=\.\.\."):
+        dlmctl.run({"controls": [{"contains": "{word}"}]})
+
+
+def test_the_text_of_a_notebook_s_table_keeps_its_width_and_its_direction():
+    words = ["هذه", "جملة", "."]
+    marks = (Mark(0, 0, "DET"), Mark(1, 1, "NOUN"))
+    checks = {"pos": Check(1.0, True, "", marks=marks), "length": Check(1.0, True, "")}
+    shown = Sample(0, words, " ".join(words), checks, np.zeros((1, 1)))._repr_html_()
+    assert '<td class="t" dir="auto"' in shown
+    assert "min-width" in shown
+    # The names of controls are no part of the text, whose first letter decides the direction.
+    assert shown.index('<span class="w h" dir="ltr">') < shown.index("هذه")

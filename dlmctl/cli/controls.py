@@ -74,12 +74,13 @@ def new(
 
 def _print_list(records: list[dict[str, Any]]) -> None:
     """A table; in a pipe one tab-separated line per control: name, summary or error, origin, trainable, weights."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from dlmctl.text.terminal import make_console
+
     has_weights = any("weights" in record for record in records)
-    console = Console()
+    console = make_console()
     table = Table("control", "what it does", "from", "trained", *["weights"] * has_weights, pad_edge=False)
     for record in records:
         is_broken = "fault" in record
@@ -96,12 +97,13 @@ def _print_list(records: list[dict[str, Any]]) -> None:
 
 def _print_plugin(plugin: Plugin, model: str | None) -> None:
     """Print a description, a table of the parameters and examples; in a pipe without colours and boxes."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.syntax import Syntax
     from rich.table import Table
 
-    console = Console()
+    from dlmctl.text.terminal import make_console
+
+    console = make_console()
 
     def line(text: str = "", style: str | None = None) -> None:
         if console.is_terminal:

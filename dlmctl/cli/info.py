@@ -7,13 +7,13 @@ from dlmctl.cli.options import ModelArgument
 
 def info(model: ModelArgument = "everyday") -> None:
     """Show a model: its sizes, the controls with weights for it, and its model card."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from dlmctl.checkpoint.describe import describe
+    from dlmctl.text.terminal import make_console
 
     sizes, card = describe(model)
-    console = Console()
+    console = make_console()
     width = max(map(len, sizes))
     unwrapped = not console.is_terminal  # programs that read a pipe need whole lines
     for name, value in sizes.items():

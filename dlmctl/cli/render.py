@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dlmctl.processes import is_main
+from dlmctl.text.terminal import make_console, redraws
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dlmctl.evaluation.decode import Decoded
     from dlmctl.generation.bulk import Outcome
-    from dlmctl.generation.matched import MatchedSets
+    from dlmctl.generation.matched_sets import MatchedSets
     from dlmctl.generation.run_counts import RunCounts
 
 # Seconds between two progress lines in a log.
@@ -41,12 +41,12 @@ def counting(unit: str, *, quiet: bool, final_step: str | None = None) -> Iterat
     Args:
         final_step: the description of what follows once all are counted.
     """
-    console = Console(stderr=True)
-    if not (quiet or console.is_terminal) and is_main():
+    console = make_console(stderr=True)
+    if not (quiet or redraws(console)) and is_main():
         yield _log_progress(unit)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console.quiet = hidden = quiet or not console.is_terminal or not is_main()  # before 14.3 a hidden bar ends a line
+    console.quiet = hidden = quiet or not redraws(console) or not is_main()  # before 14.3 a hidden bar ends a line
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("loading the model", total=None)
 
@@ -73,8 +73,8 @@ def _log_progress(unit: str) -> Callable[[float, int], None]:
 @contextmanager
 def working(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """A spinner on stderr with the current activity; where stderr is not a terminal, a line for each activity."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    console = make_console(stderr=True)
+    if quiet or not redraws(console):
         yield lambda activity: None if quiet else print(activity, file=sys.stderr, flush=True)
         return
     with console.status("loading the model") as status:
@@ -107,7 +107,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts
         texts: number of left-aligned columns, from the left; the figures after them are right-aligned.
         section: number of rows after which a rule is drawn; 0 for no rules.
     """
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
         for row in [headings, *rows]:
             print("\t".join(row))
@@ -125,17 +125,17 @@ def print_outcome(outcome: Outcome) -> None:
     totals = [drawn_in(outcome.tally.rows, outcome.drawn, outcome.seconds), *outcome.tally.sentences()]
     if outcome.tally.problems:
         totals.append(f"Guidance failed for {outcome.tally.problems}, see `problem` in their rows")
-    console = Console()
+    console = make_console()
     missing = f"; {outcome.left_out} of {outcome.tally.rows} have no line there" if outcome.left_out else ""
     console.print(f"texts saved in {outcome.place}{missing}", highlight=False, markup=False, soft_wrap=True)
-    notes = Console(stderr=not console.is_terminal)
+    notes = make_console(stderr=not console.is_terminal)
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
     print_unmet(outcome.tally)
 
 
 def print_unmet(tally: RunCounts) -> None:
     """Print to stderr which rows of the targets could not be satisfied, and why."""
-    notes = Console(stderr=True)
+    notes = make_console(stderr=True)
     for reason in tally.unmet:
         notes.print(reason, highlight=False, markup=False, soft_wrap=True, style="yellow")
     if tally.missing > sum(tally.unmet.values()):
@@ -148,7 +148,7 @@ def print_decoded(decoded: Decoded, out: Path) -> None:
     columns = {"samples": decoded.samples, **({"references": decoded.references} if decoded.references else {})}
     rows = [[name, *(figure(figures.get(name)) for figures in columns.values())] for name in names]
     print_table(["", *columns], rows)
-    notes = Console(stderr=not Console().is_terminal)
+    notes = make_console(stderr=not make_console().is_terminal)
     drawn = drawn_in(decoded.rows, decoded.drawn, decoded.seconds)
     notes.print(f"{drawn}, saved in {out}.", highlight=False, markup=False, soft_wrap=True)
     if "perplexity" not in decoded.samples:
@@ -174,7 +174,7 @@ def print_matched(sets: MatchedSets) -> None:
     texts = [[item.texts[name].text if name in item.texts else "" for name in sets.conditions] for item in sets.items]
     rows = [[str(item.index), *row, item.why] for item, row in zip(sets.items, texts, strict=True)]
     print_table(["item", *sets.conditions, "why"], rows, texts=len(sets.conditions) + 2)
-    notes = Console(stderr=not Console().is_terminal)
+    notes = make_console(stderr=not make_console().is_terminal)
     items = "1 item" if len(sets.items) == 1 else f"{len(sets.items)} items"
     total = f"{items} in {sets.seconds:.1f} s, {sets.success:.0%} of them complete."
     notes.print(total, highlight=False, markup=False)

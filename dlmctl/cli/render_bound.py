@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.bar import Bar
-from rich.console import Console
 from rich.table import Table
+
+from dlmctl.text.terminal import make_console
 
 if TYPE_CHECKING:
     from dlmctl.evaluation.masked_nll import MaskedLikelihood
@@ -71,7 +72,7 @@ def _print_masked(likelihood: MaskedLikelihood) -> None:
 
 def _print_table(rows: Sequence[Row], parts: Sequence[Row]) -> None:
     """Print nats and bits, with bars for the parts; tab-separated lines in a pipe."""
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
         print("\tnats\tbits")
         for name, nats in [*rows, *parts]:
@@ -92,4 +93,4 @@ def _print_table(rows: Sequence[Row], parts: Sequence[Row]) -> None:
 
 
 def _print_note(note: str) -> None:
-    Console(stderr=not Console().is_terminal).print(f"{note}", highlight=False, markup=False, soft_wrap=True)
+    make_console(stderr=not make_console().is_terminal).print(f"{note}", highlight=False, markup=False, soft_wrap=True)

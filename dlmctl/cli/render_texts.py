@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from dlmctl.cli.render import drawn_in, print_unmet
 from dlmctl.generation.page.notebook import verdict
+from dlmctl.text.terminal import make_console
 from dlmctl.text.tokenizer import END
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def print_generation(result: Generation) -> None:
     """
     from dlmctl.generation.run_counts import RunCounts
 
-    console = Console()
+    console = make_console()
     if console.is_terminal:
         console.print(_table(result, console.width))
     else:
@@ -40,7 +40,7 @@ def print_generation(result: Generation) -> None:
                 print("\t".join([sample.text, *_figures(sample)]))
     tally = RunCounts.of(result.to_dicts())
     totals = [drawn_in(len(result) - tally.missing, len(result) - tally.missing, result.seconds), *tally.sentences()]
-    notes = Console(stderr=not console.is_terminal)
+    notes = make_console(stderr=not console.is_terminal)
     if not console.is_terminal and any(not sample.passed for sample in result if sample.unmet is None):
         totals.append("A ! after a score marks a failed check")
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dlmctl.cli.render import bulk_progress, sampling_progress
 from dlmctl.errors import readable
+from dlmctl.text.terminal import make_console, redraws
 
 if TYPE_CHECKING:
     from dlmctl.diffusion.noise import Draw
@@ -26,8 +27,8 @@ REFRESH_RATE, FREE_LINES = 12, 3
 def drawing(*, watch: bool, quiet: bool, texts: bool = False) -> Iterator[dict[str, Any]]:
     """Callbacks for ``run_recipe``: a progress bar over all reverse steps, or over all texts with ``texts``; with
     ``watch``, if both stdout and stderr are a terminal, a view of the texts themselves."""
-    console = Console(stderr=True)
-    if watch and not quiet and console.is_terminal and Console().is_terminal:
+    console = make_console(stderr=True)
+    if watch and not quiet and redraws(console) and make_console().is_terminal:
         with watching(console) as on_frames:
             yield {"watch": on_frames}
         return

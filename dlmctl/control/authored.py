@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 from pydantic import BaseModel
 
+from dlmctl.control.call_help import CallSignature, help_of
 from dlmctl.control.check import Check
 from dlmctl.control.prepared import MissingMember, Prepared
 from dlmctl.control.state import BatchContext, P
@@ -25,6 +26,7 @@ class ControlInterface(Generic[P]):
     Labels: ClassVar[type[LabelsBase] | None] = None
     by_rejection: ClassVar[bool] = False
     by_length: ClassVar[bool] = False
+    __signature__: ClassVar[Any] = CallSignature()
 
     def word_range(self, params: P) -> tuple[int, int] | None:
         """Fewest and most words that a text can have, or None for any number.
@@ -93,3 +95,19 @@ class ControlInterface(Generic[P]):
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
             return cls.from_words([words])[0]
         return cast("P", cls.Params.model_validate(record))
+
+    # What is the same for all controls.
+
+    def __bool__(self) -> bool:
+        """Refused: of ``a and b`` Python would take b alone, and of ``not a`` False.
+
+        Raises:
+            UserError: always.
+        """
+        what = "a control is neither true nor false, so `and`, `or` and `not` do not combine controls."
+        raise UserError(what, where=f"control {self.name!r}", remedy="Use &, | and ~, or compare with `is None`.")
+
+    @classmethod
+    def getdoc(cls) -> str:
+        """What ``?`` shows in IPython and notebooks: the docstring of the class, and what each parameter means."""
+        return help_of(cls)

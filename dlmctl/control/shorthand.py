@@ -26,13 +26,17 @@ def params_by_name(kind: type[BaseModel], args: Sequence[Any], params: Mapping[s
 
 
 def is_short(value: Any) -> bool:
-    """Whether a recipe has a plain value, or a list of them, in place of named parameters.
+    """Whether a recipe has a plain value, or a list of them, in place of named parameters; in Python a function, too.
 
     In a list a null (``~``) counts as a value: the parameter may accept or refuse it.
     """
     if isinstance(value, list):
-        return bool(value) and all(item is None or isinstance(item, PLAIN) for item in value)
-    return isinstance(value, PLAIN)
+        return bool(value) and all(item is None or _is_plain(item) for item in value)
+    return _is_plain(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, PLAIN) or callable(value)
 
 
 def written_out(kind: type[BaseModel], value: Any) -> list[dict[str, Any]]:

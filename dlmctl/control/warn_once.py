@@ -1,8 +1,9 @@
-"""Warnings that are logged once."""
+"""Warnings that are logged once: per process, and in a notebook per run of a cell, whose earlier output is gone."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from functools import lru_cache
 
 from dlmctl.errors import readable
@@ -10,7 +11,17 @@ from dlmctl.errors import readable
 log = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=1000)
 def warn_once(what: str) -> None:
-    """Log a warning once per process, because controls are prepared anew for every batch."""
+    """Log a warning once, because controls are prepared anew for every batch."""
+    _warn(what, _cell_run())
+
+
+@lru_cache(maxsize=1000)
+def _warn(what: str, cell_run: int | None) -> None:
     log.warning("dlmctl: %s", readable(what))
+
+
+def _cell_run() -> int | None:
+    """The number of the current run of a cell; None outside of IPython, which would be loaded already."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "execution_count", None)

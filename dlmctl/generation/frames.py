@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlmctl.errors import UserError
@@ -15,13 +15,22 @@ def as_frame(records: Sequence[Record], targets: Sequence[str] = ()) -> Any:
     Raises:
         UserError: pandas is not installed.
     """
+    columns = Columns.of(records, targets)
+    return frame_of_rows([columns.row(record) for record in records], list(columns.kinds))
+
+
+def frame_of_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+    """A ``pandas.DataFrame`` of rows by column.
+
+    Raises:
+        UserError: pandas is not installed.
+    """
     try:
         import pandas
     except ImportError:
         remedy = 'Install it with `pip install "dlmctl[pandas]"`.'
         raise UserError("a data frame needs pandas.", remedy=remedy) from None
-    columns = Columns.of(records, targets)
-    return pandas.DataFrame([columns.row(record) for record in records], columns=list(columns.kinds))
+    return pandas.DataFrame(list(rows), columns=list(columns))
 
 
 def as_dataset(records: Sequence[Record], targets: Sequence[str] = ()) -> Any:

@@ -21,6 +21,7 @@ from dlmctl.control.user_files import digest_in_use, parse_reference
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
 from dlmctl.generation.ranking import needs_acceptability, ranks_by_scorer
 from dlmctl.recipe.recipe import ControlSpec, Recipe, nested_specs
+from dlmctl.text.plain_values import name_of
 
 # Files that a control or a scorer reads; its card only says how it was made.
 READ_SUFFIXES = (".safetensors", "labels.json", "config.json", "vocab.json")
@@ -46,7 +47,7 @@ def about_run(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
 
 def recipe_digest(recipe: Recipe) -> str:
     """A digest of a recipe's settings, without the number of its texts and their seed."""
-    settings = recipe.model_dump(mode="json", exclude=NEUTRAL | {"seed"})
+    settings = recipe.model_dump(mode="json", exclude=NEUTRAL | {"seed"}, fallback=name_of)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGEST_DIGITS]
 
 

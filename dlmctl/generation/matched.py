@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from dlmctl.generation.control_for import ControlFor, Place
 from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.matched_check import matching_of
+from dlmctl.generation.matched_sets import Item, MatchedSets
 from dlmctl.generation.model import recipe_from
+from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
 from dlmctl.generation.results import Sample
@@ -43,59 +45,6 @@ ItemProgress = Callable[[int, int], None]
 """Receives the items done and the items in all."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """A frame with its exchanged words under each condition.
-
-    Attributes:
-        index: number of the item; rounds: how many rounds of drawing it took.
-        drawn: the condition that its text was drawn under.
-        places: the places of the exchanged words, from 0.
-        texts: the text of each condition that could be drawn.
-        properties: for each condition, the known properties of each exchanged word.
-        why: what is wrong with it; empty if every condition holds, no two texts are the same, no other item has the
-            same texts, and ``differences`` are within the tolerances.
-        differences: the largest difference between its conditions in each property of ``control_for``; None if a value
-            is unknown.
-    """
-
-    index: int
-    drawn: str
-    places: tuple[int, ...]
-    texts: Mapping[str, Sample]
-    properties: Mapping[str, Sequence[Mapping[str, float | str | None]]]
-    why: str = ""
-    rounds: int = 1
-    differences: Mapping[str, float | None] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        return not self.why
-
-    def exchanged(self, condition: str) -> list[str]:
-        """The exchanged words of a condition."""
-        return [self.texts[condition].words[place] for place in self.places] if condition in self.texts else []
-
-
-@dataclass(frozen=True)
-class MatchedSets:
-    """The items of a run, in order, and the seconds that they took.
-
-    An item has the ``texts`` of its conditions by name, the ``places`` of the exchanged words, and ``passed``, or
-    ``why`` it did not. ``control_for`` are the tolerances of the recipe.
-    """
-
-    items: list[Item]
-    conditions: tuple[str, ...]
-    seconds: float
-    control_for: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def success(self) -> float:
-        """The share of items that passed."""
-        return sum(item.passed for item in self.items) / max(1, len(self.items))
-
-
 @one_version()
 def matched(
     recipe: str | Path | Recipe | Mapping[str, Any],
@@ -104,11 +53,11 @@ def matched(
     samples: int | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
-    progress: ItemProgress | None = None,
+    progress: ItemProgress | bool | None = None,
 ) -> MatchedSets:
     """Generate the matched sets of a recipe with ``conditions``.
 
-    >>> for item in dlmctl.matched("matched").items:
+    >>> for item in dlmctl.matched("matched"):
     ...     print(item.passed, item.texts["short"].text, item.exchanged("short"), item.why)
 
     Args:
@@ -116,7 +65,7 @@ def matched(
         model: a loaded model, in place of the recipe's.
         samples, seed: in place of the recipe's.
         overrides: settings that override those of a file, as with ``--set``.
-        progress: called with the items done and in all.
+        progress: called with the items done and in all; by default a notebook shows a bar, False shows none.
 
     Raises:
         RecipeError: the recipe has no conditions.
@@ -127,7 +76,8 @@ def matched(
     if not isinstance(resolved, MatchedRecipe):
         where = None if origin is None else origin.where(())
         raise RecipeError("the recipe has no `conditions`.", where=where, remedy="`dlmctl.run` draws its texts.")
-    return run_matched(resolved, model=model, origin=origin, progress=progress)
+    with progress_or_bar(progress, "items") as item_progress:
+        return run_matched(resolved, model=model, origin=origin, progress=item_progress)
 
 
 @one_version()

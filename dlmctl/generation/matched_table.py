@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dlmctl.generation.matched import Item, MatchedSets
 from dlmctl.generation.output import atomic_write
 from dlmctl.generation.tabular import row_writer
+
+if TYPE_CHECKING:
+    from dlmctl.generation.matched_sets import Item, MatchedSets
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 # Separates the words of a cell if an item exchanges several.
@@ -25,20 +27,25 @@ def columns_of(sets: MatchedSets) -> list[str]:
     return ["item", *sets.conditions, *word_columns, *differences, "frame", "drawn", "rounds", "passed", "why"]
 
 
-def rows_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
-    """A row for each item, by column."""
+def rows_of(sets: MatchedSets, *, as_text: bool = True) -> Iterator[dict[str, Any]]:
+    """A row for each item, by column.
+
+    Args:
+        as_text: values as a table on disk has them; otherwise the property of a single word is a number.
+    """
     property_names = _property_names(sets)
     for item in sets.items:
         row: dict[str, Any] = {"item": item.index, "frame": frame_of(item), "drawn": item.drawn, "rounds": item.rounds}
-        row |= {"passed": int(item.passed), "why": item.why}
-        row |= {f"difference_{name}": _cell(value) for name, value in item.differences.items()}
+        row |= {"passed": int(item.passed) if as_text else item.passed, "why": item.why}
+        row |= {f"difference_{name}": _cell(value) if as_text else value for name, value in item.differences.items()}
         for condition in sets.conditions:
             sample = item.texts.get(condition)
             row[condition] = "" if sample is None else sample.text
             row[f"{condition}_word"] = SEPARATOR.join(item.exchanged(condition))
             for name in property_names:
                 values = [word_properties.get(name) for word_properties in item.properties.get(condition, [])]
-                row[f"{condition}_{name}"] = SEPARATOR.join(map(_cell, values))
+                joined = SEPARATOR.join(map(_cell, values))
+                row[f"{condition}_{name}"] = joined if as_text or len(values) > 1 else next(iter(values), None)
         yield row
 
 

@@ -17,7 +17,7 @@ from dlmctl.errors import UserError
 from dlmctl.generation.arguments import check_traced, sample_numbers, whole
 from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import progress_or_bar
-from dlmctl.generation.options import Options
+from dlmctl.generation.options import Options, check_names, spelled_out
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.generation.run import run_recipe
 from dlmctl.generation.stream import stream_samples
@@ -29,6 +29,8 @@ from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 
+_spelled_out = spelled_out(generate)
+
 
 class Model(Pretrained):
     """A loaded model, as returned by ``load``.
@@ -38,6 +40,7 @@ class Model(Pretrained):
         folder: the folder that it was loaded from.
     """
 
+    @_spelled_out
     def generate(
         self,
         control: Control[Any] | None = None,
@@ -63,11 +66,13 @@ class Model(Pretrained):
         Raises:
             UserError: the model cannot do what is requested, or an argument is wrong; the message says what is right.
         """
+        check_names(options)
         check_traced(options.get("trace", False), sample_numbers(samples))
         with progress_or_bar(progress) as step_progress:
             generation = generate(control, model=self, samples=samples, progress=step_progress, **options)
         return replace(generation, about={"seed": int(options.get("seed", 0)), "model": str(self.folder)})
 
+    @_spelled_out
     def stream(
         self, control: Control[Any] | None = None, *, samples: int | None = None, **options: Unpack[Options]
     ) -> Iterator[Sample]:
@@ -80,6 +85,7 @@ class Model(Pretrained):
         Raises:
             UserError: as ``generate``; a wrong argument is reported by the call itself, not with the first text.
         """
+        check_names(options)
         return stream_samples(self, control, samples, options)
 
     def save(self, folder: str | Path) -> None:

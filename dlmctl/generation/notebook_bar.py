@@ -17,41 +17,50 @@ REFRESH_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Bar:
-    """The steps done, as a notebook shows them; nothing at the end."""
+    """How much is done, as a notebook shows it; without a total, what precedes the first step."""
 
-    done: int
-    total: int
+    done: int = 0
+    total: int | None = None
+    unit: str = "steps"
 
     def _repr_html_(self) -> str:
-        if self.done >= self.total:
-            return ""
-        bar = f'<progress value="{self.done}" max="{self.total}" style="width: 16em"></progress>'
-        return f"{bar} {self.done} of {self.total} steps"
+        extent = "" if self.total is None else f' value="{self.done}" max="{self.total}"'
+        return f'<progress{extent} style="width: 16em"></progress> {self!r}'
 
     def __repr__(self) -> str:
-        return "" if self.done >= self.total else f"{self.done} of {self.total} steps"
+        return "preparing" if self.total is None else f"{self.done} of {self.total} {self.unit}"
+
+
+class Gone:
+    """What remains of a bar at the end: nothing, since a notebook keeps what was displayed."""
+
+    def _repr_html_(self) -> str:
+        return ""
+
+    def __repr__(self) -> str:
+        return ""
 
 
 @contextmanager
-def progress_or_bar(progress: Progress | bool | None) -> Iterator[Progress | None]:
-    """The caller's progress callback; by default a bar in a notebook, and None elsewhere."""
+def progress_or_bar(progress: Progress | bool | None, unit: str = "steps") -> Iterator[Progress | None]:
+    """The caller's progress callback; by default a bar in a notebook that counts ``unit``, and None elsewhere."""
     display = _display() if progress is None or progress is True else None
     if display is None:
         yield progress if callable(progress) else None
         return
-    handle = display(Bar(0, 1), display_id=True)
+    handle = display(Bar(), display_id=True)
     last_update = 0.0
 
     def advance(done: int, total: int) -> None:
         nonlocal last_update
         if time.monotonic() - last_update >= REFRESH_SECONDS:
             last_update = time.monotonic()
-            handle.update(Bar(done, total))
+            handle.update(Bar(done, total, unit))
 
     try:
         yield advance
     finally:
-        handle.update(Bar(1, 1))
+        handle.update(Gone())
 
 
 def _display() -> Any:

@@ -66,4 +66,5 @@ def refuse_stray(recipe: Recipe, file: SettingsFile) -> None:
     values = {name: getattr(recipe, name) for name in PLACEHOLDER_SETTINGS}
     for column, place in placeholders_in(values):
         what = f"{{{readable(column, 60)}}} is a placeholder, but the recipe has no targets to fill it from."
-        raise file.error(place, what, "Pass a table with --targets FILE.csv, or name it under `targets:`.")
+        remedy = "Pass a table (--targets FILE.csv, in Python targets=...), or name it under `targets:`."
+        raise file.error(place, what, remedy)

@@ -18,3 +18,8 @@ def plain_value(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(plain_value, value))
     return value
+
+
+def name_of(value: Any) -> str:
+    """The name of a function or class, which in Python may be a value of a recipe; else that of the type."""
+    return str(getattr(value, "__name__", type(value).__name__))

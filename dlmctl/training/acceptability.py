@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Console
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.control_weights import (
@@ -32,6 +31,7 @@ from dlmctl.metrics.fluency import SHARES, figures_of, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import STRIDE, Acceptability
 from dlmctl.models.adapters import MOST_RANK
+from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import load_counts
 from dlmctl.training.config import LoopConfig
@@ -184,7 +184,7 @@ def scorer_figures(data: Path, split: Split, vocabulary: Tokenizer, model: Path)
     """
     scorer, counts = load_scorer(model / "scorer"), load_counts(model)
     texts = [vocabulary.words(split.row(row).tolist()) for row in range(len(split))]
-    with Console(stderr=True).status(f"the scorer reads {len(texts):,} texts"):
+    with spinning(f"the scorer reads {len(texts):,} texts"):
         fluencies = fluency_of(scorer, texts)
     scored = [fluency for fluency in fluencies if fluency is not None]
     if len(scored) < len(texts):

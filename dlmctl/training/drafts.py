@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from dlmctl.annotators.gold import tags_of
 from dlmctl.checkpoint.control_weights import find_control_folder
@@ -23,6 +22,7 @@ from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, did_you_mean
 from dlmctl.models.hints import Hints
+from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.acceptability import require_both, verdicts_of
 from dlmctl.training.counting import require_words_of, text_of
@@ -103,7 +103,7 @@ class ExampleBuilder:
 
     def _build(self, split: Split, *, full_request_only: bool, max_texts: int | None = None) -> Examples:
         chosen = split.spread(len(split) if max_texts is None else max_texts).tolist()
-        with Console(stderr=True).status(f"analysing {len(chosen):,} texts"):
+        with spinning(f"analysing {len(chosen):,} texts"):
             text = text_of(split, self.pretrained.tokenizer).some(chosen)
             requests = [[HintRequest([[] for _ in words])] for words in text.sentences]
             if self.takes_tags:

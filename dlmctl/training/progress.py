@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from dlmctl.errors import UserError
 from dlmctl.text.files import require_file
+from dlmctl.text.terminal import make_console, redraws
 from dlmctl.training.run_folder import METRICS_FILE
 
 # The first steps are slower than the rest (memory, kernels, compilation), so the estimate times those after them.
@@ -59,7 +59,7 @@ class TrainingProgress:
     def __init__(
         self, steps: int, start: int, out: Path, *, quiet: bool, flops: tuple[float, float] | None = None
     ) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = make_console(stderr=True, quiet=quiet)
         self.steps, self.out, self.quiet, self._start = steps, out, quiet, start
         self.flops = flops
         self._steps_taken, self._timing_started = 0, 0.0
@@ -72,7 +72,7 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
-            disable=quiet or not self.console.is_terminal,
+            disable=quiet or not redraws(self.console),
         )
         self._bar_task = self._bar.add_task("training", total=steps, completed=start, loss="", speed=0.0)
         self._events: Any = None
@@ -158,7 +158,7 @@ class TrainingProgress:
                 figures["mfu"] = per_position * speed / peak
             self._reset_means()
         self._write(step, figures)
-        if not self.console.is_terminal or "loss" not in figures:
+        if not redraws(self.console) or "loss" not in figures:
             self._print(step, figures)
 
     def log_validation(self, step: int, figures: dict[str, float], grid: Grid | None = None) -> None:

@@ -212,7 +212,7 @@ def test_markup_in_texts_and_errors_is_printed_as_it_stands(capsys, monkeypatch)
     from dlmctl.cli.render_texts import print_generation
     from dlmctl.generation.results import Generation, Sample
 
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     print_generation(
         Generation([Sample(0, ["x"], "an [/odd] [bold]text", {}, np.zeros((1, 1)), problem="a[0] [/x]")], 1)
     )

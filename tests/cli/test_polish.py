@@ -162,7 +162,7 @@ def test_a_terminal_of_any_width_shows_the_texts_and_their_figures(capsys, monke
     from dlmctl.generation.results import Generation, Sample
     from dlmctl.metrics.fluency import Fluency
 
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(width))
     checks = {name: Check(1.0, True, "") for name in ("length", "contains", "sentiment", "syntax_tree")}

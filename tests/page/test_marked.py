@@ -52,7 +52,7 @@ def test_spans_are_brackets_and_missing_ones_are_named():
 
 def test_names_of_several_controls_precede_their_rows():
     html = text_html("one two", ["one", "two"], {"pos": [Mark(0, 0, "A")], "lexicon": [Mark(1, 1, "3")]})
-    assert html.startswith('<span class="w h"> <i>pos</i><i>lexicon</i></span>')
+    assert html.startswith('<span class="w h" dir="ltr"> <i>pos</i><i>lexicon</i></span>')
     assert "<span class=w>one <i>A</i><i></i></span><span class=w>two<i></i><i>3</i></span>" in html
 
 

@@ -144,7 +144,7 @@ def _name_cells(rows: Sequence[Row]) -> str:
     for row in rows:
         names.append(f"<i>{_shortened(row.control) if row.control != previous else ''}</i>")
         previous = row.control
-    return f'<span class="w h"> {"".join(names)}</span>'
+    return f'<span class="w h" dir="ltr"> {"".join(names)}</span>'
 
 
 def _cell(row: Row, at: int) -> str:

@@ -8,16 +8,19 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from dlmctl.control.check import Check
+from dlmctl.control.check import Check, Mark
 from dlmctl.errors import readable
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.page.steps import steps_html
 
 if TYPE_CHECKING:
+    from dlmctl.generation.matched_sets import Item
     from dlmctl.generation.results import Sample
     from dlmctl.sampling.trace import Frame
 
 LEFT_ALIGNED = 'style="text-align: left; vertical-align: top"'
+# Wide enough to read beside many controls, since a notebook's table scrolls; words run in their own direction.
+TEXT_CELL = '<td class="t" dir="auto" style="text-align: start; vertical-align: top; min-width: min(26em, 60vw)">'
 
 
 def verdict(check: Check) -> str:
@@ -41,6 +44,31 @@ def samples_html(samples: Sequence[Sample], note: str = "") -> str:
     return _styled(f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>{footer}")
 
 
+def items_html(items: Sequence[Item], conditions: Sequence[str], note: str = "") -> str:
+    """A table with a row per item of matched sets and a column per condition; exchanged words are underlined.
+
+    Args:
+        note: a line below the table.
+    """
+    header = "".join(f"<th {LEFT_ALIGNED}>{escape(name)}</th>" for name in ["", *conditions, ""])
+    rows = "".join(
+        f"<tr><td {LEFT_ALIGNED}>{item.index}</td>{''.join(_condition_cell(item, name) for name in conditions)}"
+        f'<td style="text-align: left; vertical-align: top; color: var({"--pale" if item.passed else "--fault"})">'
+        f"{escape(readable(item.why)) or 'pass'}</td></tr>"
+        for item in items
+    )
+    footer = f"<p>{escape(note)}</p>" if note else ""
+    return _styled(f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>{footer}")
+
+
+def _condition_cell(item: Item, condition: str) -> str:
+    sample = item.texts.get(condition)
+    if sample is None:
+        return "<td></td>"
+    marks = {"exchanged": [Mark(place, place) for place in item.places]}
+    return f"{TEXT_CELL}{text_html(sample.text, sample.words, marks)}</td>"
+
+
 def trace_html(frames: Sequence[Frame], energies: Mapping[str, Sequence[float | None]]) -> str:
     """Some of the steps of a text, and its energies."""
     return _styled(steps_html(frames, energies))
@@ -48,9 +76,9 @@ def trace_html(frames: Sequence[Frame], energies: Mapping[str, Sequence[float | 
 
 def _text_cell(sample: Sample) -> str:
     if sample.unmet is not None:
-        return f'<td class="t" {LEFT_ALIGNED}>({escape(readable(sample.unmet))})</td>'
+        return f"{TEXT_CELL}({escape(readable(sample.unmet))})</td>"
     marks = {name: check.seen for name, check in sample.checks.items()}
-    return f'<td class="t" {LEFT_ALIGNED}>{text_html(sample.text, sample.words, marks)}</td>'
+    return f"{TEXT_CELL}{text_html(sample.text, sample.words, marks)}</td>"
 
 
 def _check_cells(checks: Mapping[str, Check]) -> str:

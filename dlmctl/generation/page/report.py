@@ -21,6 +21,7 @@ from dlmctl.generation.page.source import Results, Row, Verdict, results_of_run
 from dlmctl.generation.page.steps import steps_html
 from dlmctl.generation.results import Generation
 from dlmctl.recipe.recipe import Recipe
+from dlmctl.text.plain_values import name_of
 from dlmctl.text.tokenizer import END
 
 # Most texts of a page, and most texts with their steps; the figures cover all texts.
@@ -107,7 +108,8 @@ def report(result: Generation, path: str | Path, recipe: Recipe | None = None) -
         UserError: the result is empty, or the file cannot be written.
     """
     check_page(Path(path), force=True)
-    write_report(results_of_run(result, None if recipe is None else recipe.model_dump()), Path(path))
+    settings = None if recipe is None else recipe.model_dump(mode="json", fallback=name_of)
+    write_report(results_of_run(result, settings), Path(path))
 
 
 def check_page(path: Path, *, force: bool = False) -> None:
