@@ -92,24 +92,26 @@ def prepare(
     from dlmctl.annotators.tagging import upos_tagger
     from dlmctl.datasets.existing_tokenizer import find_tokenizer
     from dlmctl.datasets.prepare import prepare as run
+    from dlmctl.text.terminal import spinning
 
-    report = run(
-        train,
-        valid,
-        out,
-        format=format.value if format else None,
-        text_field=text_field,
-        min_count=min_count,
-        length=length,
-        packing=packing.value,
-        valid_share=valid_share,
-        seed=seed,
-        unique=unique,
-        tokenizer=find_tokenizer(vocabulary, tokenizer),
-        splitting=splitting.value if splitting else None,
-        tagger=upos_tagger() if tags else None,
-        overwrite=overwrite,
-    )
+    with spinning("preparing the data set"):
+        report = run(
+            train,
+            valid,
+            out,
+            format=format.value if format else None,
+            text_field=text_field,
+            min_count=min_count,
+            length=length,
+            packing=packing.value,
+            valid_share=valid_share,
+            seed=seed,
+            unique=unique,
+            tokenizer=find_tokenizer(vocabulary, tokenizer),
+            splitting=splitting.value if splitting else None,
+            tagger=upos_tagger() if tags else None,
+            overwrite=overwrite,
+        )
     if json:
         import json as encoder
 

@@ -167,9 +167,12 @@ def overlap(
     """Compute BLEU, NIST, METEOR, ROUGE-L and CIDEr of texts against references, as in the E2E challenge."""
     from dlmctl.metrics.overlap import overlap as compare
     from dlmctl.metrics.text_files import read_hypotheses, read_references, split_by
+    from dlmctl.text.terminal import spinning
 
     split = split_by(tokenize)
-    _print(compare(read_hypotheses(hypotheses, split), read_references(references, split))._asdict(), json)
+    with spinning("comparing the texts with their references"):
+        figures = compare(read_hypotheses(hypotheses, split), read_references(references, split))
+    _print(figures._asdict(), json)
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:

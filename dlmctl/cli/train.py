@@ -152,9 +152,11 @@ def tagger(
     l2: Annotated[float, typer.Option(help="Penalty on the squares of weights.")] = 0.05,
 ) -> None:
     """Train the UPOS tagger that checks POS controls and tags their training text."""
+    from dlmctl.text.terminal import spinning
     from dlmctl.training.tagger import train_tagger
 
-    accuracy = train_tagger(train, dev, out, silver=silver, gold_passes=gold_passes, l1=l1, l2=l2)
+    with spinning("training the tagger"):
+        accuracy = train_tagger(train, dev, out, silver=silver, gold_passes=gold_passes, l1=l1, l2=l2)
     say(f"tagger saved in {out}; accuracy on {dev.name}: {accuracy:.4f}")
 
 

@@ -33,6 +33,7 @@ from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary, require_split
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError
+from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
 from dlmctl.training.hints import HintResult, HintRun, train_hints
 
@@ -100,11 +101,12 @@ def count_control(
     require_words_of(pretrained, data)
     tokenizer = cast("WordTokenizer", pretrained.tokenizer)
     read_text = partial(text_of, tokenizer=tokenizer, label=label, judge=judge)
-    full_text = read_text(load_split(data, "train"))
-    text = _sampled(full_text, sentences)
-    refuse_unused_options(kind, text)
-    learned, evidence = kind.counted(text, tokenizer)
-    held_out = learned.held_out(read_text(load_split(data, "valid")))
+    with spinning(f"counting evidence for {control.name}"):
+        full_text = read_text(load_split(data, "train"))
+        text = _sampled(full_text, sentences)
+        refuse_unused_options(kind, text)
+        learned, evidence = kind.counted(text, tokenizer)
+        held_out = learned.held_out(read_text(load_split(data, "valid")))
     tables = [table for table in evidence.values() if isinstance(table, CountTable)]
     counted = {"texts": learned.counted_texts(text)}
     counted |= {"cells": sum(len(table.counts) for table in tables)} if tables else {}
