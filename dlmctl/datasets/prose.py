@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         DataError: the folder holds none.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path.is_dir, never raises: reading the file says what is wrong with it
         return [path]
     candidates = [file for file in path.rglob("*") if file.is_file() and plain_suffix(file) in SUFFIXES]
     files = [file for file in candidates if not any(part.startswith(".") for part in file.relative_to(path).parts)]

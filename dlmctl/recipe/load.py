@@ -3,6 +3,8 @@ parameters."""
 
 from __future__ import annotations
 
+import errno
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -40,14 +42,11 @@ def find_recipe(name: str) -> Path:
     """The file of a recipe given by path or by bundled name (``pos`` or ``pos.yaml``).
 
     Raises:
-        RecipeError: there is neither.
+        RecipeError: there is neither, or the path cannot be followed.
     """
     path = Path(name)
-    try:
-        if path.is_file():
-            return path
-    except (OSError, ValueError):  # a name that no file can have
-        raise RecipeError("is not a valid file name.", where=name) from None
+    if _is_file(path):
+        return path
     bundled = bundled_path("recipes", path.name.removesuffix(".yaml"))
     if bundled is not None and path.parent == Path("."):
         return bundled
@@ -55,6 +54,24 @@ def find_recipe(name: str) -> Path:
         raise RecipeError("there is no such file.", where=name, remedy=f"The bundled recipe is named {path.stem!r}.")
     remedy = f"Bundled recipes: {', '.join(bundled_names('recipes'))}."
     raise RecipeError("there is no such recipe file.", where=name or "''", remedy=remedy)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path leads to a regular file. ``Path.is_file`` is not used: what it raises depends on the Python.
+
+    Raises:
+        RecipeError: no file can have this name, or a folder on the way or a loop of links is in the way.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        is_no_name = error.errno in (errno.ENAMETOOLONG, errno.EINVAL)
+        what = "is not a valid file name." if is_no_name else f"cannot be read: {error.strerror}."
+        raise RecipeError(what, where=str(path)) from None
+    except ValueError:  # a name with a NUL
+        raise RecipeError("is not a valid file name.", where=str(path)) from None
 
 
 def load_recipe(

@@ -133,6 +133,12 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
         assert "/proc/set: cannot lock the data set" in error_message("data", "prepare", CORPUS, "--out", "/proc/set")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+def test_a_recipe_behind_a_loop_of_links_is_not_called_missing(here):
+    Path("loop.yaml").symlink_to("loop.yaml")
+    assert error_message("generate", "--recipe", "loop.yaml").startswith("loop.yaml: cannot be read: Too many")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -145,6 +151,7 @@ def test_a_judge_and_a_page_are_found_wanting_before_anything_is_drawn(here, mon
         ("recipe show nope", "there is no such recipe file"),
         ("data prepare plain.tx --out set", "plain.tx: no such file. Did you mean 'plain.txt'?"),
         ("data prepare .hiddn --out set", ".hiddn: no such file. Known: "),
+        (f"data prepare {'x' * 300}.txt --out set", "x.txt: cannot be read: File name too long."),
         ("data prepare binary.yaml --out set", "binary.yaml: .yaml is not a known format of texts"),
         ("data prepare plain.txt --out plain.txt", "plain.txt: is a file. Name a folder."),
         ("data prepare plain.txt --out set --min-count 0", "--min-count"),
