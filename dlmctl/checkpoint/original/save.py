@@ -47,7 +47,10 @@ def export_original(model: DiffusionLM, tokenizer: Tokenizer, folder: str | Path
             (staging / BERT_FOLDER).mkdir()
             encoder = json.dumps(write_bert_config(config.denoiser), indent=2) + "\n"
             (staging / BERT_FOLDER / "config.json").write_text(encoder, "utf-8")
-        (staging / WEIGHTS).write_bytes(weights.getbuffer())
+        # Path.write_bytes would keep the buffer in the traceback of a failed write, and Python 3.12.1 crashes when it
+        # collects it.
+        with open(staging / WEIGHTS, "wb") as file:
+            file.write(weights.getbuffer())
 
 
 def original_weights(model: DiffusionLM) -> dict[str, Tensor]:
