@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,8 @@ LEARNING_RATE, ENCODER_RATE, WARMUP = 2e-3, 2e-4, 150
 MOST_PIECES, MOST_WORDS = 8, 30
 # Treebanks write these in place of quotes.
 ESCAPED = {"``": '"', "''": '"'}
+
+Action = Callable[[argparse.Namespace], None]
 
 
 class Batch(NamedTuple):
@@ -163,3 +167,41 @@ def sentences_of(path: Path) -> Iterator[list[str]]:
     for words in map(split_penn, texts):
         if len(words) <= MOST_WORDS and not any(mark in word for word in words for mark in "()[]{}"):
             yield list(words)
+
+
+def write_annotated(arguments: argparse.Namespace, annotate: Callable[[list[list[str]]], Iterable[str]]) -> None:
+    """Write what ``annotate`` makes of the sentences of a file, thousands at a time."""
+    sentences = sentences_of(arguments.sentences)
+    with arguments.out.open("w", encoding="utf-8") as out:
+        while chunk := list(islice(sentences, 20_000)):
+            out.writelines(annotate(chunk))
+
+
+def run_script(
+    description: str | None, gold: str, measure: str, verb: str, train: Action, write: Action, *, epochs: int
+) -> None:
+    """The command line of a teacher: ``train``, and ``verb`` to annotate plain sentences.
+
+    Args:
+        gold: the option that names the files to train on.
+        measure: what is measured on held-out ones.
+        epochs: by default.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(required=True)
+    trainer = actions.add_parser("train", help="train a teacher on a treebank")
+    trainer.add_argument(f"--{gold}", dest="gold", type=Path, nargs="+", required=True, help="files to train on")
+    trainer.add_argument("--dev", type=Path, required=True, help=f"file to measure {measure} on")
+    trainer.add_argument("--epochs", type=int, default=epochs)
+    trainer.add_argument("--seed", type=int, default=0)
+    writer = actions.add_parser(verb, help=f"{verb} sentences with a teacher")
+    writer.add_argument("--sentences", type=Path, required=True, help='JSON lines with a "text"')
+    writer.add_argument("--out", type=Path, required=True, help="file to write")
+    for action, run in ((trainer, train), (writer, write)):
+        action.add_argument("teacher", type=Path, help="file of the teacher's weights")
+        action.add_argument("--encoder", type=Path, required=True, help="folder of a Hugging Face encoder")
+        action.set_defaults(run=run, seed=0)
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    random.seed(arguments.seed)
+    arguments.run(arguments)

@@ -11,14 +11,12 @@ of the bundled tagger names the encoder used for it.
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from silver_encoder import LSTM, READ_SIZE, Batch, Reader, WordStates, batches, fit, padded, sentences_of
+from silver_encoder import LSTM, READ_SIZE, Batch, Reader, WordStates, batches, fit, padded, run_script, write_annotated
 from torch import Tensor, nn
 
 from dlmctl.annotators.tagging import UPOS_TAGS
@@ -53,9 +51,7 @@ def tag(teacher: Teacher, read: Reader, sentences: Sequence[Sequence[str]]) -> l
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a teacher and print its accuracy on held-out sentences after every third epoch."""
-    torch.manual_seed(arguments.seed)
-    random.seed(arguments.seed)
-    tagged = [sentence for path in arguments.words for sentence in read_conllu(path)]
+    tagged = [sentence for path in arguments.gold for sentence in read_conllu(path)]
     dev = read_conllu(arguments.dev)
     teacher, read = Teacher(arguments.encoder), Reader(arguments.encoder)
     numbers = {name: number for number, name in enumerate(UPOS_TAGS)}
@@ -77,33 +73,14 @@ def write_silver(arguments: argparse.Namespace) -> None:
     """Tag the sentences of a file and write them as CoNLL-U."""
     teacher, read = Teacher(arguments.encoder), Reader(arguments.encoder)
     teacher.load_state_dict(torch.load(arguments.teacher, weights_only=True))
-    sentences = sentences_of(arguments.sentences)
-    with arguments.out.open("w", encoding="utf-8") as out:
-        while chunk := list(islice(sentences, 20_000)):
-            for words, tags in zip(chunk, tag(teacher, read, chunk), strict=True):
-                cells = enumerate(zip(words, tags, strict=True), start=1)
-                rows = ["\t".join((str(at), word, "_", name, *"______")) for at, (word, name) in cells]
-                out.write("\n".join(rows) + "\n\n")
+    write_annotated(arguments, lambda sentences: map(conllu, sentences, tag(teacher, read, sentences)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = parser.add_subparsers(required=True)
-    trainer = actions.add_parser("train", help="train a teacher on a treebank")
-    trainer.add_argument("--words", type=Path, nargs="+", required=True, help="CoNLL-U files to train on")
-    trainer.add_argument("--dev", type=Path, required=True, help="CoNLL-U file to measure accuracy on")
-    trainer.add_argument("--epochs", type=int, default=6)
-    trainer.add_argument("--seed", type=int, default=0)
-    writer = actions.add_parser("tag", help="tag sentences with a teacher")
-    writer.add_argument("--sentences", type=Path, required=True, help='JSON lines with a "text"')
-    writer.add_argument("--out", type=Path, required=True, help="CoNLL-U file for the tagged sentences")
-    for action, run in ((trainer, train), (writer, write_silver)):
-        action.add_argument("teacher", type=Path, help="file of the teacher's weights")
-        action.add_argument("--encoder", type=Path, required=True, help="folder of a Hugging Face encoder")
-        action.set_defaults(run=run)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+def conllu(words: Sequence[str], tags: Sequence[str]) -> str:
+    """A tagged sentence as CoNLL-U, with the line behind it."""
+    cells = enumerate(zip(words, tags, strict=True), start=1)
+    return "\n".join("\t".join((str(at), word, "_", name, *"______")) for at, (word, name) in cells) + "\n\n"
 
 
 if __name__ == "__main__":
-    main()
+    run_script(__doc__, "words", "accuracy", "tag", train, write_silver, epochs=6)

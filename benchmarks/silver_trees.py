@@ -11,14 +11,12 @@ trees as well as on a treebank. The card of the bundled parser names the encoder
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from silver_encoder import LSTM, READ_SIZE, Batch, Reader, WordStates, batches, fit, sentences_of
+from silver_encoder import LSTM, READ_SIZE, Batch, Reader, WordStates, batches, fit, run_script, write_annotated
 from torch import Tensor, nn
 
 from dlmctl.annotators.brackets import corpus_f1
@@ -63,9 +61,7 @@ def parse(teacher: Teacher, read: Reader, sentences: Sequence[Sequence[str]]) ->
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a teacher and print its F1 on held-out trees after every third epoch."""
-    torch.manual_seed(arguments.seed)
-    random.seed(arguments.seed)
-    trees = [tree for path in arguments.trees for tree in read_treebank(path)]
+    trees = [tree for path in arguments.gold for tree in read_treebank(path)]
     dev = read_treebank(arguments.dev)
     targets = TreeTargets(trees)
     teacher, read = Teacher(arguments.encoder, targets.labels, targets.tags), Reader(arguments.encoder)
@@ -87,30 +83,8 @@ def write_silver(arguments: argparse.Namespace) -> None:
     saved = torch.load(arguments.teacher, weights_only=True)
     teacher, read = Teacher(arguments.encoder, saved["labels"], saved["tags"]), Reader(arguments.encoder)
     teacher.load_state_dict(saved["weights"])
-    sentences = sentences_of(arguments.sentences)
-    with arguments.out.open("w", encoding="utf-8") as out:
-        while chunk := list(islice(sentences, 20_000)):
-            out.writelines(f"{tree}\n" for tree in parse(teacher, read, chunk))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = parser.add_subparsers(required=True)
-    trainer = actions.add_parser("train", help="train a teacher on a treebank")
-    trainer.add_argument("--trees", type=Path, nargs="+", required=True, help="bracketed trees to train on")
-    trainer.add_argument("--dev", type=Path, required=True, help="bracketed trees to measure F1 on")
-    trainer.add_argument("--epochs", type=int, default=12)
-    trainer.add_argument("--seed", type=int, default=0)
-    writer = actions.add_parser("parse", help="parse sentences with a teacher")
-    writer.add_argument("--sentences", type=Path, required=True, help='JSON lines with a "text"')
-    writer.add_argument("--out", type=Path, required=True, help="file for the trees")
-    for action, run in ((trainer, train), (writer, write_silver)):
-        action.add_argument("teacher", type=Path, help="file of the teacher's weights")
-        action.add_argument("--encoder", type=Path, required=True, help="folder of a Hugging Face encoder")
-        action.set_defaults(run=run)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    write_annotated(arguments, lambda sentences: (f"{tree}\n" for tree in parse(teacher, read, sentences)))
 
 
 if __name__ == "__main__":
-    main()
+    run_script(__doc__, "trees", "F1", "parse", train, write_silver, epochs=12)

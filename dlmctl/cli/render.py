@@ -175,6 +175,4 @@ def print_matched(sets: MatchedSets) -> None:
     rows = [[str(item.index), *row, item.why] for item, row in zip(sets.items, texts, strict=True)]
     print_table(["item", *sets.conditions, "why"], rows, texts=len(sets.conditions) + 2)
     notes = make_console(stderr=not make_console().is_terminal)
-    items = "1 item" if len(sets.items) == 1 else f"{len(sets.items)} items"
-    total = f"{items} in {sets.seconds:.1f} s, {sets.success:.0%} of them complete."
-    notes.print(total, highlight=False, markup=False)
+    notes.print(f"{sets.totals}.", highlight=False, markup=False)

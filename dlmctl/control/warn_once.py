@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 from functools import lru_cache
 
 from dlmctl.errors import readable
+from dlmctl.text.notebook import running_shell
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,5 @@ def _warn(what: str, cell_run: int | None) -> None:
 
 
 def _cell_run() -> int | None:
-    """The number of the current run of a cell; None outside of IPython, which would be loaded already."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "execution_count", None)
+    """The number of the current run of a cell; None outside of IPython."""
+    return getattr(running_shell(), "execution_count", None)

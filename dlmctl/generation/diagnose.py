@@ -10,7 +10,6 @@ import torch
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
@@ -70,7 +69,6 @@ def validate_recipe(recipe: Recipe, file: SettingsFile) -> None:
     examine(recipe, load_model(recipe, file), file)
 
 
-@one_version()
 @own_modes()
 def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> ControlFor | None:
     """Check that a model can run a recipe.

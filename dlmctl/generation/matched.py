@@ -80,7 +80,6 @@ def matched(
         return run_matched(resolved, model=model, origin=origin, progress=item_progress)
 
 
-@one_version()
 @own_modes()
 def run_matched(
     recipe: MatchedRecipe,

@@ -85,6 +85,12 @@ class MatchedSets(Sequence[Item]):
         """The share of items that passed."""
         return sum(item.passed for item in self.items) / max(1, len(self.items))
 
+    @property
+    def totals(self) -> str:
+        """The number of items, the seconds and the share that passed, in words."""
+        items = "1 item" if len(self.items) == 1 else f"{len(self.items)} items"
+        return f"{items} in {self.seconds:.1f} s, {self.success:.0%} of them complete"
+
     def to_dicts(self) -> list[dict[str, Any]]:
         """A row for each item, with the columns of the table that ``dlmctl matched`` writes. A property is a number, or
         text for an item that exchanges several words."""
@@ -101,13 +107,11 @@ class MatchedSets(Sequence[Item]):
 
     def __repr__(self) -> str:
         """The items, and the totals."""
-        return "\n".join([*map(repr, self.items[:MOST_SHOWN]), self._totals()])
+        return "\n".join([*map(repr, self.items[:MOST_SHOWN]), self._totals_shown()])
 
     def _repr_html_(self) -> str:
-        return items_html(self.items[:MOST_SHOWN], self.conditions, self._totals())
+        return items_html(self.items[:MOST_SHOWN], self.conditions, self._totals_shown())
 
-    def _totals(self) -> str:
+    def _totals_shown(self) -> str:
         hidden = len(self.items) - MOST_SHOWN
-        hidden_note = f"; {hidden} of them not shown" if hidden > 0 else ""
-        items = "1 item" if len(self.items) == 1 else f"{len(self.items)} items"
-        return f"{items} in {self.seconds:.1f} s, {self.success:.0%} of them complete{hidden_note}"
+        return self.totals + (f"; {hidden} of them not shown" if hidden > 0 else "")

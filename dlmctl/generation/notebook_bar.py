@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlmctl.sampling.draw import Progress
+from dlmctl.text.notebook import running_shell
 
 # Seconds between updates: each is a message to the browser.
 REFRESH_SECONDS = 0.2
@@ -64,8 +65,7 @@ def progress_or_bar(progress: Progress | bool | None, unit: str = "steps") -> It
 
 
 def _display() -> Any:
-    """``display`` of the notebook that this code runs in, None elsewhere. In a notebook IPython is loaded already."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is None or not hasattr(shell, "kernel"):
+    """``display`` of the notebook that this code runs in, None elsewhere."""
+    if not hasattr(running_shell(), "kernel"):
         return None
     return getattr(sys.modules.get("IPython.display"), "display", None)
