@@ -47,6 +47,10 @@ Tags = Annotated[bool, typer.Option("--tags", help="Tag each word's part of spee
 Vocabulary = Annotated[
     str | None, typer.Option(help="Use the vocabulary of this model or prepared data set.", metavar="MODEL")
 ]
+AddWords = Annotated[
+    int | None,
+    typer.Option(help="Add the words of the training file that occur at least so often to --vocabulary.", metavar="N"),
+]
 TokenizerName = Annotated[
     str | None, typer.Option(help="Use a Hugging Face tokenizer: a folder or a hub name.", metavar="NAME")
 ]
@@ -76,6 +80,7 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the rows held out.")] = 0,
     unique: Annotated[bool, typer.Option("--unique", help="Keep only the first of several equal texts.")] = False,
     vocabulary: Vocabulary = None,
+    add_words: AddWords = None,
     tokenizer: TokenizerName = None,
     splitting: Splitting = None,
     tags: Tags = False,
@@ -108,6 +113,7 @@ def prepare(
             seed=seed,
             unique=unique,
             tokenizer=find_tokenizer(vocabulary, tokenizer),
+            add_words=add_words,
             splitting=splitting.value if splitting else None,
             tagger=upos_tagger() if tags else None,
             overwrite=overwrite,

@@ -99,19 +99,14 @@ def prose_note(format: str, texts: Sequence[str]) -> list[str]:
     return [f"{share:.0%} of the lines hold several sentences: --format prose makes each sentence a separate text"]
 
 
-def unknown_note(split: str, share: float, min_count: int | None) -> str | None:
+def unknown_note(split: str, share: float, remedy: str) -> str | None:
     """A warning about the share of words outside the vocabulary, if it is ``MANY_UNKNOWN`` or more.
 
     Args:
-        min_count: minimum word count of the vocabulary; None for an existing vocabulary.
+        remedy: how to have fewer.
     """
     if share < MANY_UNKNOWN:
         return None
-    if min_count is None:
-        remedy = "use a vocabulary made for such texts, or a Hugging Face tokenizer (--tokenizer NAME)"
-    else:
-        lower = f"keep rarer words (--min-count below {min_count}), or " if min_count > 1 else ""
-        remedy = f"{lower}split words into pieces with a Hugging Face tokenizer (--tokenizer NAME)"
     spaces = "Text without spaces between words needs a tokenizer"
     return f"{share:.0%} of the words of {split} are unknown: {remedy}. {spaces}"
 

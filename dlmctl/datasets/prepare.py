@@ -19,17 +19,17 @@ from dlmctl.datasets.data_warnings import bare_note, field_notes, known_note, pr
 from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.holding_out import hold_out
 from dlmctl.datasets.labelled import Annotator, with_tags
+from dlmctl.datasets.prepared_vocabulary import (
+    require_extensible,
+    splitting_for,
+    vocabulary_of,
+    with_fewer_unknown,
+)
 from dlmctl.datasets.prose import files_of, split_off_empty
 from dlmctl.datasets.readers import Dropped, Format, Record, read_corpus, sniff
 from dlmctl.datasets.staging import staged_folder
-from dlmctl.errors import DataError, UserError, did_you_mean
-from dlmctl.text.tokenizer import (
-    SPECIALS,
-    SPLITS,
-    Tokenizer,
-    WordTokenizer,
-    unit_of,
-)
+from dlmctl.errors import DataError, UserError
+from dlmctl.text.tokenizer import SPLITS, Tokenizer, WordTokenizer, unit_of
 
 DATASET_FORMAT = 1
 Splitter = Callable[[str], list[str]]
@@ -74,7 +74,7 @@ class PrepareReport:
     Attributes:
         notes: warnings about the data.
         vocabulary: number of entries, including special tokens.
-        min_count: None for an existing vocabulary.
+        min_count: of the words of the vocabulary, or of those added to an existing one; None if none were added.
         held_out: share of rows held out; None if a validation file was given.
         fields: names of the fields stored with the rows.
         unit: the unit of word counts: words, or tokens of a Hugging Face tokenizer.
@@ -120,6 +120,7 @@ def prepare(
     seed: int = 0,
     unique: bool = False,
     tokenizer: Tokenizer | None = None,
+    add_words: int | None = None,
     splitting: str | None = None,
     tagger: Annotator | None = None,
     overwrite: bool = False,
@@ -137,6 +138,7 @@ def prepare(
         valid_share, seed: see ``holding_out.hold_out``.
         unique: keep only the first of several equal texts of a file.
         tokenizer: an existing vocabulary; None to make one from ``train``.
+        add_words: words of ``train`` that occur at least so often are added to the existing vocabulary; None adds none.
         splitting: how to split raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
         tagger: labels each word of a sentence; the labels are stored as the field ``upos`` if the source has none.
         overwrite: replace ``out`` if it is a prepared data set.
@@ -147,8 +149,9 @@ def prepare(
     """
     _check_settings(min_count, length, valid_share)
     _check_whole_words(tagger, tokenizer, packing)
+    require_extensible(tokenizer, add_words)
     _check_target(out, overwrite)
-    splitting = _splitting(tokenizer, splitting)
+    splitting = splitting_for(tokenizer, splitting)
     with staged_folder(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         texts = {"train": read(train)}
@@ -157,13 +160,16 @@ def prepare(
             for split in texts.values():
                 split.records = with_tags(split.records, tagger)
         notes = _notes(texts["train"], texts["valid"])
-        vocabulary = tokenizer if tokenizer is not None else _new_vocabulary(texts["train"], min_count, splitting)
+        least = min_count if tokenizer is None else add_words
+        # Texts that are too long count too: the vocabulary should not depend on the row length.
+        sentences = (record.words for record in texts["train"].records)
+        vocabulary = vocabulary_of(sentences, tokenizer, least, splitting, train)
         vocabulary.save(staging)
         splits = {name: _write(staging, name, split, vocabulary, packing, length) for name, split in texts.items()}
         about: dict[str, Any] = {"packing": packing, "length": length, "seed": seed, "unit": unit_of(vocabulary)}
-        about |= {"min_count": min_count if tokenizer is None else None, "held_out": None if valid else valid_share}
+        about |= {"min_count": least, "held_out": None if valid else valid_share}
         about |= {"vocabulary": len(vocabulary), "fields": _field_names(texts["train"], packing), "splits": splits}
-        report = PrepareReport(**about, notes=[*_unknown_notes(splits, about["min_count"]), *notes])
+        report = PrepareReport(**about, notes=[*_unknown_notes(splits, tokenizer, least), *notes])
         _write_report(report, staging)
     return report
 
@@ -194,31 +200,10 @@ def _field_names(texts: _Texts, packing: Packing) -> list[str]:
     return list(dict.fromkeys(key for record in texts.records for key in record.fields or () if packing == "pad"))
 
 
-def _unknown_notes(splits: dict[str, SplitReport], min_count: int | None) -> list[str]:
-    notes = (unknown_note(name, split.unknown_share, min_count) for name, split in splits.items())
+def _unknown_notes(splits: dict[str, SplitReport], existing: Tokenizer | None, least: int | None) -> list[str]:
+    remedy = with_fewer_unknown(existing, least)
+    notes = (unknown_note(name, split.unknown_share, remedy) for name, split in splits.items())
     return [note for note in notes if note is not None]
-
-
-def _splitting(tokenizer: Tokenizer | None, requested: str | None) -> str:
-    """The requested splitting of texts, or that of the vocabulary, which must agree."""
-    own = tokenizer.splitting if isinstance(tokenizer, WordTokenizer) else None
-    if requested is not None and own is not None and requested != own:
-        what = f"the words of the vocabulary are split as {own!r}, not {requested!r}."
-        raise UserError(what, where="--splitting", remedy="Leave it out.")
-    if requested is not None and requested not in SPLITS:
-        what = f"there is no splitting {requested!r}."
-        raise UserError(what, where="--splitting", remedy=did_you_mean(requested, list(SPLITS)))
-    return requested or own or "e2e"
-
-
-def _new_vocabulary(texts: _Texts, min_count: int, splitting: str) -> WordTokenizer:
-    # Texts that are too long count too: the vocabulary should not depend on the row length.
-    tokenizer = WordTokenizer.from_corpus((record.words for record in texts.records), min_count, splitting)
-    if len(tokenizer) == len(SPECIALS):
-        raise DataError(
-            f"no word occurs {min_count} times.", where=str(texts.source), remedy="Choose a smaller --min-count."
-        )
-    return tokenizer
 
 
 def _check_settings(min_count: int, length: int, valid_share: float) -> None:

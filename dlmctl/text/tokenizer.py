@@ -84,9 +84,15 @@ class WordTokenizer:
 
         The paper keeps words seen more than 10 times, hence the default of 11.
         """
+        return cls({word: index for index, word in enumerate(SPECIALS)}, splitting).extended(sentences, min_count)
+
+    def extended(self, sentences: Iterable[Sequence[str]], min_count: int) -> WordTokenizer:
+        """The vocabulary with the new words seen at least ``min_count`` times after its own, most frequent first."""
         counts = Counter(word for words in sentences for word in words)
-        kept = [word for word, count in counts.most_common() if count >= min_count and word not in SPECIALS]
-        return cls({word: index for index, word in enumerate([*SPECIALS, *kept])}, splitting)
+        new = [word for word, count in counts.most_common() if count >= min_count and word not in self.vocabulary]
+        return WordTokenizer(
+            {**self.vocabulary, **{word: index for index, word in enumerate(new, len(self))}}, self.splitting
+        )
 
     def __len__(self) -> int:
         return len(self._by_id)

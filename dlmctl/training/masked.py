@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream, load_splits
 from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.diffusion.layout import SPECIAL
@@ -31,7 +31,9 @@ from dlmctl.diffusion.uniform import UniformConfig, UniformLM, denoising_nats
 from dlmctl.errors import DataError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.training.carried_controls import report_carried
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.initial_masked import start_masked_from
 from dlmctl.training.loop import StatelessTask
 from dlmctl.training.rows import Rows, count_in_rows, to_device
 from dlmctl.training.word_tags import WordTags, drop_tags
@@ -46,6 +48,10 @@ class MaskedTrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: MaskedSettings = Field(description="sizes and method of the model")
+    init: str | None = Field(
+        default=None,
+        description="a masked or uniform model to start from, of the same sizes or with fewer blocks",
+    )
     tags: str | None = Field(
         default=None,
         description="field of the data with a label for each word, such as upos, as an input of the model",
@@ -77,6 +83,7 @@ class MaskedTask(StatelessTask):
 
     Raises:
         DataError: ``data`` is not a data set, is packed in blocks, or lacks the field that ``config.tags`` names.
+        ModelError: the model that ``config.init`` names does not exist or does not fit.
     """
 
     def __init__(self, config: MaskedTrainingConfig, data: Path) -> None:
@@ -100,6 +107,9 @@ class MaskedTask(StatelessTask):
             self.model: MaskedLM = UniformLM(UniformConfig(**sizes, special=special))
         else:
             self.model = MaskedLM(MaskedConfig(**sizes))
+        self.source = None if config.init is None else from_pretrained(config.init)
+        if self.source is not None:
+            start_masked_from(self.model, self.tokenizer, self.source)
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[MaskedBatch]:
         loop, settings = self.config.loop, self.config.model
@@ -193,9 +203,12 @@ class MaskedTask(StatelessTask):
         return [sample.text for sample in result]
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a trained model with its tokeniser and the texts it was trained on."""
-        save_pretrained(cast("MaskedLM", model), self.tokenizer, folder)
+        """Write a trained model with its tokeniser, the texts it was trained on, and the controls of ``init``."""
+        trained = cast("MaskedLM", model)
+        save_pretrained(trained, self.tokenizer, folder)
         write_known_texts(folder, texts_in(self.train, self.tokenizer))
+        if self.source is not None:
+            report_carried(self.source, Pretrained(trained, self.tokenizer, folder))
 
 
 def refuse_blocks(split: Split, start_id: int, data: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save
 from torch import Tensor
@@ -43,6 +44,11 @@ class Bag:
     weights: Tensor
     bias: Tensor
     vocabulary: str = ""
+
+    def for_words(self, origins: NDArray[np.int64], vocabulary: str) -> Bag:
+        """The same weights for another vocabulary, 0 for new words. Arguments as for ``CountTable.for_words``."""
+        ids = torch.from_numpy(origins)
+        return replace(self, weights=self.weights[ids] * (ids >= 0)[:, None], vocabulary=vocabulary)
 
     def expected(self, probabilities: Tensor) -> Tensor:
         """The expected weights ``[B, L, labels]`` of words with probabilities ``[B, L, V]``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,23 @@ class CountTable:
             return np.ones(len(self.combinations), bool)
         known = np.array([name in choices for name in self.axes[axis]], bool)
         return known[self.combinations[:, axis]]
+
+    def for_words(self, origins: Ints, vocabulary: str) -> CountTable:
+        """The same counts for another vocabulary.
+
+        Args:
+            origins: the id here of each word of the other vocabulary ``[V']``, -1 for a word that was not counted.
+            vocabulary: its fingerprint.
+        """
+        is_known = origins >= 0
+        sizes = np.where(is_known, np.diff(self.starts)[origins], 0)
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        # Where the cells of each word were, for each of them.
+        moved = np.repeat(self.starts[:-1][origins] - starts[:-1], sizes)
+        cells = np.arange(len(moved)) + moved
+        return replace(
+            self, starts=starts, classes=self.classes[cells], counts=self.counts[cells], vocabulary=vocabulary
+        )
 
     def sums(self, wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Counts ``[U, V]`` of each word, summed over the sets of classes ``wanted [U, K]``."""
