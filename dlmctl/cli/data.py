@@ -54,6 +54,9 @@ AddWords = Annotated[
 TokenizerName = Annotated[
     str | None, typer.Option(help="Use a Hugging Face tokenizer: a folder or a hub name.", metavar="NAME")
 ]
+Packing = Annotated[
+    PackingName, typer.Option(help="pad: one text per row; block: texts joined and cut into full rows.")
+]
 TextField = Annotated[str, typer.Option(help="Field or column that holds the text, in JSON lines and tables.")]
 
 
@@ -73,9 +76,7 @@ def prepare(
     text_field: TextField = "text",
     min_count: Annotated[int, typer.Option(help="Words that occur less often become UNK.")] = 11,
     length: Annotated[int, typer.Option(help="Positions per row, START and END included.")] = 64,
-    packing: Annotated[
-        PackingName, typer.Option(help="pad: one text per row; block: texts joined and cut into full rows.")
-    ] = PackingName.pad,
+    packing: Packing = PackingName.pad,
     valid_share: Annotated[float, typer.Option(help="Share of rows to hold out if there is no --valid.")] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the rows held out.")] = 0,
     unique: Annotated[bool, typer.Option("--unique", help="Keep only the first of several equal texts.")] = False,

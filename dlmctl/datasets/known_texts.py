@@ -47,9 +47,15 @@ def texts_in(split: Split, tokenizer: Tokenizer) -> Iterator[str]:
                 yield tokenizer.text(tokenizer.words(part.tolist()))
 
 
-def write_known_texts(folder: Path, texts: Iterable[str]) -> None:
-    """Store the hashes of a model's training texts in its folder."""
+def write_known_texts(folder: Path, texts: Iterable[str], earlier: KnownTexts | None = None) -> None:
+    """Store the hashes of a model's training texts in its folder.
+
+    Args:
+        earlier: those of the model that it was trained on from.
+    """
     hashes = np.unique(np.fromiter(map(_text_hash, texts), np.uint32))
+    if earlier is not None:
+        hashes = np.union1d(hashes, earlier.hashes)
     with (folder / FILE).open("wb") as file:
         np.save(file, hashes, allow_pickle=False)
 

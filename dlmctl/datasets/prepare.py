@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -105,6 +105,11 @@ class _Texts:
     dropped: Dropped = field(default_factory=Dropped)
     empty_files: list[str] = field(default_factory=list)
 
+    @property
+    def sentences(self) -> list[list[str]]:
+        """The words of all texts, those that are too long too: the vocabulary should not depend on the row length."""
+        return [record.words for record in self.records]
+
 
 def prepare(
     train: Path,
@@ -129,7 +134,7 @@ def prepare(
 
     Args:
         train, valid: a file, or a folder of files; ``valid`` None to hold out a share of ``train``.
-        out: the folder to create.
+        out, overwrite: the folder to create; whether it may replace a prepared data set.
         format: format of both files; None to detect it for each.
         text_field: see ``readers.read_corpus``.
         min_count: words that occur less often in ``train`` become UNK.
@@ -141,37 +146,37 @@ def prepare(
         add_words: words of ``train`` that occur at least so often are added to the existing vocabulary; None adds none.
         splitting: how to split raw text into words, in ``SPLITS``; None for that of ``tokenizer``, or E2E's.
         tagger: labels each word of a sentence; the labels are stored as the field ``upos`` if the source has none.
-        overwrite: replace ``out`` if it is a prepared data set.
 
     Raises:
         DataError: a file cannot be used, nothing usable is left in it, or ``out`` exists.
         UserError: a setting is out of range.
     """
     _check_settings(min_count, length, valid_share)
-    _check_whole_words(tagger, tokenizer, packing)
-    require_extensible(tokenizer, add_words)
+    _check_words(tokenizer, tagger, packing, add_words)
     _check_target(out, overwrite)
     splitting = splitting_for(tokenizer, splitting)
     with staged_folder(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         texts = {"train": read(train)}
         texts["valid"] = read(valid) if valid else _move_held_out(texts["train"], valid_share, seed)
-        if tagger is not None:
-            for split in texts.values():
-                split.records = with_tags(split.records, tagger)
+        _add_tags(texts.values(), tagger)
         notes = _notes(texts["train"], texts["valid"])
         least = min_count if tokenizer is None else add_words
-        # Texts that are too long count too: the vocabulary should not depend on the row length.
-        sentences = (record.words for record in texts["train"].records)
-        vocabulary = vocabulary_of(sentences, tokenizer, least, splitting, train)
+        vocabulary = vocabulary_of(texts["train"].sentences, tokenizer, least, splitting, train)
         vocabulary.save(staging)
         splits = {name: _write(staging, name, split, vocabulary, packing, length) for name, split in texts.items()}
         about: dict[str, Any] = {"packing": packing, "length": length, "seed": seed, "unit": unit_of(vocabulary)}
-        about |= {"min_count": least, "held_out": None if valid else valid_share}
-        about |= {"vocabulary": len(vocabulary), "fields": _field_names(texts["train"], packing), "splits": splits}
-        report = PrepareReport(**about, notes=[*_unknown_notes(splits, tokenizer, least), *notes])
+        about |= {"min_count": least, "held_out": None if valid else valid_share, "vocabulary": len(vocabulary)}
+        notes = [*_unknown_notes(splits, tokenizer, least), *notes]
+        report = PrepareReport(**about, fields=_field_names(texts["train"], packing), splits=splits, notes=notes)
         _write_report(report, staging)
     return report
+
+
+def _add_tags(splits: Iterable[_Texts], tagger: Annotator | None) -> None:
+    if tagger is not None:
+        for split in splits:
+            split.records = with_tags(split.records, tagger)
 
 
 def _notes(train: _Texts, valid: _Texts) -> list[str]:
@@ -179,12 +184,16 @@ def _notes(train: _Texts, valid: _Texts) -> list[str]:
     return [
         *prose_note(train.format, [record.text for record in train.records]),
         *bare_note([*train.empty_files, *valid.empty_files]),
-        *known_note([record.words for record in train.records], [record.words for record in valid.records]),
+        *known_note(train.sentences, valid.sentences),
         *field_notes([record.fields for record in records if record.fields]),
     ]
 
 
-def _check_whole_words(tagger: Annotator | None, tokenizer: Tokenizer | None, packing: Packing) -> None:
+def _check_words(
+    tokenizer: Tokenizer | None, tagger: Annotator | None, packing: Packing, add_words: int | None
+) -> None:
+    """Check that there are words to add to, and words to tag."""
+    require_extensible(tokenizer, add_words)
     if tagger is not None and (packing == "block" or not isinstance(tokenizer, WordTokenizer | None)):
         what = "word labels need texts of whole words, one per row."
         raise UserError(what, where="--tags", remedy="Leave it out, or leave out --packing block and --tokenizer.")

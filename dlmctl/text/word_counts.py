@@ -47,6 +47,10 @@ class WordCounts:
             counts[word.casefold()] += count
         return counts
 
+    def plus(self, other: WordCounts) -> WordCounts:
+        """The counts of two texts together."""
+        return WordCounts(self.tokens + other.tokens, Counter(self.counts) + Counter(other.counts))
+
     def per_million(self, word: str) -> float:
         """The frequency of a word per million words, regardless of case."""
         return self._by_fold[word.casefold()] * MILLION / max(1, self.tokens)

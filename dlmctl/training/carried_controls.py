@@ -35,18 +35,18 @@ from dlmctl.training.word_matching import matched_words
 
 log = logging.getLogger("dlmctl")
 
-# The key in a card for the model that a control was learned with.
-CARRIED_FROM = "carried_from"
 
+def report_carried(source: Pretrained, target: Pretrained, name: str) -> None:
+    """``carry_controls``, with a note on what was copied. A fault is only a warning: the trained model is saved.
 
-def report_carried(source: Pretrained, target: Pretrained) -> None:
-    """``carry_controls``, with a note on what was copied. A fault is only a warning: the trained model is saved."""
+    Args:
+        name: how the user named ``source``.
+    """
     try:
         carried, left_out = carry_controls(source, target)
     except UserError as error:
-        log.warning("dlmctl: the controls of %s could not be taken over: %s", source.folder, error)
+        log.warning("dlmctl: the controls of %s could not be taken over: %s", name, error)
         return
-    name = source.folder.name
     if carried:
         print(f"note: controls taken over from {name}: {', '.join(carried)}", file=sys.stderr)
     if left_out:
@@ -95,7 +95,6 @@ def _is_transferable(folder: Path, source: Pretrained, target: Pretrained) -> bo
 def _carry(folder: Path, new: Path, source: Pretrained, target: Pretrained) -> None:
     card = check_control_files(folder)
     entries: dict[str, Any] = {key: value for key, value in card.items() if key != DIGESTS}
-    entries[CARRIED_FROM] = source.folder.name
     keeps_hints = _depth(source) == _depth(target)
     if EMBEDDINGS in entries:
         entries[EMBEDDINGS] = embedding_digest(target.model)

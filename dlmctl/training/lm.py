@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits
-from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig, ModelSettings
@@ -26,8 +25,7 @@ from dlmctl.generation.generate import generate
 from dlmctl.models.conditioner import PAD
 from dlmctl.models.interface import Conditioning
 from dlmctl.recipe.settings import SamplerSettings
-from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
-from dlmctl.text.word_counts import count_words, save_counts
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig, read_settings, validate_settings
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
@@ -37,6 +35,7 @@ from dlmctl.training.rows import Rows, to_device
 from dlmctl.training.run_folder import check_apart
 from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
+from dlmctl.training.training_text import save_training_text
 
 VALIDATION_ROWS = 512
 
@@ -184,9 +183,9 @@ class LanguageModelTask:
         return None if self.prompts is None else self.prompts.tokenizer
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a trained model with its tokenisers and the texts it was trained on."""
+        """Write a trained model with its tokenisers and the facts of its training text."""
         save_pretrained(cast("DiffusionLM", model), self.tokenizer, folder, source_tokenizer=self._source_tokenizer())
-        write_known_texts(folder, texts_in(self.train, self.tokenizer))
+        save_training_text(self.train, self.tokenizer, folder)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.times.state_dict()
@@ -265,6 +264,4 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
     model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         task.save(model, out / "model")
-        if isinstance(task.tokenizer, WordTokenizer):
-            save_counts(count_words(task.train.ids, task.tokenizer), task.tokenizer, out / "model")
     return out / "model"

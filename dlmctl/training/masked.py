@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream, load_splits
-from dlmctl.datasets.known_texts import texts_in, write_known_texts
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.masked import (
     MaskedConfig,
@@ -36,6 +35,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial_masked import start_masked_from
 from dlmctl.training.loop import StatelessTask
 from dlmctl.training.rows import Rows, count_in_rows, to_device
+from dlmctl.training.training_text import EarlierText, save_training_text
 from dlmctl.training.word_tags import WordTags, drop_tags
 
 VALIDATION_ROWS = 1000
@@ -107,8 +107,11 @@ class MaskedTask(StatelessTask):
             self.model: MaskedLM = UniformLM(UniformConfig(**sizes, special=special))
         else:
             self.model = MaskedLM(MaskedConfig(**sizes))
-        self.source = None if config.init is None else from_pretrained(config.init)
-        if self.source is not None:
+        self.source: Pretrained | None = None
+        self.earlier: EarlierText | None = None
+        if config.init is not None:
+            self.source = from_pretrained(config.init)
+            self.earlier = EarlierText.of(self.source.folder)
             start_masked_from(self.model, self.tokenizer, self.source)
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[MaskedBatch]:
@@ -203,12 +206,12 @@ class MaskedTask(StatelessTask):
         return [sample.text for sample in result]
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a trained model with its tokeniser, the texts it was trained on, and the controls of ``init``."""
+        """Write a trained model with its tokeniser, the facts of its training text, and the controls of ``init``."""
         trained = cast("MaskedLM", model)
         save_pretrained(trained, self.tokenizer, folder)
-        write_known_texts(folder, texts_in(self.train, self.tokenizer))
+        save_training_text(self.train, self.tokenizer, folder, self.earlier)
         if self.source is not None:
-            report_carried(self.source, Pretrained(trained, self.tokenizer, folder))
+            report_carried(self.source, Pretrained(trained, self.tokenizer, folder), str(self.config.init))
 
 
 def refuse_blocks(split: Split, start_id: int, data: Path) -> None:

@@ -8,8 +8,9 @@ from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.existing_tokenizer import find_tokenizer
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import DataError, UserError
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer
 from tests.checkpoint.tiny_vendors import write_llada
+from tests.test_tokenizer import word_pieces
 
 KINDS, PLACES = ["inn", "bar", "cafe", "club"], ["quay", "park", "mill", "lane", "moor"]
 TEXTS = [f"The {kind} is by the {place}." for kind in KINDS for place in PLACES]
@@ -100,6 +101,26 @@ def test_an_existing_vocabulary_is_used(source, tmp_path):
     assert load_vocabulary(tmp_path / "new").vocabulary == load_vocabulary(tmp_path / "set").vocabulary
     assert report.splits["train"].unknown == 1
     assert report.min_count is None
+
+
+def test_words_are_added_to_an_existing_vocabulary(source, tmp_path):
+    run(source, tmp_path)
+    known = find_tokenizer(str(tmp_path / "set"), None)
+    (tmp_path / "new.txt").write_text("The inn is shut.\nThe shed is shut by the inn.\n")
+    report = run(tmp_path / "new.txt", tmp_path, out="new", valid=source, tokenizer=known, add_words=2)
+    words = load_vocabulary(tmp_path / "new").vocabulary
+    assert list(words) == [*known.vocabulary, "shut"]  # "shed" occurs once
+    assert words["shut"] == len(known)
+    assert (report.vocabulary, report.min_count, report.splits["train"].unknown) == (len(known) + 1, 2, 1)
+
+
+def test_words_cannot_be_added_to_nothing_or_to_tokens(source, tmp_path):
+    for tokenizer in (None, HuggingFaceTokenizer(word_pieces(tmp_path / "pieces"))):
+        with pytest.raises(UserError, match="--add-words: there is no vocabulary of whole words to add to"):
+            run(source, tmp_path, tokenizer=tokenizer, add_words=2)
+    run(source, tmp_path)
+    with pytest.raises(UserError, match="--add-words: the minimum count is 0"):
+        run(source, tmp_path, out="new", tokenizer=find_tokenizer(str(tmp_path / "set"), None), add_words=0)
 
 
 def test_find_tokenizer(model_folder, tmp_path):
