@@ -345,3 +345,16 @@ def test_settings_that_do_not_validate_are_one_message_of_ours_and_a_value_error
         with pytest.raises(kind) as caught:
             make()
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", [str, Path])
+def test_a_recipe_runs_with_a_model_by_name(model_folder, name):
+    settings = {"samples": 2, "sampler": {"steps": 2}}
+    by_name = dlmctl.run(settings, model=name(model_folder))
+    assert [text.text for text in by_name] == [
+        text.text for text in dlmctl.run({**settings, "model": str(model_folder)})
+    ]
+    with pytest.raises(UserError, match="'int' is not a model"):
+        dlmctl.run(settings, model=3)
+    with pytest.raises(UserError, match="'int' is not a model"):
+        dlmctl.matched("matched", model=3)

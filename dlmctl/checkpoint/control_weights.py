@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 CARD = "card.json"
 # The remedy where weights in a model's folder cannot be replaced.
 COPY_REMEDY = "Copy the model's folder and give the copy."
-# Stored like a control's weights: the model of which texts readers accept.
+# Stored like a control's weights: the model of which texts readers accept; or this file, with the name of another
+# model, which reads the texts in its place.
 ACCEPTABILITY = "acceptability"
+READER_FILE = "reader.json"
 log = logging.getLogger("dlmctl")
 
 # The key in a card for the digest of the embeddings that the weights were trained on.
@@ -89,12 +91,11 @@ def find_control_folder(
 
 
 def acceptability_folder(folder: Path, model: DiffusionLM | MaskedModel) -> Path | None:
-    """The folder of a model's acceptability weights: those that the user has trained, else those of the model.
-
-    None if there are neither.
-    """
+    """The folder of a model's acceptability weights: those that the user has trained, else those of the model, else
+    the name of its reader (``READER_FILE``); None if there is nothing."""
     in_model, in_user_folder = control_folders(folder, model, ACCEPTABILITY)
-    return next((path for path in (in_user_folder, in_model) if any(path.glob("*.safetensors"))), None)
+    candidates = (path for path in (in_user_folder, in_model) if any(path.glob("*.safetensors")))
+    return next(candidates, in_model if (in_model / READER_FILE).is_file() else None)
 
 
 def new_control_folder(folder: Path, model: DiffusionLM | MaskedModel, control: str, name: str | None = None) -> Path:

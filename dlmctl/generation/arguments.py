@@ -142,13 +142,18 @@ def read_criteria(rank_by: Any) -> list[Criterion]:
 def check_arguments(control: Any, model: Any, preset: Any) -> None:
     """Raise UserError if the control, the model or the preset is not one."""
     _check_control(control)
-    if not isinstance(model, str | Path | Pretrained):
-        remedy = 'Give a name, a folder, or what dlmctl.load("e2e") returns.'
-        raise UserError(f"{type(model).__name__!r} is not a model.", where="model", remedy=remedy)
+    check_model(model)
     if preset not in list(PRESETS):
         raise UserError(
             f"there is no preset {preset!r}.", where="preset", remedy=did_you_mean(str(preset), list(PRESETS))
         )
+
+
+def check_model(model: Any) -> None:
+    """Raise UserError if it is not a model or the name of one."""
+    if not isinstance(model, str | Path | Pretrained):
+        remedy = 'Give a name, a folder, or what dlmctl.load("e2e") returns.'
+        raise UserError(f"{type(model).__name__!r} is not a model.", where="model", remedy=remedy)
 
 
 def _check_control(control: Any) -> None:

@@ -26,7 +26,7 @@ from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.matched_check import matching_of
 from dlmctl.generation.matched_sets import Item, MatchedSets
-from dlmctl.generation.model import recipe_from
+from dlmctl.generation.model import name_and_model, recipe_from
 from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
@@ -49,7 +49,7 @@ ItemProgress = Callable[[int, int], None]
 def matched(
     recipe: str | Path | Recipe | Mapping[str, Any],
     *,
-    model: Pretrained | None = None,
+    model: str | Path | Pretrained | None = None,
     samples: int | None = None,
     seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -62,7 +62,7 @@ def matched(
 
     Args:
         recipe: the name of a bundled recipe, a file, a dict of settings, or a ``MatchedRecipe``.
-        model: a loaded model, in place of the recipe's.
+        model: in place of the recipe's: a bundled name, a folder, a hub name, or a model already loaded.
         samples, seed: in place of the recipe's.
         overrides: settings that override those of a file, as with ``--set``.
         progress: called with the items done and in all; by default a notebook shows a bar, False shows none.
@@ -71,13 +71,13 @@ def matched(
         RecipeError: the recipe has no conditions.
         UserError: it cannot be read, does not validate, or requests what its model cannot do.
     """
-    model_name = None if model is None else str(model.folder)
+    model_name, loaded = name_and_model(model)
     resolved, origin = recipe_from(recipe, overrides, model=model_name, samples=samples, seed=seed)
     if not isinstance(resolved, MatchedRecipe):
         where = None if origin is None else origin.where(())
         raise RecipeError("the recipe has no `conditions`.", where=where, remedy="`dlmctl.run` draws its texts.")
     with progress_or_bar(progress, "items") as item_progress:
-        return run_matched(resolved, model=model, origin=origin, progress=item_progress)
+        return run_matched(resolved, model=loaded, origin=origin, progress=item_progress)
 
 
 @own_modes()

@@ -14,7 +14,7 @@ from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import UserError
-from dlmctl.generation.arguments import check_traced, sample_numbers, whole
+from dlmctl.generation.arguments import check_model, check_traced, sample_numbers, whole
 from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.options import Options, check_names, spelled_out
@@ -127,7 +127,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
 def run(
     recipe: str | Path | Recipe | Mapping[str, Any],
     *,
-    model: Pretrained | None = None,
+    model: str | Path | Pretrained | None = None,
     targets: str | Path | Iterable[Mapping[str, Any]] | None = None,
     samples: int | None = None,
     seed: int | None = None,
@@ -143,7 +143,7 @@ def run(
     Args:
         recipe: the name of a bundled recipe, a file, a dict of settings, or a ``Recipe``; the ``controls`` of the last
             two may hold control objects.
-        model: a loaded model, in place of the recipe's.
+        model: in place of the recipe's: a bundled name, a folder, a hub name, or a model already loaded.
         targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame, or
             rows as mappings of columns to cells.
         samples, seed: in place of the recipe's.
@@ -156,12 +156,12 @@ def run(
         UserError: the recipe cannot be read, does not validate, or requests what its model cannot do.
     """
     target_rows = None if targets is None else _target_rows(targets)
-    model_name = None if model is None else str(model.folder)
+    model_name, loaded = name_and_model(model)
     resolved, origin = recipe_from(recipe, overrides, model=model_name, targets=target_rows, samples=samples, seed=seed)
     with progress_or_bar(progress) as step_progress:
         return run_recipe(
             resolved,
-            model=model,
+            model=loaded,
             origin=origin,
             strict=strict,
             progress=step_progress,
@@ -169,6 +169,18 @@ def run(
             trace=trace,
             watch=watch,
         )
+
+
+def name_and_model(model: str | Path | Pretrained | None) -> tuple[str | None, Pretrained | None]:
+    """The name of a model for a recipe, and the model if it is loaded already.
+
+    Raises:
+        UserError: it is neither a model nor a name.
+    """
+    if model is None:
+        return None, None
+    check_model(model)
+    return (str(model.folder), model) if isinstance(model, Pretrained) else (str(model), None)
 
 
 def _target_rows(targets: Any) -> Any:

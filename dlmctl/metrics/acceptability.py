@@ -7,6 +7,7 @@ A language model scores how likely a text is, but a likely text may be absurd. W
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
-from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.control_weights import (
+    ACCEPTABILITY,
+    READER_FILE,
+    acceptability_folder,
+    check_control_weights,
+    network_digest,
+)
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.weights import load_weights, require_fit, without_rng_effects
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
@@ -27,6 +34,7 @@ from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability
 from dlmctl.models.adapters import MOST_RANK, merge_adapters
 from dlmctl.models.numerics import in_float64
+from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -37,6 +45,9 @@ NETWORK = "network"
 SCORER = "scorer"
 DIGEST_BYTES = 1 << 18
 """Bytes at the end of a scorer's weights that identify it."""
+# The key in ``READER_FILE`` for the name or folder of the model that reads.
+READER = "reader"
+ACCEPTABILITY_FILE = Path("controls", ACCEPTABILITY, READER_FILE)
 # Most texts in a batch.
 BATCH = 256
 
@@ -153,9 +164,41 @@ def scorer_digest(pretrained: Pretrained) -> str | None:
 
 
 def _load_scorer(pretrained: Pretrained, model: MaskedLM) -> AcceptabilityScorer:
-    judge = read_judge(pretrained, model).to(model.embeddings.device).eval()
-    longest, counts = model.denoiser.config.max_length, load_counts(pretrained.folder)
-    return AcceptabilityScorer(merge_adapters(model.denoiser, judge), judge, longest, pretrained.tokenizer, counts)
+    device = model.embeddings.device
+    reader = reader_of(pretrained, device)
+    network = model
+    if reader is not pretrained:
+        assert isinstance(reader.model, MaskedLM)
+        network = reader.model
+        if scorer_digest(pretrained) != scorer_digest(reader):
+            raise _other_scorer(pretrained.folder)
+    judge = read_judge(reader, network).to(device).eval()
+    longest, counts = network.denoiser.config.max_length, load_counts(reader.folder)
+    return AcceptabilityScorer(merge_adapters(network.denoiser, judge), judge, longest, reader.tokenizer, counts)
+
+
+def reader_of(pretrained: Pretrained, device: torch.device) -> Pretrained:
+    """The model that reads the texts of a model: itself, or the one that it was trained on from.
+
+    Raises:
+        ModelError: that one does not exist any more, or is of another kind.
+    """
+    folder = acceptability_folder(pretrained.folder, pretrained.model)
+    path = None if folder is None else folder / READER_FILE
+    if path is None or not path.is_file() or any(path.parent.glob("*.safetensors")):
+        return pretrained
+    name = read_object(path).get(READER)
+    reader = from_pretrained(name, device) if isinstance(name, str) else None
+    if reader is None or not isinstance(reader.model, MaskedLM) or (reader.folder / ACCEPTABILITY_FILE).is_file():
+        raise ModelError("does not name a masked model that reads texts.", where=str(path), remedy=TRAIN)
+    return reader
+
+
+def write_reader(folder: Path, name: str) -> None:
+    """Name the model that reads the texts of the model in ``folder``."""
+    path = folder / ACCEPTABILITY_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({READER: name}) + "\n", "utf-8")
 
 
 def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = False) -> Acceptability:
@@ -174,8 +217,7 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
     if not any_scorer and card.get(SCORER) not in (None, scorer_digest(pretrained)):
-        message = "was learned with another scorer than the model has now."
-        raise ModelError(message, where=str(folder), remedy=f"Put that one back beside the model. {TRAIN}")
+        raise _other_scorer(folder)
     state = load_weights(folder)
     if "typical" not in state:
         raise ModelError("is of an earlier version.", where=str(folder / "model.safetensors"), remedy=TRAIN)
@@ -184,6 +226,11 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     require_fit(state, judge.state_dict(), folder / "model.safetensors")
     judge.load_state_dict(state)
     return judge
+
+
+def _other_scorer(where: Path) -> ModelError:
+    message = "acceptability was learned with another scorer than the model has now."
+    return ModelError(message, where=str(where), remedy=f"Put that one back beside the model. {TRAIN}")
 
 
 def _rank_of(state: Mapping[str, Tensor], folder: Path) -> int:

@@ -1,11 +1,11 @@
-"""Controls that a model takes over from the one that it was trained on from."""
+"""What a model takes over from the one that it was trained on from, besides weights: controls, scorer, reader."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.control_weights import (
     ACCEPTABILITY,
     CARD,
     EMBEDDINGS,
+    acceptability_folder,
     check_control_files,
     control_folders,
     embedding_digest,
@@ -24,15 +26,18 @@ from dlmctl.checkpoint.control_weights import (
 )
 from dlmctl.checkpoint.digests import DIGESTS
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.scorer import seal_scorer
 from dlmctl.control.evidence.bag import load_bag, save_bag
 from dlmctl.control.evidence.beside import fingerprint_of
 from dlmctl.control.evidence.table import load_table, read_arrays, save_table
 from dlmctl.control.hints import HINTS
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import UserError
+from dlmctl.metrics.acceptability import reader_of, write_reader
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.word_matching import matched_words
 
+SCORER = "scorer"
 log = logging.getLogger("dlmctl")
 
 
@@ -48,7 +53,7 @@ def report_carried(source: Pretrained, target: Pretrained, name: str) -> None:
         log.warning("dlmctl: the controls of %s could not be taken over: %s", name, error)
         return
     if carried:
-        print(f"note: controls taken over from {name}: {', '.join(carried)}", file=sys.stderr)
+        print(f"note: taken over from {name}: {', '.join(carried)}", file=sys.stderr)
     if left_out:
         print(f"note: to be trained anew for this model: {', '.join(left_out)}", file=sys.stderr)
 
@@ -57,39 +62,55 @@ def carry_controls(source: Pretrained, target: Pretrained) -> tuple[list[str], l
     """Copy the controls of ``source`` into the folder of ``target``, a model that started from its weights.
 
     Evidence is transferred word by word, by spelling; new words have none. Hints are copied as they are: they add to
-    the states of a network that has changed since, but little. Left out are learned acceptability and classifiers,
-    which read those states, and hints of a network with another number of blocks.
+    the states of a network that has changed since, but little. The scorer keeps its own words. Acceptability was
+    learned from the states of ``source``, which goes on reading. Left out are classifiers, which read such states at
+    every step, and hints of a network with another number of blocks.
 
     Returns:
-        The names of the controls that were copied, and of those that were not.
+        The names of what was copied, and of what was not.
 
     Raises:
         UserError: a control of ``source`` is damaged, or the folder cannot be written.
     """
-    carried: list[str] = []
-    left_out: list[str] = []
-    for folder, name in sorted(_control_folders(source), key=lambda found: found[1]):
-        if _is_transferable(folder, source, target):
-            _carry(folder, target.folder / "controls" / name, source, target)
-            carried.append(name)
-        else:
-            left_out.append(name)
-    return carried, left_out
+    found = _control_folders(source)
+    if acceptability_folder(source.folder, source.model) is not None:
+        found[ACCEPTABILITY] = source.folder  # has the network's weights: not copied
+    if not (isinstance(source.tokenizer, WordTokenizer) and isinstance(target.tokenizer, WordTokenizer)):
+        return [], list(found)
+    names = [name for name, folder in found.items() if not any(folder.glob("model*.safetensors"))]
+    for name in names:
+        _carry(found[name], target.folder / "controls" / name, source, target)
+    if source.tokenizer.splitting == target.tokenizer.splitting and (source.folder / SCORER).is_dir():
+        _carry_scorer(source, target)
+        names.append(SCORER)
+        if ACCEPTABILITY in found:
+            reader = reader_of(source, source.model.embeddings.device)
+            write_reader(target.folder, _name_of(reader.folder))
+            names.append(ACCEPTABILITY)
+    return names, [name for name in found if name not in names]
 
 
-def _control_folders(source: Pretrained) -> Iterator[tuple[Path, str]]:
-    """The folders of a model's controls, each with its path below ``controls``; the model's own take precedence."""
+def _carry_scorer(source: Pretrained, target: Pretrained) -> None:
+    new = target.folder / SCORER
+    shutil.copytree(source.folder / SCORER, new, dirs_exist_ok=True)
+    if not (new / "vocab.json").exists():
+        source.tokenizer.save(new)
+        seal_scorer(new)
+
+
+def _name_of(folder: Path) -> str:
+    """The name of a bundled model, so that the reference holds on other machines; else the path."""
+    bundled = bundled_path("models", folder.name)
+    return folder.name if bundled is not None and bundled.samefile(folder) else str(folder.resolve())
+
+
+def _control_folders(source: Pretrained) -> dict[str, Path]:
+    """The folders of a model's controls by their paths below ``controls``; the model's own take precedence."""
     found: dict[str, Path] = {}
     for root in (path.parent for path in control_folders(source.folder, source.model, CARD)):
-        for card in sorted(root.rglob(CARD)):
+        for card in root.rglob(CARD):
             found.setdefault(card.parent.relative_to(root).as_posix(), card.parent)
-    return ((folder, name) for name, folder in found.items())
-
-
-def _is_transferable(folder: Path, source: Pretrained, target: Pretrained) -> bool:
-    if folder.name == ACCEPTABILITY or any(folder.glob("model*.safetensors")):
-        return False
-    return isinstance(source.tokenizer, WordTokenizer) and isinstance(target.tokenizer, WordTokenizer)
+    return {name: found[name] for name in sorted(found) if name != ACCEPTABILITY}
 
 
 def _carry(folder: Path, new: Path, source: Pretrained, target: Pretrained) -> None:

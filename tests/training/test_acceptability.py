@@ -6,13 +6,14 @@ import json
 import math
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
-from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.checkpoint.weights import load_weights, save_weights
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
@@ -20,7 +21,7 @@ from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.scoring import load_scoring
-from dlmctl.metrics.acceptability import scorer_digest
+from dlmctl.metrics.acceptability import scorer_digest, write_reader
 from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
 from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
@@ -32,6 +33,7 @@ from dlmctl.training.acceptability import (
     train_acceptability,
     verdicts_of,
 )
+from dlmctl.training.carried_controls import carry_controls
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 
@@ -273,3 +275,44 @@ def test_the_bundled_model_knows_its_scorer():
     bundled = from_pretrained("everyday")
     card = json.loads((bundled.folder / "controls" / "acceptability" / "card.json").read_text("utf-8"))
     assert card["scorer"] == scorer_digest(bundled)
+
+
+def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, rows, tmp_path):
+    words = learned.tokenizer.extended([["lutes"]], 1)
+    network = MaskedLM(learned.masked.config.model_copy(update={"vocab_size": len(words)}))
+    target = Pretrained(network, words, tmp_path / "tuned")
+    save_pretrained(network, words, target.folder)
+    assert carry_controls(learned, target) == (["scorer", "acceptability"], [])
+    tuned = from_pretrained(target.folder)
+    texts = [rows[0], [*rows[1][:-1], "lutes"]]
+    scores = [[one.acceptability for one in load_scoring(model, reads=True).of(texts)] for model in (tuned, learned)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    # A model trained on from that one names the same reader.
+    other = Pretrained(network, words, tmp_path / "again")
+    save_pretrained(network, words, other.folder)
+    carry_controls(tuned, other)
+    name = Path("controls", "acceptability", "reader.json")
+    assert (other.folder / name).read_bytes() == (tuned.folder / name).read_bytes()
+    # Its own verdicts come first.
+    shutil.copytree(
+        folder / "controls" / "acceptability", other.folder / "controls" / "acceptability", dirs_exist_ok=True
+    )
+    with pytest.raises(ModelError, match="were trained on word embeddings other than the model's"):
+        load_scoring(from_pretrained(other.folder), reads=True)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ('{"reader": 3}', "reader.json: does not name a masked model that reads texts"),
+        ('{"reader": "nobody"}', "nobody: there is no such model"),
+        ('{"reader": "e2e"}', "does not name a masked model that reads texts"),
+    ],
+)
+def test_a_reader_that_is_none_is_said(folder, tmp_path, contents, said):
+    own = shutil.copytree(folder, tmp_path / "own", ignore=shutil.ignore_patterns("controls"))
+    write_reader(own, "")
+    (own / "controls" / "acceptability" / "reader.json").write_text(contents)
+    with pytest.raises(ModelError, match=said):
+        load_scoring(from_pretrained(own), reads=True)
+    assert generate(model=own, samples=1)[0].fluency.acceptability is None

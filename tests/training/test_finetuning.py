@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+import dlmctl
 from controls import Classifier, Pos, SyntaxTree
 from dlmctl.checkpoint.control_weights import EMBEDDINGS, embedding_digest
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
@@ -20,6 +21,7 @@ from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.text.word_counts import load_counts
+from dlmctl.training.carried_controls import carry_controls
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial_masked import start_masked_from
@@ -233,7 +235,27 @@ def test_what_is_taken_over_is_said_and_damage_to_it_loses_nothing(source, tmp_p
     for path in (source.folder / "controls" / "pos").iterdir():
         (own / "controls" / "pos" / path.name).write_bytes(path.read_bytes())
     train_lm(config(2, init=str(own)), data, tmp_path / "run")
-    assert f"note: controls taken over from {own}: pos\n" in capsys.readouterr().err
+    assert f"note: taken over from {own}: pos\n" in capsys.readouterr().err
     (own / "controls" / "pos" / "tags.safetensors").write_bytes(b"damage")
     assert from_pretrained(train_lm(config(2, init=str(own)), data, tmp_path / "again")).tokenizer
-    assert "the controls of" in caplog.text
+    assert f"the controls of {own} could not be taken over" in caplog.text
+
+
+@pytest.mark.parametrize("recipe", ["pos", "syntax_tree", "attribute"])
+def test_recipes_of_everyday_work_with_a_model_made_from_it(everyday_copy, recipe):
+    (text,) = dlmctl.run(recipe, model=str(everyday_copy), samples=1)
+    assert text.fluency.acceptability is not None
+
+
+@pytest.fixture(scope="module")
+def everyday_copy(tmp_path_factory):
+    """The bundled model with two words more, as it starts to be trained on."""
+    original, folder = from_pretrained("everyday"), tmp_path_factory.mktemp("copy")
+    words = original.tokenizer.extended([["gloxinia", "Gloxinia"]], 1)
+    made = MaskedLM(original.masked.config.model_copy(update={"vocab_size": len(words)}))
+    start_masked_from(made, words, original)
+    save_pretrained(made, words, folder)
+    names, left_out = carry_controls(original, Pretrained(made, words, folder))
+    assert {"acceptability", "classifier/kind", "pos", "scorer", "syntax_tree"} <= set(names)
+    assert not left_out
+    return folder
