@@ -56,6 +56,9 @@ def control(
         int | None,
         typer.Option(min=1, help="Masked models: maximum number of sentences to count, spread over the data."),
     ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Masked models: add to the counts that the model has, not replace them.")
+    ] = False,
     config: Config = "control",
     settings: Settings = None,
     resume: Resume = False,
@@ -81,6 +84,7 @@ def control(
         name=weights,
         judge=judge,
         sentences=sentences,
+        add=add,
         resume=resume,
     )
     say(f"{name} for this model saved in {folder}")

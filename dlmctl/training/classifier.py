@@ -159,6 +159,7 @@ def train_control(
     name: str | None = None,
     judge: str | None = None,
     sentences: int | None = None,
+    add: bool = False,
     resume: bool = False,
 ) -> Path:
     """Train a control's classifier and save it next to the model, or in the user's folder if the model is not theirs.
@@ -174,6 +175,7 @@ def train_control(
         name: of the weights, for a model with several of one control.
         judge: the tagger or parser for texts without tags or a tree in the data, in place of the bundled one.
         sentences: the most sentences to count evidence in.
+        add: add the counts to those that the model has.
 
     Returns:
         The folder of the saved weights and their card.
@@ -187,12 +189,31 @@ def train_control(
     if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume, arguments)
         return count_control(
-            control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints
+            control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints, add=add
         )
+    if add:
+        what = "this control is not counted for this model, and only counts can be added up."
+        raise UserError(what, where="--add", remedy="Leave it out.")
     if out is None:
         raise UserError("training needs a folder for the run.", where="--out", remedy="E.g. --out runs/pos.")
-    check_run_folder(out, resume=resume)
     folder = _folder_of_classifier(control, pretrained, name, sentences)
+    return _train_classifier(control, pretrained, config, data, out, folder, arguments, resume=resume)
+
+
+def _train_classifier(
+    control: type[Control[Any]],
+    pretrained: Pretrained,
+    config: LoopConfig,
+    data: Path,
+    out: Path,
+    folder: Path,
+    arguments: dict[str, str | None],
+    *,
+    resume: bool,
+) -> Path:
+    """Train a classifier and save it in ``folder``. ``arguments`` are those of the run that name what is learned."""
+    label, judge = arguments["label"], arguments["judge"]
+    check_run_folder(out, resume=resume)
     task = ControlTask(control, pretrained, config, data, label, judge)
     warn_of_replaced_weights(folder, resume=resume)
     # The classifier learns from the model's estimates, so all weights matter and not just the embeddings.

@@ -14,6 +14,7 @@ import numpy as np
 
 from dlmctl.checkpoint.control_weights import (
     EMBEDDINGS,
+    check_control_files,
     check_will_be_found,
     embedding_digest,
     new_control_folder,
@@ -26,13 +27,13 @@ from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.base import Control
 from dlmctl.control.classifier import LABELS_FILE, labels_of
 from dlmctl.control.evidence.beside import EvidenceFiles, save_evidence
-from dlmctl.control.evidence.table import CountTable
+from dlmctl.control.evidence.table import CountTable, load_table
 from dlmctl.control.hints import CONFIG, HINTS
 from dlmctl.control.labels import LabelledText, Labels, refuse_unused_options
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary, require_split
 from dlmctl.datasets.staging import check_writable
-from dlmctl.errors import DataError
+from dlmctl.errors import DataError, UserError
 from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
 from dlmctl.training.hints import HintResult, HintRun, train_hints
@@ -77,6 +78,7 @@ def count_control(
     judge: str | None = None,
     sentences: int | None = None,
     hints: HintRun | None = None,
+    add: bool = False,
 ) -> Path:
     """Count a control's evidence in the training split of a prepared data set, and save it next to the model.
 
@@ -84,12 +86,13 @@ def count_control(
         hints: how to train hints in addition (``training.hints``); None to train none.
         sentences: the most rows to count in, spread over all. Rows with an unknown word, which a parser would take for
             a name, are left out unless the data itself has the labels.
+        add: add to the counts that the model has, instead of replacing them.
 
     Returns:
         The folder of the tables and their card.
 
     Raises:
-        UserError: the model ships with its own evidence.
+        UserError: the model ships with its own evidence, or there are no counts to add to.
         DataError: ``data`` is not a data set, or has another vocabulary.
     """
     kind = labels_of(control)
@@ -97,7 +100,8 @@ def count_control(
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_will_be_found(folder, pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
-    warn_of_replaced_weights(folder, resume=hints is not None and hints.resume)
+    if not add:
+        warn_of_replaced_weights(folder, resume=hints is not None and hints.resume)
     require_words_of(pretrained, data)
     tokenizer = cast("WordTokenizer", pretrained.tokenizer)
     read_text = partial(text_of, tokenizer=tokenizer, label=label, judge=judge)
@@ -107,8 +111,11 @@ def count_control(
         refuse_unused_options(kind, text)
         learned, evidence = kind.counted(text, tokenizer)
         held_out = learned.held_out(read_text(load_split(data, "valid")))
-    tables = [table for table in evidence.values() if isinstance(table, CountTable)]
     counted = {"texts": learned.counted_texts(text)}
+    if add:
+        evidence = _added(folder, learned, evidence)
+        counted["texts"] += _counted_texts(folder)
+    tables = [table for table in evidence.values() if isinstance(table, CountTable)]
     counted |= {"cells": sum(len(table.counts) for table in tables)} if tables else {}
     card = {"control": control.name, "counted": counted, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
@@ -121,6 +128,32 @@ def count_control(
         card["validation"] = {**held_out, **trained.figures}
     _save(folder, card, learned, evidence, trained)
     return folder
+
+
+def _added(folder: Path, learned: Labels, evidence: EvidenceFiles) -> EvidenceFiles:
+    """New counts together with those in ``folder``.
+
+    Raises:
+        UserError: there are none there, or evidence of this kind is more than counts.
+        ModelError: the counts there are damaged or of another vocabulary.
+    """
+    added: dict[str, CountTable] = {}
+    for file, table in evidence.items():
+        if not isinstance(table, CountTable) or learned.to_json() is not None:
+            what = "what this control learns is more than counts, and cannot be added up."
+            raise UserError(what, where="--add", remedy="Leave it out: then the new evidence replaces the earlier.")
+        if not (folder / file).exists():
+            what = "the model has no counts of this control to add to."
+            raise UserError(what, where="--add", remedy="Leave it out.")
+        added[file] = load_table(folder / file, table.vocabulary).plus(table)
+    return added
+
+
+def _counted_texts(folder: Path) -> int:
+    """The number of texts in a card."""
+    counted = check_control_files(folder).get("counted")
+    texts = counted.get("texts") if isinstance(counted, dict) else None
+    return texts if isinstance(texts, int) else 0
 
 
 def _save(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from controls import Classifier, Length, Pos, SyntaxTree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.bag import load_bag
+from dlmctl.control.evidence.table import count_table, load_table
 from dlmctl.control.labels import is_guide_half
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
@@ -144,6 +147,33 @@ def test_spans_are_met_more_often_with_evidence(model, data) -> None:
     assert SyntaxTree(tree=TREE).dealt(0).words == 6
     with pytest.raises(RecipeError, match="label 'NPP' is not among"):
         drawn(model, SyntaxTree(spans=[{**spans[0], "label": "NPP"}]))
+
+
+def test_counts_are_added_to_those_that_are_there(model, data, tmp_path) -> None:
+    own = shutil.copytree(model.folder, tmp_path / "own", ignore=shutil.ignore_patterns("controls"))
+    copy = from_pretrained(own)
+    with pytest.raises(UserError, match="--add: the model has no counts of this control"):
+        count_control(Pos, copy, data, add=True)
+    once = load_table(count_control(Pos, copy, data, sentences=10) / "tags.safetensors")
+    folder = count_control(Pos, copy, data, add=True)
+    more = load_table(count_control(Pos, model, data) / "tags.safetensors")
+    added = load_table(folder / "tags.safetensors")
+    assert added.word_totals.tolist() == (once.word_totals + more.word_totals).tolist()
+    assert added.marginal(1).tolist() == (once.marginal(1) + more.marginal(1)).tolist()
+    counted = json.loads((folder / "card.json").read_text())["counted"]
+    assert (
+        counted["texts"] == 10 + json.loads((model.folder / "controls/pos/card.json").read_text())["counted"]["texts"]
+    )
+    with pytest.raises(UserError, match="--add: what this control learns is more than counts"):
+        count_control(SyntaxTree, copy, data, sentences=10, add=True)
+
+
+def test_added_counts_may_have_values_of_their_own() -> None:
+    one = count_table([["x", "y"]], np.array([0, 1, 1]), np.array([[0], [1], [1]]), 3, "words")
+    other = count_table([["z", "y"]], np.array([1, 2]), np.array([[1], [0]]), 3, "words")
+    both = one.plus(other)
+    assert (both.axes, both.vocabulary) == ((("x", "y", "z"),), "words")
+    assert both.marginal(0).tolist() == [[1, 0, 0], [0, 3, 0], [0, 0, 1]]
 
 
 def test_damaged_evidence_is_found(model, data) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,6 +114,23 @@ class CountTable:
             self, starts=starts, classes=self.classes[cells], counts=self.counts[cells], vocabulary=vocabulary
         )
 
+    def plus(self, other: CountTable) -> CountTable:
+        """The counts of two texts together, over the same axes and vocabulary."""
+        axes = [list(dict.fromkeys(names)) for names in map(operator.add, self.axes, other.axes)]
+        tables = (self, other)
+        values = np.concatenate([table.combinations_over(axes)[table.classes] for table in tables])
+        word_ids = np.concatenate([table.word_ids for table in tables])
+        counts = np.concatenate([table.counts for table in tables])
+        return count_table(axes, word_ids, values, self.words, self.vocabulary, times=counts)
+
+    def combinations_over(self, axes: Sequence[Sequence[str]]) -> Ints:
+        """The classes ``[K, len(axes)]`` as indices into longer axes."""
+        columns = [
+            np.array([longer.index(name) for name in names], np.int64)[self.combinations[:, axis]]
+            for axis, (names, longer) in enumerate(zip(self.axes, axes, strict=True))
+        ]
+        return np.stack(columns, -1)
+
     def sums(self, wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Counts ``[U, V]`` of each word, summed over the sets of classes ``wanted [U, K]``."""
         starts, words, counts = self.by_class
@@ -127,7 +145,13 @@ class CountTable:
 
 
 def count_table(
-    axes: Sequence[Sequence[str]], word_ids: Ints, values: Ints, size: int, vocabulary: str = ""
+    axes: Sequence[Sequence[str]],
+    word_ids: Ints,
+    values: Ints,
+    size: int,
+    vocabulary: str = "",
+    *,
+    times: Ints | None = None,
 ) -> CountTable:
     """Count observations.
 
@@ -136,11 +160,13 @@ def count_table(
         word_ids: the word of each observation ``[M]``.
         values: its values on the axes ``[M, len(axes)]``.
         size: number of words V.
+        times: how often each observation was made ``[M]``; once if not given.
     """
     shape = tuple(len(names) for names in axes)
     combined = np.ravel_multi_index(tuple(values.T), shape)
     seen, classes = np.unique(combined, return_inverse=True)
-    cells, counts = np.unique(word_ids.astype(np.int64) * max(1, len(seen)) + classes, return_counts=True)
+    cells, at = np.unique(word_ids.astype(np.int64) * max(1, len(seen)) + classes, return_inverse=True)
+    counts = np.bincount(at, times, len(cells)).astype(np.int64)
     words, classes = np.divmod(cells, max(1, len(seen)))
     return CountTable(
         axes=tuple(tuple(names) for names in axes),
