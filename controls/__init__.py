@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the same for type checkers
     from .check import Predicate as Predicate
     from .classifier import Classifier as Classifier
     from .contains import Contains as Contains
+    from .edit import Edit as Edit
     from .infill import Infill as Infill
     from .length import Length as Length
     from .lexicon import Lexicon as Lexicon
@@ -24,6 +25,7 @@ _HOMES = {
     "Avoid": ".avoid",
     "Classifier": ".classifier",
     "Contains": ".contains",
+    "Edit": ".edit",
     "Infill": ".infill",
     "Length": ".length",
     "Lexicon": ".lexicon",

@@ -149,14 +149,9 @@ class Lexicon(Control[LexiconParams]):
             banned = np.repeat(banned, batch.length // banned.shape[1], 1)
         for row, positions in exchanged.items():
             params = batch.params[row]
-            fits = self._fits(params, names) | (always_pass & bool(params.function_words))
+            fits = _fitting(self._filter(params), batch.vocabulary) | (always_pass & bool(params.function_words))
             banned[row, [position + 1 for position in positions]] |= ~fits
         return Allowed(torch.from_numpy(banned).to(batch.device))
-
-    def _fits(self, params: LexiconParams, names: Sequence[str | None]) -> Bools:
-        """Which words ``[V]`` satisfy the parameters, whatever their tag."""
-        words = self._filter(params)
-        return np.array([name is not None and words.fault(name) is None for name in names])
 
     def _allowed(self, params: LexiconParams, names: Sequence[str | None], batch: BatchContext[LexiconParams]) -> Bools:
         """Which words ``[V]`` are allowed where the control applies, apart from function words.
@@ -168,7 +163,7 @@ class Lexicon(Control[LexiconParams]):
         unmet = words.missing_words([name for name in names if name is not None], batch.vocabulary.split)
         if unmet is not None:
             warn_once(f"lexicon: {unmet}")
-        fits = self._fits(params, names)
+        fits = _fitting(words, batch.vocabulary)
         if params.where is None or params.where.tag is None:
             if not fits.any():
                 raise words.no_word_left([name for name in names if name is not None])
@@ -249,6 +244,12 @@ class Lexicon(Control[LexiconParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LexiconParams]:
         """The words of each sentence."""
         return [LexiconParams(words=sorted(set(words))) for words in sentences]
+
+
+@lru_cache(maxsize=64)
+def _fitting(words: WordFilter, vocabulary: Tokenizer) -> Bools:
+    """Which words ``[V]`` satisfy the parameters of a filter, whatever their tag."""
+    return np.array([name is not None and words.fault(name) is None for name in alphabet_of(vocabulary).words])
 
 
 @lru_cache(maxsize=2)

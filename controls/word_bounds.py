@@ -63,7 +63,7 @@ def is_within(value: Value, bound: Bound) -> bool:
     return isinstance(value, float) and (low is None or low <= value) and (high is None or value <= high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WordFilter:
     """Conditions on single words.
 

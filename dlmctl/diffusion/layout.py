@@ -39,8 +39,8 @@ class Layout(NamedTuple):
     Attributes:
         positions: its number of positions.
         words: its number of words; None if the model chooses it.
-        sizes_open: whether the model chooses the number of words in each blank of a template, because no words fitted
-            the sizes that were drawn.
+        sizes_open: whether the model chooses what a control draws by itself, the number of words in each blank of a
+            template or the places of an edit, because no words fitted what was drawn.
     """
 
     positions: int

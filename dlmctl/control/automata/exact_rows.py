@@ -61,8 +61,15 @@ class ExactRows(Prepared, Generic[D]):
         raise NotImplementedError
 
 
+class EvidenceAlone(Prepared):
+    """The evidence of an exact control that was merged with others."""
+
+    def __init__(self, evidence: Tensor) -> None:
+        self.evidence = evidence
+
+
 def merged(parts: Sequence[Part]) -> list[Part]:
-    """The parts, with all ``ExactRows`` merged into one in the place of the first.
+    """The parts, with all ``ExactRows`` merged into one in the place of the first, and their evidence at the end.
 
     Conditioning on one after the other, each would partly undo the one before, and none would be exact.
     """
@@ -78,4 +85,7 @@ def merged(parts: Sequence[Part]) -> list[Part]:
     weight = sum(part.weight for part in exact) / len(exact)
     # All are of one type, over words or over tokens, depending on the model's vocabulary.
     merged_part = Part(name, weight, type(controls[0])(controls[0].batch, rows))
-    return [merged_part if part is exact[0] else part for part in parts if part is exact[0] or part not in exact]
+    pairs = [(part, part.prepared.evidence) for part in exact if part.prepared.evidence is not None]
+    evidence = [part._replace(prepared=EvidenceAlone(tensor)) for part, tensor in pairs]
+    others = [merged_part if part is exact[0] else part for part in parts if part is exact[0] or part not in exact]
+    return [*others, *evidence]
