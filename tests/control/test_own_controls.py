@@ -36,6 +36,6 @@ def test_a_users_own_controls_do_not_hide_the_bundled_ones(tmp_path, form, impor
     )
     assert run.returncode == 0, run.stderr
     names, passed = run.stdout.splitlines()
-    assert "'contains', 'infill', 'length'" in names
+    assert "'contains', 'edit', 'infill', 'length'" in names
     assert names.endswith("[]")
     assert passed == "True"

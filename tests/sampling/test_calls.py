@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.calls import GPU_CONSTANTS, count_calls
-from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
+from controls import Avoid, Contains, Edit, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
@@ -23,6 +23,8 @@ CONTROLS = {
     "spans": SyntaxTree(spans=[{"label": "NP", "start": 0, "end": 1}]) & NINE,
     "semantic": Semantic(food="Italian") & NINE,
     "infill": Infill("The ___{2} is a ___ pub ."),
+    "edit": Edit("The pub is a cheap place .", 2),
+    "edit forced": Edit("The pub is a cheap place .", 2) & Avoid("pub"),
     "contains": Contains("riverside", "cheap pub") & NINE,
     "avoid": Avoid("pub", "city centre") & NINE,
     "pattern": Pattern("The <any>+ (pub|place) .") & NINE,
@@ -31,7 +33,7 @@ CONTROLS = {
     "not": ~Semantic(food="Italian") & NINE,
 }
 # Of these the way depends on how much there is to be summed.
-HELD = ("semantic", "contains", "avoid", "pattern", "any")
+HELD = ("semantic", "edit forced", "contains", "avoid", "pattern", "any")
 
 
 @pytest.fixture(scope="module")
