@@ -8,7 +8,7 @@ from typing import cast
 
 from dlmctl.checkpoint.control_weights import ACCEPTABILITY, acceptability_folder
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.checkpoint.reader import name_of, named_reader
+from dlmctl.checkpoint.reader import name_of_reader, named_reader
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.scorer import scorer_sizes
 from dlmctl.diffusion.canvas import CanvasLM
@@ -54,7 +54,7 @@ def _acceptability(pretrained: Pretrained) -> str:
         reader = named_reader(pretrained)
     except ModelError as error:
         return str(error)
-    return "learned from readers' verdicts" if reader is None else f"texts are read by {name_of(reader)}"
+    return "learned from readers' verdicts" if reader is None else f"texts are read by {name_of_reader(reader)}"
 
 
 def _family(model: DiffusionLM | MaskedModel) -> dict[str, str]:

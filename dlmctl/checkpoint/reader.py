@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from dlmctl.checkpoint.bundled import bundled_path
-from dlmctl.checkpoint.control_weights import ACCEPTABILITY, READER_FILE, acceptability_folder
+from dlmctl.checkpoint.control_weights import ACCEPTABILITY, CONTROLS, READER_FILE, acceptability_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import ModelError, readable
 from dlmctl.text.files import read_object
@@ -57,17 +57,17 @@ def pass_reader_on(source: Pretrained, folder: Path) -> None:
         ModelError: there is no such model any more.
         OSError: the file cannot be written.
     """
-    write_reader(folder, name_of(named_reader(source) or source.folder))
+    write_reader(folder, name_of_reader(named_reader(source) or source.folder))
 
 
 def write_reader(folder: Path, name: str) -> None:
     """Name the model that reads the texts of the model in ``folder``."""
-    path = folder / "controls" / ACCEPTABILITY / READER_FILE
+    path = folder / CONTROLS / ACCEPTABILITY / READER_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({READER: name}) + "\n", "utf-8")
 
 
-def name_of(folder: Path) -> str:
+def name_of_reader(folder: Path) -> str:
     """The name of a bundled model, which holds on other machines, too; else the absolute path."""
     bundled = bundled_path("models", folder.name)
     return folder.name if bundled is not None and bundled.samefile(folder) else str(folder.resolve())

@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 from dlmctl.checkpoint.control_weights import (
     ACCEPTABILITY,
     CARD,
+    CONTROLS,
     EMBEDDINGS,
     acceptability_folder,
     check_control_files,
-    control_folders,
+    control_roots,
     embedding_digest,
     save_control_files,
 )
@@ -39,7 +40,7 @@ from dlmctl.metrics.acceptability import scorer_digest
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.word_matching import matched_words
 
-CONTROLS, SCORER = "controls", "scorer"
+SCORER = "scorer"
 log = logging.getLogger("dlmctl")
 
 
@@ -125,7 +126,7 @@ def _carry_acceptability(source: Pretrained, target: Pretrained) -> None:
 def _control_folders(source: Pretrained) -> dict[str, Path]:
     """The folders of a model's controls by their paths below ``controls``; the model's own take precedence."""
     found: dict[str, Path] = {}
-    for root in (path.parent for path in control_folders(source.folder, source.model, CARD)):
+    for root in control_roots(source.folder, source.model):
         for card in (*root.glob(f"*/{CARD}"), *root.glob(f"*/*/{CARD}")):
             if not card.parent.name.startswith("."):  # left by a killed run
                 found.setdefault(card.parent.relative_to(root).as_posix(), card.parent)
@@ -207,5 +208,5 @@ def _evidence_metadata(path: Path) -> Mapping[str, Any]:
         return {}
     try:
         return read_arrays(path)[0]
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return {}

@@ -13,9 +13,10 @@ import torch
 from dlmctl.checkpoint.control_weights import (
     ACCEPTABILITY,
     CARD,
+    CONTROLS,
     acceptability_folder,
     check_control_files,
-    control_folders,
+    control_roots,
     save_control_files,
 )
 from dlmctl.checkpoint.digests import DIGESTS
@@ -30,7 +31,6 @@ from dlmctl.errors import ModelError, UserError
 from dlmctl.models.hints import Hints
 from dlmctl.text.word_counts import FILE as COUNTS
 
-CONTROLS = "controls"
 # Files of a model other than weights, vocabulary and the weights of its controls.
 COPIED_FILES = ("scorer", COUNTS, KNOWN_TEXTS)
 # Entries of a card that describe how the original hints were trained.
@@ -74,7 +74,7 @@ def save_tuned(model: MaskedLM, pretrained: Pretrained, hints: TrainedHints | No
                 shutil.copytree(source, staging / name)
             elif source.is_file():
                 shutil.copyfile(source, staging / name)
-        with_model, of_user = (path.parent for path in control_folders(pretrained.folder, pretrained.model, CARD))
+        with_model, of_user = control_roots(pretrained.folder, pretrained.model)
         for folder in (of_user, with_model):
             if folder.is_dir():
                 shutil.copytree(folder, staging / CONTROLS, dirs_exist_ok=True)

@@ -12,7 +12,7 @@ import torch
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
-from dlmctl.checkpoint.reader import name_of, named_reader, pass_reader_on, write_reader
+from dlmctl.checkpoint.reader import name_of_reader, named_reader, pass_reader_on, write_reader
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.acceptability import read_judge, reader_of
@@ -48,8 +48,8 @@ def test_a_bundled_name_and_an_absolute_path_are_followed(model, saved, tmp_path
     monkeypatch.chdir(tmp_path)
     write_reader(model.folder, "everyday")
     assert named_reader(model) == bundled_path("models", "everyday")
-    assert name_of(bundled_path("models", "everyday")) == "everyday"
-    assert name_of(tmp_path / "everyday") == str((tmp_path / "everyday").resolve())
+    assert name_of_reader(bundled_path("models", "everyday")) == "everyday"
+    assert name_of_reader(tmp_path / "everyday") == str((tmp_path / "everyday").resolve())
 
 
 @pytest.mark.parametrize("name", ["someone/model", "tiny", ".", "", "/a\0b", "~/model", 3, None, ["everyday"]])
