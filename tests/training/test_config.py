@@ -145,7 +145,7 @@ def test_the_family_decides_what_may_be_said(file):
         ("model: {family: masked, length: 65}\n", ":2: model: length is 65, but the denoiser has max_length 64"),
         ("model: {family: masked, denoiser: {heads: 7}}\n", ":2: model.denoiser: heads (7) must divide hidden (384)"),
         ("model: {family: masked}\ntagged: 2\n", ":3: tagged: input should be less than or equal to 1, not 2."),
-        ("model: {family: masked}\ninit: e2e\n", ":3: unknown key 'init'."),
+        ("model: {family: masked}\nfreeze_embeddings: true\n", ":3: unknown key 'freeze_embeddings'."),
         ("model: 7\n", ":2: model: should be a mapping"),
     ],
 )
