@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dlmctl.diffusion.masked_base import MaskedModel
     from dlmctl.diffusion.model import DiffusionLM
 
-CARD = "card.json"
+CONTROLS, CARD = "controls", "card.json"
 # The remedy where weights in a model's folder cannot be replaced.
 COPY_REMEDY = "Copy the model's folder and give the copy."
 # Stored like a control's weights: the model of which texts readers accept; or this file, with the name of another
@@ -75,7 +75,12 @@ def control_folders(
         UserError: ``name`` is a path.
     """
     subfolder = _subfolder(control, name)
-    return [folder / "controls" / subfolder, _user_folder(folder, model) / subfolder]
+    return [root / subfolder for root in control_roots(folder, model)]
+
+
+def control_roots(folder: Path, model: DiffusionLM | MaskedModel) -> list[Path]:
+    """The folders that hold those of a model's controls: in the model's folder, and the user's; they need not exist."""
+    return [folder / CONTROLS, _user_folder(folder, model)]
 
 
 def find_control_folder(
@@ -83,7 +88,7 @@ def find_control_folder(
 ) -> Path | None:
     """The first of ``control_folders`` that holds weights, or None."""
     subfolder = _subfolder(control, name)
-    in_model = folder / "controls" / subfolder
+    in_model = folder / CONTROLS / subfolder
     if any(in_model.glob("*.safetensors")):  # called for every batch, so the digest is computed only if needed
         return in_model
     in_user_folder = _user_folder(folder, model) / subfolder
@@ -153,7 +158,7 @@ def _belongs_to_user(folder: Path) -> bool:
     path = folder.resolve()
     bundled = [bundled_path("models", name) for name in bundled_names("models")]
     is_bundled = any(folder.samefile(model) for model in bundled if model)
-    existing = path / "controls" if (path / "controls").exists() else path
+    existing = path / CONTROLS if (path / CONTROLS).exists() else path
     return not is_bundled and not path.is_relative_to(PACKAGE) and os.access(existing, os.W_OK)
 
 

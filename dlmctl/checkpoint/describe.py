@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from dlmctl.checkpoint.control_weights import ACCEPTABILITY, acceptability_folder
-from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.checkpoint.reader import name_of_reader, named_reader
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.scorer import scorer_sizes
 from dlmctl.diffusion.canvas import CanvasLM
@@ -40,12 +41,20 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         **_family(model),
         "controls": ", ".join(sorted(trained - {ACCEPTABILITY})) or "none",
         "scorer": _scorer(folder / "scorer" / "config.json"),
-        "acceptability": "not learned"
-        if acceptability_folder(folder, model) is None
-        else "learned from readers' verdicts",
+        "acceptability": _acceptability(pretrained),
     }
     card = folder / "README.md"
     return facts, read_text(card) if os.path.lexists(card) else ""
+
+
+def _acceptability(pretrained: Pretrained) -> str:
+    if acceptability_folder(pretrained.folder, pretrained.model) is None:
+        return "not learned"
+    try:
+        reader = named_reader(pretrained)
+    except ModelError as error:
+        return str(error)
+    return "learned from readers' verdicts" if reader is None else f"texts are read by {name_of_reader(reader)}"
 
 
 def _family(model: DiffusionLM | MaskedModel) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
+from dlmctl.checkpoint.control_weights import control_folders
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import resolve
@@ -20,6 +20,7 @@ from dlmctl.control.registry import find_control, offered_controls, origin
 from dlmctl.control.user_files import digest_in_use, parse_reference
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
 from dlmctl.generation.ranking import needs_acceptability, ranks_by_scorer
+from dlmctl.metrics.acceptability import find_acceptability
 from dlmctl.recipe.recipe import ControlSpec, Recipe, nested_specs
 from dlmctl.text.plain_values import name_of
 
@@ -105,8 +106,9 @@ def _training_text_digest(folder: Path) -> str | None:
 def _scorer_folders(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
     second = [] if recipe.second_scorer is None else [resolve(recipe.second_scorer)]
     with_acceptability = needs_acceptability(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
-    acceptability = acceptability_folder(pretrained.folder, pretrained.model) if with_acceptability else None
-    return [pretrained.folder / "scorer", *second, *([acceptability] if acceptability is not None else [])]
+    judge = find_acceptability(pretrained) if with_acceptability else None
+    # The weights may be those of another model, which reads the texts of this one.
+    return [pretrained.folder / "scorer", *second, *([] if judge is None else [judge.folder])]
 
 
 def _depends_on_scorer(recipe: Recipe) -> bool:

@@ -7,7 +7,6 @@ A language model scores how likely a text is, but a likely text may be absurd. W
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,14 +17,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.control_weights import (
-    ACCEPTABILITY,
-    READER_FILE,
-    acceptability_folder,
-    check_control_weights,
-    network_digest,
-)
+from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.checkpoint.reader import named_reader
 from dlmctl.checkpoint.weights import load_weights, require_fit, without_rng_effects
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
@@ -34,7 +28,6 @@ from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability
 from dlmctl.models.adapters import MOST_RANK, merge_adapters
 from dlmctl.models.numerics import in_float64
-from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 
@@ -45,9 +38,6 @@ NETWORK = "network"
 SCORER = "scorer"
 DIGEST_BYTES = 1 << 18
 """Bytes at the end of a scorer's weights that identify it."""
-# The key in ``READER_FILE`` for the name or folder of the model that reads.
-READER = "reader"
-ACCEPTABILITY_FILE = Path("controls", ACCEPTABILITY, READER_FILE)
 # Most texts in a batch.
 BATCH = 256
 
@@ -58,6 +48,7 @@ class AcceptabilityScorer:
 
     Attributes:
         network: the model's network, merged with the adapters of the judge; judge: the learned weights.
+        folder: of the learned weights.
         longest: the most positions that it can read, including START and END.
         tokenizer: of the model.
         counts: word frequencies, for the flaws of a text; None if the model has none.
@@ -65,6 +56,7 @@ class AcceptabilityScorer:
 
     network: nn.Module
     judge: Acceptability
+    folder: Path
     longest: int
     tokenizer: Tokenizer
     counts: WordCounts | None
@@ -173,32 +165,26 @@ def _load_scorer(pretrained: Pretrained, model: MaskedLM) -> AcceptabilityScorer
         if scorer_digest(pretrained) != scorer_digest(reader):
             raise _other_scorer(pretrained.folder)
     judge = read_judge(reader, network).to(device).eval()
+    folder = acceptability_folder(reader.folder, network)
+    assert folder is not None
     longest, counts = network.denoiser.config.max_length, load_counts(reader.folder)
-    return AcceptabilityScorer(merge_adapters(network.denoiser, judge), judge, longest, reader.tokenizer, counts)
+    merged = merge_adapters(network.denoiser, judge)
+    return AcceptabilityScorer(merged, judge, folder, longest, reader.tokenizer, counts)
 
 
 def reader_of(pretrained: Pretrained, device: torch.device) -> Pretrained:
     """The model that reads the texts of a model: itself, or the one that it was trained on from.
 
     Raises:
-        ModelError: that one does not exist any more, or is of another kind.
+        ModelError: that one does not exist any more, is of another kind, or does not read texts itself.
     """
-    folder = acceptability_folder(pretrained.folder, pretrained.model)
-    path = None if folder is None else folder / READER_FILE
-    if path is None or not path.is_file() or any(path.parent.glob("*.safetensors")):
+    folder = named_reader(pretrained)
+    if folder is None:
         return pretrained
-    name = read_object(path).get(READER)
-    reader = from_pretrained(name, device) if isinstance(name, str) else None
-    if reader is None or not isinstance(reader.model, MaskedLM) or (reader.folder / ACCEPTABILITY_FILE).is_file():
-        raise ModelError("does not name a masked model that reads texts.", where=str(path), remedy=TRAIN)
+    reader = from_pretrained(folder, device)
+    if not isinstance(reader.model, MaskedLM) or named_reader(reader) is not None:
+        raise ModelError("is not a masked model that reads texts itself.", where=str(folder), remedy=TRAIN)
     return reader
-
-
-def write_reader(folder: Path, name: str) -> None:
-    """Name the model that reads the texts of the model in ``folder``."""
-    path = folder / ACCEPTABILITY_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({READER: name}) + "\n", "utf-8")
 
 
 def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = False) -> Acceptability:
@@ -213,6 +199,9 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     folder = acceptability_folder(pretrained.folder, model)
     if folder is None:
         raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=TRAIN)
+    if not any(folder.glob("*.safetensors")):
+        what = "has no acceptability weights of its own: another model reads its texts."
+        raise ModelError(what, where=str(pretrained.folder), remedy=TRAIN)
     card = check_control_weights(folder, model)
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)

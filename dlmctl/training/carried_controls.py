@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.control_weights import (
     ACCEPTABILITY,
     CARD,
+    CONTROLS,
     EMBEDDINGS,
     acceptability_folder,
     check_control_files,
-    control_folders,
+    control_roots,
     embedding_digest,
     save_control_files,
 )
 from dlmctl.checkpoint.digests import DIGESTS
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.reader import pass_reader_on
 from dlmctl.checkpoint.scorer import seal_scorer
 from dlmctl.control.evidence.bag import load_bag, save_bag
 from dlmctl.control.evidence.beside import fingerprint_of
-from dlmctl.control.evidence.table import load_table, read_arrays, save_table
+from dlmctl.control.evidence.table import RECOUNT_REMEDY, load_table, read_arrays, save_table
 from dlmctl.control.hints import HINTS
+from dlmctl.datasets.staging import staged_folder
 from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.errors import UserError
-from dlmctl.metrics.acceptability import reader_of, write_reader
+from dlmctl.errors import ModelError, UserError, short_message
+from dlmctl.metrics.acceptability import scorer_digest
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.word_matching import matched_words
 
@@ -42,16 +45,12 @@ log = logging.getLogger("dlmctl")
 
 
 def report_carried(source: Pretrained, target: Pretrained, name: str) -> None:
-    """``carry_controls``, with a note on what was copied. A fault is only a warning: the trained model is saved.
+    """``carry_controls``, with a note on what was copied and what was not.
 
     Args:
         name: how the user named ``source``.
     """
-    try:
-        carried, left_out = carry_controls(source, target)
-    except UserError as error:
-        log.warning("dlmctl: the controls of %s could not be taken over: %s", name, error)
-        return
+    carried, left_out = carry_controls(source, target)
     if carried:
         print(f"note: taken over from {name}: {', '.join(carried)}", file=sys.stderr)
     if left_out:
@@ -63,60 +62,83 @@ def carry_controls(source: Pretrained, target: Pretrained) -> tuple[list[str], l
 
     Evidence is transferred word by word, by spelling; new words have none. Hints are copied as they are: they add to
     the states of a network that has changed since, but little. The scorer keeps its own words. Acceptability was
-    learned from the states of ``source``, which goes on reading. Left out are classifiers, which read such states at
-    every step, and hints of a network with another number of blocks.
+    learned from the states of ``source``, or of the model that reads for it, which goes on reading. Left out are
+    classifiers, which read such states at every step, and hints of a network with another number of blocks.
+
+    What the folder of ``target`` holds already, from an earlier part of a resumed run or from the user, is kept. What
+    cannot be copied is left out with a warning, since the trained model is saved by then.
 
     Returns:
         The names of what was copied, and of what was not.
-
-    Raises:
-        UserError: a control of ``source`` is damaged, or the folder cannot be written.
     """
-    found = _control_folders(source)
-    if acceptability_folder(source.folder, source.model) is not None:
-        found[ACCEPTABILITY] = source.folder  # has the network's weights: not copied
+    controls = _control_folders(source)
+    has_scorer = (source.folder / SCORER).is_dir()
+    has_acceptability = acceptability_folder(source.folder, source.model) is not None
+    all_names = [*controls, *([SCORER] if has_scorer else []), *([ACCEPTABILITY] if has_acceptability else [])]
     if not (isinstance(source.tokenizer, WordTokenizer) and isinstance(target.tokenizer, WordTokenizer)):
-        return [], list(found)
-    names = [name for name, folder in found.items() if not any(folder.glob("model*.safetensors"))]
-    for name in names:
-        _carry(found[name], target.folder / "controls" / name, source, target)
-    if source.tokenizer.splitting == target.tokenizer.splitting and (source.folder / SCORER).is_dir():
-        _carry_scorer(source, target)
-        names.append(SCORER)
-        if ACCEPTABILITY in found:
-            reader = reader_of(source, source.model.embeddings.device)
-            write_reader(target.folder, _name_of(reader.folder))
-            names.append(ACCEPTABILITY)
-    return names, [name for name in found if name not in names]
+        return [], all_names
+    copies: dict[str, Callable[[], object]] = {
+        name: partial(_carry, folder, target.folder / CONTROLS / name, source, target)
+        for name, folder in controls.items()
+        if not any(folder.glob("model*.safetensors"))
+    }
+    if has_scorer and source.tokenizer.splitting == target.tokenizer.splitting:
+        copies[SCORER] = partial(_carry_scorer, source, target)
+        if has_acceptability:
+            copies[ACCEPTABILITY] = partial(_carry_acceptability, source, target)
+    carried = [name for name, copy in copies.items() if _is_copied(copy, f"{name} of {source.folder}")]
+    left_out = [name for name in all_names if name not in carried]
+    with_hints = [name for name in carried if name in controls and _has_hints(controls[name])]
+    left_out += [f"hints of {name}" for name in with_hints if not _has_hints(target.folder / CONTROLS / name)]
+    return carried, left_out
+
+
+def _is_copied(copy: Callable[[], object], what: str) -> bool:
+    """Whether something could be copied; a warning says why not."""
+    try:
+        copy()
+    except UserError as error:
+        log.warning("dlmctl: %s could not be taken over: %s", what, error)
+    except OSError as error:
+        log.warning("dlmctl: %s could not be taken over: %s.", what, short_message(error))
+    else:
+        return True
+    return False
 
 
 def _carry_scorer(source: Pretrained, target: Pretrained) -> None:
     new = target.folder / SCORER
-    shutil.copytree(source.folder / SCORER, new, dirs_exist_ok=True)
-    if not (new / "vocab.json").exists():
-        source.tokenizer.save(new)
-        seal_scorer(new)
+    if new.is_dir():
+        return
+    with staged_folder(new, "scorer") as staging:
+        shutil.copytree(source.folder / SCORER, staging, dirs_exist_ok=True)
+        if not (staging / "vocab.json").exists():
+            source.tokenizer.save(staging)
+            seal_scorer(staging)
 
 
-def _name_of(folder: Path) -> str:
-    """The name of a bundled model, so that the reference holds on other machines; else the path."""
-    bundled = bundled_path("models", folder.name)
-    return folder.name if bundled is not None and bundled.samefile(folder) else str(folder.resolve())
+def _carry_acceptability(source: Pretrained, target: Pretrained) -> None:
+    if scorer_digest(target) != scorer_digest(source):
+        raise ModelError("its scorer is another one.", where=str(target.folder))
+    pass_reader_on(source, target.folder)
 
 
 def _control_folders(source: Pretrained) -> dict[str, Path]:
     """The folders of a model's controls by their paths below ``controls``; the model's own take precedence."""
     found: dict[str, Path] = {}
-    for root in (path.parent for path in control_folders(source.folder, source.model, CARD)):
-        for card in root.rglob(CARD):
-            found.setdefault(card.parent.relative_to(root).as_posix(), card.parent)
+    for root in control_roots(source.folder, source.model):
+        for card in (*root.glob(f"*/{CARD}"), *root.glob(f"*/*/{CARD}")):
+            if not card.parent.name.startswith("."):  # left by a killed run
+                found.setdefault(card.parent.relative_to(root).as_posix(), card.parent)
     return {name: found[name] for name in sorted(found) if name != ACCEPTABILITY}
 
 
 def _carry(folder: Path, new: Path, source: Pretrained, target: Pretrained) -> None:
+    is_kept = _is_intact(new)
+    folder = new if is_kept else folder
     card = check_control_files(folder)
     entries: dict[str, Any] = {key: value for key, value in card.items() if key != DIGESTS}
-    keeps_hints = _depth(source) == _depth(target)
+    keeps_hints = is_kept or _depth(source) == _depth(target)
     if EMBEDDINGS in entries:
         entries[EMBEDDINGS] = embedding_digest(target.model)
     origins = _origins(source, target)
@@ -126,10 +148,22 @@ def _carry(folder: Path, new: Path, source: Pretrained, target: Pretrained) -> N
             is_hints = path.name.startswith(HINTS)
             if path.name == CARD or not path.is_file() or (is_hints and not keeps_hints):
                 continue
-            if not _reindex(path, staging / path.name, origins, source, target):
+            if is_kept or not _reindex(path, staging / path.name, origins, source, target):
                 shutil.copyfile(path, staging / path.name)
 
     save_control_files(write, new, entries)
+
+
+def _is_intact(folder: Path) -> bool:
+    """Whether a control's files are those that were saved; false if there are none."""
+    try:
+        return bool(check_control_files(folder))
+    except ModelError:
+        return False
+
+
+def _has_hints(folder: Path) -> bool:
+    return any(folder.glob(f"{HINTS}*.safetensors"))
 
 
 def _depth(pretrained: Pretrained) -> int:
@@ -152,10 +186,20 @@ def _reindex(path: Path, new: Path, origins: NDArray[np.int64], source: Pretrain
     if about.get("vocabulary") != theirs:
         return False
     if "axes" in about:
-        save_table(load_table(path).for_words(origins, ours), new)
+        table = load_table(path)
+        _require_size(table.words, source, path)
+        save_table(table.for_words(origins, ours), new)
     else:
-        save_bag(load_bag(path).for_words(origins, ours), new)
+        bag = load_bag(path)
+        _require_size(len(bag.weights), source, path)
+        save_bag(bag.for_words(origins, ours), new)
     return True
+
+
+def _require_size(words: int, source: Pretrained, path: Path) -> None:
+    if words != len(source.tokenizer):
+        what = f"the evidence is about {words} words, and the model has {len(source.tokenizer)}."
+        raise ModelError(what, where=str(path), remedy=RECOUNT_REMEDY)
 
 
 def _evidence_metadata(path: Path) -> Mapping[str, Any]:
@@ -164,5 +208,5 @@ def _evidence_metadata(path: Path) -> Mapping[str, Any]:
         return {}
     try:
         return read_arrays(path)[0]
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return {}

@@ -33,7 +33,7 @@ from dlmctl.control.labels import LabelledText, Labels, refuse_unused_options
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary, require_split
 from dlmctl.datasets.staging import check_writable
-from dlmctl.errors import DataError, UserError
+from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
 from dlmctl.training.hints import HintResult, HintRun, train_hints
@@ -135,7 +135,7 @@ def _added(folder: Path, learned: Labels, evidence: EvidenceFiles) -> EvidenceFi
 
     Raises:
         UserError: there are none there, or evidence of this kind is more than counts.
-        ModelError: the counts there are damaged or of another vocabulary.
+        ModelError: the counts there are damaged, of another vocabulary, or of another version.
     """
     added: dict[str, CountTable] = {}
     for file, table in evidence.items():
@@ -145,7 +145,11 @@ def _added(folder: Path, learned: Labels, evidence: EvidenceFiles) -> EvidenceFi
         if not (folder / file).exists():
             what = "the model has no counts of this control to add to."
             raise UserError(what, where="--add", remedy="Leave it out.")
-        added[file] = load_table(folder / file, table.vocabulary).plus(table)
+        earlier = load_table(folder / file, table.vocabulary)
+        if len(earlier.axes) != len(table.axes):
+            what = "these counts were made by another version and cannot be added to."
+            raise ModelError(what, where=str(folder / file), remedy="Leave out --add to count anew.")
+        added[file] = earlier.plus(table)
     return added
 
 

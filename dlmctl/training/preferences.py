@@ -289,7 +289,8 @@ def train_preferences(
     """Tune a masked model on readers' verdicts of its drafts; ``out`` receives the files of the run and, in ``model``,
     the tuned model with the scorer and the controls of the original.
 
-    Learned acceptability is not copied, because it reads the states of the original network.
+    Learned acceptability is not copied, because it reads the states of the original network, which goes on reading the
+    texts of the tuned one.
 
     Arguments and errors as ``PreferenceTask``.
 

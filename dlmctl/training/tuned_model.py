@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,26 +13,29 @@ import torch
 from dlmctl.checkpoint.control_weights import (
     ACCEPTABILITY,
     CARD,
+    CONTROLS,
+    acceptability_folder,
     check_control_files,
-    control_folders,
+    control_roots,
     save_control_files,
 )
 from dlmctl.checkpoint.digests import DIGESTS
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
+from dlmctl.checkpoint.reader import pass_reader_on
 from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.hints import CONFIG, HINTS
 from dlmctl.datasets.known_texts import FILE as KNOWN_TEXTS
 from dlmctl.datasets.staging import check_writable, staged_folder
 from dlmctl.diffusion.masked import MaskedLM
-from dlmctl.errors import UserError
+from dlmctl.errors import ModelError, UserError
 from dlmctl.models.hints import Hints
 from dlmctl.text.word_counts import FILE as COUNTS
 
-CONTROLS = "controls"
 # Files of a model other than weights, vocabulary and the weights of its controls.
 COPIED_FILES = ("scorer", COUNTS, KNOWN_TEXTS)
 # Entries of a card that describe how the original hints were trained.
 TRAINING_ENTRIES = {DIGESTS, "training", "validation"}
+log = logging.getLogger("dlmctl")
 
 
 class TrainedHints(NamedTuple):
@@ -56,7 +60,8 @@ def check_output(out: Path, pretrained: Pretrained) -> None:
 def save_tuned(model: MaskedLM, pretrained: Pretrained, hints: TrainedHints | None, out: Path) -> None:
     """Write a tuned model atomically, with the scorer and the controls of the original.
 
-    Learned acceptability is not copied, because it reads the states of the original network.
+    Learned acceptability is not copied, because it reads the states of the original network, which goes on reading the
+    texts of the tuned one.
 
     Raises:
         UserError: it cannot be written.
@@ -69,13 +74,22 @@ def save_tuned(model: MaskedLM, pretrained: Pretrained, hints: TrainedHints | No
                 shutil.copytree(source, staging / name)
             elif source.is_file():
                 shutil.copyfile(source, staging / name)
-        with_model, of_user = (path.parent for path in control_folders(pretrained.folder, pretrained.model, CARD))
+        with_model, of_user = control_roots(pretrained.folder, pretrained.model)
         for folder in (of_user, with_model):
             if folder.is_dir():
                 shutil.copytree(folder, staging / CONTROLS, dirs_exist_ok=True)
         shutil.rmtree(staging / CONTROLS / ACCEPTABILITY, ignore_errors=True)
+        if acceptability_folder(pretrained.folder, pretrained.model) is not None:
+            _pass_reader_on(pretrained, staging)
         if hints is not None:
             _save_hints(hints, staging / CONTROLS / hints.folder.name)
+
+
+def _pass_reader_on(pretrained: Pretrained, folder: Path) -> None:
+    try:
+        pass_reader_on(pretrained, folder)
+    except ModelError as error:  # the reader is gone: no reason to lose the tuned model
+        log.warning("dlmctl: %s", error)
 
 
 def _save_hints(hints: TrainedHints, folder: Path) -> None:

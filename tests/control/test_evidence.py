@@ -292,7 +292,7 @@ def test_a_bag_round_trips_in_half_precision(tmp_path: Path) -> None:
     assert torch.equal(loaded.bias, bag.bias)
 
 
-@pytest.mark.parametrize("fault", ["missing", "cut", "other", "class", "sizes", "axes", "large"])
+@pytest.mark.parametrize("fault", ["missing", "cut", "other", "class", "sizes", "negative", "axes", "large"])
 def test_a_damaged_table_is_one_model_error(table: CountTable, tmp_path: Path, fault: str) -> None:
     path = tmp_path / "tags.safetensors"
     save_table(table, path)
@@ -311,6 +311,10 @@ def test_a_damaged_table_is_one_model_error(table: CountTable, tmp_path: Path, f
             arrays["classes"] = arrays["classes"] + 60_000
         elif fault == "sizes":
             arrays["sizes"] = arrays["sizes"][:-1]
+        elif fault == "negative":  # the sum is right
+            arrays["sizes"] = arrays["sizes"].astype(np.int64)
+            arrays["sizes"][0] += 1 + arrays["sizes"][1]
+            arrays["sizes"][1] = -1
         elif fault == "large":
             arrays["large"] = np.array([300], np.uint32)
         save_file(arrays, path, {"evidence": json.dumps(metadata)})

@@ -14,17 +14,20 @@ import torch
 
 from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
+from dlmctl.checkpoint.reader import write_reader
 from dlmctl.checkpoint.weights import load_weights, save_weights
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
+from dlmctl.generation.identity import identity
 from dlmctl.generation.scoring import load_scoring
-from dlmctl.metrics.acceptability import scorer_digest, write_reader
+from dlmctl.metrics.acceptability import scorer_digest
 from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
 from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
+from dlmctl.recipe.recipe import Recipe
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.acceptability import (
     AcceptabilityConfig,
@@ -302,17 +305,26 @@ def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, ro
 
 
 @pytest.mark.parametrize(
-    ("contents", "said"),
-    [
-        ('{"reader": 3}', "reader.json: does not name a masked model that reads texts"),
-        ('{"reader": "nobody"}', "nobody: there is no such model"),
-        ('{"reader": "e2e"}', "does not name a masked model that reads texts"),
-    ],
+    ("name", "said"),
+    [("nobody", "reader.json: reader must be a bundled model"), ("e2e", "e2e: is not a masked model that reads texts")],
 )
-def test_a_reader_that_is_none_is_said(folder, tmp_path, contents, said):
+def test_a_reader_that_is_none_is_said(folder, tmp_path, name, said):
     own = shutil.copytree(folder, tmp_path / "own", ignore=shutil.ignore_patterns("controls"))
-    write_reader(own, "")
-    (own / "controls" / "acceptability" / "reader.json").write_text(contents)
+    write_reader(own, name)
     with pytest.raises(ModelError, match=said):
         load_scoring(from_pretrained(own), reads=True)
     assert generate(model=own, samples=1)[0].fluency.acceptability is None
+
+
+def test_the_weights_of_the_reader_are_part_of_the_identity_of_a_run(learned, tmp_path):
+    reader = shutil.copytree(learned.folder, tmp_path / "reader")
+    own = shutil.copytree(learned.folder, tmp_path / "own", ignore=shutil.ignore_patterns("controls"))
+    write_reader(own, str(reader))
+    recipe = Recipe(model=str(own), candidates=2, rank_by=["acceptability"])
+    before = identity(recipe, from_pretrained(own))["scorer"]
+    assert before == identity(recipe, from_pretrained(reader))["scorer"]
+    place = reader / "controls" / "acceptability"
+    state = load_weights(place)
+    save_weights({**state, "bias": state["bias"] + 1}, place)
+    (place / "card.json").write_text("{}")
+    assert identity(recipe, from_pretrained(own))["scorer"] != before

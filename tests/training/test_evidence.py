@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from controls import Classifier, Length, Pos, SyntaxTree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.bag import load_bag
-from dlmctl.control.evidence.table import count_table, load_table
+from dlmctl.control.evidence.table import count_table, load_table, save_table
 from dlmctl.control.labels import is_guide_half
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
@@ -166,6 +167,16 @@ def test_counts_are_added_to_those_that_are_there(model, data, tmp_path) -> None
     )
     with pytest.raises(UserError, match="--add: what this control learns is more than counts"):
         count_control(SyntaxTree, copy, data, sentences=10, add=True)
+
+
+def test_counts_of_another_version_are_not_added_to(model, data, tmp_path) -> None:
+    copy = from_pretrained(shutil.copytree(model.folder, tmp_path / "own"))
+    folder = count_control(Pos, copy, data, sentences=10)
+    table = load_table(folder / "tags.safetensors")
+    fewer = count_table(table.axes[:2], table.word_ids, table.combinations[table.classes, :2], table.words)
+    save_table(replace(fewer, vocabulary=table.vocabulary), folder / "tags.safetensors")
+    with pytest.raises(ModelError, match=r"tags.safetensors: these counts were made by another version"):
+        count_control(Pos, copy, data, sentences=10, add=True)
 
 
 def test_added_counts_may_have_values_of_their_own() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
-import dlmctl
 from controls import Classifier, Pos, SyntaxTree
-from dlmctl.checkpoint.control_weights import EMBEDDINGS, embedding_digest
+from dlmctl.checkpoint.control_weights import EMBEDDINGS, check_control_files, embedding_digest, save_control_files
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.evidence.bag import load_bag
-from dlmctl.control.evidence.table import load_table
+from dlmctl.control.evidence.table import load_table, save_table
 from dlmctl.datasets.known_texts import known_texts
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
@@ -218,44 +222,116 @@ def test_hints_fit_the_new_network_and_what_reads_its_states_is_left_out(source,
         assert all(text.words for text in texts)
 
 
-def test_hints_of_fewer_blocks_are_left_out(source, tmp_path):
+def test_hints_of_fewer_blocks_are_left_out(source, tmp_path, capsys):
     data = prepared(tmp_path / "data", OLD_ROWS)
     deep = config(2, init=str(source.folder)).model_copy(deep=True)
     deep.model.denoiser = deep.model.denoiser.model_copy(update={"layers": 4})
     folder = train_lm(deep, data, tmp_path / "run")
     assert not list(folder.glob("controls/*/hints*"))
     assert (folder / "controls" / "syntax_tree" / "leaves.safetensors").is_file()
+    assert "hints of syntax_tree\n" in capsys.readouterr().err
 
 
 def test_what_is_taken_over_is_said_and_damage_to_it_loses_nothing(source, tmp_path, capsys, caplog):
     data = prepared(tmp_path / "data", OLD_ROWS)
     own = tmp_path / "own"
     save_pretrained(source.model, source.tokenizer, own)
-    (own / "controls" / "pos").mkdir(parents=True)
-    for path in (source.folder / "controls" / "pos").iterdir():
-        (own / "controls" / "pos" / path.name).write_bytes(path.read_bytes())
+    copy_controls(source, own, "pos", "classifier")
     train_lm(config(2, init=str(own)), data, tmp_path / "run")
-    assert f"note: taken over from {own}: pos\n" in capsys.readouterr().err
-    (own / "controls" / "pos" / "tags.safetensors").write_bytes(b"damage")
-    assert from_pretrained(train_lm(config(2, init=str(own)), data, tmp_path / "again")).tokenizer
-    assert f"the controls of {own} could not be taken over" in caplog.text
+    assert f"note: taken over from {own}: classifier/kind, pos\n" in capsys.readouterr().err
+    (own / "controls" / "classifier" / "kind" / "bag.safetensors").write_bytes(b"damage")
+    folder = train_lm(config(2, init=str(own)), data, tmp_path / "again")
+    assert f"classifier/kind of {own} could not be taken over" in caplog.text
+    said = capsys.readouterr().err
+    assert f"note: taken over from {own}: pos\n" in said
+    assert "note: to be trained anew for this model: classifier/kind\n" in said
+    assert (folder / "controls" / "pos" / "tags.safetensors").is_file()
 
 
-@pytest.mark.parametrize("recipe", ["pos", "syntax_tree", "attribute"])
-def test_recipes_of_everyday_work_with_a_model_made_from_it(everyday_copy, recipe):
-    (text,) = dlmctl.run(recipe, model=str(everyday_copy), samples=1)
-    assert text.fluency.acceptability is not None
+def copy_controls(source, folder, *names):
+    for name in names:
+        shutil.copytree(source.folder / "controls" / name, folder / "controls" / name)
 
 
-@pytest.fixture(scope="module")
-def everyday_copy(tmp_path_factory):
-    """The bundled model with two words more, as it starts to be trained on."""
-    original, folder = from_pretrained("everyday"), tmp_path_factory.mktemp("copy")
-    words = original.tokenizer.extended([["gloxinia", "Gloxinia"]], 1)
-    made = MaskedLM(original.masked.config.model_copy(update={"vocab_size": len(words)}))
-    start_masked_from(made, words, original)
-    save_pretrained(made, words, folder)
-    names, left_out = carry_controls(original, Pretrained(made, words, folder))
-    assert {"acceptability", "classifier/kind", "pos", "scorer", "syntax_tree"} <= set(names)
-    assert not left_out
-    return folder
+@pytest.fixture
+def pair(source, tmp_path):
+    """A copy of the source with evidence and a scorer, and a model made from it."""
+    folders = tmp_path / "own", tmp_path / "made"
+    for folder in folders:
+        save_pretrained(source.model, source.tokenizer, folder)
+    copy_controls(source, folders[0], "pos", "syntax_tree")
+    (folders[0] / "scorer").mkdir()
+    for name in ("config.json", "vocab.json", "model.safetensors"):
+        (folders[0] / "scorer" / name).write_text("{}")
+    return [from_pretrained(folder) for folder in folders]
+
+
+def test_evidence_of_another_number_of_words_is_left_out(pair, caplog):
+    own, made = pair
+    place = own.folder / "controls" / "pos"
+    table = load_table(place / "tags.safetensors")
+    cells = table.starts[5]
+    short = replace(table, starts=table.starts[:6], classes=table.classes[:cells], counts=table.counts[:cells])
+    save_control_files(lambda staging: save_table(short, staging / "tags.safetensors"), place, {"control": "pos"})
+    assert carry_controls(own, made) == (["syntax_tree", "scorer"], ["pos"])
+    assert f"the evidence is about 5 words, and the model has {len(own.tokenizer)}" in caplog.text
+
+
+def test_evidence_with_metadata_nested_too_deep_is_no_crash(pair):
+    own, made = pair
+    place, deep = own.folder / "controls" / "pos", {"evidence": "[" * 100_000}
+    save_control_files(
+        lambda staging: save_file({"x": np.zeros(1)}, staging / "x.safetensors", deep), place, {"control": "pos"}
+    )
+    assert "pos" in carry_controls(own, made)[0]
+
+
+def test_a_full_disk_costs_only_what_is_taken_over(pair, monkeypatch, caplog):
+    def copytree(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    own, made = pair
+    monkeypatch.setattr("dlmctl.training.carried_controls.shutil.copytree", copytree)
+    assert carry_controls(own, made) == (["pos", "syntax_tree"], ["scorer"])
+    assert "scorer of" in caplog.text
+    assert "No space left on device" in caplog.text
+    assert not (made.folder / "scorer").exists()
+
+
+def test_without_the_scorer_that_it_weighs_acceptability_is_left_out(pair):
+    own, made = pair
+    (own.folder / "controls" / "acceptability").mkdir()
+    (own.folder / "controls" / "acceptability" / "model.safetensors").write_bytes(b"")
+    (made.folder / "scorer").mkdir()  # of the user
+    assert carry_controls(own, made) == (["pos", "syntax_tree", "scorer"], ["acceptability"])
+    shutil.rmtree(made.folder / "scorer")
+    assert carry_controls(own, made) == (["pos", "syntax_tree", "scorer", "acceptability"], [])
+
+
+def test_what_a_resumed_run_finds_in_its_folder_is_kept(pair):
+    own, made = pair
+    carry_controls(own, made)
+    place = made.folder / "controls" / "pos"
+    table = load_table(place / "tags.safetensors")
+    save_control_files(lambda staging: save_table(table.plus(table), staging / "tags.safetensors"), place, {"mine": 1})
+    (made.folder / "scorer" / "model.safetensors").write_text("mine")
+    with torch.no_grad():
+        made.model.embeddings.mul_(2)  # hints are kept for the network as it was trained further
+    carry_controls(own, made)
+    assert load_table(place / "tags.safetensors").counts.sum() == 2 * table.counts.sum()
+    assert json.loads((place / "card.json").read_text())["mine"] == 1
+    assert (made.folder / "scorer" / "model.safetensors").read_text() == "mine"
+    hints = made.folder / "controls" / "syntax_tree"
+    assert check_control_files(hints)[EMBEDDINGS] == embedding_digest(made.model)
+    assert (hints / "hints.safetensors").is_file()
+    (place / "tags.safetensors").write_bytes(b"damage")  # what is damaged is not
+    carry_controls(own, made)
+    assert load_table(place / "tags.safetensors").counts.sum() == table.counts.sum()
+
+
+def test_only_controls_are_taken_over(pair):
+    own, made = pair
+    controls = own.folder / "controls"
+    shutil.copytree(controls / "pos", controls / "run" / "model" / "controls" / "pos")
+    shutil.copytree(controls / "pos", controls / "pos" / ".partial")  # left by a killed run
+    assert carry_controls(own, made)[0] == ["pos", "syntax_tree", "scorer"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from controls import SyntaxTree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.reader import named_reader
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, ModelError, UserError
@@ -22,6 +24,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.drafts import log_odds
 from dlmctl.training.loop import fit
 from dlmctl.training.preferences import PreferencesConfig, PreferenceTask, train_preferences
+from dlmctl.training.tuned_model import save_tuned
 
 SUBJECTS, VERBS, OBJECTS = "dogs cats hens owls men boys".split(), "eat see hear like".split(), "rice bread tea".split()
 ROWS = [[a, b, c, "."] for a in SUBJECTS for b in VERBS for c in OBJECTS]
@@ -109,6 +112,22 @@ def test_words_stay_as_they_were_and_what_was_read_off_the_old_network_is_left_b
     assert not (tuned.folder / "controls" / "acceptability").exists()
     matrix = "model.layers.0.self_attn.o_proj.weight"
     assert not torch.equal(old.model.state_dict()[matrix], tuned.model.state_dict()[matrix])
+
+
+def test_the_old_model_goes_on_reading(folder, tmp_path, caplog):
+    old = from_pretrained(shutil.copytree(folder, tmp_path / "old"))
+    weights = old.folder / "controls" / "acceptability" / "model.safetensors"
+    weights.write_bytes(b"")
+    save_tuned(old.masked, old, None, tmp_path / "tuned")
+    tuned = from_pretrained(tmp_path / "tuned")
+    assert named_reader(tuned) == old.folder.resolve()
+    assert not list((tuned.folder / "controls" / "acceptability").glob("*.safetensors"))
+    save_tuned(tuned.masked, tuned, None, tmp_path / "again")
+    assert named_reader(from_pretrained(tmp_path / "again")) == old.folder.resolve()
+    shutil.rmtree(old.folder)
+    save_tuned(tuned.masked, tuned, None, tmp_path / "last")
+    assert "it is not there (any more)" in caplog.text
+    assert not (tmp_path / "last" / "controls" / "acceptability").exists()
 
 
 def test_a_control_that_is_told_is_told_to_the_new_network(folder, tmp_path):

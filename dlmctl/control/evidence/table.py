@@ -288,6 +288,8 @@ def _restored(metadata: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Coun
     axes = tuple(tuple(str(name) for name in names) for names in metadata["axes"])
     combinations, sizes, classes, counts = (int64[name] for name in ("combinations", "sizes", "classes", "counts"))
     large = counts == LARGE
+    if any((array < 0).any() for array in int64.values()):
+        raise ValueError("a number is negative")
     if combinations.shape != (len(combinations), len(axes)) or sizes.shape != (metadata["words"],):
         raise ValueError("the arrays do not fit the axes")
     if len(classes) > MAX_CELLS or not sizes.sum() == len(classes) == len(counts) or large.sum() != len(int64["large"]):
