@@ -112,29 +112,28 @@ def _kept_words(words: Sequence[str], changes: int, draw: Draw) -> list[str | No
 def _evidence_for(texts: Sequence[Sequence[str | None]], batch: BatchContext[EditParams]) -> Tensor:
     """Evidence ``[B, L, V]`` for the words that are to stay."""
     evidence = torch.zeros(len(batch), batch.length, len(batch.vocabulary))
-    for row, (words, layout) in enumerate(zip(texts, batch.layouts, strict=True)):
-        kept = [(place, word) for place, word in enumerate(words[: layout.positions - 1], start=1) if word is not None]
+    for row, words in enumerate(texts):
+        kept = [(place, word) for place, word in enumerate(words, start=1) if word is not None]
         ids = batch.vocabulary.encode([word for _, word in kept])[1:-1]
         evidence[row, [place for place, _ in kept], ids] = STAY
     return evidence.to(batch.device)
 
 
 def _at_most(alphabet: Alphabet, words: Sequence[str], changes: int) -> Automaton:
-    """The texts of as many words of which at most ``changes`` differ from ``words``.
+    """The texts of as many words of which at most ``changes`` differ from ``words``, which the model knows.
 
     A state is a place and the number of changes before it.
     """
-    ids = [alphabet.numbers([word]) for word in words]
-    known = [found[0] for found in ids if found is not None]
-    classes, members = partition(alphabet.is_word, {}, known)
+    ids = alphabet.numbers(words)
+    assert ids is not None
+    classes, members = partition(alphabet.is_word, {}, ids)
     width = changes + 1
     table = np.full(((len(words) + 1) * width, int(classes.max()) + 1), DEAD, dtype=np.int64)
-    for place, found in enumerate(ids):
+    for place, word_id in enumerate(ids):
         for done in range(width):
             state, following = place * width + done, (place + 1) * width + done
             table[state] = following + 1 if done < changes else DEAD
-            if found is not None:
-                table[state, members[found[0]]] = following
+            table[state, members[word_id]] = following
     table[:, OUTSIDE] = DEAD
     accepting = np.arange(len(table)) >= len(words) * width
     return Automaton(classes, table, accepting)

@@ -25,12 +25,12 @@ def vocabulary_of(
     Raises:
         DataError: no word occurs that often.
     """
-    if existing is not None and least is None:
-        return existing
-    assert least is not None
     if existing is not None:
+        if least is None:
+            return existing
         assert isinstance(existing, WordTokenizer)
         return existing.extended(sentences, least)
+    assert least is not None
     tokenizer = WordTokenizer.from_corpus(sentences, least, splitting)
     if len(tokenizer) == len(SPECIALS):
         remedy = "Choose a smaller --min-count."

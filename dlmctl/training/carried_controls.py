@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,20 @@ SCORER = "scorer"
 log = logging.getLogger("dlmctl")
 
 
+class _Transfer(NamedTuple):
+    """The models between which controls are copied, and what is the same for all controls.
+
+    Attributes:
+        origins: the id in ``source`` of each word of ``target``, -1 for a new word.
+        embeddings: the ``embedding_digest`` of ``target``.
+    """
+
+    source: Pretrained
+    target: Pretrained
+    origins: NDArray[np.int64]
+    embeddings: str
+
+
 def report_carried(source: Pretrained, target: Pretrained, name: str) -> None:
     """``carry_controls``, with a note on what was copied and what was not.
 
@@ -77,8 +91,9 @@ def carry_controls(source: Pretrained, target: Pretrained) -> tuple[list[str], l
     all_names = [*controls, *([SCORER] if has_scorer else []), *([ACCEPTABILITY] if has_acceptability else [])]
     if not (isinstance(source.tokenizer, WordTokenizer) and isinstance(target.tokenizer, WordTokenizer)):
         return [], all_names
+    transfer = _Transfer(source, target, _origins(source, target), embedding_digest(target.model))
     copies: dict[str, Callable[[], object]] = {
-        name: partial(_carry, folder, target.folder / CONTROLS / name, source, target)
+        name: partial(_carry, folder, target.folder / CONTROLS / name, transfer)
         for name, folder in controls.items()
         if not any(folder.glob("model*.safetensors"))
     }
@@ -133,22 +148,21 @@ def _control_folders(source: Pretrained) -> dict[str, Path]:
     return {name: found[name] for name in sorted(found) if name != ACCEPTABILITY}
 
 
-def _carry(folder: Path, new: Path, source: Pretrained, target: Pretrained) -> None:
+def _carry(folder: Path, new: Path, transfer: _Transfer) -> None:
     is_kept = _is_intact(new)
     folder = new if is_kept else folder
     card = check_control_files(folder)
     entries: dict[str, Any] = {key: value for key, value in card.items() if key != DIGESTS}
-    keeps_hints = is_kept or _depth(source) == _depth(target)
+    keeps_hints = is_kept or _depth(transfer.source) == _depth(transfer.target)
     if EMBEDDINGS in entries:
-        entries[EMBEDDINGS] = embedding_digest(target.model)
-    origins = _origins(source, target)
+        entries[EMBEDDINGS] = transfer.embeddings
 
     def write(staging: Path) -> None:
         for path in folder.iterdir():
             is_hints = path.name.startswith(HINTS)
             if path.name == CARD or not path.is_file() or (is_hints and not keeps_hints):
                 continue
-            if is_kept or not _reindex(path, staging / path.name, origins, source, target):
+            if is_kept or not _reindex(path, staging / path.name, transfer):
                 shutil.copyfile(path, staging / path.name)
 
     save_control_files(write, new, entries)
@@ -172,15 +186,16 @@ def _depth(pretrained: Pretrained) -> int:
 
 
 def _origins(source: Pretrained, target: Pretrained) -> NDArray[np.int64]:
-    """The id in ``source`` of each word of ``target``, -1 for a new word."""
+    """As in ``_Transfer``."""
     words = matched_words(target.tokenizer, source.tokenizer)
     origins = np.full(len(target.tokenizer), -1, np.int64)
     origins[words.ours.numpy()] = words.theirs.numpy()
     return origins
 
 
-def _reindex(path: Path, new: Path, origins: NDArray[np.int64], source: Pretrained, target: Pretrained) -> bool:
-    """Write evidence about the words of ``source`` for those of ``target``; false if the file holds none."""
+def _reindex(path: Path, new: Path, transfer: _Transfer) -> bool:
+    """Write evidence about the words of the source for those of the target; false if the file holds none."""
+    source, target, origins, _ = transfer
     ours, theirs = fingerprint_of(target.tokenizer), fingerprint_of(source.tokenizer)
     about = _evidence_metadata(path)
     if about.get("vocabulary") != theirs:
