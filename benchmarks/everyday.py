@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from controls import Classifier, Pos, SyntaxTree
+from controls import Characters, Classifier, Length, Pos, Syllables, SyntaxTree
 from controls.classifier import ClassifierParams
 from controls.syntax_params import SpanParams, SyntaxTreeParams
 from dlmctl.annotators.parsing import constituency_parser
@@ -46,6 +46,13 @@ ATTRIBUTES = {
     "sentiment": ("positive", "negative"),
     "topic": ("food", "weather", "music", "travel", "money"),
     "level": ("easy", "hard"),
+}
+CONTROLS: dict[str, type[Control[Any]]] = {
+    "pos": Pos,
+    "syntax_tree": SyntaxTree,
+    "length": Length,
+    "syllables": Syllables,
+    "characters": Characters,
 }
 
 
@@ -81,7 +88,7 @@ def control_of(name: str, texts: Sequence[Sequence[str]], judge: str | None) -> 
         return Classifier.each(
             [ClassifierParams(label=labels[at % len(labels)], name=name) for at in range(len(texts))]
         )
-    kind: type[Control[Any]] = {"pos": Pos, "syntax_tree": SyntaxTree}[name]
+    kind: type[Control[Any]] = CONTROLS[name]
     params = [kind.from_target({"words": words, **({"judge": judge} if judge else {})}) for words in texts]
     return kind.each(params)
 
@@ -182,7 +189,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("control", help="pos, syntax_tree, spans, kind, sentiment, topic, level; several joined by +")
+    parser.add_argument("control", help=f"spans, {', '.join([*CONTROLS, *ATTRIBUTES])}; several joined by +")
     parser.add_argument("--model", default="everyday")
     parser.add_argument("--targets", type=int, default=REPORTED)
     parser.add_argument("--tuning", action="store_true")

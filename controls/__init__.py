@@ -9,6 +9,7 @@ from dlmctl.checkpoint.on_demand import lazy_getattr
 
 if TYPE_CHECKING:  # the same for type checkers
     from .avoid import Avoid as Avoid
+    from .characters import Characters as Characters
     from .check import Predicate as Predicate
     from .classifier import Classifier as Classifier
     from .contains import Contains as Contains
@@ -19,10 +20,12 @@ if TYPE_CHECKING:  # the same for type checkers
     from .pattern import Pattern as Pattern
     from .pos import Pos as Pos
     from .semantic import Semantic as Semantic
+    from .syllables import Syllables as Syllables
     from .syntax_tree import SyntaxTree as SyntaxTree
 
 _HOMES = {
     "Avoid": ".avoid",
+    "Characters": ".characters",
     "Classifier": ".classifier",
     "Contains": ".contains",
     "Edit": ".edit",
@@ -33,6 +36,7 @@ _HOMES = {
     "Pos": ".pos",
     "Predicate": ".check",
     "Semantic": ".semantic",
+    "Syllables": ".syllables",
     "SyntaxTree": ".syntax_tree",
 }
 __all__ = [*_HOMES]

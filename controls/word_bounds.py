@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import letters
+from dlmctl.text.syllables import syllables
 from dlmctl.text.word_counts import FILE, WordCounts
 
 from .word_lists import Bound, Value, WordTable, read_list, read_table
@@ -15,7 +16,7 @@ from .word_lists import Bound, Value, WordTable, read_list, read_table
 # The largest magnitude of a bound; comparisons with it also reject NaN and infinity.
 MAX_BOUND = 1e15
 COUNTED = ("frequency", "zipf")
-BUILT_IN = ("letters", *COUNTED)
+BUILT_IN = ("letters", "syllables", *COUNTED)
 # The most words that a message names.
 MAX_NAMED = 3
 
@@ -144,6 +145,8 @@ class WordFilter:
             return row.get(name)
         if name == "letters":
             return letters(word)
+        if name == "syllables":
+            return None if (count := syllables(word)) is None else float(count)
         assert self.counts is not None
         return self.counts.zipf(word) if name == "zipf" else self.counts.per_million(word)
 

@@ -68,3 +68,11 @@ def test_templates_are_filled(files):
     assert all(row["text"].startswith(("She opened the", "My brother", "Nobody")) for row in rows)
     passing = [row["text"] for row in rows if row["passed"]]
     assert len(set(passing)) == len(passing)
+
+
+def test_lines_have_their_syllables_and_a_word(files):
+    run("Lines of a poem, subtitles", "--set", "candidates=2")
+    rows = table(files / "fives.csv")
+    assert [row["line"] for row in rows] == ["snow", "snow", "river", "river", "garden", "garden"]
+    assert {row["syllables_why"] for row in rows} == {"5 syllables"}
+    assert all(row["line"] in row["text"] for row in rows)

@@ -23,6 +23,7 @@ from dlmctl.errors import did_you_mean
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Misplaced
 from dlmctl.text.spelling import letters
+from dlmctl.text.syllables import syllables
 from dlmctl.text.word_counts import load_counts
 
 # Differences of decimal numbers are rounded in binary.
@@ -70,6 +71,8 @@ class ControlFor:
     def properties(self, index: int, word: str) -> dict[str, float | str | None]:
         """The known properties of a word in an item, rounded as they are shown."""
         properties: dict[str, float | str | None] = {"letters": letters(word)}
+        if "syllables" in self.tolerances:
+            properties["syllables"] = syllables(word)
         counted = {} if self.counts is None else {"frequency": self.counts.per_million(word)}
         if self.counts is not None and "zipf" in self.tolerances:
             counted["zipf"] = self.counts.zipf(word)
@@ -206,7 +209,7 @@ class ControlFor:
 
     def _column(self, name: str, properties: Sequence[Properties]) -> Floats:
         if not any(name in row for row in properties):
-            known = dict.fromkeys([*properties[0], *([] if self.counts is None else ["zipf"])])
+            known = dict.fromkeys([*properties[0], "syllables", *([] if self.counts is None else ["zipf"])])
             remedy = f"{did_you_mean(name, list(known))} Columns of a `table` are known if a `lexicon` bounds them."
             raise Misplaced(("control_for", name), f"control_for: nothing knows the property {name!r}.", remedy)
         values = [row.get(name) for row in properties]

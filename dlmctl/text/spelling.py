@@ -59,20 +59,23 @@ def _word_pattern() -> re.Pattern[str]:
 
 
 # Before these a hyphen is a dash, unless another hyphen follows: "the river - a gem", but "up-and-coming".
-_AFTER_DASH = r"(?:the|a|an|i|he|she|it|we|they|this|you|his|her|and|but|with|which)\b(?! -)"
+AFTER_DASH = frozenset("the a an i he she it we they this you his her and but with which".split())
+_DASH_BEFORE = rf"(?:{'|'.join(sorted(AFTER_DASH))})\b(?! -)"
+# Two words written as one, which the Penn Treebank splits: the first word by the second.
+WRITTEN_AS_ONE = {"na": ("gon", "wan"), "ta": ("got",), "me": ("gim", "lem")}
+_WRITTEN_AS_ONE = "|".join(rf"(?:{'|'.join(firsts)})(?= {second}\b)" for second, firsts in WRITTEN_AS_ONE.items())
 
 _RULES = [
     (re.compile(r"\s+([.,;:!?%)\]…”’।॥،؟۔])"), r"\1"),
     (re.compile(r"([(\[£$€#“‘¿¡])\s+"), r"\1"),
     (re.compile(r"\s*([，。！？；：、「」『』（）])\s*"), r"\1"),
-    (re.compile(rf"(?<=\w) - (?=[\w£$€])(?!{_AFTER_DASH})", re.IGNORECASE), "-"),
+    (re.compile(rf"(?<=\w) - (?=[\w£$€])(?!{_DASH_BEFORE})", re.IGNORECASE), "-"),
     (re.compile(r"(?<=\w)- (?=[£$€\d])|(?<=\d) -(?=\d)"), "-"),
     (re.compile(r"(?<=\d) – (?=[£$€\d])"), "–"),
     (re.compile(r"(?<=\w) / (?=\w)"), "/"),
     (re.compile(r"(?<=\w)\s+(['\u2019])\s*(s|t|re|ll|m|ve|d)\b"), r"\1\2"),
     (re.compile(r"(?<=\w) n't\b"), "n't"),
-    # Two words written as one, which the Penn Treebank splits.
-    (re.compile(r"\b((?:gon|wan)(?= na\b)|got(?= ta\b)|(?:gim|lem)(?= me\b)) ", re.IGNORECASE), r"\1"),
+    (re.compile(rf"\b({_WRITTEN_AS_ONE}) ", re.IGNORECASE), r"\1"),
     (re.compile(f"\\s*[\0{JOINED}]\\s*"), ""),
     (re.compile(SPACED), ""),
 ]

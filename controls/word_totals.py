@@ -1,0 +1,110 @@
+"""Base of controls that count something in the words of a text, such as syllables: exactly, or within a tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import ClassVar
+
+import torch
+from pydantic import Field, StrictInt
+
+from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared, Pretrained
+from dlmctl.control.automata import (
+    Alphabet,
+    Automaton,
+    Requirement,
+    alphabet_of,
+    exact_control,
+    log_probability_by_length,
+    stacked,
+)
+from dlmctl.control.automata.totals import Quantity, with_total
+from dlmctl.control.prepared import MissingMember
+from dlmctl.control.whole_words import needs_words
+from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.word_counts import load_counts
+
+from .phrases import ANY_NUMBER, WordControl
+
+# More than any text of a model of whole words has.
+MAX_NUMBER = 2000
+
+
+class TotalParams(ControlParams):
+    """How many of what is counted a text has."""
+
+    number: StrictInt = Field(ge=1, le=MAX_NUMBER, description="how many there are", examples=[12])
+    tolerance: StrictInt = Field(
+        default=0, ge=0, le=MAX_NUMBER, description="how many more or fewer are accepted as well"
+    )
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The fewest and the most that are accepted."""
+        return max(0, self.number - self.tolerance), self.number + self.tolerance
+
+
+class TotalControl(WordControl[TotalParams]):
+    """Holds what the words of a text add up to, exactly, also in combination with other controls.
+
+    The number of words is drawn as often as in the training text, and as texts of so many words have the total, with
+    their words drawn independently.
+    """
+
+    Params = TotalParams
+    # What is counted, in the plural, for messages.
+    unit: ClassVar[str]
+
+    tokenizer: Tokenizer | None = None
+    log_frequencies: torch.Tensor | None = None
+    usual_lengths: Sequence[int] = ()
+    # What ``lengths`` returned before: it is asked for every text.
+    known_lengths: dict[tuple[tuple[int, int], int], list[float]]
+
+    @staticmethod
+    def quantity(alphabet: Alphabet) -> Quantity:
+        """What each word of a vocabulary adds to the total."""
+        raise MissingMember
+
+    def attach(self, model: Pretrained) -> None:
+        super().attach(model)
+        needs_words(model, f"what `{self.name}` counts")
+        self.tokenizer, self.usual_lengths = model.tokenizer, model.model.config.sentence_lengths
+        self.known_lengths = {}
+        counts = load_counts(model.folder)
+        if counts is not None:
+            words = alphabet_of(model.tokenizer).words
+            counted = [0 if word is None else counts.counts.get(word, 0) for word in words]
+            self.log_frequencies = torch.tensor(counted, dtype=torch.float64).log().log_softmax(0)
+
+    def word_range(self, params: TotalParams) -> tuple[int, int]:
+        """Any number of words, but a fixed one."""
+        return 1, ANY_NUMBER
+
+    def lengths(self, params: TotalParams, most: int) -> list[float]:
+        if self.tokenizer is None or self.log_frequencies is None:
+            return []
+        if (key := (params.bounds, most)) not in self.known_lengths:
+            automaton = stacked([_automaton(self.quantity, alphabet_of(self.tokenizer), params.bounds)])
+            shares = log_probability_by_length(self.log_frequencies, automaton, most).exp().tolist()
+            self.known_lengths[key] = [count * share for count, share in zip(self.usual_lengths, shares, strict=False)]
+        return self.known_lengths[key]
+
+    def prepare(self, batch: BatchContext[TotalParams]) -> Prepared:
+        return exact_control(batch, [self._requirement(params) for params in batch.params])
+
+    def _requirement(self, params: TotalParams) -> Requirement:
+        language = partial(_automaton, self.quantity, bounds=params.bounds)
+        return Requirement(self.name, params.bounds, language=language)
+
+    def verdict(self, params: TotalParams, total: int, marks: Sequence[Mark] = ()) -> Check:
+        """The score is 1 minus the deviation beyond the tolerance, as a share of the target."""
+        deviation = max(0, abs(total - params.number) - params.tolerance)
+        unit = self.unit.removesuffix("s") if total == 1 else self.unit
+        return Check(max(0.0, 1 - deviation / params.number), not deviation, f"{total} {unit}", marks=tuple(marks))
+
+
+@lru_cache(maxsize=64)
+def _automaton(amounts: Callable[[Alphabet], Quantity], alphabet: Alphabet, bounds: tuple[int, int]) -> Automaton:
+    return with_total(amounts(alphabet), *bounds)

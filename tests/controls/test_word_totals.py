@@ -1,0 +1,142 @@
+"""Texts of so many syllables or characters, exactly, beside other controls."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from controls import Avoid, Characters, Contains, Infill, Length, Syllables
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.control.automata import Alphabet
+from dlmctl.control.automata.totals import quantity, with_total
+from dlmctl.errors import ModelError, RecipeError, UserError
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.text.syllables import syllables
+from tests.tokens.tokenizers_of_all_kinds import model_of
+
+QUICK = SamplerSettings(steps=4)
+COUNTED = {
+    Syllables: lambda sample: sum(map(syllables, sample.words, ["", *sample.words])),
+    Characters: lambda sample: len(sample.text),
+}
+
+
+def drawn(model, control, samples=12, **options):
+    return generate(control, model=model, samples=samples, sampler=QUICK, **options)
+
+
+@pytest.fixture(scope="module")
+def everyday():
+    return from_pretrained("everyday")
+
+
+@pytest.mark.parametrize("control", COUNTED)
+@pytest.mark.parametrize(("number", "tolerance"), [(12, 0), (20, 3)])
+def test_every_text_has_as_many(pretrained, control, number, tolerance):
+    result = drawn(pretrained, control(number=number, tolerance=tolerance), samples=24)
+    assert result.success == 1.0
+    counts = [COUNTED[control](sample) for sample in result]
+    assert all(abs(count - number) <= tolerance for count in counts)
+    assert len({len(sample.words) for sample in result}) > 1
+
+
+@pytest.mark.parametrize(("control", "number"), [(Syllables, 14), (Characters, 40)])
+def test_a_masked_model_writes_contractions_and_quotations_of_the_right_size(everyday, control, number):
+    result = drawn(everyday, control(number) & Infill('___{1,3}n\'t say "___{1,4}" to ___{1,2}.'), samples=8)
+    assert result.success == 1.0
+    assert [COUNTED[control](sample) for sample in result] == [number] * 8
+
+
+@pytest.mark.parametrize(
+    "control",
+    [Syllables(11) & Length(7), Syllables(11) & Contains("old garden") & Avoid("the"), Characters(31) & Length(7)],
+)
+def test_other_controls_hold_as_well(pretrained, control):
+    assert drawn(pretrained, control).success == 1.0
+
+
+def test_under_not_and_any(pretrained):
+    result = drawn(pretrained, ~Syllables(10, tolerance=4))
+    assert result.success == 1.0
+    assert all(abs(COUNTED[Syllables](sample) - 10) > 4 for sample in result)
+    assert drawn(pretrained, Syllables(8) | Characters(40)).success == 1.0
+
+
+def test_lengths_are_those_of_texts_with_the_total(everyday):
+    few, many = (Syllables(number).for_model(everyday) for number in (4, 20))
+    expected = []
+    for control in (few, many):
+        weights = np.array(control.lengths_of(0, 24))
+        expected.append(weights @ np.arange(len(weights)) / weights.sum())
+    assert 3 < expected[0] < 6
+    assert 10 < expected[1] < 16
+
+
+@pytest.mark.parametrize(
+    ("control", "said"),
+    [
+        (Characters(1) & Contains("garden"), "no text that contains 'garden' satisfies all other requirements"),
+        (Characters(4) & Length(4) & Avoid(".", ",", "?", "!"), "no text of 4 words"),
+    ],
+)
+def test_what_cannot_be_is_said(pretrained, control, said):
+    with pytest.raises(RecipeError, match=said):
+        drawn(pretrained, control, samples=1)
+
+
+@pytest.mark.parametrize("control", COUNTED)
+def test_pieces_of_words_are_refused(control):
+    with pytest.raises(ModelError, match=f"what `{control.name}` counts is of words"):
+        drawn(model_of("word pieces"), control(9), samples=1)
+
+
+@pytest.mark.parametrize("params", [{"number": 0}, {"number": 2001}, {"number": 7, "tolerance": -1}, {}])
+def test_parameters_that_mean_nothing_are_refused(params):
+    with pytest.raises(UserError):
+        Syllables(**params)
+
+
+def test_verdicts():
+    check = Syllables(5)(["I", "do", "n't", "like", "tables", "."])
+    assert (check.passed, check.score, check.why) == (True, 1.0, "5 syllables")
+    assert [(mark.start, mark.label) for mark in check.marks] == [(0, "1"), (1, "1"), (3, "1"), (4, "2")]
+    check = Syllables(4)(["In", "2014", "."])
+    assert (check.passed, check.score, check.where) == (False, 0.0, (1,))
+    assert check.why == "the syllables of '2014' are unknown"
+    check = Characters(10, tolerance=1)(["It", "is", "red", "!"])
+    assert (check.passed, check.why) == (True, "10 characters")
+    check = Characters(20, tolerance=1)(["Red", "!"])
+    assert (check.passed, check.score, check.why) == (False, 1 - 15 / 20, "4 characters")
+
+
+def test_targets_of_sentences():
+    sentences = [["We", "did", "n't", "go", "."], ["Yes", "!"]]
+    assert [params.number for params in Syllables.from_words(sentences)] == [4, 1]
+    assert [params.number for params in Characters.from_words(sentences)] == [13, 4]
+
+
+def test_the_language_of_a_total():
+    """After "b", an "a" adds 2 instead of 1; "c" must not follow "b"."""
+
+    def step(context, word):
+        if word == "c" and context == 1:
+            return None
+        return int(word == "b"), {"a": 1 + context, "b": 0, "c": 3}[word]
+
+    alphabet = Alphabet([None, "a", "b", "c"])
+    automaton = with_total(quantity(alphabet, 2, step, kind=str), 3, 4)
+
+    def total(text):
+        count, before = 0, ""
+        for word in text:
+            if before == "b" and word == "c":
+                return None
+            count += {"a": 1 + (before == "b"), "b": 0, "c": 3}[word]
+            before = word
+        return count
+
+    for size in range(6):
+        for text in itertools.product("abc", repeat=size):
+            ids = [alphabet.ids[word] for word in text]
+            assert automaton.accepts(ids) == (total(text) in (3, 4)), text
