@@ -27,6 +27,7 @@ from rivals.tuned import Tuned, beam_search, load_tuned, sample
 from rivals.writing import Source, fudge, particles, rejection
 
 from controls.length import Length, LengthParams
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.annotators.trees import read_tree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
@@ -35,7 +36,6 @@ from dlmctl.evaluation.speed import settings_for
 from dlmctl.generation.generate import generate
 from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.diversity import distinct_n
-from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.metrics.nats import Nats, nats_of
 
 FILES = {"pos": "pos.jsonl", "syntax_tree": "pos.jsonl", "spans": "spans.jsonl", "semantic": "attribute.jsonl"}

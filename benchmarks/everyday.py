@@ -26,6 +26,7 @@ from controls import Characters, Classifier, Length, Pos, Syllables, SyntaxTree
 from controls.classifier import ClassifierParams
 from controls.syntax_params import SpanParams, SyntaxTreeParams
 from dlmctl.annotators.parsing import constituency_parser
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.annotators.tagging import upos_tagger
 from dlmctl.annotators.trees import labelled_spans
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
@@ -34,7 +35,7 @@ from dlmctl.control.combined import check_all
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.metrics.diversity import distinct_n, self_bleu
-from dlmctl.metrics.lm_score import corpus_nats, load_scorer
+from dlmctl.metrics.lm_score import corpus_nats
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.text.penn import split_penn

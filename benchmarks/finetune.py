@@ -33,8 +33,8 @@ from rivals.prefixes import (
 from rivals.tuned import save_tuned
 from torch import Tensor, nn
 
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer
 

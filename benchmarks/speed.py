@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from rivals.writing import Source, free_texts, rejection
 
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.evaluation.control_success import possible_targets, read_targets
 from dlmctl.evaluation.speed import Case, Speed, compare, speedup_over_paper
 from dlmctl.generation.generate import generate
-from dlmctl.metrics.lm_score import corpus_nats, load_scorer
+from dlmctl.metrics.lm_score import corpus_nats
 from dlmctl.recipe.presets import PRESETS, settings_of
 
 FILES = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from controls.pos import TagLabels
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.control.state import BatchContext, ControlState
@@ -21,7 +22,6 @@ from dlmctl.diffusion import own_modes
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.model import DiffusionLM, ModelConfig
 from dlmctl.diffusion.noise import Draw
-from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.text.tokenizer import WordTokenizer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dlmctl.annotators.scorer import load_scorer, token_nats
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
@@ -12,7 +13,6 @@ from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.generation.generate import generate
 from dlmctl.generation.repair import at_fault, opened_places, unlikely_place
 from dlmctl.generation.results import Sample
-from dlmctl.metrics.lm_score import load_scorer, token_nats
 from dlmctl.recipe.settings import SamplerSettings
 from tests.conftest import SENTENCES
 

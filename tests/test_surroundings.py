@@ -13,12 +13,12 @@ import torch
 
 import dlmctl
 from controls import Classifier, Pos
+from dlmctl.annotators.scorer import load_scorer, token_nats
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.generation.generate import generate
 from dlmctl.generation.generator import Generator
-from dlmctl.metrics.lm_score import load_scorer, token_nats
 from dlmctl.recipe.settings import SamplerSettings
 from tests.diffusion.tiny_masked import TOKENIZER, tiny_masked
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer
 

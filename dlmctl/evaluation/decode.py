@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
+from dlmctl.annotators.scorer import scorer_of
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
@@ -17,7 +18,6 @@ from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.run import TextProgress
 from dlmctl.generation.shards import merge
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
-from dlmctl.metrics.lm_score import scorer_of
 
 if TYPE_CHECKING:
     from dlmctl.recipe.recipe import Recipe

@@ -8,13 +8,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from dlmctl.annotators.scorer import Judge, token_nats
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.dataset import Split, load_split
 from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.diversity import distinct_n, novelty, self_bleu
-from dlmctl.metrics.lm_score import Judge, token_nats
 from dlmctl.metrics.nats import nats_of
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.draw import Progress

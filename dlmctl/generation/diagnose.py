@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dlmctl.annotators.causal import load_causal
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.diffusion.noise import Draw
@@ -20,7 +21,6 @@ from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.repair import require_repairable
 from dlmctl.generation.scoring import load_scoring
 from dlmctl.generation.targets import TargetRun, read_targets
-from dlmctl.metrics.nats import load_causal
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import ControlSpec, Misplaced, Recipe, nested_specs

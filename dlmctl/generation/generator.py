@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dlmctl.annotators.scorer import scorer_of
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.user_files import Versions, one_version
 from dlmctl.diffusion.own_modes import own_modes
@@ -26,7 +27,6 @@ from dlmctl.generation.results import Sample
 from dlmctl.generation.target_rows import check_columns, labels_of, named_columns
 from dlmctl.generation.targets import TargetRun
 from dlmctl.metrics.acceptability import find_acceptability
-from dlmctl.metrics.lm_score import scorer_of
 from dlmctl.recipe.recipe import Recipe
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from dlmctl.annotators.scorer import scorer_of, token_nats
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All
 from dlmctl.control.check import Check
@@ -18,7 +19,6 @@ from dlmctl.control.whole_words import needs_words
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.results import Sample
-from dlmctl.metrics.lm_score import scorer_of, token_nats
 from dlmctl.recipe.settings import Criterion
 from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan

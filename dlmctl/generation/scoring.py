@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dlmctl.annotators.causal import CausalLM, load_causal
+from dlmctl.annotators.scorer import Judge, load_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.metrics.acceptability import AcceptabilityScorer, find_acceptability, load_acceptability
 from dlmctl.metrics.fluency import Fluency, fluency_of, with_second
-from dlmctl.metrics.lm_score import Judge, load_scorer
-from dlmctl.metrics.nats import CausalLM, load_causal
 
 
 class Scoring(NamedTuple):

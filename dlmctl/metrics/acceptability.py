@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from dlmctl.annotators.scorer import stacked
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.reader import named_reader
@@ -24,7 +25,6 @@ from dlmctl.checkpoint.weights import load_weights, require_fit, without_rng_eff
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.metrics.fluency import Fluency, figures_of
-from dlmctl.metrics.lm_score import stacked
 from dlmctl.models.acceptability import Acceptability
 from dlmctl.models.adapters import MOST_RANK, merge_adapters
 from dlmctl.models.numerics import in_float64

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dlmctl.metrics.lm_score import Judge, token_nats
-from dlmctl.metrics.nats import BATCH, CausalLM
+from dlmctl.annotators.causal import BATCH, CausalLM
+from dlmctl.annotators.scorer import Judge, token_nats
 from dlmctl.text.tokenizer import END
 from dlmctl.text.word_counts import MILLION, WordCounts
 

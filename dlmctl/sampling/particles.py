@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.control.check import mean_score
 from dlmctl.control.combined import check_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
 from dlmctl.errors import RecipeError
-from dlmctl.metrics.lm_score import lm_score, load_scorer
+from dlmctl.metrics.lm_score import lm_score
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.plan import Finished, Plan

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.control_weights import (
     ACCEPTABILITY,
     network_digest,
@@ -28,7 +29,6 @@ from dlmctl.errors import DataError, ModelError, did_you_mean
 from dlmctl.generation.identity import weights_digest
 from dlmctl.metrics.acceptability import NETWORK, SCORER, forget_acceptability, read_judge, scorer_digest
 from dlmctl.metrics.fluency import SHARES, figures_of, fluency_of
-from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import STRIDE, Acceptability
 from dlmctl.models.adapters import MOST_RANK
 from dlmctl.text.terminal import spinning

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from dlmctl.annotators.scorer import sequence_nats
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits, padded_batch
-from dlmctl.metrics.lm_score import save_scorer, sequence_nats
+from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit

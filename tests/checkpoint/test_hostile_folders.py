@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from controls.judged_labels import JudgedLabels
 from controls.ngrams import NgramJudge
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.original import load_original
 from dlmctl.checkpoint.original.save import original_weights
@@ -19,7 +20,7 @@ from dlmctl.checkpoint.weights import save_weights
 from dlmctl.cli import app
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
-from dlmctl.metrics.lm_score import load_scorer, save_scorer
+from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 from tests.conftest import tiny_config
 from tests.original.conftest import config as original_config

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from dlmctl.annotators.scorer import load_scorer, token_nats
 from dlmctl.cli import app
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import DataError
@@ -12,7 +13,7 @@ from dlmctl.evaluation.decode import decode
 from dlmctl.evaluation.samples import text_figures
 from dlmctl.generation.run import run_recipe
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
-from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats, token_nats
+from dlmctl.metrics.lm_score import lm_score, mean_nats
 from dlmctl.recipe.recipe import Recipe
 
 TEXTS = ["The small bakery sells bread.", "A bakery paints the bridge.", "Anna hides."] * 2

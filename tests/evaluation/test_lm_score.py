@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 
+from dlmctl.annotators.scorer import load_scorer, sequence_nats
 from dlmctl.errors import DataError, ModelError
-from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats, save_scorer, sequence_nats
+from dlmctl.metrics.lm_score import lm_score, mean_nats, save_scorer
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 
@@ -46,7 +47,7 @@ def test_scores_do_not_depend_on_company_or_dropout(scorer, tokenizer):
 
 
 def test_many_sentences_come_back_in_their_order(scorer, tokenizer, monkeypatch):
-    monkeypatch.setattr("dlmctl.metrics.lm_score.BATCH_POSITIONS", 16)
+    monkeypatch.setattr("dlmctl.annotators.scorer.BATCH_POSITIONS", 16)
     sentences = [CORPUS[0][:n] for n in (3, 6, 0, 1, 5, 2)]
     expected = [lm_score(scorer, tokenizer, [words])[0] for words in sentences]
     assert lm_score(scorer, tokenizer, sentences) == pytest.approx(expected, abs=1e-5)

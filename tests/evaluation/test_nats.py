@@ -10,11 +10,12 @@ from tokenizers.pre_tokenizers import Split
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from controls import Length
+from dlmctl.annotators.causal import load_causal
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
-from dlmctl.metrics.nats import PER_TOKEN, PER_WORD, load_causal, nats_of
+from dlmctl.metrics.nats import PER_TOKEN, PER_WORD, nats_of
 from dlmctl.recipe.load import read_recipe
 
 LETTERS = sorted(set("The pub is cheap."))

@@ -1,10 +1,11 @@
 import pytest
 
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.datasets.dataset import load_split, write_split
 from dlmctl.errors import DataError, UserError
 from dlmctl.evaluation.samples import evaluate_samples, sentences_of
 from dlmctl.generation.generate import generate
-from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.metrics.lm_score import lm_score, mean_nats
 from dlmctl.recipe.settings import SamplerSettings
 
 SENTENCES = [

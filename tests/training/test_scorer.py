@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import DataError
-from dlmctl.metrics.lm_score import lm_score, load_scorer, mean_nats
+from dlmctl.metrics.lm_score import lm_score, mean_nats
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig, read_config, shipped_configs
 from dlmctl.training.scorer import ScorerConfig, ScorerSizes, ScorerTask, train_scorer
