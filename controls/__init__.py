@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same for type checkers
     from .pattern import Pattern as Pattern
     from .pos import Pos as Pos
     from .semantic import Semantic as Semantic
+    from .surprisal import Surprisal as Surprisal
     from .syllables import Syllables as Syllables
     from .syntax_tree import SyntaxTree as SyntaxTree
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Pos": ".pos",
     "Predicate": ".check",
     "Semantic": ".semantic",
+    "Surprisal": ".surprisal",
     "Syllables": ".syllables",
     "SyntaxTree": ".syntax_tree",
 }

@@ -53,6 +53,7 @@ class TotalControl(WordControl[TotalParams]):
     """
 
     Params = TotalParams
+    measures = ("number",)
     # What is counted, in the plural, for messages.
     unit: ClassVar[str]
 
@@ -102,7 +103,8 @@ class TotalControl(WordControl[TotalParams]):
         """The score is 1 minus the deviation beyond the tolerance, as a share of the target."""
         deviation = max(0, abs(total - params.number) - params.tolerance)
         unit = self.unit.removesuffix("s") if total == 1 else self.unit
-        return Check(max(0.0, 1 - deviation / params.number), not deviation, f"{total} {unit}", marks=tuple(marks))
+        score = max(0.0, 1 - deviation / params.number)
+        return Check(score, not deviation, f"{total} {unit}", (), tuple(marks), {"number": total})
 
 
 @lru_cache(maxsize=64)

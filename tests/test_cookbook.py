@@ -76,3 +76,13 @@ def test_lines_have_their_syllables_and_a_word(files):
     assert [row["line"] for row in rows] == ["snow", "snow", "river", "river", "garden", "garden"]
     assert {row["syllables_why"] for row in rows} == {"5 syllables"}
     assert all(row["line"] in row["text"] for row in rows)
+
+
+def test_words_are_expected_or_not(files):
+    run("Cloze sentences that are easy, or hard, to guess", "--set", "candidates=6")
+    rows = table(files / "guess-texts.csv")
+    assert [row["word"] for row in rows] == ["umbrella", "umbrella", "letter", "letter"]
+    for row in rows:
+        fits = float(row["least"]) <= float(row["surprisal_nats"]) <= float(row["most"])
+        assert row["surprisal_passed"] == str(int(fits))
+    assert sum(row["surprisal_passed"] == "1" for row in rows) >= 3

@@ -138,4 +138,5 @@ def verdicts_fault(checks: Sequence[Any], returned: Sequence[Any]) -> str | None
     if None not in checks:
         return None
     shown = str(returned[checks.index(None)])[:80]
-    return f"check must return a Check with a score from 0 to 1 and passed True or False, but returned {shown}."
+    form = "a Check with a score from 0 to 1, passed True or False, and as values only numbers that `measures` names"
+    return f"check must return {form}, but returned {shown}."

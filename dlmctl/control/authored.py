@@ -26,6 +26,7 @@ class ControlInterface(Generic[P]):
     Labels: ClassVar[type[LabelsBase] | None] = None
     by_rejection: ClassVar[bool] = False
     by_length: ClassVar[bool] = False
+    measures: ClassVar[Sequence[str]] = ()
     __signature__: ClassVar[Any] = CallSignature()
 
     def word_range(self, params: P) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dlmctl.control import argument_checks
 from dlmctl.control.authored import ControlInterface
-from dlmctl.control.check import Check, merge_checks, negated_check, normalised_check
+from dlmctl.control.check import Check, merge_checks, negated_check, normalised_checks
 from dlmctl.control.clashes import refuse_clashes
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, call_author_code, lacks_energy
 from dlmctl.control.state import BatchContext, P
@@ -46,6 +46,7 @@ class Control(ControlInterface[P]):
         weight: share of the guidance; a class may set a default, which a recipe's ``weight`` multiplies.
         by_rejection: whether failed texts are redrawn by default, because nothing guides them.
         by_length: whether ``word_range`` is the whole condition, so that ``not`` requires any other number of words.
+        measures: names of the values that its checks may have, which are columns of tables.
         places: index of the set of parameters, for samples to which the sets are not dealt out in turn.
     """
 
@@ -139,8 +140,7 @@ class Control(ControlInterface[P]):
         own = [list(words) for words in texts]  # copies, in case a check changes its words
         returned = self._call("check", lambda: list(self._run_checks(params, own, written)))
         self._validated(returned, argument_checks.check_many_fault(returned, texts))
-        pairs = list(zip(returned, texts, strict=True))
-        checks = self._call("check", lambda: [normalised_check(check, len(words)) for check, words in pairs])
+        checks = self._call("check", lambda: normalised_checks(returned, texts, self.measures))
         return cast("list[Check]", self._validated(checks, argument_checks.verdicts_fault(checks, returned)))
 
     def _run_checks(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
 # The highest score of a text that fails under `not`, even if it satisfies the control with a score of 0.
 MAX_FAILED_SCORE = 0.99
+
+# What tables have of every verdict, in columns that no measured value may have the name of.
+VERDICT_COLUMNS = ("score", "passed", "why")
+_NO_VALUES: Mapping[str, float] = {}
 
 
 class Mark(NamedTuple):
@@ -48,6 +53,7 @@ class Check(NamedTuple):
         where: the words at fault, counted from 0, if single words can be named.
         marks: what the judge found, word by word or span by span; see ``seen``. Positions outside of the text are
             dropped, here and from ``where``.
+        values: what the judge measured, by name, such as the number of words: a column each in tables.
     """
 
     score: float
@@ -55,6 +61,7 @@ class Check(NamedTuple):
     why: str
     where: tuple[int, ...] = ()
     marks: tuple[Mark, ...] = ()
+    values: Mapping[str, float] = _NO_VALUES
 
     @property
     def seen(self) -> tuple[Mark, ...]:
@@ -73,21 +80,38 @@ class Check(NamedTuple):
             "why": self.why,
             "where": list(self.where),
             "marks": [mark.to_list() for mark in self.seen],
+            **({"values": dict(self.values)} if self.values else {}),
         }
 
 
-def normalised_check(check: Any, length: int) -> Check | None:
-    """A verdict on a text of ``length`` words with plain Python values, which can be written as JSON; None if ``check``
-    is not a valid verdict. Positions outside of the text are dropped."""
+def normalised_checks(
+    returned: Sequence[Any], texts: Sequence[Sequence[str]], measures: Sequence[str]
+) -> list[Check | None]:
+    """Verdicts on texts with plain Python values, which can be written as JSON; None for what is no valid verdict.
+    Positions outside of a text are dropped.
+
+    Args:
+        measures: the names that values may have.
+    """
+    pairs = zip(returned, texts, strict=True)
+    return [_normalised(check, len(words), measures) for check, words in pairs]
+
+
+def _normalised(check: Any, length: int, measures: Sequence[str]) -> Check | None:
     if not isinstance(check, Check) or not isinstance(check.score, Real) or not 0 <= check.score <= 1:
         return None
     if check.passed not in (True, False):  # NumPy's truth values equal these, but are not instances of bool
         return None
     if not all(isinstance(mark, Mark) and (mark.start is None) == (mark.end is None) for mark in check.marks):
         return None
+    if not all(isinstance(value, Real) and math.isfinite(value) for value in check.values.values()):
+        return None
+    if not check.values.keys() <= {*measures}.difference(VERDICT_COLUMNS):
+        return None
     where = tuple(position for position in map(int, check.where) if 0 <= position < length)
     marks = tuple(mark for mark in map(_plain, check.marks) if _is_inside(mark, length))
-    return Check(float(check.score), bool(check.passed), str(check.why), where, marks)
+    values = {str(name): float(value) for name, value in check.values.items()}
+    return Check(float(check.score), bool(check.passed), str(check.why), where, marks, values)
 
 
 def _is_inside(mark: Mark, length: int) -> bool:
@@ -134,7 +158,8 @@ def merge_checks(checks: Sequence[Check]) -> Check:
     score = sum(check.score for check in checks) / len(checks)
     marks = tuple(mark for check in checks for mark in check.seen)
     why = "; ".join(check.why for check in checks)
-    return Check(score, all(check.passed for check in checks), why, tuple(where), marks)
+    values = {name: value for check in checks for name, value in check.values.items()}
+    return Check(score, all(check.passed for check in checks), why, tuple(where), marks, values)
 
 
 def negated_check(check: Check) -> Check:
@@ -146,4 +171,4 @@ def negated_check(check: Check) -> Check:
     passed = not check.passed
     score = 1.0 if passed else min(round(1 - check.score, 6), MAX_FAILED_SCORE)
     marks = tuple(mark._replace(met=passed, wanted="") for mark in check.seen if mark.start is not None)
-    return Check(score, passed, f"not: {check.why}", marks=marks)
+    return Check(score, passed, f"not: {check.why}", marks=marks, values=check.values)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
+from dlmctl.control.check import VERDICT_COLUMNS
+
 Record = Mapping[str, Any]
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,14})\.[0-9]{1,15}", re.ASCII)
 # Columns of every row before those of the controls, and of scored rows after them.
@@ -39,7 +41,8 @@ class Columns:
         """Starts with columns of the user's table, in order, whether or not any record fills them."""
         # The types of the cells so far, for each column of the user's table.
         self.targets: dict[str, set[type]] = {name: set() for name in targets}
-        self.controls: dict[str, None] = {}
+        # The values that the checks of each control measured.
+        self.controls: dict[str, dict[str, None]] = {}
         self.prompted: dict[str, None] = {}
         self.others: dict[str, None] = {}
         self.has_fluency = self.has_acceptability = self.has_rows = False
@@ -53,7 +56,8 @@ class Columns:
             self.targets = {name: self.targets.get(name, set()) for name in names}
         for name, cell in target_cells.items():
             self.targets[name].add(_cell_kind(cell))
-        self.controls.update(dict.fromkeys(record["checks"]))
+        for name, check in record["checks"].items():
+            self.controls.setdefault(name, {}).update(dict.fromkeys(check.get("values", ())))
         self.has_fluency |= "lm_score" in record
         self.has_acceptability |= "acceptability" in record
         self.prompted.update(dict.fromkeys(name for name in PROMPTED if name in record))
@@ -110,7 +114,8 @@ class Columns:
             kind = self.kinds[self.renamed[name]]
             row[self.renamed[name]] = cell_text(cell) if kind is str else kind(cell)
         for name, check in record["checks"].items():
-            row |= {f"{name}_{part}": check[part] for part in ("score", "passed", "why")}
+            row |= {f"{name}_{part}": check[part] for part in VERDICT_COLUMNS}
+            row |= {f"{name}_{value_name}": value for value_name, value in check.get("values", {}).items()}
         return row
 
     def original_cells(self, record: Record) -> dict[str, str]:
@@ -118,8 +123,12 @@ class Columns:
         return {self.renamed[name]: cell_text(cell) for name, cell in record.get("columns", {}).items()}
 
     def _check_columns(self) -> dict[str, type]:
-        parts = (("score", float), ("passed", bool), ("why", str))
-        return {f"{name}_{part}": kind for name in self.controls for part, kind in parts}
+        verdict_kinds = dict(zip(VERDICT_COLUMNS, (float, bool, str), strict=True))
+        return {
+            f"{name}_{part}": kind
+            for name, values in self.controls.items()
+            for part, kind in {**verdict_kinds, **dict.fromkeys(values, float)}.items()
+        }
 
     def _with_kinds(self, names: Iterable[str]) -> dict[str, type]:
         return {name: KINDS.get(name, str) for name in names}

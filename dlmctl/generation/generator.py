@@ -24,7 +24,7 @@ from dlmctl.generation.generate import require_plain
 from dlmctl.generation.identity import about_run
 from dlmctl.generation.model import recipe_from
 from dlmctl.generation.results import Sample
-from dlmctl.generation.target_rows import check_columns, labels_of, named_columns
+from dlmctl.generation.target_rows import check_columns, measures_of, named_columns
 from dlmctl.generation.targets import TargetRun
 from dlmctl.metrics.acceptability import find_acceptability
 from dlmctl.recipe.recipe import Recipe
@@ -133,10 +133,10 @@ class Generator:
 
     def _flat_columns(self, rows: BatchRows, records: Sequence[Record]) -> Columns:
         columns = Columns()
-        labels = [*labels_of(self.recipe.control_specs()), *([LABEL] if self.recipe.quota is not None else [])]
+        measures = measures_of(self.recipe.control_specs()) | ({} if self.recipe.quota is None else {LABEL: ()})
         columns.has_rows, columns.has_fluency = True, self._loaded.has_fluency
         columns.has_acceptability = self._loaded.has_acceptability
-        columns.controls.update(dict.fromkeys(labels))
+        columns.controls.update({label: dict.fromkeys(names) for label, names in measures.items()})
         columns.others.update(dict.fromkeys(("rounds", "problem", *self._loaded.about)))
         for record in records:
             columns.add(record)

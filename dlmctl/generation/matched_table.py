@@ -12,6 +12,7 @@ from dlmctl.generation.tabular import row_writer
 
 if TYPE_CHECKING:
     from dlmctl.generation.matched_sets import Item, MatchedSets
+    from dlmctl.generation.results import Sample
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 # Separates the words of a cell if an item exchanges several.
@@ -22,7 +23,8 @@ BLANK = "___"
 def columns_of(sets: MatchedSets) -> list[str]:
     """The columns: item, each condition's text, then each condition's words and their properties, and the largest
     difference in each property of ``control_for``."""
-    word_columns = [f"{name}_{column}" for name in sets.conditions for column in ("word", *_property_names(sets))]
+    by_condition = ("word", *_property_names(sets), *_value_names(sets))
+    word_columns = [f"{name}_{column}" for name in sets.conditions for column in by_condition]
     differences = [f"difference_{name}" for name in sets.control_for]
     return ["item", *sets.conditions, *word_columns, *differences, "frame", "drawn", "rounds", "passed", "why"]
 
@@ -41,6 +43,8 @@ def rows_of(sets: MatchedSets, *, as_text: bool = True) -> Iterator[dict[str, An
         for condition in sets.conditions:
             sample = item.texts.get(condition)
             row[condition] = "" if sample is None else sample.text
+            row |= dict.fromkeys((f"{condition}_{name}" for name in _value_names(sets)), "" if as_text else None)
+            row |= {f"{condition}_{name}": _cell(value) if as_text else value for name, value in _values_of(sample)}
             row[f"{condition}_word"] = SEPARATOR.join(item.exchanged(condition))
             for name in property_names:
                 values = [word_properties.get(name) for word_properties in item.properties.get(condition, [])]
@@ -103,6 +107,19 @@ def _property_names(sets: MatchedSets) -> list[str]:
         for name in word_properties
     ]
     return list(dict.fromkeys(names))
+
+
+def _value_names(sets: MatchedSets) -> list[str]:
+    """The values that checks measured, in the order of their first occurrence."""
+    return list(
+        dict.fromkeys(name for item in sets.items for text in item.texts.values() for name, _ in _values_of(text))
+    )
+
+
+def _values_of(sample: Sample | None) -> Iterator[tuple[str, float]]:
+    """The values that the checks of a text measured, by control and name."""
+    for label, check in {} if sample is None else sample.checks.items():
+        yield from ((f"{label}_{name}", value) for name, value in check.values.items())
 
 
 def _cell(value: float | str | None) -> str:

@@ -176,17 +176,27 @@ def check_columns(recipe: Recipe, table: Rows, origin: SettingsFile | None) -> N
             raise file.error(place, f"{table.name} has no column {column!r}.", remedy)
 
 
-def labels_of(specs: Sequence[ControlSpec]) -> list[str]:
-    """The labels of a text's checks if its row fills every entry; see ``check_all``."""
-    return unique_labels(list(_control_names(specs)))
+def measures_of(specs: Sequence[ControlSpec]) -> dict[str, tuple[str, ...]]:
+    """The labels of a text's checks if its row fills every entry (see ``check_all``), and the values that each has."""
+    checked = list(_checked(specs))
+    labels = unique_labels([spec.name for spec in checked])
+    return {label: tuple(_measures(spec)) for label, spec in zip(labels, checked, strict=True)}
 
 
-def _control_names(specs: Sequence[ControlSpec]) -> Iterator[str]:
+def _checked(specs: Sequence[ControlSpec]) -> Iterator[ControlSpec]:
     for spec in specs:
         if spec.name == "all" and spec.weight == 1:
-            yield from _control_names(spec.parts)
+            yield from _checked(spec.parts)
         else:
-            yield spec.name
+            yield spec
+
+
+def _measures(spec: ControlSpec) -> Iterator[str]:
+    """The names of the values that the check of an entry may have."""
+    if spec.parts:
+        yield from (name for part in spec.parts for name in _measures(part))
+    else:
+        yield from (find_control(spec.name) if spec.control is None else type(spec.control)).measures
 
 
 def control_of(targets: Sequence[Target], samples: Mapping[int, tuple[int, int]]) -> Control[Any] | None:

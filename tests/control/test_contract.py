@@ -137,7 +137,22 @@ def test_a_verdict_in_numbers_of_numpy_can_be_written(monkeypatch):
     mark = Mark(np.int64(0), np.int64(1), met=np.bool_(False))
     verdict = Check(np.float32(0.5), np.bool_(True), "", (np.int64(1),), (mark,))
     monkeypatch.setattr(Letters, "check", lambda self, params, words: verdict)
-    assert json.dumps(Letters()(["a", "b"])) == '[0.5, true, "", [1], [[0, 1, "", false, ""]]]'
+    assert json.dumps(Letters()(["a", "b"])) == '[0.5, true, "", [1], [[0, 1, "", false, ""]], {}]'
+
+
+@pytest.mark.parametrize("values", [{"letters": math.nan}, {"letters": "3"}, {"digits": 3}, {"score": 0.5}])
+def test_values_are_numbers_that_the_control_says_it_measures(monkeypatch, values):
+    monkeypatch.setattr(Letters, "measures", ("letters", "score"))
+    monkeypatch.setattr(Letters, "check", lambda self, params, words: Check(1.0, True, "", values=values))
+    with pytest.raises(UserError, match="as values only numbers that `measures` names"):
+        Letters()(["a"])
+
+
+def test_values_stay_under_not_and_any(monkeypatch):
+    monkeypatch.setattr(Letters, "measures", ("letters",))
+    monkeypatch.setattr(Letters, "check", lambda self, params, words: Check(1.0, True, "", values={"letters": 3}))
+    for control in (Letters(), ~Letters(), Letters() | Letters()):
+        assert control(["a"]).values == {"letters": 3.0}
 
 
 @pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])

@@ -1,0 +1,164 @@
+"""Words as expected or unexpected as asked, judged by a language model that reads the words before."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import dlmctl
+from controls import Length, Pattern, Surprisal
+from controls.surprisal import WEIGHT, Expected
+from dlmctl.annotators.causal import CausalLM
+from dlmctl.annotators.scorer import scorer_of, token_nats
+from dlmctl.annotators.surprisal import surprisals
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.errors import ModelError, RecipeError, UserError
+from dlmctl.generation.flat import Columns
+from dlmctl.generation.generate import generate
+from dlmctl.generation.matched import run_matched
+from dlmctl.generation.matched_table import columns_of, rows_of
+from dlmctl.recipe.load import load_matched
+
+GLASS = Pattern("<any>{3,7} umbrella .")
+
+
+@pytest.fixture(scope="module")
+def everyday():
+    return from_pretrained("everyday")
+
+
+def nats_of(everyday, words, place):
+    return token_nats(*scorer_of(everyday.folder), [words])[0][place]
+
+
+@pytest.mark.parametrize("nats", [[None, 1.0], [4, 7]])
+def test_a_word_is_as_expected_as_asked(everyday, nats):
+    control = GLASS & Surprisal(word="umbrella", nats=nats)
+    result = generate(control, model=everyday, samples=4, candidates=4)
+    assert result.success == 1.0
+    for sample in result:
+        measured = nats_of(everyday, sample.words, sample.words.index("umbrella"))
+        assert (nats[0] or 0) <= measured <= nats[1]
+        assert sample.checks["surprisal"].values["nats"] == pytest.approx(measured, abs=1e-3)
+
+
+def test_words_at_places_are_guided(everyday):
+    """First drafts, guided or not: the share that fits."""
+    control = Length(8) & Surprisal(where={"place": -2}, nats=[6, 9])
+    asked = {"model": everyday, "samples": 32, "until": {"max_rounds": 1}}
+    guided, free = (generate(control, **asked, guidance={"scale": scale}).success for scale in (1, 0))
+    assert guided > free + 0.2
+
+
+def test_words_far_from_the_bounds_lose_what_they_are_beyond():
+    selected = torch.zeros(2, 4, dtype=torch.bool)
+    selected[1, 2] = True
+    prepared = Expected(selected, torch.tensor([[0.0, math.inf], [1.0, 2.0]]), torch.device("cpu"))
+    probabilities = torch.full((2, 4, 4), 0.25)
+    probabilities[1, 2] = torch.tensor([math.exp(-0.5), math.exp(-1.5), math.exp(-4.0), 0.0])
+    evidence = prepared.evidence_given(probabilities)
+    assert evidence[1, 2, :3].tolist() == pytest.approx([-WEIGHT * 0.5, 0, -WEIGHT * 2.0])
+    assert math.isfinite(evidence[1, 2, 3])
+    assert evidence.count_nonzero() == 3
+    rest = prepared.of_rows(torch.tensor([1]), 3).evidence_given(probabilities[1:, :3])
+    assert torch.equal(rest, evidence[1:, :3])
+
+
+def test_matched_sets_have_an_expected_and_an_unexpected_word(everyday):
+    recipe, _ = load_matched("predictability", ["samples=2", "candidates=2"])
+    sets = run_matched(recipe)
+    assert any(item.passed for item in sets.items)
+    columns = columns_of(sets)
+    assert columns.index("expected_surprisal_nats") < columns.index("unexpected_word")
+    for item, row in zip(sets.items, rows_of(sets), strict=True):
+        for condition, sample in item.texts.items():
+            measured = nats_of(everyday, sample.words, 6)
+            assert float(row[f"{condition}_surprisal_nats"]) == pytest.approx(measured, abs=1e-3)
+            if item.passed:
+                assert measured <= 1.5 if condition == "expected" else measured >= 6
+
+
+def test_tables_have_a_column_with_the_numbers(everyday):
+    result = generate(GLASS & Surprisal(word="umbrella", nats=[None, 9]), model=everyday, samples=2)
+    columns = Columns.of(result.to_dicts())
+    assert [columns.row(record)["surprisal_nats"] for record in result.to_dicts()] == [
+        sample.checks["surprisal"].values["nats"] for sample in result
+    ]
+
+
+def test_the_columns_of_a_generator_do_not_depend_on_the_batch(everyday):
+    recipe = {
+        "model": "everyday",
+        "samples": 1,
+        "sampler": {"steps": 3},
+        "controls": [{"pattern": "<any>{3} {word} ."}, {"surprisal": {"word": "rain", "nats": [None, 20]}}],
+    }
+    generator = dlmctl.Generator(recipe)
+    with_it, without = (generator({"index": [0], "word": [word]}) for word in ("rain", "snow"))
+    assert list(with_it) == list(without)
+    assert math.isfinite(with_it["surprisal_nats"][0])
+    assert math.isnan(without["surprisal_nats"][0])
+
+
+class Letters:
+    """A causal model whose tokens are letters, each with as many nats as its place in the text."""
+
+    def __init__(self):
+        self.tokenizer = self
+
+    def __call__(self, text, **options):
+        return {"offset_mapping": [(at, at + 1) for at in range(len(text))]}
+
+
+def test_pieces_of_words_are_summed(monkeypatch):
+    reader = CausalLM(SimpleNamespace(), Letters())
+    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch: [[float(at) for at in range(len(texts[0]))]])
+    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[0 + 1, 3 + 4 + 5, 6 + 7 + 8, 9]]
+    # Without a start token there is no probability of the first letter, nor of the word that begins with it.
+    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch: [[1.0] * (len(texts[0]) - 1)])
+    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[None, 3, 3, 1]]
+
+
+def test_verdicts(everyday):
+    control = Surprisal(word="rain", nats=[None, 1]).for_model(everyday)
+    check = control(["It", "began", "to", "rain", "."])
+    assert check.passed
+    assert check.why.startswith("rain 0.")
+    check = control(["They", "ate", "some", "rain", "."])
+    assert not check.passed
+    assert 0 < check.score < 0.5
+    assert check.where == ()
+    assert check.marks[0].start == 3
+    assert not check.marks[0].met
+    assert control(["It", "began", "."]).why == "without 'rain'"
+    everywhere = Surprisal(where={"tag": "NOUN"}, nats=[3, None]).for_model(everyday)
+    assert everywhere(["It", "began", "to", "rain", "."]).why == "no word to judge"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"nats": [1, 2]},
+        {"word": "rain", "where": {"place": 1}, "nats": [1, 2]},
+        {"word": "rain"},
+        {"word": "rain", "nats": [None, None]},
+        {"word": "rain", "nats": [2, 1]},
+        {"word": "rain", "nats": [-1, 1]},
+        {"word": "rain", "nats": [1]},
+    ],
+)
+def test_parameters_that_mean_nothing_are_refused(params):
+    with pytest.raises(UserError):
+        Surprisal(**params)
+
+
+def test_what_cannot_be_is_said(everyday, pretrained):
+    with pytest.raises(RecipeError, match="'old house' is not one word to the model"):
+        generate(Surprisal(word="old house", nats=[None, 1]), model=everyday, samples=1)
+    with pytest.raises(RecipeError, match="surprisal: the word 'zorbles' is not among"):
+        generate(Surprisal(word="zorbles", nats=[None, 1]), model=everyday, samples=1)
+    with pytest.raises(RecipeError, match=r"has no scorer.*scorer: gpt2"):
+        generate(Surprisal(word="cats", nats=[None, 1]), model=pretrained, samples=1)
+    with pytest.raises(ModelError, match="no such model"):
+        generate(Surprisal(word="cats", nats=[None, 1], scorer="no-such-folder"), model=pretrained, samples=1)
