@@ -224,8 +224,6 @@ _BOUNDS = {
     "maximum": "to {}",
     "exclusiveMaximum": "below {}",
     "minLength": "of at least {} characters",
-    "minItems": "of at least {}",
-    "maxItems": "of at most {}",
 }
 
 
@@ -243,7 +241,8 @@ def type_name(field: dict[str, Any], definitions: dict[str, Any]) -> str:
             return " or ".join(dict.fromkeys(type_name(choice, definitions) for choice in field[alternatives]))
     kind = field.get("type", "anything")
     if kind == "array":
-        kind = f"list of {type_name(field.get('items', {}), definitions)}"
+        count, item = _count_of_items(field), type_name(field.get("items", {}), definitions)
+        kind = f"list of {count}{f'({item})' if count and ' or ' in item else item}"
     elif kind == "object" and "properties" in field:
         inner = ", ".join(f"{key}: {type_name(value, definitions)}" for key, value in field["properties"].items())
         kind = f"{{{inner}}}"
@@ -251,3 +250,11 @@ def type_name(field: dict[str, Any], definitions: dict[str, Any]) -> str:
         kind = f"mapping to {type_name(field['additionalProperties'], definitions)}"
     bounds = [template.format(field[key]) for key, template in _BOUNDS.items() if key in field]
     return " ".join([kind, *bounds])
+
+
+def _count_of_items(field: dict[str, Any]) -> str:
+    """How many items a list has, before what they are: ``2 ``, ``1 to 9 ``; empty for any number."""
+    least, most = field.get("minItems", 0), field.get("maxItems")
+    if most is None:
+        return f"{least} or more " if least > 1 else ""
+    return f"{most} " if least == most else f"{least} to {most} "

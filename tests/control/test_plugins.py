@@ -265,7 +265,7 @@ def test_parameters_in_words():
     (row,) = plugin_of(Whole).parameters()
     assert row[:3] == ("any other name", "string", False)
     (row,) = plugin_of(Loose).parameters()
-    assert (row.type, row.required, row.default) == ("list of string of at least 1", True, None)
+    assert (row.type, row.required, row.default) == ("list of string", True, None)
 
 
 class Tree(BaseModel):
@@ -279,6 +279,9 @@ class Types(BaseModel):
     costs: dict[str, int]
     settings: dict[str, Any]
     anything: Any
+    pair: list[float | None] = Field(min_length=2, max_length=2)
+    several: list[str] = Field(min_length=2)
+    few: list[str] = Field(min_length=1, max_length=9)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +292,9 @@ class Types(BaseModel):
         ("costs", "mapping to integer"),
         ("settings", "object"),
         ("anything", "anything"),
+        ("pair", "list of 2 (number or null)"),
+        ("several", "list of 2 or more string"),
+        ("few", "list of 1 to 9 string"),
     ],
 )
 def test_types_in_words(field, name):
