@@ -74,7 +74,9 @@ def prepare(
         FormatName | None, typer.Option(help="Format of the files; by default detected from names and first lines.")
     ] = None,
     text_field: TextField = "text",
-    min_count: Annotated[int, typer.Option(help="Words that occur less often become UNK.")] = 11,
+    min_count: Annotated[
+        int | None, typer.Option(help="Words that occur less often become UNK; by default 11. For a new vocabulary.")
+    ] = None,
     length: Annotated[int, typer.Option(help="Positions per row, START and END included.")] = 64,
     packing: Packing = PackingName.pad,
     valid_share: Annotated[float, typer.Option(help="Share of rows to hold out if there is no --valid.")] = 0.05,
