@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.metrics.acceptability import AcceptabilityScorer, find_acceptability, load_acceptability
 from dlmctl.metrics.fluency import Fluency, fluency_of, with_second
 from dlmctl.metrics.lm_score import Judge, load_scorer
@@ -50,7 +51,7 @@ def load_scoring(pretrained: Pretrained, *, reads: bool = False, second: str | N
     Raises:
         ModelError: the model has no scorer, lacks the required acceptability judge, or a file cannot be read.
     """
-    judge = load_scorer(pretrained.folder / "scorer")
+    judge = load_scorer(pretrained.folder / SCORER)
     acceptability = load_acceptability(pretrained) if reads else find_acceptability(pretrained)
     second_model = None if second is None else load_causal(second)
     for network in (judge[0], second_model and second_model.model):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.reader import named_reader
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.checkpoint.weights import load_weights, require_fit, without_rng_effects
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
@@ -35,7 +36,7 @@ TRAIN = "Train it: `dlmctl train acceptability` (docs/training.md)."
 # The key in a card for the digest of the network that the judge was trained with.
 NETWORK = "network"
 # The key for the digest of the scorer whose figures the judge learned to weigh.
-SCORER = "scorer"
+SCORER_KEY = "scorer"
 DIGEST_BYTES = 1 << 18
 """Bytes at the end of a scorer's weights that identify it."""
 # Most texts in a batch.
@@ -147,7 +148,7 @@ def find_acceptability(pretrained: Pretrained) -> AcceptabilityScorer | None:
 def scorer_digest(pretrained: Pretrained) -> str | None:
     """A digest that identifies the scorer of a model, None if its weights are not in one file: the SHA-256 of its last
     ``DIGEST_BYTES``, since training changes all weights, and hashing the whole file would slow down every start."""
-    weights = pretrained.folder / "scorer" / "model.safetensors"
+    weights = pretrained.folder / SCORER / "model.safetensors"
     if not weights.is_file():
         return None
     with weights.open("rb") as file:
@@ -205,7 +206,7 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     card = check_control_weights(folder, model)
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
-    if not any_scorer and card.get(SCORER) not in (None, scorer_digest(pretrained)):
+    if not any_scorer and card.get(SCORER_KEY) not in (None, scorer_digest(pretrained)):
         raise _other_scorer(folder)
     state = load_weights(folder)
     if "typical" not in state:

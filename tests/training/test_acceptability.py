@@ -285,7 +285,7 @@ def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, ro
     network = MaskedLM(learned.masked.config.model_copy(update={"vocab_size": len(words)}))
     target = Pretrained(network, words, tmp_path / "tuned")
     save_pretrained(network, words, target.folder)
-    assert carry_controls(learned, target) == (["scorer", "acceptability"], [])
+    assert carry_controls(learned, target) == (["scorer", "acceptability"], [], [])
     tuned = from_pretrained(target.folder)
     texts = [rows[0], [*rows[1][:-1], "lutes"]]
     scores = [[one.acceptability for one in load_scoring(model, reads=True).of(texts)] for model in (tuned, learned)]
