@@ -22,12 +22,13 @@ from dlmctl.checkpoint.control_weights import (
 from dlmctl.checkpoint.precision import MAX_BITS, round_matrices
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.checkpoint.scorer import scorer_digest
 from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream, load_splits
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, did_you_mean
 from dlmctl.generation.identity import weights_digest
-from dlmctl.metrics.acceptability import NETWORK, SCORER_KEY, forget_acceptability, read_judge, scorer_digest
+from dlmctl.metrics.acceptability import NETWORK, SCORER_KEY, forget_acceptability, read_judge
 from dlmctl.metrics.fluency import SHARES, figures_of, fluency_of
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.models.acceptability import STRIDE, Acceptability
@@ -266,13 +267,17 @@ def train_acceptability(
     folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
     task = AcceptabilityTask(config, pretrained, data, label, resume=resume)
-    inputs = {"label": label, "weights of the model": weights_digest(pretrained), SCORER_KEY: scorer_digest(pretrained)}
+    inputs = {
+        "label": label,
+        "weights of the model": weights_digest(pretrained),
+        SCORER_KEY: scorer_digest(pretrained.folder / SCORER),
+    }
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **inputs, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         state = round_matrices(judge.state_dict(), config.bits)
         judge.load_state_dict(state)
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
-        card |= {NETWORK: network_digest(task.network), SCORER_KEY: scorer_digest(pretrained)}
+        card |= {NETWORK: network_digest(task.network), SCORER_KEY: scorer_digest(pretrained.folder / SCORER)}
         save_control_weights(state, folder, pretrained.model, card)
         forget_acceptability(pretrained.model)
     return folder

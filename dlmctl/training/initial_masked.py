@@ -11,8 +11,8 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.word_matching import RowMatch, matched_words, start_like_similar
 from dlmctl.training.weight_copying import Blocks, copy_weights, refuse_other_settings, repetitions
-from dlmctl.training.word_matching import RowMatch, matched_words, start_like_similar
 
 BLOCKS = Blocks("model.layers.", ("o_proj", "down_proj"))
 WORDS, TAGS = "model.embed_tokens.weight", "tag_embed.weight"

@@ -11,8 +11,8 @@ from dlmctl.errors import ModelError
 from dlmctl.metrics.lm_score import load_scorer
 from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.word_matching import RowMatch, matched_words, start_like_similar
 from dlmctl.training.weight_copying import Blocks, copy_weights, refuse_other_settings, repetitions
-from dlmctl.training.word_matching import RowMatch, matched_words, start_like_similar
 
 BLOCKS = Blocks("transformer.h.", ("c_proj",))
 WORDS, POSITIONS = "transformer.wte.weight", "transformer.wpe.weight"

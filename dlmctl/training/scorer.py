@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.checkpoint.scorer import scorer_line
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits, padded_batch
 from dlmctl.metrics.lm_score import save_scorer, sequence_nats
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.initial_scorer import start_scorer_from
+from dlmctl.training.initial_scorer import scorer_folder, start_scorer_from
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows
 from dlmctl.training.run_folder import check_apart
@@ -65,7 +66,9 @@ class ScorerTask(StatelessTask):
         self.train, self.valid, self.tokenizer = load_splits(data)
         torch.manual_seed(config.loop.seed)
         scorer = build_scorer(config.model, self.tokenizer)
+        self.origins: list[str] = []
         if config.init is not None:
+            self.origins = [digest for digest in scorer_line(scorer_folder(config.init)) if digest is not None]
             start_scorer_from(scorer, self.tokenizer, config.init)
         self.model: nn.Module = scorer
 
@@ -142,5 +145,5 @@ def train_scorer(
     scorer = fit(task, config.loop, out, identity=identity, resume=resume, quiet=quiet)
     assert isinstance(scorer, GPT2LMHeadModel)
     if PartialState().is_main_process:
-        save_scorer(scorer, task.tokenizer, out / SCORER)
+        save_scorer(scorer, task.tokenizer, out / SCORER, task.origins)
     return scorer
